@@ -1,0 +1,122 @@
+"""Settings: every OUTFEED_* variable with its type, default, unit and help.
+
+Read once by `settings()`; nothing else touches the environment. All bad values are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import ConfigError
+
+PREFIX = "OUTFEED_"
+log = logging.getLogger(__name__)
+
+
+class Settings(BaseSettings):
+    """The settings of one process. A variable's name is `OUTFEED_` and the field in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    database: Path = Field(Path("instance/outfeed.db"), description="The SQLite database file.")
+    bind: str = Field(
+        "127.0.0.1:8000",
+        pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$",
+        description="Address and port that `serve` listens on.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Server processes. Limits are per worker.")
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
+    )
+    max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
+    max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
+    poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
+    heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged.")
+    url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
+    token: SecretStr | None = Field(None, description="Token that remote commands send.")
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _database_is_named(cls, value: Any) -> Any:
+        if not str(value).strip():
+            raise ValueError("must name a file")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's address as a URL, without a slash at the end."""
+        return (self.url or f"http://{self.bind}").rstrip("/")
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `OUTFEED_NAME` from the file that `OUTFEED_NAME_FILE` names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        if path is None:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{PREFIX}{field_name.upper()}_FILE: can't read {path}: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load() -> Settings:
+    """Read the environment anew. Raises ConfigError with every bad value on a line of its own."""
+    for name in unknown_names():
+        near = difflib.get_close_matches(name, known_names(), n=1)
+        log.warning("unknown setting name=%s%s", name, f" did_you_mean={near[0]}" if near else "")
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    name = "_".join(map(str, problem["loc"]))
+    is_secret = "Secret" in str(Settings.model_fields[name].annotation)
+    return f"{PREFIX}{name.upper()}: {problem['msg']} (got {'a secret' if is_secret else repr(problem['input'])})"
+
+
+@functools.cache
+def settings() -> Settings:
+    """Return this process's settings, read on the first call."""
+    return load()
+
+
+def known_names() -> list[str]:
+    """Return the name of every variable that is read."""
+    names = [PREFIX + field.upper() for field in Settings.model_fields]
+    return [*names, *(name + "_FILE" for name in names)]
+
+
+def unknown_names() -> list[str]:
+    """Return the OUTFEED_* names in the environment that nothing reads."""
+    known = set(known_names())
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)

@@ -1,0 +1,69 @@
+"""Every error that Outfeed raises on purpose.
+
+OutfeedError
+├── ConfigError             settings are unusable; lists every bad one
+├── InvalidEvent            an event is outside the limits; names field, value and limit
+├── EventConflict           the id is known with different content
+├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
+├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+└── DatabaseError
+    ├── DatabaseMissing     no database at the path
+    ├── DatabaseBusy        no write lock in time, or no space; try again
+    ├── SchemaMismatch      not upgraded yet, made by newer code, or not ours
+    └── DatabaseUnreadable  SQLite can't read the file
+"""
+
+from __future__ import annotations
+
+
+class OutfeedError(Exception):
+    """Root of every error raised on purpose."""
+
+
+class ConfigError(OutfeedError):
+    """Settings are unusable. The message lists every bad value, one a line."""
+
+
+class InvalidEvent(OutfeedError, ValueError):
+    """An event is outside the limits; nothing was written."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class EventConflict(OutfeedError):
+    """The id is already in the log with different content; nothing was written."""
+
+
+class InvalidRequest(OutfeedError):
+    """What a client asked for can't be honoured. *code* is stable, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Overtaken(OutfeedError):
+    """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class DatabaseError(OutfeedError):
+    """The database can't do what was asked."""
+
+
+class DatabaseMissing(DatabaseError):
+    """There is no database at the path; only `serve` and `upgrade` make one."""
+
+
+class DatabaseBusy(DatabaseError):
+    """The write lock was not free in time; nothing was written, try again."""
+
+
+class SchemaMismatch(DatabaseError):
+    """The database is not upgraded yet, was made by newer code, or holds a foreign table."""
+
+
+class DatabaseUnreadable(DatabaseError):
+    """SQLite can't read the file: not a database, damaged, or an I/O error."""
