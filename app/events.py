@@ -1,20 +1,14 @@
-"""Events: what one is, what it may hold, and how each kind looks. No I/O.
-
-Two forms: `Event`, a row of the log as Python sees it, and `Payload`, an outbox row made ready for the wire.
-"""
+"""Events: what one is, what it may hold, and how each kind looks. No I/O."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
-
-import orjson
 
 from app import clock
 from app.errors import InvalidEvent
@@ -172,99 +166,6 @@ def _timestamp(value: str | datetime | None) -> str:
         if isinstance(error, InvalidEvent):
             raise
         raise InvalidEvent("timestamp", f"must be ISO 8601, got {value!r:.80}") from None
-
-
-# --- on the wire ------------------------------------------------------------------------------------------------------
-
-
-class Payload(NamedTuple):
-    """An outbox payload made ready for the wire: the JSON bytes, and the fields that filters look at."""
-
-    json: bytes
-    event_type: str
-    source: str | None
-    task_id: str | None
-    agent_id: str | None
-
-
-def read_payload(raw: bytes, max_event_bytes: int) -> Payload:
-    """Return *raw*, an outbox payload as any writer may have left it, as valid JSON in valid UTF-8.
-
-    Never fails: what can't be shown is replaced, so that one odd row can't stop the relay. Bytes that are no UTF-8
-    become U+FFFD, a number beyond a double its text, `data` above *max_event_bytes* null with `omitted_bytes`.
-    """
-    try:
-        fields = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        fields = _read_leniently(raw)
-        raw = _dump(fields)
-    if type(fields) is not dict:
-        fields = _stub(fields)
-        raw = _dump(fields)
-    if len(raw) > max_event_bytes:
-        fields, raw = _bounded(fields, raw, max_event_bytes)
-    get = fields.get
-    return Payload(raw, str(get("event_type")), get("source"), get("task_id"), get("agent_id"))
-
-
-def _read_leniently(raw: bytes) -> Any:
-    text = raw.decode("utf-8", "replace")
-    try:
-        return _without_surrogates(json.loads(text, parse_float=_finite))
-    except (ValueError, RecursionError):
-        return _read_head(text)
-
-
-def _read_head(text: str) -> Any:
-    """Return the fields before `data`, which the trigger puts last: what is left of a payload that was cut."""
-    head, found, rest = text.partition(',"data":')
-    try:
-        fields = json.loads(head + "}") if found else None
-    except (ValueError, RecursionError):
-        fields = None
-    if type(fields) is not dict:
-        return _stub(None, omitted_bytes=len(text.encode()))
-    return _without_surrogates(fields) | {"data": None, "omitted_bytes": len(rest.encode())}
-
-
-def _stub(data: Any, **more: Any) -> dict[str, Any]:
-    names = dict.fromkeys(("id", "source", "task_id", "agent_id", "timestamp"))
-    return {"event_type": "system.unreadable", **names, "data": data, **more}
-
-
-def _finite(text: str) -> float | str:
-    value = float(text)
-    return value if math.isfinite(value) else text
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
-
-
-def _bounded(fields: dict[str, Any], raw: bytes, max_event_bytes: int) -> tuple[dict[str, Any], bytes]:
-    """Return the payload with `data` left out where it is too large, and every other text cut to a readable length."""
-    size = len(_dump(fields.get("data")))
-    rest = {
-        name: value[:MAX_NAME_CHARS] + "…" if isinstance(value, str) and len(value) > MAX_NAME_CHARS else value
-        for name, value in fields.items()
-        if name != "data"
-    }
-    if size <= max_event_bytes:
-        fields = rest | {"data": fields.get("data")}
-    else:
-        fields = rest | {"data": None, "omitted_bytes": size}
-    return fields, _dump(fields)
-
-
-def _dump(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # deeper than orjson writes, or an integer beyond 64 bits
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 # --- how each kind looks ----------------------------------------------------------------------------------------------

@@ -142,9 +142,9 @@ class Database:
             yield connection
             connection.execute("COMMIT")
 
-    def file_changed(self) -> bool:
-        """Return whether the path now names another file than the open connections do."""
-        return self._file is not None and _identity(self.path) != self._file
+    def identity(self) -> tuple[int, int] | None:
+        """Return the device and inode that the path names now, or None when nothing is there."""
+        return _identity(self.path)
 
     def close(self) -> None:
         """Close the idle connections. One in use is closed when it comes back."""

@@ -1,0 +1,132 @@
+"""What a reader of the outbox gets: items ready for the wire, and the window of history they stand in. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.errors import Overtaken
+from app.events import MAX_NAME_CHARS
+
+
+class Window(NamedTuple):
+    """What the outbox holds at one moment: the epoch, and the first and last seq.
+
+    `first_seq` is `last_seq + 1` when it is empty; `last_seq` counts what was pruned as well.
+    """
+
+    epoch: str
+    first_seq: int
+    last_seq: int
+
+    def prove(self, epoch: str, cursor: int) -> None:
+        """Raise Overtaken unless everything after *cursor* in *epoch* is still here."""
+        if self.epoch != epoch:
+            raise Overtaken("the epoch changed")
+        if self.first_seq > cursor + 1:
+            raise Overtaken(f"{cursor + 1} to {self.first_seq - 1} were pruned")
+
+
+class Item(NamedTuple):
+    """One event of the outbox: its seq, its JSON as bytes, and the fields that filters look at."""
+
+    seq: int
+    json: bytes
+    event_type: str
+    source: str | None
+    task_id: str | None
+    agent_id: str | None
+
+
+class Page(NamedTuple):
+    """Items in seq order with the window they were read in. *through*: everything up to there has been seen."""
+
+    window: Window
+    items: list[Item]
+    through: int
+
+
+def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:
+    """Return the outbox row as valid JSON in valid UTF-8, whatever a writer left in it.
+
+    *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0. Never fails, so that one odd row can't stop
+    the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a double its text, and `data` above
+    *max_event_bytes* becomes null with `omitted_bytes`.
+    """
+    raw = raw or b"null"
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        fields = _read_leniently(raw, size or len(raw))
+        raw = _dump(fields)
+    if type(fields) is not dict:
+        fields = _stub(data=fields)
+        raw = _dump(fields)
+    if len(raw) > max_event_bytes:
+        fields = _bounded(fields, max_event_bytes)
+        raw = _dump(fields)
+    get = fields.get
+    return Item(seq, raw, str(get("event_type")), get("source"), get("task_id"), get("agent_id"))
+
+
+def _read_leniently(raw: bytes, size: int) -> Any:
+    text = raw.decode("utf-8", "replace")
+    try:
+        return _without_surrogates(json.loads(text, parse_float=_finite))
+    except (ValueError, RecursionError):
+        return _read_head(text, size)
+
+
+def _read_head(text: str, size: int) -> dict[str, Any]:
+    """Return the fields before `data`, which the trigger puts last: what is left of a payload that was cut."""
+    head, separator, _ = text.partition(',"data":')
+    try:
+        fields = json.loads(head + "}")
+    except (ValueError, RecursionError):
+        fields = None
+    if type(fields) is not dict or not separator:
+        return _stub(data=None, omitted_bytes=size)
+    omitted_bytes = size - len((head + separator + "}").encode())
+    return _without_surrogates(fields) | {"data": None, "omitted_bytes": omitted_bytes}
+
+
+def _stub(**fields: Any) -> dict[str, Any]:
+    names = dict.fromkeys(("id", "source", "task_id", "agent_id", "timestamp"))
+    return {"event_type": "system.unreadable", **names, **fields}
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
+
+
+def _bounded(fields: dict[str, Any], max_event_bytes: int) -> dict[str, Any]:
+    """Return the fields with `data` left out where it is too large, and every other text cut to a readable length."""
+    data = fields.get("data")
+    rest = {name: _shortened(value) for name, value in fields.items() if name != "data"}
+    size = len(_dump(data))
+    return rest | ({"data": data} if size <= max_event_bytes else {"data": None, "omitted_bytes": size})
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_NAME_CHARS:
+        return value[:MAX_NAME_CHARS] + "…"
+    return value
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # deeper than orjson writes, or an integer beyond 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,116 @@
+"""The mark: `<database>.mark` remembers how far the feed has been served, outside the database.
+
+A database that is behind its mark is not the one that was served: a copy was put back, or a power cut took commits
+of a writer at `synchronous=NORMAL`. Its seqs would be used again for other events, so it gets a new epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from app.history import Item
+from app.store.database import Database
+from app.store.outbox import Outbox
+
+log = logging.getLogger(__name__)
+_LINE_BYTES = 64
+
+
+class Point(NamedTuple):
+    """One served position: the seq of an item, and a checksum of what it said."""
+
+    seq: int
+    checksum: int
+
+    @classmethod
+    def of(cls, item: Item) -> Point:
+        return cls(item.seq, zlib.crc32(item.json))
+
+
+class Mark:
+    """The mark file of one database. `_lock` guards the file descriptor and what was last written to it."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = Path(f"{database}.mark")
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._line = b""
+        self._synced = b""
+
+    def read(self) -> dict[str, Point]:
+        """Return the furthest point served of each epoch. A line that doesn't parse is passed over."""
+        try:
+            lines = self.path.read_text("ascii").splitlines()
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("mark is unreadable path=%s error=%s", self.path, error)
+            return {}
+        return dict(filter(None, map(_parse, lines)))
+
+    def advance(self, epoch: str, point: Point) -> None:
+        """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`."""
+        line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
+        with self._lock:
+            if self._descriptor is None or not self._line.startswith(epoch.encode()):
+                self._reopen(epoch)
+            assert self._descriptor is not None
+            os.pwrite(self._descriptor, line, 0)
+            self._line = line
+
+    def sync(self) -> None:
+        """Bring the mark to the disk if it has moved since the last time."""
+        with self._lock:
+            if self._descriptor is not None and self._line != self._synced:
+                os.fdatasync(self._descriptor)
+                self._synced = self._line
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        self.sync()
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _reopen(self, epoch: str) -> None:
+        """Write a new file with the place of *epoch* first and the earlier epochs after it, and swap it in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        earlier = [(name, point) for name, point in self.read().items() if name != epoch]
+        lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
+        fresh = Path(f"{self.path}.{os.getpid()}")
+        fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
+        os.replace(fresh, self.path)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _parse(line: str) -> tuple[str, Point] | None:
+    match line.split():
+        case [epoch, seq, checksum] if seq.isdigit() and checksum.isdigit():
+            return epoch, Point(int(seq), int(checksum))
+    return None
+
+
+def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: Mark) -> bool:
+    """Give the database a new epoch where it is behind the mark or says something else there. True if it did."""
+    window = outbox.window()
+    point = mark.read().get(window.epoch)
+    if point is None or _agrees(outbox, window.last_seq, point):
+        return False
+    log.warning("database is behind what was served, renewing its epoch path=%s", database.path)
+    outbox.renew_epoch(window.epoch)
+    return True
+
+
+def _agrees(outbox: Outbox, last_seq: int, point: Point) -> bool:
+    if last_seq < point.seq:
+        return False
+    items = outbox.read_after(point.seq - 1, 1).items
+    # Another seq: the row itself was pruned, which no copy put back would explain better.
+    return not items or items[0].seq != point.seq or Point.of(items[0]) == point

@@ -1,0 +1,182 @@
+"""The watcher: notices a commit, whoever made it, and calls back at once.
+
+It is a hurry, not a guarantee: the scheduler polls every second without it. On Linux it sleeps until the `-wal` file
+is written; elsewhere it asks SQLite's `data_version`. It runs on monotonic time, so that no clock step stops it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from app.errors import OutfeedError
+from app.store import database as db
+
+if sys.platform == "linux":
+    import inotify_simple
+
+TICK_SECS = 1.0
+# Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
+RECHECK_SECS = 0.0005
+RECHECK_FOR_SECS = 0.05
+POLL_SECS = 0.005
+log = logging.getLogger(__name__)
+
+
+class Watcher:
+    """A thread that calls *on_commit* after commits and *on_tick* about every second.
+
+    Both run on its thread, must not block and must not raise.
+    """
+
+    def __init__(self, path: Path, on_commit: Callable[[], None], on_tick: Callable[[], None]) -> None:
+        self._path = path
+        self._on_commit = on_commit
+        self._on_tick = on_tick
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outfeed-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with _Versions(self._path) as versions, _notices(self._path) as notices:
+                    self._watch(versions, notices)
+            except (OSError, sqlite3.Error, OutfeedError) as error:
+                # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
+                log.warning("watcher can't watch, trying again path=%s error=%s", self._path, error)
+                self._stopping.wait(TICK_SECS)
+
+    def _watch(self, versions: _Versions, notices: _Notices) -> None:
+        """Wait for commits until the files that are watched are no longer the ones at the path."""
+        next_tick = 0.0
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + TICK_SECS
+                self._on_tick()
+                if not (versions.are_current() and notices.are_current()):
+                    return
+            if notices.wait(next_tick - now) and self._has_committed(versions, notices):
+                self._on_commit()
+
+    def _has_committed(self, versions: _Versions, notices: _Notices) -> bool:
+        """Ask whether a commit became visible, for as long as an fsync takes: once for all notices, however many."""
+        deadline = time.monotonic() + (RECHECK_FOR_SECS if notices.precede_commits else 0)
+        while not versions.moved():
+            if time.monotonic() >= deadline or self._stopping.is_set():
+                return False
+            time.sleep(RECHECK_SECS)
+        return True
+
+
+class _Versions:
+    """`PRAGMA data_version` on a connection of its own: it moves with every commit of any other connection.
+
+    The connection never writes and stays in autocommit: inside a read transaction the value freezes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = db.connect(path)
+        # The first read makes the -wal file, which is watched next.
+        self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._file = _inode(path)
+        self._seen = self._read()
+
+    def __enter__(self) -> _Versions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def moved(self) -> bool:
+        """Return whether anything was committed since the last time this was True."""
+        before, self._seen = self._seen, self._read()
+        return self._seen != before
+
+    def are_current(self) -> bool:
+        return _inode(self._path) == self._file
+
+    def _read(self) -> int:
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+class _Clockwork:
+    """Notices by the clock, where the system has none of its own."""
+
+    precede_commits = False
+
+    def __enter__(self) -> _Clockwork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, timeout: float) -> bool:
+        time.sleep(min(POLL_SECS, max(timeout, 0)))
+        return True
+
+    def are_current(self) -> bool:
+        return True
+
+
+if sys.platform == "linux":
+
+    class _Inotify:
+        """Notices of writes to the `-wal` file."""
+
+        precede_commits = True
+
+        def __init__(self, path: Path) -> None:
+            self._wal = Path(f"{path}-wal")
+            self._inotify = inotify_simple.INotify()
+            try:
+                self._inotify.add_watch(self._wal, inotify_simple.flags.MODIFY)
+            except OSError:
+                self._inotify.close()
+                raise
+            self._file = _inode(self._wal)
+
+        def __enter__(self) -> _Inotify:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._inotify.close()
+
+        def wait(self, timeout: float) -> bool:
+            """Return whether the file was written within *timeout* seconds; takes all notices that wait."""
+            return bool(self._inotify.read(timeout=max(1, int(timeout * 1000))))
+
+        def are_current(self) -> bool:
+            return _inode(self._wal) == self._file
+
+    _Notices = _Inotify
+else:
+    _Notices = _Clockwork
+
+
+def _notices(path: Path) -> _Notices:
+    return _Notices(path) if sys.platform == "linux" else _Notices()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
