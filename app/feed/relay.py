@@ -1,0 +1,116 @@
+"""The relay: reads the source from its position on and hands events to the hub."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from app import clock
+from app.feed.hub import Hub
+from app.history import Item, Page
+
+PAGE_EVENTS = 1000
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """`poll` may be called at any time by anyone: the scheduler, the watcher, a client whose cursor is ahead.
+
+    One call at a time does the work; `_working` is held by it. A call that finds another at work makes that one go
+    round again, so that no commit waits for the next second.
+    """
+
+    def __init__(self, hub: Hub, remember: Callable[[str, Item], None], heartbeat_secs: float) -> None:
+        self._hub = hub
+        self._remember = remember
+        self._heartbeat_secs = heartbeat_secs
+        self._working = threading.Lock()
+        self._is_wanted = False
+        self._next_heartbeat = 0.0
+        self._completed_at: float | None = None
+        self._failure: str | None = None
+        hub.hurry = self.poll_now
+
+    def start(self) -> None:
+        """Take the head as position: what was committed before is for those who resume. Raises DatabaseError."""
+        self._hub.begin(self._hub.source.window())
+        self._completed_at = clock.monotonic()
+
+    def poll(self) -> None:
+        """Push what is pending; returns at once when another call is at work, which then goes round again.
+
+        Never raises: what goes wrong is logged, and the next poll tries again from the same position.
+        """
+        self._is_wanted = True
+        while self._is_wanted and self._working.acquire(blocking=False):
+            try:
+                self._work()
+            finally:
+                self._working.release()
+
+    def poll_now(self) -> None:
+        """Push what is pending before returning, after waiting for a call that is at work."""
+        with self._working:
+            self._is_wanted = True
+            self._work()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last poll that completed; infinite before the first."""
+        return float("inf") if self._completed_at is None else clock.monotonic() - self._completed_at
+
+    @property
+    def failure(self) -> str | None:
+        """What the last poll failed with; None when it completed."""
+        return self._failure
+
+    def _work(self) -> None:
+        try:
+            while self._is_wanted:
+                self._is_wanted = False
+                while self._advance():
+                    pass
+            self._beat()
+        except Exception as error:
+            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
+            self._note_failure(error)
+        else:
+            self._completed_at = clock.monotonic()
+            self._failure = None
+
+    def _advance(self) -> bool:
+        """Take one page; True where there is more to do."""
+        hub = self._hub
+        page = hub.source.read_after(hub.position, PAGE_EVENTS)
+        window = page.window
+        if window.epoch != hub.epoch:
+            hub.begin(window)
+        elif window.last_seq < hub.position:
+            # A copy was put back under us: the seqs after its head would be used again.
+            hub.source.renew_epoch(window.epoch)
+            return True
+        elif window.first_seq > hub.position + 1:
+            hub.skip(window.first_seq - 1)
+            return True
+        else:
+            self._publish(page)
+        return page.through < window.last_seq
+
+    def _publish(self, page: Page) -> None:
+        if page.items:
+            self._remember(page.window.epoch, page.items[-1])
+        if page.through > self._hub.position:
+            self._hub.publish(page.items, page.through)
+
+    def _beat(self) -> None:
+        now = clock.monotonic()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._heartbeat_secs
+            self._hub.heartbeat()
+
+    def _note_failure(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text != self._failure:
+            log.exception("poll failed, trying again")
+        self._failure = text

@@ -1,0 +1,27 @@
+"""Source: anything the relay and replays can read."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.history import Page, Window
+
+
+class Source(Protocol):
+    """A history of events in seq order. Any thread may call any method; each answers from one consistent read."""
+
+    def window(self) -> Window:
+        """Return the epoch and the first and last seq, fresh."""
+        ...
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        """Return up to *limit* items above *seq*, oldest first, with the window they were read in."""
+        ...
+
+    def read_before(self, seq: int, limit: int) -> Page:
+        """Return up to *limit* items below *seq*, newest first."""
+        ...
+
+    def renew_epoch(self, epoch: str) -> None:
+        """Replace *epoch* by a new one unless that has happened: its seqs are about to be used again."""
+        ...

@@ -1,0 +1,163 @@
+"""Subscriptions: what a client asks for, and the verdict on where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import InvalidRequest
+from app.feed.source import Source
+from app.history import Item, Window
+
+MAX_SEQ = 2**63 - 1
+MAX_LAST = 1000
+# `last` looks back no further than this, so that a filter that matches nothing can't read the whole outbox.
+MAX_LOOKBACK = 100_000
+_LOOKBACK_PAGE = 1000
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+# Exact, or a prefix: `task.*`.
+_TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events match: all conditions hold. Empty *types*, or None, is no condition."""
+
+    types: tuple[str, ...] = ()
+    source: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everything matches."""
+        return not self.types and self.source is None and self.task_id is None and self.agent_id is None
+
+    def matching(self, items: list[Item]) -> list[Item]:
+        """Return the items that match, in order."""
+        return items if self.is_open else [item for item in items if self.matches(item)]
+
+    def matches(self, item: Item) -> bool:
+        """Return whether *item* matches."""
+        return (
+            (self.source is None or item.source == self.source)
+            and (self.task_id is None or item.task_id == self.task_id)
+            and (self.agent_id is None or item.agent_id == self.agent_id)
+            and (not self.types or any(_is_of_type(item.event_type, pattern) for pattern in self.types))
+        )
+
+
+def _is_of_type(event_type: str, pattern: str) -> bool:
+    return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
+
+
+class FeedRequest(BaseModel):
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ)] | None = None
+    epoch: _Name | None = None
+    types: Annotated[tuple[_TypePattern, ...], Field(max_length=100)] = ()
+    source: _Name | None = None
+    task_id: _Name | None = None
+    agent_id: _Name | None = None
+
+    @property
+    def filter(self) -> Filter:
+        """The request's conditions; equal requests give equal filters."""
+        return Filter(tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
+
+
+class SubscribeRequest(FeedRequest):
+    """A `subscribe` message. `batch`, `rate` and `consumer` are checked and have no effect yet."""
+
+    action: Literal["subscribe"] = "subscribe"
+    channel: str
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
+    batch: bool = False
+    rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+    consumer: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+
+
+def parse_subscribe(text: str | bytes) -> SubscribeRequest:
+    """Return the checked `subscribe` message. Raises InvalidRequest."""
+    with _explained():
+        request = SubscribeRequest.model_validate_json(text, strict=True)
+    if request.channel != "events":
+        raise InvalidRequest("unknown_channel", f"no channel {request.channel!r:.80}; the only one is 'events'")
+    if request.consumer is not None and (request.after is not None or request.last is not None):
+        raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after' or 'last'")
+    require_epoch(request)
+    return request
+
+
+def require_epoch(request: FeedRequest) -> None:
+    """Raise InvalidRequest for a cursor that doesn't say whose it is."""
+    if request.after and request.epoch is None:
+        raise InvalidRequest("epoch_required", f"after: {request.after} needs the 'epoch' it belongs to")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
+        raise InvalidRequest("invalid_field", "; ".join(problems)) from None
+
+
+def validated(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
+    """Return *fields*, texts of a query string, as *model*. Raises InvalidRequest that names each bad field."""
+    with _explained():
+        return model.model_validate(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The first answer to a subscription. Events follow after the seq *after*, always."""
+
+    kind: Literal["live", "resumed", "gap", "reset"]
+    epoch: str
+    after: int
+    head: int
+    missing: tuple[int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they go out; `missing` only with a gap."""
+        fields: dict[str, Any] = {"epoch": self.epoch, "verdict": self.kind, "after": self.after, "head": self.head}
+        return fields | ({"missing": {"from": self.missing[0], "to": self.missing[1]}} if self.missing else {})
+
+
+def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
+    """Return where a client with that cursor stands in *window*, which was read fresh from the database.
+
+    Fresh, because this process's position may lie behind what another worker has already sent.
+    """
+    head = window.last_seq
+    if after is None:
+        return Verdict("live", window.epoch, head, head)
+    if after > 0 and (epoch != window.epoch or after > head):
+        return Verdict("reset", window.epoch, head, head)
+    if after < window.first_seq - 1:
+        return Verdict("gap", window.epoch, window.first_seq - 1, head, (after + 1, window.first_seq - 1))
+    return Verdict("resumed", window.epoch, after, head)
+
+
+def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:
+    """Return the seq after which the newest *count* matching events up to *head* follow."""
+    start, seq, found = head, head + 1, 0
+    while found < count and seq > max(head - MAX_LOOKBACK, 1):
+        page = source.read_before(seq, _LOOKBACK_PAGE)
+        for item in filter_.matching(page.items)[: count - found]:
+            start, found = item.seq - 1, found + 1
+        if page.through == 0:
+            break
+        seq = page.through
+    return start
