@@ -6,6 +6,8 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── NameTaken               a token of that name exists
+├── UnknownName             no token has that name
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -47,6 +49,14 @@ class InvalidRequest(OutfeedError):
 
 class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class NameTaken(OutfeedError):
+    """There is already one of that name; nothing was written."""
+
+
+class UnknownName(OutfeedError):
+    """There is none of that name."""
 
 
 class DatabaseError(OutfeedError):

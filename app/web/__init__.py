@@ -1,1 +1,27 @@
 """HTTP and WebSocket. Flask turns requests into calls on the store and the feed; no rule of theirs lives here."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.config import Settings
+from app.web import auth, live, problems
+from app.web.api import api
+from app.web.health import health
+from app.web.pages import pages
+from app.web.services import Services
+
+MAX_BODY_BYTES = 8 * 2**20
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the app over an upgraded database. It answers at once; `start` of its Services makes the feed move."""
+    app = Flask("app")
+    app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
+    app.extensions["outfeed"] = Services(settings)
+    problems.init_app(app)
+    auth.init_app(app)
+    live.init_app(app)
+    for blueprint in (health, api, pages):
+        app.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,150 @@
+"""The HTTP API: write events, read the log, read the feed by cursor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
+
+from app.errors import InvalidRequest, Overtaken
+from app.feed import subscription
+from app.feed.subscription import FeedRequest, Verdict
+from app.history import Item
+from app.store import event_log
+from app.web.services import services
+
+MAX_SCANNED_ROWS = 20_000
+_PAGE_ROWS = 1000
+
+api = Blueprint("api", __name__, url_prefix="/api")
+
+_Limit = Annotated[int, Field(ge=1, le=1000)]
+
+
+class _LogQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    event_type: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+    source: str | None = None
+    limit: _Limit = 100
+    cursor: Annotated[int, Field(ge=1, le=subscription.MAX_SEQ)] | None = None
+
+
+class _SummaryQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    minutes: Annotated[float, Field(gt=0, le=60 * 24 * 366 * 10, allow_inf_nan=False)] = 60
+
+
+class _FeedQuery(FeedRequest):
+    limit: _Limit = 100
+
+    @field_validator("types", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+
+@api.post("/events")
+def post_event() -> Response:
+    """Append the event in the body: 201, or 200 where its id is known with the same content. Durable when answered."""
+    recorded = event_log.record(services().database, _event_fields(), services().settings.max_event_bytes)
+    answer = {"id": recorded.event.id, "seq": recorded.seq, "epoch": recorded.epoch}
+    return _json(answer, 201 if recorded.is_new else 200)
+
+
+def _event_fields() -> dict[str, Any]:
+    """Return the body as arguments of `log_event`; what they hold is checked where every event is."""
+    if not request.is_json:
+        raise UnsupportedMediaType("the body must be application/json")
+    try:
+        fields = json.loads(request.get_data(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequest("invalid_event", "the body must be one event, a JSON object")
+    names = {"event_type", "source", "task_id", "agent_id", "data", "id", "timestamp"}
+    if unknown := sorted(set(fields) - names):
+        raise InvalidRequest("unknown_field", f"unknown fields: {', '.join(unknown)!s:.200}")
+    if missing := sorted({"event_type", "source"} - set(fields)):
+        raise InvalidRequest("missing_field", f"missing fields: {', '.join(missing)}")
+    return fields
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+@api.get("/events")
+def list_events() -> Response:
+    """Return a page of the log, newest first."""
+    query = subscription.validated(_LogQuery, request.args.to_dict())
+    events, following = event_log.list_page(services().database, **query.model_dump())
+    return _json({"events": [event.as_dict() for event in events], "next": following})
+
+
+@api.get("/events/summary")
+def summary() -> Response:
+    """Return how many events of each type the last *minutes* brought."""
+    query = subscription.validated(_SummaryQuery, request.args.to_dict())
+    return _json({"minutes": query.minutes, "summary": event_log.get_event_summary(query.minutes, services().database)})
+
+
+@api.get("/events/<path:event_id>")
+def get_event(event_id: str) -> Response:
+    """Return one event of the log."""
+    event = event_log.get_event(event_id, services().database)
+    if event is None:
+        raise NotFound(f"no event with the id {event_id!r:.220}")
+    return _json(event.as_dict())
+
+
+@api.get("/feed")
+def feed() -> Response:
+    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor."""
+    query = subscription.validated(_FeedQuery, request.args.to_dict())
+    subscription.require_epoch(query)
+    while True:
+        verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
+        try:
+            events, cursor = _collect(query, verdict)
+        except Overtaken:
+            continue  # pruned between the verdict and the read: the next verdict says so
+        return _feed_answer(verdict, events, cursor)
+
+
+def _collect(query: _FeedQuery, verdict: Verdict) -> tuple[list[Item], int]:
+    """Return up to *limit* matching items after the verdict's cursor, and the cursor they lead to."""
+    found: list[Item] = []
+    cursor = verdict.after
+    end = min(verdict.head, cursor + MAX_SCANNED_ROWS)
+    while cursor < end and len(found) < query.limit:
+        with services().hub.reading:
+            page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
+            page.window.prove(verdict.epoch, cursor)
+            found += query.filter.matching(page.items)
+        cursor = page.through
+    if len(found) > query.limit:
+        del found[query.limit :]
+        cursor = found[-1].seq
+    return found, cursor
+
+
+def _feed_answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
+    fields = verdict.as_dict()
+    del fields["after"]
+    head = orjson.dumps(fields | {"cursor": cursor})
+    # The items are JSON already; each begins with a brace that makes room for its seq.
+    rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
+    return Response(b'%b,"events":[%b]}' % (head[:-1], rows), content_type="application/json")
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(body, status, content_type="application/json")

@@ -1,0 +1,121 @@
+"""The pages that people look at, rendered on the server; the live one goes on by WebSocket."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from app import clock
+from app.events import DISPLAY, Display, Event, display_of, sentence_parts
+from app.store.event_log import list_page
+from app.web.services import services
+
+LIVE_ROWS = 20
+LOG_ROWS = 50
+MAX_ID_CHARS = 20
+MAX_DATA_CHARS = 500  # with it a full page of the log stays under 100 KB; the whole event is one link away
+
+pages = Blueprint("pages", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An event as `_event.html` shows it. `event-feed.js` has the same rules."""
+
+    event: Event
+    display: Display
+    parts: list[tuple[str, bool]]
+
+    @classmethod
+    def of(cls, event: Event) -> Row:
+        """Return the row that shows *event*."""
+        return cls(event, display_of(event.event_type), sentence_parts(event))
+
+    @property
+    def moment(self) -> datetime | None:
+        """The event's time in UTC; what has no zone is taken for UTC; None where a raw writer left no time."""
+        try:
+            moment = datetime.fromisoformat(self.event.timestamp)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    @property
+    def time(self) -> str:
+        """The time of day, with the date unless it is today's."""
+        if not (moment := self.moment):
+            return str(self.event.timestamp)
+        is_today = moment.date() == clock.now().date()
+        return f"{moment:%H:%M:%S}" if is_today else f"{moment.day} {moment:%b %H:%M:%S}"
+
+    @property
+    def meta(self) -> list[tuple[str, str, str]]:
+        """Source and ids as (field, value, short form), without those that the sentence already names."""
+        said = {text for text, is_name in self.parts if is_name}
+        fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
+        return [(name, value, shorten(value)) for name, value in fields if value and value not in said]
+
+    @property
+    def data(self) -> str | None:
+        """The data as indented JSON, cut; None for no data."""
+        if self.event.omitted_bytes:
+            return f"{self.event.omitted_bytes:,} bytes of data are too large to be shown here."
+        if self.event.data is None:
+            return None
+        text = json.dumps(self.event.data, ensure_ascii=False, indent=2)
+        return text if len(text) <= MAX_DATA_CHARS else text[:MAX_DATA_CHARS] + "…"
+
+
+def shorten(value: str) -> str:
+    """Return *value*, or the end of a long one: time-ordered ids made together all begin alike."""
+    return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
+
+
+@pages.get("/")
+def home() -> ResponseReturnValue:
+    """Send on to the live feed."""
+    return redirect(url_for("pages.live"))
+
+
+@pages.get("/swarm/live")
+def live() -> str:
+    """Show the live feed, over the newest rows of the log until it runs."""
+    events, _ = list_page(services().database, limit=LIVE_ROWS)
+    return render_template("live.html", rows=[Row.of(event) for event in events])
+
+
+@pages.get("/swarm/events")
+def events() -> str:
+    """Show the log, newest first, filtered and in pages."""
+    filters = {name: request.args.get(name, "").strip() for name in ("type", "source", "task", "agent")}
+    cursor = request.args.get("cursor", type=int)
+    found, following = list_page(
+        services().database,
+        event_type=filters["type"] or None,
+        source=filters["source"] or None,
+        task_id=filters["task"] or None,
+        agent_id=filters["agent"] or None,
+        limit=LOG_ROWS,
+        cursor=cursor,
+    )
+    return render_template(
+        "events.html",
+        rows=[Row.of(event) for event in found],
+        filters={name: value for name, value in filters.items() if value},
+        types=list(DISPLAY),
+        cursor=cursor,
+        following=following,
+    )
+
+
+@pages.get("/static/event-types.json")
+def event_types() -> Response:
+    """Return how each type looks, for `<event-feed>`. Public, as the module beside it is."""
+    response = jsonify({name: display.as_dict() for name, display in DISPLAY.items()})
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    return response.make_conditional(request)

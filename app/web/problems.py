@@ -1,0 +1,79 @@
+"""Errors as `application/problem+json` (RFC 9457), whatever went wrong, also before a route was found."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from app.errors import DatabaseBusy, DatabaseError, EventConflict, InvalidEvent, InvalidRequest
+
+RETRY_AFTER_SECS = 2
+log = logging.getLogger(__name__)
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of the app as a problem, or as a page where a person asked for one."""
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(InvalidEvent, _invalid_event)
+    app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(EventConflict, lambda error: answer(409, str(error)))
+    app.register_error_handler(DatabaseBusy, _busy)
+    app.register_error_handler(DatabaseError, _unavailable)
+    app.register_error_handler(Exception, _unforeseen)
+
+
+def problem(status: int, detail: str, **more: Any) -> Response:
+    """Return the problem as a response; *more* are extension members."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+
+
+def answer(status: int, detail: str, **more: Any) -> Response:
+    """Return the problem as a page to someone who asked for one outside the API, else as JSON."""
+    wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
+    if wants_page and not request.path.startswith(("/api/", "/ws")):
+        title = HTTPStatus(status).phrase
+        return Response(render_template("error.html", status=status, title=title, detail=detail), status)
+    return problem(status, detail, **more)
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = answer(status, error.description or HTTPStatus(status).phrase)
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+def _invalid_event(error: InvalidEvent) -> Response:
+    return answer(422, str(error), field=error.field)
+
+
+def _invalid_request(error: InvalidRequest) -> Response:
+    return answer(422, str(error), code=error.code)
+
+
+def _busy(error: DatabaseBusy) -> Response:
+    log.warning("database busy path=%s error=%s", request.path, error)
+    response = answer(503, "the database is busy or full; nothing was written, try again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
+
+
+def _unavailable(error: DatabaseError) -> Response:
+    log.error("database unavailable path=%s error=%s", request.path, error)
+    response = answer(503, "the database can't be used right now")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
+
+
+def _unforeseen(error: Exception) -> Response:
+    # The edge of a request: the traceback goes to the log, not to the client.
+    log.error("request failed method=%s path=%s", request.method, request.path, exc_info=error)
+    return answer(500, "an error of ours; it was logged")

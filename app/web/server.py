@@ -1,0 +1,166 @@
+"""`outfeed serve`: gunicorn with threads, made to stop at once, to leave nothing behind, and to say where to sign in."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.gthread import ThreadWorker
+
+from app.config import Settings
+from app.errors import ConfigError
+from app.store import account, migrate
+from app.store import database as db
+from app.store.mark import Mark, renew_epoch_if_behind
+from app.store.outbox import Outbox
+from app.web import create_app
+from app.web.auth import secret_key
+
+# Threads beyond one for each WebSocket, so that HTTP answers at the limit.
+SPARE_THREADS = 32
+# Two for each WebSocket would do; the rest is for SQLite, logs and requests.
+SPARE_DESCRIPTORS = 256
+GRACE_SECS = 4
+SIGN_IN_LIFETIME = timedelta(days=1)
+_PR_SET_PDEATHSIG = 1
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, *, demo: bool = False) -> None:
+    """Upgrade the database, then serve it until SIGTERM or SIGINT. Doesn't return. Raises ConfigError, DatabaseError."""
+    configure_logging(settings)
+    lift_descriptor_limit(settings)
+    prepare_database(settings)
+    secret_key(settings)  # made before the workers need it
+    Server(settings, demo=demo).run()
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to stderr, one line a happening."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+
+
+def lift_descriptor_limit(settings: Settings) -> None:
+    """Allow a descriptor for each connection. Raises ConfigError where the system's hard limit is below that."""
+    wanted = settings.max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise ConfigError(
+            f"OUTFEED_MAX_CONNECTIONS: {settings.max_connections} needs {wanted} open files and the system allows "
+            f"{hard}; lower it, or raise the limit (`ulimit -Hn`, LimitNOFILE=)"
+        )
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def prepare_database(settings: Settings) -> None:
+    """Make or upgrade the database, and see that it is not behind what was served before."""
+    for name in migrate.upgrade(settings.database):
+        log.info("applied migration name=%s", name)
+    database = db.at(settings.database)
+    renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
+    database.close()
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, set up for this app and nothing else: no file and no variable of its own is read."""
+
+    def __init__(self, settings: Settings, *, demo: bool) -> None:
+        self.settings = settings
+        self._is_demo = demo
+        self._simulation: subprocess.Popen[bytes] | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        threads = self.settings.max_connections + SPARE_THREADS
+        for name, value in {
+            "bind": self.settings.bind,
+            "workers": self.settings.workers,
+            "worker_class": Worker,
+            "threads": threads,
+            "worker_connections": 2 * threads,
+            "graceful_timeout": GRACE_SECS,
+            "timeout": 60,
+            "proc_name": "outfeed",
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "post_fork": die_with_parent,
+            "post_worker_init": start_services,
+            "worker_exit": stop_services,
+            "when_ready": self._announce,
+            "on_exit": self._end_simulation,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(self.settings)
+
+    def _announce(self, arbiter: Arbiter) -> None:
+        """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
+        host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
+        url = f"http://{_reachable(host)}:{port}"
+        if self._is_demo:
+            self._simulation = start_simulation(self.settings)
+        code = account.create_code(db.at(self.settings.database), SIGN_IN_LIFETIME)
+        db.at(self.settings.database).close()  # nothing open while the workers are forked
+        print(f"Outfeed serves {url} from {self.settings.database}")
+        print(f"Sign in with this link, once: {url}/login?code={code}", flush=True)
+
+    def _end_simulation(self, _: Arbiter) -> None:
+        if self._simulation is not None:
+            self._simulation.terminate()
+            self._simulation.wait()
+
+
+def _reachable(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compares, binds nothing
+    return f"[{host}]" if ":" in host else host
+
+
+def start_simulation(settings: Settings) -> subprocess.Popen[bytes]:
+    """Run the simulated swarm in a process of its own, on the same database."""
+    environment = {**os.environ, "OUTFEED_DATABASE": str(settings.database)}
+    return subprocess.Popen([sys.executable, "-m", "app", "simulate"], env=environment)  # noqa: S603 - our own command
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """A gthread worker that sends its WebSockets away as soon as it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self.alive:
+            self.wsgi.extensions["outfeed"].hub.close()
+        super().handle_exit(sig, frame)
+
+
+def die_with_parent(arbiter: Arbiter, _: Worker) -> None:
+    """End with the master, also when it is killed: an orphan would keep the port, and the next `serve` would fail."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != arbiter.pid:
+        os._exit(1)
+
+
+def start_services(worker: Worker) -> None:
+    """Read the head and begin to poll: after the fork, before the port is answered."""
+    worker.wsgi.extensions["outfeed"].start()
+
+
+def stop_services(_: Arbiter, worker: Worker) -> None:
+    """End the worker's threads. A worker that failed to boot has none."""
+    if worker.booted and worker.wsgi is not None:
+        worker.wsgi.extensions["outfeed"].stop()

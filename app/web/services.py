@@ -1,0 +1,67 @@
+"""What one serving process is made of, wired together: the store below, the feed above it, and what drives both."""
+
+from __future__ import annotations
+
+from flask import current_app
+
+from app.config import Settings
+from app.feed.hub import Hub
+from app.feed.relay import Relay
+from app.history import Item
+from app.jobs import Jobs
+from app.store import database as db
+from app.store.mark import Mark, Point
+from app.store.outbox import Outbox
+from app.store.watcher import Watcher
+
+
+class Services:
+    """The parts of a process that serves. Nothing runs before `start`, so that a fork may come in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = db.at(settings.database)
+        self.outbox = Outbox(self.database, settings.max_event_bytes)
+        self.hub = Hub(self.outbox)
+        self.mark = Mark(settings.database)
+        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
+        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
+
+    def start(self) -> None:
+        """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        self.relay.start()
+        self.jobs.start()
+        self.watcher.start()
+
+    def stop(self) -> None:
+        """End the threads and close the files; returns when they have ended."""
+        self.watcher.stop()
+        self.jobs.stop()
+        self.mark.close()
+        self.database.close()
+
+    def unready_because(self) -> list[str]:
+        """Return why the feed isn't current, one sentence each; empty when it is."""
+        problems = []
+        if self.relay.age > 3 * self.settings.poll_interval:
+            problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
+        if self.relay.failure:
+            problems.append(f"the last poll failed: {self.relay.failure}")
+        return problems
+
+    def _remember(self, epoch: str, item: Item) -> None:
+        self.mark.advance(epoch, Point.of(item))
+
+    def _tick(self) -> None:
+        """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
+        self.jobs.mend()
+        if self.relay.age > 2 * self.settings.poll_interval:
+            self.relay.poll()
+
+
+def services() -> Services:
+    """Return the services of the app that handles the current request."""
+    found = current_app.extensions["outfeed"]
+    assert isinstance(found, Services)
+    return found
