@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app import clock
 from app.errors import OutfeedError
 from app.store import database as db
 
@@ -40,6 +41,7 @@ class Watcher:
         self._on_commit = on_commit
         self._on_tick = on_tick
         self._stopping = threading.Event()
+        self._notices: _Notices | None = None
         self._thread = threading.Thread(target=self._run, name="outfeed-watcher", daemon=True)
 
     def start(self) -> None:
@@ -49,12 +51,15 @@ class Watcher:
     def stop(self) -> None:
         """End the thread; returns when it has ended."""
         self._stopping.set()
+        if notices := self._notices:
+            notices.interrupt()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with _Versions(self._path) as versions, _notices(self._path) as notices:
+                with _Versions(self._path) as versions, _Notices(self._path) as notices:
+                    self._notices = notices
                     self._watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
                 # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
@@ -63,9 +68,10 @@ class Watcher:
 
     def _watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
+        self._on_commit()  # for what was committed before the watch was set
         next_tick = 0.0
         while not self._stopping.is_set():
-            now = time.monotonic()
+            now = clock.monotonic()
             if now >= next_tick:
                 next_tick = now + TICK_SECS
                 self._on_tick()
@@ -76,9 +82,9 @@ class Watcher:
 
     def _has_committed(self, versions: _Versions, notices: _Notices) -> bool:
         """Ask whether a commit became visible, for as long as an fsync takes: once for all notices, however many."""
-        deadline = time.monotonic() + (RECHECK_FOR_SECS if notices.precede_commits else 0)
+        deadline = clock.monotonic() + (RECHECK_FOR_SECS if notices.precede_commits else 0)
         while not versions.moved():
-            if time.monotonic() >= deadline or self._stopping.is_set():
+            if clock.monotonic() >= deadline or self._stopping.is_set():
                 return False
             time.sleep(RECHECK_SECS)
         return True
@@ -121,6 +127,9 @@ class _Clockwork:
 
     precede_commits = False
 
+    def __init__(self, _: Path) -> None:
+        pass
+
     def __enter__(self) -> _Clockwork:
         return self
 
@@ -130,6 +139,9 @@ class _Clockwork:
     def wait(self, timeout: float) -> bool:
         time.sleep(min(POLL_SECS, max(timeout, 0)))
         return True
+
+    def interrupt(self) -> None:
+        pass
 
     def are_current(self) -> bool:
         return True
@@ -146,7 +158,7 @@ if sys.platform == "linux":
             self._wal = Path(f"{path}-wal")
             self._inotify = inotify_simple.INotify()
             try:
-                self._inotify.add_watch(self._wal, inotify_simple.flags.MODIFY)
+                self._watch = self._inotify.add_watch(self._wal, inotify_simple.flags.MODIFY)
             except OSError:
                 self._inotify.close()
                 raise
@@ -162,16 +174,19 @@ if sys.platform == "linux":
             """Return whether the file was written within *timeout* seconds; takes all notices that wait."""
             return bool(self._inotify.read(timeout=max(1, int(timeout * 1000))))
 
+        def interrupt(self) -> None:
+            """End a `wait` of another thread: to give a watch up is a notice, too."""
+            try:
+                self._inotify.rm_watch(self._watch)
+            except (OSError, ValueError):
+                pass  # it ended by itself
+
         def are_current(self) -> bool:
             return _inode(self._wal) == self._file
 
     _Notices = _Inotify
 else:
     _Notices = _Clockwork
-
-
-def _notices(path: Path) -> _Notices:
-    return _Notices(path) if sys.platform == "linux" else _Notices()
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,57 @@
+"""Fixtures that all tests share. A thread that a test leaves behind fails it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.store import database as db
+from app.store import migrate
+from app.store.database import Database
+from tests.harness import Server, wait_until
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+
+    def leaked() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread not in before and thread.is_alive()}
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not leaked(), "threads ended", timeout=3)
+    assert not leaked()
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Every test has its own database path, and no setting of the machine's."""
+    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OUTFEED_DATABASE", str(tmp_path / "outfeed.db"))
+    config.settings.cache_clear()
+    yield
+    config.settings.cache_clear()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An upgraded database, the one that `log_event` writes to."""
+    path = tmp_path / "outfeed.db"
+    migrate.upgrade(path)
+    yield db.at(path)
+    db.at(path).close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A running server with one worker."""
+    with Server(tmp_path) as running:
+        yield running

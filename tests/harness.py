@@ -1,0 +1,291 @@
+"""What the tests drive: a real server process, and clients that are peers of ours, not mirrors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
+
+from app.store import account
+from app.store import database as db
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_SECS = 15.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_SECS) -> Any:
+    """Return the first true answer of *condition*; fail with *what* was waited for after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.01)
+    return answer
+
+
+def free_port() -> int:
+    """Return a port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`outfeed serve` on a database of its own. As a context manager it is started, and gone at the end.
+
+    A server that dies early, and one that logged a traceback, fails the test with its output.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.database = folder / "outfeed.db"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.output_path = folder / "serve.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._token: str | None = None
+        self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
+        ours = {"OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
+        return clean | ours | self._settings
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        if kind is None:
+            assert "Traceback" not in self.output, self.output
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text() if self.output_path.exists() else ""
+
+    def start(self, *arguments: str) -> None:
+        """Start serving; returns when it is ready."""
+        with self.output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve", *arguments],
+                cwd=ROOT, env=self.environment, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self._is_ready, "server ready")
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"server ended with {self.process.returncode}:\n{self.output}"
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the master's children."""
+        assert self.process is not None
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def kill(self) -> None:
+        """SIGKILL the master and all its children at once."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def kill_master(self) -> None:
+        """SIGKILL the master alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> float:
+        """SIGTERM; return how many seconds it took to end."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.terminate()
+        self.process.wait(timeout=PATIENCE_SECS)
+        return time.monotonic() - began
+
+    @property
+    def token(self) -> str:
+        """A token with the scopes read and write."""
+        if self._token is None:
+            self._token = account.create_token(db.at(self.database), "tests", ["read", "write"])
+            db.at(self.database).close()
+        return self._token
+
+    def sign_in_link(self) -> str:
+        """Return the last URL that the server printed."""
+        return re.findall(r"http://\S+", self.output)[-1]
+
+    def http(self) -> httpx.Client:
+        """Return an HTTP client that bears the token."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
+
+    def run(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run `outfeed` with *arguments* in a process of its own, on the same database."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, **more,
+        )  # fmt: skip
+
+    def log_event(self, event_type: str, source: str, data: Any = None) -> None:
+        """Log an event from another process, by the command line."""
+        done = self.run("log", event_type, "--source", source, *([] if data is None else ["--data", json.dumps(data)]))
+        assert done.returncode == 0, done.stderr
+
+    def connect(self, **options: Any) -> FeedClient:
+        """Return a connected client that is not subscribed yet."""
+        return FeedClient(self.url, self.token, **options)
+
+
+class FeedClient:
+    """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
+
+    def __init__(self, url: str, token: str, **options: Any) -> None:
+        self._open = contextlib.ExitStack()
+        self.socket: ClientConnection = self._open.enter_context(
+            connect(
+                url.replace("http", "ws") + "/ws",
+                additional_headers={"Authorization": f"Bearer {token}"},
+                compression=None, max_size=None, **options,
+            )
+        )  # fmt: skip
+        self.cursor = 0
+        self.epoch = ""
+        self.seen: list[int] = []
+        self.events: list[dict[str, Any]] = []
+
+    def __enter__(self) -> FeedClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def send(self, **fields: Any) -> None:
+        self.socket.send(json.dumps(fields))
+
+    def receive(self, timeout: float = PATIENCE_SECS) -> dict[str, Any]:
+        """Return the next frame. Raises TimeoutError, ConnectionClosed."""
+        frame: dict[str, Any] = json.loads(self.socket.recv(timeout=timeout))
+        return frame
+
+    def subscribe(self, **fields: Any) -> dict[str, Any]:
+        """Subscribe and return the verdict's payload; it must come before anything of the new subscription."""
+        self.send(action="subscribe", channel="events", **fields)
+        while (frame := self.receive())["type"] not in ("subscribed", "error"):
+            self._note(frame)
+        assert frame["type"] == "subscribed", frame
+        payload: dict[str, Any] = frame["payload"]
+        self.cursor, self.epoch = payload["after"], payload["epoch"]
+        return payload
+
+    def resume(self) -> dict[str, Any]:
+        """Subscribe from the cursor on."""
+        return self.subscribe(after=self.cursor, epoch=self.epoch)
+
+    def next_event(self, timeout: float = PATIENCE_SECS) -> dict[str, Any]:
+        """Return the next event frame, passing over heartbeats."""
+        while True:
+            frame = self.receive(timeout)
+            if self._note(frame):
+                return frame
+
+    def follow(self, until: int, timeout: float = PATIENCE_SECS) -> None:
+        """Take events until the cursor is at *until*."""
+        while self.cursor < until:
+            self._note(self.receive(timeout))
+
+    def _note(self, frame: dict[str, Any]) -> bool:
+        if frame["type"] == "heartbeat":
+            assert frame["payload"]["cursor"] >= self.cursor
+            self.cursor = frame["payload"]["cursor"]
+            return False
+        assert frame["type"] == "event", frame
+        assert frame["prev"] <= self.cursor < frame["seq"], (frame["prev"], self.cursor, frame["seq"])
+        self.cursor = frame["seq"]
+        self.seen.append(frame["seq"])
+        self.events.append(frame["payload"])
+        return True
+
+    def closed_with(self, timeout: float = PATIENCE_SECS) -> tuple[int, str]:
+        """Take what still comes until the server closes; return its code and reason."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                self.socket.recv(timeout=max(0.01, deadline - time.monotonic()))
+            except ConnectionClosed as closed:
+                return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+        raise AssertionError("the server did not close the connection")
+
+
+class Follower:
+    """A client that comes back: follows the feed by cursor over any number of restarts, and drops what it has seen."""
+
+    def __init__(self, server: Server, after: int = 0) -> None:
+        self.server = server
+        self.cursor = after
+        self.epoch = ""
+        self.ids: list[str] = []
+        self.verdicts: list[str] = []
+        self.resumes = 0
+
+    def run(self, is_done: Callable[[Follower], bool]) -> None:
+        """Follow until *is_done*; blocks."""
+        while not is_done(self):
+            with contextlib.suppress(OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError):
+                self._follow(is_done)
+            time.sleep(0.02)
+
+    def _follow(self, is_done: Callable[[Follower], bool]) -> None:
+        with self.server.connect(open_timeout=5) as client:
+            fields = {"after": self.cursor} | ({"epoch": self.epoch} if self.epoch else {})
+            verdict = client.subscribe(**fields)
+            self.verdicts.append(verdict["verdict"])
+            self.resumes += 1
+            self.epoch = verdict["epoch"]
+            while not is_done(self):
+                with contextlib.suppress(TimeoutError):
+                    self._show(client, client.receive(timeout=0.2))
+
+    def _show(self, client: FeedClient, frame: dict[str, Any]) -> None:
+        if frame["type"] != "event" or frame["seq"] <= self.cursor:
+            return
+        assert frame["prev"] <= self.cursor, (frame["prev"], self.cursor)
+        self.ids.append(frame["payload"]["id"])
+        self.cursor = frame["seq"]
+
+
+@contextlib.contextmanager
+def writer(database: Path, rate: float, source: str = "writer", bulk: int = 1) -> Iterator[list[str]]:
+    """Run a separate process of plain `sqlite3`, no code of ours, that commits *rate* events a second until the end.
+
+    Yields a list that is filled with the ids it wrote once it has ended.
+    """
+    ids: list[str] = []
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "raw_writer.py"), str(database), str(rate), source, str(bulk)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    try:
+        yield ids
+    finally:
+        output, _ = process.communicate("stop\n", timeout=PATIENCE_SECS)
+        ids += output.split()
+    assert process.returncode == 0
