@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ class Server:
         self.output_path = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._token: str | None = None
+        self._token_lock = threading.Lock()
         self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
 
     @property
@@ -123,10 +125,11 @@ class Server:
     @property
     def token(self) -> str:
         """A token with the scopes read and write."""
-        if self._token is None:
-            self._token = account.create_token(db.at(self.database), "tests", ["read", "write"])
-            db.at(self.database).close()
-        return self._token
+        with self._token_lock:
+            if self._token is None:
+                self._token = account.create_token(db.at(self.database), "tests", ["read", "write"])
+                db.at(self.database).close()
+            return self._token
 
     def sign_in_link(self) -> str:
         """Return the last URL that the server printed."""
@@ -162,7 +165,8 @@ class FeedClient:
             connect(
                 url.replace("http", "ws") + "/ws",
                 additional_headers={"Authorization": f"Bearer {token}"},
-                compression=None, max_size=None, **options,
+                # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
+                compression=None, max_size=None, max_queue=None, **options,
             )
         )  # fmt: skip
         self.cursor = 0
@@ -289,3 +293,61 @@ def writer(database: Path, rate: float, source: str = "writer", bulk: int = 1) -
         output, _ = process.communicate("stop\n", timeout=PATIENCE_SECS)
         ids += output.split()
     assert process.returncode == 0
+
+
+class RawClient:
+    """A WebSocket client of bare bytes: for many at once, for reading nothing, and for breaking the protocol."""
+
+    def __init__(self, server: Server, receive_buffer_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer_bytes is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.socket.settimeout(PATIENCE_SECS)
+        self.socket.connect(("127.0.0.1", server.port))
+        self.socket.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: Bearer {server.token}\r\n\r\n".encode()
+        )
+        self._buffer = b""
+        while b"\r\n\r\n" not in self._buffer:
+            self._buffer += self._receive()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101"), head
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send_frame(self, body: bytes, opcode: int = 1) -> None:
+        """Send *body* (125 bytes at most) as one frame, masked with zeros."""
+        self.socket.sendall(bytes([0x80 | opcode, 0x80 | len(body), 0, 0, 0, 0]) + body)
+
+    def subscribe(self, **fields: Any) -> None:
+        self.send_frame(json.dumps({"action": "subscribe", "channel": "events", **fields}).encode())
+
+    def take_frame(self) -> tuple[int, bytes]:
+        """Return the opcode and body of the next frame; anything but a whole, unmasked, known frame is corrupt."""
+        first, length = self._take(2)
+        assert first in (0x81, 0x88, 0x89, 0x8A), f"corrupt frame: {first:#x}"
+        assert length < 128, "a server's frames are not masked"
+        if length >= 126:
+            length = int.from_bytes(self._take(2 if length == 126 else 8))
+        return first & 0xF, self._take(length)
+
+    def _take(self, size: int) -> bytes:
+        if len(self._buffer) < size:
+            chunks = [self._buffer]
+            while sum(map(len, chunks)) < size:
+                chunks.append(self._receive())
+            self._buffer = b"".join(chunks)
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
+    def _receive(self) -> bytes:
+        chunk = self.socket.recv(1 << 16)
+        if not chunk:
+            raise EOFError("the server ended the connection")
+        return chunk

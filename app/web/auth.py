@@ -23,7 +23,7 @@ from app.config import Settings
 from app.errors import ConfigError
 from app.store import account
 from app.store.database import Database
-from app.web.problems import problem
+from app.web.problems import answer, problem
 
 PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
 MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
@@ -127,7 +127,7 @@ def _admit_operator() -> Response | None:
     try:
         _csrf.protect()
     except CSRFError as error:
-        return problem(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
+        return answer(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
     g.principal = Principal(OPERATOR, account.SCOPES)
     return None
 

@@ -17,7 +17,8 @@ from app.web.services import services
 LIVE_ROWS = 20
 LOG_ROWS = 50
 MAX_ID_CHARS = 20
-MAX_DATA_CHARS = 500  # with it a full page of the log stays under 100 KB; the whole event is one link away
+MAX_PART_CHARS = 200
+MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
 
 pages = Blueprint("pages", __name__)
 
@@ -33,7 +34,8 @@ class Row:
     @classmethod
     def of(cls, event: Event) -> Row:
         """Return the row that shows *event*."""
-        return cls(event, display_of(event.event_type), sentence_parts(event))
+        parts = [(cut(text, MAX_PART_CHARS), is_name) for text, is_name in sentence_parts(event)]
+        return cls(event, display_of(event.event_type), parts)
 
     @property
     def moment(self) -> datetime | None:
@@ -66,8 +68,12 @@ class Row:
             return f"{self.event.omitted_bytes:,} bytes of data are too large to be shown here."
         if self.event.data is None:
             return None
-        text = json.dumps(self.event.data, ensure_ascii=False, indent=2)
-        return text if len(text) <= MAX_DATA_CHARS else text[:MAX_DATA_CHARS] + "…"
+        return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)
+
+
+def cut(text: str, length: int) -> str:
+    """Return *text*, or its first *length* characters and an ellipsis."""
+    return text if len(text) <= length else text[:length] + "…"
 
 
 def shorten(value: str) -> str:
@@ -118,4 +124,5 @@ def event_types() -> Response:
     response = jsonify({name: display.as_dict() for name, display in DISPLAY.items()})
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

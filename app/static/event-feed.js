@@ -1,0 +1,1033 @@
+/*
+ * <event-feed>: the live feed of an Outfeed server, in any page with one tag and no other file.
+ *
+ *   <script type="module" src="/static/event-feed.js"></script>
+ *   <event-feed></event-feed>
+ *
+ * Attributes, all optional: src (the WebSocket, "/ws" beside this module), limit (events to begin with, 100), types
+ * ("task.*,system.error"), source, task-id, agent-id, log-href ("/swarm/events"), login-href ("/login").
+ * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
+ * custom properties (see THEME), light and dark from its color-scheme.
+ * Fires, bubbling and composed: event-feed:event (after it was shown), event-feed:verdict, event-feed:state.
+ *
+ * Two positions: `received`, the last seq that is in memory, and the cursor, the last seq that is in the list. A
+ * reconnect asks for what follows `received`: what waits between the two (paused, or scrolled away from the top) stays
+ * in memory, so nothing is asked for twice or lost. The cursor moves, and is stored, only after its row is in the list.
+ */
+
+const MAX_ROWS = 500;
+const MAX_WAITING = 1000; // beyond it the connection is put down, and taken up again at `received` when rows flow
+const ROWS_A_FRAME = 200;
+const MAX_PART_CHARS = 200;
+const MAX_LAST = 1000; // the protocol's limit for `last`
+
+const SILENCE_MS = 45_000; // three of the server's heartbeats
+const HANDSHAKE_MS = 15_000;
+const PONG_MS = 5_000;
+const HELD_MS = 5_000; // a connection that lasted this long ends a row of failures
+const FIRST_BACKOFF_MS = 500;
+const MAX_BACKOFF_MS = 20_000;
+const MAX_TOLD_WAIT_MS = 60_000;
+const ANNOUNCE_AFTER_MS = 1_000;
+
+const GOING_FOR_RESTART = 1012;
+const SIGNED_OUT = 4001;
+const OVERTAKEN = 4008;
+
+// --- the connection --------------------------------------------------------------------------------------------------
+
+/** One WebSocket that comes back. Reports each change as (link, until): connecting, open, waiting, signed-out, closed. */
+class Connection {
+  #url;
+  #on;
+  #socket = null;
+  #openedAt = null;
+  #failures = 0;
+  #timer = 0;
+  #link = "closed";
+
+  constructor(url, on) {
+    this.#url = url;
+    this.#on = on;
+  }
+
+  connect() {
+    this.close();
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    socket.onopen = () => {
+      this.#openedAt = performance.now();
+      this.#expectFrameWithin(SILENCE_MS);
+      this.#report("open");
+    };
+    socket.onmessage = ({ data }) => {
+      this.#expectFrameWithin(SILENCE_MS);
+      this.#on.frame(JSON.parse(data));
+    };
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    this.#expectFrameWithin(HANDSHAKE_MS);
+    this.#report("connecting");
+  }
+
+  send(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  /** The network or the reader is back: try now instead of later, and don't trust a socket that slept. */
+  resume() {
+    if (this.#link === "waiting" || this.#link === "signed-out") return this.connect();
+    if (this.#link === "open") {
+      this.send({ action: "ping" });
+      this.#expectFrameWithin(PONG_MS);
+    }
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    if (this.#socket) {
+      const socket = this.#socket;
+      this.#socket = null;
+      socket.onopen = socket.onmessage = socket.onclose = null; // a dead peer's close event can take minutes
+      socket.close();
+    }
+    this.#openedAt = null;
+    this.#report("closed");
+  }
+
+  #expectFrameWithin(ms) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#lost(1006, ""), ms);
+  }
+
+  #lost(code, reason) {
+    const wasOpen = this.#openedAt !== null;
+    if (wasOpen && performance.now() - this.#openedAt >= HELD_MS) this.#failures = 0;
+    this.close();
+    const told = code === GOING_FOR_RESTART && /retry_ms=(\d+)/.exec(reason);
+    if (code === SIGNED_OUT) this.#report("signed-out");
+    else if (told) this.#wait(Math.min(Number(told[1]), MAX_TOLD_WAIT_MS));
+    else if (wasOpen || code === OVERTAKEN) this.#backOff();
+    else this.#askWhy();
+  }
+
+  /** A WebSocket can't see the 401 of its own handshake, so ask over HTTP. */
+  async #askWhy() {
+    this.#backOff();
+    const url = new URL("/api/feed", this.#url.replace(/^ws/, "http"));
+    try {
+      const { status } = await fetch(url, { credentials: "same-origin", signal: AbortSignal.timeout(PONG_MS) });
+      if (status !== 401 || this.#link !== "waiting") return;
+      clearTimeout(this.#timer);
+      this.#report("signed-out");
+    } catch {
+      // Nobody answers: the server is down, and the wait goes on.
+    }
+  }
+
+  #backOff() {
+    this.#wait(Math.random() * Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** this.#failures));
+    this.#failures += 1;
+  }
+
+  #wait(ms) {
+    this.#timer = setTimeout(() => this.connect(), ms);
+    this.#report("waiting", Date.now() + ms);
+  }
+
+  #report(link, until = 0) {
+    if (link === this.#link) return;
+    this.#link = link;
+    this.#on.link(link, until);
+  }
+}
+
+// --- the subscription ------------------------------------------------------------------------------------------------
+
+/** What is asked for, and how far it has come. Knows the frames; knows no DOM and no socket. */
+class Subscription {
+  epoch = null;
+  received = 0;
+  head = 0;
+  #wanted;
+  isAnswered = false;
+
+  constructor(wanted) {
+    this.#wanted = wanted;
+  }
+
+  /** The message that begins or resumes; frames of what it replaces are dropped until its verdict. */
+  request() {
+    this.isAnswered = false;
+    const place = this.epoch === null ? {} : { after: this.received, epoch: this.epoch };
+    return { action: "subscribe", channel: "events", batch: true, ...this.#wanted, ...place };
+  }
+
+  get behind() {
+    return Math.max(0, this.head - this.received);
+  }
+
+  accept({ epoch, after, head }) {
+    this.isAnswered = true;
+    this.epoch = epoch;
+    this.received = after;
+    this.head = head;
+  }
+
+  /** Return the events that are new, oldest first; null where some are missing before them and it must be asked again. */
+  take(prev, events) {
+    if (!this.isAnswered) return [];
+    if (prev > this.received) return null;
+    const fresh = events.filter(({ seq }) => seq > this.received);
+    if (fresh.length) this.reach(fresh.at(-1).seq);
+    return fresh;
+  }
+
+  reach(seq) {
+    if (!this.isAnswered) return;
+    this.received = Math.max(this.received, seq);
+    this.head = Math.max(this.head, this.received);
+  }
+}
+
+// --- sentences -------------------------------------------------------------------------------------------------------
+
+const KINDS = new Set(["task", "agent", "bid", "tool", "system"]);
+const EVENT_FIELDS = new Set(["id", "event_type", "source", "task_id", "agent_id", "timestamp"]);
+// What Python's str.split() splits at, which differs from \s: the page and the terminal show the same text.
+const SPACES = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
+
+/** Nobody reads kilobytes in one line; the opened row shows them all. */
+function cut(text) {
+  return text.length <= MAX_PART_CHARS ? text : `${[...text].slice(0, MAX_PART_CHARS).join("")}…`;
+}
+
+/** How each type looks: the server's one table, and the same rules as its `display_of` and `_fill`. */
+class Sentences {
+  #table = {};
+
+  async load() {
+    const answer = await fetch(new URL("event-types.json", import.meta.url), { signal: AbortSignal.timeout(PONG_MS) });
+    if (answer.ok) this.#table = await answer.json();
+  }
+
+  displayOf(type) {
+    if (Object.hasOwn(this.#table, type)) return this.#table[type];
+    const [prefix, ...rest] = type.split(".");
+    const words = (rest.join(".") || prefix).replace(/[_.]/g, " ");
+    const label = words.charAt(0).toUpperCase() + words.slice(1).toLowerCase() || "Event";
+    const said = { keys: ["message", "description", "name", "reason"], fallback: label };
+    const kind = KINDS.has(prefix) ? prefix : "other";
+    return { icon: "•", label, kind, error: false, sentence: [`${type}: `, said] };
+  }
+
+  /** Return [text, is a name from the event] parts, in order. */
+  partsOf(event, display) {
+    return display.sentence.map((part) => (
+      typeof part === "string" ? [part, false] : [cut(this.#fill(part, event)), true]
+    ));
+  }
+
+  #fill({ keys, fallback }, event) {
+    const data = event.data instanceof Object && !Array.isArray(event.data) ? event.data : {};
+    for (const key of keys) {
+      const own = Object.hasOwn(data, key) ? data[key] : null;
+      const value = own ?? (EVENT_FIELDS.has(key) ? event[key] : null);
+      if (typeof value !== "string" && typeof value !== "number") continue;
+      const words = String(value).split(SPACES).filter(Boolean);
+      if (words.length) return words.join(" ");
+    }
+    return fallback;
+  }
+}
+
+// --- the list --------------------------------------------------------------------------------------------------------
+
+const TIME = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const NUMBER = new Intl.NumberFormat();
+const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
+
+/** The moment that *text* names; what has no zone is UTC, as SQLite's datetime() writes it. Null where it names none. */
+function momentOf(text) {
+  const moment = new Date(NO_ZONE.test(text) ? `${text}Z` : text);
+  return Number.isNaN(moment.valueOf()) ? null : moment;
+}
+
+/** The time of day in the reader's zone, with the date unless it is today's. */
+export function clockOf(moment) {
+  const day = DAY.format(moment);
+  return day === DAY.format(new Date()) ? TIME.format(moment) : `${day} ${TIME.format(moment)}`;
+}
+
+function make(tag, className = "", ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children); // strings become text nodes: what an event holds is never read as HTML
+  return element;
+}
+
+/** Long ids keep their end: time-ordered ids made together all begin alike. */
+function shorten(id) {
+  return id.length > 20 ? `…${id.slice(-8)}` : id;
+}
+
+/** The rows on screen, newest first, at most MAX_ROWS. */
+class List {
+  element = make("ol", "rows");
+  #sentences;
+  #today = "";
+  #events = new WeakMap();
+
+  constructor(sentences) {
+    this.#sentences = sentences;
+    this.element.addEventListener("toggle", ({ target }) => this.#fillDetails(target), true);
+    this.element.addEventListener("click", (event) => {
+      if (getSelection().type === "Range") event.preventDefault(); // text was selected: not meant to open the row
+    });
+  }
+
+  get ids() {
+    return Array.from(this.element.children, (row) => this.#events.get(row)?.id);
+  }
+
+  /** Put *items*, oldest first, on top. */
+  render(items) {
+    this.#restamp();
+    this.element.prepend(...items.map((item) => item.notice ?? this.#row(item.event, item.isNew)).reverse());
+    while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
+  }
+
+  get isOpen() {
+    return this.element.querySelector("details[open]") !== null;
+  }
+
+  close() {
+    for (const details of this.element.querySelectorAll("details[open]")) details.open = false;
+  }
+
+  /** Move the focus by *step* rows; from outside the rows to the first one in view. */
+  move(step) {
+    const handles = [...this.element.querySelectorAll("summary, .notice")];
+    const focused = handles.indexOf(this.element.getRootNode().activeElement);
+    const top = this.element.parentElement.getBoundingClientRect().top;
+    const first = handles.findIndex((handle) => handle.getBoundingClientRect().top >= top);
+    handles[focused < 0 ? first : Math.max(0, focused + step)]?.focus();
+  }
+
+  #row(event, isNew) {
+    const display = this.#sentences.displayOf(String(event.event_type));
+    const parts = this.#sentences.partsOf(event, display);
+    const sentence = make("span", "sentence", ...parts.map(([text, isName]) => (isName ? make("b", "", text) : text)));
+    const icon = make("span", "icon", display.icon);
+    icon.ariaHidden = "true";
+    const summary = make("summary", "", icon, sentence, this.#time(event.timestamp), this.#meta(event, parts));
+    summary.tabIndex = -1;
+    const row = make("li", "event", make("details", "", summary));
+    row.dataset.kind = display.kind;
+    row.dataset.seq = event.seq;
+    row.classList.toggle("error", display.error);
+    row.classList.toggle("new", isNew);
+    this.#events.set(row, event);
+    return row;
+  }
+
+  #time(timestamp) {
+    const text = String(timestamp ?? "");
+    const moment = momentOf(text);
+    const time = make("time", "", moment ? clockOf(moment) : text);
+    time.title = text;
+    if (moment) time.dateTime = moment.toISOString();
+    return time;
+  }
+
+  /** A list left open overnight: what was today's gets its date. */
+  #restamp() {
+    const today = DAY.format(new Date());
+    if (today === this.#today) return;
+    this.#today = today;
+    for (const time of this.element.querySelectorAll("time[datetime]")) {
+      time.textContent = clockOf(new Date(time.dateTime));
+    }
+  }
+
+  /** Source and ids, without those that the sentence already names. */
+  #meta(event, parts) {
+    const said = new Set(parts.filter(([, isName]) => isName).map(([text]) => text));
+    const meta = make("span", "meta");
+    for (const field of ["source", "task_id", "agent_id"]) {
+      const value = event[field];
+      if (value === null || value === undefined || said.has(String(value))) continue;
+      const item = make("span", field, shorten(String(value)));
+      item.title = `${field} ${value}`;
+      meta.append(item);
+    }
+    return meta;
+  }
+
+  /** The details are made when a row is first opened: most never are. */
+  #fillDetails(details) {
+    if (!details.open || details.childElementCount > 1) return;
+    const { data, omitted_bytes: omitted, ...fields } = this.#events.get(details.closest("li"));
+    const list = make("dl");
+    for (const [name, value] of Object.entries(fields)) {
+      if (value !== null) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
+    }
+    const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to be sent here.` : null;
+    details.append(make("div", "more", list));
+    if (left || data !== null) details.lastChild.append(make("pre", "", left ?? JSON.stringify(data, null, 2)));
+  }
+}
+
+function noticeRow(title, text, link) {
+  const row = make("li", "notice", make("b", "", title), make("span", "", ` ${text} `));
+  if (link) row.append(link);
+  row.tabIndex = -1;
+  return row;
+}
+
+function rangeOf(from, to) {
+  return from === to ? NUMBER.format(from) : `${NUMBER.format(from)} to ${NUMBER.format(to)}`;
+}
+
+function linkTo(href, text) {
+  const link = make("a", "", text);
+  link.href = href;
+  return link;
+}
+
+// --- the element -----------------------------------------------------------------------------------------------------
+
+class EventFeed extends HTMLElement {
+  #sentences = new Sentences();
+  #list = new List(this.#sentences);
+  #subscription = null;
+  #connection = null;
+  #link = "closed";
+  #retryAt = 0;
+  #isRefused = false;
+  #hasBeenLive = false;
+  #isPaused = false;
+  #isHeld = false;
+  #isReady = false;
+  #waiting = [];
+  #cursor = 0;
+  #quietUntil = null; // events up to here were there before the page was: no highlight
+  #shownBefore = { ids: new Set(), until: 0 };
+  #gap = null;
+  #isReading = false; // scrolled away from the top, or a row is open: rows must not move
+  #frame = 0;
+  #frameTimer = 0;
+  #tick = 0;
+  #announceTimer = 0;
+  #state = "";
+  #stopListening = null;
+  #view = this.#build();
+
+  /** One of connecting, live, catching-up, paused, reconnecting, signed-out, refused. */
+  get state() {
+    return this.#state;
+  }
+
+  /** The last seq in the list. */
+  get cursor() {
+    return this.#cursor;
+  }
+
+  /** How many events are received and not in the list. */
+  get waiting() {
+    return this.#waiting.length;
+  }
+
+  connectedCallback() {
+    this.#stopListening = new AbortController();
+    const { signal } = this.#stopListening;
+    const wake = () => document.hidden || this.#wake();
+    document.addEventListener("visibilitychange", wake, { signal });
+    addEventListener("online", wake, { signal });
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
+    addEventListener("pagehide", () => this.#connection.close(), { signal });
+    this.#subscription ??= new Subscription(this.#wanted());
+    this.#connection = new Connection(this.#address(), {
+      link: (link, until) => this.#linkChanged(link, until),
+      frame: (frame) => this.#read(frame),
+    });
+    this.#load();
+    this.#connect();
+  }
+
+  disconnectedCallback() {
+    this.#stopListening.abort();
+    this.#connection.close();
+    for (const timer of [this.#tick, this.#announceTimer, this.#frameTimer]) clearTimeout(timer);
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+  }
+
+  pause() {
+    this.#isPaused = true;
+    this.#update();
+  }
+
+  resume() {
+    this.#isPaused = false;
+    this.#schedule();
+    this.#update();
+  }
+
+  /** Show what waits, from the top. */
+  showNew() {
+    this.#list.close();
+    this.#view.scroller.scrollTop = 0;
+    this.#isReading = false;
+    this.#schedule();
+  }
+
+  // Reading
+
+  #address() {
+    const url = new URL(this.getAttribute("src") || "/ws", import.meta.url);
+    url.protocol = url.protocol.replace("http", "ws");
+    return url.href;
+  }
+
+  #wanted() {
+    const limit = Number(this.getAttribute("limit") ?? 100);
+    const wanted = limit >= 1 ? { last: Math.min(MAX_LAST, Math.floor(limit)) } : {};
+    const types = this.getAttribute("types")?.split(",").map((type) => type.trim()).filter(Boolean);
+    if (types?.length) wanted.types = types;
+    for (const name of ["source", "task-id", "agent-id"]) {
+      const value = this.getAttribute(name);
+      if (value) wanted[name.replace("-", "_")] = value;
+    }
+    return wanted;
+  }
+
+  async #load() {
+    try {
+      await this.#sentences.load();
+    } catch {
+      // The table didn't come: every type then has the look of an unlisted one, which says what it is.
+    }
+    this.#isReady = true;
+    this.#schedule();
+  }
+
+  #connect() {
+    this.#isHeld = false;
+    this.#connection.connect();
+  }
+
+  #wake() {
+    this.#connection.resume();
+    this.#schedule();
+  }
+
+  #linkChanged(link, until) {
+    this.#link = link;
+    this.#retryAt = until;
+    if (link === "open") this.#connection.send(this.#subscription.request());
+    this.#update();
+  }
+
+  #read({ type, seq, prev, payload }) {
+    if (type === "subscribed") this.#begin(payload);
+    else if (type === "event") this.#receive(this.#subscription.take(prev, [{ ...payload, seq }]));
+    else if (type === "events") this.#receive(this.#subscription.take(prev, payload));
+    else if (type === "heartbeat") this.#reach(payload.cursor);
+    else if (type === "error") this.#refuse(payload);
+  }
+
+  #begin(verdict) {
+    const before = this.#quietUntil === null ? this.#remembered() : null;
+    this.#isRefused = false;
+    this.#subscription.accept(verdict);
+    this.#quietUntil ??= verdict.head;
+    if (verdict.verdict === "gap") this.#tellGap(verdict.missing);
+    else if (verdict.verdict === "reset") this.#tellReset(verdict);
+    else if (before?.epoch === verdict.epoch && before.cursor < verdict.after) this.#tellAway(before.cursor + 1, verdict.after);
+    this.#fire("verdict", verdict);
+    this.#schedule();
+    this.#update();
+  }
+
+  #receive(events) {
+    if (events === null) return this.#connection.send(this.#subscription.request());
+    const { ids, until } = this.#shownBefore;
+    for (const event of events) {
+      if (event.seq <= until && ids.has(event.id)) continue;
+      this.#waiting.push({ event, isNew: event.seq > this.#quietUntil });
+    }
+    this.#schedule();
+    this.#hold();
+    this.#update();
+  }
+
+  #reach(cursor) {
+    this.#subscription.reach(cursor);
+    this.#subscription.head = this.#subscription.received; // only a live subscriber gets heartbeats
+    this.#schedule();
+    this.#update();
+  }
+
+  #refuse({ message }) {
+    if (this.#isRefused) return;
+    this.#isRefused = true;
+    this.#tell(noticeRow("The server refused this.", String(message)));
+  }
+
+  /** Enough waits: put the connection down. What comes meanwhile waits on the server, and follows `received`. */
+  #hold() {
+    if (this.#waiting.length < MAX_WAITING || this.#isHeld || !(this.#isPaused || this.#isReading)) return;
+    this.#isHeld = true;
+    this.#connection.close();
+  }
+
+  // Telling
+
+  #tell(notice) {
+    this.#waiting.push({ notice });
+    this.#schedule();
+    this.#update();
+  }
+
+  #tellGap({ from, to }) {
+    const range = rangeOf(from, to);
+    const text = "They were pruned before this page could show them. The log is kept longer:";
+    this.#mark(`Gap ${range}`, noticeRow(`Gap: events ${range} are not in the feed any more.`, text, this.#logLink()));
+  }
+
+  #tellReset({ head }) {
+    const ids = [...this.#list.ids, ...this.#waiting.map(({ event }) => event?.id)];
+    this.#shownBefore = { ids: new Set(ids.filter(Boolean)), until: head }; // a restored backup sends them once more
+    this.#quietUntil = head;
+    const text = "The database was replaced or restored; rows below this line are from before it. What it holds now:";
+    this.#mark("Feed began anew", noticeRow("Reset: the feed began anew.", text, this.#logLink()));
+  }
+
+  #tellAway(from, to) {
+    const range = rangeOf(from, to);
+    this.#tell(noticeRow(`Events ${range} went by while this page was closed.`, "They are in the log:", this.#logLink()));
+  }
+
+  #logLink() {
+    return linkTo(this.getAttribute("log-href") ?? "/swarm/events", "show all events");
+  }
+
+  #mark(text, notice) {
+    this.#gap = notice;
+    this.#view.gap.textContent = text;
+    this.#announce(text);
+    this.#tell(notice);
+  }
+
+  #showGap() {
+    const notice = this.#gap;
+    this.#gap = null;
+    this.#isPaused = false;
+    if (!notice.isConnected) {
+      this.showNew();
+      this.#flush();
+    }
+    notice.scrollIntoView({ block: "nearest" });
+    notice.focus();
+    this.#update();
+  }
+
+  // Showing
+
+  /** Render with the next frame. A hidden page gets no frames and slow timers, so it renders at once. */
+  #schedule() {
+    if (document.hidden) return this.#flush();
+    if (this.#frame) return;
+    this.#frame = requestAnimationFrame(() => this.#flush());
+    this.#frameTimer = setTimeout(() => this.#flush(), 250); // for a page that is hidden before its frame came
+  }
+
+  #flush() {
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#frameTimer);
+    this.#frame = 0;
+    if (this.#isReady && !this.#isPaused && !this.#isReading) this.#show(this.#waiting.splice(0, ROWS_A_FRAME));
+    if (this.#isHeld && !this.#waiting.length) this.#connect();
+    this.#update();
+  }
+
+  #show(items) {
+    if (items.length) {
+      this.#view.fallback.hidden = true;
+      this.#list.render(items);
+    }
+    const last = this.#waiting.length ? items.findLast(({ event }) => event)?.event.seq : this.#subscription.received;
+    this.#remember(last ?? this.#cursor);
+    for (const { event } of items) if (event) this.#fire("event", event);
+    if (this.#waiting.length) this.#schedule();
+  }
+
+  #remember(cursor) {
+    const { epoch } = this.#subscription;
+    if (epoch === null || cursor === this.#cursor) return;
+    this.#cursor = cursor;
+    try {
+      sessionStorage.setItem(this.#storageKey, JSON.stringify({ epoch, cursor }));
+    } catch {
+      // Storage is full or forbidden: a reload then can't say what went by while the page was closed.
+    }
+  }
+
+  #remembered() {
+    try {
+      return JSON.parse(sessionStorage.getItem(this.#storageKey));
+    } catch {
+      return null;
+    }
+  }
+
+  get #storageKey() {
+    return `event-feed ${this.#address()} ${JSON.stringify(this.#wanted())}`;
+  }
+
+  // The bar
+
+  #currentState() {
+    if (this.#link === "signed-out") return "signed-out";
+    if (this.#isRefused) return "refused";
+    if (this.#isHeld) return "paused";
+    const isJoined = this.#link === "open" && this.#subscription.isAnswered;
+    if (!isJoined) return this.#hasBeenLive || this.#link === "waiting" ? "reconnecting" : "connecting";
+    if (this.#isPaused) return "paused";
+    return this.#subscription.behind ? "catching-up" : "live";
+  }
+
+  #describe(state) {
+    const secs = Math.ceil((this.#retryAt - Date.now()) / 1000);
+    const wait = this.#waiting.length;
+    const texts = {
+      connecting: "Connecting",
+      live: "Live",
+      "catching-up": `Catching up · ${NUMBER.format(this.#subscription?.behind ?? 0)} behind`,
+      paused: wait ? `Paused · ${NUMBER.format(wait)}${this.#isHeld ? "+" : ""} waiting` : "Paused",
+      reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
+      "signed-out": "Signed out",
+      refused: "Refused",
+    };
+    return texts[state];
+  }
+
+  #update() {
+    const { bar, label, login, pause, pill, gap, scroller } = this.#view;
+    const state = this.#currentState();
+    const wait = this.#waiting.length;
+    if (state === "live") this.#hasBeenLive = true;
+    setText(label, this.#describe(state));
+    bar.dataset.state = state;
+    login.hidden = state !== "signed-out";
+    login.href = this.getAttribute("login-href") ?? "/login";
+    setText(pause, this.#isPaused ? "Resume" : "Pause");
+    pause.dataset.paused = this.#isPaused;
+    pill.hidden = this.#isPaused || !wait || !this.#isReading;
+    setText(pill, `${NUMBER.format(wait)}${this.#isHeld ? "+" : ""} new`);
+    gap.hidden = this.#gap === null;
+    scroller.ariaBusy = String(state === "catching-up");
+    clearTimeout(this.#tick);
+    if (state === "reconnecting") this.#tick = setTimeout(() => this.#update(), 1000);
+    if (state !== this.#state) this.#changeState(state);
+  }
+
+  #changeState(state) {
+    const before = this.#state;
+    this.#state = state;
+    if (before) this.#announce(this.#describe(state));
+    this.#fire("state", { state, waiting: this.#waiting.length, behind: this.#subscription.behind, cursor: this.#cursor });
+  }
+
+  /** Say it to those who listen instead of looking; a flicker of states is said as its end. */
+  #announce(text) {
+    clearTimeout(this.#announceTimer);
+    this.#announceTimer = setTimeout(() => setText(this.#view.status, text), ANNOUNCE_AFTER_MS);
+  }
+
+  #fire(name, detail) {
+    this.dispatchEvent(new CustomEvent(`event-feed:${name}`, { detail, bubbles: true, composed: true }));
+  }
+
+  /** Learn whether someone reads below the top. */
+  #look() {
+    this.#isReading = this.#view.scroller.scrollTop > 4 || this.#list.isOpen;
+    if (this.#waiting.length) this.#schedule();
+  }
+
+  #press(event) {
+    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a")) return;
+    if (event.key === " ") this.#isPaused ? this.resume() : this.pause();
+    else if (event.key in steps) this.#list.move(steps[event.key]);
+    else if (event.key === "Escape") this.#closeRow();
+    else return;
+    event.preventDefault();
+  }
+
+  #closeRow() {
+    const open = this.shadowRoot.activeElement?.closest("details[open]");
+    if (open) open.open = false;
+    else this.#view.scroller.focus();
+  }
+
+  #build() {
+    const slot = (name) => Object.assign(make("slot"), { name });
+    const view = {
+      label: make("span", "label"),
+      login: linkTo("/login", "Sign in"),
+      gap: make("button", "gap"),
+      pause: make("button", "pause"),
+      pill: make("button", "pill"),
+      status: make("div", "unseen"),
+      fallback: make("slot"),
+      scroller: make("div", "scroller"),
+    };
+    const chip = make("span", "chip", make("span", "dot"), view.label, view.login);
+    view.bar = make("div", "bar", slot("title"), chip, view.gap, view.pause);
+    view.scroller.append(this.#list.element, view.fallback);
+    view.scroller.tabIndex = 0;
+    view.scroller.role = "region";
+    view.scroller.ariaLabel = "Events, newest first";
+    view.status.role = "status";
+    view.gap.title = "Show where";
+    view.pause.title = "Pause or resume (space in the list)";
+    view.pause.onclick = () => (this.#isPaused ? this.resume() : this.pause());
+    view.pill.onclick = () => this.showNew();
+    view.gap.onclick = () => this.#showGap();
+    view.scroller.onscroll = () => this.#look();
+    view.scroller.addEventListener("toggle", () => this.#look(), true);
+    view.scroller.onkeydown = (event) => this.#press(event);
+    const root = this.attachShadow({ mode: "open" });
+    root.adoptedStyleSheets = [STYLE];
+    root.append(view.bar, make("div", "frame", view.pill, view.scroller), slot("footer"), view.status);
+    return view;
+  }
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text; // unchanged text is neither laid out nor announced anew
+}
+
+// --- the look --------------------------------------------------------------------------------------------------------
+
+// A constructable stylesheet: allowed by `style-src 'self'`, and no second file. The rows of outfeed.css look the same.
+const STYLE = new CSSStyleSheet();
+STYLE.replaceSync(`
+:host {
+  --_surface: var(--surface, light-dark(#fff, #161b22));
+  --_ink: var(--ink, light-dark(#1b2430, #e3e8ef));
+  --_muted: var(--muted, light-dark(#5c6878, #93a0b1));
+  --_line: var(--line, light-dark(#e6eaef, #252d38));
+  --_hover: var(--hover, light-dark(#f6f8fa, #1b222b));
+  --_accent: var(--accent, light-dark(#2a5fd0, #7aa7ff));
+  --_good: var(--good, light-dark(#158a5b, #3fcf8e));
+  --_warn: var(--warn, light-dark(#9a5b00, #f0b849));
+  --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
+  --_error: var(--error, light-dark(#bf2c2c, #ff8a80));
+  --_error-ground: var(--error-ground, light-dark(#fdf0ef, #2d1a1c));
+  --_mono: var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
+  display: flex;
+  flex-direction: column;
+  min-height: 12rem;
+  max-height: var(--event-feed-height, 70vh);
+  overflow: hidden;
+  border: 1px solid var(--_line);
+  border-radius: 10px;
+  background: var(--_surface);
+  color: var(--_ink);
+  font: var(--event-feed-font, 0.875rem/1.4 -apple-system, BlinkMacSystemFont, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
+}
+:host([hidden]), [hidden] { display: none !important; }
+* { box-sizing: border-box; }
+:focus-visible { outline: 2px solid var(--_accent); outline-offset: -2px; }
+a { color: var(--_accent); }
+
+.bar {
+  display: flex;
+  flex-wrap: wrap;
+  align-items: center;
+  gap: 0.375rem 1rem;
+  min-height: 3rem;
+  padding: 0.5rem 0.625rem 0.5rem 1rem;
+  border-bottom: 1px solid var(--_line);
+}
+.chip {
+  display: inline-flex;
+  align-items: center;
+  gap: 0.5rem;
+  color: var(--_muted);
+  font-variant-numeric: tabular-nums;
+}
+.dot { flex: none; width: 0.5rem; height: 0.5rem; border-radius: 50%; background: var(--_state); }
+.bar { --_state: var(--_muted); }
+.bar[data-state="live"] { --_state: var(--_good); }
+.bar[data-state="live"] .dot { box-shadow: 0 0 0 3px color-mix(in srgb, var(--_state) 20%, transparent); }
+.bar[data-state="catching-up"] { --_state: var(--_accent); }
+.bar:is([data-state="reconnecting"], [data-state="paused"]) { --_state: var(--_warn); }
+.bar:is([data-state="signed-out"], [data-state="refused"]) { --_state: var(--_error); }
+.bar:is([data-state="reconnecting"], [data-state="connecting"]) .dot {
+  background: none;
+  border: 2px solid var(--_state);
+}
+.bar[data-state="paused"] .dot { border-radius: 1px; }
+.bar:is([data-state="reconnecting"], [data-state="paused"], [data-state="signed-out"], [data-state="refused"]) .label {
+  color: var(--_state);
+}
+
+button {
+  min-height: 2rem;
+  padding: 0 0.75rem;
+  border: 1px solid var(--_line);
+  border-radius: 6px;
+  background: var(--_surface);
+  color: inherit;
+  font: inherit;
+  cursor: pointer;
+}
+button:hover { background: var(--_hover); }
+.gap {
+  border-color: color-mix(in srgb, var(--_warn) 45%, transparent);
+  background: var(--_warn-ground);
+  color: var(--_warn);
+}
+.pause { display: inline-flex; align-items: center; gap: 0.5rem; margin-left: auto; }
+.pause::before {
+  content: "";
+  width: 0.25rem;
+  height: 0.6875rem;
+  border: solid currentcolor;
+  border-width: 0 0.1875rem;
+  box-sizing: content-box;
+}
+.pause[data-paused="true"]::before {
+  width: 0;
+  height: 0;
+  border: solid transparent;
+  border-width: 0.3125rem 0 0.3125rem 0.5625rem;
+  border-left-color: currentcolor;
+}
+
+.frame { position: relative; display: flex; flex: 1; min-height: 0; }
+.scroller {
+  flex: 1;
+  min-width: 0;
+  overflow: hidden auto;
+  overflow-anchor: none;
+  container-type: inline-size;
+  scrollbar-width: thin;
+  scrollbar-color: var(--_line) transparent;
+}
+.pill {
+  position: absolute;
+  z-index: 1;
+  top: 0.625rem;
+  left: 50%;
+  translate: -50%;
+  padding: 0 1rem;
+  border: 0;
+  border-radius: 1rem;
+  background: var(--_accent);
+  color: var(--_surface);
+  font-weight: 600;
+  font-variant-numeric: tabular-nums;
+  box-shadow: 0 2px 10px rgb(0 0 0 / 25%);
+}
+.pill::before { content: "↑ "; }
+.pill:hover { background: color-mix(in srgb, var(--_accent) 88%, var(--_ink)); }
+.pill:focus-visible { outline-offset: 2px; }
+
+.rows { margin: 0; padding: 0; list-style: none; }
+li { border-bottom: 1px solid var(--_line); }
+.event { --_kind: var(--other, light-dark(#98a2b0, #6b7685)); border-left: 3px solid var(--_kind); }
+.event[data-kind="task"] { --_kind: var(--task, light-dark(#3b74e0, #6ea0ff)); }
+.event[data-kind="agent"] { --_kind: var(--agent, light-dark(#14957a, #37c2a2)); }
+.event[data-kind="bid"] { --_kind: var(--bid, light-dark(#d19a1c, #e5b445)); }
+.event[data-kind="tool"] { --_kind: var(--tool, light-dark(#8458d4, #b08cf5)); }
+.event[data-kind="system"] { --_kind: var(--system, light-dark(#5d6b7d, #8794a6)); }
+summary {
+  display: grid;
+  grid-template-columns: minmax(4.25rem, max-content) 1.375rem minmax(0, 1fr) auto;
+  align-items: baseline;
+  gap: 0 0.75rem;
+  padding: 0.4375rem 1rem 0.4375rem 0.8125rem;
+  list-style: none;
+  cursor: pointer;
+}
+summary::-webkit-details-marker { display: none; }
+summary:hover { background: var(--_hover); }
+time, .meta, dl, pre { font-family: var(--_mono); font-size: 0.78125rem; font-variant-numeric: tabular-nums; }
+time {
+  grid-area: 1 / 1;
+  max-width: 9rem;
+  overflow: hidden;
+  color: var(--_muted);
+  text-overflow: ellipsis;
+  white-space: nowrap;
+}
+.icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
+.sentence { overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
+b { color: var(--_ink); font-weight: 500; unicode-bidi: isolate; }
+.meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
+details[open] .sentence { white-space: normal; overflow-wrap: anywhere; }
+details[open] summary { background: var(--_hover); }
+.event.error { --_kind: var(--_error); background: var(--_error-ground); }
+.error :is(.sentence, b) { color: var(--_error); }
+.error b { font-weight: 600; }
+.error :is(summary:hover, [open] summary) { background: color-mix(in srgb, var(--_error) 8%, transparent); }
+.more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
+.error .more { background: none; }
+dl { display: grid; gap: 0.125rem; margin: 0; }
+dl div { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0.75rem; }
+dt { color: var(--_muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+pre {
+  max-height: 20rem;
+  margin: 0.625rem 0 0;
+  padding: 0.625rem 0.75rem;
+  overflow: auto;
+  border: 1px solid var(--_line);
+  border-radius: 6px;
+  background: var(--_surface);
+  white-space: pre-wrap;
+  overflow-wrap: anywhere;
+}
+.notice {
+  padding: 0.625rem 1rem 0.625rem 0.8125rem;
+  border-left: 3px solid var(--_warn);
+  background: var(--_warn-ground);
+}
+.notice b { color: var(--_warn); font-weight: 600; }
+
+.new { animation: arrive 2.4s ease-out; }
+@keyframes arrive { from { background-color: color-mix(in srgb, var(--_kind) 14%, transparent); } }
+@media (prefers-reduced-motion: reduce) { .new { animation: none; } }
+
+@container (max-width: 44rem) {
+  summary {
+    grid-template-columns: 1.375rem auto minmax(0, 1fr);
+    gap: 0.0625rem 0.625rem;
+    padding: 0.5rem 0.75rem 0.5rem 0.625rem;
+  }
+  .icon { grid-area: 1 / 1; }
+  .sentence { grid-area: 1 / 2 / auto / -1; }
+  .error .sentence {
+    display: -webkit-box;
+    white-space: normal;
+    overflow-wrap: anywhere;
+    -webkit-box-orient: vertical;
+    -webkit-line-clamp: 2;
+  }
+  [open] .sentence { display: block; }
+  time { grid-area: 2 / 2; }
+  .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
+  .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
+  time, .meta { font-size: 0.75rem; }
+}
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+`);
+
+customElements.define("event-feed", EventFeed);

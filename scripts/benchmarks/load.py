@@ -1,0 +1,139 @@
+"""The load client: one process, one epoll, any number of WebSocket clients.
+
+Started with a target and a number of clients as JSON, it connects them all and says so. Then each line on its standard
+input is a phase: it answers "armed", reads until every client has every event, and answers with what it measured. It
+answers pings between the phases, and ends with its input.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import select
+import sys
+import time
+from array import array
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scripts.benchmarks.client import Client, Target, connect_all
+from scripts.benchmarks.errors import BenchError, LoadError, SequenceError
+from scripts.benchmarks.process import raise_descriptor_limit
+from scripts.benchmarks.readers import Reader
+
+MAX_READY = 1024
+_STDIN = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """*events* for each client, within *timeout_secs*; the first *careful* clients read frame by frame."""
+
+    events: int
+    careful: int
+    timeout_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one phase gave. Latency counts from an event's birth to its reading, by the careful clients."""
+
+    deliveries: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    cpu_seconds: float
+
+
+class Load:
+    """The connected clients."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self._clients = {client.sock.fileno(): client for client in clients}
+        self._epoll = select.epoll()
+        for descriptor in (_STDIN, *self._clients):
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    def await_phase(self) -> Phase | None:
+        """Return the next phase from standard input, None at its end; answers pings meanwhile."""
+        idle = Reader(0)
+        while True:
+            for descriptor, _ in self._epoll.poll(maxevents=MAX_READY):
+                if descriptor == _STDIN:
+                    line = sys.stdin.readline()
+                    return Phase(**json.loads(line)) if line else None
+                idle.read(self._clients[descriptor])
+
+    def measure(self, phase: Phase) -> Outcome:
+        """Read until every client has every event of *phase*. Raises LoadError when time runs out."""
+        self._begin(phase)
+        reader, cpu = Reader(phase.events), time.process_time()
+        self._read_all(reader, time.monotonic() + phase.timeout_secs)
+        seconds = (time.time_ns() - reader.first_ns) / 1e9
+        deliveries = phase.events * len(self._clients)
+        return Outcome(deliveries, seconds, *percentiles_ms(reader.latencies_ns), time.process_time() - cpu)
+
+    def _begin(self, phase: Phase) -> None:
+        for place, client in enumerate(self._clients.values()):
+            if place < phase.careful and not client.is_careful:
+                raise LoadError("a client that read swiftly has lost its frame borders and can't read carefully")
+            client.is_careful = place < phase.careful
+            client.seen = 0
+
+    def _read_all(self, reader: Reader, deadline: float) -> None:
+        unfinished = len(self._clients)
+        while unfinished:
+            ready = self._epoll.poll(0.5, MAX_READY)
+            if time.monotonic() > deadline:
+                raise LoadError(f"{unfinished} of {len(self._clients)} clients had not all events in time")
+            for descriptor, _ in ready:
+                if descriptor == _STDIN:
+                    raise LoadError("the bench has gone away")
+                unfinished -= self._finishes(reader, self._clients[descriptor])
+
+    def _finishes(self, reader: Reader, client: Client) -> bool:
+        """True when this chunk brought the client's last event."""
+        before = client.seen
+        reader.read(client)
+        if client.seen > reader.events:
+            raise SequenceError(f"event {client.seen} came, of {reader.events} that were written")
+        return before < client.seen == reader.events
+
+
+def percentiles_ms(latencies_ns: array[int]) -> tuple[float, float, float]:
+    """Return p50, p99 and the maximum, in milliseconds."""
+    ordered = sorted(latencies_ns)
+    last = len(ordered) - 1
+    return ordered[last // 2] / 1e6, ordered[round(last * 0.99)] / 1e6, ordered[last] / 1e6
+
+
+def say(answer: dict[str, Any]) -> None:
+    """Write one answer, a line of JSON."""
+    print(json.dumps(answer), flush=True)
+
+
+def serve(order: dict[str, Any]) -> None:
+    """Connect, then run the phases that standard input names."""
+    started = time.monotonic()
+    load = Load(connect_all(order["clients"], Target(**order["target"])))
+    say({"connect_seconds": time.monotonic() - started})
+    gc.freeze()
+    gc.disable()
+    while phase := load.await_phase():
+        say({"armed": True})
+        say(asdict(load.measure(phase)))
+
+
+def main() -> None:
+    """Serve, and report an error as the last answer."""
+    raise_descriptor_limit()
+    try:
+        serve(json.loads(sys.argv[1]))
+    except (BenchError, OSError) as error:
+        say({"error": type(error).__name__, "message": str(error)})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

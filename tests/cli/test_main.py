@@ -1,0 +1,149 @@
+"""What all commands have in common: help, exit codes, errors in one line, and nothing loaded that isn't needed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from app.cli import COMMANDS, main
+from app.store.event_log import log_event
+
+ROOT = Path(__file__).parents[2]
+LOG = ("log", "task.created", "--source", "tests")
+
+
+def run(*arguments, **more):
+    """Run `outfeed` in a process of its own, without a terminal."""
+    command = [sys.executable, "-m", "app", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **more
+    )
+
+
+def paths():
+    """Every command, as the words that call it."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        yield from ([name, sub] for sub in command.commands) if isinstance(command, click.Group) else [[name]]
+
+
+@pytest.mark.parametrize("path", list(paths()), ids=" ".join)
+def test_help_of_every_command_has_an_example(outfeed, path):
+    result = outfeed(*path, "--help")
+
+    assert result.exit_code == 0
+    assert f"Example:\n    {'OUTFEED_' if 'OUTFEED_' in result.output else 'outfeed ' + path[0]}" in result.output
+    assert " ".join(path) in result.output.split("Example:")[1]
+
+
+def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
+    commands = outfeed("--help").output.split("Commands:")[1]
+
+    names = [line.split()[0] for line in commands.strip().splitlines()]
+    assert names == ["serve", "upgrade", "status", "log", "events", "tail", "prune", "token"]
+    assert "..." not in commands
+
+
+class TestExitCodes:
+    def test_0_when_done(self, database):
+        done = run(*LOG)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("Logged task.created as ")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            LOG,
+            ("events",),
+            ("status",),
+            ("prune", "--older-than-days", "1"),
+            ("token", "list"),
+            ("token", "create", "ci", "--scopes", "read"),
+        ],
+        ids=" ".join,
+    )
+    def test_1_and_one_line_when_there_is_no_database(self, arguments, tmp_path):
+        failed = run(*arguments)
+
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert failed.stderr.startswith(f"Error: no database at {tmp_path}/outfeed.db")
+        assert failed.stderr.count("\n") == 1
+        assert not (tmp_path / "outfeed.db").exists()
+
+    def test_1_when_a_setting_is_bad(self, database):
+        failed = run("status", env={**os.environ, "OUTFEED_WORKERS": "many"})
+
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("Error: OUTFEED_WORKERS: ")
+
+    def test_1_when_the_file_is_no_database(self, tmp_path):
+        (tmp_path / "outfeed.db").write_text("no database" * 1000)
+
+        failed = run("status")
+
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("Error: ")
+        assert "Traceback" not in failed.stderr
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("nothing",),
+            ("log",),
+            ("log", "task.created"),
+            ("log", "task.created", "--source", "x", "--data", "{"),
+            ("events", "--limit", "0"),
+            ("events", "surplus"),
+            ("prune",),
+            ("prune", "--older-than-days", "-1"),
+            ("prune", "--older-than-days", "soon"),
+            ("tail", "--last", "1001"),
+            ("tail", "--epoch", "e"),
+            ("tail", "--url", "feed.example"),
+            ("tail", "--url", "http://[::1"),
+            ("tail", "--url", "http://feed.example:port"),
+            ("token", "create", "ci"),
+            ("token", "create", "ci", "--scopes", "root"),
+            ("token", "create", "a\nb", "--scopes", "read"),
+            ("token", "revoke"),
+        ],
+        ids=" ".join,
+    )
+    def test_2_when_misused_and_nothing_is_asked(self, outfeed, database, arguments):
+        misused = outfeed(*arguments)
+
+        assert misused.exit_code == 2
+        assert "Usage: outfeed" in misused.stderr
+        assert misused.stdout == ""
+
+    def test_0_when_the_reader_of_our_output_has_seen_enough(self, database):
+        for _ in range(100):
+            log_event("task.created", "tests", data={"description": "x" * 2000})
+        command = [sys.executable, "-m", "app", "events", "--json"]
+
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.read(10)
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [LOG, ("events",), ("token", "list"), ("upgrade",)], ids=" ".join)
+def test_a_command_loads_no_web_framework(database, arguments):
+    code = f"""
+import sys
+from app.cli import main
+main({list(arguments)!r}, standalone_mode=False)
+heavy = {{"flask", "werkzeug", "gunicorn", "websockets", "apscheduler"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
+    )
+
+    assert loaded.returncode == 0, loaded.stderr

@@ -1,0 +1,117 @@
+"""The cast of the pipeline's tests: a source in memory, and the far end of a wire."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from typing import Any
+
+from app.feed.wire import Wire
+from app.history import Item, Page, Window
+
+
+def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:
+    """Return the item with that seq."""
+    body = json.dumps({"id": f"id-{seq}", "event_type": event_type, "source": source, "data": data}).encode()
+    return Item(seq, body, event_type, source, None, None)
+
+
+class MemorySource:
+    """A source that holds its items in memory, and can be pruned, restored and renewed."""
+
+    def __init__(self) -> None:
+        self.epoch = "epoch-1"
+        self.items: list[Item] = []
+        self.last_seq = 0
+        self.reads = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int, **fields: Any) -> None:
+        with self._lock:
+            for _ in range(count):
+                self.last_seq += 1
+                self.items.append(item(self.last_seq, **fields))
+
+    def prune(self, up_to: int) -> None:
+        with self._lock:
+            self.items = [each for each in self.items if each.seq > up_to]
+
+    def window(self) -> Window:
+        first = self.items[0].seq if self.items else self.last_seq + 1
+        return Window(self.epoch, first, self.last_seq)
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        with self._lock:
+            self.reads += 1
+            found = [each for each in self.items if each.seq > seq]
+            through = self.last_seq if len(found) <= limit else found[limit - 1].seq
+            return Page(self.window(), found[:limit], max(seq, through))
+
+    def read_before(self, seq: int, limit: int) -> Page:
+        with self._lock:
+            found = [each for each in reversed(self.items) if each.seq < seq]
+            return Page(self.window(), found[:limit], 0 if len(found) <= limit else found[limit - 1].seq)
+
+    def renew_epoch(self, epoch: str) -> None:
+        if self.epoch == epoch:
+            self.epoch = f"{epoch}+"
+
+
+class Peer:
+    """A client at the far end of a real TCP connection; `wire` is the server's end."""
+
+    def __init__(self, send_buffer_bytes: int | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.socket = socket.create_connection(listener.getsockname())
+            self._server_end, _ = listener.accept()
+        if send_buffer_bytes:
+            self._server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer_bytes)
+        self.socket.settimeout(10)
+        self.wire = Wire(self._server_end)
+        self._buffer = b""
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self._server_end.close()
+
+    def take_frame(self) -> tuple[int, bytes]:
+        """Return the opcode and body of the next frame; it must be whole, unmasked and not fragmented."""
+        first, second = self._take(2)
+        assert first & 0xF0 == 0x80, f"corrupt frame: first byte {first:#x}"
+        assert second < 128, "a server's frames are not masked"
+        length = second
+        if second == 126:
+            (length,) = struct.unpack("!H", self._take(2))
+        elif second == 127:
+            (length,) = struct.unpack("!Q", self._take(8))
+        return first & 0xF, self._take(length)
+
+    def take_message(self) -> dict[str, Any]:
+        """Return the next text frame's JSON, passing over pongs."""
+        while True:
+            opcode, body = self.take_frame()
+            if opcode == 1:
+                message: dict[str, Any] = json.loads(body)
+                return message
+            assert opcode == 10, f"unexpected frame {opcode}"
+
+    def take_messages(self, until_seq: int) -> list[dict[str, Any]]:
+        """Return the messages up to the event with that seq."""
+        messages = [self.take_message()]
+        while messages[-1].get("seq") != until_seq:
+            messages.append(self.take_message())
+        return messages
+
+    def _take(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            chunk = self.socket.recv(1 << 16)
+            assert chunk, "the connection ended"
+            self._buffer += chunk
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken

@@ -1,0 +1,135 @@
+"""Joining is a race between a moving position and a client that catches up: none may end up wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import selectors
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from app.feed.hub import Hub
+from app.feed.relay import Relay
+from app.feed.subscriber import State, Subscriber
+from tests.feed.cast import MemorySource, Peer
+from tests.harness import FeedClient, RawClient, Server, writer
+
+
+def test_a_thousand_joins_at_random_cursors_while_writers_write(server: Server) -> None:
+    with writer(server.database, rate=300), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(10)]
+        for client in clients:
+            client.subscribe(after=0)
+            client.follow(20)
+        with ThreadPoolExecutor(len(clients)) as pool:
+            for finished in [pool.submit(join_again_and_again, client, n) for n, client in enumerate(clients)]:
+                finished.result()
+
+
+def join_again_and_again(client: FeedClient, seed: int, joins: int = 100) -> None:
+    """Resume from random cursors; every frame after each verdict must be the one after the last, without a hole."""
+    rng = random.Random(seed)
+    head = client.cursor
+    for _ in range(joins):
+        after = max(0, head - rng.choice([rng.randint(0, 5), rng.randint(0, 300)]))
+        verdict = client.subscribe(after=after, epoch=client.epoch)
+        assert (verdict["verdict"], verdict["after"]) == ("resumed", after)
+        head = verdict["head"]
+        client.seen.clear()
+        client.follow(head + rng.randint(0, 3))
+        assert client.seen == list(range(after + 1, client.seen[-1] + 1 if client.seen else after + 1))
+
+
+def test_a_join_compares_positions_under_the_lock() -> None:
+    """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
+    source = MemorySource()
+    source.add(3)
+    hub = Hub(source)
+    relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
+    relay.start()
+    with Peer() as peer:
+        subscriber = Subscriber(hub, peer.wire, lambda: None)
+        subscriber.receive('{"action": "subscribe", "channel": "events", "after": 0}')
+        publishing = threading.Event()
+
+        def publish_meanwhile() -> None:
+            publishing.set()
+            for _ in range(300):
+                source.add(1)
+                relay.poll()
+
+        thread = threading.Thread(target=publish_meanwhile)
+        thread.start()
+        publishing.wait()
+        for _ in range(300):
+            while subscriber.state is not State.LIVE:
+                subscriber.advance()
+            subscriber._leave(State.REPLAYING)
+        while subscriber.state is not State.LIVE:
+            subscriber.advance()
+        thread.join()
+        relay.poll()
+        hub.remove(subscriber)
+        frames_of_peer = peer.take_messages(until_seq=303)
+    assert [frame["seq"] for frame in frames_of_peer if frame["type"] == "event"] == list(range(1, 304))
+
+
+def test_two_hundred_clients_five_hundred_behind_are_live_within_six_seconds(server: Server) -> None:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
+            [(f"old-{n}",) for n in range(500)],
+        )
+    slowest: list[float] = []
+    done = threading.Event()
+    prober = threading.Thread(target=probe_health, args=(server.url, slowest, done))
+    with writer(server.database, rate=100), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server)) for _ in range(200)]
+        prober.start()
+        began = time.monotonic()
+        for client in clients:
+            client.subscribe(after=0)
+        received = receive_all(clients, until_event=500)
+        took = time.monotonic() - began
+        done.set()
+        prober.join()
+    assert took < 6, took
+    for chunk in received:
+        seqs = [int(seq) for seq in re.findall(rb'"type":"event","seq":(\d+)', chunk)]
+        assert seqs == list(range(1, len(seqs) + 1))
+    assert max(slowest) < 1, slowest
+
+
+def receive_all(clients: list[RawClient], until_event: int) -> list[bytes]:
+    """Read from all clients at once until each has had that many events."""
+    received = {client.socket.fileno(): bytearray() for client in clients}
+    counts = dict.fromkeys(received, 0)
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client.socket, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(timeout=10):
+                chunk = key.fileobj.recv(1 << 18)  # type: ignore[union-attr]
+                assert chunk, "the server ended a connection"
+                received[key.fd] += chunk
+                counts[key.fd] += chunk.count(b'"type":"event"')
+                if counts[key.fd] > until_event:  # one more: a marker may have been cut in two
+                    selector.unregister(key.fileobj)
+    return [bytes(received[client.socket.fileno()]) for client in clients]
+
+
+def probe_health(url: str, slowest: list[float], stop: threading.Event) -> None:
+    with httpx.Client(base_url=url) as http:
+        while True:
+            began = time.monotonic()
+            assert http.get("/healthz").status_code == 200
+            slowest.append(time.monotonic() - began)
+            if stop.wait(0.05):
+                return
+
+

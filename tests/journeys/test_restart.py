@@ -1,0 +1,117 @@
+"""Kill the server in every way, at any moment: each client ends with exactly the events of the log, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.harness import Follower, Server, wait_until, writer
+
+FOLLOWERS = 20
+
+
+def log_ids(server: Server) -> list[str]:
+    """Return the ids of the log in commit order, read with plain sqlite3."""
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return [row[0] for row in raw.execute("SELECT id FROM event_log ORDER BY rowid")]
+
+
+def head(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return int(raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()[0])
+
+
+@contextlib.contextmanager
+def following(followers: list[Follower]) -> Iterator[Callable[[int], None]]:
+    """Run each follower on a thread; the yielded call ends them once all are at a seq, or fails."""
+    goal: list[int] = []
+    stop = threading.Event()
+
+    def is_done(follower: Follower) -> bool:
+        return stop.is_set() or (bool(goal) and follower.cursor >= goal[0])
+
+    threads = [threading.Thread(target=follower.run, args=(is_done,)) for follower in followers]
+    for thread in threads:
+        thread.start()
+
+    def finish(seq: int) -> None:
+        goal.append(seq)
+        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"every client at {seq}", timeout=30)
+
+    try:
+        yield finish
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def kill_whole(server: Server) -> None:
+    server.kill()
+    server.start()
+
+
+def kill_master_alone(server: Server) -> None:
+    """The worker must die with it, or it would keep the port."""
+    server.kill_master()
+    server.start()
+
+
+def kill_and_write_while_it_is_down(server: Server) -> None:
+    server.kill()
+    seen = head(server)
+    wait_until(lambda: head(server) > seen + 100, "events written while the server is down")
+    server.start()
+
+
+@pytest.mark.parametrize("bring_down", [kill_whole, kill_master_alone, kill_and_write_while_it_is_down])
+def test_twenty_clients_have_exactly_the_log_after_a_kill(server: Server, bring_down: Callable[[Server], None]) -> None:
+    followers = [Follower(server) for _ in range(FOLLOWERS)]
+    assert server.token
+    with following(followers) as finish:
+        with writer(server.database, rate=500) as written:
+            wait_until(lambda: all(len(follower.ids) > 200 for follower in followers), "all live")
+            bring_down(server)
+            resumed = {id(follower): len(follower.ids) for follower in followers}
+            wait_until(lambda: all(len(f.ids) > resumed[id(f)] + 100 for f in followers), "all live again")
+        finish(head(server))
+    expected = log_ids(server)
+    assert set(written) == set(expected)
+    for follower in followers:
+        assert follower.ids == expected
+        assert set(follower.verdicts) == {"resumed"}
+
+
+def test_a_client_that_reconnects_before_any_new_event_misses_nothing(server: Server) -> None:
+    follower = Follower(server)
+    with following([follower]) as finish:
+        server.log_event("a.b", "before")
+        wait_until(lambda: len(follower.ids) == 1, "the first event")
+        kill_whole(server)
+        wait_until(lambda: follower.resumes == 2, "resumed")
+        server.log_event("a.b", "after")
+        finish(2)
+    assert follower.ids == log_ids(server)
+
+
+def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
+            [(f"old-{n}",) for n in range(10_000)],
+        )
+    followers = [Follower(server) for _ in range(5)]
+    point = random.Random(7).randint(500, 5_000)
+    with following(followers) as finish:
+        wait_until(lambda: any(len(follower.ids) > point for follower in followers), "replays are under way")
+        server.kill()
+        assert any(len(follower.ids) < 10_000 for follower in followers)
+        server.start()
+        finish(10_000)
+    expected = log_ids(server)
+    assert all(follower.ids == expected for follower in followers)

@@ -1,0 +1,46 @@
+"""SIGTERM: everyone is sent away at once, with a moment to come back at."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from tests.harness import Server, wait_until
+
+
+def test_sigterm_closes_every_client_with_1012_and_ends_within_five_seconds(server: Server) -> None:
+    clients = [server.connect() for _ in range(50)]
+    try:
+        for client in clients:
+            client.subscribe()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+        endings = [client.closed_with(timeout=5) for client in clients]
+        assert server.process.wait(timeout=5) == 0
+    finally:
+        for client in clients:
+            client.__exit__()
+    assert {code for code, _ in endings} == {1012}
+    hints = {int(re.fullmatch(r"retry_ms=(\d+)", reason)[1]) for _, reason in endings}  # type: ignore[index]
+    assert len(hints) > 25, "the clients would all come back at once"
+
+
+def test_sigterm_ends_within_five_seconds_while_a_client_reads_nothing(server: Server) -> None:
+    with server.connect() as client:
+        client.subscribe()
+        client.socket.socket.close()  # no goodbye: the server must not wait for one
+        assert server.stop() < 5
+
+
+def test_a_killed_master_takes_its_workers_along(server: Server) -> None:
+    workers = server.workers()
+    server.kill_master()
+
+    def is_gone(pid: int) -> bool:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                return stat.read().split()[2] == "Z"
+        except FileNotFoundError:
+            return True
+
+    wait_until(lambda: all(map(is_gone, workers)), "workers ended")

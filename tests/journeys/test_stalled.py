@@ -1,0 +1,153 @@
+"""A client that reads nothing costs its own connection and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests.harness import FeedClient, RawClient, Server
+
+ROW_BYTES = 16_000
+ROWS = 1_100  # 16 MB and more: a stalled loopback socket swallows over 2 MB before anything notices
+
+
+def write_bulk(path: Path, rows: int, prefix: str) -> None:
+    """Write *rows* events of ROW_BYTES each, ten a commit, with plain sqlite3."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as raw:
+        for start in range(0, rows, 10):
+            raw.execute("BEGIN IMMEDIATE")
+            raw.executemany(
+                "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')",
+                [(f"{prefix}-{n}", json.dumps("x" * ROW_BYTES)) for n in range(start, min(start + 10, rows))],
+            )
+            raw.execute("COMMIT")
+
+
+def rss_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def event_seqs(client: RawClient, until: int) -> list[int]:
+    """Read on until the event with the seq *until*; every frame on the way must be whole."""
+    seqs: list[int] = []
+    while not seqs or seqs[-1] < until:
+        opcode, body = client.take_frame()
+        if opcode == 1 and (frame := json.loads(body))["type"] == "event":
+            seqs.append(frame["seq"])
+    return seqs
+
+
+def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow_with_it(server: Server) -> None:
+    with RawClient(server) as stalled, server.connect() as reader:
+        reader.subscribe()
+        stalled.subscribe(after=0)
+        assert b"subscribed" in stalled.take_frame()[1]
+        write_bulk(server.database, 200, "warm-up")
+        reader.follow(200)
+        before = rss_bytes(server.workers()[0])
+        write_bulk(server.database, ROWS, "bulk")
+        reader.follow(200 + ROWS, timeout=60)
+        grown = rss_bytes(server.workers()[0]) - before
+        assert grown < 12 * 2**20, f"{grown / 2**20:.0f} MiB"
+        assert event_seqs(stalled, until=200 + ROWS) == list(range(1, 200 + ROWS + 1))
+        server.log_event("a.b", "live")
+        assert event_seqs(stalled, until=201 + ROWS) == [201 + ROWS]
+
+
+def test_a_stalled_client_that_pings_gets_no_corrupt_frame(server: Server) -> None:
+    with RawClient(server) as stalled, server.connect() as reader:
+        reader.subscribe()
+        stalled.subscribe(after=0)
+        stop = threading.Event()
+        pinger = threading.Thread(target=ping_on, args=(stalled, stop))
+        pinger.start()
+        write_bulk(server.database, ROWS, "bulk")
+        reader.follow(ROWS, timeout=60)
+        assert event_seqs(stalled, until=ROWS) == list(range(1, ROWS + 1))
+        stop.set()
+        pinger.join()
+
+
+def ping_on(client: RawClient, stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        client.send_frame(b"are you there", opcode=9)
+
+
+def test_the_others_are_not_slowed(server: Server) -> None:
+    """Pairs in turn: with and without eight stalled clients; the median wait may not differ beyond noise."""
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(server.connect())
+        reader.subscribe()
+        with_stalled, without = [], []
+        for round_ in range(5):
+            without.append(wait_for_events(server, reader, f"without-{round_}"))
+            with contextlib.ExitStack() as stalling:
+                for _ in range(8):
+                    stalled = stalling.enter_context(RawClient(server, receive_buffer_bytes=4096))
+                    stalled.subscribe()
+                    assert b"subscribed" in stalled.take_frame()[1]
+                write_bulk(server.database, 300, f"fill-{round_}")
+                reader.follow(head(server), timeout=60)
+                with_stalled.append(wait_for_events(server, reader, f"with-{round_}"))
+        assert median(with_stalled) < 2 * median(without) + 0.005, (with_stalled, without)
+
+
+def wait_for_events(server: Server, reader: FeedClient, prefix: str) -> float:
+    """Return the median seconds from just before a commit to its arrival, over 40 commits."""
+    waits = []
+    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
+        for n in range(40):
+            began = time.monotonic()
+            raw.execute(
+                "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
+                (f"{prefix}-{n}",),
+            )
+            reader.next_event()
+            waits.append(time.monotonic() - began)
+    return median(waits)
+
+
+def head(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return int(raw.execute("SELECT max(seq) FROM outbox").fetchone()[0])
+
+
+@pytest.mark.parametrize("pruned_up_to", [700, ROWS])
+def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server: Server, pruned_up_to: int) -> None:
+    with RawClient(server, receive_buffer_bytes=4096) as stalled, server.connect() as reader:
+        reader.subscribe()
+        stalled.subscribe(after=0)
+        _, body = stalled.take_frame()
+        epoch = json.loads(body)["payload"]["epoch"]
+        write_bulk(server.database, ROWS, "bulk")
+        reader.follow(ROWS, timeout=60)
+        write_bulk(server.database, 5_000 // 10, "past-the-tail")  # so that the tail can't bring it up either
+        reader.follow(ROWS + 500, timeout=60)
+        with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+            raw.execute("DELETE FROM outbox WHERE seq <= ?", (pruned_up_to,))
+        seqs, code = read_to_the_end(stalled)
+    assert code == 4008
+    assert seqs == list(range(1, len(seqs) + 1)), "a silent jump"
+    assert len(seqs) < pruned_up_to
+    with server.connect() as again:
+        verdict = again.subscribe(after=seqs[-1], epoch=epoch)
+        assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": seqs[-1] + 1, "to": pruned_up_to})
+
+
+def read_to_the_end(client: RawClient) -> tuple[list[int], int | None]:
+    seqs: list[int] = []
+    while True:
+        opcode, body = client.take_frame()
+        if opcode == 8:
+            return seqs, int.from_bytes(body[:2])
+        if opcode == 1 and (frame := json.loads(body))["type"] == "event":
+            seqs.append(frame["seq"])
+

@@ -1,0 +1,125 @@
+"""Leases: one holder at a time, freed in whatever way the holder ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.errors import DatabaseError
+from app.store import lease
+
+ROOT = Path(__file__).parents[2]
+
+HOLDER = """
+import sys
+from pathlib import Path
+from app.store import lease
+with lease.hold(Path(sys.argv[1]), wait=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    return lease.lock_file(tmp_path / "feed.db", "prune")
+
+
+@pytest.fixture
+def holder(file):
+    """Another process that holds the lease until its stdin closes or it dies."""
+    command = [sys.executable, "-c", HOLDER, str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+class TestHold:
+    def test_it_is_held_during_the_block(self, file):
+        with lease.hold(file, wait=False) as first, lease.hold(file, wait=False) as second:
+            assert (first, second) == (True, False)
+        with lease.hold(file, wait=False) as third:
+            assert third
+
+    def test_one_that_was_refused_takes_nothing_from_the_holder(self, file):
+        with lease.hold(file, wait=False):
+            with lease.hold(file, wait=False) as refused:
+                assert not refused
+            with lease.hold(file, wait=False) as refused_again:
+                assert not refused_again
+
+    def test_it_is_freed_when_the_block_raises(self, file):
+        with pytest.raises(ZeroDivisionError), lease.hold(file, wait=False):
+            _ = 1 / 0
+        with lease.hold(file, wait=False) as is_held:
+            assert is_held
+
+    def test_another_process_keeps_it_until_it_is_killed(self, file, holder):
+        with lease.hold(file, wait=False) as is_held:
+            assert not is_held
+        holder.send_signal(signal.SIGKILL)
+        with lease.hold(file, wait=True) as is_held:
+            assert is_held
+
+    def test_who_waits_gets_it_when_the_other_lets_go(self, file, holder):
+        got = threading.Event()
+
+        def wait():
+            with lease.hold(file, wait=True):
+                got.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not got.is_set()
+        holder.stdin.close()
+        waiting.join(10)
+        assert got.is_set()
+
+    def test_a_forked_child_does_not_keep_it(self, file):
+        ready, done = os.pipe(), os.pipe()
+        with lease.hold(file, wait=True):
+            child = os.fork()
+            if child == 0:
+                os.write(ready[1], b"!")
+                os.read(done[0], 1)
+                os._exit(0)
+            os.read(ready[0], 1)
+        try:
+            with lease.hold(file, wait=False) as is_held:
+                assert is_held
+        finally:
+            os.write(done[1], b"!")
+            os.waitpid(child, 0)
+            for descriptor in (*ready, *done):
+                os.close(descriptor)
+
+    def test_only_its_owner_can_read_the_file_and_it_stays(self, file):
+        with lease.hold(file, wait=True):
+            pass
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    def test_a_folder_that_is_not_there_is_named(self, tmp_path):
+        with (
+            pytest.raises(DatabaseError, match=r"missing.*No such file"),
+            lease.hold(tmp_path / "missing/a.lock", wait=False),
+        ):
+            pass
+
+
+class TestLockFile:
+    def test_it_lies_beside_the_database(self, tmp_path):
+        assert lease.lock_file(tmp_path / "feed.db", "prune") == tmp_path / "feed.db.prune.lock"
+        assert lease.lock_file(tmp_path / "feed.db") == tmp_path / "feed.db.lock"
+
+    def test_two_names_of_one_database_share_it(self, tmp_path):
+        (tmp_path / "real.db").touch()
+        (tmp_path / "link.db").symlink_to("real.db")
+        assert lease.lock_file(tmp_path / "link.db") == lease.lock_file(tmp_path / "real.db")

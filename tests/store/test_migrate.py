@@ -1,0 +1,329 @@
+"""Upgrades: from nothing, from an older table, by many at once, and killed anywhere. Looked at with plain sqlite3."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from app.store import database, migrate
+
+ROOT = Path(__file__).parents[2]
+ALL = [file.stem for file in sorted((ROOT / "migrations").glob("*.sql"))]
+
+ADR_017 = """
+CREATE TABLE event_log (
+    id TEXT PRIMARY KEY,
+    event_type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    task_id TEXT,
+    agent_id TEXT,
+    data TEXT,
+    timestamp TEXT NOT NULL
+)
+"""
+
+UPGRADE = """
+import sys
+from pathlib import Path
+from app.store import migrate
+print("ready", flush=True)
+sys.stdin.readline()
+print(migrate.upgrade(Path(sys.argv[1])))
+"""
+
+# Kills itself before its nth statement, on whatever connection.
+UPGRADE_AND_DIE = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+path, left = Path(sys.argv[1]), int(sys.argv[2])
+def count(statement):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+connect = sqlite3.connect
+def watched(*arguments, **options):
+    connection = connect(*arguments, **options)
+    connection.set_trace_callback(count)
+    return connection
+sqlite3.connect = watched
+from app.store import migrate
+print(migrate.upgrade(path))
+print(int(sys.argv[2]) - left)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "feed.db"
+
+
+def ask(path, sql, *values):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def insert(path, id):
+    ask(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 'raw', '2024-01-15')", id)
+
+
+def schema(path):
+    return ask(path, "SELECT type, name, sql FROM sqlite_master ORDER BY name")
+
+
+def assert_works(path):
+    """The triggers fill and guard the outbox, nothing is pending, and the file is sound."""
+    insert(path, "works")
+    assert ask(path, "SELECT event_id, json_extract(payload, '$.source') FROM outbox ORDER BY seq DESC LIMIT 1") == [
+        ("works", "raw")
+    ]
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        ask(path, "UPDATE event_log SET source = 'other'")
+    assert migrate.pending(path) == []
+    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+class TestUpgrade:
+    def test_it_makes_a_database_and_the_folders_above(self, tmp_path):
+        path = tmp_path / "a" / "b" / "feed.db"
+        assert migrate.upgrade(path) == ALL
+        assert_works(path)
+        assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
+
+    def test_again_does_nothing(self, path):
+        migrate.upgrade(path)
+        before = path.read_bytes()
+        assert migrate.upgrade(path) == []
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "name", ["with space.db", "100%.db", "what?.db", "a#b.db", "%41.db", "ü[a].db", "a&mode=ro.db"]
+    )
+    def test_a_path_may_have_any_characters(self, tmp_path, name):
+        folder = tmp_path / f"folder {name}"
+        assert migrate.upgrade(folder / name) == ALL
+        assert_works(folder / name)
+        assert [file.name for file in tmp_path.iterdir()] == [folder.name]
+
+    def test_the_sql_is_applied_to_the_letter(self, path):
+        migrate.upgrade(path)
+        text = "".join(file.read_text("utf-8") for file in (ROOT / "migrations").glob("*.sql"))
+        text = text.replace(" IF NOT EXISTS", "")
+        made = [sql for _, name, sql in schema(path) if sql and "yoyo" not in name and name != "sqlite_sequence"]
+        assert len(made) >= 10
+        assert [sql for sql in made if sql not in text] == []
+
+    def test_an_empty_file_is_a_new_database(self, path):
+        path.touch()
+        assert migrate.upgrade(path) == ALL
+        assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
+
+    def test_it_goes_on_from_an_older_schema(self, path, tmp_path, monkeypatch):
+        older = tmp_path / "older"
+        older.mkdir()
+        first = ROOT / "migrations" / f"{ALL[0]}.sql"
+        (older / first.name).write_text(first.read_text("utf-8"), "utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(migrate, "migrations_dir", lambda: older)
+            assert migrate.upgrade(path) == ALL[:1]
+        insert(path, "old")
+        assert migrate.pending(path) == ALL[1:]
+        assert migrate.upgrade(path) == ALL[1:]
+        assert_works(path)
+
+    def test_a_copy_that_lost_wal_gets_it_back(self, path):
+        migrate.upgrade(path)
+        ask(path, "PRAGMA journal_mode = DELETE")
+        assert migrate.upgrade(path) == []
+        assert_works(path)
+
+    def test_a_lock_row_that_a_killed_yoyo_left_is_no_obstacle(self, path):
+        ask(
+            path,
+            "CREATE TABLE yoyo_lock (locked INT DEFAULT 1, ctime TIMESTAMP, pid INT NOT NULL, PRIMARY KEY (locked))",
+        )
+        ask(path, "INSERT INTO yoyo_lock VALUES (1, '2024-01-15', 4711)")
+        assert migrate.upgrade(path) == ALL
+        assert_works(path)
+
+    def test_a_failing_migration_leaves_nothing_behind(self, path, tmp_path, monkeypatch):
+        migrate.upgrade(path)
+        before = schema(path)
+        newer = tmp_path / "newer"
+        newer.mkdir()
+        for file in (ROOT / "migrations").glob("*.sql"):
+            (newer / file.name).write_text(file.read_text("utf-8"), "utf-8")
+        (newer / "9000.good.sql").write_text("CREATE TABLE good (a);", "utf-8")
+        (newer / "9001.bad.sql").write_text(
+            "-- depends: 9000.good\nCREATE TABLE fine (a);\nCREATE TABLE outbox (a);", "utf-8"
+        )
+        monkeypatch.setattr(migrate, "migrations_dir", lambda: newer)
+        with pytest.raises(SchemaMismatch, match="outbox already exists"):
+            migrate.upgrade(path)
+        assert schema(path) == before
+        assert migrate.pending(path) == ["9000.good", "9001.bad"]
+
+
+class TestAdoption:
+    def test_an_older_log_is_kept_and_is_not_in_the_feed(self, path):
+        ask(path, ADR_017)
+        insert(path, "one")
+        insert(path, "two")
+        assert migrate.upgrade(path) == ALL
+        assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("one",), ("two",)]
+        assert ask(path, "SELECT count(*) FROM outbox") == [(0,)]
+        assert_works(path)
+        assert ask(path, "SELECT event_id FROM outbox") == [("works",)]
+
+    def test_other_tables_of_its_owner_stay(self, path):
+        ask(path, ADR_017)
+        ask(path, "CREATE TABLE invoice AS SELECT 1 AS number")
+        migrate.upgrade(path)
+        assert ask(path, "SELECT number FROM invoice") == [(1,)]
+
+    def test_a_column_more_is_welcome_where_it_may_be_left_out(self, path):
+        ask(path, ADR_017.replace("timestamp TEXT", "severity INT NOT NULL DEFAULT 0, note TEXT, timestamp TEXT"))
+        migrate.upgrade(path)
+        assert_works(path)
+
+    @pytest.mark.parametrize(
+        ("sql", "reason"),
+        [
+            (ADR_017.replace("agent_id TEXT,", ""), "no column agent_id"),
+            ("CREATE TABLE event_log (a)", "no column id, event_type, source, task_id"),
+            (ADR_017 + "WITHOUT ROWID", "WITHOUT ROWID"),
+            (ADR_017.replace("id TEXT PRIMARY KEY", "id TEXT", 1), "primary key"),
+            (ADR_017.replace("id TEXT PRIMARY", "id INTEGER PRIMARY", 1), "primary key, as text"),
+            (ADR_017.replace("data TEXT", "data TEXT, tenant TEXT NOT NULL"), "column tenant is NOT NULL"),
+            (ADR_017.replace("event_log", "EVENT_LOG") + "WITHOUT ROWID", "WITHOUT ROWID"),
+            ("CREATE VIEW event_log AS SELECT 1 AS id", "a view"),
+            ("CREATE TABLE outbox (a)", "table outbox already exists"),
+        ],
+    )
+    def test_a_table_that_does_not_fit_is_refused_and_nothing_is_changed(self, path, sql, reason):
+        ask(path, sql)
+        before = schema(path)
+        with pytest.raises(SchemaMismatch, match=reason):
+            migrate.upgrade(path)
+        assert schema(path) == before
+
+
+class TestRefusals:
+    def test_a_database_of_newer_code_is_refused_and_nothing_is_changed(self, path):
+        migrate.upgrade(path)
+        ask(path, "INSERT INTO _yoyo_migration VALUES ('hash', '9999.future', '2030-01-01')")
+        before = path.read_bytes()
+        for refused in (migrate.upgrade, migrate.pending):
+            with pytest.raises(SchemaMismatch, match=r"newer code.*9999\.future"):
+                refused(path)
+        assert path.read_bytes() == before
+
+    def test_a_writer_that_keeps_the_lock_is_busy(self, path, monkeypatch):
+        ask(path, ADR_017)
+        ask(path, "PRAGMA journal_mode = WAL")
+        monkeypatch.setattr(database, "BUSY_TIMEOUT_SECS", 0.05)
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            with pytest.raises(DatabaseBusy):
+                migrate.upgrade(path)
+            writer.execute("COMMIT")
+        assert migrate.upgrade(path) == ALL
+
+    def test_what_is_no_database_is_left_alone(self, path):
+        path.write_text("a text\n" * 500)
+        with pytest.raises(DatabaseUnreadable, match="not a database"):
+            migrate.upgrade(path)
+        assert path.read_text() == "a text\n" * 500
+
+    def test_a_file_in_place_of_the_folder_is_named(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(DatabaseError, match="file"):
+            migrate.upgrade(tmp_path / "file" / "feed.db")
+
+
+class TestManyAtOnce:
+    def test_eight_processes_make_one_database(self, path):
+        command = [sys.executable, "-c", UPGRADE, str(path)]
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(8)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.communicate()[0].strip() for process in processes]
+        assert [process.returncode for process in processes] == [0] * 8
+        assert sorted(said) == sorted([str(ALL), *["[]"] * 7])
+        assert_works(path)
+
+
+class TestKilled:
+    def run(self, path, statement):
+        command = [sys.executable, "-c", UPGRADE_AND_DIE, str(path), str(statement)]
+        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    @pytest.mark.parametrize("is_adopted", [False, True], ids=["new", "adopted"])
+    def test_the_next_upgrade_succeeds_wherever_the_kill_came(self, tmp_path, is_adopted):
+        whole = self.run(tmp_path / "whole.db", 10_000)
+        statements = int(whole.stdout.splitlines()[-1])
+        assert statements > 30
+
+        # A dozen from the first to the last, which is the COMMIT or what follows it.
+        for number in [*range(1, statements, statements // 10), statements]:
+            path = tmp_path / f"{number}.db"
+            if is_adopted:
+                ask(path, ADR_017)
+                insert(path, "old")
+            assert self.run(path, number).returncode == -signal.SIGKILL
+            applied = migrate.upgrade(path)
+            assert applied in (ALL, []), f"half an upgrade after statement {number}"
+            assert_works(path)
+            if not is_adopted:
+                assert ask(path, "PRAGMA auto_vacuum") == [(2,)], number
+
+
+class TestPending:
+    def test_a_missing_or_foreign_database_lacks_all(self, path):
+        assert migrate.pending(path) == ALL
+        assert not path.exists()
+        ask(path, ADR_017)
+        assert migrate.pending(path) == ALL
+
+    def test_it_does_not_load_yoyo(self, path):
+        migrate.upgrade(path)
+        code = "import sys; from pathlib import Path; from app.store import migrate; "
+        code += "print(migrate.upgrade(Path(sys.argv[1])), [name for name in sys.modules if name.startswith('yoyo')])"
+        assert subprocess.check_output([sys.executable, "-c", code, str(path)], cwd=ROOT, text=True) == "[] []\n"
+
+
+class TestMigrationsDir:
+    def test_a_checkout_has_its_own(self):
+        assert migrate.migrations_dir() == ROOT / "migrations"
+
+    def test_each_file_names_what_it_depends_on(self):
+        texts = [(ROOT / "migrations" / f"{name}.sql").read_text("utf-8") for name in ALL]
+        assert [re.findall(r"^-- depends: (.*)$", text, re.M) for text in texts] == [[], *([name] for name in ALL[:-1])]
+
+    def test_beside_a_package_that_was_moved(self, tmp_path, monkeypatch):
+        shared = tmp_path / migrate.SHARED
+        shared.mkdir(parents=True)
+        (shared / "0001.a.sql").touch()
+        monkeypatch.setattr(migrate, "__file__", str(tmp_path / "app" / "store" / "migrate.py"))
+        assert migrate.migrations_dir() == shared
+
+    def test_an_installation_without_them_says_so(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(migrate, "__file__", str(tmp_path / "app" / "store" / "migrate.py"))
+        monkeypatch.setattr(migrate, "SHARED", Path("share", "nowhere"))
+        with pytest.raises(OutfeedError, match="install outfeed again"):
+            migrate.migrations_dir()

@@ -1,0 +1,249 @@
+"""The house's rules: which room may import which, and what may stand only in one place."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+APP = ROOT / "app"
+
+BASE = {"errors", "clock", "config"}
+NOUNS = BASE | {"events", "history", "metrics"}
+PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
+
+# Rooms, from the ground up, and the rooms that each may import from. Siblings don't know each other; the edges wire
+# them: `create_app` (web) starts the jobs, `serve` (cli) starts the web.
+MAY_IMPORT = {
+    "errors": set(),
+    "clock": set(),
+    "config": {"errors", "clock"},
+    "metrics": BASE,
+    "events": BASE,
+    "history": BASE | {"events"},
+    "store": NOUNS,
+    "feed": NOUNS,
+    "client": NOUNS,
+    "swarm": NOUNS | {"store"},
+    "jobs": PIPELINE,
+    "web": PIPELINE | {"jobs"},
+    "cli": PIPELINE | {"jobs", "web"},
+    "__main__": {"cli"},
+    "__init__": PIPELINE,
+}
+
+WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")
+CLOCKS = re.compile(
+    r"time\.(time|monotonic|perf_counter|process_time|thread_time)(_ns)?"
+    r"|time\.(localtime|gmtime|ctime|strftime|asctime|clock_gettime(_ns)?)"
+    r"|datetime\.datetime\.(now|utcnow|today)|datetime\.date\.today"
+)
+ENVIRONMENT = re.compile(r"os\.(environb?|getenvb?|putenv|unsetenv)(\.|$)")
+MARKUP_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\|\s*safe\b|autoescape\s+false")
+
+
+def room_of(file: Path) -> str:
+    """Return the room of a *file* relative to app/: its folder there, or its own name."""
+    return file.parts[0].removesuffix(".py")
+
+
+def problems(file: Path, source: str) -> list[str]:
+    """Return what breaks a rule in *source*, which stands at *file* (relative to app/), one a line."""
+    tree = ast.parse(source)
+    names = dict(_bound_names(file, tree))
+    found = [*_arrow_problems(file, tree), *_library_problems(file, tree), *_place_problems(file, tree, names)]
+    return sorted({f"app/{file}:{line}: {problem}" for line, problem in found})
+
+
+def _imports(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) for each import, inside functions and for types too; `from a import b` is a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(file, node)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def _base(file: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = ["app", *file.parts[:-1]]
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _bound_names(file: Path, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name.split(".")[0], alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.asname or alias.name, f"{_base(file, node)}.{alias.name}") for alias in node.names)
+
+
+def _arrow_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    room = room_of(file)
+    if room not in MAY_IMPORT:
+        yield 1, f"{room} is no room of the house; give it its place in MAY_IMPORT"
+        return
+    for line, name in _imports(file, tree):
+        package, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if package != "app" or target == room:
+            continue
+        if target not in MAY_IMPORT or target.startswith("__"):
+            if room == "cli":  # a thin shell over the public names
+                continue
+            yield line, f"{room} imports app itself; import {target or 'the name'} from the room that has it"
+        elif target not in MAY_IMPORT[room]:
+            yield line, f"{room} must not import {target}"
+
+
+def _library_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    room = room_of(file)
+    for line, name in _imports(file, tree):
+        if name.split(".")[0] == "sqlite3" and room != "store":
+            yield line, f"only store imports sqlite3, not {room}"
+        if WEB_LIBRARIES.match(name) and room not in ("web", "cli"):
+            yield line, f"{name} belongs to web, not {room}"
+
+
+def _place_problems(file: Path, tree: ast.Module, names: dict[str, str]) -> Iterator[tuple[int, str]]:
+    uses = [
+        (node.lineno, _dotted(node, names)) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)
+    ]
+    for line, name in [*uses, *_imports(file, tree)]:
+        if CLOCKS.fullmatch(name) and file != Path("clock.py"):
+            yield line, f"{name} reads a clock; only clock.py does"
+        if ENVIRONMENT.match(name) and file != Path("config.py"):
+            yield line, f"{name} is the environment; only config.py reads it"
+
+
+def _dotted(node: ast.expr, names: dict[str, str]) -> str:
+    """Return what an expression like `a.b.c` names, seen through the module's imports, or ""."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id, "")
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value, names)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def modules() -> list[Path]:
+    return sorted(file.relative_to(APP) for file in APP.rglob("*.py"))
+
+
+class TestTheHouse:
+    @pytest.mark.parametrize("file", modules(), ids=str)
+    def test_a_module_keeps_the_rules(self, file):
+        assert problems(file, (APP / file).read_text("utf-8")) == []
+
+    def test_no_text_becomes_markup(self):
+        files = [file for folder in ("static", "templates") for file in (APP / folder).rglob("*") if file.is_file()]
+        texts = {file: file.read_text("utf-8") for file in files if file.suffix in (".js", ".html", ".svg")}
+        assert [file for file, text in texts.items() if MARKUP_FROM_TEXT.search(text)] == []
+
+    def test_logging_an_event_loads_no_web_and_no_scheduler(self):
+        heavy = {"flask", "werkzeug", "flask_sock", "apscheduler", "gunicorn", "yoyo", "click", "rich"}
+        code = "import sys, app; app.log_event; print(*sys.modules)"
+        loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+        assert "app.store.event_log" in loaded
+        assert heavy & set(loaded) == set()
+
+    def test_every_library_is_declared(self):
+        config = configparser.ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        declared = {_normal(line) for line in config["options"]["install_requires"].split("\n") if line.strip(" \n#")}
+        provided = declared | {_normal(line) for name in declared for line in _requirements(name)}
+        owners = importlib.metadata.packages_distributions()
+        libraries = {
+            name.split(".")[0]
+            for file in modules()
+            for _, name in _imports(file, ast.parse((APP / file).read_text("utf-8")))
+            if name.split(".")[0] not in {"app", *sys.stdlib_module_names}
+        }
+        undeclared = {name for name in libraries if not {_normal(owner) for owner in owners.get(name, [])} & provided}
+        assert undeclared == set()
+
+
+def _normal(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]*", requirement)
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
+
+
+def _requirements(distribution: str) -> list[str]:
+    try:
+        return [line for line in importlib.metadata.requires(distribution) or [] if "extra ==" not in line]
+    except importlib.metadata.PackageNotFoundError:
+        return []  # only for another platform
+
+
+VIOLATIONS = {
+    "upward": ("feed/hub.py", "from app.web import live"),
+    "upward, from the package": ("store/outbox.py", "from app import web"),
+    "upward, by import": ("store/outbox.py", "import app.cli.serve as serve"),
+    "upward, relative": ("feed/hub.py", "from ..web import live"),
+    "upward, in a function": ("feed/hub.py", "def f():\n    from app.jobs import start"),
+    "upward, for types": ("events.py", "if TYPE_CHECKING:\n    from app.store.outbox import Record"),
+    "sideways": ("feed/relay.py", "from app.store import outbox"),
+    "sideways, back": ("store/outbox.py", "import app.feed.source"),
+    "web from jobs": ("jobs.py", "from app.web import live"),
+    "the root": ("store/retention.py", "import app"),
+    "the root's names": ("web/api.py", "from app import log_event"),
+    "an unknown room": ("utils/text.py", "import os"),
+    "sqlite3 outside the store": ("web/health.py", "import sqlite3"),
+    "sqlite3 by name": ("feed/source.py", "from sqlite3 import Connection"),
+    "flask in the store": ("store/database.py", "from flask import g"),
+    "werkzeug in the feed": ("feed/wire.py", "import werkzeug.exceptions"),
+    "an extension in the feed": ("feed/wire.py", "from flask_sock import Sock"),
+    "wall clock": ("events.py", "import time\ntime.time()"),
+    "wall clock, by another name": ("events.py", "from time import time_ns as stamp"),
+    "monotonic clock": ("feed/relay.py", "import time as t\nnow = t.monotonic"),
+    "datetime": ("store/outbox.py", "from datetime import datetime\ndatetime.now()"),
+    "datetime, by its module": ("store/outbox.py", "import datetime as dt\ndt.datetime.utcnow()"),
+    "date": ("store/outbox.py", "from datetime import date\ndate.today()"),
+    "the environment": ("web/auth.py", "import os\nos.environ['A']"),
+    "the environment, by call": ("web/auth.py", "import os\nos.getenv('A')"),
+    "the environment, by name": ("web/auth.py", "from os import environ"),
+}
+ALLOWED = {
+    "down": ("web/live.py", "from app.feed.hub import Hub\nfrom app.store import outbox\nfrom app import clock, jobs"),
+    "swarm may use the store": ("swarm/auction.py", "from app.store import event_log"),
+    "the command may use the public names": ("cli/log.py", "from app import log_event"),
+    "its own room": (
+        "feed/hub.py",
+        "from app.feed.cohort import Cohort\nfrom . import frames\nfrom .relay import Relay",
+    ),
+    "a clock in clock.py": ("clock.py", "import time\ntime.monotonic()"),
+    "the environment in config.py": ("config.py", "import os\nos.environ"),
+    "sqlite3 in the store": ("store/outbox.py", "import sqlite3"),
+    "sleep reads no clock": ("store/watcher.py", "import time\ntime.sleep(0.0005)"),
+    "a method that is called now": ("store/outbox.py", "from app import clock\nclock.now()\nself.datetime.now()"),
+    "datetimes as values": ("events.py", "from datetime import datetime\ndatetime.fromisoformat('2024-01-15')"),
+}
+
+
+class TestTheRulesThemselves:
+    @pytest.mark.parametrize(("file", "source"), VIOLATIONS.values(), ids=VIOLATIONS)
+    def test_a_violation_is_found_once(self, file, source):
+        assert len(problems(Path(file), source)) == 1
+
+    @pytest.mark.parametrize(("file", "source"), ALLOWED.values(), ids=ALLOWED)
+    def test_what_is_allowed_passes(self, file, source):
+        assert problems(Path(file), source) == []
+
+    @pytest.mark.parametrize(
+        "text", ["row.innerHTML = text", "x.insertAdjacentHTML(a, b)", "{{ data | safe }}", "{{ a|safe}}"]
+    )
+    def test_text_made_markup_is_found(self, text):
+        assert MARKUP_FROM_TEXT.search(text)
+
+    def test_no_room_imports_one_that_imports_it(self):
+        assert [(a, b) for a, targets in MAY_IMPORT.items() for b in targets if a in MAY_IMPORT[b]] == []
