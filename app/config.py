@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
+    )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
 
@@ -93,7 +95,7 @@ def load() -> Settings:
         near = difflib.get_close_matches(name, known_names(), n=1)
         log.warning("unknown setting name=%s%s", name, f" did_you_mean={near[0]}" if near else "")
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
 

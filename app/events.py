@@ -133,7 +133,7 @@ def _name(field: str, value: str) -> str:
     if not 1 <= len(value) <= MAX_NAME_CHARS:
         shown = f"{value[:40]!r}… ({len(value):,} characters)" if value else "nothing"
         raise InvalidEvent(field, f"must have 1 to {MAX_NAME_CHARS} characters, got {shown}")
-    if "\0" in value or not value.isprintable() and _has_surrogate(value):
+    if "\0" in value or (not value.isprintable() and _has_surrogate(value)):
         raise InvalidEvent(field, f"must be storable text without NUL, got {value!r:.80}")
     return value
 
@@ -215,12 +215,8 @@ DISPLAY: dict[str, Display] = {
     EventType.AGENT_LEFT: _display("agent", "🔴", "Agent left", "Agent {name|agent_id|unknown} left"),
     EventType.BID_SUBMITTED: _display("bid", "💰", "Bid", "Bid: {bid_sats|?} sats from {name|agent_id|an agent}"),
     EventType.TOOL_CALLED: _display("tool", "🔧", "Tool called", "Tool: {tool_name|unnamed}"),
-    EventType.SYSTEM_ERROR: _display(
-        "system", "⚠️", "Error", "Error: {message|reason|no message}", is_error=True
-    ),
-    EventType.TASK_BIDDING: _display(
-        "task", "📣", "Open for bids", "Open for bids: {description|task_id|a task}"
-    ),
+    EventType.SYSTEM_ERROR: _display("system", "⚠️", "Error", "Error: {message|reason|no message}", is_error=True),
+    EventType.TASK_BIDDING: _display("task", "📣", "Open for bids", "Open for bids: {description|task_id|a task}"),
     EventType.TASK_STARTED: _display("task", "▶️", "Task started", "{name|agent_id|An agent} started work"),
     EventType.TASK_FAILED: _display(
         "task", "❌", "Task failed", "Task failed: {reason|message|no reason given}", is_error=True
@@ -228,9 +224,7 @@ DISPLAY: dict[str, Display] = {
     EventType.AGENT_STATUS_CHANGED: _display(
         "agent", "🔄", "Agent status", "Agent {name|agent_id|unknown} is now {status|in another state}"
     ),
-    EventType.AUCTION_CLOSED: _display(
-        "bid", "🔨", "Auction closed", "Auction closed at {bid_sats|no} sats"
-    ),
+    EventType.AUCTION_CLOSED: _display("bid", "🔨", "Auction closed", "Auction closed at {bid_sats|no} sats"),
     EventType.TOOL_COMPLETED: _display("tool", "🧰", "Tool completed", "Tool completed: {tool_name|unnamed}"),
     EventType.TOOL_FAILED: _display(
         "tool", "💥", "Tool failed", "Tool failed: {tool_name|unnamed}: {reason|message|no reason given}", is_error=True

@@ -52,9 +52,10 @@ class Page(NamedTuple):
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:
     """Return the outbox row as valid JSON in valid UTF-8, whatever a writer left in it.
 
-    *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0. Never fails, so that one odd row can't stop
-    the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a double its text, and `data` above
-    *max_event_bytes* becomes null with `omitted_bytes`.
+    *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0.
+
+    Never fails, so that one odd row can't stop the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a
+    double its text, and `data` above *max_event_bytes* becomes null with `omitted_bytes`.
     """
     raw = raw or b"null"
     try:

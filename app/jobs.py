@@ -16,7 +16,7 @@ from app import clock
 STEP_SECS = 0.5
 
 
-class Every(BaseTrigger):  # type: ignore[misc]
+class Every(BaseTrigger):
     """Fires *secs* after now, never for what was missed: an interval trigger enumerates every run of a week's step."""
 
     def __init__(self, secs: float) -> None:

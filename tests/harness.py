@@ -143,7 +143,7 @@ class Server:
         """Run `outfeed` with *arguments* in a process of its own, on the same database."""
         return subprocess.run(
             [sys.executable, "-m", "app", *arguments],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, **more,
+            check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, **more,
         )  # fmt: skip
 
     def log_event(self, event_type: str, source: str, data: Any = None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from bisect import bisect_right
+from collections.abc import Callable
 
 from app.errors import Overtaken
 from app.feed import frames

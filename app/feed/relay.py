@@ -73,8 +73,11 @@ class Relay:
                     pass
             self._beat()
         except Exception as error:
-            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
-            self._note_failure(error)
+            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job. Logged once.
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._failure:
+                log.exception("poll failed, trying again")
+            self._failure = failure
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
@@ -108,9 +111,3 @@ class Relay:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._heartbeat_secs
             self._hub.heartbeat()
-
-    def _note_failure(self, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"
-        if text != self._failure:
-            log.exception("poll failed, trying again")
-        self._failure = text

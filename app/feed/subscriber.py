@@ -280,5 +280,3 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
 def _subscribed(verdict: Verdict, after: int) -> bytes:
     # rate 0: as they come; `rate` and `batch` have no effect yet.
     return frames.message("subscribed", {"channel": "events", **verdict.as_dict(), "after": after, "rate": 0})
-
-

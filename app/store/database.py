@@ -56,7 +56,7 @@ def connect(path: Path) -> sqlite3.Connection:
 def create(path: Path) -> None:
     """Make an empty database at *path*, and the folders above it, unless there is one.
 
-    `auto_vacuum` counts only before the first table is made, so it is set here (sqlite.org/pragma.html#pragma_auto_vacuum).
+    `auto_vacuum` counts only before the first table is made (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with explained(path):

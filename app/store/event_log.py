@@ -194,9 +194,7 @@ def _where(
     return {clause: value for clause, value in filters.items() if value is not None}
 
 
-def _select(
-    database: Database, where: dict[str, str | int], limit: int, offset: int = 0
-) -> list[tuple[int, Event]]:
+def _select(database: Database, where: dict[str, str | int], limit: int, offset: int = 0) -> list[tuple[int, Event]]:
     """Return (rowid, event) pairs, newest first. *limit* -1 means all."""
     index = "INDEXED BY event_log_timestamp" if "timestamp >= ?" in where else ""
     clauses = f"WHERE {' AND '.join(where)}" if where else ""

@@ -115,7 +115,7 @@ def status(database: Database) -> dict[str, Any]:
 
 
 def trigger_problems(database: Database) -> list[str]:
-    """Return what is wrong with the triggers that fill and guard the outbox, one sentence each; empty when all is well."""
+    """Return what is wrong with the triggers that fill and guard the outbox, one phrase each; none when all is well."""
     with database.connection() as connection:
         rows = connection.execute(
             "SELECT substr(key, 9), value, sql FROM meta LEFT JOIN sqlite_master ON type = 'trigger'"

@@ -26,14 +26,14 @@ def prune_events(older_than_days: float = 30) -> int:
 def prune(database: Database, older_than_days: float, *, dry_run: bool = False) -> int:
     """Delete from the log what is older; return how many events that was, or would be with *dry_run*.
 
-    The outbox keeps its copy. Chunks are committed one by one: killed half-way, what is gone is gone and the rest stays.
+    The outbox keeps its copy. Chunks are committed one by one: killed half-way, the rest stays.
     """
     if not older_than_days >= 0:
         raise ValueError(f"older_than_days must be 0 or more, got {older_than_days!r}")
     cutoff = clock.isoformat(clock.now() - timedelta(days=older_than_days))
     if dry_run:
         with database.connection() as connection:
-            return int(connection.execute(f"SELECT count(*) {_OLD}", (cutoff, cutoff)).fetchone()[0])  # noqa: S608
+            return int(connection.execute(f"SELECT count(*) {_OLD}", (cutoff, cutoff)).fetchone()[0])
     deleted = 0
     while chunk := _delete_chunk(database, cutoff):
         deleted += chunk

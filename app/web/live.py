@@ -124,7 +124,7 @@ def _reader(target: Callable[[], None]) -> threading.Thread:
     return threading.Thread(target=read_until_closed, name="outfeed-reader", daemon=True)
 
 
-@sock.route(PATH)  # type: ignore[untyped-decorator]
+@sock.route(PATH)
 def live(ws: Server) -> None:
     """Serve one client until either side ends it."""
     hub = services().hub

@@ -1,4 +1,4 @@
-"""`outfeed serve`: gunicorn with threads, made to stop at once, to leave nothing behind, and to say where to sign in."""
+"""`outfeed serve`: gunicorn with threads that stops at once, leaves nothing behind, and says where to sign in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from datetime import timedelta
 from typing import Any
 
+import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, demo: bool = False) -> None:
-    """Upgrade the database, then serve it until SIGTERM or SIGINT. Doesn't return. Raises ConfigError, DatabaseError."""
+    """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
     configure_logging(settings)
     lift_descriptor_limit(settings)
     prepare_database(settings)
@@ -74,7 +75,7 @@ def prepare_database(settings: Settings) -> None:
     database.close()
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):
     """gunicorn, set up for this app and nothing else: no file and no variable of its own is read."""
 
     def __init__(self, settings: Settings, *, demo: bool) -> None:
@@ -112,11 +113,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         url = f"http://{_reachable(host)}:{port}"
         if self._is_demo:
-            self._simulation = start_simulation(self.settings)
+            self._simulation = start_simulation()
         code = account.create_code(db.at(self.settings.database), SIGN_IN_LIFETIME)
         db.at(self.settings.database).close()  # nothing open while the workers are forked
-        print(f"Outfeed serves {url} from {self.settings.database}")
-        print(f"Sign in with this link, once: {url}/login?code={code}", flush=True)
+        click.echo(f"Outfeed serves {url} from {self.settings.database}")
+        click.echo(f"Sign in with this link, once: {url}/login?code={code}")
 
     def _end_simulation(self, _: Arbiter) -> None:
         if self._simulation is not None:
@@ -129,16 +130,15 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def start_simulation(settings: Settings) -> subprocess.Popen[bytes]:
-    """Run the simulated swarm in a process of its own, on the same database."""
-    environment = {**os.environ, "OUTFEED_DATABASE": str(settings.database)}
-    return subprocess.Popen([sys.executable, "-m", "app", "simulate"], env=environment)  # noqa: S603 - our own command
+def start_simulation() -> subprocess.Popen[bytes]:
+    """Run the simulated swarm in a process of its own; it takes its settings from the same environment."""
+    return subprocess.Popen([sys.executable, "-m", "app", "simulate"])
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(ThreadWorker):
     """A gthread worker that sends its WebSockets away as soon as it is told to stop."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:

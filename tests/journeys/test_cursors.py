@@ -203,4 +203,3 @@ def head(server: Server) -> int:
 def remove(path: Path) -> None:
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         name.unlink(missing_ok=True)
-

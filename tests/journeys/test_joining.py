@@ -131,5 +131,3 @@ def probe_health(url: str, slowest: list[float], stop: threading.Event) -> None:
             slowest.append(time.monotonic() - began)
             if stop.wait(0.05):
                 return
-
-

@@ -15,7 +15,15 @@ from tests.harness import Server
 
 TEN_MB = '"' + "x" * 10_000_000 + '"'
 COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
-FINE = {"id": "p", "event_type": "a.b", "source": "s", "task_id": None, "agent_id": None, "data": None, "timestamp": "t"}
+FINE = {
+    "id": "p",
+    "event_type": "a.b",
+    "source": "s",
+    "task_id": None,
+    "agent_id": None,
+    "data": None,
+    "timestamp": "t",
+}
 
 # Each with what the `data` of the event must be on the wire.
 POISON: dict[str, tuple[dict[str, str], Any]] = {
@@ -25,7 +33,7 @@ POISON: dict[str, tuple[dict[str, str], Any]] = {
         {name: "CAST(x'e9' AS TEXT)" for name in COLUMNS if name != "id"},
         "\ufffd",
     ),
-    "BLOBs in every column": ({name: "x'00ff'" for name in COLUMNS}, "00FF"),
+    "BLOBs in every column": (dict.fromkeys(COLUMNS, "x'00ff'"), "00FF"),
     "no JSON": ({"data": "'{oops'"}, "{oops"),
     "a number beyond a double": ({"data": "'{\"n\": 1e999}'"}, {"n": "1e999"}),
     "a lone surrogate": ({"data": "'\"\\ud800\"'"}, "\ufffd"),

@@ -150,4 +150,3 @@ def read_to_the_end(client: RawClient) -> tuple[list[int], int | None]:
             return seqs, int.from_bytes(body[:2])
         if opcode == 1 and (frame := json.loads(body))["type"] == "event":
             seqs.append(frame["seq"])
-

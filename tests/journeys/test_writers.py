@@ -86,14 +86,14 @@ def test_the_same_event_again_is_ignored_however_it_is_written(raw: sqlite3.Conn
         "INSERT OR REPLACE INTO event_log (id, event_type, source, data, timestamp) VALUES ('known','a.b','s','2','t')",
         "INSERT OR IGNORE INTO event_log (id, event_type, source, data, timestamp) VALUES ('known','x.y','s','1','t')",
         ROW + "('known', 'a.b', 'other', '1', 't') ON CONFLICT (id) DO UPDATE SET source = 'other'",
-        "INSERT OR REPLACE INTO event_log (rowid, id, event_type, source, timestamp) VALUES (1, 'new', 'a.b', 's', 't')",
+        "INSERT OR REPLACE INTO event_log (rowid, id, event_type, source, timestamp) VALUES (1, 'new', 'a.b', 's','t')",
         "UPDATE event_log SET data = '2'",
         "UPDATE OR REPLACE event_log SET id = 'other'",
         ROW + "(NULL, 'a.b', 's', '1', 't')",
     ],
 )
 def test_history_is_not_rewritten_and_the_refusal_says_why(raw: sqlite3.Connection, statement: str) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="^event_log: "):
+    with pytest.raises(sqlite3.IntegrityError, match=r"^event_log: "):
         raw.execute(statement)
     assert outbox_ids(raw) == ["known"]
     assert raw.execute("SELECT id, event_type, source, data FROM event_log").fetchall() == [("known", "a.b", "s", "1")]
