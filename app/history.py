@@ -73,10 +73,18 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     return Item(seq, raw, str(get("event_type")), get("source"), get("task_id"), get("agent_id"))
 
 
+def loads_leniently(text: str) -> Any:
+    """Parse JSON that can be written again: a number beyond a double is its text, a lone surrogate U+FFFD.
+
+    Raises ValueError, RecursionError.
+    """
+    return _without_surrogates(json.loads(text, parse_float=_finite))
+
+
 def _read_leniently(raw: bytes, size: int) -> Any:
     text = raw.decode("utf-8", "replace")
     try:
-        return _without_surrogates(json.loads(text, parse_float=_finite))
+        return loads_leniently(text)
     except (ValueError, RecursionError):
         return _read_head(text, size)
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "app"
 
-BASE = {"errors", "clock", "config"}
+BASE = {"errors", "clock", "config", "process"}
 NOUNS = BASE | {"events", "history", "metrics"}
 PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
 
@@ -25,6 +25,7 @@ PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
 MAY_IMPORT = {
     "errors": set(),
     "clock": set(),
+    "process": set(),
     "config": {"errors", "clock"},
     "metrics": BASE,
     "events": BASE,

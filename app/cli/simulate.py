@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +14,7 @@ import click
 
 from app.errors import DatabaseBusy
 from app.events import EventType
+from app.process import die_with
 
 Fields = dict[str, Any]
 Story = Iterator[Fields]
@@ -67,7 +66,6 @@ NOTICES: tuple[tuple[EventType, str], ...] = (
     (EventType.SYSTEM_WARNING, "Disk is 81 % full"),
     (EventType.SYSTEM_ERROR, "Could not reach the payment node"),
 )
-_PR_SET_PDEATHSIG = 1
 log = logging.getLogger(__name__)
 
 
@@ -212,16 +210,9 @@ def simulate(rate: float, parent: int | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    parent = parent or os.getppid()
-    _die_with_parent()
-    written = _write(rate, lambda pause: not stop.wait(pause) and os.getppid() == parent)
+    die_with(parent or os.getppid())
+    written = _write(rate, lambda pause: not stop.wait(pause))
     click.echo(f"The simulated swarm stopped after {written:,} events.", err=True)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process with the one that started it; `os.getppid()` then tells if it was too late."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _write(rate: float, goes_on: Callable[[float], bool]) -> int:

@@ -7,7 +7,7 @@
  * Attributes, all optional: src (the WebSocket, "/ws" beside this module), limit (events to begin with, 100), types
  * ("task.*,system.error"), source, task-id, agent-id, log-href ("/swarm/events"), login-href ("/login").
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
- * custom properties (see THEME), light and dark from its color-scheme.
+ * custom properties (see STYLE), light and dark from its color-scheme.
  * Fires, bubbling and composed: event-feed:event (after it was shown), event-feed:verdict, event-feed:state.
  *
  * Two positions: `received`, the last seq that is in memory, and the cursor, the last seq that is in the list. A
@@ -30,13 +30,12 @@ const MAX_BACKOFF_MS = 20_000;
 const MAX_TOLD_WAIT_MS = 60_000;
 const ANNOUNCE_AFTER_MS = 1_000;
 
-const GOING_FOR_RESTART = 1012;
+const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
-const OVERTAKEN = 4008;
 
 // --- the connection --------------------------------------------------------------------------------------------------
 
-/** One WebSocket that comes back. Reports each change as (link, until): connecting, open, waiting, signed-out, closed. */
+/** A WebSocket that comes back. Reports each change as (link, until): connecting, open, waiting, signed-out, closed. */
 class Connection {
   #url;
   #on;
@@ -103,10 +102,10 @@ class Connection {
     const wasOpen = this.#openedAt !== null;
     if (wasOpen && performance.now() - this.#openedAt >= HELD_MS) this.#failures = 0;
     this.close();
-    const told = code === GOING_FOR_RESTART && /retry_ms=(\d+)/.exec(reason);
+    const told = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
     if (code === SIGNED_OUT) this.#report("signed-out");
     else if (told) this.#wait(Math.min(Number(told[1]), MAX_TOLD_WAIT_MS));
-    else if (wasOpen || code === OVERTAKEN) this.#backOff();
+    else if (wasOpen) this.#backOff();
     else this.#askWhy();
   }
 
@@ -173,7 +172,7 @@ class Subscription {
     this.head = head;
   }
 
-  /** Return the events that are new, oldest first; null where some are missing before them and it must be asked again. */
+  /** Return the events that are new, oldest first; null where some are missing before them: then ask again. */
   take(prev, events) {
     if (!this.isAnswered) return [];
     if (prev > this.received) return null;
@@ -204,10 +203,17 @@ function cut(text) {
 /** How each type looks: the server's one table, and the same rules as its `display_of` and `_fill`. */
 class Sentences {
   #table = {};
+  #loading = null;
 
-  async load() {
+  /** Fetch the table once. Without it every type has the look of an unlisted one, until the next call. */
+  load() {
+    this.#loading ??= this.#fetch().catch(() => (this.#loading = null));
+    return this.#loading;
+  }
+
+  async #fetch() {
     const answer = await fetch(new URL("event-types.json", import.meta.url), { signal: AbortSignal.timeout(PONG_MS) });
-    if (answer.ok) this.#table = await answer.json();
+    this.#table = await answer.json();
   }
 
   displayOf(type) {
@@ -247,12 +253,13 @@ const TIME = new Intl.DateTimeFormat(undefined, {
 });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const NUMBER = new Intl.NumberFormat();
+const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
 const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
-/** The moment that *text* names; what has no zone is UTC, as SQLite's datetime() writes it. Null where it names none. */
+/** The moment that *text* names, or null; what has no zone is UTC, as SQLite's datetime() writes it. */
 function momentOf(text) {
   const moment = new Date(NO_ZONE.test(text) ? `${text}Z` : text);
-  return Number.isNaN(moment.valueOf()) ? null : moment;
+  return DATE.test(text) && !Number.isNaN(moment.valueOf()) ? moment : null;
 }
 
 /** The time of day in the reader's zone, with the date unless it is today's. */
@@ -505,11 +512,7 @@ class EventFeed extends HTMLElement {
   }
 
   async #load() {
-    try {
-      await this.#sentences.load();
-    } catch {
-      // The table didn't come: every type then has the look of an unlisted one, which says what it is.
-    }
+    await this.#sentences.load();
     this.#isReady = true;
     this.#schedule();
   }
@@ -527,7 +530,10 @@ class EventFeed extends HTMLElement {
   #linkChanged(link, until) {
     this.#link = link;
     this.#retryAt = until;
-    if (link === "open") this.#connection.send(this.#subscription.request());
+    if (link === "open") {
+      this.#connection.send(this.#subscription.request());
+      this.#load();
+    }
     this.#update();
   }
 
@@ -546,7 +552,7 @@ class EventFeed extends HTMLElement {
     this.#quietUntil ??= verdict.head;
     if (verdict.verdict === "gap") this.#tellGap(verdict.missing);
     else if (verdict.verdict === "reset") this.#tellReset(verdict);
-    else if (before?.epoch === verdict.epoch && before.cursor < verdict.after) this.#tellAway(before.cursor + 1, verdict.after);
+    else if (before?.epoch === verdict.epoch) this.#tellAway(before.cursor + 1, verdict.after);
     this.#fire("verdict", verdict);
     this.#schedule();
     this.#update();
@@ -607,8 +613,9 @@ class EventFeed extends HTMLElement {
   }
 
   #tellAway(from, to) {
-    const range = rangeOf(from, to);
-    this.#tell(noticeRow(`Events ${range} went by while this page was closed.`, "They are in the log:", this.#logLink()));
+    if (from > to) return;
+    const title = `Events ${rangeOf(from, to)} went by while this page was closed.`;
+    this.#tell(noticeRow(title, "They are in the log:", this.#logLink()));
   }
 
   #logLink() {
@@ -625,10 +632,10 @@ class EventFeed extends HTMLElement {
   #showGap() {
     const notice = this.#gap;
     this.#gap = null;
-    this.#isPaused = false;
-    if (!notice.isConnected) {
+    if (this.#waiting.some((item) => item.notice === notice)) {
+      this.#isPaused = false;
       this.showNew();
-      this.#flush();
+      while (this.#isReady && !notice.isConnected) this.#flush();
     }
     notice.scrollIntoView({ block: "nearest" });
     notice.focus();
@@ -706,7 +713,7 @@ class EventFeed extends HTMLElement {
     const texts = {
       connecting: "Connecting",
       live: "Live",
-      "catching-up": `Catching up · ${NUMBER.format(this.#subscription?.behind ?? 0)} behind`,
+      "catching-up": `Catching up · ${NUMBER.format(this.#subscription.behind)} behind`,
       paused: wait ? `Paused · ${NUMBER.format(wait)}${this.#isHeld ? "+" : ""} waiting` : "Paused",
       reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
       "signed-out": "Signed out",
@@ -716,6 +723,7 @@ class EventFeed extends HTMLElement {
   }
 
   #update() {
+    if (!this.#subscription) return; // not in a page yet
     const { bar, label, login, pause, pill, gap, scroller } = this.#view;
     const state = this.#currentState();
     const wait = this.#waiting.length;
@@ -739,7 +747,8 @@ class EventFeed extends HTMLElement {
     const before = this.#state;
     this.#state = state;
     if (before) this.#announce(this.#describe(state));
-    this.#fire("state", { state, waiting: this.#waiting.length, behind: this.#subscription.behind, cursor: this.#cursor });
+    const { behind } = this.#subscription;
+    this.#fire("state", { state, behind, waiting: this.#waiting.length, cursor: this.#cursor });
   }
 
   /** Say it to those who listen instead of looking; a flicker of states is said as its end. */
@@ -809,7 +818,7 @@ class EventFeed extends HTMLElement {
 }
 
 function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text; // unchanged text is neither laid out nor announced anew
+  if (element.textContent !== text) element.textContent = text; // the same text would be laid out and announced anew
 }
 
 // --- the look --------------------------------------------------------------------------------------------------------
@@ -839,7 +848,7 @@ STYLE.replaceSync(`
   border-radius: 10px;
   background: var(--_surface);
   color: var(--_ink);
-  font: var(--event-feed-font, 0.875rem/1.4 -apple-system, BlinkMacSystemFont, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
+  font: var(--event-feed-font, 0.875rem/1.4 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
 }
 :host([hidden]), [hidden] { display: none !important; }
 * { box-sizing: border-box; }

@@ -11,6 +11,7 @@ from app import clock
 from app.config import settings
 from app.errors import EventConflict
 from app.events import Event, known_type, make_event
+from app.history import loads_leniently
 from app.store import database as db
 from app.store.database import Database
 
@@ -227,6 +228,6 @@ def _parsed(data: Any) -> Any:
     if not isinstance(data, str):
         return data
     try:
-        return json.loads(data)
+        return loads_leniently(data)
     except (ValueError, RecursionError):
         return data

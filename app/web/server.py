@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import resource
-import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -20,6 +18,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.config import Settings
 from app.errors import ConfigError
+from app.process import die_with
 from app.store import account, migrate
 from app.store import database as db
 from app.store.mark import Mark, renew_epoch_if_behind
@@ -33,7 +32,6 @@ SPARE_THREADS = 32
 SPARE_DESCRIPTORS = 256
 GRACE_SECS = 4
 SIGN_IN_LIFETIME = timedelta(days=1)
-_PR_SET_PDEATHSIG = 1
 log = logging.getLogger(__name__)
 
 
@@ -132,7 +130,8 @@ def _reachable(host: str) -> str:
 
 def start_simulation() -> subprocess.Popen[bytes]:
     """Run the simulated swarm in a process of its own; it takes its settings from the same environment."""
-    return subprocess.Popen([sys.executable, "-m", "app", "simulate"])
+    command = [sys.executable, "-m", "app", "simulate", "--parent", str(os.getpid())]
+    return subprocess.Popen(command)  # noqa: S603 - our own command
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
@@ -149,10 +148,7 @@ class Worker(ThreadWorker):
 
 def die_with_parent(arbiter: Arbiter, _: Worker) -> None:
     """End with the master, also when it is killed: an orphan would keep the port, and the next `serve` would fail."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != arbiter.pid:
-        os._exit(1)
+    die_with(arbiter.pid)
 
 
 def start_services(worker: Worker) -> None:

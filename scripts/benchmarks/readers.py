@@ -91,8 +91,8 @@ class Reader:
         if count < 2:
             return count == 1 and first == last
         stride, odd = divmod(last - first, count - 1)
-        if odd or not stride:
-            return False
+        if odd or self._buffer.find(ANCHOR, first + 1, last + _DIGIT_AT) != first + stride:
+            return False  # the second find: at twice the stride one could step over duplicates
         at, stop = first + _DIGIT_AT, last + _DIGIT_AT + 1
         return all(
             self._buffer[at + k : stop + k : stride] == column[seen : seen + count]

@@ -115,5 +115,5 @@ class TestProcess:
             simulate("--parent", "1"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
         )
 
-        assert done.returncode == 0
+        assert done.returncode == 1
         assert list_events() == []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +172,37 @@ def test_what_an_event_holds_stays_text(server: Server, page: Page) -> None:
         expect(page.locator(".event .sentence").last).to_have_text(f"New task: {attack}")
         expect(page).not_to_have_title("owned")
         assert page.locator(".event script, .event img").count() == 0
+
+
+def test_a_dead_connection_is_noticed_when_the_network_returns(server: Server, page: Page) -> None:
+    live = LivePage(page, server)
+    assert server.process is not None
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    try:
+        page.evaluate("dispatchEvent(new Event('online'))")
+        live.expect_state("reconnecting")
+    finally:
+        os.killpg(server.process.pid, signal.SIGCONT)
+    write(server.database, *tasks(2))
+    live.expect_state("live")
+    live.expect_rows(2)
+    assert live.seqs() == [1, 2]
+
+
+def test_a_tab_that_slept_shows_what_it_missed_once(server: Server, page: Page, context: BrowserContext) -> None:
+    live = LivePage(page, server)
+    write(server.database, *tasks(1))
+    live.expect_rows(1)
+    browser_side = context.new_cdp_session(page)
+    browser_side.send("Page.setWebLifecycleState", {"state": "frozen"})
+    write(server.database, *tasks(3, "slept"))
+    server.kill()
+    write(server.database, *tasks(3, "down"))
+    server.start()
+    browser_side.send("Page.setWebLifecycleState", {"state": "active"})
+    live.expect_rows(7)
+    live.expect_state("live")
+    assert live.seqs() == list(range(1, 8))
 
 
 # --- gaps and resets --------------------------------------------------------------------------------------------------
