@@ -365,7 +365,7 @@ class List {
     const meta = make("span", "meta");
     for (const field of ["source", "task_id", "agent_id"]) {
       const value = event[field];
-      if (value === null || value === undefined || said.has(String(value))) continue;
+      if (!value || said.has(String(value))) continue;
       const item = make("span", field, shorten(String(value)));
       item.title = `${field} ${value}`;
       meta.append(item);
@@ -379,7 +379,7 @@ class List {
     const { data, omitted_bytes: omitted, ...fields } = this.#events.get(details.closest("li"));
     const list = make("dl");
     for (const [name, value] of Object.entries(fields)) {
-      if (value !== null) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
+      if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
     }
     const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to be sent here.` : null;
     details.append(make("div", "more", list));
