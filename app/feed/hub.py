@@ -118,9 +118,11 @@ class Hub:
     def greet(self) -> None:
         """Tell those who went live with nothing new to read how far that is: they may think they are behind."""
         with self._lock:
-            newcomers, self._newcomers = self._newcomers, []
-        for subscriber in newcomers:
-            if cohort := subscriber.cohort:
+            arrived = [(each, each.cohort) for each in self._newcomers if each.cohort is not None]
+            # Who is still being brought up is greeted when that is done.
+            self._newcomers = [each for each, cohort in arrived if cohort.position < self.position]
+        for subscriber, cohort in arrived:
+            if cohort.position == self.position:
                 subscriber.heartbeat(cohort, cohort.subscription.encoding.heartbeat(cohort.position, self.epoch))
 
     def heartbeat(self) -> None:
