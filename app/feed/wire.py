@@ -126,6 +126,15 @@ class Wire:
         except OSError:
             pass  # already gone
 
+    def is_gone(self) -> bool:
+        """Return whether the peer has ended the connection; what else it sends is thrown away."""
+        try:
+            return not self._sock.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def _discard(self, timeout: float) -> bool:
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)

@@ -6,6 +6,7 @@ from flask import current_app
 
 from app.config import Settings
 from app.feed.hub import Hub
+from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
@@ -25,12 +26,15 @@ class Services:
         self.hub = Hub(self.outbox)
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
+        self.pacer = Pacer(self.relay.poll)
+        self.hub.plan = self.pacer.plan
         self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
         self.relay.start()
+        self.pacer.start()
         self.jobs.start()
         self.watcher.start()
 
@@ -38,6 +42,7 @@ class Services:
         """End the threads and close the files; returns when they have ended."""
         self.watcher.stop()
         self.jobs.stop()
+        self.pacer.stop()
         self.mark.close()
         self.database.close()
 
