@@ -40,11 +40,12 @@ def list_(is_json: bool) -> None:
         click.echo(show.as_json_lines(each._asdict() for each in found))
         return
     if found:
-        rows = [
-            (one.name, f"{one.seq:,}", f"{one.lag:,}", ("no", "yes")[one.is_protected], one.seen_at) for one in found
-        ]
-        show.table(("Name", "Acknowledged", "Lag", "Protected"), rows)
+        show.table(("Name", "Acknowledged", "Lag", "Protected", "Last seen"), map(_row, found))
     click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'consumer')}.")
+
+
+def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
+    return each.name, f"{each.seq:,}", f"{each.lag:,}", "yes" if each.is_protected else "no", each.seen_at
 
 
 @consumer.command()
