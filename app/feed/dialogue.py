@@ -29,9 +29,16 @@ def _obey(subscriber: Subscriber, text: str | bytes) -> None:
         case "ping":
             subscriber.write(frames.message("pong"))
         case "ack":
-            raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
+            _acknowledge(subscriber, fields.get("seq"))
         case unknown:
             raise InvalidRequest("unknown_action", f"no action {unknown!r:.80}")
+
+
+def _acknowledge(subscriber: Subscriber, seq: object) -> None:
+    if type(seq) is not int or not 0 <= seq <= subscription.MAX_SEQ:
+        raise InvalidRequest("invalid_field", "seq: must be the seq of the last event that is done")
+    subscriber.acknowledge(seq)
+    subscriber.write(frames.message("acked", {"seq": seq}))
 
 
 def _unsubscribe(subscriber: Subscriber, fields: dict[str, Any]) -> None:

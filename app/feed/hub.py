@@ -11,6 +11,7 @@ from app import clock
 from app.errors import Overtaken
 from app.feed import frames
 from app.feed.cohort import Cohort, Delivery
+from app.feed.consumers import Consumers
 from app.feed.source import Source
 from app.feed.subscriber import Subscriber
 from app.feed.subscription import Filter, Subscription
@@ -35,8 +36,9 @@ class Hub:
     Locks are taken in the order hub, wire.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, consumers: Consumers) -> None:
         self.source = source
+        self.consumers = consumers
         self.reading = threading.BoundedSemaphore(REPLAY_READERS)
         self.hurry: Callable[[], None] = lambda: None  # the relay puts a blocking poll here
         self.plan: Callable[[float], None] = lambda _: None  # and the pacer's plan here
@@ -147,6 +149,7 @@ class Hub:
     def remove(self, subscriber: Subscriber) -> None:
         """Count it out; it gets nothing any more."""
         subscriber.end()
+        self.consumers.release(subscriber)
         with self._lock:
             self._subscribers.discard(subscriber)
 

@@ -73,6 +73,7 @@ class Relay:
                     pass
                 self._hub.flush()
                 self._hub.greet()
+                self._hub.consumers.send_superseded_away()
             self._beat()
         except Exception as error:
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job. Logged once.

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app import clock
+from app.errors import InvalidRequest
 from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
 from app.feed.pace import next_due
-from app.feed.subscription import SubscribeRequest, Subscription
+from app.feed.subscription import SubscribeRequest, Subscription, Verdict
 from app.feed.wire import Wire
-from app.history import Item
+from app.history import Claim, Item
 
 if TYPE_CHECKING:
     from app.feed.hub import Hub
@@ -85,19 +86,37 @@ class Subscriber:
 
     def subscribe(self, request: SubscribeRequest) -> None:
         """Replace the subscription and answer with the verdict; nothing of the old one is written after it."""
-        if request.after is not None and request.after > self._hub.position:
-            self._hub.hurry()
-        verdict = subscription.decide(request.after, request.epoch, self._hub.source.window())
+        claim = self._hub.consumers.claim(self, request.consumer) if request.consumer else None
+        verdict = self._verdict(request, claim)
         after = verdict.after
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             with self._hub.reading:
                 after = subscription.start_of_last(self._hub.source, request.filter, request.last, verdict.head)
         self._leave(State.REPLAYING)
+        if claim is None:
+            self._hub.consumers.release(self)
         rate = self._granted(request.rate)
         self.subscription = Subscription(request.filter, request.batch, rate, self.subscription.encoding)
         self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []
         payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
         self.write(self.subscription.encoding.subscribed(payload))
+
+    def _verdict(self, request: SubscribeRequest, claim: Claim | None) -> Verdict:
+        after = claim.seq if claim else request.after
+        if after is not None and after > self._hub.position:
+            self._hub.hurry()
+        window = self._hub.source.window()
+        return subscription.decide_for(claim, window) if claim else subscription.decide(after, request.epoch, window)
+
+    def acknowledge(self, seq: int) -> None:
+        """Move the consumer's checkpoint to *seq*; on the disk when this returns. Raises InvalidRequest, Superseded."""
+        if seq > self._sent_up_to():
+            raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
+        self._hub.consumers.acknowledge(self, self.epoch, seq)
+
+    def _sent_up_to(self) -> int:
+        with self._wire.lock:
+            return self.cohort.position if self.cohort else self.cursor
 
     def _granted(self, rate: float | None) -> float:
         default, most = self._rates
@@ -109,6 +128,7 @@ class Subscriber:
         """Leave the feed, and stay connected for a while."""
         if self.state is not State.IDLE:
             self._leave(State.IDLE)
+            self._hub.consumers.release(self)
             self._idle_since = clock.monotonic()
 
     def _leave(self, state: State) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import InvalidRequest
 from app.feed.encoding import Batch, Encoding, grouped
 from app.feed.source import Source
-from app.history import Item, Window
+from app.history import CONSUMER_NAME, Claim, Item, Window
 
 MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000
@@ -22,6 +22,7 @@ _LOOKBACK_PAGE = 1000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
+ConsumerName = Annotated[str, Field(pattern=f"^{CONSUMER_NAME.pattern}$")]
 # Exact, or a prefix: `task.*`.
 _TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 
@@ -105,12 +106,12 @@ class FeedRequest(BaseModel):
 
 
 class SubscribeRequest(FeedRequest):
-    """What a subscriber asks for. *rate* None is the server's default. `consumer` is checked and has no effect yet."""
+    """What a subscriber asks for. *rate* None is the server's default."""
 
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
     rate: Annotated[float, Field(ge=0, le=1000)] | None = None
-    consumer: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    consumer: ConsumerName | None = None
 
 
 class SubscribeMessage(SubscribeRequest):
@@ -187,6 +188,13 @@ def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
     if after < window.first_seq - 1:
         return Verdict("gap", window.epoch, window.first_seq - 1, head, (after + 1, window.first_seq - 1))
     return Verdict("resumed", window.epoch, after, head)
+
+
+def decide_for(claim: Claim, window: Window) -> Verdict:
+    """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
+    if claim.epoch != window.epoch:
+        return Verdict("reset", window.epoch, window.last_seq, window.last_seq)
+    return decide(claim.seq, claim.epoch, window)
 
 
 def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:

@@ -10,19 +10,19 @@ import time
 from typing import Annotated, Any
 
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from pydantic import Field, field_validator
 
 from app import clock
-from app.errors import DatabaseError, InvalidRequest, Overtaken
-from app.feed import frames, subscription
+from app.errors import InvalidRequest, Overtaken
+from app.feed import subscription
 from app.feed.pace import SLACK
 from app.feed.sse import SSE
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from app.feed.wire import Wire
 from app.history import Item
-from app.web.live import GOODBYE_SECS, SOCKET_KEYS, granted_rates, refuse_if_full
+from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates, refuse_if_full
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
@@ -47,6 +47,7 @@ class _Types:
 
 
 class _PollQuery(_Types, FeedRequest):
+    consumer: subscription.ConsumerName | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
 
@@ -66,9 +67,11 @@ def poll() -> Response:
     """
     began = clock.monotonic()
     query = subscription.validated(_PollQuery, request.args.to_dict())
+    if query.consumer and query.after is not None:
+        raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
     while True:
-        verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
+        verdict = _verdict(query)
         try:
             events, cursor = _collect(query, verdict, verdict.after)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
@@ -76,6 +79,13 @@ def poll() -> Response:
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)
+
+
+def _verdict(query: _PollQuery) -> Verdict:
+    if query.consumer:
+        claim = services().checkpoints.read(query.consumer)
+        return subscription.decide_for(claim, services().outbox.window())
+    return subscription.decide(query.after, query.epoch, services().outbox.window())
 
 
 def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
@@ -140,7 +150,7 @@ def stream() -> Response:
         subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
         services().hub.add(subscriber)
         try:
-            ending = _serve(subscriber, wire, wanted, doorbell)
+            ending = ending_of(lambda: _serve(subscriber, wire, wanted, doorbell))
         finally:
             services().hub.remove(subscriber)
     if ending is not None:
@@ -166,23 +176,15 @@ def _take_socket() -> Wire:
     return wire
 
 
-def _serve(subscriber: Subscriber, wire: Wire, wanted: SubscribeRequest, doorbell: Doorbell) -> tuple[int, str] | None:
-    """Send the verdict and what follows it; return the code and reason to end with, None where the client has gone."""
-    try:
-        subscriber.subscribe(wanted)
-        while subscriber.ending is None:
-            if doorbell.wait(wire, subscriber.patience()) and wire.is_gone():
-                return None
-            if subscriber.state is State.REPLAYING:
-                subscriber.advance()
-        return subscriber.ending
-    except Overtaken as error:
-        return frames.OVERTAKEN, str(error)
-    except OSError:
-        return None
-    except DatabaseError as error:
-        current_app.logger.error("stream ended for want of the database error=%s", error)
-        return frames.OUR_FAULT, "the database can't be read right now"
+def _serve(subscriber: Subscriber, wire: Wire, wanted: SubscribeRequest, doorbell: Doorbell) -> Ending | None:
+    """Send the verdict and what follows it, until someone asks to end, or the client has gone."""
+    subscriber.subscribe(wanted)
+    while subscriber.ending is None:
+        if doorbell.wait(wire, subscriber.patience()) and wire.is_gone():
+            return None
+        if subscriber.state is State.REPLAYING:
+            subscriber.advance()
+    return subscriber.ending
 
 
 class Doorbell:

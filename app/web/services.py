@@ -5,12 +5,14 @@ from __future__ import annotations
 from flask import current_app
 
 from app.config import Settings
+from app.feed.consumers import Consumers
 from app.feed.hub import Hub
 from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
@@ -23,7 +25,8 @@ class Services:
         self.settings = settings
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.hub = Hub(self.outbox)
+        self.checkpoints = Checkpoints(self.database)
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints))
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
         self.pacer = Pacer(self.relay.poll)

@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from app.feed import frames
-from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
-from tests.feed.cast import MemorySource, Peer
+from tests.feed.cast import MemorySource, Peer, hub_of
 from tests.harness import FeedClient, RawClient, Server, writer
 
 
@@ -51,7 +50,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
     source = MemorySource()
     source.add(3)
-    hub = Hub(source)
+    hub = hub_of(source)
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
