@@ -220,9 +220,14 @@ class Hub:
     def _all_cohorts(self) -> Iterator[Cohort]:
         return (cohort for cohorts in self._cohorts.values() for cohort in cohorts)
 
-    def wait_for(self, filter_: Filter, epoch: str, cursor: int, timeout: float) -> None:
-        """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs."""
-        event = threading.Event()
+    def wait_for(
+        self, filter_: Filter, epoch: str, cursor: int, timeout: float, event: threading.Event | None = None
+    ) -> None:
+        """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs.
+
+        Who hands in an *event* can end the wait by setting it.
+        """
+        event = event or threading.Event()
         with self._lock:
             rest = self._tail.after(cursor)
             if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
