@@ -7,8 +7,8 @@ OutfeedError
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
 ├── Superseded              a newer connection of the same consumer is the active one
-├── NameTaken               a token of that name exists
-├── UnknownName             no token has that name
+├── NameTaken               a token or webhook of that name exists
+├── UnknownName             no token, consumer or webhook has that name
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
