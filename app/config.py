@@ -9,6 +9,8 @@ import difflib
 import functools
 import logging
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import ConfigError
 
 PREFIX = "OUTFEED_"
+# A name, not a number: what ends in digits only would be an address.
+_HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +47,13 @@ class Settings(BaseSettings):
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     event_rate: float = Field(10, gt=0, le=1000, description="Frames a second to a client that asks for no other rate.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    webhook_allow: str = Field(
+        "",
+        description="Addresses, CIDRs and host names, with commas, that webhooks may post to though they are private.",
+    )
+    webhook_give_up_hours: float = Field(
+        24.0, gt=0, le=8760, description="Hours after which a webhook that only fails is paused."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
     )
@@ -54,6 +65,17 @@ class Settings(BaseSettings):
     def _database_is_named(cls, value: Any) -> Any:
         if not str(value).strip():
             raise ValueError("must name a file")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _names_networks_or_hosts(cls, value: str) -> str:
+        for part in filter(None, (each.strip() for each in value.split(","))):
+            if not _HOST.fullmatch(part):
+                try:
+                    ip_network(part, strict=False)
+                except ValueError:
+                    raise ValueError(f"{part!r:.80} is neither an address, nor a CIDR, nor a host name") from None
         return value
 
     @classmethod
