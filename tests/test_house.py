@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "client": NOUNS,
     "swarm": NOUNS | {"store"},
     "jobs": PIPELINE,
-    "web": PIPELINE | {"jobs"},
-    "cli": PIPELINE | {"jobs", "web"},
+    "webhooks": NOUNS | {"store", "feed"},
+    "web": PIPELINE | {"jobs", "webhooks"},
+    "cli": PIPELINE | {"jobs", "webhooks", "web"},
     "__main__": {"cli"},
     "__init__": PIPELINE,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from flask import current_app
 
 from app.config import Settings
@@ -16,6 +18,9 @@ from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
+from app.webhooks.addresses import Allowlist
+from app.webhooks.delivery import Surroundings
+from app.webhooks.dispatcher import Dispatcher
 
 
 class Services:
@@ -32,6 +37,12 @@ class Services:
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.webhooks = Dispatcher(
+            Surroundings(
+                self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
@@ -40,9 +51,11 @@ class Services:
         self.pacer.start()
         self.jobs.start()
         self.watcher.start()
+        self.webhooks.start()
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
+        self.webhooks.stop()
         self.watcher.stop()
         self.jobs.stop()
         self.pacer.stop()
