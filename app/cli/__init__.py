@@ -26,6 +26,7 @@ COMMANDS = {
     "prune": ("events", "prune"),
     "token": ("token", "token"),
     "consumer": ("consumer", "consumer"),
+    "webhook": ("webhook", "webhook"),
     "simulate": ("simulate", "simulate"),
 }
 
