@@ -184,6 +184,7 @@ class TestLosses:
             wait_until(warnings, "said")
             log(1)
             wait_until(lambda: receiver.accepted[-1].id == "other:8", "it goes on")
+        assert all(post.id.startswith("other:") for post in receiver.posts if post.seqs[0] > 5)
         assert len(warnings()) == 1
         assert "another history" in warnings()[0]
 
