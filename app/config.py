@@ -10,14 +10,22 @@ import functools
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
 
 PREFIX = "OUTFEED_"
+# In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
+REDACT_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
+    "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
+    "seed_phrase", "preimage", "macaroon",
+)  # fmt: skip
+# A list is written with commas between.
+_Names = Annotated[tuple[str, ...], NoDecode]
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +55,13 @@ class Settings(BaseSettings):
     )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
+
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden in events, with commas between.")
+
+    @field_validator("redact_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("database", mode="before")
     @classmethod
@@ -101,7 +116,7 @@ def load() -> Settings:
 
 
 def _explain(problem: Any) -> str:
-    name = "_".join(map(str, problem["loc"]))
+    name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
     return f"{PREFIX}{name.upper()}: {problem['msg']} (got {'a secret' if is_secret else repr(problem['input'])})"
 

@@ -6,8 +6,9 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
-├── NameTaken               a token of that name exists
-├── UnknownName             no token has that name
+├── Forbidden               the principal may not do that
+├── NameTaken               a token or user of that name exists
+├── UnknownName             no token or user has that name
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -49,6 +50,10 @@ class InvalidRequest(OutfeedError):
 
 class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class Forbidden(OutfeedError):
+    """The principal may not do that; nothing was written."""
 
 
 class NameTaken(OutfeedError):

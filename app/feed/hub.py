@@ -175,6 +175,16 @@ class Hub:
     def __len__(self) -> int:
         return len(self._subscribers)
 
+    def subscribers(self) -> list[Subscriber]:
+        """Return everyone who is connected."""
+        with self._lock:
+            return list(self._subscribers)
+
+    def forget_tail(self) -> None:
+        """Keep nothing of what was sent: some of it was taken out of the history. Who joins reads the source."""
+        with self._lock:
+            self._tail = Tail(self.position)
+
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app import clock
+from app.access import Principal
 from app.errors import InvalidRequest
 from app.feed import frames, subscription
 from app.feed.cohort import Cohort, Delivery
@@ -59,15 +60,17 @@ class Subscriber:
     subscriber out of its cohort, under that lock; only the own thread (with the hub's lock before it) puts one in.
 
     `cursor`: everything that matches up to there is written. `prev`: the last seq the client was told.
+    `principal` is who this is, and limits what it sees; who loses that right is asked to end.
     """
 
-    def __init__(self, hub: Hub, wire: Wire, wake: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, wire: Wire, wake: Callable[[], None], principal: Principal) -> None:
+        self.principal = principal
         self.state = State.IDLE
         self.cohort: Cohort | None = None
         self.joined_at = 0
         self.cursor = 0
         self.prev = 0
-        self.filter = Filter()
+        self.filter = Filter(principal.visible)
         self.epoch = ""
         self.ending: tuple[int, str] | None = None
         self._hub = hub
@@ -105,11 +108,12 @@ class Subscriber:
         window = self._hub.source.window()
         verdict = subscription.decide(request.after, request.epoch, window)
         after = verdict.after
+        wanted = request.filter(self.principal.visible)
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             with self._hub.reading:
-                after = subscription.start_of_last(self._hub.source, request.filter, request.last, verdict.head)
+                after = subscription.start_of_last(self._hub.source, wanted, request.last, verdict.head)
         self._leave(State.REPLAYING)
-        self.filter, self.epoch, self.cursor, self.prev = request.filter, verdict.epoch, after, after
+        self.filter, self.epoch, self.cursor, self.prev = wanted, verdict.epoch, after, after
         self._write(_subscribed(verdict, after))
 
     def _unsubscribe(self, fields: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from app.access import Principal
 from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
@@ -53,7 +54,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None)
+        subscriber = Subscriber(hub, peer.wire, lambda: None, Principal("tests", ("read",), "token:"))
         subscriber.receive('{"action": "subscribe", "channel": "events", "after": 0}')
         publishing = threading.Event()
 
