@@ -365,7 +365,7 @@ class List {
     const meta = make("span", "meta");
     for (const field of ["source", "task_id", "agent_id"]) {
       const value = event[field];
-      if (value === null || value === undefined || said.has(String(value))) continue;
+      if (!value || said.has(String(value))) continue;
       const item = make("span", field, shorten(String(value)));
       item.title = `${field} ${value}`;
       meta.append(item);
@@ -379,7 +379,7 @@ class List {
     const { data, omitted_bytes: omitted, ...fields } = this.#events.get(details.closest("li"));
     const list = make("dl");
     for (const [name, value] of Object.entries(fields)) {
-      if (value !== null) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
+      if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
     }
     const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to be sent here.` : null;
     details.append(make("div", "more", list));
@@ -833,7 +833,7 @@ STYLE.replaceSync(`
   --_line: var(--line, light-dark(#e6eaef, #252d38));
   --_hover: var(--hover, light-dark(#f6f8fa, #1b222b));
   --_accent: var(--accent, light-dark(#2a5fd0, #7aa7ff));
-  --_good: var(--good, light-dark(#158a5b, #3fcf8e));
+  --_good: var(--good, light-dark(#128253, #3fcf8e));
   --_warn: var(--warn, light-dark(#9a5b00, #f0b849));
   --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
   --_error: var(--error, light-dark(#bf2c2c, #ff8a80));

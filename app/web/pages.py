@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, redirect, render_template, reque
 from flask.typing import ResponseReturnValue
 
 from app import clock
-from app.events import DISPLAY, Display, Event, display_of, sentence_parts
+from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
 from app.web.services import services
 
@@ -50,7 +50,7 @@ class Row:
     def time(self) -> str:
         """The time of day, with the date unless it is today's."""
         if not (moment := self.moment):
-            return str(self.event.timestamp)
+            return shown(self.event.timestamp)
         is_today = moment.date() == clock.now().date()
         return f"{moment:%H:%M:%S}" if is_today else f"{moment.day} {moment:%b %H:%M:%S}"
 
@@ -59,7 +59,23 @@ class Row:
         """Source and ids as (field, value, short form), without those that the sentence already names."""
         said = {text for text, is_name in self.parts if is_name}
         fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
-        return [(name, value, shorten(value)) for name, value in fields if value and value not in said]
+        return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in said]
+
+    @property
+    def fields(self) -> list[tuple[str, str, str | None]]:
+        """What is set, as (field, value, address of the event or of the log with that filter)."""
+        event = self.event
+        found = [
+            ("id", event.id, url_for("api.get_event", event_id=event.id)),
+            ("event_type", event.event_type, url_for("pages.events", type=event.event_type)),
+            ("source", event.source, url_for("pages.events", source=event.source)),
+            ("task_id", event.task_id, url_for("pages.events", task=event.task_id)),
+            ("agent_id", event.agent_id, url_for("pages.events", agent=event.agent_id)),
+            ("timestamp", event.timestamp, None),
+        ]
+        return [
+            (name, shown(value), link if len(value) <= MAX_NAME_CHARS else None) for name, value, link in found if value
+        ]
 
     @property
     def data(self) -> str | None:
@@ -76,9 +92,22 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[:length] + "…"
 
 
+def shown(value: str) -> str:
+    """Return *value*, a name or a time, cut where a raw writer left more than our own may write."""
+    return cut(value, MAX_NAME_CHARS)
+
+
 def shorten(value: str) -> str:
     """Return *value*, or the end of a long one: time-ordered ids made together all begin alike."""
     return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
+
+
+def rowid(text: str) -> int:
+    """Return *text* as a rowid. Raises ValueError for what SQLite has none of."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"no rowid: {number}")
+    return number
 
 
 @pages.get("/")
@@ -98,7 +127,7 @@ def live() -> str:
 def events() -> str:
     """Show the log, newest first, filtered and in pages."""
     filters = {name: request.args.get(name, "").strip() for name in ("type", "source", "task", "agent")}
-    cursor = request.args.get("cursor", type=int)
+    cursor = request.args.get("cursor", type=rowid)
     found, following = list_page(
         services().database,
         event_type=filters["type"] or None,

@@ -51,7 +51,7 @@ class LoadSession:
         """
         self._say(asdict(phase))
         self._answer(GRACE_SECS)
-        order = self.server.sink(commit_size) | {"events": phase.events, "per_second": per_second}
+        order = self.server.sink(commit_size) | {"first": 1, "events": phase.events, "per_second": per_second}
         writer = _spawn("writer", order)
         try:
             outcome = Outcome(**self._answer(phase.timeout_secs + GRACE_SECS))

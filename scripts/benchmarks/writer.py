@@ -107,32 +107,33 @@ SINKS: dict[str, type[SqliteSink] | type[LineSink] | type[HttpSink]] = {
 }
 
 
-def write_paced(sink: Sink, events: int, per_second: float) -> None:
+def write_paced(sink: Sink, numbers: range, per_second: float) -> None:
     """Write at a fixed rate; the schedule doesn't shift when one is late."""
     interval_ns = round(1e9 / per_second)
     start_ns = time.time_ns() + interval_ns
-    for number in range(1, events + 1):
-        due_ns = start_ns + number * interval_ns
+    for place, number in enumerate(numbers):
+        due_ns = start_ns + place * interval_ns
         time.sleep(max(0, due_ns - time.time_ns()) / 1e9)
         now_ns = time.time_ns()
         sink.put(event.make(number, now_ns if now_ns - due_ns < interval_ns else due_ns))
 
 
-def write_burst(sink: Sink, events: int) -> None:
+def write_burst(sink: Sink, numbers: range) -> None:
     """Write as fast as the sink takes them."""
-    for number in range(1, events + 1):
+    for number in numbers:
         sink.put(event.make(number, time.time_ns()))
 
 
 def main() -> None:
-    """Write what the order says: {"sink", "arguments", "events", "per_second" (0: a burst)}."""
+    """Write what the order says: {"sink", "arguments", "first", "events", "per_second" (0: a burst)}."""
     order = json.loads(sys.argv[1])
+    numbers = range(order["first"], order["first"] + order["events"])
     with closing(SINKS[order["sink"]](**order["arguments"])) as sink:
         started = time.monotonic()
         if order["per_second"]:
-            write_paced(sink, order["events"], order["per_second"])
+            write_paced(sink, numbers, order["per_second"])
         else:
-            write_burst(sink, order["events"])
+            write_burst(sink, numbers)
     print(json.dumps({"seconds": time.monotonic() - started}))
 
 

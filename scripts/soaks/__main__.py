@@ -1,0 +1,91 @@
+"""The command: `scripts/soak [options]`."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from scripts.benchmarks.errors import BenchError
+from scripts.benchmarks.process import raise_descriptor_limit
+from scripts.soaks import crowd
+from scripts.soaks.kills import REPLAYED, Round, programme
+from scripts.soaks.stage import Company, Mismatch, Stage, fill
+from tests.harness import Server
+
+FOLLOWERS = 20
+
+
+@click.command(epilog="Example: scripts/soak --rounds 60 --seed 7")
+@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Kill rounds.")
+@click.option("--minutes", type=click.FloatRange(0), help="Kill rounds for as long as this, instead of a number.")
+@click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
+def main(rounds: int, minutes: float | None, seed: int | None) -> None:
+    """Kill the server again and again under 500 events a second and 20 clients, then let in 1,000 at once.
+
+    After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
+    """
+    raise_descriptor_limit()
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    click.echo(f"seed {seed}")
+    try:
+        events, killed = run_kills(random.Random(seed), limit(rounds, minutes))
+        arrival = run_crowd()
+    except (Mismatch, BenchError, AssertionError) as error:
+        click.echo(f"MISMATCH with seed {seed}: {error}")
+        sys.exit(1)
+    click.echo(
+        f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {events:,} events of the"
+        f" log, in order; {crowd.CLIENTS:,} clients {crowd.BEHIND} behind were live in {arrival.live_secs:.1f} s, with"
+        f" /healthz at {arrival.slowest_health_ms:.0f} ms at most."
+    )
+
+
+def limit(rounds: int, minutes: float | None) -> Iterator[int]:
+    """Yield the number of each round, until there were enough."""
+    if minutes is None:
+        return iter(range(1, rounds + 1))
+    end = time.monotonic() + minutes * 60
+    return itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(1))
+
+
+def run_kills(rng: random.Random, numbers: Iterator[int]) -> tuple[int, int]:
+    """Run the kill rounds on one server; return the events in the log, and the rounds."""
+    events = done = 0
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
+        fill(server.database, REPLAYED)
+        with Company(server, FOLLOWERS) as company:
+            stage = Stage(server, company, rng)
+            for done, bring_down in zip(numbers, programme(rng), strict=False):
+                events = run_round(stage, done, bring_down)
+    return events, done
+
+
+def run_round(stage: Stage, number: int, bring_down: Round) -> int:
+    """Run one round and compare; return the events in the log."""
+    began = time.monotonic()
+    bring_down(stage)
+    events = stage.compare()
+    name = bring_down.__name__.replace("_", " ")
+    click.echo(f"round {number}: {name}, {events:,} events, all exact, {time.monotonic() - began:.1f} s")
+    return events
+
+
+def run_crowd() -> crowd.Arrival:
+    """Let the crowd in on a server of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder,
+        Server(Path(folder), max_connections=crowd.CLIENTS + 50) as server,
+    ):
+        return crowd.arrive(server)
+
+
+if __name__ == "__main__":
+    main(prog_name="scripts/soak")

@@ -1,0 +1,31 @@
+"""Asks /healthz of one server every 50 ms, until its input ends; prints how long the slowest answer took, in ms."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+
+import httpx
+
+INTERVAL_SECS = 0.05
+
+
+def probe(http: httpx.Client) -> float:
+    """Return how many seconds one answer took."""
+    began = time.monotonic()
+    http.get("/healthz").raise_for_status()
+    return time.monotonic() - began
+
+
+def main(url: str) -> None:
+    """Ask until standard input ends; a new connection each time, as a load balancer does."""
+    slowest = 0.0
+    while not select.select([sys.stdin], [], [], INTERVAL_SECS)[0]:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            slowest = max(slowest, probe(http))
+    print(slowest * 1000)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

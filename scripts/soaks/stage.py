@@ -1,0 +1,121 @@
+"""The stage of the kill rounds: one server, one log, and clients that live through all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from tests.harness import Follower, Server, wait_until, writer
+
+PATIENCE_SECS = 120.0
+EVENTS_PER_SECOND = 500
+
+
+class Mismatch(Exception):
+    """A client's list is not the log, or what was promised did not come in time."""
+
+
+class Company:
+    """Clients that follow the feed from the log's beginning on, each on a thread. Use it in a `with`."""
+
+    def __init__(self, server: Server, size: int) -> None:
+        self.followers = [Follower(server) for _ in range(size)]
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(size)
+        self._running: list[Future[None]] = []
+
+    def __enter__(self) -> Company:
+        self._running = [self._pool.submit(follower.run, self._is_over) for follower in self.followers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+
+    def wait(self, is_met: Callable[[Follower], bool], what: str) -> None:
+        """Wait until *is_met* for all. Raises Mismatch, also when a client met something that must not be."""
+        try:
+            wait_until(lambda: self._is_well() and all(map(is_met, self.followers)), what, PATIENCE_SECS)
+        except AssertionError as error:
+            raise Mismatch(f"{error}; clients have {[len(follower.ids) for follower in self.followers]}") from error
+
+    def progress(self, events: int) -> None:
+        """Wait until every client has *events* more than now."""
+        goals = {id(follower): len(follower.ids) + events for follower in self.followers}
+        self.wait(lambda follower: len(follower.ids) >= goals[id(follower)], f"{events} more events for every client")
+
+    def compare(self, expected: list[str]) -> None:
+        """Raise Mismatch where a client's list differs from *expected*, or where it was not always resumed."""
+        for number, follower in enumerate(self.followers):
+            if set(follower.verdicts) != {"resumed"}:
+                raise Mismatch(f"client {number} was told {sorted(set(follower.verdicts))}")
+            if follower.ids != expected:
+                raise Mismatch(f"client {number}: {first_difference(follower.ids, expected)}")
+
+    def _is_over(self, _: Follower) -> bool:
+        return self._stop.is_set()
+
+    def _is_well(self) -> bool:
+        for running in self._running:
+            if running.done():
+                running.result()
+        return True
+
+
+class Stage:
+    """What a round has to play with."""
+
+    def __init__(self, server: Server, company: Company, rng: random.Random) -> None:
+        self.server = server
+        self.company = company
+        self.rng = rng
+        self._sources = (f"writer-{number}" for number in itertools.count(1))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Have 500 events a second written by another process; all that it committed must be in the log."""
+        with writer(self.server.database, EVENTS_PER_SECOND, next(self._sources)) as written:
+            yield
+        if missing := set(written) - set(log_ids(self.server.database)):
+            raise Mismatch(f"{len(missing)} committed events are not in the log, one of them {missing.pop()}")
+
+    def pause(self, at_most_secs: float) -> None:
+        """Let a random while pass."""
+        time.sleep(self.rng.uniform(0, at_most_secs))
+
+    def compare(self) -> int:
+        """Wait until all clients are at the head, and compare them with the log; return its length."""
+        expected = log_ids(self.server.database)
+        self.company.wait(lambda follower: len(follower.ids) >= len(expected), "every client at the head")
+        self.company.compare(expected)
+        return len(expected)
+
+
+def fill(database: Path, events: int) -> None:
+    """Write *events* in one commit, with plain sqlite3."""
+    rows = [(f"old-{number}",) for number in range(events)]
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'soak.filled', 'soak', 't')", rows
+        )
+
+
+def log_ids(database: Path) -> list[str]:
+    """Return the ids of the log in commit order, read with plain sqlite3."""
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as raw:
+        return [row[0] for row in raw.execute("SELECT id FROM event_log ORDER BY rowid")]
+
+
+def first_difference(ids: list[str], expected: list[str]) -> str:
+    """Say where two lists part."""
+    for place, (ours, theirs) in enumerate(itertools.zip_longest(ids, expected)):
+        if ours != theirs:
+            return f"at place {place} of {len(expected)} it has {ours}, the log {theirs}"
+    return "no difference"
