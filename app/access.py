@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,11 +16,21 @@ ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 # The audit's own types are for `admin` only, to read and to write. What else begins with `system.` is everybody's.
 AUDIT_PREFIX = "access."
 AUDIT_TYPES = ("system.pruned", "system.restored")
+_PATTERN = re.compile(r"[^*\s,]{1,198}(\.\*)?")
 
 
 def is_of_type(event_type: str, pattern: str) -> bool:
     """Return whether *pattern*, an exact type or a prefix like `task.*`, names *event_type*."""
     return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
+
+
+def check_patterns(types: Iterable[str]) -> tuple[str, ...]:
+    """Return *types*, each once. Raises ValueError where one is neither a type nor a prefix like `task.*`."""
+    found = tuple(dict.fromkeys(types))
+    for pattern in found:
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(f"a type is like task.created or task.*, got {pattern!r:.80}")
+    return found
 
 
 def is_audit(event_type: str) -> bool:
@@ -54,7 +66,7 @@ class Principal:
     """Who a request or a connection comes from.
 
     *grant* is what its right rests on, one row of the account tables, so that an open connection can be checked
-    again: `token:…`, `session:…`. *expires_at* ends it without anybody's doing.
+    again: `token:…`, `session:…`, `ticket:token:…`. *expires_at* ends it without anybody's doing.
     """
 
     name: str
@@ -65,8 +77,22 @@ class Principal:
 
     @property
     def is_session(self) -> bool:
-        """Whether this is a person in a browser, and not a token."""
+        """Whether this is a person who signed in."""
         return self.grant.startswith("session:")
+
+    @property
+    def is_browser(self) -> bool:
+        """Whether a page asks: of a person who signed in, or of another site with a ticket."""
+        return not self.grant.startswith("token:")
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether it may be connected to the feed."""
+        return self.may(READ)
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether its time has run out."""
+        return self.expires_at is not None and self.expires_at <= now
 
     @property
     def visible(self) -> Visible:

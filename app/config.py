@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import ipaddress
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +49,17 @@ class Settings(BaseSettings):
         description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
     )
     max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
+    max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
+    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
+    sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")
+    session_days: float = Field(30.0, gt=0, le=3650, description="Days after which a session ends.")
+    allowed_origins: _Names = Field(
+        (), description="Origins of other sites whose pages may embed the feed, with commas between."
+    )
+    trusted_proxies: _Names = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with commas between."
+    )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
@@ -56,12 +69,27 @@ class Settings(BaseSettings):
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
 
-    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden in events, with commas between.")
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
 
-    @field_validator("redact_keys", mode="before")
+    @field_validator("redact_keys", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ValueError(f"an origin is like https://dashboard.example, got {origin}")
+        return tuple(origin.lower() for origin in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError says what is wrong
+        return value
 
     @field_validator("database", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ OutfeedError
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
 ├── Forbidden               the principal may not do that
+├── TooManyChecks           too many passwords are being checked; try again
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token or user has that name
 └── DatabaseError
@@ -54,6 +55,10 @@ class Overtaken(OutfeedError):
 
 class Forbidden(OutfeedError):
     """The principal may not do that; nothing was written."""
+
+
+class TooManyChecks(OutfeedError):
+    """Too many passwords are being checked at once; try again."""
 
 
 class NameTaken(OutfeedError):

@@ -298,15 +298,19 @@ class _Redactor:
             if isinstance(node, dict):
                 node.clear()  # a redacted key is another key
             for key, child in pairs:
-                if isinstance(key, str) and isinstance(child, str | list | dict) and self.is_secret(key):
-                    child = REDACTED
-                elif isinstance(child, str):
-                    child = self._redact_text(child)
-                elif isinstance(child, list | dict):
-                    child = child.copy()
-                    todo.append(child)
-                node[self._redact_text(key) if isinstance(key, str) else key] = child
+                shown = self._shown(key, child)
+                node[self._redact_text(key) if isinstance(key, str) else key] = shown
+                if isinstance(shown, dict | list):
+                    todo.append(shown)
         return holder[0]
+
+    def _shown(self, key: str | int, child: Any) -> Any:
+        """Return what stands in the place of *child*; of a container a copy, whose own children are still to do."""
+        if not isinstance(child, str | list | dict):
+            return child
+        if isinstance(key, str) and self.is_secret(key):
+            return REDACTED
+        return self._redact_text(child) if isinstance(child, str) else child.copy()
 
     def _redact_text(self, text: str) -> str:
         if ":" in text and ('"' in text or "'" in text):
@@ -405,6 +409,17 @@ DISPLAY: dict[str, Display] = {
     ),
     EventType.SYSTEM_WARNING: _display("system", "🔶", "Warning", "Warning: {message|reason|no message}"),
     EventType.SYSTEM_INFO: _display("system", "ℹ️", "Info", "{message|reason|No message}"),
+    "system.pruned": _display("system", "🧹", "Pruned", "Pruned {events|some} events, by {by|somebody}"),
+    "system.restored": _display("system", "💾", "Restored", "Restored from a backup, by {by|somebody}"),
+    "access.signed_in": _display("system", "🔑", "Signed in", "{name|Somebody} signed in by {how|some way}"),
+    "access.sign_in_refused": _display("system", "🚫", "Sign-in refused", "Sign-in refused to {name|a stranger}"),
+    "access.user_added": _display("system", "🪪", "User added", "{by|Somebody} added {name|a user} as {role|a user}"),
+    "access.role_changed": _display("system", "🪪", "Role changed", "{by|Somebody} made {name|a user} {role|another}"),
+    "access.password_changed": _display("system", "🔒", "Password changed", "Password of {name|a user} changed"),
+    "access.user_disabled": _display("system", "⛔", "User disabled", "{by|Somebody} disabled {name|a user}"),
+    "access.user_enabled": _display("system", "🪪", "User enabled", "{by|Somebody} enabled {name|a user}"),
+    "access.token_created": _display("system", "🎫", "Token made", "{by|Somebody} made the token {name|unnamed}"),
+    "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Somebody} revoked the token {name|unnamed}"),
 }
 _KINDS = {"task", "agent", "bid", "tool", "system"}
 

@@ -15,6 +15,7 @@ from app.feed import subscription
 from app.feed.subscription import FeedRequest, Verdict
 from app.history import Item
 from app.store import event_log
+from app.web import auth
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
@@ -74,6 +75,7 @@ def _event_fields() -> dict[str, Any]:
         raise InvalidRequest("unknown_field", f"unknown fields: {', '.join(unknown)!s:.200}")
     if missing := sorted({"event_type", "source"} - set(fields)):
         raise InvalidRequest("missing_field", f"missing fields: {', '.join(missing)}")
+    auth.principal().require_write(fields["event_type"])
     return fields
 
 
@@ -85,7 +87,7 @@ def _refuse_constant(text: str) -> NoReturn:
 def list_events() -> Response:
     """Return a page of the log, newest first."""
     query = subscription.validated(_LogQuery, request.args.to_dict())
-    events, following = event_log.list_page(services().database, **query.model_dump())
+    events, following = event_log.list_page(services().database, auth.principal().visible, **query.model_dump())
     return _json({"events": [event.as_dict() for event in events], "next": following})
 
 
@@ -93,13 +95,14 @@ def list_events() -> Response:
 def summary() -> Response:
     """Return how many events of each type the last *minutes* brought."""
     query = subscription.validated(_SummaryQuery, request.args.to_dict())
-    return _json({"minutes": query.minutes, "summary": event_log.get_event_summary(query.minutes, services().database)})
+    counts = event_log.get_event_summary(query.minutes, services().database, auth.principal().visible)
+    return _json({"minutes": query.minutes, "summary": counts})
 
 
 @api.get("/events/<path:event_id>")
 def get_event(event_id: str) -> Response:
     """Return one event of the log."""
-    event = event_log.get_event(event_id, services().database)
+    event = event_log.get_event(event_id, services().database, auth.principal().visible)
     if event is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     return _json(event.as_dict())
@@ -121,6 +124,7 @@ def feed() -> Response:
 
 def _collect(query: _FeedQuery, verdict: Verdict) -> tuple[list[Item], int]:
     """Return up to *limit* matching items after the verdict's cursor, and the cursor they lead to."""
+    filter_ = query.filter(auth.principal().visible)
     found: list[Item] = []
     cursor = verdict.after
     end = min(verdict.head, cursor + MAX_SCANNED_ROWS)
@@ -128,7 +132,7 @@ def _collect(query: _FeedQuery, verdict: Verdict) -> tuple[list[Item], int]:
         with services().hub.reading:
             page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
             page.window.prove(verdict.epoch, cursor)
-            found += query.filter.matching(page.items)
+            found += filter_.matching(page.items)
         cursor = page.through
     if len(found) > query.limit:
         del found[query.limit :]

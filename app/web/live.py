@@ -19,14 +19,13 @@ from app.errors import DatabaseError, Overtaken
 from app.feed import frames
 from app.feed.subscriber import State, Subscriber
 from app.feed.wire import Wire
+from app.web import auth, limits
 from app.web.problems import problem
 from app.web.services import services
 
-PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
 GOODBYE_SECS = 1.0
-RETRY_AFTER_SECS = 5
 # Both names under which a WSGI server hands out the socket that simple-websocket looks for.
 _SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def init_app(app: Flask) -> None:
 
 def _admit() -> Response | None:
     """Refuse what is no WebSocket handshake (RFC 6455 section 4.2.1), and whoever is one too many."""
-    if request.path != PATH:
+    if request.path != auth.SOCKET_PATH:
         return None
     if "websocket" not in request.headers.get("Upgrade", "").lower() or request.method != "GET":
         return problem(426, "this is a WebSocket; send an Upgrade header")
@@ -55,10 +54,8 @@ def _admit() -> Response | None:
         return response
     if not _is_key(request.headers.get("Sec-WebSocket-Key", "")):
         return problem(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    if len(services().hub) >= services().settings.max_connections:
-        response = problem(503, "too many connections; try again")
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
-        return response
+    if refusal := limits.admit_connection():
+        return refusal
     _put_wire(request.environ)
     return None
 
@@ -124,11 +121,11 @@ def _reader(target: Callable[[], None]) -> threading.Thread:
     return threading.Thread(target=read_until_closed, name="outfeed-reader", daemon=True)
 
 
-@sock.route(PATH)
+@sock.route(auth.SOCKET_PATH)
 def live(ws: Server) -> None:
     """Serve one client until either side ends it."""
     hub = services().hub
-    subscriber = Subscriber(hub, ws.sock, wake=lambda: _wake(ws))
+    subscriber = Subscriber(hub, ws.sock, lambda: _wake(ws), auth.principal())
     hub.add(subscriber)
     try:
         ending = _converse(ws, subscriber)
