@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,18 +14,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from app.store import account
+from app.store import account, user
 from app.store import database as db
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECS = 15.0
+# Every client of a test has the same address.
+NO_LIMITS = {
+    "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
+    "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
+    "OUTFEED_REQUESTS_PER_MINUTE": "0",
+}
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_SECS) -> Any:
@@ -63,7 +73,7 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
-        ours = {"OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
+        ours = {"OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}", **NO_LIMITS}
         return clean | ours | self._settings
 
     def __enter__(self) -> Server:
@@ -135,6 +145,19 @@ class Server:
         """Return the last URL that the server printed."""
         return re.findall(r"http://\S+", self.output)[-1]
 
+    def session(self, role: str) -> str:
+        """Return the Cookie header of somebody new who is signed in, without an event that says so."""
+        database = db.at(self.database)
+        name = f"{role}-{secrets.token_hex(4)}"
+        user.add(database, name, role)
+        key = account.create_session(database, name, timedelta(hours=1))
+        app = Flask("tests")
+        app.secret_key = Path(f"{self.database}.secret").read_text().strip()
+        signer = SecureCookieSessionInterface().get_signing_serializer(app)
+        assert signer is not None
+        database.close()
+        return f"outfeed_session={signer.dumps({'_user_id': key, '_fresh': True, '_permanent': True})}"
+
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
@@ -159,12 +182,13 @@ class Server:
 class FeedClient:
     """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
+    def __init__(self, url: str, token: str | None, **options: Any) -> None:
+        """Connect with *token*; without one with what *options* (of `websockets`) hold."""
         self._open = contextlib.ExitStack()
         self.socket: ClientConnection = self._open.enter_context(
             connect(
-                url.replace("http", "ws") + "/ws",
-                additional_headers={"Authorization": f"Bearer {token}"},
+                url.replace("http", "ws", 1) + ("" if "?" in url else "/ws"),
+                additional_headers=options.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {}),
                 # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
                 compression=None, max_size=None, max_queue=None, **options,
             )
