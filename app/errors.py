@@ -6,6 +6,7 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── Superseded              a newer connection of the same consumer is the active one
 ├── Forbidden               the principal may not do that
 ├── TooManyChecks           too many passwords are being checked; try again
 ├── NameTaken               a token or user of that name exists
@@ -51,6 +52,10 @@ class InvalidRequest(OutfeedError):
 
 class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class Superseded(OutfeedError):
+    """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
 
 class Forbidden(OutfeedError):

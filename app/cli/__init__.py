@@ -29,6 +29,7 @@ COMMANDS = {
     "prune": ("events", "prune"),
     "user": ("user", "user"),
     "token": ("token", "token"),
+    "consumer": ("consumer", "consumer"),
     "simulate": ("simulate", "simulate"),
 }
 

@@ -1,25 +1,19 @@
-"""The HTTP API: write events, read the log, read the feed by cursor."""
+"""The HTTP API: write events, read the log."""
 
 from __future__ import annotations
 
 import json
 from typing import Annotated, Any, NoReturn
 
-import orjson
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from app.errors import InvalidRequest, Overtaken
+from app.errors import InvalidRequest
 from app.feed import subscription
-from app.feed.subscription import FeedRequest, Verdict
-from app.history import Item
 from app.store import event_log
 from app.web import auth
 from app.web.services import services
-
-MAX_SCANNED_ROWS = 20_000
-_PAGE_ROWS = 1000
 
 api = Blueprint("api", __name__, url_prefix="/api")
 
@@ -41,15 +35,6 @@ class _SummaryQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 366 * 10, allow_inf_nan=False)] = 60
-
-
-class _FeedQuery(FeedRequest):
-    limit: _Limit = 100
-
-    @field_validator("types", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
 
 
 @api.post("/events")
@@ -106,47 +91,6 @@ def get_event(event_id: str) -> Response:
     if event is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     return _json(event.as_dict())
-
-
-@api.get("/feed")
-def feed() -> Response:
-    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor."""
-    query = subscription.validated(_FeedQuery, request.args.to_dict())
-    subscription.require_epoch(query)
-    while True:
-        verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
-        try:
-            events, cursor = _collect(query, verdict)
-        except Overtaken:
-            continue  # pruned between the verdict and the read: the next verdict says so
-        return _feed_answer(verdict, events, cursor)
-
-
-def _collect(query: _FeedQuery, verdict: Verdict) -> tuple[list[Item], int]:
-    """Return up to *limit* matching items after the verdict's cursor, and the cursor they lead to."""
-    filter_ = query.filter(auth.principal().visible)
-    found: list[Item] = []
-    cursor = verdict.after
-    end = min(verdict.head, cursor + MAX_SCANNED_ROWS)
-    while cursor < end and len(found) < query.limit:
-        with services().hub.reading:
-            page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
-            page.window.prove(verdict.epoch, cursor)
-            found += filter_.matching(page.items)
-        cursor = page.through
-    if len(found) > query.limit:
-        del found[query.limit :]
-        cursor = found[-1].seq
-    return found, cursor
-
-
-def _feed_answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
-    fields = verdict.as_dict()
-    del fields["after"]
-    head = orjson.dumps(fields | {"cursor": cursor})
-    # The items are JSON already; each begins with a brace that makes room for its seq.
-    rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
-    return Response(b'%b,"events":[%b]}' % (head[:-1], rows), content_type="application/json")
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -7,6 +7,7 @@ ticket, or belongs to a person who signed in; a bearer token is never topped up 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import Unauthorized
 
 from app.access import READ, WRITE, Principal
 from app.config import Settings
@@ -29,9 +31,10 @@ from app.web.services import services
 PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
 MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
 SOCKET_PATH = "/ws"
+CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-# What a request needs where its method doesn't say: these change nothing but what is the asker's own.
-READ_IS_ENOUGH = {("POST", "/api/tickets"), ("POST", "/logout"), ("POST", "/password")}
+# To post here needs no scope to write: it changes nothing but where the asker stands.
+READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers/[^/]+/ack|/logout|/password")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
     "object-src 'none'; img-src 'self' data:",
@@ -102,6 +105,12 @@ def principal() -> Principal:
     return found
 
 
+def require_still() -> None:
+    """Raise Unauthorized where the right that the request came with was taken back while it waited."""
+    if account.principal_of(_database(), principal().grant) != principal():
+        raise Unauthorized("signed out or revoked")
+
+
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +118,7 @@ def _admit() -> ResponseReturnValue | None:
     """Let the request pass, or return its refusal."""
     if request.path in PUBLIC_PATHS or request.path.startswith("/static/"):
         return None
-    if request.path == SOCKET_PATH and (refusal := _refuse_socket()):
+    if request.path in CONNECTION_PATHS and (refusal := _refuse_connection()):
         return refusal
     if answered := embedding.preflight():
         return answered
@@ -122,7 +131,7 @@ def _admit() -> ResponseReturnValue | None:
     return _turn_away()
 
 
-def _refuse_socket() -> Response | None:
+def _refuse_connection() -> Response | None:
     """Count the attempt, before anything is looked up, and refuse pages of sites that we don't know."""
     attempts = services().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
@@ -165,8 +174,8 @@ def _admit_visitor() -> Response | None:
 def _require(found: Principal) -> Response | None:
     """Take *found* for the request's principal if it may do that kind of thing."""
     g.principal = found
-    needs_read = request.method in SAFE_METHODS or (request.method, request.path) in READ_IS_ENOUGH
-    needed = READ if needs_read else WRITE
+    is_own = request.method == "POST" and READ_IS_ENOUGH.fullmatch(request.path)
+    needed = READ if request.method in SAFE_METHODS or is_own else WRITE
     return None if found.may(needed) else answer(403, f"this needs the scope {needed}")
 
 

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from flask import current_app
 
 from app.config import Settings
+from app.feed.consumers import Consumers
 from app.feed.hub import Hub
+from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
@@ -26,9 +29,12 @@ class Services:
         self.settings = settings
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.hub = Hub(self.outbox)
+        self.checkpoints = Checkpoints(self.database)
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints))
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
+        self.pacer = Pacer(self.relay.poll)
+        self.hub.plan = self.pacer.plan
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
@@ -46,6 +52,7 @@ class Services:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
         self.rights.start()
         self.relay.start()
+        self.pacer.start()
         self.jobs.start()
         self.watcher.start()
 
@@ -53,6 +60,7 @@ class Services:
         """End the threads and close the files; returns when they have ended."""
         self.watcher.stop()
         self.jobs.stop()
+        self.pacer.stop()
         self.rights.write_uses()
         self.mark.close()
         self.database.close()

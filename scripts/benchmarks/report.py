@@ -32,6 +32,7 @@ LABELS = {
     "memory_mib": "memory, MiB",
     "p50_ms": "100 events/s, p50 ms",
     "p99_ms": "100 events/s, p99 ms",
+    "write_p50_ms": "100 events/s, of which the write, p50 ms",
     "server_core_percent": "100 events/s, server % of a core",
     "deliveries_per_s": "deliveries/s",
     "cpu_us": "server CPU, µs a delivery",

@@ -1,0 +1,40 @@
+"""Durable consumers over HTTP: acknowledging what `GET /api/feed?consumer=` gave."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from flask import Blueprint, jsonify, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import BadRequest, NotFound
+
+from app.errors import Superseded
+from app.feed.subscription import MAX_SEQ, validated
+from app.history import CONSUMER_NAME
+from app.web.services import services
+
+consumers = Blueprint("consumers", __name__, url_prefix="/api/consumers")
+
+
+class _Ack(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seq: Annotated[int, Field(ge=0, le=MAX_SEQ)]
+    epoch: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+@consumers.post("/<name>/ack")
+def acknowledge(name: str) -> ResponseReturnValue:
+    """Move the checkpoint of the consumer to `seq` of `epoch`; on the disk when answered."""
+    if not CONSUMER_NAME.fullmatch(name):
+        raise NotFound(f"no consumer can be named {name!r:.80}")
+    body = request.get_json()
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    ack = validated(_Ack, body)
+    try:
+        services().checkpoints.move(name, ack.epoch, ack.seq)
+    except Superseded:
+        raise NotFound(f"no consumer is named {name!r}") from None
+    return jsonify(seq=ack.seq, epoch=ack.epoch)
