@@ -151,7 +151,7 @@ class Server:
         name = f"{role}-{secrets.token_hex(4)}"
         user.add(database, name, role)
         key = account.create_session(database, name, timedelta(hours=1))
-        app = Flask("tests")
+        app = Flask("app")
         app.secret_key = Path(f"{self.database}.secret").read_text().strip()
         signer = SecureCookieSessionInterface().get_signing_serializer(app)
         assert signer is not None

@@ -5,7 +5,8 @@
  *   <event-feed></event-feed>
  *
  * Attributes, all optional: src (the WebSocket, "/ws" beside this module), limit (events to begin with, 100), types
- * ("task.*,system.error"), source, task-id, agent-id, log-href ("/swarm/events"), login-href ("/login").
+ * ("task.*,system.error"), source, task-id, agent-id, log-href ("/swarm/events"), login-href ("/login"), ticket-url (on
+ * another site: what answers a POST with the {"ticket": …} that the page's server gets from POST /api/tickets).
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
  * custom properties (see STYLE), light and dark from its color-scheme.
  * Fires, bubbling and composed: event-feed:event (after it was shown), event-feed:verdict, event-feed:state.
@@ -30,6 +31,9 @@ const MAX_BACKOFF_MS = 20_000;
 const MAX_TOLD_WAIT_MS = 60_000;
 const ANNOUNCE_AFTER_MS = 1_000;
 
+// What an operator's own doings look like. The log has them; here they show where `types` asks for them.
+const AUDIT = /^(access\..*|system\.(pruned|restored))$/;
+
 const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
 
@@ -38,21 +42,45 @@ const SIGNED_OUT = 4001;
 /** A WebSocket that comes back. Reports each change as (link, until): connecting, open, waiting, signed-out, closed. */
 class Connection {
   #url;
+  #ticketUrl;
   #on;
+  #attempt = 0;
   #socket = null;
   #openedAt = null;
   #failures = 0;
   #timer = 0;
   #link = "closed";
 
-  constructor(url, on) {
+  constructor(url, ticketUrl, on) {
     this.#url = url;
+    this.#ticketUrl = ticketUrl;
     this.#on = on;
   }
 
   connect() {
     this.close();
-    const socket = new WebSocket(this.#url);
+    if (this.#ticketUrl) this.#connectByTicket((this.#attempt += 1));
+    else this.#open(this.#url);
+  }
+
+  /** On another site no cookie lets us in: the page's own server gets a ticket for each connection. */
+  async #connectByTicket(attempt) {
+    this.#report("connecting");
+    const isCurrent = () => attempt === this.#attempt && this.#link === "connecting";
+    try {
+      const answer = await fetch(this.#ticketUrl, { method: "POST", signal: AbortSignal.timeout(HANDSHAKE_MS) });
+      const { ticket } = answer.ok ? await answer.json() : {};
+      if (!isCurrent()) return;
+      if (answer.status === 401 || answer.status === 403) this.#report("signed-out");
+      else if (ticket) this.#open(`${this.#url}?ticket=${encodeURIComponent(ticket)}`);
+      else this.#backOff();
+    } catch {
+      if (isCurrent()) this.#backOff(); // the page's server is down
+    }
+  }
+
+  #open(url) {
+    const socket = new WebSocket(url);
     this.#socket = socket;
     socket.onopen = () => {
       this.#openedAt = performance.now();
@@ -105,7 +133,7 @@ class Connection {
     const told = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
     if (code === SIGNED_OUT) this.#report("signed-out");
     else if (told) this.#wait(Math.min(Number(told[1]), MAX_TOLD_WAIT_MS));
-    else if (wasOpen) this.#backOff();
+    else if (wasOpen || this.#ticketUrl) this.#backOff();
     else this.#askWhy();
   }
 
@@ -456,7 +484,7 @@ class EventFeed extends HTMLElement {
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
     this.#subscription ??= new Subscription(this.#wanted());
-    this.#connection = new Connection(this.#address(), {
+    this.#connection = new Connection(this.#address(), this.getAttribute("ticket-url"), {
       link: (link, until) => this.#linkChanged(link, until),
       frame: (frame) => this.#read(frame),
     });
@@ -563,6 +591,7 @@ class EventFeed extends HTMLElement {
     const { ids, until } = this.#shownBefore;
     for (const event of events) {
       if (event.seq <= until && ids.has(event.id)) continue;
+      if (AUDIT.test(event.event_type) && !this.hasAttribute("types")) continue;
       this.#waiting.push({ event, isNew: event.seq > this.#quietUntil });
     }
     this.#schedule();

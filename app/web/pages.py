@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
@@ -120,7 +120,8 @@ def home() -> ResponseReturnValue:
 @pages.get("/swarm/live")
 def live() -> str:
     """Show the live feed, over the newest rows of the log until it runs."""
-    events, _ = list_page(services().database, auth.principal().visible, limit=LIVE_ROWS)
+    visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does
+    events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
     return render_template("live.html", rows=[Row.of(event) for event in events])
 
 

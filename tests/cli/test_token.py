@@ -30,7 +30,7 @@ class TestList:
 
         people, machines = outfeed("token", "list").output, outfeed("token", "list", "--json").output
 
-        assert re.search(r"ci +read,admin +2\S+Z *\n *web +read,admin", people)
+        assert re.search(r"ci +read,admin +all +2\S+Z +never +never *\n *web +read,admin", people)
         assert people.endswith("There are 2 tokens.\n")
         assert [(one["name"], one["scopes"]) for one in json.loads(machines)] == [
             ("ci", ["read", "admin"]),
