@@ -54,10 +54,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def secrets_in(log: str) -> list[str]:
+    """Return what looks like a token, password, cookie, ticket or code in a server's log, its sign-in link aside."""
+    lines = [line for line in log.splitlines() if not line.startswith("Sign in with this link, once: ")]
+    shapes = (
+        r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|(?:code|ticket|password)=\S+|eyJ[\w-]{8,}|[\w-]{43}(?![\w-])"
+    )
+    return [found for line in lines for found in re.findall(shapes, line)]
+
+
 class Server:
     """`outfeed serve` on a database of its own. As a context manager it is started, and gone at the end.
 
-    A server that dies early, and one that logged a traceback, fails the test with its output.
+    A server that dies early, and one that logged a traceback or a secret, fails the test.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -85,6 +94,7 @@ class Server:
             self.kill()
         if kind is None:
             assert "Traceback" not in self.output, self.output
+            assert secrets_in(self.output) == []
 
     @property
     def output(self) -> str:

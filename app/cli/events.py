@@ -103,11 +103,7 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
         facts = {"matched": int(is_found), "deleted": int(is_found and not dry_run)}
         click.echo(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))
     elif is_found:
-        done = (
-            "Would prune the event; nothing was deleted."
-            if dry_run
-            else "Pruned the event from the log and the outbox."
-        )
-        click.echo(done)
+        what = f"event {event_id} from the log and the outbox"
+        click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
     if not is_found and not dry_run:
         raise UnknownName(f"there is no event with the id {event_id!r:.220}")
