@@ -57,9 +57,7 @@ def free_port() -> int:
 def secrets_in(log: str) -> list[str]:
     """Return what looks like a token, password, cookie, ticket or code in a server's log, its sign-in link aside."""
     lines = [line for line in log.splitlines() if not line.startswith("Sign in with this link, once: ")]
-    shapes = (
-        r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|(?:code|ticket|password)=\S+|eyJ[\w-]{8,}|[\w-]{43}(?![\w-])"
-    )
+    shapes = r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
     return [found for line in lines for found in re.findall(shapes, line)]
 
 
@@ -82,7 +80,7 @@ class Server:
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
-        ours = {"OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}", **NO_LIMITS}
+        ours = {**NO_LIMITS, "OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
         return clean | ours | self._settings
 
     def __enter__(self) -> Server:
@@ -161,11 +159,15 @@ class Server:
         name = f"{role}-{secrets.token_hex(4)}"
         user.add(database, name, role)
         key = account.create_session(database, name, timedelta(hours=1))
+        database.close()
+        return self.cookie(key)
+
+    def cookie(self, key: str) -> str:
+        """Return the Cookie header of the session with that key."""
         app = Flask("app")
         app.secret_key = Path(f"{self.database}.secret").read_text().strip()
         signer = SecureCookieSessionInterface().get_signing_serializer(app)
         assert signer is not None
-        database.close()
         return f"outfeed_session={signer.dumps({'_user_id': key, '_fresh': True, '_permanent': True})}"
 
     def http(self) -> httpx.Client:
