@@ -66,6 +66,8 @@ class Hub:
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, Tail(position)
             overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
+            # At once, not when each has gone: where the new head happens to be the old position, it would go on.
+            self._cohorts, self._newcomers = {}, []
             self._wake_all_waiting()
         for subscriber in overtaken:
             subscriber.ask_to_end(frames.OVERTAKEN, reason)
