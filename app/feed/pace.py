@@ -20,7 +20,8 @@ def next_due(due: float, now: float, rate: float) -> float:
     """
     interval = SLACK / rate
     was_on_beat = now - due < interval
-    earliest = max(due + interval, now + interval / 2) if was_on_beat else now + interval
+    # What a late frame takes from the distance to the next must be less than a second's slack.
+    earliest = max(due + interval, now + interval - min(interval / 2, SLACK - 1)) if was_on_beat else now + interval
     return math.ceil(earliest / interval - 1e-6) * interval
 
 
