@@ -64,6 +64,8 @@ class Hub:
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, Tail(position)
             overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
+            # At once: until their own threads have hung up, what comes now would be taken for what followed theirs.
+            self._cohorts, self._newcomers = {}, []
             self._wake_all_waiting()
         for subscriber in overtaken:
             subscriber.ask_to_end(frames.OVERTAKEN, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ class Viewer:
 
     def messages(self) -> list[dict[str, Any]]:
         """Return every frame so far, checked as a client would: none missing, each after the one before."""
-        found = [json.loads(body) for body in split(self.socket.received)]
+        found = [json.loads(body) for _, body in frames_of(self.socket.received)]
         check(found)
         return found
 
@@ -83,7 +84,20 @@ class Viewer:
 
     def times(self) -> list[float]:
         """Return when each frame with events went."""
-        return [at for at, data in self.socket.writes for body in split(data) if seqs_of(json.loads(body))]
+        times, end, writes = [], 0, iter(self.socket.writes)
+        at = 0.0
+        for begin, body in frames_of(self.socket.received):
+            while end <= begin:
+                at, data = next(writes)
+                end += len(data)
+            if seqs_of(json.loads(body)):
+                times.append(at)
+        return times
+
+    def arrivals(self) -> dict[int, float]:
+        """Return when the frame of each event went."""
+        groups = filter(None, map(seqs_of, self.messages()))
+        return {seq: at for at, seqs in zip(self.times(), groups, strict=True) for seq in seqs}
 
 
 class Stage:
@@ -147,9 +161,9 @@ class Stage:
         return list(self.hub._all_cohorts())
 
 
-def split(data: bytes) -> list[bytes]:
-    """Return the bodies of the whole frames in *data*; the last may be cut."""
-    bodies, at = [], 0
+def frames_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield where each whole frame in *data* begins, and its body; the last may be cut."""
+    at = 0
     while at + 2 <= len(data):
         assert data[at] == 0x81, f"corrupt frame: {data[at]:#x}"
         length, begin = data[at + 1], at + 2
@@ -157,10 +171,9 @@ def split(data: bytes) -> list[bytes]:
             size = 2 if length == 126 else 8
             length, begin = int.from_bytes(data[begin : begin + size]), begin + size
         if begin + length > len(data):
-            break
-        bodies.append(data[begin : begin + length])
+            return
+        yield at, data[begin : begin + length]
         at = begin + length
-    return bodies
 
 
 def seqs_of(message: dict[str, Any]) -> list[int]:
