@@ -114,6 +114,8 @@ class Subscriber:
     def _leave(self, state: State) -> None:
         with self._wire.lock:
             cohort, self.cohort = self.cohort, None
+            if cohort is not None:
+                self.due = cohort.due  # whoever subscribes again and again is sent nothing sooner
             self._move(state)
         if cohort is not None:
             self._hub.part(self, cohort)
