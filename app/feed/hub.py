@@ -45,7 +45,7 @@ class Hub:
         self._lock = threading.Lock()
         self._cohorts: dict[Subscription, list[Cohort]] = {}
         self._subscribers: set[Subscriber] = set()
-        self._newcomers: list[Subscriber] = []
+        self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
         self.is_closing = False
         self._tail = Tail(0)
@@ -65,7 +65,7 @@ class Hub:
             self.epoch, self.position, self._tail = epoch, position, Tail(position)
             overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
             # At once: until their own threads have hung up, what comes now would be taken for what followed theirs.
-            self._cohorts, self._newcomers = {}, []
+            self._cohorts, self._newcomers = {}, {}
             self._wake_all_waiting()
         for subscriber in overtaken:
             subscriber.ask_to_end(frames.OVERTAKEN, reason)
@@ -122,7 +122,7 @@ class Hub:
         with self._lock:
             arrived = [(each, each.cohort) for each in self._newcomers if each.cohort is not None]
             # Who is still being brought up is greeted when that is done.
-            self._newcomers = [each for each, cohort in arrived if cohort.position < self.position]
+            self._newcomers = {each: None for each, cohort in arrived if cohort.position < self.position}
         for subscriber, cohort in arrived:
             if cohort.position == self.position:
                 subscriber.heartbeat(cohort, cohort.subscription.encoding.heartbeat(cohort.position, self.epoch))
@@ -184,7 +184,7 @@ class Hub:
                 cohorts.append(cohort)
             is_owed_news = cohort.position < self.position or subscriber.prev < self.position
             if is_owed_news:
-                self._newcomers.append(subscriber)
+                self._newcomers[subscriber] = None
         if is_owed_news:
             self.plan(cohort.due)
         return True
