@@ -91,7 +91,7 @@ class Hub:
         round_ = _Round([], [])
         for cohorts in self._cohorts.values():
             if len(cohorts) > 1:
-                _merge(cohorts)
+                _merge(cohorts, now)
             for cohort in cohorts:
                 self._collect_from(cohort, now, round_)
         for cohort, _ in round_.fallen:
@@ -267,11 +267,11 @@ class Hub:
             subscriber.ask_to_end(*_restarting())
 
 
-def _merge(cohorts: list[Cohort]) -> None:
-    """Make one of those that have come to the same position."""
-    at: dict[int, Cohort] = {}
+def _merge(cohorts: list[Cohort], now: float) -> None:
+    """Make one of those that have come to the same position and may send at the same moment, so that none waits."""
+    at: dict[tuple[int, float], Cohort] = {}
     for cohort in list(cohorts):
-        kept = at.setdefault(cohort.position, cohort)
+        kept = at.setdefault((cohort.position, max(cohort.due, now)), cohort)
         if kept is not cohort:
             kept.absorb(cohort)
             cohorts.remove(cohort)
