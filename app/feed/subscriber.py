@@ -17,7 +17,7 @@ from app import clock
 from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
-from app.feed.pace import next_due
+from app.feed.pace import due_at, next_due
 from app.feed.subscription import SubscribeRequest, Subscription
 from app.feed.wire import Wire
 from app.history import Item
@@ -96,6 +96,7 @@ class Subscriber:
         rate = self._granted(request.rate)
         self.subscription = Subscription(request.filter, request.batch, rate, self.subscription.encoding)
         self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []
+        self.due = due_at(rate, self.due, clock.monotonic())
         payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
         self.write(self.subscription.encoding.subscribed(payload))
 

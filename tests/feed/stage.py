@@ -68,8 +68,8 @@ class Viewer:
     def step(self) -> None:
         """Do what its own thread does while it is behind, as long as there is something to do now."""
         while self.subscriber.state is State.REPLAYING and self.subscriber.ending is None:
-            if self.subscriber.patience() or self.socket.room == 0:
-                return
+            if self.subscriber.patience() or self.socket.room is not None:
+                return  # it is not its turn, or would wait for the socket
             self.subscriber.advance()
 
     def messages(self) -> list[dict[str, Any]]:
@@ -81,6 +81,10 @@ class Viewer:
     def seqs(self) -> list[int]:
         """Return the seqs of all events, in order of arrival."""
         return [seq for message in self.messages() for seq in seqs_of(message)]
+
+    def cursor(self) -> int:
+        """Return what a client would resume from."""
+        return check([json.loads(body) for _, body in frames_of(self.socket.received)])
 
     def times(self) -> list[float]:
         """Return when each frame with events went."""
@@ -182,9 +186,9 @@ def seqs_of(message: dict[str, Any]) -> list[int]:
     return [event["seq"] for event in message["payload"]] if message["type"] == "events" else []
 
 
-def check(messages: list[dict[str, Any]]) -> None:
-    """Fail unless `prev` is right at every frame, and no heartbeat says more than was sent or less than before."""
-    cursor = None
+def check(messages: list[dict[str, Any]]) -> int:
+    """Return the cursor they lead to. `prev` must be right at every frame, and no heartbeat may move it back."""
+    cursor = 0
     for message in messages:
         if message["type"] == "subscribed":
             cursor = message["payload"]["after"]
@@ -194,6 +198,7 @@ def check(messages: list[dict[str, Any]]) -> None:
         elif seqs := seqs_of(message):
             assert message["prev"] <= cursor < seqs[0], message
             cursor = seqs[-1]
+    return cursor
 
 
 def busiest_second(times: list[float]) -> int:
