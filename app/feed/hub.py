@@ -221,6 +221,9 @@ class Hub:
 
     def wait_for(self, filter_: Filter, epoch: str, cursor: int, timeout: float) -> None:
         """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs."""
+        if epoch != self.epoch:
+            self.hurry()  # the source may have a new one that was not looked at yet
+            return
         event = threading.Event()
         with self._lock:
             rest = self._tail.after(cursor)
