@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 import httpx
@@ -85,7 +85,7 @@ class Way:
 class Singles(Way):
     """WebSocket, an event a frame, as they come."""
 
-    fields: dict[str, Any] = {"rate": 0}
+    fields: ClassVar[dict[str, Any]] = {"rate": 0}
 
     def begin(self) -> Verdict:
         self._client = self.server.connect(open_timeout=5)
@@ -124,13 +124,13 @@ class Singles(Way):
 class Batch(Singles):
     """WebSocket, several events a frame, as they come."""
 
-    fields = {"rate": 0, "batch": True}
+    fields: ClassVar[dict[str, Any]] = {"rate": 0, "batch": True}
 
 
 class Paced(Singles):
     """WebSocket, as a client that knows only the first protocol: an event a frame, at the server's pace."""
 
-    fields = {}
+    fields: ClassVar[dict[str, Any]] = {}
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class SseParser:
 class Stream(Way):
     """Server-sent events, over a bare socket."""
 
-    headers: dict[str, str] = {}
+    headers: ClassVar[dict[str, str]] = {}
 
     def begin(self) -> Verdict:
         self._parser = SseParser()
@@ -300,10 +300,11 @@ class Tail(Way):
         options = [f"--{name}={value}" for name, value in self.query.items()]
         folder = Path(tempfile.mkdtemp(dir=self.server.database.parent))
         self._output, self._remarks = folder / "output", folder / "remarks"
+        environment = {**self.server.environment, "OUTFEED_TOKEN": self.server.token}
         with self._output.open("wb") as output, self._remarks.open("wb") as remarks:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app", "tail", "--json", "--last=0", *options],
-                cwd=ROOT, stdout=output, stderr=remarks, env={**self.server.environment, "OUTFEED_TOKEN": self.server.token},
+                cwd=ROOT, env=environment, stdout=output, stderr=remarks,
             )  # fmt: skip
         wait_until(lambda: self.remarks.count("\n") and "Following" in self.remarks, "tail follows")
         self.cursor = int(re.findall(r"Following \S+ after seq (\d+)", self.remarks)[0])

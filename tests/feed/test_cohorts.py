@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, Overtaken
 from app.feed import encoding, frames, subscription, tail
 from app.feed.sse import SSE
 from app.feed.subscriber import State
@@ -307,10 +307,8 @@ class TestFallingBehind:
         assert len(stage.cohorts) == 1
 
     def test_pruning_overtakes_a_laggard_and_says_so(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        from app.errors import Overtaken
-
         monkeypatch.setattr(tail, "TAIL_EVENTS", 10)
-        viewer = stage.join()
+        stage.join()
         stage.write(300)
         stage.source.prune(250)
         with pytest.raises(Overtaken):
