@@ -102,6 +102,10 @@ class Server:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def descriptors(self) -> int:
+        """Return how many files and sockets the first worker has open."""
+        return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))
+
     def kill(self) -> None:
         """SIGKILL the master and all its children at once."""
         assert self.process is not None

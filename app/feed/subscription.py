@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
 from app.feed.encoding import Batch, Encoding, grouped
+from app.feed.pace import MIN_RATE
 from app.feed.source import Source
 from app.history import CONSUMER_NAME, Claim, Item, Window
 
@@ -105,12 +106,18 @@ class FeedRequest(BaseModel):
         return Filter(tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
 
 
+def _is_kept(rate: float) -> float:
+    if 0 < rate < MIN_RATE:
+        raise ValueError(f"the slowest rate is {MIN_RATE}; 0 is as they come")
+    return rate
+
+
 class SubscribeRequest(FeedRequest):
     """What a subscriber asks for. *rate* None is the server's default."""
 
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
-    rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
     consumer: ConsumerName | None = None
 
 

@@ -29,10 +29,16 @@ MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
 _PAGE_ROWS = 1000
 # Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store, no-transform\r\n"
-    b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
-)
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    "Connection": "close",
+}
+_STREAM_HEAD = "\r\n".join(
+    ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in _STREAM_HEADERS.items()), "", ""]
+).encode()
 
 feed = Blueprint("feed", __name__, url_prefix="/api/feed")
 
@@ -145,6 +151,8 @@ def stream() -> Response:
     subscription.check(wanted)
     if refusal := refuse_if_full():
         return refusal
+    if request.method == "HEAD":
+        return Response(headers=_STREAM_HEADERS)
     wire = _take_socket()
     with Doorbell() as doorbell:
         subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
