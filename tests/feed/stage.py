@@ -11,12 +11,11 @@ import pytest
 from app import clock
 from app.feed import frames
 from app.feed.encoding import Encoding
-from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from app.feed.wire import Wire
-from tests.feed.cast import MemorySource
+from tests.feed.cast import MemorySource, hub_of
 
 STEP_SECS = 0.005
 
@@ -110,7 +109,7 @@ class Stage:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = Clock(monkeypatch)
         self.source = MemorySource()
-        self.hub = Hub(self.source)
+        self.hub = hub_of(self.source)
         self.relay = Relay(self.hub, lambda *_: None, heartbeat_secs=1e9)
         self.hub.plan = self._plan
         self.viewers: list[Viewer] = []

@@ -11,7 +11,7 @@ from app.feed import tail
 from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscription import Filter
-from tests.feed.cast import MemorySource
+from tests.feed.cast import MemorySource, hub_of
 from tests.harness import wait_until
 
 EVERYTHING = Filter()
@@ -41,7 +41,7 @@ def source() -> MemorySource:
 
 @pytest.fixture
 def hub(source: MemorySource) -> Hub:
-    return Hub(source)
+    return hub_of(source)
 
 
 @pytest.fixture
