@@ -27,16 +27,19 @@ class ConfigError(OutfeedError):
 
 
 class InvalidEvent(OutfeedError, ValueError):
-    """An event is outside the limits; nothing was written."""
+    """An event is outside the limits; nothing was written. *index* is its place in a batch."""
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: str, problem: str, *, index: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+        self.index = index
 
 
 class EventConflict(OutfeedError):
-    """The id is already in the log with different content; nothing was written."""
+    """The id is already in the log with different content; nothing was written. *index* is its place in a batch."""
+
+    index: int | None = None
 
 
 class InvalidRequest(OutfeedError):
