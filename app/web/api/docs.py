@@ -1,11 +1,11 @@
-"""What the API can do: for machines as OpenAPI, for people as a page."""
+"""What the API can do: for machines as OpenAPI, for people as a page made of the same document."""
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
 
 from app.web.api import openapi
 
@@ -15,8 +15,132 @@ docs = Blueprint("docs", __name__)
 @docs.get("/openapi.json")
 def specification() -> Response:
     """Return the OpenAPI document."""
-    return jsonify(_document())
+    return jsonify(openapi.document(current_app))
 
 
-def _document() -> dict[str, Any]:
-    return openapi.document(current_app)
+@docs.get("/docs")
+def page() -> str:
+    """Show the OpenAPI document, with a line to copy for each operation."""
+    document = openapi.document(current_app)
+    operations = [
+        _entry(path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    shapes = {name: (schema, _fields(schema)) for name, schema in sorted(document["components"]["schemas"].items())}
+    return render_template("api_docs.html", operations=operations, shapes=shapes, version=document["info"]["version"])
+
+
+class Field(NamedTuple):
+    """A parameter, or a field of a shape, as a row. *shape* is the name of the shape that it holds, if any."""
+
+    name: str
+    kind: str
+    shape: str | None
+    rules: str
+    text: str
+    is_required: bool
+
+
+class Answer(NamedTuple):
+    """One status that an operation answers with."""
+
+    status: str
+    text: str
+    bodies: list[tuple[str, str, str | None]]  # media type, kind, shape
+
+
+class Entry(NamedTuple):
+    """An operation as the page shows it."""
+
+    anchor: str
+    method: str
+    path: str
+    operation: dict[str, Any]
+    parameters: list[Field]
+    bodies: list[tuple[str, str, str | None]]
+    answers: list[Answer]
+    refusals: list[Answer]
+    example: str
+
+
+def _entry(path: str, method: str, operation: dict[str, Any]) -> Entry:
+    bodies = _bodies(operation.get("requestBody", {}))
+    answers = [Answer(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
+    return Entry(
+        anchor=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        operation=operation,
+        parameters=[_parameter(one) for one in operation["parameters"]],
+        bodies=bodies,
+        answers=[one for one in answers if one.status < "4"],
+        refusals=[one for one in answers if "4" <= one.status < "6"],
+        example=_example(path, method, bodies),
+    )
+
+
+def _bodies(holder: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    return [(media_type, *_kind(body["schema"])) for media_type, body in holder.get("content", {}).items()]
+
+
+def _parameter(parameter: dict[str, Any]) -> Field:
+    schema = parameter["schema"]
+    return Field(
+        parameter["name"], *_kind(schema), _rules(schema), parameter.get("description", ""), parameter["required"]
+    )
+
+
+def _fields(schema: dict[str, Any]) -> list[Field]:
+    required = schema.get("required", ())
+    return [
+        Field(name, *_kind(one), _rules(one), one.get("description", ""), name in required)
+        for name, one in schema.get("properties", {}).items()
+    ]
+
+
+def _kind(schema: dict[str, Any]) -> tuple[str, str | None]:
+    """Return a schema in words, and the name of the shape among them."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return name, name
+    if "anyOf" in schema:
+        kinds = [_kind(one) for one in schema["anyOf"]]
+        return " or ".join(text for text, _ in kinds), next((shape for _, shape in kinds if shape), None)
+    if schema.get("type") == "array":
+        text, shape = _kind(schema["items"])
+        return f"array of {text}", shape
+    if "enum" in schema:
+        return " or ".join(json.dumps(value) for value in schema["enum"]), None
+    return schema.get("type", "any JSON"), None
+
+
+_RULES = {
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {}",
+    "maxItems": "at most {}",
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "default": "default {}",
+}
+
+
+def _rules(schema: dict[str, Any]) -> str:
+    inner = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), {})
+    found = {**inner, **schema}
+    texts = [text.format(f"{found[name]:,}" if isinstance(found[name], int) else found[name])
+             for name, text in _RULES.items() if found.get(name) not in (None, [], 2**63 - 1)]  # fmt: skip
+    return ", ".join(texts)
+
+
+def _example(path: str, method: str, bodies: list[tuple[str, str, str | None]]) -> str:
+    """Return the operation as a command."""
+    lines = ['curl -H "Authorization: Bearer $OUTFEED_TOKEN"']
+    if method != "get":
+        lines[0] += f" -X {method.upper()}"
+    if bodies:
+        body = {"id": "build-42", "event_type": "build.done", "source": "ci", "data": {"ok": True}}
+        lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]
+    return " \\\n".join([*lines, f"  {request.url_root.rstrip('/')}{path.replace('{event_id}', 'build-42')}"])

@@ -149,7 +149,7 @@ def list_events(query: LogQuery) -> Response:
 @events.get("/events/summary")
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
-    """Return how many events of each type the last *minutes* brought."""
+    """Return how many events of each type the last `minutes` brought."""
     summary = event_log.get_event_summary(query.minutes, services().database)
     return json_answer({"minutes": query.minutes, "summary": summary})
 

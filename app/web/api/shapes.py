@@ -23,8 +23,10 @@ _Type = Annotated[
 class NewEvent(TypedDict, total=False):
     """An event to append. An `id` makes the call safe to repeat."""
 
-    event_type: Annotated[Required[_Type], Field(examples=["task.created"])]
-    source: Annotated[Required[_Name], Field(examples=["coordinator"])]
+    event_type: Annotated[
+        Required[_Type], Field(description="Like `task.created`; your own are fine.", examples=["task.created"])
+    ]
+    source: Annotated[Required[_Name], Field(description="Who says so.", examples=["coordinator"])]
     task_id: Annotated[_Name | None, Field(examples=["task-1"])]
     agent_id: Annotated[_Name | None, Field(examples=["agent-7"])]
     data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
