@@ -30,7 +30,7 @@ class FeedQuery(FeedRequest):
     @field_validator("types", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+        return value.split(",") if isinstance(value, str) and value else value or ()
 
 
 @feeds.get("/feed")

@@ -32,7 +32,8 @@ class NewEvent(TypedDict, total=False):
     data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
     id: Annotated[_Name | None, Field(description="The idempotency key; made when absent.", examples=["task-1-created"])]
     timestamp: Annotated[
-        str | None, Field(description="ISO 8601 with a zone; now by default.", examples=["2026-01-31T12:00:00.000Z"])
+        Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None,
+        Field(description="ISO 8601 with a zone; now by default.", examples=["2026-01-31T12:00:00.000Z"]),
     ]
 
 
