@@ -6,6 +6,8 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── Refused                 a server will not serve this client, now or later
+├── Unreachable             a server has not answered for as long as the caller would wait
 ├── NameTaken               a token of that name exists
 ├── UnknownName             no token has that name
 └── DatabaseError
@@ -52,6 +54,14 @@ class InvalidRequest(OutfeedError):
 
 class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class Refused(OutfeedError):
+    """The server will not serve this client; trying again is no use."""
+
+
+class Unreachable(OutfeedError):
+    """The server has not answered in time. What was sent may have been written: send the same again."""
 
 
 class NameTaken(OutfeedError):
