@@ -1,8 +1,8 @@
 """The Python client: follow a server's feed over any disconnect, and publish events that arrive once.
 
-    client = Client("http://127.0.0.1:8000", token="outfeed_…")
-    for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
-        print(event.seq, event.event_type, event.data)
+client = Client("http://127.0.0.1:8000", token="outfeed_…")
+for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
+    print(event.seq, event.event_type, event.data)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self, overload
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 from app import clock
 from app.errors import EventConflict, InvalidEvent, Refused, Unreachable
 from app.events import Event, known_type, new_id
+from app.process import renew_in_children
 
 SIGNED_OUT = 4001
 SUPERSEDED = 4009
@@ -105,8 +105,15 @@ class Client:
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url.rstrip("/")
         self._token = token
-        self._http: tuple[int, httpx.Client] | None = None
+        self._http: httpx.Client | None = None
+        self._inherited: httpx.Client | None = None
         self._lock = threading.Lock()  # guards _http
+        renew_in_children(self)
+
+    def start_anew(self) -> None:
+        """In a forked child: leave the parent's connections open for it, and make our own."""
+        self._inherited, self._http = self._http, None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -121,8 +128,8 @@ class Client:
         """Close the connections that publishing keeps. Using the client again opens new ones."""
         with self._lock:
             http, self._http = self._http, None
-        if http is not None and http[0] == os.getpid():
-            http[1].close()
+        if http is not None:
+            http.close()
 
     def follow(
         self,
@@ -151,7 +158,9 @@ class Client:
         if consumer and (after is not None or last or cursor_file is not None):
             raise ValueError("a consumer goes on from its checkpoint; it takes no after, last or cursor_file")
         options = {"types": list(types), "source": source, "task_id": task_id, "agent_id": agent_id, "last": last}
-        wanted = {name: value for name, value in options.items() if value} | ({"consumer": consumer} if consumer else {})
+        wanted = {name: value for name, value in options.items() if value} | (
+            {"consumer": consumer} if consumer else {}
+        )
         cursor = Cursor(after, epoch)
         store = None
         if cursor_file is not None:
@@ -175,13 +184,14 @@ class Client:
         (the token), Unreachable after *give_up_secs*: then they may have been written, and publishing them again
         under their own ids is safe.
         """
-        is_one = isinstance(events, Mapping | Event)
-        encoded = [_encoded(index, event) for index, event in enumerate([events] if is_one else events)]
+        if isinstance(events, Mapping | Event):
+            return self.publish([events], give_up_secs=give_up_secs)[0]
+        encoded = [_encoded(index, event) for index, event in enumerate(events)]
         deadline = clock.monotonic() + give_up_secs
         receipts: list[Receipt] = []
         for batch in _batches(encoded):
             receipts += self._post(batch, len(receipts), deadline)
-        return receipts[0] if is_one else receipts
+        return receipts
 
     def _post(self, batch: list[bytes], offset: int, deadline: float) -> list[Receipt]:
         """Send one batch until it is answered."""
@@ -204,12 +214,11 @@ class Client:
             threading.Event().wait(pause)
 
     def _session(self) -> httpx.Client:
-        """Return this process's HTTP connections: a forked child doesn't share its parent's."""
         with self._lock:
-            if self._http is None or self._http[0] != os.getpid():
+            if self._http is None:
                 headers = {"Content-Type": "application/json"} | _authorization(self._token)
-                self._http = os.getpid(), httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_SECS)
-            return self._http[1]
+                self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_SECS)
+            return self._http
 
 
 # --- publishing -------------------------------------------------------------------------------------------------------
@@ -301,7 +310,7 @@ class Feed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:

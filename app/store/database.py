@@ -10,7 +10,6 @@ import functools
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 from app.config import settings
 from app.errors import DatabaseBusy, DatabaseError, DatabaseMissing, DatabaseUnreadable, SchemaMismatch
+from app.process import renew_in_children
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
@@ -95,17 +95,6 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
     return DatabaseUnreadable(f"{path}: {error}")
 
 
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-def _start_anew() -> None:
-    for database in _databases:
-        database._start_anew()  # noqa: SLF001 - the rest of the class, which the kernel calls
-
-
-os.register_at_fork(after_in_child=_start_anew)
-
-
 class Database:
     """The database at one path, for all threads of this process.
 
@@ -121,7 +110,7 @@ class Database:
         self._pid = os.getpid()
         self._file: tuple[int, int] | None = None
         self._inherited: list[sqlite3.Connection] = []
-        _databases.add(self)
+        renew_in_children(self)
 
     def __repr__(self) -> str:
         return f"Database({str(self.path)!r})"
@@ -168,7 +157,7 @@ class Database:
         finally:
             writing.release()
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
         """In a forked child: the locks may be held by threads that don't exist here."""
         self._lock, self._writing = threading.Lock(), threading.Lock()
 

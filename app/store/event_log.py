@@ -180,7 +180,8 @@ def _logged(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, _Dr
 def _seqs_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
     return dict(
         connection.execute(
-            "SELECT event_id, max(seq) FROM outbox WHERE event_id IN (SELECT value FROM json_each(?)) GROUP BY event_id",
+            "SELECT event_id, max(seq) FROM outbox WHERE event_id IN (SELECT value FROM json_each(?))"
+            " GROUP BY event_id",
             (json.dumps(ids),),
         ).fetchall()
     )

@@ -128,7 +128,7 @@ _RULES = {
 
 
 def _rules(schema: dict[str, Any]) -> str:
-    inner = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), {})
+    inner: dict[str, Any] = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), {})
     found = {**inner, **schema}
     texts = [text.format(f"{found[name]:,}" if isinstance(found[name], int) else found[name])
              for name, text in _RULES.items() if found.get(name) not in (None, [], 2**63 - 1)]  # fmt: skip

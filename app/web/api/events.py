@@ -34,7 +34,7 @@ _many = TypeAdapter(NewEvents)
 _PLAIN = {
     "missing": "is missing",
     "extra_forbidden": "is an unknown field",
-    "dict_type": "must be one event, a JSON object",
+    "dict_type": "an event is a JSON object, and a batch an array of them",
     "string_type": "must be text",
     "too_short": "a batch has at least one event",
     "too_long": f"a batch has at most {MAX_BATCH_EVENTS:,} events",
@@ -84,12 +84,9 @@ def post_events() -> Response:
     An array, and NDJSON (one event a line), are answered with an array in the same order. 201 if any event is new,
     200 if all were known: the same call again is safe where each event has an `id`.
     """
-    submitted = _submitted()
-    is_batch = isinstance(submitted, list)
+    submitted, is_batch = _submitted()
     try:
-        recorded = event_log.record(
-            services().database, submitted if is_batch else [submitted], services().settings.max_event_bytes
-        )
+        recorded = event_log.record(services().database, submitted, services().settings.max_event_bytes)
     except (InvalidEvent, EventConflict) as error:
         if not is_batch:
             error.index = None
@@ -98,27 +95,35 @@ def post_events() -> Response:
     return json_answer(receipts if is_batch else receipts[0], 201 if any(one.is_new for one in recorded) else 200)
 
 
-def _submitted() -> NewEvent | list[NewEvent]:
-    """Return the body's events, of the right shape; what they hold is checked where every event is."""
+def _submitted() -> tuple[list[NewEvent], bool]:
+    """Return the body's events, of the right shape, and whether they are a batch.
+
+    What they hold is checked where every event is made.
+    """
     if request.mimetype == NDJSON:
-        value: Any = [_parsed(line) for line in request.get_data().split(b"\n") if line.strip()]
+        value: Any = _parsed_lines(request.get_data())
     elif request.is_json:
-        value = _parsed(request.get_data())
+        value = _parsed(request.get_data(), "the body")
     else:
         raise UnsupportedMediaType(f"the body must be {JSON} or {NDJSON}")
-    if not isinstance(value, dict | list):
-        raise InvalidRequest("invalid_event", "the body must be one event, a JSON object, or an array of them")
     try:
-        return (_many if isinstance(value, list) else _one).validate_python(value, strict=True)
+        if isinstance(value, list):
+            return _many.validate_python(value, strict=True), True
+        return [_one.validate_python(value, strict=True)], False
     except ValidationError as error:
         raise _explained(error) from None
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed_lines(body: bytes) -> list[Any]:
+    lines = enumerate(body.split(b"\n"), 1)
+    return [_parsed(line, f"line {number}") for number, line in lines if line.strip()]
+
+
+def _parsed(text: bytes, name: str) -> Any:
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
+        raise BadRequest(f"{name} is not JSON: {error}") from None
 
 
 def _refuse_constant(text: str) -> NoReturn:

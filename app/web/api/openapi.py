@@ -1,8 +1,8 @@
 """The OpenAPI 3.1 document, made of what the views say with `@operation`.
 
-No library makes it: those that take pydantic models (flask-openapi3 4.3, spectree 3.0; tried in 2026) know one media type
-for each body and answer, so neither NDJSON nor problem+json, and the first makes each query's schema anew with every
-request. pydantic writes the schemas, in the JSON Schema dialect that OpenAPI 3.1 uses; what is left is this file.
+No library makes it. Those that take pydantic models (flask-openapi3 4.3 and spectree 3.0, read in 2026) know one media
+type, JSON, for each body and answer, so neither NDJSON nor problem+json, and the first makes the schema of a query anew
+with every request. pydantic writes the schemas, in OpenAPI 3.1's own dialect; what is left is this file.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _query_parameters(schemas: _Schemas, operation: Operation) -> Iterator[dict[
     if operation.query is None:
         return
     model = schemas.of(operation.query, "validation", is_inline=True)
-    for name, schema in model["properties"].items():
-        schema = _without_null(schema)
+    for name, found in model["properties"].items():
+        schema = _without_null(found)
         parameter = {"name": name, "in": "query", "required": name in model.get("required", ())}
         if description := schema.pop("description", None):
             parameter["description"] = description
@@ -121,9 +121,8 @@ def _responses(schemas: _Schemas, operation: Operation) -> dict[str, Any]:
         for status, shapes in operation.answers.items()
     }
     problem = {"content": _content(schemas, {PROBLEM: Problem}, "serialization")}
-    refusals = {
-        str(status): {"description": text, **problem} for status, text in sorted((_REFUSALS | operation.refusals).items())
-    }
+    texts = {**_REFUSALS, **operation.refusals}
+    refusals = {str(status): {"description": text, **problem} for status, text in sorted(texts.items())}
     return answers | refusals | {"default": {"description": "Another problem.", **problem}}
 
 

@@ -14,9 +14,7 @@ MAX_BATCH_EVENTS = 1000
 # What a field may hold is checked once, where every event is made (app/events.py); here it is told.
 _NAME_RULES = {"minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000]*$"}
 _Name = Annotated[str, Field(json_schema_extra={**_NAME_RULES})]
-_Type = Annotated[
-    str, Field(json_schema_extra={"maxLength": MAX_TYPE_CHARS, "pattern": f"^{TYPE_PATTERN.pattern}$"})
-]
+_Type = Annotated[str, Field(json_schema_extra={"maxLength": MAX_TYPE_CHARS, "pattern": f"^{TYPE_PATTERN.pattern}$"})]
 
 
 @with_config(ConfigDict(extra="forbid", title="NewEvent"))
@@ -30,7 +28,9 @@ class NewEvent(TypedDict, total=False):
     task_id: Annotated[_Name | None, Field(examples=["task-1"])]
     agent_id: Annotated[_Name | None, Field(examples=["agent-7"])]
     data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
-    id: Annotated[_Name | None, Field(description="The idempotency key; made when absent.", examples=["task-1-created"])]
+    id: Annotated[
+        _Name | None, Field(description="The idempotency key; made when absent.", examples=["task-1-created"])
+    ]
     timestamp: Annotated[
         Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None,
         Field(description="ISO 8601 with a zone; now by default.", examples=["2026-01-31T12:00:00.000Z"]),
