@@ -177,8 +177,8 @@ class Client:
     ) -> Receipt | list[Receipt]:
         """Append one event, or many (`log_event`'s names), and return where they went; durable when this returns.
 
-        Each gets an id and a time before the first try, so that it is written once, however often it is sent. Many go
-        in batches of up to 1,000, each of which is written as a whole or not at all.
+        One without an id gets one, and a time, before the first try, so that it is written once, however often it is
+        sent. Many go in batches of up to 1,000, each of which is written as a whole or not at all.
 
         Raises InvalidEvent and EventConflict (with the `index` of the bad one; batches before it are written), Refused
         (the token), Unreachable after *give_up_secs*: then they may have been written, and publishing them again
@@ -226,8 +226,10 @@ class Client:
 
 def _encoded(index: int, event: Mapping[str, Any] | Event) -> bytes:
     fields = event.as_dict() if isinstance(event, Event) else dict(event)
-    fields["id"] = fields.get("id") or new_id()
-    fields["timestamp"] = fields.get("timestamp") or clock.timestamp()
+    if fields.get("id") is None:
+        fields["id"] = new_id()
+        # Not where the caller named the id: the same event in a later run would be another one by its time.
+        fields["timestamp"] = fields.get("timestamp") or clock.timestamp()
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:

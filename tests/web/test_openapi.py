@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -49,7 +48,11 @@ def test_no_answer_lies_outside_the_schema(api: Api, method: str, path: str, mod
     excluded = [positive_data_acceptance] if path in HAS_MORE_RULES else []
 
     @hypothesis.settings(
-        max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=15,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(schema[path][method].as_strategy(generation_mode=mode))
     def run(case: Any) -> None:
@@ -60,10 +63,11 @@ def test_no_answer_lies_outside_the_schema(api: Api, method: str, path: str, mod
 
 class TestThePage:
     @pytest.fixture
-    def page(self, api: Api) -> Iterator[str]:
+    def page(self, api: Api) -> str:
         answer = api.get("/api/docs")
         assert (answer.status_code, answer.mimetype) == (200, "text/html")
-        yield answer.text
+        text: str = answer.text
+        return text
 
     def test_it_shows_every_operation_and_shape(self, api: Api, page: str) -> None:
         document = api.get("/api/openapi.json").json
