@@ -539,33 +539,26 @@ class TestPublishing:
 
 class TestOnARealServer:
     def test_a_bot_sees_what_another_program_publishes(self, server):
-        with Client(server.url, server.token) as client, client.follow(types=["build.*"]) as follow:
+        with Client(server.url, server.token) as client, client.follow(types=["build.*"], after=0) as follow:
             first = client.publish({"event_type": "build.done", "source": "ci", "data": {"ok": True}, "id": "build-1"})
             again = client.publish({"event_type": "build.done", "source": "ci", "data": {"ok": True}, "id": "build-1"})
-            follow.cursor = follow._received = Cursor(0)
             client.publish(
                 [{"event_type": "task.created", "source": "ci"}, {"event_type": "build.done", "source": "ci"}]
             )
             seen = [next(follow), next(follow)]
+            known = client.publish(make_event("a.b", "s", data=[1], max_event_bytes=100)[0])
+            with Client(server.url, "outfeed_wrong") as stranger, pytest.raises(Refused, match="401"):
+                stranger.publish(EVENT)
 
-        assert first == again
+        assert (first, known.seq) == (again, 4)
         assert [one.seq for one in seen] == [first.seq, 3]
         assert (seen[0].id, seen[0].data, seen[0].task_id) == ("build-1", {"ok": True}, None)
-
-    def test_an_event_can_be_published_as_it_was_read(self, server):
-        with Client(server.url, server.token) as client:
-            known = client.publish(make_event("a.b", "s", data=[1], max_event_bytes=100)[0])
-            assert known.seq == 1
-
-    def test_a_token_that_may_not_write_is_told(self, server):
-        with Client(server.url, "outfeed_wrong") as client, pytest.raises(Refused, match="401"):
-            client.publish(EVENT)
 
     def test_a_bot_that_is_killed_goes_on_where_its_file_says(self, server, tmp_path):
         with Client(server.url, server.token) as client:
             client.publish([{**EVENT, "id": f"e{n:03}"} for n in range(300)])
         command = [sys.executable, "-c", BOT, server.url, server.token, str(tmp_path)]
-        for _ in range(5):
+        for _ in range(3):
             with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as bot:
                 seen = [bot.stdout.readline() for _ in range(40)]
                 bot.kill()
@@ -574,7 +567,7 @@ class TestOnARealServer:
         ids = (tmp_path / "handled").read_text().split()
         assert list(dict.fromkeys(ids)) == sorted(set(ids))  # none missing, in order
         assert sorted(set(ids)) == [f"e{n:03}" for n in range(len(set(ids)))]
-        assert len(ids) - len(set(ids)) <= 5  # one a kill: it was handled, and not yet in the file
+        assert len(ids) - len(set(ids)) <= 3  # one a kill: it was handled, and not yet in the file
 
 
 ROOT = Path(__file__).parents[1]
