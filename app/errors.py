@@ -8,6 +8,7 @@ OutfeedError
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
 ├── Refused                 a server will not serve this client, now or later
 ├── Unreachable             a server has not answered for as long as the caller would wait
+├── Superseded              a newer connection of the same consumer is the active one
 ├── NameTaken               a token of that name exists
 ├── UnknownName             no token has that name
 └── DatabaseError
@@ -62,6 +63,10 @@ class Refused(OutfeedError):
 
 class Unreachable(OutfeedError):
     """The server has not answered in time. What was sent may have been written: send the same again."""
+
+
+class Superseded(OutfeedError):
+    """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
 
 class NameTaken(OutfeedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NamedTuple
 
 import orjson
@@ -28,6 +29,18 @@ class Window(NamedTuple):
             raise Overtaken("the epoch changed")
         if self.first_seq > cursor + 1:
             raise Overtaken(f"{cursor + 1} to {self.first_seq - 1} were pruned")
+
+
+CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Claim(NamedTuple):
+    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation."""
+
+    name: str
+    epoch: str
+    seq: int
+    generation: int
 
 
 class Item(NamedTuple):

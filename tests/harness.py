@@ -190,7 +190,7 @@ class FeedClient:
 
     def subscribe(self, **fields: Any) -> dict[str, Any]:
         """Subscribe and return the verdict's payload; it must come before anything of the new subscription."""
-        self.send(action="subscribe", channel="events", **fields)
+        self.send(action="subscribe", channel="events", **{"rate": 0, **fields})
         while (frame := self.receive())["type"] not in ("subscribed", "error"):
             self._note(frame)
         assert frame["type"] == "subscribed", frame
@@ -326,7 +326,7 @@ class RawClient:
         self.socket.sendall(bytes([0x80 | opcode, 0x80 | len(body), 0, 0, 0, 0]) + body)
 
     def subscribe(self, **fields: Any) -> None:
-        self.send_frame(json.dumps({"action": "subscribe", "channel": "events", **fields}).encode())
+        self.send_frame(json.dumps({"action": "subscribe", "channel": "events", "rate": 0, **fields}).encode())
 
     def take_frame(self) -> tuple[int, bytes]:
         """Return the opcode and body of the next frame; anything but a whole, unmasked, known frame is corrupt."""

@@ -554,6 +554,23 @@ class TestOnARealServer:
         assert [one.seq for one in seen] == [first.seq, 3]
         assert (seen[0].id, seen[0].data, seen[0].task_id) == ("build-1", {"ok": True}, None)
 
+    def test_a_consumer_goes_on_behind_what_it_acknowledged(self, server):
+        with Client(server.url, server.token) as client:
+            events = [{**EVENT, "data": n} for n in range(3)]
+            with client.follow(consumer="ops-bot", on_connection=lambda _: client.publish(events)) as follow:
+                seen = [next(follow) for _ in range(3)]
+                follow.ack(seen[1])
+            with client.follow(consumer="ops-bot") as follow:
+                server.kill()
+                server.start()
+                again = next(follow)
+                follow.ack()
+                receipt = client.publish(EVENT)
+                assert next(follow).id == receipt.id
+
+        assert [one.data for one in seen] == [0, 1, 2]
+        assert again == seen[2]
+
     def test_a_bot_that_is_killed_goes_on_where_its_file_says(self, server, tmp_path):
         with Client(server.url, server.token) as client:
             client.publish([{**EVENT, "id": f"e{n:03}"} for n in range(300)])

@@ -25,6 +25,7 @@ COMMANDS = {
     "tail": ("tail", "tail"),
     "prune": ("events", "prune"),
     "token": ("token", "token"),
+    "consumer": ("consumer", "consumer"),
     "simulate": ("simulate", "simulate"),
 }
 

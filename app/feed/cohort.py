@@ -1,12 +1,12 @@
-"""Cohorts: the live subscribers that share one filter and one position, so that each event is framed once for all."""
+"""Cohorts: the live subscribers that share one subscription and one position, so that each event is encoded once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.feed import frames
-from app.feed.frames import Batch
-from app.feed.subscription import Filter
+from app.feed.encoding import Batch
+from app.feed.pace import next_due
+from app.feed.subscription import Subscription
 from app.history import Item
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Delivery(NamedTuple):
-    """One batch on its way to those who were members when it was made. *start* is the hub's position before it."""
+    """One batch on its way to those who were members when it was made. *start* is the cohort's position before it."""
 
     cohort: Cohort
     batch: Batch
@@ -23,27 +23,44 @@ class Delivery(NamedTuple):
 
 
 class Cohort:
-    """Who is live with one filter. The hub's lock guards it.
+    """Who is live with one subscription at one position. The hub's lock guards it.
 
+    *position*: every member has been sent, or is being sent, all that matches up to there. An unpaced cohort is always
+    at the hub's position; a paced one follows it at its beat, *due* being the next.
     *prev* is the last matching seq, or, until one matched, the lowest cursor that a member was told: what the next
     frame says of the seq before it, right for every member.
     """
 
-    def __init__(self, filter_: Filter, prev: int) -> None:
-        self.filter = filter_
+    def __init__(self, subscription: Subscription, position: int, *, prev: int, due: float = 0.0) -> None:
+        self.subscription = subscription
+        self.position = position
         self.prev = prev
+        self.due = due
         self.members: dict[Subscriber, None] = {}
 
     def admit(self, subscriber: Subscriber, prev: int) -> None:
-        """Take in a subscriber that has everything up to the hub's position and was last told *prev*."""
+        """Take in a subscriber that has everything up to this position and was last told *prev*."""
         self.members[subscriber] = None
         self.prev = min(self.prev, prev)
 
-    def deliver(self, items: list[Item], start: int) -> Delivery | None:
-        """Frame what matches of *items*; None where nothing does."""
-        matching = self.filter.matching(items)
-        if not matching:
+    def absorb(self, other: Cohort) -> None:
+        """Take over the members of *other*, which is at the same position."""
+        for subscriber in other.members:
+            if subscriber.change_cohort(other, self):
+                self.members[subscriber] = None
+        self.prev = min(self.prev, other.prev)
+        self.due = max(self.due, other.due)
+        other.members = {}
+
+    def deliver(self, items: list[Item], head: int, epoch: str, now: float) -> Delivery | None:
+        """Encode what may go now of *items*, all from the position to *head*; None where nothing matches."""
+        start = self.position
+        chunk, is_all = self.subscription.next_chunk(items)
+        self.position = head if is_all else chunk[-1].seq
+        if not chunk:
             return None
-        batch = frames.join(matching, self.prev)
+        batch = self.subscription.encode(chunk, self.prev, epoch)
         self.prev = batch.last
+        if self.subscription.rate:
+            self.due = next_due(self.due, now, self.subscription.rate)
         return Delivery(self, batch, start, list(self.members))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
+from app.feed.encoding import Batch, grouped
 from app.history import Item
 
 GOING_AWAY = 1001
@@ -23,36 +24,39 @@ _TEXT = 0x81
 _CLOSE = 0x88
 
 
-class Batch(NamedTuple):
-    """Frames joined for one write, so that a thousand events cost one.
+class WebSocketEncoding:
+    """One JSON message a frame: `event`, or `events` where several may share one."""
 
-    `ends[i]` is where the frame of `seqs[i]` ends in `data`. The first frame's `prev` is *prev*.
-    """
+    def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        pieces, seqs, before = [], [], prev
+        for item in items:
+            body = b'{"type":"event","seq":%d,"prev":%d,"payload":%b}' % (item.seq, before, item.json)
+            pieces.append(_header(_TEXT, len(body)) + body)
+            before = item.seq
+            seqs.append(before)
+        return Batch.of(pieces, seqs, prev)
 
-    data: bytes
-    ends: list[int]
-    seqs: list[int]
-    prev: int
+    def groups(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        pieces, seqs, before = [], [], prev
+        for group in grouped(items):
+            # The items are JSON objects already; each begins with a brace that makes room for its seq.
+            rows = b",".join([b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in group])
+            pieces.append(text(b'{"type":"events","prev":%d,"payload":[%b]}' % (before, rows)))
+            before = group[-1].seq
+            seqs.append(before)
+        return Batch.of(pieces, seqs, prev)
 
-    @property
-    def last(self) -> int:
-        """The seq a client has after the whole batch."""
-        return self.seqs[-1] if self.seqs else self.prev
+    def subscribed(self, payload: dict[str, Any]) -> bytes:
+        return message("subscribed", payload)
+
+    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+        return message("heartbeat", {"cursor": cursor})
+
+    def goodbye(self, code: int, reason: str) -> bytes:
+        return close(code, reason)
 
 
-def join(items: Sequence[Item], prev: int) -> Batch:
-    """Return one `event` frame for each item; each names the seq before it as `prev`."""
-    frames, ends, seqs, end = [], [], [], 0
-    before = prev
-    for item in items:
-        body = b'{"type":"event","seq":%d,"prev":%d,"payload":%b}' % (item.seq, before, item.json)
-        frame = _header(_TEXT, len(body)) + body
-        before = item.seq
-        end += len(frame)
-        frames.append(frame)
-        ends.append(end)
-        seqs.append(before)
-    return Batch(b"".join(frames), ends, seqs, prev)
+WEBSOCKET = WebSocketEncoding()
 
 
 def message(type_: str, payload: dict[str, Any] | None = None) -> bytes:

@@ -1,59 +1,32 @@
-"""The hub: the connected subscribers of one process, the position they are at, and the tail for those who join."""
+"""The hub: the connected subscribers of one process, and the position they are at."""
 
 from __future__ import annotations
 
 import random
 import threading
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+from app import clock
 from app.errors import Overtaken
 from app.feed import frames
 from app.feed.cohort import Cohort, Delivery
+from app.feed.consumers import Consumers
 from app.feed.source import Source
 from app.feed.subscriber import Subscriber
-from app.feed.subscription import Filter
+from app.feed.subscription import Filter, Subscription
+from app.feed.tail import Tail
 from app.history import Item, Window
 
-TAIL_EVENTS = 4000
-TAIL_BYTES = 4 * 2**20
 # More threads than this in SELECT and encode at once, and hundreds of replays starve everything else.
 REPLAY_READERS = 4
 
 
-class Tail:
-    """The newest items up to the hub's position, matched to nobody; the hub's lock guards it.
+class _Round(NamedTuple):
+    """What one look at the cohorts found: what may go now, and which cohorts the tail no longer reaches."""
 
-    Holds every item above `start`: who has everything up to there can be brought up from here.
-    """
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self._items: list[Item] = []
-        self._bytes = 0
-
-    def extend(self, items: list[Item]) -> None:
-        self._items += items
-        self._bytes += sum(len(item.json) for item in items)
-        excess = max(0, len(self._items) - TAIL_EVENTS)
-        size = self._bytes - sum(len(item.json) for item in self._items[:excess])
-        while size > TAIL_BYTES:
-            size -= len(self._items[excess].json)
-            excess += 1
-        if excess:
-            self.start = self._items[excess - 1].seq
-            del self._items[:excess]
-        self._bytes = size
-
-    def after(self, seq: int) -> list[Item] | None:
-        """Return the items above *seq*, or None where they are not all here."""
-        if seq < self.start:
-            return None
-        return self._items[bisect_right(self._items, seq, key=_seq) :]
-
-
-def _seq(item: Item) -> int:
-    return item.seq
+    deliveries: list[Delivery]
+    fallen: list[tuple[Cohort, list[Subscriber]]]
 
 
 class Hub:
@@ -63,16 +36,20 @@ class Hub:
     Locks are taken in the order hub, wire.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, consumers: Consumers) -> None:
         self.source = source
+        self.consumers = consumers
         self.reading = threading.BoundedSemaphore(REPLAY_READERS)
         self.hurry: Callable[[], None] = lambda: None  # the relay puts a blocking poll here
-        self._lock = threading.Lock()
-        self._cohorts: dict[Filter, Cohort] = {}
-        self._subscribers: set[Subscriber] = set()
-        self._is_closing = False
+        self.plan: Callable[[float], None] = lambda _: None  # and the pacer's plan here
         self.epoch = ""
         self.position = 0
+        self._lock = threading.Lock()
+        self._cohorts: dict[Subscription, list[Cohort]] = {}
+        self._subscribers: set[Subscriber] = set()
+        self._newcomers: list[Subscriber] = []
+        self._waiting: dict[Filter, list[threading.Event]] = {}
+        self.is_closing = False
         self._tail = Tail(0)
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
@@ -88,32 +65,78 @@ class Hub:
     def _restart(self, epoch: str, position: int, reason: str) -> None:
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, Tail(position)
-            overtaken = [member for cohort in self._cohorts.values() for member in cohort.members]
+            overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
+            # At once, not when each has gone: where the new head happens to be the old position, it would go on.
+            self._cohorts, self._newcomers = {}, []
+            self._wake_all_waiting()
         for subscriber in overtaken:
             subscriber.ask_to_end(frames.OVERTAKEN, reason)
 
     def publish(self, items: list[Item], position: int) -> None:
         """Move to *position* and push *items*, which lie before it, to all who are live; one write for each."""
         with self._lock:
-            start, self.position = self.position, position
+            self.position = position
             self._tail.extend(items)
-            deliveries = [cohort.deliver(items, start) for cohort in self._cohorts.values()]
-        for delivery in filter(None, deliveries):
-            self._send(delivery)
+            self._wake_waiting(items)
+            round_ = self._collect()
+        self._send(round_)
 
-    def _send(self, delivery: Delivery) -> None:
-        for subscriber in delivery.members:
-            subscriber.push(delivery)
+    def flush(self) -> None:
+        """Push what paced cohorts have waiting and may be sent now."""
+        with self._lock:
+            round_ = self._collect()
+        self._send(round_)
+
+    def _collect(self) -> _Round:
+        """Take from each cohort what may go now, and plan for what may not."""
+        now = clock.monotonic()
+        round_ = _Round([], [])
+        for cohorts in self._cohorts.values():
+            if len(cohorts) > 1:
+                _merge(cohorts)
+            for cohort in cohorts:
+                self._collect_from(cohort, now, round_)
+        for cohort, _ in round_.fallen:
+            self._remove(cohort)
+        return round_
+
+    def _collect_from(self, cohort: Cohort, now: float, round_: _Round) -> None:
+        if cohort.position < self.position and cohort.due <= now:
+            items = self._tail.after(cohort.position)
+            if items is None:
+                round_.fallen.append((cohort, list(cohort.members)))
+                return
+            if delivery := cohort.deliver(items, self.position, self.epoch, now):
+                round_.deliveries.append(delivery)
+        if cohort.position < self.position:
+            self.plan(cohort.due)
+
+    def _send(self, round_: _Round) -> None:
+        for delivery in round_.deliveries:
+            for subscriber in delivery.members:
+                subscriber.push(delivery)
+        for cohort, members in round_.fallen:
+            for subscriber in members:
+                subscriber.drop_out(cohort)
+
+    def greet(self) -> None:
+        """Tell those who went live with nothing new to read how far that is: they may think they are behind."""
+        with self._lock:
+            arrived = [(each, each.cohort) for each in self._newcomers if each.cohort is not None]
+            # Who is still being brought up is greeted when that is done.
+            self._newcomers = [each for each, cohort in arrived if cohort.position < self.position]
+        for subscriber, cohort in arrived:
+            if cohort.position == self.position:
+                subscriber.heartbeat(cohort, cohort.subscription.encoding.heartbeat(cohort.position, self.epoch))
 
     def heartbeat(self) -> None:
-        """Tell every live subscriber that it has all up to the position. Between two publishes, so that it is true."""
+        """Tell every live subscriber how far it is served. Between two rounds, so that it is true."""
         with self._lock:
-            position = self.position
-            live = [(cohort, list(cohort.members)) for cohort in self._cohorts.values()]
-        frame = frames.message("heartbeat", {"cursor": position})
+            live = [(cohort, list(cohort.members)) for cohort in self._all_cohorts()]
         for cohort, members in live:
+            data = cohort.subscription.encoding.heartbeat(cohort.position, self.epoch)
             for subscriber in members:
-                subscriber.heartbeat(cohort, frame, position)
+                subscriber.heartbeat(cohort, data)
 
     # --- the clients' own threads -------------------------------------------------------------------------------------
 
@@ -121,13 +144,14 @@ class Hub:
         """Count a connected client in; one that comes while the hub closes is sent away."""
         with self._lock:
             self._subscribers.add(subscriber)
-            is_closing = self._is_closing
+            is_closing = self.is_closing
         if is_closing:
             subscriber.ask_to_end(*_restarting())
 
     def remove(self, subscriber: Subscriber) -> None:
         """Count it out; it gets nothing any more."""
         subscriber.end()
+        self.consumers.release(subscriber)
         with self._lock:
             self._subscribers.discard(subscriber)
 
@@ -138,19 +162,43 @@ class Hub:
             return self._tail.after(cursor)
 
     def join(self, subscriber: Subscriber) -> bool:
-        """Bring *subscriber* up from the tail and make it live; False where it is not there yet. Raises Overtaken."""
+        """Make *subscriber* live; False where it is not there yet. Raises Overtaken.
+
+        Without a pace it is first brought up to the position from the tail. With one it joins at its own cursor, and
+        its cohort brings it up at its beat.
+        """
         with self._lock:
             self._check(subscriber.epoch)
             # Positions are compared under the lock: tests/journeys/test_joining.py fails without it.
             rest = self._tail.after(subscriber.cursor)
             if rest is None or subscriber.cursor > self.position:
                 return False
-            cohort = self._cohorts.get(subscriber.filter) or Cohort(subscriber.filter, self.position)
-            if not subscriber.take_rest(rest, self.position, cohort):
+            cohort = self._cohort_for(subscriber)
+            has_joined = (
+                subscriber.enter(cohort)
+                if subscriber.subscription.rate
+                else subscriber.take_rest(rest, self.position, cohort)
+            )
+            if not has_joined:
                 return False
             cohort.admit(subscriber, subscriber.prev)
-            self._cohorts[subscriber.filter] = cohort
-            return True
+            cohorts = self._cohorts.setdefault(cohort.subscription, [])
+            if cohort not in cohorts:
+                cohorts.append(cohort)
+            is_owed_news = cohort.position < self.position or subscriber.prev < self.position
+            if is_owed_news:
+                self._newcomers.append(subscriber)
+        if is_owed_news:
+            self.plan(cohort.due)
+        return True
+
+    def _cohort_for(self, subscriber: Subscriber) -> Cohort:
+        """Return the cohort that fits, or a new one; one that sends sooner than this client's pace allows doesn't."""
+        position = subscriber.cursor if subscriber.subscription.rate else self.position
+        for cohort in self._cohorts.get(subscriber.subscription, ()):
+            if cohort.position == position and cohort.due >= subscriber.due:
+                return cohort
+        return Cohort(subscriber.subscription, position, prev=position, due=subscriber.due)
 
     def _check(self, epoch: str) -> None:
         if epoch != self.epoch:
@@ -161,8 +209,45 @@ class Hub:
         with self._lock:
             if subscriber.cohort is not cohort:
                 cohort.members.pop(subscriber, None)
-                if not cohort.members and self._cohorts.get(cohort.filter) is cohort:
-                    del self._cohorts[cohort.filter]
+                if not cohort.members:
+                    self._remove(cohort)
+
+    def _remove(self, cohort: Cohort) -> None:
+        cohorts = self._cohorts.get(cohort.subscription, [])
+        if cohort in cohorts:
+            cohorts.remove(cohort)
+        if not cohorts:
+            self._cohorts.pop(cohort.subscription, None)
+
+    def _all_cohorts(self) -> Iterator[Cohort]:
+        return (cohort for cohorts in self._cohorts.values() for cohort in cohorts)
+
+    def wait_for(self, filter_: Filter, epoch: str, cursor: int, timeout: float) -> None:
+        """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs."""
+        event = threading.Event()
+        with self._lock:
+            rest = self._tail.after(cursor)
+            if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
+                return
+            self._waiting.setdefault(filter_, []).append(event)
+        event.wait(timeout)
+        with self._lock:
+            waiting = self._waiting.get(filter_, [])
+            if event in waiting:
+                waiting.remove(event)
+            if not waiting:
+                self._waiting.pop(filter_, None)
+
+    def _wake_waiting(self, items: list[Item]) -> None:
+        for filter_ in [each for each in self._waiting if any(map(each.matches, items))]:
+            for event in self._waiting.pop(filter_):
+                event.set()
+
+    def _wake_all_waiting(self) -> None:
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
+        self._waiting = {}
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
@@ -178,10 +263,21 @@ class Hub:
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:
-            self._is_closing = True
+            self.is_closing = True
+            self._wake_all_waiting()
             subscribers = list(self._subscribers)
         for subscriber in subscribers:
             subscriber.ask_to_end(*_restarting())
+
+
+def _merge(cohorts: list[Cohort]) -> None:
+    """Make one of those that have come to the same position."""
+    at: dict[int, Cohort] = {}
+    for cohort in list(cohorts):
+        kept = at.setdefault(cohort.position, cohort)
+        if kept is not cohort:
+            kept.absorb(cohort)
+            cohorts.remove(cohort)
 
 
 def _restarting() -> tuple[int, str]:

@@ -71,6 +71,9 @@ class Relay:
                 self._is_wanted = False
                 while self._advance():
                     pass
+                self._hub.flush()
+                self._hub.greet()
+                self._hub.consumers.send_superseded_away()
             self._beat()
         except Exception as error:
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job. Logged once.

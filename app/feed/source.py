@@ -1,10 +1,10 @@
-"""Source: anything the relay and replays can read."""
+"""Source: anything the relay and replays can read. Checkpoints: where durable consumers stand."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from app.history import Page, Window
+from app.history import Claim, Page, Window
 
 
 class Source(Protocol):
@@ -24,4 +24,20 @@ class Source(Protocol):
 
     def renew_epoch(self, epoch: str) -> None:
         """Replace *epoch* by a new one unless that has happened: its seqs are about to be used again."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where durable consumers stand. Any thread may call any method; what is answered is on the disk."""
+
+    def claim(self, name: str) -> Claim:
+        """Become the active connection of the consumer; a new name begins at the head."""
+        ...
+
+    def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
+        """Acknowledge up to *seq*. Raises Superseded where *generation* is no longer the newest."""
+        ...
+
+    def generations(self) -> dict[str, int]:
+        """Return the generation of each consumer's newest connection."""
         ...

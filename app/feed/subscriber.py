@@ -1,4 +1,4 @@
-"""Subscribers: one connected client, from its first message to its close.
+"""Subscribers: one connected client, from its first subscription to its close.
 
 Pushed while live, pulled while behind: the relay's thread writes to live subscribers without ever waiting; who can't
 take the bytes falls out of the cohort, and its own thread carries on from the source until it has caught up.
@@ -7,21 +7,21 @@ take the bytes falls out of the cohort, and its own thread carries on from the s
 from __future__ import annotations
 
 import enum
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from app import clock
 from app.errors import InvalidRequest
-from app.feed import frames, subscription
+from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
-from app.feed.frames import Batch
-from app.feed.subscription import Filter, SubscribeRequest, Verdict
+from app.feed.encoding import Batch, Encoding
+from app.feed.pace import next_due
+from app.feed.subscription import SubscribeRequest, Subscription, Verdict
 from app.feed.wire import Wire
-from app.history import Item
+from app.history import Claim, Item
 
 if TYPE_CHECKING:
     from app.feed.hub import Hub
@@ -53,72 +53,83 @@ _MOVES = {
 
 
 class Subscriber:
-    """One client. Its own thread calls `receive` and `advance`; the relay's thread `push` and `heartbeat`.
+    """One client. Its own thread calls `subscribe` and `advance`; the relay's thread `push` and `heartbeat`.
 
-    The wire's lock guards `state`, `cohort`, `joined_at`, `cursor` and `prev`: the relay reads them, and takes a
-    subscriber out of its cohort, under that lock; only the own thread (with the hub's lock before it) puts one in.
+    The wire's lock guards `state`, `cohort`, `joined_at`, `cursor`, `prev` and `due`: the relay reads them, and takes
+    a subscriber out of its cohort, under that lock; only the own thread (with the hub's lock before it) puts one in.
 
-    `cursor`: everything that matches up to there is written. `prev`: the last seq the client was told.
+    `cursor`: everything that matches up to there is written. `prev`: the last seq the client was told. `due`: when the
+    next frame may go. *rates*: what a client that names no rate gets, and the most it may ask for (0: no limit).
     """
 
-    def __init__(self, hub: Hub, wire: Wire, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, wire: Wire, wake: Callable[[], None], encoding: Encoding, rates: tuple[float, float]
+    ) -> None:
         self.state = State.IDLE
         self.cohort: Cohort | None = None
         self.joined_at = 0
         self.cursor = 0
         self.prev = 0
-        self.filter = Filter()
+        self.due = 0.0
+        self.subscription = Subscription(subscription.Filter(), batch=False, rate=0, encoding=encoding)
         self.epoch = ""
         self.ending: tuple[int, str] | None = None
         self._hub = hub
         self._wire = wire
         self._wake = wake
+        self._rates = rates
         self._idle_since = clock.monotonic()
+        self._page: list[Item] = []
+        self._page_end = 0
 
     # --- the client's own thread --------------------------------------------------------------------------------------
 
-    def receive(self, text: str | bytes) -> None:
-        """Answer one message from the client; whatever is wrong with it becomes an `error` frame."""
-        try:
-            self._obey(text)
-        except InvalidRequest as error:
-            self._write(frames.error(error.code, str(error)))
-
-    def _obey(self, text: str | bytes) -> None:
-        fields = _parsed(text)
-        match fields.get("action"):
-            case "subscribe":
-                self._subscribe(subscription.parse_subscribe(text))
-            case "unsubscribe":
-                self._unsubscribe(fields)
-            case "ping":
-                self._write(frames.message("pong"))
-            case "ack":
-                raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
-            case unknown:
-                raise InvalidRequest("unknown_action", f"no action {unknown!r:.80}")
-
-    def _subscribe(self, request: SubscribeRequest) -> None:
-        """Replace the subscription; nothing of the old one is written after the new verdict."""
-        if request.after is not None and request.after > self._hub.position:
-            self._hub.hurry()
-        window = self._hub.source.window()
-        verdict = subscription.decide(request.after, request.epoch, window)
+    def subscribe(self, request: SubscribeRequest) -> None:
+        """Replace the subscription and answer with the verdict; nothing of the old one is written after it."""
+        claim = self._hub.consumers.claim(self, request.consumer) if request.consumer else None
+        verdict = self._verdict(request, claim)
         after = verdict.after
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             with self._hub.reading:
                 after = subscription.start_of_last(self._hub.source, request.filter, request.last, verdict.head)
         self._leave(State.REPLAYING)
-        self.filter, self.epoch, self.cursor, self.prev = request.filter, verdict.epoch, after, after
-        self._write(_subscribed(verdict, after))
+        if claim is None:
+            self._hub.consumers.release(self)
+        rate = self._granted(request.rate)
+        self.subscription = Subscription(request.filter, request.batch, rate, self.subscription.encoding)
+        self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []
+        payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
+        self.write(self.subscription.encoding.subscribed(payload))
 
-    def _unsubscribe(self, fields: dict[str, Any]) -> None:
-        if fields.get("channel") != "events":
-            raise InvalidRequest("unknown_channel", f"no channel {fields.get('channel')!r:.80}")
+    def _verdict(self, request: SubscribeRequest, claim: Claim | None) -> Verdict:
+        after = claim.seq if claim else request.after
+        if after is not None and after > self._hub.position:
+            self._hub.hurry()
+        window = self._hub.source.window()
+        return subscription.decide_for(claim, window) if claim else subscription.decide(after, request.epoch, window)
+
+    def acknowledge(self, seq: int) -> None:
+        """Move the consumer's checkpoint to *seq*; on the disk when this returns. Raises InvalidRequest, Superseded."""
+        if seq > self._sent_up_to():
+            raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
+        self._hub.consumers.acknowledge(self, self.epoch, seq)
+
+    def _sent_up_to(self) -> int:
+        with self._wire.lock:
+            return self.cohort.position if self.cohort else self.cursor
+
+    def _granted(self, rate: float | None) -> float:
+        default, most = self._rates
+        if rate is None:
+            return default
+        return most if most and (rate == 0 or rate > most) else rate
+
+    def unsubscribe(self) -> None:
+        """Leave the feed, and stay connected for a while."""
         if self.state is not State.IDLE:
             self._leave(State.IDLE)
+            self._hub.consumers.release(self)
             self._idle_since = clock.monotonic()
-        self._write(frames.message("unsubscribed", {"channel": "events"}))
 
     def _leave(self, state: State) -> None:
         with self._wire.lock:
@@ -128,21 +139,24 @@ class Subscriber:
             self._hub.part(self, cohort)
 
     def advance(self) -> None:
-        """Take one step from REPLAYING towards LIVE: finish the cut frame, then join, or send a page more.
+        """Take one step from REPLAYING towards LIVE: finish the cut frame, then send what was read, join, or read on.
 
         Raises Overtaken when the rows after the cursor are gone, Stalled or OSError when the client is.
         """
         if not self._wire.drain(self._is_wanted):
             return
+        if self._page:
+            self._send_next()
+            return
         if self.cursor > self._hub.position:
             self._wait_for_hub()
         rest = self._hub.tail_after(self.cursor, self.epoch)
         if rest is None:
-            self._send_page_from_source()
-        elif len(rest) > JOIN_EVENTS:
-            self._send(self.filter.matching(rest), through=rest[-1].seq)
-        else:
+            self._read_page()
+        elif self.subscription.rate or len(rest) <= JOIN_EVENTS:
             self._hub.join(self)
+        else:
+            self._begin(self.subscription.filter.matching(rest), end=rest[-1].seq)
 
     def _wait_for_hub(self) -> None:
         """Hurry the relay to where another process has been already; a while, not a spin, if it can't read now."""
@@ -150,29 +164,58 @@ class Subscriber:
         if self.cursor > self._hub.position:
             time.sleep(HUB_WAIT_SECS)
 
-    def _send_page_from_source(self) -> None:
+    def _read_page(self) -> None:
+        # One at a time at ten a second, a page of a thousand would only be held in memory.
+        is_single = self.subscription.rate and not self.subscription.batch
+        limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
         with self._hub.reading:
-            page = self._hub.source.read_after(self.cursor, PAGE_EVENTS)
+            page = self._hub.source.read_after(self.cursor, limit)
             page.window.prove(self.epoch, self.cursor)
-            matching = self.filter.matching(page.items)
-        self._send(matching, through=page.through)
+            matching = self.subscription.filter.matching(page.items)
+        self._begin(matching, end=page.through)
 
-    def _send(self, items: list[Item], through: int) -> None:
-        batch = frames.join(items, self.prev)
-        if self._write(batch.data):
-            self.cursor, self.prev = through, batch.last
+    def _begin(self, matching: list[Item], end: int) -> None:
+        """Take *matching*, all there is up to the seq *end*, as what is sent next."""
+        self._page, self._page_end = matching, end
+        self._send_next() if matching else self._finish_page()
 
-    def _write(self, frame: bytes) -> bool:
-        return self._wire.write(frame, self._is_wanted)
+    def _send_next(self) -> None:
+        """Send what the pace allows now of the page, nothing before its time."""
+        if self.due > clock.monotonic():
+            return
+        chunk, _ = self.subscription.next_chunk(self._page)
+        batch = self.subscription.encode(chunk, self.prev, self.epoch)
+        if not self.write(batch.data):
+            return
+        if rate := self.subscription.rate:
+            self.due = next_due(self.due, clock.monotonic(), rate)
+        self._page = self._page[len(chunk) :]
+        self.cursor = self.prev = batch.last
+        if not self._page:
+            self._finish_page()
+
+    def _finish_page(self) -> None:
+        self.cursor = max(self.cursor, self._page_end)
+
+    def write(self, data: bytes) -> bool:
+        """Write one answer, after what is unsent; False when the connection is to end. Raises Stalled, OSError."""
+        return self._wire.write(data, self._is_wanted)
 
     def _is_wanted(self) -> bool:
         return self.ending is None
 
-    def seconds_left(self) -> float | None:
-        """Return how long the client may stay without a subscription; None while it has one."""
-        if self.state is not State.IDLE:
-            return None
-        return max(0.0, self._idle_since + IDLE_SECS - clock.monotonic())
+    def patience(self) -> float | None:
+        """Return how many seconds the own thread may wait for the client: until it is due, for ever when LIVE."""
+        if self.state is State.REPLAYING:
+            return max(0.0, self.due - clock.monotonic()) if self._page else 0.0
+        if self.state is State.IDLE:
+            return max(0.0, self._idle_since + IDLE_SECS - clock.monotonic())
+        return None
+
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether the client has had its time to subscribe."""
+        return self.state is State.IDLE and self.patience() == 0
 
     def take_rest(self, items: list[Item], position: int, cohort: Cohort) -> bool:
         """Write *items*, the rest up to *position*, and become live if the socket takes them all at once.
@@ -182,15 +225,26 @@ class Subscriber:
         with self._wire.lock:
             if self.ending is not None:
                 return False
-            batch = frames.join(self.filter.matching(items), self.prev)
+            batch = self.subscription.encode(self.subscription.filter.matching(items), self.prev, self.epoch)
             sent = self._wire.offer(batch.data)
             if sent < len(batch.data):
                 self._note_cut(batch, sent, self.cursor)
                 return False
             self.cursor, self.prev = position, batch.last
-            self.cohort, self.joined_at = cohort, position
-            self._move(State.LIVE)
+            self._enter(cohort)
             return True
+
+    def enter(self, cohort: Cohort) -> bool:
+        """Become live in *cohort*, which is at this cursor; the hub calls this under its lock."""
+        with self._wire.lock:
+            if self.ending is not None:
+                return False
+            self._enter(cohort)
+            return True
+
+    def _enter(self, cohort: Cohort) -> None:
+        self.cohort, self.joined_at = cohort, cohort.position
+        self._move(State.LIVE)
 
     def end(self) -> None:
         """Leave the feed for good."""
@@ -213,24 +267,41 @@ class Subscriber:
             if sent == len(batch.data):
                 return
             self._note_cut(batch, sent, delivery.start)
-            self._fall_behind()
+            self._fall_behind(delivery.cohort)
         self._hub.part(self, delivery.cohort)
         self._wake()
 
-    def heartbeat(self, cohort: Cohort, frame: bytes, position: int) -> None:
-        """Say that all that matches up to *position* is written; the relay's thread has written it just before."""
+    def heartbeat(self, cohort: Cohort, data: bytes) -> None:
+        """Write that all that matches up to the cohort's position is written; no batch is on its way now."""
         with self._wire.lock:
             if self.cohort is not cohort:
                 return
-            sent = self._offer(frame)
-            if sent == len(frame):
+            sent = self._offer(data)
+            if sent == len(data):
                 return
-            self.cursor, self.prev = position, cohort.prev
             if sent:
-                self._wire.keep(frame[sent:])
-            self._fall_behind()
+                self._wire.keep(data[sent:])
+            self.cursor, self.prev = cohort.position, cohort.prev
+            self._fall_behind(cohort)
         self._hub.part(self, cohort)
         self._wake()
+
+    def drop_out(self, cohort: Cohort) -> None:
+        """Go on by oneself from the cohort's position: the tail no longer reaches back to it."""
+        with self._wire.lock:
+            if self.cohort is not cohort:
+                return
+            self.cursor, self.prev = cohort.position, cohort.prev
+            self._fall_behind(cohort)
+        self._wake()
+
+    def change_cohort(self, old: Cohort, new: Cohort) -> bool:
+        """Move from *old* to *new*, which is at the same position; False where it has left meanwhile."""
+        with self._wire.lock:
+            if self.cohort is not old:
+                return False
+            self.cohort = new
+            return True
 
     def _offer(self, data: bytes) -> int:
         try:
@@ -239,7 +310,7 @@ class Subscriber:
             return 0  # gone: its own thread meets the same error, and ends it
 
     def _note_cut(self, batch: Batch, sent: int, start: int) -> None:
-        """Set the cursor to the last frame that is out or begun; the end of a cut one stays with the wire."""
+        """Set the cursor to the last piece that is out or begun; the end of a cut one stays with the wire."""
         whole = bisect_right(batch.ends, sent)
         begin = batch.ends[whole - 1] if whole else 0
         if sent > begin:
@@ -247,8 +318,9 @@ class Subscriber:
             whole += 1
         self.cursor, self.prev = (batch.seqs[whole - 1],) * 2 if whole else (start, batch.prev)
 
-    def _fall_behind(self) -> None:
+    def _fall_behind(self, cohort: Cohort) -> None:
         self.cohort = None
+        self.due = cohort.due
         self._move(State.REPLAYING)
 
     def _move(self, state: State) -> None:
@@ -263,20 +335,3 @@ class Subscriber:
         if self.ending is None:
             self.ending = (code, reason)
             self._wake()
-
-
-def _parsed(text: str | bytes) -> dict[str, Any]:
-    if isinstance(text, bytes):
-        raise InvalidRequest("binary", "messages are JSON in text frames")
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest("invalid_json", f"not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise InvalidRequest("invalid_message", "a message is a JSON object with an 'action'")
-    return fields
-
-
-def _subscribed(verdict: Verdict, after: int) -> bytes:
-    # rate 0: as they come; `rate` and `batch` have no effect yet.
-    return frames.message("subscribed", {"channel": "events", **verdict.as_dict(), "after": after, "rate": 0})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
+from app.feed.encoding import Batch, Encoding, grouped
 from app.feed.source import Source
-from app.history import Item, Window
+from app.history import CONSUMER_NAME, Claim, Item, Window
 
 MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000
@@ -21,6 +22,7 @@ _LOOKBACK_PAGE = 1000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
+ConsumerName = Annotated[str, Field(pattern=f"^{CONSUMER_NAME.pattern}$")]
 # Exact, or a prefix: `task.*`.
 _TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 
@@ -57,6 +59,34 @@ def _is_of_type(event_type: str, pattern: str) -> bool:
     return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
 
 
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a cohort shares: which events, how they are encoded, and how often a frame may go.
+
+    *rate*: frames a second at most, 0 for as they come. *batch*: several events may share a frame.
+    """
+
+    filter: Filter
+    batch: bool
+    rate: float
+    encoding: Encoding
+
+    def next_chunk(self, items: list[Item]) -> tuple[list[Item], bool]:
+        """Return the matching items that may go next, and whether none of *items* is left for later."""
+        if not self.rate:
+            return self.filter.matching(items), True
+        if not self.batch:
+            first = next(filter(self.filter.matches, items), None)
+            return ([], True) if first is None else ([first], first is items[-1])
+        matching = self.filter.matching(items)
+        group = list(next(grouped(matching), ()))
+        return group, len(group) == len(matching)
+
+    def encode(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        """Return *items*, which match, as they go out after the seq *prev*."""
+        return (self.encoding.groups if self.batch else self.encoding.singles)(items, prev, epoch)
+
+
 class FeedRequest(BaseModel):
     """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
 
@@ -76,26 +106,36 @@ class FeedRequest(BaseModel):
 
 
 class SubscribeRequest(FeedRequest):
-    """A `subscribe` message. `batch`, `rate` and `consumer` are checked and have no effect yet."""
+    """What a subscriber asks for. *rate* None is the server's default."""
 
-    action: Literal["subscribe"] = "subscribe"
-    channel: str
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
     rate: Annotated[float, Field(ge=0, le=1000)] | None = None
-    consumer: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    consumer: ConsumerName | None = None
 
 
-def parse_subscribe(text: str | bytes) -> SubscribeRequest:
+class SubscribeMessage(SubscribeRequest):
+    """A `subscribe` message of the WebSocket."""
+
+    action: Literal["subscribe"] = "subscribe"
+    channel: str
+
+
+def parse_subscribe(text: str | bytes) -> SubscribeMessage:
     """Return the checked `subscribe` message. Raises InvalidRequest."""
     with _explained():
-        request = SubscribeRequest.model_validate_json(text, strict=True)
-    if request.channel != "events":
-        raise InvalidRequest("unknown_channel", f"no channel {request.channel!r:.80}; the only one is 'events'")
+        message = SubscribeMessage.model_validate_json(text, strict=True)
+    if message.channel != "events":
+        raise InvalidRequest("unknown_channel", f"no channel {message.channel!r:.80}; the only one is 'events'")
+    check(message)
+    return message
+
+
+def check(request: SubscribeRequest) -> None:
+    """Raise InvalidRequest for fields that don't go together."""
     if request.consumer is not None and (request.after is not None or request.last is not None):
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after' or 'last'")
     require_epoch(request)
-    return request
 
 
 def require_epoch(request: FeedRequest) -> None:
@@ -148,6 +188,13 @@ def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
     if after < window.first_seq - 1:
         return Verdict("gap", window.epoch, window.first_seq - 1, head, (after + 1, window.first_seq - 1))
     return Verdict("resumed", window.epoch, after, head)
+
+
+def decide_for(claim: Claim, window: Window) -> Verdict:
+    """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
+    if claim.epoch != window.epoch:
+        return Verdict("reset", window.epoch, window.last_seq, window.last_seq)
+    return decide(claim.seq, claim.epoch, window)
 
 
 def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:

@@ -833,7 +833,7 @@ STYLE.replaceSync(`
   --_line: var(--line, light-dark(#e6eaef, #252d38));
   --_hover: var(--hover, light-dark(#f6f8fa, #1b222b));
   --_accent: var(--accent, light-dark(#2a5fd0, #7aa7ff));
-  --_good: var(--good, light-dark(#158a5b, #3fcf8e));
+  --_good: var(--good, light-dark(#128253, #3fcf8e));
   --_warn: var(--warn, light-dark(#9a5b00, #f0b849));
   --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
   --_error: var(--error, light-dark(#bf2c2c, #ff8a80));

@@ -43,13 +43,13 @@ class Outbox:
     def window(self) -> Window:
         """Return the epoch and the first and last seq, fresh from the database."""
         with self._database.snapshot() as connection:
-            return _window(connection)
+            return read_window(connection)
 
     def read_after(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items (and MAX_PAGE_BYTES) above *seq*, oldest first, with the window they stand in."""
         self._notice_other_file()
         with self._database.snapshot() as connection:
-            window = _window(connection)
+            window = read_window(connection)
             rows, is_whole = self._rows(connection, _AFTER, seq, limit)
         self._epoch = window.epoch
         through = max(window.last_seq, seq) if is_whole else rows[-1][0]
@@ -58,7 +58,7 @@ class Outbox:
     def read_before(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items (and MAX_PAGE_BYTES) below *seq*, newest first."""
         with self._database.snapshot() as connection:
-            window = _window(connection)
+            window = read_window(connection)
             rows, is_whole = self._rows(connection, _BEFORE, seq, limit)
         return Page(window, self._items(rows), 0 if is_whole else rows[-1][0])
 
@@ -102,7 +102,7 @@ def renew_epoch(database: Database, epoch: str) -> None:
 def status(database: Database) -> dict[str, Any]:
     """Return `epoch`, `head` (last seq), `first_seq`, and the row counts `events` and `outbox`."""
     with database.snapshot() as connection:
-        window = _window(connection)
+        window = read_window(connection)
         (events,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
         (rows,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
     return {
@@ -128,7 +128,8 @@ def trigger_problems(database: Database) -> list[str]:
     ]
 
 
-def _window(connection: sqlite3.Connection) -> Window:
+def read_window(connection: sqlite3.Connection) -> Window:
+    """Return the window as *connection*, in a transaction, sees it."""
     epoch, first_seq, last_seq = connection.execute(_WINDOW).fetchone()
     last_seq = last_seq or 0
     return Window(epoch, last_seq + 1 if first_seq is None else first_seq, last_seq)

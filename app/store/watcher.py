@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sqlite3
 import sys
 import threading
@@ -24,9 +25,13 @@ if sys.platform == "linux":
 
 TICK_SECS = 1.0
 # Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
-RECHECK_SECS = 0.0005
+# Asked again after a pause that doubles from one to the other; a new notice begins it anew.
+FIRST_RECHECK_SECS = 0.00015
+LAST_RECHECK_SECS = 0.02
 RECHECK_FOR_SECS = 0.05
 POLL_SECS = 0.005
+_NOTICE_BYTES = 64 * 1024
+_POLL_GRAIN_SECS = 0.001  # poll(2) rounds up to this
 log = logging.getLogger(__name__)
 
 
@@ -83,10 +88,11 @@ class Watcher:
     def _has_committed(self, versions: _Versions, notices: _Notices) -> bool:
         """Ask whether a commit became visible, for as long as an fsync takes: once for all notices, however many."""
         deadline = clock.monotonic() + (RECHECK_FOR_SECS if notices.precede_commits else 0)
+        pause = FIRST_RECHECK_SECS
         while not versions.moved():
             if clock.monotonic() >= deadline or self._stopping.is_set():
                 return False
-            time.sleep(RECHECK_SECS)
+            pause = FIRST_RECHECK_SECS if notices.wait(pause) else min(2 * pause, LAST_RECHECK_SECS)
         return True
 
 
@@ -162,6 +168,8 @@ if sys.platform == "linux":
             except OSError:
                 self._inotify.close()
                 raise
+            self._poller = select.poll()
+            self._poller.register(self._inotify.fileno(), select.POLLIN)
             self._file = _inode(self._wal)
 
         def __enter__(self) -> _Inotify:
@@ -171,8 +179,14 @@ if sys.platform == "linux":
             self._inotify.close()
 
         def wait(self, timeout: float) -> bool:
-            """Return whether the file was written within *timeout* seconds; takes all notices that wait."""
-            return bool(self._inotify.read(timeout=max(1, int(timeout * 1000))))
+            """Return whether the file was written within *timeout* seconds; takes all notices that wait, unread."""
+            if timeout < _POLL_GRAIN_SECS:
+                time.sleep(max(0.0, timeout))
+                timeout = 0
+            if not self._poller.poll(timeout * 1000):
+                return False
+            os.read(self._inotify.fileno(), _NOTICE_BYTES)
+            return True
 
         def interrupt(self) -> None:
             """End a `wait` of another thread: to give a watch up is a notice, too."""

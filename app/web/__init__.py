@@ -7,6 +7,8 @@ from flask import Flask
 from app.config import Settings
 from app.web import auth, live, problems
 from app.web.api import api
+from app.web.consumers import consumers
+from app.web.feed import feed
 from app.web.health import health
 from app.web.pages import pages
 from app.web.services import Services
@@ -22,6 +24,6 @@ def create_app(settings: Settings) -> Flask:
     problems.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, api, pages):
+    for blueprint in (health, api, feed, consumers, pages):
         app.register_blueprint(blueprint)
     return app

@@ -15,8 +15,8 @@ from simple_websocket import ConnectionClosed, Server
 from wsproto.connection import ConnectionState
 
 from app import clock
-from app.errors import DatabaseError, Overtaken
-from app.feed import frames
+from app.errors import DatabaseError, Overtaken, Superseded
+from app.feed import dialogue, frames
 from app.feed.subscriber import State, Subscriber
 from app.feed.wire import Wire
 from app.web.problems import problem
@@ -28,8 +28,9 @@ MAX_MESSAGES_PER_SEC = 100
 GOODBYE_SECS = 1.0
 RETRY_AFTER_SECS = 5
 # Both names under which a WSGI server hands out the socket that simple-websocket looks for.
-_SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
+SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 log = logging.getLogger(__name__)
+Ending = tuple[int, str]  # close code, reason
 sock = Sock()
 
 
@@ -55,12 +56,19 @@ def _admit() -> Response | None:
         return response
     if not _is_key(request.headers.get("Sec-WebSocket-Key", "")):
         return problem(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    if len(services().hub) >= services().settings.max_connections:
-        response = problem(503, "too many connections; try again")
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
-        return response
+    if refusal := refuse_if_full():
+        return refusal
     _put_wire(request.environ)
     return None
+
+
+def refuse_if_full() -> Response | None:
+    """Return the refusal of one connection too many: HTTP keeps threads of its own."""
+    if len(services().hub) < services().settings.max_connections:
+        return None
+    response = problem(503, "too many connections; try again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
 
 
 def _is_key(text: str) -> bool:
@@ -74,9 +82,16 @@ def _put_wire(environ: dict[str, Any]) -> None:
     """Put a Wire in the socket's place, so that the library's writes go through its lock as well."""
     # Compression would cost memory for each client, and inflate what it may send.
     environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-    for key in _SOCKET_KEYS:
+    for key in SOCKET_KEYS:
         if key in environ:
             environ[key] = Wire(environ[key])
+
+
+def granted_rates() -> tuple[float, float]:
+    """Return the rate for who names none, and the most to be had: only a program with a token may go faster."""
+    rate = services().settings.event_rate
+    is_program = request.authorization is not None and request.authorization.type == "bearer"
+    return rate, 0 if is_program else rate
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -128,10 +143,10 @@ def _reader(target: Callable[[], None]) -> threading.Thread:
 def live(ws: Server) -> None:
     """Serve one client until either side ends it."""
     hub = services().hub
-    subscriber = Subscriber(hub, ws.sock, wake=lambda: _wake(ws))
+    subscriber = Subscriber(hub, ws.sock, lambda: _wake(ws), frames.WEBSOCKET, granted_rates())
     hub.add(subscriber)
     try:
-        ending = _converse(ws, subscriber)
+        ending = ending_of(lambda: _converse(ws, subscriber))
     finally:
         hub.remove(subscriber)
     _part(ws, ending)
@@ -142,36 +157,41 @@ def _wake(ws: Server) -> None:
     ws.event.set()
 
 
-def _converse(ws: Server, subscriber: Subscriber) -> tuple[int, str] | None:
-    """Serve messages and replays; return the code and reason to close with, None where the client has gone."""
+def _converse(ws: Server, subscriber: Subscriber) -> Ending | None:
+    """Serve messages and replays until someone asks to end, or the client has gone."""
+    while subscriber.ending is None:
+        if ws.input_buffer.is_flooded:
+            return frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
+        if subscriber.is_idle_too_long:
+            return frames.POLICY, "no subscription"
+        message = ws.receive(timeout=subscriber.patience())
+        if message is not None and message is not Inbox.WAKE:
+            dialogue.answer(subscriber, message)
+        if subscriber.state is State.REPLAYING:
+            subscriber.advance()
+    return subscriber.ending
+
+
+def ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
+    """Hold the conversation; return the code and reason to close with, None where the client has gone."""
     try:
-        while subscriber.ending is None:
-            if ws.input_buffer.is_flooded:
-                return frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
-            is_replaying = subscriber.state is State.REPLAYING
-            seconds_left = subscriber.seconds_left()
-            if seconds_left == 0:
-                return frames.POLICY, "no subscription"
-            message = ws.receive(timeout=0 if is_replaying else seconds_left)
-            if message is not None and message is not Inbox.WAKE:
-                subscriber.receive(message)
-            if subscriber.state is State.REPLAYING:
-                subscriber.advance()
-        return subscriber.ending
+        return conversation()
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
+    except Superseded as error:
+        return frames.SUPERSEDED, str(error)
     except (ConnectionClosed, OSError):
         return None
     except DatabaseError as error:
         log.error("client closed for want of the database error=%s", error)
         return frames.OUR_FAULT, "the database can't be read right now"
     except Exception:
-        # The edge of a connection: left to Flask, a 500 page would be written into the WebSocket.
+        # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed by an error of ours")
         return frames.OUR_FAULT, "an error of ours"
 
 
-def _part(ws: Server, ending: tuple[int, str] | None) -> None:
+def _part(ws: Server, ending: Ending | None) -> None:
     """Say goodbye, give the peer a moment to answer, and cut the socket before the server gets it back."""
     wire: Wire = ws.sock
     if ending is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from flask import current_app
 
 from app.config import Settings
+from app.feed.consumers import Consumers
 from app.feed.hub import Hub
+from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
@@ -22,15 +25,19 @@ class Services:
         self.settings = settings
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.hub = Hub(self.outbox)
+        self.checkpoints = Checkpoints(self.database)
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints))
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
+        self.pacer = Pacer(self.relay.poll)
+        self.hub.plan = self.pacer.plan
         self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
         self.relay.start()
+        self.pacer.start()
         self.jobs.start()
         self.watcher.start()
 
@@ -38,6 +45,7 @@ class Services:
         """End the threads and close the files; returns when they have ended."""
         self.watcher.stop()
         self.jobs.stop()
+        self.pacer.stop()
         self.mark.close()
         self.database.close()
 

@@ -26,13 +26,14 @@ class Row:
     values: dict[str, dict[int, float]]
 
 
+# What is not listed stands in the JSON alone.
 LABELS = {
     "idle_core_percent": "idle, % of a core",
     "memory_mib": "memory, MiB",
     "p50_ms": "100 events/s, p50 ms",
     "p99_ms": "100 events/s, p99 ms",
+    "write_p50_ms": "100 events/s, of which the write, p50 ms",
     "server_core_percent": "100 events/s, server % of a core",
-    "load_core_percent": "the load client itself, % of a core",
     "deliveries_per_s": "deliveries/s",
     "cpu_us": "server CPU, µs a delivery",
     "burst_p50_ms": "p50 ms",
@@ -48,7 +49,7 @@ def rows(results: Results) -> Iterator[Row]:
     keys = sorted({(order.index(sample.case), sample.clients) for sample in results.samples})
     for place, clients in keys:
         samples = [s for s in results.samples if (s.case, s.clients) == (order[place], clients)]
-        for figure in samples[0].figures:
+        for figure in filter(LABELS.__contains__, samples[0].figures):
             values: dict[str, dict[int, float]] = {}
             for sample in samples:
                 values.setdefault(sample.server, {})[sample.round] = sample.figures[figure]

@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from scripts.benchmarks import errors, process
@@ -16,6 +16,14 @@ from scripts.benchmarks.servers import ROOT, Server
 
 CONNECT_TIMEOUT_SECS = 90.0
 GRACE_SECS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the writer took: in all, and (the median) for one event."""
+
+    seconds: float
+    one_p50_ms: float
 
 
 class LoadSession:
@@ -44,8 +52,8 @@ class LoadSession:
         """The CPU time that the clients and their server have used."""
         return process.cpu_seconds(self._process.pid) + process.cpu_seconds(self.server.session)
 
-    def run(self, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, float]:
-        """Have *phase* written and read; return what the clients saw, and the seconds that the writer took.
+    def run(self, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, Written]:
+        """Have *phase* written and read; return what the clients saw, and what the writer says.
 
         Raises SequenceError or LoadError instead of giving a figure that is not true.
         """
@@ -55,7 +63,7 @@ class LoadSession:
         writer = _spawn("writer", order)
         try:
             outcome = Outcome(**self._answer(phase.timeout_secs + GRACE_SECS))
-            return outcome, _read_line(_stdout(writer), GRACE_SECS)["seconds"]
+            return outcome, Written(**_read_line(_stdout(writer), GRACE_SECS))
         finally:
             process.end(writer)
 

@@ -11,6 +11,7 @@ import http.client
 import json
 import socket
 import sqlite3
+import statistics
 import sys
 import time
 from contextlib import closing
@@ -107,7 +108,21 @@ SINKS: dict[str, type[SqliteSink] | type[LineSink] | type[HttpSink]] = {
 }
 
 
-def write_paced(sink: Sink, numbers: range, per_second: float) -> None:
+class TimedSink:
+    """A sink that notes how long each event took it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.seconds: list[float] = []
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Hand over one event."""
+        began = time.perf_counter()
+        self._sink.put(row)
+        self.seconds.append(time.perf_counter() - began)
+
+
+def write_paced(sink: TimedSink, numbers: range, per_second: float) -> None:
     """Write at a fixed rate; the schedule doesn't shift when one is late."""
     interval_ns = round(1e9 / per_second)
     start_ns = time.time_ns() + interval_ns
@@ -118,23 +133,27 @@ def write_paced(sink: Sink, numbers: range, per_second: float) -> None:
         sink.put(event.make(number, now_ns if now_ns - due_ns < interval_ns else due_ns))
 
 
-def write_burst(sink: Sink, numbers: range) -> None:
+def write_burst(sink: TimedSink, numbers: range) -> None:
     """Write as fast as the sink takes them."""
     for number in numbers:
         sink.put(event.make(number, time.time_ns()))
 
 
-def main() -> None:
-    """Write what the order says: {"sink", "arguments", "first", "events", "per_second" (0: a burst)}."""
-    order = json.loads(sys.argv[1])
+def write(order: dict[str, Any]) -> dict[str, float]:
+    """Write what the order says; return the seconds it took in all, and the median of one event in milliseconds."""
     numbers = range(order["first"], order["first"] + order["events"])
     with closing(SINKS[order["sink"]](**order["arguments"])) as sink:
-        started = time.monotonic()
+        timed, began = TimedSink(sink), time.perf_counter()
         if order["per_second"]:
-            write_paced(sink, numbers, order["per_second"])
+            write_paced(timed, numbers, order["per_second"])
         else:
-            write_burst(sink, numbers)
-    print(json.dumps({"seconds": time.monotonic() - started}))
+            write_burst(timed, numbers)
+    return {"seconds": time.perf_counter() - began, "one_p50_ms": 1e3 * statistics.median(timed.seconds)}
+
+
+def main() -> None:
+    """Take the order from the command line: {"sink", "arguments", "first", "events", "per_second" (0: a burst)}."""
+    print(json.dumps(write(json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":

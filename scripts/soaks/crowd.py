@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import sqlite3
 import subprocess
@@ -54,7 +55,8 @@ def arrive(server: Server) -> Arrival:
             client.sock.close()
     arrival = Arrival(live_secs, float(output))
     if arrival.live_secs > LIVE_WITHIN_SECS or arrival.slowest_health_ms > HEALTHY_MS:
-        raise Mismatch(f"promised are {LIVE_WITHIN_SECS:.0f} s and {HEALTHY_MS:.0f} ms, it took {arrival}")
+        load = f"the machine's load average is {os.getloadavg()[0]:.1f}"
+        raise Mismatch(f"promised are {LIVE_WITHIN_SECS:.0f} s and {HEALTHY_MS:.0f} ms, it took {arrival}; {load}")
     return arrival
 
 

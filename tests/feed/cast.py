@@ -8,8 +8,11 @@ import struct
 import threading
 from typing import Any
 
+from app.errors import Superseded
+from app.feed.consumers import Consumers
+from app.feed.hub import Hub
 from app.feed.wire import Wire
-from app.history import Item, Page, Window
+from app.history import Claim, Item, Page, Window
 
 
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:
@@ -57,6 +60,34 @@ class MemorySource:
     def renew_epoch(self, epoch: str) -> None:
         if self.epoch == epoch:
             self.epoch = f"{epoch}+"
+
+
+class MemoryCheckpoints:
+    """Checkpoints in memory."""
+
+    def __init__(self, source: MemorySource) -> None:
+        self._source = source
+        self.claims: dict[str, Claim] = {}
+
+    def claim(self, name: str) -> Claim:
+        window = self._source.window()
+        found = self.claims.get(name, Claim(name, window.epoch, window.last_seq, 0))
+        self.claims[name] = found._replace(generation=found.generation + 1)
+        return self.claims[name]
+
+    def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
+        found = self.claims[name]
+        if generation not in (None, found.generation):
+            raise Superseded(name)
+        self.claims[name] = found._replace(epoch=epoch, seq=max(seq, found.seq))
+
+    def generations(self) -> dict[str, int]:
+        return {name: claim.generation for name, claim in self.claims.items()}
+
+
+def hub_of(source: MemorySource) -> Hub:
+    """Return a hub on *source* with consumers in memory."""
+    return Hub(source, Consumers(MemoryCheckpoints(source)))
 
 
 class Peer:

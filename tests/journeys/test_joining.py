@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from app.feed.hub import Hub
+from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
-from tests.feed.cast import MemorySource, Peer
+from app.feed.subscription import SubscribeRequest
+from tests.feed.cast import MemorySource, Peer, hub_of
 from tests.harness import FeedClient, RawClient, Server, writer
 
 
@@ -49,12 +50,12 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
     source = MemorySource()
     source.add(3)
-    hub = Hub(source)
+    hub = hub_of(source)
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None)
-        subscriber.receive('{"action": "subscribe", "channel": "events", "after": 0}')
+        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, rates=(0, 0))
+        subscriber.subscribe(SubscribeRequest(after=0))
         publishing = threading.Event()
 
         def publish_meanwhile() -> None:

@@ -44,7 +44,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     """A browser whose cookies say that the operator has signed in."""
-    with contextlib.closing(browser.new_context(viewport=DESKTOP)) as opened:
+    with contextlib.closing(
+        browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin")  # type: ignore[arg-type]
+    ) as opened:
         opened.set_default_timeout(PATIENCE_MS)
         opened.request.get(server.sign_in_link())
         yield opened
@@ -442,6 +444,16 @@ def test_the_browser_says_what_the_terminal_says(server: Server, page: Page) -> 
     assert list(reversed(shown)) == expected
 
 
+def test_times_are_those_of_the_viewers_zone(server: Server, page: Page) -> None:
+    write(server.database, *tasks(1))
+    live = LivePage(page, server)
+    time = live.rows.locator("time")
+    expect(time).to_have_text("15 Jan 11:30:00")
+    expect(time).to_have_attribute("title", "2026-01-15T10:30:00.000Z")
+    page.goto(f"{server.url}/swarm/events")
+    expect(page.locator(".event time")).to_have_text("15 Jan 11:30:00")
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
@@ -456,6 +468,7 @@ def test_the_log_is_paged_and_filtered(server: Server, page: Page) -> None:
     expect(rows).to_have_count(11)
     expect(rows.last.locator(".sentence")).to_have_text("New task: task 0")
     expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    expect(page.get_by_text("Times in Europe/Berlin")).to_be_visible()  # the page's script has run
     page.keyboard.press("/")
     expect(page.get_by_label("Type")).to_be_focused()
     page.keyboard.type("system.error")

@@ -1,6 +1,6 @@
-"""The HTTP API: write events, read the log, read the feed by cursor, and the description of it all.
+"""The HTTP API: write events, read the log; and how every view under /api says what it takes and answers.
 
-Each view names its shapes with `@operation`; they check what comes in and make /api/openapi.json.
+Each names its shapes with `@operation`; they check what comes in, and make /api/openapi.json.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from flask import Blueprint
 
 from app.web.api.docs import docs
 from app.web.api.events import events
-from app.web.api.feed import feeds
 
 api = Blueprint("api", __name__, url_prefix="/api")
-for part in (events, feeds, docs):
+for part in (events, docs):
     api.register_blueprint(part)

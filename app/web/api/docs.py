@@ -22,12 +22,13 @@ def specification() -> Response:
 def page() -> str:
     """Show the OpenAPI document, with a line to copy for each operation."""
     document = openapi.document(current_app)
+    schemas = document["components"]["schemas"]
     operations = [
-        _entry(path, method, operation)
+        _entry(path, method, operation, schemas)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    shapes = {name: (schema, _fields(schema)) for name, schema in sorted(document["components"]["schemas"].items())}
+    shapes = {name: (schema, _fields(schema)) for name, schema in sorted(schemas.items())}
     return render_template("api_docs.html", operations=operations, shapes=shapes, version=document["info"]["version"])
 
 
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
     example: str
 
 
-def _entry(path: str, method: str, operation: dict[str, Any]) -> Entry:
+def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> Entry:
     bodies = _bodies(operation.get("requestBody", {}))
     answers = [Answer(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
     return Entry(
@@ -76,7 +77,7 @@ def _entry(path: str, method: str, operation: dict[str, Any]) -> Entry:
         bodies=bodies,
         answers=[one for one in answers if one.status < "4"],
         refusals=[one for one in answers if "4" <= one.status < "6"],
-        example=_example(path, method, bodies),
+        example=_example(path, method, next((shapes[shape] for _, _, shape in bodies if shape), None)),
     )
 
 
@@ -135,12 +136,17 @@ def _rules(schema: dict[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def _example(path: str, method: str, bodies: list[tuple[str, str, str | None]]) -> str:
-    """Return the operation as a command."""
+_PATH_EXAMPLES = {"{event_id}": "task-1-created", "{name}": "ops-bot"}
+
+
+def _example(path: str, method: str, shape: dict[str, Any] | None) -> str:
+    """Return the operation as a command, with the examples of the *shape* that its body has."""
     lines = ['curl -H "Authorization: Bearer $OUTFEED_TOKEN"']
     if method != "get":
         lines[0] += f" -X {method.upper()}"
-    if bodies:
-        body = {"id": "build-42", "event_type": "build.done", "source": "ci", "data": {"ok": True}}
+    if shape is not None:
+        body = {name: field["examples"][0] for name, field in shape["properties"].items() if "examples" in field}
         lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]
-    return " \\\n".join([*lines, f"  {request.url_root.rstrip('/')}{path.replace('{event_id}', 'build-42')}"])
+    for name, example in _PATH_EXAMPLES.items():
+        path = path.replace(name, example)
+    return " \\\n".join([*lines, f"  {request.url_root.rstrip('/')}{path}"])

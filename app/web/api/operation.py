@@ -29,14 +29,19 @@ class Operation:
     refusals: Mapping[int, str]
 
 
+def _query_string() -> Mapping[str, str]:
+    return request.args.to_dict()
+
+
 def operation(
     *,
     query: type[BaseModel] | None = None,
+    fields: Callable[[], Mapping[str, str]] = _query_string,
     body: Mapping[str, Any] | None = None,
     answers: Mapping[int, Any],
     refusals: Mapping[int, str] | None = None,
 ) -> Callable[[View], View]:
-    """Describe the view; with *query*, check the query string and hand it over as the argument `query`.
+    """Describe the view; with *query*, check the query string (or *fields*) and hand it over as the argument `query`.
 
     An answer is a shape, of JSON, or shapes by media type. *refusals* say when which status comes, as a problem.
     """
@@ -45,7 +50,7 @@ def operation(
         @functools.wraps(view)
         def checked(**arguments: Any) -> Response:
             if query is not None:
-                arguments["query"] = validated(query, request.args.to_dict())
+                arguments["query"] = validated(query, fields())
             return view(**arguments)
 
         by_media_type = {

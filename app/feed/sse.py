@@ -1,0 +1,42 @@
+"""Server-sent events (HTML Living Standard, section 9.2): the feed as a text stream.
+
+An event is `id: epoch:seq` and one `data:` line with its JSON. The verdict comes first, as an event named
+`subscribed`. A heartbeat is a comment with an `id`: it moves the browser's Last-Event-ID and dispatches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from app.feed.encoding import Batch
+from app.history import Item
+
+
+class SseEncoding:
+    """One event a piece. To group only joins their bytes: each keeps its own id."""
+
+    def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        # A payload is one line: whoever wrote it, line ends inside JSON strings are escaped, and others are space.
+        pieces = [
+            b"id: %b:%d\ndata: %b\n\n" % (epoch.encode(), item.seq, item.json.replace(b"\n", b" ").replace(b"\r", b" "))
+            for item in items
+        ]
+        return Batch.of(pieces, [item.seq for item in items], prev)
+
+    groups = singles
+
+    def subscribed(self, payload: dict[str, Any]) -> bytes:
+        where = f"{payload['epoch']}:{payload['after']}".encode()
+        return b"event: subscribed\nid: %b\ndata: %b\n\n" % (where, orjson.dumps(payload))
+
+    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+        return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
+
+    def goodbye(self, code: int, reason: str) -> bytes:
+        return b"event: closed\ndata: %b\n\n" % orjson.dumps({"code": code, "reason": reason})
+
+
+SSE = SseEncoding()

@@ -1,0 +1,232 @@
+"""The feed over HTTP: by cursor, by long poll, and as server-sent events."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import select
+import socket
+import time
+from typing import Annotated, Any
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field, field_validator
+
+from app import clock
+from app.errors import InvalidRequest, Overtaken
+from app.feed import subscription
+from app.feed.pace import SLACK
+from app.feed.sse import SSE
+from app.feed.subscriber import State, Subscriber
+from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
+from app.feed.wire import Wire
+from app.history import Item
+from app.web.api.operation import operation
+from app.web.api.shapes import FeedPage
+from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates, refuse_if_full
+from app.web.services import services
+
+MAX_SCANNED_ROWS = 20_000
+MAX_WAIT_SECS = 60
+EVENT_STREAM = "text/event-stream"
+_PAGE_ROWS = 1000
+# Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store, no-transform\r\n"
+    b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+)
+
+feed = Blueprint("feed", __name__, url_prefix="/api/feed")
+
+
+class _Types:
+    """`types=a,b` in a query string is a list."""
+
+    @field_validator("types", mode="before", check_fields=False)
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) and value else value or ()
+
+
+class PollQuery(_Types, FeedRequest):
+    """The cursor and the filters of a request for the feed."""
+
+    consumer: subscription.ConsumerName | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
+
+
+class StreamQuery(_Types, SubscribeRequest):
+    """A subscription in the query string."""
+
+
+# --- by cursor --------------------------------------------------------------------------------------------------------
+
+
+@feed.get("")
+@operation(query=PollQuery, answers={200: FeedPage})
+def poll(query: PollQuery) -> Response:
+    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
+
+    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
+    """
+    began = clock.monotonic()
+    if query.consumer and query.after is not None:
+        raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
+    subscription.require_epoch(query)
+    while True:
+        verdict = _verdict(query)
+        try:
+            events, cursor = _collect(query, verdict, verdict.after)
+            if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
+                events, cursor = _wait(query, verdict, events, cursor, began)
+        except Overtaken:
+            continue  # pruned between the verdict and the read: the next verdict says so
+        return _answer(verdict, events, cursor)
+
+
+def _verdict(query: PollQuery) -> Verdict:
+    if query.consumer:
+        claim = services().checkpoints.read(query.consumer)
+        return subscription.decide_for(claim, services().outbox.window())
+    return subscription.decide(query.after, query.epoch, services().outbox.window())
+
+
+def _collect(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+    """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
+    found: list[Item] = []
+    end = cursor + MAX_SCANNED_ROWS
+    page_end = None
+    while cursor != page_end and cursor < end and len(found) < query.limit:
+        page_end = cursor
+        with services().hub.reading:
+            page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
+            page.window.prove(verdict.epoch, cursor)
+            found += query.filter.matching(page.items)
+        cursor = page.through
+    if len(found) > query.limit:
+        del found[query.limit :]
+        cursor = found[-1].seq
+    return found, cursor
+
+
+def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
+    """Wait for the first event, and so long that who asks again at once stays within the rate."""
+    deadline = began + query.wait
+    hub = services().hub
+    while not events and (left := deadline - clock.monotonic()) > 0:
+        hub.wait_for(query.filter, verdict.epoch, cursor, left)
+        events, cursor = _collect(query, verdict, cursor)
+        if hub.is_closing:
+            break
+    rate, _ = granted_rates()
+    time.sleep(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
+    return events, cursor
+
+
+def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
+    fields = verdict.as_dict()
+    del fields["after"]
+    fields["head"] = max(verdict.head, cursor)
+    head = orjson.dumps(fields | {"cursor": cursor})
+    # The items are JSON already; each begins with a brace that makes room for its seq.
+    rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
+    body = b'%b,"events":[%b]}' % (head[:-1], rows)
+    response = Response(body, content_type="application/json")
+    response.headers["Cache-Control"] = "no-cache"
+    response.set_etag(hashlib.sha256(body).hexdigest()[:32])
+    response.make_conditional(request)
+    return response
+
+
+# --- as a stream ------------------------------------------------------------------------------------------------------
+
+
+def _stream_fields() -> dict[str, str]:
+    return {**request.args.to_dict(), **_last_event_id()}
+
+
+@feed.get("/stream")
+@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}})
+def stream(query: StreamQuery) -> Response:
+    """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
+    subscription.check(query)
+    if refusal := refuse_if_full():
+        return refusal
+    wire = _take_socket()
+    with Doorbell() as doorbell:
+        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
+        services().hub.add(subscriber)
+        try:
+            ending = ending_of(lambda: _serve(subscriber, wire, query, doorbell))
+        finally:
+            services().hub.remove(subscriber)
+    if ending is not None:
+        wire.say_goodbye(SSE.goodbye(*ending))
+    wire.hang_up(GOODBYE_SECS if ending else 0)
+    return _Served()
+
+
+def _last_event_id() -> dict[str, str]:
+    epoch, separator, seq = request.headers.get("Last-Event-ID", "").rpartition(":")
+    if not separator:
+        return {}
+    if not seq.isdigit():
+        raise InvalidRequest("invalid_field", "Last-Event-ID: must be epoch:seq")
+    return {"after": seq, "epoch": epoch}
+
+
+def _take_socket() -> Wire:
+    sockets = [request.environ[key] for key in SOCKET_KEYS if key in request.environ]
+    wire = Wire(sockets[0])
+    # The body of a request has no place here, and would be taken for the peer's goodbye.
+    wire.send(_STREAM_HEAD)
+    return wire
+
+
+def _serve(subscriber: Subscriber, wire: Wire, wanted: SubscribeRequest, doorbell: Doorbell) -> Ending | None:
+    """Send the verdict and what follows it, until someone asks to end, or the client has gone."""
+    subscriber.subscribe(wanted)
+    while subscriber.ending is None:
+        if doorbell.wait(wire, subscriber.patience()) and wire.is_gone():
+            return None
+        if subscriber.state is State.REPLAYING:
+            subscriber.advance()
+    return subscriber.ending
+
+
+class Doorbell:
+    """Wakes a thread that waits for its client; any thread may ring."""
+
+    def __init__(self) -> None:
+        # Sockets, not a pipe: a late ring on a closed one is an error, never a write to someone else's descriptor.
+        self._hears, self._rings = socket.socketpair()
+
+    def __enter__(self) -> Doorbell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hears.close()
+        self._rings.close()
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # closed, or rung often enough
+            self._rings.send(b"!", socket.MSG_DONTWAIT)
+
+    def wait(self, wire: Wire, timeout: float | None) -> bool:
+        """Wait for a ring, or *timeout* seconds; True where the client has sent something, or has gone."""
+        poller = select.poll()
+        poller.register(self._hears, select.POLLIN)
+        poller.register(wire, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000)}
+        if self._hears.fileno() in ready:
+            self._hears.recv(4096)
+        return wire.fileno() in ready
+
+
+class _Served(Response):
+    """Says to the server that the socket was answered on directly, as Flask-Sock does."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise StopIteration

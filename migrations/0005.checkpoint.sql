@@ -1,0 +1,12 @@
+-- Durable consumers: how far each has acknowledged.
+-- depends: 0002.outbox
+
+CREATE TABLE checkpoint (
+    name TEXT PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    seq INTEGER NOT NULL,  -- everything up to there is acknowledged
+    generation INTEGER NOT NULL,  -- counts connections; only the newest may acknowledge
+    is_protected INTEGER NOT NULL,  -- pruning waits for it
+    created_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL  -- when it last connected or acknowledged
+);
