@@ -27,6 +27,7 @@ from app.web.problems import answer, problem
 
 PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
 MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
+DOCS = "/api/docs"  # the one page among them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HOME = "/swarm/live"
 OPERATOR = "operator"
@@ -135,8 +136,8 @@ def _admit_operator() -> Response | None:
 def _turn_away() -> ResponseReturnValue:
     """Send a stranger who wants a page to the sign-in, and refuse any other."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
-    is_page = request.method in ("GET", "HEAD") and request.path.split("/")[1] not in MACHINE_PATHS
-    if is_page and accepts_html:
+    is_page = request.path == DOCS or request.path.split("/")[1] not in MACHINE_PATHS
+    if is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.path) + (f"?{query}" if query else "")
         return redirect("/login?" + urlencode({"next": target}))

@@ -22,11 +22,14 @@ from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from app.feed.wire import Wire
 from app.history import Item
+from app.web.api.operation import operation
+from app.web.api.shapes import FeedPage
 from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates, refuse_if_full
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
+EVENT_STREAM = "text/event-stream"
 _PAGE_ROWS = 1000
 # Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
 _STREAM_HEADERS = {
@@ -49,30 +52,32 @@ class _Types:
     @field_validator("types", mode="before", check_fields=False)
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+        return value.split(",") if isinstance(value, str) and value else value or ()
 
 
-class _PollQuery(_Types, FeedRequest):
+class PollQuery(_Types, FeedRequest):
+    """The cursor and the filters of a request for the feed."""
+
     consumer: subscription.ConsumerName | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
 
 
-class _StreamQuery(_Types, SubscribeRequest):
-    pass
+class StreamQuery(_Types, SubscribeRequest):
+    """A subscription in the query string."""
 
 
 # --- by cursor --------------------------------------------------------------------------------------------------------
 
 
 @feed.get("")
-def poll() -> Response:
+@operation(query=PollQuery, answers={200: FeedPage})
+def poll(query: PollQuery) -> Response:
     """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
 
     With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
     """
     began = clock.monotonic()
-    query = subscription.validated(_PollQuery, request.args.to_dict())
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
@@ -87,14 +92,14 @@ def poll() -> Response:
         return _answer(verdict, events, cursor)
 
 
-def _verdict(query: _PollQuery) -> Verdict:
+def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
         claim = services().checkpoints.read(query.consumer)
         return subscription.decide_for(claim, services().outbox.window())
     return subscription.decide(query.after, query.epoch, services().outbox.window())
 
 
-def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+def _collect(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
     """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
     found: list[Item] = []
     end = cursor + MAX_SCANNED_ROWS
@@ -112,7 +117,7 @@ def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Ite
     return found, cursor
 
 
-def _wait(query: _PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
+def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
     """Wait for the first event, and so long that who asks again at once stays within the rate."""
     deadline = began + query.wait
     hub = services().hub
@@ -144,11 +149,15 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
 # --- as a stream ------------------------------------------------------------------------------------------------------
 
 
+def _stream_fields() -> dict[str, str]:
+    return {**request.args.to_dict(), **_last_event_id()}
+
+
 @feed.get("/stream")
-def stream() -> Response:
+@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}})
+def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
-    wanted = subscription.validated(_StreamQuery, {**request.args.to_dict(), **_last_event_id()})
-    subscription.check(wanted)
+    subscription.check(query)
     if refusal := refuse_if_full():
         return refusal
     if request.method == "HEAD":
@@ -158,7 +167,7 @@ def stream() -> Response:
         subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
         services().hub.add(subscriber)
         try:
-            ending = ending_of(lambda: _serve(subscriber, wire, wanted, doorbell))
+            ending = ending_of(lambda: _serve(subscriber, wire, query, doorbell))
         finally:
             services().hub.remove(subscriber)
     if ending is not None:
