@@ -47,6 +47,7 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
+        self._waiters = 0
         self.is_closing = False
         self._tail = Tail(0)
 
@@ -230,8 +231,10 @@ class Hub:
             if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
                 return
             self._waiting.setdefault(filter_, []).append(event)
+            self._waiters += 1
         event.wait(timeout)
         with self._lock:
+            self._waiters -= 1
             waiting = self._waiting.get(filter_, [])
             if event in waiting:
                 waiting.remove(event)
@@ -258,7 +261,8 @@ class Hub:
         return {state: states.count(state) for state in sorted(set(states))}
 
     def __len__(self) -> int:
-        return len(self._subscribers)
+        """Return how many hold a thread: who is connected, and who waits."""
+        return len(self._subscribers) + self._waiters
 
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""

@@ -68,11 +68,14 @@ class _StreamQuery(_Types, SubscribeRequest):
 def poll() -> Response:
     """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
 
-    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
+    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
+    waits counts as a connection.
     """
     began = clock.monotonic()
     query = subscription.validated(_PollQuery, request.args.to_dict())
     subscription.require_epoch(query)
+    if query.wait and (refusal := refuse_if_full()):
+        return refusal
     while True:
         verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
         try:
