@@ -79,7 +79,7 @@ def poll() -> Response:
     while True:
         verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
         try:
-            events, cursor = _collect(query, verdict, verdict.after)
+            events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
         except Overtaken:
@@ -87,7 +87,13 @@ def poll() -> Response:
         return _answer(verdict, events, cursor)
 
 
-def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+def _collect(query: _PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
+    """Return what the verdict says is owed: nothing where the client begins at the head, whatever came meanwhile."""
+    is_owed = verdict.kind in ("resumed", "gap")
+    return _read_on(query, verdict, verdict.after) if is_owed else ([], verdict.after)
+
+
+def _read_on(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
     """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
     found: list[Item] = []
     end = cursor + MAX_SCANNED_ROWS
@@ -111,7 +117,7 @@ def _wait(query: _PollQuery, verdict: Verdict, events: list[Item], cursor: int, 
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
         hub.wait_for(query.filter, verdict.epoch, cursor, left)
-        events, cursor = _collect(query, verdict, cursor)
+        events, cursor = _read_on(query, verdict, cursor)
         if hub.is_closing:
             break
     rate, _ = granted_rates()
