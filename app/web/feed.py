@@ -200,6 +200,10 @@ def _serve(subscriber: Subscriber, wire: Wire, wanted: SubscribeRequest, doorbel
     except DatabaseError as error:
         current_app.logger.error("stream ended for want of the database error=%s", error)
         return frames.OUR_FAULT, "the database can't be read right now"
+    except Exception:
+        # The edge of a connection: left to Flask, a 500 page would be written into the stream.
+        current_app.logger.exception("stream ended by an error of ours")
+        return frames.OUR_FAULT, "an error of ours"
 
 
 class Doorbell:
