@@ -48,7 +48,7 @@ class Hub:
         self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
         self._waiters = 0
-        self.is_closing = False
+        self.closing = threading.Event()
         self._tail = Tail(0)
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Hub:
         """Count a connected client in; one that comes while the hub closes is sent away."""
         with self._lock:
             self._subscribers.add(subscriber)
-            is_closing = self.is_closing
+            is_closing = self.closing.is_set()
         if is_closing:
             subscriber.ask_to_end(*_restarting())
 
@@ -228,7 +228,7 @@ class Hub:
         event = threading.Event()
         with self._lock:
             rest = self._tail.after(cursor)
-            if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
+            if self.closing.is_set() or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
                 return
             self._waiting.setdefault(filter_, []).append(event)
             self._waiters += 1
@@ -267,7 +267,7 @@ class Hub:
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:
-            self.is_closing = True
+            self.closing.set()
             self._wake_all_waiting()
             subscribers = list(self._subscribers)
         for subscriber in subscribers:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import select
 import socket
-import time
 from typing import Annotated, Any
 
 import orjson
@@ -118,10 +117,10 @@ def _wait(query: _PollQuery, verdict: Verdict, events: list[Item], cursor: int, 
     while not events and (left := deadline - clock.monotonic()) > 0:
         hub.wait_for(query.filter, verdict.epoch, cursor, left)
         events, cursor = _read_on(query, verdict, cursor)
-        if hub.is_closing:
+        if hub.closing.is_set():
             break
     rate, _ = granted_rates()
-    time.sleep(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
+    hub.closing.wait(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
     return events, cursor
 
 
