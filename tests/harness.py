@@ -163,12 +163,12 @@ class Server:
 class FeedClient:
     """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
+    def __init__(self, url: str, token: str, headers: dict[str, str] | None = None, **options: Any) -> None:
         self._open = contextlib.ExitStack()
         self.socket: ClientConnection = self._open.enter_context(
             connect(
                 url.replace("http", "ws") + "/ws",
-                additional_headers={"Authorization": f"Bearer {token}"},
+                additional_headers=headers or {"Authorization": f"Bearer {token}"},
                 # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
                 compression=None, max_size=None, max_queue=None, **options,
             )

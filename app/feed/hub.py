@@ -49,7 +49,8 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
-        self.is_closing = False
+        self._waiters = 0
+        self.closing = threading.Event()
         self._tail = Tail(0)
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class Hub:
         """Count a connected client in; one that comes while the hub closes is sent away."""
         with self._lock:
             self._subscribers.add(subscriber)
-            is_closing = self.is_closing
+            is_closing = self.closing.is_set()
         if is_closing:
             subscriber.ask_to_end(*_restarting())
 
@@ -230,11 +231,13 @@ class Hub:
         event = threading.Event()
         with self._lock:
             rest = self._tail.after(cursor)
-            if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
+            if self.closing.is_set() or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
                 return
             self._waiting.setdefault(filter_, []).append(event)
+            self._waiters += 1
         event.wait(timeout)
         with self._lock:
+            self._waiters -= 1
             waiting = self._waiting.get(filter_, [])
             if event in waiting:
                 waiting.remove(event)
@@ -261,12 +264,13 @@ class Hub:
         return {state: states.count(state) for state in sorted(set(states))}
 
     def __len__(self) -> int:
-        return len(self._subscribers)
+        """Return how many hold a thread: who is connected, and who waits."""
+        return len(self._subscribers) + self._waiters
 
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:
-            self.is_closing = True
+            self.closing.set()
             self._wake_all_waiting()
             subscribers = list(self._subscribers)
         for subscriber in subscribers:

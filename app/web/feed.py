@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import select
 import socket
-import time
 from typing import Annotated, Any
 
 import orjson
@@ -75,16 +74,19 @@ class StreamQuery(_Types, SubscribeRequest):
 def poll(query: PollQuery) -> Response:
     """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
 
-    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
+    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
+    waits counts as a connection.
     """
     began = clock.monotonic()
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
+    if query.wait and (refusal := refuse_if_full()):
+        return refusal
     while True:
         verdict = _verdict(query)
         try:
-            events, cursor = _collect(query, verdict, verdict.after)
+            events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
         except Overtaken:
@@ -99,7 +101,13 @@ def _verdict(query: PollQuery) -> Verdict:
     return subscription.decide(query.after, query.epoch, services().outbox.window())
 
 
-def _collect(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
+    """Return what the verdict says is owed: nothing where the client begins at the head, whatever came meanwhile."""
+    is_owed = verdict.kind in ("resumed", "gap")
+    return _read_on(query, verdict, verdict.after) if is_owed else ([], verdict.after)
+
+
+def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
     """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
     found: list[Item] = []
     end = cursor + MAX_SCANNED_ROWS
@@ -123,11 +131,11 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
         hub.wait_for(query.filter, verdict.epoch, cursor, left)
-        events, cursor = _collect(query, verdict, cursor)
-        if hub.is_closing:
+        events, cursor = _read_on(query, verdict, cursor)
+        if hub.closing.is_set():
             break
     rate, _ = granted_rates()
-    time.sleep(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
+    hub.closing.wait(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
     return events, cursor
 
 
