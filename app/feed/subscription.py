@@ -87,7 +87,10 @@ class Subscription:
 
 
 class FeedRequest(BaseModel):
-    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+
+    `last` is where to begin without a usable cursor: before the newest that many which match.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,6 +100,7 @@ class FeedRequest(BaseModel):
     source: _Name | None = None
     task_id: _Name | None = None
     agent_id: _Name | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
     @property
     def filter(self) -> Filter:
@@ -107,7 +111,6 @@ class FeedRequest(BaseModel):
 class SubscribeRequest(FeedRequest):
     """What a subscriber asks for. *rate* None is the server's default. `consumer` is checked and has no effect yet."""
 
-    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
     rate: Annotated[float, Field(ge=0, le=1000)] | None = None
     consumer: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None

@@ -60,7 +60,7 @@ class _StreamQuery(_Types, SubscribeRequest):
 
 @feed.get("")
 def poll() -> Response:
-    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
+    """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
 
     With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
     """
@@ -70,12 +70,20 @@ def poll() -> Response:
     while True:
         verdict = subscription.decide(query.after, query.epoch, services().outbox.window())
         try:
-            events, cursor = _collect(query, verdict, verdict.after)
+            events, cursor = _collect(query, verdict, _start(query, verdict))
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)
+
+
+def _start(query: _PollQuery, verdict: Verdict) -> int:
+    """Return the seq after which events follow: the verdict's, or before the `last` where there is no usable cursor."""
+    if query.last is None or (query.after is not None and verdict.kind != "reset"):
+        return verdict.after
+    with services().hub.reading:
+        return subscription.start_of_last(services().outbox, query.filter, query.last, verdict.head)
 
 
 def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
