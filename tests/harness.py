@@ -56,7 +56,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_path = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.base = 0  # the seq after which a test begins that shares its server with others
         self._token: str | None = None
+        self._session: str | None = None
         self._token_lock = threading.Lock()
         self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
 
@@ -138,6 +140,13 @@ class Server:
     def sign_in_link(self) -> str:
         """Return the last URL that the server printed."""
         return re.findall(r"http://\S+", self.output)[-1]
+
+    @property
+    def session(self) -> str:
+        """The session cookie of the operator, who has signed in once by the link."""
+        if self._session is None:
+            self._session = httpx.get(self.sign_in_link()).cookies["outfeed_session"]
+        return self._session
 
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""

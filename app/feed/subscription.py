@@ -89,7 +89,10 @@ class Subscription:
 
 
 class FeedRequest(BaseModel):
-    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+
+    `last` is where to begin without a usable cursor: before the newest that many which match.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,6 +102,7 @@ class FeedRequest(BaseModel):
     source: _Name | None = None
     task_id: _Name | None = None
     agent_id: _Name | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
     @property
     def filter(self) -> Filter:
@@ -115,7 +119,6 @@ def _is_kept(rate: float) -> float:
 class SubscribeRequest(FeedRequest):
     """What a subscriber asks for. *rate* None is the server's default."""
 
-    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
     rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
     consumer: ConsumerName | None = None

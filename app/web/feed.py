@@ -72,7 +72,7 @@ class StreamQuery(_Types, SubscribeRequest):
 @feed.get("")
 @operation(query=PollQuery, answers={200: FeedPage})
 def poll(query: PollQuery) -> Response:
-    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
+    """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
 
     With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
     waits counts as a connection.
@@ -102,9 +102,14 @@ def _verdict(query: PollQuery) -> Verdict:
 
 
 def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
-    """Return what the verdict says is owed: nothing where the client begins at the head, whatever came meanwhile."""
-    is_owed = verdict.kind in ("resumed", "gap")
-    return _read_on(query, verdict, verdict.after) if is_owed else ([], verdict.after)
+    """Return what is owed: what follows the cursor, else the `last`, else nothing, whatever came meanwhile."""
+    if verdict.kind in ("resumed", "gap"):
+        return _read_on(query, verdict, verdict.after)
+    if query.last is None:
+        return [], verdict.after
+    with services().hub.reading:
+        start = subscription.start_of_last(services().outbox, query.filter, query.last, verdict.head)
+    return _read_on(query, verdict, start)
 
 
 def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
