@@ -58,6 +58,7 @@ class PollQuery(_Types, FeedRequest):
     """The cursor and the filters of a request for the feed."""
 
     consumer: subscription.ConsumerName | None = None
+    last: Annotated[int, Field(ge=1, le=subscription.MAX_LAST)] | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
 
