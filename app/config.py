@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
-    event_rate: float = Field(10, gt=0, le=1000, description="Frames a second to a client that asks for no other rate.")
+    event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."

@@ -57,7 +57,9 @@ def free_port() -> int:
 def secrets_in(log: str) -> list[str]:
     """Return what looks like a token, password, cookie, ticket or code in a server's log, its sign-in link aside."""
     lines = [line for line in log.splitlines() if not line.startswith("Sign in with this link, once: ")]
-    shapes = r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
+    shapes = (
+        r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
+    )
     return [found for line in lines for found in re.findall(shapes, line)]
 
 
@@ -73,7 +75,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_path = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.base = 0  # the seq after which a test begins that shares its server with others
         self._token: str | None = None
+        self._session: str | None = None
         self._token_lock = threading.Lock()
         self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
 
@@ -120,6 +124,10 @@ class Server:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def descriptors(self) -> int:
+        """Return how many files and sockets the first worker has open."""
+        return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))
+
     def kill(self) -> None:
         """SIGKILL the master and all its children at once."""
         assert self.process is not None
@@ -153,8 +161,15 @@ class Server:
         """Return the last URL that the server printed."""
         return re.findall(r"http://\S+", self.output)[-1]
 
-    def session(self, role: str) -> str:
-        """Return the Cookie header of somebody new who is signed in, without an event that says so."""
+    @property
+    def session(self) -> str:
+        """The session cookie of an operator."""
+        if self._session is None:
+            self._session = self.sign_in("operator")
+        return self._session
+
+    def sign_in(self, role: str) -> str:
+        """Return the session cookie of somebody new, without an event that says so."""
         database = db.at(self.database)
         name = f"{role}-{secrets.token_hex(4)}"
         user.add(database, name, role)
@@ -163,12 +178,12 @@ class Server:
         return self.cookie(key)
 
     def cookie(self, key: str) -> str:
-        """Return the Cookie header of the session with that key."""
+        """Return the cookie of the session with that key."""
         app = Flask("app")
         app.secret_key = Path(f"{self.database}.secret").read_text().strip()
         signer = SecureCookieSessionInterface().get_signing_serializer(app)
         assert signer is not None
-        return f"outfeed_session={signer.dumps({'_user_id': key, '_fresh': True, '_permanent': True})}"
+        return str(signer.dumps({"_user_id": key, "_fresh": True, "_permanent": True}))
 
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""
@@ -194,13 +209,13 @@ class Server:
 class FeedClient:
     """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
 
-    def __init__(self, url: str, token: str | None, **options: Any) -> None:
-        """Connect with *token*; without one with what *options* (of `websockets`) hold."""
+    def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **options: Any) -> None:
+        """Connect with *token*; without one with the *headers*, or the ticket in the *url*."""
         self._open = contextlib.ExitStack()
         self.socket: ClientConnection = self._open.enter_context(
             connect(
                 url.replace("http", "ws", 1) + ("" if "?" in url else "/ws"),
-                additional_headers=options.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {}),
+                additional_headers=headers or ({"Authorization": f"Bearer {token}"} if token else {}),
                 # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
                 compression=None, max_size=None, max_queue=None, **options,
             )

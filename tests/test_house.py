@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "feed": NOUNS,
     "client": NOUNS,
     "swarm": NOUNS | {"store"},
+    "log_handler": NOUNS | {"store", "client"},
     "jobs": PIPELINE,
     "web": PIPELINE | {"jobs"},
     "cli": PIPELINE | {"jobs", "web"},

@@ -19,7 +19,7 @@ from app.errors import InvalidRequest
 from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
-from app.feed.pace import next_due
+from app.feed.pace import due_at, next_due
 from app.feed.subscription import SubscribeRequest, Subscription, Verdict
 from app.feed.wire import Wire
 from app.history import Claim, Item
@@ -108,6 +108,7 @@ class Subscriber:
         rate = self._granted(request.rate)
         self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
         self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []
+        self.due = due_at(rate, self.due, clock.monotonic())
         payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
         self.write(self.subscription.encoding.subscribed(payload))
 
@@ -144,6 +145,8 @@ class Subscriber:
     def _leave(self, state: State) -> None:
         with self._wire.lock:
             cohort, self.cohort = self.cohort, None
+            if cohort is not None:
+                self.due = cohort.due  # whoever subscribes again and again is sent nothing sooner
             self._move(state)
         if cohort is not None:
             self._hub.part(self, cohort)

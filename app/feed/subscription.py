@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.access import Visible, is_of_type
 from app.errors import InvalidRequest
 from app.feed.encoding import Batch, Encoding, grouped
+from app.feed.pace import MIN_RATE
 from app.feed.source import Source
 from app.history import CONSUMER_NAME, Claim, Item, Window
 
@@ -90,7 +91,10 @@ class Subscription:
 
 
 class FeedRequest(BaseModel):
-    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+
+    `last` is where to begin without a usable cursor: before the newest that many which match.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,18 +104,24 @@ class FeedRequest(BaseModel):
     source: _Name | None = None
     task_id: _Name | None = None
     agent_id: _Name | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
     def filter(self, visible: Visible) -> Filter:
         """Return the request's conditions and the principal's; equal ones give equal filters."""
         return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
 
 
+def _is_kept(rate: float) -> float:
+    if 0 < rate < MIN_RATE:
+        raise ValueError(f"the slowest rate is {MIN_RATE}; 0 is as they come")
+    return rate
+
+
 class SubscribeRequest(FeedRequest):
     """What a subscriber asks for. *rate* None is the server's default."""
 
-    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
-    rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
     consumer: ConsumerName | None = None
 
 

@@ -8,13 +8,13 @@ from app.config import Settings
 from app.web import auth, limits, live, problems
 from app.web.api import api
 from app.web.consumers import consumers
-from app.web.embedding import embedding
 from app.web.feed import feed
 from app.web.health import health
 from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
 from app.web.sign_in import sign_in
+from app.web.tickets import tickets
 
 MAX_BODY_BYTES = 8 * 2**20
 
@@ -29,6 +29,6 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, embedding, pages):
+    for blueprint in (health, sign_in, api, feed, consumers, tickets, pages):
         app.register_blueprint(blueprint)
     return app

@@ -24,7 +24,7 @@ from app.config import Settings
 from app.errors import ConfigError
 from app.store import account, user
 from app.store.database import Database
-from app.web import embedding, limits
+from app.web import limits, origins
 from app.web.problems import answer, problem
 from app.web.services import services
 
@@ -32,6 +32,7 @@ PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
 MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
 SOCKET_PATH = "/ws"
 CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
+DOCS = "/api/docs"  # the one page among them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 # To post here needs no scope to write: it changes nothing but where the asker stands.
 READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers/[^/]+/ack|/logout|/password")
@@ -120,7 +121,7 @@ def _admit() -> ResponseReturnValue | None:
         return None
     if request.path in CONNECTION_PATHS and (refusal := _refuse_connection()):
         return refusal
-    if answered := embedding.preflight():
+    if answered := origins.preflight():
         return answered
     if request.authorization and request.authorization.type == "bearer":
         return _admit_token(request.authorization.token or "")
@@ -136,14 +137,14 @@ def _refuse_connection() -> Response | None:
     attempts = services().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
         return refusal
-    if _is_from_elsewhere() and not embedding.is_allowed():
+    if _is_from_elsewhere() and not origins.is_allowed():
         return problem(403, "this page's origin may not open the feed")
     return None
 
 
 def _is_from_elsewhere() -> bool:
     """Return whether another site's page opens a socket: allowed or not, our cookie doesn't speak for it."""
-    return request.path == SOCKET_PATH and embedding.is_foreign(request.headers.get("Origin"), request.host)
+    return request.path == SOCKET_PATH and origins.is_foreign(request.headers.get("Origin"), request.host)
 
 
 def _admit_token(secret: str) -> Response | None:
@@ -182,8 +183,8 @@ def _require(found: Principal) -> Response | None:
 def _turn_away() -> ResponseReturnValue:
     """Send a stranger who wants a page to the sign-in, and refuse any other."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
-    is_page = request.method in ("GET", "HEAD") and request.path.split("/")[1] not in MACHINE_PATHS
-    if is_page and accepts_html:
+    is_page = request.path == DOCS or request.path.split("/")[1] not in MACHINE_PATHS
+    if is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.path) + (f"?{query}" if query else "")
         return redirect("/login?" + urlencode({"next": target}))
@@ -208,7 +209,7 @@ def _add_headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-    embedding.add_headers(response)
+    origins.add_headers(response)
     if not request.path.startswith("/static/"):
         response.headers.setdefault("Cache-Control", "no-store")
     return response

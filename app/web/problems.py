@@ -29,7 +29,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
-    app.register_error_handler(EventConflict, lambda error: answer(409, str(error)))
+    app.register_error_handler(EventConflict, _event_conflict)
     app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
     app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(DatabaseBusy, _busy)
@@ -62,7 +62,17 @@ def _http(error: HTTPException) -> Response:
 
 
 def _invalid_event(error: InvalidEvent) -> Response:
-    return answer(422, str(error), field=error.field)
+    return _about_event(422, error, field=error.field)
+
+
+def _event_conflict(error: EventConflict) -> Response:
+    return _about_event(409, error)
+
+
+def _about_event(status: int, error: InvalidEvent | EventConflict, **more: Any) -> Response:
+    if error.index is None:
+        return answer(status, str(error), **more)
+    return answer(status, f"event {error.index}: {error}", index=error.index, **more)
 
 
 def _invalid_request(error: InvalidRequest) -> Response:

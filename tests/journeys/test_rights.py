@@ -99,10 +99,10 @@ def test_a_person_is_shut_out_of_sockets_and_streams_and_the_neighbour_is_not(
     server: Server, rights: Database, ann: str, end: object
 ) -> None:
     key = account.create_session(rights, ann, timedelta(hours=1))
-    headers = {"Cookie": server.cookie(key)}
+    headers = {"Cookie": "outfeed_session=" + server.cookie(key)}
     with (
         FeedClient(server.url, None, headers=headers) as socket,
-        FeedClient(server.url, None, headers={"Cookie": server.session("viewer")}) as neighbour,
+        FeedClient(server.url, None, headers={"Cookie": "outfeed_session=" + server.sign_in("viewer")}) as neighbour,
         httpx.stream("GET", f"{server.url}/api/feed/stream", headers=headers, timeout=30) as stream,
     ):
         socket.subscribe()
@@ -145,7 +145,7 @@ def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server:
 
 def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, rights: Database, ann: str) -> None:
     user.set_role(rights, ann, "operator")
-    headers = {"Cookie": server.cookie(account.create_session(rights, ann, timedelta(hours=1)))}
+    headers = {"Cookie": "outfeed_session=" + server.cookie(account.create_session(rights, ann, timedelta(hours=1)))}
     with FeedClient(server.url, None, headers=headers) as client:
         before, epoch = client.subscribe()["after"], client.epoch
 

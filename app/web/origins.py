@@ -1,28 +1,17 @@
-"""Embedding: what pages of other sites may use of this one, if OUTFEED_ALLOWED_ORIGINS names them.
+"""Origins: what pages of other sites may use of this one, if OUTFEED_ALLOWED_ORIGINS names them.
 
 They get the module, its table of event types, and the feed; never with a cookie. A page's server asks for a ticket in
-its own name, and the page opens one WebSocket with it.
+its own name (web/tickets.py), and the page opens one WebSocket with it.
 """
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Response, request
 
-from app.store import account
-from app.web import auth
 from app.web.services import services
 
 SHARED_PATHS = {"/static/event-feed.js", "/static/event-types.json", "/api/feed"}
 PREFLIGHT_SECS = 600
-
-embedding = Blueprint("embedding", __name__)
-
-
-@embedding.post("/api/tickets")
-def post_ticket() -> tuple[Response, int]:
-    """Make a ticket that opens one WebSocket, in the name of who asks and to read only."""
-    ticket = account.create_ticket(services().database, auth.principal())
-    return jsonify(ticket=ticket, expires_in=int(account.TICKET_LIFETIME.total_seconds())), 201
 
 
 def is_foreign(origin: str | None, host: str) -> bool:
