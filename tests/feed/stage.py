@@ -15,7 +15,7 @@ from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from app.feed.wire import Wire
-from tests.feed.cast import MemorySource, hub_of
+from tests.feed.cast import VIEWER, MemorySource, hub_of
 
 STEP_SECS = 0.005
 
@@ -58,7 +58,7 @@ class Viewer:
 
     def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(stage.time)
-        self.subscriber = Subscriber(stage.hub, Wire(self.socket), lambda: None, encoding, rates)  # type: ignore[arg-type]
+        self.subscriber = Subscriber(stage.hub, Wire(self.socket), lambda: None, encoding, rates, VIEWER)  # type: ignore[arg-type]
         self._hub = stage.hub
 
     def subscribe(self, **fields: Any) -> None:
