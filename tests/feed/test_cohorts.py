@@ -190,6 +190,37 @@ class TestMerging:
         assert (early.seqs(), late.seqs()) == ([1, 7], [7])
         assert [message["prev"] for message in late.messages() if "prev" in message] == [1]
 
+    @pytest.mark.parametrize("is_due", [True, False])
+    def test_the_event_before_is_right_for_one_that_was_told_less(self, stage: Stage, is_due: bool) -> None:
+        """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
+        stage.source.add(6)
+        stage.hub.begin(stage.source.window())
+        stage.join(types=("wanted.*",))
+        late = stage.admit()
+        late.subscriber.due = 0.0 if is_due else stage.time.now + 0.05
+        late.subscribe(types=("wanted.*",), after=3, epoch="epoch-1")
+        late.step()
+        assert len(stage.cohorts) == (1 if is_due else 2)
+        stage.time.now += 0.06
+        stage.write(1, event_type="wanted.one")
+        assert len(stage.cohorts) == 1
+        assert late.seqs() == [7]
+
+    def test_who_is_leaving_is_not_taken_along(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has left its cohort, and is not off the list yet."""
+        stage.join(batch=True)
+        stage.write(3)
+        leaving = stage.join(batch=True, after=0)
+        assert len(stage.cohorts) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hub, "part", lambda *_: None)
+            leaving.subscriber.unsubscribe()
+        stage.run(0.5, 50)
+        assert len(stage.cohorts) == 1
+        assert leaving.seqs() == []
+        assert leaving.subscriber.state is State.IDLE
+        assert leaving.subscriber.cohort is None
+
     def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, stage: Stage) -> None:
         """It joins the cohort between the moment a batch is made and the moment it is sent."""
         first, viewer = stage.join(batch=True), stage.join(batch=True)
