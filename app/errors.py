@@ -9,8 +9,10 @@ OutfeedError
 ├── Refused                 a server will not serve this client, now or later
 ├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
-├── NameTaken               a token of that name exists
-├── UnknownName             no token has that name
+├── Forbidden               the principal may not do that
+├── TooManyChecks           too many passwords are being checked; try again
+├── NameTaken               a token or user of that name exists
+├── UnknownName             no token or user has that name
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -67,6 +69,14 @@ class Unreachable(OutfeedError):
 
 class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
+
+
+class Forbidden(OutfeedError):
+    """The principal may not do that; nothing was written."""
+
+
+class TooManyChecks(OutfeedError):
+    """Too many passwords are being checked at once; try again."""
 
 
 class NameTaken(OutfeedError):

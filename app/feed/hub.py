@@ -267,6 +267,16 @@ class Hub:
         """Return how many hold a thread: who is connected, and who waits."""
         return len(self._subscribers) + self._waiters
 
+    def subscribers(self) -> list[Subscriber]:
+        """Return everyone who is connected."""
+        with self._lock:
+            return list(self._subscribers)
+
+    def forget_tail(self) -> None:
+        """Keep nothing of what was sent: some of it was taken out of the history. Who joins reads the source."""
+        with self._lock:
+            self._tail = Tail(self.position)
+
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:

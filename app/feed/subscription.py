@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app.access import Visible, is_of_type
 from app.errors import InvalidRequest
 from app.feed.encoding import Batch, Encoding, grouped
 from app.feed.pace import MIN_RATE
@@ -30,8 +31,12 @@ _TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events match: all conditions hold. Empty *types*, or None, is no condition."""
+    """Which events match: all conditions hold. Empty *types*, or None, is no condition.
 
+    *visible* is what the principal may see at all; whoever makes a filter has to say.
+    """
+
+    visible: Visible
     types: tuple[str, ...] = ()
     source: str | None = None
     task_id: str | None = None
@@ -40,7 +45,7 @@ class Filter:
     @property
     def is_open(self) -> bool:
         """Whether everything matches."""
-        return not self.types and self.source is None and self.task_id is None and self.agent_id is None
+        return self.visible.is_everything and self == Filter(self.visible)
 
     def matching(self, items: list[Item]) -> list[Item]:
         """Return the items that match, in order."""
@@ -52,12 +57,9 @@ class Filter:
             (self.source is None or item.source == self.source)
             and (self.task_id is None or item.task_id == self.task_id)
             and (self.agent_id is None or item.agent_id == self.agent_id)
-            and (not self.types or any(_is_of_type(item.event_type, pattern) for pattern in self.types))
+            and (not self.types or any(is_of_type(item.event_type, pattern) for pattern in self.types))
+            and self.visible.covers(item.event_type)
         )
-
-
-def _is_of_type(event_type: str, pattern: str) -> bool:
-    return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,9 @@ class FeedRequest(BaseModel):
     agent_id: _Name | None = None
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
-    @property
-    def filter(self) -> Filter:
-        """The request's conditions; equal requests give equal filters."""
-        return Filter(tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
+    def filter(self, visible: Visible) -> Filter:
+        """Return the request's conditions and the principal's; equal ones give equal filters."""
+        return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
 
 
 def _is_kept(rate: float) -> float:

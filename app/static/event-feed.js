@@ -12,6 +12,8 @@
  *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
  *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
  *   log-href, login-href        "/swarm/events" and "/login"
+ *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
+ *               POST /api/tickets; there is no long poll then
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
  * custom properties (see STYLE), light and dark from its color-scheme.
  *
@@ -54,6 +56,9 @@ const FIRST_CLIMB_MS = 2_000;
 const MAX_CLIMB_MS = 120_000;
 const ANNOUNCE_AFTER_MS = 1_000;
 
+// What operators do with rights and history. The log has it; here it shows where `types` asks for it.
+const AUDIT = /^(access\..*|system\.(pruned|restored))$/;
+
 const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
 const UNAUTHORIZED = 401;
@@ -69,6 +74,7 @@ const UNAUTHORIZED = 401;
  */
 class Connection {
   #url;
+  #ticketUrl;
   #on;
   #socket = null;
   #spokeAt = null;
@@ -80,8 +86,9 @@ class Connection {
   #climbs = 0;
   #link = "closed";
 
-  constructor(url, on) {
+  constructor(url, ticketUrl, on) {
     this.#url = url;
+    this.#ticketUrl = ticketUrl;
     this.#on = on;
   }
 
@@ -118,7 +125,22 @@ class Connection {
   // The WebSocket
 
   #openSocket() {
-    const socket = new WebSocket(this.#url);
+    if (this.#ticketUrl) this.#askForTicket();
+    else this.#openSocketAt(this.#url);
+  }
+
+  /** On another site no cookie lets us in: the page's own server gets a ticket for each socket. */
+  async #askForTicket() {
+    const asking = (this.#poll = new AbortController());
+    const signal = AbortSignal.any([asking.signal, AbortSignal.timeout(ANSWER_MS)]);
+    const answer = await fetchAnswer(this.#ticketUrl, signal, "POST");
+    if (asking.signal.aborted) return;
+    if (answer.body?.ticket) this.#openSocketAt(`${this.#url}?ticket=${encodeURIComponent(answer.body.ticket)}`);
+    else this.#turnedAway(answer);
+  }
+
+  #openSocketAt(url) {
+    const socket = new WebSocket(url);
     this.#socket = socket;
     socket.onopen = () => {
       this.#stopPolling();
@@ -162,7 +184,7 @@ class Connection {
     const told = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
     if (code === SIGNED_OUT) this.#signedOut();
     else if (told) this.#wait(Number(told[1]));
-    else if (spokeAt !== null && this.#failures < MAX_CUTS) this.#backOff();
+    else if (this.#ticketUrl || (spokeAt !== null && this.#failures < MAX_CUTS)) this.#backOff();
     else this.#stepDown();
   }
 
@@ -256,9 +278,9 @@ class Connection {
 }
 
 /** Return {status, body, retryMs}; the status is 0 where nobody answers, or something that speaks no JSON. */
-async function fetchAnswer(url, signal) {
+async function fetchAnswer(url, signal, method = "GET") {
   try {
-    const answer = await fetch(url, { credentials: "include", cache: "no-store", signal });
+    const answer = await fetch(url, { method, credentials: "include", cache: "no-store", signal });
     const body = await answer.json().catch(() => null);
     return { status: answer.ok && !body ? 0 : answer.status, body, retryMs: retryMsOf(answer) };
   } catch {
@@ -772,7 +794,7 @@ class EventFeed extends HTMLElement {
   // Reading
 
   #newConnection() {
-    return new Connection(this.#address(), {
+    return new Connection(this.#address(), this.getAttribute("ticket-url"), {
       link: (link, until) => this.#linkChanged(link, until),
       frame: (frame) => this.#read(frame),
       page: (page) => this.#readPage(page),
@@ -881,6 +903,7 @@ class EventFeed extends HTMLElement {
     const { ids, until } = this.#shownBefore;
     for (const event of events) {
       if (event.seq <= until && ids.has(event.id)) continue;
+      if (AUDIT.test(event.event_type) && !this.hasAttribute("types")) continue;
       this.#waiting.push({ event, replayed: event.seq <= this.#replayedUntil });
     }
     this.#schedule();

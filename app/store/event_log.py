@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from app import clock
+from app.access import AUDIT_PREFIX, AUDIT_TYPES, EVERYTHING, Visible
 from app.config import settings
 from app.errors import EventConflict, InvalidEvent
-from app.events import Event, known_type, make_event
+from app.events import Event, known_type, make_event, redact
 from app.history import loads_leniently
 from app.store import database as db
 from app.store.database import Database
@@ -197,11 +198,12 @@ def _seqs_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, in
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def get_event(event_id: str, database: Database | None = None) -> Event | None:
-    """Return the event with that id, whatever its size, or None."""
+def get_event(event_id: str, database: Database | None = None, visible: Visible = EVERYTHING) -> Event | None:
+    """Return the event with that id, whatever its size; None where there is none that may be seen."""
     with (database or db.default()).connection() as connection:
         row = connection.execute(f"SELECT {_COLUMNS} FROM event_log WHERE id = ?", (event_id,)).fetchone()  # noqa: S608
-    return _event(row) if row else None
+    event = _event(row) if row else None
+    return event if event and visible.covers(event.event_type) else None
 
 
 def list_events(
@@ -216,11 +218,13 @@ def list_events(
 
     `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
     """
-    return [event for _, event in _select(db.default(), _where(event_type, task_id, agent_id, source), limit, offset)]
+    where = _where(EVERYTHING, event_type, task_id, agent_id, source)
+    return [event for _, event in _select(db.default(), where, limit, offset)]
 
 
 def list_page(
-    database: Database | None = None,
+    database: Database,
+    visible: Visible,
     *,
     event_type: str | None = None,
     task_id: str | None = None,
@@ -229,11 +233,11 @@ def list_page(
     limit: int = 100,
     cursor: int | None = None,
 ) -> tuple[list[Event], int | None]:
-    """Return a page of `list_events` and the *cursor* of the next one; None where there is no more."""
-    where = _where(event_type, task_id, agent_id, source)
+    """Return a page of what may be seen, newest first, and the *cursor* of the next; None where there is no more."""
+    where = _where(visible, event_type, task_id, agent_id, source)
     if cursor is not None:
-        where["rowid < ?"] = cursor
-    rows = _select(database or db.default(), where, limit + 1)
+        where["rowid < ?"] = (cursor,)
+    rows = _select(database, where, limit + 1)
     return [event for _, event in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None
 
 
@@ -249,18 +253,21 @@ def get_agent_events(agent_id: str) -> list[Event]:
 
 def get_recent_events(minutes: float = 60) -> list[Event]:
     """Return the events whose timestamp lies in the last *minutes*, newest first."""
-    return [event for _, event in _select(db.default(), {"timestamp >= ?": _since(minutes)}, -1)]
+    return [event for _, event in _select(db.default(), {"timestamp >= ?": (_since(minutes),)}, -1)]
 
 
-def get_event_summary(minutes: float = 60, database: Database | None = None) -> dict[str, int]:
+def get_event_summary(
+    minutes: float = 60, database: Database | None = None, visible: Visible = EVERYTHING
+) -> dict[str, int]:
     """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
+    clauses, values = _bound({"timestamp >= ?": (_since(minutes),), **_seen(visible)})
     with (database or db.default()).connection() as connection:
         rows = connection.execute(
-            "SELECT event_type, count(*) FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ?"
+            f"SELECT event_type, count(*) FROM event_log INDEXED BY event_log_timestamp {clauses}"  # noqa: S608
             " GROUP BY event_type ORDER BY 2 DESC, 1",
-            (_since(minutes),),
+            values,
         ).fetchall()
-    return dict(rows)
+    return redact(dict(rows))
 
 
 def _since(minutes: float) -> str:
@@ -269,17 +276,41 @@ def _since(minutes: float) -> str:
     return clock.isoformat(clock.now() - timedelta(minutes=minutes))
 
 
+# SQL conditions with the values that they bind; all have to hold.
+_Where = dict[str, tuple[str | int, ...]]
+
+
 def _where(
-    event_type: str | None, task_id: str | None, agent_id: str | None, source: str | None
-) -> dict[str, str | int]:
+    visible: Visible, event_type: str | None, task_id: str | None, agent_id: str | None, source: str | None
+) -> _Where:
     filters = {"event_type = ?": event_type, "task_id = ?": task_id, "agent_id = ?": agent_id, "source = ?": source}
-    return {clause: value for clause, value in filters.items() if value is not None}
+    return {clause: (value,) for clause, value in filters.items() if value is not None} | _seen(visible)
 
 
-def _select(database: Database, where: dict[str, str | int], limit: int, offset: int = 0) -> list[tuple[int, Event]]:
+def _seen(visible: Visible) -> _Where:
+    """Return `visible.covers` as conditions."""
+    where: _Where = {}
+    if not visible.has_audit:
+        where[f"substr(event_type, 1, {len(AUDIT_PREFIX)}) <> ?"] = (AUDIT_PREFIX,)
+        where[f"event_type NOT IN ({', '.join('?' * len(AUDIT_TYPES))})"] = AUDIT_TYPES
+    if visible.types:
+        exact = [name for name in visible.types if not name.endswith(".*")]
+        prefixes = [name[:-1] for name in visible.types if name.endswith(".*")]
+        any_of = [*["event_type = ?"] * len(exact), *(f"substr(event_type, 1, {len(p)}) = ?" for p in prefixes)]
+        where[f"({' OR '.join(any_of)})"] = (*exact, *prefixes)
+    return where
+
+
+def _bound(where: _Where) -> tuple[str, tuple[str | int, ...]]:
+    """Return the WHERE clause, or nothing, and its values."""
+    clause = f"WHERE {' AND '.join(where)}" if where else ""
+    return clause, tuple(value for values in where.values() for value in values)
+
+
+def _select(database: Database, where: _Where, limit: int, offset: int = 0) -> list[tuple[int, Event]]:
     """Return (rowid, event) pairs, newest first. *limit* -1 means all."""
     index = "INDEXED BY event_log_timestamp" if "timestamp >= ?" in where else ""
-    clauses = f"WHERE {' AND '.join(where)}" if where else ""
+    clauses, values = _bound(where)
     limit_bytes = settings().max_event_bytes
     with database.connection() as connection:
         rows = connection.execute(
@@ -287,16 +318,17 @@ def _select(database: Database, where: dict[str, str | int], limit: int, offset:
             " CASE WHEN length(data) > ? THEN NULL ELSE data END, timestamp,"
             " CASE WHEN length(data) > ? THEN length(CAST(data AS BLOB)) ELSE 0 END"
             f" FROM event_log {index} {clauses} ORDER BY rowid DESC LIMIT ? OFFSET ?",
-            (limit_bytes, limit_bytes, *where.values(), limit, offset),
+            (limit_bytes, limit_bytes, *values, limit, offset),
         ).fetchall()
     return [(row[0], _event(row[1:8], row[8])) for row in rows]
 
 
 def _event(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
-    id_, event_type, source, task_id, agent_id, data, timestamp = map(_readable, row)
+    *names, data = map(_readable, (*row[:5], row[6], row[5]))
+    id_, event_type, source, task_id, agent_id, timestamp, data = redact([*names, _parsed(data)])
     return Event(
         id=id_, event_type=known_type(event_type), source=source, task_id=task_id, agent_id=agent_id,
-        data=_parsed(data), timestamp=timestamp, omitted_bytes=omitted_bytes,
+        data=data, timestamp=timestamp, omitted_bytes=omitted_bytes,
     )  # fmt: skip
 
 

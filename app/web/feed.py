@@ -21,9 +21,10 @@ from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from app.feed.wire import Wire
 from app.history import Item
+from app.web import auth, limits
 from app.web.api.operation import operation
 from app.web.api.shapes import FeedPage
-from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates, refuse_if_full
+from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
@@ -82,7 +83,7 @@ def poll(query: PollQuery) -> Response:
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
-    if query.wait and (refusal := refuse_if_full()):
+    if query.wait and (refusal := limits.admit_connection()):
         return refusal
     while True:
         verdict = _verdict(query)
@@ -90,6 +91,7 @@ def poll(query: PollQuery) -> Response:
             events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
+                auth.require_still()
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)
@@ -109,7 +111,9 @@ def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
     if query.last is None:
         return [], verdict.after
     with services().hub.reading:
-        start = subscription.start_of_last(services().outbox, query.filter, query.last, verdict.head)
+        start = subscription.start_of_last(
+            services().outbox, query.filter(auth.principal().visible), query.last, verdict.head
+        )
     return _read_on(query, verdict, start)
 
 
@@ -123,7 +127,7 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
         with services().hub.reading:
             page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
             page.window.prove(verdict.epoch, cursor)
-            found += query.filter.matching(page.items)
+            found += query.filter(auth.principal().visible).matching(page.items)
         cursor = page.through
     if len(found) > query.limit:
         del found[query.limit :]
@@ -136,7 +140,7 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     deadline = began + query.wait
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
-        hub.wait_for(query.filter, verdict.epoch, cursor, left)
+        hub.wait_for(query.filter(auth.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_on(query, verdict, cursor)
         if hub.closing.is_set():
             break
@@ -172,13 +176,13 @@ def _stream_fields() -> dict[str, str]:
 def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
     subscription.check(query)
-    if refusal := refuse_if_full():
+    if refusal := limits.admit_connection():
         return refusal
     if request.method == "HEAD":
         return Response(headers=_STREAM_HEADERS)
     wire = _take_socket()
     with Doorbell() as doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
+        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates(), auth.principal())
         services().hub.add(subscriber)
         try:
             ending = ending_of(lambda: _serve(subscriber, wire, query, doorbell))

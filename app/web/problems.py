@@ -10,7 +10,15 @@ import orjson
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from app.errors import DatabaseBusy, DatabaseError, EventConflict, InvalidEvent, InvalidRequest
+from app.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    EventConflict,
+    Forbidden,
+    InvalidEvent,
+    InvalidRequest,
+    TooManyChecks,
+)
 
 RETRY_AFTER_SECS = 2
 log = logging.getLogger(__name__)
@@ -22,6 +30,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, _event_conflict)
+    app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
+    app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(DatabaseBusy, _busy)
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(Exception, _unforeseen)
@@ -72,6 +82,12 @@ def _invalid_request(error: InvalidRequest) -> Response:
 def _busy(error: DatabaseBusy) -> Response:
     log.warning("database busy path=%s error=%s", request.path, error)
     response = answer(503, "the database is busy or full; nothing was written, try again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
+
+
+def _later(error: TooManyChecks) -> Response:
+    response = answer(503, str(error))
     response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
     return response
 

@@ -307,6 +307,7 @@ def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page
 
 
 def test_a_link_that_was_used_says_how_to_get_another(shared: Server, page: Page) -> None:
+    page.request.get(shared.sign_in_link())
     answer = page.goto(shared.sign_in_link())
     assert answer is not None
     assert answer.status == 401

@@ -12,6 +12,7 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 from app.errors import EventConflict, InvalidEvent, InvalidRequest
 from app.feed.subscription import MAX_SEQ
 from app.store import event_log
+from app.web import auth
 from app.web.api.operation import JSON, json_answer, operation
 from app.web.api.shapes import (
     MAX_BATCH_EVENTS,
@@ -71,6 +72,7 @@ class SummaryQuery(BaseModel):
     answers={201: Receipt | list[Receipt], 200: Receipt | list[Receipt]},
     refusals={
         400: "The body is no JSON.",
+        403: "An event is of a type that this principal may not write.",
         409: "An id is known with other content.",
         413: "The body is larger than 8 MiB.",
         415: "The body is neither JSON nor NDJSON.",
@@ -85,6 +87,8 @@ def post_events() -> Response:
     200 if all were known: the same call again is safe where each event has an `id`.
     """
     submitted, is_batch = _submitted()
+    for event in submitted:
+        auth.principal().require_write(event["event_type"])
     try:
         recorded = event_log.record(services().database, submitted, services().settings.max_event_bytes)
     except (InvalidEvent, EventConflict) as error:
@@ -147,7 +151,7 @@ def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
 @operation(query=LogQuery, answers={200: LogPage})
 def list_events(query: LogQuery) -> Response:
     """Return a page of the log, newest first."""
-    found, following = event_log.list_page(services().database, **query.model_dump())
+    found, following = event_log.list_page(services().database, auth.principal().visible, **query.model_dump())
     return json_answer({"events": [event.as_dict() for event in found], "next": following})
 
 
@@ -155,7 +159,7 @@ def list_events(query: LogQuery) -> Response:
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
     """Return how many events of each type the last `minutes` brought."""
-    summary = event_log.get_event_summary(query.minutes, services().database)
+    summary = event_log.get_event_summary(query.minutes, services().database, auth.principal().visible)
     return json_answer({"minutes": query.minutes, "summary": summary})
 
 
@@ -163,7 +167,7 @@ def summarise(query: SummaryQuery) -> Response:
 @operation(answers={200: LoggedEvent}, refusals={404: "No event has this id."})
 def get_event(event_id: str) -> Response:
     """Return one event of the log."""
-    event = event_log.get_event(event_id, services().database)
+    event = event_log.get_event(event_id, services().database, auth.principal().visible)
     if event is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     return json_answer(event.as_dict())
