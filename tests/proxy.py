@@ -12,6 +12,7 @@ from typing import Any
 from tests.harness import PATIENCE_SECS, Server, wait_until
 
 OURS = ("/ws", "/api/", "/static/", "/swarm/")
+BAD_GATEWAY = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _CHUNK_BYTES = 1 << 16
 
 
@@ -58,6 +59,16 @@ class Proxy:
     def unblock(self) -> None:
         """Let upgrades pass."""
         self._is_blocking = False
+
+    def go_down(self) -> None:
+        """Be a gateway without a server behind it."""
+        self.answer = BAD_GATEWAY
+        self.block()
+
+    def come_back(self) -> None:
+        """Hand everything on again."""
+        self.answer = None
+        self.unblock()
 
     def cut(self) -> None:
         """Cut what has been upgraded, as a network does that goes away."""

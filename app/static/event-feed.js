@@ -704,6 +704,7 @@ class EventFeed extends HTMLElement {
   #link = "closed";
   #retryAt = 0;
   #isRefused = false;
+  #hasBegun = false; // since the page was opened
   #hasBeenLive = false;
   #isPaused = false;
   #isHeld = false;
@@ -711,7 +712,7 @@ class EventFeed extends HTMLElement {
   #waiting = [];
   #cursor = 0;
   #isInterrupted = true; // between two verdicts there was no way in
-  #replayedUntil = null; // events up to here had happened before the feed went live
+  #replayedUntil = 0; // events up to here had happened before the feed went live
   #isStale = false; // an attribute changed
   #shownBefore = { ids: new Set(), until: 0 };
   #gap = null;
@@ -813,7 +814,8 @@ class EventFeed extends HTMLElement {
     this.#subscription = this.#newSubscription();
     this.#waiting = [];
     this.#cursor = 0;
-    this.#replayedUntil = this.#gap = null;
+    this.#replayedUntil = 0;
+    this.#gap = null;
     this.#shownBefore = { ids: new Set(), until: 0 };
     this.#isRefused = this.#hasBeenLive = this.#isReading = false;
     this.#list.clear();
@@ -885,7 +887,8 @@ class EventFeed extends HTMLElement {
   }
 
   #begin(verdict) {
-    const before = this.#replayedUntil === null ? this.#remembered() : null;
+    const before = this.#hasBegun ? null : this.#remembered();
+    this.#hasBegun = true;
     this.#isRefused = false;
     this.#subscription.accept(verdict);
     if (this.#isInterrupted || verdict.verdict === "reset") this.#replayedUntil = verdict.head;
@@ -1385,7 +1388,7 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 
 .rows { margin: 0; padding: 0; list-style: none; }
 li { border-bottom: 1px solid var(--_line); }
-.event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.1625rem; }
+.event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
 [data-kind="task"] { --_kind: var(--_task); }
 [data-kind="agent"] { --_kind: var(--_agent); }
 [data-kind="bid"] { --_kind: var(--_bid); }
@@ -1397,7 +1400,8 @@ summary {
   grid-template-columns: minmax(4.25rem, max-content) 1.375rem minmax(0, 1fr) auto;
   align-items: baseline;
   gap: 0 0.75rem;
-  padding: 0.4375rem 1rem 0.4375rem 0.8125rem;
+  padding: 0.375rem 1rem 0.375rem 0.8125rem;
+  line-height: 1.25rem; /* rows of whole pixels: a line between two that starts at half of one is not drawn */
   list-style: none;
   cursor: pointer;
 }
@@ -1451,7 +1455,7 @@ pre {
 @media (prefers-reduced-motion: reduce) { .new { animation: none; } }
 
 @container (max-width: 44rem) {
-  .event { contain-intrinsic-size: auto 3.4rem; }
+  .event { contain-intrinsic-size: auto 3.4375rem; }
   summary {
     grid-template-columns: 1.375rem auto minmax(0, 1fr);
     gap: 0.0625rem 0.625rem;
@@ -1470,7 +1474,7 @@ pre {
   time { grid-area: 2 / 2; }
   .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
   .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
-  time, .meta { font-size: 0.75rem; }
+  time, .meta { font-size: 0.75rem; line-height: 1.0625rem; }
 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `);

@@ -58,8 +58,12 @@ class Viewer:
 
     def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(stage.time)
-        self.subscriber = Subscriber(stage.hub, Wire(self.socket), lambda: None, encoding, rates, VIEWER)  # type: ignore[arg-type]
+        self.wakes = 0
+        self.subscriber = Subscriber(stage.hub, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
         self._hub = stage.hub
+
+    def _wake(self) -> None:
+        self.wakes += 1
 
     def subscribe(self, **fields: Any) -> None:
         self.subscriber.subscribe(SubscribeRequest(**fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -190,6 +191,37 @@ class TestMerging:
         assert (early.seqs(), late.seqs()) == ([1, 7], [7])
         assert [message["prev"] for message in late.messages() if "prev" in message] == [1]
 
+    @pytest.mark.parametrize("is_due", [True, False])
+    def test_the_event_before_is_right_for_one_that_was_told_less(self, stage: Stage, is_due: bool) -> None:
+        """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
+        stage.source.add(6)
+        stage.hub.begin(stage.source.window())
+        stage.join(types=("wanted.*",))
+        late = stage.admit()
+        late.subscriber.due = 0.0 if is_due else stage.time.now + 0.05
+        late.subscribe(types=("wanted.*",), after=3, epoch="epoch-1")
+        late.step()
+        assert len(stage.cohorts) == (1 if is_due else 2)
+        stage.time.now += 0.06
+        stage.write(1, event_type="wanted.one")
+        assert len(stage.cohorts) == 1
+        assert late.seqs() == [7]
+
+    def test_who_is_leaving_is_not_taken_along(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has left its cohort, and is not off the list yet."""
+        stage.join(batch=True)
+        stage.write(3)
+        leaving = stage.join(batch=True, after=0)
+        assert len(stage.cohorts) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hub, "part", lambda *_: None)
+            leaving.subscriber.unsubscribe()
+        stage.run(0.5, 50)
+        assert len(stage.cohorts) == 1
+        assert leaving.seqs() == []
+        assert leaving.subscriber.state is State.IDLE
+        assert leaving.subscriber.cohort is None
+
     def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, stage: Stage) -> None:
         """It joins the cohort between the moment a batch is made and the moment it is sent."""
         first, viewer = stage.join(batch=True), stage.join(batch=True)
@@ -286,6 +318,7 @@ class TestFallingBehind:
         viewer = stage.join()
         stage.run(1, 200)
         assert viewer.subscriber.state is State.REPLAYING
+        assert viewer.wakes == 1
         assert not stage.cohorts
         stage.run(200 * INTERVAL)
         assert viewer.subscriber.state is State.LIVE
@@ -305,6 +338,19 @@ class TestFallingBehind:
             all_after(each, stage.source.last_seq)
             assert busiest_second(each.times()) <= 10
         assert len(stage.cohorts) == 1
+
+    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, stage: Stage) -> None:
+        viewer = stage.join(batch=True)
+        stage.run(0.5, 200)
+        viewer.socket.room = 100
+        while viewer.subscriber.state is State.LIVE:
+            stage.run(0.005, 200)
+        assert viewer.wakes == 1
+        viewer.socket.room = None
+        stage.run(1, 200)
+        times = viewer.times()
+        assert min(later - sooner for sooner, later in itertools.pairwise(times[1:])) > INTERVAL / 2 - 0.001
+        all_after(viewer, viewer.cursor())
 
     def test_pruning_overtakes_a_laggard_and_says_so(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 10)

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.harness import Server
 from tests.page import DESKTOP, PATIENCE_MS
+from tests.proxy import Proxy
 
 # Nothing but the page under test may use the network.
 QUIET = [
@@ -48,6 +49,13 @@ def shared(standing_server: Server) -> Server:
         head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     standing_server.base = head[0] if head else 0
     return standing_server
+
+
+@pytest.fixture
+def proxy(shared: Server) -> Iterator[Proxy]:
+    """A way to the shared server that the test can block, cut and take away."""
+    with Proxy(shared) as running:
+        yield running
 
 
 @pytest.fixture

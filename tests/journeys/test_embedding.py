@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,12 +24,6 @@ HEARD = """
         addEventListener(`event-feed:${name}`, ({detail}) => heard[name].push(detail));
     }
 """
-
-
-@pytest.fixture
-def proxy(shared: Server) -> Iterator[Proxy]:
-    with Proxy(shared) as running:
-        yield running
 
 
 def site(body: str, head: str = STRICT) -> tuple[str, str]:
@@ -139,12 +132,10 @@ def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -
     live.expect_rows(2)
     write(shared.database, *tasks(1, "live"))
     live.expect_rows(3)
-    proxy.block()
-    proxy.answer = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    proxy.go_down()
     live.expect_state("reconnecting")
     write(shared.database, *tasks(2, "missed"))
-    proxy.answer = None
-    proxy.unblock()
+    proxy.come_back()
     live.hurry()
     live.expect_rows(5)
     live.expect_state("live")

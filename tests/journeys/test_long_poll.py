@@ -168,16 +168,12 @@ async def wait_together(server: Server) -> None:
             for _ in range(WAITING)
         ]
         await asyncio.to_thread(wait_until, lambda: is_quiet(worker), "all wait and the server is idle", 20)
-        before = cpu_secs(worker)
-        await asyncio.sleep(2)  # the time over which the cost is measured
-        cost = cpu_secs(worker) - before
         assert not any(answer.done() for answer in answers)
         await asyncio.to_thread(write, server, 1, "wanted.one")
         began = time.monotonic()
         pages = [answer.json() for answer in await asyncio.gather(*answers)]
         took = time.monotonic() - began
     assert [len(page["events"]) for page in pages] == [1] * WAITING
-    assert cost < 0.2, f"{cost} s of CPU in 2 s"
     assert took < 5, took
 
 

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from app.events import Event, sentence
 from tests.harness import Server
 from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, tasks, write
+from tests.proxy import Proxy
 
 # --- the main story ---------------------------------------------------------------------------------------------------
 
@@ -46,7 +47,9 @@ def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_o
         live.expect_state("reconnecting")
         write(server.database, *tasks(3, f"missed in round {round_}"))
         server.start()
-        live.expect_state("live")  # by its own backoff
+        if round_:
+            live.hurry()  # the first time it comes back by its own backoff
+        live.expect_state("live")
         live.expect_rows(4 + round_ * 3)
     write(server.database, *tasks(1, "after"))
     live.expect_rows(8)
@@ -115,36 +118,39 @@ def test_a_tab_that_slept_shows_what_it_missed_once(server: Server, page: Page, 
 # --- gaps and resets --------------------------------------------------------------------------------------------------
 
 
-def test_a_gap_is_shown_with_its_range(server: Server, page: Page) -> None:
-    live = LivePage(page, server)
-    write(server.database, *tasks(2))
+def test_a_gap_is_shown_with_its_range(shared: Server, proxy: Proxy, page: Page) -> None:
+    live = LivePage(page, shared, proxy.url)
+    write(shared.database, *tasks(2))
     live.expect_rows(2)
-    server.kill()
-    write(server.database, *tasks(5, "missed"))
-    change(server.database, "DELETE FROM outbox WHERE seq <= 5")
-    server.start()
+    proxy.go_down()
+    live.expect_state("reconnecting")
+    write(shared.database, *tasks(5, "missed"))
+    change(shared.database, f"DELETE FROM outbox WHERE seq <= {live.base + 5}")
+    proxy.come_back()
     live.hurry()
-    expect(live.notices).to_contain_text("events 3 to 5", timeout=PATIENCE_MS)
+    missing = f"{live.base + 3:,} to {live.base + 5:,}"
+    expect(live.notices).to_contain_text(f"events {missing}", timeout=PATIENCE_MS)
     live.expect_rows(4)
     assert live.seqs() == [1, 2, 6, 7]
-    mark = page.get_by_role("button", name="Gap 3 to 5")
+    mark = page.get_by_role("button", name=f"Gap {missing}")
     expect(mark).to_be_visible()
     mark.click()
     expect(live.notices).to_be_focused()
     expect(mark).to_be_hidden()
 
 
-def test_a_reset_is_shown_and_nothing_twice(server: Server, page: Page) -> None:
-    live = LivePage(page, server)
-    write(server.database, *tasks(3))
+def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: Page) -> None:
+    live = LivePage(page, shared, proxy.url)
+    write(shared.database, *tasks(3))
     live.expect_rows(3)
-    server.kill()
-    change(server.database, "UPDATE meta SET value = 'another history' WHERE key = 'epoch'")
-    server.start()
+    proxy.go_down()
+    live.expect_state("reconnecting")
+    change(shared.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+    proxy.come_back()
     live.hurry()
     expect(live.notices).to_contain_text("Reset", timeout=PATIENCE_MS)
     live.expect_state("live")
-    write(server.database, *tasks(1, "in the new history"))
+    write(shared.database, *tasks(1, "in the new history"))
     live.expect_rows(4)
     assert live.seqs() == [1, 2, 3, 4]
 
@@ -199,23 +205,25 @@ def test_rows_wait_while_one_is_open(shared: Server, page: Page) -> None:
     live.expect_rows(4)
 
 
-def test_a_paused_list_stands_still_and_counts_what_waits_over_a_restart(server: Server, page: Page) -> None:
-    write(server.database, *tasks(2))
-    live = LivePage(page, server)
+def test_a_paused_list_stands_still_and_counts_what_waits_over_an_outage(
+    shared: Server, proxy: Proxy, page: Page
+) -> None:
+    write(shared.database, *tasks(2))
+    live = LivePage(page, shared, proxy.url)
     live.expect_rows(2)
     live.scroller.focus()
     page.keyboard.press("Space")
     live.expect_state("paused")
-    write(server.database, *tasks(3, "new"))
+    write(shared.database, *tasks(3, "new"))
     expect(live.label).to_have_text("Paused · 3 waiting")
     live.expect_rows(2)
     assert live.cursor() == 2
-    server.kill()
+    proxy.go_down()
     live.expect_state("reconnecting")
-    server.start()
+    proxy.come_back()
     live.hurry()
     live.expect_state("paused")
-    write(server.database, *tasks(1, "newest"))
+    write(shared.database, *tasks(1, "newest"))
     expect(live.label).to_have_text("Paused · 4 waiting")
     page.get_by_role("button", name="Resume").click()
     live.expect_rows(6)

@@ -23,6 +23,7 @@ OPERATIONS = [
     ("GET", "/api/events/{event_id}"),
     ("GET", "/api/feed"),
     ("POST", "/api/consumers/{name}/ack"),
+    ("POST", "/api/tickets"),
 ]
 # Never ends, and needs the server's own socket.
 STREAM = ("GET", "/api/feed/stream")
