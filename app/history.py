@@ -93,11 +93,11 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
 
 
 def loads_leniently(text: str) -> Any:
-    """Parse JSON that can be written again: a number beyond a double is its text, a lone surrogate U+FFFD.
+    """Parse JSON that can be written again: a number beyond a double, and NaN, is its text, a lone surrogate U+FFFD.
 
     Raises ValueError, RecursionError.
     """
-    return _without_surrogates(json.loads(text, parse_float=_finite))
+    return _without_surrogates(json.loads(text, parse_float=_finite, parse_constant=str))
 
 
 def _read_leniently(raw: bytes, size: int) -> Any:

@@ -16,7 +16,7 @@ from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.history import Item, Window
-from tests.feed.cast import MemoryCheckpoints, MemorySource, Peer
+from tests.feed.cast import VIEWER, MemoryCheckpoints, MemorySource, Peer
 
 
 class StagedSource(MemorySource):
@@ -108,7 +108,7 @@ class Client(Peer):
         self._inbox: list[str] = []
         self._is_leaving = False
         self._thread: threading.Thread | None = None
-        self.subscriber = Subscriber(feed.hub, self.wire, self._woken.set, frames.WEBSOCKET, rates=(0, 0))
+        self.subscriber = Subscriber(feed.hub, self.wire, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
         feed.hub.add(self.subscriber)
 
     def __exit__(self, *_: object) -> None:

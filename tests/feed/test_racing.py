@@ -17,7 +17,7 @@ from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
-from tests.feed.cast import MemorySource, Peer
+from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.feed.stage import check, seqs_of
 from tests.harness import wait_until
 
@@ -40,7 +40,7 @@ class Client:
         self._hub, self._peer = hub, peer
         self._rng = random.Random(seed)
         self._bell = threading.Event()
-        self.subscriber = Subscriber(hub, peer.wire, self._bell.set, frames.WEBSOCKET, rates=(100, 0))
+        self.subscriber = Subscriber(hub, peer.wire, self._bell.set, frames.WEBSOCKET, (100, 0), VIEWER)
         self.messages: list[dict[str, Any]] = []
         self.cursor = 0
         self.is_settled = threading.Event()
@@ -89,7 +89,7 @@ class Client:
 def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     source = MemorySource()
     source.add(100)
-    hub = Hub(source)
+    hub = hub_of(source)
     relay = Relay(hub, lambda *_: None, heartbeat_secs=0.02)
     relay.start()
     pacer = Pacer(relay.poll)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.access import EVERYTHING
 from app.errors import InvalidRequest, Overtaken
 from app.feed import subscription
 from app.feed.subscription import FeedRequest, Filter, decide, parse_subscribe, start_of_last
@@ -47,11 +48,11 @@ def event(event_type: str = "task.created", source: Any = "s", task_id: Any = "t
     ],
 )
 def test_an_event_matches_when_all_conditions_hold(fields: dict[str, Any], matches: bool) -> None:
-    assert Filter(**fields).matching([event()]) == ([event()] if matches else [])
+    assert Filter(EVERYTHING, **fields).matching([event()]) == ([event()] if matches else [])
 
 
 def test_a_prefix_takes_in_every_type_below_it_and_no_namesake() -> None:
-    wanted = Filter(types=("task.*",))
+    wanted = Filter(EVERYTHING, types=("task.*",))
     types = ["task.a", "task.a.b", "task.", "task", "tasks.a", "x.task.a"]
     assert [each.event_type for each in wanted.matching([event(name) for name in types])] == [
         "task.a",
@@ -63,17 +64,17 @@ def test_a_prefix_takes_in_every_type_below_it_and_no_namesake() -> None:
 @pytest.mark.parametrize("odd", [None, 7, ["s"], {"s": 1}])
 def test_an_odd_value_in_a_row_matches_no_condition_and_fails_nothing(odd: Any) -> None:
     row = event(source=odd, task_id=odd, agent_id=odd)
-    assert not Filter(source="s").matches(row)
-    assert not Filter(task_id="t").matches(row)
-    assert not Filter(agent_id="a").matches(row)
-    assert Filter().matching([row]) == [row]
+    assert not Filter(EVERYTHING, source="s").matches(row)
+    assert not Filter(EVERYTHING, task_id="t").matches(row)
+    assert not Filter(EVERYTHING, agent_id="a").matches(row)
+    assert Filter(EVERYTHING).matching([row]) == [row]
 
 
 def test_equal_requests_share_a_filter() -> None:
-    first = parsed(types=["b.c", "a.*", "b.c"], source="s").filter
-    assert first == parsed(types=["a.*", "b.c"], source="s", after=0).filter
-    assert hash(first) == hash(parsed(types=["a.*", "b.c"], source="s").filter)
-    assert parsed().filter.is_open
+    first = parsed(types=["b.c", "a.*", "b.c"], source="s").filter(EVERYTHING)
+    assert first == parsed(types=["a.*", "b.c"], source="s", after=0).filter(EVERYTHING)
+    assert hash(first) == hash(parsed(types=["a.*", "b.c"], source="s").filter(EVERYTHING))
+    assert parsed().filter(EVERYTHING).is_open
 
 
 # --- what may be asked for --------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def test_anything_else_is_refused_and_the_field_is_named(fields: dict[str, Any],
 
 def test_a_query_string_is_checked_by_the_same_rules() -> None:
     request = subscription.validated(FeedRequest, {"after": "41", "epoch": "e", "types": ("a.b",)})
-    assert (request.after, request.filter) == (41, Filter(types=("a.b",)))
+    assert (request.after, request.filter(EVERYTHING)) == (41, Filter(EVERYTHING, types=("a.b",)))
     with pytest.raises(InvalidRequest, match="after"):
         subscription.validated(FeedRequest, {"after": "41x"})
 
@@ -231,12 +232,12 @@ def source_of(*runs: tuple[int, str]) -> MemorySource:
 )
 def test_the_newest_that_match_begin_after_the_right_seq(runs: Any, count: int, start: int) -> None:
     source = source_of(*runs)
-    assert start_of_last(source, Filter(types=("a.b",)), count, source.last_seq) == start
+    assert start_of_last(source, Filter(EVERYTHING, types=("a.b",)), count, source.last_seq) == start
 
 
 def test_what_was_written_after_the_verdict_is_not_counted() -> None:
     source = source_of((10, "a.b"))
-    assert start_of_last(source, Filter(), 3, head=6) == 3
+    assert start_of_last(source, Filter(EVERYTHING), 3, head=6) == 3
 
 
 def test_a_filter_that_matches_nothing_does_not_read_the_whole_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def test_a_filter_that_matches_nothing_does_not_read_the_whole_outbox(monkeypatc
     reads: list[int] = []
     read_before = source.read_before
     source.read_before = lambda seq, limit: reads.append(seq) or read_before(seq, limit)  # type: ignore[method-assign,func-returns-value]
-    assert start_of_last(source, Filter(types=("a.b",)), 5, source.last_seq) == source.last_seq
+    assert start_of_last(source, Filter(EVERYTHING, types=("a.b",)), 5, source.last_seq) == source.last_seq
     assert len(reads) <= 4
     assert min(reads) > 9001 - 3000
 
@@ -253,4 +254,4 @@ def test_a_filter_that_matches_nothing_does_not_read_the_whole_outbox(monkeypatc
 def test_pruned_rows_end_the_look_back() -> None:
     source = source_of((10, "a.b"))
     source.prune(8)
-    assert start_of_last(source, Filter(), 5, 10) == 8
+    assert start_of_last(source, Filter(EVERYTHING), 5, 10) == 8

@@ -15,8 +15,10 @@ from freezegun import freeze_time
 
 import app
 from app import clock, config
+from app.access import EVERYTHING
 from app.errors import DatabaseMissing, EventConflict, InvalidEvent, SchemaMismatch
 from app.events import Event, EventType
+from app.store import database as db
 from app.store import event_log
 from app.store.database import Database
 
@@ -225,7 +227,7 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
     found: list[Event] = []
     cursor = None
     while True:
-        page, cursor = event_log.list_page(limit=size, cursor=cursor)
+        page, cursor = event_log.list_page(db.default(), EVERYTHING, limit=size, cursor=cursor)
         found += page
         app.log_event("a.b", "later")
         if cursor is None:
@@ -234,9 +236,9 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
 
 
 def test_the_last_page_says_that_there_is_no_more(ten: list[Event]) -> None:
-    assert event_log.list_page(limit=10)[1] is None
-    assert event_log.list_page(limit=9)[1] is not None
-    assert event_log.list_page(event_type="none.such") == ([], None)
+    assert event_log.list_page(db.default(), EVERYTHING, limit=10)[1] is None
+    assert event_log.list_page(db.default(), EVERYTHING, limit=9)[1] is not None
+    assert event_log.list_page(db.default(), EVERYTHING, event_type="none.such") == ([], None)
 
 
 def test_data_above_the_limit_is_left_out_of_lists_and_whole_in_the_event(

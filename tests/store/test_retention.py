@@ -30,7 +30,7 @@ def write(raw: sqlite3.Connection, **timestamps: str) -> None:
 
 
 def ids(raw: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in raw.execute("SELECT id FROM event_log ORDER BY rowid")]
+    return [row[0] for row in raw.execute("SELECT id FROM event_log WHERE source = 's' ORDER BY rowid")]
 
 
 def days_ago(days: float) -> str:
@@ -41,6 +41,7 @@ def test_what_is_older_goes_and_the_count_is_told(database: Database, raw: sqlit
     write(raw, older=days_ago(31), edge=days_ago(29.9), younger=days_ago(29), future=days_ago(-5))
     assert app.prune_events(older_than_days=30) == 1
     assert ids(raw) == ["edge", "younger", "future"]
+    assert raw.execute("SELECT event_type FROM event_log WHERE source <> 's'").fetchall() == [("system.pruned",)]
     assert app.prune_events(older_than_days=30) == 0
 
 
