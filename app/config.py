@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     event_rate: float = Field(10, gt=0, le=1000, description="Frames a second to a client that asks for no other rate.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
+    agent_timeout_secs: float = Field(
+        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent has left."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
     )
@@ -111,6 +115,11 @@ def _explain(problem: Any) -> str:
 def settings() -> Settings:
     """Return this process's settings, read on the first call."""
     return load()
+
+
+def environment_with(**values: str) -> dict[str, str]:
+    """Return this process's environment for a child, with other values for the settings that are named."""
+    return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
 
 
 def known_names() -> list[str]:

@@ -7,8 +7,9 @@ OutfeedError
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
 ├── Superseded              a newer connection of the same consumer is the active one
+├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
 ├── NameTaken               a token of that name exists
-├── UnknownName             no token has that name
+├── UnknownName             no token, agent or task has that name or id
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -56,12 +57,20 @@ class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
 
+class IllegalMove(OutfeedError):
+    """It is not that agent's or task's turn; nothing was written. *state* is the one that stands in the way."""
+
+    def __init__(self, state: str, problem: str) -> None:
+        super().__init__(problem)
+        self.state = state
+
+
 class NameTaken(OutfeedError):
     """There is already one of that name; nothing was written."""
 
 
 class UnknownName(OutfeedError):
-    """There is none of that name."""
+    """There is none of that name or id."""
 
 
 class DatabaseError(OutfeedError):

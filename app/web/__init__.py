@@ -12,6 +12,7 @@ from app.web.feed import feed
 from app.web.health import health
 from app.web.pages import pages
 from app.web.services import Services
+from app.web.swarm import swarm
 
 MAX_BODY_BYTES = 8 * 2**20
 
@@ -24,6 +25,6 @@ def create_app(settings: Settings) -> Flask:
     problems.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, api, feed, consumers, pages):
+    for blueprint in (health, api, feed, consumers, swarm, pages):
         app.register_blueprint(blueprint)
     return app

@@ -10,7 +10,15 @@ import orjson
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from app.errors import DatabaseBusy, DatabaseError, EventConflict, InvalidEvent, InvalidRequest
+from app.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    EventConflict,
+    IllegalMove,
+    InvalidEvent,
+    InvalidRequest,
+    UnknownName,
+)
 
 RETRY_AFTER_SECS = 2
 log = logging.getLogger(__name__)
@@ -22,6 +30,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, lambda error: answer(409, str(error)))
+    app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
+    app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseBusy, _busy)
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(Exception, _unforeseen)

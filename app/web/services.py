@@ -16,6 +16,8 @@ from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
+from app.swarm.coordinator import Coordinator
+from app.swarm.sweeper import Sweeper
 
 
 class Services:
@@ -31,7 +33,14 @@ class Services:
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
-        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.coordinator = Coordinator.of(settings)
+        self.jobs = Jobs(
+            {
+                "poll": (self.relay.poll, settings.poll_interval),
+                "mark": (self.mark.sync, 1.0),
+                "swarm": (Sweeper(self.coordinator).sweep, 1.0),
+            }
+        )
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
