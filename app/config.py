@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import difflib
 import functools
+import ipaddress
 import logging
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
 
 PREFIX = "OUTFEED_"
+# In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
+REDACT_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
+    "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
+    "seed_phrase", "preimage", "macaroon",
+)  # fmt: skip
+# A list is written with commas between.
+_Names = Annotated[tuple[str, ...], NoDecode]
 log = logging.getLogger(__name__)
 
 
@@ -39,9 +49,20 @@ class Settings(BaseSettings):
         description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
     )
     max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
+    max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
+    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
+    sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")
+    session_days: float = Field(30.0, gt=0, le=3650, description="Days after which a session ends.")
+    allowed_origins: _Names = Field(
+        (), description="Origins of other sites whose pages may embed the feed, with commas between."
+    )
+    trusted_proxies: _Names = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with commas between."
+    )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
-    event_rate: float = Field(10, gt=0, le=1000, description="Frames a second to a client that asks for no other rate.")
+    event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
     agent_timeout_secs: float = Field(
@@ -52,6 +73,28 @@ class Settings(BaseSettings):
     )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
+
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
+
+    @field_validator("redact_keys", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ValueError(f"an origin is like https://dashboard.example, got {origin}")
+        return tuple(origin.lower() for origin in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError says what is wrong
+        return value
 
     @field_validator("database", mode="before")
     @classmethod
@@ -106,7 +149,7 @@ def load() -> Settings:
 
 
 def _explain(problem: Any) -> str:
-    name = "_".join(map(str, problem["loc"]))
+    name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
     return f"{PREFIX}{name.upper()}: {problem['msg']} (got {'a secret' if is_secret else repr(problem['input'])})"
 

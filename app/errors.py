@@ -6,10 +6,14 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── Refused                 a server will not serve this client, now or later
+├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
 ├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
-├── NameTaken               a token of that name exists
-├── UnknownName             no token, agent or task has that name or id
+├── Forbidden               the principal may not do that
+├── TooManyChecks           too many passwords are being checked; try again
+├── NameTaken               a token or user of that name exists
+├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -29,16 +33,19 @@ class ConfigError(OutfeedError):
 
 
 class InvalidEvent(OutfeedError, ValueError):
-    """An event is outside the limits; nothing was written."""
+    """An event is outside the limits; nothing was written. *index* is its place in a batch."""
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: str, problem: str, *, index: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+        self.index = index
 
 
 class EventConflict(OutfeedError):
-    """The id is already in the log with different content; nothing was written."""
+    """The id is already in the log with different content; nothing was written. *index* is its place in a batch."""
+
+    index: int | None = None
 
 
 class InvalidRequest(OutfeedError):
@@ -53,6 +60,14 @@ class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
 
 
+class Refused(OutfeedError):
+    """The server will not serve this client; trying again is no use."""
+
+
+class Unreachable(OutfeedError):
+    """The server has not answered in time. What was sent may have been written: send the same again."""
+
+
 class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
@@ -63,6 +78,14 @@ class IllegalMove(OutfeedError):
     def __init__(self, state: str, problem: str) -> None:
         super().__init__(problem)
         self.state = state
+
+
+class Forbidden(OutfeedError):
+    """The principal may not do that; nothing was written."""
+
+
+class TooManyChecks(OutfeedError):
+    """Too many passwords are being checked at once; try again."""
 
 
 class NameTaken(OutfeedError):

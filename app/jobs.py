@@ -45,12 +45,17 @@ class Jobs:
         """Wait for runs that are at work, and start no more."""
         self._scheduler.shutdown(wait=True)
 
-    def mend(self) -> None:
-        """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
+    def mend(self) -> bool:
+        """Run every job now where the wall clock was set back: each would wait until that time comes round again.
+
+        Returns whether it was.
+        """
         before, self._offset = self._offset, _offset()
-        if self._offset < before - STEP_SECS:
+        is_back = self._offset < before - STEP_SECS
+        if is_back:
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=clock.now())
+        return is_back
 
 
 def _offset() -> float:

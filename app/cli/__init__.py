@@ -15,6 +15,9 @@ import click
 
 from app.errors import OutfeedError
 
+# Who did it, in the audit: whoever has a shell on this machine.
+BY = "command line"
+
 # In the order that help shows: the module in this folder, and the command in it.
 COMMANDS = {
     "serve": ("serve", "serve"),
@@ -24,6 +27,7 @@ COMMANDS = {
     "events": ("events", "events"),
     "tail": ("tail", "tail"),
     "prune": ("events", "prune"),
+    "user": ("user", "user"),
     "token": ("token", "token"),
     "consumer": ("consumer", "consumer"),
     "simulate": ("simulate", "simulate"),

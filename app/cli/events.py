@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from app.cli import show
+from app.cli import BY, show
+from app.errors import UnknownName
 
 
 def _json(_: click.Context, __: click.Parameter, value: str | None) -> Any:
@@ -63,24 +64,46 @@ def events(is_json: bool, **filters: Any) -> None:
 
 
 @click.command()
-@click.option("--older-than-days", type=click.IntRange(0, 36_500), required=True, help="Age in days.")
+@click.option("--older-than-days", type=click.IntRange(0, 36_500), help="Age in days.")
+@click.option("--id", "event_id", help="This one event, out of the log and the outbox.")
 @click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def prune(older_than_days: int, dry_run: bool, is_json: bool) -> None:
-    """Delete old events from the log.
+def prune(older_than_days: int | None, event_id: str | None, dry_run: bool, is_json: bool) -> None:
+    """Delete old events from the log, or one event from everywhere.
 
     In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays.
 
     \b
     Example:
       outfeed prune --older-than-days 30 --dry-run
+      outfeed prune --id 0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d
     """
+    if (older_than_days is None) == (event_id is None):
+        raise click.UsageError("say --older-than-days or --id")
+    if event_id is not None:
+        _erase(event_id, dry_run, is_json)
+        return
     from app.store import database, retention
 
-    matched = retention.prune(database.default(), older_than_days, dry_run=dry_run)
+    assert older_than_days is not None
+    matched = retention.prune(database.default(), older_than_days, dry_run=dry_run, by=BY)
     if is_json:
         facts = {"matched": matched, "deleted": 0 if dry_run else matched}
         click.echo(show.as_json({**facts, "older_than_days": older_than_days, "dry_run": dry_run}))
         return
     what = f"{show.count(matched, 'event')} older than {show.count(older_than_days, 'day')}"
     click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+
+
+def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
+    from app.store import database, retention
+
+    is_found = retention.erase(database.default(), event_id, dry_run=dry_run, by=BY)
+    if is_json:
+        facts = {"matched": int(is_found), "deleted": int(is_found and not dry_run)}
+        click.echo(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))
+    elif is_found:
+        what = f"event {event_id} from the log and the outbox"
+        click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+    if not is_found and not dry_run:
+        raise UnknownName(f"there is no event with the id {event_id!r:.220}")

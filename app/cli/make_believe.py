@@ -15,8 +15,8 @@ from urllib.parse import quote
 import httpx
 
 from app import clock
-from app.cli.follow import Cursor, Follower, Refused
-from app.errors import OutfeedError
+from app.client import Client, Feed
+from app.errors import OutfeedError, Refused
 from app.events import EventType
 
 NAMES = ("Forge", "Echo", "Seer", "Quill", "Helm", "Mace", "Lark", "Cinder")
@@ -309,8 +309,8 @@ class Swarm:
 
     def __init__(self, url: str, token: str | None, *, agents: int, rate: float, stop: threading.Event) -> None:
         self.posted = 0
-        self._url = url
-        self._token = token
+        self._client = Client(url, token)
+        self._feed: Feed | None = None
         self._stop = stop
         self._office = Office(url, token, stop)
         self._pace = Pace(rate, agents)
@@ -321,8 +321,8 @@ class Swarm:
     def run(self) -> None:
         """Simulate until told to stop, then let the agents go. Raises Refused."""
         try:
-            cursor = self._look_around()
-            self._begin("feed", lambda: self._follow(cursor))
+            self._feed = self._look_around()
+            self._begin("feed", self._follow, self._feed)
             for agent in self._agents:
                 agent.start()
             self._post_tasks()
@@ -336,10 +336,10 @@ class Swarm:
         self._failure = self._failure or error
         self._stop.set()
 
-    def _begin(self, name: str, call: Callable[[], None]) -> None:
+    def _begin(self, name: str, call: Callable[[Feed], None], feed: Feed) -> None:
         def guarded() -> None:
             try:
-                call()
+                call(feed)
             except Stopped:
                 return
             except OutfeedError as error:
@@ -348,6 +348,8 @@ class Swarm:
         threading.Thread(target=guarded, name=name, daemon=True).start()
 
     def _end(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
         for agent in self._agents:
             agent.inbox.put(None)
         until = clock.monotonic() + FAREWELL_SECS
@@ -358,23 +360,13 @@ class Swarm:
 
     # --- where work comes from ---
 
-    def _follow(self, cursor: Cursor) -> None:
+    def _follow(self, feed: Feed) -> None:
         """Hand what the feed offers to the agents, over any number of connections."""
-        Follower(
-            url=self._url,
-            token=self._token,
-            show=self._hand_out,
-            tell=lambda _: None,
-            warn=lambda _: self._catch_up(),
-            cursor=cursor,
-            types=[EventType.TASK_BIDDING.value, EventType.TASK_ASSIGNED.value],
-        ).run()
-
-    def _hand_out(self, event: dict[str, Any]) -> None:
-        if event["event_type"] == EventType.TASK_ASSIGNED:
-            self._assign(event["agent_id"], Work(event["task_id"]))
-        else:
-            self._offer(event["task_id"], event["data"]["closes_at"])
+        for event in feed:
+            if event.event_type == EventType.TASK_ASSIGNED:
+                self._assign(str(event.agent_id), Work(str(event.task_id)))
+            else:
+                self._offer(str(event.task_id), event.data["closes_at"])
 
     def _assign(self, agent_id: str, work: Work) -> None:
         for agent in self._agents:
@@ -385,15 +377,21 @@ class Swarm:
         for agent in self._agents:
             agent.inbox.put(Auction(task_id, datetime.fromisoformat(closes_at)))
 
-    def _look_around(self) -> Cursor:
-        """Go on where an earlier run was killed: as its agents, with what they hold. Return where to follow from."""
+    def _look_around(self) -> Feed:
+        """Go on where an earlier run was killed: as its agents, with what they hold. Return the feed from there on."""
         found = self._office.call("GET", "/api/swarm")
         present = {each["name"]: each for each in found["agents"]}
         for agent in self._agents:
             if agent.name.removeprefix("agent-") in present:
                 agent.register(present[agent.name.removeprefix("agent-")])
         self._take_over(found)
-        return Cursor(found["seq"], found["epoch"])
+        return self._client.follow(
+            types=[EventType.TASK_BIDDING, EventType.TASK_ASSIGNED],
+            after=found["seq"],
+            epoch=found["epoch"],
+            on_missing=lambda _: self._catch_up(),
+            on_connection=lambda _: None,
+        )
 
     def _catch_up(self) -> None:
         """Events are missing: the swarm itself says what is open."""

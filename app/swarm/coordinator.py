@@ -12,6 +12,7 @@ nobody overdue who had no chance to beat.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -41,6 +42,8 @@ SIGNED_OFF = "signed off"
 NO_BIDS = "no bids"
 BIDDERS_LEFT = "every bidder has left"
 HOLDER_LEFT = "its agent left"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 ToolStatus = Literal["called", "completed", "failed"]
 _TOOL_EVENTS: dict[ToolStatus, EventType] = {
@@ -77,8 +80,8 @@ class Coordinator:
     def join(self, name: str) -> Agent:
         """Register a new agent, idle. Its id is its own for good; names may be shared."""
         name = _text("name", name, MAX_NAME_CHARS)
-        if not name.isprintable():
-            raise InvalidEvent("name", f"must be printable, got {name!r:.80}")
+        if _CONTROL.search(name):
+            raise InvalidEvent("name", f"must have no control characters, got {name!r:.80}")
         agent_id = _new_id("agent")
         with begin(self._database) as turn:
             event = turn.log(EventType.AGENT_JOINED, agent_id=agent_id, name=name)

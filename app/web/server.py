@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import click
 from flask import Flask
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
+from app.events import REDACTED, redact
 from app.process import die_with
 from app.store import account, migrate
 from app.store import database as db
@@ -33,8 +36,9 @@ SPARE_THREADS = 32
 # Two for each WebSocket would do; the rest is for SQLite, logs and requests.
 SPARE_DESCRIPTORS = 256
 GRACE_SECS = 4
-SIGN_IN_LIFETIME = timedelta(days=1)
 DEMO_TOKEN = "serve --demo"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 log = logging.getLogger(__name__)
 
 
@@ -48,10 +52,24 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to stderr, one line a happening."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    """Log to stderr, one line a happening, without secrets."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Redacting(LOG_FORMAT))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+
+
+class Redacting(logging.Formatter):
+    """Hides credentials, whatever line they came into: a parser quotes the request it could not read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _IN_QUERY.sub(rf"\1{REDACTED}", redact(super().format(record)))
+
+
+class Logger(glogging.Logger):
+    """gunicorn's own, redacted as ours."""
+
+    def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
+        super()._set_handler(log, output, Redacting(LOG_FORMAT), stream)
 
 
 def lift_descriptor_limit(settings: Settings) -> None:
@@ -98,6 +116,8 @@ class Server(BaseApplication):
             "proc_name": "outfeed",
             "loglevel": "warning",
             "control_socket_disable": True,
+            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
+            "logger_class": Logger,
             "post_fork": die_with_parent,
             "post_worker_init": start_services,
             "worker_exit": stop_services,
@@ -115,10 +135,14 @@ class Server(BaseApplication):
         url = f"http://{_reachable(host)}:{port}"
         if self._is_demo:
             self._simulation = start_simulation(url, make_demo_token(db.at(self.settings.database)))
-        code = account.create_code(db.at(self.settings.database), SIGN_IN_LIFETIME)
-        db.at(self.settings.database).close()  # nothing open while the workers are forked
         click.echo(f"Outfeed serves {url} from {self.settings.database}")
-        click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        database = db.at(self.settings.database)
+        if account.has_operator_with_password(database):
+            click.echo(f"Sign in: {url}/login")
+        else:
+            code = account.create_code(database, account.CODE_LIFETIME)
+            click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        database.close()  # nothing open while the workers are forked
 
     def _end_simulation(self, _: Arbiter) -> None:
         if self._simulation is not None:
@@ -142,7 +166,7 @@ def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
 def make_demo_token(database: Database) -> str:
     """Return a new token for the simulated swarm. That of a demo which was killed is worth nothing from now on."""
     revoke_demo_token(database)
-    return account.create_token(database, DEMO_TOKEN, (account.READ, account.WRITE))
+    return account.create_token(database, DEMO_TOKEN, (READ, WRITE))
 
 
 def revoke_demo_token(database: Database) -> None:

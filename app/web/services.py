@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import current_app
 
 from app.config import Settings
@@ -18,6 +20,8 @@ from app.store.outbox import Outbox
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
+from app.web.admission import Admission
+from app.web.rights import Rights
 
 
 class Services:
@@ -34,17 +38,23 @@ class Services:
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.coordinator = Coordinator.of(settings)
+        self.rights = Rights(self.database, self.hub)
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.on_clock_step: Callable[[], None] = lambda: None
         self.jobs = Jobs(
             {
                 "poll": (self.relay.poll, settings.poll_interval),
                 "mark": (self.mark.sync, 1.0),
                 "swarm": (Sweeper(self.coordinator).sweep, 1.0),
+                "rights": (self.rights.check, 0.5),
+                "uses": (self.rights.write_uses, 5.0),
             }
         )
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        self.rights.start()
         self.relay.start()
         self.pacer.start()
         self.jobs.start()
@@ -55,6 +65,7 @@ class Services:
         self.watcher.stop()
         self.jobs.stop()
         self.pacer.stop()
+        self.rights.write_uses()
         self.mark.close()
         self.database.close()
 
@@ -72,7 +83,8 @@ class Services:
 
     def _tick(self) -> None:
         """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
-        self.jobs.mend()
+        if self.jobs.mend():
+            self.on_clock_step()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.feed.subscription import MAX_SEQ
 from app.store.swarm import AgentState, TaskState
@@ -16,10 +16,22 @@ from app.swarm.coordinator import (
     MAX_TOOL_NAME_CHARS,
 )
 
+# What a text or number may hold is checked once, in the coordinator; here it is told.
+_TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+_LINE = r"^[^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u001f\u007f]*$"
 
-def _told(**rules: Any) -> Any:
-    """What a text or number may hold is checked once, in the coordinator; here it is told."""
-    return Field(json_schema_extra=rules)
+
+def _told(example: Any, **rules: Any) -> Any:
+    return Field(examples=[example], json_schema_extra=rules)
+
+
+def _text(example: str, max_chars: int, pattern: str = _TEXT) -> Any:
+    return _told(example, minLength=1, maxLength=max_chars, pattern=pattern)
+
+
+def _whole(value: Any) -> Any:
+    """In JSON 50.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _Id = Annotated[str, Field(examples=["agent-3f9a1c2b7d004e51"])]
@@ -34,20 +46,20 @@ class _Request(BaseModel):
 class NewAgent(_Request):
     """An agent that joins."""
 
-    name: Annotated[str, _told(minLength=1, maxLength=MAX_NAME_CHARS, examples=["Forge"])]
+    name: Annotated[str, _text("Forge", MAX_NAME_CHARS, _LINE)]
 
 
 class NewTask(_Request):
     """A task to post."""
 
-    description: Annotated[str, _told(minLength=1, maxLength=MAX_DESCRIPTION_CHARS, examples=["Write the docs"])]
+    description: Annotated[str, _text("Write the docs", MAX_DESCRIPTION_CHARS)]
 
 
 class NewBid(_Request):
     """An agent's offer to do a task."""
 
     agent_id: _Id
-    bid_sats: Annotated[int, _told(minimum=0, maximum=MAX_BID_SATS, examples=[50])]
+    bid_sats: Annotated[int, BeforeValidator(_whole), _told(50, minimum=0, maximum=MAX_BID_SATS)]
 
 
 class Start(_Request):
@@ -67,13 +79,13 @@ class Failure(_Request):
     """The end of work without a result."""
 
     agent_id: _Id
-    reason: Annotated[str, _told(minLength=1, maxLength=MAX_REASON_CHARS, examples=["the source is encrypted"])]
+    reason: Annotated[str, _text("the source is encrypted", MAX_REASON_CHARS)]
 
 
 class ToolUse(_Request):
     """A tool that an agent calls, or how the call ended. With `task_id` it is part of that task's story."""
 
-    tool_name: Annotated[str, _told(minLength=1, maxLength=MAX_TOOL_NAME_CHARS, examples=["web_search"])]
+    tool_name: Annotated[str, _text("web_search", MAX_TOOL_NAME_CHARS)]
     status: Literal["called", "completed", "failed"]
     task_id: _Id | None = None
     details: Annotated[

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from app.access import Principal
 from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
@@ -54,7 +55,8 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, rates=(0, 0))
+        principal = Principal("tests", ("read",), "token:")
+        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), principal)
         subscriber.subscribe(SubscribeRequest(after=0))
         publishing = threading.Event()
 

@@ -82,6 +82,19 @@ def test_creation_answers_201_with_what_was_made(api):
     assert 0 < made.json["seconds_left"] <= 0.1
 
 
+def test_a_token_for_other_events_has_no_part_in_the_swarm(app, database):
+    secret = account.create_token(database, "builds", ["read", "write"], types=["build.*", "task.*"])
+    client, headers = app.test_client(), {"Authorization": f"Bearer {secret}"}
+    assert client.get("/api/swarm", headers=headers).status_code == 403
+    assert client.post("/api/swarm/tasks", json={"description": "x"}, headers=headers).status_code == 403
+    assert list_events(event_type="task.created") == []
+
+
+def test_a_whole_number_is_one_however_it_is_written(api, agent, task):
+    body = {"agent_id": agent["id"], "bid_sats": 50.0}
+    assert api("POST", f"/tasks/{task['id']}/bids", body).json["lowest_bid_sats"] == 50
+
+
 def test_work_may_begin_without_a_word_on_who_begins(api, held):
     assert api("POST", f"/tasks/{held['id']}/start").json["state"] == "started"
 
@@ -189,7 +202,7 @@ class TestTheForm:
 
     def test_without_the_token_of_its_page_nothing_is_posted(self, browser):
         assert browser.post("/swarm/tasks", data={"description": "x"}).status_code == 403
-        assert list_events() == []
+        assert list_events(event_type="task.created") == []
 
     @pytest.mark.parametrize("fields", [{"description": " "}, {}])
     def test_an_empty_description_is_explained_on_a_page(self, browser, csrf_token, fields):
