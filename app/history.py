@@ -35,12 +35,16 @@ CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Claim(NamedTuple):
-    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation."""
+    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation.
+
+    *reset_seq* is the head at which it was first told that its epoch is over; what followed is still owed.
+    """
 
     name: str
     epoch: str
     seq: int
     generation: int
+    reset_seq: int | None = None
 
 
 class Item(NamedTuple):

@@ -204,7 +204,9 @@ def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
 def decide_for(claim: Claim, window: Window) -> Verdict:
     """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
     if claim.epoch != window.epoch:
-        return Verdict("reset", window.epoch, window.last_seq, window.last_seq)
+        told_at = window.last_seq if claim.reset_seq is None else claim.reset_seq
+        after = min(max(told_at, window.first_seq - 1), window.last_seq)
+        return Verdict("reset", window.epoch, after, window.last_seq)
     return decide(claim.seq, claim.epoch, window)
 
 

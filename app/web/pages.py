@@ -67,7 +67,7 @@ class Row:
         """What is set, as (field, value, address of the event or of the log with that filter)."""
         event = self.event
         found = [
-            ("id", event.id, url_for("api.get_event", event_id=event.id)),
+            ("id", event.id, url_for("api.events.get_event", event_id=event.id)),
             ("event_type", event.event_type, url_for("pages.events", type=event.event_type)),
             ("source", event.source, url_for("pages.events", source=event.source)),
             ("task_id", event.task_id, url_for("pages.events", task=event.task_id)),

@@ -15,7 +15,7 @@ from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from app.feed.wire import Wire
-from tests.feed.cast import MemorySource, hub_of
+from tests.feed.cast import VIEWER, MemorySource, hub_of
 
 STEP_SECS = 0.005
 
@@ -58,8 +58,12 @@ class Viewer:
 
     def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(stage.time)
-        self.subscriber = Subscriber(stage.hub, Wire(self.socket), lambda: None, encoding, rates)  # type: ignore[arg-type]
+        self.wakes = 0
+        self.subscriber = Subscriber(stage.hub, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
         self._hub = stage.hub
+
+    def _wake(self) -> None:
+        self.wakes += 1
 
     def subscribe(self, **fields: Any) -> None:
         self.subscriber.subscribe(SubscribeRequest(**fields))

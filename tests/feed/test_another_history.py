@@ -6,7 +6,7 @@ from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
-from tests.feed.cast import MemorySource, Peer, hub_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 
 
 def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_position() -> None:
@@ -16,7 +16,7 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, rates=(0, 0))
+        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         while subscriber.state is not State.LIVE:
             subscriber.advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -317,6 +318,7 @@ class TestFallingBehind:
         viewer = stage.join()
         stage.run(1, 200)
         assert viewer.subscriber.state is State.REPLAYING
+        assert viewer.wakes == 1
         assert not stage.cohorts
         stage.run(200 * INTERVAL)
         assert viewer.subscriber.state is State.LIVE
@@ -336,6 +338,19 @@ class TestFallingBehind:
             all_after(each, stage.source.last_seq)
             assert busiest_second(each.times()) <= 10
         assert len(stage.cohorts) == 1
+
+    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, stage: Stage) -> None:
+        viewer = stage.join(batch=True)
+        stage.run(0.5, 200)
+        viewer.socket.room = 100
+        while viewer.subscriber.state is State.LIVE:
+            stage.run(0.005, 200)
+        assert viewer.wakes == 1
+        viewer.socket.room = None
+        stage.run(1, 200)
+        times = viewer.times()
+        assert min(later - sooner for sooner, later in itertools.pairwise(times[1:])) > INTERVAL / 2 - 0.001
+        all_after(viewer, viewer.cursor())
 
     def test_pruning_overtakes_a_laggard_and_says_so(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 10)

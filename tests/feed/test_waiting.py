@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from app.access import Visible
 from app.feed import tail
 from app.feed.hub import Hub
 from app.feed.relay import Relay
@@ -14,7 +15,7 @@ from app.feed.subscription import Filter
 from tests.feed.cast import MemorySource, hub_of
 from tests.harness import wait_until
 
-EVERYTHING = Filter()
+EVERYTHING = Filter(Visible())
 LONG_SECS = 20.0
 
 
@@ -60,7 +61,7 @@ class TestWaitFor:
         assert not hub._waiting
 
     def test_one_that_does_not_match_leaves_it_waiting(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
-        waiting = Waiting(hub, Filter(types=("wanted.*",)), cursor=3)
+        waiting = Waiting(hub, Filter(Visible(), types=("wanted.*",)), cursor=3)
         source.add(1)
         relay.poll()
         assert not waiting.is_over
@@ -81,7 +82,7 @@ class TestWaitFor:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 2)
         source.add(5)
         relay.poll()
-        assert Waiting(hub, Filter(types=("wanted.*",)), cursor=3).is_over
+        assert Waiting(hub, Filter(Visible(), types=("wanted.*",)), cursor=3).is_over
 
     def test_it_waits_where_it_is_ahead_of_the_hub(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
         source.add(2)

@@ -1,33 +1,14 @@
 """A coordinator over a database of its own, on a clock that stands still until a test moves it."""
 
-import shutil
 from datetime import timedelta
 
 import freezegun
 import pytest
 
-from app.store import database as db
-from app.store import migrate
 from app.swarm.coordinator import Coordinator
 
 AUCTION_SECS = 15
 TIMEOUT_SECS = 120
-
-
-@pytest.fixture(scope="session")
-def upgraded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("upgraded") / "outfeed.db"
-    migrate.upgrade(path)
-    return path
-
-
-@pytest.fixture
-def database(upgraded, tmp_path):
-    """An upgraded database: a copy, since most tests here take less time than an upgrade."""
-    path = tmp_path / "outfeed.db"
-    shutil.copy(upgraded, path)
-    yield db.at(path)
-    db.at(path).close()
 
 
 class Wall:

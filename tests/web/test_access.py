@@ -63,6 +63,8 @@ TABLE = {
     ("POST", "/api/consumers/<name>/ack"): ("/api/consumers/nobody/ack", own(422)),
     ("POST", "/api/tickets"): ("/api/tickets", own(201)),
     ("GET", "/ws"): ("/ws", row(426)),
+    ("GET", "/api/openapi.json"): ("/api/openapi.json", row(200)),
+    ("GET", "/api/docs"): ("/api/docs", row(200)),
     # what is no route
     ("GET", None): ("/nowhere", row(404)),
     ("POST", None): ("/nowhere", row(403, 404)),
