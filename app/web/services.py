@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from flask import current_app
 
@@ -22,6 +23,9 @@ from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission
 from app.web.rights import Rights
+from app.webhooks.addresses import Allowlist
+from app.webhooks.delivery import Surroundings
+from app.webhooks.dispatcher import Dispatcher
 
 
 class Services:
@@ -50,6 +54,13 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
             }
         )
+        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.webhooks = Dispatcher(
+            Surroundings(
+                self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
@@ -59,9 +70,11 @@ class Services:
         self.pacer.start()
         self.jobs.start()
         self.watcher.start()
+        self.webhooks.start()
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
+        self.webhooks.stop()
         self.watcher.stop()
         self.jobs.stop()
         self.pacer.stop()
