@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,8 @@ REDACT_KEYS = (
 )  # fmt: skip
 # A list is written with commas between.
 _Names = Annotated[tuple[str, ...], NoDecode]
+# A name, not a number: what ends in digits only would be an address.
+_HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +67,17 @@ class Settings(BaseSettings):
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
+    agent_timeout_secs: float = Field(
+        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent has left."
+    )
+    webhook_allow: str = Field(
+        "",
+        description="Addresses, CIDRs and host names, with commas, that webhooks may post to though they are private.",
+    )
+    webhook_give_up_hours: float = Field(
+        24.0, gt=0, le=8760, description="Hours after which a webhook that only fails is paused."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
     )
@@ -97,6 +111,17 @@ class Settings(BaseSettings):
     def _database_is_named(cls, value: Any) -> Any:
         if not str(value).strip():
             raise ValueError("must name a file")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _names_networks_or_hosts(cls, value: str) -> str:
+        for part in filter(None, (each.strip() for each in value.split(","))):
+            if not _HOST.fullmatch(part):
+                try:
+                    ip_network(part, strict=False)
+                except ValueError:
+                    raise ValueError(f"{part!r:.80} is neither an address, nor a CIDR, nor a host name") from None
         return value
 
     @classmethod
@@ -154,6 +179,11 @@ def _explain(problem: Any) -> str:
 def settings() -> Settings:
     """Return this process's settings, read on the first call."""
     return load()
+
+
+def environment_with(**values: str) -> dict[str, str]:
+    """Return this process's environment for a child, with other values for the settings that are named."""
+    return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
 
 
 def known_names() -> list[str]:

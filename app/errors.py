@@ -9,10 +9,11 @@ OutfeedError
 ├── Refused                 a server will not serve this client, now or later
 ├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
+├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
 ├── Forbidden               the principal may not do that
 ├── TooManyChecks           too many passwords are being checked; try again
 ├── NameTaken               a token or user of that name exists
-├── UnknownName             no token or user has that name
+├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -71,6 +72,14 @@ class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
 
+class IllegalMove(OutfeedError):
+    """It is not that agent's or task's turn; nothing was written. *state* is the one that stands in the way."""
+
+    def __init__(self, state: str, problem: str) -> None:
+        super().__init__(problem)
+        self.state = state
+
+
 class Forbidden(OutfeedError):
     """The principal may not do that; nothing was written."""
 
@@ -84,7 +93,7 @@ class NameTaken(OutfeedError):
 
 
 class UnknownName(OutfeedError):
-    """There is none of that name."""
+    """There is none of that name or id."""
 
 
 class DatabaseError(OutfeedError):

@@ -80,8 +80,10 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     except orjson.JSONDecodeError:
         fields = _read_leniently(raw, size or len(raw))
         raw = _dump(fields)
-    if type(fields) is not dict:
+    if type(fields) is not dict or not fields:
         fields = _stub(data=fields)
+        raw = _dump(fields)
+    elif not raw.startswith(b'{"'):  # who adds a seq puts it behind the brace
         raw = _dump(fields)
     if len(raw) > max_event_bytes:
         fields = _bounded(fields, max_event_bytes)

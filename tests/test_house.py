@@ -37,8 +37,9 @@ MAY_IMPORT = {
     "swarm": NOUNS | {"store"},
     "log_handler": NOUNS | {"store", "client"},
     "jobs": PIPELINE,
-    "web": PIPELINE | {"jobs"},
-    "cli": PIPELINE | {"jobs", "web"},
+    "webhooks": NOUNS | {"store", "feed"},
+    "web": PIPELINE | {"jobs", "webhooks"},
+    "cli": PIPELINE | {"jobs", "webhooks", "web"},
     "__main__": {"cli"},
     "__init__": PIPELINE,
 }

@@ -30,6 +30,7 @@ COMMANDS = {
     "user": ("user", "user"),
     "token": ("token", "token"),
     "consumer": ("consumer", "consumer"),
+    "webhook": ("webhook", "webhook"),
     "simulate": ("simulate", "simulate"),
 }
 

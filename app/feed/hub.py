@@ -223,12 +223,17 @@ class Hub:
     def _all_cohorts(self) -> Iterator[Cohort]:
         return (cohort for cohorts in self._cohorts.values() for cohort in cohorts)
 
-    def wait_for(self, filter_: Filter, epoch: str, cursor: int, timeout: float) -> None:
-        """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs."""
+    def wait_for(
+        self, filter_: Filter, epoch: str, cursor: int, timeout: float, event: threading.Event | None = None
+    ) -> None:
+        """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs.
+
+        Who hands in an *event* can end the wait by setting it.
+        """
         if epoch != self.epoch:
             self.hurry()  # the source may have a new one that was not looked at yet
             return
-        event = threading.Event()
+        event = event or threading.Event()
         with self._lock:
             rest = self._tail.after(cursor)
             if self.closing.is_set() or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):

@@ -36,14 +36,7 @@ class Checkpoints:
     def claim(self, name: str) -> Claim:
         """Make the caller the active connection of the consumer; a new name begins at the head, unprotected."""
         with self._database.transaction() as connection:
-            window = read_window(connection)
-            _ensure(connection, name, window, is_protected=False)
-            _note_reset(connection, name, window)
-            connection.execute(
-                "UPDATE checkpoint SET generation = generation + 1, seen_at = ? WHERE name = ?",
-                (clock.timestamp(), name),
-            )
-            return _claim(connection, name)
+            return renew(connection, name, is_protected=False)
 
     def read(self, name: str) -> Claim:
         """Return where the consumer stands without becoming its connection; a new name is made as by `claim`."""
@@ -64,22 +57,54 @@ class Checkpoints:
         InvalidRequest for a seq that was never given out.
         """
         with self._database.transaction() as connection:
-            window = read_window(connection)
-            if epoch != window.epoch or seq > window.last_seq:
-                raise InvalidRequest("ack_beyond", f"seq: {seq} of epoch {epoch} was never sent")
-            found = _claim(connection, name)
-            if generation is not None and generation != found.generation:
-                raise Superseded(f"a newer connection has claimed the consumer {name!r}")
-            if epoch != found.epoch or seq > found.seq:
-                connection.execute(
-                    "UPDATE checkpoint SET epoch = ?, seq = ?, seen_at = ? WHERE name = ?",
-                    (epoch, seq, clock.timestamp(), name),
-                )
+            advance(connection, name, epoch, seq, generation)
 
     def generations(self) -> dict[str, int]:
         """Return the generation of each consumer's newest connection."""
         with self._database.connection() as connection:
             return dict(connection.execute("SELECT name, generation FROM checkpoint").fetchall())
+
+
+def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
+    """Raise the generation, which sends the consumer's connection away; a new name begins at the head."""
+    window = read_window(connection)
+    _ensure(connection, name, window, is_protected=is_protected)
+    _note_reset(connection, name, window)
+    connection.execute(
+        "UPDATE checkpoint SET generation = generation + 1, seen_at = ? WHERE name = ?", (clock.timestamp(), name)
+    )
+    return _claim(connection, name)
+
+
+def advance(connection: sqlite3.Connection, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
+    """Move as `Checkpoints.move` does, as a part of the caller's write transaction."""
+    window = read_window(connection)
+    if epoch != window.epoch or seq > window.last_seq:
+        raise InvalidRequest("ack_beyond", f"seq: {seq} of epoch {epoch} was never sent")
+    found = prove(connection, name, generation)
+    if epoch != found.epoch or seq > found.seq:
+        connection.execute(
+            "UPDATE checkpoint SET epoch = ?, seq = ?, seen_at = ? WHERE name = ?",
+            (epoch, seq, clock.timestamp(), name),
+        )
+
+
+def prove(connection: sqlite3.Connection, name: str, generation: int | None) -> Claim:
+    """Return where the consumer stands. Raises Superseded where *generation* is not the newest, or it was removed."""
+    found = _claim(connection, name)
+    if generation is not None and generation != found.generation:
+        raise Superseded(f"a newer connection has claimed the consumer {name!r}")
+    return found
+
+
+def exists(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether the consumer has a checkpoint."""
+    return connection.execute("SELECT 1 FROM checkpoint WHERE name = ?", (name,)).fetchone() is not None
+
+
+def forget(connection: sqlite3.Connection, name: str) -> int:
+    """Delete the checkpoint, as a part of the caller's write transaction; return how many there were."""
+    return connection.execute("DELETE FROM checkpoint WHERE name = ?", (name,)).rowcount
 
 
 # --- for operators ----------------------------------------------------------------------------------------------------
@@ -127,7 +152,7 @@ def reset(database: Database, name: str, seq: int | None = None) -> int:
 def remove(database: Database, name: str) -> None:
     """Forget the consumer; its connection is sent away. Raises UnknownName."""
     with database.transaction() as connection:
-        _require(connection.execute("DELETE FROM checkpoint WHERE name = ?", (name,)).rowcount, name)
+        _require(forget(connection, name), name)
 
 
 def floor(connection: sqlite3.Connection) -> int | None:

@@ -15,9 +15,11 @@ from app.errors import (
     DatabaseError,
     EventConflict,
     Forbidden,
+    IllegalMove,
     InvalidEvent,
     InvalidRequest,
     TooManyChecks,
+    UnknownName,
 )
 
 RETRY_AFTER_SECS = 2
@@ -32,6 +34,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(EventConflict, _event_conflict)
     app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
     app.register_error_handler(TooManyChecks, _later)
+    app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
+    app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseBusy, _busy)
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(Exception, _unforeseen)

@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -17,12 +18,14 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.config import Settings
-from app.errors import ConfigError
+from app.access import READ, WRITE
+from app.config import Settings, environment_with
+from app.errors import ConfigError, UnknownName
 from app.events import REDACTED, redact
 from app.process import die_with
 from app.store import account, migrate
 from app.store import database as db
+from app.store.database import Database
 from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
 from app.web import create_app
@@ -33,6 +36,7 @@ SPARE_THREADS = 32
 # Two for each WebSocket would do; the rest is for SQLite, logs and requests.
 SPARE_DESCRIPTORS = 256
 GRACE_SECS = 4
+DEMO_TOKEN = "serve --demo"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 log = logging.getLogger(__name__)
@@ -130,7 +134,7 @@ class Server(BaseApplication):
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         url = f"http://{_reachable(host)}:{port}"
         if self._is_demo:
-            self._simulation = start_simulation()
+            self._simulation = start_simulation(url, make_demo_token(db.at(self.settings.database)))
         click.echo(f"Outfeed serves {url} from {self.settings.database}")
         database = db.at(self.settings.database)
         if account.has_operator_with_password(database):
@@ -144,6 +148,8 @@ class Server(BaseApplication):
         if self._simulation is not None:
             self._simulation.terminate()
             self._simulation.wait()
+            revoke_demo_token(db.at(self.settings.database))
+            db.at(self.settings.database).close()
 
 
 def _reachable(host: str) -> str:
@@ -151,10 +157,22 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def start_simulation() -> subprocess.Popen[bytes]:
-    """Run the simulated swarm in a process of its own; it takes its settings from the same environment."""
+def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
+    """Run the simulated swarm in a process of its own, which ends with this one."""
     command = [sys.executable, "-m", "app", "simulate", "--parent", str(os.getpid())]
-    return subprocess.Popen(command)  # noqa: S603 - our own command
+    return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - our own command
+
+
+def make_demo_token(database: Database) -> str:
+    """Return a new token for the simulated swarm. That of a demo which was killed is worth nothing from now on."""
+    revoke_demo_token(database)
+    return account.create_token(database, DEMO_TOKEN, (READ, WRITE))
+
+
+def revoke_demo_token(database: Database) -> None:
+    """Take the simulated swarm's token back."""
+    with suppress(UnknownName):
+        account.revoke_token(database, DEMO_TOKEN)
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from flask import current_app
 
@@ -18,8 +19,13 @@ from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.watcher import Watcher
+from app.swarm.coordinator import Coordinator
+from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission
 from app.web.rights import Rights
+from app.webhooks.addresses import Allowlist
+from app.webhooks.delivery import Surroundings
+from app.webhooks.dispatcher import Dispatcher
 
 
 class Services:
@@ -35,6 +41,7 @@ class Services:
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
+        self.coordinator = Coordinator.of(settings)
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
@@ -42,10 +49,18 @@ class Services:
             {
                 "poll": (self.relay.poll, settings.poll_interval),
                 "mark": (self.mark.sync, 1.0),
+                "swarm": (Sweeper(self.coordinator).sweep, 1.0),
                 "rights": (self.rights.check, 0.5),
                 "uses": (self.rights.write_uses, 5.0),
             }
         )
+        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.webhooks = Dispatcher(
+            Surroundings(
+                self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
@@ -55,9 +70,11 @@ class Services:
         self.pacer.start()
         self.jobs.start()
         self.watcher.start()
+        self.webhooks.start()
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
+        self.webhooks.stop()
         self.watcher.stop()
         self.jobs.stop()
         self.pacer.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.harness import FeedClient, Server, wait_until, writer
 
@@ -180,7 +180,7 @@ class Bot:
     def run(self) -> None:
         while not self.is_stopping:
             with (
-                contextlib.suppress(OSError, ConnectionClosed, TimeoutError, EOFError),
+                contextlib.suppress(OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError),
                 self.server.connect() as client,
             ):
                 self._session(client)

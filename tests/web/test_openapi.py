@@ -24,6 +24,20 @@ OPERATIONS = [
     ("GET", "/api/feed"),
     ("POST", "/api/consumers/{name}/ack"),
     ("POST", "/api/tickets"),
+    ("GET", "/api/swarm"),
+    ("GET", "/api/swarm/agents"),
+    ("POST", "/api/swarm/agents"),
+    ("GET", "/api/swarm/agents/{agent_id}"),
+    ("DELETE", "/api/swarm/agents/{agent_id}"),
+    ("POST", "/api/swarm/agents/{agent_id}/heartbeat"),
+    ("POST", "/api/swarm/agents/{agent_id}/tools"),
+    ("GET", "/api/swarm/tasks"),
+    ("POST", "/api/swarm/tasks"),
+    ("GET", "/api/swarm/tasks/{task_id}"),
+    ("POST", "/api/swarm/tasks/{task_id}/bids"),
+    ("POST", "/api/swarm/tasks/{task_id}/start"),
+    ("POST", "/api/swarm/tasks/{task_id}/complete"),
+    ("POST", "/api/swarm/tasks/{task_id}/fail"),
 ]
 # Never ends, and needs the server's own socket.
 STREAM = ("GET", "/api/feed/stream")

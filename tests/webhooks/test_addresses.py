@@ -1,0 +1,133 @@
+"""Which addresses may be called."""
+
+import socket
+
+import pytest
+
+from app import config
+from app.errors import ConfigError
+from app.webhooks.addresses import Allowlist, Forbidden, Unresolvable
+
+# Each by the reason it must not be called; all are numbers, so nothing asks a name server.
+PRIVATE = [
+    "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",  # ours
+    "169.254.169.254", "169.254.0.1", "100.64.0.1",  # the link's, the cloud's, the provider's
+    "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.2.3", "240.0.0.1",  # nobody's, or many's
+    "192.0.0.8", "192.88.99.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",  # special and for documents
+    "::1", "::", "fe80::1", "fe80::1%1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "100::1",
+    "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1",  # IPv4 in IPv6
+    "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::",
+    "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "0",  # other spellings
+]  # fmt: skip
+PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_what_is_not_public_is_refused(host):
+    with pytest.raises(Forbidden, match="OUTFEED_WEBHOOK_ALLOW"):
+        Allowlist().resolve(host, 80)
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_what_is_public_is_not(host):
+    assert [str(each.sockaddr[1]) for each in Allowlist().resolve(host, 443)] == ["443"]
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """A name server of our own: names and the addresses they have, the next ones each time."""
+    table = {}
+    real = socket.getaddrinfo
+
+    def look_up(host, port, *args, **options):
+        addresses = table.get(host)
+        if addresses is None:
+            return real(host, port, *args, flags=socket.AI_NUMERICHOST, **options)
+        answer = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [found for one in answer for found in real(one, port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return table
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0"])
+def test_a_name_is_refused_for_what_it_resolves_to(names, address):
+    names["innocent.example"] = [[address]]
+    with pytest.raises(Forbidden, match=r"innocent\.example is "):
+        Allowlist().resolve("innocent.example", 80)
+
+
+def test_localhost_is_refused():
+    with pytest.raises(Forbidden):
+        Allowlist().resolve("localhost", 80)
+
+
+def test_of_several_addresses_only_the_public_ones_are_called(names):
+    names["mixed.example"] = [["127.0.0.1", "1.1.1.1", "10.0.0.1"]]
+    assert [each.sockaddr[0] for each in Allowlist().resolve("mixed.example", 80)] == ["1.1.1.1"]
+
+
+def test_a_name_without_an_address_says_so(names):
+    with pytest.raises(Unresolvable, match=r"nowhere\.example can't be resolved"):
+        Allowlist().resolve("nowhere.example", 80)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "is_allowed"),
+    [
+        ("127.0.0.0/8", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("10.0.0.0/8, ::1", "::1", True),
+        ("::1", "127.0.0.1", False),
+        ("hooks.example", "hooks.example", True),
+        ("Hooks.Example.", "hooks.example", True),
+        ("hooks.example", "hooks.example.", True),
+        ("hooks.example", "other.hooks.example", False),
+        ("hooks.example", "127.0.0.1", False),
+    ],
+)
+def test_the_operator_allows_networks_and_names(names, allowed, host, is_allowed):
+    for name in ("hooks.example", "hooks.example.", "other.hooks.example"):
+        names[name] = [["127.0.0.1"]]
+    if is_allowed:
+        assert Allowlist.parse(allowed).resolve(host, 80)
+    else:
+        with pytest.raises(Forbidden):
+            Allowlist.parse(allowed).resolve(host, 80)
+
+
+@pytest.mark.parametrize("value", ["10.0.0.0/33", "300.1.1.1", "a b", "http://host", "host:80", "127.0.0.1/x", "*.a.b"])
+def test_a_setting_that_names_nothing_is_reported(monkeypatch, value):
+    monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", f"10.0.0.0/8, {value}")
+    with pytest.raises(ConfigError, match="OUTFEED_WEBHOOK_ALLOW"):
+        config.load()
+
+
+@pytest.mark.parametrize("value", ["", "10.0.0.0/8", "10.0.0.1/8,::1, fd00::/8", "hooks.internal", "my_host", "a.b."])
+def test_a_setting_that_names_something_is_taken(monkeypatch, value):
+    monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", value)
+    assert config.load().webhook_allow == value
+
+
+class TestNames:
+    """The look-up that is checked is the one that is used."""
+
+    def test_an_address_that_changes_after_the_check_is_not_called(self, names):
+        from app.webhooks.target import Target
+        from tests.receiver import Receiver
+
+        names["rebound.example"] = [["127.0.0.1"], ["127.0.0.2"]]
+        with Receiver() as receiver:
+            target = Target(f"http://rebound.example:{receiver.port}/", Allowlist.parse("127.0.0.1"))
+            first = target.post(b"{}", {"webhook-id": "1"})
+            receiver.stop()
+            receiver.start()
+            second = target.post(b"{}", {"webhook-id": "2"})
+            target.close()
+
+        assert first.status == 200
+        assert second.status is None
+        assert "127.0.0.2, which is not public" in second.error
+        assert receiver.connections == 1

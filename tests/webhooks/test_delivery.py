@@ -1,0 +1,312 @@
+"""What one webhook gets, in a process that serves: in order, from its checkpoint, and what it is told of losses."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app import clock, config, list_events, log_event
+from app.store import checkpoint, webhook
+from app.store import database as db
+from app.store.database import Database
+from app.web.services import Services
+from app.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
+from tests.harness import wait_until
+from tests.receiver import SECRET, Post, Receiver, Reply
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+    assert running.problems == []
+
+
+@contextlib.contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", "127.0.0.1")
+    config.settings.cache_clear()
+    services = Services(config.settings())
+    services.start()
+    try:
+        yield services
+    finally:
+        services.stop()
+
+
+def add(database: Database, receiver: Receiver, types: tuple[str, ...] = (), batch: int = 0) -> None:
+    webhook.add(database, "ops", receiver.url, types=types, secret=SECRET, batch=batch)
+
+
+def log(count: int, event_type: str = "a.b") -> None:
+    with db.default().transaction() as connection:
+        for n in range(count):
+            log_event(event_type, "tests", data=n, connection=connection)
+
+
+def raw(database: Database, statement: str, *values: Any) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(database.path, timeout=10)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def checkpoint_of(database: Database) -> int:
+    return int(raw(database, "SELECT seq FROM checkpoint WHERE name = 'webhook:ops'")[0][0])
+
+
+def warnings() -> list[str]:
+    return [event.data["message"] for event in list_events("system.warning", source="webhooks")]
+
+
+def test_it_begins_where_it_was_added_and_goes_on_where_it_stopped(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(2)
+    add(database, receiver)
+    log(3)
+    with serving(monkeypatch):
+        wait_until(lambda: receiver.seqs() == [3, 4, 5], "what came before it was served")
+        log(1)
+        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6], "what came then")
+        wait_until(lambda: checkpoint_of(database) == 6, "it is acknowledged")
+    log(1)
+    with serving(monkeypatch):
+        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6, 7], "what came meanwhile")
+    assert all(post.is_first for post in receiver.posts)
+    assert warnings() == []
+
+
+def test_only_the_types_it_asked_for_and_the_checkpoint_follows(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, receiver, types=("task.*", "x.y"))
+    log(3, "a.b")
+    log(1, "task.created")
+    log(1, "x.y")
+    log(2, "x.yz")
+    with serving(monkeypatch):
+        wait_until(lambda: checkpoint_of(database) == 7, "all is passed")
+    assert receiver.seqs() == [4, 5]
+
+
+def test_events_arrive_in_order_whatever_it_answers(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_first(post: Post) -> Reply:
+        return Reply(post.seqs[0] % 3 * 500 if post.is_first and post.seqs[0] % 3 < 2 else 200)
+
+    add(database, receiver)
+    receiver.behave = fail_first  # hangs up, answers 500, takes it
+    log(6)
+    with serving(monkeypatch):
+        wait_until(lambda: receiver.seqs() == [1, 2, 3, 4, 5, 6], "all")
+    assert [post.seqs[0] for post in receiver.posts] == [1, 1, 2, 3, 3, 4, 4, 5, 6, 6]
+    (found,) = webhook.list_webhooks(database)
+    assert (found.delivered, found.failures, found.last_error, found.failing_since) == (6, 4, None, None)
+
+
+def test_it_waits_as_long_as_the_target_asks(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = []
+
+    def busy(post: Post) -> Reply:
+        moments.append(clock.monotonic())
+        return Reply(503, {"retry-after": "1"}) if post.is_first else Reply()
+
+    add(database, receiver)
+    receiver.behave = busy
+    log(1)
+    with serving(monkeypatch):
+        wait_until(lambda: receiver.seqs() == [1], "taken")
+    assert moments[1] - moments[0] >= 1
+
+
+class TestBatches:
+    def test_what_waits_goes_in_lists(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver, batch=4)
+        log(10)
+        with serving(monkeypatch):
+            wait_until(lambda: len(receiver.seqs()) == 10, "all")
+            log(1)
+            wait_until(lambda: len(receiver.seqs()) == 11, "one more")
+        assert [post.seqs for post in receiver.posts] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [11]]
+
+    def test_one_that_was_begun_comes_again_unchanged(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also after a restart from a checkpoint far behind, and though more has come."""
+        add(database, receiver, types=("x.y",), batch=5)
+        receiver.behave = lambda _: Reply(0)
+        log(1990, "a.b")
+        log(3, "x.y")
+        with serving(monkeypatch):
+            wait_until(lambda: receiver.posts, "the batch is begun")
+            assert checkpoint_of(database) == 1000, "a restart would read other pages, and cut it elsewhere"
+        log(20, "x.y")
+
+        receiver.behave = lambda _: Reply()
+        with serving(monkeypatch):
+            wait_until(lambda: len(receiver.seqs()) == 23, "all")
+        assert receiver.posts[0].seqs == [1991, 1992, 1993]
+        assert receiver.accepted[0].seqs == [1991, 1992, 1993]
+        assert receiver.seqs() == list(range(1991, 2014))
+
+
+class TestLosses:
+    def test_what_was_pruned_is_said_and_the_rest_arrives(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        log(5)
+        raw(database, "DELETE FROM outbox WHERE seq <= 3")
+        with serving(monkeypatch):
+            wait_until(lambda: receiver.seqs() == [4, 5, 6], "what is left, and the warning")
+        assert warnings() == ["Webhook ops missed 1 to 3: they were pruned before they were delivered"]
+        assert receiver.accepted[-1].body["data"]["data"]["message"] == warnings()[0]
+
+    def test_another_history_is_said(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        log(5)
+        with serving(monkeypatch):
+            wait_until(lambda: checkpoint_of(database) == 5, "delivered")
+            raw(database, "UPDATE meta SET value = 'other' WHERE key = 'epoch'")
+            log(1)
+            wait_until(warnings, "said")
+            log(1)
+            wait_until(lambda: receiver.accepted[-1].id == "other:8", "it goes on")
+        assert len(warnings()) == 1
+        assert "another history" in warnings()[0]
+
+    def test_a_checkpoint_that_was_removed_is_said(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        with serving(monkeypatch):
+            log(1)
+            wait_until(lambda: checkpoint_of(database) == 1, "delivered")
+            checkpoint.remove(database, "webhook:ops")
+            wait_until(warnings, "said")
+            log(1)
+            wait_until(lambda: receiver.accepted[-1].seqs == [3], "it goes on")
+        assert warnings() == ["Webhook ops lost its checkpoint and goes on after 1"]
+
+    def test_an_operator_may_send_it_back(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        with serving(monkeypatch):
+            log(3)
+            wait_until(lambda: checkpoint_of(database) == 3, "delivered")
+            checkpoint.reset(database, "webhook:ops", 1)
+            wait_until(lambda: [post.seqs[0] for post in receiver.accepted] == [1, 2, 3, 2, 3], "again")
+        assert warnings() == []
+
+
+class TestGivingUp:
+    @pytest.mark.parametrize("hours", [23.9, 24.1])
+    def test_it_is_paused_after_the_hours_of_the_setting_and_not_before(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, hours: float
+    ) -> None:
+        add(database, receiver)
+        receiver.behave = lambda _: Reply(500)
+        since = clock.isoformat(clock.now() - timedelta(hours=hours))
+        raw(database, "UPDATE webhook SET failing_since = ?", since)
+        log(2)
+        with serving(monkeypatch):
+            wait_until(lambda: len(receiver.posts) >= (2 if hours < 24 else 1), "tried")
+            wait_until(lambda: hours < 24 or warnings(), "said")
+            state = webhook.find(database, "ops").state
+            assert state == (webhook.State.ACTIVE if hours < 24 else webhook.State.PAUSED)
+            receiver.behave = lambda _: Reply()
+            if hours > 24:
+                assert len(receiver.posts) == 1
+                assert warnings()[0].startswith(f"Webhook ops is paused: it has failed since {since}; last: ")
+                webhook.resume(database, "ops")
+            wait_until(lambda: receiver.seqs()[:2] == [1, 2], "everything, from where it stopped")
+        assert len(warnings()) == (hours > 24)
+        assert webhook.find(database, "ops").failing_since is None
+
+    def test_a_success_ends_the_count(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        raw(database, "UPDATE webhook SET failing_since = ?", clock.isoformat(clock.now() - timedelta(days=9)))
+        receiver.behave = lambda post: Reply(500 if post.is_first and post.seqs == [2] else 200)
+        log(2)
+        with serving(monkeypatch):
+            wait_until(lambda: checkpoint_of(database) == 2, "delivered")
+        assert warnings() == []
+
+    def test_a_target_that_is_gone_is_paused_at_once(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver)
+        receiver.behave = lambda _: Reply(410)
+        log(2)
+        with serving(monkeypatch):
+            wait_until(warnings, "said")
+        assert len(receiver.posts) == 1
+        assert warnings() == [
+            "Webhook ops is paused: the target answered 410 Gone. `outfeed webhook resume ops` goes on where it stopped"
+        ]
+
+
+def test_a_private_target_is_not_called_unless_allowed(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook.add(database, "ops", f"http://localhost:{receiver.port}/", types=(), secret=SECRET, batch=0)
+    log(1)
+    with serving(monkeypatch):  # which allows 127.0.0.1, not what `localhost` may be tomorrow
+        wait_until(lambda: receiver.accepted, "127.0.0.1 is allowed")
+    monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", "10.0.0.0/8")
+    config.settings.cache_clear()
+    log(1)
+    services = Services(config.settings())
+    services.start()
+    try:
+        wait_until(lambda: webhook.find(database, "ops").last_error, "refused")
+    finally:
+        services.stop()
+    assert "which is not public; OUTFEED_WEBHOOK_ALLOW may name it" in str(webhook.find(database, "ops").last_error)
+    assert len(receiver.posts) == 1
+
+
+def test_the_end_waits_for_no_target_that_hangs(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(_: Post) -> Reply:
+        released.wait(20)
+        return Reply()
+
+    add(database, receiver)
+    receiver.behave = hang
+    log(1)
+    with serving(monkeypatch) as services:
+        wait_until(lambda: receiver.posts, "it hangs")
+        began = clock.monotonic()
+        services.webhooks.stop()
+        assert clock.monotonic() - began < 1.5
+    released.set()
+    assert {thread.name for thread in threading.enumerate() if "webhook" in thread.name} == set()
+    assert checkpoint_of(database) == 0
+
+
+def test_pauses_grow_to_a_limit_and_are_spread_over_all_of_it() -> None:
+    for attempt, ceiling in [(0, 0.5), (1, 1), (4, 8), (20, MAX_PAUSE_SECS), (5000, MAX_PAUSE_SECS)]:
+        pauses = [pause_secs(attempt, None) for _ in range(300)]
+        assert 0 <= min(pauses) < 0.1 * ceiling
+        assert 0.9 * ceiling < max(pauses) <= ceiling
+    assert 30 <= pause_secs(0, 30) <= 31
+    assert pause_secs(9, 1e9) <= MAX_RETRY_AFTER_SECS + 1

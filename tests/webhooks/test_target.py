@@ -1,0 +1,253 @@
+"""One post: bounded in time, answer and place, and over TLS only to whom the name says."""
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from datetime import timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from app import clock
+from app.webhooks.addresses import Allowlist
+from app.webhooks.target import Target, check_url
+from tests.harness import wait_until
+from tests.receiver import Receiver, Reply
+
+LOOPBACK = Allowlist.parse("127.0.0.0/8, localhost")
+
+
+@contextlib.contextmanager
+def target(url, **options):
+    made = Target(url, LOOPBACK, **options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def post(url, **options):
+    with target(url, **options) as one:
+        return one.post(b"{}", {"webhook-id": "1"})
+
+
+@contextlib.contextmanager
+def raw_server(handle):
+    """Listen on loopback and hand each connection, with the request read, to *handle*."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections = []
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                connection.recv(65536)
+                with contextlib.suppress(OSError):
+                    handle(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for each in (listener, *connections):
+            each.close()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+    def test_any_2xx_is_delivered(self, status):
+        headers = {"content-length": "0"} if status == 204 else {}
+        with Receiver(behave=lambda _: Reply(status, headers)) as receiver:
+            assert post(receiver.url).is_delivered
+
+    @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404, 410, 429, 500, 503])
+    def test_nothing_else_is_and_no_redirect_is_followed(self, status):
+        with (
+            Receiver() as elsewhere,
+            Receiver(behave=lambda _: Reply(status, {"location": elsewhere.url})) as receiver,
+        ):
+            answer = post(receiver.url)
+            assert (answer.status, answer.is_delivered, answer.is_gone) == (status, False, status == 410)
+            assert elsewhere.connections == 0
+
+    @pytest.mark.parametrize(
+        ("status", "header", "secs"),
+        [
+            (429, "7", 7), (503, " 120 ", 120), (500, "7", None), (429, "soon", None), (429, "-1", None),
+            (429, "1" * 400, 111111111), (503, "", None), (503, "Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ],
+    )  # fmt: skip
+    def test_a_wish_to_wait_is_heard(self, status, header, secs):
+        with Receiver(behave=lambda _: Reply(status, {"retry-after": header})) as receiver:
+            assert post(receiver.url).retry_after_secs == secs
+
+    def test_a_wish_to_wait_may_be_a_date(self):
+        moment = clock.now() + timedelta(seconds=90)
+        with Receiver(behave=lambda _: Reply(429, {"retry-after": format_datetime(moment, usegmt=True)})) as receiver:
+            assert 85 < post(receiver.url).retry_after_secs <= 90
+
+    def test_a_target_that_hangs_up_or_refuses_gave_no_answer(self):
+        with Receiver(behave=lambda _: Reply(0)) as receiver:
+            assert post(receiver.url).status is None
+            receiver.stop()
+            assert post(receiver.url).error == "Connection refused"
+
+
+class TestConnections:
+    def test_one_connection_serves_many_posts(self):
+        with Receiver() as receiver, target(receiver.url) as one:
+            assert all(one.post(b"{}", {"webhook-id": str(n)}).is_delivered for n in range(20))
+            assert receiver.connections == 1
+
+    def test_one_that_the_target_closed_meanwhile_is_made_anew(self):
+        with Receiver() as receiver, target(receiver.url) as one:
+            assert one.post(b"{}", {"webhook-id": "1"}).is_delivered
+            receiver.stop()
+            receiver.start()
+            assert one.post(b"{}", {"webhook-id": "2"}).is_delivered
+
+    def test_one_is_closed_when_the_answer_says_so(self):
+        """Not held open by a second handle: the target would wait for us."""
+        ended = threading.Event()
+
+        def close(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            while connection.recv(100):
+                pass
+            ended.set()
+
+        with raw_server(close) as url, target(url) as one:
+            assert one.post(b"{}", {}).is_delivered
+            assert ended.wait(5)
+
+    @pytest.mark.parametrize("length", [b"content-length: 100000000", b"transfer-encoding: chunked"])
+    def test_a_long_answer_is_not_read(self, length):
+        def talk(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n")
+            while True:
+                connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+
+        with raw_server(talk) as url:
+            began = time.monotonic()
+            assert post(url).is_delivered
+            assert time.monotonic() - began < 2
+
+
+def trickle(connection):
+    """Begin an answer a byte at a time: each comes in time, all of them never."""
+    connection.settimeout(0.02)
+    for byte in b"HTTP/1.1 1" + b"0" * 1000:
+        connection.sendall(bytes([byte]))
+        with contextlib.suppress(TimeoutError):
+            while connection.recv(100):
+                pass
+            return
+
+
+def say_nothing(connection):
+    connection.recv(1)
+
+
+class TestTime:
+    @pytest.mark.parametrize("handle", [trickle, say_nothing])
+    def test_all_of_it_is_bounded(self, handle):
+        with raw_server(handle) as url:
+            began = time.monotonic()
+            answer = post(url, total_secs=0.3)
+            assert (answer.status, answer.error) == (None, "no answer within 0.3 s")
+            assert time.monotonic() - began < 2
+
+    def test_it_can_be_cut_by_another_thread(self):
+        answers = []
+        arrived = threading.Event()
+
+        def hang(connection):
+            arrived.set()
+            connection.recv(1)
+
+        with raw_server(hang) as url, target(url) as one:
+            thread = threading.Thread(target=lambda: answers.append(one.post(b"{}", {})))
+            thread.start()
+            assert arrived.wait(5)
+            one.cut()
+            thread.join(2)
+            assert not thread.is_alive()
+            assert not answers[0].is_delivered
+            assert one.post(b"{}", {}).error == "called off"
+
+    def test_a_target_that_never_takes_the_connection_is_cut_too(self):
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            with contextlib.ExitStack() as others:
+                for _ in range(4):  # until the kernel answers no more
+                    waiting = others.enter_context(socket.socket())
+                    waiting.setblocking(False)
+                    waiting.connect_ex(full.getsockname())
+                with target(f"http://127.0.0.1:{full.getsockname()[1]}/") as one:
+                    thread = threading.Thread(target=one.post, args=(b"{}", {}))
+                    thread.start()
+                    wait_until(lambda: one._brake is not None, "connecting")
+                    one.cut()
+                    thread.join(2)
+                    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for `localhost`, signed by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+class TestTls:
+    @pytest.fixture
+    def receiver(self, certificate):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        with Receiver(tls=context) as running:
+            yield running
+
+    def test_the_certificate_must_be_of_the_urls_name_and_trusted(self, receiver, certificate, monkeypatch):
+        by_name, by_number = f"https://localhost:{receiver.port}/", f"https://127.0.0.1:{receiver.port}/"
+
+        assert "certificate verify failed" in post(by_name).error
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+        assert post(by_name).is_delivered
+        assert "certificate is not valid for '127.0.0.1'" in post(by_number).error
+        assert len(receiver.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "ops", "ftp://host/", "http://", "http:///x", "//host/x", "file:///etc/passwd", "http://u:p@host/",
+        "http://[::1", "https://host/" + "x" * 2000,
+    ],
+)  # fmt: skip
+def test_a_url_that_cannot_be_posted_to_is_refused(url):
+    with pytest.raises(ValueError, match=r"URL|http|name or password|characters"):
+        check_url(url)
+
+
+def test_the_path_and_query_of_the_url_are_kept():
+    with Receiver() as receiver:
+        post(receiver.url)
+        assert receiver.posts[0].path == "/hook?key=1"
