@@ -54,6 +54,15 @@ def test_a_silent_agent_leaves_and_a_beating_one_stays(coordinator, sweeper, pas
         assert view.agent(silent.id).reason == "no heartbeat for 120 s"
 
 
+def test_one_that_beats_at_the_last_moment_stays(coordinator, passing, state_of):
+    agent = coordinator.join("Forge")
+    passing(TIMEOUT_SECS)
+    assert coordinator.overdue_agents() == [agent.id]
+    coordinator.beat(agent.id)
+    assert not coordinator.expire(agent.id)
+    assert state_of(agent.id) is AgentState.IDLE
+
+
 def test_the_bid_of_an_overdue_agent_does_not_win(coordinator, sweeper, passing, state_of):
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS - 1)
