@@ -6,6 +6,8 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── BadArchive              an archive is not what was written, or can't be read in there
+├── BadBackup               a file is no whole backup of a feed
 ├── NameTaken               a token of that name exists
 ├── UnknownName             no token has that name
 └── DatabaseError
@@ -49,6 +51,14 @@ class InvalidRequest(OutfeedError):
 
 class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+
+
+class BadArchive(OutfeedError):
+    """An archive is damaged or has no checksum, or what it is read into is no new database."""
+
+
+class BadBackup(OutfeedError):
+    """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
 
 
 class NameTaken(OutfeedError):
