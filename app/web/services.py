@@ -13,6 +13,9 @@ from app.jobs import Jobs
 from app.store import database as db
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.retention import Policy
+from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 
 
@@ -28,7 +31,16 @@ class Services:
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
-        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
+        self.reconciler = Reconciler(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
+        self.jobs = Jobs(
+            {
+                "poll": (self.relay.poll, settings.poll_interval),
+                "mark": (self.mark.sync, 1.0),
+                "triggers": (self.reconciler.check, 0.5),
+                "prune": (self.retention.run, EVERY_SECS),
+            }
+        )
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
 
     def start(self) -> None:
@@ -41,6 +53,7 @@ class Services:
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
         self.watcher.stop()
+        self.retention.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.mark.close()
