@@ -23,7 +23,10 @@ COMMANDS = {
     "log": ("events", "log"),
     "events": ("events", "events"),
     "tail": ("tail", "tail"),
-    "prune": ("events", "prune"),
+    "prune": ("keeping", "prune"),
+    "backup": ("keeping", "backup"),
+    "restore": ("keeping", "restore"),
+    "doctor": ("keeping", "doctor"),
     "token": ("token", "token"),
     "simulate": ("simulate", "simulate"),
 }
