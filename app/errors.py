@@ -11,6 +11,8 @@ OutfeedError
 ├── Superseded              a newer connection of the same consumer is the active one
 ├── Forbidden               the principal may not do that
 ├── TooManyChecks           too many passwords are being checked; try again
+├── BadArchive              an archive is not what was written, or can't be read in there
+├── BadBackup               a file is no whole backup of a feed
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token or user has that name
 └── DatabaseError
@@ -77,6 +79,14 @@ class Forbidden(OutfeedError):
 
 class TooManyChecks(OutfeedError):
     """Too many passwords are being checked at once; try again."""
+
+
+class BadArchive(OutfeedError):
+    """An archive is damaged or has no checksum, or what it is read into is no new database."""
+
+
+class BadBackup(OutfeedError):
+    """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
 
 
 class NameTaken(OutfeedError):

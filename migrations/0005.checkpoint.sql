@@ -1,5 +1,5 @@
 -- Durable consumers: how far each has acknowledged.
--- depends: 0002.outbox
+-- depends: 0003.account
 
 CREATE TABLE checkpoint (
     name TEXT PRIMARY KEY,

@@ -17,6 +17,9 @@ from app.store import database as db
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.retention import Policy
+from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.web.admission import Admission
 from app.web.rights import Rights
@@ -38,12 +41,16 @@ class Services:
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
+        self.reconciler = Reconciler(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
                 "poll": (self.relay.poll, settings.poll_interval),
                 "mark": (self.mark.sync, 1.0),
                 "rights": (self.rights.check, 0.5),
                 "uses": (self.rights.write_uses, 5.0),
+                "triggers": (self.reconciler.check, 0.5),
+                "prune": (self.retention.run, EVERY_SECS),
             }
         )
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
@@ -59,6 +66,7 @@ class Services:
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
         self.watcher.stop()
+        self.retention.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.rights.write_uses()
