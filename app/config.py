@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ REDACT_KEYS = (
 _Names = Annotated[tuple[str, ...], NoDecode]
 # A name, not a number: what ends in digits only would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
+MAX_DAYS = 36_500
+_TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,22 @@ class Settings(BaseSettings):
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
     event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
+    retention_days: float = Field(
+        0, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that `serve` keeps events in the log. 0: for ever."
+    )
+    retention_days_by_type: Annotated[Mapping[str, float], NoDecode] = Field(
+        default_factory=dict, description="Other days for some types, with commas between: `tool.*=7,task.failed=365`."
+    )
+    replay_days: float = Field(
+        7, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that the outbox is kept for resuming. 0: for ever."
+    )
+    max_consumer_lag_days: float = Field(
+        30,
+        ge=0,
+        le=MAX_DAYS,
+        allow_inf_nan=False,
+        description="Days that the outbox waits for a protected consumer. 0: for ever.",
+    )
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
     agent_timeout_secs: float = Field(
@@ -123,6 +142,21 @@ class Settings(BaseSettings):
                 except ValueError:
                     raise ValueError(f"{part!r:.80} is neither an address, nor a CIDR, nor a host name") from None
         return value
+
+    @field_validator("retention_days_by_type", mode="before")
+    @classmethod
+    def _types_have_days(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        days: dict[str, float] = {}
+        for part in filter(None, map(str.strip, value.split(","))):
+            match = _TYPE_DAYS.fullmatch(part)
+            if match is None or float(match[2]) > MAX_DAYS:
+                raise ValueError(f"each part is a type and days up to {MAX_DAYS}, like tool.*=7; this is {part!r}")
+            if match[1] in days:
+                raise ValueError(f"{match[1]} is named twice")
+            days[match[1]] = float(match[2])
+        return days
 
     @classmethod
     def settings_customise_sources(

@@ -12,6 +12,8 @@ OutfeedError
 ├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
 ├── Forbidden               the principal may not do that
 ├── TooManyChecks           too many passwords are being checked; try again
+├── BadArchive              an archive is not what was written, or can't be read in there
+├── BadBackup               a file is no whole backup of a feed
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
@@ -86,6 +88,14 @@ class Forbidden(OutfeedError):
 
 class TooManyChecks(OutfeedError):
     """Too many passwords are being checked at once; try again."""
+
+
+class BadArchive(OutfeedError):
+    """An archive is damaged or has no checksum, or what it is read into is no new database."""
+
+
+class BadBackup(OutfeedError):
+    """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
 
 
 class NameTaken(OutfeedError):

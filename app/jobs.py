@@ -27,13 +27,18 @@ class Every(BaseTrigger):
 
 
 class Jobs:
-    """Runs each of *table*, a name with (call, seconds between runs), on APScheduler. A call must not block."""
+    """Runs each of *table*, a name with (call, seconds between runs), on APScheduler.
+
+    Each has an executor of its own, with one thread: one that takes long delays no other.
+    """
 
     def __init__(self, table: Mapping[str, tuple[Callable[[], None], float]]) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it writes two lines a run
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": ThreadPoolExecutor(len(table))})
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
         for name, (call, secs) in table.items():
-            self._scheduler.add_job(call, Every(secs), id=name, name=name, misfire_grace_time=None, coalesce=True)
+            self._scheduler.add_job(
+                call, Every(secs), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
+            )
         self._offset = 0.0
 
     def start(self) -> None:

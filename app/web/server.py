@@ -22,7 +22,7 @@ from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
 from app.events import REDACTED, redact
-from app.process import die_with
+from app.process import SPARE_THREADS, die_with, needed_descriptors
 from app.store import account, migrate
 from app.store import database as db
 from app.store.database import Database
@@ -31,10 +31,6 @@ from app.store.outbox import Outbox
 from app.web import create_app
 from app.web.auth import secret_key
 
-# Threads beyond one for each WebSocket, so that HTTP answers at the limit.
-SPARE_THREADS = 32
-# Two for each WebSocket would do; the rest is for SQLite, logs and requests.
-SPARE_DESCRIPTORS = 256
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -74,7 +70,7 @@ class Logger(glogging.Logger):
 
 def lift_descriptor_limit(settings: Settings) -> None:
     """Allow a descriptor for each connection. Raises ConfigError where the system's hard limit is below that."""
-    wanted = settings.max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+    wanted = needed_descriptors(settings.max_connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and wanted > hard:
         raise ConfigError(

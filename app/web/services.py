@@ -18,6 +18,9 @@ from app.store import database as db
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.retention import Policy
+from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
@@ -45,6 +48,8 @@ class Services:
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
+        self.reconciler = Reconciler(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
                 "poll": (self.relay.poll, settings.poll_interval),
@@ -52,6 +57,8 @@ class Services:
                 "swarm": (Sweeper(self.coordinator).sweep, 1.0),
                 "rights": (self.rights.check, 0.5),
                 "uses": (self.rights.write_uses, 5.0),
+                "triggers": (self.reconciler.check, 0.5),
+                "prune": (self.retention.run, EVERY_SECS),
             }
         )
         self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
@@ -76,6 +83,7 @@ class Services:
         """End the threads and close the files; returns when they have ended."""
         self.webhooks.stop()
         self.watcher.stop()
+        self.retention.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.rights.write_uses()

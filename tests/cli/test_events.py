@@ -1,17 +1,10 @@
-"""log, events, prune, and the script that prunes."""
+"""log, events."""
 
 import json
-import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from app.store.event_log import get_event, list_events, log_event
-from app.store.outbox import Outbox
-
-ROOT = Path(__file__).parents[2]
 
 
 class TestLog:
@@ -104,73 +97,3 @@ class TestEvents:
 
         assert "a\ufffd[2Jb\ufffdc\ufffd" in output
         assert not set(output) & {"\x1b", "\x07", "\u202e"}
-
-
-class TestPrune:
-    @pytest.fixture
-    def old_and_new(self, database):
-        for number in range(3):
-            log_event("task.created", "tests", timestamp=f"2020-01-0{number + 1}T00:00:00Z")
-        log_event("task.created", "tests", id="new")
-
-    def test_it_deletes_what_is_older_and_says_how_many(self, outfeed, old_and_new):
-        assert outfeed("prune", "--older-than-days", 30).output == "Pruned 3 events older than 30 days.\n"
-        assert [event.id for event in list_events(source="tests")] == ["new"]
-        assert [event.data for event in list_events(event_type="system.pruned")] == [
-            {"events": 3, "older_than_days": 30, "by": "command line"}
-        ]
-
-    def test_a_dry_run_deletes_nothing(self, outfeed, old_and_new):
-        output = outfeed("prune", "--older-than-days", 1, "--dry-run").output
-
-        assert output == "Would prune 3 events older than 1 day; nothing was deleted.\n"
-        assert len(list_events()) == 4
-
-    def test_machines_get_an_object(self, outfeed, old_and_new):
-        for flags, deleted in ((["--dry-run"], 0), ([], 3)):
-            facts = json.loads(outfeed("prune", "--older-than-days", 30, "--json", *flags).output)
-            assert facts == {"matched": 3, "deleted": deleted, "older_than_days": 30, "dry_run": bool(flags)}
-
-    def test_the_script_does_the_same_from_any_folder(self, old_and_new, tmp_path):
-        command = [sys.executable, str(ROOT / "scripts" / "prune_events.py"), "--older-than-days", "30"]
-
-        def run(*more):
-            return subprocess.run(
-                [*command, *more], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
-            )
-
-        assert run("--dry-run").stdout == "Would prune 3 events older than 30 days; nothing was deleted.\n"
-        assert json.loads(run("--json").stdout)["deleted"] == 3
-        assert run().stdout == "Pruned 0 events older than 30 days.\n"
-        assert run("--surplus").returncode == 2
-        (tmp_path / "outfeed.db").unlink()
-        assert (run().returncode, run().stdout) == (1, "")
-
-
-class TestPruneOne:
-    def test_it_takes_the_event_out_of_log_outbox_and_file(self, outfeed, database):
-        raw = sqlite3.connect(database.path)
-        raw.execute("INSERT INTO event_log VALUES ('1', 'a.b', 's', NULL, NULL, '\"never to be seen\"', 't')")
-        raw.commit()
-        raw.close()
-        log_event("a.b", "s", id="2")
-
-        assert outfeed("prune", "--id", "1", "--dry-run").output == (
-            "Would prune event 1 from the log and the outbox; nothing was deleted.\n"
-        )
-        assert outfeed("prune", "--id", "1").output == "Pruned event 1 from the log and the outbox.\n"
-
-        assert [event.id for event in list_events(source="s")] == ["2"]
-        assert [item.seq for item in Outbox(database, 65_536).read_after(0, 10).items] == [2, 3]
-        assert list_events(event_type="system.pruned")[0].data == {"events": 1, "id": "1", "by": "command line"}
-        database.close()
-        assert not any(b"never to be seen" in file.read_bytes() for file in database.path.parent.glob("outfeed.db*"))
-
-    def test_machines_get_an_object_and_an_unknown_id_fails(self, outfeed, database):
-        log_event("a.b", "s", id="1")
-
-        assert json.loads(outfeed("prune", "--id", "1", "--json").output) == {
-            "matched": 1, "deleted": 1, "id": "1", "dry_run": False
-        }  # fmt: skip
-        assert outfeed("prune", "--id", "1").exit_code == 1
-        assert outfeed("prune", "--id", "1", "--older-than-days", "1").exit_code == 2

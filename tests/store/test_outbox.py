@@ -14,7 +14,8 @@ import pytest
 from app.errors import DatabaseMissing, SchemaMismatch
 from app.history import Page, Window
 from app.store.database import Database
-from app.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status, trigger_problems
+from app.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
+from app.store.triggers import problems as trigger_problems
 
 MAX_EVENT_BYTES = 65_536
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')"
