@@ -191,9 +191,13 @@ class TestRequest:
             read_until(connection, b":%d\ndata" % head(shared))
 
     def test_line_ends_of_a_raw_writer_stay_in_their_line(self, shared: Server) -> None:
+        """The trigger takes them out of an event; a table of someone else's may fill the outbox as it likes."""
         pretty = '{\r\n  "text":\r"one\\ntwo\\r\\nid: evil:99"\n}'
         with stream(shared) as client:
-            write(shared, 1, pretty)
+            with contextlib.closing(sqlite3.connect(shared.database, timeout=30)) as raw, raw:
+                raw.execute(
+                    "INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", ('{"id": "x",\n"data":' + pretty + "}",)
+                )
             client.follow(head(shared))
             (event,) = re.findall(
                 rb"^data: (\{\"id.*)$", bytes(client.raw).split(b"event: subscribed")[1], re.MULTILINE
@@ -231,7 +235,7 @@ class TestLeaving:
                     refused = http.get("/api/feed/stream")
                     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
                 client.close()
-                wait_until(lambda: can_enter(server), "the place is free", timeout=1)
+                wait_until(lambda: can_enter(server), "the place is free", timeout=5)
             assert server.descriptors() < 60
 
     def test_sigterm_ends_every_stream_at_once_with_a_hint(self, server: Server) -> None:
@@ -273,7 +277,7 @@ class TestLeaving:
             write(server, 500, json.dumps("x" * 16_000))
             assert not can_enter(server)
             client.close()
-            wait_until(lambda: can_enter(server), "the place is free", timeout=2)
+            wait_until(lambda: can_enter(server), "the place is free", timeout=5)
 
 
 def can_enter(server: Server) -> bool:
