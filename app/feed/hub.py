@@ -230,16 +230,18 @@ class Hub:
 
         Who hands in an *event* can end the wait by setting it.
         """
-        if epoch != self.epoch:
-            self.hurry()  # the source may have a new one that was not looked at yet
-            return
         event = event or threading.Event()
         with self._lock:
+            is_known = epoch == self.epoch
             rest = self._tail.after(cursor)
-            if self.closing.is_set() or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
-                return
-            self._waiting.setdefault(filter_, []).append(event)
-            self._waiters += 1
+            if is_known:
+                if self.closing.is_set() or rest is None or any(map(filter_.matches, rest)):
+                    return
+                self._waiting.setdefault(filter_, []).append(event)
+                self._waiters += 1
+        if not is_known:
+            self.hurry()  # the source may have a new one that was not looked at yet
+            return
         event.wait(timeout)
         with self._lock:
             self._waiters -= 1

@@ -261,6 +261,26 @@ class TestComingAndGoing:
             assert viewer.seqs() == list(range(1, stage.source.last_seq + 1))
             assert busiest_second(viewer.times()) <= 10
 
+    def test_who_is_back_before_it_is_taken_off_the_list_stays(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its socket was full, and took all that was left before the relay's thread came to strike it off."""
+        viewer, _ = stage.join(rate=0), stage.join(rate=0)
+        original = stage.hub.part
+
+        def part(*leaving: Any) -> None:
+            viewer.socket.room = None
+            viewer.step()
+            original(*leaving)
+
+        viewer.socket.room = 10
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hub, "part", part)
+            stage.write(1)
+        assert viewer.subscriber.state is State.LIVE
+        stage.write(1)
+        assert viewer.seqs() == [1, 2]
+
     def test_who_unsubscribes_gets_nothing_more_and_its_cohort_is_gone(self, stage: Stage) -> None:
         viewer = stage.join(batch=True)
         stage.write(3)

@@ -95,7 +95,7 @@ def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -
     pacer = Pacer(relay.poll)
     hub.plan = pacer.plan
     pacer.start()
-    peers = [Peer(send_buffer_bytes=4096 if n % 4 == 0 else None) for n in range(CLIENTS)]
+    peers = [Peer(send_buffer_bytes=32_768 if n % 4 == 0 else None) for n in range(CLIENTS)]
     clients = [Client(hub, peer, seed) for seed, peer in enumerate(peers)]
     try:
         for client in clients:
@@ -104,7 +104,7 @@ def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -
         while not all(client.is_settled.is_set() for client in clients):
             source.add(random.Random(source.last_seq).choice([1, 1, 1, 20]))
             relay.poll()
-            clients[0].is_settled.wait(0.001)
+            clients[0].is_settled.wait(0.002)
         source.add(1)
         relay.poll()
         last = source.last_seq

@@ -244,7 +244,11 @@ class TestProtectedConsumers:
         def consumer(seq, is_protected=1, epoch=None):
             (ours,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
             row = (f"consumer-{next(numbers)}", epoch or ours, seq, is_protected)
-            raw.execute("INSERT INTO checkpoint (name, epoch, seq, generation, is_protected, created_at, seen_at) VALUES (?, ?, ?, 1, ?, 't', 't')", row)
+            raw.execute(
+                "INSERT INTO checkpoint (name, epoch, seq, generation, is_protected, created_at, seen_at)"
+                " VALUES (?, ?, ?, 1, ?, 't', 't')",
+                row,
+            )
 
         return consumer
 
