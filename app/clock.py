@@ -5,8 +5,12 @@ Wall time is for people and rows; intervals are measured on `monotonic`, which n
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
+
+# Strict where fromisoformat is not: it takes some counts of milliseconds for dates.
+_ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+")
 
 
 class _Monotonic:
@@ -33,3 +37,14 @@ def isoformat(moment: datetime) -> str:
 def timestamp() -> str:
     """Return the wall time as `isoformat` writes it."""
     return isoformat(now())
+
+
+def parsed(value: object) -> datetime | None:
+    """Return the moment that ISO 8601 text names, in UTC; None where it names none. Without a zone it is UTC."""
+    if not isinstance(value, str) or not _ISO_8601.fullmatch(value):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import difflib
 import functools
+import ipaddress
 import logging
 import os
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigError
 
 PREFIX = "OUTFEED_"
+# In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
+REDACT_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
+    "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
+    "seed_phrase", "preimage", "macaroon",
+)  # fmt: skip
+# A list is written with commas between.
+_Names = Annotated[tuple[str, ...], NoDecode]
 # A name, not a number: what ends in digits only would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
+MAX_DAYS = 36_500
+_TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
 
 
@@ -43,10 +55,41 @@ class Settings(BaseSettings):
         description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
     )
     max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
+    max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
+    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
+    sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")
+    session_days: float = Field(30.0, gt=0, le=3650, description="Days after which a session ends.")
+    allowed_origins: _Names = Field(
+        (), description="Origins of other sites whose pages may embed the feed, with commas between."
+    )
+    trusted_proxies: _Names = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with commas between."
+    )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
-    event_rate: float = Field(10, gt=0, le=1000, description="Frames a second to a client that asks for no other rate.")
+    event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
+    retention_days: float = Field(
+        0, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that `serve` keeps events in the log. 0: for ever."
+    )
+    retention_days_by_type: Annotated[Mapping[str, float], NoDecode] = Field(
+        default_factory=dict, description="Other days for some types, with commas between: `tool.*=7,task.failed=365`."
+    )
+    replay_days: float = Field(
+        7, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that the outbox is kept for resuming. 0: for ever."
+    )
+    max_consumer_lag_days: float = Field(
+        30,
+        ge=0,
+        le=MAX_DAYS,
+        allow_inf_nan=False,
+        description="Days that the outbox waits for a protected consumer. 0: for ever.",
+    )
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
+    agent_timeout_secs: float = Field(
+        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent has left."
+    )
     webhook_allow: str = Field(
         "",
         description="Addresses, CIDRs and host names, with commas, that webhooks may post to though they are private.",
@@ -59,6 +102,28 @@ class Settings(BaseSettings):
     )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
+
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
+
+    @field_validator("redact_keys", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ValueError(f"an origin is like https://dashboard.example, got {origin}")
+        return tuple(origin.lower() for origin in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError says what is wrong
+        return value
 
     @field_validator("database", mode="before")
     @classmethod
@@ -77,6 +142,21 @@ class Settings(BaseSettings):
                 except ValueError:
                     raise ValueError(f"{part!r:.80} is neither an address, nor a CIDR, nor a host name") from None
         return value
+
+    @field_validator("retention_days_by_type", mode="before")
+    @classmethod
+    def _types_have_days(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        days: dict[str, float] = {}
+        for part in filter(None, map(str.strip, value.split(","))):
+            match = _TYPE_DAYS.fullmatch(part)
+            if match is None or float(match[2]) > MAX_DAYS:
+                raise ValueError(f"each part is a type and days up to {MAX_DAYS}, like tool.*=7; this is {part!r}")
+            if match[1] in days:
+                raise ValueError(f"{match[1]} is named twice")
+            days[match[1]] = float(match[2])
+        return days
 
     @classmethod
     def settings_customise_sources(
@@ -124,7 +204,7 @@ def load() -> Settings:
 
 
 def _explain(problem: Any) -> str:
-    name = "_".join(map(str, problem["loc"]))
+    name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
     return f"{PREFIX}{name.upper()}: {problem['msg']} (got {'a secret' if is_secret else repr(problem['input'])})"
 
@@ -133,6 +213,11 @@ def _explain(problem: Any) -> str:
 def settings() -> Settings:
     """Return this process's settings, read on the first call."""
     return load()
+
+
+def environment_with(**values: str) -> dict[str, str]:
+    """Return this process's environment for a child, with other values for the settings that are named."""
+    return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
 
 
 def known_names() -> list[str]:

@@ -6,9 +6,16 @@ OutfeedError
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── Refused                 a server will not serve this client, now or later
+├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
-├── NameTaken               a token or webhook of that name exists
-├── UnknownName             no token, consumer or webhook has that name
+├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
+├── Forbidden               the principal may not do that
+├── TooManyChecks           too many passwords are being checked; try again
+├── BadArchive              an archive is not what was written, or can't be read in there
+├── BadBackup               a file is no whole backup of a feed
+├── NameTaken               a token or user of that name exists
+├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time, or no space; try again
@@ -28,16 +35,19 @@ class ConfigError(OutfeedError):
 
 
 class InvalidEvent(OutfeedError, ValueError):
-    """An event is outside the limits; nothing was written."""
+    """An event is outside the limits; nothing was written. *index* is its place in a batch."""
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: str, problem: str, *, index: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+        self.index = index
 
 
 class EventConflict(OutfeedError):
-    """The id is already in the log with different content; nothing was written."""
+    """The id is already in the log with different content; nothing was written. *index* is its place in a batch."""
+
+    index: int | None = None
 
 
 class InvalidRequest(OutfeedError):
@@ -52,8 +62,40 @@ class Overtaken(OutfeedError):
     """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
 
 
+class Refused(OutfeedError):
+    """The server will not serve this client; trying again is no use."""
+
+
+class Unreachable(OutfeedError):
+    """The server has not answered in time. What was sent may have been written: send the same again."""
+
+
 class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
+
+
+class IllegalMove(OutfeedError):
+    """It is not that agent's or task's turn; nothing was written. *state* is the one that stands in the way."""
+
+    def __init__(self, state: str, problem: str) -> None:
+        super().__init__(problem)
+        self.state = state
+
+
+class Forbidden(OutfeedError):
+    """The principal may not do that; nothing was written."""
+
+
+class TooManyChecks(OutfeedError):
+    """Too many passwords are being checked at once; try again."""
+
+
+class BadArchive(OutfeedError):
+    """An archive is damaged or has no checksum, or what it is read into is no new database."""
+
+
+class BadBackup(OutfeedError):
+    """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
 
 
 class NameTaken(OutfeedError):
@@ -61,7 +103,7 @@ class NameTaken(OutfeedError):
 
 
 class UnknownName(OutfeedError):
-    """There is none of that name."""
+    """There is none of that name or id."""
 
 
 class DatabaseError(OutfeedError):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.errors import Overtaken
-from app.events import MAX_NAME_CHARS
+from app.events import MAX_NAME_CHARS, REDACTED, may_hold_secrets, redact
 
 
 class Window(NamedTuple):
@@ -35,12 +35,16 @@ CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Claim(NamedTuple):
-    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation."""
+    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation.
+
+    *reset_seq* is the head at which it was first told that its epoch is over; what followed is still owed.
+    """
 
     name: str
     epoch: str
     seq: int
     generation: int
+    reset_seq: int | None = None
 
 
 class Item(NamedTuple):
@@ -63,7 +67,7 @@ class Page(NamedTuple):
 
 
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:
-    """Return the outbox row as valid JSON in valid UTF-8, whatever a writer left in it.
+    """Return the outbox row as valid JSON in valid UTF-8, redacted, whatever a writer left in it.
 
     *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0.
 
@@ -84,16 +88,18 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     if len(raw) > max_event_bytes:
         fields = _bounded(fields, max_event_bytes)
         raw = _dump(fields)
+    if may_hold_secrets(raw, fields):
+        fields, raw = _redacted(raw, fields)
     get = fields.get
     return Item(seq, raw, str(get("event_type")), get("source"), get("task_id"), get("agent_id"))
 
 
 def loads_leniently(text: str) -> Any:
-    """Parse JSON that can be written again: a number beyond a double is its text, a lone surrogate U+FFFD.
+    """Parse JSON that can be written again: a number beyond a double, and NaN, is its text, a lone surrogate U+FFFD.
 
     Raises ValueError, RecursionError.
     """
-    return _without_surrogates(json.loads(text, parse_float=_finite))
+    return _without_surrogates(json.loads(text, parse_float=_finite, parse_constant=str))
 
 
 def _read_leniently(raw: bytes, size: int) -> Any:
@@ -115,6 +121,16 @@ def _read_head(text: str, size: int) -> dict[str, Any]:
         return _stub(data=None, omitted_bytes=size)
     omitted_bytes = size - len((head + separator + "}").encode())
     return _without_surrogates(fields) | {"data": None, "omitted_bytes": omitted_bytes}
+
+
+def _redacted(raw: bytes, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the redacted fields and their JSON, read anew where that is more exact: orjson rounds large integers."""
+    try:
+        fields = redact(loads_leniently(raw.decode()))
+        return fields, _dump(fields)
+    except (ValueError, RecursionError):  # nested deeper than can be written
+        fields = redact({**fields, "data": None}) | {"data": REDACTED}
+        return fields, _dump(fields)
 
 
 def _stub(**fields: Any) -> dict[str, Any]:

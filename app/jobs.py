@@ -27,13 +27,18 @@ class Every(BaseTrigger):
 
 
 class Jobs:
-    """Runs each of *table*, a name with (call, seconds between runs), on APScheduler. A call must not block."""
+    """Runs each of *table*, a name with (call, seconds between runs), on APScheduler.
+
+    Each has an executor of its own, with one thread: one that takes long delays no other.
+    """
 
     def __init__(self, table: Mapping[str, tuple[Callable[[], None], float]]) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it writes two lines a run
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": ThreadPoolExecutor(len(table))})
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
         for name, (call, secs) in table.items():
-            self._scheduler.add_job(call, Every(secs), id=name, name=name, misfire_grace_time=None, coalesce=True)
+            self._scheduler.add_job(
+                call, Every(secs), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
+            )
         self._offset = 0.0
 
     def start(self) -> None:
@@ -45,12 +50,17 @@ class Jobs:
         """Wait for runs that are at work, and start no more."""
         self._scheduler.shutdown(wait=True)
 
-    def mend(self) -> None:
-        """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
+    def mend(self) -> bool:
+        """Run every job now where the wall clock was set back: each would wait until that time comes round again.
+
+        Returns whether it was.
+        """
         before, self._offset = self._offset, _offset()
-        if self._offset < before - STEP_SECS:
+        is_back = self._offset < before - STEP_SECS
+        if is_back:
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=clock.now())
+        return is_back
 
 
 def _offset() -> float:

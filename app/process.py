@@ -1,18 +1,75 @@
-"""What a process asks of the kernel about its own life."""
+"""What a process asks of the kernel: its own life, how much it may have; and what it does about being a copy."""
 
 from __future__ import annotations
 
-import ctypes
 import os
+import resource
 import signal
 import sys
+import weakref
+from pathlib import Path
+from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
+# Threads beyond those of the WebSockets, so that HTTP answers at the limit.
+SPARE_THREADS = 32
+# Two descriptors for each WebSocket would do; the rest is for SQLite, logs and requests.
+SPARE_DESCRIPTORS = 256
 
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when *parent*, the process that started it, ends; end now if it has already."""
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+class Renewable(Protocol):
+    """What holds locks, threads or sockets, which a forked child inherits in whatever state they are."""
+
+    def start_anew(self) -> None:
+        """Forget them, without touching what the parent goes on with."""
+
+
+_renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
+
+
+def renew_in_children(owner: Renewable) -> None:
+    """Call *owner*'s `start_anew` in every child that is forked while it lives."""
+    _renewables.add(owner)
+
+
+def _start_anew() -> None:
+    for owner in list(_renewables):
+        owner.start_anew()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+def needed_descriptors(max_connections: int) -> int:
+    """Return how many open files a worker may come to."""
+    return max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+
+
+def needed_threads(max_connections: int) -> int:
+    """Return how many threads a worker may come to: each WebSocket has one that serves it and one that reads."""
+    return 2 * max_connections + SPARE_THREADS
+
+
+def thread_limit() -> int | None:
+    """Return how many threads the system lets us have, None where it sets no limit or doesn't say."""
+    limits = [_number(path) for path in ("/sys/fs/cgroup/pids.max", "/proc/sys/kernel/threads-max")]
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    limits.append(None if hard == resource.RLIM_INFINITY else hard)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text("ascii"))
+    except (OSError, ValueError):
+        return None  # no such file here, or "max"

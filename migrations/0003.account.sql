@@ -1,22 +1,75 @@
--- Who may: tokens for programs, the one-time codes that sign an operator in, and the sessions that these open.
+-- Who may: users, tokens for programs, and what is used up or runs out: sign-in codes, sessions, tickets.
 -- depends: 0002.outbox
 
--- Tokens, codes and session keys are 256 random bits, so a plain SHA-256 is enough to look them up by.
+CREATE TABLE user (
+    name TEXT PRIMARY KEY,
+    role TEXT NOT NULL,      -- viewer, producer or operator
+    password TEXT,           -- its scrypt hash; NULL: none yet, a sign-in link lets in
+    is_disabled INTEGER NOT NULL DEFAULT 0,
+    created_at TEXT NOT NULL
+);
+
+-- Tokens, codes, session keys and tickets are 256 random bits, so a plain SHA-256 is enough to look them up by.
 CREATE TABLE token (
     name TEXT PRIMARY KEY,
     hash TEXT NOT NULL UNIQUE,
-    scopes TEXT NOT NULL,  -- with commas between: read,write,admin
-    created_at TEXT NOT NULL
+    scopes TEXT NOT NULL,    -- with commas between: read,write,admin
+    types TEXT NOT NULL,     -- with commas between: task.*,bid.submitted; none: all
+    created_at TEXT NOT NULL,
+    expires_at TEXT,
+    last_used_at TEXT
 );
 
 CREATE TABLE sign_in_code (
     hash TEXT PRIMARY KEY,
+    user TEXT,               -- NULL: whoever is the first operator
     expires_at TEXT NOT NULL
 );
 
 -- Kept here, not in the cookie alone, so that signing out ends the session for whoever holds a copy.
 CREATE TABLE session (
     hash TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
     created_at TEXT NOT NULL,
     expires_at TEXT NOT NULL
 );
+
+CREATE TABLE ticket (
+    hash TEXT PRIMARY KEY,
+    rests_on TEXT NOT NULL,  -- the grant of who asked for it: token:… or session:…
+    expires_at TEXT NOT NULL
+);
+
+-- Move when a right may have been lost, and when events were erased. Each server process looks at them all the time.
+INSERT INTO meta (key, value) VALUES ('rights', '0'), ('erasures', '0');
+
+-- Promise that no change of rights goes unnoticed by those who are connected, whoever makes it.
+CREATE TRIGGER token_removed AFTER DELETE ON token
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;
+
+CREATE TRIGGER token_changed AFTER UPDATE OF hash, scopes, types, expires_at ON token
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;
+
+CREATE TRIGGER session_removed AFTER DELETE ON session
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;
+
+CREATE TRIGGER session_changed AFTER UPDATE ON session
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;
+
+CREATE TRIGGER user_removed AFTER DELETE ON user
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;
+
+CREATE TRIGGER user_changed AFTER UPDATE OF name, role, is_disabled ON user
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+END;

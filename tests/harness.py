@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,18 +14,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from app.store import account
+from app.store import account, user
 from app.store import database as db
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECS = 15.0
+# Every client of a test has the same address.
+NO_LIMITS = {
+    "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
+    "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
+    "OUTFEED_REQUESTS_PER_MINUTE": "0",
+}
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_SECS) -> Any:
@@ -44,10 +54,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def secrets_in(log: str) -> list[str]:
+    """Return what looks like a token, password, cookie, ticket or code in a server's log, its sign-in link aside."""
+    lines = [line for line in log.splitlines() if not line.startswith("Sign in with this link, once: ")]
+    shapes = (
+        r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
+    )
+    return [found for line in lines for found in re.findall(shapes, line)]
+
+
 class Server:
     """`outfeed serve` on a database of its own. As a context manager it is started, and gone at the end.
 
-    A server that dies early, and one that logged a traceback, fails the test with its output.
+    A server that dies early, and one that logged a traceback or a secret, fails the test.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -56,14 +75,16 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_path = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.base = 0  # the seq after which a test begins that shares its server with others
         self._token: str | None = None
+        self._session: str | None = None
         self._token_lock = threading.Lock()
         self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
 
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
-        ours = {"OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
+        ours = {**NO_LIMITS, "OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
         return clean | ours | self._settings
 
     def __enter__(self) -> Server:
@@ -75,6 +96,7 @@ class Server:
             self.kill()
         if kind is None:
             assert "Traceback" not in self.output, self.output
+            assert secrets_in(self.output) == []
 
     @property
     def output(self) -> str:
@@ -101,6 +123,10 @@ class Server:
         assert self.process is not None
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def descriptors(self) -> int:
+        """Return how many files and sockets the first worker has open."""
+        return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))
 
     def kill(self) -> None:
         """SIGKILL the master and all its children at once."""
@@ -135,6 +161,30 @@ class Server:
         """Return the last URL that the server printed."""
         return re.findall(r"http://\S+", self.output)[-1]
 
+    @property
+    def session(self) -> str:
+        """The session cookie of an operator."""
+        if self._session is None:
+            self._session = self.sign_in("operator")
+        return self._session
+
+    def sign_in(self, role: str) -> str:
+        """Return the session cookie of somebody new, without an event that says so."""
+        database = db.at(self.database)
+        name = f"{role}-{secrets.token_hex(4)}"
+        user.add(database, name, role)
+        key = account.create_session(database, name, timedelta(hours=1))
+        database.close()
+        return self.cookie(key)
+
+    def cookie(self, key: str) -> str:
+        """Return the cookie of the session with that key."""
+        app = Flask("app")
+        app.secret_key = Path(f"{self.database}.secret").read_text().strip()
+        signer = SecureCookieSessionInterface().get_signing_serializer(app)
+        assert signer is not None
+        return str(signer.dumps({"_user_id": key, "_fresh": True, "_permanent": True}))
+
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
@@ -159,12 +209,13 @@ class Server:
 class FeedClient:
     """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
+    def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **options: Any) -> None:
+        """Connect with *token*; without one with the *headers*, or the ticket in the *url*."""
         self._open = contextlib.ExitStack()
         self.socket: ClientConnection = self._open.enter_context(
             connect(
-                url.replace("http", "ws") + "/ws",
-                additional_headers={"Authorization": f"Bearer {token}"},
+                url.replace("http", "ws", 1) + ("" if "?" in url else "/ws"),
+                additional_headers=headers or ({"Authorization": f"Bearer {token}"} if token else {}),
                 # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
                 compression=None, max_size=None, max_queue=None, **options,
             )

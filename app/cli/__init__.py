@@ -15,6 +15,9 @@ import click
 
 from app.errors import OutfeedError
 
+# Who did it, in the audit: whoever has a shell on this machine.
+BY = "command line"
+
 # In the order that help shows: the module in this folder, and the command in it.
 COMMANDS = {
     "serve": ("serve", "serve"),
@@ -23,7 +26,11 @@ COMMANDS = {
     "log": ("events", "log"),
     "events": ("events", "events"),
     "tail": ("tail", "tail"),
-    "prune": ("events", "prune"),
+    "prune": ("keeping", "prune"),
+    "backup": ("keeping", "backup"),
+    "restore": ("keeping", "restore"),
+    "doctor": ("keeping", "doctor"),
+    "user": ("user", "user"),
     "token": ("token", "token"),
     "consumer": ("consumer", "consumer"),
     "webhook": ("webhook", "webhook"),

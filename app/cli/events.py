@@ -1,8 +1,9 @@
-"""Commands on the log: log, events, prune."""
+"""Commands on the log: log, events."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,14 +38,15 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     click.echo(f"Logged {event.event_type} as {event.id}.")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--type", "event_type", help="Only this type.")
 @click.option("--source", help="Only this source.")
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event a line.")
-def events(is_json: bool, **filters: Any) -> None:
+@click.pass_context
+def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
     """Show events from the log, newest first.
 
     \b
@@ -53,6 +55,8 @@ def events(is_json: bool, **filters: Any) -> None:
     """
     from app.store.event_log import list_events
 
+    if context.invoked_subcommand is not None:
+        return
     found = list_events(**filters)
     if is_json:
         click.echo(show.as_json_lines(event.as_dict() for event in found))
@@ -62,25 +66,23 @@ def events(is_json: bool, **filters: Any) -> None:
     click.echo(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No event matches.")
 
 
-@click.command()
-@click.option("--older-than-days", type=click.IntRange(0, 36_500), required=True, help="Age in days.")
-@click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
+@events.command("import")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--into", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The database to make.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def prune(older_than_days: int, dry_run: bool, is_json: bool) -> None:
-    """Delete old events from the log.
+def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
+    """Read archives that `prune --archive` wrote into a new database.
 
-    In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays.
+    The events are in its log, not in its feed. One that is in several archives comes once.
 
     \b
     Example:
-      outfeed prune --older-than-days 30 --dry-run
+      outfeed events import /var/backups/outfeed/*.ndjson.gz --into old.db
     """
-    from app.store import database, retention
+    from app.store import archive
 
-    matched = retention.prune(database.default(), older_than_days, dry_run=dry_run)
+    count = archive.read_in(files, into)
     if is_json:
-        facts = {"matched": matched, "deleted": 0 if dry_run else matched}
-        click.echo(show.as_json({**facts, "older_than_days": older_than_days, "dry_run": dry_run}))
+        click.echo(show.as_json({"events": count, "files": len(files), "database": str(into)}))
         return
-    what = f"{show.count(matched, 'event')} older than {show.count(older_than_days, 'day')}"
-    click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+    click.echo(f"Read {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")

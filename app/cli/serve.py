@@ -8,7 +8,7 @@ from app.config import settings
 
 
 @click.command()
-@click.option("--demo", is_flag=True, help="Also run a simulated swarm that writes events of every type.")
+@click.option("--demo", is_flag=True, help="Also run a simulated swarm.")
 def serve(demo: bool) -> None:
     """Serve the feed and its pages until stopped.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from app.cli import show
-from app.cli.follow import Cursor, Follower
+from app.client import Client, Cursor, Gap, Reset
 from app.config import settings
-from app.events import Event
 
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -47,29 +45,25 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
     if epoch and after is None:
         raise click.UsageError("--epoch belongs to an --after")
     token = settings().token
-    follower = Follower(
-        url=(url or settings().base_url).rstrip("/"),
-        token=token.get_secret_value() if token else None,
-        show=_print_json if is_json else _print_line,
-        tell=lambda text: click.secho(text, dim=True, err=True),
-        warn=lambda text: click.secho(text, fg="yellow", bold=True, err=True),
-        cursor=Cursor(after, epoch),
-        last=last,
+    feed = Client(url or settings().base_url, token.get_secret_value() if token else None).follow(
+        after=after,
+        epoch=epoch,
+        last=last if after is None else 0,
         types=[one.strip() for one in types.split(",") if one.strip()] if types else [],
+        on_missing=_warn,
+        on_connection=lambda text: click.secho(text, dim=True, err=True),
     )
-    try:
-        follower.run()
-    except KeyboardInterrupt:
-        _say_goodbye(follower.cursor)
+    with feed:
+        try:
+            for event in feed:
+                click.echo(show.as_json(event.as_dict()) if is_json else show.event_line(event))
+        except KeyboardInterrupt:
+            _say_goodbye(feed.cursor)
 
 
-def _print_json(event: dict[str, Any]) -> None:
-    click.echo(show.as_json(event))
-
-
-def _print_line(event: dict[str, Any]) -> None:
-    names = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
-    click.echo(show.event_line(Event(**{name: event.get(name) for name in names})))  # type: ignore[arg-type]
+def _warn(missing: Gap | Reset) -> None:
+    kind = "GAP" if isinstance(missing, Gap) else "RESET"
+    click.secho(f"{kind}: {missing}", fg="yellow", bold=True, err=True)
 
 
 def _say_goodbye(cursor: Cursor) -> None:

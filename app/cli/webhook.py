@@ -39,7 +39,7 @@ def _url(_: click.Context, __: click.Parameter, value: str) -> str:
 def _types(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     wanted = tuple(filter(None, (each.strip() for each in value.split(","))))
     try:
-        return validated(FeedRequest, {"types": wanted}).filter.types
+        return validated(FeedRequest, {"types": wanted}).types
     except InvalidRequest as error:
         raise click.BadParameter(str(error)) from error
 

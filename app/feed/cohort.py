@@ -44,12 +44,11 @@ class Cohort:
         self.prev = min(self.prev, prev)
 
     def absorb(self, other: Cohort) -> None:
-        """Take over the members of *other*, which is at the same position."""
+        """Take over the members of *other*, which is at the same position and may send at the same moment."""
         for subscriber in other.members:
             if subscriber.change_cohort(other, self):
                 self.members[subscriber] = None
         self.prev = min(self.prev, other.prev)
-        self.due = max(self.due, other.due)
         other.members = {}
 
     def deliver(self, items: list[Item], head: int, epoch: str, now: float) -> Delivery | None:

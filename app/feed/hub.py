@@ -47,9 +47,10 @@ class Hub:
         self._lock = threading.Lock()
         self._cohorts: dict[Subscription, list[Cohort]] = {}
         self._subscribers: set[Subscriber] = set()
-        self._newcomers: list[Subscriber] = []
+        self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
-        self.is_closing = False
+        self._waiters = 0
+        self.closing = threading.Event()
         self._tail = Tail(0)
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
@@ -66,6 +67,8 @@ class Hub:
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, Tail(position)
             overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
+            # At once: until their own threads have hung up, what comes now would be taken for what followed theirs.
+            self._cohorts, self._newcomers = {}, {}
             self._wake_all_waiting()
         for subscriber in overtaken:
             subscriber.ask_to_end(frames.OVERTAKEN, reason)
@@ -91,7 +94,7 @@ class Hub:
         round_ = _Round([], [])
         for cohorts in self._cohorts.values():
             if len(cohorts) > 1:
-                _merge(cohorts)
+                _merge(cohorts, now)
             for cohort in cohorts:
                 self._collect_from(cohort, now, round_)
         for cohort, _ in round_.fallen:
@@ -122,7 +125,7 @@ class Hub:
         with self._lock:
             arrived = [(each, each.cohort) for each in self._newcomers if each.cohort is not None]
             # Who is still being brought up is greeted when that is done.
-            self._newcomers = [each for each, cohort in arrived if cohort.position < self.position]
+            self._newcomers = {each: None for each, cohort in arrived if cohort.position < self.position}
         for subscriber, cohort in arrived:
             if cohort.position == self.position:
                 subscriber.heartbeat(cohort, cohort.subscription.encoding.heartbeat(cohort.position, self.epoch))
@@ -142,7 +145,7 @@ class Hub:
         """Count a connected client in; one that comes while the hub closes is sent away."""
         with self._lock:
             self._subscribers.add(subscriber)
-            is_closing = self.is_closing
+            is_closing = self.closing.is_set()
         if is_closing:
             subscriber.ask_to_end(*_restarting())
 
@@ -185,7 +188,7 @@ class Hub:
                 cohorts.append(cohort)
             is_owed_news = cohort.position < self.position or subscriber.prev < self.position
             if is_owed_news:
-                self._newcomers.append(subscriber)
+                self._newcomers[subscriber] = None
         if is_owed_news:
             self.plan(cohort.due)
         return True
@@ -229,12 +232,19 @@ class Hub:
         """
         event = event or threading.Event()
         with self._lock:
+            is_known = epoch == self.epoch
             rest = self._tail.after(cursor)
-            if self.is_closing or epoch != self.epoch or rest is None or any(map(filter_.matches, rest)):
-                return
-            self._waiting.setdefault(filter_, []).append(event)
+            if is_known:
+                if self.closing.is_set() or rest is None or any(map(filter_.matches, rest)):
+                    return
+                self._waiting.setdefault(filter_, []).append(event)
+                self._waiters += 1
+        if not is_known:
+            self.hurry()  # the source may have a new one that was not looked at yet
+            return
         event.wait(timeout)
         with self._lock:
+            self._waiters -= 1
             waiting = self._waiting.get(filter_, [])
             if event in waiting:
                 waiting.remove(event)
@@ -261,23 +271,34 @@ class Hub:
         return {state: states.count(state) for state in sorted(set(states))}
 
     def __len__(self) -> int:
-        return len(self._subscribers)
+        """Return how many hold a thread: who is connected, and who waits."""
+        return len(self._subscribers) + self._waiters
+
+    def subscribers(self) -> list[Subscriber]:
+        """Return everyone who is connected."""
+        with self._lock:
+            return list(self._subscribers)
+
+    def forget_tail(self) -> None:
+        """Keep nothing of what was sent: some of it was taken out of the history. Who joins reads the source."""
+        with self._lock:
+            self._tail = Tail(self.position)
 
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""
         with self._lock:
-            self.is_closing = True
+            self.closing.set()
             self._wake_all_waiting()
             subscribers = list(self._subscribers)
         for subscriber in subscribers:
             subscriber.ask_to_end(*_restarting())
 
 
-def _merge(cohorts: list[Cohort]) -> None:
-    """Make one of those that have come to the same position."""
-    at: dict[int, Cohort] = {}
+def _merge(cohorts: list[Cohort], now: float) -> None:
+    """Make one of those that have come to the same position and may send at the same moment, so that none waits."""
+    at: dict[tuple[int, float], Cohort] = {}
     for cohort in list(cohorts):
-        kept = at.setdefault(cohort.position, cohort)
+        kept = at.setdefault((cohort.position, max(cohort.due, now)), cohort)
         if kept is not cohort:
             kept.absorb(cohort)
             cohorts.remove(cohort)

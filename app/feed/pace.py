@@ -11,6 +11,9 @@ from app import clock
 # Between frames, as a share of 1/rate: jitter on the way must not make eleven of ten within a second.
 SLACK = 1.1
 
+# The slowest pace that is kept, in frames a second; what a clock can't count to would stop the one that waits for it.
+MIN_RATE = 0.01
+
 
 def next_due(due: float, now: float, rate: float) -> float:
     """Return when the frame after one may go that was due at *due* and went at *now*; *rate* frames a second at most.
@@ -20,8 +23,14 @@ def next_due(due: float, now: float, rate: float) -> float:
     """
     interval = SLACK / rate
     was_on_beat = now - due < interval
-    earliest = max(due + interval, now + interval / 2) if was_on_beat else now + interval
+    # What a late frame takes from the distance to the next must be less than a second's slack.
+    earliest = max(due + interval, now + interval - min(interval / 2, SLACK - 1)) if was_on_beat else now + interval
     return math.ceil(earliest / interval - 1e-6) * interval
+
+
+def due_at(rate: float, due: float, now: float) -> float:
+    """Return *due*, which another rate set, as *rate* has it: no later than an interval from now."""
+    return min(due, now + SLACK / rate) if rate else 0.0
 
 
 class Pacer:

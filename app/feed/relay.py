@@ -54,6 +54,8 @@ class Relay:
         with self._working:
             self._is_wanted = True
             self._work()
+        if self._is_wanted:
+            self.poll()  # another call came after the last look, and left it to this one
 
     @property
     def age(self) -> float:

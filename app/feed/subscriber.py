@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app import clock
+from app.access import Principal
 from app.errors import InvalidRequest
 from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
-from app.feed.pace import next_due
+from app.feed.pace import due_at, next_due
 from app.feed.subscription import SubscribeRequest, Subscription, Verdict
 from app.feed.wire import Wire
 from app.history import Claim, Item
@@ -60,18 +61,26 @@ class Subscriber:
 
     `cursor`: everything that matches up to there is written. `prev`: the last seq the client was told. `due`: when the
     next frame may go. *rates*: what a client that names no rate gets, and the most it may ask for (0: no limit).
+    `principal` is who this is, and limits what it sees; who loses that right is asked to end.
     """
 
     def __init__(
-        self, hub: Hub, wire: Wire, wake: Callable[[], None], encoding: Encoding, rates: tuple[float, float]
+        self,
+        hub: Hub,
+        wire: Wire,
+        wake: Callable[[], None],
+        encoding: Encoding,
+        rates: tuple[float, float],
+        principal: Principal,
     ) -> None:
+        self.principal = principal
         self.state = State.IDLE
         self.cohort: Cohort | None = None
         self.joined_at = 0
         self.cursor = 0
         self.prev = 0
         self.due = 0.0
-        self.subscription = Subscription(subscription.Filter(), batch=False, rate=0, encoding=encoding)
+        self.subscription = Subscription(subscription.Filter(principal.visible), batch=False, rate=0, encoding=encoding)
         self.epoch = ""
         self.ending: tuple[int, str] | None = None
         self._hub = hub
@@ -89,15 +98,17 @@ class Subscriber:
         claim = self._hub.consumers.claim(self, request.consumer) if request.consumer else None
         verdict = self._verdict(request, claim)
         after = verdict.after
+        wanted = request.filter(self.principal.visible)
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             with self._hub.reading:
-                after = subscription.start_of_last(self._hub.source, request.filter, request.last, verdict.head)
+                after = subscription.start_of_last(self._hub.source, wanted, request.last, verdict.head)
         self._leave(State.REPLAYING)
         if claim is None:
             self._hub.consumers.release(self)
         rate = self._granted(request.rate)
-        self.subscription = Subscription(request.filter, request.batch, rate, self.subscription.encoding)
+        self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
         self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []
+        self.due = due_at(rate, self.due, clock.monotonic())
         payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
         self.write(self.subscription.encoding.subscribed(payload))
 
@@ -134,6 +145,8 @@ class Subscriber:
     def _leave(self, state: State) -> None:
         with self._wire.lock:
             cohort, self.cohort = self.cohort, None
+            if cohort is not None:
+                self.due = cohort.due  # whoever subscribes again and again is sent nothing sooner
             self._move(state)
         if cohort is not None:
             self._hub.part(self, cohort)

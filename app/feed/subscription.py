@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app.access import Visible, is_of_type
 from app.errors import InvalidRequest
 from app.feed.encoding import Batch, Encoding, grouped
+from app.feed.pace import MIN_RATE
 from app.feed.source import Source
 from app.history import CONSUMER_NAME, Claim, Item, Window
 
@@ -29,8 +31,12 @@ _TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events match: all conditions hold. Empty *types*, or None, is no condition."""
+    """Which events match: all conditions hold. Empty *types*, or None, is no condition.
 
+    *visible* is what the principal may see at all; whoever makes a filter has to say.
+    """
+
+    visible: Visible
     types: tuple[str, ...] = ()
     source: str | None = None
     task_id: str | None = None
@@ -39,7 +45,7 @@ class Filter:
     @property
     def is_open(self) -> bool:
         """Whether everything matches."""
-        return not self.types and self.source is None and self.task_id is None and self.agent_id is None
+        return self.visible.is_everything and self == Filter(self.visible)
 
     def matching(self, items: list[Item]) -> list[Item]:
         """Return the items that match, in order."""
@@ -51,12 +57,9 @@ class Filter:
             (self.source is None or item.source == self.source)
             and (self.task_id is None or item.task_id == self.task_id)
             and (self.agent_id is None or item.agent_id == self.agent_id)
-            and (not self.types or any(_is_of_type(item.event_type, pattern) for pattern in self.types))
+            and (not self.types or any(is_of_type(item.event_type, pattern) for pattern in self.types))
+            and self.visible.covers(item.event_type)
         )
-
-
-def _is_of_type(event_type: str, pattern: str) -> bool:
-    return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,10 @@ class Subscription:
 
 
 class FeedRequest(BaseModel):
-    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch."""
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+
+    `last` is where to begin without a usable cursor: before the newest that many which match.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -98,19 +104,24 @@ class FeedRequest(BaseModel):
     source: _Name | None = None
     task_id: _Name | None = None
     agent_id: _Name | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
-    @property
-    def filter(self) -> Filter:
-        """The request's conditions; equal requests give equal filters."""
-        return Filter(tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
+    def filter(self, visible: Visible) -> Filter:
+        """Return the request's conditions and the principal's; equal ones give equal filters."""
+        return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
+
+
+def _is_kept(rate: float) -> float:
+    if 0 < rate < MIN_RATE:
+        raise ValueError(f"the slowest rate is {MIN_RATE}; 0 is as they come")
+    return rate
 
 
 class SubscribeRequest(FeedRequest):
     """What a subscriber asks for. *rate* None is the server's default."""
 
-    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
     batch: bool = False
-    rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
     consumer: ConsumerName | None = None
 
 
@@ -193,7 +204,9 @@ def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
 def decide_for(claim: Claim, window: Window) -> Verdict:
     """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
     if claim.epoch != window.epoch:
-        return Verdict("reset", window.epoch, window.last_seq, window.last_seq)
+        told_at = window.last_seq if claim.reset_seq is None else claim.reset_seq
+        after = min(max(told_at, window.first_seq - 1), window.last_seq)
+        return Verdict("reset", window.epoch, after, window.last_seq)
     return decide(claim.seq, claim.epoch, window)
 
 

@@ -4,165 +4,337 @@
  *   <script type="module" src="/static/event-feed.js"></script>
  *   <event-feed></event-feed>
  *
- * Attributes, all optional: src (the WebSocket, "/ws" beside this module), limit (events to begin with, 100), types
- * ("task.*,system.error"), source, task-id, agent-id, log-href ("/swarm/events"), login-href ("/login").
+ * Attributes, all optional; a change of the first seven subscribes anew, with an empty list:
+ *   src         the WebSocket, "/ws" beside this module; the long poll is "api/feed" beside it
+ *   types       which events: exact types or prefixes, "task.*,system.error"
+ *   source, task-id, agent-id   which events: all that are given have to match
+ *   limit       how many of the newest to begin with: 100; at most 1,000; 0 for none
+ *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
+ *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
+ *   log-href, login-href        "/swarm/events" and "/login"
+ *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
+ *               POST /api/tickets; there is no long poll then
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
  * custom properties (see STYLE), light and dark from its color-scheme.
- * Fires, bubbling and composed: event-feed:event (after it was shown), event-feed:verdict, event-feed:state.
+ *
+ * Fires, bubbling and composed:
+ *   event-feed:event     {event, seq, replayed}: once for each, after it was shown; `replayed` is true for what had
+ *                        happened before the feed (again) went live: nothing to notify anybody of
+ *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
+ *   event-feed:state     {state, behind, waiting, cursor}
+ *
+ * Ways in: a WebSocket; where that fails and HTTP works, long poll, from which it climbs back. One cursor for both.
  *
  * Two positions: `received`, the last seq that is in memory, and the cursor, the last seq that is in the list. A
  * reconnect asks for what follows `received`: what waits between the two (paused, or scrolled away from the top) stays
  * in memory, so nothing is asked for twice or lost. The cursor moves, and is stored, only after its row is in the list.
+ *
+ * The list holds the newest 500. When more wait for one frame, the oldest of them get no row, since newer ones would
+ * push it out before anybody saw it; they count as seen: the cursor moves past them, and each is fired as an event.
  */
 
 const MAX_ROWS = 500;
 const MAX_WAITING = 1000; // beyond it the connection is put down, and taken up again at `received` when rows flow
-const ROWS_A_FRAME = 200;
+const EVENTS_A_STEP = 25;
+const FRAME_MS = 6; // steps are taken for so long in each frame; layout and paint take more than the steps
+const MAX_NEW = 20; // in a flood all would be highlighted, which says nothing and costs much
 const MAX_PART_CHARS = 200;
 const MAX_LAST = 1000; // the protocol's limit for `last`
+const PAGE_EVENTS = 1000; // and for the `limit` of a poll
 
 const SILENCE_MS = 45_000; // three of the server's heartbeats
-const HANDSHAKE_MS = 15_000;
-const PONG_MS = 5_000;
+const HANDSHAKE_MS = 10_000;
+const ANSWER_MS = 10_000;
+const PONG_MS = 3_000;
 const HELD_MS = 5_000; // a connection that lasted this long ends a row of failures
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 20_000;
 const MAX_TOLD_WAIT_MS = 60_000;
+const LONG_POLL_SECS = 25; // less than what proxies allow a request to take
+const MAX_CUTS = 3; // after so many sockets in a row that were cut before they held, long poll is the better way in
+const FIRST_CLIMB_MS = 2_000;
+const MAX_CLIMB_MS = 120_000;
 const ANNOUNCE_AFTER_MS = 1_000;
+
+// What operators do with rights and history. The log has it; here it shows where `types` asks for it.
+const AUDIT = /^(access\..*|system\.(pruned|restored))$/;
 
 const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
+const UNAUTHORIZED = 401;
 
 // --- the connection --------------------------------------------------------------------------------------------------
 
-/** A WebSocket that comes back. Reports each change as (link, until): connecting, open, waiting, signed-out, closed. */
+/**
+ * A connection that comes back: by WebSocket; where one can't be had though HTTP works (a proxy that forbids upgrades,
+ * that lets no frame through, or that cuts each), by long poll, trying the WebSocket again now and then.
+ *
+ * Reports each change as (link, until): connecting, open, polling, waiting, signed-out, closed. Asks for the message
+ * and the query that subscribe, and hands on frames and pages. A socket counts from its first frame on.
+ */
 class Connection {
   #url;
+  #ticketUrl;
   #on;
   #socket = null;
-  #openedAt = null;
+  #spokeAt = null;
+  #silence = 0;
+  #poll = null;
+  #polledSince = 0;
+  #retry = 0;
   #failures = 0;
-  #timer = 0;
+  #climbs = 0;
   #link = "closed";
 
-  constructor(url, on) {
+  constructor(url, ticketUrl, on) {
     this.#url = url;
+    this.#ticketUrl = ticketUrl;
     this.#on = on;
   }
 
   connect() {
     this.close();
-    const socket = new WebSocket(this.#url);
+    this.#openSocket();
+    this.#report("connecting");
+  }
+
+  /** Ask for what is wanted now, in place of what was. */
+  subscribe() {
+    if (this.#link === "open") this.#send(this.#on.request());
+    if (this.#link === "polling") this.#ask(0);
+  }
+
+  /** The network or the reader is back: try now instead of later, and don't trust a connection that slept. */
+  resume() {
+    if (this.#link === "waiting" || this.#link === "signed-out") return this.connect();
+    if (this.#link === "open") {
+      this.#send({ action: "ping" });
+      this.#expectFrameWithin(PONG_MS);
+    }
+    if (this.#link === "polling") {
+      this.#ask(0);
+      this.#climb();
+    }
+  }
+
+  close() {
+    this.#putDown();
+    this.#report("closed");
+  }
+
+  // The WebSocket
+
+  #openSocket() {
+    if (this.#ticketUrl) this.#askForTicket();
+    else this.#openSocketAt(this.#url);
+  }
+
+  /** On another site no cookie lets us in: the page's own server gets a ticket for each socket. */
+  async #askForTicket() {
+    const asking = (this.#poll = new AbortController());
+    const signal = AbortSignal.any([asking.signal, AbortSignal.timeout(ANSWER_MS)]);
+    const answer = await fetchAnswer(this.#ticketUrl, signal, "POST");
+    if (asking.signal.aborted) return;
+    if (answer.body?.ticket) this.#openSocketAt(`${this.#url}?ticket=${encodeURIComponent(answer.body.ticket)}`);
+    else this.#turnedAway(answer);
+  }
+
+  #openSocketAt(url) {
+    const socket = new WebSocket(url);
     this.#socket = socket;
     socket.onopen = () => {
-      this.#openedAt = performance.now();
-      this.#expectFrameWithin(SILENCE_MS);
+      this.#stopPolling();
+      clearTimeout(this.#retry);
+      this.#expectFrameWithin(HANDSHAKE_MS);
       this.#report("open");
+      this.subscribe();
     };
     socket.onmessage = ({ data }) => {
+      this.#spokeAt ??= performance.now();
       this.#expectFrameWithin(SILENCE_MS);
       this.#on.frame(JSON.parse(data));
     };
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
     this.#expectFrameWithin(HANDSHAKE_MS);
-    this.#report("connecting");
   }
 
-  send(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-  }
-
-  /** The network or the reader is back: try now instead of later, and don't trust a socket that slept. */
-  resume() {
-    if (this.#link === "waiting" || this.#link === "signed-out") return this.connect();
-    if (this.#link === "open") {
-      this.send({ action: "ping" });
-      this.#expectFrameWithin(PONG_MS);
-    }
-  }
-
-  close() {
-    clearTimeout(this.#timer);
-    if (this.#socket) {
-      const socket = this.#socket;
-      this.#socket = null;
-      socket.onopen = socket.onmessage = socket.onclose = null; // a dead peer's close event can take minutes
-      socket.close();
-    }
-    this.#openedAt = null;
-    this.#report("closed");
+  #send(message) {
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   #expectFrameWithin(ms) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#lost(1006, ""), ms);
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#lost(1006, ""), ms);
+  }
+
+  #dropSocket() {
+    clearTimeout(this.#silence);
+    const socket = this.#socket;
+    if (!socket) return;
+    this.#socket = this.#spokeAt = null;
+    socket.onopen = socket.onmessage = socket.onclose = null; // a dead peer's close event can take minutes
+    socket.close();
   }
 
   #lost(code, reason) {
-    const wasOpen = this.#openedAt !== null;
-    if (wasOpen && performance.now() - this.#openedAt >= HELD_MS) this.#failures = 0;
-    this.close();
+    const spokeAt = this.#spokeAt;
+    this.#dropSocket();
+    if (this.#link === "polling") return this.#climbLater(); // it was a try, and polling goes on
+    if (spokeAt !== null && performance.now() - spokeAt >= HELD_MS) this.#failures = this.#climbs = 0;
     const told = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
-    if (code === SIGNED_OUT) this.#report("signed-out");
-    else if (told) this.#wait(Math.min(Number(told[1]), MAX_TOLD_WAIT_MS));
-    else if (wasOpen) this.#backOff();
-    else this.#askWhy();
+    if (code === SIGNED_OUT) this.#signedOut();
+    else if (told) this.#wait(Number(told[1]));
+    else if (this.#ticketUrl || (spokeAt !== null && this.#failures < MAX_CUTS)) this.#backOff();
+    else this.#stepDown();
   }
 
-  /** A WebSocket can't see the 401 of its own handshake, so ask over HTTP. */
-  async #askWhy() {
-    this.#backOff();
-    const url = new URL("/api/feed", this.#url.replace(/^ws/, "http"));
-    try {
-      const { status } = await fetch(url, { credentials: "same-origin", signal: AbortSignal.timeout(PONG_MS) });
-      if (status !== 401 || this.#link !== "waiting") return;
-      clearTimeout(this.#timer);
-      this.#report("signed-out");
-    } catch {
-      // Nobody answers: the server is down, and the wait goes on.
-    }
+  // Long poll
+
+  /** A browser doesn't say why a handshake failed, so ask over HTTP; where that works, stay with it. */
+  #stepDown() {
+    this.#report("waiting");
+    this.#ask(0);
   }
+
+  async #ask(wait) {
+    this.#stopPolling();
+    const poll = (this.#poll = new AbortController());
+    const url = new URL("api/feed", this.#url.replace(/^ws/, "http"));
+    url.search = this.#on.query(wait);
+    const late = AbortSignal.timeout(wait * 1000 + ANSWER_MS);
+    const answer = await fetchAnswer(url, AbortSignal.any([poll.signal, late]));
+    if (poll.signal.aborted) return;
+    if (answer.status !== 200) return this.#turnedAway(answer);
+    this.#keepPolling();
+    this.#on.page(answer.body);
+    if (!poll.signal.aborted) this.#ask(LONG_POLL_SECS);
+  }
+
+  #keepPolling() {
+    if (this.#link !== "polling") {
+      this.#polledSince = performance.now();
+      this.#report("polling");
+      this.#climbLater();
+    } else if (performance.now() - this.#polledSince >= HELD_MS) this.#failures = 0;
+  }
+
+  #turnedAway({ status, body, retryMs }) {
+    if (status === UNAUTHORIZED) return this.#signedOut();
+    const isRefusal = status >= 400 && status < 500 && retryMs === null && body?.detail;
+    if (isRefusal) this.#on.frame({ type: "error", payload: { message: body.detail } });
+    if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4)); // told to many at once
+    else this.#backOff();
+  }
+
+  #stopPolling() {
+    this.#poll?.abort();
+    this.#poll = null;
+  }
+
+  #climbLater() {
+    const ms = Math.min(MAX_CLIMB_MS, FIRST_CLIMB_MS * 2 ** this.#climbs);
+    this.#climbs += 1;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.#climb(), ms * (0.5 + Math.random() / 2));
+  }
+
+  /** Try the WebSocket while polling goes on, which ends when the socket opens. */
+  #climb() {
+    clearTimeout(this.#retry);
+    this.#dropSocket();
+    this.#openSocket();
+  }
+
+  // Neither
 
   #backOff() {
     this.#wait(Math.random() * Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** this.#failures));
     this.#failures += 1;
   }
 
-  #wait(ms) {
-    this.#timer = setTimeout(() => this.connect(), ms);
+  #wait(wanted) {
+    const ms = Math.min(wanted, MAX_TOLD_WAIT_MS);
+    this.#putDown();
+    this.#retry = setTimeout(() => this.connect(), ms);
     this.#report("waiting", Date.now() + ms);
   }
 
+  #signedOut() {
+    this.#putDown();
+    this.#report("signed-out");
+  }
+
+  #putDown() {
+    this.#dropSocket();
+    this.#stopPolling();
+    clearTimeout(this.#retry);
+  }
+
   #report(link, until = 0) {
-    if (link === this.#link) return;
+    if (link === this.#link && !until) return;
     this.#link = link;
     this.#on.link(link, until);
   }
 }
 
+/** Return {status, body, retryMs}; the status is 0 where nobody answers, or something that speaks no JSON. */
+async function fetchAnswer(url, signal, method = "GET") {
+  try {
+    const answer = await fetch(url, { method, credentials: "include", cache: "no-store", signal });
+    const body = await answer.json().catch(() => null);
+    return { status: answer.ok && !body ? 0 : answer.status, body, retryMs: retryMsOf(answer) };
+  } catch {
+    return { status: 0, body: null, retryMs: null };
+  }
+}
+
+/** What Retry-After asks for, in seconds or as a date; null where it asks for nothing. */
+function retryMsOf({ headers }) {
+  const told = headers.get("Retry-After");
+  const ms = /^\d+$/.test(told) ? Number(told) * 1000 : Date.parse(told) - Date.now();
+  return Number.isNaN(ms) ? null : Math.max(0, ms);
+}
+
 // --- the subscription ------------------------------------------------------------------------------------------------
 
-/** What is asked for, and how far it has come. Knows the frames; knows no DOM and no socket. */
+/** What is asked for, and how far it has come. Knows the frames and pages; knows no DOM and no connection. */
 class Subscription {
   epoch = null;
   received = 0;
   head = 0;
-  #wanted;
   isAnswered = false;
+  #wanted;
+  #isBatch;
 
-  constructor(wanted) {
+  constructor(wanted, isBatch) {
     this.#wanted = wanted;
+    this.#isBatch = isBatch;
   }
 
   /** The message that begins or resumes; frames of what it replaces are dropped until its verdict. */
   request() {
     this.isAnswered = false;
-    const place = this.epoch === null ? {} : { after: this.received, epoch: this.epoch };
-    return { action: "subscribe", channel: "events", batch: true, ...this.#wanted, ...place };
+    return { action: "subscribe", channel: "events", batch: this.#isBatch, ...this.#wanted, ...this.#place };
+  }
+
+  /** The same for a poll, as a query string. */
+  query(wait) {
+    return new URLSearchParams({ ...this.#wanted, ...this.#place, wait, limit: PAGE_EVENTS });
+  }
+
+  get #place() {
+    return this.epoch === null ? {} : { after: this.received, epoch: this.epoch };
   }
 
   get behind() {
     return Math.max(0, this.head - this.received);
+  }
+
+  /** Return the verdict of a page as a frame would have it; null where a poll merely goes on. */
+  verdictOf({ epoch, verdict, missing, events, cursor, head }) {
+    if (this.isAnswered && verdict === "resumed") return null;
+    const before = verdict === "resumed" ? this.received : (events[0]?.seq ?? cursor + 1) - 1;
+    return { channel: "events", epoch, verdict, ...(missing && { missing }), after: missing?.to ?? before, head };
   }
 
   accept({ epoch, after, head }) {
@@ -181,16 +353,23 @@ class Subscription {
     return fresh;
   }
 
-  reach(seq) {
+  /** All that matches up to *seq* has come. */
+  reach(seq, head = this.head) {
     if (!this.isAnswered) return;
     this.received = Math.max(this.received, seq);
-    this.head = Math.max(this.head, this.received);
+    this.head = Math.max(head, this.received);
+  }
+
+  /** What was asked is not answered any more: the connection is gone. */
+  interrupt() {
+    this.isAnswered = false;
   }
 }
 
 // --- sentences -------------------------------------------------------------------------------------------------------
 
-const KINDS = new Set(["task", "agent", "bid", "tool", "system"]);
+const OTHER = "other";
+const KINDS = ["task", "agent", "bid", "tool", "system", OTHER];
 const EVENT_FIELDS = new Set(["id", "event_type", "source", "task_id", "agent_id", "timestamp"]);
 // What Python's str.split() splits at, which differs from \s: the page and the terminal show the same text.
 const SPACES = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
@@ -222,7 +401,7 @@ class Sentences {
     const words = (rest.join(".") || prefix).replace(/[_.]/g, " ");
     const label = words.charAt(0).toUpperCase() + words.slice(1).toLowerCase() || "Event";
     const said = { keys: ["message", "description", "name", "reason"], fallback: label };
-    const kind = KINDS.has(prefix) ? prefix : "other";
+    const kind = KINDS.includes(prefix) ? prefix : OTHER;
     return { icon: "•", label, kind, error: false, sentence: [`${type}: `, said] };
   }
 
@@ -280,15 +459,99 @@ function shorten(id) {
   return id.length > 20 ? `…${id.slice(-8)}` : id;
 }
 
+/** The controls that narrow the list: a chip for each kind that has occurred, and text. None pressed is all. */
+class Filter {
+  element = make("div", "filter");
+  nothing = make("p", "nothing", "No row in the list matches. ");
+  #input = make("input");
+  #count = make("span", "count");
+  #chips = new Map(KINDS.map((kind) => [kind, this.#chip(kind)]));
+  #pressed = new Set();
+  #words = [];
+  #onchange;
+
+  constructor(onchange) {
+    this.#onchange = onchange;
+    const chips = make("div", "chips", ...this.#chips.values());
+    chips.role = "group";
+    chips.ariaLabel = "Show only";
+    Object.assign(this.#input, { type: "search", placeholder: "Filter rows", maxLength: 200, autocomplete: "off" });
+    this.#input.spellcheck = false;
+    this.#input.ariaLabel = "Filter the rows by text";
+    this.#input.ariaKeyShortcuts = "/";
+    this.#input.oninput = () => this.#change();
+    this.element.role = "search";
+    this.element.ariaLabel = "Rows";
+    this.element.append(this.#count, chips, this.#input);
+    const button = make("button", "", "Show all rows");
+    button.onclick = () => this.clear();
+    this.nothing.append(button);
+    this.nothing.hidden = true;
+  }
+
+  get isOn() {
+    return this.#pressed.size > 0 || this.#words.length > 0;
+  }
+
+  /** Whether a row is of a pressed kind, and has all words of the text in it. */
+  matches({ kind, text }) {
+    return (!this.#pressed.size || this.#pressed.has(kind)) && this.#words.every((word) => text.includes(word));
+  }
+
+  /** A row of *kind* has come: from now on it can be chosen. */
+  offer(kind) {
+    this.#chips.get(kind)?.removeAttribute("hidden");
+  }
+
+  tell(shown, all) {
+    setText(this.#count, this.isOn ? `${NUMBER.format(shown)} of ${NUMBER.format(all)}` : "");
+    this.nothing.hidden = !this.isOn || shown > 0;
+  }
+
+  focus() {
+    this.#input.focus();
+    this.#input.select();
+  }
+
+  clear() {
+    for (const chip of this.#chips.values()) chip.ariaPressed = "false";
+    this.#pressed.clear();
+    this.#input.value = "";
+    this.#change();
+  }
+
+  #chip(kind) {
+    const chip = make("button", "", kind.charAt(0).toUpperCase() + kind.slice(1));
+    chip.dataset.kind = kind;
+    chip.ariaPressed = "false";
+    chip.hidden = true;
+    chip.onclick = () => this.#press(chip, kind);
+    return chip;
+  }
+
+  #press(chip, kind) {
+    if (!this.#pressed.delete(kind)) this.#pressed.add(kind);
+    chip.ariaPressed = String(this.#pressed.has(kind));
+    this.#change();
+  }
+
+  #change() {
+    this.#words = this.#input.value.toLowerCase().split(SPACES).filter(Boolean);
+    this.#onchange();
+  }
+}
+
 /** The rows on screen, newest first, at most MAX_ROWS. */
 class List {
   element = make("ol", "rows");
   #sentences;
+  #filter;
   #today = "";
-  #events = new WeakMap();
+  #items = new WeakMap(); // row → {event, kind, text}
 
-  constructor(sentences) {
+  constructor(sentences, filter) {
     this.#sentences = sentences;
+    this.#filter = filter;
     this.element.addEventListener("toggle", ({ target }) => this.#fillDetails(target), true);
     this.element.addEventListener("click", (event) => {
       if (getSelection().type === "Range") event.preventDefault(); // text was selected: not meant to open the row
@@ -296,14 +559,34 @@ class List {
   }
 
   get ids() {
-    return Array.from(this.element.children, (row) => this.#events.get(row)?.id);
+    return Array.from(this.element.children, (row) => this.#items.get(row)?.event.id);
   }
 
-  /** Put *items*, oldest first, on top. */
-  render(items) {
+  /** Put *items*, oldest first, on top; those that are live are highlighted if they are few. */
+  render(items, isCalm = true) {
     this.#restamp();
-    this.element.prepend(...items.map((item) => item.notice ?? this.#row(item.event, item.isNew)).reverse());
+    this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed)).reverse());
     while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
+    if (this.#filter.isOn) this.#tellFilter();
+  }
+
+  clear() {
+    this.element.replaceChildren();
+    this.sift();
+  }
+
+  /** Show the rows that the filter lets through, and the notices. */
+  sift() {
+    for (const row of this.element.children) {
+      const item = this.#items.get(row);
+      row.hidden = item !== undefined && !this.#filter.matches(item);
+    }
+    this.#tellFilter();
+  }
+
+  #tellFilter() {
+    const rows = [...this.element.querySelectorAll(".event")];
+    this.#filter.tell(rows.filter((row) => !row.hidden).length, rows.length);
   }
 
   get isOpen() {
@@ -316,14 +599,14 @@ class List {
 
   /** Move the focus by *step* rows; from outside the rows to the first one in view. */
   move(step) {
-    const handles = [...this.element.querySelectorAll("summary, .notice")];
+    const handles = [...this.element.querySelectorAll("li:not([hidden]) summary, .notice")];
     const focused = handles.indexOf(this.element.getRootNode().activeElement);
     const top = this.element.parentElement.getBoundingClientRect().top;
     const first = handles.findIndex((handle) => handle.getBoundingClientRect().top >= top);
     handles[focused < 0 ? first : Math.max(0, focused + step)]?.focus();
   }
 
-  #row(event, isNew) {
+  #row({ event }, isNew) {
     const display = this.#sentences.displayOf(String(event.event_type));
     const parts = this.#sentences.partsOf(event, display);
     const sentence = make("span", "sentence", ...parts.map(([text, isName]) => (isName ? make("b", "", text) : text)));
@@ -336,7 +619,11 @@ class List {
     row.dataset.seq = event.seq;
     row.classList.toggle("error", display.error);
     row.classList.toggle("new", isNew);
-    this.#events.set(row, event);
+    const said = [event.event_type, event.source, event.task_id, event.agent_id, ...parts.map(([text]) => text)];
+    const item = { event, kind: display.kind, text: said.join(" ").toLowerCase() };
+    this.#items.set(row, item);
+    this.#filter.offer(display.kind);
+    row.hidden = !this.#filter.matches(item);
     return row;
   }
 
@@ -376,7 +663,7 @@ class List {
   /** The details are made when a row is first opened: most never are. */
   #fillDetails(details) {
     if (!details.open || details.childElementCount > 1) return;
-    const { data, omitted_bytes: omitted, ...fields } = this.#events.get(details.closest("li"));
+    const { data, omitted_bytes: omitted, ...fields } = this.#items.get(details.closest("li")).event;
     const list = make("dl");
     for (const [name, value] of Object.entries(fields)) {
       if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
@@ -407,20 +694,26 @@ function linkTo(href, text) {
 // --- the element -----------------------------------------------------------------------------------------------------
 
 class EventFeed extends HTMLElement {
+  static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch"];
+
   #sentences = new Sentences();
-  #list = new List(this.#sentences);
+  #filter = new Filter(() => this.#sift());
+  #list = new List(this.#sentences, this.#filter);
   #subscription = null;
   #connection = null;
   #link = "closed";
   #retryAt = 0;
   #isRefused = false;
+  #hasBegun = false; // since the page was opened
   #hasBeenLive = false;
   #isPaused = false;
   #isHeld = false;
   #isReady = false;
   #waiting = [];
   #cursor = 0;
-  #quietUntil = null; // events up to here were there before the page was: no highlight
+  #isInterrupted = true; // between two verdicts there was no way in
+  #replayedUntil = 0; // events up to here had happened before the feed went live
+  #isStale = false; // an attribute changed
   #shownBefore = { ids: new Set(), until: 0 };
   #gap = null;
   #isReading = false; // scrolled away from the top, or a row is open: rows must not move
@@ -432,7 +725,7 @@ class EventFeed extends HTMLElement {
   #stopListening = null;
   #view = this.#build();
 
-  /** One of connecting, live, catching-up, paused, reconnecting, signed-out, refused. */
+  /** One of connecting, live, polling, catching-up, paused, reconnecting, signed-out, refused. */
   get state() {
     return this.#state;
   }
@@ -455,11 +748,8 @@ class EventFeed extends HTMLElement {
     addEventListener("online", wake, { signal });
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
-    this.#subscription ??= new Subscription(this.#wanted());
-    this.#connection = new Connection(this.#address(), {
-      link: (link, until) => this.#linkChanged(link, until),
-      frame: (frame) => this.#read(frame),
-    });
+    this.#subscription ??= this.#newSubscription();
+    this.#connection = this.#newConnection();
     this.#load();
     this.#connect();
   }
@@ -470,6 +760,12 @@ class EventFeed extends HTMLElement {
     for (const timer of [this.#tick, this.#announceTimer, this.#frameTimer]) clearTimeout(timer);
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
+  }
+
+  attributeChangedCallback(name, before, now) {
+    if (!this.#subscription || this.#isStale || before === now) return; // not in a page yet, or about to begin anew
+    this.#isStale = true;
+    queueMicrotask(() => this.#beginAnew());
   }
 
   pause() {
@@ -491,7 +787,43 @@ class EventFeed extends HTMLElement {
     this.#schedule();
   }
 
+  /** Put the cursor into the filter's text field. */
+  focusFilter() {
+    this.#filter.focus();
+  }
+
   // Reading
+
+  #newConnection() {
+    return new Connection(this.#address(), this.getAttribute("ticket-url"), {
+      link: (link, until) => this.#linkChanged(link, until),
+      frame: (frame) => this.#read(frame),
+      page: (page) => this.#readPage(page),
+      request: () => this.#subscription.request(),
+      query: (wait) => this.#subscription.query(wait),
+    });
+  }
+
+  #newSubscription() {
+    return new Subscription(this.#wanted(), this.getAttribute("batch") !== "false");
+  }
+
+  /** Forget what came by other attributes, and subscribe by the present ones. */
+  #beginAnew() {
+    this.#isStale = false;
+    this.#subscription = this.#newSubscription();
+    this.#waiting = [];
+    this.#cursor = 0;
+    this.#replayedUntil = 0;
+    this.#gap = null;
+    this.#shownBefore = { ids: new Set(), until: 0 };
+    this.#isRefused = this.#hasBeenLive = this.#isReading = false;
+    this.#list.clear();
+    if (!this.isConnected) return;
+    this.#connection.close();
+    this.#connection = this.#newConnection();
+    this.#connect();
+  }
 
   #address() {
     const url = new URL(this.getAttribute("src") || "/ws", import.meta.url);
@@ -530,9 +862,10 @@ class EventFeed extends HTMLElement {
   #linkChanged(link, until) {
     this.#link = link;
     this.#retryAt = until;
-    if (link === "open") {
-      this.#connection.send(this.#subscription.request());
-      this.#load();
+    if (link === "open" || link === "polling") this.#load();
+    else {
+      this.#isInterrupted = true;
+      this.#subscription.interrupt();
     }
     this.#update();
   }
@@ -545,11 +878,21 @@ class EventFeed extends HTMLElement {
     else if (type === "error") this.#refuse(payload);
   }
 
+  /** Long poll tells the same, a page at a time. */
+  #readPage(page) {
+    const verdict = this.#subscription.verdictOf(page);
+    if (verdict) this.#begin(verdict);
+    this.#receive(this.#subscription.take(this.#subscription.received, page.events));
+    this.#reach(page.cursor, page.head);
+  }
+
   #begin(verdict) {
-    const before = this.#quietUntil === null ? this.#remembered() : null;
+    const before = this.#hasBegun ? null : this.#remembered();
+    this.#hasBegun = true;
     this.#isRefused = false;
     this.#subscription.accept(verdict);
-    this.#quietUntil ??= verdict.head;
+    if (this.#isInterrupted || verdict.verdict === "reset") this.#replayedUntil = verdict.head;
+    this.#isInterrupted = false;
     if (verdict.verdict === "gap") this.#tellGap(verdict.missing);
     else if (verdict.verdict === "reset") this.#tellReset(verdict);
     else if (before?.epoch === verdict.epoch) this.#tellAway(before.cursor + 1, verdict.after);
@@ -559,20 +902,21 @@ class EventFeed extends HTMLElement {
   }
 
   #receive(events) {
-    if (events === null) return this.#connection.send(this.#subscription.request());
+    if (events === null) return this.#connection.subscribe();
     const { ids, until } = this.#shownBefore;
     for (const event of events) {
       if (event.seq <= until && ids.has(event.id)) continue;
-      this.#waiting.push({ event, isNew: event.seq > this.#quietUntil });
+      if (AUDIT.test(event.event_type) && !this.hasAttribute("types")) continue;
+      this.#waiting.push({ event, replayed: event.seq <= this.#replayedUntil });
     }
     this.#schedule();
     this.#hold();
     this.#update();
   }
 
-  #reach(cursor) {
-    this.#subscription.reach(cursor);
-    this.#subscription.head = this.#subscription.received; // only a live subscriber gets heartbeats
+  /** All up to *cursor* has come; only a live subscriber gets heartbeats, so that by default is the head. */
+  #reach(cursor, head = cursor) {
+    this.#subscription.reach(cursor, head);
     this.#schedule();
     this.#update();
   }
@@ -607,7 +951,6 @@ class EventFeed extends HTMLElement {
   #tellReset({ head }) {
     const ids = [...this.#list.ids, ...this.#waiting.map(({ event }) => event?.id)];
     this.#shownBefore = { ids: new Set(ids.filter(Boolean)), until: head }; // a restored backup sends them once more
-    this.#quietUntil = head;
     const text = "The database was replaced or restored; rows below this line are from before it. What it holds now:";
     this.#mark("Feed began anew", noticeRow("Reset: the feed began anew.", text, this.#logLink()));
   }
@@ -635,8 +978,9 @@ class EventFeed extends HTMLElement {
     if (this.#waiting.some((item) => item.notice === notice)) {
       this.#isPaused = false;
       this.showNew();
-      while (this.#isReady && !notice.isConnected) this.#flush();
+      while (this.#isReady && this.#waiting.some((item) => item.notice === notice)) this.#flush();
     }
+    if (!notice.isConnected) this.#list.render([{ notice }]); // newer rows have pushed it out
     notice.scrollIntoView({ block: "nearest" });
     notice.focus();
     this.#update();
@@ -656,20 +1000,39 @@ class EventFeed extends HTMLElement {
     cancelAnimationFrame(this.#frame);
     clearTimeout(this.#frameTimer);
     this.#frame = 0;
-    if (this.#isReady && !this.#isPaused && !this.#isReading) this.#show(this.#waiting.splice(0, ROWS_A_FRAME));
+    if (this.#isReady && !this.#isPaused && !this.#isReading) this.#show();
     if (this.#isHeld && !this.#waiting.length) this.#connect();
     this.#update();
   }
 
-  #show(items) {
-    if (items.length) {
+  /** Take as many steps as a frame has time for. */
+  #show() {
+    const end = performance.now() + FRAME_MS;
+    const isCalm = this.#waiting.length <= MAX_NEW;
+    do this.#step(isCalm);
+    while (this.#waiting.length && performance.now() < end);
+    if (this.#waiting.length) this.#schedule();
+  }
+
+  /** Give the next of what waits their rows; none to those that newer ones, which wait as well, would push out. */
+  #step(isCalm) {
+    const surplus = Math.max(0, this.#waiting.length - MAX_ROWS);
+    const items = this.#waiting.splice(0, surplus ? Math.min(surplus, EVENTS_A_STEP) : EVENTS_A_STEP);
+    if (items.length && !surplus) {
       this.#view.fallback.hidden = true;
-      this.#list.render(items);
+      this.#list.render(items, isCalm);
     }
     const last = this.#waiting.length ? items.findLast(({ event }) => event)?.event.seq : this.#subscription.received;
     this.#remember(last ?? this.#cursor);
-    for (const { event } of items) if (event) this.#fire("event", event);
-    if (this.#waiting.length) this.#schedule();
+    for (const { event, replayed } of items) {
+      if (event) this.#fire("event", { event, seq: event.seq, replayed });
+    }
+  }
+
+  /** Show what the filter lets through. */
+  #sift() {
+    this.#list.sift();
+    this.#update();
   }
 
   #remember(cursor) {
@@ -701,10 +1064,13 @@ class EventFeed extends HTMLElement {
     if (this.#link === "signed-out") return "signed-out";
     if (this.#isRefused) return "refused";
     if (this.#isHeld) return "paused";
-    const isJoined = this.#link === "open" && this.#subscription.isAnswered;
-    if (!isJoined) return this.#hasBeenLive || this.#link === "waiting" ? "reconnecting" : "connecting";
+    if (!this.#subscription.isAnswered) {
+      if (this.#link === "open") return this.#state; // for a moment, also between two ways in
+      return this.#hasBeenLive || this.#link === "waiting" ? "reconnecting" : "connecting";
+    }
     if (this.#isPaused) return "paused";
-    return this.#subscription.behind ? "catching-up" : "live";
+    if (this.#subscription.behind) return "catching-up";
+    return this.#link === "polling" ? "polling" : "live";
   }
 
   #describe(state) {
@@ -713,6 +1079,7 @@ class EventFeed extends HTMLElement {
     const texts = {
       connecting: "Connecting",
       live: "Live",
+      polling: "Polling",
       "catching-up": `Catching up · ${NUMBER.format(this.#subscription.behind)} behind`,
       paused: wait ? `Paused · ${NUMBER.format(wait)}${this.#isHeld ? "+" : ""} waiting` : "Paused",
       reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
@@ -724,11 +1091,12 @@ class EventFeed extends HTMLElement {
 
   #update() {
     if (!this.#subscription) return; // not in a page yet
-    const { bar, label, login, pause, pill, gap, scroller } = this.#view;
+    const { bar, chip, label, login, pause, pill, gap, scroller } = this.#view;
     const state = this.#currentState();
     const wait = this.#waiting.length;
-    if (state === "live") this.#hasBeenLive = true;
+    if (state === "live" || state === "polling") this.#hasBeenLive = true;
     setText(label, this.#describe(state));
+    chip.title = this.#link === "polling" ? "No WebSocket gets through, so the feed asks over HTTP" : "";
     bar.dataset.state = state;
     login.hidden = state !== "signed-out";
     login.href = this.getAttribute("login-href") ?? "/login";
@@ -772,14 +1140,17 @@ class EventFeed extends HTMLElement {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a")) return;
     if (event.key === " ") this.#isPaused ? this.resume() : this.pause();
     else if (event.key in steps) this.#list.move(steps[event.key]);
-    else if (event.key === "Escape") this.#closeRow();
+    else if (event.key === "Escape") this.#escape();
+    else if (event.key === "/") this.focusFilter();
     else return;
     event.preventDefault();
   }
 
-  #closeRow() {
+  /** Close the row that has the focus; else let go of the filter; else leave where the focus is. */
+  #escape() {
     const open = this.shadowRoot.activeElement?.closest("details[open]");
     if (open) open.open = false;
+    else if (this.#filter.isOn) this.#filter.clear();
     else this.#view.scroller.focus();
   }
 
@@ -795,9 +1166,9 @@ class EventFeed extends HTMLElement {
       fallback: make("slot"),
       scroller: make("div", "scroller"),
     };
-    const chip = make("span", "chip", make("span", "dot"), view.label, view.login);
-    view.bar = make("div", "bar", slot("title"), chip, view.gap, view.pause);
-    view.scroller.append(this.#list.element, view.fallback);
+    view.chip = make("span", "chip", make("span", "dot"), view.label, view.login);
+    view.bar = make("div", "bar", slot("title"), view.chip, view.gap, this.#filter.element, view.pause);
+    view.scroller.append(this.#list.element, this.#filter.nothing, view.fallback);
     view.scroller.tabIndex = 0;
     view.scroller.role = "region";
     view.scroller.ariaLabel = "Events, newest first";
@@ -810,9 +1181,13 @@ class EventFeed extends HTMLElement {
     view.scroller.onscroll = () => this.#look();
     view.scroller.addEventListener("toggle", () => this.#look(), true);
     view.scroller.onkeydown = (event) => this.#press(event);
+    this.#filter.element.onkeydown = ({ key }) => {
+      if (key === "Escape") this.#escape();
+    };
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [STYLE];
-    root.append(view.bar, make("div", "frame", view.pill, view.scroller), slot("footer"), view.status);
+    const frame = make("div", "frame", view.pill, view.scroller);
+    root.append(make("div", "head", view.bar), frame, slot("footer"), view.status);
     return view;
   }
 }
@@ -838,10 +1213,18 @@ STYLE.replaceSync(`
   --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
   --_error: var(--error, light-dark(#bf2c2c, #ff8a80));
   --_error-ground: var(--error-ground, light-dark(#fdf0ef, #2d1a1c));
+  --_field: var(--field, light-dark(#8a94a3, #5d6a7a));
+  --_task: var(--task, light-dark(#3b74e0, #6ea0ff));
+  --_agent: var(--agent, light-dark(#14957a, #37c2a2));
+  --_bid: var(--bid, light-dark(#d19a1c, #e5b445));
+  --_tool: var(--tool, light-dark(#8458d4, #b08cf5));
+  --_system: var(--system, light-dark(#5d6b7d, #8794a6));
+  --_other: var(--other, light-dark(#98a2b0, #6b7685));
   --_mono: var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
   display: flex;
   flex-direction: column;
   min-height: 12rem;
+  min-width: min(100%, 16rem);
   max-height: var(--event-feed-height, 70vh);
   overflow: hidden;
   border: 1px solid var(--_line);
@@ -851,15 +1234,19 @@ STYLE.replaceSync(`
   font: var(--event-feed-font, 0.875rem/1.4 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
 }
 :host([hidden]), [hidden] { display: none !important; }
+:host([theme="light"]) { color-scheme: light; }
+:host([theme="dark"]) { color-scheme: dark; }
+:host([theme="auto"]) { color-scheme: light dark; }
 * { box-sizing: border-box; }
 :focus-visible { outline: 2px solid var(--_accent); outline-offset: -2px; }
 a { color: var(--_accent); }
 
+.head { container-type: inline-size; }
 .bar {
   display: flex;
   flex-wrap: wrap;
   align-items: center;
-  gap: 0.375rem 1rem;
+  gap: 0.5rem 1rem;
   min-height: 3rem;
   padding: 0.5rem 0.625rem 0.5rem 1rem;
   border-bottom: 1px solid var(--_line);
@@ -875,7 +1262,7 @@ a { color: var(--_accent); }
 .bar { --_state: var(--_muted); }
 .bar[data-state="live"] { --_state: var(--_good); }
 .bar[data-state="live"] .dot { box-shadow: 0 0 0 3px color-mix(in srgb, var(--_state) 20%, transparent); }
-.bar[data-state="catching-up"] { --_state: var(--_accent); }
+.bar:is([data-state="catching-up"], [data-state="polling"]) { --_state: var(--_accent); }
 .bar:is([data-state="reconnecting"], [data-state="paused"]) { --_state: var(--_warn); }
 .bar:is([data-state="signed-out"], [data-state="refused"]) { --_state: var(--_error); }
 .bar:is([data-state="reconnecting"], [data-state="connecting"]) .dot {
@@ -904,6 +1291,56 @@ button:hover { background: var(--_hover); }
   color: var(--_warn);
 }
 .pause { display: inline-flex; align-items: center; gap: 0.5rem; margin-left: auto; }
+
+.filter { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem; margin-left: auto; }
+.filter + .pause { margin-left: 0; }
+.chips { display: flex; flex-wrap: wrap; gap: 0.25rem; }
+.chips button {
+  display: inline-flex;
+  align-items: center;
+  gap: 0.375rem;
+  min-height: 1.75rem;
+  padding: 0 0.5rem;
+  border-color: transparent;
+  background: none;
+  color: var(--_muted);
+  font-size: 0.8125rem;
+}
+.chips button::before { content: ""; width: 3px; height: 0.75rem; border-radius: 1px; background: var(--_kind); }
+.chips button:hover { background: var(--_hover); color: var(--_ink); }
+.chips button[aria-pressed="true"] {
+  border-color: var(--_kind);
+  background: color-mix(in srgb, var(--_kind) 12%, transparent);
+  color: var(--_ink);
+}
+.count { color: var(--_muted); font-size: 0.8125rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.count:empty { display: none; }
+input {
+  flex: 1 1 9rem;
+  min-width: 0;
+  min-height: 2rem;
+  padding: 0 0.625rem;
+  border: 1px solid var(--_field);
+  border-radius: 6px;
+  background: var(--_surface);
+  color: inherit;
+  font: inherit;
+}
+input::placeholder { color: var(--_muted); opacity: 1; }
+.nothing { margin: 0; padding: 2.5rem 1rem; color: var(--_muted); text-align: center; }
+.nothing button { margin-left: 0.5rem; color: var(--_ink); }
+@container (max-width: 60rem) {
+  .filter { flex: 1 1 100%; order: 1; margin: 0; }
+  .filter + .pause { margin-left: auto; }
+  .chips { margin-left: -0.5rem; }
+  .count { order: 1; }
+}
+@container (max-width: 30rem) {
+  .chip { flex: 1 1 0; min-width: 8rem; }
+  .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  .gap { order: 1; }
+  .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
+}
 .pause::before {
   content: "";
   width: 0.25rem;
@@ -951,18 +1388,20 @@ button:hover { background: var(--_hover); }
 
 .rows { margin: 0; padding: 0; list-style: none; }
 li { border-bottom: 1px solid var(--_line); }
-.event { --_kind: var(--other, light-dark(#98a2b0, #6b7685)); border-left: 3px solid var(--_kind); }
-.event[data-kind="task"] { --_kind: var(--task, light-dark(#3b74e0, #6ea0ff)); }
-.event[data-kind="agent"] { --_kind: var(--agent, light-dark(#14957a, #37c2a2)); }
-.event[data-kind="bid"] { --_kind: var(--bid, light-dark(#d19a1c, #e5b445)); }
-.event[data-kind="tool"] { --_kind: var(--tool, light-dark(#8458d4, #b08cf5)); }
-.event[data-kind="system"] { --_kind: var(--system, light-dark(#5d6b7d, #8794a6)); }
+.event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
+[data-kind="task"] { --_kind: var(--_task); }
+[data-kind="agent"] { --_kind: var(--_agent); }
+[data-kind="bid"] { --_kind: var(--_bid); }
+[data-kind="tool"] { --_kind: var(--_tool); }
+[data-kind="system"] { --_kind: var(--_system); }
+[data-kind="other"] { --_kind: var(--_other); }
 summary {
   display: grid;
   grid-template-columns: minmax(4.25rem, max-content) 1.375rem minmax(0, 1fr) auto;
   align-items: baseline;
   gap: 0 0.75rem;
-  padding: 0.4375rem 1rem 0.4375rem 0.8125rem;
+  padding: 0.375rem 1rem 0.375rem 0.8125rem;
+  line-height: 1.25rem; /* rows of whole pixels: a line between two that starts at half of one is not drawn */
   list-style: none;
   cursor: pointer;
 }
@@ -1016,6 +1455,7 @@ pre {
 @media (prefers-reduced-motion: reduce) { .new { animation: none; } }
 
 @container (max-width: 44rem) {
+  .event { contain-intrinsic-size: auto 3.4375rem; }
   summary {
     grid-template-columns: 1.375rem auto minmax(0, 1fr);
     gap: 0.0625rem 0.625rem;
@@ -1034,7 +1474,7 @@ pre {
   time { grid-area: 2 / 2; }
   .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
   .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
-  time, .meta { font-size: 0.75rem; }
+  time, .meta { font-size: 0.75rem; line-height: 1.0625rem; }
 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `);

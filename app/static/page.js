@@ -9,9 +9,12 @@ for (const time of document.querySelectorAll("time[datetime]")) {
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 
-const filter = document.querySelector("form.filter input");
+const feed = document.querySelector("event-feed");
+const field = document.querySelector("form.filter input");
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || !filter || event.target.matches("input")) return;
+  const isTyping = event.composedPath()[0].matches?.("input, textarea, select");
+  if (event.key !== "/" || isTyping || event.defaultPrevented || !(feed || field)) return;
   event.preventDefault();
-  filter.focus();
+  if (feed) feed.focusFilter();
+  else field.focus();
 });

@@ -40,11 +40,14 @@ class Checkpoints:
 
     def read(self, name: str) -> Claim:
         """Return where the consumer stands without becoming its connection; a new name is made as by `claim`."""
-        with self._database.connection() as connection:
-            if exists(connection, name):
+        with self._database.snapshot() as connection:
+            epoch = read_window(connection).epoch
+            if connection.execute("SELECT 1 FROM checkpoint WHERE name = ? AND epoch = ?", (name, epoch)).fetchone():
                 return _claim(connection, name)
         with self._database.transaction() as connection:
-            _ensure(connection, name, read_window(connection), is_protected=False)
+            window = read_window(connection)
+            _ensure(connection, name, window, is_protected=False)
+            _note_reset(connection, name, window)
             return _claim(connection, name)
 
     def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
@@ -64,7 +67,9 @@ class Checkpoints:
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
     """Raise the generation, which sends the consumer's connection away; a new name begins at the head."""
-    _ensure(connection, name, read_window(connection), is_protected=is_protected)
+    window = read_window(connection)
+    _ensure(connection, name, window, is_protected=is_protected)
+    _note_reset(connection, name, window)
     connection.execute(
         "UPDATE checkpoint SET generation = generation + 1, seen_at = ? WHERE name = ?", (clock.timestamp(), name)
     )
@@ -171,8 +176,18 @@ def _ensure(connection: sqlite3.Connection, name: str, window: Window, *, is_pro
     )
 
 
+def _note_reset(connection: sqlite3.Connection, name: str, window: Window) -> None:
+    """Remember the head at which a consumer of another epoch is first told so."""
+    connection.execute(
+        "UPDATE checkpoint SET reset_epoch = ?, reset_seq = ? WHERE name = ? AND epoch <> ? AND reset_epoch IS NOT ?",
+        (window.epoch, window.last_seq, name, window.epoch, window.epoch),
+    )
+
+
 def _claim(connection: sqlite3.Connection, name: str) -> Claim:
-    row = connection.execute("SELECT name, epoch, seq, generation FROM checkpoint WHERE name = ?", (name,)).fetchone()
+    row = connection.execute(
+        "SELECT name, epoch, seq, generation, reset_seq FROM checkpoint WHERE name = ?", (name,)
+    ).fetchone()
     if row is None:
         raise Superseded(f"the consumer {name!r} was removed")
     return Claim(*row)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from app.config import settings
 from app.errors import DatabaseBusy, DatabaseError, DatabaseMissing, DatabaseUnreadable, SchemaMismatch
+from app.process import renew_in_children
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
@@ -97,16 +98,19 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
 class Database:
     """The database at one path, for all threads of this process.
 
-    `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it.
+    `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it. `_writing` is
+    held by the thread whose turn it is to write.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._pid = os.getpid()
         self._file: tuple[int, int] | None = None
         self._inherited: list[sqlite3.Connection] = []
+        renew_in_children(self)
 
     def __repr__(self) -> str:
         return f"Database({str(self.path)!r})"
@@ -137,10 +141,25 @@ class Database:
         IMMEDIATE: a deferred transaction that turns into a write fails at once, whatever the timeout, when another
         has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS.
         """
-        with self.connection() as connection:
+        with self._turn(), self.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for this process's turn to write: SQLite's own wait sleeps for up to 100 ms after the lock is free."""
+        writing = self._writing
+        if not writing.acquire(timeout=BUSY_TIMEOUT_SECS):
+            raise DatabaseBusy(f"{self.path} is being written by other threads; nothing was written, try again")
+        try:
+            yield
+        finally:
+            writing.release()
+
+    def start_anew(self) -> None:
+        """In a forked child: the locks may be held by threads that don't exist here."""
+        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def identity(self) -> tuple[int, int] | None:
         """Return the device and inode that the path names now, or None when nothing is there."""

@@ -114,20 +114,6 @@ def status(database: Database) -> dict[str, Any]:
     }
 
 
-def trigger_problems(database: Database) -> list[str]:
-    """Return what is wrong with the triggers that fill and guard the outbox, one phrase each; none when all is well."""
-    with database.connection() as connection:
-        rows = connection.execute(
-            "SELECT substr(key, 9), value, sql FROM meta LEFT JOIN sqlite_master ON type = 'trigger'"
-            " AND name = substr(key, 9) AND tbl_name = 'event_log' WHERE key LIKE 'trigger:%'"
-        ).fetchall()
-    return [
-        f"trigger {name} is {'missing' if found is None else 'altered'}"
-        for name, expected, found in rows
-        if found != expected
-    ]
-
-
 def read_window(connection: sqlite3.Connection) -> Window:
     """Return the window as *connection*, in a transaction, sees it."""
     epoch, first_seq, last_seq = connection.execute(_WINDOW).fetchone()

@@ -1,55 +1,411 @@
-"""Retention: taking old events from the log, in chunks that writers don't notice."""
+"""Retention: taking old events from the log and old rows from the outbox, in chunks that writers don't notice.
+
+The log by age, the outbox as a prefix. An event is as old as its timestamp says; where that is no date, as old as its
+outbox row; where neither is known, it stays.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from datetime import timedelta
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from app import clock
+from app.config import Settings, settings
+from app.store import audit, checkpoint, lease
 from app.store import database as db
+from app.store.archive import Archive, Key
 from app.store.database import Database
 
+JOB = "prune"
+# Of a local time from UTC, in ISO 8601.
+MAX_OFFSET = timedelta(days=1)
 # 250,000 rows in one transaction stalled writers for a second; in chunks of this size for 82 ms at most.
 CHUNK_ROWS = 500
-YIELD_SECS = 0.002
+SCAN_ROWS = 5000
+VACUUM_PAGES = 200
+# After each chunk a pause of twice as long as it took: a writer who finds the lock taken asks again ever more rarely.
+PAUSE_FACTOR = 2
+MIN_PAUSE_SECS = 0.002
+MAX_PAUSE_SECS = 0.5
 
-# A timestamp that is no date is nobody's to judge: such rows stay.
-_OLD = "FROM event_log INDEXED BY event_log_timestamp WHERE timestamp < ? AND julianday(timestamp) < julianday(?)"
+# Where text order is time order, but for an offset of less than a day. julianday() alone takes plain numbers for dates.
+_DATED = """(
+    typeof(timestamp) = 'text' AND timestamp GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
+    AND julianday(timestamp) IS NOT NULL
+)"""
+_DATED_BEFORE = f"""
+    SELECT rowid, timestamp, event_type, CAST(id AS BLOB) FROM event_log
+    WHERE timestamp < :before AND {_DATED} AND (timestamp, rowid) > (:timestamp, :rowid)
+    ORDER BY timestamp, rowid LIMIT :limit
+"""  # noqa: S608 - ours
+# All at once, by the index alone: pages by timestamp would trip over text that is no UTF-8.
+_ODD_ROWIDS = f"SELECT rowid FROM event_log WHERE NOT {_DATED}"  # noqa: S608
+_ODD = """
+    SELECT rowid, timestamp, event_type, CAST(id AS BLOB), coalesce(
+        (SELECT created_at FROM outbox WHERE event_id = event_log.id ORDER BY seq LIMIT 1),
+        (SELECT created_at FROM arrival WHERE event_id = event_log.id)
+    ) FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid
+"""
+_FORGET_ARRIVAL = """
+    DELETE FROM arrival WHERE event_id IN (SELECT id FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?)
+"""
+_DELETE = "DELETE FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?"
+_NOTE_ARRIVAL = f"""
+    INSERT OR IGNORE INTO arrival (event_id, created_at)
+    SELECT event_log.id, outbox.created_at FROM outbox JOIN event_log ON event_log.id = outbox.event_id
+    WHERE outbox.seq <= ? AND NOT {_DATED}
+"""  # noqa: S608
+_COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
+_DELETE_ONE = (
+    "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
+    "DELETE FROM arrival WHERE event_id = ?",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long what is kept, in days; None is for ever. In *days_by_type* the exact type counts before `task.*`."""
+
+    log_days: float | None = None
+    days_by_type: Mapping[str, float | None] = field(default_factory=dict)
+    replay_days: float | None = None
+    max_consumer_lag_days: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """Return what the settings say, where 0 is for ever."""
+        return cls(
+            log_days=settings.retention_days or None,
+            days_by_type={type_: days or None for type_, days in settings.retention_days_by_type.items()},
+            replay_days=settings.replay_days or None,
+            max_consumer_lag_days=settings.max_consumer_lag_days or None,
+        )
+
+    @classmethod
+    def older_than(cls, days: float, settings: Settings) -> Policy:
+        """Return one that takes every type from the log at that age, and the outbox as the settings say.
+
+        Raises ValueError.
+        """
+        if not days >= 0:
+            raise ValueError(f"older_than_days must be 0 or more, got {days!r}")
+        configured = cls.of(settings)
+        return cls(days, {}, configured.replay_days, configured.max_consumer_lag_days)
+
+    def days_for(self, event_type: object) -> float | None:
+        """Return how long the log keeps events of that type."""
+        if not isinstance(event_type, str) or not self.days_by_type:
+            return self.log_days
+        if event_type in self.days_by_type:
+            return self.days_by_type[event_type]
+        parts = event_type.split(".")
+        for length in range(len(parts) - 1, 0, -1):
+            prefix = ".".join(parts[:length]) + ".*"
+            if prefix in self.days_by_type:
+                return self.days_by_type[prefix]
+        return self.log_days
+
+    @property
+    def shortest_days(self) -> float | None:
+        """The shortest that any event is kept in the log."""
+        return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)
+
+
+class Pruned(NamedTuple):
+    """What a prune did, or would do: events of the log, rows of the outbox, archives written, bytes given back."""
+
+    events: int = 0
+    outbox_rows: int = 0
+    archives: tuple[Path, ...] = ()
+    freed_bytes: int = 0
 
 
 def prune_events(older_than_days: float = 30) -> int:
-    """Delete the events whose timestamp is older than *older_than_days* from the log; return how many."""
-    return prune(db.default(), older_than_days)
+    """Delete the events that are older than *older_than_days* from the log; return how many.
 
-
-def prune(database: Database, older_than_days: float, *, dry_run: bool = False) -> int:
-    """Delete from the log what is older; return how many events that was, or would be with *dry_run*.
-
-    The outbox keeps its copy. Chunks are committed one by one: killed half-way, the rest stays.
+    Also takes from the outbox what is older than OUTFEED_REPLAY_DAYS, and leaves an event that says so.
     """
-    if not older_than_days >= 0:
-        raise ValueError(f"older_than_days must be 0 or more, got {older_than_days!r}")
-    cutoff = clock.isoformat(clock.now() - timedelta(days=older_than_days))
-    if dry_run:
-        with database.connection() as connection:
-            return int(connection.execute(f"SELECT count(*) {_OLD}", (cutoff, cutoff)).fetchone()[0])
-    deleted = 0
-    while chunk := _delete_chunk(database, cutoff):
-        deleted += chunk
-        time.sleep(YIELD_SECS)
-    with database.connection() as connection:
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
-    return deleted
+    return prune(db.default(), Policy.older_than(older_than_days, settings()), by="prune_events").events
 
 
-def _delete_chunk(database: Database, cutoff: str) -> int:
+def prune(
+    database: Database,
+    policy: Policy,
+    *,
+    by: str,
+    archive: Path | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Pruned:
+    """Delete what is older than *policy* keeps, after waiting for a prune that is at work (*on_wait* is called first).
+
+    Chunks are committed one by one: killed at any moment, what is gone is gone and the rest stays. With *archive*, a
+    folder, each event is on the disk there before it is deleted. *on_progress* gets the number of events of each
+    chunk. Leaves a `system.pruned` event that says what was done, and *by* whom. Raises DatabaseError, OutfeedError.
+    """
+    file = lease.lock_file(database.path, JOB)
+    with lease.hold(file, wait=False) as is_held:
+        if is_held:
+            return Prune(database, policy, by, on_progress=on_progress).run(archive)
+    on_wait()
+    with lease.hold(file, wait=True):
+        return Prune(database, policy, by, on_progress=on_progress).run(archive)
+
+
+def plan(database: Database, policy: Policy) -> Pruned:
+    """Return what `prune` would delete now."""
+    run = Prune(database, policy, "")
+    return Pruned(sum(map(len, run.old_events())), run.count_outbox())
+
+
+def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
+    """Take what should never have been written out of the log and the outbox; False where neither has it.
+
+    Its bytes are overwritten too, in the file and, unless a reader is in the way, in the write-ahead log; servers drop
+    what they keep for late joiners. Readers pass over its seq. Archives, backups and what was already shown are beyond
+    reach.
+    """
     with database.transaction() as connection:
-        return _delete(connection, cutoff)
+        connection.execute("PRAGMA secure_delete = ON").fetchall()
+        counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
+        if dry_run or not any(counts):
+            return any(counts)
+        for statement in _DELETE_ONE:
+            connection.execute(statement, (event_id,))
+        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
+        message = f"Pruned event {event_id} from the log and the outbox"
+        audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
+    with database.connection() as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return True
 
 
-def _delete(connection: sqlite3.Connection, cutoff: str) -> int:
-    return connection.execute(
-        f"DELETE FROM event_log WHERE rowid IN (SELECT rowid {_OLD} LIMIT ?)",  # noqa: S608
-        (cutoff, cutoff, CHUNK_ROWS),
-    ).rowcount
+class Prune:
+    """One run; the caller holds the lease. `now` is taken once: a clock that steps meanwhile moves no border."""
+
+    def __init__(
+        self,
+        database: Database,
+        policy: Policy,
+        by: str,
+        *,
+        on_progress: Callable[[int], None] = lambda _: None,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self._database = database
+        self._policy = policy
+        self._by = by
+        self._on_progress = on_progress
+        self._stopping = stopping or threading.Event()
+        self._now = clock.now()
+
+    def run(self, archive: Path | None = None) -> Pruned:
+        """Take events, then outbox rows, give the space back, and leave an event."""
+        events, archives = self._archive_events(archive) if archive else (self._delete_events(), [])
+        rows = self._delete_outbox()
+        freed = self._give_space_back() if events or rows else 0
+        done = Pruned(events, rows, tuple(archives), freed)
+        if events or rows:
+            self._say(done)
+        return done
+
+    # --- the log ---
+
+    def old_events(self) -> Iterator[list[Key]]:
+        """Yield what is too old, a chunk at a time; each is read when it is asked for."""
+        for candidates in self._candidates():
+            if old := [Key(rowid, id_) for rowid, timestamp, type_, id_, created_at in candidates
+                       if self._is_old(type_, timestamp, created_at)]:  # fmt: skip
+                yield old
+            if self._stopping.is_set():
+                return
+
+    def _is_old(self, event_type: object, timestamp: object, created_at: object) -> bool:
+        days = self._policy.days_for(event_type)
+        moment = clock.parsed(timestamp) or clock.parsed(created_at)
+        return days is not None and moment is not None and moment < self._now - timedelta(days=days)
+
+    def _candidates(self) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield rows that may be too old, as (rowid, timestamp, type, id, arrival), each once, in short reads."""
+        days = self._policy.shortest_days
+        if days is not None:
+            yield from self._dated(clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET))
+            yield from self._odd()
+
+    def _dated(self, before: str) -> Iterator[list[tuple[Any, ...]]]:
+        place = {"timestamp": "", "rowid": 0}
+        while True:
+            with self._database.connection() as connection:
+                rows = connection.execute(_DATED_BEFORE, {"before": before, "limit": CHUNK_ROWS, **place}).fetchall()
+            if not rows:
+                return
+            place = {"timestamp": rows[-1][1], "rowid": rows[-1][0]}
+            yield [(*row, None) for row in rows]
+
+    def _odd(self) -> Iterator[list[tuple[Any, ...]]]:
+        with self._database.connection() as connection:
+            rowids = array("q", (rowid for (rowid,) in connection.execute(_ODD_ROWIDS)))
+        for chunk in _chunks(rowids):
+            with self._database.connection() as connection:
+                rows = connection.execute(_ODD.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
+            yield rows
+
+    def _delete_events(self) -> int:
+        return sum(self._delete_keys(keys) for keys in self.old_events())
+
+    def _archive_events(self, folder: Path) -> tuple[int, list[Path]]:
+        """Write file after file, and delete the events of each once it is on the disk."""
+        deleted, keys = 0, list[Key]()
+        with closing(Archive(self._database.path, folder, self._now)) as archive:
+            for old in self.old_events():
+                keys += archive.add([key.rowid for key in old])
+                if archive.is_full:
+                    archive.finish()
+                    deleted += self._delete_keys(keys)
+                    keys = []
+            archive.finish()
+            return deleted + self._delete_keys(keys), archive.paths
+
+    def _delete_keys(self, keys: Sequence[Key]) -> int:
+        deleted = 0
+        for chunk in _chunks(keys):
+            with self._chunk() as connection:
+                connection.executemany(_FORGET_ARRIVAL, chunk)
+                deleted += connection.executemany(_DELETE, chunk).rowcount
+            self._on_progress(len(chunk))
+        return deleted
+
+    # --- the outbox ---
+
+    def count_outbox(self) -> int:
+        """Return how many rows of the outbox would go."""
+        with self._database.snapshot() as connection:
+            border = self._border(connection, self._ends())
+            (count,) = connection.execute("SELECT count(*) FROM outbox WHERE seq <= ?", (border,)).fetchone()
+        return int(count)
+
+    def _delete_outbox(self) -> int:
+        deleted, ends = 0, self._ends()
+        while not self._stopping.is_set():
+            with self._chunk() as connection:
+                chunk = self._delete_rows(connection, ends)
+            if not chunk:
+                break
+            deleted += chunk
+        return deleted
+
+    def _delete_rows(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
+        (last,) = connection.execute(
+            "SELECT max(seq) FROM (SELECT seq FROM outbox WHERE seq <= ? ORDER BY seq LIMIT ?)",
+            (self._border(connection, ends), CHUNK_ROWS),
+        ).fetchone()
+        if last is None:
+            return 0
+        connection.execute(_NOTE_ARRIVAL, (last,))
+        return int(connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,)).rowcount)
+
+    def _ends(self) -> tuple[int, int]:
+        """Return the last seq that is old enough, and the last that is too old also for protected consumers."""
+        ends = []
+        for days in (self._policy.replay_days, self._policy.max_consumer_lag_days):
+            ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days)))
+        return ends[0], ends[1]
+
+    def _border(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
+        """Return up to which seq may go now: asked in the transaction that deletes, since consumers come and go."""
+        old, too_old = ends
+        floor = checkpoint.floor(connection)
+        return old if floor is None else min(old, max(floor, too_old))
+
+    def _last_before(self, cutoff: datetime) -> int:
+        """Return the last seq of the prefix that is older than *cutoff*; never the newest of all.
+
+        Seq order is commit order, so a row with a date in the future, or none, is judged by those after it. The newest
+        stays: mending tells by it what the outbox has missed.
+        """
+        last = seq = -1
+        while True:
+            with self._database.connection() as connection:
+                rows = connection.execute(
+                    "SELECT seq, created_at FROM outbox WHERE seq > ? AND seq < (SELECT max(seq) FROM outbox)"
+                    " ORDER BY seq LIMIT ?",
+                    (seq, SCAN_ROWS),
+                ).fetchall()
+            for seq, created_at in rows:
+                moment = clock.parsed(created_at)
+                if moment is None or moment > self._now:
+                    continue
+                if moment >= cutoff:
+                    return last
+                last = seq
+            if not rows:
+                return last
+
+    # --- both ---
+
+    @contextmanager
+    def _chunk(self) -> Iterator[sqlite3.Connection]:
+        """Lend a write transaction, and let writers in after it."""
+        with self._database.transaction() as connection:
+            began = clock.monotonic()
+            yield connection
+        self._pause_after(began)
+
+    def _pause_after(self, began: float) -> None:
+        took_secs = clock.monotonic() - began
+        self._stopping.wait(min(MAX_PAUSE_SECS, max(MIN_PAUSE_SECS, PAUSE_FACTOR * took_secs)))
+
+    def _give_space_back(self) -> int:
+        """Cut free pages off the file, some at a time; nothing where `auto_vacuum` is off."""
+        before = free = self._pragma("freelist_count")
+        while free and not self._stopping.is_set():
+            began = clock.monotonic()
+            with self._database.connection() as connection:
+                # Its rows have no column, so `execute` takes one step and frees one page; a script runs to its end.
+                connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            self._pause_after(began)
+            left = self._pragma("freelist_count")
+            if left >= free:
+                break
+            free = left
+        with self._database.connection() as connection:
+            # PASSIVE waits for nobody. The file itself becomes smaller when a checkpoint has got to the end.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return max(0, before - free) * self._pragma("page_size")
+
+    def _pragma(self, name: str) -> int:
+        with self._database.connection() as connection:
+            return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _say(self, done: Pruned) -> None:
+        data: dict[str, Any] = {
+            "message": sentence(done, self._policy),
+            "events": done.events,
+            "outbox_rows": done.outbox_rows,
+            "freed_bytes": done.freed_bytes,
+        }
+        if done.archives:
+            data["archives"] = [path.name for path in done.archives]
+        with self._database.transaction() as connection:
+            audit.record(connection, "system.pruned", self._by, **data)
+
+
+def _chunks(values: Any) -> Iterator[Any]:
+    return (values[start : start + CHUNK_ROWS] for start in range(0, len(values), CHUNK_ROWS))
+
+
+def sentence(done: Pruned, policy: Policy) -> str:
+    """Return what was pruned, in words."""
+    parts = [f"{done.events:,} event{'' if done.events == 1 else 's'}"]
+    if policy.log_days is not None and not policy.days_by_type:
+        parts[0] += f" older than {policy.log_days:g} day{'' if policy.log_days == 1 else 's'}"
+    if done.outbox_rows:
+        parts.append(f"{done.outbox_rows:,} outbox row{'' if done.outbox_rows == 1 else 's'}")
+    return f"Pruned {' and '.join(parts)}"

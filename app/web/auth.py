@@ -1,38 +1,44 @@
-"""Who may: tokens, the operator's session, CSRF and the headers that defend a browser.
+"""Who may: tokens, tickets, sessions, CSRF and the headers that defend a browser.
 
-Decided before routing, so that a stranger can't tell which paths exist. A request is public, or bears a token, or
-belongs to a signed-in operator; a bearer token is never topped up by a cookie.
+Decided before routing, so that a stranger can't tell which paths exist. A request is public, or bears a token or a
+ticket, or belongs to a person who signed in; a bearer token is never topped up by a cookie.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from flask import Flask, Response, current_app, g, redirect, render_template, request, session
+from flask import Flask, Response, g, redirect, request
 from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
-from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
+from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import Unauthorized
 
+from app.access import READ, WRITE, Principal
 from app.config import Settings
 from app.errors import ConfigError
-from app.store import account
+from app.store import account, user
 from app.store.database import Database
+from app.web import limits, origins
 from app.web.problems import answer, problem
+from app.web.services import services
 
 PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
 MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
+SOCKET_PATH = "/ws"
+CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
+DOCS = "/api/docs"  # the one page among them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-HOME = "/swarm/live"
-OPERATOR = "operator"
+# To post here needs no scope to write: it changes nothing but where the asker stands.
+READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers/[^/]+/ack|/logout|/password")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
-    "img-src 'self' data:",
+    "object-src 'none'; img-src 'self' data:",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -42,27 +48,31 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-log = logging.getLogger(__name__)
-_csrf = CSRFProtect()
+csrf = CSRFProtect()
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a request comes from: a token by its name, or the operator."""
+class Visitor(UserMixin):
+    """A person who signed in, as Flask-Login wants one; its id is the session's random key."""
 
-    name: str
-    scopes: tuple[str, ...]
-
-    def may(self, scope: str) -> bool:
-        """Return whether *scope* is granted; `admin` includes the others."""
-        return scope in self.scopes or account.ADMIN in self.scopes
-
-
-class _Operator(UserMixin):
-    """A signed-in operator as Flask-Login wants one; its id is the session's random key."""
-
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, principal: Principal | None = None) -> None:
         self.id = key
+        self.principal = principal
+
+    @classmethod
+    def load(cls, key: str) -> Visitor | None:
+        """Return whom the session with that key belongs to, if it is still good."""
+        principal = account.find_session(_database(), key)
+        return cls(key, principal) if principal else None
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+        return self.principal.name if self.principal else ""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether they can come back without a link."""
+        return user.password_hash(_database(), self.name) is not None
 
 
 class _Sessions(SecureCookieSessionInterface):
@@ -71,29 +81,35 @@ class _Sessions(SecureCookieSessionInterface):
 
 
 def init_app(app: Flask) -> None:
-    """Guard every route of *app*, and add /login and /logout. Call it before anything else handles requests."""
+    """Guard every route of *app*. Call it before anything else handles requests."""
     app.config.update(
         SESSION_COOKIE_NAME="outfeed_session",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=account.SESSION_LIFETIME,
+        PERMANENT_SESSION_LIFETIME=int(app.extensions["outfeed"].settings.session_days * 86_400),
         WTF_CSRF_CHECK_DEFAULT=False,  # `_admit` asks for it, only where a cookie is what lets a request in
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
     app.session_interface = _Sessions()
     logins = LoginManager(app)
-    logins.user_loader(_load_operator)
-    _csrf.init_app(app)
+    logins.user_loader(Visitor.load)
+    csrf.init_app(app)
     app.before_request(_admit)
     app.after_request(_add_headers)
-    app.add_url_rule("/login", view_func=login, methods=["GET"])
-    app.add_url_rule("/logout", view_func=logout, methods=["POST"])
 
 
-def current_principal() -> Principal | None:
-    """Return who this request comes from; None only on public paths."""
-    return g.get("principal")
+def principal() -> Principal:
+    """Return who this request comes from. On public paths there is nobody to ask for."""
+    found = g.principal
+    assert isinstance(found, Principal)
+    return found
+
+
+def require_still() -> None:
+    """Raise Unauthorized where the right that the request came with was taken back while it waited."""
+    if account.principal_of(_database(), principal().grant) != principal():
+        raise Unauthorized("signed out or revoked")
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------
@@ -103,40 +119,72 @@ def _admit() -> ResponseReturnValue | None:
     """Let the request pass, or return its refusal."""
     if request.path in PUBLIC_PATHS or request.path.startswith("/static/"):
         return None
-    if request.path == "/ws" and _is_foreign(request.headers.get("Origin"), request.host):
-        return problem(403, "this page's origin may not open the feed")
+    if request.path in CONNECTION_PATHS and (refusal := _refuse_connection()):
+        return refusal
+    if answered := origins.preflight():
+        return answered
     if request.authorization and request.authorization.type == "bearer":
         return _admit_token(request.authorization.token or "")
-    if current_user.is_authenticated:
-        return _admit_operator()
+    if request.path == SOCKET_PATH and "ticket" in request.args:
+        return _admit_ticket(request.args["ticket"])
+    if current_user.is_authenticated and not _is_from_elsewhere():
+        return _admit_visitor()
     return _turn_away()
 
 
+def _refuse_connection() -> Response | None:
+    """Count the attempt, before anything is looked up, and refuse pages of sites that we don't know."""
+    attempts = services().settings.connection_attempts_per_minute
+    if refusal := limits.refusal("connection attempts", limits.client(), attempts):
+        return refusal
+    if _is_from_elsewhere() and not origins.is_allowed():
+        return problem(403, "this page's origin may not open the feed")
+    return None
+
+
+def _is_from_elsewhere() -> bool:
+    """Return whether another site's page opens a socket: allowed or not, our cookie doesn't speak for it."""
+    return request.path == SOCKET_PATH and origins.is_foreign(request.headers.get("Origin"), request.host)
+
+
 def _admit_token(secret: str) -> Response | None:
-    token = account.find_token(_database(), secret)
-    if token is None:
-        return _challenge('Bearer error="invalid_token"', "this token is unknown or was revoked")
-    g.principal = Principal(token.name, token.scopes)
-    needed = account.READ if request.method in SAFE_METHODS else account.WRITE
-    if g.principal.may(needed):
-        return None
-    return problem(403, f"this token lacks the scope {needed}")
+    found = account.find_token(_database(), secret)
+    if found is None:
+        return _challenge('Bearer error="invalid_token"', "this token is unknown, has expired or was revoked")
+    if refusal := limits.refusal("requests", found.grant, services().settings.requests_per_minute):
+        return refusal
+    services().rights.note_use(found.grant)
+    return _require(found)
 
 
-def _admit_operator() -> Response | None:
+def _admit_ticket(ticket: str) -> Response | None:
+    found = account.redeem_ticket(_database(), ticket)
+    if found is None:
+        return _challenge("Bearer", "this ticket was used or has expired; ask for another")
+    return _require(found)
+
+
+def _admit_visitor() -> Response | None:
     try:
-        _csrf.protect()
+        csrf.protect()
     except CSRFError as error:
         return answer(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
-    g.principal = Principal(OPERATOR, account.SCOPES)
-    return None
+    return _require(current_user.principal)
+
+
+def _require(found: Principal) -> Response | None:
+    """Take *found* for the request's principal if it may do that kind of thing."""
+    g.principal = found
+    is_own = request.method == "POST" and READ_IS_ENOUGH.fullmatch(request.path)
+    needed = READ if request.method in SAFE_METHODS or is_own else WRITE
+    return None if found.may(needed) else answer(403, f"this needs the scope {needed}")
 
 
 def _turn_away() -> ResponseReturnValue:
     """Send a stranger who wants a page to the sign-in, and refuse any other."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
-    is_page = request.method in ("GET", "HEAD") and request.path.split("/")[1] not in MACHINE_PATHS
-    if is_page and accepts_html:
+    is_page = request.path == DOCS or request.path.split("/")[1] not in MACHINE_PATHS
+    if is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.path) + (f"?{query}" if query else "")
         return redirect("/login?" + urlencode({"next": target}))
@@ -149,59 +197,8 @@ def _challenge(scheme: str, detail: str) -> Response:
     return response
 
 
-def _is_foreign(origin: str | None, host: str) -> bool:
-    """Return whether a browser sent *origin* for a page of another host or port. An absent one is not foreign."""
-    if origin is None:
-        return False
-    scheme, found, place = origin.lower().partition("://")
-    port = {"http": ":80", "https": ":443"}.get(scheme)
-    return not (found and port) or place.removesuffix(port) != host.lower().removesuffix(port)
-
-
-def _load_operator(key: str) -> _Operator | None:
-    return _Operator(key) if account.has_session(_database(), key) else None
-
-
 def _database() -> Database:
-    return current_app.extensions["outfeed"].database
-
-
-# --- signing in and out -----------------------------------------------------------------------------------------------
-
-
-def login() -> ResponseReturnValue:
-    """Sign the operator in with a one-time code, or show how to get one. HEAD doesn't use the code up."""
-    target, code = _local(request.args.get("next", HOME)), request.args.get("code")
-    if code is None or request.method == "HEAD":
-        return redirect(target) if current_user.is_authenticated else _login_page(target)
-    if not account.redeem_code(_database(), code):
-        log.warning("sign-in refused address=%s", request.remote_addr)
-        return _login_page(target, "This link has been used or has expired. Restart the server to get a new one."), 401
-    session.clear()
-    session.permanent = True
-    login_user(_Operator(account.create_session(_database())))
-    log.info("signed in name=%s address=%s", OPERATOR, request.remote_addr)
-    return redirect(target)
-
-
-def logout() -> ResponseReturnValue:
-    """End the session, here and for any copy of its cookie."""
-    if current_user.is_authenticated:
-        account.end_session(_database(), current_user.get_id())
-        logout_user()
-        session.clear()
-        log.info("signed out name=%s address=%s", OPERATOR, request.remote_addr)
-    return redirect("/login", 303)
-
-
-def _login_page(target: str, refusal: str | None = None) -> str:
-    return render_template("login.html", problem=refusal, next=target)
-
-
-def _local(target: str) -> str:
-    """Return *target* if it is a path on this server, else the home page. Browsers read a backslash as a slash."""
-    is_local = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
-    return target if is_local else HOME
+    return services().database
 
 
 # --- headers and the key ----------------------------------------------------------------------------------------------
@@ -210,6 +207,9 @@ def _local(target: str) -> str:
 def _add_headers(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    origins.add_headers(response)
     if not request.path.startswith("/static/"):
         response.headers.setdefault("Cache-Control", "no-store")
     return response

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import select
 import socket
-import time
 from typing import Annotated, Any
 
 import orjson
@@ -22,17 +21,27 @@ from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from app.feed.wire import Wire
 from app.history import Item
-from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates, refuse_if_full
+from app.web import auth, limits
+from app.web.api.operation import operation
+from app.web.api.shapes import FeedPage
+from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
+EVENT_STREAM = "text/event-stream"
 _PAGE_ROWS = 1000
 # Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store, no-transform\r\n"
-    b"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
-)
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    "Connection": "close",
+}
+_STREAM_HEAD = "\r\n".join(
+    ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in _STREAM_HEADERS.items()), "", ""]
+).encode()
 
 feed = Blueprint("feed", __name__, url_prefix="/api/feed")
 
@@ -43,52 +52,72 @@ class _Types:
     @field_validator("types", mode="before", check_fields=False)
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+        return value.split(",") if isinstance(value, str) and value else value or ()
 
 
-class _PollQuery(_Types, FeedRequest):
+class PollQuery(_Types, FeedRequest):
+    """The cursor and the filters of a request for the feed."""
+
     consumer: subscription.ConsumerName | None = None
+    last: Annotated[int, Field(ge=1, le=subscription.MAX_LAST)] | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
 
 
-class _StreamQuery(_Types, SubscribeRequest):
-    pass
+class StreamQuery(_Types, SubscribeRequest):
+    """A subscription in the query string."""
 
 
 # --- by cursor --------------------------------------------------------------------------------------------------------
 
 
 @feed.get("")
-def poll() -> Response:
-    """Return the events after a cursor, with the verdict on it. Without `after`: none, and the head as cursor.
+@operation(query=PollQuery, answers={200: FeedPage})
+def poll(query: PollQuery) -> Response:
+    """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
 
-    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most.
+    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
+    waits counts as a connection.
     """
     began = clock.monotonic()
-    query = subscription.validated(_PollQuery, request.args.to_dict())
     if query.consumer and query.after is not None:
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
     subscription.require_epoch(query)
+    if query.wait and (refusal := limits.admit_connection()):
+        return refusal
     while True:
         verdict = _verdict(query)
         try:
-            events, cursor = _collect(query, verdict, verdict.after)
+            events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
+                auth.require_still()
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)
 
 
-def _verdict(query: _PollQuery) -> Verdict:
+def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
         claim = services().checkpoints.read(query.consumer)
         return subscription.decide_for(claim, services().outbox.window())
     return subscription.decide(query.after, query.epoch, services().outbox.window())
 
 
-def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
+    """Return what is owed: what follows the cursor, else the `last`, else nothing, whatever came meanwhile."""
+    if verdict.kind in ("resumed", "gap"):
+        return _read_on(query, verdict, verdict.after)
+    if query.last is None:
+        return [], verdict.after
+    with services().hub.reading:
+        start = subscription.start_of_last(
+            services().outbox, query.filter(auth.principal().visible), query.last, verdict.head
+        )
+    return _read_on(query, verdict, start)
+
+
+def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
     """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
     found: list[Item] = []
     end = cursor + MAX_SCANNED_ROWS
@@ -98,7 +127,7 @@ def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Ite
         with services().hub.reading:
             page = services().outbox.read_after(cursor, min(_PAGE_ROWS, end - cursor))
             page.window.prove(verdict.epoch, cursor)
-            found += query.filter.matching(page.items)
+            found += query.filter(auth.principal().visible).matching(page.items)
         cursor = page.through
     if len(found) > query.limit:
         del found[query.limit :]
@@ -106,17 +135,17 @@ def _collect(query: _PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Ite
     return found, cursor
 
 
-def _wait(query: _PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
+def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
     """Wait for the first event, and so long that who asks again at once stays within the rate."""
     deadline = began + query.wait
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
-        hub.wait_for(query.filter, verdict.epoch, cursor, left)
-        events, cursor = _collect(query, verdict, cursor)
-        if hub.is_closing:
+        hub.wait_for(query.filter(auth.principal().visible), verdict.epoch, cursor, left)
+        events, cursor = _read_on(query, verdict, cursor)
+        if hub.closing.is_set():
             break
     rate, _ = granted_rates()
-    time.sleep(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
+    hub.closing.wait(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
     return events, cursor
 
 
@@ -138,19 +167,25 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
 # --- as a stream ------------------------------------------------------------------------------------------------------
 
 
+def _stream_fields() -> dict[str, str]:
+    return {**request.args.to_dict(), **_last_event_id()}
+
+
 @feed.get("/stream")
-def stream() -> Response:
+@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}})
+def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
-    wanted = subscription.validated(_StreamQuery, {**request.args.to_dict(), **_last_event_id()})
-    subscription.check(wanted)
-    if refusal := refuse_if_full():
+    subscription.check(query)
+    if refusal := limits.admit_connection():
         return refusal
+    if request.method == "HEAD":
+        return Response(headers=_STREAM_HEADERS)
     wire = _take_socket()
     with Doorbell() as doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates())
+        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates(), auth.principal())
         services().hub.add(subscriber)
         try:
-            ending = ending_of(lambda: _serve(subscriber, wire, wanted, doorbell))
+            ending = ending_of(lambda: _serve(subscriber, wire, query, doorbell))
         finally:
             services().hub.remove(subscriber)
     if ending is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from app.errors import DatabaseError
-from app.store import outbox
+from app.store import triggers
 from app.web.services import services
 
 health = Blueprint("health", __name__)
@@ -22,7 +22,7 @@ def readyz() -> tuple[Response, int]:
     """200 while polls are current and the triggers are as we made them; 503 with the reasons otherwise."""
     problems = services().unready_because()
     try:
-        problems += outbox.trigger_problems(services().database)
+        problems += triggers.problems(services().database)
     except DatabaseError as error:
         problems.append(str(error))
     return jsonify(status="unready" if problems else "ready", problems=problems), 503 if problems else 200

@@ -19,14 +19,13 @@ from app.errors import DatabaseError, Overtaken, Superseded
 from app.feed import dialogue, frames
 from app.feed.subscriber import State, Subscriber
 from app.feed.wire import Wire
+from app.web import auth, limits
 from app.web.problems import problem
 from app.web.services import services
 
-PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
 GOODBYE_SECS = 1.0
-RETRY_AFTER_SECS = 5
 # Both names under which a WSGI server hands out the socket that simple-websocket looks for.
 SOCKET_KEYS = ("gunicorn.socket", "werkzeug.socket")
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def init_app(app: Flask) -> None:
 
 def _admit() -> Response | None:
     """Refuse what is no WebSocket handshake (RFC 6455 section 4.2.1), and whoever is one too many."""
-    if request.path != PATH:
+    if request.path != auth.SOCKET_PATH:
         return None
     if "websocket" not in request.headers.get("Upgrade", "").lower() or request.method != "GET":
         return problem(426, "this is a WebSocket; send an Upgrade header")
@@ -56,19 +55,10 @@ def _admit() -> Response | None:
         return response
     if not _is_key(request.headers.get("Sec-WebSocket-Key", "")):
         return problem(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    if refusal := refuse_if_full():
+    if refusal := limits.admit_connection():
         return refusal
     _put_wire(request.environ)
     return None
-
-
-def refuse_if_full() -> Response | None:
-    """Return the refusal of one connection too many: HTTP keeps threads of its own."""
-    if len(services().hub) < services().settings.max_connections:
-        return None
-    response = problem(503, "too many connections; try again")
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
-    return response
 
 
 def _is_key(text: str) -> bool:
@@ -90,8 +80,7 @@ def _put_wire(environ: dict[str, Any]) -> None:
 def granted_rates() -> tuple[float, float]:
     """Return the rate for who names none, and the most to be had: only a program with a token may go faster."""
     rate = services().settings.event_rate
-    is_program = request.authorization is not None and request.authorization.type == "bearer"
-    return rate, 0 if is_program else rate
+    return rate, rate if auth.principal().is_browser else 0
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -139,11 +128,11 @@ def _reader(target: Callable[[], None]) -> threading.Thread:
     return threading.Thread(target=read_until_closed, name="outfeed-reader", daemon=True)
 
 
-@sock.route(PATH)
+@sock.route(auth.SOCKET_PATH)
 def live(ws: Server) -> None:
     """Serve one client until either side ends it."""
     hub = services().hub
-    subscriber = Subscriber(hub, ws.sock, lambda: _wake(ws), frames.WEBSOCKET, granted_rates())
+    subscriber = Subscriber(hub, ws.sock, lambda: _wake(ws), frames.WEBSOCKET, granted_rates(), auth.principal())
     hub.add(subscriber)
     try:
         ending = ending_of(lambda: _converse(ws, subscriber))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from app import clock
 from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
+from app.web import auth
 from app.web.services import services
 
 LIVE_ROWS = 20
@@ -66,7 +67,7 @@ class Row:
         """What is set, as (field, value, address of the event or of the log with that filter)."""
         event = self.event
         found = [
-            ("id", event.id, url_for("api.get_event", event_id=event.id)),
+            ("id", event.id, url_for("api.events.get_event", event_id=event.id)),
             ("event_type", event.event_type, url_for("pages.events", type=event.event_type)),
             ("source", event.source, url_for("pages.events", source=event.source)),
             ("task_id", event.task_id, url_for("pages.events", task=event.task_id)),
@@ -119,7 +120,8 @@ def home() -> ResponseReturnValue:
 @pages.get("/swarm/live")
 def live() -> str:
     """Show the live feed, over the newest rows of the log until it runs."""
-    events, _ = list_page(services().database, limit=LIVE_ROWS)
+    visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does
+    events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
     return render_template("live.html", rows=[Row.of(event) for event in events])
 
 
@@ -130,6 +132,7 @@ def events() -> str:
     cursor = request.args.get("cursor", type=rowid)
     found, following = list_page(
         services().database,
+        auth.principal().visible,
         event_type=filters["type"] or None,
         source=filters["source"] or None,
         task_id=filters["task"] or None,

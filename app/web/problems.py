@@ -10,7 +10,17 @@ import orjson
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from app.errors import DatabaseBusy, DatabaseError, EventConflict, InvalidEvent, InvalidRequest
+from app.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    EventConflict,
+    Forbidden,
+    IllegalMove,
+    InvalidEvent,
+    InvalidRequest,
+    TooManyChecks,
+    UnknownName,
+)
 
 RETRY_AFTER_SECS = 2
 log = logging.getLogger(__name__)
@@ -21,7 +31,11 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
-    app.register_error_handler(EventConflict, lambda error: answer(409, str(error)))
+    app.register_error_handler(EventConflict, _event_conflict)
+    app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
+    app.register_error_handler(TooManyChecks, _later)
+    app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
+    app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseBusy, _busy)
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(Exception, _unforeseen)
@@ -52,7 +66,17 @@ def _http(error: HTTPException) -> Response:
 
 
 def _invalid_event(error: InvalidEvent) -> Response:
-    return answer(422, str(error), field=error.field)
+    return _about_event(422, error, field=error.field)
+
+
+def _event_conflict(error: EventConflict) -> Response:
+    return _about_event(409, error)
+
+
+def _about_event(status: int, error: InvalidEvent | EventConflict, **more: Any) -> Response:
+    if error.index is None:
+        return answer(status, str(error), **more)
+    return answer(status, f"event {error.index}: {error}", index=error.index, **more)
 
 
 def _invalid_request(error: InvalidRequest) -> Response:
@@ -62,6 +86,12 @@ def _invalid_request(error: InvalidRequest) -> Response:
 def _busy(error: DatabaseBusy) -> Response:
     log.warning("database busy path=%s error=%s", request.path, error)
     response = answer(503, "the database is busy or full; nothing was written, try again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
+
+
+def _later(error: TooManyChecks) -> Response:
+    response = answer(503, str(error))
     response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
     return response
 

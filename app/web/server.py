@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
-from datetime import timedelta
+from contextlib import suppress
 from typing import Any
 
 import click
 from flask import Flask
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.config import Settings
-from app.errors import ConfigError
-from app.process import die_with
+from app.access import READ, WRITE
+from app.config import Settings, environment_with
+from app.errors import ConfigError, UnknownName
+from app.events import REDACTED, redact
+from app.process import SPARE_THREADS, die_with, needed_descriptors
 from app.store import account, migrate
 from app.store import database as db
+from app.store.database import Database
 from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
 from app.web import create_app
 from app.web.auth import secret_key
 
-# Threads beyond one for each WebSocket, so that HTTP answers at the limit.
-SPARE_THREADS = 32
-# Two for each WebSocket would do; the rest is for SQLite, logs and requests.
-SPARE_DESCRIPTORS = 256
 GRACE_SECS = 4
-SIGN_IN_LIFETIME = timedelta(days=1)
+DEMO_TOKEN = "serve --demo"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 log = logging.getLogger(__name__)
 
 
@@ -45,15 +48,29 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to stderr, one line a happening."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    """Log to stderr, one line a happening, without secrets."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Redacting(LOG_FORMAT))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+
+
+class Redacting(logging.Formatter):
+    """Hides credentials, whatever line they came into: a parser quotes the request it could not read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _IN_QUERY.sub(rf"\1{REDACTED}", redact(super().format(record)))
+
+
+class Logger(glogging.Logger):
+    """gunicorn's own, redacted as ours."""
+
+    def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
+        super()._set_handler(log, output, Redacting(LOG_FORMAT), stream)
 
 
 def lift_descriptor_limit(settings: Settings) -> None:
     """Allow a descriptor for each connection. Raises ConfigError where the system's hard limit is below that."""
-    wanted = settings.max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+    wanted = needed_descriptors(settings.max_connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and wanted > hard:
         raise ConfigError(
@@ -95,6 +112,8 @@ class Server(BaseApplication):
             "proc_name": "outfeed",
             "loglevel": "warning",
             "control_socket_disable": True,
+            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
+            "logger_class": Logger,
             "post_fork": die_with_parent,
             "post_worker_init": start_services,
             "worker_exit": stop_services,
@@ -111,16 +130,22 @@ class Server(BaseApplication):
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         url = f"http://{_reachable(host)}:{port}"
         if self._is_demo:
-            self._simulation = start_simulation()
-        code = account.create_code(db.at(self.settings.database), SIGN_IN_LIFETIME)
-        db.at(self.settings.database).close()  # nothing open while the workers are forked
+            self._simulation = start_simulation(url, make_demo_token(db.at(self.settings.database)))
         click.echo(f"Outfeed serves {url} from {self.settings.database}")
-        click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        database = db.at(self.settings.database)
+        if account.has_operator_with_password(database):
+            click.echo(f"Sign in: {url}/login")
+        else:
+            code = account.create_code(database, account.CODE_LIFETIME)
+            click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        database.close()  # nothing open while the workers are forked
 
     def _end_simulation(self, _: Arbiter) -> None:
         if self._simulation is not None:
             self._simulation.terminate()
             self._simulation.wait()
+            revoke_demo_token(db.at(self.settings.database))
+            db.at(self.settings.database).close()
 
 
 def _reachable(host: str) -> str:
@@ -128,10 +153,22 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def start_simulation() -> subprocess.Popen[bytes]:
-    """Run the simulated swarm in a process of its own; it takes its settings from the same environment."""
+def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
+    """Run the simulated swarm in a process of its own, which ends with this one."""
     command = [sys.executable, "-m", "app", "simulate", "--parent", str(os.getpid())]
-    return subprocess.Popen(command)  # noqa: S603 - our own command
+    return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - our own command
+
+
+def make_demo_token(database: Database) -> str:
+    """Return a new token for the simulated swarm. That of a demo which was killed is worth nothing from now on."""
+    revoke_demo_token(database)
+    return account.create_token(database, DEMO_TOKEN, (READ, WRITE))
+
+
+def revoke_demo_token(database: Database) -> None:
+    """Take the simulated swarm's token back."""
+    with suppress(UnknownName):
+        account.revoke_token(database, DEMO_TOKEN)
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from flask import current_app
@@ -17,7 +18,14 @@ from app.store import database as db
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.retention import Policy
+from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
+from app.swarm.coordinator import Coordinator
+from app.swarm.sweeper import Sweeper
+from app.web.admission import Admission
+from app.web.rights import Rights
 from app.webhooks.addresses import Allowlist
 from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
@@ -36,6 +44,23 @@ class Services:
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
+        self.coordinator = Coordinator.of(settings)
+        self.rights = Rights(self.database, self.hub)
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.on_clock_step: Callable[[], None] = lambda: None
+        self.reconciler = Reconciler(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
+        self.jobs = Jobs(
+            {
+                "poll": (self.relay.poll, settings.poll_interval),
+                "mark": (self.mark.sync, 1.0),
+                "swarm": (Sweeper(self.coordinator).sweep, 1.0),
+                "rights": (self.rights.check, 0.5),
+                "uses": (self.rights.write_uses, 5.0),
+                "triggers": (self.reconciler.check, 0.5),
+                "prune": (self.retention.run, EVERY_SECS),
+            }
+        )
         self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
         self.webhooks = Dispatcher(
             Surroundings(
@@ -47,6 +72,7 @@ class Services:
 
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        self.rights.start()
         self.relay.start()
         self.pacer.start()
         self.jobs.start()
@@ -57,8 +83,10 @@ class Services:
         """End the threads and close the files; returns when they have ended."""
         self.webhooks.stop()
         self.watcher.stop()
+        self.retention.stop()
         self.jobs.stop()
         self.pacer.stop()
+        self.rights.write_uses()
         self.mark.close()
         self.database.close()
 
@@ -76,7 +104,8 @@ class Services:
 
     def _tick(self) -> None:
         """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
-        self.jobs.mend()
+        if self.jobs.mend():
+            self.on_clock_step()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()
 

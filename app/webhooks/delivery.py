@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app import clock
+from app.access import Visible
 from app.feed.encoding import grouped
 from app.feed.hub import Hub
 from app.feed.source import Source
@@ -55,7 +56,7 @@ class Delivery:
         self.ledger = ledger
         self._webhook = ledger.webhook
         self._surroundings = surroundings
-        self._filter = Filter(types=ledger.webhook.types)
+        self._filter = Filter(Visible(), types=ledger.webhook.types)  # the audit's events stay in the house
         self._target = Target(ledger.webhook.url, surroundings.allowlist)
         self._woken = threading.Event()
         self._is_off = False
@@ -172,7 +173,7 @@ class Delivery:
         """Let the checkpoint follow, then wait for something that matches."""
         self._acknowledge()
         hub = self._surroundings.hub
-        if hub.is_closing or hub.epoch != self._epoch:
+        if hub.closing.is_set() or hub.epoch != self._epoch:
             self._rest(SETTLE_SECS)
             return
         self._woken.clear()

@@ -87,7 +87,7 @@ class Dispatcher:
 
     @property
     def _is_over(self) -> bool:
-        return self._stopping.is_set() or self._surroundings.hub.is_closing
+        return self._stopping.is_set() or self._surroundings.hub.closing.is_set()
 
     def _run(self) -> None:
         file = lease.lock_file(self._surroundings.database.path, "webhooks")

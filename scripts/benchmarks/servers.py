@@ -130,11 +130,14 @@ class Outfeed(Server):
         return [sys.executable, "-m", "app", "serve"]
 
     def environment(self) -> dict[str, str]:
-        """Return settings that differ from the defaults in the database, the address and the limit alone."""
+        """Return settings that differ from the defaults in the database, the address and the limits alone."""
         return super().environment() | {
             "OUTFEED_DATABASE": str(self.database),
             "OUTFEED_BIND": f"{HOST}:{self.port}",
             "OUTFEED_MAX_CONNECTIONS": str(self.max_clients + 50),
+            # All clients come from one address here.
+            "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
+            "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
         }
 
     def is_ready(self) -> bool:

@@ -1,15 +1,10 @@
-"""log, events, prune, and the script that prunes."""
+"""log, events."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from app.store.event_log import get_event, list_events, log_event
-
-ROOT = Path(__file__).parents[2]
 
 
 class TestLog:
@@ -102,41 +97,3 @@ class TestEvents:
 
         assert "a\ufffd[2Jb\ufffdc\ufffd" in output
         assert not set(output) & {"\x1b", "\x07", "\u202e"}
-
-
-class TestPrune:
-    @pytest.fixture
-    def old_and_new(self, database):
-        for number in range(3):
-            log_event("task.created", "tests", timestamp=f"2020-01-0{number + 1}T00:00:00Z")
-        log_event("task.created", "tests", id="new")
-
-    def test_it_deletes_what_is_older_and_says_how_many(self, outfeed, old_and_new):
-        assert outfeed("prune", "--older-than-days", 30).output == "Pruned 3 events older than 30 days.\n"
-        assert [event.id for event in list_events()] == ["new"]
-
-    def test_a_dry_run_deletes_nothing(self, outfeed, old_and_new):
-        output = outfeed("prune", "--older-than-days", 1, "--dry-run").output
-
-        assert output == "Would prune 3 events older than 1 day; nothing was deleted.\n"
-        assert len(list_events()) == 4
-
-    def test_machines_get_an_object(self, outfeed, old_and_new):
-        for flags, deleted in ((["--dry-run"], 0), ([], 3)):
-            facts = json.loads(outfeed("prune", "--older-than-days", 30, "--json", *flags).output)
-            assert facts == {"matched": 3, "deleted": deleted, "older_than_days": 30, "dry_run": bool(flags)}
-
-    def test_the_script_does_the_same_from_any_folder(self, old_and_new, tmp_path):
-        command = [sys.executable, str(ROOT / "scripts" / "prune_events.py"), "--older-than-days", "30"]
-
-        def run(*more):
-            return subprocess.run(
-                [*command, *more], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60
-            )
-
-        assert run("--dry-run").stdout == "Would prune 3 events older than 30 days; nothing was deleted.\n"
-        assert json.loads(run("--json").stdout)["deleted"] == 3
-        assert run().stdout == "Pruned 0 events older than 30 days.\n"
-        assert run("--surplus").returncode == 2
-        (tmp_path / "outfeed.db").unlink()
-        assert (run().returncode, run().stdout) == (1, "")

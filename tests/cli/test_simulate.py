@@ -1,85 +1,52 @@
-"""The simulated swarm: its stories make sense, and its process ends with the one that started it."""
+"""The simulated swarm: lives by feed and API, outlives the server, and ends with the process that started it."""
 
-import random
+import contextlib
+import itertools
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections import defaultdict
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from app.cli.simulate import Swarm
-from app.events import EventType, make_event, sentence
-from app.store.event_log import list_events
-from tests.harness import wait_until
+from app.cli.make_believe import NAMES, names
+from app.events import EventType
+from tests.harness import Server, wait_until
+from tests.swarm.replay import disagreements
 
 ROOT = Path(__file__).parents[2]
-TASK = re.compile(
-    r"created bidding (bid )+auction_closed assigned agent_status started"
-    r"( tool_called tool_(completed|failed))+ (completed|failed) agent_status"
-)
-WORD = {
-    EventType.BID_SUBMITTED: "bid",
-    EventType.AUCTION_CLOSED: "auction_closed",
-    EventType.AGENT_STATUS_CHANGED: "agent_status",
-    EventType.TOOL_CALLED: "tool_called",
-    EventType.TOOL_COMPLETED: "tool_completed",
-    EventType.TOOL_FAILED: "tool_failed",
-}
-
-
-def told(seed, count):
-    return list(islice(Swarm(random.Random(seed)).events(), count))
-
-
-@pytest.mark.parametrize("seed", range(20))
-class TestStories:
-    def test_every_type_is_seen_soon(self, seed):
-        assert {fields["event_type"] for fields in told(seed, 400)} == set(EventType)
-
-    def test_every_event_is_valid_and_its_sentence_has_no_gap(self, seed):
-        for fields in told(seed, 500):
-            event, _ = make_event(**fields, max_event_bytes=65_536)
-            assert not re.search(r"unknown|unnamed|\bno (reason|message|description)|an agent|\?", sentence(event))
-
-    def test_each_task_goes_its_way_in_order(self, seed):
-        stories = defaultdict(list)
-        for fields in told(seed, 2000):
-            if "task_id" in fields:
-                event_type = fields["event_type"]
-                stories[fields["task_id"]].append(WORD.get(event_type) or event_type.partition(".")[2])
-
-        finished = [" ".join(words) for words in stories.values() if {"completed", "failed"} & set(words[:-1])]
-        assert len(finished) > 50
-        assert all(TASK.fullmatch(story) for story in finished), finished
-
-    def test_only_who_is_there_does_something_and_one_thing_at_a_time(self, seed):
-        present, at_work = set(), {}
-        for fields in told(seed, 5000):
-            event_type, agent = fields["event_type"], fields.get("agent_id")
-            if event_type == EventType.AGENT_JOINED:
-                assert agent not in present
-                present.add(agent)
-            assert agent is None or agent in present
-            if event_type == EventType.AGENT_LEFT:
-                assert agent not in at_work
-                present.remove(agent)
-            elif event_type == EventType.TASK_ASSIGNED:
-                assert at_work.setdefault(agent, fields["task_id"]) == fields["task_id"]
-            elif agent in at_work and "task_id" in fields:
-                assert at_work[agent] == fields["task_id"]
-                if event_type in (EventType.TASK_COMPLETED, EventType.TASK_FAILED):
-                    del at_work[agent]
-
-    def test_the_same_chance_tells_the_same_stories(self, seed):
-        assert told(seed, 200) == told(seed, 200)
+AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
 
 
 def simulate(*arguments):
-    return [sys.executable, "-m", "app", "simulate", "--rate", "1000", *arguments]
+    return [sys.executable, "-m", "app", "simulate", "--agents", "8", "--rate", "300", *arguments]
+
+
+def started(server, *arguments):
+    return subprocess.Popen(
+        simulate(*arguments), cwd=ROOT, env=server.environment | {"OUTFEED_TOKEN": server.token},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ask(server, sql):
+    with closing(sqlite3.connect(server.database)) as connection:
+        return [row[0] for row in connection.execute(sql)]
+
+
+def types(server):
+    return set(ask(server, "SELECT DISTINCT event_type FROM event_log"))
+
+
+def completed(server):
+    return ask(server, "SELECT count(*) FROM task WHERE state = 'completed'")[0]
+
+
+def present(server):
+    return ask(server, "SELECT name FROM agent WHERE state <> 'left'")
 
 
 def is_running(pid):
@@ -89,31 +56,88 @@ def is_running(pid):
         return False
 
 
-class TestProcess:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_it_writes_until_it_is_told_to_stop(self, database, number):
-        with subprocess.Popen(simulate(), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-            wait_until(lambda: len(list_events()) >= 10, "ten events")
-            process.send_signal(number)
+class TestSimulate:
+    def test_every_type_of_event_is_seen_soon_and_the_agents_leave_at_the_end(self, tmp_path):
+        with Server(tmp_path, **AT_ONCE) as server, started(server) as process:
+            wait_until(lambda: types(server) >= set(EventType), "an event of every type", timeout=60)
+            process.send_signal(signal.SIGTERM)
             output = process.stderr.read()
+            assert process.wait() == 0
+            assert re.fullmatch(r"The simulated swarm stopped after \d+ tasks\.\n", output)
+            assert present(server) == []
+            assert disagreements(server.database) == []
 
-        assert process.returncode == 0
-        assert re.fullmatch(r"The simulated swarm stopped after \d+ events\.\n", output)
+    def test_it_goes_on_when_the_server_is_killed_and_comes_back(self, tmp_path):
+        with Server(tmp_path, **AT_ONCE) as server, started(server, "--url", server.url) as process:
+            wait_until(lambda: completed(server), "a task completed", timeout=60)
+            server.kill()
+            before = completed(server)
+            server.start()
+            wait_until(lambda: completed(server) > before, "another task completed", timeout=60)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0
+            assert disagreements(server.database) == []
 
+    def test_another_run_goes_on_as_the_agents_of_one_that_was_killed(self, server):
+        with started(server, "--rate", "1") as process:
+            wait_until(lambda: len(present(server)) == len(NAMES), "all joined")
+            process.kill()
+        with started(server, "--rate", "1") as process:
+            wait_until(lambda: len(ask(server, "SELECT id FROM task")) > 2, "tasks posted")
+            process.send_signal(signal.SIGTERM)
+        assert sorted(ask(server, "SELECT name FROM agent")) == sorted(NAMES)
+        assert present(server) == []
+
+        for token in (None, "outfeed_wrong"):
+            environment = server.environment | ({"OUTFEED_TOKEN": token} if token else {})
+            done = subprocess.run(simulate(), cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+            assert done.returncode == 1
+            assert "(401)" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+class TestProcess:
     @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-    def test_it_ends_with_the_process_that_started_it(self, database):
+    def test_it_ends_with_the_process_that_started_it(self, server):
         code = f"import subprocess; p = subprocess.Popen({simulate()!r}); print(p.pid, flush=True); p.wait()"
-        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        environment = server.environment | {"OUTFEED_TOKEN": server.token}
+        with subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as parent:
             pid = int(parent.stdout.readline())
-            wait_until(list_events, "an event")
+            wait_until(lambda: present(server), "an agent")
             parent.kill()
 
         wait_until(lambda: not is_running(pid), "the orphan ended")
 
-    def test_it_writes_nothing_for_a_parent_that_is_gone(self, database):
+    def test_it_does_nothing_for_a_parent_that_is_gone(self):
         done = subprocess.run(
             simulate("--parent", "1"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
         )
+        assert (done.returncode, done.stderr) == (1, "")
 
-        assert done.returncode == 1
-        assert list_events() == []
+
+class TestDemo:
+    def test_it_runs_the_swarm_with_a_token_that_dies_with_it(self, tmp_path):
+        server = Server(tmp_path)
+        with contextlib.ExitStack() as running:
+            running.push(server)
+            server.start("--demo")
+            wait_until(lambda: present(server), "an agent")
+            (first,) = ask(server, "SELECT hash FROM token")
+            server.kill()
+            server.start("--demo")
+            wait_until(lambda: ask(server, "SELECT hash FROM token") != [first], "another token")
+            wait_until(lambda: ask(server, "SELECT number FROM bid"), "a bid")
+            server.stop()
+            assert ask(server, "SELECT name FROM token") == []
+            assert "outfeed_" not in server.output
+
+
+def test_there_is_a_name_for_each_agent():
+    assert names(3) == list(NAMES[:3])
+    many = names(40)
+    assert len(set(many)) == 40
+    assert all(len(name) <= 50 for name in many)
+    assert all(a != b for a, b in itertools.pairwise(many))

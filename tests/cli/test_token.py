@@ -3,6 +3,9 @@
 import json
 import re
 
+import pytest
+
+from app import clock
 from app.store import account
 
 
@@ -30,7 +33,7 @@ class TestList:
 
         people, machines = outfeed("token", "list").output, outfeed("token", "list", "--json").output
 
-        assert re.search(r"ci +read,admin +2\S+Z *\n *web +read,admin", people)
+        assert re.search(r"ci +read,admin +all +2\S+Z +never +never *\n *web +read,admin", people)
         assert people.endswith("There are 2 tokens.\n")
         assert [(one["name"], one["scopes"]) for one in json.loads(machines)] == [
             ("ci", ["read", "admin"]),
@@ -61,3 +64,22 @@ class TestRevoke:
 
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: there is no token named 'nobody'")
+
+
+class TestLimits:
+    def test_a_token_may_be_limited_to_types_and_to_a_time(self, outfeed, database):
+        arguments = ("--scopes", "read", "--types", "task.*, bid.submitted", "--expires", "90d")
+        secret = outfeed("token", "create", "ci", *arguments).stdout.strip()
+
+        found = account.find_token(database, secret)
+        assert found.types == ("task.*", "bid.submitted")
+        assert 89 <= (found.expires_at - clock.now()).days <= 90
+        assert re.search(r"ci +read +task\.\*,bid\.submitted +2\S+Z +2\S+Z +never", outfeed("token", "list").output)
+
+    @pytest.mark.parametrize("option", [
+        ("--types", "*"), ("--types", "task*"), ("--expires", "soon"), ("--expires", "2020-01-01T00:00Z"),
+        ("--expires", "2099-01-01"), ("--expires", "0d"),
+    ])  # fmt: skip
+    def test_a_bad_limit_is_misuse(self, outfeed, database, option):
+        assert outfeed("token", "create", "ci", "--scopes", "read", *option).exit_code == 2
+        assert account.list_tokens(database) == []

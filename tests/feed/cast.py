@@ -8,6 +8,7 @@ import struct
 import threading
 from typing import Any
 
+from app.access import Principal
 from app.errors import Superseded
 from app.feed.consumers import Consumers
 from app.feed.hub import Hub
@@ -19,6 +20,9 @@ def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str 
     """Return the item with that seq."""
     body = json.dumps({"id": f"id-{seq}", "event_type": event_type, "source": source, "data": data}).encode()
     return Item(seq, body, event_type, source, None, None)
+
+
+VIEWER = Principal("viewer", ("read",), "token:")
 
 
 class MemorySource:

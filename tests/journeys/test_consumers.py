@@ -100,6 +100,23 @@ def test_a_checkpoint_of_another_epoch_is_a_reset(server: Server) -> None:
         assert consume(client, "bot")["verdict"] == "resumed"
 
 
+def test_what_follows_a_reset_is_owed_until_it_is_acknowledged(server: Server) -> None:
+    server.log_event("a.b", "s")
+    with server.connect() as client:
+        consume(client, "bot")
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        raw.execute("UPDATE checkpoint SET epoch = 'another', seq = 0")
+    for _ in range(2):  # told, and gone before anything was acknowledged
+        with server.connect() as client:
+            verdict = consume(client, "bot")
+            assert (verdict["verdict"], verdict["after"]) == ("reset", 1)
+            server.log_event("a.b", "s")
+            assert client.next_event()["seq"] == 2
+    with server.http() as http:
+        page = http.get("/api/feed", params={"consumer": "bot"}).json()
+    assert (page["verdict"], page["cursor"]) == ("reset", 1)
+
+
 def test_subscribing_again_with_the_same_name_on_one_connection_keeps_it(server: Server) -> None:
     with server.connect() as client:
         for _ in range(20):

@@ -17,7 +17,7 @@ from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
-from tests.feed.cast import MemorySource, Peer, hub_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.harness import FeedClient, RawClient, Server, writer
 
 
@@ -54,7 +54,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, rates=(0, 0))
+        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         publishing = threading.Event()
 

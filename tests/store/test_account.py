@@ -3,14 +3,16 @@
 import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 from freezegun import freeze_time
 
 from app.errors import NameTaken, UnknownName
-from app.store import account
+from app.store import account, user
 from app.store.database import Database
+from app.store.event_log import list_events
 
 HOUR = timedelta(hours=1)
 
@@ -81,6 +83,18 @@ class TestTokens:
 
         assert account.list_tokens(database) == []
 
+    def test_an_expired_token_is_unknown(self, database):
+        with freeze_time("2024-01-15 10:00") as clock:
+            secret = account.create_token(database, "ci", ["read"], expires_at=datetime(2024, 1, 16, tzinfo=UTC))
+            assert account.find_token(database, secret)
+            clock.tick(timedelta(days=1))
+            assert account.find_token(database, secret) is None
+
+    @pytest.mark.parametrize("pattern", ["", "*", "task*", "task.* ", "a,b"])
+    def test_a_bad_type_is_refused(self, database, pattern):
+        with pytest.raises(ValueError, match=r"task\.\*"):
+            account.create_token(database, "ci", ["read"], types=[pattern])
+
     def test_tokens_are_listed_by_name(self, database):
         for name in ("web", "ci"):
             account.create_token(database, name, ["admin"])
@@ -92,7 +106,7 @@ class TestCodes:
     def test_a_code_is_good_once(self, database):
         code = account.create_code(database, HOUR)
 
-        assert [account.redeem_code(database, code) for _ in range(3)] == [True, False, False]
+        assert [account.redeem_code(database, code) for _ in range(3)] == ["operator", None, None]
 
     def test_of_many_who_redeem_it_at_once_one_succeeds(self, database):
         code = account.create_code(database, HOUR)
@@ -100,7 +114,7 @@ class TestCodes:
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(lambda _: account.redeem_code(database, code), range(8)))
 
-        assert sorted(answers) == [False] * 7 + [True]
+        assert sorted(answers, key=str) == [None] * 7 + ["operator"]
 
     def test_a_guess_neither_succeeds_nor_uses_the_code_up_nor_waits_for_a_writer(self, database):
         code = account.create_code(database, HOUR)
@@ -125,29 +139,181 @@ class TestCodes:
 
         assert code not in repr(stored(database, "sign_in_code"))
 
+    def test_it_signs_in_whom_it_was_made_for(self, database):
+        user.add(database, "ann", "viewer")
+
+        assert account.redeem_code(database, account.create_code(database, HOUR, "ann")) == "ann"
+        assert [one.name for one in user.list_all(database)] == ["ann"]
+
+    def test_without_a_name_it_makes_the_first_operator_and_finds_them_again(self, database):
+        user.add(database, "operator", "viewer")
+
+        names = [account.redeem_code(database, account.create_code(database, HOUR)) for _ in range(2)]
+
+        assert names == ["operator-2", "operator-2"]
+        assert user.find(database, "operator-2").role == "operator"
+
+    def test_without_a_name_it_is_worthless_once_an_operator_has_a_password(self, database):
+        code = account.create_code(database, HOUR)
+        user.add(database, "ann", "operator")
+        user.set_password(database, "ann", "a hash")
+
+        assert account.redeem_code(database, code) is None
+
+    def test_one_for_somebody_who_was_disabled_is_worthless(self, database):
+        user.add(database, "ann", "viewer")
+        code = account.create_code(database, HOUR, "ann")
+        user.set_disabled(database, "ann", True)
+
+        assert account.redeem_code(database, code) is None
+
+
+@pytest.fixture
+def ann(database):
+    user.add(database, "ann", "producer")
+    return "ann"
+
 
 class TestSessions:
-    def test_a_session_lasts_until_it_is_ended(self, database):
-        key, other = account.create_session(database), account.create_session(database)
-        assert account.has_session(database, key)
+    def test_a_session_lasts_until_it_is_ended(self, database, ann):
+        key, other = (account.create_session(database, ann, HOUR) for _ in range(2))
+        found = account.find_session(database, key)
+        assert (found.name, found.scopes, found.is_session) == ("ann", ("read", "write"), True)
 
         account.end_session(database, key)
 
-        assert not account.has_session(database, key)
-        assert account.has_session(database, other)
+        assert not account.find_session(database, key)
+        assert account.find_session(database, other)
 
-    def test_a_session_expires_and_is_purged_by_the_next(self, database):
+    def test_a_session_expires_and_is_purged_by_the_next(self, database, ann):
         with freeze_time("2024-01-15 10:00") as clock:
-            key = account.create_session(database)
-            clock.tick(account.SESSION_LIFETIME)
-            assert not account.has_session(database, key)
+            key = account.create_session(database, ann, HOUR)
+            clock.tick(HOUR)
+            assert not account.find_session(database, key)
 
-            account.create_session(database)
+            account.create_session(database, ann, HOUR)
 
         assert len(stored(database, "session")) == 1
 
     @pytest.mark.parametrize("key", ["", "guess", "\udcff"])
-    def test_a_guess_opens_none(self, database, key):
-        account.create_session(database)
+    def test_a_guess_opens_none(self, database, ann, key):
+        account.create_session(database, ann, HOUR)
 
-        assert not account.has_session(database, key)
+        assert not account.find_session(database, key)
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda database: user.set_password(database, "ann", "a hash"),
+            lambda database: user.set_disabled(database, "ann", True),
+        ],
+        ids=["password", "disabled"],
+    )
+    def test_a_new_password_and_being_disabled_end_all_sessions(self, database, ann, end):
+        keys = [account.create_session(database, ann, HOUR) for _ in range(2)]
+
+        end(database)
+        user.set_disabled(database, "ann", False)
+
+        assert [account.find_session(database, key) for key in keys] == [None, None]
+
+    def test_a_new_role_counts_at_once(self, database, ann):
+        key = account.create_session(database, ann, HOUR)
+
+        user.set_role(database, "ann", "operator")
+
+        assert account.find_session(database, key).visible.has_audit
+
+
+class TestTickets:
+    def token(self, database, **more):
+        secret = account.create_token(database, "site", ["read", "admin"], types=["task.*"], **more)
+        return account.find_token(database, secret)
+
+    def test_a_ticket_reads_once_what_its_owner_may_and_never_the_audit(self, database):
+        ticket = account.create_ticket(database, self.token(database))
+
+        found, again = account.redeem_ticket(database, ticket), account.redeem_ticket(database, ticket)
+
+        assert (found.name, found.scopes, found.types, found.is_browser) == ("site", ("read",), ("task.*",), True)
+        assert not found.visible.has_audit
+        assert again is None
+
+    def test_of_many_who_redeem_it_at_once_one_succeeds(self, database):
+        ticket = account.create_ticket(database, self.token(database))
+
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: account.redeem_ticket(database, ticket), range(8)))
+
+        assert answers.count(None) == 7
+
+    def test_it_expires_and_falls_with_what_it_rests_on(self, database):
+        with freeze_time("2024-01-15 10:00") as clock:
+            owner = self.token(database, expires_at=datetime(2024, 2, 1, tzinfo=UTC))
+            late, good = (account.create_ticket(database, owner) for _ in range(2))
+            found = account.redeem_ticket(database, good)
+            clock.tick(account.TICKET_LIFETIME)
+            assert account.redeem_ticket(database, late) is None
+
+            assert account.principal_of(database, found.grant) == found
+            account.revoke_token(database, "site")
+            assert account.principal_of(database, found.grant) is None
+
+    def test_the_ticket_itself_is_not_stored(self, database):
+        assert account.create_ticket(database, self.token(database)) not in repr(stored(database, "ticket"))
+
+
+class TestRights:
+    CHANGES: ClassVar = {
+        "revoke": lambda database: account.revoke_token(database, "ci"),
+        "sign out": lambda database: account.end_session(database, "key"),
+        "role": lambda database: user.set_role(database, "ann", "viewer"),
+        "disable": lambda database: user.set_disabled(database, "ann", True),
+        "password": lambda database: user.set_password(database, "ann", "a hash"),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_the_counter_moves_when_a_right_may_have_been_lost(self, database, ann, change, monkeypatch):
+        account.create_token(database, "ci", ["read"])
+        monkeypatch.setattr(account.secrets, "token_urlsafe", lambda _: "key")
+        account.create_session(database, ann, HOUR)
+        before = account.rights(database)
+
+        change(database)
+
+        assert account.rights(database)[0] > before[0]
+
+    def test_it_stands_still_while_tokens_are_used_and_made(self, database, ann):
+        secret = account.create_token(database, "ci", ["read"])
+        before = account.rights(database)
+
+        account.note_uses(database, {account.find_token(database, secret).grant: "2024-01-15T10:00:00.000Z"})
+        account.create_token(database, "other", ["read"])
+        account.create_session(database, ann, HOUR)
+
+        assert account.rights(database) == before
+        assert [token.last_used_at for token in account.list_tokens(database)] == ["2024-01-15T10:00:00.000Z", None]
+
+
+class TestAudit:
+    def test_what_is_done_by_somebody_is_an_event_in_the_same_transaction(self, database):
+        account.create_token(database, "ci", ["read"], by="ann")
+        with pytest.raises(NameTaken):
+            account.create_token(database, "ci", ["read"], by="ann")
+        account.revoke_token(database, "ci", by="ann")
+        user.add(database, "bob", "viewer", by="ann")
+        user.set_role(database, "bob", "operator", by="ann")
+        user.set_password(database, "bob", "a hash", by="bob")
+        user.set_disabled(database, "bob", True, by="ann")
+        account.note_refusal(database, None, how="password", address="192.0.2.1")
+
+        assert [(event.event_type, event.data["by"]) for event in reversed(list_events())] == [
+            ("access.token_created", "ann"),
+            ("access.token_revoked", "ann"),
+            ("access.user_added", "ann"),
+            ("access.role_changed", "ann"),
+            ("access.password_changed", "bob"),
+            ("access.user_disabled", "ann"),
+            ("access.sign_in_refused", "stranger"),
+        ]
+        assert "a hash" not in repr(list_events())

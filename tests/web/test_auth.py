@@ -4,118 +4,43 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
-from flask import Flask
-from flask_wtf.csrf import generate_csrf
+from freezegun import freeze_time
 
 from app.config import Settings
 from app.errors import ConfigError
-from app.store import account
-from app.web import auth
+from app.store import account, user
+from app.store.event_log import list_events
+from app.web import auth, create_app, passwords
+from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture
-def flask_app(tmp_path, database):
-    """An app with a route of each kind; each answers with who asked."""
-    templates = tmp_path / "templates"
-    templates.mkdir()
-    (templates / "login.html").write_text("sign in: {{ problem or 'no problem' }}")
-    app = Flask(__name__, template_folder=str(templates), static_folder=str(templates), static_url_path="/static")
-    app.secret_key = "only for this test"
-    app.extensions["outfeed"] = SimpleNamespace(database=database)
-    auth.init_app(app)
-    for path in ("/healthz", "/readyz", "/swarm/live", "/api/events", "/ws"):
-        app.add_url_rule(path, path, who, methods=["GET", "POST"])
-    app.add_url_rule("/csrf", view_func=generate_csrf)
-    return app
-
-
-def who():
-    principal = auth.current_principal()
-    return principal.name if principal else "nobody"
+def flask_app(database):
+    """The app, with a page that says who asked and one that gives out CSRF tokens."""
+    app = create_app(Settings(database=database.path, sign_ins_per_minute=0, allowed_origins=("https://shop.example",)))
+    show_tokens_and_names(app)
+    yield app
+    app.extensions["outfeed"].database.close()
 
 
 @pytest.fixture
 def cast(flask_app, database):
     """The visitors, by name: each a function (method, path, headers) -> response."""
-    secrets = {name: account.create_token(database, name, [name]) for name in ("read", "write", "admin")}
-    secrets["revoked"] = account.create_token(database, "revoked", ["read", "write", "admin"])
-    account.revoke_token(database, "revoked")
-    visitors = {name: token_visitor(flask_app, secret) for name, secret in secrets.items()}
-    visitors["stranger"] = token_visitor(flask_app, None)
-    visitors["operator"] = signed_in(flask_app, database)
-    visitors["without_csrf"] = signed_in(flask_app, database, csrf=False)
-    return visitors
-
-
-def token_visitor(app, secret):
-    credentials = {"Authorization": f"Bearer {secret}"} if secret else {}
-
-    def visit(method, path, headers=JSON):
-        return app.test_client(use_cookies=False).open(
-            path, method=method, headers={**credentials, **headers}, buffered=True
-        )
-
-    return visit
-
-
-def signed_in(app, database, *, csrf=True):
-    client = app.test_client()
-    assert client.get(f"/login?code={account.create_code(database, timedelta(hours=1))}").status_code == 302
-    token = {"X-CSRFToken": client.get("/csrf").text} if csrf else {}
-
-    def visit(method, path, headers=JSON):
-        return client.open(path, method=method, headers={**token, **headers}, buffered=True)
-
-    visit.client = client
-    return visit
+    visitors = {name: bearer(flask_app, secret) for name, secret in tokens(database).items()}
+    return visitors | {"operator": signed_in(flask_app, database)}
 
 
 def cookie_of(visitor):
     return "outfeed_session=" + visitor.client.get_cookie("outfeed_session").value
 
 
-VISITORS = ("stranger", "revoked", "read", "write", "admin", "without_csrf", "operator")
-TABLE = {
-    # method, path              stranger revoked read write admin without_csrf operator
-    ("GET", "/healthz"): (200, 200, 200, 200, 200, 200, 200),
-    ("GET", "/readyz"): (200, 200, 200, 200, 200, 200, 200),
-    ("GET", "/login"): (200, 200, 200, 200, 200, 302, 302),
-    ("GET", "/static/login.html"): (200, 200, 200, 200, 200, 200, 200),
-    ("GET", "/static/../login.html"): (404, 404, 404, 404, 404, 404, 404),
-    ("GET", "/api/events"): (401, 401, 200, 403, 200, 200, 200),
-    ("HEAD", "/api/events"): (401, 401, 200, 403, 200, 200, 200),
-    ("POST", "/api/events"): (401, 401, 403, 200, 200, 403, 200),
-    ("GET", "/swarm/live"): (401, 401, 200, 403, 200, 200, 200),
-    ("GET", "/ws"): (401, 401, 200, 403, 200, 200, 200),
-    ("GET", "/nowhere"): (401, 401, 404, 403, 404, 404, 404),
-    ("POST", "/nowhere"): (401, 401, 403, 404, 404, 403, 404),
-    ("DELETE", "/api/events"): (401, 401, 403, 405, 405, 403, 405),
-    ("GET", "/healthz/"): (401, 401, 404, 403, 404, 404, 404),
-    ("GET", "/static"): (401, 401, 404, 403, 404, 404, 404),
-    ("POST", "/logout"): (401, 401, 403, 303, 303, 403, 303),
-}
-
-
 class TestWhoMay:
-    @pytest.mark.parametrize(("route", "row"), TABLE.items())
-    def test_each_visitor_gets_the_right_answer_on_each_route(self, cast, route, row):
-        assert {name: cast[name](*route).status_code for name in VISITORS} == dict(zip(VISITORS, row, strict=True))
-
-    @pytest.mark.parametrize(("route", "row"), [item for item in TABLE.items() if item[0][0] in ("GET", "HEAD")])
-    def test_asked_by_a_browser_only_a_stranger_and_only_for_a_page_is_answered_otherwise(self, cast, route, row):
-        is_page = row[0] == 401 and not route[1].startswith(("/api", "/ws"))
-
-        answers = {name: cast[name](*route, HTML).status_code for name in VISITORS}
-
-        assert answers == dict(zip(VISITORS, row, strict=True)) | ({"stranger": 302} if is_page else {})
-
-    @pytest.mark.parametrize("visitor", ["stranger", "revoked"])
+    @pytest.mark.parametrize("visitor", ["stranger", "revoked", "expired"])
     def test_a_refusal_names_the_scheme_and_is_a_problem_document(self, cast, visitor):
         response = cast[visitor]("GET", "/api/events")
 
@@ -123,30 +48,41 @@ class TestWhoMay:
         assert response.mimetype == "application/problem+json"
         assert response.json["status"] == 401
 
-    def test_the_principal_is_the_token_or_the_operator(self, cast):
-        names = {visitor: cast[visitor]("GET", "/swarm/live").text for visitor in ("read", "admin", "operator")}
-
-        assert names == {"read": "read", "admin": "admin", "operator": "operator"}
-        assert cast["operator"]("GET", "/healthz").text == "nobody"
+    def test_the_principal_is_the_token_or_the_person(self, cast):
+        assert [cast[name]("GET", "/who").text for name in ("reader", "operator")] == ["reader", "operator0"]
 
     @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer a=b", "Bearer outfeed_x", "bearer \udcff"])
     def test_a_bad_token_is_refused_also_beside_a_good_session(self, cast, header):
-        response = cast["operator"]("GET", "/api/events", {"Authorization": header.encode("utf-8", "replace").decode()})
+        response = cast["operator"]("GET", "/who", {"Authorization": header.encode("utf-8", "replace").decode()})
 
         assert response.status_code == 401 or header == "Bearer"
 
     def test_a_token_needs_no_csrf_token_and_leaves_no_cookie(self, cast):
-        response = cast["write"]("POST", "/api/events")
+        response = cast["both"]("POST", "/who")
 
         assert response.status_code == 200
         assert "Set-Cookie" not in response.headers
 
     def test_a_token_revoked_while_the_server_runs_is_refused_at_once(self, cast, database):
-        assert cast["read"]("GET", "/api/events").status_code == 200
+        assert cast["reader"]("GET", "/api/events").status_code == 200
 
-        account.revoke_token(database, "read")
+        account.revoke_token(database, "reader")
 
-        assert cast["read"]("GET", "/api/events").status_code == 401
+        assert cast["reader"]("GET", "/api/events").status_code == 401
+
+    def test_a_token_in_a_url_counts_for_nothing(self, flask_app, database):
+        secret = account.create_token(database, "one", ["read"])
+
+        for name in ("token", "access_token", "ticket"):
+            assert bearer(flask_app, None)("GET", f"/api/events?{name}={secret}").status_code == 401
+            assert bearer(flask_app, None)("GET", f"/ws?{name}={secret}").status_code == 401
+
+    def test_when_a_token_was_last_used_is_written_once_in_a_while(self, cast, flask_app, database):
+        cast["reader"]("GET", "/api/events")
+        flask_app.extensions["outfeed"].rights.write_uses()
+
+        used = [token.name for token in account.list_tokens(database) if token.last_used_at]
+        assert used == ["reader"]
 
 
 class TestPages:
@@ -169,13 +105,13 @@ class TestPages:
 
 class TestOrigin:
     @pytest.mark.parametrize(("host", "origin", "status"), [
-        ("feed.example:8000", None, 200),
-        ("feed.example:8000", "http://feed.example:8000", 200),
-        ("feed.example", "https://feed.example", 200),
-        ("feed.example", "https://feed.example:443", 200),
-        ("feed.example:443", "https://feed.example", 200),
-        ("FEED.example", "https://feed.EXAMPLE", 200),
-        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("feed.example:8000", None, 426),
+        ("feed.example:8000", "http://feed.example:8000", 426),
+        ("feed.example", "https://feed.example", 426),
+        ("feed.example", "https://feed.example:443", 426),
+        ("feed.example:443", "https://feed.example", 426),
+        ("FEED.example", "https://feed.EXAMPLE", 426),
+        ("[::1]:8000", "http://[::1]:8000", 426),
         ("feed.example:8000", "http://feed.example:8001", 403),
         ("feed.example:8000", "http://feed.example", 403),
         ("feed.example", "https://evil.example", 403),
@@ -195,7 +131,57 @@ class TestOrigin:
         else:
             headers["Authorization"] = "Bearer " + account.create_token(database, "one", ["read"])
 
-        assert token_visitor(flask_app, None)("GET", "/ws", headers).status_code == status
+        assert bearer(flask_app, None)("GET", "/ws", headers).status_code == status
+
+    @pytest.mark.parametrize(("credentials", "status"), [("cookie", 401), ("bearer", 426), ("ticket", 426)])
+    def test_a_page_of_an_allowed_site_may_with_a_ticket_but_never_with_our_cookie(
+        self, flask_app, cast, database, credentials, status
+    ):
+        headers, query = {"Origin": "https://Shop.example"}, ""
+        if credentials == "cookie":
+            headers["Cookie"] = cookie_of(cast["operator"])
+        elif credentials == "bearer":
+            headers["Authorization"] = "Bearer " + account.create_token(database, "one", ["read"])
+        else:
+            query = "?ticket=" + cast["reader"]("POST", "/api/tickets").json["ticket"]
+
+        assert bearer(flask_app, None)("GET", f"/ws{query}", headers).status_code == status
+
+    def test_a_ticket_is_good_once_and_nowhere_else(self, flask_app, cast):
+        answer = cast["reader"]("POST", "/api/tickets")
+        ticket, stranger = answer.json["ticket"], bearer(flask_app, None)
+
+        assert (answer.status_code, answer.json["expires_in"]) == (201, 60)
+        assert stranger("GET", f"/api/feed?ticket={ticket}").status_code == 401
+        assert [stranger("GET", f"/ws?ticket={ticket}").status_code for _ in range(2)] == [426, 401]
+
+    @pytest.mark.parametrize("path", ["/static/event-feed.js", "/static/event-types.json", "/api/feed"])
+    def test_an_allowed_site_may_read_what_it_needs_without_a_cookie(self, cast, path):
+        mine = cast["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
+        others = cast["reader"]("GET", path, {"Origin": "https://evil.example"}).headers
+
+        assert mine["Access-Control-Allow-Origin"] == "https://shop.example"
+        assert "Access-Control-Allow-Credentials" not in mine
+        assert "Access-Control-Allow-Origin" not in others
+        assert "Origin" in mine["Vary"]
+        assert "Origin" in others["Vary"]
+
+    @pytest.mark.parametrize("path", ["/api/events", "/swarm/live", "/login", "/static/outfeed.css", "/api/tickets"])
+    def test_and_nothing_else(self, cast, path):
+        headers = cast["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
+
+        assert "Access-Control-Allow-Origin" not in headers
+
+    @pytest.mark.parametrize(("path", "origin", "method", "status"), [
+        ("/api/feed", "https://shop.example", "GET", 204),
+        ("/api/feed", "https://shop.example", "POST", 401),
+        ("/api/feed", "https://evil.example", "GET", 401),
+        ("/api/events", "https://shop.example", "GET", 401),
+    ])  # fmt: skip
+    def test_a_browser_that_asks_first_is_told(self, flask_app, path, origin, method, status):
+        headers = {"Origin": origin, "Access-Control-Request-Method": method}
+
+        assert bearer(flask_app, None)("OPTIONS", path, headers).status_code == status
 
 
 class TestSigningIn:
@@ -209,14 +195,15 @@ class TestSigningIn:
         response, code = self.sign_in(first, database)
 
         assert (response.status_code, response.headers["Location"]) == (302, "/swarm/live")
-        assert first.get("/api/events").text == "operator"
+        assert first.get("/who").text == "operator"
         assert second.get(f"/login?code={code}").status_code == 401
         assert second.get("/api/events").status_code == 401
 
     def test_without_a_code_the_page_explains(self, flask_app):
         response = flask_app.test_client().get("/login")
 
-        assert (response.status_code, response.text) == (200, "sign in: no problem")
+        assert response.status_code == 200
+        assert "prints a sign-in link" in response.text
 
     @pytest.mark.parametrize("code", ["", "wrong", "%ff", "x" * 2000])
     def test_a_wrong_code_is_refused_and_says_so(self, flask_app, code):
@@ -263,7 +250,7 @@ class TestSigningIn:
         with client.session_transaction() as session:
             assert session["_user_id"] != "planted"
             assert session.get("csrf_token") != "planted"
-        assert not account.has_session(database, "planted")
+        assert not account.find_session(database, "planted")
 
     @pytest.mark.parametrize(("scheme", "is_secure"), [("http", False), ("https", True)])
     def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(self, flask_app, database, scheme, is_secure):
@@ -278,7 +265,7 @@ class TestSigningIn:
 
     def test_signing_out_ends_the_session_for_copies_of_its_cookie_too(self, cast, flask_app):
         operator = cast["operator"]
-        thief, copy = token_visitor(flask_app, None), {"Cookie": cookie_of(operator)}
+        thief, copy = bearer(flask_app, None), {"Cookie": cookie_of(operator)}
         assert thief("GET", "/api/events", copy).status_code == 200
 
         assert operator("POST", "/logout").headers["Location"] == "/login"
@@ -289,8 +276,8 @@ class TestSigningIn:
     def test_a_form_may_carry_the_csrf_token_and_a_wrong_one_is_refused(self, cast):
         client = cast["operator"].client
 
-        assert client.post("/api/events", data={"csrf_token": client.get("/csrf").text}).status_code == 200
-        assert client.post("/api/events", data={"csrf_token": "wrong"}).status_code == 403
+        assert client.post("/who", data={"csrf_token": client.get("/csrf").text}).status_code == 200
+        assert client.post("/who", data={"csrf_token": "wrong"}).status_code == 403
 
     def test_neither_codes_nor_tokens_are_logged(self, flask_app, database, caplog):
         caplog.set_level("DEBUG")
@@ -300,13 +287,168 @@ class TestSigningIn:
         client.get("/login?code=guessed-wrong")
         client.get("/api/events", headers={"Authorization": "Bearer outfeed_secret"})
 
-        assert "signed in name=operator address=127.0.0.1" in caplog.text
-        assert "sign-in refused address=127.0.0.1" in caplog.text
+        assert "signed in name=operator how=link address=127.0.0.1" in caplog.text
+        assert "sign-in refused how=link address=127.0.0.1" in caplog.text
         assert not re.search(f"{re.escape(code)}|guessed-wrong|outfeed_secret", caplog.text)
 
 
+class TestPasswords:
+    PASSWORD = "correct horse"
+
+    @pytest.fixture
+    def ann(self, database):
+        user.add(database, "ann", "viewer")
+        user.set_password(database, "ann", passwords.hash_of(self.PASSWORD))
+        return "ann"
+
+    def sign_in(self, client, name, password, **more):
+        form = {"name": name, "password": password, "csrf_token": csrf_of(client), **more}
+        return client.post("/login", data=form)
+
+    def test_name_and_password_sign_in(self, flask_app, database, ann):
+        client = flask_app.test_client()
+
+        response = self.sign_in(client, ann, self.PASSWORD, next="/swarm/events?type=a.b")
+
+        assert (response.status_code, response.headers["Location"]) == (303, "/swarm/events?type=a.b")
+        assert client.get("/who").text == "ann"
+        assert list_events()[0].data == {"name": "ann", "how": "password", "by": "ann", "address": "127.0.0.1"}
+
+    def test_a_wrong_name_and_a_wrong_password_are_answered_alike(self, flask_app, database, ann):
+        user.add(database, "new", "viewer")
+        user.add(database, "out", "viewer")
+        user.set_password(database, "out", passwords.hash_of(self.PASSWORD))
+        user.set_disabled(database, "out", True)
+        answers = []
+        for name, password in (
+            ("ann", "wrong horse"), ("bob", self.PASSWORD), ("new", ""), ("out", self.PASSWORD), ("", "")
+        ):  # fmt: skip
+            response = self.sign_in(flask_app.test_client(), name, password)
+            answers.append((response.status_code, re.sub(r'csrf_token" value="[^"]*"', "", response.text)))
+
+        assert len(set(answers)) == 1
+        assert answers[0][0] == 401
+
+    def test_refusing_a_name_that_nobody_has_checks_a_password_too(self, flask_app, ann, monkeypatch):
+        checked = []
+        monkeypatch.setattr(passwords, "check_password_hash", lambda *pair: checked.append(pair) or False)
+
+        for name in ("ann", "bob"):
+            self.sign_in(flask_app.test_client(), name, "wrong horse")
+
+        assert [password for _, password in checked] == ["wrong horse", "wrong horse"]
+        assert {stored.split("$")[0] for stored, _ in checked} == {"scrypt:32768:8:1"}
+
+    def test_what_was_typed_as_a_name_is_not_kept(self, flask_app, database, ann, caplog):
+        caplog.set_level("DEBUG")
+        self.sign_in(flask_app.test_client(), self.PASSWORD, "x")
+
+        assert list_events()[0].data["name"] is None
+        assert self.PASSWORD not in repr(list_events()) + caplog.text
+
+    @pytest.mark.parametrize("more", [{"csrf_token": "wrong"}, {"csrf_token": ""}])
+    def test_another_site_can_not_sign_somebody_in(self, flask_app, ann, more):
+        client = flask_app.test_client()
+
+        assert self.sign_in(client, ann, self.PASSWORD, **more).status_code == 403
+        assert client.get("/who").status_code == 401 or client.get("/who").status_code == 302
+
+    def test_attempts_are_throttled_also_with_the_right_password_and_by_address_alone(self, database, ann):
+        app = create_app(Settings(database=database.path, sign_ins_per_minute=3))
+        for _ in range(3):
+            assert self.sign_in(app.test_client(), "bob", "wrong").status_code == 401
+
+        response = self.sign_in(app.test_client(), ann, self.PASSWORD)
+        other = app.test_client()
+        other.environ_base["REMOTE_ADDR"] = "192.0.2.7"
+
+        assert response.status_code == 429
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
+        assert app.test_client().get("/login?code=x").status_code == 429
+        assert self.sign_in(other, ann, self.PASSWORD).status_code == 303
+        app.extensions["outfeed"].database.close()
+
+    def test_the_first_operator_is_offered_a_password_and_the_link_is_worthless_afterwards(self, flask_app, database):
+        client, codes = flask_app.test_client(), [account.create_code(database, timedelta(hours=1)) for _ in range(2)]
+        client.get(f"/login?code={codes[0]}")
+        assert "Set a password" in client.get("/swarm/live").text
+
+        form = {"password": "a new horse", "again": "a new horse", "csrf_token": csrf_of(client, "/password")}
+        assert client.post("/password", data=form).status_code == 303
+
+        assert client.get("/who").text == "operator"
+        assert "Set a password" not in client.get("/swarm/live").text
+        assert flask_app.test_client().get(f"/login?code={codes[1]}").status_code == 401
+        assert self.sign_in(flask_app.test_client(), "operator", "a new horse").status_code == 303
+
+    def test_a_new_password_needs_the_old_one_and_ends_the_other_sessions(self, flask_app, ann):
+        here, there = flask_app.test_client(), flask_app.test_client()
+        for client in (here, there):
+            self.sign_in(client, ann, self.PASSWORD)
+        form = {"password": "another horse", "again": "another horse", "csrf_token": csrf_of(here, "/password")}
+
+        assert here.post("/password", data={**form, "current": "wrong horse"}).status_code == 403
+        assert here.post("/password", data={**form, "current": self.PASSWORD, "again": "b" * 9}).status_code == 422
+        assert here.post("/password", data={**form, "current": self.PASSWORD, "password": "a", "again": "a"}
+            ).status_code == 422  # fmt: skip
+        assert there.get("/who").status_code == 200
+        assert here.post("/password", data={**form, "current": self.PASSWORD}).status_code == 303
+
+        assert (here.get("/who").status_code, there.get("/who", headers=JSON).status_code) == (200, 401)
+
+    def test_a_session_ends_after_its_days(self, database, ann):
+        app = create_app(Settings(database=database.path, session_days=1, sign_ins_per_minute=0))
+        show_tokens_and_names(app)
+        with freeze_time("2024-01-15 10:00") as clock:
+            client = app.test_client()
+            self.sign_in(client, ann, self.PASSWORD)
+            clock.tick(timedelta(hours=23))
+            assert client.get("/who").status_code == 200
+            clock.tick(timedelta(hours=1))
+            assert client.get("/who", headers=JSON).status_code == 401
+        app.extensions["outfeed"].database.close()
+
+
+def csrf_of(client, path="/login"):
+    return re.search(r'name="csrf_token" value="([^"]+)"', client.get(path).text)[1]
+
+
+class TestDefences:
+    @pytest.mark.parametrize("path", [
+        "/static/../auth.py", "/static/..%2fconfig.py", "/static/%2e%2e/%2e%2e/setup.cfg", "/static//etc/passwd",
+        "/static/....//config.py", "/static/..\\config.py", "/static/%00", "/static/outfeed.css/../../config.py",
+    ])  # fmt: skip
+    def test_static_files_are_all_that_static_serves(self, cast, path):
+        response = cast["stranger"]("GET", path)
+
+        assert response.status_code in (308, 401, 404)  # 308: two slashes in a row become one
+        assert "Settings" not in response.text
+
+    @pytest.mark.parametrize("path", [
+        "/login?next=/a%0d%0aSet-Cookie:%20x=y", "/a%0d%0aSet-Cookie:%20x=y", "/swarm/events?type=%0d%0aSet-Cookie:x=y",
+        "/api/events/%0d%0aSet-Cookie:%20x=y",
+    ])  # fmt: skip
+    def test_no_header_can_be_smuggled_into_an_answer(self, cast, path):
+        for visitor in ("stranger", "operator"):
+            headers = cast[visitor]("GET", path, HTML).headers
+
+            assert not any("x=y" in value and name != "Location" for name, value in headers)
+            assert not any("\r" in value or "\n" in value for _, value in headers)
+
+    def test_a_host_that_is_not_ours_is_not_led_to(self, cast):
+        location = cast["stranger"]("GET", "/swarm/live", {**HTML, "Host": "evil.example"}).headers["Location"]
+
+        assert location.startswith("/login?")
+
+    def test_behind_tls_the_browser_is_told_to_stay_there(self, flask_app):
+        client = flask_app.test_client()
+
+        assert "Strict-Transport-Security" in client.get("/login", base_url="https://localhost").headers
+        assert "Strict-Transport-Security" not in client.get("/login").headers
+
+
 class TestHeaders:
-    @pytest.mark.parametrize("path", ["/healthz", "/login", "/static/login.html", "/api/events", "/nowhere"])
+    @pytest.mark.parametrize("path", ["/healthz", "/login", "/static/outfeed.css", "/api/events", "/nowhere"])
     def test_every_answer_defends_the_browser(self, cast, path):
         for visitor in ("stranger", "operator"):
             headers = cast[visitor]("GET", path).headers
@@ -319,7 +461,7 @@ class TestHeaders:
 
     def test_what_was_shown_is_not_kept_by_caches(self, cast):
         assert cast["operator"]("GET", "/swarm/live").headers["Cache-Control"] == "no-store"
-        assert cast["operator"]("GET", "/static/login.html").headers["Cache-Control"] != "no-store"
+        assert cast["operator"]("GET", "/static/outfeed.css").headers["Cache-Control"] != "no-store"
 
 
 class TestSecretKey:

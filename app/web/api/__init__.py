@@ -1,0 +1,15 @@
+"""The HTTP API: write events, read the log; and how every view under /api says what it takes and answers.
+
+Each names its shapes with `@operation`; they check what comes in, and make /api/openapi.json.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from app.web.api.docs import docs
+from app.web.api.events import events
+
+api = Blueprint("api", __name__, url_prefix="/api")
+for part in (events, docs):
+    api.register_blueprint(part)

@@ -1,0 +1,72 @@
+"""Limits: how many connections at once, how often a minute. Each worker counts for itself.
+
+Asked before routing and before any handshake. 0 is no limit.
+"""
+
+from __future__ import annotations
+
+import math
+
+from flask import Flask, Response, current_app, g, request
+from flask_limiter import Limiter
+from limits import RateLimitItemPerMinute
+
+from app import clock
+from app.web.problems import problem
+from app.web.proxies import household
+from app.web.services import services
+
+RETRY_AFTER_SECS = 5
+
+
+def init_app(app: Flask) -> None:
+    """Give *app* its counters. A wall clock that is set back would keep them full for as long: they start anew."""
+    limiter = Limiter(client, app=app, storage_uri="memory://", strategy="fixed-window", key_prefix="outfeed")
+    app.extensions["outfeed_limiter"] = limiter
+    app.extensions["outfeed"].on_clock_step = limiter.reset
+    app.teardown_request(_give_back)
+
+
+def client() -> str:
+    """Return whom the request's limits are counted for."""
+    return household(request.remote_addr)
+
+
+def refusal(what: str, whose: str, per_minute: int) -> Response | None:
+    """Count one more *what* of *whose*; return the 429 where that is one too many."""
+    if not per_minute:
+        return None
+    strategy = current_app.extensions["outfeed_limiter"].limiter
+    limit = RateLimitItemPerMinute(per_minute)
+    if strategy.hit(limit, what, whose):
+        return None
+    reset_at = strategy.get_window_stats(limit, what, whose).reset_time
+    wait_secs = max(1, math.ceil(reset_at - clock.now().timestamp()))
+    return later(429, f"more than {per_minute} {what} a minute", wait_secs)
+
+
+def later(status: int, detail: str, wait_secs: int) -> Response:
+    """Return the problem with the seconds after which to try again."""
+    response = problem(status, f"{detail}; try again in {wait_secs} s")
+    response.headers["Retry-After"] = str(wait_secs)
+    return response
+
+
+# --- connections that stay open ---------------------------------------------------------------------------------------
+
+
+def admit_connection() -> Response | None:
+    """Take a place for the request's connection until it ends; return the refusal where there is none."""
+    address = client()
+    match services().admission.take(address):
+        case "server":
+            return later(503, "too many connections", RETRY_AFTER_SECS)
+        case "address":
+            return later(429, "too many connections from your address", RETRY_AFTER_SECS)
+    g.place = address
+    return None
+
+
+def _give_back(_: BaseException | None) -> None:
+    if (address := g.pop("place", None)) is not None:
+        services().admission.give_back(address)

@@ -1,0 +1,69 @@
+"""Proxies: which client's address and scheme a request has, when it came through one that we trust."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Proxies:
+    """WSGI middleware: corrects REMOTE_ADDR and the scheme for those behind *networks*, and for nobody else.
+
+    The client is the rightmost address of X-Forwarded-For that is not one of ours: each proxy adds who it heard it
+    from on the right, and what lies further left anybody can write.
+    """
+
+    def __init__(self, wsgi_app: Callable[..., Iterable[bytes]], networks: Iterable[str]) -> None:
+        self._wsgi_app = wsgi_app
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        peer = parse(environ.get("REMOTE_ADDR", ""))
+        if peer is not None:
+            if self._trusts(peer):
+                environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
+                scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+                if scheme in ("http", "https"):
+                    environ["wsgi.url_scheme"] = scheme
+            else:
+                environ["REMOTE_ADDR"] = str(peer)
+        return self._wsgi_app(environ, start_response)
+
+    def _client(self, peer: _Address, forwarded_for: str) -> _Address:
+        nearest = peer
+        for text in reversed(forwarded_for.split(",")):
+            address = parse(text)
+            if address is None:
+                break  # nonsense, which the one before it let pass
+            nearest = address
+            if not self._trusts(address):
+                break
+        return nearest
+
+    def _trusts(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
+def parse(text: str) -> _Address | None:
+    """Return the address, without a port and brackets; an IPv4 one in IPv6's clothes is IPv4."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def household(address: str | None) -> str:
+    """Return what limits count by: the address, or the /64 that one IPv6 customer has to himself."""
+    parsed = parse(address or "")
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed or address)

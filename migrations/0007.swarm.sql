@@ -1,0 +1,61 @@
+-- The swarm: who is there, what is to be done, and who offered to do it. Every change here is an event in the log, written
+-- in the same transaction.
+-- depends: 0006.webhook
+
+-- Times are wall times as the log has them (UTC, ISO 8601, milliseconds, Z), so that they compare as text. `number` is the
+-- order in which rows were made, whatever the clock said.
+CREATE TABLE agent (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('idle', 'busy', 'left')),
+    joined_at TEXT NOT NULL,
+    seen_at TEXT NOT NULL,  -- the last call that it made
+    left_at TEXT,
+    reason TEXT  -- why it left
+);
+
+-- Serves "which agents are overdue" and "who is there".
+CREATE INDEX agent_present ON agent (seen_at) WHERE state <> 'left';
+
+-- Serves lists of one state, newest first.
+CREATE INDEX agent_state ON agent (state, number);
+
+CREATE TABLE task (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('bidding', 'assigned', 'started', 'completed', 'failed')),
+    created_at TEXT NOT NULL,
+    closes_at TEXT NOT NULL,  -- when its auction is over
+    agent_id TEXT REFERENCES agent (id),  -- the winner
+    bid_sats INTEGER,  -- the winner's price
+    assigned_at TEXT,
+    started_at TEXT,
+    ended_at TEXT,
+    result TEXT,  -- JSON
+    reason TEXT  -- why it failed
+);
+
+-- Serves "which auctions are due".
+CREATE INDEX task_auction ON task (closes_at) WHERE state = 'bidding';
+
+-- Serves "what does this agent hold".
+CREATE INDEX task_held ON task (agent_id) WHERE state IN ('assigned', 'started');
+
+-- Serves lists and counts of one state, newest first.
+CREATE INDEX task_state ON task (state, number);
+
+CREATE TABLE bid (
+    number INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL REFERENCES task (id),
+    agent_id TEXT NOT NULL REFERENCES agent (id),
+    bid_sats INTEGER NOT NULL,
+    created_at TEXT NOT NULL
+);
+
+-- An agent bids once for a task.
+CREATE UNIQUE INDEX bid_once ON bid (task_id, agent_id);
+
+-- Serves "who wins": the lowest, of equals the earliest.
+CREATE INDEX bid_lowest ON bid (task_id, bid_sats, number);

@@ -1,0 +1,215 @@
+"""prune, backup, restore, doctor, events import: their words, their JSON, their exit codes; and the scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import list_events, log_event
+from app.events import sentence
+from app.store import database as db
+from app.store.outbox import Outbox
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def old_and_new(database):
+    for number in range(3):
+        log_event("task.created", "tests", timestamp=f"2020-01-0{number + 1}T00:00:00Z")
+    log_event("task.created", "tests", id="new")
+
+
+def left():
+    return [event.id for event in list_events() if event.source != "outfeed"]
+
+
+def script(name, folder, *arguments):
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=60)
+
+
+class TestPrune:
+    def test_it_deletes_what_is_older_and_says_how_many(self, outfeed, old_and_new):
+        assert outfeed("prune", "--older-than-days", 30).output == "Pruned 3 events older than 30 days.\n"
+        assert left() == ["new"]
+        (event,) = list_events(event_type="system.pruned")
+        assert (event.data["events"], event.data["by"]) == (3, "command line")
+        assert sentence(event) == "Pruned 3 events older than 30 days, by command line"
+
+    def test_a_dry_run_deletes_nothing(self, outfeed, old_and_new):
+        output = outfeed("prune", "--older-than-days", 1, "--dry-run").output
+
+        assert output == "Would prune 3 events older than 1 day; nothing was deleted.\n"
+        assert len(list_events()) == 4
+
+    def test_machines_get_an_object(self, outfeed, old_and_new):
+        for flags, deleted in ((["--dry-run"], 0), ([], 3)):
+            facts = json.loads(outfeed("prune", "--older-than-days", 30, "--json", *flags).output)
+            assert facts.pop("freed_bytes") >= 0
+            assert facts == {
+                "matched": 3, "deleted": deleted, "older_than_days": 30, "dry_run": bool(flags), "outbox_rows": 0,
+                "archives": [],
+            }  # fmt: skip
+
+    def test_the_archive_is_named_and_can_be_read_in(self, outfeed, old_and_new, tmp_path):
+        output = outfeed("prune", "--older-than-days", 30, "--archive", tmp_path / "kept").output
+        assert output == f"Pruned 3 events older than 30 days; the events are in 1 file in {tmp_path / 'kept'}.\n"
+        (archive,) = (tmp_path / "kept").glob("*.gz")
+        done = outfeed("events", "import", archive, "--into", tmp_path / "old.db")
+        assert done.output == f"Read 3 events from 1 archive into {tmp_path / 'old.db'}.\n"
+        again = outfeed("events", "import", archive, "--into", tmp_path / "old.db")
+        assert again.exit_code == 1
+        assert "exists" in again.output
+        db.at(tmp_path / "old.db").close()
+
+    def test_the_script_does_the_same_from_any_folder(self, old_and_new, tmp_path):
+        def run(*more):
+            return script("prune_events.py", tmp_path, "--older-than-days", 30, *more)
+
+        assert run("--dry-run").stdout == "Would prune 3 events older than 30 days; nothing was deleted.\n"
+        assert json.loads(run("--json").stdout)["deleted"] == 3
+        assert run().stdout == "Pruned 0 events older than 30 days.\n"
+        assert run("--surplus").returncode == 2
+        (tmp_path / "outfeed.db").unlink()
+        assert (run().returncode, run().stdout) == (1, "")
+
+    def test_a_terminal_gets_a_bar(self, old_and_new, tmp_path):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "app", "prune", "--older-than-days", "30"]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=theirs, text=True)
+        os.close(theirs)
+        shown = os.read(ours, 10_000).decode()
+        os.close(ours)
+        assert "Pruning" in shown
+        assert "100%" in shown
+        assert done.stdout == "Pruned 3 events older than 30 days.\n"
+
+
+class TestPruneOne:
+    def test_it_takes_the_event_out_of_log_outbox_and_file(self, outfeed, database):
+        raw = sqlite3.connect(database.path)
+        raw.execute("INSERT INTO event_log VALUES ('1', 'a.b', 's', NULL, NULL, '\"never to be seen\"', 't')")
+        raw.commit()
+        raw.close()
+        log_event("a.b", "s", id="2")
+
+        assert outfeed("prune", "--id", "1", "--dry-run").output == (
+            "Would prune event 1 from the log and the outbox; nothing was deleted.\n"
+        )
+        assert outfeed("prune", "--id", "1").output == "Pruned event 1 from the log and the outbox.\n"
+
+        assert [event.id for event in list_events(source="s")] == ["2"]
+        assert [item.seq for item in Outbox(database, 65_536).read_after(0, 10).items] == [2, 3]
+        assert list_events(event_type="system.pruned")[0].data == {
+            "message": "Pruned event 1 from the log and the outbox", "events": 1, "id": "1", "by": "command line"
+        }  # fmt: skip
+        database.close()
+        assert not any(b"never to be seen" in file.read_bytes() for file in database.path.parent.glob("outfeed.db*"))
+
+    def test_machines_get_an_object_and_an_unknown_id_fails(self, outfeed, database):
+        log_event("a.b", "s", id="1")
+
+        assert json.loads(outfeed("prune", "--id", "1", "--json").output) == {
+            "matched": 1, "deleted": 1, "id": "1", "dry_run": False
+        }  # fmt: skip
+        assert outfeed("prune", "--id", "1").exit_code == 1
+        assert outfeed("prune", "--id", "1", "--older-than-days", "1").exit_code == 2
+        assert outfeed("prune", "--id", "1", "--archive", "x").exit_code == 2
+        assert outfeed("prune").exit_code == 2
+
+
+class TestBackup:
+    def test_it_says_what_it_holds(self, outfeed, old_and_new, tmp_path):
+        assert outfeed("backup", tmp_path / "a.db").output == f"Backed up 4 events to {tmp_path / 'a.db'}, checked.\n"
+        facts = json.loads(outfeed("backup", tmp_path / "b.db", "--json").output)
+        assert facts["bytes"] == (tmp_path / "b.db").stat().st_size
+        assert (facts["events"], facts["head"]) == (4, 4)
+
+    def test_the_script_keeps_the_newest_and_touches_nothing_else(self, old_and_new, tmp_path):
+        folder = tmp_path / "backups"
+        folder.mkdir()
+        others = [folder / name for name in ("outfeed-20200101.db", "other-20200101T000000Z.db", "notes")]
+        older = [folder / f"outfeed-2020010{n}T000000Z.db" for n in (1, 2, 3)]
+        for path in [*others, *older]:
+            path.touch()
+        done = script("backup_feed.py", tmp_path, "--to", folder, "--keep", 2, "--json")
+        facts = json.loads(done.stdout)
+        assert facts["removed"] == [older[0].name, older[1].name]
+        assert sorted(folder.iterdir()) == sorted([*others, older[2], Path(facts["file"])])
+        with sqlite3.connect(facts["file"]) as copy:
+            assert copy.execute("SELECT count(*) FROM event_log").fetchone() == (4,)
+        copy.close()
+
+    def test_a_backup_that_fails_removes_nothing(self, tmp_path):
+        (tmp_path / "outfeed-20200101T000000Z.db").touch()
+        done = script("backup_feed.py", tmp_path, "--to", tmp_path, "--keep", 1)
+        assert done.returncode == 1
+        assert "no database at" in done.stderr
+        assert (tmp_path / "outfeed-20200101T000000Z.db").exists()
+        assert script("backup_feed.py", tmp_path, "--to", tmp_path, "--keep", 0).returncode == 2
+
+
+class TestRestore:
+    @pytest.fixture
+    def saved(self, outfeed, old_and_new, tmp_path):
+        outfeed("backup", tmp_path / "saved.db")
+        log_event("task.created", "tests", id="newer")
+        return tmp_path / "saved.db"
+
+    def test_it_says_where_the_old_one_is(self, outfeed, saved, tmp_path):
+        output = outfeed("restore", saved).output
+        (kept,) = tmp_path.glob("*before-restore*")
+        assert output == f"Restored {saved}, with 4 events. What was there is in {kept}.\n"
+        assert "newer" not in left()
+
+    def test_a_dry_run_changes_nothing(self, outfeed, saved):
+        done = outfeed("restore", saved, "--dry-run")
+        assert done.output == f"Would restore {saved}, with 4 events; nothing was changed.\n"
+        assert "newer" in left()
+
+    def test_machines_get_an_object(self, outfeed, saved):
+        facts = json.loads(outfeed("restore", saved, "--json").output)
+        assert facts["events"] == 4
+        assert Path(facts["kept"]).exists()
+
+    def test_what_is_no_backup_is_a_failure_in_words(self, outfeed, database, tmp_path):
+        (tmp_path / "x").write_text("no database" * 500)
+        done = outfeed("restore", tmp_path / "x")
+        assert done.exit_code == 1
+        assert "is no backup of a feed" in done.output
+
+
+class TestDoctor:
+    def test_all_is_well_on_a_fresh_database(self, outfeed, database):
+        done = outfeed("doctor")
+        assert done.exit_code == 0, done.output
+        assert done.output.endswith("and found no problem.\n")
+
+    def test_a_problem_is_an_exit_code_and_can_be_fixed(self, outfeed, database):
+        with database.connection() as connection:
+            connection.execute("DROP TRIGGER event_log_outbox")
+        done = outfeed("doctor")
+        assert done.exit_code == 1
+        assert "problem  triggers: trigger event_log_outbox is missing" in done.output
+        assert "type  outfeed doctor --fix" in done.output
+        facts = json.loads(outfeed("doctor", "--json").output)
+        assert facts["ok"] is False
+        (found,) = [one for one in facts["findings"] if one["rule"] == "triggers"]
+        assert found["fixable"]
+        done = outfeed("doctor", "--fix")
+        assert done.exit_code == 0
+        assert "Fixed: trigger event_log_outbox is missing." in done.output
+        assert json.loads(outfeed("doctor", "--json").output)["ok"] is True
+
+    def test_a_database_that_is_not_there_is_named(self, outfeed, tmp_path):
+        done = outfeed("doctor")
+        assert done.exit_code == 1
+        assert str(tmp_path / "outfeed.db") in done.output

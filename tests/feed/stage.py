@@ -1,0 +1,214 @@
+"""A whole pipeline on one thread and a clock that the test moves: no socket, no sleep, the same run every time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app import clock
+from app.feed import frames
+from app.feed.encoding import Encoding
+from app.feed.relay import Relay
+from app.feed.subscriber import State, Subscriber
+from app.feed.subscription import SubscribeRequest
+from app.feed.wire import Wire
+from tests.feed.cast import VIEWER, MemorySource, hub_of
+
+STEP_SECS = 0.005
+
+
+class Clock:
+    """Monotonic time that stands still until it is moved. It begins somewhere, as a machine's does, not at 0."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 12_345.678
+        monkeypatch.setattr(clock._Monotonic, "read", lambda: self.now)
+
+
+class Socket:
+    """Takes what is written, up to *room* bytes where that is set, and notes when."""
+
+    def __init__(self, time: Clock) -> None:
+        self._time = time
+        self.room: int | None = None
+        self.writes: list[tuple[float, bytes]] = []
+
+    def setsockopt(self, *_: Any) -> None:
+        pass
+
+    def send(self, data: bytes, flags: int = 0) -> int:
+        taken = data if self.room is None else data[: self.room]
+        if data and not taken:
+            raise BlockingIOError
+        if self.room is not None:
+            self.room -= len(taken)
+        self.writes.append((self._time.now, bytes(taken)))
+        return len(taken)
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(data for _, data in self.writes)
+
+
+class Viewer:
+    """A client of the stage: its subscriber, and what its socket took."""
+
+    def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
+        self.socket = Socket(stage.time)
+        self.wakes = 0
+        self.subscriber = Subscriber(stage.hub, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
+        self._hub = stage.hub
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def subscribe(self, **fields: Any) -> None:
+        self.subscriber.subscribe(SubscribeRequest(**fields))
+
+    def step(self) -> None:
+        """Do what its own thread does while it is behind, as long as there is something to do now."""
+        while self.subscriber.state is State.REPLAYING and self.subscriber.ending is None:
+            if self.subscriber.patience() or self.socket.room is not None:
+                return  # it is not its turn, or would wait for the socket
+            self.subscriber.advance()
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return every frame so far, checked as a client would: none missing, each after the one before."""
+        found = [json.loads(body) for _, body in frames_of(self.socket.received)]
+        check(found)
+        return found
+
+    def seqs(self) -> list[int]:
+        """Return the seqs of all events, in order of arrival."""
+        return [seq for message in self.messages() for seq in seqs_of(message)]
+
+    def cursor(self) -> int:
+        """Return what a client would resume from."""
+        return check([json.loads(body) for _, body in frames_of(self.socket.received)])
+
+    def times(self) -> list[float]:
+        """Return when each frame with events went."""
+        times, end, writes = [], 0, iter(self.socket.writes)
+        at = 0.0
+        for begin, body in frames_of(self.socket.received):
+            while end <= begin:
+                at, data = next(writes)
+                end += len(data)
+            if seqs_of(json.loads(body)):
+                times.append(at)
+        return times
+
+    def arrivals(self) -> dict[int, float]:
+        """Return when the frame of each event went."""
+        groups = filter(None, map(seqs_of, self.messages()))
+        return {seq: at for at, seqs in zip(self.times(), groups, strict=True) for seq in seqs}
+
+
+class Stage:
+    """A source, a hub and a relay; the test's thread stands in for all of theirs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.time = Clock(monkeypatch)
+        self.source = MemorySource()
+        self.hub = hub_of(self.source)
+        self.relay = Relay(self.hub, lambda *_: None, heartbeat_secs=1e9)
+        self.hub.plan = self._plan
+        self.viewers: list[Viewer] = []
+        self._due: float | None = None
+        self._owed = 0.0
+        self.relay.start()
+        self.relay.poll()
+
+    def _plan(self, due: float) -> None:
+        self._due = due if self._due is None else min(self._due, due)
+
+    def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> Viewer:
+        viewer = Viewer(self, encoding, rates)
+        self.hub.add(viewer.subscriber)
+        self.viewers.append(viewer)
+        return viewer
+
+    def join(self, **fields: Any) -> Viewer:
+        """Return a viewer that has subscribed and taken its first steps."""
+        viewer = self.admit()
+        viewer.subscribe(**fields)
+        viewer.step()
+        return viewer
+
+    def run(self, secs: float, rate: float = 0) -> None:
+        """Let *secs* pass while *rate* events a second are committed and noticed at once."""
+        end = self.time.now + secs
+        while self.time.now < end:
+            self.time.now += STEP_SECS
+            self._owed += rate * STEP_SECS
+            if self._owed >= 1:
+                self.source.add(int(self._owed))
+                self._owed -= int(self._owed)
+                self.relay.poll()
+            self.tick()
+
+    def tick(self) -> None:
+        """Do what is due now: the pacer's beat, and the steps of those who are behind."""
+        if self._due is not None and self._due <= self.time.now:
+            self._due = None
+            self.relay.poll()
+        for viewer in self.viewers:
+            viewer.step()
+
+    def write(self, count: int = 1, **fields: Any) -> None:
+        """Commit *count* events and have them noticed."""
+        self.source.add(count, **fields)
+        self.relay.poll()
+
+    @property
+    def cohorts(self) -> list[Any]:
+        return list(self.hub._all_cohorts())
+
+
+def frames_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield where each whole frame in *data* begins, and its body; the last may be cut."""
+    at = 0
+    while at + 2 <= len(data):
+        assert data[at] == 0x81, f"corrupt frame: {data[at]:#x}"
+        length, begin = data[at + 1], at + 2
+        if length >= 126:
+            size = 2 if length == 126 else 8
+            length, begin = int.from_bytes(data[begin : begin + size]), begin + size
+        if begin + length > len(data):
+            return
+        yield at, data[begin : begin + length]
+        at = begin + length
+
+
+def seqs_of(message: dict[str, Any]) -> list[int]:
+    if message["type"] == "event":
+        return [message["seq"]]
+    return [event["seq"] for event in message["payload"]] if message["type"] == "events" else []
+
+
+def check(messages: list[dict[str, Any]]) -> int:
+    """Return the cursor they lead to. `prev` must be right at every frame, and no heartbeat may move it back."""
+    cursor = 0
+    for message in messages:
+        if message["type"] == "subscribed":
+            cursor = message["payload"]["after"]
+        elif message["type"] == "heartbeat":
+            assert message["payload"]["cursor"] >= cursor
+            cursor = message["payload"]["cursor"]
+        elif seqs := seqs_of(message):
+            assert message["prev"] <= cursor < seqs[0], message
+            cursor = seqs[-1]
+    return cursor
+
+
+def busiest_second(times: list[float]) -> int:
+    """Return the most frames that went within any one second."""
+    begin, most = 0, 0
+    for end, at in enumerate(times):
+        while times[begin] <= at - 1 + 1e-6:
+            begin += 1
+        most = max(most, end - begin + 1)
+    return most

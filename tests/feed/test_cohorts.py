@@ -1,0 +1,417 @@
+"""Cohorts of paced subscribers: they beat together, become one, and nobody gets more, less, or anything sooner."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from app.errors import InvalidRequest, Overtaken
+from app.feed import encoding, frames, subscription, tail
+from app.feed.sse import SSE
+from app.feed.subscriber import State
+from app.feed.subscription import SubscribeRequest
+from tests.feed.stage import Stage, Viewer, busiest_second, check
+
+INTERVAL = 0.11
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+class Counting(frames.WebSocketEncoding):
+    """Counts how often each event is encoded."""
+
+    def __init__(self) -> None:
+        self.encoded: dict[int, int] = {}
+        self.batches = 0
+
+    def groups(self, items: Any, prev: int, epoch: str) -> encoding.Batch:
+        self.batches += bool(items)
+        for item in items:
+            self.encoded[item.seq] = self.encoded.get(item.seq, 0) + 1
+        return super().groups(items, prev, epoch)
+
+
+def all_after(viewer: Viewer, last: int) -> None:
+    """Fail unless the viewer has had every event after its verdict, once, up to *last*."""
+    after = viewer.messages()[0]["payload"]["after"]
+    assert viewer.seqs() == list(range(after + 1, last + 1))
+
+
+class TestPace:
+    @pytest.mark.parametrize("rate", [1, 50, 2000])
+    @pytest.mark.parametrize("batch", [False, True])
+    def test_no_second_has_more_frames_than_the_rate_and_nothing_is_lost(
+        self, stage: Stage, rate: int, batch: bool
+    ) -> None:
+        viewer = stage.join(batch=batch)
+        stage.run(3, rate)
+        head = stage.source.last_seq
+        assert busiest_second(viewer.times()) <= 10
+        assert len(viewer.times()) >= min(3 * rate - 1, 26)
+        if batch:
+            stage.run(INTERVAL)
+        else:
+            lag = head - len(viewer.seqs())
+            assert lag > (50 if rate > 1 else -1)
+            stage.run(INTERVAL * min(lag + 1, 300))
+        expected = head if batch or rate < 2000 else len(viewer.seqs())
+        all_after(viewer, expected)
+        assert busiest_second(viewer.times()) <= 10
+
+    def test_the_first_event_after_a_quiet_moment_goes_at_once(self, stage: Stage) -> None:
+        viewer = stage.join()
+        for quiet in (0.3, 1.0, 7.77):
+            stage.run(quiet)
+            stage.write()
+            assert viewer.times()[-1] == stage.time.now
+
+    def test_a_batched_viewer_lags_by_two_beats_at_most(self, stage: Stage) -> None:
+        viewer = stage.join(batch=True)
+        at: dict[int, float] = {}
+        for _ in range(400):
+            before = stage.source.last_seq
+            stage.run(0.005, 500)
+            at |= dict.fromkeys(range(before + 1, stage.source.last_seq + 1), stage.time.now)
+        stage.run(0.3)
+        arrivals = viewer.arrivals()
+        assert set(arrivals) == set(at)
+        assert max(arrivals[seq] - at[seq] for seq in at) <= 2 * INTERVAL + 0.01
+
+    def test_a_rate_of_zero_is_as_they_come(self, stage: Stage) -> None:
+        viewer = stage.join(rate=0)
+        for _ in range(100):
+            stage.write()
+        assert len(viewer.times()) == 100
+
+    def test_a_limited_client_gets_no_more_than_its_limit(self, stage: Stage) -> None:
+        for wanted, granted in ((None, 10), (0, 10), (500, 10), (2, 2)):
+            viewer = stage.admit(rates=(10, 10))
+            viewer.subscribe(rate=wanted)
+            assert viewer.messages()[0]["payload"]["rate"] == granted
+
+    @pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-9, float("nan")])
+    def test_a_rate_that_no_clock_can_keep_is_refused(self, rate: float) -> None:
+        with pytest.raises(InvalidRequest, match="rate"):
+            subscription.validated(SubscribeRequest, {"rate": rate})
+
+    def test_subscribing_again_and_again_gets_nothing_sooner(self, stage: Stage) -> None:
+        viewer = stage.join()
+        for _ in range(300):
+            stage.run(0.01, 200)
+            viewer.subscribe(after=viewer.cursor(), epoch=stage.source.epoch)
+            viewer.step()
+        assert busiest_second(viewer.times()) <= 10
+
+    def test_a_new_rate_holds_at_once(self, stage: Stage) -> None:
+        stage.write(50)
+        viewer = stage.join(after=0, rate=0.01)
+        stage.run(1)
+        assert len(viewer.times()) == 1
+        viewer.subscribe(after=0, rate=100)
+        stage.run(1)
+        assert len(viewer.times()) == 51
+
+
+class TestMerging:
+    def test_fifty_that_joined_at_different_moments_under_load_end_in_one(self, stage: Stage) -> None:
+        rng, counting = random.Random(7), Counting()
+        stage.run(0.5, 100)
+        viewers = []
+        for _ in range(50):
+            stage.run(rng.uniform(0, 0.05), 300)
+            viewer = stage.admit(counting)
+            head = stage.source.last_seq
+            back = rng.choice([None, 0, 3, 200])
+            viewer.subscribe(batch=True, **({} if back is None else {"after": max(0, head - back), "epoch": "epoch-1"}))
+            viewer.step()
+            viewers.append(viewer)
+        stage.run(0.5, 300)
+        assert len(stage.cohorts) == 1
+        counting.encoded.clear()
+        before, counting.batches = len(viewers[0].times()), 0
+        stage.run(1, 300)
+        assert set(counting.encoded.values()) == {1}
+        assert counting.batches == len(viewers[0].times()) - before
+        assert len(counting.encoded) > 250
+        stage.run(0.5)
+        for viewer in viewers:
+            all_after(viewer, stage.source.last_seq)
+            assert busiest_second(viewer.times()) <= 10
+
+    def test_viewers_that_show_one_event_at_a_time_merge_once_they_have_caught_up(self, stage: Stage) -> None:
+        stage.write(30)
+        viewers = [stage.join(after=after, epoch="epoch-1") for after in (1, 10, 10, 25)]
+        assert len(stage.cohorts) == 3
+        stage.run(2, 5)
+        assert len(stage.cohorts) > 1
+        stage.run(10)
+        stage.write()
+        assert len(stage.cohorts) == 1
+        for viewer in viewers:
+            all_after(viewer, stage.source.last_seq)
+            assert busiest_second(viewer.times()) <= 10
+
+    def test_a_cohort_that_one_joins_sends_nothing_before_the_newcomer_may(self, stage: Stage) -> None:
+        """The newcomer has just been sent a frame by its own thread; those it meets have been quiet for long."""
+        quiet = stage.join()
+        viewer = stage.join()
+        stage.write(1)
+        stage.run(5)
+        viewer.subscriber.unsubscribe()
+        viewer.subscriber.due = stage.time.now + 0.1
+        viewer.subscribe(after=1, epoch="epoch-1")
+        viewer.step()
+        stage.write(1)
+        assert quiet.times()[-1] == stage.time.now
+        assert len(viewer.times()) == 1
+        assert len(stage.cohorts) == 2
+        stage.run(0.5)
+        assert len(viewer.times()) == 2
+        stage.write(1)
+        assert len(stage.cohorts) == 1
+
+    def test_the_event_before_is_right_for_all_of_a_merged_cohort(self, stage: Stage) -> None:
+        """One was told of event 1 last, another joined at the head that nothing had matched since."""
+        early = stage.join(types=("wanted.*",), batch=True)
+        stage.write(1, event_type="wanted.one")
+        stage.run(1)
+        stage.write(5)
+        stage.run(1)
+        late = stage.join(types=("wanted.*",), batch=True, after=3, epoch="epoch-1")
+        stage.run(1)
+        stage.write(1, event_type="wanted.two")
+        stage.run(1)
+        assert len(stage.cohorts) == 1
+        assert (early.seqs(), late.seqs()) == ([1, 7], [7])
+        assert [message["prev"] for message in late.messages() if "prev" in message] == [1]
+
+    @pytest.mark.parametrize("is_due", [True, False])
+    def test_the_event_before_is_right_for_one_that_was_told_less(self, stage: Stage, is_due: bool) -> None:
+        """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
+        stage.source.add(6)
+        stage.hub.begin(stage.source.window())
+        stage.join(types=("wanted.*",))
+        late = stage.admit()
+        late.subscriber.due = 0.0 if is_due else stage.time.now + 0.05
+        late.subscribe(types=("wanted.*",), after=3, epoch="epoch-1")
+        late.step()
+        assert len(stage.cohorts) == (1 if is_due else 2)
+        stage.time.now += 0.06
+        stage.write(1, event_type="wanted.one")
+        assert len(stage.cohorts) == 1
+        assert late.seqs() == [7]
+
+    def test_who_is_leaving_is_not_taken_along(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has left its cohort, and is not off the list yet."""
+        stage.join(batch=True)
+        stage.write(3)
+        leaving = stage.join(batch=True, after=0)
+        assert len(stage.cohorts) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hub, "part", lambda *_: None)
+            leaving.subscriber.unsubscribe()
+        stage.run(0.5, 50)
+        assert len(stage.cohorts) == 1
+        assert leaving.seqs() == []
+        assert leaving.subscriber.state is State.IDLE
+        assert leaving.subscriber.cohort is None
+
+    def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, stage: Stage) -> None:
+        """It joins the cohort between the moment a batch is made and the moment it is sent."""
+        first, viewer = stage.join(batch=True), stage.join(batch=True)
+        original = first.subscriber.push
+
+        def push(delivery: Any) -> None:
+            original(delivery)
+            viewer.subscribe(after=stage.source.last_seq, epoch="epoch-1", batch=True)
+            viewer.subscriber.due = 0.0
+            viewer.step()
+
+        first.subscriber.push = push  # type: ignore[method-assign]
+        for _ in range(5):
+            stage.write(3)
+            stage.run(1)
+        check(viewer.messages())
+        assert first.seqs() == list(range(1, 16))
+
+
+class TestComingAndGoing:
+    def test_subscribing_anew_while_a_batch_is_on_its_way_gives_each_event_once(self, stage: Stage) -> None:
+        viewers = [stage.join(batch=True) for _ in range(3)]
+        original = viewers[0].subscriber.push
+
+        def push(delivery: Any) -> None:
+            original(delivery)
+            for viewer in viewers[1:]:
+                viewer.subscriber.unsubscribe()
+                viewer.subscribe(after=viewer.cursor(), epoch="epoch-1", batch=True)
+                viewer.step()
+
+        viewers[0].subscriber.push = push  # type: ignore[method-assign]
+        stage.run(2, 200)
+        viewers[0].subscriber.push = original  # type: ignore[method-assign]
+        stage.run(1)
+        for viewer in viewers:
+            assert viewer.seqs() == list(range(1, stage.source.last_seq + 1))
+            assert busiest_second(viewer.times()) <= 10
+
+    def test_who_is_back_before_it_is_taken_off_the_list_stays(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its socket was full, and took all that was left before the relay's thread came to strike it off."""
+        viewer, _ = stage.join(rate=0), stage.join(rate=0)
+        original = stage.hub.part
+
+        def part(*leaving: Any) -> None:
+            viewer.socket.room = None
+            viewer.step()
+            original(*leaving)
+
+        viewer.socket.room = 10
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hub, "part", part)
+            stage.write(1)
+        assert viewer.subscriber.state is State.LIVE
+        stage.write(1)
+        assert viewer.seqs() == [1, 2]
+
+    def test_who_unsubscribes_gets_nothing_more_and_its_cohort_is_gone(self, stage: Stage) -> None:
+        viewer = stage.join(batch=True)
+        stage.write(3)
+        viewer.subscriber.unsubscribe()
+        stage.write(3)
+        stage.run(1)
+        assert viewer.seqs() == [1, 2, 3]
+        assert not stage.cohorts
+
+    def test_random_comings_and_goings_lose_nothing_and_leave_nothing(self, stage: Stage) -> None:
+        rng = random.Random(11)
+        viewers = [stage.join(batch=rng.random() < 0.7, rate=rng.choice([0, 10, 50])) for _ in range(30)]
+        for _ in range(400):
+            stage.run(rng.uniform(0, 0.02), rng.choice([0, 100, 1500]))
+            viewer = rng.choice(viewers)
+            match rng.randint(0, 3):
+                case 0:
+                    viewer.socket.room = rng.choice([0, 50, 1000, None])
+                case 1:
+                    viewer.socket.room = None
+                case 2 if viewer.socket.room is None:
+                    viewer.step()
+                    viewer.subscribe(
+                        after=viewer.cursor(), epoch="epoch-1", batch=rng.random() < 0.5, rate=rng.choice([0, 10, 50])
+                    )
+            viewer.step()
+        for viewer in viewers:
+            viewer.socket.room = None
+            viewer.step()
+            viewer.subscribe(after=viewer.cursor(), epoch="epoch-1", rate=0)
+            viewer.step()
+        stage.write(1)
+        for viewer in viewers:
+            all_after(viewer, stage.source.last_seq)
+            stage.hub.remove(viewer.subscriber)
+        assert not stage.cohorts
+        assert len(stage.hub) == 0
+
+    def test_a_client_that_subscribes_without_end_leaves_nothing_behind(self, stage: Stage) -> None:
+        stage.write(1000)
+        viewer = stage.join(after=0)
+        for _ in range(200):
+            viewer.subscribe(after=0)
+            viewer.step()
+        stage.run(0.01)
+        assert len(stage.hub._newcomers) <= 1
+        assert len(stage.cohorts) == 1
+
+
+class TestFallingBehind:
+    def test_beyond_the_tail_one_goes_on_by_oneself_and_comes_back(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tail, "TAIL_EVENTS", 50)
+        viewer = stage.join()
+        stage.run(1, 200)
+        assert viewer.subscriber.state is State.REPLAYING
+        assert viewer.wakes == 1
+        assert not stage.cohorts
+        stage.run(200 * INTERVAL)
+        assert viewer.subscriber.state is State.LIVE
+        all_after(viewer, stage.source.last_seq)
+        assert busiest_second(viewer.times()) <= 10
+
+    def test_a_full_socket_costs_no_event_and_no_pace(self, stage: Stage) -> None:
+        viewer, other = stage.join(batch=True), stage.join(batch=True)
+        stage.run(0.5, 200)
+        viewer.socket.room = 100
+        stage.run(1, 200)
+        assert viewer.subscriber.state is State.REPLAYING
+        viewer.socket.room = None
+        stage.run(1, 200)
+        stage.run(0.5)
+        for each in (viewer, other):
+            all_after(each, stage.source.last_seq)
+            assert busiest_second(each.times()) <= 10
+        assert len(stage.cohorts) == 1
+
+    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, stage: Stage) -> None:
+        viewer = stage.join(batch=True)
+        stage.run(0.5, 200)
+        viewer.socket.room = 100
+        while viewer.subscriber.state is State.LIVE:
+            stage.run(0.005, 200)
+        assert viewer.wakes == 1
+        viewer.socket.room = None
+        stage.run(1, 200)
+        times = viewer.times()
+        assert min(later - sooner for sooner, later in itertools.pairwise(times[1:])) > INTERVAL / 2 - 0.001
+        all_after(viewer, viewer.cursor())
+
+    def test_pruning_overtakes_a_laggard_and_says_so(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tail, "TAIL_EVENTS", 10)
+        stage.join()
+        stage.write(300)
+        stage.source.prune(250)
+        with pytest.raises(Overtaken):
+            stage.run(60)
+
+
+class TestGreetings:
+    def test_who_has_nothing_to_read_is_told_at_once_how_far_that_is(self, stage: Stage) -> None:
+        stage.write(500)
+        viewer = stage.join(after=100, epoch="epoch-1", types=("none.*",))
+        stage.run(0.2)
+        assert viewer.messages()[-1] == {"type": "heartbeat", "payload": {"cursor": 500}}
+
+    def test_who_lags_is_told_only_what_it_has(self, stage: Stage) -> None:
+        viewer = stage.join()
+        stage.write(30)
+        stage.run(0.5)
+        stage.hub.heartbeat()
+        assert viewer.messages()[-1]["payload"]["cursor"] == viewer.seqs()[-1]
+
+
+class TestAnotherHistory:
+    @pytest.mark.parametrize("fields", [{}, {"batch": True}, {"rate": 0}])
+    def test_nothing_of_it_reaches_those_who_follow_the_old(self, stage: Stage, fields: dict[str, Any]) -> None:
+        """Their own threads may take a while to hang up; meanwhile the new history passes their position."""
+        stage.write(20)
+        viewer = stage.admit(SSE)
+        viewer.subscribe(after=15, epoch="epoch-1", **fields)
+        viewer.step()
+        stage.run(2)
+        assert b"id: epoch-1:20\n" in viewer.socket.received
+        stage.source.epoch, stage.source.items, stage.source.last_seq = "epoch-2", [], 5
+        stage.relay.poll()
+        assert viewer.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
+        stage.hub.heartbeat()
+        stage.write(30)
+        stage.hub.heartbeat()
+        assert b"epoch-2" not in viewer.socket.received
+        assert not stage.cohorts
+        stage.hub.remove(viewer.subscriber)

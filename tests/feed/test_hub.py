@@ -1,0 +1,376 @@
+"""The hub: one position, one tail, and cohorts in which every frame's `prev` is right for every member."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.errors import Overtaken
+from app.feed import frames
+from app.feed import tail as tail_module
+from app.feed.pace import Pacer
+from app.feed.subscriber import State
+from app.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
+from tests.feed.cast import item
+from tests.feed.scene import Client, Feed
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return Feed()
+
+
+@pytest.fixture
+def client(feed: Feed) -> Iterator[Client]:
+    with Client(feed) as client:
+        yield client
+
+
+@pytest.fixture
+def other(feed: Feed) -> Iterator[Client]:
+    with Client(feed) as other:
+        yield other
+
+
+# --- the tail ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_tail_has_what_follows_any_cursor_it_reaches_back_to() -> None:
+    tail = Tail(10)
+    tail.extend([item(seq) for seq in (12, 15, 16)])
+    after = {seq: [each.seq for each in tail.after(seq) or []] for seq in (10, 11, 12, 14, 15, 16, 20)}
+    assert after == {10: [12, 15, 16], 11: [12, 15, 16], 12: [15, 16], 14: [15, 16], 15: [16], 16: [], 20: []}
+    assert tail.after(9) is None
+
+
+@pytest.mark.parametrize("page", [1, 7, 1000, 9000])
+def test_the_tail_keeps_the_newest_four_thousand(page: int) -> None:
+    tail = Tail(0)
+    for start in range(0, 9000, page):
+        tail.extend([item(seq) for seq in range(start + 1, min(start + page, 9000) + 1)])
+    assert tail.start == 9000 - TAIL_EVENTS
+    assert [each.seq for each in tail.after(tail.start) or []] == list(range(9001 - TAIL_EVENTS, 9001))
+    assert tail.after(tail.start - 1) is None
+
+
+def test_the_tail_keeps_four_megabytes_at_most() -> None:
+    tail = Tail(0)
+    for seq in range(1, 41):
+        tail.extend([item(seq, data="x" * 250_000)])
+    kept = tail.after(tail.start) or []
+    assert sum(len(each.json) for each in kept) <= TAIL_BYTES
+    assert [each.seq for each in kept] == list(range(tail.start + 1, 41))
+    assert len(kept) >= 16
+
+
+def test_an_item_larger_than_the_tail_leaves_it_empty_and_right() -> None:
+    tail = Tail(0)
+    tail.extend([item(1), item(2, data="x" * (TAIL_BYTES + 1))])
+    assert (tail.start, tail.after(2), tail.after(1)) == (2, [], None)
+    tail.extend([item(3)])
+    assert tail.after(2) == [item(3)]
+
+
+def test_who_lies_before_the_tail_is_not_brought_up_from_it(feed: Feed, client: Client) -> None:
+    feed.write(TAIL_EVENTS + 10)
+    client.say(action="subscribe", channel="events", after=9, epoch=feed.source.epoch)
+    assert not feed.hub.join(client.subscriber)
+    assert client.state is State.REPLAYING
+    client.say(action="subscribe", channel="events", after=10, epoch=feed.source.epoch)
+    assert feed.hub.join(client.subscriber)
+
+
+# --- cohorts ----------------------------------------------------------------------------------------------------------
+
+
+def test_members_that_were_told_different_cursors_all_find_the_next_prev_right(
+    feed: Feed, client: Client, other: Client
+) -> None:
+    # given one who joined early, one who joined ten events later, and a filter that matched none of the ten
+    client.subscribe(types=["task.*"])
+    feed.write(10, event_type="x.y")
+    other.subscribe(types=["task.*"])
+    assert (client.cursor, other.cursor) == (0, 10)
+    # when one matches, then `prev` is at or below both
+    feed.write(2, event_type="task.a")
+    assert (client.follow(12), other.follow(12)) == ([11, 12], [11, 12])
+
+
+def test_one_who_resumes_from_further_back_does_not_find_a_prev_that_it_was_never_told(
+    feed: Feed, client: Client, other: Client
+) -> None:
+    # given one who began at the head, and one who resumed from 5 and was told nothing since
+    feed.write(20, event_type="x.y")
+    client.subscribe(types=["task.*"])
+    other.subscribe(types=["task.*"], after=5, epoch=feed.source.epoch)
+    assert (client.cursor, other.cursor) == (20, 5)
+    # when one matches, then it follows for both
+    feed.write(1, event_type="task.a")
+    assert (client.follow(21), other.follow(21)) == ([21], [21])
+
+
+def test_prev_is_the_matching_event_before_once_there_was_one(feed: Feed, client: Client, other: Client) -> None:
+    client.subscribe(types=["task.*"])
+    feed.write(1, event_type="task.a")
+    feed.write(5, event_type="x.y")
+    other.subscribe(types=["task.*"], after=0)
+    feed.write(1, event_type="task.b")
+    assert [(each["prev"], each["seq"]) for each in client.take_messages(until_seq=7)] == [(0, 1), (1, 7)]
+    assert other.follow(7) == [1, 7]
+
+
+def test_one_filter_costs_one_cohort_and_an_empty_cohort_is_forgotten(
+    feed: Feed, client: Client, other: Client
+) -> None:
+    client.subscribe(types=["b.c", "a.*"])
+    other.subscribe(types=["a.*", "b.c", "b.c"])
+    assert len(feed.hub._cohorts) == 1
+    client.say(action="unsubscribe", channel="events")
+    feed.hub.remove(other.subscriber)
+    assert feed.hub._cohorts == {}
+
+
+def test_one_that_fell_behind_and_is_back_before_it_was_taken_off_the_list_stays_on_it(
+    feed: Feed, client: Client
+) -> None:
+    # given one who is back in its cohort by the time the relay's thread takes it off
+    client.subscribe()
+    cohort = client.subscriber.cohort
+    assert cohort is not None
+    feed.hub.part(client.subscriber, cohort)
+    # then it still gets everything
+    feed.write(1)
+    assert client.follow(1) == [1]
+
+
+def test_one_that_parts_from_a_cohort_leaves_its_namesake_alone(feed: Feed, client: Client, other: Client) -> None:
+    client.subscribe()
+    old = client.subscriber.cohort
+    assert old is not None
+    client.say(action="unsubscribe", channel="events")
+    other.subscribe()
+    feed.hub.part(client.subscriber, old)
+    feed.write(1)
+    assert other.follow(1) == [1]
+
+
+def test_the_counts_say_how_many_are_in_each_state(feed: Feed, client: Client, other: Client) -> None:
+    client.subscribe()
+    assert feed.hub.counts() == {"idle": 1, "live": 1}
+    assert len(feed.hub) == 2
+    other.say(action="subscribe", channel="events", after=0)
+    assert feed.hub.counts() == {"live": 1, "replaying": 1}
+    feed.hub.remove(other.subscriber)
+    assert (feed.hub.counts(), len(feed.hub)) == ({"live": 1}, 1)
+
+
+# --- heartbeats -------------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_carries_what_was_written_and_never_the_head_of_the_database(feed: Feed, client: Client) -> None:
+    client.subscribe(types=["task.*"])
+    feed.write(5, event_type="x.y")
+    feed.source.add(5, event_type="task.a")  # committed, and not pushed yet
+    feed.hub.heartbeat()
+    assert client.take_message() == {"type": "heartbeat", "payload": {"cursor": 5}}
+    feed.relay.poll()
+    client.cursor = 5
+    assert client.follow(10) == [6, 7, 8, 9, 10]
+
+
+def test_only_the_live_get_heartbeats(feed: Feed, client: Client, other: Client) -> None:
+    # given one that is still owed five events, and one without a subscription
+    feed.write(5)
+    client.say(action="subscribe", channel="events", after=0)
+    client.take_verdict()
+    # when heartbeats go out, then neither is told anything
+    feed.hub.heartbeat()
+    assert client.has_nothing_to_read()
+    assert other.has_nothing_to_read()
+
+
+def test_a_heartbeat_on_its_way_is_not_written_after_a_new_verdict(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    cohort = client.subscriber.cohort
+    assert cohort is not None
+    client.say(action="subscribe", channel="events", after=0)
+    client.take_verdict()
+    client.subscriber.heartbeat(cohort, frames.message("heartbeat", {"cursor": 9}))
+    assert client.has_nothing_to_read()
+
+
+# --- another history --------------------------------------------------------------------------------------------------
+
+
+def test_one_who_is_live_when_pruning_overtakes_the_feed_gets_nothing_more(feed: Feed, client: Client) -> None:
+    """What lies behind the gap would be taken as its continuation: its prev is not above the cursor."""
+    feed.write(5)
+    client.subscribe()
+    feed.source.add(10)
+    feed.source.prune(10)
+    feed.relay.poll()
+    assert client.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
+    assert client.has_nothing_to_read(), "a silent jump"
+    feed.hub.heartbeat()
+    assert client.has_nothing_to_read(), "a silent jump"
+
+
+def test_one_who_is_live_when_the_epoch_changes_gets_nothing_more(feed: Feed, client: Client) -> None:
+    feed.write(5)
+    client.subscribe()
+    feed.source.epoch = "epoch-2"
+    feed.relay.poll()
+    feed.write(3)
+    feed.hub.heartbeat()
+    assert client.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
+    assert client.has_nothing_to_read(), "an event of another history"
+
+
+def test_who_comes_after_the_change_is_served(feed: Feed, client: Client, other: Client) -> None:
+    client.subscribe()
+    feed.source.epoch = "epoch-2"
+    feed.relay.poll()
+    other.subscribe()
+    feed.hub.remove(client.subscriber)
+    feed.write(1)
+    assert other.follow(1) == [1]
+    assert other.epoch == "epoch-2"
+
+
+# --- closing ----------------------------------------------------------------------------------------------------------
+
+
+def test_closing_sends_everyone_away_in_whatever_state_and_whoever_comes_later(
+    feed: Feed, client: Client, other: Client
+) -> None:
+    client.subscribe()
+    feed.hub.close()
+    with Client(feed) as late:
+        endings = [each.subscriber.ending for each in (client, other, late)]
+    assert {ending and ending[0] for ending in endings} == {frames.RESTARTING}
+    hints = [int(re.fullmatch(r"retry_ms=(\d+)", ending[1])[1]) for ending in endings if ending]  # type: ignore[index]
+    assert all(200 <= hint <= 3000 for hint in hints)
+    assert len(set(hints)) > 1
+
+
+# --- any schedule -----------------------------------------------------------------------------------------------------
+
+
+class Viewer:
+    """A client that resubscribes at random, reads slowly at times, and comes back when it is sent away.
+
+    Every frame must follow its cursor; what it was told is missing, it may miss, and nothing else.
+    """
+
+    def __init__(self, feed: Feed, seed: int) -> None:
+        self.feed = feed
+        self.random = random.Random(seed)
+        self.fields: dict[str, object] = {"types": ["a.*"]} if seed % 2 else {}
+        self.fields |= [{}, {"rate": 1000}, {"rate": 300, "batch": True}][seed % 3]
+        self.cursor = 0
+        self.epoch = feed.source.epoch
+        self.shown: list[int] = []
+        self.missing: list[tuple[int, int]] = []
+        self.returns = 0
+        self.goal: int | None = None
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.is_done():
+                self._visit()
+        except BaseException as error:
+            self.problem = error
+            raise
+
+    def is_done(self) -> bool:
+        return self.goal is not None and self.cursor >= self.goal
+
+    def _visit(self) -> None:
+        self.returns += 1
+        with Client(self.feed, send_buffer_bytes=self.random.choice([None, 65_536])) as client:
+            client.ask(action="subscribe", channel="events", after=self.cursor, epoch=self.epoch, **self.fields)
+            client.run()
+            pause = threading.Event()
+            while not self.is_done():
+                if self.random.random() < 0.02:
+                    client.ask(action="subscribe", channel="events", after=self.cursor, epoch=self.epoch, **self.fields)
+                if self.random.random() < 0.01:
+                    pause.wait(0.01)
+                if client.has_been_sent_away():
+                    return  # comes back with its cursor
+                frame = client.take_message()
+                before = len(client.seen)
+                client.note(frame)
+                self.shown += client.seen[before:]
+                self.cursor = client.cursor
+                if frame["type"] == "subscribed":
+                    self._heed(frame["payload"])
+
+    def _heed(self, verdict: dict[str, Any]) -> None:
+        assert verdict["verdict"] in ("resumed", "gap"), verdict
+        if verdict["verdict"] == "gap":
+            self.missing.append((verdict["missing"]["from"], verdict["missing"]["to"]))
+
+    def check(self, matching: list[int]) -> None:
+        shown = set(self.shown)
+        lost = [
+            seq for seq in matching
+            if seq not in shown and not any(first <= seq <= last for first, last in self.missing)
+        ]  # fmt: skip
+        assert lost == []
+        assert shown <= set(matching)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One relay publishes, prunes and beats; the others come, go, stall and ask again, each on threads of its own."""
+    monkeypatch.setattr(tail_module, "TAIL_EVENTS", 60)  # so that the source is read as well
+    feed = Feed(heartbeat_secs=0.001)
+    feed.relay._next_heartbeat = 0.0
+    dice = random.Random(seed)
+    pacer = Pacer(feed.relay.poll)
+    feed.hub.plan = pacer.plan
+    pacer.start()
+    viewers = [Viewer(feed, seed * 6 + n) for n in range(6)]
+    threads = [threading.Thread(target=viewer.run) for viewer in viewers]
+    for thread in threads:
+        thread.start()
+    matching: dict[str, list[int]] = {"a.b": [], "x.y": []}
+    for _ in range(250):
+        event_type = dice.choice(["a.b", "x.y"])
+        count = dice.choice([1, 1, 2, 5, 40])
+        head = feed.source.last_seq
+        matching[event_type] += range(head + 1, head + count + 1)
+        feed.write(count, event_type=event_type, data="x" * dice.choice([0, 10, 3000]))
+        if dice.random() < 0.05:
+            feed.source.prune(feed.source.last_seq - dice.choice([0, 20, 500]))
+    # The last is seen by every filter, so that every cursor can get there.
+    feed.write(1, event_type="a.b")
+    matching["a.b"].append(feed.source.last_seq)
+    for viewer in viewers:
+        viewer.goal = feed.source.last_seq
+    feed.relay.poll()
+    stop = threading.Event()
+    beats = threading.Thread(target=lambda: [feed.relay.poll() for _ in iter(lambda: stop.wait(0.01), True)])
+    beats.start()
+    for thread in threads:
+        thread.join(30)
+    stop.set()
+    beats.join()
+    pacer.stop()
+    assert not any(thread.is_alive() for thread in threads)
+    for viewer in viewers:
+        assert viewer.problem is None
+        viewer.check(sorted(matching["a.b"] + ([] if "types" in viewer.fields else matching["x.y"])))
+    assert len(feed.hub) == 0
+
+
+def test_overtaken_is_raised_by_whoever_asks_for_another_epoch(feed: Feed) -> None:
+    with pytest.raises(Overtaken):
+        feed.hub.tail_after(0, "other")

@@ -1,0 +1,130 @@
+"""Pace: how many frames go in any second, and when the next one may."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.feed.pace import SLACK, Pacer, next_due
+from tests.feed.stage import busiest_second
+from tests.harness import wait_until
+
+RATES = st.one_of(st.integers(1, 1000).map(float), st.floats(0.1, 1000))
+# How late each frame goes, in intervals: mostly a little, now and then after a quiet time.
+LATENESS = st.lists(st.one_of(st.just(0.0), st.floats(0, 1.5), st.floats(0, 20)), min_size=30, max_size=300)
+START = st.floats(0, 1e7)
+
+
+def sent(rate: float, lateness: list[float], start: float) -> list[float]:
+    """Return when frames go that are each late by so many intervals."""
+    due, now, times = 0.0, start, []
+    for late in lateness:
+        now = max(due, now) + late * SLACK / rate
+        times.append(now)
+        due = next_due(due, now, rate)
+    return times
+
+
+@settings(max_examples=300, deadline=None)
+@given(RATES, LATENESS, START)
+def test_no_second_holds_more_frames_than_the_rate_however_late_the_ticks_are(
+    rate: float, lateness: list[float], start: float
+) -> None:
+    assert busiest_second(sent(rate, lateness, start)) <= math.ceil(rate)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RATES, LATENESS, START)
+def test_no_frame_waits_longer_than_two_intervals(rate: float, lateness: list[float], start: float) -> None:
+    due, now = 0.0, start
+    for late in lateness:
+        now = max(due, now) + late * SLACK / rate
+        due = next_due(due, now, rate)
+        assert now < due <= now + 2 * SLACK / rate + 1e-6
+
+
+@settings(max_examples=300, deadline=None)
+@given(RATES, START, START, st.floats(0, 3), st.floats(0, 3))
+def test_all_of_one_rate_beat_together_wherever_they_began(
+    rate: float, one: float, other: float, late: float, later: float
+) -> None:
+    interval = SLACK / rate
+    beats = (next_due(one, one + late * interval, rate) - next_due(other, other + later * interval, rate)) / interval
+    assert abs(beats - round(beats)) < 1e-3
+
+
+@pytest.mark.parametrize("rate", [1, 10, 1000])
+def test_punctual_frames_go_at_every_beat(rate: int) -> None:
+    times = sent(rate, [0.0] * 50, start=1000.0)
+    assert max(b - a for a, b in itertools.pairwise(times[1:])) == pytest.approx(SLACK / rate, rel=1e-3)
+
+
+class Bell:
+    """Counts its rings, and plans the next while one is wanted."""
+
+    def __init__(self) -> None:
+        self.rings: list[float] = []
+        self.pacer = Pacer(self.ring)
+
+    def ring(self) -> None:
+        self.rings.append(time.monotonic())
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    found = Bell()
+    found.pacer.start()
+    yield found
+    found.pacer.stop()
+
+
+def test_a_pacer_calls_when_it_is_due_and_never_before(bell: Bell) -> None:
+    due = time.monotonic() + 0.05
+    bell.pacer.plan(due)
+    wait_until(lambda: bell.rings, "a call")
+    assert bell.rings[0] >= due
+
+
+def test_an_earlier_plan_comes_first_and_a_later_one_changes_nothing(bell: Bell) -> None:
+    began = time.monotonic()
+    bell.pacer.plan(began + 60)
+    bell.pacer.plan(began + 0.02)
+    bell.pacer.plan(began + 120)
+    wait_until(lambda: bell.rings, "a call", timeout=2)
+    assert len(bell.rings) == 1
+
+
+def test_what_is_planned_during_a_call_is_kept() -> None:
+    done = threading.Event()
+    rings: list[int] = []
+
+    def ring() -> None:
+        rings.append(1)
+        pacer.plan(0) if len(rings) < 50 else done.set()
+
+    pacer = Pacer(ring)
+    pacer.start()
+    pacer.plan(0)
+    assert done.wait(5)
+    pacer.stop()
+    assert len(rings) == 50
+
+
+def test_a_pacer_without_a_plan_costs_nothing(bell: Bell) -> None:
+    bell.pacer.plan(0)
+    wait_until(lambda: bell.rings, "a call")
+    before = time.process_time()
+    assert not threading.Event().wait(0.3)
+    assert time.process_time() - before < 0.05
+    assert len(bell.rings) == 1
+
+
+def test_it_stops_though_something_is_planned(bell: Bell) -> None:
+    bell.pacer.plan(time.monotonic() + 3600)

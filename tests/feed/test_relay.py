@@ -1,0 +1,302 @@
+"""The relay: what is pending is pushed, whoever asks and whatever goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.feed import frames
+from app.feed.relay import PAGE_EVENTS, Relay
+from app.history import Page
+from tests.feed.scene import Client, Feed, StagedSource
+
+
+class SteppedSource(StagedSource):
+    """A source that lets a test act after each read, before the relay has its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after_read: Callable[[], None] = lambda: None
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        page = super().read_after(seq, limit)
+        self.after_read()
+        return page
+
+
+def once(step: Callable[[], None]) -> Callable[[], None]:
+    """Return *step* as something that happens the first time only."""
+    steps = [step]
+    return lambda: steps.pop()() if steps else None
+
+
+def on_another_thread(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "a poll waited for another"
+
+
+def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
+    feed = Feed()
+    feed.source.add(5)
+    relay = Relay(feed.hub, lambda epoch, item: None, 3600)
+    relay.start()
+    assert (feed.hub.position, feed.hub.epoch) == (5, "epoch-1")
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.add(2)
+        relay.poll()
+        assert client.follow(7) == [6, 7]
+
+
+def test_one_poll_takes_all_pages() -> None:
+    feed = Feed()
+    feed.write(3 * PAGE_EVENTS + 1)
+    assert feed.hub.position == 3 * PAGE_EVENTS + 1
+
+
+def test_what_is_about_to_be_sent_is_remembered_first() -> None:
+    feed = Feed()
+    feed.hub.meanwhile = lambda: remembered.append(list(feed.remembered))
+    remembered: list[list[tuple[str, int]]] = []
+    with Client(feed) as client:
+        client.subscribe()
+        feed.write(3)
+    assert remembered == [[("epoch-1", 3)]]
+
+
+def test_what_can_not_be_remembered_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    feed = Feed()
+    failing = [OSError("no space left on device")]
+
+    def remember(epoch: str, item: object) -> None:
+        if failing:
+            raise failing.pop()
+
+    relay = Relay(feed.hub, remember, 3600)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.add(1)
+        relay.poll()
+        assert client.has_nothing_to_read()
+        relay.poll()
+        assert client.follow(1) == [1]
+
+
+# --- several who poll -------------------------------------------------------------------------------------------------
+
+
+def test_a_poll_that_finds_another_at_work_has_it_go_round_again() -> None:
+    # given a poll that has read its page, and a commit after that
+    source = SteppedSource()
+    feed = Feed(source)
+    source.after_read = once(lambda: (source.add(1), on_another_thread(feed.relay.poll))[-1])
+    # when the commit is noticed and polled for meanwhile, then the first poll pushes it as well
+    feed.write(1)
+    assert feed.hub.position == 2
+
+
+@pytest.mark.parametrize("entrance", ["poll", "poll_now"])
+def test_a_poll_during_the_heartbeat_of_another_is_not_lost(entrance: str) -> None:
+    feed = Feed(heartbeat_secs=0)
+    feed.relay._next_heartbeat = 0
+    heartbeat = feed.hub.heartbeat
+    act = once(lambda: (feed.source.add(1), on_another_thread(feed.relay.poll))[-1])
+    feed.hub.heartbeat = lambda: (act(), heartbeat())[-1]  # type: ignore[method-assign]
+    getattr(feed.relay, entrance)()
+    assert feed.hub.position == 1
+
+
+def test_poll_now_has_pushed_what_was_committed_before_it_returns() -> None:
+    # given a poll that is at work on another thread
+    source = SteppedSource()
+    feed = Feed(source)
+    is_reading, may_go_on = threading.Event(), threading.Event()
+    source.after_read = once(lambda: (is_reading.set(), may_go_on.wait(5))[0])
+    first = threading.Thread(target=feed.relay.poll)
+    first.start()
+    is_reading.wait(5)
+    # when a client needs what was committed since
+    source.add(3)
+    second = threading.Thread(target=feed.relay.poll_now)
+    second.start()
+    assert second.is_alive()
+    may_go_on.set()
+    second.join(5)
+    # then it is there
+    assert feed.hub.position == 3
+    first.join()
+
+
+def test_many_polls_at_once_push_everything_once_and_in_order() -> None:
+    feed = Feed()
+    with Client(feed) as client:
+        client.subscribe()
+
+        def write_and_poll() -> None:
+            for _ in range(100):
+                feed.write(1)
+
+        threads = [threading.Thread(target=write_and_poll) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert feed.hub.position == 400
+        assert client.follow(400) == list(range(1, 401))
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+class FailingSource(StagedSource):
+    error: Exception | None = None
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        if self.error:
+            raise self.error
+        return super().read_after(seq, limit)
+
+
+def test_a_failure_is_logged_once_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    # given polls that fail for one reason
+    source = FailingSource()
+    feed = Feed(source)
+    source.error = RuntimeError("the disk is on fire")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(5):
+            feed.write(1)
+    # then it is logged once, and said
+    assert len(caplog.records) == 1
+    assert feed.relay.failure == "RuntimeError: the disk is on fire"
+    # when another reason comes, it is logged as well
+    source.error = RuntimeError("flooded")
+    feed.relay.poll()
+    assert len(caplog.records) == 2
+    # when it works again, all that was missed is pushed
+    source.error = None
+    feed.relay.poll()
+    assert (feed.relay.failure, feed.hub.position) == (None, 5)
+
+
+def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FailingSource()
+    feed = Feed(source)
+    assert Relay(feed.hub, lambda epoch, item: None, 1).age == float("inf")
+    now = [1000.0]
+    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    feed.relay.poll()
+    now[0] += 5
+    assert feed.relay.age == 5
+    source.error = RuntimeError("stuck")
+    feed.relay.poll()
+    now[0] += 5
+    assert feed.relay.age == 10
+    source.error = None
+    feed.relay.poll()
+    assert feed.relay.age == 0
+
+
+# --- another history --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_epoch_begins_at_its_head_and_sends_the_live_away() -> None:
+    feed = Feed()
+    feed.write(5)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.epoch, feed.source.last_seq, feed.source.items = "epoch-2", 3, []
+        feed.relay.poll()
+        assert (feed.hub.epoch, feed.hub.position) == ("epoch-2", 3)
+        assert client.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
+
+
+def test_a_copy_put_back_gets_a_new_epoch() -> None:
+    # given a source whose head is suddenly lower, in the same epoch: its seqs will be used again
+    feed = Feed()
+    feed.write(5)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.last_seq, feed.source.items = 3, feed.source.items[:3]
+        feed.relay.poll()
+        # then the epoch is renewed, and its cursors are resets
+        assert (feed.hub.epoch, feed.hub.position) == ("epoch-1+", 3)
+        assert client.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
+        feed.write(10)
+        assert client.has_nothing_to_read()
+        assert feed.hub.position == 13
+
+
+def test_what_was_pruned_before_it_could_be_sent_is_never_skipped_in_silence() -> None:
+    feed = Feed()
+    feed.write(5)
+    with Client(feed) as live, Client(feed) as new:
+        live.subscribe()
+        feed.source.add(5)
+        feed.source.prune(8)
+        feed.relay.poll()
+        assert live.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
+        assert live.has_nothing_to_read()
+        # and it goes on for who comes back
+        assert feed.hub.position == 10
+        verdict = new.subscribe(after=5, epoch=feed.source.epoch)
+        assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": 6, "to": 8})
+        assert new.follow(10) == [9, 10]
+
+
+def test_pruning_up_to_the_position_overtakes_nobody() -> None:
+    feed = Feed()
+    feed.write(5)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.prune(5)
+        feed.relay.poll()
+        feed.write(1)
+        assert client.subscriber.ending is None
+        assert client.follow(6) == [6]
+
+
+def test_an_emptied_outbox_overtakes_the_feed_as_well() -> None:
+    feed = Feed()
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.add(5)
+        feed.source.prune(5)
+        feed.relay.poll()
+        assert client.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
+        assert feed.hub.position == 5
+
+
+# --- heartbeats -------------------------------------------------------------------------------------------------------
+
+
+def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    feed = Feed(heartbeat_secs=15)
+    feed.relay._next_heartbeat = 0
+    with Client(feed) as client:
+        client.subscribe()
+        beats = []
+        for _ in range(40):
+            now[0] += 1
+            feed.relay.poll()
+            if not client.has_nothing_to_read():
+                beats.append(now[0])
+                assert client.take_message()["type"] == "heartbeat"
+    assert beats == [1001, 1016, 1031]
+
+
+def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
+    feed = Feed(heartbeat_secs=0)
+    feed.relay._next_heartbeat = 0
+    with Client(feed) as client:
+        client.subscribe()
+        feed.write(2)
+        messages = [client.take_message() for _ in range(3)]
+    assert [message["type"] for message in messages] == ["event", "event", "heartbeat"]
+    assert messages[2]["payload"] == {"cursor": 2}

@@ -1,0 +1,500 @@
+"""Subscribers: pushed while live, pulled while behind, and nothing lost or doubled where one becomes the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.errors import Overtaken
+from app.feed import dialogue, frames, subscriber
+from app.feed.subscriber import JOIN_EVENTS, State
+from app.feed.tail import TAIL_EVENTS
+from app.history import Page
+from tests.feed.scene import Client, Feed, StagedSource
+from tests.harness import wait_until
+
+BIG = "x" * 20_000
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return Feed()
+
+
+@pytest.fixture
+def client(feed: Feed) -> Iterator[Client]:
+    with Client(feed) as client:
+        yield client
+
+
+def fill_socket(feed: Feed, client: Client) -> None:
+    """Write events until the client, who reads nothing, has fallen out of the live."""
+    for _ in range(1000):
+        if client.state is not State.LIVE:
+            return
+        feed.write(20, data=BIG)
+    raise AssertionError("the socket never filled")
+
+
+# --- live -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_live_client_is_pushed_what_is_committed(feed: Feed, client: Client) -> None:
+    feed.write(3)
+    assert client.subscribe()["verdict"] == "live"
+    reads = feed.source.reads
+    feed.write(2)
+    assert client.follow(5) == [4, 5]
+    assert feed.source.reads == reads + 1, "only the relay reads for those who are live"
+
+
+def test_it_gets_what_matches_and_each_frame_follows_the_one_before(feed: Feed, client: Client) -> None:
+    client.subscribe(types=["task.*"])
+    for event_type in ("task.a", "x.y", "task.b", "x.y", "x.y", "task.c"):
+        feed.write(1, event_type=event_type)
+    messages = client.take_messages(until_seq=6)
+    assert [(each["prev"], each["seq"]) for each in messages] == [(0, 1), (1, 3), (3, 6)]
+
+
+def test_it_gets_nothing_once_it_has_unsubscribed(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    client.say(action="unsubscribe", channel="events")
+    feed.write(1)
+    assert client.take_message() == {"type": "unsubscribed", "payload": {"channel": "events"}}
+    assert client.has_nothing_to_read()
+    assert client.state is State.IDLE
+
+
+# --- behind -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, JOIN_EVENTS, JOIN_EVENTS + 1, TAIL_EVENTS, TAIL_EVENTS + 1, 2 * TAIL_EVENTS])
+def test_one_that_resumes_gets_all_after_its_cursor_and_then_goes_live(feed: Feed, client: Client, count: int) -> None:
+    feed.write(10 + count)
+    client.say(action="subscribe", channel="events", after=10, epoch=feed.source.epoch)
+    assert client.take_verdict()["verdict"] == "resumed"
+    reader = threading.Thread(target=client.follow, args=(10 + count + 5,))
+    reader.start()
+    client.go_live()
+    feed.write(5)
+    reader.join()
+    assert client.seen == list(range(11, 10 + count + 6))
+
+
+def test_one_inside_the_tail_is_brought_up_without_a_read(feed: Feed, client: Client) -> None:
+    feed.write(TAIL_EVENTS)
+    reads = feed.source.reads
+    client.subscribe(after=TAIL_EVENTS - 1500, epoch=feed.source.epoch)
+    assert client.follow(TAIL_EVENTS) == list(range(TAIL_EVENTS - 1499, TAIL_EVENTS + 1))
+    assert feed.source.reads == reads
+
+
+def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed, client: Client) -> None:
+    feed.write(TAIL_EVENTS + 2500, event_type="x.y")
+    client.subscribe(after=0, types=["task.*"])
+    assert client.state is State.LIVE
+    feed.write(1, event_type="task.a")
+    frame = client.take_message()
+    assert (frame["prev"], frame["seq"]) == (0, TAIL_EVENTS + 2501)
+
+
+def test_at_most_four_read_at_once() -> None:
+    source = _Counting()
+    feed = Feed(source)
+    feed.write(10_000)
+    clients = [Client(feed) for _ in range(10)]
+    source.is_held = True
+    for client in clients:
+        client.ask(action="subscribe", channel="events", after=0)
+        client.run()
+    wait_until(lambda: source.at_work == 4, "four at work")
+    source.is_held = False
+    source.release.set()
+    for client in clients:
+        client.take_verdict()
+        client.follow(10_000)
+        client.__exit__()
+    assert source.most == 4
+
+
+class _Counting(StagedSource):
+    """A source that counts who reads at once, and holds them until released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work = self.most = 0
+        self.is_held = False
+        self.release = threading.Event()
+        self._counting = threading.Lock()
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        with self._counting:
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+        if self.is_held:
+            self.release.wait(10)
+        try:
+            return super().read_after(seq, limit)
+        finally:
+            with self._counting:
+                self.at_work -= 1
+
+
+@pytest.mark.parametrize(("more", "reads"), [(400, False), (TAIL_EVENTS + 400, True)], ids=["tail", "source"])
+def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more: int, reads: bool) -> None:
+    # given a client that reads nothing until its socket is full
+    feed = Feed()
+    with Client(feed) as client:
+        client.subscribe()
+        fill_socket(feed, client)
+        # when more is written, and it reads again
+        for _ in range(more // 50):
+            feed.write(50)
+        before = feed.source.reads
+        client.run()
+        client.follow(feed.source.last_seq)
+        # then it has all of it, in order, by its own reads where the tail is too short; and is live again
+        assert client.seen == list(range(1, feed.source.last_seq + 1))
+        assert (feed.source.reads > before) == reads
+        wait_until(lambda: client.state is State.LIVE, "live again")
+        feed.write(1)
+        assert client.follow(feed.source.last_seq) == [feed.source.last_seq]
+
+
+def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
+    with Client(feed) as stalled, Client(feed) as other:
+        stalled.subscribe()
+        other.subscribe()
+        while stalled.state is State.LIVE:
+            feed.write(20, data=BIG)
+            other.follow(feed.source.last_seq)
+        feed.write(1)
+        assert other.follow(feed.source.last_seq)
+        assert len(stalled.wire._rest) < len(BIG) + 200, "more than the end of one frame is kept"
+
+
+def test_a_pong_does_not_corrupt_the_frame_that_was_cut(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    fill_socket(feed, client)
+    client.wire.send(b"\x8a\x02hi")
+    client.run()
+    client.follow(feed.source.last_seq)
+    assert client.seen == list(range(1, feed.source.last_seq + 1))
+
+
+def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed) -> None:
+    # given a rest in the tail that is more than the socket takes
+    feed.write(40, data=BIG * 4)
+    with Client(feed, send_buffer_bytes=65_536) as client:
+        client.say(action="subscribe", channel="events", after=0)
+        # when it is brought up under the hub's lock
+        client.subscriber.advance()
+        # then it is not live yet, and its own thread carries on behind the frame that was cut
+        assert client.state is State.REPLAYING
+        assert 0 < client.subscriber.cursor < 40
+        client.run()
+        client.take_verdict()
+        assert client.follow(40) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("room", range(0, 400, 7))
+def test_wherever_a_batch_is_cut_the_stream_is_whole(feed: Feed, client: Client, room: int) -> None:
+    # given a live client whose socket takes so many bytes of a batch of three
+    client.subscribe()
+    narrow = client.narrow(room)
+    feed.write(3)
+    # when a pong comes in between, and the socket has room again
+    client.wire.send(b"\x8a\x00")
+    narrow.room = None
+    feed.write(2)
+    client.go_live()
+    feed.write(1)
+    # then nothing is lost, doubled or torn
+    assert client.follow(6) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 10, 40])
+def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Client, room: int) -> None:
+    # given a live client whose socket takes so many bytes of a heartbeat
+    client.subscribe()
+    feed.write(3)
+    narrow = client.narrow(room)
+    feed.hub.heartbeat()
+    # then it carries on by itself, behind what was begun
+    assert client.state is State.REPLAYING
+    narrow.room = None
+    feed.write(2)
+    client.go_live()
+    assert client.follow(5) == [1, 2, 3, 4, 5]
+
+
+# --- replacing a subscription -----------------------------------------------------------------------------------------
+
+
+def test_a_batch_on_its_way_is_not_written_after_the_verdict_of_a_new_subscription(feed: Feed, client: Client) -> None:
+    client.subscribe(types=["old.*"])
+    feed.hub.meanwhile = lambda: client.say(action="subscribe", channel="events", types=["new.*"])
+    feed.write(1, event_type="old.event")
+    assert client.take_verdict()["after"] == 1
+    assert client.has_nothing_to_read()
+
+
+def test_a_batch_on_its_way_is_not_written_twice_to_one_that_left_and_joined_again(feed: Feed, client: Client) -> None:
+    # given another member that keeps the cohort alive, and one that leaves and rejoins while a batch is on its way
+    with Client(feed) as other:
+        other.subscribe()
+        client.subscribe()
+
+        def subscribe_again() -> None:
+            feed.hub.meanwhile = lambda: None
+            client.say(action="subscribe", channel="events", after=0)
+            client.go_live()
+
+        feed.hub.meanwhile = subscribe_again
+        # when the batch is written
+        feed.write(2)
+        # then it has it by its new subscription, once
+        client.take_verdict()
+        assert client.follow(2) == [1, 2]
+        assert client.has_nothing_to_read()
+        assert other.follow(2) == [1, 2]
+
+
+def test_nothing_of_the_old_is_written_once_the_verdict_is_even_when_the_filter_is_the_same(
+    feed: Feed, client: Client
+) -> None:
+    with Client(feed) as other:
+        other.subscribe()
+        client.subscribe()
+        feed.hub.meanwhile = lambda: client.say(action="subscribe", channel="events")
+        feed.write(1)
+        assert client.take_verdict()["after"] == 1
+        assert client.has_nothing_to_read()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"after": -1}, {"after": 5}, {"channel": "news"}, {"types": ["*"]}, {"unknown": 1}, {"last": 0}]
+)
+def test_an_invalid_subscription_leaves_the_old_one_in_force(feed: Feed, client: Client, bad: dict[str, Any]) -> None:
+    client.subscribe(types=["task.*"])
+    client.say(**{"action": "subscribe", "channel": "events", **bad})
+    assert client.take_message()["type"] == "error"
+    feed.write(1, event_type="x.y")
+    feed.write(1, event_type="task.a")
+    assert client.follow(2) == [2]
+
+
+# --- what a client may say --------------------------------------------------------------------------------------------
+
+BAD_MESSAGES: dict[str | bytes, str] = {
+    "": "invalid_json",
+    "{": "invalid_json",
+    "nonsense": "invalid_json",
+    '{"action": NaN}': "invalid_json",
+    "[" * 5000: "invalid_json",
+    "[]": "invalid_message",
+    "null": "invalid_message",
+    "7": "invalid_message",
+    '"subscribe"': "invalid_message",
+    "{}": "unknown_action",
+    '{"action": null}': "unknown_action",
+    '{"action": ["subscribe"]}': "unknown_action",
+    '{"action": {"a": 1}}': "unknown_action",
+    '{"action": "dance"}': "unknown_action",
+    '{"action": "subscribe"}': "invalid_field",
+    '{"action": "subscribe", "channel": ["events"]}': "invalid_field",
+    '{"action": "subscribe", "channel": "news"}': "unknown_channel",
+    '{"action": "unsubscribe"}': "unknown_channel",
+    '{"action": "unsubscribe", "channel": "news"}': "unknown_channel",
+    '{"action": "ack", "seq": 0}': "no_consumer",
+    '{"action": "ack", "seq": 1}': "ack_beyond",
+    '{"action": "ack", "seq": -1}': "invalid_field",
+    '{"action": "ack", "seq": true}': "invalid_field",
+    '{"action": "ack", "seq": "1"}': "invalid_field",
+    '{"action": "ack"}': "invalid_field",
+    b'{"action": "ping"}': "binary",
+    b"\xff\xfe": "binary",
+}
+
+
+@pytest.mark.parametrize(("text", "code"), BAD_MESSAGES.items(), ids=[str(key)[:50] for key in BAD_MESSAGES])
+def test_bad_messages_are_answered_with_an_error(client: Client, text: str | bytes, code: str) -> None:
+    dialogue.answer(client.subscriber, text)
+    frame = client.take_message()
+    assert (frame["type"], frame["payload"]["code"]) == ("error", code)
+    assert frame["payload"]["message"]
+    assert client.state is State.IDLE
+
+
+def test_a_ping_is_answered_with_a_pong(client: Client) -> None:
+    client.say(action="ping")
+    assert client.take_message() == {"type": "pong"}
+
+
+def test_the_verdict_has_the_fields_of_the_protocol(feed: Feed, client: Client) -> None:
+    feed.write(9)
+    feed.source.prune(4)
+    client.say(action="subscribe", channel="events", after=2, epoch="epoch-1")
+    assert client.take_message() == {
+        "type": "subscribed",
+        "payload": {
+            "channel": "events", "epoch": "epoch-1", "verdict": "gap", "missing": {"from": 3, "to": 4}, "after": 4,
+            "head": 9, "rate": 0,
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict", "seqs"),
+    [
+        ({"last": 2}, "live", [4, 5]),
+        ({"last": 100}, "live", [1, 2, 3, 4, 5]),
+        ({"last": 2, "after": 9, "epoch": "epoch-1"}, "reset", [4, 5]),
+        ({"last": 2, "after": 1, "epoch": "other"}, "reset", [4, 5]),
+        ({"last": 2, "after": 1, "epoch": "epoch-1"}, "resumed", [2, 3, 4, 5]),
+        ({"last": 2, "after": 0}, "resumed", [1, 2, 3, 4, 5]),
+    ],
+)
+def test_last_counts_only_without_a_usable_cursor(
+    feed: Feed, client: Client, fields: dict[str, Any], verdict: str, seqs: list[int]
+) -> None:
+    feed.write(5)
+    assert client.subscribe(**fields)["verdict"] == verdict
+    assert client.follow(5) == seqs
+
+
+def test_a_cursor_ahead_of_this_process_has_it_poll_first(feed: Feed, client: Client) -> None:
+    feed.source.add(5)  # another worker was faster
+    assert client.subscribe(after=5, epoch=feed.source.epoch)["verdict"] == "resumed"
+    assert feed.hub.position == 5
+    assert client.state is State.LIVE
+
+
+def test_a_subscription_ahead_of_this_process_gets_nothing_before_its_cursor(feed: Feed, client: Client) -> None:
+    # given rows that were committed while this process was not polling
+    feed.source.add(5)
+    client.say(action="subscribe", channel="events")
+    assert client.take_verdict()["after"] == 5
+    # when it goes live and more is written
+    client.go_live()
+    feed.write(1)
+    # then it gets what follows its verdict
+    assert client.follow(6) == [6]
+
+
+def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there(feed: Feed, client: Client) -> None:
+    # given a process that can't read just now, and a client whose cursor lies ahead of it
+    feed.hub.hurry = lambda: None
+    feed.source.add(5)
+    client.say(action="subscribe", channel="events")
+    assert client.take_verdict()["after"] == 5
+    client.subscriber.advance()
+    assert client.state is State.REPLAYING
+    # when it can read again, then nothing up to the cursor is sent
+    feed.relay.poll()
+    client.go_live()
+    feed.write(1)
+    assert client.take_message()["seq"] == 6
+
+
+# --- endings ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_who_is_replaying_when_pruning_overtakes_it_is_told_by_its_own_read(feed: Feed, client: Client) -> None:
+    feed.write(TAIL_EVENTS + 2000)
+    client.say(action="subscribe", channel="events", after=0)
+    feed.source.prune(10)
+    with pytest.raises(Overtaken, match="1 to 10"):
+        client.subscriber.advance()
+    assert client.take_verdict()["verdict"] == "resumed"
+    assert client.has_nothing_to_read(), "a silent jump"
+
+
+def test_one_who_is_replaying_when_the_epoch_changes_is_told(feed: Feed, client: Client) -> None:
+    feed.write(TAIL_EVENTS + 2000)
+    client.say(action="subscribe", channel="events", after=0)
+    feed.source.epoch = "epoch-2"
+    with pytest.raises(Overtaken, match="epoch"):
+        client.subscriber.advance()
+
+
+def test_one_who_joins_when_the_hub_is_in_another_epoch_is_told(feed: Feed, client: Client) -> None:
+    client.say(action="subscribe", channel="events", after=0)
+    feed.source.epoch = "epoch-2"
+    feed.relay.poll()
+    with pytest.raises(Overtaken, match="epoch"):
+        client.subscriber.advance()
+    with pytest.raises(Overtaken, match="epoch"):
+        feed.hub.join(client.subscriber)
+
+
+def test_the_first_reason_to_end_counts(client: Client) -> None:
+    client.subscriber.ask_to_end(frames.OVERTAKEN, "first")
+    client.subscriber.ask_to_end(frames.RESTARTING, "second")
+    assert client.subscriber.ending == (frames.OVERTAKEN, "first")
+
+
+def test_one_that_is_asked_to_end_stops_waiting_for_its_socket(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    fill_socket(feed, client)
+    client.run()
+    client.subscriber.ask_to_end(frames.RESTARTING, "")
+    assert client._thread is not None
+    client._thread.join(5)
+    assert not client._thread.is_alive()
+
+
+def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscribed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 59 < (client.subscriber.patience() or 0) <= 60
+    client.subscribe()
+    assert client.subscriber.patience() is None
+    client.say(action="unsubscribe", channel="events")
+    assert 59 < (client.subscriber.patience() or 0) <= 60
+    monkeypatch.setattr(subscriber, "IDLE_SECS", 0.0)
+    assert client.subscriber.patience() == 0
+
+
+def test_messages_that_subscribe_to_nothing_do_not_buy_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "IDLE_SECS", 0.0)
+    client.say(action="ping")
+    client.say(action="unsubscribe", channel="events")
+    assert client.subscriber.patience() == 0
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+LEGAL = {
+    ("idle", "replaying"),
+    ("replaying", "replaying"),
+    ("replaying", "live"),
+    ("live", "replaying"),
+    ("replaying", "idle"),
+    ("live", "idle"),
+}
+
+
+@pytest.mark.parametrize("old", State)
+@pytest.mark.parametrize("new", State)
+def test_an_illegal_move_raises_and_says_what_it_was(client: Client, old: State, new: State) -> None:
+    client.subscriber.state = old
+    if (old.value, new.value) in LEGAL:
+        client.subscriber._move(new)
+        assert client.state is new
+    else:
+        with pytest.raises(RuntimeError, match=f"from {old.value} to {new.value}"):
+            client.subscriber._move(new)
+        assert client.state is old
+
+
+def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    feed.hub.meanwhile = lambda: feed.hub.remove(client.subscriber)
+    feed.write(1)
+    feed.hub.remove(client.subscriber)
+    assert client.state is State.CLOSED
+    assert client.has_nothing_to_read()

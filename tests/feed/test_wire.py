@@ -1,0 +1,306 @@
+"""The wire: what was begun is finished first, whoever writes next; nobody waits but the client's own thread."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.feed import frames, wire
+from app.feed.wire import Stalled, Wire
+from tests.feed.cast import Peer
+from tests.harness import wait_until
+
+# Smaller ones have the kernel wait a fifth of a second for each window (RFC 1122 section 4.2.3.3).
+SMALL_BUFFER_BYTES = 65_536
+# More than a loopback connection swallows unread.
+LARGE = frames.text(b"L" * 8_000_000)
+NEXT = frames.text(b"next")
+
+
+def pong(text: bytes) -> bytes:
+    return struct.pack("!BB", 0x8A, len(text)) + text
+
+
+def always() -> bool:
+    return True
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with Peer() as peer:
+        yield peer
+
+
+def cut(wire: Wire, frame: bytes = LARGE) -> None:
+    """Offer one frame that the socket can't take, and keep its end, as a subscriber does."""
+    with wire.lock:
+        sent = wire.offer(frame)
+        wire.keep(frame[sent:])
+    assert 0 < sent < len(frame)
+
+
+@contextlib.contextmanager
+def read_frames(peer: Peer, count: int) -> Iterator[list[tuple[int, bytes]]]:
+    """Read *count* frames on a thread meanwhile; they are all there at the end of the block."""
+    taken: list[tuple[int, bytes]] = []
+    thread = threading.Thread(target=lambda: taken.extend(peer.take_frame() for _ in range(count)))
+    thread.start()
+    yield taken
+    thread.join()
+
+
+def test_an_offer_sends_what_the_socket_takes_and_never_waits(peer: Peer) -> None:
+    with peer.wire.lock:
+        sent = peer.wire.offer(LARGE)
+        assert 0 < sent < len(LARGE)
+        assert peer.wire.offer(LARGE[sent:]) < len(LARGE) - sent
+
+
+def test_nothing_goes_while_the_rest_of_an_earlier_frame_is_in_the_way(peer: Peer) -> None:
+    cut(peer.wire)
+    with peer.wire.lock:
+        assert peer.wire.offer(NEXT) == 0
+
+
+WRITERS: dict[str, Callable[[Wire], object]] = {
+    "the own thread": lambda wire: wire.write(NEXT, always),
+    "a pong": lambda wire: wire.send(NEXT),
+    "a batch": lambda wire: offered(wire, NEXT),
+}
+
+
+def offered(wire: Wire, frame: bytes) -> int:
+    with wire.lock:
+        return wire.offer(frame)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_cut_frame_is_finished_first_by_whoever_writes_next(peer: Peer, write: Callable[[Wire], object]) -> None:
+    # given a frame of which only the beginning went
+    frame = frames.text(b"x" * 20_000)
+    with peer.wire.lock:
+        assert peer.wire.offer(frame[:10]) == 10
+        peer.wire.keep(frame[10:])
+    # when anyone writes
+    with read_frames(peer, 2) as taken:
+        write(peer.wire)
+    # then both frames are whole
+    assert taken == [(1, b"x" * 20_000), (1, b"next")]
+
+
+def test_a_goodbye_finishes_the_cut_frame_first(peer: Peer) -> None:
+    frame = frames.text(b"begun")
+    with peer.wire.lock:
+        peer.wire.offer(frame[:3])
+        peer.wire.keep(frame[3:])
+    assert peer.wire.say_goodbye(frames.close(1001, "bye"))
+    assert [peer.take_frame(), peer.take_frame()] == [(1, b"begun"), (8, b"\x03\xe9bye")]
+
+
+def test_behind_a_cut_frame_only_the_newest_pong_waits(peer: Peer) -> None:
+    cut(peer.wire)
+    for n in range(1000):
+        assert peer.wire.send(pong(b"%d" % n)) == len(pong(b"%d" % n))
+    with read_frames(peer, 2) as taken:
+        assert peer.wire.drain(always)
+    assert [opcode for opcode, _ in taken] == [1, 10]
+    assert taken[1] == (10, b"999")
+
+
+def test_a_pong_that_waits_goes_before_the_next_batch(peer: Peer) -> None:
+    cut(peer.wire)
+    peer.wire.send(pong(b"waits"))
+    with read_frames(peer, 3) as taken:
+        peer.wire.write(NEXT, always)
+    assert [frame[1] for frame in taken[1:]] == [b"waits", b"next"]
+
+
+def test_a_pong_that_is_cut_itself_is_finished_before_anything_else(peer: Peer) -> None:
+    # given a socket with little room or none
+    filler = frames.text(b"f" * 5000)
+    with peer.wire.lock:
+        while sent := peer.wire.offer(filler):
+            peer.wire.keep(filler[sent:])
+    peer.wire.send(pong(b"p" * 100))
+    # when another frame is written behind it
+    done = threading.Event()
+    bodies: list[tuple[int, bytes]] = []
+
+    def read_on() -> None:
+        while not bodies or bodies[-1] != (1, b"last"):
+            bodies.append(peer.take_frame())
+        done.set()
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    peer.wire.write(frames.text(b"last"), always)
+    thread.join()
+    # then the stream is whole
+    assert done.is_set()
+    assert {body for _, body in bodies} == {b"f" * 5000, b"p" * 100, b"last"}
+
+
+def test_nothing_follows_a_goodbye(peer: Peer) -> None:
+    assert peer.wire.say_goodbye(frames.close(1012, "retry_ms=1"))
+    assert peer.wire.send(pong(b"late")) > 0
+    assert offered(peer.wire, NEXT) == 0
+    peer.wire.write(NEXT, always)
+    peer.wire.hang_up(0)
+    assert peer.take_frame() == (8, struct.pack("!H", 1012) + b"retry_ms=1")
+    assert peer.socket.recv(1) == b""
+
+
+def test_a_goodbye_that_does_not_fit_is_left_out(peer: Peer) -> None:
+    cut(peer.wire)
+    assert not peer.wire.say_goodbye(frames.close(1012, ""))
+
+
+def test_a_goodbye_to_one_who_is_gone_is_no_error() -> None:
+    with Peer() as peer:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.socket.close()
+        peer.wire.say_goodbye(frames.close(1012, ""))
+        peer.wire.hang_up(0)
+
+
+def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(peer.wire)
+    monkeypatch.setattr(wire, "STALL_SECS", 0.05)
+    with pytest.raises(Stalled):
+        peer.wire.drain(always)
+
+
+def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a peer that takes longer for the whole than one may take for a byte
+    with Peer(SMALL_BUFFER_BYTES) as peer:
+        monkeypatch.setattr(wire, "STALL_SECS", 0.5)
+        cut(peer.wire, frames.text(b"x" * 3_000_000))
+        pause = threading.Event()
+        received = bytearray()
+
+        def read_slowly() -> None:
+            while len(received) < 3_000_000 and (chunk := peer.socket.recv(30_000)):
+                received.extend(chunk)
+                pause.wait(0.01)
+
+        thread = threading.Thread(target=read_slowly)
+        thread.start()
+        # when it is waited for, then it gets all
+        began = time.monotonic()
+        assert peer.wire.drain(always)
+        assert time.monotonic() - began > 0.5, "it was too fast to show anything"
+        thread.join()
+        assert received.count(b"x") == 3_000_000
+
+
+def test_the_own_thread_stops_waiting_when_it_is_not_wanted_any_more(peer: Peer) -> None:
+    cut(peer.wire)
+    assert not peer.wire.drain(lambda: False)
+    assert not peer.wire.write(NEXT, lambda: False)
+
+
+def test_a_connection_that_is_gone_raises_at_the_next_write() -> None:
+    with Peer() as peer:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.socket.close()
+        with pytest.raises(OSError):  # noqa: PT011 - whichever the kernel says
+            wait_until(lambda: peer.wire.write(NEXT, always) and False, "an error")
+
+
+def test_hanging_up_waits_for_the_peer_to_end_and_reads_nothing_of_it() -> None:
+    with Peer() as peer:
+        peer.socket.sendall(b"x" * 10_000)
+        peer.socket.shutdown(socket.SHUT_WR)
+        peer.wire.hang_up(10)  # returns at once
+        assert peer.socket.recv(1) == b""
+
+
+def test_hanging_up_ends_a_peer_that_does_not() -> None:
+    with Peer() as peer:
+        peer.wire.hang_up(0.01)
+        assert peer.socket.recv(1) == b""
+
+
+# --- any mixture of writers -------------------------------------------------------------------------------------------
+
+_batches = st.tuples(st.just("batch"), st.lists(st.integers(0, 90_000), min_size=1, max_size=5))
+_pongs = st.tuples(st.just("pong"), st.integers(0, 125))
+_reads = st.tuples(st.just("read"), st.integers(1, 400_000))
+_writes = st.tuples(st.just("write"), st.integers(0, 300_000))
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.one_of(_batches, _pongs, _reads, _writes), max_size=40))
+def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[tuple[str, int | list[int]]]) -> None:
+    with Peer(SMALL_BUFFER_BYTES) as peer:
+        stage = _Mixture(peer)
+        for kind, argument in steps:
+            getattr(stage, kind)(argument)
+        while not (stage.read(1 << 20), peer.wire.drain(lambda: stage.read(1 << 20)))[1]:
+            pass
+        peer.wire.hang_up(0)
+        received = list(stage.frames_to_the_end())
+    assert [frame for frame in received if frame[0] == 1] == stage.expected
+    numbers = [int(body[:4]) for opcode, body in received if opcode == 10]
+    assert numbers == sorted(set(numbers))
+    assert not stage.pongs or numbers[-1] == stage.pongs, "the newest pong must arrive"
+
+
+class _Mixture:
+    """Plays relay, own thread and reader thread in turn, and knows which text frames must arrive."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.expected: list[tuple[int, bytes]] = []
+        self.pongs = 0
+        self._count = 0
+
+    def _frame(self, size: int) -> bytes:
+        self._count += 1
+        return b"%d:" % self._count + b"x" * size
+
+    def batch(self, sizes: list[int]) -> None:
+        """As the relay does: offer all in one, keep the end of the frame that was cut, drop those behind it."""
+        bodies = [self._frame(size) for size in sizes]
+        with self.peer.wire.lock:
+            left = self.peer.wire.offer(b"".join(map(frames.text, bodies)))
+            for body in bodies:
+                frame = frames.text(body)
+                if left <= 0:
+                    break
+                self.expected.append((1, body))
+                if left < len(frame):
+                    self.peer.wire.keep(frame[left:])
+                left -= len(frame)
+
+    def write(self, size: int) -> None:
+        """As the own thread does, while the peer reads on."""
+        body = self._frame(size)
+        assert self.peer.wire.write(frames.text(body), lambda: self.read(1 << 20))
+        self.expected.append((1, body))
+
+    def pong(self, size: int) -> None:
+        self.pongs += 1
+        body = b"%04d" % self.pongs + b"p" * max(0, size - 4)
+        self.peer.wire.send(pong(body))
+
+    def read(self, size: int) -> bool:
+        self.peer.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            self.peer._buffer += self.peer.socket.recv(size)
+        self.peer.socket.settimeout(10)
+        return True
+
+    def frames_to_the_end(self) -> Iterator[tuple[int, bytes]]:
+        while chunk := self.peer.socket.recv(1 << 20):
+            self.peer._buffer += chunk
+        while self.peer._buffer:
+            yield self.peer.take_frame()

@@ -1,0 +1,83 @@
+"""One browser and one server for all tests of pages, and a fresh browser profile for each."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.harness import Server
+from tests.page import DESKTOP, PATIENCE_MS
+from tests.proxy import Proxy
+
+# Nothing but the page under test may use the network.
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium")  # Debian's where there is one, else the one that Playwright installed
+        with contextlib.closing(playwright.chromium.launch(executable_path=chromium, args=QUIET)) as running:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("standing")) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(standing_server: Server) -> Server:
+    """A running server without events, for tests that don't stop it; what they write has the seqs after `base`."""
+    with contextlib.closing(sqlite3.connect(standing_server.database)) as raw, raw:
+        raw.execute("DELETE FROM event_log")
+        raw.execute("DELETE FROM outbox")
+        head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    standing_server.base = head[0] if head else 0
+    return standing_server
+
+
+@pytest.fixture
+def proxy(shared: Server) -> Iterator[Proxy]:
+    """A way to the shared server that the test can block, cut and take away."""
+    with Proxy(shared) as running:
+        yield running
+
+
+@pytest.fixture
+def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A browser profile whose cookies say that the operator has signed in, at the server that the test uses."""
+    server: Server = request.getfixturevalue("shared" if "shared" in request.fixturenames else "server")
+    with contextlib.closing(
+        browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin")  # type: ignore[arg-type]
+    ) as opened:
+        opened.set_default_timeout(PATIENCE_MS)
+        host = urlsplit(server.url).hostname or ""
+        opened.add_cookies([{"name": "outfeed_session", "value": server.session, "domain": host, "path": "/"}])
+        yield opened
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A tab. An error in a script of ours, and a refusal by the Content Security Policy, fail the test."""
+    complaints: list[str] = []
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda said: complaints.append(said.text) if "Security Policy" in said.text else None)
+    yield opened
+    opened.close()
+    assert not complaints

@@ -1,0 +1,55 @@
+"""Auctions over processes and restarts: each is closed once, also what was due while the server was down."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from datetime import datetime
+
+from tests.harness import Server, wait_until
+from tests.swarm.replay import disagreements
+
+
+def closings(server):
+    with closing(sqlite3.connect(server.database)) as connection:
+        return Counter(row[0] for row in connection.execute(
+            "SELECT task_id FROM event_log WHERE event_type = 'auction.closed'"
+        ))  # fmt: skip
+
+
+def test_two_workers_close_each_auction_once_and_let_a_silent_agent_go_once(tmp_path):
+    with Server(tmp_path, workers=2, auction_secs=0.5, agent_timeout_secs=2) as server, server.http() as http:
+        agent = http.post("/api/swarm/agents", json={"name": "Forge"}).json()["id"]
+        tasks = [http.post("/api/swarm/tasks", json={"description": "Write"}).json()["id"] for _ in range(30)]
+        for task in tasks:
+            http.post(f"/api/swarm/tasks/{task}/bids", json={"agent_id": agent, "bid_sats": 5})
+        wait_until(lambda: len(closings(server)) == len(tasks), "every auction closed")
+        wait_until(lambda: http.get(f"/api/swarm/agents/{agent}").json()["state"] == "left", "it left")
+        refused = http.post(f"/api/swarm/agents/{agent}/heartbeat")
+        assert (refused.status_code, refused.json()["state"]) == (409, "left")
+        assert closings(server) == dict.fromkeys(tasks, 1)
+        assert disagreements(server.database) == []
+
+
+def test_what_was_due_while_the_server_was_down_is_closed_when_it_is_back(tmp_path):
+    with Server(tmp_path, auction_secs=2) as server:
+        with server.http() as http:
+            agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("Forge", "Echo")]
+            task = http.post("/api/swarm/tasks", json={"description": "Write"}).json()
+            lonely = http.post("/api/swarm/tasks", json={"description": "Sing"}).json()
+            for agent, sats in zip(agents, (9, 5), strict=True):
+                http.post(f"/api/swarm/tasks/{task['id']}/bids", json={"agent_id": agent, "bid_sats": sats})
+        server.kill()
+        due = datetime.fromisoformat(lonely["closes_at"]).timestamp()
+        wait_until(lambda: time.time() > due, "the auctions were due")
+        assert not closings(server)
+        server.start()
+        wait_until(lambda: len(closings(server)) == 2, "both auctions closed")
+        with server.http() as http:
+            found = http.get(f"/api/swarm/tasks/{task['id']}").json()
+            assert (found["state"], found["agent_id"], found["bid_sats"]) == ("assigned", agents[1], 5)
+            found = http.get(f"/api/swarm/tasks/{lonely['id']}").json()
+            assert (found["state"], found["reason"]) == ("failed", "no bids")
+        assert disagreements(server.database) == []

@@ -1,0 +1,202 @@
+"""The wall clock is set back and forward under a running process, and the feed goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from app import clock
+from app.config import Settings
+from app.jobs import Jobs
+from app.store.database import Database
+from app.web.services import Services
+from tests.feed.scene import Client
+from tests.harness import wait_until
+
+POLL_INTERVAL = 0.2
+STEPS = {
+    "an hour back": [timedelta(hours=-1)],
+    "a week forward": [timedelta(days=7)],
+    "to and fro": [timedelta(days=7), timedelta(days=-14), timedelta(hours=1), timedelta(seconds=-2)],
+}
+by_step = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+
+
+@contextlib.contextmanager
+def settable_clock() -> Iterator[Any]:
+    """The wall clock runs on during the block, and a test may set it."""
+    with freeze_time("2026-06-15T12:00:00", tick=True) as frozen:
+        yield frozen
+
+
+@contextlib.contextmanager
+def started(services: Services, *parts: str) -> Iterator[None]:
+    """Start those of the process's parts that drive the feed; all of them, or the ones that are named."""
+    drivers = [getattr(services, part) for part in parts or ("jobs", "watcher")]
+    services.relay.start()
+    for driver in drivers:
+        driver.start()
+    try:
+        yield
+    finally:
+        for driver in reversed(drivers):
+            driver.stop()
+        services.mark.close()
+        services.database.close()
+
+
+@pytest.fixture
+def services(database: Database) -> Services:
+    return Services(Settings(database=database.path, poll_interval=POLL_INTERVAL, heartbeat_secs=0.5))
+
+
+def set_clock(frozen: Any, step: timedelta) -> None:
+    frozen.move_to(clock.now().replace(tzinfo=None) + step)
+
+
+def write(path: Path, event_id: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')", (event_id,)
+        )
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+
+def polls_within(services: Services, secs: float) -> int:
+    """Return how often the outbox is read in *secs* seconds."""
+    reads = 0
+    read_after = services.outbox.read_after
+
+    def counted(seq: int, limit: int) -> Any:
+        nonlocal reads
+        reads += 1
+        return read_after(seq, limit)
+
+    services.outbox.read_after = counted  # type: ignore[method-assign]
+    threading.Event().wait(secs)
+    services.outbox.read_after = read_after  # type: ignore[method-assign]
+    return reads
+
+
+@by_step
+def test_the_feed_goes_on_over_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
+    with settable_clock() as frozen, started(services), Client(services) as client:
+        client.subscribe()
+        client.run()
+        write(services.settings.database, "before")
+        client.follow(1)
+        memory = resident_bytes()
+        for n, step in enumerate(steps):
+            # when the clock is set
+            set_clock(frozen, step)
+            # then events arrive
+            write(services.settings.database, f"after-{n}")
+            client.follow(2 + n)
+            # and the jobs run on: the next time of each lies near
+            wait_until(lambda: next_runs_lie_near(services), "the scheduler's jobs run again", timeout=5)
+            assert services.relay.age < 1
+            # and nothing is caught up on
+            assert polls_within(services, 1) <= 3 / POLL_INTERVAL
+        assert resident_bytes() - memory < 30 * 2**20
+        assert client.seen == list(range(1, len(steps) + 2))
+
+
+def next_runs_lie_near(services: Services) -> bool:
+    waits = [job.next_run_time - clock.now() for job in services.jobs._scheduler.get_jobs()]
+    return all(-1 < wait.total_seconds() < 2 for wait in waits)
+
+
+@by_step
+def test_heartbeats_go_on_over_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
+    with settable_clock() as frozen, started(services), Client(services) as client:
+        client.subscribe()
+        for step in steps:
+            set_clock(frozen, step)
+            for _ in range(2):
+                assert client.take_message()["type"] == "heartbeat"
+
+
+def test_the_scheduler_alone_keeps_the_feed_going(services: Services) -> None:
+    with started(services, "jobs"), Client(services) as client:
+        client.subscribe()
+        for n in range(1, 6):
+            write(services.settings.database, f"id-{n}")
+            client.follow(n)
+
+
+@by_step
+def test_the_watcher_alone_keeps_the_feed_going(services: Services, steps: list[timedelta]) -> None:
+    with settable_clock() as frozen, started(services, "watcher"), Client(services) as client:
+        client.subscribe()
+        for n, step in enumerate([*steps, timedelta(0)], start=1):
+            set_clock(frozen, step)
+            write(services.settings.database, f"id-{n}")
+            client.follow(n)
+
+
+def test_the_watchers_ticks_stand_in_for_a_scheduler_that_does_not_run(services: Services) -> None:
+    with started(services, "watcher"):
+        wait_until(lambda: services.relay.age > 2 * POLL_INTERVAL, "no poll for a while")
+        wait_until(lambda: services.relay.age < POLL_INTERVAL, "a poll without a commit", timeout=5)
+
+
+# --- the jobs alone ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs() -> list[float]:
+    return []
+
+
+def test_a_week_forward_is_no_week_of_runs(runs: list[float]) -> None:
+    jobs = Jobs({"note": (lambda: runs.append(clock.monotonic()), 0.05)})
+    with settable_clock() as frozen, running(jobs):
+        wait_until(lambda: len(runs) > 3, "it runs")
+        set_clock(frozen, timedelta(days=7))
+        before, began = len(runs), clock.monotonic()
+        wait_until(lambda: len(runs) > before + 5, "it runs on")
+        assert len(runs) - before <= (clock.monotonic() - began) / 0.05 + 3
+
+
+def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list[float]) -> None:
+    jobs = Jobs({"note": (lambda: runs.append(clock.monotonic()), 0.05)})
+    with settable_clock() as frozen, running(jobs):
+        wait_until(lambda: len(runs) > 3, "it runs")
+        set_clock(frozen, timedelta(hours=-1))
+        before = len(runs)
+        jobs.mend()
+        wait_until(lambda: len(runs) > before + 3, "it runs on")
+    # a scheduler that is poked each second runs no more often for it
+    calm = Jobs({"note": (lambda: runs.append(clock.monotonic()), 60)})
+    runs.clear()
+    with running(calm):
+        wait_until(lambda: next_run(calm) > clock.now() + timedelta(seconds=30), "its next run is set")
+        before_mend = next_run(calm)
+        calm.mend()
+        assert next_run(calm) == before_mend
+
+
+def next_run(jobs: Jobs) -> datetime:
+    (job,) = jobs._scheduler.get_jobs()
+    moment: datetime = job.next_run_time
+    return moment
+
+
+@contextlib.contextmanager
+def running(jobs: Jobs) -> Iterator[None]:
+    jobs.start()
+    try:
+        yield
+    finally:
+        jobs.stop()

@@ -1,0 +1,194 @@
+"""One cursor, one verdict, one sequence: by every way in the feed is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Server, wait_until, writer
+from tests.ways import WAYS, Reader, Verdict, Way
+
+# Fast enough for a test, and a pace all the same.
+EVENT_RATE = 100
+FOREIGN = "0" * 32
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all cases that leave its history as it is, but for events at its end."""
+    with Server(tmp_path_factory.mktemp("conformance"), event_rate=EVENT_RATE, heartbeat_secs=0.3) as server:
+        write(server, 12)
+        yield server
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    """A server for a case that prunes, stops or kills it."""
+    with Server(tmp_path, event_rate=EVENT_RATE, heartbeat_secs=0.3) as server:
+        yield server
+
+
+def write(server: Server, count: int, event_type: str = "task.created") -> None:
+    """Commit *count* events one by one, with plain sqlite3."""
+    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
+        for _ in range(count):
+            raw.execute(
+                "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, ?, 's', 't')",
+                (f"event-{next(_numbers)}", event_type),
+            )
+
+
+def rows(server: Server, after: int = 0, like: str = "%") -> list[tuple[int, str]]:
+    """Return (seq, id) of what the outbox holds after a seq, with plain sqlite3."""
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return raw.execute(
+            "SELECT o.seq, o.event_id FROM outbox o JOIN event_log e ON e.id = o.event_id"
+            " WHERE o.seq > ? AND e.event_type LIKE ? ORDER BY o.seq",
+            (after, like),
+        ).fetchall()
+
+
+def head(server: Server) -> int:
+    return rows(server)[-1][0]
+
+
+def epoch(server: Server) -> str:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+
+
+@contextlib.contextmanager
+def by_every_way(server: Server, **query: Any) -> Iterator[list[Way]]:
+    """Connect by every way, one after the other, with the same query."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(way(server, **query)) for way in WAYS]
+
+
+def verdicts(ways: list[Way]) -> dict[str, Verdict]:
+    return {type(way).__name__: way.verdict for way in ways}
+
+
+def sequences(ways: list[Way], until: int) -> dict[str, list[tuple[int, str]]]:
+    return {type(way).__name__: way.follow(until) for way in ways}
+
+
+def by_all(value: Any) -> dict[str, Any]:
+    return {way.__name__: value for way in WAYS}
+
+
+def test_live(shared: Server) -> None:
+    before = head(shared)
+    with by_every_way(shared) as ways:
+        assert verdicts(ways) == by_all(Verdict("live", before))
+        write(shared, 15)
+        assert sequences(ways, head(shared)) == by_all(rows(shared, after=before))
+
+
+@pytest.mark.parametrize("behind", [0, 10])
+def test_resumed(shared: Server, behind: int) -> None:
+    after = head(shared) - behind
+    with by_every_way(shared, after=after, epoch=epoch(shared)) as ways:
+        assert verdicts(ways) == by_all(Verdict("resumed", after))
+        write(shared, 5)
+        assert sequences(ways, head(shared)) == by_all(rows(shared, after=after))
+
+
+def test_all_that_is_kept(shared: Server) -> None:
+    with by_every_way(shared, after=0) as ways:
+        assert verdicts(ways) == by_all(Verdict("resumed", 0))
+        write(shared, 5)
+        assert sequences(ways, head(shared)) == by_all(rows(shared))
+
+
+@pytest.mark.parametrize("cursor", ["of another epoch", "from the future"])
+def test_reset(shared: Server, cursor: str) -> None:
+    before = head(shared)
+    query = (
+        {"after": 5, "epoch": FOREIGN}
+        if cursor == "of another epoch"
+        else {"after": before + 1000, "epoch": epoch(shared)}
+    )
+    with by_every_way(shared, **query) as ways:
+        assert verdicts(ways) == by_all(Verdict("reset", before))
+        write(shared, 5)
+        assert sequences(ways, head(shared)) == by_all(rows(shared, after=before))
+
+
+def test_a_filter_that_matches_nothing_moves_the_cursor_on(shared: Server) -> None:
+    before = head(shared)
+    with by_every_way(shared, after=before - 3, epoch=epoch(shared), types="none.*") as ways:
+        assert verdicts(ways) == by_all(Verdict("resumed", before - 3))
+        write(shared, 20)
+        assert sequences(ways, head(shared)) == by_all([])
+
+
+def test_a_filter_by_type(shared: Server) -> None:
+    before = head(shared)
+    with by_every_way(shared, after=before, epoch=epoch(shared), types="agent.*,system.error") as ways:
+        for event_type in ("agent.joined", "task.created", "system.error", "system.info", "agent.left") * 3:
+            write(shared, 1, event_type)
+        expected = [*rows(shared, before, "agent.%"), *rows(shared, before, "system.error")]
+        assert sequences(ways, head(shared)) == by_all(sorted(expected))
+
+
+def test_gap(own: Server) -> None:
+    write(own, 12)
+    with contextlib.closing(sqlite3.connect(own.database)) as raw, raw:
+        raw.execute("DELETE FROM outbox WHERE seq <= 7")
+    for after in (0, 3):
+        with by_every_way(own, after=after, epoch=epoch(own)) as ways:
+            assert verdicts(ways) == by_all(Verdict("gap", 7, (after + 1, 7)))
+            write(own, 5)
+            assert sequences(ways, head(own)) == by_all(rows(own, after=7))
+
+
+def stop_and_start(server: Server) -> None:
+    assert server.process is not None
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=6) == 0
+    server.start()
+
+
+def kill_and_start(server: Server) -> None:
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("bring_down", [stop_and_start, kill_and_start])
+def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], None]) -> None:
+    readers = {way.__name__: Reader(way, own) for way in WAYS}
+    goal: list[int] = []
+    stop = threading.Event()
+
+    def is_done(reader: Reader) -> bool:
+        return stop.is_set() or (bool(goal) and reader.cursor >= goal[0])
+
+    def all_have(count: int) -> Callable[[], bool]:
+        return lambda: all(len(reader.events) >= count for reader in readers.values())
+
+    assert own.token
+    threads = [threading.Thread(target=reader.run, args=(is_done,)) for reader in readers.values()]
+    try:
+        with writer(own.database, rate=40):
+            for thread in threads:
+                thread.start()
+            wait_until(all_have(20), "all follow")
+            bring_down(own)
+            wait_until(all_have(max(len(reader.events) for reader in readers.values()) + 10), "all follow again")
+        goal.append(head(own))
+        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"all at {goal[0]}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {name: reader.events for name, reader in readers.items()} == by_all(rows(own))
+    assert {name: set(reader.verdicts) for name, reader in readers.items()} == by_all({"resumed"})

@@ -1,0 +1,307 @@
+"""`<event-feed>` behind proxies and in pages that are not ours: other ways in, floods, listeners, attributes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.harness import Server, wait_until
+from tests.page import PATIENCE_MS, LivePage, change, tasks, write
+from tests.proxy import Proxy
+
+TAG = '<script type="module" src="/static/event-feed.js"></script>'
+# A site as strict as ours: the element brings nothing that `default-src 'self'` forbids.
+STRICT = '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'">'
+# Before any script of the page: all that the element tells.
+HEARD = """
+    window.heard = {event: [], verdict: [], state: []};
+    for (const name of Object.keys(heard)) {
+        addEventListener(`event-feed:${name}`, ({detail}) => heard[name].push(detail));
+    }
+"""
+
+
+def site(body: str, head: str = STRICT) -> tuple[str, str]:
+    """A page of somebody else's, as the proxy serves it."""
+    return (
+        "text/html; charset=utf-8",
+        f"<!doctype html><html lang=en><head>{head}{TAG}</head><body>{body}</body></html>",
+    )
+
+
+def heard(page: Page, name: str) -> list[dict[str, Any]]:
+    """Return the details of the DOM events that have been fired."""
+    found: list[dict[str, Any]] = page.evaluate("name => heard[name]", name)
+    return found
+
+
+def heard_seqs(page: Page, base: int) -> list[int]:
+    return [detail["seq"] - base for detail in heard(page, "event")]
+
+
+# --- ways in ----------------------------------------------------------------------------------------------------------
+
+
+def test_where_websockets_are_forbidden_it_polls_until_they_are_not(shared: Server, proxy: Proxy, page: Page) -> None:
+    page.add_init_script(HEARD)
+    write(shared.database, *tasks(2))
+    live = LivePage(page, shared, proxy.url)
+    live.expect_rows(2)
+
+    proxy.block()
+    live.expect_state("polling")
+    expect(live.label).to_have_text("Polling")
+    write(shared.database, *tasks(3))
+    live.expect_rows(5)
+    write(shared.database, *tasks(1))
+    live.expect_rows(6)
+    wait_until(lambda: proxy.handshakes >= 3, "it tries the WebSocket again")
+    live.expect_state("polling")
+
+    proxy.unblock()
+    live.expect_state("live")
+    write(shared.database, *tasks(2))
+    live.expect_rows(8)
+    assert live.seqs() == heard_seqs(page, live.base) == list(range(1, 9))
+    states = [detail["state"] for detail in heard(page, "state")]
+    assert [state for state in states if state != "catching-up"][1:] == ["live", "reconnecting", "polling", "live"]
+
+
+def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long_as_it_is_told(
+    shared: Server, proxy: Proxy, page: Page
+) -> None:
+    write(shared.database, *tasks(130))
+    proxy.block()
+    page.add_init_script(HEARD)
+    live = LivePage(page, shared, proxy.url, state="polling")
+    live.expect_rows(100)
+    assert live.seqs() == list(range(31, 131))
+
+    proxy.answer = b"HTTP/1.1 503 -\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    write(shared.database, *tasks(1))  # ends the poll that waits
+    live.expect_rows(101)
+    live.expect_state("reconnecting")
+    write(shared.database, *tasks(5))
+    change(shared.database, f"DELETE FROM outbox WHERE seq <= {live.base + 134}")
+    refused = len(proxy.asked("/api/feed"))
+    wait_until(lambda: len(proxy.asked("/api/feed")) > refused, "it asks again")
+    earlier, later = proxy.asked("/api/feed")[-2:]
+    assert later - earlier >= 1
+    proxy.answer = None
+
+    expect(live.notices).to_contain_text(f"events {live.base + 132:,} to {live.base + 134:,}", timeout=PATIENCE_MS)
+    live.expect_rows(103)
+    assert live.seqs() == [*range(31, 132), 135, 136]
+    live.expect_state("polling")
+    assert [detail["verdict"] for detail in heard(page, "verdict")] == ["live", "gap"]
+
+
+def test_where_every_websocket_is_cut_soon_it_polls(shared: Server, proxy: Proxy, page: Page) -> None:
+    live = LivePage(page, shared, proxy.url)
+    proxy.cut_at = b'"subscribed"'
+    proxy.cut()
+    live.expect_state("polling")
+    write(shared.database, *tasks(3))
+    live.expect_rows(3)
+    assert live.seqs() == [1, 2, 3]
+
+
+def test_a_poll_ends_when_the_feed_is_taken_out_of_the_page(shared: Server, proxy: Proxy, page: Page) -> None:
+    ended: list[str] = []
+    page.on("requestfailed", lambda request: ended.append(request.url))
+    proxy.block()
+    live = LivePage(page, shared, proxy.url, state="polling")
+    wait_until(lambda: len(proxy.asked("/api/feed")) >= 2, "a poll waits")
+    live.feed.evaluate("feed => feed.remove()")
+    expect(live.feed).to_have_count(0)
+    wait_until(lambda: any("wait=25" in url for url in ended), "the poll is given up")
+
+
+# --- replayed and live ------------------------------------------------------------------------------------------------
+
+
+def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -> None:
+    page.add_init_script(HEARD)
+    write(shared.database, *tasks(2))
+    live = LivePage(page, shared, proxy.url)
+    live.expect_rows(2)
+    write(shared.database, *tasks(1, "live"))
+    live.expect_rows(3)
+    proxy.go_down()
+    live.expect_state("reconnecting")
+    write(shared.database, *tasks(2, "missed"))
+    proxy.come_back()
+    live.hurry()
+    live.expect_rows(5)
+    live.expect_state("live")
+    write(shared.database, *tasks(1, "live again"))
+    live.expect_rows(6)
+    replayed = [True, True, False, True, True, False]
+    assert [detail["replayed"] for detail in heard(page, "event")] == replayed
+    first = heard(page, "event")[0]
+    assert first["event"]["data"] == {"description": "task 0"}
+    assert first["event"]["seq"] == first["seq"]
+    is_new = live.rows.evaluate_all("rows => rows.map(row => row.classList.contains('new')).reverse()")
+    assert is_new == [not each for each in replayed]
+
+
+# --- a flood ----------------------------------------------------------------------------------------------------------
+
+FLOOD = 20_000
+
+
+def test_twenty_thousand_events_leave_the_page_smooth_and_small(shared: Server, browser: Browser, page: Page) -> None:
+    page.add_init_script(HEARD.replace("push(detail)", "push({seq: detail.seq})"))
+    write(shared.database, *tasks(1000))
+    live = LivePage(page, shared)
+    live.expect_rows(100)
+    meter = Meter(page)
+    heap, nodes = meter.heap_bytes(), meter.nodes()
+
+    browser.start_tracing(page=page, categories=["toplevel"])
+    try:
+        for _ in range(FLOOD // 1000):
+            write(shared.database, *tasks(1000))
+        expect(live.rows.first).to_have_attribute("data-seq", str(live.base + 1000 + FLOOD), timeout=2 * PATIENCE_MS)
+    finally:
+        trace = json.loads(browser.stop_tracing())
+    live.expect_rows(500)
+    live.expect_state("live")
+
+    assert heard_seqs(page, live.base) == list(range(901, 1001 + FLOOD))
+    assert live.cursor() == 1000 + FLOOD
+    assert max(task_millis(trace)) < 200
+    assert meter.heap_bytes() - heap < 8e6
+    assert meter.nodes() - nodes < 500 * 40
+
+
+class Meter:
+    """What a page holds in memory, after its garbage was collected."""
+
+    def __init__(self, page: Page) -> None:
+        self._session = page.context.new_cdp_session(page)
+
+    def heap_bytes(self) -> int:
+        self._session.send("HeapProfiler.collectGarbage")
+        return int(self._session.send("Runtime.getHeapUsage")["usedSize"])
+
+    def nodes(self) -> int:
+        return int(self._session.send("Memory.getDOMCounters")["nodes"])
+
+
+def task_millis(trace: dict[str, Any]) -> list[float]:
+    """Return how long the tasks of pages' main threads took, in the threads' own time.
+
+    On the wall clock, as PerformanceObserver has it, a task grows by whatever else the machine does meanwhile.
+    """
+    events = trace["traceEvents"]
+    mains = {
+        (each["pid"], each["tid"])
+        for each in events
+        if each["name"] == "thread_name" and each["args"]["name"] == "CrRendererMain"
+    }
+    found = [
+        each["tdur"] / 1000
+        for each in events
+        if each["name"] == "ThreadControllerImpl::RunTask" and (each["pid"], each["tid"]) in mains and "tdur" in each
+    ]
+    assert found, "the trace has no tasks"
+    return found
+
+
+# --- in pages that are not ours ---------------------------------------------------------------------------------------
+
+
+def rows_of(page: Page, feed: str = "event-feed") -> Locator:
+    return page.locator(f"{feed} .rows > .event .sentence")
+
+
+def test_a_foreign_page_embeds_it_by_one_tag(shared: Server, proxy: Proxy, page: Page) -> None:
+    write(shared.database, *tasks(5))
+    write(shared.database, {"message": "Disk full"}, event_type="system.error", source="monitor")
+    proxy.pages["/"] = site(
+        '<event-feed id="errors" types="system.*" theme="dark"></event-feed>'
+        '<event-feed id="tasks" types="task.*" limit="3" batch="false" theme="light"><p>Nothing yet</p></event-feed>'
+    )
+    page.goto(proxy.url)
+    expect(rows_of(page, "#errors")).to_have_text(["Error: Disk full"])
+    expect(rows_of(page, "#tasks")).to_have_text([f"New task: task {number}" for number in (4, 3, 2)])
+    expect(page.get_by_text("Nothing yet")).to_be_hidden()
+    grounds = [
+        page.locator(f"#{name}").evaluate("feed => getComputedStyle(feed).backgroundColor")
+        for name in ("errors", "tasks")
+    ]
+    assert grounds == ["rgb(22, 27, 34)", "rgb(255, 255, 255)"]
+
+    write(shared.database, {"description": "one more"})
+    expect(rows_of(page, "#tasks").first).to_have_text("New task: one more")
+    expect(rows_of(page, "#errors")).to_have_count(1)
+
+
+@pytest.mark.parametrize("way", ["live", "polling"])
+def test_changed_attributes_subscribe_anew(shared: Server, proxy: Proxy, page: Page, way: str) -> None:
+    write(shared.database, *tasks(2))
+    write(shared.database, {"message": "Disk full"}, event_type="system.error", source="monitor")
+    if way == "polling":
+        proxy.block()
+    proxy.pages["/"] = site("<event-feed types=task.*></event-feed>")
+    page.goto(proxy.url)
+    expect(rows_of(page)).to_have_count(2)
+    feed = page.locator("event-feed")
+    feed.evaluate("feed => { feed.setAttribute('types', 'system.*'); feed.setAttribute('source', 'monitor'); }")
+    expect(rows_of(page)).to_have_text(["Error: Disk full"])
+    feed.evaluate("feed => feed.removeAttribute('types')")
+    write(shared.database, {"description": "elsewhere"})
+    write(shared.database, {"description": "watched"}, source="monitor")
+    expect(rows_of(page)).to_have_text(["New task: watched", "Error: Disk full"])
+    assert feed.evaluate("feed => feed.state") == way
+
+
+def test_a_filter_that_the_server_refuses_is_told_on_every_way_in(shared: Server, proxy: Proxy, page: Page) -> None:
+    proxy.pages["/"] = site('<event-feed types="*"></event-feed>')
+    for _ in range(2):
+        page.goto(proxy.url)
+        expect(page.locator("event-feed .label")).to_have_text("Refused")
+        expect(page.locator("event-feed .notice")).to_contain_text("types")
+        proxy.block()
+
+
+# --- htmx -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def htmx(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The real htmx, from the npm registry."""
+    folder = tmp_path_factory.mktemp("htmx")
+    subprocess.run(
+        ["npm", "pack", "--silent", "htmx.org@2", "--pack-destination", str(folder)],
+        check=True, cwd=folder, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        script = packed.extractfile("package/dist/htmx.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+def test_htmx_fetches_a_fragment_for_each_live_event(shared: Server, proxy: Proxy, page: Page, htmx: str) -> None:
+    write(shared.database, *tasks(1, "replayed"))
+    proxy.pages["/htmx.js"] = ("text/javascript", htmx)
+    proxy.pages["/fragment"] = ("text/html", "<b>fetched by htmx</b>")
+    proxy.pages["/"] = site(
+        '<p id="target" hx-get="/fragment" hx-trigger="event-feed:event[!detail.replayed] from:body">not yet</p>'
+        "<event-feed></event-feed>",
+        head='<script src="/htmx.js"></script>',
+    )
+    page.goto(proxy.url)
+    expect(rows_of(page)).to_have_count(1)
+    expect(page.locator("#target")).to_have_text("not yet")
+    for number in (1, 2):
+        write(shared.database, {"description": "live"})
+        wait_until(lambda number=number: len(proxy.asked("/fragment")) == number, "htmx has asked")
+    expect(page.locator("#target > b")).to_have_text("fetched by htmx")

@@ -1,0 +1,150 @@
+"""A client 100,000 events behind: it gets them all in one connection, at no one else's cost."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.harness import RawClient, Server
+from tests.journeys.test_stalled import rss_bytes, wait_for_events
+from tests.ways import Singles, Stream
+
+BEHIND = 100_000
+MAX_GROWTH_BYTES = 32 * 2**20
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a long history, which was there before it began."""
+    folder = tmp_path_factory.mktemp("far_behind")
+    server = Server(folder, heartbeat_secs=0.3)
+    assert server.run("upgrade").returncode == 0
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        # Straight into the outbox, which any table may fill: ten times as fast as through the log and its triggers.
+        raw.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO outbox (event_id, payload, created_at) SELECT 'old-' || i, json_object('id', 'old-' || i,"
+            " 'event_type', 'a.b', 'source', 's', 'timestamp', 't', 'data', ?), 't' FROM n",
+            (BEHIND, "x" * 80),
+        )
+    with server:
+        yield server
+
+
+def by_socket(**fields: Any) -> Callable[[Server], socket.socket]:
+    def begin(server: Server) -> socket.socket:
+        client = RawClient(server)
+        client.subscribe(after=0, **fields)
+        return client.socket
+
+    return begin
+
+
+def by_stream(server: Server) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(
+        f"GET /api/feed/stream?{urlencode({'after': 0, 'rate': 0})} HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {server.token}\r\n\r\n".encode()
+    )
+    return connection
+
+
+WAYS = {
+    "one event a frame": (by_socket(), rb'"type":"event","seq":(\d+),'),
+    "several events a frame": (by_socket(batch=True), rb'\{"seq":(\d+),'),
+    "stream": (by_stream, rb"\nid: \w+:(\d+)\ndata: \{\"id"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_has_them_all_in_one_connection_and_the_server_stays_small(shared: Server, way: str) -> None:
+    begin, pattern = WAYS[way]
+    assert shared.token
+    before, most = rss_bytes(shared.workers()[0]), 0
+    received = bytearray()
+    last = re.compile(pattern.replace(rb"(\d+)", b"%d" % BEHIND))
+    with begin(shared) as connection:
+        while not last.search(received, max(0, len(received) - 2**21)):
+            assert select.select([connection], [], [], 15)[0], "nothing more came"
+            chunk = connection.recv(1 << 20)
+            assert chunk, "disconnected"
+            received += chunk
+            most = max(most, rss_bytes(shared.workers()[0]))
+    seqs = list(map(int, re.findall(pattern, bytes(received))))
+    assert seqs == list(range(1, seqs[-1] + 1))
+    assert most - before < MAX_GROWTH_BYTES, f"{(most - before) / 2**20:.0f} MiB"
+
+
+@contextlib.contextmanager
+def resuming(server: Server) -> Iterator[list[int]]:
+    """Have another process resume from the beginning again and again; yields how many events each read had."""
+    script = (
+        "import socket, sys\n"
+        "port, token = int(sys.argv[1]), sys.argv[2]\n"
+        "while True:\n"
+        "    with socket.create_connection(('127.0.0.1', port)) as s:\n"
+        "        s.sendall(f'GET /api/feed/stream?after=0&rate=0 HTTP/1.1\\r\\nHost: x\\r\\n'\n"
+        "                  f'Authorization: Bearer {token}\\r\\n\\r\\n'.encode())\n"
+        "        end = b''\n"
+        f"        while b':{BEHIND}\\ndata' not in end:\n"
+        "            chunk = s.recv(1 << 20)\n"
+        "            print(chunk.count(b'data: '), flush=True)\n"
+        "            end = end[-100:] + chunk\n"
+    )
+    counts: list[int] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(server.port), server.token], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        counts.append(int(process.stdout.readline()))
+        rest = threading.Thread(target=lambda: counts.extend(map(int, process.stdout or ())))
+        rest.start()
+        yield counts
+        process.kill()
+        rest.join()
+
+
+def test_those_who_are_live_are_not_slowed(shared: Server) -> None:
+    """Pairs in turn: with and without one that resumes all the time. It shares two cores and one interpreter."""
+    alone, beside = [], []
+    with shared.connect() as reader:
+        reader.subscribe()
+        for round_ in range(3):
+            alone.append(wait_for_events(shared, reader, f"alone-{round_}"))
+            with resuming(shared) as counts:
+                beside.append(wait_for_events(shared, reader, f"beside-{round_}"))
+            assert sum(counts) > 0
+    assert median(beside) < 4 * median(alone) + 0.05, (alone, beside)
+
+
+@pytest.mark.parametrize("way", [Singles, Stream])
+def test_a_filter_that_matches_nothing_is_at_the_head_soon_and_resumes_at_once(
+    shared: Server, way: type[Singles | Stream]
+) -> None:
+    with contextlib.closing(sqlite3.connect(shared.database)) as raw:
+        head = raw.execute("SELECT max(seq) FROM outbox").fetchone()[0]
+    with way(shared, after=0, types="none.*") as client:
+        client.follow(head)
+        epoch, events = client.epoch, client.events
+    assert events == []
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        with way(shared, after=head, epoch=epoch, types="none.*") as client:
+            assert client.verdict.kind == "resumed"
+            client.follow(head)
+        times.append(time.monotonic() - began)
+    assert min(times) < 0.2, times

@@ -1,0 +1,144 @@
+"""Limits, on the real server: an address that asks too often, or too much, costs itself and nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.harness import PATIENCE_SECS, Server, wait_until
+
+HEALTHY_SECS = 0.1
+
+
+def connect(server: Server, address: str, token: str = "") -> tuple[socket.socket, bytes]:
+    """Ask for a WebSocket from *address*, of this machine; return the open socket and the head of the answer."""
+    sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECS, source_address=(address, 0))
+    sock.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        f"X-Forwarded-For: 192.0.2.77\r\nAuthorization: Bearer {token or server.token}\r\n\r\n".encode()
+    )
+    head = b""
+    while b"\r\n\r\n" not in head and (chunk := sock.recv(4096)):
+        head += chunk
+    return sock, head
+
+
+def status(head: bytes) -> int:
+    return int(head.split(b" ", 2)[1])
+
+
+@contextlib.contextmanager
+def probing(server: Server) -> Iterator[list[float]]:
+    """Ask for /healthz all the time, from another address; collects how many seconds each answer took."""
+    took: list[float] = []
+    is_over = threading.Event()
+
+    def probe() -> None:
+        while not is_over.is_set():
+            began = time.monotonic()
+            asked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30, source_address=("127.0.0.9", 0))
+            asked.request("GET", "/healthz")
+            assert asked.getresponse().status == 200
+            asked.close()
+            took.append(time.monotonic() - began)
+            is_over.wait(0.02)
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    try:
+        yield took
+    finally:
+        is_over.set()
+        prober.join()
+
+
+def assert_healthy(took: list[float]) -> None:
+    """Nine in ten within HEALTHY_SECS, for this machine may be busy with other things; and nothing stood still."""
+    assert len(took) >= 20
+    assert statistics.quantiles(took, n=10)[-1] < HEALTHY_SECS, sorted(took)[-5:]
+    assert max(took) < 1
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests; each comes from addresses of its own."""
+    limits = {"max_connections_per_ip": 20, "connection_attempts_per_minute": 100, "max_connections": 30}
+    with Server(tmp_path_factory.mktemp("limits"), **limits) as running:
+        yield running
+
+
+def test_two_thousand_attempts_from_one_address_cost_nobody_else(limited: Server) -> None:
+    def attempt(_: int) -> bytes:
+        sock, head = connect(limited, "127.0.1.1")
+        sock.close()
+        return head
+
+    with probing(limited) as took, ThreadPoolExecutor(8) as pool:
+        heads = list(pool.map(attempt, range(2000)))
+        sock, neighbours = connect(limited, "127.0.1.2")
+        sock.close()
+
+    counts = Counter(map(status, heads))
+    assert counts[429] >= 2000 - 2 * 100  # a minute may have ended in between
+    assert all(b"Retry-After: " in head for head in heads if status(head) == 429)
+    assert status(neighbours) == 101
+    assert_healthy(took)
+
+
+def test_an_address_and_the_server_have_so_many_places_and_health_is_not_one(limited: Server) -> None:
+    wait_until(lambda: is_empty(limited), "all have gone")
+    with contextlib.ExitStack() as stack, probing(limited) as took:
+
+        def ask(address: str) -> bytes:
+            sock, head = connect(limited, address)
+            stack.callback(sock.close)
+            return head
+
+        assert [status(ask("127.0.2.1")) for _ in range(20)] == [101] * 20
+        one_too_many = ask("127.0.2.1")
+        assert [status(ask("127.0.2.2")) for _ in range(10)] == [101] * 10
+        full = ask("127.0.2.3")
+        wait_until(lambda: len(took) > 40, "some answers")
+
+    assert (status(one_too_many), status(full)) == (429, 503)
+    assert b"Retry-After: 5" in one_too_many
+    assert b"Retry-After: 5" in full
+    assert_healthy(took)
+    wait_until(lambda: is_empty(limited), "their places are free again")
+
+
+def is_empty(server: Server) -> bool:
+    """Return whether thirty connections can be opened at once, which are all there may be."""
+    is_empty.round += 1  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for number in range(30):
+            sock, head = connect(server, f"127.1.{is_empty.round}.{number // 15 + 1}")  # type: ignore[attr-defined]
+            stack.callback(sock.close)
+            answers.append(status(head))
+        time.sleep(0.2)
+        return answers == [101] * 30
+
+
+is_empty.round = 0  # type: ignore[attr-defined]
+
+
+def test_fifty_sockets_that_are_held_after_their_answer_delay_nobody(limited: Server) -> None:
+    with contextlib.ExitStack() as stack, probing(limited) as took:
+        for _ in range(50):
+            sock, head = connect(limited, "127.0.3.1", token="outfeed_nobody")
+            stack.callback(sock.close)
+            assert status(head) == 401
+        wait_until(lambda: len(took) > 40, "some answers")
+
+    assert_healthy(took)

@@ -1,0 +1,212 @@
+"""Asking by cursor, with and without waiting: quick when there is news, cheap when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness import Server, wait_until, writer
+
+WAITING = 200
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("long_poll")) as server:
+        write(server, 5)
+        yield server
+
+
+def write(server: Server, count: int, event_type: str = "a.b") -> None:
+    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (lower(hex(randomblob(8))), ?, 's', 't')",
+            [(event_type,)] * count,
+        )
+
+
+def get(server: Server, **query: Any) -> dict[str, Any]:
+    with server.http() as http:
+        answer = http.get("/api/feed", params=query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@contextlib.contextmanager
+def asking(server: Server, **query: Any) -> Iterator[Future[dict[str, Any]]]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(get, server, **query)
+
+
+def here(server: Server) -> dict[str, Any]:
+    """Return the cursor at the head."""
+    page = get(server)
+    return {"after": page["cursor"], "epoch": page["epoch"]}
+
+
+def cpu_secs(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+class TestWaiting:
+    def test_it_returns_at_once_when_there_is_something(self, shared: Server) -> None:
+        began = time.monotonic()
+        assert len(get(shared, after=0, wait=30)["events"]) >= 5
+        assert time.monotonic() - began < 2
+
+    def test_it_returns_as_soon_as_there_is_something(self, shared: Server) -> None:
+        at = here(shared)
+        with asking(shared, **at, wait=30) as answer:
+            assert not answer.done()
+            write(shared, 1)
+            began = time.monotonic()
+            page = answer.result()
+            assert time.monotonic() - began < 2
+        assert [event["seq"] for event in page["events"]] == [at["after"] + 1] == [page["cursor"]]
+
+    def test_without_news_it_returns_empty_after_its_time(self, shared: Server) -> None:
+        began, at = time.monotonic(), here(shared)
+        page = get(shared, **at, wait=0.5)
+        assert 0.5 <= time.monotonic() - began < 3
+        assert (page["events"], page["cursor"], page["verdict"]) == ([], at["after"], "resumed")
+
+    def test_what_does_not_match_moves_the_cursor_and_wakes_nobody(self, shared: Server) -> None:
+        at = here(shared)
+        with asking(shared, **at, wait=1.5, types="none.*") as answer:
+            write(shared, 20)
+            page = answer.result()
+        assert (page["events"], page["cursor"]) == ([], at["after"] + 20)
+
+    @pytest.mark.parametrize("query", [{}, {"after": 10**9}, {"after": 3, "epoch": "0" * 32}])
+    def test_a_verdict_that_is_news_does_not_wait(self, shared: Server, query: dict[str, Any]) -> None:
+        if query.get("after") == 10**9:
+            query = query | {"epoch": here(shared)["epoch"]}
+        began = time.monotonic()
+        page = get(shared, **query, wait=30)
+        assert time.monotonic() - began < 2
+        assert page["verdict"] in ("live", "reset")
+        assert page["events"] == []
+
+    def test_answers_come_no_faster_than_the_rate_and_miss_nothing(self, shared: Server) -> None:
+        at = here(shared)
+        seqs: list[int] = []
+        answers: list[float] = []
+        with writer(shared.database, rate=200), shared.http() as http:
+            while len(answers) < 25:
+                page = http.get("/api/feed", params={**at, "wait": 10}).json()
+                answers.append(time.monotonic())
+                seqs += [event["seq"] for event in page["events"]]
+                at["after"] = page["cursor"]
+        assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+        assert answers[10] - answers[0] > 1
+        assert answers[20] - answers[10] > 1
+
+    @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "x", ""])
+    def test_a_bad_wait_is_refused(self, shared: Server, wait: str) -> None:
+        with shared.http() as http:
+            assert http.get(f"/api/feed?after=0&wait={wait}").status_code == 422
+
+    def test_sigterm_returns_at_once(self, server: Server) -> None:
+        at = here(server)
+        with ThreadPoolExecutor(5) as pool:
+            idle = server.descriptors()
+            answers = [pool.submit(get, server, **at | {"after": 0}, wait=60) for _ in range(5)]
+            wait_until(lambda: server.descriptors() >= idle + 4, "all are connected")
+            assert server.process is not None
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            for answer in answers:
+                assert answer.result()["events"] == []
+            assert time.monotonic() - began < 1.5
+            assert server.process.wait(timeout=4) == 0
+
+    def test_those_who_wait_count_as_connections(self, tmp_path: Path) -> None:
+        """Each holds a thread; were they not counted, a few would keep everyone from being answered."""
+        with Server(tmp_path, max_connections=2) as server:
+            at = here(server) | {"after": 0}
+            with ThreadPoolExecutor(2) as pool:
+                waiting = [pool.submit(get, server, **at, wait=20) for _ in range(2)]
+                with server.http() as http:
+
+                    def is_full() -> bool:
+                        return http.head("/api/feed/stream").status_code == 503
+
+                    wait_until(is_full, "two wait")
+                    refused = http.get("/api/feed", params={**at, "wait": 1})
+                    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+                    assert http.get("/api/feed", params=at).status_code == 200
+                    write(server, 1)
+                    assert [len(answer.result()["events"]) for answer in waiting] == [1, 1]
+                    wait_until(lambda: not is_full(), "there is room again")
+
+
+def test_two_hundred_wait_without_cost_and_all_get_the_event(shared: Server) -> None:
+    asyncio.run(wait_together(shared))
+
+
+async def wait_together(server: Server) -> None:
+    at = here(server)
+    limits = httpx.Limits(max_connections=None)
+    headers = {"Authorization": f"Bearer {server.token}"}
+    worker, before = server.workers()[0], server.descriptors()
+
+    def all_wait() -> bool:
+        return server.descriptors() > before + WAITING - 5 and is_quiet(worker)
+
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=60) as http:
+        answers = [
+            asyncio.create_task(http.get("/api/feed", params={**at, "wait": 30, "types": "wanted.*"}))
+            for _ in range(WAITING)
+        ]
+        await asyncio.to_thread(wait_until, all_wait, "all wait and the server is idle", 30)
+        used = cpu_secs(worker)
+        await asyncio.sleep(2)  # the time over which the cost is measured
+        cost = cpu_secs(worker) - used
+        assert not any(answer.done() for answer in answers)
+        await asyncio.to_thread(write, server, 1, "wanted.one")
+        began = time.monotonic()
+        pages = [answer.json() for answer in await asyncio.gather(*answers)]
+        took = time.monotonic() - began
+    assert [len(page["events"]) for page in pages] == [1] * WAITING
+    assert cost < 0.4, f"{cost} s of CPU in 2 s"
+    assert took < 5, took
+
+
+def is_quiet(pid: int) -> bool:
+    """Whether the process used next to no CPU for half a second."""
+    before = cpu_secs(pid)
+    threading.Event().wait(0.5)
+    return cpu_secs(pid) - before < 0.05
+
+
+class TestConditional:
+    def test_the_same_again_is_304_until_something_happens(self, shared: Server) -> None:
+        at = here(shared)
+        with shared.http() as http:
+            first = http.get("/api/feed", params=at)
+            same = http.get("/api/feed", params=at, headers={"If-None-Match": first.headers["etag"]})
+            assert (same.status_code, same.content) == (304, b"")
+            assert same.headers["etag"] == first.headers["etag"]
+            write(shared, 1)
+            after = http.get("/api/feed", params=at, headers={"If-None-Match": first.headers["etag"]})
+            assert (after.status_code, len(after.json()["events"])) == (200, 1)
+            assert after.headers["cache-control"] == "no-cache"
+
+    def test_head_has_the_length_and_no_body(self, shared: Server) -> None:
+        with shared.http() as http:
+            answer = http.head("/api/feed", params={"after": 0})
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 100

@@ -1,0 +1,179 @@
+"""Pace, measured at the client: never more frames a second than granted, nothing lost, and no wait where none is due.
+
+tests/feed/test_pace.py and test_cohorts.py hold the limit to the millisecond, on a clock that they move. Here frames
+also travel through a busy machine, which may bring two of them closer together: JITTER_SECS is left for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness import FeedClient, Server, wait_until, writer
+from tests.ways import Batch, Singles, Stream, Way
+
+JITTER_SECS = 0.15
+RATE = 10  # the default
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("pace"), heartbeat_secs=0.5) as server:
+        yield server
+
+
+class Watched:
+    """A way in that is read on a thread of its own; notes when each frame with events came."""
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.times: list[float] = []
+        self.arrivals: dict[int, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        take, show = way._take, way.show  # type: ignore[attr-defined]
+
+        def note(frame: Any) -> None:
+            before = len(way.events)
+            take(frame)
+            if len(way.events) > before:
+                self.times += [time.monotonic()] * (1 if isinstance(frame, dict) else len(frame))
+
+        def show_and_note(seq: int, event: dict[str, Any]) -> None:
+            show(seq, event)
+            self.arrivals[seq] = time.monotonic()
+
+        way._take, way.show = note, show_and_note  # type: ignore[attr-defined, method-assign]
+
+    def __enter__(self) -> Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.way.close()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            self.way.pump(0.02)
+
+    def busiest(self) -> int:
+        """Return the most frames within any one second."""
+        begin, most = 0, 0
+        for end, at in enumerate(self.times):
+            while self.times[begin] <= at - 1 + JITTER_SECS:
+                begin += 1
+            most = max(most, end - begin + 1)
+        return most
+
+
+def head(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return int(raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()[0])
+
+
+def write(server: Server, count: int) -> None:
+    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp)"
+            " VALUES (lower(hex(randomblob(8))), 'a.b', 's', 't')",
+            [()] * count,
+        )
+        raw.execute("COMMIT")
+
+
+# Events a second, how many, and a rate at which those that show one at a time catch up within the test.
+@pytest.mark.parametrize(("load", "count", "rate"), [(1, 3, 10), (50, 75, 20), (2000, 1500, 400)])
+def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
+    shared: Server, load: int, count: int, rate: int
+) -> None:
+    write(shared, 1)
+    before = head(shared)
+    with contextlib.ExitStack() as stack:
+
+        def watch(way: type[Way], **query: Any) -> Watched:
+            return stack.enter_context(Watched(way(shared, **query)))
+
+        singles, stream = watch(Singles, rate=rate), watch(Stream, rate=rate)
+        batch = watch(Batch, rate=RATE)
+        lags = []
+        with writer(shared.database, rate=load, source=f"load-{load}", bulk=20 if load > 1000 else 1):
+            while (now := head(shared)) < before + count:
+                began = time.monotonic()
+                wait_until(lambda now=now: batch.way.cursor >= now, "the batched one is at the head")
+                lags.append(time.monotonic() - began)
+        last = head(shared)
+        wait_until(lambda: batch.way.cursor >= last, "the batched one has all", timeout=2)
+        if load > rate:
+            assert singles.way.cursor < last, "one at a time at this load it must lag"
+        for each in (singles, stream):
+            wait_until(lambda each=each: each.way.cursor >= last, "caught up", timeout=30)
+    for each, most in ((singles, rate), (stream, rate), (batch, RATE)):
+        assert [seq for seq, _ in each.way.events] == list(range(before + 1, last + 1))
+        assert each.busiest() <= most, type(each.way)
+    assert median(lags) < 0.4, lags
+
+
+def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[float]:
+    """Return the seconds from just before a commit to its arrival, each after a quiet moment."""
+    waits = []
+    for _ in range(7):
+        quiet_since = time.monotonic()
+        wait_until(lambda since=quiet_since: time.monotonic() > since + 0.25, "a quiet moment")
+        began = time.monotonic()
+        write(server, 1)
+        seq = head(server)
+        waits.append(wait_until(lambda seq=seq: arrived(seq), "the event") - began)
+    return waits
+
+
+@pytest.mark.parametrize("way", [Singles, Batch, Stream])
+def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: type[Way]) -> None:
+    write(shared, 1)
+    with Watched(way(shared, rate=2)) as watched:
+        waits = quiet_waits(shared, watched.arrivals.get)
+    # At two a second the next beat would be a quarter of a second away, in the middle.
+    assert min(waits) < 0.05, waits
+
+
+@pytest.fixture
+def session(shared: Server) -> str:
+    """The cookie of a browser that has signed in."""
+    with httpx.Client() as browser:
+        assert browser.get(shared.sign_in_link()).status_code == 302
+        return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+
+
+def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, session: str) -> None:
+    class ByCookie(FeedClient):
+        """A socket that bears the cookie, not the token."""
+
+        def __init__(self) -> None:
+            super().__init__(shared.url, "", headers={"Cookie": session})
+
+    class CookieStream(Stream):
+        headers = {"Cookie": session, "Authorization": ""}  # noqa: RUF012
+
+    write(shared, 1)
+    with ByCookie() as socket, CookieStream(shared, rate=0) as stream, Singles(shared, rate=0) as program:
+        for wanted, granted in ((0, RATE), (1000, RATE), (None, RATE), (4, 4), (0, RATE)):
+            assert socket.subscribe(rate=wanted)["rate"] == granted
+        assert (stream.granted, program.granted) == (RATE, 0)
+        began = time.monotonic()
+        write(shared, 25)
+        last = head(shared)
+        program.follow(last)
+        assert time.monotonic() - began < 1
+        socket.follow(last)
+        stream.follow(last)
+        assert time.monotonic() - began > 24 / RATE

@@ -1,0 +1,195 @@
+"""Open connections obey: a right that is taken back, or runs out, ends them within two seconds, in every worker."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from app import clock
+from app.store import account, user
+from app.store import database as db
+from app.store.database import Database
+from tests.harness import FeedClient, Server, wait_until
+
+PROMISED_SECS = 2.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two workers, for all tests: a connection may be with either."""
+    with Server(tmp_path_factory.mktemp("rights"), workers=2) as running:
+        wait_until(lambda: len(running.workers()) == 2, "two workers")
+        yield running
+
+
+@pytest.fixture
+def rights(server: Server) -> Iterator[Database]:
+    """The database of `server`, as the command line opens it."""
+    yield db.at(server.database)
+    db.at(server.database).close()
+
+
+@pytest.fixture
+def ann(rights: Database) -> str:
+    """A viewer."""
+    name = f"ann-{len(user.list_all(rights))}"
+    user.add(rights, name, "viewer")
+    return name
+
+
+def is_open(client: FeedClient) -> bool:
+    """Return whether the server still answers; what else comes is passed over."""
+    try:
+        client.send(action="ping")
+        while client.receive()["type"] != "pong":
+            pass
+    except ConnectionClosed:
+        return False
+    return True
+
+
+def test_a_hundred_sockets_in_two_workers_close_and_none_of_the_others(server: Server, rights: Database) -> None:
+    secrets = {name: account.create_token(rights, name, ["read"]) for name in ("kept", "revoked")}
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+
+        def connect(name: str) -> FeedClient:
+            client = FeedClient(server.url, secrets[name])
+            client.subscribe()
+            return client
+
+        clients = {name: list(pool.map(connect, [name] * 50)) for name in secrets}
+        for client in [*clients["kept"], *clients["revoked"]]:
+            stack.enter_context(client)
+        ended_at: list[float] = []
+
+        def wait_for_end(client: FeedClient) -> tuple[int, str]:
+            ending = client.closed_with()
+            ended_at.append(time.monotonic())
+            return ending
+
+        endings = [pool.submit(wait_for_end, client) for client in clients["revoked"][:18]]
+        done = server.run("token", "revoke", "revoked")
+        told = time.monotonic()
+        assert done.returncode == 0
+        time.sleep(max(0.0, told + PROMISED_SECS - time.monotonic()))
+
+        assert all(ending.done() for ending in endings), "not within two seconds"
+        assert {ending.result()[0] for ending in endings} == {4001}
+        assert max(ended_at) - told < PROMISED_SECS
+        assert [client.closed_with(timeout=1)[0] for client in clients["revoked"]] == [4001] * 50
+        assert all(is_open(client) for client in clients["kept"])
+
+
+ENDS = {
+    "signing out": lambda database, name, key: account.end_session(database, key),
+    "a new password": lambda database, name, key: user.set_password(database, name, "a hash"),
+    "being disabled": lambda database, name, key: user.set_disabled(database, name, True),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_person_is_shut_out_of_sockets_and_streams_and_the_neighbour_is_not(
+    server: Server, rights: Database, ann: str, end: object
+) -> None:
+    key = account.create_session(rights, ann, timedelta(hours=1))
+    headers = {"Cookie": "outfeed_session=" + server.cookie(key)}
+    with (
+        FeedClient(server.url, None, headers=headers) as socket,
+        FeedClient(server.url, None, headers={"Cookie": "outfeed_session=" + server.sign_in("viewer")}) as neighbour,
+        httpx.stream("GET", f"{server.url}/api/feed/stream", headers=headers, timeout=30) as stream,
+    ):
+        socket.subscribe()
+        neighbour.subscribe()
+        lines = stream.iter_lines()
+        next(lines)
+        began = time.monotonic()
+
+        end(rights, ann, key)  # type: ignore[operator]
+
+        assert socket.closed_with()[0] == 4001
+        for _ in lines:
+            pass
+        assert time.monotonic() - began < PROMISED_SECS
+        assert is_open(neighbour)
+
+
+def test_a_token_expires_on_open_sockets_too(server: Server, rights: Database) -> None:
+    secret = account.create_token(rights, "brief", ["read"], expires_at=clock.now() + timedelta(seconds=3))
+    with FeedClient(server.url, secret) as client:
+        client.subscribe()
+        ends_at = time.monotonic() + 3
+
+        assert client.closed_with() == (4001, "expired")
+        assert time.monotonic() < ends_at + PROMISED_SECS
+
+
+def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server: Server, rights: Database) -> None:
+    secret = account.create_token(rights, "site", ["read"])
+    answer = httpx.post(f"{server.url}/api/tickets", headers={"Authorization": f"Bearer {secret}"}).json()
+    with FeedClient(f"{server.url}/ws?ticket={answer['ticket']}", None) as client:
+        client.subscribe()
+        server.log_event("a.b", "s")
+        assert client.next_event()["payload"]["event_type"] == "a.b"
+
+        account.revoke_token(rights, "site")
+
+        assert client.closed_with()[0] == 4001
+
+
+def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, rights: Database, ann: str) -> None:
+    user.set_role(rights, ann, "operator")
+    headers = {"Cookie": "outfeed_session=" + server.cookie(account.create_session(rights, ann, timedelta(hours=1)))}
+    with FeedClient(server.url, None, headers=headers) as client:
+        before, epoch = client.subscribe()["after"], client.epoch
+
+        user.set_role(rights, ann, "viewer", by="tests")  # an event that an operator would see
+
+        code, reason = client.closed_with()
+        assert (code, reason.partition("=")[0]) == (1012, "retry_ms")
+    with FeedClient(server.url, None, headers=headers) as client:
+        client.subscribe(after=before, epoch=epoch)
+        server.log_event("a.b", "s")
+        assert client.next_event()["payload"]["event_type"] == "a.b"
+
+
+def test_a_long_poll_tells_nothing_to_who_was_revoked_while_it_waited(server: Server, rights: Database) -> None:
+    secret = account.create_token(rights, "poller", ["read"])
+    headers = {"Authorization": f"Bearer {secret}"}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+        head = client.get("/api/feed").json()
+        path = f"/api/feed?after={head['cursor']}&epoch={head['epoch']}&wait=20"
+        waiting = pool.submit(client.get, path)
+        wait_until(lambda: not waiting.done(), "it waits")
+        time.sleep(0.3)
+        account.revoke_token(rights, "poller")
+        server.log_event("a.b", "s")
+
+        assert waiting.result().status_code == 401
+
+
+def test_what_was_erased_is_not_brought_to_those_who_join_late(server: Server) -> None:
+    with server.connect() as early:
+        start = early.subscribe()["after"]
+        with server.http() as http:
+            for name in ("first", "erased"):
+                http.post("/api/events", json={"event_type": "a.b", "source": "s", "id": name})
+        assert [early.next_event()["payload"]["id"] for _ in range(2)] == ["first", "erased"]
+        assert server.run("prune", "--id", "erased").returncode == 0
+
+        def has_it() -> bool:
+            with server.connect() as late:
+                late.subscribe(after=start, epoch=early.epoch)
+                assert late.next_event()["payload"]["id"] == "first"
+                late.follow(start + 2)
+                return "erased" in [event["id"] for event in late.events]
+
+        server.log_event("a.c", "s")
+        wait_until(lambda: not any(has_it() for _ in range(6)), "it is forgotten in both workers", PROMISED_SECS + 8)
+        assert is_open(early)

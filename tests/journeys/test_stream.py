@@ -1,0 +1,289 @@
+"""Server-sent events: what the stream promises a browser, and what it bears from anything else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Server, wait_until
+from tests.ways import SseParser, Stream
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("stream"), event_rate=100, heartbeat_secs=0.3) as server:
+        write(server, 5)
+        yield server
+
+
+def write(server: Server, count: int, data: str = "null") -> None:
+    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp, data)"
+            " VALUES (lower(hex(randomblob(8))), 'a.b', 's', 't', ?)",
+            [(data,)] * count,
+        )
+
+
+def head(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        return int(raw.execute("SELECT max(seq) FROM outbox").fetchone()[0])
+
+
+def stream(server: Server, last_event_id: str | None = None, headers: dict[str, str] | None = None, **query: Any):
+    """Connect a stream with these headers."""
+
+    class WithHeaders(Stream):
+        pass
+
+    WithHeaders.headers = (headers or {}) | ({"Last-Event-ID": last_event_id} if last_event_id is not None else {})
+    return WithHeaders(server, **query)
+
+
+def raw_request(server: Server, request: bytes) -> socket.socket:
+    """Send bare bytes with the token in the place of TOKEN."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=15)
+    connection.sendall(request.replace(b"TOKEN", server.token.encode()))
+    return connection
+
+
+def read_until(connection: socket.socket, marker: bytes) -> bytes:
+    received = b""
+    while marker not in received:
+        chunk = connection.recv(1 << 16)
+        assert chunk, received
+        received += chunk
+    return received
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Whether the server has ended the connection, after reading what it sent."""
+    while select.select([connection], [], [], 0)[0]:
+        try:
+            if not connection.recv(1 << 16):
+                return True
+        except ConnectionError:
+            return True
+    return False
+
+
+class TestCursor:
+    def test_last_event_id_beats_the_url(self, shared: Server) -> None:
+        with stream(shared, after=0) as first:
+            epoch = first.epoch
+        with stream(shared, f"{epoch}:3", after=1, epoch="0" * 32) as again:
+            assert (again.verdict.kind, again.verdict.after) == ("resumed", 3)
+
+    def test_one_of_another_epoch_is_a_reset(self, shared: Server) -> None:
+        with stream(shared, f"{'0' * 32}:3") as again:
+            assert (again.verdict.kind, again.verdict.after) == ("reset", head(shared))
+
+    @pytest.mark.parametrize("value", ["e:x", "e:-1", "e:", ":3", "e:\xb2", "e:99999999999999999999"])
+    def test_one_that_is_none_is_refused_before_the_stream(self, shared: Server, value: str) -> None:
+        with shared.http() as http:
+            answer = http.get("/api/feed/stream", headers={"Last-Event-ID": value.encode("latin-1")})
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+    def test_an_empty_one_is_none(self, shared: Server) -> None:
+        with stream(shared, "", after=0) as client:
+            assert (client.verdict.kind, client.verdict.after) == ("resumed", 0)
+
+    def test_a_heartbeat_moves_it_and_dispatches_nothing(self, shared: Server) -> None:
+        with stream(shared, after=0, types="none.*") as client:
+            client.follow(head(shared))
+            assert client.events == []
+            raw = bytes(client.raw)
+            id_ = client._parser.last_event_id
+        assert b": heartbeat\nid: " in raw
+        with stream(shared, id_, types="none.*") as again:
+            assert (again.verdict.kind, again.verdict.after) == ("resumed", head(shared))
+
+    def test_every_event_has_its_own_id_also_in_a_batch(self, shared: Server) -> None:
+        with stream(shared, after=0, batch="true", rate="0") as client:
+            client.follow(head(shared))
+            ids = re.findall(rb"^id: (\w+:\d+)$", bytes(client.raw), re.MULTILINE)
+        assert ids[: head(shared) + 1] == [f"{client.epoch}:{seq}".encode() for seq in range(head(shared) + 1)]
+
+
+class TestRequest:
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "after=-1", "after=x", "after=3", "types=", "types=a,,b", "types=a+b", "batch=maybe", "batch=2", "rate=-1",
+            "rate=nan", "rate=inf", "rate=1e-300", "rate=1001", "last=0", "last=1001", "wait=3", "limit=3",
+            "nonsense=1", "consumer=x&after=0", "source=", "epoch=",
+        ],
+    )  # fmt: skip
+    def test_what_is_wrong_is_said_before_the_stream(self, shared: Server, query: str) -> None:
+        with shared.http() as http:
+            answer = http.get(f"/api/feed/stream?{query}")
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), answer.text
+
+    @pytest.mark.parametrize("value", ["true", "false", "1", "0"])
+    def test_booleans_are_words_or_digits(self, shared: Server, value: str) -> None:
+        with stream(shared, batch=value) as client:
+            assert client.verdict.kind == "live"
+
+    def test_the_last_so_many(self, shared: Server) -> None:
+        with stream(shared, last=2) as client:
+            client.follow(head(shared))
+            assert len(client.events) == 2
+
+    def test_strangers_are_refused(self, shared: Server) -> None:
+        with raw_request(shared, b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+            assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 401")
+
+    def test_head_has_the_headers_and_no_stream(self, shared: Server) -> None:
+        request = (
+            b"HEAD /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n\r\n"
+        )
+        with raw_request(shared, request) as connection:
+            received = read_until(connection, b"\r\n\r\n")
+            connection.settimeout(2)
+            received += connection.recv(1 << 16)
+        top, _, body = received.partition(b"\r\n\r\n")
+        assert (top.split(b"\r\n")[0], body) == (b"HTTP/1.1 200 OK", b"")
+        assert b"content-type: text/event-stream" in top.lower()
+        assert b"no-store" in top
+
+    def test_a_body_changes_nothing(self, shared: Server) -> None:
+        request = (
+            b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nContent-Length: %d\r\n\r\n"
+        )
+        with raw_request(shared, request % 100_000 + b"x" * 60_000) as connection:
+            read_until(connection, b"event: subscribed")
+            connection.sendall(b"x" * 40_000)
+            write(shared, 1)
+            read_until(connection, b":%d\ndata" % head(shared))
+            assert not is_ended(connection)
+
+    def test_a_second_request_behind_it_is_not_answered_into_the_stream(self, shared: Server) -> None:
+        one = b"GET /api/feed/stream?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\n\r\n"
+        with raw_request(shared, one + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+            received = read_until(connection, b":%d\ndata" % head(shared))
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            write(shared, 1)
+            received += read_until(connection, b":%d\ndata" % head(shared))
+        assert received.count(b"HTTP/1.1 ") == 1
+
+    def test_it_follows_another_request_on_a_kept_connection(self, shared: Server) -> None:
+        with raw_request(shared, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+            read_until(connection, b"alive")
+            connection.sendall(
+                b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % shared.token.encode()
+            )
+            read_until(connection, b"event: subscribed")
+            write(shared, 1)
+            read_until(connection, b":%d\ndata" % head(shared))
+
+    def test_line_ends_of_a_raw_writer_stay_in_their_line(self, shared: Server) -> None:
+        """The trigger takes them out of an event; a table of someone else's may fill the outbox as it likes."""
+        pretty = '{\r\n  "text":\r"one\\ntwo\\r\\nid: evil:99"\n}'
+        with stream(shared) as client:
+            with contextlib.closing(sqlite3.connect(shared.database, timeout=30)) as raw, raw:
+                raw.execute(
+                    "INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", ('{"id": "x",\n"data":' + pretty + "}",)
+                )
+            client.follow(head(shared))
+            (event,) = re.findall(
+                rb"^data: (\{\"id.*)$", bytes(client.raw).split(b"event: subscribed")[1], re.MULTILINE
+            )
+        assert json.loads(event)["data"] == {"text": "one\ntwo\r\nid: evil:99"}
+        assert len(client.events) == 1
+
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+    def test_curl_reads_it(self, shared: Server) -> None:
+        command = [
+            "curl",
+            "-sN",
+            "-H",
+            f"Authorization: Bearer {shared.token}",
+            f"{shared.url}/api/feed/stream?after=0",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
+            assert curl.stdout is not None
+            parser, seqs = SseParser(), []
+            while len(seqs) < 6:
+                for _, _, id_ in parser.feed(os.read(curl.stdout.fileno(), 1 << 16)):
+                    seqs.append(int(id_.rpartition(":")[2]))
+            curl.terminate()
+        assert seqs[:6] == [0, 1, 2, 3, 4, 5]
+
+
+class TestLeaving:
+    def test_who_hangs_up_frees_the_place_at_once(self, tmp_path: Path) -> None:
+        with Server(tmp_path, max_connections=1) as server:
+            write(server, 1)
+            assert server.token
+            client = stream(server)
+            for _ in range(5):
+                with server.http() as http:
+                    refused = http.get("/api/feed/stream")
+                    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+                client.close()
+                client = wait_until(lambda: entered(server), "the place is free", timeout=5)
+            client.close()
+            assert server.descriptors() < 60
+
+    def test_sigterm_ends_every_stream_at_once_with_a_hint(self, server: Server) -> None:
+        assert server.token
+        clients = [stream(server) for _ in range(20)]
+        try:
+            assert server.process is not None
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            for client in clients:
+                with contextlib.suppress(EOFError):
+                    while True:
+                        client.pump(5)
+                assert client.goodbye["code"] == 1012
+                assert re.fullmatch(r"retry_ms=\d+", client.goodbye["reason"])
+            assert time.monotonic() - began < 2
+            assert server.process.wait(timeout=5) == 0
+        finally:
+            for client in clients:
+                client.close()
+        assert time.monotonic() - began < 4
+
+    def test_a_stalled_one_gets_all_of_it_in_order_and_delays_nobody(self, server: Server) -> None:
+        assert server.token
+        with stream(server, rate="0") as stalled, server.connect() as reader:
+            reader.subscribe()
+            write(server, 1000, json.dumps("x" * 16_000))
+            began = time.monotonic()
+            reader.follow(1000, timeout=30)
+            write(server, 1)
+            reader.follow(1001, timeout=5)
+            assert time.monotonic() - began < 20
+            assert len(stalled.follow(1001)) == 1001
+
+    def test_a_stalled_one_that_goes_away_leaves_nothing(self, tmp_path: Path) -> None:
+        with Server(tmp_path, max_connections=1) as server:
+            assert server.token
+            client = stream(server, rate="0")
+            write(server, 500, json.dumps("x" * 16_000))
+            assert entered(server) is None
+            client.close()
+            wait_until(lambda: entered(server), "the place is free", timeout=5).close()
+
+
+def entered(server: Server) -> Stream | None:
+    """Return a stream, or None where there is no room for it."""
+    try:
+        return stream(server)
+    except AssertionError:
+        return None

@@ -1,0 +1,155 @@
+"""Two workers on one database: each serves its own clients, and a cursor of one is good at the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.harness import FeedClient, Follower, Server, wait_until, writer
+
+MOST_CONNECTIONS = 100
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path, workers=2) as running:
+        wait_until(lambda: len(running.workers()) == 2, "two workers")
+        yield running
+
+
+def write(server: Server, count: int) -> None:
+    with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id,event_type,source,timestamp) VALUES (hex(randomblob(8)), 'a.b', 's', 't')",
+            [()] * count,
+        )
+
+
+def head(server: Server) -> int:
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+
+def worker_of(server: Server, client: FeedClient) -> int | None:
+    """Return the process that holds the server's end of the client's connection, as the kernel knows it."""
+    client_port = client.socket.socket.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if _port(fields[1]) == server.port and _port(fields[2]) == client_port:
+            return next((pid for pid in server.workers() if f"socket:[{fields[9]}]" in _descriptors(pid)), None)
+    return None
+
+
+def _port(address: str) -> int:
+    return int(address.split(":")[1], 16)
+
+
+def _descriptors(pid: int) -> set[str]:
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(descriptor))
+    return found
+
+
+@contextlib.contextmanager
+def clients_of_both(server: Server, count: int) -> Iterator[tuple[list[FeedClient], list[FeedClient]]]:
+    """Connect clients until each worker has *count*; yield those of one and those of the other."""
+    with contextlib.ExitStack() as stack:
+        groups: dict[int, list[FeedClient]] = {pid: [] for pid in server.workers()}
+        for _ in range(MOST_CONNECTIONS):
+            client = stack.enter_context(server.connect())
+            if (pid := worker_of(server, client)) in groups and len(groups[pid]) < count:  # type: ignore[index]
+                groups[pid].append(client)  # type: ignore[index]
+            if all(len(group) == count for group in groups.values()):
+                break
+        first, second = groups.values()
+        assert len(first) == len(second) == count, "one worker took all the connections"
+        yield first, second
+
+
+def test_clients_of_both_get_everything(server: Server) -> None:
+    with clients_of_both(server, 3) as (first, second), server.http() as http:
+        for client in (*first, *second):
+            client.subscribe()
+        with writer(server.database, rate=300):
+            wait_until(lambda: head(server) > 150, "events")
+            posted = http.post("/api/events", json={"event_type": "posted.one", "source": "http"}).json()["seq"]
+        end = head(server)
+        for client in (*first, *second):
+            client.follow(end)
+            assert client.seen == list(range(1, end + 1))
+        assert posted in first[0].seen
+
+
+def test_a_cursor_of_one_is_good_at_the_other(server: Server) -> None:
+    """Also where the other has not polled yet: the cursor lies ahead of its position, and is no reset."""
+    with clients_of_both(server, 1) as ((here,), (there,)):
+        here.subscribe()
+        there.subscribe()
+        for n in range(40):
+            first, second = (here, there) if n % 2 else (there, here)
+            write(server, 1)
+            first.follow(head(server))
+            verdict = second.subscribe(after=first.cursor, epoch=first.epoch)
+            assert (verdict["verdict"], verdict["after"]) == ("resumed", first.cursor)
+        write(server, 3)
+        for client in (here, there):
+            client.follow(head(server))
+            assert client.seen[-3:] == [head(server) - 2, head(server) - 1, head(server)]
+
+
+def test_one_that_moves_between_workers_misses_and_repeats_nothing(server: Server) -> None:
+    with clients_of_both(server, 1) as ((here,), (there,)):
+        seen: list[int] = []
+        epoch = here.subscribe(after=0)["epoch"]
+        cursor = 0
+        with writer(server.database, rate=300):
+            for n in range(30):
+                client = there if n % 2 else here
+                client.subscribe(after=cursor, epoch=epoch)
+                before = len(client.seen)
+                client.next_event()
+                seen += client.seen[before:]
+                cursor = client.cursor
+        end = head(server)
+        here.subscribe(after=cursor, epoch=epoch)
+        before = len(here.seen)
+        here.follow(end)
+        assert [*seen, *here.seen[before:]] == list(range(1, end + 1))
+
+
+def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: Server) -> None:
+    with clients_of_both(server, 2) as (first, second):
+        victim = worker_of(server, first[0])
+        assert victim is not None
+        for client in (*first, *second):
+            client.subscribe(after=0)
+        with writer(server.database, rate=200):
+            wait_until(lambda: head(server) > 100, "events")
+            os.kill(victim, signal.SIGKILL)
+            for client in first:
+                with pytest.raises(ConnectionClosed):
+                    client.follow(10**9)
+            wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
+            wait_until(lambda: head(server) > 300, "more events")
+        end = head(server)
+        # The clients of the other worker have noticed nothing.
+        for client in second:
+            client.follow(end)
+            assert client.seen == list(range(1, end + 1))
+        # Those of the one that was killed come back with their cursor and have everything.
+        for client in first:
+            follower = Follower(server, after=client.cursor)
+            follower.epoch = client.epoch
+            follower.run(lambda follower: follower.cursor >= end)
+            assert set(follower.verdicts) == {"resumed"}
+            assert len(client.seen) + len(follower.ids) == end

@@ -1,0 +1,74 @@
+"""What the browser's tests share: how to read the live page, and how to write what it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.harness import PATIENCE_SECS, Server
+
+PATIENCE_MS = PATIENCE_SECS * 1000
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1440, "height": 900}
+
+
+class LivePage:
+    """The live page in a tab, read as a viewer reads it; at *url* if it is not the server's own."""
+
+    def __init__(self, page: Page, server: Server, url: str | None = None, state: str = "live") -> None:
+        self.page = page
+        self.feed = page.locator("event-feed")
+        self.rows = page.locator("event-feed .rows > .event")
+        self.notices = page.locator("event-feed .rows > .notice")
+        self.scroller = page.locator("event-feed .scroller")
+        self.pill = page.locator("event-feed .pill")
+        self.label = page.locator("event-feed .label")
+        self.base = server.base
+        page.goto(f"{url or server.url}/swarm/live")
+        self.expect_state(state)
+
+    def expect_state(self, state: str) -> None:
+        expect(self.page.locator("event-feed .bar")).to_have_attribute("data-state", state, timeout=PATIENCE_MS)
+
+    def expect_rows(self, count: int) -> None:
+        expect(self.rows).to_have_count(count, timeout=PATIENCE_MS)
+
+    def seqs(self) -> list[int]:
+        """The seqs in the list, oldest first; 1 is the first that this test wrote."""
+        found = self.rows.evaluate_all("rows => rows.map(row => Number(row.dataset.seq))")
+        return [seq - self.base for seq in reversed(found)]
+
+    def cursor(self) -> int:
+        """The last seq in the list, counted as in `seqs`."""
+        return int(self.feed.evaluate("feed => feed.cursor")) - self.base
+
+    def hurry(self) -> None:
+        """Have it connect now, as when the network returns, and not after its backoff."""
+        self.page.evaluate("dispatchEvent(new Event('online'))")
+
+    def scroll_top(self) -> float:
+        return float(self.scroller.evaluate("scroller => scroller.scrollTop"))
+
+
+def write(path: Path, *data: Any, event_type: str = "task.created", source: str = "coordinator") -> None:
+    """Log one event for each of *data*, as a raw writer in another process would, in one transaction."""
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp)"
+            " VALUES (lower(hex(randomblob(8))), ?, ?, 'task-1', ?, '2026-01-15T10:30:00.000Z')",
+            [(event_type, source, json.dumps(item)) for item in data],
+        )
+
+
+def change(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(statement)
+
+
+def tasks(count: int, prefix: str = "task") -> list[dict[str, str]]:
+    return [{"description": f"{prefix} {number}"} for number in range(count)]

@@ -1,0 +1,167 @@
+"""A reverse proxy with pages of its own: a foreign site, and a network that forbids WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tests.harness import PATIENCE_SECS, Server, wait_until
+
+OURS = ("/ws", "/api/", "/static/", "/swarm/")
+BAD_GATEWAY = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_CHUNK_BYTES = 1 << 16
+
+
+class Proxy:
+    """Hands on to *server* what is meant for it, with its token, and serves *pages* (path → content type, body).
+
+    Everything runs on one thread of its own. `block` forbids upgrades and cuts what was upgraded; `cut_at` ends each
+    WebSocket once the server has sent that; `answer` makes it answer HTTP in the server's place.
+    """
+
+    def __init__(self, server: Server, pages: dict[str, tuple[str, str]] | None = None) -> None:
+        self.pages = pages or {}
+        self.requests: list[tuple[float, str]] = []
+        self.handshakes = 0
+        self.cut_at: bytes | None = None
+        self.answer: bytes | None = None
+        self._server = server
+        self._is_blocking = False
+        self._port = 0
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._upgraded: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        wait_until(lambda: self._port, "proxy ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_SECS)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def block(self) -> None:
+        """Answer 403 to upgrades, and cut what has been upgraded."""
+        self._is_blocking = True
+        self._call(self._cut)
+
+    def unblock(self) -> None:
+        """Let upgrades pass."""
+        self._is_blocking = False
+
+    def go_down(self) -> None:
+        """Be a gateway without a server behind it."""
+        self.answer = BAD_GATEWAY
+        self.block()
+
+    def come_back(self) -> None:
+        """Hand everything on again."""
+        self.answer = None
+        self.unblock()
+
+    def cut(self) -> None:
+        """Cut what has been upgraded, as a network does that goes away."""
+        self._call(self._cut)
+
+    def asked(self, path: str) -> list[float]:
+        """Return when requests came for *path*, on the monotonic clock."""
+        return [moment for moment, asked in self.requests if asked.split("?")[0] == path]
+
+    def _call(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(step(), self._loop).result(PATIENCE_SECS)
+
+    async def _cut(self) -> None:
+        for writer in self._upgraded:
+            writer.transport.abort()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        listener = await asyncio.start_server(self._handle, "127.0.0.1", 0, limit=_CHUNK_BYTES)
+        self._port = listener.sockets[0].getsockname()[1]
+        await self._stop.wait()
+        listener.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await self._answer(reader, writer)
+        finally:
+            self._open.discard(task)
+            writer.transport.abort() if writer in self._upgraded else writer.close()
+            self._upgraded.discard(writer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split(b" ", 2)[1].decode()
+        is_upgrade = b"\r\nupgrade: websocket" in head.lower()
+        self.requests.append((time.monotonic(), path))
+        self.handshakes += is_upgrade
+        if is_upgrade and self._is_blocking:
+            writer.write(_response(403, "text/plain", "no upgrades here"))
+        elif self.answer is not None and not is_upgrade and path.startswith("/api/"):
+            writer.write(self.answer)
+        elif path.startswith(OURS):
+            await self._hand_on(head, is_upgrade, reader, writer)
+        elif path in self.pages:
+            writer.write(_response(200, *self.pages[path]))
+        else:
+            writer.write(_response(404, "text/plain", path))
+        await writer.drain()
+
+    async def _hand_on(
+        self, head: bytes, is_upgrade: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request, _, headers = head.partition(b"\r\n")
+        kept = [line for line in headers.split(b"\r\n") if line and not line.lower().startswith(b"cookie:")]
+        if not is_upgrade:
+            kept = [line for line in kept if not line.lower().startswith(b"connection:")] + [b"Connection: close"]
+        kept.append(f"Authorization: Bearer {self._server.token}".encode())
+        theirs, ours = await asyncio.open_connection("127.0.0.1", self._server.port)
+        try:
+            ours.write(b"\r\n".join([request, *kept, b"", b""]))
+            if is_upgrade:
+                self._upgraded.add(writer)
+            up = asyncio.create_task(_pump(reader, ours))
+            down = asyncio.create_task(_pump(theirs, writer, self.cut_at if is_upgrade else None))
+            try:
+                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                up.cancel()
+                down.cancel()
+                await asyncio.gather(up, down, return_exceptions=True)
+        finally:
+            ours.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: bytes | None = None) -> None:
+    while chunk := await reader.read(_CHUNK_BYTES):
+        writer.write(chunk)
+        await writer.drain()
+        if until is not None and until in chunk:
+            return
+
+
+def _response(status: int, content_type: str, body: str) -> bytes:
+    data = body.encode()
+    fields = f"Content-Type: {content_type}\r\nContent-Length: {len(data)}\r\nConnection: close"
+    return f"HTTP/1.1 {status} -\r\n{fields}\r\n\r\n".encode() + data

@@ -1,0 +1,279 @@
+"""The outbox: read in order, in one state, in bounded pages, whatever file lies at the path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import DatabaseMissing, SchemaMismatch
+from app.history import Page, Window
+from app.store.database import Database
+from app.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
+from app.store.triggers import problems as trigger_problems
+
+MAX_EVENT_BYTES = 65_536
+ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')"
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    return Outbox(database, MAX_EVENT_BYTES)
+
+
+@pytest.fixture
+def raw(database: Database) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+        yield connection
+
+
+def write(raw: sqlite3.Connection, count: int, data: str | None = None) -> None:
+    (head,) = raw.execute("SELECT coalesce(max(rowid), 0) FROM event_log").fetchone()
+    raw.execute("BEGIN IMMEDIATE")
+    raw.executemany(ROW, [(f"id-{head + n}", data) for n in range(1, count + 1)])
+    raw.execute("COMMIT")
+
+
+def seqs(page: Page) -> list[int]:
+    return [item.seq for item in page.items]
+
+
+def epoch_of(raw: sqlite3.Connection) -> str:
+    return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+
+
+# --- the window -------------------------------------------------------------------------------------------------------
+
+
+def test_the_window_of_an_empty_outbox_begins_behind_its_head(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    assert outbox.window() == Window(epoch_of(raw), 1, 0)
+    write(raw, 3)
+    assert outbox.window()[1:] == (1, 3)
+    raw.execute("DELETE FROM outbox WHERE seq <= 2")
+    assert outbox.window()[1:] == (3, 3)
+    raw.execute("DELETE FROM outbox")
+    assert outbox.window()[1:] == (4, 3)
+    write(raw, 1)
+    assert outbox.window()[1:] == (4, 4)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_holds_what_follows_oldest_first(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 10)
+    page = outbox.read_after(4, 3)
+    assert (seqs(page), page.through) == ([5, 6, 7], 7)
+    page = outbox.read_after(7, 100)
+    assert (seqs(page), page.through) == ([8, 9, 10], 10)
+    assert b'"id":"id-8"' in page.items[0].json
+
+
+def test_a_page_reaches_to_the_head_where_it_holds_all(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 10)
+    raw.execute("DELETE FROM outbox WHERE seq IN (3, 4, 9, 10)")
+    page = outbox.read_after(1, 100)
+    assert (seqs(page), page.through) == ([2, 5, 6, 7, 8], 10)
+    page = outbox.read_after(8, 100)
+    assert (seqs(page), page.through) == ([], 10)
+    page = outbox.read_after(1, 3)
+    assert (seqs(page), page.through) == ([2, 5, 6], 6)
+
+
+def test_a_page_never_reaches_back_behind_its_cursor(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 3)
+    page = outbox.read_after(50, 100)
+    assert (seqs(page), page.through) == ([], 50)
+
+
+def test_a_page_that_is_full_goes_no_further_than_its_last_row(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 3)
+    page = outbox.read_after(0, 3)
+    assert (seqs(page), page.through) == ([1, 2, 3], 3)
+
+
+def test_pages_are_bounded_in_bytes_as_well_and_together_skip_nothing(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 60, '"' + "x" * 60_000 + '"')
+    cursor, found, pages = 0, [], 0
+    while cursor < 60:
+        page = outbox.read_after(cursor, 1000)
+        assert sum(len(item.json) for item in page.items) <= MAX_PAGE_BYTES + MAX_EVENT_BYTES + 8192
+        found += seqs(page)
+        cursor, pages = page.through, pages + 1
+    assert found == list(range(1, 61))
+    assert pages >= 3
+
+
+def test_a_row_larger_than_a_page_does_not_stop_the_reader(database: Database, raw: sqlite3.Connection) -> None:
+    generous = Outbox(database, 16 * 2**20)
+    write(raw, 3, '"' + "x" * (MAX_PAGE_BYTES + 10) + '"')
+    assert [seqs(generous.read_after(cursor, 10)) for cursor in range(4)] == [[1], [2], [3], []]
+
+
+def test_a_payload_beyond_the_limit_is_not_read_whole(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 4, '"' + "x" * MAX_PAGE_BYTES + '"')
+    page = outbox.read_after(0, 1000)
+    assert len(page.items) == 4, "cut payloads count as what is read of them"
+    assert b'"omitted_bytes":%d' % (MAX_PAGE_BYTES + 2) in page.items[0].json
+
+
+def test_reading_backwards_holds_what_comes_before_newest_first(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 10)
+    page = outbox.read_before(8, 3)
+    assert (seqs(page), page.through) == ([7, 6, 5], 5)
+    page = outbox.read_before(3, 100)
+    assert (seqs(page), page.through) == ([2, 1], 0)
+    page = outbox.read_before(1, 100)
+    assert (seqs(page), page.through) == ([], 0)
+
+
+def test_reading_backwards_is_bounded_in_bytes_as_well(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 60, '"' + "x" * 60_000 + '"')
+    page = outbox.read_before(61, 1000)
+    assert seqs(page)[0] == 60
+    assert len(page.items) < 30
+    assert page.through == seqs(page)[-1]
+
+
+def test_rows_and_window_of_a_page_are_of_one_moment(
+    outbox: Outbox, raw: sqlite3.Connection, database: Database
+) -> None:
+    # given one who writes and prunes all the time, so that there are always exactly five rows
+    write(raw, 5)
+    stop = threading.Event()
+
+    def write_and_prune() -> None:
+        with contextlib.closing(sqlite3.connect(database.path, isolation_level=None, timeout=10)) as other:
+            other.execute("PRAGMA synchronous = OFF")
+            n = 0
+            while not stop.is_set():
+                n += 1
+                other.execute("BEGIN IMMEDIATE")
+                other.execute(ROW, (f"more-{n}", None))
+                other.execute("DELETE FROM outbox WHERE seq <= (SELECT max(seq) FROM outbox) - 5")
+                other.execute("COMMIT")
+
+    thread = threading.Thread(target=write_and_prune)
+    thread.start()
+    # when pages are read meanwhile, then each agrees with itself
+    try:
+        for _ in range(300):
+            page = outbox.read_after(0, 100)
+            assert seqs(page) == list(range(page.window.first_seq, page.window.last_seq + 1))
+            assert len(page.items) == 5
+            assert page.through == page.window.last_seq
+    finally:
+        stop.set()
+        thread.join()
+
+
+# --- the epoch --------------------------------------------------------------------------------------------------------
+
+
+def test_the_epoch_is_renewed_once_however_many_ask(database: Database, outbox: Outbox) -> None:
+    old = outbox.window().epoch
+    outbox.renew_epoch(old)
+    new = outbox.window().epoch
+    assert new != old
+    assert len(new) == 32
+    renew_epoch(database, old)
+    assert outbox.window().epoch == new
+
+
+def replace(path: Path, copy: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    os.replace(copy, path)
+
+
+def backup(path: Path, copy: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def test_another_file_at_the_path_gets_a_new_epoch_though_its_head_is_higher(
+    database: Database, outbox: Outbox, tmp_path: Path
+) -> None:
+    # given a copy that was written to on its own
+    copy = tmp_path / "copy.db"
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
+        write(raw, 5)
+        backup(database.path, copy)
+        write(raw, 5)
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as other:
+        write(other, 50)
+    before = outbox.read_after(0, 100).window
+    # when it is put in the place of the one that was read
+    replace(database.path, copy)
+    after = outbox.read_after(10, 100).window
+    # then it is another history
+    assert after.epoch != before.epoch
+    assert after.last_seq == 55
+    assert outbox.read_after(0, 100).window.epoch == after.epoch, "once is enough"
+
+
+def test_the_same_file_back_at_its_path_keeps_its_epoch(database: Database, outbox: Outbox, tmp_path: Path) -> None:
+    before = outbox.read_after(0, 100).window
+    database.close()
+    os.rename(database.path, tmp_path / "away")
+    with pytest.raises(DatabaseMissing, match=str(database.path)):
+        outbox.read_after(0, 100)
+    os.rename(tmp_path / "away", database.path)
+    assert outbox.read_after(0, 100).window == before
+
+
+def test_a_database_without_our_tables_is_named(database: Database, outbox: Outbox, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "foreign.db")) as other:
+        other.execute("CREATE TABLE foreign_table (x)")
+    database.close()
+    replace(database.path, tmp_path / "foreign.db")
+    with pytest.raises(SchemaMismatch, match="outfeed upgrade"):
+        outbox.window()
+
+
+# --- what it says of itself -------------------------------------------------------------------------------------------
+
+
+def test_the_status_counts_what_is_there(database: Database, raw: sqlite3.Connection) -> None:
+    write(raw, 5)
+    raw.execute("DELETE FROM outbox WHERE seq <= 2")
+    raw.execute("DELETE FROM event_log WHERE id = 'id-1'")
+    expected = {"epoch": epoch_of(raw), "head": 5, "first_seq": 3, "events": 4, "outbox": 3}
+    assert status(database) == expected
+
+
+def test_triggers_as_we_made_them_are_no_problem(database: Database) -> None:
+    assert trigger_problems(database) == []
+
+
+NAMES = ["event_log_guard_insert", "event_log_guard_update", "event_log_outbox"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trigger_that_is_missing_or_altered_is_named(database: Database, raw: sqlite3.Connection, name: str) -> None:
+    (sql,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    raw.execute(f"DROP TRIGGER {name}")
+    assert trigger_problems(database) == [f"trigger {name} is missing"]
+    raw.execute(f"CREATE TRIGGER {name} AFTER INSERT ON event_log BEGIN SELECT 1; END")
+    assert trigger_problems(database) == [f"trigger {name} is altered"]
+    raw.execute(f"DROP TRIGGER {name}")
+    raw.execute(sql)
+    assert trigger_problems(database) == []
+
+
+def test_a_trigger_of_the_right_name_on_another_table_is_missing(database: Database, raw: sqlite3.Connection) -> None:
+    raw.execute("DROP TRIGGER event_log_outbox")
+    raw.execute("CREATE TRIGGER event_log_outbox AFTER INSERT ON meta BEGIN SELECT 1; END")
+    assert trigger_problems(database) == ["trigger event_log_outbox is missing"]
+
+
+def test_a_table_that_was_rebuilt_has_lost_all_its_triggers(database: Database, raw: sqlite3.Connection) -> None:
+    raw.executescript(
+        "CREATE TABLE fresh AS SELECT * FROM event_log; DROP TABLE event_log; ALTER TABLE fresh RENAME TO event_log;"
+    )
+    assert trigger_problems(database) == [f"trigger {name} is missing" for name in NAMES]

@@ -1,0 +1,238 @@
+"""Mending the triggers: what was missed is added once, history never, and it is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+
+import pytest
+
+from app import list_events
+from app.store import retention, triggers
+from app.store.triggers import Reconciler
+
+DROP = "DROP TRIGGER event_log_outbox"
+REBUILD = """
+    BEGIN IMMEDIATE;
+    CREATE TABLE rebuilt (
+        id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT, agent_id TEXT, data TEXT,
+        timestamp TEXT NOT NULL
+    );
+    INSERT INTO rebuilt SELECT * FROM event_log ORDER BY rowid;
+    DROP TABLE event_log;
+    ALTER TABLE rebuilt RENAME TO event_log;
+    COMMIT;
+"""
+
+
+@pytest.fixture
+def raw(database):
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def write(raw):
+    def write(*ids, **columns):
+        row = {"event_type": "a.b", "source": "s", "timestamp": "2026-03-10T12:00:00Z", **columns}
+        for event_id in ids:
+            raw.execute(
+                f"INSERT INTO event_log (id, {', '.join(row)}) VALUES (?{', ?' * len(row)})", (event_id, *row.values())
+            )
+
+    return write
+
+
+@pytest.fixture
+def fed(raw):
+    """The ids in the outbox, without those of our own events."""
+    return lambda: [
+        event_id for event_id, payload in raw.execute("SELECT event_id, payload FROM outbox ORDER BY seq")
+        if json.loads(payload)["source"] != "outfeed"
+    ]  # fmt: skip
+
+
+def warnings():
+    return [event.data for event in list_events(event_type="system.warning")]
+
+
+def test_all_is_well_on_a_fresh_database(database):
+    assert triggers.problems(database) == []
+    assert triggers.mend(database) is None
+    assert triggers.missed(database) == 0
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (DROP, "trigger event_log_outbox is missing"),
+        (f"{DROP}; CREATE TRIGGER event_log_outbox AFTER INSERT ON event_log BEGIN SELECT 1; END",
+         "trigger event_log_outbox is altered"),
+        ("ALTER TABLE event_log RENAME TO old; CREATE TABLE event_log AS SELECT * FROM old",
+         "trigger event_log_outbox is missing"),
+        (REBUILD, "trigger event_log_outbox is missing"),
+    ],
+)  # fmt: skip
+def test_what_was_missed_is_added_once_and_said(database, raw, write, fed, harm, problem):
+    write("a", "b")
+    reconciler = Reconciler(database)
+    reconciler.check()
+    raw.executescript(harm)
+    write("c", "d")
+    assert problem in triggers.problems(database)
+    assert fed() == ["a", "b"]
+    for _ in range(2):
+        reconciler.check()
+        Reconciler(database).check()
+        assert fed() == ["a", "b", "c", "d"]
+    write("e")
+    assert fed() == ["a", "b", "c", "d", "e"]
+    assert triggers.problems(database) == []
+    (said,) = warnings()
+    assert said["added"] == 2
+    assert problem in said["triggers"]
+    assert "2 events that the feed had missed added" in said["message"]
+
+
+def test_the_payload_is_the_triggers_own(database, raw, write):
+    rows = {"bytes": b"\x00\xff", "text": "no json", "json": '{"a": 1e999}', "null": None, "odd": b"\xe9"}
+    for name, data in rows.items():
+        write(f"{name}-1", data=data, task_id=b"\x01")
+    raw.execute(DROP)
+    for name, data in rows.items():
+        write(f"{name}-2", data=data, task_id=b"\x01")
+    triggers.mend(database)
+    for name in rows:
+        (first, second) = raw.execute(
+            "SELECT CAST(replace(payload, '-2', '-1') AS BLOB) FROM outbox WHERE event_id LIKE ?", (f"{name}-_",)
+        ).fetchall()
+        assert first == second
+
+
+def test_history_does_not_come_again_though_its_rowids_are_others(database, raw, write, fed):
+    """Half of the history was pruned from the outbox, the log has holes, and the rebuild closes them."""
+    write(*(f"old-{n}" for n in range(20)))
+    raw.execute("DELETE FROM event_log WHERE rowid % 3 = 0")
+    raw.execute("DELETE FROM outbox WHERE seq <= 15")
+    before = fed()
+    raw.executescript(REBUILD)
+    write("missed-1", "missed-2")
+    Reconciler(database).check()
+    assert fed() == [*before, "missed-1", "missed-2"]
+
+
+def test_events_that_an_altered_trigger_passed_over_are_added_by_who_looked_before(database, raw, write, fed):
+    write("a")
+    reconciler = Reconciler(database)
+    reconciler.check()
+    (text,) = raw.execute("SELECT value FROM meta WHERE key = 'trigger:event_log_outbox'").fetchone()
+    altered = text.replace("BEGIN", "WHEN NEW.source <> 'quiet'\nBEGIN", 1)
+    raw.executescript(f"{DROP}; {altered}")
+    write("passed over", source="quiet")
+    write("taken")
+    reconciler.check()
+    assert fed() == ["a", "taken", "passed over"]
+
+
+def test_an_outbox_emptied_by_pruning_still_knows_where_it_was(database, raw, write, fed):
+    write("a", "b", "c")
+    raw.execute("UPDATE outbox SET created_at = '2020-01-01T00:00:00.000Z'")
+    retention.prune(database, retention.Policy(None, {}, 7), by="tests")
+    raw.execute("DELETE FROM outbox WHERE seq > 3")  # the event that says so
+    assert fed() == ["c"]
+    raw.execute(DROP)
+    write("d")
+    triggers.mend(database)
+    assert fed() == ["c", "d"]
+
+
+def test_an_emptied_log_does_not_stop_it(database, raw, write, fed):
+    write("a", "b")
+    raw.execute("DELETE FROM event_log")
+    raw.execute(DROP)
+    write("now", timestamp="2099-01-01T00:00:00Z")
+    write("history", timestamp="2001-01-01T00:00:00Z")
+    write("now too", timestamp="2099-01-01T00:00:00Z")
+    triggers.mend(database)
+    assert fed() == ["a", "b", "now too"]  # what lies below a row that is older is taken for history
+
+
+def test_rows_that_were_adopted_stay_history(tmp_path):
+    path = tmp_path / "outfeed.db"
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(
+            "CREATE TABLE event_log (id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT,"
+            " agent_id TEXT, data TEXT, timestamp TEXT NOT NULL)"
+        )
+        raw.executemany("INSERT INTO event_log VALUES (?, 'a.b', 's', NULL, NULL, NULL, 't')", [("x",), ("y",)])
+    triggers.db.at(path).close()
+    from app.store import migrate
+
+    migrate.upgrade(path)
+    database = triggers.db.at(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(DROP)
+        raw.execute("INSERT INTO event_log VALUES ('z', 'a.b', 's', NULL, NULL, NULL, 't')")
+        mended = triggers.mend(database)
+        assert mended is not None
+        assert mended.added == 1
+        assert raw.execute("SELECT event_id FROM outbox ORDER BY seq").fetchone() == ("z",)
+    database.close()
+
+
+def test_a_guard_that_was_dropped_is_put_back_and_adds_nothing(database, raw, write, fed):
+    write("a")
+    raw.execute("DELETE FROM outbox")
+    raw.execute("DROP TRIGGER event_log_guard_update")
+    Reconciler(database).check()
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        raw.execute("UPDATE event_log SET source = 'other'")
+    assert fed() == []
+
+
+def test_of_many_at_once_one_mends(database, raw, write, fed):
+    write("a")
+    raw.execute(DROP)
+    write(*(f"missed-{n}" for n in range(50)))
+    all_ready = threading.Barrier(6)
+
+    def check():
+        all_ready.wait()
+        Reconciler(database).check()
+
+    workers = [threading.Thread(target=check) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert fed() == ["a", *(f"missed-{n}" for n in range(50))]
+    assert len(warnings()) == 1
+
+
+def test_a_table_that_is_gone_for_a_moment_is_logged_once_and_mended_when_it_is_back(database, raw, write, fed, caplog):
+    write("a")
+    reconciler = Reconciler(database)
+    reconciler.check()
+    raw.execute("ALTER TABLE event_log RENAME TO elsewhere")
+    raw.executescript("DROP TRIGGER event_log_outbox")
+    for _ in range(3):
+        reconciler.check()
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    raw.execute("ALTER TABLE elsewhere RENAME TO event_log")
+    write("b")
+    reconciler.check()
+    assert fed() == ["a", "b"]
+
+
+def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(database, raw, write, fed):
+    write("a")
+    raw.execute(DROP)
+    write("b")
+    (text,) = raw.execute("SELECT value FROM meta WHERE key = 'trigger:event_log_outbox'").fetchone()
+    raw.execute(text)
+    assert triggers.missed(database) == 1
+    assert triggers.add_missed(database) == 1
+    assert triggers.add_missed(database) == 0
+    assert fed() == ["a", "b"]

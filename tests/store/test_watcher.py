@@ -1,0 +1,199 @@
+"""The watcher: a commit of anyone's is noticed at once, idle costs nothing, and it outlives what it watches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.store import watcher as module
+from app.store.database import Database
+from app.store.watcher import Watcher
+from tests.harness import wait_until
+
+ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')"
+
+
+class Watch:
+    """A watcher and what it has called back for. At each call it reads the head, as a poll does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commits = 0
+        self.ticks = 0
+        self.heads: list[int] = []
+        self.watcher = Watcher(path, self._note_commit, self._note_tick)
+
+    def __enter__(self) -> Watch:
+        self.watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.watcher.stop()
+
+    def _note_commit(self) -> None:
+        self.heads.append(head(self.path))
+        self.commits += 1
+
+    def _note_tick(self) -> None:
+        self.ticks += 1
+
+    def has_begun(self) -> bool:
+        return self.ticks > 0 and self.commits > 0
+
+
+def head(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+
+@pytest.fixture(params=["the system's notices", "the clock"])
+def watch(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    if request.param == "the clock":
+        monkeypatch.setattr(module, "_Notices", module._Clockwork)
+    # Another connection keeps the -wal file where it is, as a server's own does.
+    with contextlib.closing(sqlite3.connect(database.path)) as keeper:
+        keeper.execute("SELECT count(*) FROM event_log").fetchone()
+        with Watch(database.path) as watch:
+            wait_until(watch.has_begun, "it watches")
+            yield watch
+
+
+def commit(raw: sqlite3.Connection, event_id: str) -> None:
+    raw.execute("BEGIN IMMEDIATE")
+    raw.execute(ROW, (event_id,))
+    raw.execute("COMMIT")
+
+
+def test_it_calls_at_the_start_for_what_was_committed_before(watch: Watch) -> None:
+    assert watch.commits == 1
+
+
+def test_a_commit_of_another_process_is_noticed(watch: Watch) -> None:
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2], ('x',)); c.commit()"
+    subprocess.run([sys.executable, "-c", script, str(watch.path), ROW], check=True)
+    wait_until(lambda: 1 in watch.heads, "noticed")
+
+
+@pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL"])
+def test_each_commit_is_visible_when_it_calls_back(watch: Watch, synchronous: str) -> None:
+    """Under FULL the file is written before the commit is visible: one look at each notice would miss it."""
+    with contextlib.closing(sqlite3.connect(watch.path, isolation_level=None)) as raw:
+        raw.execute(f"PRAGMA synchronous = {synchronous}")
+        began = time.monotonic()
+        for n in range(1, 31):
+            commit(raw, f"id-{n}")
+            wait_until(lambda n=n: n in watch.heads, f"commit {n} seen")
+        took = time.monotonic() - began
+    assert took < 15, "it waits for its ticks"
+
+
+def test_a_rolled_back_transaction_is_no_commit(watch: Watch) -> None:
+    with contextlib.closing(sqlite3.connect(watch.path, isolation_level=None)) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        raw.execute(ROW, ("gone",))
+        raw.execute("ROLLBACK")
+        before = watch.commits
+        commit(raw, "kept")
+        wait_until(lambda: 1 in watch.heads, "the commit noticed")
+        assert watch.commits == before + 1
+
+
+def test_it_ticks_though_nothing_is_committed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECS", 0.02)
+    before = watch.ticks
+    wait_until(lambda: watch.ticks > before + 5, "ticks")
+    assert watch.commits == 1
+
+
+def test_idle_costs_next_to_nothing(watch: Watch) -> None:
+    began = time.process_time()
+    threading.Event().wait(1)
+    assert time.process_time() - began < 0.3
+
+
+def test_a_writer_that_never_rests_does_not_cost_a_core(watch: Watch) -> None:
+    """Notices come faster than commits become visible; they are taken all at once."""
+    with contextlib.closing(sqlite3.connect(watch.path, isolation_level=None)) as raw:
+        raw.execute("PRAGMA cache_size = 1")
+        raw.execute("BEGIN IMMEDIATE")  # spills to the -wal file, and commits nothing
+        for n in range(2000):
+            raw.execute(ROW, (f"id-{n}" + "x" * 500,))
+        assert watch.commits == 1
+        raw.execute("COMMIT")
+    wait_until(lambda: 2000 in watch.heads, "the commit noticed")
+    assert watch.commits <= 4
+
+
+def test_it_watches_on_when_another_file_is_put_in_place(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a watcher of one file, and a copy
+    monkeypatch.setattr(module, "TICK_SECS", 0.05)
+    copy_path = tmp_path / "copy.db"
+    with (
+        contextlib.closing(sqlite3.connect(database.path)) as raw,
+        contextlib.closing(sqlite3.connect(copy_path)) as copy,
+    ):
+        raw.backup(copy)
+    with Watch(database.path) as watch:
+        wait_until(watch.has_begun, "it watches")
+        # when the copy takes its place
+        for suffix in ("-wal", "-shm"):
+            Path(f"{database.path}{suffix}").unlink(missing_ok=True)
+        os.replace(copy_path, database.path)
+        wait_until(lambda: watch.commits > 1, "it looks again, for what it may have missed")
+        # then commits to it are noticed
+        with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
+            for n in range(1, 6):
+                commit(raw, f"id-{n}")
+                wait_until(lambda n=n: n in watch.heads, f"commit {n} to the new file seen")
+
+
+def test_it_waits_for_a_file_that_is_not_there(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECS", 0.05)
+    os.rename(database.path, tmp_path / "away")
+    with Watch(database.path) as watch:
+        wait_until(lambda: "can't watch" in caplog.text, "it says so")
+        assert watch.commits == 0
+        os.rename(tmp_path / "away", database.path)
+        wait_until(watch.has_begun, "it watches")
+
+
+def test_it_watches_on_when_the_file_goes_and_comes_back(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECS", 0.05)
+    with Watch(database.path) as watch:
+        wait_until(watch.has_begun, "it watches")
+        for suffix in ("", "-wal", "-shm"):
+            if Path(f"{database.path}{suffix}").exists():
+                os.rename(f"{database.path}{suffix}", tmp_path / f"away{suffix}")
+        before = watch.ticks
+        for suffix in ("-wal", "-shm", ""):
+            if Path(tmp_path / f"away{suffix}").exists():
+                os.rename(tmp_path / f"away{suffix}", f"{database.path}{suffix}")
+        wait_until(lambda: watch.ticks > before, "it ticks")
+        with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
+            commit(raw, "one")
+        wait_until(lambda: 1 in watch.heads, "noticed")
+
+
+def test_it_stops_at_once_wherever_it_is(database: Database) -> None:
+    for _ in range(20):
+        watch = Watch(database.path)
+        watch.watcher.start()
+        began = time.monotonic()
+        watch.watcher.stop()
+        assert time.monotonic() - began < 5

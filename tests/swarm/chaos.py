@@ -1,0 +1,50 @@
+"""A process that makes random calls on the coordinator of a database, legal and not, until it is killed."""
+
+import random
+import sys
+from pathlib import Path
+
+from app.errors import DatabaseBusy, IllegalMove, UnknownName
+from app.store import database as db
+from app.store.swarm import look
+from app.swarm.coordinator import Coordinator
+
+
+def main(path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    coordinator = Coordinator(db.at(path), auction_secs=0.05, agent_timeout_secs=2)
+    print("running", flush=True)
+    while True:
+        try:
+            call(coordinator, path, chance)
+        except (IllegalMove, UnknownName, DatabaseBusy):
+            pass
+
+
+def call(coordinator: Coordinator, path: Path, chance: random.Random) -> None:
+    with look(db.at(path)) as view:
+        agents = [agent.id for agent in view.agents(limit=8)[0]] + ["nobody"]
+        tasks = view.tasks(limit=8)[0]
+    task_id = chance.choice([task.id for task in tasks] + ["nothing"])
+    holder = next((task.agent_id for task in tasks if task.id == task_id), None)
+    agent_id = holder if holder and chance.random() < 0.9 else chance.choice(agents)
+    chance.choices(
+        [
+            lambda: coordinator.join(f"agent of {chance.random()}"),
+            lambda: coordinator.leave(agent_id),
+            lambda: coordinator.beat(agent_id),
+            lambda: coordinator.post("do something"),
+            lambda: coordinator.bid(task_id, agent_id, chance.randint(0, 5)),
+            lambda: coordinator.start(task_id, agent_id),
+            lambda: coordinator.complete(task_id, agent_id, {"by": agent_id}),
+            lambda: coordinator.fail(task_id, agent_id, "no luck"),
+            lambda: coordinator.use_tool(agent_id, "hammer", "called", task_id=task_id),
+            lambda: [coordinator.close_auction(one) for one in coordinator.due_auctions()],
+            lambda: [coordinator.expire(one) for one in coordinator.overdue_agents()],
+        ],
+        weights=(4, 2, 2, 4, 24, 12, 12, 3, 4, 12, 2),
+    )[0]()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,354 @@
+"""The coordinator: who wins, what is refused and why, what leaving does, and that a move and its event are one."""
+
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from app.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
+from app.store.event_log import list_events
+from app.store.swarm import AgentState, TaskState, look
+from app.swarm.coordinator import MAX_BID_SATS, Coordinator
+from tests.swarm.conftest import AUCTION_SECS
+from tests.swarm.replay import disagreements
+
+
+@pytest.fixture(autouse=True)
+def state_and_log_agree(database):
+    yield
+    assert disagreements(database.path) == []
+
+
+def told(**filters):
+    """The types of what was logged, the oldest first."""
+    return [str(event.event_type) for event in reversed(list_events(**filters))]
+
+
+def the_task(database, task_id):
+    with look(database) as view:
+        return view.task(task_id)
+
+
+class Stage:
+    """Tasks and agents in any state."""
+
+    def __init__(self, coordinator, wall):
+        self.coordinator = coordinator
+        self._wall = wall
+        self.agent = coordinator.join("Forge")
+
+    def task(self, state):
+        task = self.coordinator.post("Write the docs")
+        if state != "bidding":
+            self.coordinator.bid(task.id, self.agent.id, 50)
+            self.close(task)
+        if state in ("started", "completed"):
+            self.coordinator.start(task.id)
+        if state == "completed":
+            self.coordinator.complete(task.id, self.agent.id, "done")
+        if state == "failed":
+            self.coordinator.fail(task.id, self.agent.id, "no luck")
+        return task
+
+    def close(self, task):
+        self._wall.pass_secs(AUCTION_SECS)
+        assert self.coordinator.close_auction(task.id)
+
+
+@pytest.fixture
+def stage(coordinator, wall):
+    return Stage(coordinator, wall)
+
+
+class TestAStory:
+    def test_every_move_is_told_in_order(self, stage, coordinator):
+        task = stage.task("completed")
+
+        assert told(task_id=task.id) == [
+            "task.created", "task.bidding", "bid.submitted", "auction.closed", "task.assigned", "task.started",
+            "task.completed",
+        ]  # fmt: skip
+        coordinator.leave(stage.agent.id)
+        statuses = ["agent.status_changed", "task.started", "task.completed", "agent.status_changed"]
+        assert told(agent_id=stage.agent.id) == [
+            "agent.joined", "bid.submitted", "auction.closed", "task.assigned", *statuses, "agent.left"
+        ]  # fmt: skip
+
+    def test_events_carry_what_their_sentences_need(self, stage, coordinator):
+        task = stage.task("assigned")
+        coordinator.fail(task.id, stage.agent.id, "no luck")
+
+        found = {event.event_type: event for event in list_events()}
+        assert found["task.created"].data == {"description": "Write the docs"}
+        assert found["bid.submitted"].data == {"name": "Forge", "bid_sats": 50}
+        assert found["task.assigned"].data == {"name": "Forge", "bid_sats": 50}
+        assert found["task.assigned"].agent_id == stage.agent.id
+        assert found["task.failed"].data == {"reason": "no luck"}
+        assert {event.source for event in found.values()} == {"coordinator"}
+
+    def test_an_agent_is_busy_while_it_holds_a_task(self, stage, coordinator, database):
+        first, second = coordinator.post("one"), coordinator.post("two")
+        for task in (first, second):
+            coordinator.bid(task.id, stage.agent.id, 50)
+        stage.close(first)
+        stage.close(second)
+
+        def state():
+            with look(database) as view:
+                return view.agent(stage.agent.id).state
+
+        assert state() is AgentState.BUSY
+        coordinator.fail(first.id, stage.agent.id, "no luck")
+        assert state() is AgentState.BUSY
+        coordinator.fail(second.id, stage.agent.id, "no luck")
+        assert state() is AgentState.IDLE
+
+    def test_tools_are_told_of_an_agent_and_its_started_task(self, stage, coordinator):
+        task = stage.task("started")
+
+        for status in ("called", "completed", "failed"):
+            coordinator.use_tool(
+                stage.agent.id, "web_search", status, task_id=task.id, details={"reason": "x", "name": "y"}
+            )
+
+        assert told(task_id=task.id)[-3:] == ["tool.called", "tool.completed", "tool.failed"]
+        assert list_events()[0].data == {"name": "Forge", "tool_name": "web_search", "reason": "x"}
+
+
+class TestAnAuction:
+    def winner(self, coordinator, stage, database, *bids):
+        task = coordinator.post("Write the docs")
+        for agent, sats in bids:
+            coordinator.bid(task.id, agent.id, sats)
+        stage.close(task)
+        return the_task(database, task.id)
+
+    def test_the_lowest_bid_wins_and_of_equals_the_earliest(self, coordinator, stage, database):
+        agents = [coordinator.join(name) for name in ("Echo", "Seer", "Quill", "Helm")]
+        found = self.winner(coordinator, stage, database, *zip(agents, (70, 50, 50, 60), strict=True))
+
+        assert (found.state, found.agent_id, found.bid_sats) == (TaskState.ASSIGNED, agents[1].id, 50)
+        assert (found.bid_count, found.lowest_bid_sats, found.agent_name) == (4, 50, "Seer")
+
+    def test_nothing_is_a_price_too(self, coordinator, stage, database):
+        other = coordinator.join("Echo")
+        assert self.winner(coordinator, stage, database, (other, 1), (stage.agent, 0)).agent_id == stage.agent.id
+
+    def test_no_bid_fails_the_task(self, coordinator, stage, database):
+        found = self.winner(coordinator, stage, database)
+
+        assert (found.state, found.reason) == (TaskState.FAILED, "no bids")
+        assert told(task_id=found.id) == ["task.created", "task.bidding", "auction.closed", "task.failed"]
+
+    def test_the_bid_of_who_has_left_does_not_win(self, coordinator, stage, database):
+        task, leaver = coordinator.post("Write the docs"), coordinator.join("Echo")
+        coordinator.bid(task.id, leaver.id, 10)
+        coordinator.bid(task.id, stage.agent.id, 90)
+        coordinator.leave(leaver.id)
+        stage.close(task)
+
+        assert the_task(database, task.id).agent_id == stage.agent.id
+
+    def test_where_all_bidders_have_left_the_task_fails(self, coordinator, stage, database):
+        task = coordinator.post("Write the docs")
+        coordinator.bid(task.id, stage.agent.id, 90)
+        coordinator.leave(stage.agent.id)
+        stage.close(task)
+
+        assert the_task(database, task.id).reason == "every bidder has left"
+
+    def test_it_is_not_closed_early_and_takes_no_bid_late(self, coordinator, stage, wall):
+        task = coordinator.post("Write the docs")
+        wall.pass_secs(AUCTION_SECS - 0.001)
+        assert coordinator.due_auctions() == []
+        assert not coordinator.close_auction(task.id)
+        wall.pass_secs(0.001)
+        assert coordinator.due_auctions() == [task.id]
+        with pytest.raises(IllegalMove, match="took bids until"):
+            coordinator.bid(task.id, stage.agent.id, 5)
+        assert coordinator.close_auction(task.id)
+        assert coordinator.due_auctions() == []
+
+    def test_of_many_who_close_it_at_once_one_does(self, coordinator, stage, wall):
+        tasks = [coordinator.post("Write the docs") for _ in range(10)]
+        for task in tasks:
+            coordinator.bid(task.id, stage.agent.id, 5)
+        wall.pass_secs(AUCTION_SECS)
+        together = threading.Barrier(4)
+
+        def close_all(_):
+            together.wait()
+            return [coordinator.close_auction(task.id) for task in tasks]
+
+        with ThreadPoolExecutor(4) as pool:
+            rounds = list(pool.map(close_all, range(4)))
+        assert [sum(closings) for closings in zip(*rounds, strict=True)] == [1] * 10
+
+    def test_an_agent_bids_once_and_may_say_it_again(self, coordinator, stage):
+        task = coordinator.post("Write the docs")
+        first = coordinator.bid(task.id, stage.agent.id, 50)
+
+        assert coordinator.bid(task.id, stage.agent.id, 50) == first
+        with pytest.raises(IllegalMove, match="has already bid 50 sats"):
+            coordinator.bid(task.id, stage.agent.id, 40)
+        assert told(event_type="bid.submitted") == ["bid.submitted"]
+
+
+CALLS = {
+    "bid": lambda coordinator, task, agent: coordinator.bid(task, agent, 40),
+    "start": lambda coordinator, task, agent: coordinator.start(task, agent),
+    "complete": lambda coordinator, task, agent: coordinator.complete(task, agent, "done"),
+    "fail": lambda coordinator, task, agent: coordinator.fail(task, agent, "no luck"),
+    "tool": lambda coordinator, task, agent: coordinator.use_tool(agent, "hammer", "called", task_id=task),
+}
+LEGAL = {
+    ("bidding", "bid"), ("assigned", "start"), ("assigned", "fail"), ("started", "complete"), ("started", "fail"),
+    ("started", "tool"),
+}  # fmt: skip
+
+
+class TestMoves:
+    @pytest.mark.parametrize("call", CALLS)
+    @pytest.mark.parametrize("state", list(TaskState))
+    def test_only_what_the_table_allows_happens(self, stage, coordinator, database, state, call):
+        task = stage.task(state)
+        before = told()
+        if (state, call) in LEGAL:
+            CALLS[call](coordinator, task.id, stage.agent.id)
+            assert len(told()) > len(before)
+        else:
+            with pytest.raises(IllegalMove, match=f"{task.id} is {state}") as refused:
+                CALLS[call](coordinator, task.id, stage.agent.id)
+            assert refused.value.state == state
+            assert told() == before
+
+    @pytest.mark.parametrize(("state", "call"), sorted(LEGAL - {("bidding", "bid")}))
+    def test_only_its_agent_moves_a_task(self, stage, coordinator, state, call):
+        task, other = stage.task(state), coordinator.join("Echo")
+        with pytest.raises(IllegalMove, match=f"was assigned to {stage.agent.id}, not to {other.id}"):
+            CALLS[call](coordinator, task.id, other.id)
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_unknown_ids_are_named(self, stage, coordinator, call):
+        with pytest.raises(UnknownName, match="no task has the id 'nothing'"):
+            CALLS[call](coordinator, "nothing", stage.agent.id)
+        state = {"bid": "bidding", "start": "assigned", "fail": "assigned"}.get(call, "started")
+        with pytest.raises(UnknownName, match="no agent has the id"):
+            CALLS[call](coordinator, stage.task(state).id, "\ud800")
+
+    def test_who_has_left_does_nothing_more(self, stage, coordinator):
+        task, agent_id = coordinator.post("Write the docs"), stage.agent.id
+        coordinator.leave(agent_id)
+        for call in (
+            lambda: coordinator.beat(agent_id),
+            lambda: coordinator.leave(agent_id),
+            lambda: coordinator.bid(task.id, agent_id, 4),
+            lambda: coordinator.use_tool(agent_id, "hammer", "called"),
+        ):
+            with pytest.raises(IllegalMove, match=r"has left \(signed off\); join again"):
+                call()
+
+    @pytest.mark.parametrize("state", ["assigned", "started"])
+    def test_what_a_leaver_holds_fails(self, stage, coordinator, database, state):
+        task = stage.task(state)
+        coordinator.leave(stage.agent.id)
+
+        found = the_task(database, task.id)
+        assert (found.state, found.reason, found.agent_id) == (TaskState.FAILED, "its agent left", stage.agent.id)
+        assert told()[-2:] == ["task.failed", "agent.left"]
+
+    @pytest.mark.parametrize(
+        ("field", "call"),
+        [
+            ("name", lambda coordinator, _: coordinator.join(" ")),
+            ("name", lambda coordinator, _: coordinator.join("x" * 51)),
+            ("name", lambda coordinator, _: coordinator.join("a\nb")),
+            ("name", lambda coordinator, _: coordinator.join(7)),
+            ("description", lambda coordinator, _: coordinator.post("")),
+            ("description", lambda coordinator, _: coordinator.post("x" * 2001)),
+            ("description", lambda coordinator, _: coordinator.post("a\0b")),
+            ("description", lambda coordinator, _: coordinator.post("a\ud800b")),
+            ("bid_sats", lambda coordinator, agent: coordinator.bid("task", agent, -1)),
+            ("bid_sats", lambda coordinator, agent: coordinator.bid("task", agent, MAX_BID_SATS + 1)),
+            ("bid_sats", lambda coordinator, agent: coordinator.bid("task", agent, True)),
+            ("bid_sats", lambda coordinator, agent: coordinator.bid("task", agent, 1.5)),
+            ("reason", lambda coordinator, agent: coordinator.fail("task", agent, " ")),
+            ("tool_name", lambda coordinator, agent: coordinator.use_tool(agent, "", "called")),
+        ],
+    )
+    def test_what_is_outside_the_limits_is_refused_by_name(self, stage, coordinator, field, call):
+        with pytest.raises(InvalidEvent) as refused:
+            call(coordinator, stage.agent.id)
+        assert refused.value.field == field
+
+    @pytest.mark.parametrize("result", [{"deep": 1}, 7, None, "text", [1, [2]]])
+    def test_a_result_is_any_json(self, stage, coordinator, result):
+        task = stage.task("started")
+        assert coordinator.complete(task.id, stage.agent.id, result).result == result
+
+    @pytest.mark.parametrize("result", ["x" * 70_000, float("nan"), object()])
+    def test_a_result_that_no_event_can_hold_changes_nothing(self, stage, coordinator, database, result):
+        task = stage.task("started")
+        with pytest.raises(InvalidEvent):
+            coordinator.complete(task.id, stage.agent.id, result)
+        assert the_task(database, task.id).state is TaskState.STARTED
+
+    def test_a_result_is_not_nested_beyond_what_its_readers_take(self, stage, coordinator):
+        nested: list = []
+        for _ in range(101):
+            nested = [nested]
+        with pytest.raises(InvalidEvent, match="nested more than 100"):
+            coordinator.complete(stage.task("started").id, stage.agent.id, nested)
+
+
+class TestOneTransaction:
+    @pytest.mark.parametrize("table", ["task", "event_log"])
+    def test_where_one_half_fails_the_other_is_not_written(self, stage, coordinator, database, table):
+        task = stage.task("assigned")
+        before = told()
+        moment = "UPDATE ON task" if table == "task" else "INSERT ON event_log"
+        with closing(sqlite3.connect(database.path)) as connection:
+            connection.execute(f"CREATE TRIGGER sabotage BEFORE {moment} BEGIN SELECT RAISE(ABORT, 'no'); END")
+        with pytest.raises((sqlite3.IntegrityError, EventConflict)):
+            coordinator.start(task.id)
+        with closing(sqlite3.connect(database.path)) as connection:
+            connection.execute("DROP TRIGGER sabotage")
+
+        assert told() == before
+        assert the_task(database, task.id).state is TaskState.ASSIGNED
+
+    def test_any_process_may_call_it(self, stage, database, wall):
+        again = Coordinator(database, auction_secs=1, agent_timeout_secs=1)
+        assert again.beat(stage.agent.id).name == "Forge"
+
+
+class TestQueries:
+    def test_every_query_has_its_index(self, stage, database):
+        """Nothing is scanned but an index in its order, and nothing sorted but the few that are present or held."""
+        task_id, agent_id = stage.task("assigned").id, stage.agent.id
+        statements: list[str] = []
+        with look(database) as view:
+            view._connection.set_trace_callback(statements.append)
+            view.agent(agent_id), view.task(task_id), view.bids(task_id), view.best_bid(task_id)
+            view.bid_of(task_id, agent_id), view.held_by(agent_id), view.counts(), view.present_agents(9)
+            view.overdue_agents("1", "2", 9), view.due_auctions("1", "2", 9)
+            for state in (None, "busy", "failed"):
+                for cursor in (None, 9):
+                    (view.agents if state == "busy" else view.tasks)(state=state, cursor=cursor)
+            view._connection.set_trace_callback(None)
+            plans = {
+                statement: [row[3] for row in view._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
+                for statement in statements
+            }
+
+        assert len(plans) >= 18
+        for statement, steps in plans.items():
+            is_short = "INDEXED BY agent_present" in statement or "task.state IN" in statement
+            assert is_short or not [step for step in steps if "TEMP B-TREE" in step], statement
+            scans = [step for step in steps if step.startswith("SCAN") and "USING" not in step and "(" not in step]
+            assert not scans or (scans == ["SCAN task"] and "ORDER BY task.number DESC" in statement), (
+                scans,
+                statement,
+            )

@@ -1,0 +1,138 @@
+"""Settings: read once from the environment, all that is wrong told at once, and no secret in any of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.config import Settings
+from app.errors import ConfigError
+
+SECRET = "correct horse battery staple"
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without a .env of the machine's."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("OUTFEED_DATABASE")
+    return folder
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    settings = config.load()
+    assert settings.database == Path("instance/outfeed.db")
+    assert (settings.bind, settings.workers, settings.poll_interval) == ("127.0.0.1:8000", 1, 1.0)
+    assert settings.base_url == "http://127.0.0.1:8000"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"DATABASE": "/data/feed.db", "WORKERS": "3", "POLL_INTERVAL": "0.5", "BIND": "[::1]:80"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"OUTFEED_{name}", value)
+    settings = config.load()
+    assert (settings.database, settings.workers, settings.poll_interval) == (Path("/data/feed.db"), 3, 0.5)
+    assert settings.base_url == "http://[::1]:80"
+
+
+def test_a_dotenv_file_is_read_and_the_environment_comes_before_it(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".env").write_text("OUTFEED_WORKERS=3\nOUTFEED_MAX_CONNECTIONS=7\nOTHER=1\nOUTFEED_UNKNOWN=1\n")
+    monkeypatch.setenv("OUTFEED_WORKERS", "2")
+    assert (config.load().workers, config.load().max_connections) == (2, 7)
+
+
+def test_all_bad_values_are_told_at_once_each_with_its_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {
+        "DATABASE": "  ",
+        "BIND": "nowhere",
+        "WORKERS": "0",
+        "MAX_CONNECTIONS": "many",
+        "MAX_EVENT_BYTES": "1",
+        "POLL_INTERVAL": "0",
+        "HEARTBEAT_SECS": "nan",
+        "LOG_LEVEL": "loud",
+        "URL": "ftp://example.org",
+    }
+    for name, value in bad.items():
+        monkeypatch.setenv(f"OUTFEED_{name}", value)
+    with pytest.raises(ConfigError) as refused:
+        config.load()
+    lines = str(refused.value).splitlines()
+    assert [line.partition(":")[0] for line in sorted(lines)] == sorted(f"OUTFEED_{name}" for name in bad)
+    for line in lines:
+        assert bad[line.partition(":")[0].removeprefix("OUTFEED_")] in line
+
+
+def test_a_secret_is_in_no_error_and_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_SECRET_KEY", "tooshort")
+    with pytest.raises(ConfigError, match="OUTFEED_SECRET_KEY") as refused:
+        config.load()
+    assert "tooshort" not in str(refused.value)
+    monkeypatch.setenv("OUTFEED_SECRET_KEY", SECRET)
+    monkeypatch.setenv("OUTFEED_TOKEN", SECRET)
+    settings = config.load()
+    assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.secret_key is not None
+    assert settings.secret_key.get_secret_value() == SECRET
+
+
+def test_a_setting_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", str(file))
+    settings = config.load()
+    assert settings.secret_key is not None
+    assert settings.secret_key.get_secret_value() == SECRET
+
+
+def test_a_file_that_can_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match=r"OUTFEED_TOKEN_FILE.*missing"):
+        config.load()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(tmp_path / "binary"))
+    with pytest.raises(ConfigError, match="OUTFEED_TOKEN_FILE"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("OUTFEED_WORKER", "OUTFEED_WORKERS"), ("OUTFEED_DATABSE", "OUTFEED_DATABASE"), ("OUTFEED_QQQQQQ", None)],
+)
+def test_an_unknown_name_is_a_warning_with_a_suggestion(
+    name: str, suggestion: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, SECRET)
+    with caplog.at_level(logging.WARNING):
+        config.load()
+    (record,) = caplog.records
+    assert name in record.getMessage()
+    assert (f"did_you_mean={suggestion}" in record.getMessage()) == (suggestion is not None)
+    assert SECRET not in record.getMessage()
+
+
+def test_settings_are_read_once_and_can_not_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = config.settings()
+    monkeypatch.setenv("OUTFEED_WORKERS", "5")
+    assert config.settings() is before
+    with pytest.raises(ValueError, match="frozen"):
+        before.workers = 7  # type: ignore[misc]
+
+
+def test_every_known_name_sets_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.known_names():
+        monkeypatch.setenv(name, "x")
+    assert config.unknown_names() == []
+    assert "OUTFEED_WORKERS" in os.environ

@@ -1,0 +1,242 @@
+"""Events: what one may hold, what its id is, and how each kind looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import events
+from app.errors import InvalidEvent
+from app.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
+
+
+def made(**fields: Any) -> Event:
+    return make_event(**{"event_type": "a.b", "source": "s", "max_event_bytes": 1000} | fields)[0]
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"event_type": "task"}, "event_type", "'task'"),
+        ({"event_type": ""}, "event_type", "''"),
+        ({"event_type": "Task.created"}, "event_type", "'Task.created'"),
+        ({"event_type": "task.created "}, "event_type", "'task.created '"),
+        ({"event_type": "task.created\n"}, "event_type", "task.created"),
+        ({"event_type": "task..a"}, "event_type", "task..a"),
+        ({"event_type": "1task.a"}, "event_type", "1task.a"),
+        ({"event_type": "täsk.a"}, "event_type", "täsk.a"),
+        ({"event_type": "a." + "b" * 63}, "event_type", "at most 64 characters, got 65"),
+        ({"event_type": 7}, "event_type", "got 7"),
+        ({"event_type": None}, "event_type", "got None"),
+        ({"source": ""}, "source", "1 to 200 characters, got nothing"),
+        ({"source": "s" * 201}, "source", "200 characters, got .*201 characters"),
+        ({"source": None}, "source", "got None"),
+        ({"source": b"s"}, "source", "got b's'"),
+        ({"source": "a\0b"}, "source", "NUL"),
+        ({"source": "\ud800"}, "source", "storable"),
+        ({"task_id": ""}, "task_id", "nothing"),
+        ({"task_id": 7}, "task_id", "got 7"),
+        ({"agent_id": "a" * 201}, "agent_id", "201"),
+        ({"id": ""}, "id", "nothing"),
+        ({"id": "i" * 201}, "id", "201"),
+        ({"id": 7}, "id", "got 7"),
+        ({"timestamp": "yesterday"}, "timestamp", "ISO 8601, got 'yesterday'"),
+        ({"timestamp": "2026-01-01T00:00:00"}, "timestamp", "needs a timezone"),
+        ({"timestamp": datetime(2026, 1, 1)}, "timestamp", "needs a timezone"),  # noqa: DTZ001
+        ({"timestamp": 7}, "timestamp", "got 7"),
+        ({"timestamp": datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))}, "timestamp", "ISO 8601"),
+        ({"data": "x" * 999}, "data", "1,001 bytes as JSON; at most 1,000"),
+        ({"data": "ü" * 500}, "data", "1,002 bytes as JSON; at most 1,000"),
+        ({"data": float("nan")}, "data", "not JSON-serialisable"),
+        ({"data": {"a": [float("inf")]}}, "data", "not JSON-serialisable"),
+        ({"data": {"a": object()}}, "data", "not JSON-serialisable"),
+        ({"data": {(1, 2): 3}}, "data", "not JSON-serialisable"),
+        ({"data": b"bytes"}, "data", "not JSON-serialisable"),
+        ({"data": "\ud800"}, "data", "not JSON-serialisable"),
+    ],
+)
+def test_outside_the_limits_the_error_names_field_value_and_limit(fields: Any, field: str, said: str) -> None:
+    with pytest.raises(InvalidEvent, match=said) as refused:
+        made(**fields)
+    assert refused.value.field == field
+    assert str(refused.value).startswith(f"{field}: ")
+    assert len(str(refused.value)) < 400
+
+
+def test_data_that_is_nested_too_deeply_or_holds_itself_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    circle: list[Any] = []
+    circle.append(circle)
+    for data in (deep, circle):
+        with pytest.raises(InvalidEvent, match=r"^data: "):
+            made(data=data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event_type": "a.b"},
+        {"event_type": "a1_2.b_3.4"},
+        {"event_type": "a." + "b" * 62},
+        {"source": "s" * 200},
+        {"source": "line\ntwo\t\U0001f600"},
+        {"id": "any text at all / of mine"},
+        {"task_id": "t", "agent_id": "a"},
+        {"data": "x" * 998},
+        {"data": False},
+        {"data": 0},
+        {"data": {"deep": [1, {"er": None}]}},
+    ],
+)
+def test_inside_the_limits_it_is_taken_as_it_is(fields: dict[str, Any]) -> None:
+    event = made(**fields)
+    assert {name: getattr(event, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [(None, None), (False, "false"), (0, "0"), ("", '""'), ({"ü": 1.0}, '{"ü":1.0}')]
+)
+def test_data_is_written_as_compact_json_and_none_as_nothing(data: Any, text: str | None) -> None:
+    assert make_event("a.b", "s", data=data, max_event_bytes=1000)[1] == text
+
+
+def test_a_type_of_ours_equals_its_name_and_its_member() -> None:
+    event = made(event_type="task.created")
+    assert event.event_type is EventType.TASK_CREATED
+    assert event.event_type == "task.created"
+    assert json.dumps(event.as_dict()) == json.dumps(event.as_dict() | {"event_type": "task.created"})
+    assert made(event_type=EventType.TASK_CREATED).event_type is EventType.TASK_CREATED
+    assert type(made(event_type="my.own").event_type) is str
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("2024-01-15T10:30:00Z", "2024-01-15T10:30:00.000Z"),
+        ("2024-01-15T12:30:00.123456+02:00", "2024-01-15T10:30:00.123Z"),
+        (datetime(2024, 1, 15, 10, 30, tzinfo=UTC), "2024-01-15T10:30:00.000Z"),
+        (datetime(2024, 1, 15, 5, 30, tzinfo=timezone(timedelta(hours=-5))), "2024-01-15T10:30:00.000Z"),
+    ],
+)
+def test_timestamps_are_utc_with_milliseconds_and_a_z(given: Any, written: str) -> None:
+    assert made(timestamp=given).timestamp == written
+
+
+def test_without_a_timestamp_it_is_the_wall_time() -> None:
+    with freeze_time("2026-02-03T04:05:06.789"):
+        assert made().timestamp == "2026-02-03T04:05:06.789Z"
+
+
+def test_omitted_bytes_are_told_only_where_data_was_left_out() -> None:
+    assert "omitted_bytes" not in made().as_dict()
+    assert Event("i", "a.b", "s", None, None, None, "t", omitted_bytes=9).as_dict()["omitted_bytes"] == 9
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_are_version_7_uuids_and_sort_by_time() -> None:
+    ids = []
+    with freeze_time("2026-01-01T00:00:00.000") as frozen:
+        for _ in range(50):
+            ids.append(new_id())
+            frozen.tick(timedelta(milliseconds=1))
+    parsed = [uuid.UUID(text) for text in ids]
+    assert {(each.version, each.variant) for each in parsed} == {(7, uuid.RFC_4122)}
+    assert [str(each) for each in parsed] == ids == sorted(ids)
+    assert parsed[0].int >> 80 == int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+
+def test_ids_of_one_moment_differ() -> None:
+    with freeze_time("2026-01-01"):
+        assert len({new_id() for _ in range(1000)}) == 1000
+
+
+# --- how each kind looks ----------------------------------------------------------------------------------------------
+
+
+def test_every_type_of_ours_has_a_look_of_its_own() -> None:
+    assert set(DISPLAY) == set(EventType)
+    assert len({look.icon for look in DISPLAY.values()}) == len(DISPLAY)
+    for event_type, look in DISPLAY.items():
+        assert look.label
+        assert look.kind in ("task", "agent", "bid", "tool", "system")
+        assert look.is_error == event_type.endswith((".failed", ".error"))
+        json.dumps(look.as_dict())
+
+
+# ADR 022's table.
+SENTENCES = [
+    ("task.created", {"description": "Write tests"}, "New task: Write tests"),
+    ("task.assigned", {"name": "Ada"}, "Task assigned to Ada"),
+    ("task.completed", {}, "Task completed"),
+    ("agent.joined", {"name": "Ada"}, "Agent Ada joined"),
+    ("agent.left", {"name": "Ada"}, "Agent Ada left"),
+    ("bid.submitted", {"bid_sats": 100, "name": "Ada"}, "Bid: 100 sats from Ada"),
+    ("tool.called", {"tool_name": "grep"}, "Tool: grep"),
+    ("system.error", {"message": "Oops"}, "Error: Oops"),
+]
+
+
+@pytest.mark.parametrize(("event_type", "data", "text"), SENTENCES)
+def test_a_sentence_takes_its_names_from_the_data(event_type: str, data: Any, text: str) -> None:
+    assert sentence(made(event_type=event_type, data=data)) == text
+
+
+@pytest.mark.parametrize("event_type", [*EventType, "my.own", "task.my_own"])
+@pytest.mark.parametrize(
+    "data", [None, {}, [], "text", 7, {"name": None}, {"name": ""}, {"name": "  "}, {"name": ["a"]}, {"name": True}]
+)
+def test_a_sentence_has_a_fallback_for_whatever_is_missing(event_type: str, data: Any) -> None:
+    text = sentence(made(event_type=event_type, data=data))
+    assert text == text.strip()
+    assert not re.search(r"None|True|\{|\[|\|", text)
+    assert text.count(":") <= 2
+
+
+def test_a_name_that_is_missing_falls_back_on_the_id_and_then_on_words() -> None:
+    assert sentence(made(event_type="agent.joined", agent_id="agent-7")) == "Agent agent-7 joined"
+    assert sentence(made(event_type="agent.joined")) == "Agent unknown joined"
+    assert sentence(made(event_type="bid.submitted", data={"bid_sats": 0})) == "Bid: 0 sats from an agent"
+
+
+def test_a_type_that_nobody_listed_has_a_sensible_look() -> None:
+    look = display_of("build.step_finished")
+    assert (look.label, look.kind, look.is_error) == ("Step finished", "other", False)
+    assert display_of("task.my_own").kind == "task"
+    assert sentence(made(event_type="build.step_finished", data={"message": "ok"})) == "build.step_finished: ok"
+
+
+@pytest.mark.parametrize("event_type", ["", ".", "a.", ".b", "NOT a type / at all", "\ufffd"])
+def test_any_text_as_type_has_a_look(event_type: str) -> None:
+    assert display_of(event_type).label
+    assert sentence(Event("i", event_type, "s", None, None, None, "t"))
+
+
+@given(value=st.text(max_size=50))
+def test_a_sentence_stays_on_one_line_whatever_it_names(value: str) -> None:
+    text = sentence(Event("i", "agent.joined", "s", None, None, {"name": value}, "t"))
+    assert text.splitlines() == [text]
+
+
+def test_the_parts_of_a_sentence_say_which_are_names() -> None:
+    parts = sentence_parts(made(event_type="bid.submitted", data={"bid_sats": 5, "name": "Ada"}))
+    assert parts == [("Bid: ", False), ("5", True), (" sats from ", False), ("Ada", True)]
+
+
+def test_a_type_pattern_is_what_the_error_says() -> None:
+    with pytest.raises(InvalidEvent, match=re.escape(events.TYPE_PATTERN.pattern)):
+        made(event_type="NO")

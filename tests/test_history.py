@@ -1,0 +1,197 @@
+"""Reading the outbox: whatever a writer left in a row, what comes out is valid JSON in valid UTF-8, and bounded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app.errors import Overtaken
+from app.history import Window, read_item
+
+LIMIT = 300
+
+
+def strict(text: bytes) -> Any:
+    """Parse as a browser does: UTF-8, and no NaN or Infinity."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text.decode("utf-8"), parse_constant=refuse)
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    names = ("id", "event_type", "source", "task_id", "agent_id", "timestamp", "data")
+    return dict.fromkeys(names) | {"id": "i", "event_type": "a.b", "source": "s"} | fields
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+# --- anything ---------------------------------------------------------------------------------------------------------
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+)
+_events = st.fixed_dictionaries({}, optional=dict.fromkeys((*event(), "seq", "type", "omitted_bytes"), _json))
+_payloads = st.one_of(
+    st.none(),
+    st.binary(max_size=600),
+    _json.map(lambda value: json.dumps(value).encode()),
+    _events.map(lambda value: json.dumps(value).encode()),
+    _events.map(lambda value: json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass")),
+    st.tuples(_events, st.integers(0, 400)).map(lambda cut: json.dumps(cut[0]).encode()[: cut[1]]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(raw=_payloads, size=st.sampled_from([0, 5_000_000]))
+@example(raw=b"{}", size=0)
+@example(raw=b' {"id": 1}', size=0)
+@example(raw=b'{\n"id": 1}', size=0)
+@example(raw=b'{"seq": 99, "id": "i"}', size=0)
+@example(raw=b'"\\ud800"', size=0)
+@example(raw=b'{"data": 1e999, "id": "\xff"}', size=0)
+@example(raw=b'{"data": NaN}', size=0)
+@example(raw=b'{"\\ud800": "\\udc00"}', size=0)
+@example(raw=b"1" * 5000, size=0)
+@example(raw=b"-" + b"9" * 40, size=0)
+@example(raw=nested(254), size=0)
+@example(raw=nested(600), size=0)
+@example(raw=nested(1000), size=0)
+@example(raw=nested(1024), size=0)
+@example(raw=nested(100_000), size=0)
+@example(raw=b'{"data":' + nested(998) + b"}", size=0)
+@example(raw=b'{"id":"i","data":' + nested(998) + b"}", size=0)
+@example(raw=b'{"id":"i","source":' + nested(900) + b',"data":' + nested(99) + b"}", size=0)
+def test_it_never_fails_and_makes_one_line_of_json_of_it(raw: bytes | None, size: int) -> None:
+    item = read_item(7, raw, size, LIMIT)
+    assert item.seq == 7
+    assert b"\n" not in item.json
+    assert len(item.json) < 4 * len(raw or b"") + 1000
+    assert isinstance(item.event_type, str)
+    fields = orjson.loads(item.json)
+    assert isinstance(fields, dict)
+    assert item.json.decode("utf-8")
+    # The API puts the seq behind the brace; it must stay the only one.
+    with_seq = orjson.loads(b'{"seq":7,%b' % item.json[1:])
+    assert with_seq == {"seq": 7, **fields}
+
+
+@pytest.mark.parametrize("limit", [256, 65_536])
+@pytest.mark.parametrize("depth", [100, 300, 900, 990, 998])
+def test_nesting_is_read_at_any_depth_of_the_stack(limit: int, depth: int) -> None:
+    raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + nested(depth) + b',"x":"' + b"x" * 66_000 + b'"}'
+
+    def deeper(levels: int) -> bytes:
+        return deeper(levels - 1) if levels else read_item(1, raw, 0, limit).json
+
+    for levels in (0, 50, 200):
+        assert orjson.loads(deeper(levels))["event_type"] in ("a.b", "system.unreadable")
+
+
+def test_a_deeply_nested_event_keeps_the_fields_before_its_data() -> None:
+    raw = json.dumps(event()).encode().replace(b", ", b",").replace(b": ", b":")
+    raw = raw.replace(b'"data":null', b'"data":' + nested(sys.getrecursionlimit()))
+    fields = strict(read_item(1, raw, 0, LIMIT).json)
+    assert (fields["id"], fields["event_type"], fields["source"], fields["data"]) == ("i", "a.b", "s", None)
+    assert fields["omitted_bytes"] >= 2 * sys.getrecursionlimit() - 10
+
+
+# --- what is made of what ---------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_event_passes_byte_for_byte() -> None:
+    raw = orjson.dumps(event(task_id="t", agent_id="a", data={"n": 1.5, "text": "ü\n"}))
+    item = read_item(3, raw, 0, LIMIT)
+    assert item.json is raw
+    assert item[2:] == ("a.b", "s", "t", "a")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b'"\xe9"', "\ufffd"),
+        (b'"\\ud800"', "\ufffd"),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b"1e999", "1e999"),
+        (b"-1e999", "-1e999"),
+        (b"1e308", 1e308),
+        (b"[1e999, 1]", ["1e999", 1]),
+        (b"123456789012345678901234567890", 123456789012345678901234567890),
+        (b'{"\\udc00": [{"\xff": 1}]}', {"\ufffd": [{"\ufffd": 1}]}),
+    ],
+)
+def test_odd_values_become_readable_ones(written: bytes, read: Any) -> None:
+    raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + written + b"}"
+    fields = strict(read_item(1, raw, 0, 10_000).json)
+    assert fields["data"] == read
+    assert fields["id"] == "i"
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"nonsense", b"\xff\xfe", b'{"id": "i"', b"[1", b"{} {}"])
+def test_what_is_no_json_is_an_event_that_says_so(raw: bytes | None) -> None:
+    item = read_item(1, raw, 0, LIMIT)
+    assert item.event_type == "system.unreadable"
+    assert strict(item.json)["data"] is None
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", [1, 2], {}])
+def test_json_that_is_no_event_is_the_data_of_one(value: Any) -> None:
+    item = read_item(1, json.dumps(value).encode(), 0, LIMIT)
+    assert (item.event_type, strict(item.json)["data"]) == ("system.unreadable", value)
+
+
+def test_data_above_the_limit_is_left_out_and_its_size_is_told() -> None:
+    data = "x" * LIMIT
+    fields = strict(read_item(1, orjson.dumps(event(data=data)), 0, LIMIT).json)
+    assert (fields["data"], fields["omitted_bytes"], fields["source"]) == (None, LIMIT + 2, "s")
+
+
+def test_data_within_the_limit_stays_though_the_event_is_above_it() -> None:
+    fields = strict(read_item(1, orjson.dumps(event(data="x" * (LIMIT - 2))), 0, LIMIT).json)
+    assert fields["data"] == "x" * (LIMIT - 2)
+    assert "omitted_bytes" not in fields
+
+
+def test_a_payload_that_was_cut_keeps_what_stands_before_its_data() -> None:
+    raw = orjson.dumps(event(source="big", data="x" * 100_000))
+    fields = strict(read_item(1, raw[:8192], len(raw), LIMIT).json)
+    assert (fields["id"], fields["source"], fields["data"], fields["omitted_bytes"]) == ("i", "big", None, 100_002)
+
+
+def test_a_payload_that_was_cut_before_its_data_is_unreadable_and_says_how_large_it_was() -> None:
+    raw = orjson.dumps(event(source="x" * 100_000))
+    fields = strict(read_item(1, raw[:8192], len(raw), LIMIT).json)
+    assert (fields["event_type"], fields["omitted_bytes"]) == ("system.unreadable", len(raw))
+
+
+def test_overlong_names_are_cut() -> None:
+    fields = strict(read_item(1, orjson.dumps(event(source="s" * 1000)), 0, LIMIT).json)
+    assert fields["source"] == "s" * 200 + "…"
+
+
+# --- the window -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cursor", "is_proven"), [(3, False), (4, True), (5, True), (9, True), (0, False)])
+def test_a_cursor_is_proven_when_every_row_after_it_is_there(cursor: int, is_proven: bool) -> None:
+    window = Window("e", first_seq=5, last_seq=9)
+    if is_proven:
+        window.prove("e", cursor)
+    else:
+        with pytest.raises(Overtaken, match=f"{cursor + 1} to 4 were pruned"):
+            window.prove("e", cursor)
+
+
+def test_no_cursor_of_another_epoch_is_proven() -> None:
+    with pytest.raises(Overtaken, match="epoch"):
+        Window("e", 1, 9).prove("other", 9)

@@ -1,0 +1,263 @@
+"""The logging handler: a program's warnings and errors become events, and the program never notices."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import list_events, log_handler
+from app.client import Client
+from app.errors import DatabaseBusy, InvalidEvent
+from app.log_handler import FeedHandler
+from app.store.database import Database
+from tests.harness import Server, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The program's own, with nothing of ours on it yet."""
+    logger = logging.getLogger("billing")
+    yield logger
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def handler(logger: logging.Logger, database: Database) -> FeedHandler:
+    handler = FeedHandler("billing")
+    logger.addHandler(handler)
+    return handler
+
+
+class Writes:
+    """Stands where events are written: notes the batches, and fails as it is told to."""
+
+    def __init__(self) -> None:
+        self.is_open = threading.Event()
+        self.errors: list[Exception] = []
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, events: list[dict[str, Any]]) -> None:
+        assert self.is_open.wait(10)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.events += events
+
+    def messages(self) -> list[str]:
+        return [event["data"]["message"] for event in self.events]
+
+
+@pytest.fixture
+def writes(handler: FeedHandler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writes]:
+    monkeypatch.setattr(log_handler, "RETRY_SECS", 0.01)
+    writes = Writes()
+    handler._write = writes
+    yield writes
+    writes.is_open.set()
+
+
+class TestRecords:
+    def test_warnings_and_errors_become_events_and_the_rest_does_not(
+        self, logger: logging.Logger, handler: FeedHandler
+    ) -> None:
+        logger.setLevel(logging.DEBUG)
+        for level in ("debug", "info", "warning", "error", "critical"):
+            getattr(logger, level)("disk %s is %d %% full", level, 91, extra={"task_id": "t-1", "agent_id": 7})
+        handler.flush()
+
+        events = list_events()[::-1]
+        assert [str(event.event_type) for event in events] == ["system.warning", "system.error", "system.error"]
+        first = events[0]
+        assert (first.source, first.task_id, first.agent_id) == ("billing", "t-1", "7")
+        assert first.data["message"] == "disk warning is 91 % full"
+        assert (first.data["level"], first.data["logger"]) == ("WARNING", "billing")
+        assert first.data["place"].startswith("test_log_handler.test_warnings_and_errors")
+
+    def test_an_exception_keeps_the_end_of_its_traceback(self, logger: logging.Logger, handler: FeedHandler) -> None:
+        try:
+            raise LookupError("x" * 20_000 + " no such invoice")
+        except LookupError:
+            logger.exception("lost")
+        handler.flush()
+
+        (event,) = list_events()
+        assert event.data["message"] == "lost"
+        assert event.data["traceback"].endswith("no such invoice")
+        assert len(event.data["traceback"]) <= log_handler.MAX_TRACEBACK_CHARS
+
+    @pytest.mark.parametrize("message", ["x" * 100_000, "half \ud800 a pair", "nul \0", "é" * 5000])
+    def test_a_message_may_hold_anything(self, logger: logging.Logger, handler: FeedHandler, message: str) -> None:
+        logger.error(message)
+        handler.flush()
+        (event,) = list_events()
+        assert event.data["message"][:5] == message[:5].replace("\ud800", "?")
+
+    def test_what_the_database_finds_too_large_is_cut(
+        self, logger: logging.Logger, handler: FeedHandler, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OUTFEED_MAX_EVENT_BYTES", "256")
+        log_handler.settings.cache_clear()
+        logger.error("long %s", "x" * 1000)
+        logger.error("short")
+        handler.flush()
+        assert [len(event.data["message"]) for event in list_events()] == [5, log_handler.MAX_CUT_CHARS]
+
+    def test_bad_arguments_fail_nothing(
+        self, logger: logging.Logger, handler: FeedHandler, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logger.propagate = False  # pytest's own handler would raise
+        logger.error("%d", "text")
+        logger.error("next")
+        logger.propagate = True
+        handler.flush()
+        assert [event.data["message"] for event in list_events()] == ["next"]
+        assert "Logging error" in capsys.readouterr().err
+
+    def test_a_source_that_is_none_is_refused_at_once(self) -> None:
+        with pytest.raises(InvalidEvent, match="source"):
+            FeedHandler("")
+
+
+class TestTheProgramNeverNotices:
+    @pytest.mark.parametrize(
+        "name", ["app.store.database", "app", "sqlite3", "websockets.client", "httpx", "httpcore.x"]
+    )
+    def test_what_writing_itself_logs_is_no_event(self, handler: FeedHandler, writes: Writes, name: str) -> None:
+        handler.handle(logging.LogRecord(name, logging.ERROR, "x.py", 1, "m", None, None))
+        handler.handle(logging.LogRecord("application", logging.ERROR, "x.py", 1, "ours", None, None))
+        writes.is_open.set()
+        handler.flush()
+        assert writes.messages() == ["ours"]
+
+    def test_what_its_own_thread_logs_is_no_event(
+        self, logger: logging.Logger, handler: FeedHandler, writes: Writes
+    ) -> None:
+        handler._write = lambda events: (logger.error("again"), writes(events))
+        writes.is_open.set()
+        logger.error("once")
+        handler.flush()
+        assert writes.messages() == ["once"]
+
+    def test_it_does_not_wait_and_says_once_how_many_it_dropped(
+        self, logger: logging.Logger, handler: FeedHandler, writes: Writes
+    ) -> None:
+        began = time.monotonic()
+        for n in range(3000):
+            logger.warning("record %d", n)
+        assert time.monotonic() - began < 2
+        assert handler.dropped >= 3000 - log_handler.MAX_WAITING - log_handler.MAX_BATCH
+
+        writes.is_open.set()
+        wait_until(lambda: len(writes.events) + handler.dropped == 3001, "all written or counted, and told")
+        told = [event["data"] for event in writes.events if "dropped" in event["data"]]
+        assert [one["dropped"] for one in told] == [handler.dropped]
+        logger.warning("later")
+        handler.flush()
+        assert writes.messages()[-1] == "later"
+
+    def test_a_busy_database_is_tried_again_with_the_same_events(
+        self, logger: logging.Logger, handler: FeedHandler, writes: Writes
+    ) -> None:
+        writes.errors = [DatabaseBusy("busy"), DatabaseBusy("busy")]
+        logger.warning("patience")
+        writes.is_open.set()
+        handler.flush()
+        assert (writes.messages(), handler.dropped) == (["patience"], 0)
+
+    def test_what_can_not_be_written_is_counted_and_told_when_it_can(
+        self, logger: logging.Logger, handler: FeedHandler, writes: Writes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        writes.is_open.set()
+        for error in (RuntimeError("broken"), RuntimeError("broken")):
+            writes.errors = [error]
+            logger.warning("lost")
+            handler.flush()
+        logger.warning("found")
+        handler.flush()
+        assert writes.messages() == ["found", "2 log records were dropped"]
+        assert [one.message for one in caplog.records if one.name == "app.log_handler"] == [
+            "log records don't reach the feed; said once error=broken"
+        ]
+
+    def test_a_missing_database_fails_nothing(self, logger: logging.Logger) -> None:
+        handler = FeedHandler("billing")
+        logger.addHandler(handler)
+        logger.error("no database here")
+        handler.flush()
+        assert handler.dropped == 1
+
+    def test_closing_is_bounded(
+        self, logger: logging.Logger, handler: FeedHandler, writes: Writes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log_handler, "FLUSH_SECS", 0.2)
+        logger.error("stuck")
+        began = time.monotonic()
+        handler.close()
+        assert time.monotonic() - began < 1
+
+    def test_a_forked_child_logs_for_itself(self, logger: logging.Logger, handler: FeedHandler, writes: Writes) -> None:
+        logger.warning("parent")  # waits in the parent, and its thread is at work
+        child = os.fork()
+        if child == 0:
+            handler._write = log_handler._write_locally
+            logger.warning("child")
+            handler.flush()
+            os._exit(0 if handler.dropped == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        writes.is_open.set()
+        handler.flush()
+        assert [event.data["message"] for event in list_events()] == ["child"]
+        assert writes.messages() == ["parent"]
+
+
+PROGRAM = """
+import logging, sys
+from app.client import Client
+from app.log_handler import FeedHandler
+logging.basicConfig()
+logging.getLogger().addHandler(FeedHandler("batch-job", *([Client(*sys.argv[1:])] if sys.argv[1:] else [])))
+for n in range(250):
+    logging.warning("record %d", n)
+raise SystemExit(3)
+"""
+
+
+def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+class TestInAProgram:
+    def test_what_was_logged_just_before_the_end_arrives(self, database: Database) -> None:
+        done = run_program()
+        assert done.returncode == 3
+        assert [event.data["message"] for event in list_events(limit=1000)[::-1]] == [f"record {n}" for n in range(250)]
+
+    def test_it_goes_to_a_server_as_well(self, server: Server, logger: logging.Logger) -> None:
+        with Client(server.url, server.token) as client, server.connect() as viewer:
+            viewer.subscribe()
+            handler = FeedHandler("billing", client)
+            logger.addHandler(handler)
+            logger.error("far away")
+            payload = viewer.next_event()["payload"]
+            handler.close()
+        assert (payload["event_type"], payload["data"]["message"]) == ("system.error", "far away")
+
+    def test_a_server_that_is_not_there_delays_the_end_by_seconds_only(self) -> None:
+        began = time.monotonic()
+        done = run_program("http://127.0.0.1:1")
+        assert done.returncode == 3
+        assert time.monotonic() - began < 15
+        assert "Traceback" not in done.stderr

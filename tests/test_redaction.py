@@ -1,0 +1,243 @@
+"""Secrets never come out: not by our API, and not from rows that others wrote, by whatever way."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+from contextlib import closing
+from string import ascii_letters, digits
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app import config
+from app.cli import main
+from app.config import REDACT_KEYS, Settings
+from app.errors import EventConflict, InvalidEvent
+from app.events import REDACTED, make_event, redact
+from app.history import read_item
+from app.store import event_log
+from app.store.outbox import Outbox
+from app.web import create_app
+from tests.web.cast import bearer, tokens
+
+ALNUM = ascii_letters + digits
+FIRST = "k7Qz"  # in each generated secret, so that it is none of our own words
+
+
+class TestKeys:
+    @pytest.mark.parametrize("key", [
+        "password", "PASSWORD", "Password", "access_token", "Access-Token", "access.token", "accessToken", "API-KEY",
+        "x-api-key", "db password", "seed-phrase", "set_cookie", "userPassword",
+    ])  # fmt: skip
+    @pytest.mark.parametrize("value", ["hunter2", "", ["a", 1], {"a": "b"}, []])
+    def test_what_stands_under_a_listed_name_is_hidden(self, key, value):
+        assert redact({"a": [{key: value}]}) == {"a": [{key: REDACTED}]}
+
+    @pytest.mark.parametrize("key", ["token_count", "tokens", "passwords", "secretary", "tokenizer", "key", "api", ""])
+    def test_what_only_resembles_one_is_not(self, key):
+        assert redact({key: "hunter2"}) == {key: "hunter2"}
+
+    @pytest.mark.parametrize("value", [0, 1.5, True, False, None])
+    def test_numbers_and_the_like_are_no_secrets(self, value):
+        assert redact({"token": value, "password": value}) == {"token": value, "password": value}
+
+    def test_the_names_can_be_chosen(self, monkeypatch):
+        monkeypatch.setenv("OUTFEED_REDACT_KEYS", "pin, Card-Number")
+        config.settings.cache_clear()
+
+        found = redact({"pin": "1234", "card_number": "4111", "password": "x"})
+
+        assert found == {"pin": REDACTED, "card_number": REDACTED, "password": "x"}
+
+    def test_what_was_given_is_not_changed(self):
+        given = {"a": [{"password": "x"}]}
+
+        redact(given)
+
+        assert given == {"a": [{"password": "x"}]}
+
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+PRIVATE_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nq83v\n-----END RSA PRIVATE KEY-----"
+
+
+class TestShapes:
+    @pytest.mark.parametrize("secret", [
+        JWT, PRIVATE_KEY, PRIVATE_KEY[:50], "Bearer abcdef123456", "bearer " + "a" * 20, "Basic dXNlcjpwYXNzdzByZA==",
+        "AKIAIOSFODNN7EXAMPLE", "AIza" + "a" * 35, "ghp_" + "a1" * 18, "github_pat_" + "a1" * 20, "xoxb-123456789012",
+        "sk_live_" + "a1" * 12, "sk-ant-api03-" + "a1" * 20, "outfeed_" + "a" * 43, "glpat-" + "a1" * 10,
+        "ya29." + "a1" * 20, "npm_" + "a1" * 18,
+    ])  # fmt: skip
+    def test_a_well_known_credential_is_hidden_wherever_it_stands(self, secret):
+        for value in (secret, f"failed with {secret}", {"a": secret}, [secret], {secret: 1}, f"x={secret}"):
+            assert secret not in json.dumps(redact(value), ensure_ascii=False).replace("\\n", "\n")
+
+    def test_the_text_around_it_stays(self):
+        assert redact(f"curl -H 'Authorization: {'Bearer abc123456'}' failed") == (
+            f"curl -H 'Authorization: {REDACTED}' failed"
+        )
+        assert redact("postgres://me:hunter2@db/feed") == f"postgres://{REDACTED}@db/feed"
+
+    @pytest.mark.parametrize("text", [
+        "the bearer of bad news", "basic training", "task-123", "risk-averse people", "https://host/a?b=c@d",
+        "0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d", "eyJ", "sha256:" + "a" * 64, "task_live_event", "it's: fine",
+    ])  # fmt: skip
+    def test_plain_text_stays(self, text):
+        assert redact(text) == text
+
+    @pytest.mark.parametrize("text", [
+        '{"password": "hunter2"}', '{"a": {"secret": ["hunter2"]}}', '{"password": "hunter2",}',
+        "{'password': 'hunter2'}", json.dumps(json.dumps({"password": "hunter2"})), '[1, {"token": "hunter2", ...',
+    ])  # fmt: skip
+    def test_json_inside_a_text_is_looked_into(self, text):
+        assert "hunter2" not in redact(text)
+
+    @pytest.mark.parametrize("text", [
+        "eyJ" * 20_000, "eyJ." * 16_000, "\\" * 60_000, '"' * 60_000, "://" * 20_000,
+        "-----BEGIN PRIVATE KEY----- " * 2000,
+        '"a":"\'' * 12_000, "'a':\"" * 12_000, '\\"a\\":\\"' * 8000, "bearer " * 9000, "bearer " + "a" * 60_000,
+        "{" * 60_000 + '":', "basic " * 10_000, "://a:" * 12_000,
+    ], ids=lambda text: text[:12])  # fmt: skip
+    def test_no_text_takes_long(self, text):
+        began = time.process_time()
+
+        redact(text)
+
+        assert time.process_time() - began < 1
+
+
+class TestWriting:
+    def test_it_is_hidden_before_it_is_written_and_the_fields_are_too(self, database):
+        event_log.log_event("a.b", f"by {JWT}", "Bearer abc1234567", "AKIAIOSFODNN7EXAMPLE", {"password": "hunter2"})
+
+        with closing(sqlite3.connect(database.path)) as raw:
+            written = repr([*raw.execute("SELECT * FROM event_log"), *raw.execute("SELECT * FROM outbox")])
+        assert not re.search("eyJ|abc1234567|AKIA|hunter2", written)
+
+    def test_an_id_like_a_credential_is_refused_as_it_could_not_be_found_again(self):
+        with pytest.raises(InvalidEvent, match="credential"):
+            make_event("a.b", "s", id=JWT, max_event_bytes=1000)
+
+    def test_the_same_event_again_is_the_same_whatever_its_secret(self, database):
+        first = event_log.log_event("a.b", "s", data={"token": "one"}, id="1")
+
+        assert event_log.log_event("a.b", "s", data={"token": "two"}, id="1") == first
+        with pytest.raises(EventConflict):
+            event_log.log_event("a.b", "s", data={"token": "two", "n": 1}, id="1")
+
+
+class TestReading:
+    @pytest.mark.parametrize("data", [
+        '{"pass\\u0077ord": "hunter2"}', '{"password":"hunter2","password":1}', '{"a":{"password":"hunter2"},"a":1}',
+        '{"a" : {"pass\\u0077ord":"hunter2"}, "a" :1}', '{"url":"https:\\/\\/me:hunter2@host"}',
+        '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"', "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
+    ])  # fmt: skip
+    def test_odd_json_hides_nothing(self, database, data):
+        raw_row(database, data)
+
+        item = Outbox(database, 65_536).read_after(0, 10).items[0]
+
+        assert b"hunter2" not in item.json
+        assert "hunter2" not in repr(event_log.list_events())
+
+    def test_what_has_no_secret_goes_out_as_it_is(self):
+        raw = b'{"id":"1","event_type":"a.b","data":{"n":12345678901234567890123,"b":[1.0,"x"]}}'
+
+        assert read_item(1, raw, 0, 65_536).json == raw
+
+    def test_large_integers_stay_exact_beside_a_secret(self):
+        raw = b'{"id":"1","event_type":"a.b","data":{"n":12345678901234567890123,"token":"x"}}'
+
+        assert read_item(1, raw, 0, 65_536).json == raw.replace(b'"x"', b'"[redacted]"')
+
+
+# --- every way out ----------------------------------------------------------------------------------------------------
+
+bare_secrets = st.text(ALNUM, min_size=8, max_size=30).map(lambda text: FIRST + text)
+spellings = st.sampled_from([str, str.upper, str.title, lambda name: name.replace("_", "-"), lambda name: f"my_{name}"])
+secret_keys = st.builds(lambda name, spell: spell(name), st.sampled_from(REDACT_KEYS), spellings)
+shapes = st.sampled_from([
+    "Bearer {}{}", "authorization: bearer {}9{}", "eyJ{}.eyJ{}.x", "-----BEGIN PRIVATE KEY-----\n{}\n{}",
+    "https://me:{}{}@host/", "sk_live_{}{}", "ghp_{0}{1}{0}", "outfeed_{0:x<43.43}", '{{"password": "{}{}"}}',
+])  # fmt: skip
+plain = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.floats(allow_nan=False, allow_infinity=False)
+)
+
+
+@st.composite
+def hidden(draw):
+    """A secret and the smallest data that holds it: under a telling name, or in a telling shape."""
+    secret = draw(bare_secrets)
+    if draw(st.booleans()):
+        under = draw(st.sampled_from([secret, [secret], {"a": secret}, [[{"b": [secret]}]]]))
+        return secret, {draw(secret_keys): under}
+    other = draw(bare_secrets)
+    return secret, draw(shapes).format(secret, other)
+
+
+@st.composite
+def nested(draw):
+    """A secret somewhere in data of any shape."""
+    secret, data = draw(hidden())
+    for _ in range(draw(st.integers(0, 5))):
+        key, beside = draw(st.text(max_size=10)), draw(plain)
+        data = draw(st.sampled_from([[data], [beside, data], {key: data}, {"n": beside, f"{key}'": data}]))
+    return secret, data
+
+
+def raw_row(database, data):
+    """Write as somebody else's program would, with every column in reach of a secret."""
+    with closing(sqlite3.connect(database.path)) as raw, raw:
+        raw.execute(
+            "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (hex(randomblob(8)),'a.b','s',?,?)",
+            (data, "2024-01-15T10:00:00Z"),
+        )
+
+
+@pytest.fixture
+def ways_out(database):
+    """Return what each way out says of all there is."""
+    app = create_app(Settings(database=database.path))
+    admin = bearer(app, tokens(database)["admin"])
+    outbox = Outbox(database, 65_536)
+
+    def look():
+        yield b"".join(item.json for item in outbox.read_after(0, 1000).items).decode()
+        yield repr(event_log.list_events())
+        yield repr([event_log.get_event(event.id) for event in event_log.list_events()])
+        yield repr(event_log.get_event_summary(60 * 24 * 366 * 100))
+        for path in ("/api/events", "/api/feed?after=0", "/swarm/live", "/swarm/events"):
+            answer = admin("GET", path)
+            assert answer.status_code == 200
+            yield answer.text
+        for arguments in (["events", "--json"], ["events"]):
+            done = CliRunner().invoke(main, arguments)
+            assert done.exit_code == 0
+            yield done.output
+
+    yield look
+    app.extensions["outfeed"].database.close()
+
+
+@pytest.mark.parametrize("writer", ["ours", "theirs", "theirs, in ASCII"])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(st.data())
+def test_no_generated_secret_comes_out_by_any_way(database, ways_out, writer, data):
+    secret, value = data.draw(nested())
+    with closing(sqlite3.connect(database.path)) as raw, raw:
+        raw.executescript("DELETE FROM event_log; DELETE FROM outbox;")
+    if writer == "ours":
+        event_log.log_event("a.b", "s", data=value)
+    else:
+        raw_row(database, json.dumps(value, ensure_ascii="ASCII" in writer))
+
+    for answer in ways_out():
+        assert secret not in answer

@@ -1,0 +1,380 @@
+"""Every way into the feed, each behind the same few names, so that one suite can ask the same of all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import urlencode
+
+import httpx
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.harness import PATIENCE_SECS, ROOT, Server, wait_until
+
+GONE = (OSError, EOFError, ConnectionClosed, InvalidHandshake, httpx.TransportError, TimeoutError)
+
+
+class Verdict(NamedTuple):
+    """What the first answer says; *missing* only with a gap."""
+
+    kind: str
+    after: int
+    missing: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, fields: dict[str, Any], after: int) -> Verdict:
+        missing = fields.get("missing")
+        return cls(fields["verdict"], after, (missing["from"], missing["to"]) if missing else None)
+
+
+class Way:
+    """A connected client, with its verdict. `pump` takes what comes next, `cursor` is what it would resume from."""
+
+    def __init__(self, server: Server, **query: Any) -> None:
+        self.server = server
+        self.query = {name: value for name, value in query.items() if value is not None}
+        self.events: list[tuple[int, str]] = []
+        self.cursor = 0
+        self.epoch = ""
+        self.verdict = self.begin()
+
+    def __enter__(self) -> Way:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin(self) -> Verdict:
+        raise NotImplementedError
+
+    def pump(self, timeout: float = 0.2) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def show(self, seq: int, event: dict[str, Any]) -> None:
+        assert seq > self.cursor, f"{seq} after {self.cursor}"
+        self.events.append((seq, event["id"]))
+        self.cursor = seq
+
+    def move(self, cursor: int) -> None:
+        assert cursor >= self.cursor, "a cursor never moves back"
+        self.cursor = cursor
+
+    def follow(self, until: int) -> list[tuple[int, str]]:
+        """Go on until the cursor is at *until*; return all events since the verdict."""
+        wait_until(lambda: self.cursor >= until or self.pump(), f"{type(self).__name__} at {until}")
+        return self.events
+
+
+# --- WebSocket --------------------------------------------------------------------------------------------------------
+
+
+class Singles(Way):
+    """WebSocket, an event a frame, as they come."""
+
+    fields: ClassVar[dict[str, Any]] = {"rate": 0}
+
+    def begin(self) -> Verdict:
+        self._client = self.server.connect(open_timeout=5)
+        query = {name: value for name, value in self.query.items() if name != "types"}
+        if "types" in self.query:
+            query["types"] = self.query["types"].split(",")
+        try:
+            # The harness adds rate 0; None is the server's default.
+            payload = self._client.subscribe(**{"rate": None, **self.fields, **query})
+        except BaseException:
+            self._client.__exit__()
+            raise
+        self.granted = payload["rate"]
+        self.cursor, self.epoch = payload["after"], payload["epoch"]
+        return Verdict.of(payload, payload["after"])
+
+    def pump(self, timeout: float = 0.2) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._take(self._client.receive(timeout))
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        if frame["type"] == "heartbeat":
+            self.move(frame["payload"]["cursor"])
+            return
+        found = [{"seq": frame["seq"], **frame["payload"]}] if frame["type"] == "event" else frame["payload"]
+        assert frame["type"] == ("events" if self.fields.get("batch") else "event")
+        assert frame["prev"] <= self.cursor < found[0]["seq"], (frame["prev"], self.cursor)
+        for event in found:
+            self.show(event["seq"], event)
+
+    def close(self) -> None:
+        self._client.__exit__()
+
+
+class Batch(Singles):
+    """WebSocket, several events a frame, as they come."""
+
+    fields: ClassVar[dict[str, Any]] = {"rate": 0, "batch": True}
+
+
+class Paced(Singles):
+    """WebSocket, as a client that knows only the first protocol: an event a frame, at the server's pace."""
+
+    fields: ClassVar[dict[str, Any]] = {}
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+class SseParser:
+    """The interpretation of an event stream by the HTML Living Standard, section 9.2.6."""
+
+    def __init__(self) -> None:
+        self.last_event_id = ""
+        self._id = ""
+        self._type = ""
+        self._data: list[str] = []
+        self._buffer = b""
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, str, str]]:
+        """Yield each dispatched event: type, data, and the last event id at that moment."""
+        self._buffer += chunk
+        *lines, self._buffer = re.split(rb"\r\n|\n|\r(?!\Z)", self._buffer)
+        for line in lines:
+            if line:
+                self._field(line.decode())
+                continue
+            self.last_event_id = self._id
+            if self._data:
+                yield self._type or "message", "\n".join(self._data), self.last_event_id
+            self._type, self._data = "", []
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._type = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self._id = value
+
+
+class Stream(Way):
+    """Server-sent events, over a bare socket."""
+
+    headers: ClassVar[dict[str, str]] = {}
+
+    def begin(self) -> Verdict:
+        self._parser = SseParser()
+        self.raw = b""
+        self.head = b""
+        self.socket = socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE_SECS)
+        try:
+            return self._begin()
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _begin(self) -> Verdict:
+        headers = {"Host": "test", "Authorization": f"Bearer {self.server.token}", **self.headers}
+        lines = [f"GET /api/feed/stream?{urlencode(self.query)} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        while b"\r\n\r\n" not in self.head:
+            self.head += self._receive()
+        self.head, _, rest = self.head.partition(b"\r\n\r\n")
+        assert self.head.startswith(b"HTTP/1.1 200"), self.head + rest
+        found = [*self._dispatched(rest)]
+        while not found:
+            found = [*self._dispatched(self._receive())]
+        kind, data, id_ = found[0]
+        assert kind == "subscribed"
+        payload = json.loads(data)
+        self.granted = payload["rate"]
+        self.epoch = payload["epoch"]
+        assert id_ == f"{self.epoch}:{payload['after']}"
+        self.cursor = payload["after"]
+        self._take(found[1:])
+        return Verdict.of(payload, payload["after"])
+
+    def _receive(self) -> bytes:
+        chunk = self.socket.recv(1 << 16)
+        if not chunk:
+            raise EOFError("the server ended the stream")
+        return chunk
+
+    def _dispatched(self, chunk: bytes) -> Iterator[tuple[str, str, str]]:
+        self.raw += chunk
+        return self._parser.feed(chunk)
+
+    def pump(self, timeout: float = 0.2) -> None:
+        while select.select([self.socket], [], [], timeout)[0]:
+            self._take([*self._dispatched(self._receive())])
+            epoch, _, seq = self._parser.last_event_id.rpartition(":")
+            assert epoch == self.epoch
+            self.move(int(seq))
+
+    def _take(self, found: list[tuple[str, str, str]]) -> None:
+        for kind, data, id_ in found:
+            if kind == "closed":
+                self.goodbye: dict[str, Any] = json.loads(data)
+                continue
+            assert kind == "message", kind
+            self.show(int(id_.rpartition(":")[2]), json.loads(data))
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Poll(Way):
+    """Plain requests, one after the other."""
+
+    wait: float | None = None
+
+    def begin(self) -> Verdict:
+        self._http = self.server.http()
+        try:
+            page = self._get(**self.query)
+        except BaseException:
+            self._http.close()
+            raise
+        self.epoch = page["epoch"]
+        events = page["events"]
+        # Without a field for it: what follows begins after what was missing, or after the cursor that was asked for.
+        after = {"gap": lambda: page["missing"]["to"], "resumed": lambda: self.query["after"]}
+        self.cursor = after.get(page["verdict"], lambda: page["cursor"])()
+        verdict = Verdict.of(page, self.cursor)
+        assert page["verdict"] in after or not events
+        self._show(page)
+        return verdict
+
+    def _get(self, **query: Any) -> dict[str, Any]:
+        if self.wait is not None:
+            query["wait"] = self.wait
+        answer = self._http.get("/api/feed", params=query)
+        if answer.status_code >= 500:
+            raise OSError(answer.text)
+        assert answer.status_code == 200, answer.text
+        page: dict[str, Any] = answer.json()
+        assert page["head"] >= page["cursor"]
+        return page
+
+    def _show(self, page: dict[str, Any]) -> None:
+        for event in page["events"]:
+            self.show(event["seq"], event)
+        self.move(page["cursor"])
+
+    def pump(self, timeout: float = 0.2) -> None:
+        page = self._get(**self.query | {"after": self.cursor, "epoch": self.epoch})
+        assert (page["verdict"], page["epoch"]) == ("resumed", self.epoch), page
+        self._show(page)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class LongPoll(Poll):
+    """Requests that wait for the first event."""
+
+    wait = 1.0
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+class Tail(Way):
+    """`outfeed tail --json`. What moves its cursor without an event it says only when it is stopped."""
+
+    def begin(self) -> Verdict:
+        options = [f"--{name}={value}" for name, value in self.query.items()]
+        folder = Path(tempfile.mkdtemp(dir=self.server.database.parent))
+        self._output, self._remarks = folder / "output", folder / "remarks"
+        environment = {**self.server.environment, "OUTFEED_TOKEN": self.server.token}
+        with self._output.open("wb") as output, self._remarks.open("wb") as remarks:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", "tail", "--json", "--last=0", *options],
+                cwd=ROOT, env=environment, stdout=output, stderr=remarks,
+            )  # fmt: skip
+        wait_until(lambda: self.remarks.count("\n") and "Following" in self.remarks, "tail follows")
+        self.cursor = int(re.findall(r"Following \S+ after seq (\d+)", self.remarks)[0])
+        gap = re.search(r"GAP: events (\d+) to (\d+)", self.remarks)
+        kind = "gap" if gap else "reset" if "RESET" in self.remarks else "resumed" if "after" in self.query else "live"
+        return Verdict(kind, self.cursor, (int(gap[1]), int(gap[2])) if gap else None)
+
+    @property
+    def remarks(self) -> str:
+        return self._remarks.read_text()
+
+    def pump(self, timeout: float = 0.2) -> None:
+        lines = self._output.read_text().splitlines(keepends=True)[len(self.events) :]
+        for event in (json.loads(line) for line in lines if line.endswith("\n")):
+            self.show(event["seq"], event)
+        time.sleep(0.01)  # it has nothing to wait on but a file
+
+    def follow(self, until: int) -> list[tuple[int, str]]:
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: self.cursor >= until or self.pump(), f"tail at {until}", timeout=2)
+        if self.cursor < until:
+            self.close()  # no event is to come; how far it is it says now
+            self.move(int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0]))
+        assert self.cursor >= until
+        return self.events
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+WAYS: tuple[type[Way], ...] = (Singles, Batch, Paced, Stream, LongPoll, Poll, Tail)
+
+
+class Reader:
+    """Comes back by one way after whatever goes wrong, with its cursor, and keeps every event and verdict."""
+
+    def __init__(self, way: type[Way], server: Server) -> None:
+        self._way = way
+        self._server = server
+        self.cursor = 0
+        self.epoch: str | None = None
+        self.events: list[tuple[int, str]] = []
+        self.verdicts: list[str] = []
+
+    def run(self, is_done: Callable[[Reader], bool]) -> None:
+        """Follow until *is_done*; blocks."""
+        while not is_done(self):
+            with contextlib.suppress(*GONE):
+                self._follow(is_done)
+            time.sleep(0.02)
+
+    def _follow(self, is_done: Callable[[Reader], bool]) -> None:
+        with self._way(self._server, after=self.cursor, epoch=self.epoch) as way:
+            self.verdicts.append(way.verdict.kind)
+            self.epoch = way.epoch or self.epoch
+            try:
+                while not is_done(self):
+                    self._note(way)
+                    way.pump(0.05)
+            finally:
+                self._note(way)
+
+    def _note(self, way: Way) -> None:
+        """Take over what the way has shown by now."""
+        fresh = [each for each in way.events if not self.events or each[0] > self.events[-1][0]]
+        self.events += fresh
+        self.cursor = way.cursor

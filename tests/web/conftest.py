@@ -1,0 +1,34 @@
+"""The app in this process, over a database of its own; nothing polls."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import config
+from app.store import account
+from app.store.database import Database
+from app.web import create_app
+
+
+class Api:
+    """Calls the API with a token that may read and write."""
+
+    def __init__(self, database: Database) -> None:
+        self.app = create_app(config.load())
+        self.services = self.app.extensions["outfeed"]
+        self.headers = {"Authorization": f"Bearer {account.create_token(database, 'tests', ['read', 'write'])}"}
+        self.client: FlaskClient = self.app.test_client()
+
+    def get(self, path: str, **more: Any) -> Any:
+        return self.client.get(path, headers=self.headers, **more)
+
+    def post(self, path: str, **more: Any) -> Any:
+        return self.client.post(path, headers=self.headers, **more)
+
+
+@pytest.fixture
+def api(database: Database) -> Iterator[Api]:
+    yield Api(database)
+    database.close()

@@ -1,0 +1,87 @@
+"""The feed over HTTP where a real server can't be brought to do it: between two steps, and when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app import log_event
+from app.config import Settings
+from app.feed.subscriber import Subscriber
+from app.store import account
+from app.store.database import Database
+from app.web import create_app, live
+from tests.feed.cast import Peer
+
+EVENTS = 5
+
+
+@pytest.fixture
+def flask_app(database: Database) -> Iterator[Flask]:
+    for n in range(EVENTS):
+        log_event("task.created", "tests", data={"n": n})
+    app = create_app(Settings())
+    services = app.extensions["outfeed"]
+    services.relay.start()
+    yield app
+    services.mark.close()
+
+
+@pytest.fixture
+def bearer(database: Database) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.create_token(database, 'reader', ['read'])}"}
+
+
+@pytest.mark.parametrize("query", ["", "?after=99&epoch={epoch}", "?after=2&epoch=other"])
+def test_what_is_committed_after_a_verdict_of_live_or_reset_comes_with_the_next_answer(
+    flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """Its cursor is where the head was; nobody shows the events of an answer that says nothing is owed."""
+    outbox = flask_app.extensions["outfeed"].outbox
+    now = outbox.window()
+    monkeypatch.setattr(outbox, "window", lambda: now._replace(last_seq=3))
+    page = flask_app.test_client().get(f"/api/feed{query.format(epoch=now.epoch)}", headers=bearer).get_json()
+    assert (page["events"], page["cursor"]) == ([], 3)
+
+
+def test_an_error_of_ours_ends_the_stream_as_a_stream(
+    flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with a page of another status in the middle of it."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Subscriber, "advance", fail)
+    monkeypatch.setattr(live, "GOODBYE_SECS", 0.0)
+    with Peer() as peer:
+        with contextlib.suppress(StopIteration):
+            flask_app.test_client().get(
+                "/api/feed/stream?after=0", headers=bearer, environ_base={"werkzeug.socket": peer._server_end}
+            )
+        received = b""
+        while chunk := peer.socket.recv(1 << 16):
+            received += chunk
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"an error of ours"}\n\n')
+    assert "unforeseen" in caplog.text
+    assert len(flask_app.extensions["outfeed"].hub) == 0
+
+
+def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: Database) -> None:
+    log_event("task.created", "tests")
+    app = create_app(Settings(event_rate=0.02))
+    services = app.extensions["outfeed"]
+    services.relay.start()
+    services.hub.close()
+    token = account.create_token(database, "reader", ["read"])
+    began = time.monotonic()
+    page = app.test_client().get("/api/feed?after=0&wait=30", headers={"Authorization": f"Bearer {token}"}).get_json()
+    services.mark.close()
+    assert len(page["events"]) == 1
+    assert time.monotonic() - began < 5
