@@ -79,15 +79,14 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError:
         fields = _read_leniently(raw, size or len(raw))
-        raw = _dump(fields)
-    if type(fields) is not dict or not fields:
-        fields = _stub(data=fields)
-        raw = _dump(fields)
-    elif not raw.startswith(b'{"'):  # who adds a seq puts it behind the brace
-        raw = _dump(fields)
+        raw = b""
+    if type(fields) is not dict or not fields.keys() - {"seq"}:
+        fields, raw = _stub(data=fields), b""
+    # Who adds a seq puts it behind the brace, and there may be no other.
+    if not raw.startswith(b'{"') or "seq" in fields:
+        fields, raw = _written(fields, size or len(raw))
     if len(raw) > max_event_bytes:
-        fields = _bounded(fields, max_event_bytes)
-        raw = _dump(fields)
+        fields, raw = _written(_bounded(fields, max_event_bytes, len(raw)), len(raw))
     if may_hold_secrets(raw, fields):
         fields, raw = _redacted(raw, fields)
     get = fields.get
@@ -151,11 +150,25 @@ def _without_surrogates(value: Any) -> Any:
     return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def _bounded(fields: dict[str, Any], max_event_bytes: int) -> dict[str, Any]:
+def _written(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], bytes]:
+    """Return the fields without a `seq` of their own, and their JSON; without what is too deep to be written."""
+    fields = {name: value for name, value in fields.items() if name != "seq"}
+    try:
+        return fields, _dump(fields)
+    except RecursionError:
+        flat = {name: value for name, value in fields.items() if not isinstance(value, dict | list)}
+        fields = flat | {"data": None, "omitted_bytes": size}
+        return fields, _dump(fields)
+
+
+def _bounded(fields: dict[str, Any], max_event_bytes: int, raw_size: int) -> dict[str, Any]:
     """Return the fields with `data` left out where it is too large, and every other text cut to a readable length."""
     data = fields.get("data")
     rest = {name: _shortened(value) for name, value in fields.items() if name != "data"}
-    size = len(_dump(data))
+    try:
+        size = len(_dump(data))
+    except RecursionError:
+        size = raw_size
     return rest | ({"data": data} if size <= max_event_bytes else {"data": None, "omitted_bytes": size})
 
 

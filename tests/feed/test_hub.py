@@ -114,6 +114,19 @@ def test_one_who_resumes_from_further_back_does_not_find_a_prev_that_it_was_neve
     assert (client.follow(21), other.follow(21)) == ([21], [21])
 
 
+def test_cohorts_that_merge_keep_the_prev_that_is_right_for_both(feed: Feed, client: Client, other: Client) -> None:
+    # given two with a pace, one told 20 and one told 5
+    fields = {"types": ["task.*"], "rate": 1000}
+    feed.write(20, event_type="x.y")
+    client.subscribe(**fields)
+    other.subscribe(**fields, after=5, epoch=feed.source.epoch)
+    # when a page that matches nothing brings them to one position, and the next has something for both
+    feed.source.add(1000, event_type="x.y")
+    feed.write(1, event_type="task.a")
+    # then it follows for both
+    assert (client.follow(1021), other.follow(1021)) == ([1021], [1021])
+
+
 def test_prev_is_the_matching_event_before_once_there_was_one(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe(types=["task.*"])
     feed.write(1, event_type="task.a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -102,21 +103,24 @@ def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed
 
 
 def test_at_most_four_read_at_once() -> None:
+    # given ten who want to replay, and reads that take their time
     source = _Counting()
     feed = Feed(source)
-    feed.write(10_000)
-    clients = [Client(feed) for _ in range(10)]
+    feed.write(6_000)
     source.is_held = True
-    for client in clients:
-        client.ask(action="subscribe", channel="events", after=0)
-        client.run()
-    wait_until(lambda: source.at_work == 4, "four at work")
-    source.is_held = False
-    source.release.set()
-    for client in clients:
-        client.take_verdict()
-        client.follow(10_000)
-        client.__exit__()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(feed)) for _ in range(10)]
+        stack.callback(source.release.set)
+        for client in clients:
+            client.ask(action="subscribe", channel="events", after=0)
+            client.run()
+        wait_until(lambda: source.at_work >= 4, "four at work")
+        # when they are let go on, then all get everything, four at a time
+        source.is_held = False
+        source.release.set()
+        for client in clients:
+            client.take_verdict()
+            client.follow(6_000)
     assert source.most == 4
 
 
@@ -368,8 +372,10 @@ def test_last_counts_only_without_a_usable_cursor(
 
 def test_a_cursor_ahead_of_this_process_has_it_poll_first(feed: Feed, client: Client) -> None:
     feed.source.add(5)  # another worker was faster
-    assert client.subscribe(after=5, epoch=feed.source.epoch)["verdict"] == "resumed"
+    client.say(action="subscribe", channel="events", after=5, epoch=feed.source.epoch)
     assert feed.hub.position == 5
+    assert client.take_verdict()["verdict"] == "resumed"
+    client.go_live()
     assert client.state is State.LIVE
 
 
@@ -455,8 +461,10 @@ def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscri
     assert client.subscriber.patience() is None
     client.say(action="unsubscribe", channel="events")
     assert 59 < (client.subscriber.patience() or 0) <= 60
+    assert not client.subscriber.is_idle_too_long
     monkeypatch.setattr(subscriber, "IDLE_SECS", 0.0)
     assert client.subscriber.patience() == 0
+    assert client.subscriber.is_idle_too_long
 
 
 def test_messages_that_subscribe_to_nothing_do_not_buy_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

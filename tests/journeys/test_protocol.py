@@ -8,6 +8,8 @@ import os
 import socket
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.harness import FeedClient, RawClient, Server, wait_until, writer
+from tests.harness import ROOT, FeedClient, RawClient, Server, wait_until, writer
 
 HEARTBEAT_SECS = 0.2
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -463,3 +465,39 @@ def test_odd_values_in_right_shapes_get_an_error(server: Server, send: Callable[
     with server.connect() as client:
         send(client)
         assert client.receive()["type"] == "error"
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+
+class ImpatientServer(Server):
+    """A server that gives a client half a second to subscribe."""
+
+    def start(self, *arguments: str) -> None:
+        code = "import app.cli, app.feed.subscriber as each; each.IDLE_SECS = 0.5; app.cli.main(['serve'])"
+        with self.output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=ROOT, env=self.environment, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self._is_ready, "server ready")
+
+
+def test_who_does_not_subscribe_in_time_is_closed_with_1008_whatever_else_it_says(tmp_path: Path) -> None:
+    with (
+        ImpatientServer(tmp_path, heartbeat_secs=0.2) as impatient,
+        impatient.connect() as live,
+        impatient.connect() as silent,
+        impatient.connect() as talker,
+    ):
+        live.subscribe()
+        for _ in range(5):
+            talker.send(action="ping")
+        talker.socket.send("nonsense")
+        assert silent.closed_with() == (1008, "no subscription")
+        assert talker.closed_with() == (1008, "no subscription")
+        # and one that has a subscription may be silent
+        for _ in range(5):
+            assert live.receive()["type"] == "heartbeat"
+        live.send(action="unsubscribe", channel="events")
+        assert live.closed_with() == (1008, "no subscription")
