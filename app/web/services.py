@@ -61,7 +61,6 @@ class Services:
                 "prune": (self.retention.run, EVERY_SECS),
             }
         )
-        self.jobs = Jobs({"poll": (self.relay.poll, settings.poll_interval), "mark": (self.mark.sync, 1.0)})
         self.webhooks = Dispatcher(
             Surroundings(
                 self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
