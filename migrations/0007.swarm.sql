@@ -1,6 +1,6 @@
 -- The swarm: who is there, what is to be done, and who offered to do it. Every change here is an event in the log, written
 -- in the same transaction.
--- depends: 0002.outbox
+-- depends: 0006.webhook
 
 -- Times are wall times as the log has them (UTC, ISO 8601, milliseconds, Z), so that they compare as text. `number` is the
 -- order in which rows were made, whatever the clock said.

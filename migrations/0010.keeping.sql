@@ -1,5 +1,5 @@
 -- What pruning and the mending of triggers must remember.
--- depends: 0005.checkpoint
+-- depends: 0007.swarm
 
 -- When an event came in whose own timestamp is no date, kept once its outbox row is pruned: its age is known from nothing
 -- else. Ids as they stand in the log, also BLOBs.

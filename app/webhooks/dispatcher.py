@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Courier:
-    """A webhook's thread. Only `stop`, `begin_anew` and the properties may be used by others."""
+    """A webhook's thread. It asks for its webhook again whenever its delivery is called off."""
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
         self._name = name
@@ -33,20 +33,15 @@ class Courier:
         return self._thread.is_alive()
 
     @property
-    def version(self) -> webhook.Version | None:
-        """What it delivers by; None before it knows."""
-        delivery = self._delivery
-        return None if delivery is None else delivery.ledger.version
-
-    def begin_anew(self) -> None:
-        """Have it ask for its webhook again, and end what it is doing."""
-        if delivery := self._delivery:
-            delivery.call_off()
+    def delivery(self) -> Delivery | None:
+        """What it is doing, or did last; None before it knows."""
+        return self._delivery
 
     def stop(self) -> None:
         """End it; `join` waits for that."""
         self._stopping.set()
-        self.begin_anew()
+        if delivery := self._delivery:
+            delivery.call_off()
 
     def join(self, timeout: float) -> None:
         """Return when it has ended, or after *timeout* seconds."""
@@ -120,11 +115,13 @@ class Dispatcher:
 
     def _obey(self) -> None:
         """Start couriers that are missing; have those begin anew whose webhook was changed, paused or removed."""
-        active = webhook.versions(self._surroundings.database)
         self._couriers = {name: courier for name, courier in self._couriers.items() if courier.is_alive}
-        for name, courier in self._couriers.items():
-            if courier.version is not None and courier.version != active.get(name):
-                courier.begin_anew()
+        # Taken before the table is read: what it says is then no older than the claim it is compared with.
+        deliveries = {name: courier.delivery for name, courier in self._couriers.items()}
+        active = webhook.versions(self._surroundings.database)
+        for name, delivery in deliveries.items():
+            if delivery is not None and delivery.ledger.version != active.get(name):
+                delivery.call_off()
         for name in active.keys() - self._couriers.keys():
             self._couriers[name] = Courier(name, self._surroundings)
 
