@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from app.config import Settings
-from app.store import account
+from app.store import account, event_log
 from app.store import database as db
 from app.store.event_log import log_event
 from app.web import create_app
@@ -65,6 +66,24 @@ TABLE = {
     ("GET", "/ws"): ("/ws", row(426)),
     ("GET", "/api/openapi.json"): ("/api/openapi.json", row(200)),
     ("GET", "/api/docs"): ("/api/docs", row(200)),
+    ("GET", "/api/swarm"): ("/api/swarm", row(200, wrong_type=403)),
+    ("GET", "/api/swarm/agents"): ("/api/swarm/agents", row(200, wrong_type=403)),
+    ("GET", "/api/swarm/agents/<agent_id>"): ("/api/swarm/agents/1", row(404, wrong_type=403)),
+    ("GET", "/api/swarm/tasks"): ("/api/swarm/tasks", row(200, wrong_type=403)),
+    ("GET", "/api/swarm/tasks/<task_id>"): ("/api/swarm/tasks/1", row(404, wrong_type=403)),
+    ("POST", "/api/swarm/agents"): ("/api/swarm/agents", row(403, 422, wrong_type=403)),
+    ("POST", "/api/swarm/agents/<agent_id>/heartbeat"): (
+        "/api/swarm/agents/1/heartbeat",
+        row(403, 404, wrong_type=403),
+    ),
+    ("DELETE", "/api/swarm/agents/<agent_id>"): ("/api/swarm/agents/1", row(403, 404, wrong_type=403)),
+    ("POST", "/api/swarm/agents/<agent_id>/tools"): ("/api/swarm/agents/1/tools", row(403, 422, wrong_type=403)),
+    ("POST", "/api/swarm/tasks"): ("/api/swarm/tasks", row(403, 422, wrong_type=403)),
+    ("POST", "/swarm/tasks"): ("/swarm/tasks", row(403, 422, wrong_type=403)),
+    ("POST", "/api/swarm/tasks/<task_id>/bids"): ("/api/swarm/tasks/1/bids", row(403, 422, wrong_type=403)),
+    ("POST", "/api/swarm/tasks/<task_id>/start"): ("/api/swarm/tasks/1/start", row(403, 404, wrong_type=403)),
+    ("POST", "/api/swarm/tasks/<task_id>/complete"): ("/api/swarm/tasks/1/complete", row(403, 422, wrong_type=403)),
+    ("POST", "/api/swarm/tasks/<task_id>/fail"): ("/api/swarm/tasks/1/fail", row(403, 422, wrong_type=403)),
     # what is no route
     ("GET", None): ("/nowhere", row(404)),
     ("POST", None): ("/nowhere", row(403, 404)),
@@ -75,20 +94,31 @@ TABLE = {
 BODIES = {"/api/events": AGENT, "/api/consumers/nobody/ack": {"seq": 1, "epoch": "e"}}
 
 
-@pytest.fixture
-def app(database):
-    log_event("agent.joined", "s", id="agent-1")
-    made = create_app(Settings(database=database.path, sign_ins_per_minute=0))
-    show_tokens_and_names(made)
-    yield made
-    made.extensions["outfeed"].database.close()
+class House:
+    """An app over a database of its own, and its visitors."""
+
+    def __init__(self, database):
+        self.database = database
+        event_log.record(database, [{**AGENT, "id": "agent-1"}], 65_536)
+        self.app = create_app(Settings(database=database.path, sign_ins_per_minute=0))
+        show_tokens_and_names(self.app)
+        self.cast = {name: bearer(self.app, secret) for name, secret in tokens(database).items()}
+        self.cast |= {role: signed_in(self.app, database, role) for role in ("viewer", "producer", "operator")}
+        self.cast["forged"] = signed_in(self.app, database, csrf=False)
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory, upgraded):
+    """A house for the rows that leave everybody's rights as they are."""
+    path = tmp_path_factory.mktemp("standing") / "outfeed.db"
+    shutil.copy(upgraded, path)
+    yield House(db.at(path))
+    db.at(path).close()
 
 
 @pytest.fixture
-def cast(app, database):
-    visitors = {name: bearer(app, secret) for name, secret in tokens(database).items()}
-    visitors |= {role: signed_in(app, database, role) for role in ("viewer", "producer", "operator")}
-    return visitors | {"forged": signed_in(app, database, csrf=False)}
+def cast(database):
+    return House(database).cast
 
 
 class TestRoutes:
@@ -100,9 +130,11 @@ class TestRoutes:
         assert routes == {route for route in TABLE if route[1] is not None}
 
     @pytest.mark.parametrize(("route", "case"), TABLE.items(), ids=lambda value: f"{value[0]} {value[1]}")
-    def test_each_visitor_gets_the_right_answer(self, cast, route, case):
+    def test_each_visitor_gets_the_right_answer(self, standing, request, route, case):
         path, expected = case
-        body = {"json": BODIES[path]} if route[0] == "POST" and path in BODIES else {}
+        cast = request.getfixturevalue("cast") if path in ("/login", "/logout") else standing.cast
+        is_json = route[0] == "POST" and path.startswith("/api/")
+        body = {"json": BODIES.get(path, {})} if is_json else {}
 
         answers = {name: cast[name](route[0], path, JSON, **body).status_code for name in VISITORS}
 
