@@ -30,6 +30,9 @@ JOB = "prune"
 MAX_OFFSET = timedelta(days=1)
 # 250,000 rows in one transaction stalled writers for a second; in chunks of this size for 82 ms at most.
 CHUNK_ROWS = 500
+MIN_CHUNK_ROWS = 20
+# A chunk that held the write lock for longer is followed by smaller ones: machines differ, and have other things to do.
+GOAL_SECS = 0.02
 SCAN_ROWS = 5000
 VACUUM_PAGES = 200
 # After each chunk a pause of twice as long as it took: a writer who finds the lock taken asks again ever more rarely.
@@ -181,6 +184,7 @@ class Prune:
         self._on_progress = on_progress
         self._stopping = stopping or threading.Event()
         self._now = clock.now()
+        self._rows = CHUNK_ROWS
 
     def run(self, archive: Path | None = None) -> Pruned:
         """Take events, then outbox rows, give the space back, and leave an event."""
@@ -228,7 +232,8 @@ class Prune:
     def _odd(self) -> Iterator[list[tuple[Any, ...]]]:
         with self._database.connection() as connection:
             rowids = array("q", (rowid for (rowid,) in connection.execute(_ODD_ROWIDS)))
-        for chunk in _chunks(rowids):
+        for start in range(0, len(rowids), CHUNK_ROWS):
+            chunk = rowids[start : start + CHUNK_ROWS]
             with self._database.connection() as connection:
                 rows = connection.execute(_ODD.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
             yield rows
@@ -250,12 +255,14 @@ class Prune:
             return deleted + self._delete_keys(keys), archive.paths
 
     def _delete_keys(self, keys: Sequence[Key]) -> int:
-        deleted = 0
-        for chunk in _chunks(keys):
+        deleted = start = 0
+        while start < len(keys):
+            chunk = keys[start : start + self._rows]
             with self._chunk() as connection:
                 connection.executemany(_FORGET_ARRIVAL, chunk)
                 deleted += connection.executemany(_DELETE, chunk).rowcount
             self._on_progress(len(chunk))
+            start += len(chunk)
         return deleted
 
     # --- the outbox ---
@@ -280,7 +287,7 @@ class Prune:
     def _delete_rows(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM outbox WHERE seq <= ? ORDER BY seq LIMIT ?)",
-            (self._border(connection, ends), CHUNK_ROWS),
+            (self._border(connection, ends), self._rows),
         ).fetchone()
         if last is None:
             return 0
@@ -328,10 +335,26 @@ class Prune:
 
     @contextmanager
     def _chunk(self) -> Iterator[sqlite3.Connection]:
-        """Lend a write transaction, and let writers in after it."""
-        with self._database.transaction() as connection:
+        """Lend a write transaction of at most about GOAL_SECS, and let writers in after it.
+
+        At NORMAL, so that no fsync keeps them waiting: what a power cut brings back is pruned again.
+        """
+        with self._database.connection() as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
             began = clock.monotonic()
-            yield connection
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+                connection.execute("PRAGMA synchronous = FULL")
+        took_secs = clock.monotonic() - began
+        if took_secs > GOAL_SECS:
+            self._rows = max(MIN_CHUNK_ROWS, self._rows // 2)
+        elif took_secs < GOAL_SECS / 2:
+            self._rows = min(CHUNK_ROWS, self._rows * 2)
         self._pause_after(began)
 
     def _pause_after(self, began: float) -> None:
@@ -372,10 +395,6 @@ class Prune:
             data["archives"] = [path.name for path in done.archives]
         fields = {"event_type": EventType.SYSTEM_INFO, "source": SOURCE, "data": data}
         record(self._database, fields, settings().max_event_bytes)
-
-
-def _chunks(values: Any) -> Iterator[Any]:
-    return (values[start : start + CHUNK_ROWS] for start in range(0, len(values), CHUNK_ROWS))
 
 
 def sentence(done: Pruned, policy: Policy) -> str:
