@@ -32,11 +32,11 @@ MAX_OFFSET = timedelta(days=1)
 CHUNK_ROWS = 500
 MIN_CHUNK_ROWS = 20
 # A chunk that held the write lock for longer is followed by smaller ones: machines differ, and have other things to do.
-GOAL_SECS = 0.02
+GOAL_SECS = 0.01
 SCAN_ROWS = 5000
-VACUUM_PAGES = 200
-# After each chunk a pause of twice as long as it took: a writer who finds the lock taken asks again ever more rarely.
-PAUSE_FACTOR = 2
+VACUUM_PAGES = 100
+# After each chunk a pause of three times what it took: a writer who finds the lock taken asks again ever more rarely.
+PAUSE_FACTOR = 3
 MIN_PAUSE_SECS = 0.002
 MAX_PAUSE_SECS = 0.5
 SOURCE = "outfeed"
@@ -334,28 +334,35 @@ class Prune:
     # --- both ---
 
     @contextmanager
-    def _chunk(self) -> Iterator[sqlite3.Connection]:
-        """Lend a write transaction of at most about GOAL_SECS, and let writers in after it.
+    def _step(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for one short write, and let writers in after it.
 
         At NORMAL, so that no fsync keeps them waiting: what a power cut brings back is pruned again.
         """
         with self._database.connection() as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("BEGIN IMMEDIATE")
             began = clock.monotonic()
             try:
                 yield connection
-                connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
                     connection.rollback()
                 connection.execute("PRAGMA synchronous = FULL")
-        took_secs = clock.monotonic() - began
+        self._pause_after(began)
+
+    @contextmanager
+    def _chunk(self) -> Iterator[sqlite3.Connection]:
+        """Lend a write transaction for up to `_rows` rows, which are adapted to how long they take."""
+        with self._step() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            began = clock.monotonic()
+            yield connection
+            connection.execute("COMMIT")
+            took_secs = clock.monotonic() - began
         if took_secs > GOAL_SECS:
             self._rows = max(MIN_CHUNK_ROWS, self._rows // 2)
         elif took_secs < GOAL_SECS / 2:
             self._rows = min(CHUNK_ROWS, self._rows * 2)
-        self._pause_after(began)
 
     def _pause_after(self, began: float) -> None:
         took_secs = clock.monotonic() - began
@@ -365,11 +372,9 @@ class Prune:
         """Cut free pages off the file, some at a time; nothing where `auto_vacuum` is off."""
         before = free = self._pragma("freelist_count")
         while free and not self._stopping.is_set():
-            began = clock.monotonic()
-            with self._database.connection() as connection:
+            with self._step() as connection:
                 # Its rows have no column, so `execute` takes one step and frees one page; a script runs to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            self._pause_after(began)
             left = self._pragma("freelist_count")
             if left >= free:
                 break
