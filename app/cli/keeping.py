@@ -30,9 +30,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def prune(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:
-    """Delete old events from the log, and from the outbox what is past OUTFEED_REPLAY_DAYS.
+    """Delete old events from the log.
 
-    In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays. Waits for a prune
+    And from the outbox what clients can no longer resume from by its own setting. In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays. Waits for a prune
     that is at work.
 
     \b

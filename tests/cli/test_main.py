@@ -43,7 +43,9 @@ def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
     commands = outfeed("--help").output.split("Commands:")[1]
 
     names = [line.split()[0] for line in commands.strip().splitlines()]
-    assert names == ["serve", "upgrade", "status", "log", "events", "tail", "prune", "token"]
+    assert names == [
+        *("serve", "upgrade", "status", "log", "events", "tail", "prune", "backup", "restore", "doctor", "token")
+    ]
     assert "..." not in commands
 
 
