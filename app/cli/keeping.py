@@ -32,8 +32,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def prune(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:
     """Delete old events from the log.
 
-    And from the outbox what clients can no longer resume from by its own setting. In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays. Waits for a prune
-    that is at work.
+    The outbox loses what is older than its own setting says. In small steps that no writer notices; stopped half-way,
+    what is gone is gone and the rest stays. Waits for a prune that is at work.
 
     \b
     Example:
@@ -126,10 +126,10 @@ def backup(file: Path, is_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Check FILE and say what it holds; change nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def restore(file: Path, dry_run: bool, is_json: bool) -> None:
-    """Put the backup FILE into the live database, while the feed is served.
+    """Put the backup FILE into the live database.
 
-    Every client is told that its cursor is worthless (reset). The database as it was is kept beside it. Users, tokens,
-    sessions and consumers stay as they are now.
+    While the feed is served: every client is told that its cursor is worthless (reset). The database as it was is kept
+    beside it. Users, tokens, sessions and consumers stay as they are now.
 
     \b
     Example:
@@ -157,9 +157,10 @@ def restore(file: Path, dry_run: bool, is_json: bool) -> None:
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def doctor(context: click.Context, /, fix: bool, is_json: bool) -> None:
-    """Look for what can lose events or stop the feed; exit 1 if there is a problem.
+    """Look for what can lose events or stop the feed.
 
-    For each finding: what it is, why it matters, what to type. A note is worth knowing and no problem.
+    For each finding: what it is, why it matters, what to type. Exit 1 if there is a problem; a note is worth knowing
+    and none.
 
     \b
     Example:

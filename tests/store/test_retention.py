@@ -309,7 +309,7 @@ class TestWhatItLeaves:
         prune_events(30)
         assert list_events(source="outfeed") == []
 
-    def test_the_file_becomes_smaller(self, database, raw):
+    def test_the_file_becomes_smaller_in_few_steps(self, database, raw, monkeypatch):
         with raw:
             raw.execute("BEGIN")
             raw.executemany(
@@ -318,9 +318,14 @@ class TestWhatItLeaves:
             )
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         before = database.path.stat().st_size
+        steps, pause = [], retention.Prune._pause_after
+        monkeypatch.setattr(
+            retention.Prune, "_pause_after", lambda self, began: (steps.append(began), pause(self, began))
+        )
         freed = prune(database, Policy(30, {}, None, None), by="tests").freed_bytes
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         assert freed > before / 3
+        assert len(steps) < freed / 4096 / 20
         assert database.path.stat().st_size < before * 2 / 3
         assert raw.execute("PRAGMA freelist_count").fetchone()[0] < retention.VACUUM_PAGES
         assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
