@@ -189,11 +189,11 @@ class Server:
         """Return an HTTP client that bears the token."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
 
-    def run(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run `outfeed` with *arguments* in a process of its own, on the same database."""
         return subprocess.run(
             [sys.executable, "-m", "app", *arguments],
-            check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=30, **more,
+            check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, **more,
         )  # fmt: skip
 
     def log_event(self, event_type: str, source: str, data: Any = None) -> None:

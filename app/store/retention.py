@@ -28,10 +28,13 @@ JOB = "prune"
 MAX_OFFSET = timedelta(days=1)
 # 250,000 rows in one transaction stalled writers for a second; in chunks of this size for 82 ms at most.
 CHUNK_ROWS = 500
+MIN_CHUNK_ROWS = 20
+# A chunk that held the write lock for longer is followed by smaller ones: machines differ, and have other things to do.
+GOAL_SECS = 0.01
 SCAN_ROWS = 5000
-VACUUM_PAGES = 200
-# After each chunk a pause of twice as long as it took: a writer who finds the lock taken asks again ever more rarely.
-PAUSE_FACTOR = 2
+VACUUM_PAGES = 100
+# After each chunk a pause of three times what it took: a writer who finds the lock taken asks again ever more rarely.
+PAUSE_FACTOR = 3
 MIN_PAUSE_SECS = 0.002
 MAX_PAUSE_SECS = 0.5
 
@@ -205,6 +208,7 @@ class Prune:
         self._on_progress = on_progress
         self._stopping = stopping or threading.Event()
         self._now = clock.now()
+        self._rows = CHUNK_ROWS
 
     def run(self, archive: Path | None = None) -> Pruned:
         """Take events, then outbox rows, give the space back, and leave an event."""
@@ -252,7 +256,8 @@ class Prune:
     def _odd(self) -> Iterator[list[tuple[Any, ...]]]:
         with self._database.connection() as connection:
             rowids = array("q", (rowid for (rowid,) in connection.execute(_ODD_ROWIDS)))
-        for chunk in _chunks(rowids):
+        for start in range(0, len(rowids), CHUNK_ROWS):
+            chunk = rowids[start : start + CHUNK_ROWS]
             with self._database.connection() as connection:
                 rows = connection.execute(_ODD.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
             yield rows
@@ -274,12 +279,14 @@ class Prune:
             return deleted + self._delete_keys(keys), archive.paths
 
     def _delete_keys(self, keys: Sequence[Key]) -> int:
-        deleted = 0
-        for chunk in _chunks(keys):
+        deleted = start = 0
+        while start < len(keys):
+            chunk = keys[start : start + self._rows]
             with self._chunk() as connection:
                 connection.executemany(_FORGET_ARRIVAL, chunk)
                 deleted += connection.executemany(_DELETE, chunk).rowcount
             self._on_progress(len(chunk))
+            start += len(chunk)
         return deleted
 
     # --- the outbox ---
@@ -304,7 +311,7 @@ class Prune:
     def _delete_rows(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM outbox WHERE seq <= ? ORDER BY seq LIMIT ?)",
-            (self._border(connection, ends), CHUNK_ROWS),
+            (self._border(connection, ends), self._rows),
         ).fetchone()
         if last is None:
             return 0
@@ -351,12 +358,35 @@ class Prune:
     # --- both ---
 
     @contextmanager
+    def _step(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for one short write, and let writers in after it.
+
+        At NORMAL, so that no fsync keeps them waiting: what a power cut brings back is pruned again.
+        """
+        with self._database.connection() as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            began = clock.monotonic()
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+                connection.execute("PRAGMA synchronous = FULL")
+        self._pause_after(began)
+
+    @contextmanager
     def _chunk(self) -> Iterator[sqlite3.Connection]:
-        """Lend a write transaction, and let writers in after it."""
-        with self._database.transaction() as connection:
+        """Lend a write transaction for up to `_rows` rows, which are adapted to how long they take."""
+        with self._step() as connection:
+            connection.execute("BEGIN IMMEDIATE")
             began = clock.monotonic()
             yield connection
-        self._pause_after(began)
+            connection.execute("COMMIT")
+            took_secs = clock.monotonic() - began
+        if took_secs > GOAL_SECS:
+            self._rows = max(MIN_CHUNK_ROWS, self._rows // 2)
+        elif took_secs < GOAL_SECS / 2:
+            self._rows = min(CHUNK_ROWS, self._rows * 2)
 
     def _pause_after(self, began: float) -> None:
         took_secs = clock.monotonic() - began
@@ -366,11 +396,9 @@ class Prune:
         """Cut free pages off the file, some at a time; nothing where `auto_vacuum` is off."""
         before = free = self._pragma("freelist_count")
         while free and not self._stopping.is_set():
-            began = clock.monotonic()
-            with self._database.connection() as connection:
+            with self._step() as connection:
                 # Its rows have no column, so `execute` takes one step and frees one page; a script runs to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-            self._pause_after(began)
             left = self._pragma("freelist_count")
             if left >= free:
                 break
@@ -395,10 +423,6 @@ class Prune:
             data["archives"] = [path.name for path in done.archives]
         with self._database.transaction() as connection:
             audit.record(connection, "system.pruned", self._by, **data)
-
-
-def _chunks(values: Any) -> Iterator[Any]:
-    return (values[start : start + CHUNK_ROWS] for start in range(0, len(values), CHUNK_ROWS))
 
 
 def sentence(done: Pruned, policy: Policy) -> str:

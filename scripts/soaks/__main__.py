@@ -19,6 +19,7 @@ from scripts.soaks import crowd
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.harness import Server
+from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
 
 FOLLOWERS = 20
 
@@ -26,9 +27,12 @@ FOLLOWERS = 20
 @click.command(epilog="Example: scripts/soak --rounds 60 --seed 7")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Kill rounds.")
 @click.option("--minutes", type=click.FloatRange(0), help="Kill rounds for as long as this, instead of a number.")
+@click.option(
+    "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: do not."
+)
 @click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
-def main(rounds: int, minutes: float | None, seed: int | None) -> None:
-    """Kill the server again and again under 500 events a second and 20 clients, then let in 1,000 at once.
+def main(rounds: int, minutes: float | None, events: int, seed: int | None) -> None:
+    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, then prune.
 
     After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
     """
@@ -36,13 +40,15 @@ def main(rounds: int, minutes: float | None, seed: int | None) -> None:
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     try:
-        events, killed = run_kills(random.Random(seed), limit(rounds, minutes))
+        logged, killed = run_kills(random.Random(seed), limit(rounds, minutes))
         arrival = run_crowd()
+        if events:
+            run_prune(events)
     except (Mismatch, BenchError, AssertionError) as error:
         click.echo(f"MISMATCH with seed {seed}: {error}")
         sys.exit(1)
     click.echo(
-        f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {events:,} events of the"
+        f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {logged:,} events of the"
         f" log, in order; {crowd.CLIENTS:,} clients {crowd.BEHIND} behind were live in {arrival.live_secs:.1f} s, with"
         f" /healthz at {arrival.slowest_health_ms:.0f} ms at most."
     )
@@ -85,6 +91,15 @@ def run_crowd() -> crowd.Arrival:
         Server(Path(folder), max_connections=crowd.CLIENTS + 50) as server,
     ):
         return crowd.arrive(server)
+
+
+def run_prune(events: int) -> None:
+    """Prune half of *events* while others are written and watched."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
+        longest, quiet = prune_half(server, events, patience_secs=60 + events / 500)
+    if longest - quiet > MAX_WAIT_SECS:
+        raise Mismatch(f"a commit took {longest * 1000:.0f} ms while events were pruned, {quiet * 1000:.0f} ms before")
+    click.echo(f"{events // 2:,} of {events:,} events pruned; the longest commit took {longest * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

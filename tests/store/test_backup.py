@@ -233,6 +233,12 @@ class TestRestore:
     def cut(self, saved):
         saved.write_bytes(saved.read_bytes()[:-5000])
 
+    def falsify(self, saved):
+        """Readable, and wrong: an index that says something else than its table."""
+        with contextlib.closing(sqlite3.connect(saved, isolation_level=None)) as copy:
+            copy.execute("PRAGMA writable_schema = ON")
+            copy.execute("UPDATE sqlite_master SET sql = replace(sql, '(source)', '(event_type)')")
+
     def scribble(self, saved):
         saved.write_text("no database at all" * 1000)
 
@@ -247,7 +253,7 @@ class TestRestore:
     def remove(self, saved):
         saved.unlink()
 
-    @pytest.mark.parametrize("harm", ["cut", "scribble", "empty", "foreign", "remove"])
+    @pytest.mark.parametrize("harm", ["cut", "falsify", "scribble", "empty", "foreign", "remove"])
     def test_what_is_no_backup_changes_nothing(self, database, saved, harm):
         getattr(self, harm)(saved)
         before = epoch(database.path)

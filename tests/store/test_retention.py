@@ -311,7 +311,7 @@ class TestWhatItLeaves:
         prune_events(30)
         assert list_events(source="outfeed") == []
 
-    def test_the_file_becomes_smaller(self, database, raw):
+    def test_the_file_becomes_smaller_in_few_steps(self, database, raw, monkeypatch):
         with raw:
             raw.execute("BEGIN")
             raw.executemany(
@@ -320,12 +320,50 @@ class TestWhatItLeaves:
             )
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         before = database.path.stat().st_size
+        steps, pause = [], retention.Prune._pause_after
+        monkeypatch.setattr(
+            retention.Prune, "_pause_after", lambda self, began: (steps.append(began), pause(self, began))
+        )
         freed = prune(database, Policy(30, {}, None, None), by="tests").freed_bytes
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         assert freed > before / 3
+        assert len(steps) < freed / 4096 / 20
         assert database.path.stat().st_size < before * 2 / 3
         assert raw.execute("PRAGMA freelist_count").fetchone()[0] < retention.VACUUM_PAGES
         assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+class TestBesideWriters:
+    def test_one_gets_the_lock_after_each_chunk_without_waiting(self, database, raw):
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', ?)",
+            [(f"many-{n}", days_ago(40)) for n in range(2100)],
+        )
+        chunks = []
+        with contextlib.closing(sqlite3.connect(database.path, isolation_level=None, timeout=0)) as writer:
+
+            def write(count):
+                chunks.append(count)
+                writer.execute("INSERT INTO event_log VALUES (?, 'a.b', 's', NULL, NULL, NULL, ?)", (str(chunks), NOW))
+
+            prune(database, Policy(30, {}, None, None), by="tests", on_progress=write)
+        assert sum(chunks) == 2100
+        assert max(chunks) <= retention.CHUNK_ROWS
+
+    def test_what_took_long_is_followed_by_less(self, database, write, monkeypatch):
+        monkeypatch.setattr(retention, "GOAL_SECS", 0.0)
+        monkeypatch.setattr(retention, "CHUNK_ROWS", 100)
+        for _ in range(200):
+            write(days_ago(40))
+        chunks = []
+        prune(database, Policy(30), by="tests", on_progress=chunks.append)
+        assert chunks[:4] == [100, 50, 25, 20]
+
+    def test_commits_of_others_stay_at_full(self, database, write):
+        write(days_ago(40))
+        prune(database, Policy(30), by="tests")
+        with database.connection() as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 class TestBesideItself:
