@@ -237,17 +237,22 @@ function taskRow(task) {
 class Panel {
   #list;
   #none;
+  #count;
   #template;
   #rows = new Map(); // key → {row, places}
 
   constructor(section) {
     this.#list = section.querySelector("ul");
     this.#none = section.querySelector(".none");
+    this.#count = section.querySelector("h2 .count");
     this.#template = section.querySelector("template").content.querySelector("li");
     for (const row of this.#list.children) this.#keep(row, row.dataset.key);
   }
 
-  show(wanted) {
+  /** Show the first *most* of the rows. */
+  show(all, most) {
+    if (this.#count) setText(this.#count, NUMBER.format(all.length));
+    const wanted = all.slice(0, most);
     const keys = new Set(wanted.map(({ key }) => key));
     for (const [key, { row }] of this.#rows) {
       if (!keys.has(key) && this.#rows.delete(key)) row.remove();
@@ -581,7 +586,7 @@ class Board {
       setText(this.#element.querySelector(`.counts [data-state="${state}"] dd`), countText(count));
     }
     const rows = rowsOf(this.#swarm, now, this.#timeoutSecs);
-    for (const [name, panel] of this.#panels) panel.show(rows[name].slice(0, SHOWN[name]));
+    for (const [name, panel] of this.#panels) panel.show(rows[name], SHOWN[name]);
   }
 }
 

@@ -16,7 +16,7 @@ MINUTES = 60
 SETTLED_MINUTES = 2
 _MINUTE = timedelta(minutes=1)
 
-# Text of ISO 8601 in UTC, as we write it, begins with its minute; what a raw writer wrote otherwise is no minute of ours.
+# ISO 8601 in UTC, as we write it, begins with its minute; what a raw writer wrote otherwise is no minute of ours.
 QUERY = """
     SELECT substr(timestamp, 1, 16), event_type, count(*) FROM event_log INDEXED BY event_log_timestamp
     WHERE timestamp >= ? AND timestamp < ? GROUP BY 1, 2

@@ -253,9 +253,7 @@ class Prune:
         if days is None:
             return 0
         oldest = itertools.chain.from_iterable(self._dated(self._border_of(days)))
-        return sum(
-            self._is_old(type_, timestamp, None) for _, timestamp, type_, *_ in itertools.islice(oldest, limit)
-        )
+        return sum(self._is_old(type_, timestamp, None) for _, timestamp, type_, *_ in itertools.islice(oldest, limit))
 
     def _border_of(self, days: float) -> str:
         return clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET)
