@@ -15,6 +15,7 @@ from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
@@ -45,6 +46,7 @@ class Services:
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.coordinator = Coordinator.of(settings)
+        self.activity = ActivityLog(self.database)
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
