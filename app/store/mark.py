@@ -84,7 +84,9 @@ class Mark:
     def _reopen(self, epoch: str) -> None:
         """Write a new file with the place of *epoch* first and the earlier epochs after it, and swap it in."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            # Forgotten first: where the disk is full we come here again, and the number may be another file's by then.
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
         earlier = [(name, point) for name, point in self.read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
