@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from app import clock
 from app.feed.hub import Hub
+from app.feed.tally import Tally
 from app.history import Item, Page
 
 PAGE_EVENTS = 1000
@@ -30,6 +31,7 @@ class Relay:
         self._next_heartbeat = 0.0
         self._completed_at: float | None = None
         self._failure: str | None = None
+        self.tally = Tally()
         hub.hurry = self.poll_now
 
     def start(self) -> None:
@@ -68,6 +70,7 @@ class Relay:
         return self._failure
 
     def _work(self) -> None:
+        began = clock.monotonic()
         try:
             while self._is_wanted:
                 self._is_wanted = False
@@ -86,6 +89,7 @@ class Relay:
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
+            self.tally.polls.note(self._completed_at - began)
 
     def _advance(self) -> bool:
         """Take one page; True where there is more to do."""
@@ -110,6 +114,7 @@ class Relay:
             self._remember(page.window.epoch, page.items[-1])
         if page.through > self._hub.position:
             self._hub.publish(page.items, page.through)
+            self.tally.note_delivery(page.written_at)
 
     def _beat(self) -> None:
         now = clock.monotonic()

@@ -18,6 +18,8 @@ from app.history import Item
 class SseEncoding:
     """One event a piece. To group only joins their bytes: each keeps its own id."""
 
+    transport = "stream"
+
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
         # A payload is one line: whoever wrote it, line ends inside JSON strings are escaped, and others are space.
         pieces = [

@@ -235,6 +235,11 @@ class Subscriber:
         return None
 
     @property
+    def transport(self) -> str:
+        """How it is connected."""
+        return self.subscription.encoding.transport
+
+    @property
     def is_idle_too_long(self) -> bool:
         """Whether the client has had its time to subscribe."""
         return self.state is State.IDLE and self.patience() == 0
