@@ -124,7 +124,9 @@ def _full(path: Path) -> DatabaseFull:
 
 
 def _damaged(path: Path, what: str) -> DatabaseDamaged:
-    return DatabaseDamaged(f"{path} is damaged ({what}); put a backup in its place: `outfeed doctor` says how")
+    return DatabaseDamaged(
+        f"{path} is damaged ({what}); move it, {path.name}-wal and {path.name}-shm away, and `outfeed restore FILE`"
+    )
 
 
 @dataclass
@@ -140,7 +142,7 @@ class Database:
     """The database at one path, for all threads of this process.
 
     `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it. `_writing` is
-    held by the thread whose turn it is to write; `_checking` by the one that looks whether a damaged database is mended.
+    held by the thread whose turn it is to write; `_checking` by the one that looks whether damage has been mended.
 
     *failure* is what the last write failed with, None when it went well. Once SQLite has called the file damaged every
     write is refused, in whichever pages it would be, until another file stands there or this one passes a check.

@@ -120,7 +120,7 @@ class Inbox(list[Any]):
 
 
 class Reader(threading.Thread):
-    """The library's reader thread, which runs from before the handshake on: after it, it would be too late to refuse."""
+    """The library's reader thread, which runs from before the handshake on: after it, nobody can be refused."""
 
     def __init__(self) -> None:
         super().__init__(name="outfeed-reader", daemon=True)

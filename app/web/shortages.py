@@ -8,7 +8,7 @@ from app import clock
 
 DESCRIPTORS = "file descriptors"
 THREADS = "threads"
-LATELY_SECS = 5.0
+LATELY_SECS = 2.0
 log = logging.getLogger(__name__)
 
 

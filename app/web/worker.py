@@ -113,7 +113,13 @@ class Worker(ThreadWorker):
         self.wsgi.extensions["outfeed"].shortages.note(what)
         detail = f"the server is out of {what}; nothing was done, try again"
         body = orjson.dumps(
-            {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail, "problems": [detail]}
+            {
+                "type": "about:blank",
+                "title": "Service Unavailable",
+                "status": 503,
+                "detail": detail,
+                "problems": [detail],
+            }
         )
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
