@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 from flask import current_app
@@ -26,7 +25,7 @@ from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
-from app.web.admission import Admission
+from app.web.admission import Admission, Rates
 from app.web.rights import Rights
 from app.web.shortages import Shortages
 from app.webhooks.addresses import Allowlist
@@ -52,10 +51,10 @@ class Services:
         self.coordinator = Coordinator.of(settings)
         self.activity = ActivityLog(self.database)
         self.rights = Rights(self.database, self.hub)
+        self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.shortages = Shortages()
         self.probe = Probe(self.database)
-        self.on_clock_step: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
@@ -114,8 +113,7 @@ class Services:
 
     def _tick(self) -> None:
         """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
-        if self.jobs.mend():
-            self.on_clock_step()
+        self.jobs.mend()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()
 
