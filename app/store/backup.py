@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from app import clock
 from app.errors import BadBackup, DatabaseBusy, DatabaseUnreadable
-from app.store import audit, files, lease, migrate
+from app.store import audit, chores, files, lease, migrate
 from app.store import database as db
 from app.store.database import Database
 from app.store.retention import JOB as PRUNE
@@ -67,6 +67,11 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
     Writers go on meanwhile. *target* is replaced once the copy is checked and on the disk, else left as it was. Raises
     BadBackup, DatabaseError, OutfeedError.
     """
+    with chores.noted(database, "backup"):
+        return _backup(database, target, on_progress)
+
+
+def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
     _check_target(database, target)
     with files.explained(f"write {target}"):
         files.make_folder(target.parent)
@@ -225,7 +230,7 @@ def _put_in_place(path: Path, fresh: Path) -> None:
 
 def _keep(database: Database, kept: Path) -> None:
     try:
-        backup(database, kept)
+        _backup(database, kept, _no_progress)
     except (BadBackup, DatabaseUnreadable) as error:
         raise BadBackup(
             f"{database.path} can't be kept, so it is not replaced: {error}. To give it up, stop `outfeed serve`, move"

@@ -12,6 +12,7 @@ from flask_limiter import Limiter
 from limits import RateLimitItemPerMinute
 
 from app import clock
+from app.metrics import note_refusal
 from app.web.problems import problem
 from app.web.proxies import household
 from app.web.services import services
@@ -40,6 +41,7 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
     limit = RateLimitItemPerMinute(per_minute)
     if strategy.hit(limit, what, whose):
         return None
+    note_refusal(what.replace(" ", "_"))
     reset_at = strategy.get_window_stats(limit, what, whose).reset_time
     wait_secs = max(1, math.ceil(reset_at - clock.now().timestamp()))
     return later(429, f"more than {per_minute} {what} a minute", wait_secs)
@@ -60,8 +62,10 @@ def admit_connection() -> Response | None:
     address = client()
     match services().admission.take(address):
         case "server":
+            note_refusal("connections")
             return later(503, "too many connections", RETRY_AFTER_SECS)
         case "address":
+            note_refusal("connections_of_address")
             return later(429, "too many connections from your address", RETRY_AFTER_SECS)
     g.place = address
     return None

@@ -29,6 +29,7 @@ from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
 from app.web import create_app
 from app.web.auth import secret_key
+from app.web.board import Board, Place
 from app.web.worker import Worker
 
 GRACE_SECS = 4
@@ -96,6 +97,8 @@ class Server(BaseApplication):
     def __init__(self, settings: Settings, *, demo: bool) -> None:
         self.settings = settings
         self._is_demo = demo
+        # Twice as many as there are to be: TTIN adds some, and one that ends may overlap with the next.
+        self._board = Board(2 * settings.workers if settings.workers > 1 else 1)
         self._simulation: subprocess.Popen[bytes] | None = None
         super().__init__()
 
@@ -114,8 +117,10 @@ class Server(BaseApplication):
             "control_socket_disable": True,
             "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
             "logger_class": Logger,
+            "pre_fork": self._give_slot,
             "post_fork": die_with_parent,
-            "post_worker_init": start_services,
+            "post_worker_init": self._start_services,
+            "child_exit": self._clear_slot,
             "worker_exit": stop_services,
             "when_ready": self._announce,
             "on_exit": self._end_simulation,
@@ -124,6 +129,22 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         return create_app(self.settings)
+
+    def _give_slot(self, arbiter: Arbiter, worker: Worker) -> None:
+        taken = {each.slot for each in arbiter.WORKERS.values()}
+        worker.slot = next((slot for slot in range(self._board.slots) if slot not in taken), None)
+
+    def _clear_slot(self, _: Arbiter, worker: Worker) -> None:
+        """What a dead worker showed is no longer so."""
+        if worker.slot is not None:
+            self._board.put(worker.slot, b"")
+
+    def _start_services(self, worker: Worker) -> None:
+        """Read the head and begin to poll: after the fork, before the port is answered."""
+        services = worker.wsgi.extensions["outfeed"]
+        if worker.slot is not None:
+            services.place = Place(worker.slot, self._board)
+        services.start()
 
     def _announce(self, arbiter: Arbiter) -> None:
         """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
@@ -177,11 +198,6 @@ def revoke_demo_token(database: Database) -> None:
 def die_with_parent(arbiter: Arbiter, _: Worker) -> None:
     """End with the master, also when it is killed: an orphan would keep the port, and the next `serve` would fail."""
     die_with(arbiter.pid)
-
-
-def start_services(worker: Worker) -> None:
-    """Read the head and begin to poll: after the fork, before the port is answered."""
-    worker.wsgi.extensions["outfeed"].start()
 
 
 def stop_services(_: Arbiter, worker: Worker) -> None:

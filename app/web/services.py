@@ -26,6 +26,8 @@ from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission
+from app.web.board import Place
+from app.web.counts import of_worker
 from app.web.rights import Rights
 from app.web.shortages import Shortages
 from app.webhooks.addresses import Allowlist
@@ -52,6 +54,7 @@ class Services:
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.shortages = Shortages()
+        self.place = Place()
         self.probe = Probe(self.database)
         self.on_clock_step: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(self.database)
@@ -66,6 +69,7 @@ class Services:
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
                 "probe": (self.probe.check, 1.0),
+                "board": (self._show_counts, 1.0),
                 "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
             }
         )
@@ -106,6 +110,10 @@ class Services:
             problems.append(f"the last poll failed: {self.relay.failure}")
         problems += [f"out of {what}" for what in self.shortages.lately()]
         return problems + self.probe.problems()
+
+    def _show_counts(self) -> None:
+        if self.place.is_shared:
+            self.place.publish(of_worker(self))
 
     def _remember(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))
