@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
     )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|text|json)$",
+        description="How lines look: `auto` is text on a terminal, JSON elsewhere.",
+    )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
 

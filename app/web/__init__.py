@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from app.config import Settings
-from app.web import auth, limits, live, problems
+from app.web import auth, limits, live, logs, problems
 from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
@@ -27,6 +27,7 @@ def create_app(settings: Settings) -> Flask:
     app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings)
     app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+    logs.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
     auth.init_app(app)

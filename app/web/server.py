@@ -4,69 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import resource
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any
 
 import click
 from flask import Flask
-from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
-from app.events import REDACTED, redact
 from app.process import SPARE_THREADS, die_with, needed_descriptors
 from app.store import account, migrate
 from app.store import database as db
 from app.store.database import Database
 from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
-from app.web import create_app
+from app.web import create_app, logs
 from app.web.auth import secret_key
 from app.web.board import Board, Place
 from app.web.worker import Worker
 
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-_IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, demo: bool = False) -> None:
     """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
-    configure_logging(settings)
+    logs.configure(settings)
     lift_descriptor_limit(settings)
     prepare_database(settings)
     secret_key(settings)  # made before the workers need it
     Server(settings, demo=demo).run()
-
-
-def configure_logging(settings: Settings) -> None:
-    """Log to stderr, one line a happening, without secrets."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Redacting(LOG_FORMAT))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-
-
-class Redacting(logging.Formatter):
-    """Hides credentials, whatever line they came into: a parser quotes the request it could not read."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return _IN_QUERY.sub(rf"\1{REDACTED}", redact(super().format(record)))
-
-
-class Logger(glogging.Logger):
-    """gunicorn's own, redacted as ours."""
-
-    def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
-        super()._set_handler(log, output, Redacting(LOG_FORMAT), stream)
 
 
 def lift_descriptor_limit(settings: Settings) -> None:
@@ -116,7 +89,7 @@ class Server(BaseApplication):
             "loglevel": "warning",
             "control_socket_disable": True,
             "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
-            "logger_class": Logger,
+            "logger_class": logs.Logger,
             "pre_fork": self._give_slot,
             "post_fork": die_with_parent,
             "post_worker_init": self._start_services,
