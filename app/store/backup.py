@@ -83,6 +83,18 @@ def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
     return content
 
 
+def copy_as_it_is(source: Path, target: Path) -> None:
+    """Copy one state of any database, a feed or not, to *target*, which is not there yet. Raises OSError as well."""
+    with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
+        with closing(db.connect(source)) as live, db.explained(source), closing(sqlite3.connect(fresh)) as copy:
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            _check_whole(copy, source)
+        files.sync(fresh)
+        fresh.rename(target)
+        files.sync(target.parent)
+
+
 def _check_target(database: Database, target: Path) -> None:
     if target.is_dir():
         raise BadBackup(f"{target} is a folder; name a file in it")

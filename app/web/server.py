@@ -18,7 +18,7 @@ from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
 from app.process import SPARE_THREADS, die_with, needed_descriptors
-from app.store import account, migrate
+from app.store import account, upgrade
 from app.store import database as db
 from app.store.database import Database
 from app.store.mark import Mark, renew_epoch_if_behind
@@ -57,8 +57,9 @@ def lift_descriptor_limit(settings: Settings) -> None:
 
 def prepare_database(settings: Settings) -> None:
     """Make or upgrade the database, and see that it is not behind what was served before."""
-    for name in migrate.upgrade(settings.database):
+    for name in upgrade.upgrade(settings.database).migrations:
         log.info("applied migration name=%s", name)
+    upgrade.serve(settings.database)
     database = db.at(settings.database)
     renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
     database.close()
