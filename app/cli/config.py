@@ -11,7 +11,9 @@ from app.cli import show
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one setting a line.")
 def config(is_json: bool) -> None:
-    """Show each setting: its value, its default, where it comes from, and what it means. Secrets are masked.
+    """Show each setting, and where its value comes from.
+
+    Secrets are masked.
 
     \b
     Example:

@@ -10,9 +10,9 @@ from app.config import settings
 
 @click.command()
 def upgrade() -> None:
-    """Make the database, or bring it to this version's schema; what was there is copied beside it first.
+    """Make the database, or bring it to this version's schema.
 
-    Refused while a server runs that doesn't know the new schema.
+    What was there is copied beside it first. Refused while a server runs that doesn't know the new schema.
 
     \b
     Example:
