@@ -68,7 +68,7 @@ def test_caddy_takes_its_file() -> None:
 def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
     lines = re.sub(r"\\\n", " ", FILES["Dockerfile"]).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    last = {name: value for name, value in steps}
+    last = dict(steps)
     assert last["USER"] == "10001"
     assert "/readyz" in last["HEALTHCHECK"]
     assert last["CMD"] == '["outfeed", "serve"]'
