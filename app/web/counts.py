@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.feed.tally import Timings
 from app.metrics import refusals
-from app.web.board import Counts, Sample
+from app.web.slots import Counts, Sample
 
 if TYPE_CHECKING:
     from app.web.services import Services

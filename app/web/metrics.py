@@ -16,9 +16,9 @@ from app.errors import DatabaseError, Forbidden
 from app.metrics import BOUNDS, DATABASE, PREFIX, WORKER
 from app.store import checkpoint, chores, outbox, webhook
 from app.web import auth
-from app.web.board import Counts
 from app.web.counts import of_worker
 from app.web.services import Services, services
+from app.web.slots import Counts
 
 if TYPE_CHECKING:
     from app.metrics import Metric as Declared

@@ -25,7 +25,7 @@ from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
 from app.web import create_app, logs
 from app.web.auth import secret_key
-from app.web.board import Board, Place
+from app.web.slots import Board, Place
 from app.web.worker import Worker
 
 GRACE_SECS = 4

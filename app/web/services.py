@@ -15,6 +15,7 @@ from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
@@ -26,10 +27,10 @@ from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission
-from app.web.board import Place
 from app.web.counts import of_worker
 from app.web.rights import Rights
 from app.web.shortages import Shortages
+from app.web.slots import Place
 from app.webhooks.addresses import Allowlist
 from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
@@ -51,6 +52,7 @@ class Services:
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.coordinator = Coordinator.of(settings)
+        self.activity = ActivityLog(self.database)
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.shortages = Shortages()

@@ -17,8 +17,8 @@ from app.store import account, backup, checkpoint
 from app.store.database import Database
 from app.store.retention import prune_events
 from app.web import create_app
-from app.web.board import SLOT_BYTES, Board, Place
 from app.web.services import Services
+from app.web.slots import SLOT_BYTES, Board, Place
 from tests.harness import wait_until
 
 
