@@ -14,8 +14,9 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -33,6 +34,8 @@ _Names = Annotated[tuple[str, ...], NoDecode]
 # A name, not a number: what ends in digits only would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 MAX_DAYS = 36_500
+MASKED = "********"
+_DOTENV = ".env"
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ log = logging.getLogger(__name__)
 class Settings(BaseSettings):
     """The settings of one process. A variable's name is `OUTFEED_` and the field in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=_DOTENV, extra="ignore", frozen=True)
 
     database: Path = Field(Path("instance/outfeed.db"), description="The SQLite database file.")
     bind: str = Field(
@@ -99,6 +102,11 @@ class Settings(BaseSettings):
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
+    )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|text|json)$",
+        description="How lines look: `auto` is text on a terminal, JSON elsewhere.",
     )
     url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
@@ -201,6 +209,53 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+class Described(NamedTuple):
+    """One setting for people: *value* and *default* as they would be written, secrets masked; *source* of the value."""
+
+    name: str
+    value: str
+    default: str
+    source: str
+    help: str
+
+
+def described() -> list[Described]:
+    """Return every setting of this process, and where it comes from. Raises ConfigError."""
+    current, in_file = settings(), {name.upper() for name, value in dotenv_values(_DOTENV).items() if value is not None}
+    given = {name.upper() for name in os.environ}
+    return [
+        Described(
+            name=PREFIX + field.upper(),
+            value=_written(getattr(current, field)),
+            default=_written(info.get_default(call_default_factory=True, validated_data={})),
+            source=_source(PREFIX + field.upper(), given, in_file),
+            help=info.description or "",
+        )
+        for field, info in Settings.model_fields.items()
+    ]
+
+
+def _written(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return MASKED
+        case Mapping():
+            return ",".join(f"{name}={part:g}" for name, part in value.items())
+        case tuple():
+            return ",".join(value)
+    return str(value)
+
+
+def _source(name: str, given: set[str], in_file: set[str]) -> str:
+    if name in given:
+        return "environment"
+    if name + "_FILE" in given:
+        return "file"
+    return _DOTENV if name in in_file else "default"
 
 
 def _explain(problem: Any) -> str:

@@ -1,16 +1,22 @@
 """`outfeed`, run in a process that runs short of what FILE names: python -m tests.ailing FILE serve.
 
 `pages=N` lets the database have no more than that, `readonly` lets it only be read, `threads` leaves no thread to
-start. The file is read again each time, so that a test may take the cause away. Locks are waited for half a second.
+start, `clock=N` sets the wall clock N seconds ahead. The file is read again each time, so that a test may take the
+cause away. Locks are waited for half a second, or `patience=N`.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
+import apscheduler.executors.base
+import apscheduler.schedulers.base
+
+from app import clock
 from app.store import database as db
 
 
@@ -32,7 +38,16 @@ def main(file: Path) -> None:
             raise RuntimeError("can't start new thread")
         return start_new(*arguments)
 
-    db.BUSY_TIMEOUT_SECS = 0.5
+    class Stepped(datetime):
+        """The wall clock, for those in the process who read it again and again."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(seconds=int(missing("clock=") or 0))
+
+    for module in (clock, apscheduler.schedulers.base, apscheduler.executors.base):
+        module.datetime = Stepped  # type: ignore[attr-defined]
+    db.BUSY_TIMEOUT_SECS = float(missing("patience=") or 0.5)
     db.Database._take = take_limited  # type: ignore[method-assign]
     threading._start_new_thread = start_limited  # type: ignore[attr-defined]
 

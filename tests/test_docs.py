@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from app import config
+from app import config, metrics
 from app.cli import main
 from app.feed import frames
 from app.web import create_app
@@ -64,6 +64,19 @@ def test_every_close_code_is_listed(code: int) -> None:
 def test_every_error_code_of_the_socket_is_listed(code: str) -> None:
     if code not in ("invalid_event", "unknown_field", "missing_field"):  # of HTTP, where the problem explains itself
         assert f"`{code}`" in README
+
+
+@pytest.mark.parametrize(("name", "metric"), (metrics.WORKER | metrics.DATABASE).items())
+def test_every_metric_is_listed_with_its_kind_and_labels(name: str, metric: metrics.Metric) -> None:
+    labels = [*(["worker"] if name in metrics.WORKER else []), *metric.labels]
+    total = "_total" if metric.kind == "counter" else ""
+    shown = ", ".join(f"`{label}`" for label in labels) or "none"
+    assert f"| `{metrics.PREFIX}{name}{total}` | {metric.kind} | {shown} |" in README
+
+
+def test_no_metric_is_listed_that_does_not_exist() -> None:
+    listed = {name.removesuffix("_total") for name in re.findall(r"^\| `outfeed_(\w+)` \|", README, re.MULTILINE)}
+    assert listed == set(metrics.WORKER | metrics.DATABASE)
 
 
 @pytest.mark.parametrize("type_", sorted(set(re.findall(r'message\("(\w+)"', CODE)) | {"event", "error"}))

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": ("serve", "serve"),
     "upgrade": ("database", "upgrade"),
     "status": ("database", "status"),
+    "config": ("config", "config"),
     "log": ("events", "log"),
     "events": ("events", "events"),
     "tail": ("tail", "tail"),

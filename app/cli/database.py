@@ -12,16 +12,20 @@ from app.config import settings
 def upgrade() -> None:
     """Make the database, or bring it to this version's schema.
 
+    What was there is copied beside it first. Refused while a server runs that doesn't know the new schema.
+
     \b
     Example:
       OUTFEED_DATABASE=/var/lib/outfeed/outfeed.db outfeed upgrade
     """
-    from app.store import migrate
+    from app.store import upgrade as upgrades
 
     path = settings().database
-    names = migrate.upgrade(path)
+    names, kept = upgrades.upgrade(path)
     for name in names:
         click.echo(name)
+    if kept:
+        click.echo(f"As it was before it is kept in {kept}.")
     click.echo(f"Applied {show.count(len(names), 'migration')} to {path}." if names else f"{path} is up to date.")
 
 

@@ -17,6 +17,7 @@ from app.feed.source import Source
 from app.feed.subscriber import Subscriber
 from app.feed.subscription import Filter, Subscription
 from app.feed.tail import Tail
+from app.feed.tally import Sent
 from app.history import Item, Window
 
 # More threads than this in SELECT and encode at once, and hundreds of replays starve everything else.
@@ -54,6 +55,7 @@ class Hub:
         self._polls = 0
         self.closing = threading.Event()
         self._tail = Tail(0)
+        self.sent = Sent()
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
@@ -118,9 +120,15 @@ class Hub:
         for delivery in round_.deliveries:
             for subscriber in delivery.members:
                 subscriber.push(delivery)
+            self._note_sent(delivery)
         for cohort, members in round_.fallen:
             for subscriber in members:
                 subscriber.drop_out(cohort)
+
+    def _note_sent(self, delivery: Delivery) -> None:
+        count, batch = len(delivery.members), delivery.batch
+        transport = delivery.cohort.subscription.encoding.transport
+        self.sent.note(transport, count * len(batch.ends), count * len(batch.data))
 
     def greet(self) -> None:
         """Tell those who went live with nothing new to read how far that is: they may think they are behind."""

@@ -122,6 +122,7 @@ class Relay:
         if page.through > self._hub.position:
             self._hub.publish(page.items, page.through)
             self.tally.note_delivery(page.written_at)
+            self.tally.note_events(page.items)
 
     def _beat(self) -> None:
         now = clock.monotonic()

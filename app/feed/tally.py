@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from app import clock
+from app.events import EventType
+from app.history import Item
+from app.metrics import BOUNDS
 
 RECENT_SECS = 600.0
 RECENT_SAMPLES = 2000
+OTHER = "other"
+_TYPES = frozenset(map(str, EventType))
 
 
 class Spread(NamedTuple):
@@ -22,7 +29,9 @@ class Spread(NamedTuple):
 
 
 class Timings:
-    """How long something took, over and over. `count` and `total_secs` are all since the start.
+    """How long something took, over and over. `count`, `total_secs` and `counts` are all since the start.
+
+    `counts[i]` is how many took up to `BOUNDS[i]`, and longer than the bound before; the last, longer than all.
 
     `_lock` guards the newest samples: RECENT_SAMPLES at most, none older than RECENT_SECS.
     """
@@ -30,6 +39,7 @@ class Timings:
     def __init__(self) -> None:
         self.count = 0
         self.total_secs = 0.0
+        self.counts = [0] * (len(BOUNDS) + 1)
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_SAMPLES)
 
@@ -37,6 +47,7 @@ class Timings:
         """Add one sample; below zero, by a clock that was set, is zero."""
         secs = max(0.0, secs)
         self.count += 1
+        self.counts[bisect_left(BOUNDS, secs)] += 1
         self.total_secs += secs
         with self._lock:
             self._recent.append((clock.monotonic(), secs))
@@ -64,8 +75,35 @@ class Tally:
     def __init__(self) -> None:
         self.polls = Timings()
         self.deliveries = Timings()
+        self.events: Counter[str] = Counter()
+
+    def note_events(self, items: Iterable[Item]) -> None:
+        """Count the events of a page by type; all types that aren't ours as one, however many there are."""
+        for event_type, count in Counter(item.event_type for item in items).items():
+            self.events[event_type if event_type in _TYPES else OTHER] += count
 
     def note_delivery(self, written_at: object) -> None:
         """Note that a page was just handed out; *written_at* is when its first event was written."""
         if moment := clock.parsed(written_at):
             self.deliveries.note((clock.now() - moment).total_seconds())
+
+
+class Sent:
+    """What was handed to sockets, by transport, and how often one could not take it. `_lock` guards the counts."""
+
+    def __init__(self) -> None:
+        self.frames: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.fallbacks = 0
+        self._lock = threading.Lock()
+
+    def note(self, transport: str, frames: int, size: int) -> None:
+        """Add frames with events; once for all members of a cohort."""
+        with self._lock:
+            self.frames[transport] += frames
+            self.bytes[transport] += size
+
+    def note_fallback(self) -> None:
+        """Add a live client that goes on by itself."""
+        with self._lock:
+            self.fallbacks += 1

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from app import clock
 from app.errors import BadBackup, DatabaseBusy, DatabaseUnreadable
-from app.store import audit, files, lease, migrate
+from app.store import audit, chores, files, lease, migrate
 from app.store import database as db
 from app.store.database import Database
 from app.store.retention import JOB as PRUNE
@@ -68,6 +68,11 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
     Writers go on meanwhile. *target* is replaced once the copy is checked and on the disk, else left as it was. Raises
     BadBackup, DatabaseError, OutfeedError.
     """
+    with chores.noted(database, "backup"):
+        return _backup(database, target, on_progress)
+
+
+def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
     _check_target(database, target)
     with files.explained(f"write {target}"):
         files.make_folder(target.parent)
@@ -77,6 +82,18 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
             fresh.rename(target)
             files.sync(target.parent)
     return content
+
+
+def copy_as_it_is(source: Path, target: Path) -> None:
+    """Copy one state of any database, a feed or not, to *target*, which is not there yet. Raises OSError as well."""
+    with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
+        with closing(db.connect(source)) as live, db.explained(source), closing(sqlite3.connect(fresh)) as copy:
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            _check_whole(copy, source)
+        files.sync(fresh)
+        fresh.rename(target)
+        files.sync(target.parent)
 
 
 def _check_target(database: Database, target: Path) -> None:
@@ -226,7 +243,7 @@ def _put_in_place(path: Path, fresh: Path) -> None:
 
 def _keep(database: Database, kept: Path) -> None:
     try:
-        backup(database, kept)
+        _backup(database, kept, _no_progress)
     except (BadBackup, DatabaseUnreadable) as error:
         raise BadBackup(
             f"{database.path} can't be kept, so it is not replaced: {error}. To give it up, stop `outfeed serve`, move"

@@ -7,7 +7,6 @@ out, so that a file put in its place is seen; it maps SQLite's errors to ours.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sqlite3
 import threading
@@ -37,7 +36,6 @@ MAX_IDLE_CONNECTIONS = 8
 # A damaged database is looked at again after this long, or after ten times as long as a look took.
 RECHECK_SECS = 5.0
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 2**20
-log = logging.getLogger(__name__)
 
 # Never an mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
 _PRAGMAS = (
@@ -249,7 +247,6 @@ class Database:
         except DatabaseError:
             damage.check_at = clock.monotonic() + max(RECHECK_SECS, 10 * (clock.monotonic() - began))
         else:
-            log.warning("database is sound again path=%s", self.path)
             self._damage = None
             self.close()  # what the idle connections have in mind was read from the damaged file
         finally:
@@ -262,7 +259,6 @@ class Database:
 
     def _note_damage(self, error: DatabaseDamaged, file: tuple[int, int] | None) -> None:
         if self._damage is None or self._damage.file != file:
-            log.error("database is damaged, refusing to write error=%s", error)
             self._damage = _Damage(error, file, clock.monotonic() + RECHECK_SECS)
 
     def identity(self) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ from app import clock, process
 from app.config import Settings
 from app.errors import SchemaMismatch
 from app.store import database as db
-from app.store import migrate, readers, triggers
+from app.store import migrate, readers, triggers, upgrade
 from app.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
@@ -98,6 +98,17 @@ def _tables(patient: Patient) -> Iterator[Finding]:
     for name in ("event_log", "outbox", "meta"):
         if name not in known:
             yield _broken_outbox(f"the table {name} is missing", "no event can be written, or none reaches the feed")
+
+
+def _server(patient: Patient) -> Iterator[Finding]:
+    running, ours = upgrade.serving(patient.database.path), upgrade.version()
+    if running is not None and running != ours:
+        yield Finding(
+            NOTE,
+            f"outfeed {running} serves this database, and this is {ours}",
+            "it goes on with the old code until it is started again, and upgrades wait for that",
+            "systemctl restart outfeed",
+        )
 
 
 def _sqlite(_: Patient) -> Iterator[Finding]:
@@ -357,6 +368,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "sqlite": _sqlite,
+    "server": _server,
     "gunicorn": _gunicorn,
     "filesystem": _filesystem,
     "disk": _disk,

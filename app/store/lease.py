@@ -14,6 +14,8 @@ from pathlib import Path
 
 from app.errors import DatabaseError
 
+_NOTE_BYTES = 64
+
 
 def lock_file(database: Path, job: str | None = None) -> Path:
     """Return the file that stands for *job* on *database*: `<database>.<job>.lock`; without a job `<database>.lock`.
@@ -49,3 +51,33 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def share(file: Path, note: str) -> None:
+    """Hold the lease on *file*, with others that share it, until this process and all that it forks have ended.
+
+    Nothing gives it up earlier: a child that did so would give it up for its parent. Raises DatabaseError.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.pwrite(descriptor, note.ljust(_NOTE_BYTES).encode(), 0)
+    except OSError as error:
+        raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+
+
+def sharer(file: Path) -> str | None:
+    """Return what the last to share the lease on *file* has noted; None where nobody holds it any more."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatabaseError(f"can't read the lock file {file}: {error.strerror}") from error
+    try:
+        if _lock(descriptor, wait=False):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            return None
+        return os.pread(descriptor, _NOTE_BYTES, 0).decode("utf-8", "replace").strip()
+    finally:
+        os.close(descriptor)

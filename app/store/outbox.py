@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from app.history import Item, Page, Window, read_item
@@ -120,3 +121,11 @@ def read_window(connection: sqlite3.Connection) -> Window:
     epoch, first_seq, last_seq = connection.execute(_WINDOW).fetchone()
     last_seq = last_seq or 0
     return Window(epoch, last_seq + 1 if first_seq is None else first_seq, last_seq)
+
+
+def file_bytes(database: Path, suffix: str = "") -> int:
+    """Return the size of the database's file, or of the one beside it with that suffix; 0 where there is none."""
+    try:
+        return Path(f"{database}{suffix}").stat().st_size
+    except OSError:
+        return 0

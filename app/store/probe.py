@@ -27,7 +27,8 @@ class Probe:
     def check(self) -> None:
         """Try to write: every EVERY_SECS, and each time while writes fail. Never raises."""
         now = clock.monotonic()
-        if self._database.failure is None and now < self._next:
+        is_well = self._database.failure is None and self._database.damage is None
+        if is_well and now < self._next:
             return
         self._next = now + EVERY_SECS
         try:

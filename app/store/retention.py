@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from app import clock
 from app.config import Settings, settings
-from app.store import audit, checkpoint, lease
+from app.store import audit, checkpoint, chores, lease
 from app.store import database as db
 from app.store.archive import Archive, Key
 from app.store.database import Database
@@ -223,6 +223,10 @@ class Prune:
 
     def run(self, archive: Path | None = None) -> Pruned:
         """Take events, then outbox rows, give the space back, and leave an event."""
+        with chores.noted(self._database, "prune"):
+            return self._run(archive)
+
+    def _run(self, archive: Path | None) -> Pruned:
         events, archives = self._archive_events(archive) if archive else (self._delete_events(), [])
         rows = self._delete_outbox()
         freed = self._give_space_back() if events or rows else 0

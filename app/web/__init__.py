@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Flask
 
 from app.config import Settings
-from app.web import auth, limits, live, problems
+from app.web import auth, limits, live, logs, problems
 from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
 from app.web.health import health
+from app.web.metrics import metrics
 from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
@@ -27,10 +28,11 @@ def create_app(settings: Settings) -> Flask:
     app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings)
     app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+    logs.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, status):
+    for blueprint in (health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, status):
         app.register_blueprint(blueprint)
     return app

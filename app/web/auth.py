@@ -22,6 +22,7 @@ from werkzeug.exceptions import Unauthorized
 from app.access import READ, WRITE, Principal
 from app.config import Settings
 from app.errors import ConfigError
+from app.metrics import note_refusal
 from app.store import account, user
 from app.store.database import Database
 from app.web import limits, origins
@@ -177,6 +178,8 @@ def _require(found: Principal) -> Response | None:
     g.principal = found
     is_own = request.method == "POST" and READ_IS_ENOUGH.fullmatch(request.path)
     needed = READ if request.method in SAFE_METHODS or is_own else WRITE
+    if not found.may(needed):
+        note_refusal("forbidden")
     return None if found.may(needed) else answer(403, f"this needs the scope {needed}")
 
 
@@ -192,6 +195,7 @@ def _turn_away() -> ResponseReturnValue:
 
 
 def _challenge(scheme: str, detail: str) -> Response:
+    note_refusal("unauthorized")
     response = problem(401, detail)
     response.headers["WWW-Authenticate"] = scheme
     return response

@@ -21,6 +21,7 @@ from app.errors import (
     TooManyChecks,
     UnknownName,
 )
+from app.metrics import note_refusal
 
 RETRY_AFTER_SECS = 2
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
@@ -90,6 +91,7 @@ def _later(error: TooManyChecks) -> Response:
 
 def _unavailable(error: DatabaseError) -> Response:
     log.error("database unavailable path=%s error=%s", request.path, error)
+    note_refusal("database")
     return _unavailable_now(error.in_short)
 
 

@@ -4,68 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import resource
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any
 
 import click
 from flask import Flask
-from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
-from app.events import REDACTED, redact
 from app.process import SPARE_THREADS, die_with, needed_descriptors
-from app.store import account, migrate
+from app.store import account, upgrade
 from app.store import database as db
 from app.store.database import Database
 from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
-from app.web import create_app
+from app.web import create_app, logs
 from app.web.auth import secret_key
+from app.web.slots import Board, Place
 from app.web.worker import Worker
 
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-_IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, demo: bool = False) -> None:
     """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
-    configure_logging(settings)
+    logs.configure(settings)
     lift_descriptor_limit(settings)
     prepare_database(settings)
     secret_key(settings)  # made before the workers need it
     Server(settings, demo=demo).run()
-
-
-def configure_logging(settings: Settings) -> None:
-    """Log to stderr, one line a happening, without secrets."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Redacting(LOG_FORMAT))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-
-
-class Redacting(logging.Formatter):
-    """Hides credentials, whatever line they came into: a parser quotes the request it could not read."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return _IN_QUERY.sub(rf"\1{REDACTED}", redact(super().format(record)))
-
-
-class Logger(glogging.Logger):
-    """gunicorn's own, redacted as ours."""
-
-    def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
-        super()._set_handler(log, output, Redacting(LOG_FORMAT), stream)
 
 
 def lift_descriptor_limit(settings: Settings) -> None:
@@ -83,8 +57,9 @@ def lift_descriptor_limit(settings: Settings) -> None:
 
 def prepare_database(settings: Settings) -> None:
     """Make or upgrade the database, and see that it is not behind what was served before."""
-    for name in migrate.upgrade(settings.database):
+    for name in upgrade.upgrade(settings.database).migrations:
         log.info("applied migration name=%s", name)
+    upgrade.serve(settings.database)
     database = db.at(settings.database)
     renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
     database.close()
@@ -96,6 +71,8 @@ class Server(BaseApplication):
     def __init__(self, settings: Settings, *, demo: bool) -> None:
         self.settings = settings
         self._is_demo = demo
+        # Twice as many as there are to be: TTIN adds some, and one that ends may overlap with the next.
+        self._board = Board(2 * settings.workers if settings.workers > 1 else 1)
         self._simulation: subprocess.Popen[bytes] | None = None
         super().__init__()
 
@@ -113,9 +90,11 @@ class Server(BaseApplication):
             "loglevel": "warning",
             "control_socket_disable": True,
             "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
-            "logger_class": Logger,
+            "logger_class": logs.Logger,
+            "pre_fork": self._give_slot,
             "post_fork": die_with_parent,
-            "post_worker_init": start_services,
+            "post_worker_init": self._start_services,
+            "child_exit": self._clear_slot,
             "worker_exit": stop_services,
             "when_ready": self._announce,
             "on_exit": self._end_simulation,
@@ -124,6 +103,22 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         return create_app(self.settings)
+
+    def _give_slot(self, arbiter: Arbiter, worker: Worker) -> None:
+        taken = {each.slot for each in arbiter.WORKERS.values()}
+        worker.slot = next((slot for slot in range(self._board.slots) if slot not in taken), None)
+
+    def _clear_slot(self, _: Arbiter, worker: Worker) -> None:
+        """What a dead worker showed is no longer so."""
+        if worker.slot is not None:
+            self._board.put(worker.slot, b"")
+
+    def _start_services(self, worker: Worker) -> None:
+        """Read the head and begin to poll: after the fork, before the port is answered."""
+        services = worker.wsgi.extensions["outfeed"]
+        if worker.slot is not None:
+            services.place = Place(worker.slot, self._board)
+        services.start()
 
     def _announce(self, arbiter: Arbiter) -> None:
         """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
@@ -177,11 +172,6 @@ def revoke_demo_token(database: Database) -> None:
 def die_with_parent(arbiter: Arbiter, _: Worker) -> None:
     """End with the master, also when it is killed: an orphan would keep the port, and the next `serve` would fail."""
     die_with(arbiter.pid)
-
-
-def start_services(worker: Worker) -> None:
-    """Read the head and begin to poll: after the fork, before the port is answered."""
-    worker.wsgi.extensions["outfeed"].start()
 
 
 def stop_services(_: Arbiter, worker: Worker) -> None:

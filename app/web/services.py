@@ -26,8 +26,10 @@ from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission, Rates
+from app.web.counts import of_worker
 from app.web.rights import Rights
 from app.web.shortages import Shortages
+from app.web.slots import Place
 from app.webhooks.addresses import Allowlist
 from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
@@ -54,6 +56,7 @@ class Services:
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.shortages = Shortages()
+        self.place = Place()
         self.probe = Probe(self.database)
         self.reconciler = Reconciler(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
@@ -67,6 +70,7 @@ class Services:
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
                 "probe": (self.probe.check, 1.0),
+                "board": (self._show_counts, 1.0),
                 "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
             }
         )
@@ -107,6 +111,10 @@ class Services:
             problems.append(f"the last poll failed: {self.relay.failure}")
         problems += [f"out of {what}" for what in self.shortages.lately()]
         return problems + self.probe.problems()
+
+    def _show_counts(self) -> None:
+        if self.place.is_shared:
+            self.place.publish(of_worker(self))
 
     def _remember(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from app import clock
+from app.metrics import note_refusal
 
 DESCRIPTORS = "file descriptors"
 THREADS = "threads"
@@ -20,6 +21,7 @@ class Shortages:
 
     def note(self, what: str) -> None:
         """Remember that there was no *what* just now; logged when it begins."""
+        note_refusal(what.replace(" ", "_"))
         if what not in self.lately():
             log.error("out of %s, refusing who comes", what)
         self._met[what] = clock.monotonic()

@@ -59,6 +59,7 @@ class Threads(ThreadPoolExecutor):
 class Worker(ThreadWorker):
     """A gthread worker that outlives a shortage, and sends its WebSockets away as soon as it is told to stop."""
 
+    slot: int | None = None  # on the board; the master gives it
     _reserve: int | None = None
 
     def get_thread_pool(self) -> Threads:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +15,7 @@ import click
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd
+from scripts.soaks import crowd, mix
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.harness import Server
@@ -26,40 +26,62 @@ FOLLOWERS = 20
 
 @click.command(epilog="Example: scripts/soak --rounds 60 --seed 7")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Kill rounds.")
-@click.option("--minutes", type=click.FloatRange(0), help="Kill rounds for as long as this, instead of a number.")
+@click.option("--minutes", type=click.FloatRange(0.5), help="Instead of all that, mix everything for as long as this.")
 @click.option(
     "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: do not."
 )
+@click.option("--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API so long.")
 @click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
-def main(rounds: int, minutes: float | None, events: int, seed: int | None) -> None:
+def main(rounds: int, minutes: float | None, events: int, schemathesis_minutes: float, seed: int | None) -> None:
     """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, then prune.
 
+    With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random, from the seed.
     After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
     """
     raise_descriptor_limit()
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     try:
-        logged, killed = run_kills(random.Random(seed), limit(rounds, minutes))
-        arrival = run_crowd()
-        if events:
-            run_prune(events)
+        if minutes is None:
+            run_rounds(seed, rounds, events)
+        else:
+            run_mix(seed, minutes)
+        if schemathesis_minutes:
+            run_schemathesis(schemathesis_minutes)
     except (Mismatch, BenchError, AssertionError) as error:
         click.echo(f"MISMATCH with seed {seed}: {error}")
         sys.exit(1)
+
+
+def run_mix(seed: int, minutes: float) -> None:
+    """Mix everything on one server."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder:
+        click.echo(f"Seed {seed}: {mix.run(minutes, random.Random(seed), Path(folder))}.")
+
+
+def run_schemathesis(minutes: float) -> None:
+    """Have schemathesis ask whatever the OpenAPI document allows, and what it doesn't; nothing may be a 5xx."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
+        command = [
+            str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/api/openapi.json",
+            "--header", f"Authorization: Bearer {server.token}", "--checks", "not_a_server_error",
+            "--exclude-path", "/api/feed/stream", "--max-time", f"{minutes * 60:.0f}", "--request-timeout", "70",
+        ]  # fmt: skip
+        if subprocess.run(command, check=False, cwd=folder).returncode:
+            raise Mismatch("schemathesis found something")
+
+
+def run_rounds(seed: int, rounds: int, events: int) -> None:
+    """Kill, let the crowd in, prune."""
+    logged, killed = run_kills(random.Random(seed), iter(range(1, rounds + 1)))
+    arrival = run_crowd()
+    if events:
+        run_prune(events)
     click.echo(
         f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {logged:,} events of the"
         f" log, in order; {crowd.CLIENTS:,} clients {crowd.BEHIND} behind were live in {arrival.live_secs:.1f} s, with"
         f" /healthz at {arrival.slowest_health_ms:.0f} ms at most."
     )
-
-
-def limit(rounds: int, minutes: float | None) -> Iterator[int]:
-    """Yield the number of each round, until there were enough."""
-    if minutes is None:
-        return iter(range(1, rounds + 1))
-    end = time.monotonic() + minutes * 60
-    return itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(1))
 
 
 def run_kills(rng: random.Random, numbers: Iterator[int]) -> tuple[int, int]:

@@ -1,0 +1,28 @@
+"""`outfeed config`."""
+
+from __future__ import annotations
+
+import click
+
+from app import config as settings
+from app.cli import show
+
+
+@click.command()
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one setting a line.")
+def config(is_json: bool) -> None:
+    """Show each setting, and where its value comes from.
+
+    Secrets are masked.
+
+    \b
+    Example:
+      outfeed config --json
+    """
+    found = settings.described()
+    if is_json:
+        click.echo(show.as_json_lines(each._asdict() for each in found))
+        return
+    show.table(("Setting", "Value", "Default", "From", "Means"), found)
+    changed = sum(each.source != "default" for each in found)
+    click.echo(f"{changed} of {show.count(len(found), 'setting')} {'is' if changed == 1 else 'are'} yours.")

@@ -1,0 +1,69 @@
+"""The slots: what each worker counts, where the others see it.
+
+Shared memory that the master makes before it forks: no files that a full disk could harm or a `kill -9` leave behind.
+Each worker has a slot, which the next one takes over when it dies: its counters begin at zero, as Prometheus expects.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+SLOT_BYTES = 128 * 1024
+_HEAD = struct.Struct("=II")  # length and checksum: a reader that meets a writer sees that, and takes nothing
+# By metric its samples: the values of the labels, and the value, or a histogram's counts and sum.
+Sample = tuple[list[str], Any]
+Counts = dict[str, list[Sample]]
+
+
+class Board:
+    """*slots* of SLOT_BYTES each, in the memory of all processes that are forked from here."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._memory = mmap.mmap(-1, slots * SLOT_BYTES)
+
+    def put(self, slot: int, data: bytes) -> None:
+        """Replace what stands in *slot*; nothing to empty it. What is too long for it is left out."""
+        if len(data) > SLOT_BYTES - _HEAD.size:
+            data = b""
+        start = slot * SLOT_BYTES
+        _HEAD.pack_into(self._memory, start, 0, 0)
+        self._memory[start + _HEAD.size : start + _HEAD.size + len(data)] = data
+        _HEAD.pack_into(self._memory, start, len(data), zlib.crc32(data))
+
+    def get(self, slot: int) -> bytes:
+        """Return what stands in *slot*; nothing where it is empty, or just being written."""
+        start = slot * SLOT_BYTES
+        length, checksum = _HEAD.unpack_from(self._memory, start)
+        data = self._memory[start + _HEAD.size : start + _HEAD.size + min(length, SLOT_BYTES)]
+        return data if zlib.crc32(data) == checksum else b""
+
+
+class Place:
+    """A worker's place on the board, where it writes each second what it counts. Alone, it needs none."""
+
+    def __init__(self, slot: int = 0, board: Board | None = None) -> None:
+        self.slot = slot
+        self._board = board
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there may be others."""
+        return self._board is not None and self._board.slots > 1
+
+    def publish(self, counts: Counts) -> None:
+        """Show the other workers what this one counts."""
+        if self._board is not None:
+            self._board.put(self.slot, orjson.dumps(counts))
+
+    def others(self) -> Iterator[tuple[int, Counts]]:
+        """Yield what the other workers count, by slot; about a second old."""
+        for slot in range(self._board.slots if self._board is not None else 0):
+            if self._board is not None and slot != self.slot and (data := self._board.get(slot)):
+                yield slot, orjson.loads(data)

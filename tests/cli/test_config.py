@@ -1,0 +1,54 @@
+"""`outfeed config`: each setting once, with where it comes from, and no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import config
+
+
+def settings(output: str) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in json.loads(output)}
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_setting_has_its_value_default_source_and_help(outfeed, somewhere, monkeypatch):
+    (somewhere / ".env").write_text("OUTFEED_WORKERS=2\nOUTFEED_BIND=127.0.0.1:1\n")
+    (somewhere / "key").write_text("never-to-be-shown-anywhere")
+    monkeypatch.setenv("OUTFEED_BIND", "127.0.0.1:9000")
+    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", str(somewhere / "key"))
+    monkeypatch.setenv("OUTFEED_RETENTION_DAYS_BY_TYPE", "tool.*=7,task.failed=365")
+    output = outfeed("config", "--json").output
+    found = settings(output)
+    assert list(found) == [f"OUTFEED_{name.upper()}" for name in config.Settings.model_fields]
+    assert found["OUTFEED_WORKERS"] == {
+        "name": "OUTFEED_WORKERS", "value": "2", "default": "1", "source": ".env",
+        "help": "Server processes. Limits are per worker.",
+    }  # fmt: skip
+    assert (found["OUTFEED_BIND"]["value"], found["OUTFEED_BIND"]["source"]) == ("127.0.0.1:9000", "environment")
+    assert (found["OUTFEED_SECRET_KEY"]["value"], found["OUTFEED_SECRET_KEY"]["source"]) == (config.MASKED, "file")
+    assert found["OUTFEED_RETENTION_DAYS_BY_TYPE"]["value"] == "tool.*=7,task.failed=365"
+    assert found["OUTFEED_LOG_LEVEL"]["source"] == "default"
+    assert "never-to-be-shown" not in output + outfeed("config").output
+
+
+def test_people_get_a_table_and_a_sentence(outfeed, somewhere):
+    output = outfeed("config").output
+    assert "OUTFEED_POLL_INTERVAL" in output
+    assert output.endswith(" settings is yours.\n"), "the database's path, which the tests set"
+
+
+def test_bad_values_are_said_instead(outfeed, somewhere, monkeypatch):
+    monkeypatch.setenv("OUTFEED_WORKERS", "none")
+    result = outfeed("config")
+    assert result.exit_code == 1
+    assert "OUTFEED_WORKERS" in result.output

@@ -1,0 +1,90 @@
+"""The files that deploy it, as far as they can be checked without a machine to deploy on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import config
+from tests.harness import Server
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "scripts" / "deploy"
+FILES = {file.name: file.read_text() for file in DEPLOY.iterdir()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_setting_they_name_exists(name: str) -> None:
+    named = set(re.findall(r"OUTFEED_[A-Z_]+", FILES[name]))
+    assert named <= set(config.known_names())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_readme_names_them(name: str) -> None:
+    assert f"`scripts/deploy/{name}`" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "outfeed.service"
+    text = FILES["outfeed.service"].replace("/opt/outfeed/.venv/bin/outfeed", sys.executable)
+    unit.write_text(re.sub(r"(User|Group)=outfeed", r"\1=root", text))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], check=False, capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if "outfeed.service" in line] == []
+    rating = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", unit], check=False, capture_output=True, text=True
+    )
+    (exposure,) = re.findall(r"Overall exposure level[^:]*: ([\d.]+)", rating.stdout)
+    assert float(exposure) < 3
+
+
+def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(15)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with Server(tmp_path) as server:
+            assert b"READY=1" in manager.recv(1000)
+            assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+@pytest.mark.skipif(not shutil.which("caddy"), reason="no Caddy here")
+def test_caddy_takes_its_file() -> None:
+    done = subprocess.run(
+        ["caddy", "validate", "--adapter", "caddyfile", "--config", DEPLOY / "Caddyfile"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
+    lines = re.sub(r"\\\n", " ", FILES["Dockerfile"]).splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    last = dict(steps)
+    assert last["USER"] == "10001"
+    assert "/readyz" in last["HEALTHCHECK"]
+    assert last["CMD"] == '["outfeed", "serve"]'
+    for name, value in steps:
+        if name == "COPY" and not value.startswith("--from"):
+            assert all((ROOT / source).exists() for source in value.split()[:-1]), value
+
+
+@pytest.mark.parametrize("line", [line for line in FILES["outfeed.cron"].splitlines() if line[:1].isdigit()])
+def test_a_line_of_cron_names_a_script_and_options_that_exist(line: str) -> None:
+    *when, user, command = line.split(maxsplit=6)
+    assert (len(when), user) == (5, "outfeed")
+    program, *arguments = shlex.split(command.split(">")[0])
+    program = program.removeprefix("/opt/outfeed/")
+    run = [sys.executable, "-m", "app"] if program == ".venv/bin/outfeed" else [sys.executable, str(ROOT / program)]
+    options = [argument for argument in arguments if argument.startswith("--")]
+    words = [argument for argument in arguments if argument.isalpha()]
+    help_ = subprocess.run([*run, *words, "--help"], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    assert [option for option in options if option not in help_] == []

@@ -1,0 +1,108 @@
+"""What stands in the log: an object or a line each, never a secret, and not the same again and again."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import clock
+from app.config import Settings
+from app.store.database import Database
+from app.web import create_app, logs
+
+log = logging.getLogger("app.tests")
+
+
+@pytest.fixture
+def lines(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """What a handler like that of `serve` has written."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.formatter(Settings(log_format=getattr(request, "param", "json"))))
+    handler.addFilter(logs.Repeats())
+    handler.addFilter(logs.add_request)
+    log.addHandler(handler)
+    yield stream
+    log.removeHandler(handler)
+
+
+@pytest.fixture
+def client(database: Database) -> FlaskClient:
+    app: Flask = create_app(Settings(database=database.path))
+    app.before_request(lambda: log.warning("asked path=%s", "/x"))
+    return app.test_client()
+
+
+def objects(lines: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.getvalue().splitlines()]
+
+
+def test_named_values_become_fields(lines: io.StringIO) -> None:
+    log.warning("client closed code=%s reason=%s", 4001, "signed out")
+    (found,) = objects(lines)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found.pop("time"))
+    assert found == {
+        "level": "WARNING", "logger": "app.tests", "message": "client closed", "code": "4001", "reason": "signed out",
+    }  # fmt: skip
+
+
+def test_a_message_of_another_shape_stays_whole(lines: io.StringIO) -> None:
+    log.warning("100 %% of %d events", 7)
+    log.warning("at %s path=%s", "once", "/x")
+    assert [each["message"] for each in objects(lines)] == ["100 % of 7 events", "at once path=/x"]
+
+
+def test_a_traceback_and_line_ends_stay_in_one_line(lines: io.StringIO) -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("failed")
+    (found,) = objects(lines)
+    assert "Traceback" in found["exc_info"]
+
+
+@pytest.mark.parametrize("lines", ["json", "text"], indirect=True)
+def test_secrets_are_hidden(lines: io.StringIO) -> None:
+    log.warning("asked path=%s header=%s", "/login?code=guess-this", "Authorization: Bearer abcdef0123456789")
+    assert "guess-this" not in lines.getvalue()
+    assert "abcdef0123456789" not in lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("lines", "shape"), [("json", '"request": "{}"'), ("text", " request={}\n")], indirect=["lines"]
+)
+def test_a_line_says_in_which_request_it_was_made(lines: io.StringIO, shape: str, client: FlaskClient) -> None:
+    made = client.get("/healthz").headers[logs.HEADER]
+    assert shape.format(made) in lines.getvalue()
+    given = client.get("/healthz", headers={logs.HEADER: "from-the-proxy.1"}).headers[logs.HEADER]
+    assert given == "from-the-proxy.1"
+    assert client.get("/healthz", headers={logs.HEADER: "no good\tid"}).headers[logs.HEADER] != "no good\tid"
+
+
+def test_what_is_said_again_at_once_is_counted_instead(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    for _ in range(4):
+        log.warning("not yet error=%s", "50 % full")
+        log.info("a happening")
+    log.warning("not yet error=%s", "another")
+    now += logs.REPEAT_SECS
+    log.warning("not yet error=%s", "50 % full")
+    said = [line for line in objects(lines) if line["level"] == "WARNING"]
+    assert len(said) == 3
+    assert (said[2]["error"], said[2]["repeated"]) == ("50 % full", "3")
+
+
+def test_a_terminal_gets_text_and_everything_else_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(logs.formatter(Settings()), logs.Json)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert isinstance(logs.formatter(Settings()), logs.Text)
+    assert isinstance(logs.formatter(Settings(log_format="json")), logs.Json)
