@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from app.config import Settings
-from app.web import auth, limits, live, problems
+from app.web import auth, compression, limits, live, problems
 from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
@@ -31,6 +31,7 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
+    compression.init_app(app)
     for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, status):
         app.register_blueprint(blueprint)
     return app
