@@ -14,7 +14,7 @@ from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
 from app.web.sign_in import sign_in
-from app.web.status import status
+from app.web.status import status_page
 from app.web.swarm import swarm
 from app.web.tickets import tickets
 
@@ -32,6 +32,6 @@ def create_app(settings: Settings) -> Flask:
     auth.init_app(app)
     live.init_app(app)
     compression.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, status):
+    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, status_page):
         app.register_blueprint(blueprint)
     return app
