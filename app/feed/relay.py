@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from app import clock
+from app.errors import DatabaseError
 from app.feed.hub import Hub
 from app.feed.tally import Tally
 from app.history import Item, Page
@@ -80,16 +81,22 @@ class Relay:
                 self._hub.greet()
                 self._hub.consumers.send_superseded_away()
             self._beat()
+        except (DatabaseError, OSError) as error:
+            if self._note_failure(error):
+                log.error("poll failed, trying again error=%s", error)
         except Exception as error:
-            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job. Logged once.
-            failure = f"{type(error).__name__}: {error}"
-            if failure != self._failure:
+            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
+            if self._note_failure(error):
                 log.exception("poll failed, trying again")
-            self._failure = failure
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
             self.tally.polls.note(self._completed_at - began)
+
+    def _note_failure(self, error: Exception) -> bool:
+        """Return whether it is another one than that of the poll before: it is logged once."""
+        before, self._failure = self._failure, f"{type(error).__name__}: {error}"
+        return before != self._failure
 
     def _advance(self) -> bool:
         """Take one page; True where there is more to do."""
