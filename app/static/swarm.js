@@ -3,7 +3,7 @@
  *
  * The swarm is asked for once (GET /api/swarm); from then on each event says what it changes. So a thousand viewers cost
  * the server nothing but the feed. It is asked again where events are missing (gap, reset), or speak of what is unknown.
- * What stands in a row is decided here as in web/board.py; the rows themselves are the page's <template>s.
+ * What stands in a row is decided here as in web/dashboard.py; the rows themselves are the page's <template>s.
  */
 
 import { clockOf } from "./event-feed.js";
@@ -190,7 +190,7 @@ function resultText(result) {
   return typeof result === "string" ? result : JSON.stringify(result);
 }
 
-/** The rows of each panel, as `Board` in web/board.py has them. */
+/** The rows of each panel, as `Board` in web/dashboard.py has them. */
 function rowsOf(swarm, now, timeoutSecs) {
   const { auctions, work, ended } = swarm;
   const doing = new Map(work.toReversed().map((task) => [task.agent_id, task]));

@@ -71,7 +71,7 @@ class Mark:
             self._line = line
 
     def sync(self) -> None:
-        """Bring the mark to the disk if it has moved since the last time; what fails is tried again by the next call."""
+        """Bring the mark to the disk if it has moved since the last time; what fails is tried again by the next."""
         with self._lock:
             if self._descriptor is None or self._line == self._synced:
                 return

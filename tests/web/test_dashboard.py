@@ -15,8 +15,8 @@ from app.store import account
 from app.store.activity import MINUTES, Activity
 from app.store.database import Database
 from app.store.event_log import log_event
-from app.web import board, create_app
-from app.web.board import axis_end, bids_text, draw, left_text
+from app.web import create_app, dashboard
+from app.web.dashboard import axis_end, bids_text, draw, left_text
 from tests.web.cast import Visit, bearer, show_tokens_and_names, signed_in
 
 BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
@@ -115,7 +115,7 @@ def test_bids_are_counted_in_words() -> None:
 
 
 def test_more_than_are_counted_are_many() -> None:
-    assert [board._count(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
+    assert [dashboard._count(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
 
 
 def activity(minutes: dict[int, dict[str, int]]) -> Activity:
