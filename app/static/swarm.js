@@ -285,7 +285,7 @@ function fill(row, places, fields) {
     const value = fields[name];
     if (place.localName === "time") setTime(place, value);
     else setText(place, value);
-    if (place.localName === "a") setLink(place, fields);
+    if (place.localName === "a") setLink(place, fields.key, value);
     else if (name in TITLES && place.title !== TITLES[name](fields)) place.title = TITLES[name](fields);
   }
   const progress = row.querySelector("progress");
@@ -293,7 +293,6 @@ function fill(row, places, fields) {
 }
 
 const TITLES = {
-  name: ({ name }) => name,
   doing: ({ doing }) => doing,
   about: ({ about }) => about,
   seen: ({ seen_at: at }) => `last heard of ${at}`,
@@ -309,10 +308,10 @@ function setTime(time, at) {
   time.textContent = clockOf(new Date(at));
 }
 
-function setLink(link, { key, description }) {
-  if (link.title === description) return;
-  link.href = `/swarm/events?task=${encodeURIComponent(key)}`;
-  link.title = description;
+/** A name or a description leads to its story. */
+function setLink(link, key, text) {
+  if (link.title !== text) link.title = text;
+  if (!link.href) link.href = `/swarm/${link.dataset.kind}/${key}`;
 }
 
 // --- the chart -------------------------------------------------------------------------------------------------------

@@ -136,6 +136,9 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
         expect(each.row("agents", "Forge")).to_contain_text("busy")
         expect(each.about("agents", "Forge")).to_have_text("Write the docs")
         each.expect_count("bidding", bidding)
+    story = watched[2].row("work", "Write the docs").get_by_role("link")
+    expect(story).to_have_attribute("href", f"/swarm/tasks/{task}")
+    expect(watched[2].row("agents", "Forge").get_by_role("link")).to_have_attribute("href", f"/swarm/agents/{agent}")
     swarm.call("POST", f"/tasks/{task}/start", agent_id=agent)
     for each in watched:
         expect(each.about("work", "Write the docs")).to_have_text("started · Forge · 1,500 sats")
