@@ -14,7 +14,7 @@ from app.access import ADMIN, WRITE
 from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
 from app.web import auth
-from app.web.board import read_board, read_chart
+from app.web.dashboard import read_board, read_chart
 from app.web.services import services
 
 LIVE_ROWS = 20

@@ -314,12 +314,13 @@ def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
-def test_a_link_that_was_used_says_how_to_get_another(shared: Server, page: Page) -> None:
-    page.request.get(shared.sign_in_link())
-    answer = page.goto(shared.sign_in_link())
-    assert answer is not None
-    assert answer.status == 401
-    expect(page.get_by_role("alert")).to_contain_text("used or has expired")
+def test_a_link_that_was_used_says_how_to_get_another(shared: Server, browser: Browser) -> None:
+    with contextlib.closing(browser.new_page()) as page:  # a profile of its own: who signs in ends their last session
+        page.request.get(shared.sign_in_link())
+        answer = page.goto(shared.sign_in_link())
+        assert answer is not None
+        assert answer.status == 401
+        expect(page.get_by_role("alert")).to_contain_text("used or has expired")
 
 
 # --- the look ---------------------------------------------------------------------------------------------------------
