@@ -16,9 +16,12 @@ from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
 from app.store.checkpoint import Checkpoints
+from app.store.indexer import EVERY_SECS as INDEX_EVERY_SECS
+from app.store.indexer import Indexer
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.retention import Policy
+from app.store.search import path_of
 from app.store.scheduled import EVERY_SECS, Scheduled
 from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
@@ -49,6 +52,7 @@ class Services:
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.on_clock_step: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(self.database)
+        self.indexer = Indexer(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
@@ -59,6 +63,7 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
+                "search": (self.indexer.run, INDEX_EVERY_SECS),
             }
         )
         self.webhooks = Dispatcher(
@@ -83,11 +88,13 @@ class Services:
         self.webhooks.stop()
         self.watcher.stop()
         self.retention.stop()
+        self.indexer.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.rights.write_uses()
         self.mark.close()
         self.database.close()
+        db.at(path_of(self.settings.database)).close()
 
     def unready_because(self) -> list[str]:
         """Return why the feed isn't current, one sentence each; empty when it is."""
