@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from app.store.search import MAX_ROWID, MIN_ROWID, Index, Span
 # Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
 MAX_SCANNED = 20_000
 MAX_COUNTED = 10_000
-FIRST_CHUNK, MAX_CHUNK = 64, 2000
+FIRST_CHUNK, MAX_CHUNK = 64, MAX_COUNTED
+MAX_TIMED = 5000  # events of a time range that are led by the index on timestamp
+_LAST_TIME = "\U0010ffff"
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
 MAX_TYPES = 50  # that a prefix may stand for, to be led by the index
 _ENOUGH = 1000  # conditions that more events meet are all the same
@@ -80,6 +83,14 @@ class Match(NamedTuple):
 
     rowid: int
     event_type: str
+
+
+class _Chunk(NamedTuple):
+    """What matches among the next rows, the last of these, and what it cost to look at them."""
+
+    matches: list[Match]
+    end: int
+    cost: int
 
 
 class LogPage(NamedTuple):
@@ -143,7 +154,7 @@ def every(database: Database, filter_: LogFilter) -> Iterator[Event]:
 
 def count(database: Database, filter_: LogFilter) -> Counts:
     """Count the newest events that match, up to MAX_COUNTED."""
-    walk = Walk(database, filter_)
+    walk = Walk(database, filter_, chunk=MAX_CHUNK)
     found = Counter(match.event_type for match in itertools.islice(walk, MAX_COUNTED))
     return Counts(redact(dict(found.most_common())), walk.is_over and found.total() < MAX_COUNTED)
 
@@ -189,6 +200,7 @@ class Walk:
         *,
         is_upward: bool = False,
         max_scanned: int | None = MAX_SCANNED,
+        chunk: int = FIRST_CHUNK,
     ) -> None:
         self.place = cursor
         self.is_over = False
@@ -196,13 +208,14 @@ class Walk:
         self._filter = filter_
         self._is_upward = is_upward
         self._left = max_scanned
+        self._chunk = chunk
         self._index = Index(database)
         self._where = filter_.where()
         self._expression = filter_.expression() if filter_.text is not None else None
 
     def __iter__(self) -> Iterator[Match]:
         if self._filter.text is None or self._expression is not None:
-            self._leads = self._choose_leads()
+            self._leads, self._rowids = self._choose_leads()
             for span in self._spans():
                 yield from self._walk(span)
                 if self._is_spent:
@@ -218,90 +231,119 @@ class Walk:
         low, high = MIN_ROWID, MAX_ROWID
         if self.place is not None:
             low, high = (self.place + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.place - 1)
-        is_by_time = self._filter.since is not None or self._filter.until is not None
+        is_by_time = self._rowids is None and (self._filter.since is not None or self._filter.until is not None)
         spans = self._index.spans() if self._expression or is_by_time else [Span(low, high)]
         for span in reversed(spans) if self._is_upward else spans:
             if span.high >= low and span.low <= high and span.may_hold(self._filter.since, self._filter.until):
                 yield span._replace(low=max(low, span.low), high=min(high, span.high))
 
     def _walk(self, span: Span) -> Iterator[Match]:
-        size = FIRST_CHUNK
+        size = self._chunk
         while span.low <= span.high and not self._is_spent:
-            rowids, is_end, found = self._next(span, size)
-            end = (span.high if self._is_upward else span.low) if is_end else rowids[-1]
-            yield from self._matching(found)
-            self.place = end
-            if is_end:
-                return
-            span = span._replace(low=end + 1) if self._is_upward else span._replace(high=end - 1)
+            found = self._next(span, size)
+            self._spend(found.cost)
+            yield from found.matches
+            self.place = found.end
+            span = span._replace(low=found.end + 1) if self._is_upward else span._replace(high=found.end - 1)
             size = min(size * 4, MAX_CHUNK)
 
-    def _next(self, span: Span, size: int) -> tuple[list[int], bool, list[int]]:
-        """Return the next rowids of the span, whether they are the last, and those whose text matches."""
-        if self._expression and span.block is not None:
+    def _spend(self, cost: int) -> None:
+        if self._left is not None:
+            self._left -= cost
+
+    def _next(self, span: Span, size: int) -> _Chunk:
+        """Look at the next rows of the span."""
+        if self._expression is None:
+            led = self._lead(span, size)
+            return _Chunk([row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led))
+        if span.block is not None:
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
-                self._spend(len(found) + 1)
-                return found, len(found) < size, found
-        if not self._expression:
-            rowids = self._lead(span, size)
-            self._spend(len(rowids))
-            return rowids, len(rowids) < size, rowids
-        rowids = self._lead(span, UNINDEXED_CHUNK)
-        self._spend(len(rowids) * UNINDEXED_COST)
+                return _Chunk(self._matching(found), self._end(span, found, size), len(found) + 1)
+        led = self._lead(span, UNINDEXED_CHUNK)
+        among = self._read_texts([match.rowid for match, is_good in led if is_good])
+        end = self._end(span, [match.rowid for match, _ in led], UNINDEXED_CHUNK)
+        return _Chunk([match for match, _ in led if match.rowid in among], end, len(led) * UNINDEXED_COST)
+
+    def _end(self, span: Span, rowids: list[int], size: int) -> int:
+        """Return the last row that has been looked at."""
+        if len(rowids) == size:
+            return rowids[-1]
+        return span.high if self._is_upward else span.low
+
+    def _read_texts(self, rowids: list[int]) -> set[int]:
+        """Return those rowids whose text matches, without the index."""
+        assert self._expression is not None
         with self._database.connection() as connection:
             events = rows.load(connection, rowids)
         texts = [(rowid, search.text_of(event)) for rowid, event in events.items()]
-        among = search.matching(self._expression, texts) if texts else set()
-        return rowids, len(rowids) < UNINDEXED_CHUNK, [rowid for rowid in rowids if rowid in among]
-
-    def _spend(self, scanned: int) -> None:
-        if self._left is not None:
-            self._left -= scanned
+        return search.matching(self._expression, texts) if texts else set()
 
     def _matching(self, rowids: list[int]) -> list[Match]:
-        """Return those that meet the other conditions, in the same order."""
+        """Return those that meet the conditions, in the same order."""
         if not rowids:
             return []
         clauses, values = rows.bound({"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where})
         sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - clauses are ours
         with self._database.connection() as connection:
             types = dict(connection.execute(sql, values).fetchall())
-        return [Match(rowid, str(rows.readable(types[rowid]))) for rowid in rowids if rowid in types]
+        return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
 
     # --- which index leads ---
 
-    def _choose_leads(self) -> list[tuple[str, str]]:
-        """Return the column and value, or several of one column, that fewest events have; none: all rows."""
-        with self._database.connection() as connection:
-            choices = [
-                [(column, value)]
-                for column, value in (
-                    ("task_id", self._filter.task_id),
-                    ("agent_id", self._filter.agent_id),
-                    ("source", self._filter.source),
-                )
-                if value is not None
-            ]
-            types = self._filter.types or self._filter.visible.types
-            if types and (named := _types(connection, types)) is not None:
-                choices.append([("event_type", name) for name in named] or [("event_type", types[0])])
-            if len(choices) < 2:
-                return choices[0] if choices else []
-            return min(choices, key=lambda leads: sum(_frequency(connection, *lead) for lead in leads))
+    def _choose_leads(self) -> tuple[list[tuple[str, str]], list[int] | None]:
+        """Return the column and value, or several of one column, that fewest events have; none: all rows.
 
-    def _lead(self, span: Span, limit: int) -> list[int]:
-        """Return the next rowids that the leading index has."""
-        order = "ASC" if self._is_upward else "DESC"
-        parts = [
-            f"SELECT rowid FROM event_log INDEXED BY event_log_{column} WHERE {column} = ? AND rowid BETWEEN ? AND ?"  # noqa: S608
-            for column, _ in self._leads
-        ] or ["SELECT rowid FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ?"]
-        values = [part for _, value in self._leads for part in (value, span.low, span.high)] or [span.low, span.high]
-        # Of several each is in order, and SQLite merges them.
-        sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {order} LIMIT ?"
+        Or, where the times leave still fewer, all of their rows, in order.
+        """
+        filter_ = self._filter
+        fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
+        choices = [[(column, value)] for column, value in fields if value is not None]
+        types = filter_.types or filter_.visible.types
         with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(sql, (*values, limit)).fetchall()]
+            if types and (named := _types(connection, types)) is not None:
+                choices.append([("event_type", name) for name in named or types[:1]])
+            costs = [sum(_frequency(connection, *lead) for lead in leads) for leads in choices]
+            rowids = self._rowids_by_time(connection)
+        fewest = min(costs, default=_ENOUGH)
+        if rowids is not None and (len(rowids) <= fewest or not choices):
+            return [], rowids
+        return (choices[costs.index(fewest)] if choices else []), None
+
+    def _rowids_by_time(self, connection: sqlite3.Connection) -> list[int] | None:
+        since, until = self._filter.since, self._filter.until
+        if since is None and until is None:
+            return None
+        sql = "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? LIMIT ?"
+        found = connection.execute(sql, (since or "", until or _LAST_TIME, MAX_TIMED + 1)).fetchall()
+        return sorted(row[0] for row in found) if len(found) <= MAX_TIMED else None
+
+    def _lead(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+        """Return the next rows that the leading index has, and whether they meet the other conditions."""
+        if self._rowids is not None:
+            return self._lead_by_time(span, limit)
+        clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
+        select = f"SELECT rowid, event_type, {clauses} FROM event_log"
+        parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND rowid BETWEEN ? AND ?"
+                 for column, _ in self._leads] or [f"{select} NOT INDEXED WHERE rowid BETWEEN ? AND ?"]  # fmt: skip
+        bounds = [[value, span.low, span.high] for _, value in self._leads] or [[span.low, span.high]]
+        # Of several each is in order, and SQLite merges them.
+        sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {'ASC' if self._is_upward else 'DESC'} LIMIT ?"
+        bound = [value for each in bounds for value in (*values, *each)]
+        with self._database.connection() as connection:
+            found = connection.execute(sql, (*bound, limit)).fetchall()
+        return [(_match(rowid, type_), bool(is_good)) for rowid, type_, is_good in found]
+
+    def _lead_by_time(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+        assert self._rowids is not None
+        start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
+        rowids = self._rowids[start:end][:limit] if self._is_upward else self._rowids[start:end][::-1][:limit]
+        good = {match.rowid: match for match in self._matching(rowids)}
+        return [(good.get(rowid) or Match(rowid, ""), rowid in good) for rowid in rowids]
+
+
+def _match(rowid: int, event_type: object) -> Match:
+    return Match(rowid, str(rows.readable(event_type)))
 
 
 def _types(connection: sqlite3.Connection, patterns: tuple[str, ...]) -> list[str] | None:
