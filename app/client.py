@@ -302,7 +302,7 @@ class Feed:
         self._on_missing = on_missing
         self._on_connection = on_connection
         self._received = cursor  # by us; the caller has handled up to `cursor`, and what lies between waits in _steps
-        self._steps: deque[FeedEvent | Gap | Reset | Cursor] = deque()
+        self._steps: deque[FeedEvent | Gap | Reset | Cursor | str] = deque()  # text is for on_connection
         self._handed: FeedEvent | None = None
         self._acked = 0
         self._link: _Link | None = None
@@ -368,6 +368,8 @@ class Feed:
         self._steps.popleft()
         if isinstance(step, Cursor):
             self._move(step)
+        if isinstance(step, str):
+            self._on_connection(step)
         if isinstance(step, FeedEvent):
             self._handed = step
             return step
@@ -431,11 +433,16 @@ class Feed:
             self._received = Cursor(received.seq, verdict["epoch"])  # whose a bare seq is, the server had to say first
             self._subscribe(link)
             return
-        self._on_connection(f"Following {self.url} after seq {after}")
         link.sent = after
         is_same_history = received.seq is not None and received.epoch == verdict["epoch"]
-        if is_same_history and after <= (received.seq or 0):
-            return  # a consumer's checkpoint lies behind what it has seen
+        is_behind = is_same_history and after <= (received.seq or 0)  # as a consumer's checkpoint may lie
+        if not is_behind or (verdict["verdict"] == "reset" and "consumer" not in self._wanted):
+            self._take_up(verdict, is_same_history)
+        self._steps.append(f"Following {self.url} after seq {after}")
+
+    def _take_up(self, verdict: dict[str, Any], is_same_history: bool) -> None:
+        """Go on where *verdict* says, and say what is missing before."""
+        after, received = verdict["after"], self._received
         if verdict["verdict"] == "gap":
             first = max(verdict["missing"]["from"], (received.seq or 0) + 1 if is_same_history else 0)
             self._steps.append(Gap(first, verdict["missing"]["to"]))

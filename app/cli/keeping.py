@@ -159,7 +159,7 @@ def restore(file: Path, dry_run: bool, is_json: bool) -> None:
     """Put the backup FILE into the live database.
 
     The feed may be served meanwhile: every client is told that its cursor is worthless (reset). The database as it was
-    is kept beside it. Users, tokens, sessions and consumers stay as they are now.
+    is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now.
 
     \b
     Example:

@@ -24,8 +24,9 @@ from app.store.retention import JOB as PRUNE
 STEP_PAGES = 1024
 MAX_BUSY_STEPS = 6  # each has waited for the lock as long as any connection of ours
 # What a restore leaves as it is now: a token that was revoked since the backup must stay so, and a consumer must be
-# told that its history is another one, not be taken for a new one: it keeps its old epoch, and protection.
-CARRIED_OVER = ("user", "token", "sign_in_code", "session", "ticket", "checkpoint")
+# told that its history is another one, not be taken for a new one: it keeps its old epoch, and protection. The swarm's
+# tables are not among them: they are what the events say.
+CARRIED_OVER = ("user", "token", "sign_in_code", "session", "ticket", "checkpoint", "webhook")
 # Past where every server has seen them: a right that was lost just before must be noticed.
 _MOVE_ON = """
     UPDATE main.meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(

@@ -139,6 +139,7 @@ class Client(Peer):
     def go_live(self) -> None:
         """Take the steps of the own thread until the subscriber is live."""
         while self.state is State.REPLAYING:
+            assert self.subscriber.ending is None, self.subscriber.ending
             self.subscriber.advance()
 
     def run(self) -> None:

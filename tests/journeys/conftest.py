@@ -60,14 +60,14 @@ def proxy(shared: Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A browser profile whose cookies say that the operator has signed in, at the server that the test uses."""
+    """A browser profile in which an operator of its own has signed in, at the server that the test uses."""
     server: Server = request.getfixturevalue("shared" if "shared" in request.fixturenames else "server")
     with contextlib.closing(
         browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin")  # type: ignore[arg-type]
     ) as opened:
         opened.set_default_timeout(PATIENCE_MS)
-        host = urlsplit(server.url).hostname or ""
-        opened.add_cookies([{"name": "outfeed_session", "value": server.session, "domain": host, "path": "/"}])
+        host, value = urlsplit(server.url).hostname or "", server.sign_in("operator")
+        opened.add_cookies([{"name": "outfeed_session", "value": value, "domain": host, "path": "/"}])
         yield opened
 
 

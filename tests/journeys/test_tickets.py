@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from app.store import account
 from app.store import database as db
@@ -71,14 +70,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Serve
         made.http.shutdown()
         thread.join()
         made.http.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = shutil.which("chromium")
-        with closing(playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])) as running:
-            yield running
 
 
 def test_a_page_elsewhere_follows_by_ticket_over_a_restart(site: tuple[Site, Server], browser: Browser) -> None:

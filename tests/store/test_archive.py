@@ -13,7 +13,7 @@ import shutil
 import signal
 import sqlite3
 import stat
-import time
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -220,31 +220,44 @@ class TestReadingIn:
             archive.read_in([one], database.path)
 
 
-def prune_in_a_child(path, folder):
-    """Return the process id of a child that prunes; it has opened nothing before."""
-    child = os.fork()
-    if child == 0:
+def calls_of_a_prune(path, folder, last=None):
+    """Prune in a child, which kills itself at the call number *last*; return how many there were, None if it died."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        calls = itertools.count(1)
+
+        def count(*_):
+            if next(calls) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
         archive.MAX_EVENTS = 700
         with contextlib.suppress(BaseException):
+            sys.setprofile(count)
             prune(Database(path), Policy(30), by="tests", archive=folder)
+            sys.setprofile(None)
+            os.write(writer, str(next(calls)).encode())
         os._exit(0)
-    return child
+    os.close(writer)
+    with open(reader) as told:
+        answer = told.read()
+    _, status = os.wait()
+    assert os.WIFSIGNALED(status) or answer
+    return int(answer) if answer else None
 
 
 def test_killed_at_any_moment_each_event_is_in_the_log_or_in_a_whole_archive(database, raw, folder):
     rng = random.Random(11)
     expected: set[str] = set()
-    killed = 0
+    calls = 0
     for number in range(12):
         fill(raw, 1500, text="y" * 100, prefix=f"round-{number}")
         expected |= {row[0] for row in log(database.path)}
-        child = prune_in_a_child(database.path, folder)
-        time.sleep(rng.uniform(0, 0.2))  # anywhere within a step
-        os.kill(child, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        if not calls:
+            calls = calls_of_a_prune(database.path, folder)
+        else:
+            assert calls_of_a_prune(database.path, folder, last=rng.randrange(calls * 3 // 4)) is None
         archived = set(itertools.chain(*whole(folder).values()))
         assert {row[0] for row in log(database.path)} | archived == expected
-    assert killed >= 4
     prune(database, Policy(30), by="tests", archive=folder)
     assert log(database.path) == []
     assert set(itertools.chain(*whole(folder).values())) == expected
