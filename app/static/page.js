@@ -2,9 +2,12 @@
 
 import { clockOf } from "./event-feed.js";
 
-for (const time of document.querySelectorAll("time[datetime]")) {
-  time.textContent = clockOf(new Date(time.dateTime));
+/** Show the times in *root* in the reader's zone. */
+export function localise(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) time.textContent = clockOf(new Date(time.dateTime));
 }
+
+localise(document);
 
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;

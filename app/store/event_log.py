@@ -222,10 +222,8 @@ def list_events(
     "phrases", or beginnings: `word*`. *since* and *until* (exclusive) are aware datetimes. `data` above
     OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
     """
-    filter_ = LogFilter(
-        EVERYTHING, split_types(event_type), source, task_id, agent_id,
-        since and clock.isoformat(since), until and clock.isoformat(until), text,
-    )  # fmt: skip
+    first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
+    filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
     end = None if limit < 0 else offset + limit
     return list(itertools.islice(log_page.every(db.default(), filter_), offset, end))
 

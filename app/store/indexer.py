@@ -1,6 +1,6 @@
 """Keeping the full-text index: fed from the outbox behind the writers' backs, redacted, by one process at a time.
 
-It may be killed at any moment, and its file deleted: the index knows what it is of, and how far it has come, in the same
+It may be killed at any moment, and its file deleted: the index knows what it is of, and how far it has come, in the
 transactions that move it on. What it has not reached yet is still found, by reading the log.
 """
 
@@ -26,7 +26,6 @@ from app.store.outbox import read_window
 from app.store.search import BLOCK_BITS, MAX_ROWID, Fingerprint, path_of, table, text_of
 
 JOB = "search"
-EVERY_SECS = 1.0
 FORMAT = 1  # of the file; another one is made anew
 CHUNK_ROWS = 250
 # After each chunk a pause as long as it took, so that a long way to go leaves half a core at least to everyone else.
@@ -171,7 +170,9 @@ class Indexer:
             return False
         with self._writing() as connection:
             for number in sorted({rowid >> BLOCK_BITS for rowid in events}):
-                self._append(connection, number, {key: one for key, one in events.items() if key >> BLOCK_BITS == number})
+                self._append(
+                    connection, number, {key: one for key, one in events.items() if key >> BLOCK_BITS == number}
+                )
             last = max([*events, state.last_rowid])
             last_id = events[last].id if last in events else state.last_id
             connection.execute("UPDATE state SET seq = ?, last_rowid = ?, last_id = ?", (found[-1][0], last, last_id))
@@ -182,7 +183,7 @@ class Indexer:
         """Index events of that block, each once; nothing where the block is still to be made."""
         if not connection.execute("SELECT 1 FROM block WHERE number = ?", (number,)).fetchone():
             return
-        known = f"SELECT 1 FROM {table(number)[:-1]}_docsize\" WHERE id = ?"  # noqa: S608 - ours
+        known = f'SELECT 1 FROM {table(number)[:-1]}_docsize" WHERE id = ?'  # noqa: S608 - ours
         fresh = {rowid: one for rowid, one in events.items() if not connection.execute(known, (rowid,)).fetchone()}
         self._insert(connection, number, fresh)
 

@@ -29,6 +29,7 @@ MAX_TIMED = 5000  # events of a time range that are led by the index on timestam
 _LAST_TIME = "\U0010ffff"
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
 MAX_TYPES = 50  # that a prefix may stand for, to be led by the index
+_RANGE = "rowid BETWEEN ? AND ?"
 _ENOUGH = 1000  # conditions that more events meet are all the same
 _DISTINCT = """
     WITH RECURSIVE found (type) AS (
@@ -255,7 +256,9 @@ class Walk:
         """Look at the next rows of the span."""
         if self._expression is None:
             led = self._lead(span, size)
-            return _Chunk([row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led))
+            return _Chunk(
+                [row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led)
+            )
         if span.block is not None:
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
@@ -283,7 +286,9 @@ class Walk:
         """Return those that meet the conditions, in the same order."""
         if not rowids:
             return []
-        clauses, values = rows.bound({"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where})
+        clauses, values = rows.bound(
+            {"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where}
+        )
         sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - clauses are ours
         with self._database.connection() as connection:
             types = dict(connection.execute(sql, values).fetchall())
@@ -314,7 +319,9 @@ class Walk:
         since, until = self._filter.since, self._filter.until
         if since is None and until is None:
             return None
-        sql = "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? LIMIT ?"
+        sql = (
+            "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? LIMIT ?"
+        )
         found = connection.execute(sql, (since or "", until or _LAST_TIME, MAX_TIMED + 1)).fetchall()
         return sorted(row[0] for row in found) if len(found) <= MAX_TIMED else None
 
@@ -323,9 +330,9 @@ class Walk:
         if self._rowids is not None:
             return self._lead_by_time(span, limit)
         clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
-        select = f"SELECT rowid, event_type, {clauses} FROM event_log"
-        parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND rowid BETWEEN ? AND ?"
-                 for column, _ in self._leads] or [f"{select} NOT INDEXED WHERE rowid BETWEEN ? AND ?"]  # fmt: skip
+        select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - clauses are ours
+        parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._leads]
+        parts = parts or [f"{select} NOT INDEXED WHERE {_RANGE}"]
         bounds = [[value, span.low, span.high] for _, value in self._leads] or [[span.low, span.high]]
         # Of several each is in order, and SQLite merges them.
         sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {'ASC' if self._is_upward else 'DESC'} LIMIT ?"

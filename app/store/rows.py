@@ -46,7 +46,7 @@ def bound(where: Where) -> tuple[str, tuple[str | int, ...]]:
 
 
 def load(connection: sqlite3.Connection, rowids: Iterable[int]) -> dict[int, Event]:
-    """Return the events in those rows, as far as they are still there; `data` above OUTFEED_MAX_EVENT_BYTES left out."""
+    """Return the events in those rows that are still there, `data` above OUTFEED_MAX_EVENT_BYTES left out."""
     sql = f"SELECT {_BOUNDED} FROM event_log WHERE rowid = :rowid"  # noqa: S608 - ours
     limit = settings().max_event_bytes
     found = {rowid: connection.execute(sql, {"rowid": rowid, "limit": limit}).fetchone() for rowid in rowids}

@@ -1,8 +1,8 @@
 """Full-text search: what is looked for, and the index that finds it, in a file of its own beside the database.
 
-The index is kept by `indexer.py`, is never needed, and may be deleted at any time. It is cut into blocks of rowids, each
-an FTS5 table without content: SQLite 3.40 can't delete from one of these, so a block of which an event was deleted is made
-anew, small enough for that, and a search goes from block to block only until its page is full.
+The index is kept by `indexer.py`, is never needed, and may be deleted at any time. It is cut into blocks of rowids,
+each an FTS5 table without content: SQLite 3.40 can't delete from one of these, so a block of which an event was deleted
+is made anew, small enough for that, and a search goes from block to block only until its page is full.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
 from app.web.health import health
+from app.web.log import log
 from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
@@ -30,6 +31,6 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages):
+    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, log):
         app.register_blueprint(blueprint)
     return app

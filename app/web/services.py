@@ -16,13 +16,12 @@ from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
 from app.store.checkpoint import Checkpoints
-from app.store.indexer import EVERY_SECS as INDEX_EVERY_SECS
 from app.store.indexer import Indexer
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.retention import Policy
-from app.store.search import path_of
 from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.search import path_of
 from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
@@ -63,7 +62,7 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
-                "search": (self.indexer.run, INDEX_EVERY_SECS),
+                "search": (self.indexer.run, 1.0),
             }
         )
         self.webhooks = Dispatcher(

@@ -20,6 +20,7 @@ OPERATIONS = [
     ("POST", "/api/events"),
     ("GET", "/api/events"),
     ("GET", "/api/events/summary"),
+    ("GET", "/api/events/export"),
     ("GET", "/api/events/{event_id}"),
     ("GET", "/api/feed"),
     ("POST", "/api/consumers/{name}/ack"),
