@@ -303,15 +303,16 @@ class Walk:
         """
         filter_ = self._filter
         fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
-        choices = [[(column, value)] for column, value in fields if value is not None]
         types = filter_.types or filter_.visible.types
         with self._database.connection() as connection:
-            if types and (named := _types(connection, types)) is not None:
+            indexed = _indexed(connection)
+            choices = [[(column, value)] for column, value in fields if value is not None and column in indexed]
+            if types and "event_type" in indexed and (named := _types(connection, types)) is not None:
                 choices.append([("event_type", name) for name in named or types[:1]])
-            costs = [sum(_frequency(connection, *lead) for lead in leads) for leads in choices]
-            rowids = self._rowids_by_time(connection)
+            costs = [min(_ENOUGH, sum(_frequency(connection, *lead) for lead in leads)) for leads in choices]
+            rowids = self._rowids_by_time(connection) if "timestamp" in indexed else None
         fewest = min(costs, default=_ENOUGH)
-        if rowids is not None and (len(rowids) <= fewest or not choices):
+        if rowids is not None and (len(rowids) <= fewest or fewest == _ENOUGH):
             return [], rowids
         return (choices[costs.index(fewest)] if choices else []), None
 
@@ -351,6 +352,12 @@ class Walk:
 
 def _match(rowid: int, event_type: object) -> Match:
     return Match(rowid, str(rows.readable(event_type)))
+
+
+def _indexed(connection: sqlite3.Connection) -> set[str]:
+    """Return the columns that have their index: tools that rebuild a table drop them."""
+    sql = "SELECT substr(name, 11) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'event_log'"
+    return {row[0] for row in connection.execute(sql).fetchall()}
 
 
 def _types(connection: sqlite3.Connection, patterns: tuple[str, ...]) -> list[str] | None:

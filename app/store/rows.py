@@ -8,7 +8,7 @@ from typing import Any
 
 from app.access import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from app.config import settings
-from app.events import Event, known_type, redact
+from app.events import Event, known_type, may_hold_secrets, redact
 from app.history import loads_leniently
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
@@ -56,10 +56,16 @@ def load(connection: sqlite3.Connection, rowids: Iterable[int]) -> dict[int, Eve
 def event_of(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
     """Return the event in a row of COLUMNS, redacted, whatever a raw writer left there."""
     *names, data = map(readable, (*row[:5], row[6], row[5]))
-    id_, event_type, source, task_id, agent_id, timestamp, data = redact([*names, _parsed(data)])
+    value = _parsed(data)
+    # Most events hold no secret, and a quick look tells.
+    if may_hold_secrets("\n".join(str(name) for name in names).encode(), None):
+        names = redact(names)
+    if may_hold_secrets(str(data).encode(), value):
+        value = redact(value)
+    id_, event_type, source, task_id, agent_id, timestamp = names
     return Event(
         id=id_, event_type=known_type(event_type), source=source, task_id=task_id, agent_id=agent_id,
-        data=data, timestamp=timestamp, omitted_bytes=omitted_bytes,
+        data=value, timestamp=timestamp, omitted_bytes=omitted_bytes,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ is made anew, small enough for that, and a search goes from block to block only 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sqlite3
@@ -14,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from app.events import Event, redact
@@ -26,6 +27,7 @@ MAX_TEXT_CHARS = 16_384  # of an event; what stands behind is not found
 MIN_ROWID, MAX_ROWID = -(2**63), 2**63 - 1
 SCHEMA = "CREATE VIRTUAL TABLE {table} USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
 _QUERY = "SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid BETWEEN ? AND ? ORDER BY rowid {order} LIMIT ?"
+_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.?)")  # in JSON: what follows is no part of a word
 _PART = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
 log = logging.getLogger(__name__)
 
@@ -46,31 +48,13 @@ def table(block: int) -> str:
 
 def text_of(event: Event) -> str:
     """Return what can be found of an event: its type, source and ids, and every name and value in its data."""
-    parts: list[str] = []
-    left = MAX_TEXT_CHARS
-    for text in _texts([event.event_type, event.source, event.task_id, event.agent_id, event.id, event.data]):
-        parts.append(text[:left])
-        left -= len(text)
-        if left <= 0:
-            break
-    return " ".join(parts)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Without recursion: data may be nested as deep as a parser goes. In order."""
-    todo = [iter([value])]
-    while todo:
-        for child in todo[-1]:
-            if isinstance(child, dict):
-                todo.append(part for pair in child.items() for part in pair)
-                break
-            if isinstance(child, list):
-                todo.append(iter(child))
-                break
-            if child is not None:
-                yield str(child)
-        else:
-            todo.pop()
+    fields = (event.event_type, event.source, event.task_id, event.agent_id, event.id)
+    try:
+        data = "" if event.data is None else json.dumps(event.data, ensure_ascii=False)
+    except RecursionError:
+        data = ""
+    text = " ".join([*map(str, filter(None, fields)), _ESCAPE.sub(" ", data[:MAX_TEXT_CHARS])])
+    return text[:MAX_TEXT_CHARS]
 
 
 def expression(text: str) -> str | None:

@@ -56,13 +56,13 @@ def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header:
     yield header.encode()
     events = log_page.every(services().database, filter_)
     while piece := list(itertools.islice(events, EVENTS_A_PIECE)):
+        yield write(piece).encode("utf-8", "replace")
+        if services().hub.closing.is_set():
+            raise ConnectionResetError(errno.ECONNRESET, "the server ends")
         try:
             auth.require_still()
         except Unauthorized as error:
             raise ConnectionResetError(errno.ECONNRESET, "signed out or revoked") from error
-        if services().hub.closing.is_set():
-            raise ConnectionResetError(errno.ECONNRESET, "the server ends")
-        yield write(piece).encode("utf-8", "replace")
 
 
 def _as_lines(events: Iterable[Event]) -> str:
