@@ -165,7 +165,7 @@ def _pause(before: datetime | None, moment: datetime | None) -> str | None:
     if abs(secs) < 60:
         return f"{secs:+.1f} s"
     sign, minutes = "+" if secs > 0 else "-", round(abs(secs) / 60)
-    if minutes < 60:
+    if minutes < 120:
         return f"{sign}{minutes} min"
     hours = round(minutes / 60)
     return f"{sign}{hours} h" if hours < 48 else f"{sign}{round(hours / 24)} d"

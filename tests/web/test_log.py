@@ -187,7 +187,7 @@ class TestStories:
         write(1, task_id="mine", id="x", timestamp="2026-01-31T13:30:00Z")
         page = api.get("/swarm/tasks/mine")
         assert ids(page) == ["e1", "e2", "e3", "x"]
-        assert "+2 h" in page.text
+        assert "+90 min" in page.text
 
     def test_a_long_story_begins_in_the_log(self, api: Api) -> None:
         write(205, agent_id="a1")
