@@ -15,7 +15,7 @@ import click
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd
+from scripts.soaks import crowd, library
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.harness import Server
@@ -30,9 +30,16 @@ FOLLOWERS = 20
 @click.option(
     "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: do not."
 )
+@click.option(
+    "--log-events",
+    type=click.IntRange(0),
+    default=3_000_000,
+    show_default=True,
+    help="Read and search a log of these. 0: do not.",
+)
 @click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
-def main(rounds: int, minutes: float | None, events: int, seed: int | None) -> None:
-    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, then prune.
+def main(rounds: int, minutes: float | None, events: int, log_events: int, seed: int | None) -> None:
+    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, prune, search.
 
     After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
     """
@@ -44,6 +51,8 @@ def main(rounds: int, minutes: float | None, events: int, seed: int | None) -> N
         arrival = run_crowd()
         if events:
             run_prune(events)
+        if log_events:
+            run_log(log_events)
     except (Mismatch, BenchError, AssertionError) as error:
         click.echo(f"MISMATCH with seed {seed}: {error}")
         sys.exit(1)
@@ -100,6 +109,13 @@ def run_prune(events: int) -> None:
     if longest - quiet > MAX_WAIT_SECS:
         raise Mismatch(f"a commit took {longest * 1000:.0f} ms while events were pruned, {quiet * 1000:.0f} ms before")
     click.echo(f"{events // 2:,} of {events:,} events pruned; the longest commit took {longest * 1000:.0f} ms")
+
+
+def run_log(events: int) -> None:
+    """Read and search a log of *events*, while others are written and one client follows them."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
+        for line in library.browse(server, events):
+            click.echo(line)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ FILL = """
         CASE WHEN n % 50 = 0 THEN 'worker' ELSE 'coordinator' END,
         'task-' || (n / 10),
         'agent-' || (n % 40),
-        json_object('n', n, 'description', 'step ' || (n % 7) || CASE WHEN n % 5000 = 0 THEN ' ran out of memory' ELSE '' END),
+        json_object('n', n, 'description',
+            'step ' || (n % 7) || CASE WHEN n % 5000 = 0 THEN ' ran out of memory' ELSE '' END),
         strftime('%Y-%m-%dT%H:%M:%S.000Z', 1767225600 + n - CASE WHEN n % 100 = 0 THEN 3600 ELSE 0 END, 'unixepoch')
     FROM n
 """
