@@ -15,6 +15,7 @@ from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
 from app.web.sign_in import sign_in
+from app.web.status import status
 from app.web.swarm import swarm
 from app.web.tickets import tickets
 
@@ -31,6 +32,6 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, log):
+    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, log, status):
         app.register_blueprint(blueprint)
     return app
