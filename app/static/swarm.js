@@ -311,7 +311,7 @@ function setTime(time, at) {
 /** A name or a description leads to its story. */
 function setLink(link, key, text) {
   if (link.title !== text) link.title = text;
-  if (!link.href) link.href = `/swarm/${link.dataset.kind}/${key}`;
+  if (!link.href) link.href = `/swarm/${link.dataset.kind}/${encodeURIComponent(key)}`;
 }
 
 // --- the chart -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
 from app.web.health import health
+from app.web.log import log
 from app.web.metrics import metrics
 from app.web.pages import pages
 from app.web.proxies import Proxies
@@ -34,6 +35,6 @@ def create_app(settings: Settings) -> Flask:
     auth.init_app(app)
     live.init_app(app)
     compression.init_app(app)
-    for blueprint in (health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, status_page):
+    for blueprint in (health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, log, status_page):
         app.register_blueprint(blueprint)
     return app

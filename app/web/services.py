@@ -16,11 +16,13 @@ from app.jobs import Jobs
 from app.store import database as db
 from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
+from app.store.indexer import Indexer
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.probe import Probe
 from app.store.retention import Policy
 from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.search import path_of
 from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
@@ -59,6 +61,7 @@ class Services:
         self.place = Place()
         self.probe = Probe(self.database)
         self.reconciler = Reconciler(self.database)
+        self.indexer = Indexer(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
@@ -69,6 +72,7 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
+                "search": (self.indexer.run, 1.0),
                 "probe": (self.probe.check, 1.0),
                 "board": (self._show_counts, 1.0),
                 "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
@@ -96,11 +100,13 @@ class Services:
         self.webhooks.stop()
         self.watcher.stop()
         self.retention.stop()
+        self.indexer.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.rights.write_uses()
         self.mark.close()
         self.database.close()
+        db.at(path_of(self.settings.database)).close()
 
     def unready_because(self) -> list[str]:
         """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
