@@ -18,9 +18,12 @@ OutfeedError
 ├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
-    ├── DatabaseBusy        no write lock in time, or no space; try again
+    ├── DatabaseBusy        no write lock in time; try again
+    │   └── DatabaseFull    no space left
+    ├── DatabaseReadOnly    the file, its folder or its filesystem can't be written to
     ├── SchemaMismatch      not upgraded yet, made by newer code, or not ours
     └── DatabaseUnreadable  SQLite can't read the file
+        └── DatabaseDamaged what is in it makes no sense; nothing is written to it any more
 """
 
 from __future__ import annotations
@@ -107,15 +110,33 @@ class UnknownName(OutfeedError):
 
 
 class DatabaseError(OutfeedError):
-    """The database can't do what was asked."""
+    """The database can't do what was asked. *in_short* is for those who may not know where it lies."""
+
+    in_short = "the database can't be used right now"
 
 
 class DatabaseMissing(DatabaseError):
     """There is no database at the path; only `serve` and `upgrade` make one."""
 
+    in_short = "the database is not there"
+
 
 class DatabaseBusy(DatabaseError):
     """The write lock was not free in time; nothing was written, try again."""
+
+    in_short = "the database is locked by another writer; nothing was written, try again"
+
+
+class DatabaseFull(DatabaseBusy):
+    """No space is left to write; nothing was written, try again when there is."""
+
+    in_short = "no space is left for the database; nothing was written, try again"
+
+
+class DatabaseReadOnly(DatabaseError):
+    """The file, its folder or its filesystem can't be written to; nothing was written."""
+
+    in_short = "the database can only be read; nothing was written"
 
 
 class SchemaMismatch(DatabaseError):
@@ -124,3 +145,11 @@ class SchemaMismatch(DatabaseError):
 
 class DatabaseUnreadable(DatabaseError):
     """SQLite can't read the file: not a database, damaged, or an I/O error."""
+
+    in_short = "the database can't be read right now"
+
+
+class DatabaseDamaged(DatabaseUnreadable):
+    """The file is no database, or its pages contradict each other; nothing is written to it until it is mended."""
+
+    in_short = "the database is damaged; nothing was written, and nothing will be until it is restored"

@@ -421,7 +421,8 @@ DISPLAY: dict[str, Display] = {
     "access.token_created": _display("system", "🎫", "Token made", "{by|Somebody} made the token {name|unnamed}"),
     "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Somebody} revoked the token {name|unnamed}"),
 }
-_KINDS = {"task", "agent", "bid", "tool", "system"}
+OTHER = "other"
+KINDS = ("task", "agent", "bid", "tool", "system", OTHER)
 
 
 def display_of(event_type: str) -> Display:
@@ -430,7 +431,7 @@ def display_of(event_type: str) -> Display:
         return found
     prefix, _, rest = event_type.partition(".")
     label = (rest or prefix).replace("_", " ").replace(".", " ").capitalize() or "Event"
-    kind = prefix if prefix in _KINDS else "other"
+    kind = prefix if prefix in KINDS else OTHER
     return Display("•", label, (f"{event_type}: ", Field(("message", "description", "name", "reason"), label)), kind)
 
 

@@ -59,11 +59,15 @@ class Item(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Items in seq order with the window they were read in. *through*: everything up to there has been seen."""
+    """Items in seq order with the window they were read in. *through*: everything up to there has been seen.
+
+    *written_at* is when the first of them was written, as its row says; None where there is none, or it doesn't.
+    """
 
     window: Window
     items: list[Item]
     through: int
+    written_at: object = None
 
 
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:

@@ -69,6 +69,8 @@ class Server:
     A server that dies early, and one that logged a traceback or a secret, fails the test.
     """
 
+    command: tuple[str, ...] = (sys.executable, "-m", "app")
+
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.database = folder / "outfeed.db"
         self.port = free_port()
@@ -106,7 +108,7 @@ class Server:
         """Start serving; returns when it is ready."""
         with self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve", *arguments],
+                [*self.command, "serve", *arguments],
                 cwd=ROOT, env=self.environment, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         wait_until(self._is_ready, "server ready")

@@ -7,6 +7,7 @@ Exit 0: done, 1: failed, 2: misused.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import Any
@@ -73,3 +74,5 @@ def main() -> None:
       outfeed serve
       outfeed log task.created --source coordinator --data '{"description": "Write the docs"}'
     """
+    # What fails a command is said once, by the command. `serve` has its own log.
+    logging.getLogger("app").addHandler(logging.NullHandler())

@@ -41,6 +41,11 @@ class Batch(NamedTuple):
 class Encoding(Protocol):
     """Bytes for one transport. Stateless: equal calls give equal bytes, so one result serves a whole cohort."""
 
+    @property
+    def transport(self) -> str:
+        """How the transport is called where clients are counted."""
+        ...
+
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
         """Return one piece for each item, after the seq *prev*."""
         ...

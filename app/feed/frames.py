@@ -27,6 +27,8 @@ _CLOSE = 0x88
 class WebSocketEncoding:
     """One JSON message a frame: `event`, or `events` where several may share one."""
 
+    transport = "websocket"
+
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
         pieces, seqs, before = [], [], prev
         for item in items:

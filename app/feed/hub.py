@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from app.history import Item, Window
 
 # More threads than this in SELECT and encode at once, and hundreds of replays starve everything else.
 REPLAY_READERS = 4
+POLL = "poll"  # the transport of who asks by cursor
 
 
 class _Round(NamedTuple):
@@ -49,7 +51,7 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
-        self._waiters = 0
+        self._polls = 0
         self.closing = threading.Event()
         self._tail = Tail(0)
 
@@ -228,8 +230,9 @@ class Hub:
     ) -> None:
         """Return when something that matches stands after *cursor*, when the epoch is over, or after *timeout* secs.
 
-        Who hands in an *event* can end the wait by setting it.
+        Who hands in an *event* can end the wait by setting it, and is no client.
         """
+        is_client = event is None
         event = event or threading.Event()
         with self._lock:
             is_known = epoch == self.epoch
@@ -238,13 +241,13 @@ class Hub:
                 if self.closing.is_set() or rest is None or any(map(filter_.matches, rest)):
                     return
                 self._waiting.setdefault(filter_, []).append(event)
-                self._waiters += 1
+                self._polls += is_client
         if not is_known:
             self.hurry()  # the source may have a new one that was not looked at yet
             return
         event.wait(timeout)
         with self._lock:
-            self._waiters -= 1
+            self._polls -= is_client
             waiting = self._waiting.get(filter_, [])
             if event in waiting:
                 waiting.remove(event)
@@ -264,15 +267,15 @@ class Hub:
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
-    def counts(self) -> dict[str, int]:
-        """Return how many subscribers there are in each state."""
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Return how many clients there are by transport and state; who waits for a poll's answer is `waiting`."""
         with self._lock:
-            states = [subscriber.state.value for subscriber in self._subscribers]
-        return {state: states.count(state) for state in sorted(set(states))}
+            found = Counter((each.transport, each.state.value) for each in self._subscribers)
+            return found + Counter({(POLL, "waiting"): self._polls})
 
     def __len__(self) -> int:
-        """Return how many hold a thread: who is connected, and who waits."""
-        return len(self._subscribers) + self._waiters
+        """Return how many clients hold a thread: who is connected, and who waits."""
+        return len(self._subscribers) + self._polls
 
     def subscribers(self) -> list[Subscriber]:
         """Return everyone who is connected."""

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 
 from app import clock
+from app.errors import DatabaseError
 from app.feed.hub import Hub
+from app.feed.tally import Tally
 from app.history import Item, Page
 
 PAGE_EVENTS = 1000
@@ -30,6 +32,7 @@ class Relay:
         self._next_heartbeat = 0.0
         self._completed_at: float | None = None
         self._failure: str | None = None
+        self.tally = Tally()
         hub.hurry = self.poll_now
 
     def start(self) -> None:
@@ -68,6 +71,7 @@ class Relay:
         return self._failure
 
     def _work(self) -> None:
+        began = clock.monotonic()
         try:
             while self._is_wanted:
                 self._is_wanted = False
@@ -77,15 +81,22 @@ class Relay:
                 self._hub.greet()
                 self._hub.consumers.send_superseded_away()
             self._beat()
+        except (DatabaseError, OSError) as error:
+            if self._note_failure(error):
+                log.error("poll failed, trying again error=%s", error)
         except Exception as error:
-            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job. Logged once.
-            failure = f"{type(error).__name__}: {error}"
-            if failure != self._failure:
+            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
+            if self._note_failure(error):
                 log.exception("poll failed, trying again")
-            self._failure = failure
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
+            self.tally.polls.note(self._completed_at - began)
+
+    def _note_failure(self, error: Exception) -> bool:
+        """Return whether it is another one than that of the poll before: it is logged once."""
+        before, self._failure = self._failure, f"{type(error).__name__}: {error}"
+        return before != self._failure
 
     def _advance(self) -> bool:
         """Take one page; True where there is more to do."""
@@ -110,6 +121,7 @@ class Relay:
             self._remember(page.window.epoch, page.items[-1])
         if page.through > self._hub.position:
             self._hub.publish(page.items, page.through)
+            self.tally.note_delivery(page.written_at)
 
     def _beat(self) -> None:
         now = clock.monotonic()

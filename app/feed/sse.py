@@ -14,9 +14,13 @@ import orjson
 from app.feed.encoding import Batch
 from app.history import Item
 
+MIN_RETRY_MS = 1000
+
 
 class SseEncoding:
     """One event a piece. To group only joins their bytes: each keeps its own id."""
+
+    transport = "stream"
 
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
         # A payload is one line: whoever wrote it, line ends inside JSON strings are escaped, and others are space.
@@ -36,7 +40,11 @@ class SseEncoding:
         return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
 
     def goodbye(self, code: int, reason: str) -> bytes:
-        return b"event: closed\ndata: %b\n\n" % orjson.dumps({"code": code, "reason": reason})
+        told = orjson.dumps({"code": code, "reason": reason})
+        # An EventSource comes back after the same time as all others unless it is told one. It doesn't back off either.
+        retry = reason.removeprefix("retry_ms=")
+        hint = b"retry: %d\n" % (MIN_RETRY_MS + int(retry)) if retry.isdecimal() else b""
+        return b"event: closed\n%bdata: %b\n\n" % (hint, told)
 
 
 SSE = SseEncoding()

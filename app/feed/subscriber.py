@@ -7,6 +7,7 @@ take the bytes falls out of the cohort, and its own thread carries on from the s
 from __future__ import annotations
 
 import enum
+import logging
 import math
 import time
 from bisect import bisect_right
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from app import clock
 from app.access import Principal
-from app.errors import InvalidRequest
+from app.errors import DatabaseError, InvalidRequest
 from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
@@ -32,6 +33,8 @@ PAGE_EVENTS = 1000
 JOIN_EVENTS = 200
 IDLE_SECS = 60.0
 HUB_WAIT_SECS = 0.05
+RETRY_SECS = 0.5
+log = logging.getLogger(__name__)
 
 
 class State(enum.Enum):
@@ -181,10 +184,16 @@ class Subscriber:
         # One at a time at ten a second, a page of a thousand would only be held in memory.
         is_single = self.subscription.rate and not self.subscription.batch
         limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
-        with self._hub.reading:
-            page = self._hub.source.read_after(self.cursor, limit)
-            page.window.prove(self.epoch, self.cursor)
-            matching = self.subscription.filter.matching(page.items)
+        try:
+            with self._hub.reading:
+                page = self._hub.source.read_after(self.cursor, limit)
+                page.window.prove(self.epoch, self.cursor)
+                matching = self.subscription.filter.matching(page.items)
+        except DatabaseError as error:
+            # It passes, or /readyz says so; to be sent away, and come back, would help nobody.
+            log.warning("replay waits, trying again error=%s", error)
+            time.sleep(RETRY_SECS)
+            return
         self._begin(matching, end=page.through)
 
     def _begin(self, matching: list[Item], end: int) -> None:
@@ -224,6 +233,11 @@ class Subscriber:
         if self.state is State.IDLE:
             return max(0.0, self._idle_since + IDLE_SECS - clock.monotonic())
         return None
+
+    @property
+    def transport(self) -> str:
+        """How it is connected."""
+        return self.subscription.encoding.transport
 
     @property
     def is_idle_too_long(self) -> bool:

@@ -18,6 +18,7 @@
  * custom properties (see STYLE), light and dark from its color-scheme.
  *
  * Fires, bubbling and composed:
+ *   event-feed:received  {events: [{event, seq, replayed}, …]}: as they come, also while the list is paused or read
  *   event-feed:event     {event, seq, replayed}: once for each, after it was shown; `replayed` is true for what had
  *                        happened before the feed (again) went live: nothing to notify anybody of
  *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
@@ -904,11 +905,14 @@ class EventFeed extends HTMLElement {
   #receive(events) {
     if (events === null) return this.#connection.subscribe();
     const { ids, until } = this.#shownBefore;
+    const received = [];
     for (const event of events) {
       if (event.seq <= until && ids.has(event.id)) continue;
       if (AUDIT.test(event.event_type) && !this.hasAttribute("types")) continue;
-      this.#waiting.push({ event, replayed: event.seq <= this.#replayedUntil });
+      received.push({ event, seq: event.seq, replayed: event.seq <= this.#replayedUntil });
     }
+    this.#waiting.push(...received);
+    if (received.length) this.#fire("received", { events: received });
     this.#schedule();
     this.#hold();
     this.#update();

@@ -1,9 +1,11 @@
-// What the server-rendered pages gain from a script: times in the reader's zone, and "/" for the filter.
+// What the server-rendered pages gain from a script: times in the reader's zone, "/" for the filter, and a title that
+// counts what came while nobody looked.
 
 import { clockOf } from "./event-feed.js";
 
 for (const time of document.querySelectorAll("time[datetime]")) {
-  time.textContent = clockOf(new Date(time.dateTime));
+  const shown = clockOf(new Date(time.dateTime));
+  time.textContent = "short" in time.dataset ? shown.replace(/:\d\d$/, "") : shown;
 }
 
 const zone = document.getElementById("zone");
@@ -18,3 +20,18 @@ document.addEventListener("keydown", (event) => {
   if (feed) feed.focusFilter();
   else field.focus();
 });
+
+const { title } = document;
+let unseen = 0;
+let hasBeenLive = false; // what a feed begins with is nothing new
+
+document.addEventListener("event-feed:state", ({ detail }) => (hasBeenLive ||= detail.state === "live"));
+document.addEventListener("event-feed:received", ({ detail }) => {
+  if (document.hidden && hasBeenLive) tellUnseen(unseen + detail.events.length);
+});
+document.addEventListener("visibilitychange", () => document.hidden || tellUnseen(0));
+
+function tellUnseen(count) {
+  unseen = count;
+  document.title = count ? `(${count > 999 ? "999+" : count}) ${title}` : title;
+}

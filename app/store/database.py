@@ -7,22 +7,37 @@ out, so that a file put in its place is seen; it maps SQLite's errors to ours.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from app import clock
 from app.config import settings
-from app.errors import DatabaseBusy, DatabaseError, DatabaseMissing, DatabaseUnreadable, SchemaMismatch
+from app.errors import (
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseMissing,
+    DatabaseReadOnly,
+    DatabaseUnreadable,
+    SchemaMismatch,
+)
 from app.process import renew_in_children
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
+# A damaged database is looked at again after this long, or after ten times as long as a look took.
+RECHECK_SECS = 5.0
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 2**20
+log = logging.getLogger(__name__)
 
 # Never an mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
 _PRAGMAS = (
@@ -85,21 +100,52 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DatabaseBusy(f"{path} is locked by another writer; nothing was written, try again")
-    if code == sqlite3.SQLITE_FULL:
-        return DatabaseBusy(f"no space left to write {path}; nothing was written, free some and try again")
+    code = getattr(error, "sqlite_errorcode", 0)
+    match code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DatabaseBusy(f"{path} is locked by another writer; nothing was written, try again")
+        case sqlite3.SQLITE_FULL:
+            return _full(path)
+        case sqlite3.SQLITE_READONLY:
+            return DatabaseReadOnly(f"{path} can only be read: look at its mode, its folder's, and how it is mounted")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return _damaged(path, str(error))
+        case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+            return _full(path)
+        case sqlite3.SQLITE_CANTOPEN:
+            return DatabaseUnreadable(f"{path}: {error}: may it be read, and are there descriptors left (ulimit -n)?")
     if "no such table" in str(error) or "no such column" in str(error):
         return SchemaMismatch(f"{path} is not an upgraded Outfeed database ({error}); run `outfeed upgrade`")
     return DatabaseUnreadable(f"{path}: {error}")
+
+
+def _full(path: Path) -> DatabaseFull:
+    return DatabaseFull(f"no space left to write {path}; nothing was written, free some and try again")
+
+
+def _damaged(path: Path, what: str) -> DatabaseDamaged:
+    return DatabaseDamaged(
+        f"{path} is damaged ({what}); move it, {path.name}-wal and {path.name}-shm away, and `outfeed restore FILE`"
+    )
+
+
+@dataclass
+class _Damage:
+    """What was found, in which file, and when to look again, on the monotonic clock."""
+
+    error: DatabaseDamaged
+    file: tuple[int, int] | None
+    check_at: float
 
 
 class Database:
     """The database at one path, for all threads of this process.
 
     `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it. `_writing` is
-    held by the thread whose turn it is to write.
+    held by the thread whose turn it is to write; `_checking` by the one that looks whether damage has been mended.
+
+    *failure* is what the last write failed with, None when it went well. Once SQLite has called the file damaged every
+    write is refused, in whichever pages it would be, until another file stands there or this one passes a check.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,6 +156,9 @@ class Database:
         self._pid = os.getpid()
         self._file: tuple[int, int] | None = None
         self._inherited: list[sqlite3.Connection] = []
+        self.failure: DatabaseError | None = None
+        self._checking = threading.Lock()
+        self._damage: _Damage | None = None
         renew_in_children(self)
 
     def __repr__(self) -> str:
@@ -118,12 +167,17 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection in autocommit. SQLite's errors come out as ours."""
-        connection, file = self._take()
+        file = self.identity()
         try:
-            with explained(self.path):
-                yield connection
-        finally:
-            self._give_back(connection, file)
+            connection = self._take(file)
+            try:
+                with explained(self.path):
+                    yield connection
+            finally:
+                self._give_back(connection, file)
+        except DatabaseDamaged as error:
+            self._note_damage(error, file)
+            raise
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -139,12 +193,19 @@ class Database:
         """Lend a connection inside a write transaction; commits at the end, rolls back when the block raises.
 
         IMMEDIATE: a deferred transaction that turns into a write fails at once, whatever the timeout, when another
-        has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS.
+        has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and what else a
+        DatabaseError can be: nothing was written then.
         """
-        with self._turn(), self.connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
+        try:
+            with self._turn(), self.connection() as connection:
+                self._refuse_if_damaged()
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+        except DatabaseError as error:
+            self.failure = error
+            raise
+        self.failure = None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -159,7 +220,50 @@ class Database:
 
     def start_anew(self) -> None:
         """In a forked child: the locks may be held by threads that don't exist here."""
-        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._lock, self._writing, self._checking = threading.Lock(), threading.Lock(), threading.Lock()
+
+    @property
+    def damage(self) -> DatabaseDamaged | None:
+        """What SQLite said when it found the file at the path damaged; None where it hasn't."""
+        damage = self._damage
+        return damage.error if damage is not None and damage.file == self.identity() else None
+
+    def check(self) -> None:
+        """Read every page, and take note where they contradict each other. Raises DatabaseError."""
+        file = self.identity()
+        with closing(connect(self.path)) as connection, explained(self.path):
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            error = _damaged(self.path, " ".join(said.split()))
+            self._note_damage(error, file)
+            raise error
+
+    def recheck(self) -> None:
+        """Where the file was found damaged, look whether it still is; not at once again, and one thread at a time."""
+        damage = self._damage
+        if damage is None or clock.monotonic() < damage.check_at or not self._checking.acquire(blocking=False):
+            return
+        began = clock.monotonic()
+        try:
+            self.check()
+        except DatabaseError:
+            damage.check_at = clock.monotonic() + max(RECHECK_SECS, 10 * (clock.monotonic() - began))
+        else:
+            log.warning("database is sound again path=%s", self.path)
+            self._damage = None
+            self.close()  # what the idle connections have in mind was read from the damaged file
+        finally:
+            self._checking.release()
+
+    def _refuse_if_damaged(self) -> None:
+        self.recheck()
+        if damage := self.damage:
+            raise DatabaseDamaged(str(damage))
+
+    def _note_damage(self, error: DatabaseDamaged, file: tuple[int, int] | None) -> None:
+        if self._damage is None or self._damage.file != file:
+            log.error("database is damaged, refusing to write error=%s", error)
+            self._damage = _Damage(error, file, clock.monotonic() + RECHECK_SECS)
 
     def identity(self) -> tuple[int, int] | None:
         """Return the device and inode that the path names now, or None when nothing is there."""
@@ -172,8 +276,7 @@ class Database:
         for connection in idle:
             connection.close()
 
-    def _take(self) -> tuple[sqlite3.Connection, tuple[int, int] | None]:
-        file = _identity(self.path)
+    def _take(self, file: tuple[int, int] | None) -> sqlite3.Connection:
         stale: list[sqlite3.Connection] = []
         connection = None
         with self._lock:
@@ -186,13 +289,17 @@ class Database:
                 connection = self._idle.pop()
         for old in stale:
             old.close()
-        return connection or connect(self.path), file
+        return connection or connect(self.path)
 
     def _give_back(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
-        if connection.in_transaction:
-            connection.rollback()
+        try:
+            if connection.in_transaction:
+                connection.rollback()
+            is_sound = True
+        except sqlite3.Error:
+            is_sound = False  # closing it rolls back, too
         with self._lock:
-            is_kept = file is not None and file == self._file and len(self._idle) < MAX_IDLE_CONNECTIONS
+            is_kept = is_sound and file is not None and file == self._file and len(self._idle) < MAX_IDLE_CONNECTIONS
             if is_kept:
                 self._idle.append(connection)
         if not is_kept:

@@ -48,11 +48,15 @@ class Mark:
     def read(self) -> dict[str, Point]:
         """Return the furthest point served of each epoch. A line that doesn't parse is passed over."""
         try:
-            lines = self.path.read_text("ascii").splitlines()
-        except FileNotFoundError:
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
+            return self._read()
+        except OSError as error:
             log.warning("mark is unreadable path=%s error=%s", self.path, error)
+            return {}
+
+    def _read(self) -> dict[str, Point]:
+        try:
+            lines = self.path.read_text("ascii", "replace").splitlines()
+        except FileNotFoundError:
             return {}
         return dict(filter(None, map(_parse, lines)))
 
@@ -67,11 +71,15 @@ class Mark:
             self._line = line
 
     def sync(self) -> None:
-        """Bring the mark to the disk if it has moved since the last time."""
+        """Bring the mark to the disk if it has moved since the last time; what fails is tried again by the next call."""
         with self._lock:
-            if self._descriptor is not None and self._line != self._synced:
+            if self._descriptor is None or self._line == self._synced:
+                return
+            try:
                 os.fdatasync(self._descriptor)
                 self._synced = self._line
+            except OSError as error:
+                log.warning("mark is not on the disk, trying again path=%s error=%s", self.path, error)
 
     def close(self) -> None:
         """Sync and close the file."""
@@ -84,8 +92,11 @@ class Mark:
     def _reopen(self, epoch: str) -> None:
         """Write a new file with the place of *epoch* first and the earlier epochs after it, and swap it in."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-        earlier = [(name, point) for name, point in self.read().items() if name != epoch]
+            # Forgotten first: where the disk is full we come here again, and the number may be another file's by then.
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+        # Where it can't be read just now nothing is written: what was served of the earlier epochs would be forgotten.
+        earlier = [(name, point) for name, point in self._read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")

@@ -24,7 +24,8 @@ _ROWS = """
     SELECT
         seq,
         CAST(CASE WHEN length(payload) > :max_chars THEN substr(payload, 1, :head_chars) ELSE payload END AS BLOB),
-        CASE WHEN length(payload) > :max_chars THEN length(CAST(payload AS BLOB)) ELSE 0 END
+        CASE WHEN length(payload) > :max_chars THEN length(CAST(payload AS BLOB)) ELSE 0 END,
+        created_at
     FROM outbox
 """
 _AFTER = _ROWS + "WHERE seq > :seq ORDER BY seq LIMIT :limit"
@@ -53,7 +54,7 @@ class Outbox:
             rows, is_whole = self._rows(connection, _AFTER, seq, limit)
         self._epoch = window.epoch
         through = max(window.last_seq, seq) if is_whole else rows[-1][0]
-        return Page(window, self._items(rows), through)
+        return Page(window, self._items(rows), through, rows[0][3] if rows else None)
 
     def read_before(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items (and MAX_PAGE_BYTES) below *seq*, newest first."""
@@ -88,7 +89,7 @@ class Outbox:
 
     def _items(self, rows: list[Any]) -> list[Item]:
         limit = self._max_event_bytes
-        return [read_item(seq, raw, size, limit) for seq, raw, size in rows]
+        return [read_item(seq, raw, size, limit) for seq, raw, size, _ in rows]
 
 
 def renew_epoch(database: Database, epoch: str) -> None:

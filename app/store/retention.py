@@ -6,6 +6,8 @@ outbox row; where neither is known, it stays.
 
 from __future__ import annotations
 
+import itertools
+import math
 import sqlite3
 import threading
 from array import array
@@ -168,6 +170,15 @@ def plan(database: Database, policy: Policy) -> Pruned:
     return Pruned(sum(map(len, run.old_events())), run.count_outbox())
 
 
+def foresee(database: Database, policy: Policy, limit: int) -> Pruned:
+    """Return what `prune` would delete now, after a look at the oldest *limit* rows of the log and of the outbox.
+
+    A count of *limit* means that or more. Passes over events whose timestamp is no date.
+    """
+    run = Prune(database, policy, "")
+    return Pruned(run.count_oldest_events(limit), run.count_outbox(limit))
+
+
 def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
     """Take what should never have been written out of the log and the outbox; False where neither has it.
 
@@ -236,11 +247,22 @@ class Prune:
         moment = clock.parsed(timestamp) or clock.parsed(created_at)
         return days is not None and moment is not None and moment < self._now - timedelta(days=days)
 
+    def count_oldest_events(self, limit: int) -> int:
+        """Return how many of the *limit* oldest events that have a date would go."""
+        days = self._policy.shortest_days
+        if days is None:
+            return 0
+        oldest = itertools.chain.from_iterable(self._dated(self._border_of(days)))
+        return sum(self._is_old(type_, timestamp, None) for _, timestamp, type_, *_ in itertools.islice(oldest, limit))
+
+    def _border_of(self, days: float) -> str:
+        return clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET)
+
     def _candidates(self) -> Iterator[list[tuple[Any, ...]]]:
         """Yield rows that may be too old, as (rowid, timestamp, type, id, arrival), each once, in short reads."""
         days = self._policy.shortest_days
         if days is not None:
-            yield from self._dated(clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET))
+            yield from self._dated(self._border_of(days))
             yield from self._odd()
 
     def _dated(self, before: str) -> Iterator[list[tuple[Any, ...]]]:
@@ -291,11 +313,14 @@ class Prune:
 
     # --- the outbox ---
 
-    def count_outbox(self) -> int:
-        """Return how many rows of the outbox would go."""
+    def count_outbox(self, limit: int | None = None) -> int:
+        """Return how many rows of the outbox would go; with *limit*, of the oldest that many."""
+        ends = self._ends(limit)
         with self._database.snapshot() as connection:
-            border = self._border(connection, self._ends())
-            (count,) = connection.execute("SELECT count(*) FROM outbox WHERE seq <= ?", (border,)).fetchone()
+            (count,) = connection.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM outbox WHERE seq <= ? LIMIT ?)",
+                (self._border(connection, ends), -1 if limit is None else limit),
+            ).fetchone()
         return int(count)
 
     def _delete_outbox(self) -> int:
@@ -318,11 +343,11 @@ class Prune:
         connection.execute(_NOTE_ARRIVAL, (last,))
         return int(connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,)).rowcount)
 
-    def _ends(self) -> tuple[int, int]:
+    def _ends(self, limit: int | None = None) -> tuple[int, int]:
         """Return the last seq that is old enough, and the last that is too old also for protected consumers."""
         ends = []
         for days in (self._policy.replay_days, self._policy.max_consumer_lag_days):
-            ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days)))
+            ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days), limit))
         return ends[0], ends[1]
 
     def _border(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
@@ -331,20 +356,22 @@ class Prune:
         floor = checkpoint.floor(connection)
         return old if floor is None else min(old, max(floor, too_old))
 
-    def _last_before(self, cutoff: datetime) -> int:
-        """Return the last seq of the prefix that is older than *cutoff*; never the newest of all.
+    def _last_before(self, cutoff: datetime, limit: int | None) -> int:
+        """Return the last seq of the prefix that is older than *cutoff*, of *limit* rows if any; never the newest.
 
         Seq order is commit order, so a row with a date in the future, or none, is judged by those after it. The newest
         stays: mending tells by it what the outbox has missed.
         """
         last = seq = -1
-        while True:
+        left = math.inf if limit is None else limit
+        while left > 0:
             with self._database.connection() as connection:
                 rows = connection.execute(
                     "SELECT seq, created_at FROM outbox WHERE seq > ? AND seq < (SELECT max(seq) FROM outbox)"
                     " ORDER BY seq LIMIT ?",
-                    (seq, SCAN_ROWS),
+                    (seq, min(SCAN_ROWS, left)),
                 ).fetchall()
+            left -= len(rows)
             for seq, created_at in rows:
                 moment = clock.parsed(created_at)
                 if moment is None or moment > self._now:
@@ -353,7 +380,8 @@ class Prune:
                     return last
                 last = seq
             if not rows:
-                return last
+                break
+        return last
 
     # --- both ---
 

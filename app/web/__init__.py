@@ -14,6 +14,7 @@ from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
 from app.web.sign_in import sign_in
+from app.web.status import status
 from app.web.swarm import swarm
 from app.web.tickets import tickets
 
@@ -30,6 +31,6 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages):
+    for blueprint in (health, sign_in, api, feed, consumers, tickets, swarm, pages, status):
         app.register_blueprint(blueprint)
     return app

@@ -195,10 +195,11 @@ def stream(query: StreamQuery) -> Response:
 
 
 def _last_event_id() -> dict[str, str]:
-    epoch, separator, seq = request.headers.get("Last-Event-ID", "").rpartition(":")
-    if not separator:
+    value = request.headers.get("Last-Event-ID", "")
+    if not value or "consumer" in request.args:  # a consumer's place is its checkpoint
         return {}
-    if not seq.isdigit():
+    epoch, _, seq = value.rpartition(":")
+    if not epoch or not seq.isdigit():
         raise InvalidRequest("invalid_field", "Last-Event-ID: must be epoch:seq")
     return {"after": seq, "epoch": epoch}
 

@@ -19,10 +19,11 @@ def healthz() -> Response:
 
 @health.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """200 while polls are current and the triggers are as we made them; 503 with the reasons otherwise."""
+    """200 while polls are current, events can be written and reach the feed; 503 with the reasons otherwise."""
     problems = services().unready_because()
     try:
         problems += triggers.problems(services().database)
     except DatabaseError as error:
         problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
     return jsonify(status="unready" if problems else "ready", problems=problems), 503 if problems else 200

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from flask_sock import Sock
 from simple_websocket import ConnectionClosed, Server
 from wsproto.connection import ConnectionState
@@ -22,6 +22,7 @@ from app.feed.wire import Wire
 from app.web import auth, limits
 from app.web.problems import problem
 from app.web.services import services
+from app.web.shortages import THREADS
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
@@ -37,6 +38,7 @@ def init_app(app: Flask) -> None:
     """Serve /ws. No pings of the library's: they follow the wall clock, and heartbeats go out on the monotonic one."""
     app.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": MAX_MESSAGE_BYTES, "thread_class": _reader}
     app.before_request(_admit)
+    app.teardown_request(_dismiss_reader)
     sock.init_app(app)
 
 
@@ -57,6 +59,11 @@ def _admit() -> Response | None:
         return problem(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     if refusal := limits.admit_connection():
         return refusal
+    try:
+        g.reader = Reader()
+    except RuntimeError:  # "can't start new thread"
+        services().shortages.note(THREADS)
+        return limits.later(503, f"the server is out of {THREADS}", limits.RETRY_AFTER_SECS)
     _put_wire(request.environ)
     return None
 
@@ -112,8 +119,26 @@ class Inbox(list[Any]):
             super().append(message)
 
 
+class Reader(threading.Thread):
+    """The library's reader thread, which runs from before the handshake on: after it, nobody can be refused."""
+
+    def __init__(self) -> None:
+        super().__init__(name="outfeed-reader", daemon=True)
+        self.read: Callable[[], None] = lambda: None
+        self._may_begin = threading.Event()
+        super().start()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._may_begin.set()
+
+    def run(self) -> None:
+        self._may_begin.wait()
+        self.read()
+
+
 def _reader(target: Callable[[], None]) -> threading.Thread:
-    """Make the library's reader thread, and give its connection our inbox before it runs."""
+    """Give the library its reader thread, and the connection our inbox before that reads."""
     ws = target.__self__  # type: ignore[attr-defined]
     ws.input_buffer = Inbox()
 
@@ -125,7 +150,15 @@ def _reader(target: Callable[[], None]) -> threading.Thread:
             ws.connected = False
             ws.event.set()
 
-    return threading.Thread(target=read_until_closed, name="outfeed-reader", daemon=True)
+    reader: Reader = g.reader
+    reader.read = read_until_closed
+    return reader
+
+
+def _dismiss_reader(_: BaseException | None) -> None:
+    """Let it end where the handshake failed and it never had anything to read."""
+    if reader := g.pop("reader", None):
+        reader.start()
 
 
 @sock.route(auth.SOCKET_PATH)

@@ -6,13 +6,15 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
+from flask import Blueprint, Response, g, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from app import clock
+from app.access import ADMIN, WRITE
 from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
 from app.web import auth
+from app.web.board import read_board, read_chart
 from app.web.services import services
 
 LIVE_ROWS = 20
@@ -111,6 +113,12 @@ def rowid(text: str) -> int:
     return number
 
 
+@pages.app_context_processor
+def about_the_visitor() -> dict[str, bool]:
+    """Tell every page whether to lead to what is for operators."""
+    return {"is_operator": "principal" in g and auth.principal().may(ADMIN)}
+
+
 @pages.get("/")
 def home() -> ResponseReturnValue:
     """Send on to the live feed."""
@@ -119,10 +127,17 @@ def home() -> ResponseReturnValue:
 
 @pages.get("/swarm/live")
 def live() -> str:
-    """Show the live feed, over the newest rows of the log until it runs."""
+    """Show the swarm as it is and the newest rows of the log; the scripts go on from there."""
     visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
-    return render_template("live.html", rows=[Row.of(event) for event in events])
+    return render_template(
+        "live.html",
+        rows=[Row.of(event) for event in events],
+        board=read_board(),
+        chart=read_chart(visible),
+        may_post=auth.principal().may(WRITE),
+        agent_timeout_secs=services().settings.agent_timeout_secs,
+    )
 
 
 @pages.get("/swarm/events")

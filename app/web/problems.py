@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,6 @@ from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from app.errors import (
-    DatabaseBusy,
     DatabaseError,
     EventConflict,
     Forbidden,
@@ -23,6 +23,7 @@ from app.errors import (
 )
 
 RETRY_AFTER_SECS = 2
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
 
 
@@ -36,8 +37,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
-    app.register_error_handler(DatabaseBusy, _busy)
     app.register_error_handler(DatabaseError, _unavailable)
+    app.register_error_handler(OSError, _short)
     app.register_error_handler(Exception, _unforeseen)
 
 
@@ -83,24 +84,27 @@ def _invalid_request(error: InvalidRequest) -> Response:
     return answer(422, str(error), code=error.code)
 
 
-def _busy(error: DatabaseBusy) -> Response:
-    log.warning("database busy path=%s error=%s", request.path, error)
-    response = answer(503, "the database is busy or full; nothing was written, try again")
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
-    return response
-
-
 def _later(error: TooManyChecks) -> Response:
-    response = answer(503, str(error))
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
-    return response
+    return _unavailable_now(str(error))
 
 
 def _unavailable(error: DatabaseError) -> Response:
     log.error("database unavailable path=%s error=%s", request.path, error)
-    response = answer(503, "the database can't be used right now")
+    return _unavailable_now(error.in_short)
+
+
+def _unavailable_now(detail: str) -> Response:
+    response = answer(503, detail)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
     return response
+
+
+def _short(error: OSError) -> Response:
+    """The system has no descriptor, memory or room left: not a fault of the request's, and it passes."""
+    if error.errno not in _SHORTAGES:
+        return _unforeseen(error)
+    log.error("request refused path=%s error=%s", request.path, error)
+    return _unavailable_now(f"the server can't do that now: {error.strerror}")
 
 
 def _unforeseen(error: Exception) -> Response:

@@ -16,7 +16,6 @@ from flask import Flask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
 
 from app.access import READ, WRITE
 from app.config import Settings, environment_with
@@ -30,6 +29,7 @@ from app.store.mark import Mark, renew_epoch_if_behind
 from app.store.outbox import Outbox
 from app.web import create_app
 from app.web.auth import secret_key
+from app.web.worker import Worker
 
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
@@ -172,15 +172,6 @@ def revoke_demo_token(database: Database) -> None:
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
-
-
-class Worker(ThreadWorker):
-    """A gthread worker that sends its WebSockets away as soon as it is told to stop."""
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        if self.alive:
-            self.wsgi.extensions["outfeed"].hub.close()
-        super().handle_exit(sig, frame)
 
 
 def die_with_parent(arbiter: Arbiter, _: Worker) -> None:

@@ -15,9 +15,11 @@ from app.feed.relay import Relay
 from app.history import Item
 from app.jobs import Jobs
 from app.store import database as db
+from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.probe import Probe
 from app.store.retention import Policy
 from app.store.scheduled import EVERY_SECS, Scheduled
 from app.store.triggers import Reconciler
@@ -26,9 +28,12 @@ from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
 from app.web.admission import Admission
 from app.web.rights import Rights
+from app.web.shortages import Shortages
 from app.webhooks.addresses import Allowlist
 from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
+
+INTEGRITY_EVERY_SECS = 6 * 3600.0
 
 
 class Services:
@@ -45,8 +50,11 @@ class Services:
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.coordinator = Coordinator.of(settings)
+        self.activity = ActivityLog(self.database)
         self.rights = Rights(self.database, self.hub)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.shortages = Shortages()
+        self.probe = Probe(self.database)
         self.on_clock_step: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
@@ -59,6 +67,8 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
+                "probe": (self.probe.check, 1.0),
+                "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
             }
         )
         self.webhooks = Dispatcher(
@@ -90,13 +100,14 @@ class Services:
         self.database.close()
 
     def unready_because(self) -> list[str]:
-        """Return why the feed isn't current, one sentence each; empty when it is."""
+        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
         problems = []
         if self.relay.age > 3 * self.settings.poll_interval:
             problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
         if self.relay.failure:
             problems.append(f"the last poll failed: {self.relay.failure}")
-        return problems
+        problems += [f"out of {what}" for what in self.shortages.lately()]
+        return problems + self.probe.problems()
 
     def _remember(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest
 
 from app import clock
+from app.access import Principal
 from app.errors import Forbidden
 from app.events import EventType
 from app.feed.subscription import validated
@@ -53,9 +54,17 @@ NOT_NOW = {409: "It is not this task's or agent's turn; `state` says what stands
 @swarm.before_request
 def admit() -> None:
     """Keep the swarm from who may see only some of its events. Raises Forbidden."""
-    hidden = [each for each in TYPES if not auth.principal().visible.covers(each)]
-    if hidden:
+    if hidden := _hidden(auth.principal()):
         raise Forbidden(f"{auth.principal().name} may not see events of the type {hidden[0]!r}, and so not the swarm")
+
+
+def covers_swarm(principal: Principal) -> bool:
+    """Return whether *principal* may see all events of the swarm, and so the swarm."""
+    return not _hidden(principal)
+
+
+def _hidden(principal: Principal) -> list[EventType]:
+    return [each for each in TYPES if not principal.visible.covers(each)]
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------

@@ -174,12 +174,12 @@ def test_one_that_parts_from_a_cohort_leaves_its_namesake_alone(feed: Feed, clie
 
 def test_the_counts_say_how_many_are_in_each_state(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe()
-    assert feed.hub.counts() == {"idle": 1, "live": 1}
+    assert feed.hub.counts() == {("websocket", "idle"): 1, ("websocket", "live"): 1}
     assert len(feed.hub) == 2
     other.say(action="subscribe", channel="events", after=0)
-    assert feed.hub.counts() == {"live": 1, "replaying": 1}
+    assert feed.hub.counts() == {("websocket", "live"): 1, ("websocket", "replaying"): 1}
     feed.hub.remove(other.subscriber)
-    assert (feed.hub.counts(), len(feed.hub)) == ({"live": 1}, 1)
+    assert (feed.hub.counts(), len(feed.hub)) == ({("websocket", "live"): 1}, 1)
 
 
 # --- heartbeats -------------------------------------------------------------------------------------------------------

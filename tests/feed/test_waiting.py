@@ -22,15 +22,27 @@ LONG_SECS = 20.0
 class Waiting:
     """A thread that waits at the hub, and how long it took."""
 
-    def __init__(self, hub: Hub, filter_: Filter = EVERYTHING, epoch: str = "epoch-1", cursor: int = 0) -> None:
-        self._thread = threading.Thread(target=hub.wait_for, args=(filter_, epoch, cursor, LONG_SECS))
+    def __init__(
+        self,
+        hub: Hub,
+        filter_: Filter = EVERYTHING,
+        epoch: str = "epoch-1",
+        cursor: int = 0,
+        event: threading.Event | None = None,
+    ) -> None:
+        before = waiting_at(hub)
+        self._thread = threading.Thread(target=hub.wait_for, args=(filter_, epoch, cursor, LONG_SECS, event))
         self._thread.start()
-        wait_until(lambda: hub._waiting or not self._thread.is_alive(), "waiting")
+        wait_until(lambda: waiting_at(hub) > before or not self._thread.is_alive(), "waiting")
 
     @property
     def is_over(self) -> bool:
         self._thread.join(0.2)
         return not self._thread.is_alive()
+
+
+def waiting_at(hub: Hub) -> int:
+    return sum(map(len, hub._waiting.values()))
 
 
 @pytest.fixture
@@ -122,6 +134,13 @@ class TestWaitFor:
         hub.close()
         assert waiting.is_over
         assert Waiting(hub, cursor=3).is_over
+
+    def test_who_waits_is_counted_unless_it_is_one_of_our_own(self, hub: Hub, relay: Relay) -> None:
+        waiting = [Waiting(hub, cursor=3), Waiting(hub, cursor=3, event=threading.Event())]
+        assert (hub.counts(), len(hub)) == ({("poll", "waiting"): 1}, 1)
+        hub.close()
+        assert all(each.is_over for each in waiting)
+        assert (hub.counts(), len(hub)) == ({}, 0)
 
     def test_a_timeout_leaves_nothing_behind(self, hub: Hub, relay: Relay) -> None:
         hub.wait_for(EVERYTHING, "epoch-1", 3, timeout=0.01)

@@ -92,11 +92,15 @@ class TestCursor:
         with stream(shared, f"{'0' * 32}:3") as again:
             assert (again.verdict.kind, again.verdict.after) == ("reset", head(shared))
 
-    @pytest.mark.parametrize("value", ["e:x", "e:-1", "e:", ":3", "e:\xb2", "e:99999999999999999999"])
+    @pytest.mark.parametrize("value", ["e:x", "e:-1", "e:", ":3", "7", "e:\xb2", "e:99999999999999999999"])
     def test_one_that_is_none_is_refused_before_the_stream(self, shared: Server, value: str) -> None:
         with shared.http() as http:
             answer = http.get("/api/feed/stream", headers={"Last-Event-ID": value.encode("latin-1")})
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+    def test_one_beside_a_consumer_does_not_count(self, shared: Server) -> None:
+        with stream(shared, f"{'0' * 32}:3", consumer="streamed") as client:
+            assert (client.verdict.kind, client.verdict.after) == ("resumed", head(shared))
 
     def test_an_empty_one_is_none(self, shared: Server) -> None:
         with stream(shared, "", after=0) as client:
@@ -123,7 +127,7 @@ class TestRequest:
     @pytest.mark.parametrize(
         "query",
         [
-            "after=-1", "after=x", "after=3", "types=", "types=a,,b", "types=a+b", "batch=maybe", "batch=2", "rate=-1",
+            "after=-1", "after=x", "after=3", "types=a,,b", "types=a+b", "batch=maybe", "batch=2", "rate=-1",
             "rate=nan", "rate=inf", "rate=1e-300", "rate=1001", "last=0", "last=1001", "wait=3", "limit=3",
             "nonsense=1", "consumer=x&after=0", "source=", "epoch=",
         ],
@@ -252,6 +256,9 @@ class TestLeaving:
                         client.pump(5)
                 assert client.goodbye["code"] == 1012
                 assert re.fullmatch(r"retry_ms=\d+", client.goodbye["reason"])
+                hint = re.search(rb"^retry: (\d+)$", bytes(client.raw), re.MULTILINE)
+                assert hint
+                assert int(hint[1]) == 1000 + int(client.goodbye["reason"].removeprefix("retry_ms="))
             assert time.monotonic() - began < 2
             assert server.process.wait(timeout=5) == 0
         finally:

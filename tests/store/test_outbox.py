@@ -47,6 +47,13 @@ def epoch_of(raw: sqlite3.Connection) -> str:
     return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
 
 
+def test_a_page_says_when_the_first_of_it_was_written(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    assert outbox.read_after(0, 10).written_at is None
+    write(raw, 2)
+    raw.execute("UPDATE outbox SET created_at = 'at ' || seq")
+    assert [outbox.read_after(seq, 10).written_at for seq in (0, 1, 2)] == ["at 1", "at 2", None]
+
+
 # --- the window -------------------------------------------------------------------------------------------------------
 
 

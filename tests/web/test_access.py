@@ -55,6 +55,8 @@ TABLE = {
     ("GET", "/"): ("/", row(302)),
     ("GET", "/swarm/live"): ("/swarm/live", row(200)),
     ("GET", "/swarm/events"): ("/swarm/events", row(200)),
+    # for operators, and programs with the scope admin
+    ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/api/events"): ("/api/events", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
     ("GET", "/api/events/summary"): ("/api/events/summary", row(200)),

@@ -70,6 +70,7 @@ def test_a_trigger_that_is_dropped_or_altered_makes_it_unready_until_it_is_back(
 ) -> None:
     services.jobs._scheduler.remove_job("triggers")  # it would put it back
     wait_until(lambda: not unready_because(stranger), "ready")
+    services.jobs._scheduler.remove_job("triggers")  # it would put them back
     (sql,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
     raw.execute(f"DROP TRIGGER {name}")
     assert f"trigger {name} is missing" in unready_because(stranger)

@@ -27,7 +27,7 @@ class TestTheSignature:
             Message.of_batch("e1", [item(1), item(5)]),
             Message.of_test("ops"),
         ],
-        ids=lambda message: message.id,
+        ids=["event", "not JSON", "an empty object", "spaces", "batch", "test"],
     )
     def test_another_implementation_takes_it(self, message):
         secret = new_secret()

@@ -1,0 +1,137 @@
+"""The worker: gunicorn's threads, told what to do when the system has no descriptor or no thread left for a client.
+
+gunicorn's own would end, or answer nobody any more, and take every viewer with it. This one says 503 to whoever comes,
+and keeps whom it has.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import select
+import socket
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from gunicorn.workers.gthread import ThreadWorker
+
+from app.web.problems import RETRY_AFTER_SECS
+from app.web.shortages import DESCRIPTORS, THREADS
+
+# Left free for what is being served: SQLite's files, selectors.
+SPARE_DESCRIPTORS = 8
+# A request that is refused is read first: with bytes unread, a close becomes a reset, and the refusal is lost.
+_PATIENCE_MS = 20
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+log = logging.getLogger(__name__)
+
+
+class OutOfThreads(Exception):
+    """Nothing was begun: no thread is free, and the system gives us no other."""
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads for requests. `submit` is called by the main thread alone."""
+
+    _is_short = False
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have *fn* called on a thread. Raises OutOfThreads."""
+        self._is_short = False
+        future = super().submit(fn, *args, **kwargs)
+        if self._is_short and future.cancel():
+            raise OutOfThreads
+        return future
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:  # "can't start new thread"
+            self._is_short = True
+
+
+class Worker(ThreadWorker):
+    """A gthread worker that outlives a shortage, and sends its WebSockets away as soon as it is told to stop."""
+
+    _reserve: int | None = None
+
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self.alive:
+            self.wsgi.extensions["outfeed"].hub.close()
+        super().handle_exit(sig, frame)
+
+    def accept(self, listener: Any) -> None:
+        self._keep_reserve()
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in _NONE_LEFT:
+                raise
+            self._turn_away(listener)
+
+    def enqueue_req(self, conn: Any) -> None:
+        if conn.sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
+            self._refuse(conn, DESCRIPTORS)
+            return
+        try:
+            super().enqueue_req(conn)
+        except OutOfThreads:
+            self._refuse(conn, THREADS)
+
+    def _refuse(self, conn: Any, what: str) -> None:
+        self._say_unavailable(conn.sock, what)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _keep_reserve(self) -> None:
+        if self._reserve is None:
+            with suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _turn_away(self, listener: Any) -> None:
+        """Take the client in on the descriptor that was kept for that, to tell it that there is no other."""
+        if self._reserve is None:
+            time.sleep(_PATIENCE_MS / 1000)  # the selector would return at once, again and again
+            return
+        os.close(self._reserve)
+        self._reserve = None
+        with suppress(OSError):
+            client, _ = listener.accept()
+            with client:
+                self._say_unavailable(client, DESCRIPTORS)
+        self._keep_reserve()
+
+    def _say_unavailable(self, client: socket.socket, what: str) -> None:
+        self.wsgi.extensions["outfeed"].shortages.note(what)
+        detail = f"the server is out of {what}; nothing was done, try again"
+        body = orjson.dumps(
+            {
+                "type": "about:blank",
+                "title": "Service Unavailable",
+                "status": 503,
+                "detail": detail,
+                "problems": [detail],
+            }
+        )
+        head = (
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nRetry-After: {RETRY_AFTER_SECS}\r\n"
+            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+        )
+        client.setblocking(False)
+        poller = select.poll()
+        poller.register(client, select.POLLIN)
+        with suppress(OSError):
+            poller.poll(_PATIENCE_MS)
+            client.recv(1 << 20)
+        with suppress(OSError):
+            client.send(head.encode() + body)
+            client.shutdown(socket.SHUT_WR)

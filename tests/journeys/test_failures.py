@@ -1,0 +1,289 @@
+"""What the system may run out of, and what may become of the database: writers are told, viewers stay, it passes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.harness import PATIENCE_SECS, FeedClient, Server, wait_until
+
+
+class AilingServer(Server):
+    """A server that a test can let run short of something."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self.ailments = folder / "ailments"
+        self.command = (sys.executable, "-m", "tests.ailing", str(self.ailments))
+
+    @contextlib.contextmanager
+    def lacking(self, what: str) -> Iterator[None]:
+        self.ailments.write_text(what)
+        try:
+            yield
+        finally:
+            self.ailments.unlink()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Have another process's transaction hold the write lock."""
+        with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as raw:
+            raw.execute("BEGIN EXCLUSIVE")
+            yield
+            raw.execute("ROLLBACK")
+
+
+@pytest.fixture(scope="module")
+def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AilingServer]:
+    with AilingServer(tmp_path_factory.mktemp("ailing"), poll_interval=0.2) as running:
+        yield running
+
+
+@pytest.fixture
+def scene(ailing: AilingServer) -> Iterator[Scene]:
+    with Scene(ailing) as running:
+        yield running
+
+
+class Scene:
+    """A writer and a viewer of one server, and what they were told."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.written: list[str] = []
+        self._open = contextlib.ExitStack()
+        self.http: httpx.Client = self._open.enter_context(server.http())
+        self.viewer: FeedClient = self._open.enter_context(server.connect())
+        self.viewer.subscribe()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._open.close()
+
+    def write(self, number: int = 1) -> httpx.Response:
+        """Write events until one is refused, *number* at most; return the last answer."""
+        for _ in range(number):
+            answer = self.http.post(
+                "/api/events", json={"event_type": "a.b", "source": "s", "data": {"text": "x" * 5000}}
+            )
+            if answer.status_code != 201:
+                break
+            self.written.append(answer.json()["id"])
+        return answer
+
+    def refusal(self, number: int = 1) -> str:
+        """Write until that is refused; return the reason."""
+        answer = self.write(number)
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert int(answer.headers["Retry-After"]) > 0
+        return str(answer.json()["detail"])
+
+    def unready(self) -> str:
+        """Return why the server isn't ready; empty when it is."""
+        answer = httpx.get(f"{self.server.url}/readyz", timeout=PATIENCE_SECS)
+        assert (answer.status_code == 503) == bool(answer.json()["problems"])
+        return "; ".join(answer.json()["problems"])
+
+    def goes_on(self) -> None:
+        """Without anybody's help: it is ready, events are written, and the viewer has all of them, once."""
+        wait_until(lambda: not self.unready(), "ready again")
+        assert self.write(3).status_code == 201
+        while len(self.viewer.events) < len(self.written):
+            self.viewer.next_event()
+        assert [event["id"] for event in self.viewer.events] == self.written
+        with contextlib.closing(sqlite3.connect(self.server.database)) as raw:
+            ids = [row[0] for row in raw.execute("SELECT id FROM event_log WHERE event_type = 'a.b' ORDER BY rowid")]
+            (rows,) = raw.execute("SELECT count(*) FROM outbox WHERE payload LIKE '%\"a.b\"%'").fetchone()
+            assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert ids[-len(self.written) :] == self.written
+        assert rows == len(ids)
+
+
+# --- the database can't be written to ---------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_said_to_writers_and_passes(scene: Scene, ailing: AilingServer) -> None:
+    scene.write(2)
+    with ailing.lacking(f"pages={ailing.database.stat().st_size // 4096 + 10}"):
+        assert "no space is left" in scene.refusal(100)
+        assert "no space left to write" in scene.unready()
+        assert "no space left to write" in wait_until(scene.unready, "still said")
+    scene.goes_on()
+
+
+def can_mount() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return os.geteuid() == 0 and bool(shutil.which("unshare")) and not subprocess.run(command, check=False).returncode
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root may mount")
+def test_a_filesystem_that_is_full_in_earnest(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=True)
+    try:
+        with Server(folder, poll_interval=0.2) as server, Scene(server) as scene:
+            scene.write(2)
+            ballast = folder / "ballast"
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            assert "no space is left" in scene.refusal(1000)
+            assert "no space left to write" in scene.unready()
+            ballast.unlink()
+            scene.goes_on()
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_file_that_may_only_be_read(scene: Scene, ailing: AilingServer) -> None:
+    scene.write()
+    with ailing.lacking("readonly"):
+        assert "can only be read" in scene.refusal()
+        assert "can only be read" in scene.unready()
+    scene.goes_on()
+
+
+def test_another_writer_that_keeps_the_lock(scene: Scene, ailing: AilingServer) -> None:
+    scene.write()
+    with ailing.locked():
+        assert "locked by another writer" in scene.refusal()
+        assert "locked by another writer" in scene.unready()
+    scene.goes_on()
+
+
+def test_without_a_writer_the_probe_finds_the_lock_and_that_it_is_free(scene: Scene, ailing: AilingServer) -> None:
+    with ailing.locked():
+        wait_until(lambda: "locked by another writer" in scene.unready(), "unready", timeout=PATIENCE_SECS + 10)
+    scene.goes_on()
+
+
+# --- the system has nothing left --------------------------------------------------------------------------------------
+
+
+def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
+    scene.write()
+    worker = ailing.workers()[0]
+    before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    for spare in (0, 3, 20):  # too few to accept, to serve, and just enough
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (ailing.descriptors() + spare, before[1]))
+        with ailing.http() as stranger:
+            answer = stranger.post("/api/events", json={"event_type": "c.d", "source": "s"})
+        assert answer.status_code == (201 if spare == 20 else 503), (spare, answer.text)
+        if spare < 20:
+            assert "out of file descriptors" in answer.json()["detail"]
+            assert "out of file descriptors" in scene.unready()
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+    assert scene.viewer.next_event()["payload"]["event_type"] == "a.b"
+    assert scene.viewer.next_event()["payload"]["event_type"] == "c.d"
+    scene.viewer.events.pop()
+    scene.goes_on()
+    assert ailing.workers() == [worker]
+
+
+def test_no_thread_is_left(scene: Scene, ailing: AilingServer) -> None:
+    scene.write()
+    with ailing.lacking("threads"), contextlib.ExitStack() as held:
+        while any(scene.write().status_code == 201 for _ in range(3)):  # until every thread there is waits for an event
+            held.enter_context(contextlib.closing(waiting_client(ailing)))
+        assert "out of threads" in scene.refusal()
+        assert "out of threads" in scene.unready()
+        with pytest.raises(InvalidStatus) as refused:
+            ailing.connect()
+        assert refused.value.response.status_code == 503
+    scene.goes_on()
+
+
+def test_a_websocket_that_finds_one_thread_and_no_second_is_refused_before_the_handshake(
+    scene: Scene, ailing: AilingServer
+) -> None:
+    scene.write()  # the thread that answers this is free afterwards
+    with ailing.lacking("threads"), pytest.raises(InvalidStatus) as refused:
+        ailing.connect()
+    assert refused.value.response.status_code == 503
+    assert b"out of threads" in (refused.value.response.body or b"")
+    scene.goes_on()
+    ailing.connect().__exit__()
+
+
+def waiting_client(server: Server) -> socket.socket:
+    """Return a socket on which a long poll was asked for that nothing will answer soon."""
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.sendall(
+        "GET /api/feed?types=none.such&after=0&wait=20 HTTP/1.1\r\nHost: feed\r\n"
+        f"Authorization: Bearer {server.token}\r\n\r\n".encode()
+    )
+    return client
+
+
+# --- the database is not what it was ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Scene]:
+    with Server(tmp_path, poll_interval=0.2) as server, Scene(server) as scene:
+        yield scene
+
+
+def files_of(database: Path) -> list[Path]:
+    return [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{database}{suffix}")).exists()]
+
+
+def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Scene) -> None:
+    victim.write(3)
+    server = victim.server
+    for file in files_of(server.database):
+        file.rename(file.with_name(f"away-{file.name}"))
+    assert "not there" in victim.refusal()
+    assert "no database at" in victim.unready()
+    assert not server.database.exists()
+    wait_until(lambda: "no database at" in server.output, "logged")
+    for file in server.database.parent.glob("away-*"):
+        file.rename(file.with_name(file.name.removeprefix("away-")))
+    victim.goes_on()
+
+
+def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_restored(victim: Scene) -> None:
+    victim.write(300)
+    server = victim.server
+    backup = server.database.with_name("backup.db")
+    assert server.run("backup", str(backup)).returncode == 0
+    with contextlib.closing(sqlite3.connect(server.database)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    pages = server.database.stat().st_size // 4096
+    with server.database.open("r+b") as file:
+        for page in range(1, pages):
+            file.seek(page * 4096)
+            file.write(os.urandom(64))
+    wait_until(lambda: "is damaged" in victim.unready(), "unready")
+    assert "damaged" in victim.refusal()
+    assert "database is damaged, refusing to write" in server.output
+    size = server.database.stat().st_size
+    assert all("damaged" in victim.refusal() for _ in range(5))
+    assert server.database.stat().st_size == size
+    assert "`outfeed restore FILE`" in server.run("log", "a.b", "--source", "s").stderr
+    for each in files_of(server.database):
+        each.rename(each.with_name(f"away-{each.name}"))
+    done = server.run("restore", str(backup))
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not victim.unready(), "ready again")
+    assert victim.viewer.closed_with()[0] == 4008  # another history, which its cursor doesn't belong to
+    with server.connect() as viewer:
+        assert viewer.subscribe(after=0)["verdict"] in ("resumed", "gap")
+        assert victim.write().status_code == 201
