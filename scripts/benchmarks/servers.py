@@ -68,6 +68,7 @@ class Server:
         """End the server and its children."""
         if self.process:
             process.end(self.process)
+            self.process = None
 
     def command(self) -> list[str]:
         """Return the command line."""
