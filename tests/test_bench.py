@@ -131,7 +131,7 @@ class TestThePlan:
 class TestARun:
     def plan(self, measure: Callable[..., dict[str, float]]) -> Plan:
         case = Alone("paced", (5,), measure, {"core_percent": Figure("CPU", "≤ 20")})
-        return Plan((Outfeed,), [], [(case, 5)], 2, QUICK)
+        return Plan((Outfeed,), [], [(case, 5)], 2, QUICK, left_out=("ws, for want of node",))
 
     def results(self, plan: Plan) -> Results:
         *_, results = run(plan)
@@ -144,6 +144,7 @@ class TestARun:
         label = ALONE["paced"].figures["core_percent"].label
         assert f"| paced: {label} | 5 | 15 (10–20) | ≤ 20 |" in text
         assert "Load average" in text
+        assert "Left out: ws, for want of node." in text
 
     def test_a_case_whose_sequence_failed_gives_no_figure(self) -> None:
         def fail(stage: object, clients: int) -> dict[str, float]:

@@ -94,8 +94,8 @@ def main(
     process.raise_descriptor_limit()
     sizes = _sizes(QUICK if quick else FULL, seconds, stored)
     names = list(cases or [*CASES, *ALONE])
-    servers = _servers(peers) if set(names) & set(CASES) else (Outfeed,)
-    plan = make_plan(names, clients, servers, rounds or (1 if quick else 3), sizes)
+    servers, left_out = _servers(peers) if set(names) & set(CASES) else ((Outfeed,), ())
+    plan = replace(make_plan(names, clients, servers, rounds or (1 if quick else 3), sizes), left_out=left_out)
     try:
         results = _run(plan)
     except BenchError as error:
@@ -114,14 +114,14 @@ def _sizes(sizes: Sizes, seconds: float | None, stored: int | None) -> Sizes:
     return replace(sizes, stored_events=stored) if stored else sizes
 
 
-def _servers(peers: str) -> tuple[type[Server], ...]:
+def _servers(peers: str) -> tuple[tuple[type[Server], ...], tuple[str, ...]]:
+    """Return Outfeed with the peers that can be measured here, and what must be said of the others."""
     names = [name for name in peers.split(",") if name]
     if unknown := sorted(set(names) - set(PEERS)):
         raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are {', '.join(PEERS)}", param_hint="--peers")
     missing = {name: reason for name in names if (reason := PEERS[name].missing())}
-    for name, reason in missing.items():
-        click.echo(f"left out: {name}, for want of {reason}", err=True)
-    return (Outfeed, *(PEERS[name] for name in names if name not in missing))
+    left_out = tuple(f"{name}, for want of {reason}" for name, reason in missing.items())
+    return (Outfeed, *(PEERS[name] for name in names if name not in missing)), left_out
 
 
 def _run(plan: Plan) -> Results:

@@ -92,6 +92,7 @@ def write_json(path: Path, plan: Plan, results: Results) -> None:
     document = {
         "sizes": asdict(plan.sizes),
         "rounds": plan.rounds,
+        "left_out": plan.left_out,
         "machine": _machine(),
         "load_averages": results.load_averages,
         "refused": results.refused,
@@ -134,10 +135,12 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     others = sorted(sample.other_cores for sample in results.samples) or [0.0]
     busy = f"{statistics.median(others):.2f} ({others[0]:.2f}–{others[-1]:.2f})"
     stored = f"{sizes.stored_events:,} events stored in start and growth, {sizes.behind_events:,} behind in resume"
+    left_out = [f"Left out: {'; '.join(plan.left_out)}."] if plan.left_out else []
     return [
         f"{how} Every client's events were checked for number and order.",
         f"{paced}, viewers watch for {sizes.viewers_secs:g} s; {burst}, which take one event at a time; {stored}.",
         f"{_machine()}. Load average at the start of each round {averages}; beside the bench {busy} cores were busy.",
+        *left_out,
     ]
 
 

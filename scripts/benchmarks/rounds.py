@@ -25,13 +25,17 @@ WARM_UP = Phase(events=20, careful=1, timeout_secs=20)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be measured: *groups* of cases that share their clients, and cases of Outfeed by itself."""
+    """What is to be measured: *groups* of cases that share their clients, and cases of Outfeed by itself.
+
+    *left_out* says which peers can't be measured here, and why.
+    """
 
     servers: tuple[type[Server], ...]
     groups: list[tuple[int, list[Case]]]
     alone: list[tuple[Alone, int]]
     rounds: int
     sizes: Sizes
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
