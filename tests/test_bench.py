@@ -108,19 +108,16 @@ def test_stored_events_are_in_the_outbox_and_numbered(tmp_path: Path, upgraded: 
 
 
 class TestThePlan:
-    def test_what_needs_a_fresh_server_comes_first(self) -> None:
+    def test_what_needs_a_fresh_server_gets_one(self) -> None:
         plan = make_plan(["idle", "latency", "burst"], None, (Outfeed,), 1, QUICK)
-        assert [(count, [case.name for case in cases]) for count, cases in plan.groups] == [
-            (1000, ["idle"]),
-            (1, ["latency"]),
-            (100, ["latency"]),
-            (500, ["latency", "burst"]),
-            (1000, ["latency"]),
+        assert [[(count, [case.name for case in cases]) for count, cases in groups] for groups in plan.sittings] == [
+            [(1000, ["idle"])],
+            [(1, ["latency"]), (100, ["latency"]), (500, ["latency", "burst"]), (1000, ["latency"])],
         ]
 
     def test_numbers_of_clients_hold_for_all_cases_that_have_clients(self) -> None:
         plan = make_plan([*ALONE, "burst"], (7, 9), (Outfeed,), 1, QUICK)
-        assert [count for count, _ in plan.groups] == [7, 9]
+        assert [[count for count, _ in groups] for groups in plan.sittings] == [[7, 9]]
         assert {count for case, count in plan.alone if case.name != "write"} == {7, 9}
         assert [count for case, count in plan.alone if case.name == "write"] == [0]
 

@@ -43,7 +43,7 @@ class Sizes:
 class Case:
     """One case. Within one load cases run in the order of CASES: after a burst nothing is read carefully any more.
 
-    One that stands *apart* has clients of its own, before all others: what it needs is a server that has seen no crowd.
+    One that stands *apart* has servers and clients of its own: what it needs is a server that has seen no crowd.
     """
 
     name: str

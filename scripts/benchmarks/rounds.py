@@ -23,15 +23,19 @@ from scripts.benchmarks.stage import Stage
 WARM_UP = Phase(events=20, careful=1, timeout_secs=20)
 
 
+Group = tuple[int, list[Case]]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be measured: *groups* of cases that share their clients, and cases of Outfeed by itself.
+    """What is to be measured: *sittings*, each with servers of its own, and cases of Outfeed by itself.
 
+    A sitting is a list of groups: a number of clients, and the cases that have the same clients.
     *left_out* says which peers can't be measured here, and why.
     """
 
     servers: tuple[type[Server], ...]
-    groups: list[tuple[int, list[Case]]]
+    sittings: list[list[Group]]
     alone: list[tuple[Alone, int]]
     rounds: int
     sizes: Sizes
@@ -64,12 +68,13 @@ def make_plan(
 ) -> Plan:
     """Return the plan for the cases called *names*, each with *counts* clients or with its own numbers of them."""
     chosen = [(case, count) for name, case in CASES.items() if name in names for count in counts or case.clients]
-    groups = [(count, [case]) for case, count in chosen if case.is_apart]
+    sittings: list[list[Group]] = [[(count, [case])] for case, count in chosen if case.is_apart]
     shared = [(case, count) for case, count in chosen if not case.is_apart]
-    for everywhere in sorted({count for _, count in shared}):
-        groups.append((everywhere, [case for case, count in shared if count == everywhere]))
+    if shared:
+        counts_of_all = sorted({count for _, count in shared})
+        sittings.append([(count, [case for case, each in shared if each == count]) for count in counts_of_all])
     alone = [(case, count) for name, case in ALONE.items() if name in names for count in _own_counts(case, counts)]
-    return Plan(servers, groups, alone, rounds, sizes)
+    return Plan(servers, sittings, alone, rounds, sizes)
 
 
 def _own_counts(case: Alone, counts: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -83,20 +88,20 @@ def run(plan: Plan) -> Iterator[str | Results]:
         stage = Stage(Path(folder), plan.sizes)
         for stage.round in range(1, plan.rounds + 1):
             results.load_averages.append(os.getloadavg()[0])
-            if plan.groups:
-                yield from _run_together(stage, plan, results)
+            for groups in plan.sittings:
+                yield from _run_together(stage, plan, groups, results)
             yield from _run_alone(stage, plan, results)
     yield results
 
 
-def _run_together(stage: Stage, plan: Plan, results: Results) -> Iterator[str]:
+def _run_together(stage: Stage, plan: Plan, groups: list[Group], results: Results) -> Iterator[str]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=stage.folder)))
-        most = max(count for count, _ in plan.groups)
+        most = max(count for count, _ in groups)
         servers = [stack.enter_context(kind(folder, most)) for kind in plan.servers]
         for server in servers:
             _warm_up(server)
-        for turn, (count, cases) in enumerate(plan.groups):
+        for turn, (count, cases) in enumerate(groups):
             for server in servers if (stage.round + turn) % 2 else reversed(servers):
                 yield f"round {stage.round}: {server.name}, {count} clients"
                 _run_cases(stage.round, server, count, cases, plan.sizes, results)
