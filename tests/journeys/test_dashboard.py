@@ -235,6 +235,14 @@ def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swa
     counts = page.locator(".counts").inner_text()
     write(server.database, {"description": "posed"}, event_type="task.bidding")
     write(server.database, {"name": "posed"}, event_type="agent.joined")
+    posed = {
+        "event_type": "agent.joined",
+        "source": "somebody",
+        "agent_id": f"agent-{0:016x}",
+        "data": {"name": "posed"},
+    }
+    with server.http() as http:
+        assert http.post("/api/events", json=posed).status_code == 201
     swarm.join("Real")
     expect(dashboard.row("agents", "Real")).to_be_visible()
     assert page.locator(".counts").inner_text() == counts
