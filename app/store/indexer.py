@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from app import clock
 from app.config import settings
-from app.errors import DatabaseMissing, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from app.errors import DatabaseDamaged, DatabaseMissing, OutfeedError, SchemaMismatch
 from app.events import Event
 from app.store import database as db
 from app.store import lease, rows, search
@@ -272,9 +272,8 @@ class Indexer:
         """Remove the file where it turns out to be damaged, or none of ours: the next step makes another."""
         try:
             yield
-        except DatabaseUnreadable as error:
-            code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and str(error).startswith(f"{self._path}:"):
+        except DatabaseDamaged as error:
+            if str(error).startswith(f"{self._path} "):
                 remove(self._path)
             raise
 
