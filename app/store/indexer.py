@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from app import clock
 from app.config import settings
-from app.errors import DatabaseMissing, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from app.errors import DatabaseDamaged, DatabaseMissing, OutfeedError, SchemaMismatch
 from app.events import Event
 from app.store import database as db
 from app.store import lease, rows, search
@@ -147,6 +147,7 @@ class Indexer:
         log.info("search index begins anew events_up_to=%d", found.last_rowid)
         db.create(self._path)
         self._path.chmod(0o600)
+        _damaged(self._path).unlink(missing_ok=True)
         with self._writing() as connection:
             for statement in filter(str.strip, _TABLES.split(";")):
                 connection.execute(statement)
@@ -269,13 +270,12 @@ class Indexer:
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Remove the file where it turns out to be damaged, or none of ours: the next step makes another."""
+        """Put the file away where it turns out to be damaged, or none of ours: the next step makes another."""
         try:
             yield
-        except DatabaseUnreadable as error:
-            code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and str(error).startswith(f"{self._path}:"):
-                remove(self._path)
+        except DatabaseDamaged as error:
+            if str(error).startswith(f"{self._path} "):
+                put_away(self._path)
             raise
 
     def _give_space_back(self) -> None:
@@ -295,8 +295,14 @@ def signature() -> str:
     return hashlib.sha256(given.encode()).hexdigest()
 
 
-def remove(path: Path) -> None:
-    """Remove an index; who has it open goes on with what it was."""
+def put_away(path: Path) -> None:
+    """Take a damaged index out of the way. It goes once another stands there, which so can't get its inode."""
     db.at(path).close()
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
+    if path.exists():
+        path.replace(_damaged(path))
+
+
+def _damaged(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")
