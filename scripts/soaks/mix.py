@@ -154,8 +154,10 @@ class Viewer:
             epoch = segment.epoch
             cursor = segment.shown[-1][0] if segment.shown else segment.after
             if segment.shown != (owed := truth.between(epoch, segment.after, cursor)):
-                wrong = sorted(set(segment.shown) ^ set(owed))[:3]
-                raise Mismatch(f"{segment.kind} after {segment.after} of {epoch}: {wrong} differ, or their order")
+                lost, extra = (sorted(each)[:3] for each in (set(owed) - {*segment.shown}, {*segment.shown} - {*owed}))
+                raise Mismatch(
+                    f"{segment.kind} after {segment.after} of {epoch} to {cursor}: {lost} not shown, {extra} not known"
+                )
 
 
 # --- what happens -----------------------------------------------------------------------------------------------------
