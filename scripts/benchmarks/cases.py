@@ -77,6 +77,7 @@ def measure_latency(load: LoadSession, sizes: Sizes) -> Figures:
         "p50_ms": outcome.p50_ms,
         "p99_ms": outcome.p99_ms,
         "write_p50_ms": written.one_p50_ms,
+        "write_max_ms": written.one_max_ms,
         "server_core_percent": 100 * used / outcome.seconds,
         "load_core_percent": 100 * outcome.cpu_seconds / outcome.seconds,
     }

@@ -21,10 +21,11 @@ GRACE_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the writer took: in all, and (the median) for one event."""
+    """What the writer took: in all, and for one event (the median, the longest)."""
 
     seconds: float
     one_p50_ms: float
+    one_max_ms: float
 
 
 class LoadSession:

@@ -33,6 +33,7 @@ def watch(server: Outfeed, clients: int, secs: float) -> Figures:
         "p50_ms": outcome.p50_ms,
         "p99_ms": outcome.p99_ms,
         "write_p50_ms": written.one_p50_ms,
+        "write_max_ms": written.one_max_ms,
         "load_core_percent": 100 * outcome.cpu_seconds / outcome.seconds,
     }
 

@@ -22,6 +22,8 @@ def measure(stage: Stage, clients: int) -> Figures:
     return {
         "one_p50_ms": one["p50_ms"],
         "two_p50_ms": two["p50_ms"],
+        "one_write_max_ms": one["write_max_ms"],
+        "two_write_max_ms": two["write_max_ms"],
         "p50_ratio": two["p50_ms"] / one["p50_ms"],
         "one_deliveries_per_s": one["deliveries_per_s"],
         "two_deliveries_per_s": two["deliveries_per_s"],
@@ -36,6 +38,8 @@ WORKERS = Alone(
     {
         "one_p50_ms": Figure("one worker, 100 events/s: p50 ms"),
         "two_p50_ms": Figure("two workers, 100 events/s: p50 ms"),
+        "one_write_max_ms": Figure("one worker: the longest write, ms"),
+        "two_write_max_ms": Figure("two workers: the longest write, ms"),
         "p50_ratio": Figure("p50, two workers ÷ one", "≤ 1"),
         "one_deliveries_per_s": Figure("one worker, burst: deliveries/s"),
         "two_deliveries_per_s": Figure("two workers, burst: deliveries/s"),
