@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -32,20 +31,6 @@ def test_the_readme_names_them(name: str) -> None:
     assert f"`scripts/deploy/{name}`" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / "outfeed.service"
-    text = FILES["outfeed.service"].replace("/opt/outfeed/.venv/bin/outfeed", sys.executable)
-    unit.write_text(re.sub(r"(User|Group)=outfeed", r"\1=root", text))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], check=False, capture_output=True, text=True)
-    assert [line for line in done.stderr.splitlines() if "outfeed.service" in line] == []
-    rating = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", unit], check=False, capture_output=True, text=True
-    )
-    (exposure,) = re.findall(r"Overall exposure level[^:]*: ([\d.]+)", rating.stdout)
-    assert float(exposure) < 3
-
-
 def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -54,15 +39,6 @@ def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.
         with Server(tmp_path) as server:
             assert b"READY=1" in manager.recv(1000)
             assert httpx.get(f"{server.url}/healthz").status_code == 200
-
-
-@pytest.mark.skipif(not shutil.which("caddy"), reason="no Caddy here")
-def test_caddy_takes_its_file() -> None:
-    done = subprocess.run(
-        ["caddy", "validate", "--adapter", "caddyfile", "--config", DEPLOY / "Caddyfile"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:

@@ -28,7 +28,7 @@ TICK_SECS = 1.0
 # Asked again after a pause that doubles from one to the other; a new notice begins it anew.
 FIRST_RECHECK_SECS = 0.00015
 LAST_RECHECK_SECS = 0.02
-RECHECK_FOR_SECS = 0.05
+RECHECK_FOR_SECS = 1.0
 POLL_SECS = 0.005
 _NOTICE_BYTES = 64 * 1024
 _POLL_GRAIN_SECS = 0.001  # poll(2) rounds up to this
@@ -74,7 +74,8 @@ class Watcher:
     def _watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
         self._on_commit()  # for what was committed before the watch was set
-        next_tick = 0.0
+        next_tick = recheck_until = 0.0
+        pause = FIRST_RECHECK_SECS
         while not self._stopping.is_set():
             now = clock.monotonic()
             if now >= next_tick:
@@ -82,18 +83,18 @@ class Watcher:
                 self._on_tick()
                 if not (versions.are_current() and notices.are_current()):
                     return
-            if notices.wait(next_tick - now) and self._has_committed(versions, notices):
+            is_rechecking = now < recheck_until
+            is_noticed = notices.wait(min(pause, next_tick - now) if is_rechecking else next_tick - now)
+            if is_noticed and notices.precede_commits:
+                recheck_until, pause = clock.monotonic() + RECHECK_FOR_SECS, FIRST_RECHECK_SECS
+            elif is_rechecking:
+                pause = min(2 * pause, LAST_RECHECK_SECS)
+            if (is_noticed or is_rechecking) and versions.moved():
                 self._on_commit()
-
-    def _has_committed(self, versions: _Versions, notices: _Notices) -> bool:
-        """Ask whether a commit became visible, for as long as an fsync takes: once for all notices, however many."""
-        deadline = clock.monotonic() + (RECHECK_FOR_SECS if notices.precede_commits else 0)
-        pause = FIRST_RECHECK_SECS
-        while not versions.moved():
-            if clock.monotonic() >= deadline or self._stopping.is_set():
-                return False
-            pause = FIRST_RECHECK_SECS if notices.wait(pause) else min(2 * pause, LAST_RECHECK_SECS)
-        return True
+                if not is_noticed:
+                    # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
+                    # But one that came just before may be of the next commit, whose fsync is still to come.
+                    recheck_until = 0.0
 
 
 class _Versions:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import sqlite3
@@ -209,7 +208,6 @@ class TestRequest:
         assert json.loads(event)["data"] == {"text": "one\ntwo\r\nid: evil:99"}
         assert len(client.events) == 1
 
-    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
     def test_curl_reads_it(self, shared: Server) -> None:
         command = [
             "curl",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -83,6 +84,66 @@ def connect(path: Path) -> contextlib.closing[sqlite3.Connection]:
 
 def test_it_calls_at_the_start_for_what_was_committed_before(watch: Watch) -> None:
     assert watch.commits == 1
+
+
+class Disk:
+    """A writer's disk on a clock of its own: a commit is written, that is noticed, and visible after its fsync."""
+
+    precede_commits = True
+
+    def __init__(self, gaps: list[float], fsyncs: list[float]) -> None:
+        self.now = 0.0
+        self.written: list[float] = []
+        self.visible: list[float] = []
+        at = 1.0
+        for gap, fsync in zip(gaps, fsyncs, strict=True):
+            self.written.append(at + gap)
+            self.visible.append(at := at + gap + fsync)
+        self._unread = list(self.written)
+        self._seen = 0
+
+    def wait(self, timeout: float) -> bool:
+        until = self.now + max(timeout, 1e-6)
+        if self._unread and self._unread[0] <= until and timeout >= 0.001:
+            until = max(self.now, self._unread[0])  # poll(2) returns; a sleep does not
+        self.now = until
+        are_noticed = [at for at in self._unread if at <= until]
+        del self._unread[: len(are_noticed)]
+        return bool(are_noticed)
+
+    def moved(self) -> bool:
+        before, self._seen = self._seen, sum(at <= self.now for at in self.visible)
+        return self._seen != before
+
+    def are_current(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("fsync_secs", [0.0001, 0.0005, 0.003, 0.03, 0.3])
+def test_no_commit_waits_for_the_notice_of_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch, fsync_secs: float
+) -> None:
+    rng = random.Random(5)
+    gaps = [rng.choice([0.00002, 0.0002, 0.01, 2.5]) * rng.random() for _ in range(300)]
+    disk = Disk(gaps, [fsync_secs * rng.uniform(0.5, 1.5) for _ in gaps])
+    seen_at: dict[int, float] = {}
+
+    def note() -> None:
+        for n, visible in enumerate(disk.visible):
+            if visible <= disk.now:
+                seen_at.setdefault(n, disk.now)
+        if disk.now > disk.visible[-1]:
+            watcher._stopping.set()
+
+    def give_up() -> None:
+        if disk.now > disk.visible[-1] + 5:
+            watcher._stopping.set()
+
+    watcher = Watcher(database.path, note, give_up)
+    monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
+    watcher._watch(disk, disk)  # type: ignore[arg-type]
+    late = {n: seen_at[n] - visible for n, visible in enumerate(disk.visible)}
+    assert max(late.values()) <= max(0.001, 2 * fsync_secs) + 0.0002
 
 
 def test_a_commit_of_another_process_is_noticed(watch: Watch) -> None:
