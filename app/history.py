@@ -100,9 +100,10 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
 def loads_leniently(text: str) -> Any:
     """Parse JSON that can be written again: a number beyond a double, and NaN, is its text, a lone surrogate U+FFFD.
 
-    Raises ValueError, RecursionError.
+    *text* itself is free of surrogates. Raises ValueError, RecursionError.
     """
-    return _without_surrogates(json.loads(text, parse_float=_finite, parse_constant=str))
+    value = json.loads(text, parse_float=_finite, parse_constant=str)
+    return _without_surrogates(value) if "\\u" in text else value
 
 
 def _read_leniently(raw: bytes, size: int) -> Any:

@@ -50,17 +50,12 @@ class Jobs:
         """Wait for runs that are at work, and start no more."""
         self._scheduler.shutdown(wait=True)
 
-    def mend(self) -> bool:
-        """Run every job now where the wall clock was set back: each would wait until that time comes round again.
-
-        Returns whether it was.
-        """
+    def mend(self) -> None:
+        """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
         before, self._offset = self._offset, _offset()
-        is_back = self._offset < before - STEP_SECS
-        if is_back:
+        if self._offset < before - STEP_SECS:
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=clock.now())
-        return is_back
 
 
 def _offset() -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from app import clock
 from app.cli import show
 
 
@@ -16,6 +18,13 @@ def _json(_: click.Context, __: click.Parameter, value: str | None) -> Any:
         return None if value is None else json.loads(value)
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}") from error
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    moment = clock.parsed(value)
+    if value is not None and moment is None:
+        raise click.BadParameter(f"no time like 2026-01-31T12:00:00Z: {value}")
+    return moment
 
 
 @click.command()
@@ -39,10 +48,13 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--type", "event_type", help="Only this type.")
+@click.option("--type", "event_type", help="Only these types, with commas between; task.* is all that begin so.")
 @click.option("--source", help="Only this source.")
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
+@click.option("--text", help='Only with these words; "a phrase"; a beginning: wor*.')
+@click.option("--from", "since", callback=_moment, metavar="TIME", help="Only from then on; UTC unless it has a zone.")
+@click.option("--to", "until", callback=_moment, metavar="TIME", help="Only before that.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event a line.")
 @click.pass_context
@@ -51,7 +63,7 @@ def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
 
     \b
     Example:
-      outfeed events --type task.failed --limit 20
+      outfeed events --type task.failed --text timeout --limit 20
     """
     from app.store.event_log import list_events
 

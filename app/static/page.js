@@ -3,10 +3,15 @@
 
 import { clockOf } from "./event-feed.js";
 
-for (const time of document.querySelectorAll("time[datetime]")) {
-  const shown = clockOf(new Date(time.dateTime));
-  time.textContent = "short" in time.dataset ? shown.replace(/:\d\d$/, "") : shown;
+/** Show the times in *root* in the reader's zone. */
+export function localise(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const shown = clockOf(new Date(time.dateTime));
+    time.textContent = "short" in time.dataset ? shown.replace(/:\d\d$/, "") : shown;
+  }
 }
+
+localise(document);
 
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;

@@ -3,7 +3,7 @@
  *
  * The swarm is asked for once (GET /api/swarm); from then on each event says what it changes. So a thousand viewers cost
  * the server nothing but the feed. It is asked again where events are missing (gap, reset), or speak of what is unknown.
- * What stands in a row is decided here as in web/board.py; the rows themselves are the page's <template>s.
+ * What stands in a row is decided here as in web/dashboard.py; the rows themselves are the page's <template>s.
  */
 
 import { clockOf } from "./event-feed.js";
@@ -190,7 +190,7 @@ function resultText(result) {
   return typeof result === "string" ? result : JSON.stringify(result);
 }
 
-/** The rows of each panel, as `Board` in web/board.py has them. */
+/** The rows of each panel, as `Board` in web/dashboard.py has them. */
 function rowsOf(swarm, now, timeoutSecs) {
   const { auctions, work, ended } = swarm;
   const doing = new Map(work.toReversed().map((task) => [task.agent_id, task]));
@@ -285,7 +285,7 @@ function fill(row, places, fields) {
     const value = fields[name];
     if (place.localName === "time") setTime(place, value);
     else setText(place, value);
-    if (place.localName === "a") setLink(place, fields);
+    if (place.localName === "a") setLink(place, fields.key, value);
     else if (name in TITLES && place.title !== TITLES[name](fields)) place.title = TITLES[name](fields);
   }
   const progress = row.querySelector("progress");
@@ -293,7 +293,6 @@ function fill(row, places, fields) {
 }
 
 const TITLES = {
-  name: ({ name }) => name,
   doing: ({ doing }) => doing,
   about: ({ about }) => about,
   seen: ({ seen_at: at }) => `last heard of ${at}`,
@@ -309,10 +308,10 @@ function setTime(time, at) {
   time.textContent = clockOf(new Date(at));
 }
 
-function setLink(link, { key, description }) {
-  if (link.title === description) return;
-  link.href = `/swarm/events?task=${encodeURIComponent(key)}`;
-  link.title = description;
+/** A name or a description leads to its story. */
+function setLink(link, key, text) {
+  if (link.title !== text) link.title = text;
+  if (!link.href) link.href = `/swarm/${link.dataset.kind}/${encodeURIComponent(key)}`;
 }
 
 // --- the chart -------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _check_target(database: Database, target: Path) -> None:
         raise BadBackup(f"{target} is a folder; name a file in it")
     if not target.exists():
         return
-    ours = [Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock")]
+    ours = [Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock", "-search")]
     if any(path.exists() and path.samefile(target) for path in ours):
         raise BadBackup(f"{target} belongs to the live database; name another file")
     # Not the live database, so that opening and closing it is nobody's business.

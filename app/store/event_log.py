@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from app import clock
-from app.access import AUDIT_PREFIX, AUDIT_TYPES, EVERYTHING, Visible
+from app.access import EVERYTHING, Visible
 from app.config import settings
 from app.errors import EventConflict, InvalidEvent
-from app.events import Event, known_type, make_event, redact
-from app.history import loads_leniently
+from app.events import Event, make_event, redact
 from app.store import database as db
+from app.store import log_page, rows
 from app.store.database import Database
+from app.store.log_page import LogFilter
 
 _INSERT = """
     INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)"""
@@ -23,8 +25,6 @@ _MORE = ", (?, ?, ?, ?, ?, ?, ?)"
 # Many rows a statement, and many seqs a row: between two steps of SQLite another thread may take Python's lock
 # for 5 ms. With 4 writers of 100 events a call, one row a statement let in 7,000 a second; this, 8,000 to 12,000.
 _ROWS_A_STATEMENT = 250
-# A single-column index serves each filter in rowid order, so newest first needs no sort.
-_COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
 
 
 class _Draft(NamedTuple):
@@ -178,11 +178,11 @@ def _logged(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, _Dr
     """Return what the log has under *ids*."""
     cursor = connection.cursor()
     cursor.row_factory = None  # a caller's own connection may have another
-    rows = cursor.execute(
-        f"SELECT {_COLUMNS} FROM event_log WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608
+    found = cursor.execute(
+        f"SELECT {rows.COLUMNS} FROM event_log WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608
         (json.dumps(ids),),
     ).fetchall()
-    return {event.id: _Draft(event, json.dumps(event.data), True, True) for event in map(_event, rows)}
+    return {event.id: _Draft(event, json.dumps(event.data), True, True) for event in map(rows.event_of, found)}
 
 
 def _seqs_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
@@ -200,10 +200,8 @@ def _seqs_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, in
 
 def get_event(event_id: str, database: Database | None = None, visible: Visible = EVERYTHING) -> Event | None:
     """Return the event with that id, whatever its size; None where there is none that may be seen."""
-    with (database or db.default()).connection() as connection:
-        row = connection.execute(f"SELECT {_COLUMNS} FROM event_log WHERE id = ?", (event_id,)).fetchone()  # noqa: S608
-    event = _event(row) if row else None
-    return event if event and visible.covers(event.event_type) else None
+    found = log_page.find(database or db.default(), visible, event_id)
+    return found[1] if found else None
 
 
 def list_events(
@@ -213,32 +211,34 @@ def list_events(
     source: str | None = None,
     limit: int = 100,
     offset: int = 0,
+    *,
+    text: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[Event]:
-    """Return up to *limit* events that match all filters, newest first, after skipping *offset*.
+    """Return up to *limit* events that match all filters, newest first, after skipping *offset*. -1 is all.
 
-    `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
+    *event_type* may be several with commas between, and prefixes: `task.*`. *text* is words that the event must have,
+    "phrases", or beginnings: `word*`. *since* and *until* (exclusive) are aware datetimes. `data` above
+    OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
     """
-    where = _where(EVERYTHING, event_type, task_id, agent_id, source)
-    return [event for _, event in _select(db.default(), where, limit, offset)]
+    first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
+    filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
+    end = None if limit < 0 else offset + limit
+    return list(itertools.islice(log_page.every(db.default(), filter_), offset, end))
+
+
+def split_types(text: str | None) -> tuple[str, ...]:
+    """Return the types and prefixes in *text*, which has commas between."""
+    return tuple(filter(None, map(str.strip, (text or "").split(","))))
 
 
 def list_page(
-    database: Database,
-    visible: Visible,
-    *,
-    event_type: str | None = None,
-    task_id: str | None = None,
-    agent_id: str | None = None,
-    source: str | None = None,
-    limit: int = 100,
-    cursor: int | None = None,
+    database: Database, visible: Visible, *, limit: int = 100, cursor: int | None = None
 ) -> tuple[list[Event], int | None]:
     """Return a page of what may be seen, newest first, and the *cursor* of the next; None where there is no more."""
-    where = _where(visible, event_type, task_id, agent_id, source)
-    if cursor is not None:
-        where["rowid < ?"] = (cursor,)
-    rows = _select(database, where, limit + 1)
-    return [event for _, event in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None
+    page = log_page.list_page(database, LogFilter(visible), limit=limit, cursor=cursor)
+    return [event for _, event in page.events], page.older
 
 
 def get_task_events(task_id: str) -> list[Event]:
@@ -253,94 +253,29 @@ def get_agent_events(agent_id: str) -> list[Event]:
 
 def get_recent_events(minutes: float = 60) -> list[Event]:
     """Return the events whose timestamp lies in the last *minutes*, newest first."""
-    return [event for _, event in _select(db.default(), {"timestamp >= ?": (_since(minutes),)}, -1)]
+    with db.default().connection() as connection:
+        rowids = connection.execute(
+            "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? ORDER BY rowid DESC",
+            (_since(minutes),),
+        ).fetchall()
+        return list(rows.load(connection, [row[0] for row in rowids]).values())
 
 
 def get_event_summary(
     minutes: float = 60, database: Database | None = None, visible: Visible = EVERYTHING
 ) -> dict[str, int]:
     """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
-    clauses, values = _bound({"timestamp >= ?": (_since(minutes),), **_seen(visible)})
+    clauses, values = rows.bound({"timestamp >= ?": (_since(minutes),), **rows.seen(visible)})
     with (database or db.default()).connection() as connection:
-        rows = connection.execute(
+        found = connection.execute(
             f"SELECT event_type, count(*) FROM event_log INDEXED BY event_log_timestamp {clauses}"  # noqa: S608
             " GROUP BY event_type ORDER BY 2 DESC, 1",
             values,
         ).fetchall()
-    return redact(dict(rows))
+    return redact(dict(found))
 
 
 def _since(minutes: float) -> str:
     if not minutes > 0:
         raise ValueError(f"minutes must be above 0, got {minutes!r}")
     return clock.isoformat(clock.now() - timedelta(minutes=minutes))
-
-
-# SQL conditions with the values that they bind; all have to hold.
-_Where = dict[str, tuple[str | int, ...]]
-
-
-def _where(
-    visible: Visible, event_type: str | None, task_id: str | None, agent_id: str | None, source: str | None
-) -> _Where:
-    filters = {"event_type = ?": event_type, "task_id = ?": task_id, "agent_id = ?": agent_id, "source = ?": source}
-    return {clause: (value,) for clause, value in filters.items() if value is not None} | _seen(visible)
-
-
-def _seen(visible: Visible) -> _Where:
-    """Return `visible.covers` as conditions."""
-    where: _Where = {}
-    if not visible.has_audit:
-        where[f"substr(event_type, 1, {len(AUDIT_PREFIX)}) <> ?"] = (AUDIT_PREFIX,)
-        where[f"event_type NOT IN ({', '.join('?' * len(AUDIT_TYPES))})"] = AUDIT_TYPES
-    if visible.types:
-        exact = [name for name in visible.types if not name.endswith(".*")]
-        prefixes = [name[:-1] for name in visible.types if name.endswith(".*")]
-        any_of = [*["event_type = ?"] * len(exact), *(f"substr(event_type, 1, {len(p)}) = ?" for p in prefixes)]
-        where[f"({' OR '.join(any_of)})"] = (*exact, *prefixes)
-    return where
-
-
-def _bound(where: _Where) -> tuple[str, tuple[str | int, ...]]:
-    """Return the WHERE clause, or nothing, and its values."""
-    clause = f"WHERE {' AND '.join(where)}" if where else ""
-    return clause, tuple(value for values in where.values() for value in values)
-
-
-def _select(database: Database, where: _Where, limit: int, offset: int = 0) -> list[tuple[int, Event]]:
-    """Return (rowid, event) pairs, newest first. *limit* -1 means all."""
-    index = "INDEXED BY event_log_timestamp" if "timestamp >= ?" in where else ""
-    clauses, values = _bound(where)
-    limit_bytes = settings().max_event_bytes
-    with database.connection() as connection:
-        rows = connection.execute(
-            "SELECT rowid, id, event_type, source, task_id, agent_id,"  # noqa: S608 - clauses are ours, values bound
-            " CASE WHEN length(data) > ? THEN NULL ELSE data END, timestamp,"
-            " CASE WHEN length(data) > ? THEN length(CAST(data AS BLOB)) ELSE 0 END"
-            f" FROM event_log {index} {clauses} ORDER BY rowid DESC LIMIT ? OFFSET ?",
-            (limit_bytes, limit_bytes, *values, limit, offset),
-        ).fetchall()
-    return [(row[0], _event(row[1:8], row[8])) for row in rows]
-
-
-def _event(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
-    *names, data = map(_readable, (*row[:5], row[6], row[5]))
-    id_, event_type, source, task_id, agent_id, timestamp, data = redact([*names, _parsed(data)])
-    return Event(
-        id=id_, event_type=known_type(event_type), source=source, task_id=task_id, agent_id=agent_id,
-        data=data, timestamp=timestamp, omitted_bytes=omitted_bytes,
-    )  # fmt: skip
-
-
-def _readable(value: Any) -> Any:
-    """A raw writer's BLOB reads as hex, as in the outbox."""
-    return value.hex().upper() if isinstance(value, bytes) else value
-
-
-def _parsed(data: Any) -> Any:
-    if not isinstance(data, str):
-        return data
-    try:
-        return loads_leniently(data)
-    except (ValueError, RecursionError):
-        return data

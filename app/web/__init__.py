@@ -5,17 +5,18 @@ from __future__ import annotations
 from flask import Flask
 
 from app.config import Settings
-from app.web import auth, limits, live, logs, problems
+from app.web import auth, compression, limits, live, logs, problems
 from app.web.api import api
 from app.web.consumers import consumers
 from app.web.feed import feed
 from app.web.health import health
+from app.web.log import log
 from app.web.metrics import metrics
 from app.web.pages import pages
 from app.web.proxies import Proxies
 from app.web.services import Services
 from app.web.sign_in import sign_in
-from app.web.status import status
+from app.web.status import status_page
 from app.web.swarm import swarm
 from app.web.tickets import tickets
 
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> Flask:
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
-    for blueprint in (health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, status):
+    compression.init_app(app)
+    for blueprint in (health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, log, status_page):
         app.register_blueprint(blueprint)
     return app

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import math
 
-from flask import Flask, Response, current_app, g, request
-from flask_limiter import Limiter
-from limits import RateLimitItemPerMinute
+from flask import Flask, Response, g, request
 
-from app import clock
 from app.metrics import note_refusal
 from app.web.problems import problem
 from app.web.proxies import household
@@ -21,10 +18,7 @@ RETRY_AFTER_SECS = 5
 
 
 def init_app(app: Flask) -> None:
-    """Give *app* its counters. A wall clock that is set back would keep them full for as long: they start anew."""
-    limiter = Limiter(client, app=app, storage_uri="memory://", strategy="fixed-window", key_prefix="outfeed")
-    app.extensions["outfeed_limiter"] = limiter
-    app.extensions["outfeed"].on_clock_step = limiter.reset
+    """Have every place given back when its request has ended."""
     app.teardown_request(_give_back)
 
 
@@ -37,14 +31,11 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
     """Count one more *what* of *whose*; return the 429 where that is one too many."""
     if not per_minute:
         return None
-    strategy = current_app.extensions["outfeed_limiter"].limiter
-    limit = RateLimitItemPerMinute(per_minute)
-    if strategy.hit(limit, what, whose):
+    wait_secs = services().rates.take(what, whose, per_minute)
+    if not wait_secs:
         return None
     note_refusal(what.replace(" ", "_"))
-    reset_at = strategy.get_window_stats(limit, what, whose).reset_time
-    wait_secs = max(1, math.ceil(reset_at - clock.now().timestamp()))
-    return later(429, f"more than {per_minute} {what} a minute", wait_secs)
+    return later(429, f"more than {per_minute} {what} a minute", math.ceil(wait_secs))
 
 
 def later(status: int, detail: str, wait_secs: int) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,12 +14,11 @@ from app import clock
 from app.access import ADMIN, WRITE
 from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
-from app.web import auth
-from app.web.board import read_board, read_chart
+from app.web import addresses, auth
+from app.web.dashboard import read_board, read_chart
 from app.web.services import services
 
 LIVE_ROWS = 20
-LOG_ROWS = 50
 MAX_ID_CHARS = 20
 MAX_PART_CHARS = 200
 MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
@@ -68,16 +68,18 @@ class Row:
     def fields(self) -> list[tuple[str, str, str | None]]:
         """What is set, as (field, value, address of the event or of the log with that filter)."""
         event = self.event
-        found = [
-            ("id", event.id, url_for("api.events.get_event", event_id=event.id)),
-            ("event_type", event.event_type, url_for("pages.events", type=event.event_type)),
-            ("source", event.source, url_for("pages.events", source=event.source)),
-            ("task_id", event.task_id, url_for("pages.events", task=event.task_id)),
-            ("agent_id", event.agent_id, url_for("pages.events", agent=event.agent_id)),
+        found: list[tuple[str, str | None, Callable[[str], str] | None]] = [
+            ("id", event.id, addresses.of_event),
+            ("event_type", event.event_type, lambda value: addresses.of_log(type=value)),
+            ("source", event.source, lambda value: addresses.of_log(source=value)),
+            ("task_id", event.task_id, addresses.of_task),
+            ("agent_id", event.agent_id, addresses.of_agent),
             ("timestamp", event.timestamp, None),
         ]
         return [
-            (name, shown(value), link if len(value) <= MAX_NAME_CHARS else None) for name, value, link in found if value
+            (name, shown(value), link(value) if link and len(value) <= MAX_NAME_CHARS else None)
+            for name, value, link in found
+            if value
         ]
 
     @property
@@ -137,31 +139,6 @@ def live() -> str:
         chart=read_chart(visible),
         may_post=auth.principal().may(WRITE),
         agent_timeout_secs=services().settings.agent_timeout_secs,
-    )
-
-
-@pages.get("/swarm/events")
-def events() -> str:
-    """Show the log, newest first, filtered and in pages."""
-    filters = {name: request.args.get(name, "").strip() for name in ("type", "source", "task", "agent")}
-    cursor = request.args.get("cursor", type=rowid)
-    found, following = list_page(
-        services().database,
-        auth.principal().visible,
-        event_type=filters["type"] or None,
-        source=filters["source"] or None,
-        task_id=filters["task"] or None,
-        agent_id=filters["agent"] or None,
-        limit=LOG_ROWS,
-        cursor=cursor,
-    )
-    return render_template(
-        "events.html",
-        rows=[Row.of(event) for event in found],
-        filters={name: value for name, value in filters.items() if value},
-        types=list(DISPLAY),
-        cursor=cursor,
-        following=following,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 from flask import current_app
@@ -17,16 +16,18 @@ from app.jobs import Jobs
 from app.store import database as db
 from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
+from app.store.indexer import Indexer
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
 from app.store.probe import Probe
 from app.store.retention import Policy
 from app.store.scheduled import EVERY_SECS, Scheduled
+from app.store.search import path_of
 from app.store.triggers import Reconciler
 from app.store.watcher import Watcher
 from app.swarm.coordinator import Coordinator
 from app.swarm.sweeper import Sweeper
-from app.web.admission import Admission
+from app.web.admission import Admission, Rates
 from app.web.counts import of_worker
 from app.web.rights import Rights
 from app.web.shortages import Shortages
@@ -54,12 +55,13 @@ class Services:
         self.coordinator = Coordinator.of(settings)
         self.activity = ActivityLog(self.database)
         self.rights = Rights(self.database, self.hub)
+        self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.shortages = Shortages()
         self.place = Place()
         self.probe = Probe(self.database)
-        self.on_clock_step: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(self.database)
+        self.indexer = Indexer(self.database)
         self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
@@ -70,6 +72,7 @@ class Services:
                 "uses": (self.rights.write_uses, 5.0),
                 "triggers": (self.reconciler.check, 0.5),
                 "prune": (self.retention.run, EVERY_SECS),
+                "search": (self.indexer.run, 1.0),
                 "probe": (self.probe.check, 1.0),
                 "board": (self._show_counts, 1.0),
                 "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
@@ -97,11 +100,13 @@ class Services:
         self.webhooks.stop()
         self.watcher.stop()
         self.retention.stop()
+        self.indexer.stop()
         self.jobs.stop()
         self.pacer.stop()
         self.rights.write_uses()
         self.mark.close()
         self.database.close()
+        db.at(path_of(self.settings.database)).close()
 
     def unready_because(self) -> list[str]:
         """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
@@ -122,8 +127,7 @@ class Services:
 
     def _tick(self) -> None:
         """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
-        if self.jobs.mend():
-            self.on_clock_step()
+        self.jobs.mend()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()
 

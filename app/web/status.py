@@ -25,10 +25,10 @@ FORESEEN_ROWS = 10_000
 TRANSPORTS = {"websocket": "WebSocket", "stream": "Server-sent events", POLL: "Long poll"}
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|\?.*")
 
-status = Blueprint("status", __name__)
+status_page = Blueprint("status", __name__)
 
 
-@status.get("/status")
+@status_page.get("/status")
 def show() -> ResponseReturnValue:
     """Show it. Raises Forbidden."""
     if not auth.principal().may(ADMIN):
@@ -104,7 +104,7 @@ def _days(days: float | None) -> str:
     return f"{days:g} day{'' if days == 1 else 's'}" if days else "for ever"
 
 
-@status.app_template_filter("size")
+@status_page.app_template_filter("size")
 def size(count: int) -> str:
     """Return bytes in the unit that suits them."""
     value, units = float(count), iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
@@ -114,7 +114,7 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
 
 
-@status.app_template_filter("ago")
+@status_page.app_template_filter("ago")
 def ago(moment: datetime | str | None) -> str:
     """Return how long ago that was, in the largest unit."""
     if isinstance(moment, str):
@@ -128,7 +128,7 @@ def ago(moment: datetime | str | None) -> str:
     return f"{secs} s ago"
 
 
-@status.app_template_filter("address")
+@status_page.app_template_filter("address")
 def address(url: str) -> str:
     """Return a URL without what may be a secret in it."""
     return _CREDENTIALS.sub("", url)

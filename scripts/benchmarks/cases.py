@@ -1,4 +1,4 @@
-"""The cases: what is done with a server and its connected clients, and which figures come of it."""
+"""The cases for all servers: what is done with one and its connected clients, and which figures come of it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,56 @@ from scripts.benchmarks.session import LoadSession
 PACED_PER_SECOND = 100.0
 COMMIT_SIZE = 100
 CAREFUL_IN_BURST = 10
+SETTLE_SECS = 1.0
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: seconds of events at the fixed rate, seconds of quiet, events in a burst."""
+    """How much is measured.
+
+    Seconds of events at the fixed rate, seconds of quiet, events in a burst. Of Outfeed by itself: seconds that viewers
+    watch, events that are stored already, events that a client is behind, pairs of turns of log_event and INSERT, and
+    events that producers post.
+    """
 
     paced_secs: float
     idle_secs: float
     burst_events: int
     peer_burst_events: int
+    viewers_secs: float
+    stored_events: int
+    behind_events: int
+    turns: int
+    posted_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. Within one load cases run in the order of CASES: after a burst nothing is read carefully any more."""
+    """One case. Within one load cases run in the order of CASES: after a burst nothing is read carefully any more.
+
+    One that stands *apart* has servers and clients of its own: what it needs is a server that has seen no crowd.
+    """
 
     name: str
     clients: tuple[int, ...]
     measure: Callable[[LoadSession, Sizes], Figures]
+    is_apart: bool = False
 
 
 def measure_idle(load: LoadSession, sizes: Sizes) -> Figures:
-    """Connected clients and no events."""
+    """Connected clients and no events. Their memory is what they added; pages that processes share count once."""
+    time.sleep(SETTLE_SECS)
     before = process.cpu_seconds(load.server.session)
     time.sleep(sizes.idle_secs)
     used = process.cpu_seconds(load.server.session) - before
-    return {"idle_core_percent": 100 * used / sizes.idle_secs, "memory_mib": process.memory_mib(load.server.session)}
+    memory = process.memory_mib(load.server.session)
+    return {
+        "idle_core_percent": 100 * used / sizes.idle_secs,
+        "memory_mib": memory,
+        "kib_a_client": 1024 * (memory - load.memory_before_mib) / load.clients,
+    }
 
 
 def measure_latency(load: LoadSession, sizes: Sizes) -> Figures:
@@ -90,7 +111,7 @@ def _burst(load: LoadSession, sizes: Sizes, commit_size: int) -> Figures:
 CASES = {
     case.name: case
     for case in (
-        Case("idle", (1000,), measure_idle),
+        Case("idle", (1000,), measure_idle, is_apart=True),
         Case("latency", (1, 100, 500, 1000), measure_latency),
         Case("burst", (500,), measure_burst),
         Case("commits", (500,), measure_commits),

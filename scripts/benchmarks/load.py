@@ -2,7 +2,8 @@
 
 Started with a target and a number of clients as JSON, it connects them all and says so. Then each line on its standard
 input is a phase: it answers "armed", reads until every client has every event, and answers with what it measured. It
-answers pings between the phases, and ends with its input.
+answers pings between the phases, and ends with its input. Told what its clients are *owed*, it connects, reads that and
+ends.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ class Load:
                     return Phase(**json.loads(line)) if line else None
                 idle.read(self._clients[descriptor])
 
-    def measure(self, phase: Phase) -> Outcome:
-        """Read until every client has every event of *phase*. Raises LoadError when time runs out."""
+    def measure(self, phase: Phase, reader: Reader, since_ns: int = 0) -> Outcome:
+        """Read until every client has every event of *phase*. Raises LoadError when time runs out.
+
+        The seconds count from *since_ns*, or from the birth of the first event.
+        """
         self._begin(phase)
-        reader, cpu = Reader(phase.events), time.process_time()
+        cpu = time.process_time()
         self._read_all(reader, time.monotonic() + phase.timeout_secs)
-        seconds = (time.time_ns() - reader.first_ns) / 1e9
+        seconds = (time.time_ns() - (since_ns or reader.first_ns)) / 1e9
         deliveries = phase.events * len(self._clients)
         return Outcome(deliveries, seconds, *percentiles_ms(reader.latencies_ns), time.process_time() - cpu)
 
@@ -102,8 +106,8 @@ class Load:
 
 
 def percentiles_ms(latencies_ns: array[int]) -> tuple[float, float, float]:
-    """Return p50, p99 and the maximum, in milliseconds."""
-    ordered = sorted(latencies_ns)
+    """Return p50, p99 and the maximum, in milliseconds; zeros where nobody read carefully."""
+    ordered = sorted(latencies_ns) or [0]
     last = len(ordered) - 1
     return ordered[last // 2] / 1e6, ordered[round(last * 0.99)] / 1e6, ordered[last] / 1e6
 
@@ -113,16 +117,26 @@ def say(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
+def catch_up(clients: int, target: Target, owed: Phase) -> Outcome:
+    """Connect and read what every client is owed; the seconds count from the first connection."""
+    reader, began_ns = Reader(owed.events), time.time_ns()
+    return Load(connect_all(clients, target, is_answered=False)).measure(owed, reader, began_ns)
+
+
 def serve(order: dict[str, Any]) -> None:
-    """Connect, then run the phases that standard input names."""
-    started = time.monotonic()
-    load = Load(connect_all(order["clients"], Target(**order["target"])))
+    """Connect, then run the phases that standard input names, or the one that the order does."""
+    clients, target, started = order["clients"], Target(**order["target"]), time.monotonic()
+    gc.disable()
+    if "owed" in order:
+        say(asdict(catch_up(clients, target, Phase(**order["owed"]))))
+        return
+    load = Load(connect_all(clients, target))
     say({"connect_seconds": time.monotonic() - started})
     gc.freeze()
-    gc.disable()
     while phase := load.await_phase():
+        reader = Reader(phase.events)
         say({"armed": True})
-        say(asdict(load.measure(phase)))
+        say(asdict(load.measure(phase, reader)))
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scripts.benchmarks.alone.case import Figure
+from scripts.benchmarks.alone.table import ALONE
 from scripts.benchmarks.cases import CASES
 from scripts.benchmarks.rounds import Plan, Results
 
@@ -29,7 +31,8 @@ class Row:
 # What is not listed stands in the JSON alone.
 LABELS = {
     "idle_core_percent": "idle, % of a core",
-    "memory_mib": "memory, MiB",
+    "memory_mib": "idle, memory, MiB",
+    "kib_a_client": "idle, KiB a client",
     "p50_ms": "100 events/s, p50 ms",
     "p99_ms": "100 events/s, p99 ms",
     "write_p50_ms": "100 events/s, of which the write, p50 ms",
@@ -45,11 +48,12 @@ PREFIXES = {"burst": "burst: ", "commits": "burst in commits of 100: "}
 
 def rows(results: Results) -> Iterator[Row]:
     """Yield the rows in the order of the cases, then of the clients."""
-    order = list(CASES)
+    order = [*CASES, *ALONE]
     keys = sorted({(order.index(sample.case), sample.clients) for sample in results.samples})
     for place, clients in keys:
         samples = [s for s in results.samples if (s.case, s.clients) == (order[place], clients)]
-        for figure in filter(LABELS.__contains__, samples[0].figures):
+        shown = ALONE[order[place]].figures if order[place] in ALONE else LABELS
+        for figure in filter(shown.__contains__, samples[0].figures):
             values: dict[str, dict[int, float]] = {}
             for sample in samples:
                 values.setdefault(sample.server, {})[sample.round] = sample.figures[figure]
@@ -57,13 +61,30 @@ def rows(results: Results) -> Iterator[Row]:
 
 
 def markdown(plan: Plan, results: Results) -> str:
-    """Return the table and what belongs to it."""
+    """Return the tables and what belongs to them."""
+    found = list(rows(results))
+    together = [row for row in found if row.case in CASES]
+    alone = [row for row in found if row.case in ALONE]
+    tables = [*(_together(plan, together) if together else []), *(_alone(alone) if alone else [])]
+    refused = [f"refused: {reason}" for reason in results.refused]
+    return "\n".join([*tables, *_notes(plan, results), *refused])
+
+
+def _together(plan: Plan, found: list[Row]) -> list[str]:
     names = [server.name for server in plan.servers]
     peers = [name for name in names if name != OURS]
     head = ["case", "clients", *names, *(f"{OURS} ÷ {peer}" for peer in peers)]
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line(_cells(row, names, peers)) for row in rows(results)]
-    return "\n".join([*lines, "", *_notes(plan, results), *(f"refused: {reason}" for reason in results.refused)])
+    return _table(head, [_cells(row, names, peers) for row in found])
+
+
+def _alone(found: list[Row]) -> list[str]:
+    return _table(["outfeed by itself", "clients", "figure", "goal"], [_own_cells(row) for row in found])
+
+
+def _own_cells(row: Row) -> list[str]:
+    figure: Figure = ALONE[row.case].figures[row.figure]
+    clients = str(row.clients) if row.clients else ""
+    return [f"{row.case}: {figure.label}", clients, _value(row, OURS), figure.goal]
 
 
 def write_json(path: Path, plan: Plan, results: Results) -> None:
@@ -71,6 +92,7 @@ def write_json(path: Path, plan: Plan, results: Results) -> None:
     document = {
         "sizes": asdict(plan.sizes),
         "rounds": plan.rounds,
+        "left_out": plan.left_out,
         "machine": _machine(),
         "load_averages": results.load_averages,
         "refused": results.refused,
@@ -112,10 +134,13 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     burst = f"bursts of {sizes.burst_events:,} events, {sizes.peer_burst_events:,} for the peers"
     others = sorted(sample.other_cores for sample in results.samples) or [0.0]
     busy = f"{statistics.median(others):.2f} ({others[0]:.2f}–{others[-1]:.2f})"
+    stored = f"{sizes.stored_events:,} events stored in start and growth, {sizes.behind_events:,} behind in resume"
+    left_out = [f"Left out: {'; '.join(plan.left_out)}."] if plan.left_out else []
     return [
         f"{how} Every client's events were checked for number and order.",
-        f"{paced}; {burst}, which take one event at a time.",
+        f"{paced}, viewers watch for {sizes.viewers_secs:g} s; {burst}, which take one event at a time; {stored}.",
         f"{_machine()}. Load average at the start of each round {averages}; beside the bench {busy} cores were busy.",
+        *left_out,
     ]
 
 
@@ -123,6 +148,10 @@ def _machine() -> str:
     cores = Path("/proc/cpuinfo").read_text(encoding="utf-8").count("processor\t")
     software = f"Linux {platform.release()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     return f"{cores} cores, {software}"
+
+
+def _table(head: list[str], lines: list[list[str]]) -> list[str]:
+    return [_line(head), _line(["---"] * len(head)), *map(_line, lines), ""]
 
 
 def _line(cells: list[str]) -> str:

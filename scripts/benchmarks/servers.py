@@ -1,8 +1,7 @@
-"""The servers that are measured, each as its users start it, on a free port of the loopback, in a folder of its own."""
+"""What is measured: a server as its users start it, on a free port of the loopback, in a folder of its own; Outfeed."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -11,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from scripts.benchmarks import process
 from scripts.benchmarks.client import Target
@@ -27,8 +27,6 @@ class Server:
     """One server process and its children. Use it in a `with`: it starts on entry and ends on exit."""
 
     name = ""
-    module = ""
-    needs: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, max_clients: int) -> None:
         self.folder = folder
@@ -36,7 +34,7 @@ class Server:
         self.port = free_port()
         self.process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -49,6 +47,11 @@ class Server:
 
     def start(self) -> None:
         """Start, and return once it is ready."""
+        self.spawn()
+        self._await(self.is_ready)
+
+    def spawn(self) -> None:
+        """Start, without waiting."""
         with open(self.folder / f"{self.name}.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 self.command(),
@@ -60,16 +63,16 @@ class Server:
                 text=True,
                 start_new_session=True,
             )
-        self._await_ready()
 
     def stop(self) -> None:
         """End the server and its children."""
         if self.process:
             process.end(self.process)
+            self.process = None
 
     def command(self) -> list[str]:
         """Return the command line."""
-        return [sys.executable, "-m", f"scripts.benchmarks.peers.{self.module}", str(self.port), str(self.folder)]
+        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """Return the environment, without the settings of the user who runs the bench."""
@@ -95,14 +98,14 @@ class Server:
             raise ServerError(f"{self.name} was not started")
         return self.process.pid
 
-    def _await_ready(self) -> None:
+    def _await(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECS
-        while not self.is_ready():
+        while not is_so():
             if self.process and self.process.poll() is not None:
                 raise ServerError(f"{self.name} ended at its start:\n{self._last_lines()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.name} was not ready in {START_TIMEOUT_SECS:.0f} s:\n{self._last_lines()}")
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def _last_lines(self) -> str:
         lines = (self.folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -110,13 +113,14 @@ class Server:
 
 
 class Outfeed(Server):
-    """`outfeed serve` with one worker and a token; writers know the database and nothing else."""
+    """`outfeed serve` with a token; writers know the database and nothing else. A *database* outlives the server."""
 
     name = "outfeed"
 
-    def __init__(self, folder: Path, max_clients: int) -> None:
+    def __init__(self, folder: Path, max_clients: int, workers: int = 1, database: Path | None = None) -> None:
         super().__init__(folder, max_clients)
-        self.database = folder / "outfeed.db"
+        self.workers = workers
+        self.database = database or folder / "outfeed.db"
         self.token = ""
 
     def start(self) -> None:
@@ -124,6 +128,16 @@ class Outfeed(Server):
         super().start()
         if not self.token:
             self.token = self._create_token()
+
+    def restart(self) -> tuple[float, float]:
+        """Stop, start; return the seconds from the start to the first page served, and to being ready."""
+        self.stop()
+        began = time.monotonic()
+        self.spawn()
+        self._await(lambda: self._serves("/login"))
+        page_secs = time.monotonic() - began
+        self._await(self.is_ready)
+        return page_secs, time.monotonic() - began
 
     def command(self) -> list[str]:
         """Return what a user types."""
@@ -134,70 +148,68 @@ class Outfeed(Server):
         return super().environment() | {
             "OUTFEED_DATABASE": str(self.database),
             "OUTFEED_BIND": f"{HOST}:{self.port}",
+            "OUTFEED_WORKERS": str(self.workers),
             "OUTFEED_MAX_CONNECTIONS": str(self.max_clients + 50),
-            # All clients come from one address here.
+            # All clients come from one address here, and all producers have one token.
             "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
             "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
+            "OUTFEED_REQUESTS_PER_MINUTE": "0",
         }
 
     def is_ready(self) -> bool:
         """True once /readyz says so."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}/readyz", timeout=5) as response:
-                return int(response.status) == 200
-        except OSError:
-            return False
+        return self._serves("/readyz")
 
-    def target(self) -> Target:
-        """Subscribe from now on, as fast as events come."""
-        subscribe = json.dumps({"action": "subscribe", "channel": "events", "rate": 0})
+    def target(self, **wanted: Any) -> Target:
+        """Subscribe from now on, as fast as events come, or as *wanted*."""
+        subscribe = json.dumps({"action": "subscribe", "channel": "events", "rate": 0} | wanted)
         return Target(HOST, self.port, "/ws", {"Authorization": f"Bearer {self.token}"}, subscribe)
+
+    def viewer(self) -> Target:
+        """Subscribe as the page does for a session: in batches, ten frames a second at most; with a filter besides."""
+        return self.target(batch=True, rate=10, types=["task.*", "tool.*"])
 
     def sink(self, commit_size: int) -> dict[str, Any]:
         """Write rows with nothing but SQLite."""
         return {"sink": "sqlite", "arguments": {"path": str(self.database), "commit_size": commit_size}}
 
+    def head(self) -> dict[str, Any]:
+        """Return the head as `after` and `epoch` of a subscription."""
+        with self._get("/api/feed") as response:
+            page = json.load(response)
+        return {"after": page["cursor"], "epoch": page["epoch"]}
+
+    def upgrade(self) -> None:
+        """Make the database."""
+        self._run("upgrade")
+
+    def _serves(self, path: str) -> bool:
+        try:
+            with self._get(path) as response:
+                return int(response.status) == 200
+        except OSError:
+            return False
+
+    def _get(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        request = urllib.request.Request(f"http://{HOST}:{self.port}{path}", headers=headers)
+        return urllib.request.urlopen(request, timeout=5)
+
     def _create_token(self) -> str:
-        command = [sys.executable, "-m", "app", "token", "create", "bench", "--scopes", "read,write"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=30, check=False
-        )
-        found = re.search(r"outfeed_[\w-]+", done.stdout)
+        output = self._run("token", "create", f"bench-{time.time_ns()}", "--scopes", "read,write")
+        found = re.search(r"outfeed_[\w-]+", output)
         if not found:
-            raise ServerError(f"token create gave no token: {done.stdout}{done.stderr}")
+            raise ServerError(f"token create gave no token: {output}")
         return found[0]
 
-
-class Websockets(Server):
-    """The plain broadcast of the `websockets` library."""
-
-    name = "websockets"
-    module = "broadcast"
-    needs = ("websockets",)
-
-    def sink(self, commit_size: int) -> dict[str, Any]:
-        """Write lines down its Unix socket."""
-        return {"sink": "line", "arguments": {"path": str(self.folder / "events.sock")}}
-
-
-class Callback(Server):
-    """A callback for each event, under FastAPI and uvicorn."""
-
-    name = "callback"
-    module = "callback"
-    needs = ("fastapi", "uvicorn", "websockets")
-
-    def sink(self, commit_size: int) -> dict[str, Any]:
-        """Post one event after the other."""
-        return {"sink": "http", "arguments": {"address": f"{HOST}:{self.port}", "path": "/events"}}
-
-
-PEERS: dict[str, type[Server]] = {peer.name: peer for peer in (Websockets, Callback)}
-
-
-def is_installed(peer: type[Server]) -> bool:
-    """True where all that *peer* needs can be imported."""
-    return all(importlib.util.find_spec(name) for name in peer.needs)
+    def _run(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "app", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise ServerError(f"outfeed {arguments[0]} failed: {done.stdout}{done.stderr}")
+        return done.stdout
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The bench's own processes, seen from the bench: the load with its clients, and the writer."""
+"""The bench's own processes, seen from the bench: the load with its clients, the writer, and what else it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from scripts.benchmarks import errors, process
+from scripts.benchmarks.client import Target
 from scripts.benchmarks.load import Outcome, Phase
 from scripts.benchmarks.servers import ROOT, Server
 
@@ -27,13 +28,14 @@ class Written:
 
 
 class LoadSession:
-    """A load client that is connected to *server*. Use it in a `with`."""
+    """A load client that is connected to *server*, by *target* or by the server's own. Use it in a `with`."""
 
-    def __init__(self, server: Server, clients: int) -> None:
+    def __init__(self, server: Server, clients: int, target: Target | None = None) -> None:
         self.server = server
         self.clients = clients
         self.connect_seconds = 0.0
-        order = {"clients": clients, "target": asdict(server.target())}
+        self.memory_before_mib = process.memory_mib(server.session)
+        order = {"clients": clients, "target": asdict(target or server.target())}
         self._process = _spawn("load", order, stdin=subprocess.PIPE)
 
     def __enter__(self) -> LoadSession:
@@ -74,10 +76,22 @@ class LoadSession:
         stdin.flush()
 
     def _answer(self, timeout_secs: float) -> dict[str, Any]:
-        answer = _read_line(_stdout(self._process), timeout_secs)
-        if "error" in answer:
-            raise getattr(errors, answer["error"], errors.LoadError)(f"{self.server.name}: {answer['message']}")
-        return answer
+        return _checked(_read_line(_stdout(self._process), timeout_secs), self.server.name)
+
+
+def catch_up(clients: int, target: Target, owed: Phase) -> Outcome:
+    """Have *clients* connect by *target* and read what they are *owed*; return what they saw."""
+    order = {"clients": clients, "target": asdict(target), "owed": asdict(owed)}
+    return Outcome(**run("load", order, owed.timeout_secs + CONNECT_TIMEOUT_SECS))
+
+
+def run(module: str, order: dict[str, Any], timeout_secs: float) -> dict[str, Any]:
+    """Run one of the bench's modules in a process of its own and return its answer."""
+    running = _spawn(module, order, stdin=subprocess.PIPE)
+    try:
+        return _checked(_read_line(_stdout(running), timeout_secs), module)
+    finally:
+        process.end(running)
 
 
 def _spawn(module: str, order: dict[str, Any], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
@@ -89,6 +103,12 @@ def _spawn(module: str, order: dict[str, Any], stdin: int = subprocess.DEVNULL) 
         text=True,
         start_new_session=True,
     )
+
+
+def _checked(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    if "error" in answer:
+        raise getattr(errors, answer["error"], errors.LoadError)(f"{name}: {answer['message']}")
+    return answer
 
 
 def _stdout(running: subprocess.Popen[str]) -> IO[str]:

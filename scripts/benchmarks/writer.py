@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from scripts.benchmarks import event
 
-_INSERT = (
+INSERT = (
     "INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp)"
     " VALUES (:id, :event_type, :source, :task_id, :agent_id, :data, :timestamp)"
 )
@@ -48,7 +48,7 @@ class SqliteSink:
         """Insert, and commit where this row fills a commit."""
         if self._commit_size > 1 and not self._pending:
             self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute(_INSERT, row | {"data": json.dumps(row["data"])})
+        self._connection.execute(INSERT, row | {"data": json.dumps(row["data"])})
         self._pending += 1
         if self._pending == self._commit_size:
             self._commit()

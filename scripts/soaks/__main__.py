@@ -15,7 +15,7 @@ import click
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd, mix
+from scripts.soaks import crowd, library, mix
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.harness import Server
@@ -30,10 +30,19 @@ FOLLOWERS = 20
 @click.option(
     "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: do not."
 )
+@click.option(
+    "--log-events",
+    type=click.IntRange(0),
+    default=3_000_000,
+    show_default=True,
+    help="Read and search a log of these. 0: do not.",
+)
 @click.option("--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API so long.")
 @click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
-def main(rounds: int, minutes: float | None, events: int, schemathesis_minutes: float, seed: int | None) -> None:
-    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, then prune.
+def main(
+    rounds: int, minutes: float | None, events: int, log_events: int, schemathesis_minutes: float, seed: int | None
+) -> None:
+    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, prune, search.
 
     With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random, from the seed.
     After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
@@ -44,6 +53,8 @@ def main(rounds: int, minutes: float | None, events: int, schemathesis_minutes: 
     try:
         if minutes is None:
             run_rounds(seed, rounds, events)
+            if log_events:
+                run_log(log_events)
         else:
             run_mix(seed, minutes)
         if schemathesis_minutes:
@@ -122,6 +133,13 @@ def run_prune(events: int) -> None:
     if longest - quiet > MAX_WAIT_SECS:
         raise Mismatch(f"a commit took {longest * 1000:.0f} ms while events were pruned, {quiet * 1000:.0f} ms before")
     click.echo(f"{events // 2:,} of {events:,} events pruned; the longest commit took {longest * 1000:.0f} ms")
+
+
+def run_log(events: int) -> None:
+    """Read and search a log of *events*, while others are written and one client follows them."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
+        for line in library.browse(server, events):
+            click.echo(line)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,10 @@ class TestEvents:
             (("--task-id", "t1"), ["2", "1"]),
             (("--agent-id", "a1", "--source", "alpha"), ["3"]),
             (("--limit", "1"), ["3"]),
-            (("--type", "task.*"), []),
+            (("--type", "task.*"), ["2", "1"]),
+            (("--type", "agent.*,task.failed"), ["3", "2"]),
+            (("--text", "nothing-of-this"), []),
+            (("--from", "2999-01-01T00:00:00Z"), []),
         ],
     )
     def test_filters_are_joined_by_and(self, outfeed, three, filters, ids):

@@ -249,7 +249,7 @@ def test_triggers_as_we_made_them_are_no_problem(database: Database) -> None:
     assert trigger_problems(database) == []
 
 
-NAMES = ["event_log_guard_insert", "event_log_guard_update", "event_log_outbox"]
+NAMES = ["event_log_guard_insert", "event_log_guard_update", "event_log_outbox", "event_log_stale"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -59,6 +59,37 @@ def days_ago(days, now=None):
     return clock.isoformat((now or clock.now()) - timedelta(days=days))
 
 
+class TestForesight:
+    @pytest.fixture
+    def policy(self):
+        return Policy(log_days=30, days_by_type={"tool.*": 1}, replay_days=7)
+
+    def foreseen(self, database, policy, limit):
+        with freeze_time(NOW):
+            return retention.foresee(database, policy, limit)[:2]
+
+    def test_it_is_what_a_prune_takes(self, database, write, policy):
+        for days, event_type in ((40, "a.b"), (20, "a.b"), (2, "tool.called"), (0, "tool.called")):
+            at = days_ago(days, datetime(2026, 3, 10, 12, tzinfo=UTC))
+            write(at, event_type, created_at=at)
+        assert self.foreseen(database, policy, 100) == (2, 2)
+        with freeze_time(NOW):
+            done = prune(database, policy, by="tests")
+        assert (done.events, done.outbox_rows) == (2, 2)
+
+    def test_it_looks_at_no_more_than_it_may(self, database, write, policy, monkeypatch):
+        monkeypatch.setattr(retention, "SCAN_ROWS", 2)
+        for _ in range(6):
+            write("2020-01-01T00:00:00Z", created_at="2020-01-01T00:00:00.000Z")
+        assert self.foreseen(database, policy, 3) == (3, 3)
+        assert self.foreseen(database, policy, 5) == (5, 5)
+        assert self.foreseen(database, policy, 10) == (6, 5)  # the newest outbox row stays
+
+    def test_what_is_kept_for_ever_is_not_looked_at(self, database, write):
+        write("2020-01-01T00:00:00Z", created_at="2020-01-01T00:00:00.000Z")
+        assert self.foreseen(database, Policy(), 10) == (0, 0)
+
+
 class TestBorders:
     @pytest.mark.parametrize(
         ("now", "days", "stays", "goes"),

@@ -61,6 +61,10 @@ TABLE = {
     ("GET", "/api/events"): ("/api/events", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
     ("GET", "/api/events/summary"): ("/api/events/summary", row(200)),
+    ("GET", "/swarm/events/<path:event_id>"): ("/swarm/events/agent-1", row(200, wrong_type=404)),
+    ("GET", "/swarm/tasks/<path:task_id>"): ("/swarm/tasks/nobody", row(404)),
+    ("GET", "/swarm/agents/<path:agent_id>"): ("/swarm/agents/nobody", row(404)),
+    ("GET", "/api/events/export"): ("/api/events/export?format=csv", row(200)),
     ("GET", "/api/events/<path:event_id>"): ("/api/events/agent-1", row(200, wrong_type=404)),
     ("GET", "/api/feed"): ("/api/feed?after=0", row(200)),
     ("GET", "/api/feed/stream"): ("/api/feed/stream?after=none", row(422)),
@@ -143,7 +147,9 @@ class TestRoutes:
 
         assert answers == dict(zip(VISITORS, expected, strict=True))
 
-    @pytest.mark.parametrize("path", ["/api/events", "/api/feed?after=0", "/api/events/summary", "/swarm/events"])
+    @pytest.mark.parametrize(
+        "path", ["/api/events", "/api/feed?after=0", "/api/events/summary", "/swarm/events", "/api/events/export"]
+    )
     def test_what_is_seen_is_what_the_principal_may_see(self, cast, database, path):
         log_event("task.created", "s")
         account.create_token(database, "other", ["read"], by="tests")

@@ -257,7 +257,8 @@ def test_an_empty_log_is_an_empty_page(api: FlaskClient) -> None:
         ({"source": "other", "event_type": "a.b"}, []),
         ({"task_id": "none"}, []),
         ({"agent_id": "none"}, []),
-        ({"event_type": "a.*"}, []),
+        ({"event_type": "a.*"}, ["id-3", "id-2", "id-1"]),
+        ({"event_type": "a.b, x.*", "source": "s"}, ["id-3", "id-2", "id-1"]),
     ],
 )
 def test_the_log_is_filtered(api: FlaskClient, raw: sqlite3.Connection, query: dict[str, str], ids: list[str]) -> None:

@@ -68,7 +68,6 @@ def test_it_is_ready_for_anyone_who_asks_once_it_polls(stranger: FlaskClient, se
 def test_a_trigger_that_is_dropped_or_altered_makes_it_unready_until_it_is_back(
     stranger: FlaskClient, services: Services, raw: sqlite3.Connection, name: str
 ) -> None:
-    services.jobs._scheduler.remove_job("triggers")  # it would put it back
     wait_until(lambda: not unready_because(stranger), "ready")
     services.jobs._scheduler.remove_job("triggers")  # it would put them back
     (sql,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()

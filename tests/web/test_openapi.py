@@ -20,6 +20,7 @@ OPERATIONS = [
     ("POST", "/api/events"),
     ("GET", "/api/events"),
     ("GET", "/api/events/summary"),
+    ("GET", "/api/events/export"),
     ("GET", "/api/events/{event_id}"),
     ("GET", "/api/feed"),
     ("POST", "/api/consumers/{name}/ack"),
@@ -63,7 +64,8 @@ def test_every_route_of_the_api_is_described(api: Api) -> None:
 def test_no_answer_lies_outside_the_schema(api: Api, method: str, path: str, mode: GenerationMode) -> None:
     api.post("/api/events", json=[{"event_type": "a.b", "source": "s", "data": data} for data in ({"n": 1}, None, [1])])
     schema = schemathesis.openapi.from_wsgi("/api/openapi.json", api.app, headers=api.headers)
-    api.services.hub.close()  # a long poll would wait for events
+    if path == "/api/feed":
+        api.services.hub.close()  # a long poll would wait for events
     excluded = [positive_data_acceptance] if path in HAS_MORE_RULES else []
 
     @hypothesis.settings(

@@ -9,7 +9,8 @@ from flask import Blueprint
 
 from app.web.api.docs import docs
 from app.web.api.events import events
+from app.web.api.export import export
 
 api = Blueprint("api", __name__, url_prefix="/api")
-for part in (events, docs):
+for part in (events, export, docs):
     api.register_blueprint(part)

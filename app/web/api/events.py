@@ -11,11 +11,12 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from app.errors import EventConflict, InvalidEvent, InvalidRequest
 from app.feed.subscription import MAX_SEQ
-from app.store import event_log
+from app.store import event_log, log_page
 from app.web import auth
 from app.web.api.operation import JSON, json_answer, operation
 from app.web.api.shapes import (
     MAX_BATCH_EVENTS,
+    LogFilters,
     LoggedEvent,
     LogPage,
     NewEvent,
@@ -42,15 +43,12 @@ _PLAIN = {
 }
 
 
-class LogQuery(BaseModel):
+class LogQuery(LogFilters):
     """Filters of the log, all of which must hold, and the place in it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    event_type: str | None = None
-    task_id: str | None = None
-    agent_id: str | None = None
-    source: str | None = None
+    id: Annotated[
+        str | None, Field(description="Only this event, whatever the filters; any id can be asked for here.")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[int, Field(ge=1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
 
@@ -150,9 +148,16 @@ def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
 @events.get("/events")
 @operation(query=LogQuery, answers={200: LogPage})
 def list_events(query: LogQuery) -> Response:
-    """Return a page of the log, newest first."""
-    found, following = event_log.list_page(services().database, auth.principal().visible, **query.model_dump())
-    return json_answer({"events": [event.as_dict() for event in found], "next": following})
+    """Return a page of the log, newest first.
+
+    A page that looked at many events which don't match ends before it is full, and may be empty; `next` goes on.
+    """
+    visible = auth.principal().visible
+    if query.id is not None:
+        found = log_page.find(services().database, visible, query.id)
+        return json_answer({"events": [found[1].as_dict()] if found else [], "next": None})
+    page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=query.cursor)
+    return json_answer({"events": [event.as_dict() for _, event in page.events], "next": page.older})
 
 
 @events.get("/events/summary")

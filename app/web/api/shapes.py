@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import BaseModel, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic reads typing's only from Python 3.12 on
 
+from app import clock
+from app.access import Visible
 from app.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
+from app.store.event_log import split_types
+from app.store.log_page import LogFilter
 
 MAX_BATCH_EVENTS = 1000
 
@@ -38,6 +43,7 @@ class NewEvent(TypedDict, total=False):
 
 
 NewEvents = Annotated[list[NewEvent], Field(min_length=1, max_length=MAX_BATCH_EVENTS)]
+Lines = Annotated[str, Field(description="One event a line.")]
 NewLines = Annotated[str, Field(description="One event a line.", min_length=1)]
 
 
@@ -60,6 +66,43 @@ class LoggedEvent(BaseModel):
     timestamp: str
     data: Any
     omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+
+
+def _utc(moment: datetime) -> datetime:
+    """What has no zone is UTC. Raises ValueError for what is no date there."""
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999") from None
+
+
+_Moment = Annotated[datetime, AfterValidator(_utc)]
+
+
+class LogFilters(BaseModel):
+    """Filters of the log, all of which must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_type: Annotated[
+        str | None, Field(description="Exact types, or prefixes like `task.*`, with commas between.")
+    ] = None
+    source: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+    from_: Annotated[_Moment | None, Field(alias="from", description="Timestamps from there on.")] = None
+    to: Annotated[_Moment | None, Field(description="Timestamps before that.")] = None
+    text: Annotated[
+        str | None,
+        Field(max_length=1000, description='Words that the event must have; "a phrase"; a beginning: `wor*`.'),
+    ] = None
+
+    def filter(self, visible: Visible) -> LogFilter:
+        """Return these conditions and the principal's."""
+        since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
+        return LogFilter(
+            visible, split_types(self.event_type), self.source, self.task_id, self.agent_id, since, until, self.text
+        )
 
 
 class LogPage(BaseModel):

@@ -1,1 +1,1 @@
-"""Other ways to do the job, each a server of its own: `python -m scripts.benchmarks.peers.NAME PORT FOLDER`."""
+"""Other ways to do the job. `table` lists them; what stands beside it are the servers."""

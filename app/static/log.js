@@ -1,0 +1,186 @@
+// The log with a script: times of the filter in the reader's zone, short addresses, and new rows on top.
+//
+// The server alone knows what matches. <event-feed> subscribes to as much of the filter as the feed knows, out of sight,
+// and says when something has happened; then the page is asked for again, and the rows it has more are put on top.
+
+import { localise } from "./page.js";
+
+const AT_ONCE_MS = 100; // events come in groups
+const BEAT_MS = 1000; // the page is asked for once a second at most
+const MAX_ROWS = 300; // beyond it the list begins anew
+const NUMBER = new Intl.NumberFormat();
+
+// --- the filter ------------------------------------------------------------------------------------------------------
+
+const form = document.querySelector("form.filter");
+const times = form.querySelectorAll("input[type=datetime-local]");
+
+/** *moment* as such an input has it, in the reader's zone or in UTC. */
+function written(moment, isUtc) {
+  const shifted = new Date(moment.valueOf() - (isUtc ? 0 : moment.getTimezoneOffset() * 60_000));
+  return shifted.toISOString().slice(0, 19);
+}
+
+for (const input of times) {
+  const given = input.getAttribute("value");
+  const moment = new Date(/(Z|[+-]\d\d:?\d\d)$/i.test(given) ? given : `${given}Z`);
+  if (given && !Number.isNaN(moment.valueOf())) input.value = written(moment, false);
+}
+
+form.addEventListener("formdata", ({ formData }) => {
+  for (const { name, value } of times) if (value) formData.set(name, written(new Date(value), true));
+  for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+  if (live?.checked) formData.set("live", "1");
+});
+
+// --- live ------------------------------------------------------------------------------------------------------------
+
+const live = document.getElementById("live");
+const FEED = { type: "types", source: "source", task: "task-id", agent: "agent-id" };
+const STATES = {
+  live: "", polling: "", connecting: "connecting", "catching-up": "catching up",
+  reconnecting: "reconnecting", "signed-out": "signed out", refused: "refused", paused: "paused",
+};
+
+/** The switch, and what it does. */
+class Live {
+  #switch;
+  #state = document.getElementById("live-state");
+  #news = document.getElementById("news");
+  #pill = null;
+  #feed = null;
+  #timer = 0;
+  #askedAt = 0;
+  #isAsking = false;
+  #isOwed = false; // something has happened since the page was asked for
+  #unseen = 0;
+  #title = document.title;
+
+  constructor(input) {
+    this.#switch = input;
+    input.closest("label").hidden = false;
+    input.checked = new URLSearchParams(location.search).has("live");
+    input.onchange = () => this.#turn();
+    document.addEventListener("visibilitychange", () => this.#see());
+    addEventListener("scroll", () => this.#pill && scrollY === 0 && this.#show(), { passive: true });
+    if (input.checked) this.#begin();
+  }
+
+  #turn() {
+    const url = new URL(location);
+    if (this.#switch.checked) url.searchParams.set("live", "1");
+    else url.searchParams.delete("live");
+    history.replaceState(null, "", url);
+    if (this.#switch.checked) this.#begin();
+    else this.#end();
+  }
+
+  #begin() {
+    const given = new URLSearchParams(location.search);
+    const feed = document.createElement("event-feed");
+    feed.hidden = true;
+    feed.setAttribute("limit", "0");
+    for (const [name, attribute] of Object.entries(FEED)) {
+      if (given.get(name)) feed.setAttribute(attribute, given.get(name));
+    }
+    for (const name of ["event", "verdict"]) feed.addEventListener(`event-feed:${name}`, () => this.#expect());
+    feed.addEventListener("event-feed:state", ({ detail }) => (this.#state.textContent = STATES[detail.state]));
+    this.#feed = feed;
+    document.querySelector("main").append(feed);
+  }
+
+  #end() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#feed?.remove();
+    this.#feed = null;
+    this.#pill?.remove();
+    this.#pill = null;
+    this.#state.textContent = "";
+  }
+
+  /** Ask for the page soon: at once after a quiet moment, else with the beat. */
+  #expect() {
+    this.#isOwed = true;
+    if (this.#timer || this.#isAsking) return;
+    const ms = Math.max(AT_ONCE_MS, this.#askedAt + BEAT_MS - performance.now());
+    this.#timer = setTimeout(() => this.#ask(), ms);
+  }
+
+  async #ask() {
+    this.#timer = 0;
+    this.#askedAt = performance.now();
+    this.#isAsking = true;
+    this.#isOwed = false;
+    try {
+      const answer = await fetch(location.href, { cache: "no-store" });
+      if (answer.ok && !answer.redirected && this.#feed) this.#take(await answer.text());
+    } catch {
+      // The feed notices too that nobody answers, and says when somebody does.
+    }
+    this.#isAsking = false;
+    if (this.#isOwed && this.#feed) this.#expect();
+  }
+
+  #take(text) {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    document.getElementById("counts").replaceWith(page.getElementById("counts"));
+    const known = new Set(Array.from(rowsOf(document), (row) => row.dataset.id));
+    const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(row.dataset.id));
+    if (!fresh.length) return;
+    if (this.#isReading) this.#offer(fresh.length);
+    else this.#put(page, fresh, fresh.length === rowsOf(page).length);
+  }
+
+  /** Whether rows would move under somebody's eyes. */
+  get #isReading() {
+    return scrollY > 0 || document.querySelector("#rows details[open]") !== null;
+  }
+
+  /** Put rows on top; where there may be others between them and the list, in place of it. */
+  #put(page, fresh, isAll) {
+    const list = document.getElementById("rows");
+    for (const row of fresh) row.classList.add("new");
+    localise(page);
+    if (list && !isAll && list.childElementCount + fresh.length <= MAX_ROWS) list.prepend(...fresh);
+    else for (const part of [".panel", ".paging"]) document.querySelector(part).replaceWith(page.querySelector(part));
+    this.#tell(fresh.length);
+  }
+
+  #tell(count) {
+    this.#news.textContent = `${NUMBER.format(count)} new event${count === 1 ? "" : "s"}`;
+    if (!document.hidden) return;
+    this.#unseen += count;
+    document.title = `(${NUMBER.format(this.#unseen)}) ${this.#title}`;
+  }
+
+  #see() {
+    if (document.hidden) return;
+    this.#unseen = 0;
+    document.title = this.#title;
+  }
+
+  #offer(count) {
+    if (!this.#pill) {
+      this.#pill = Object.assign(document.createElement("button"), { className: "pill", type: "button" });
+      this.#pill.onclick = () => this.#show();
+      document.body.append(this.#pill);
+    }
+    this.#pill.textContent = `↑ ${NUMBER.format(count)} new`;
+  }
+
+  /** Show what waits, from the top. */
+  #show() {
+    this.#pill.remove();
+    this.#pill = null;
+    for (const details of document.querySelectorAll("#rows details[open]")) details.open = false;
+    scrollTo(0, 0);
+    this.#expect();
+  }
+}
+
+function rowsOf(page) {
+  return page.querySelectorAll("#rows > .event");
+}
+
+if (live) new Live(live);

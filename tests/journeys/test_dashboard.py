@@ -1,0 +1,401 @@
+"""What people see of the swarm in a real browser: it moves by the feed alone, over restarts and gaps, on any screen."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from app.store import database as db
+from app.store.event_log import log_event
+from app.swarm.coordinator import Coordinator
+from tests.harness import Server
+from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, write
+
+AUCTION_SECS = 3
+TABLET = {"width": 768, "height": 1024}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("dashboard"), auction_secs=AUCTION_SECS) as running:
+        yield running
+
+
+@pytest.fixture
+def swarm(server: Server) -> Iterator[Swarm]:
+    """The swarm over HTTP; who is there and what is open when a test begins is gone, or closed, by then."""
+    with server.http() as http:
+        found = Swarm(http)
+        for agent in (
+            found.call("GET", "/agents?state=idle")["agents"] + found.call("GET", "/agents?state=busy")["agents"]
+        ):
+            found.call("DELETE", f"/agents/{agent['id']}")
+        yield found
+
+
+class Swarm:
+    """Calls the coordinator as an agent would."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        answer = self._http.request(method, f"/api/swarm{path}", json=body or None)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def join(self, name: str) -> str:
+        return str(self.call("POST", "/agents", name=name)["id"])
+
+    def post(self, description: str) -> str:
+        return str(self.call("POST", "/tasks", description=description)["id"])
+
+    def task_id(self, description: str) -> str:
+        found = [each["id"] for each in self.call("GET", "/tasks")["tasks"] if each["description"] == description]
+        return str(found[0])
+
+
+class Dashboard(LivePage):
+    """The live page's panels, read as a viewer reads them."""
+
+    def __init__(self, page: Page, server: Server, **more: Any) -> None:
+        self.asked: list[str] = []
+        page.on("request", lambda request: self.asked.append(request.url.removeprefix(server.url)))
+        super().__init__(page, server, **more)
+
+    def row(self, panel: str, text: str) -> Locator:
+        return self.page.locator(f'[data-panel="{panel}"] li').filter(has_text=text)
+
+    def about(self, panel: str, text: str) -> Locator:
+        return self.row(panel, text).locator(".about")
+
+    def count(self, state: str) -> int:
+        return int(self.page.locator(f'.counts [data-state="{state}"] dd').inner_text())
+
+    def expect_count(self, state: str, count: int) -> None:
+        expect(self.page.locator(f'.counts [data-state="{state}"] dd')).to_have_text(str(count), timeout=PATIENCE_MS)
+
+    def bars(self) -> dict[str, str]:
+        found = self.page.locator("svg path[data-kind]").evaluate_all(
+            "paths => paths.map(path => [path.dataset.kind, path.getAttribute('d')])"
+        )
+        return dict(found)
+
+    @property
+    def snapshots(self) -> int:
+        """How often the page has asked for the swarm."""
+        return self.asked.count("/api/swarm")
+
+
+def rows_of(page: Page) -> Any:
+    """Return the texts of all panels, without what changes with the time of looking."""
+    return page.locator("[data-panel]").evaluate_all(
+        """panels => panels.map(panel => [
+            panel.dataset.panel,
+            ...Array.from(panel.querySelectorAll("li, .none:not([hidden])"), row => row.textContent
+                .replace(/\\s+/g, " ").replace(/\\d+ s( ago)?|closing|\\d\\d:\\d\\d:\\d\\d/g, "").trim()),
+        ])"""
+    )
+
+
+# --- stories ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
+    server: Server, swarm: Swarm, context: BrowserContext, page: Page
+) -> None:
+    sizes = (PHONE, TABLET, DESKTOP)
+    watched = [Dashboard(resized(context.new_page(), size), server) for size in sizes]
+    poster = Dashboard(resized(page, PHONE), server)
+    done, bidding = poster.count("completed"), poster.count("bidding")
+    expect(watched[0].page.get_by_text("No agent is here")).to_be_visible()
+    agent = swarm.join("Forge")
+    for each in watched:
+        expect(each.row("agents", "Forge")).to_contain_text("idle")
+
+    page.get_by_placeholder("What is to be done").fill("Write the docs")
+    page.get_by_role("button", name="Post task").click()
+
+    expect(watched[0].row("auctions", "Write the docs")).to_contain_text("no bid yet")
+    task = swarm.task_id("Write the docs")
+    swarm.call("POST", f"/tasks/{task}/bids", agent_id=agent, bid_sats=1500)
+    for each in watched:
+        expect(each.row("auctions", "Write the docs")).to_contain_text("1 bid, lowest 1,500 sats")
+    expect(watched[2].row("auctions", "Write the docs").locator(".left")).to_have_text(re.compile(r"^[123] s$|closing"))
+    expect(page.get_by_placeholder("What is to be done")).to_have_value("")
+    for each in watched:
+        expect(each.about("work", "Write the docs")).to_have_text("assigned · Forge · 1,500 sats", timeout=PATIENCE_MS)
+        expect(each.row("auctions", "Write the docs")).to_have_count(0)
+        expect(each.row("agents", "Forge")).to_contain_text("busy")
+        expect(each.about("agents", "Forge")).to_have_text("Write the docs")
+        each.expect_count("bidding", bidding)
+    story = watched[2].row("work", "Write the docs").get_by_role("link")
+    expect(story).to_have_attribute("href", f"/swarm/tasks/{task}")
+    expect(watched[2].row("agents", "Forge").get_by_role("link")).to_have_attribute("href", f"/swarm/agents/{agent}")
+    swarm.call("POST", f"/tasks/{task}/start", agent_id=agent)
+    for each in watched:
+        expect(each.about("work", "Write the docs")).to_have_text("started · Forge · 1,500 sats")
+    swarm.call("POST", f"/tasks/{task}/complete", agent_id=agent, result={"pages": 12})
+    for each, size in zip(watched, sizes, strict=True):
+        expect(each.about("ended", "Write the docs")).to_have_text('completed · Forge · {"pages":12}')
+        each.expect_count("completed", done + 1)
+        assert each.page.evaluate("document.documentElement.scrollWidth") == size["width"]
+    swarm.call("DELETE", f"/agents/{agent}")
+    expect(watched[0].page.get_by_text("No agent is here")).to_be_visible()
+
+    assert [(each.snapshots, each.asked.count("/swarm/live")) for each in watched] == [(1, 1)] * 3
+    moved = rows_of(watched[2].page)
+    watched[2].page.route("**/swarm.js", lambda route: route.abort())
+    watched[2].page.reload()
+    assert rows_of(watched[2].page) == moved
+
+
+def resized(page: Page, size: dict[str, int]) -> Page:
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    return page
+
+
+def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed(
+    server: Server, swarm: Swarm, page: Page
+) -> None:
+    dashboard = Dashboard(page, server)
+    server.kill()
+    dashboard.expect_state("reconnecting")
+    expect(page.locator(".counts .stale")).to_contain_text("Not live")
+    coordinator = Coordinator(db.at(server.database), auction_secs=0.01, agent_timeout_secs=120)
+    agent, task = coordinator.join("Nightshift"), coordinator.post("Came while it was down")
+    db.at(server.database).close()
+    server.start()
+    dashboard.hurry()
+    dashboard.expect_state("live")
+    expect(dashboard.row("agents", "Nightshift")).to_contain_text("idle")
+    expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids", timeout=PATIENCE_MS)
+    expect(page.locator(".counts .stale")).to_have_text("")
+    assert dashboard.snapshots == 1
+    swarm.call("DELETE", f"/agents/{agent.id}")
+
+
+@pytest.mark.parametrize("verdict", ["gap", "reset"])
+def test_where_events_are_missing_the_swarm_and_the_chart_are_asked_for_anew(
+    server: Server, swarm: Swarm, page: Page, verdict: str
+) -> None:
+    dashboard = Dashboard(page, server)
+    failed = dashboard.count("failed")
+    server.kill()
+    dashboard.expect_state("reconnecting")
+    coordinator = Coordinator(db.at(server.database), auction_secs=0.01, agent_timeout_secs=120)
+    agent, task = coordinator.join(f"Unseen in a {verdict}"), coordinator.post(f"Unseen in a {verdict}")
+    while not coordinator.close_auction(task.id):
+        pass
+    db.at(server.database).close()
+    if verdict == "gap":
+        change(server.database, "DELETE FROM outbox")
+    else:
+        change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+    server.start()
+    dashboard.hurry()
+    dashboard.expect_state("live")
+    expect(dashboard.row("agents", agent.name)).to_be_visible(timeout=PATIENCE_MS)
+    expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
+    dashboard.expect_count("failed", failed + 1)
+    swarm.call("DELETE", f"/agents/{agent.id}")
+    expect(dashboard.row("agents", agent.name)).to_have_count(0)
+    page.wait_for_function("document.querySelector('.chart') !== null")
+    assert dashboard.snapshots == 2
+
+
+def test_panels_move_while_the_list_stands_still(server: Server, swarm: Swarm, page: Page) -> None:
+    dashboard = Dashboard(page, server)
+    page.get_by_role("button", name="Pause").click()
+    agent = swarm.join("Forge")
+    expect(dashboard.row("agents", "Forge")).to_be_visible()
+    dashboard.expect_state("paused")
+    swarm.call("DELETE", f"/agents/{agent}")
+    expect(dashboard.row("agents", "Forge")).to_have_count(0)
+
+
+def test_auctions_end_by_the_servers_clock(server: Server, swarm: Swarm, page: Page) -> None:
+    page.add_init_script("const now = Date.now; Date.now = () => now() - 3600_000")
+    dashboard = Dashboard(page, server)
+    swarm.post("Ends soon for a clock that is slow")
+    auction = dashboard.row("auctions", "Ends soon")
+    expect(auction.locator(".left")).to_have_text(re.compile(r"^[123] s$"))
+    expect(dashboard.about("ended", "Ends soon")).to_have_text("failed · no bids", timeout=PATIENCE_MS)
+
+
+def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swarm: Swarm, page: Page) -> None:
+    dashboard = Dashboard(page, server)
+    counts = page.locator(".counts").inner_text()
+    write(server.database, {"description": "posed"}, event_type="task.bidding")
+    write(server.database, {"name": "posed"}, event_type="agent.joined")
+    swarm.join("Real")
+    expect(dashboard.row("agents", "Real")).to_be_visible()
+    assert page.locator(".counts").inner_text() == counts
+    expect(page.locator(".side").get_by_text("posed")).to_have_count(0)
+
+
+def test_a_refusal_is_told_in_the_form(server: Server, page: Page) -> None:
+    Dashboard(page, server)
+    field = page.get_by_placeholder("What is to be done")
+    field.fill("   ")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("description: must have 1 to 2,000 characters")
+    expect(field).to_be_focused()
+
+
+# --- the chart --------------------------------------------------------------------------------------------------------
+
+
+def log_now(server: Server, *types: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        from app import config
+
+        patch.setenv("OUTFEED_DATABASE", str(server.database))
+        config.settings.cache_clear()
+        for event_type in types:
+            log_event(event_type, "tests")
+    config.settings.cache_clear()
+    db.at(server.database).close()
+
+
+def test_the_chart_moves_and_is_drawn_as_the_server_draws_it(
+    server: Server, page: Page, context: BrowserContext, browser: Browser
+) -> None:
+    dashboard = Dashboard(page, server)
+    total = page.locator('label[data-kind="tool"] .count')
+    before = int(total.inner_text())
+    log_now(server, "tool.called", "tool.called", "task.created", "auction.closed", "system.info", "deploy.done")
+    expect(total).to_have_text(str(before + 2))
+    page.get_by_text("As a table").click()
+    assert sum(map(int, page.locator("tbody td:nth-child(5)").all_inner_texts())) == before + 2
+    with contextlib.closing(
+        browser.new_context(java_script_enabled=False, storage_state=context.storage_state())
+    ) as plain:
+        other = plain.new_page()
+        other.goto(f"{server.url}/swarm/live")
+        assert other.locator(".legend .count").all_inner_texts() == page.locator(".legend .count").all_inner_texts()
+        # Another minute may have begun in between, which moves all bars alike.
+        heights = {kind: re.findall(r"v[\d.]+", bars) for kind, bars in dashboard.bars().items()}
+        paths = other.locator("svg path[data-kind]").evaluate_all("all => all.map(path => path.getAttribute('d'))")
+        assert [re.findall(r"v[\d.]+", bars) for bars in paths] == list(heights.values())
+
+
+def test_the_legend_takes_kinds_out_of_the_chart(server: Server, page: Page) -> None:
+    log_now(server, "tool.called", "system.info")
+    dashboard = Dashboard(page, server)
+    assert dashboard.bars()["tool"]
+    page.get_by_role("checkbox", name="Tool").uncheck()
+    expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
+    assert dashboard.bars()["system"]
+    page.get_by_role("checkbox", name="Tool").check()
+    expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
+
+
+def test_minutes_go_by_in_the_chart(server: Server, page: Page) -> None:
+    log_now(server, "tool.called")
+    page.clock.install()
+    dashboard = Dashboard(page, server)
+    expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
+    first = int(re.findall(r"M(\d+)", dashboard.bars()["tool"])[-1])
+    page.clock.fast_forward("02:00")
+    page.clock.run_for(2000)
+    moved = re.compile(rf"^(M.*)?M{first - 20} [^M]*$")
+    expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", moved)
+
+
+# --- everywhere -------------------------------------------------------------------------------------------------------
+
+
+def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page) -> None:
+    dashboard = Dashboard(page, server)
+    title = page.title()
+
+    def turn(state: str) -> None:
+        page.evaluate(
+            "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            state,
+        )
+
+    log_now(server, "tool.called")
+    expect(dashboard.rows.first.locator(".sentence")).to_contain_text("Tool")
+    turn("hidden")
+    assert page.title() == title
+    log_now(server, "tool.called", "tool.called")
+    expect(page).to_have_title(f"(2) {title}")
+    turn("visible")
+    expect(page).to_have_title(title)
+
+
+def test_signing_out_in_one_tab_is_told_in_the_other(server: Server, browser: Browser) -> None:
+    with contextlib.closing(browser.new_context(viewport=DESKTOP)) as own:  # type: ignore[arg-type]
+        own.add_cookies([{"name": "outfeed_session", "value": server.sign_in("operator"), "url": server.url}])
+        dashboard = Dashboard(own.new_page(), server)
+        other = own.new_page()
+        other.goto(f"{server.url}/status")
+        other.get_by_role("button", name="Sign out").click()
+        dashboard.expect_state("signed-out")
+        expect(dashboard.page.locator(".counts .stale")).to_contain_text("Not live")
+
+
+def test_the_form_works_without_javascript(server: Server, context: BrowserContext, browser: Browser) -> None:
+    with contextlib.closing(
+        browser.new_context(java_script_enabled=False, storage_state=context.storage_state())
+    ) as plain:
+        page = plain.new_page()
+        page.goto(f"{server.url}/swarm/live")
+        page.get_by_placeholder("What is to be done").fill("Posted by hand")
+        page.get_by_role("button", name="Post task").click()
+        expect(page).to_have_url(f"{server.url}/swarm/live")
+        expect(page.locator("[data-panel=auctions] li")).to_contain_text("Posted by hand")
+
+
+def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page: Page) -> None:
+    page.clock.install()
+    page.goto(f"{server.url}/status")
+    head = page.locator("#feed dd b").first
+    before = head.inner_text()
+    log_now(server, "tool.called")
+    page.clock.run_for(5_500)
+    expect(head).not_to_have_text(before)
+    expect(page.locator("#freshness")).to_have_text("As of")
+    server.kill()
+    page.clock.run_for(5_500)
+    expect(page.locator("#freshness")).to_contain_text("Not reached")
+    server.start()
+    page.clock.run_for(5_500)
+    expect(page.locator("#freshness")).to_have_text("As of")
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark"])
+def test_everybody_can_use_it(server: Server, swarm: Swarm, page: Page, scheme: Any, size: dict[str, int]) -> None:
+    swarm.join("Forge")
+    swarm.post("Label tickets")
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    resized(page, size)
+    Dashboard(page, server)
+    page.get_by_text("As a table").click()
+    for path in ("/swarm/live", "/status"):
+        if path == "/status":
+            page.goto(server.url + path)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+def test_a_page_and_all_it_loads_is_small(server: Server, page: Page, context: BrowserContext) -> None:
+    browser_side = context.new_cdp_session(page)
+    browser_side.send("Network.enable")
+    sizes: list[int] = []
+    browser_side.on("Network.loadingFinished", lambda sent: sizes.append(sent["encodedDataLength"]))
+    for path in ("/swarm/live", "/status"):
+        sizes.clear()
+        page.goto(server.url + path, wait_until="load")
+        assert 5_000 < sum(sizes) < 100_000

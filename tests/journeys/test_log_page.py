@@ -1,0 +1,173 @@
+"""What somebody does who looks for what went wrong last night: filters, text, a view to send on, live rows, a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.harness import Server
+from tests.page import PATIENCE_MS, PHONE, change, write
+
+REASON = "Timeout while the <model> was asked"
+ROWS = "#rows > .event"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("log")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def night(server: Server) -> None:
+    """A night's events: 70 tasks, of which one failed."""
+    for table in ("event_log", "outbox"):
+        change(server.database, f"DELETE FROM {table}")
+    write(server.database, *[{"description": f"task {number}"} for number in range(70)])
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log VALUES (?, ?, 'coordinator', 'night-7', 'forge', ?, ?)",
+            [
+                ("n1", "task.created", '{"description": "Translate the manual"}', "2026-01-15T01:00:00.000Z"),
+                ("n2", "task.assigned", '{"name": "Forge", "bid_sats": 40}', "2026-01-15T01:00:15.000Z"),
+                ("n3", "tool.called", '{"tool_name": "translate"}', "2026-01-15T01:00:16.500Z"),
+                (
+                    "n4",
+                    "task.failed",
+                    json.dumps({"reason": REASON, "attempts": [1, 2, 3]}),
+                    "2026-01-15T02:30:00.000Z",
+                ),
+            ],
+        )
+    write(server.database, *[{"description": f"later {number}"} for number in range(20)])
+
+
+def accessible(page: Page) -> None:
+    # No rows in mid-fade: their colours are not what they come to.
+    page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def switch_on(page: Page) -> None:
+    page.get_by_role("switch", name="Live").check()
+    page.locator("event-feed").evaluate(
+        "feed => feed.state === 'live' || new Promise(met => feed.addEventListener('event-feed:state',"
+        " ({detail}) => detail.state === 'live' && met()))"
+    )
+
+
+def test_a_failed_task_is_found_by_text_and_the_view_sent_on(
+    server: Server, page: Page, browser: Browser, context: BrowserContext
+) -> None:
+    page.goto(f"{server.url}/swarm/events")
+    expect(page.locator(ROWS)).to_have_count(50)
+    accessible(page)
+    page.keyboard.press("/")
+    page.keyboard.type("timeout model")
+    page.get_by_label("From").fill("2026-01-15T03:00:00")  # in Berlin
+    page.keyboard.press("Enter")
+    row = page.locator(ROWS)
+    expect(row).to_have_count(1)
+    expect(row.locator(".sentence")).to_have_text(f"Task failed: {REASON}")
+    assert re.search(r"/events\?text=timeout\+model&from=2026-01-15T02%3A00%3A00$", page.url)
+    accessible(page)
+
+    with contextlib.closing(browser.new_context(timezone_id="America/New_York", locale="en-GB")) as other:
+        other.add_cookies(context.cookies())  # type: ignore[arg-type]
+        tab = other.new_page()
+        tab.goto(page.url)
+        expect(tab.locator(f"{ROWS} .sentence")).to_have_text(f"Task failed: {REASON}")
+        expect(tab.get_by_label("From")).to_have_value("2026-01-14T21:00")
+
+    row.locator("summary").click()
+    row.get_by_role("link", name="n4", exact=True).click()
+    expect(page.locator("pre")).to_contain_text('"attempts": [')
+    accessible(page)
+    page.get_by_role("link", name="night-7").click()
+    expect(page.locator(".timeline .event")).to_have_count(4)
+    expect(page.locator(".timeline .after")).to_have_text(["+15.0 s", "+1.5 s", "+90 min"])
+    accessible(page)
+
+
+def test_a_view_is_exported(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events?task=night-7")
+    for name in ("CSV", "NDJSON"):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name, exact=True).click()
+        text = Path(download.value.path()).read_text()
+        assert download.value.suggested_filename == f"events.{name.lower()}"
+        assert re.findall(r"\bn\d\b", text) == ["n4", "n3", "n2", "n1"]
+
+
+def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events?text=alpha&type=task.*")
+    expect(page.get_by_text("No event matches")).to_be_visible()
+    switch_on(page)
+    assert "live=1" in page.url
+    write(server.database, {"description": "alpha one"}, {"description": "beta"})
+    write(server.database, {"message": "alpha, of another type"}, event_type="system.info")
+    rows = page.locator(f"{ROWS} .sentence")
+    expect(rows).to_have_text(["New task: alpha one"], timeout=PATIENCE_MS)
+    write(server.database, {"description": "alpha two"})
+    expect(rows).to_have_text(["New task: alpha two", "New task: alpha one"], timeout=PATIENCE_MS)
+    expect(page.locator("#counts strong")).to_have_text("2 events")
+    expect(page.locator(f"{ROWS} time").first).to_have_text("15 Jan 11:30:00")
+    accessible(page)
+
+    page.locator(f"{ROWS} summary").first.click()
+    write(server.database, {"description": "alpha three"})
+    expect(page.locator("body > .pill")).to_have_text("↑ 1 new", timeout=PATIENCE_MS)
+    expect(rows).to_have_count(2)
+    page.locator("body > .pill").click()
+    expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+
+    page.reload()
+    expect(page.get_by_role("switch", name="Live")).to_be_checked()
+    page.get_by_role("switch", name="Live").uncheck()
+    assert "live" not in page.url
+    write(server.database, {"description": "alpha four"})
+    expect(page.locator("event-feed")).to_have_count(0)
+    expect(rows).to_have_count(3)
+
+
+def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events")
+    switch_on(page)
+    write(server.database, *[{"description": f"flood {number}"} for number in range(80)])
+    sentences = page.locator(f"{ROWS} .sentence")
+    expect(sentences.first).to_have_text("New task: flood 79", timeout=PATIENCE_MS)
+    shown = sentences.all_text_contents()
+    assert shown == [f"New task: flood {number}" for number in range(79, 79 - len(shown), -1)]
+    page.get_by_role("link", name="Older").click()
+    expect(sentences.first).to_have_text(f"New task: flood {79 - len(shown)}")
+
+
+def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Browser, context: BrowserContext) -> None:
+    options: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
+    for is_scripted in (True, False):
+        with contextlib.closing(browser.new_context(**options, java_script_enabled=is_scripted)) as phone:
+            phone.add_cookies(context.cookies())  # type: ignore[arg-type]
+            page = phone.new_page()
+            page.goto(f"{server.url}/swarm/events")
+            page.get_by_label("Text").fill("timeout")
+            page.get_by_role("button", name="Filter").tap()
+            expect(page.locator(ROWS)).to_have_count(1)
+            expect(page.get_by_role("switch")).to_have_count(1 if is_scripted else 0)
+            page.locator(f"{ROWS} summary").tap()
+            page.get_by_role("link", name="n4", exact=True).tap()
+            expect(page.locator("pre")).to_contain_text("attempts")
+            for path in ("events", "events/n4", "tasks/night-7", "agents/forge"):
+                page.goto(f"{server.url}/swarm/{path}")
+                if is_scripted:
+                    accessible(page)
+                    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
