@@ -194,12 +194,23 @@ class Database:
         has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and what else a
         DatabaseError can be: nothing was written then.
         """
+        with self._noted(), self._turn(), self.connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def one_write(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit for one statement that writes, which costs less than a transaction."""
+        with self._noted(), self.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Refuse to write to a damaged file, and remember how it goes."""
         try:
-            with self._turn(), self.connection() as connection:
-                self._refuse_if_damaged()
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
+            self._refuse_if_damaged()
+            yield
         except DatabaseError as error:
             self.failure = error
             raise

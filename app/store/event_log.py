@@ -93,7 +93,7 @@ def log_event(
     if connection is not None:
         return _append_once(connection, draft)
     if id is None:
-        with db.default().connection() as own:
+        with db.default().one_write() as own:
             _insert(own, draft)
         return event
     with db.default().transaction() as own:

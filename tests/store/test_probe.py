@@ -1,0 +1,95 @@
+"""The probe: what keeps writers from writing is known before they come, and so is that it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from app import log_event
+from app.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly
+from app.store import database as db
+from app.store.database import Database
+from app.store.probe import Probe
+
+
+@pytest.fixture
+def probe(database: Database, monkeypatch: pytest.MonkeyPatch) -> Probe:
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.1)
+    return Probe(database)
+
+
+@contextlib.contextmanager
+def pragma(database: Database, ill: str, well: str) -> Iterator[None]:
+    """Have the one idle connection say so meanwhile."""
+    with database.connection() as connection:
+        connection.execute(ill)
+    yield
+    with database.connection() as connection:
+        connection.execute(well)
+
+
+def test_a_lock_is_found_without_a_writer_and_so_is_its_end(probe: Probe, database: Database) -> None:
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
+        raw.execute("BEGIN EXCLUSIVE")
+        probe.check()
+        assert "locked by another writer" in probe.problems()[0]
+        raw.execute("ROLLBACK")
+    probe.check()
+    assert probe.problems() == []
+
+
+def test_a_write_that_fails_names_the_cause_and_the_probe_tries_again(probe: Probe, database: Database) -> None:
+    with pragma(database, "PRAGMA query_only = 1", "PRAGMA query_only = 0"):
+        with pytest.raises(DatabaseReadOnly, match="can only be read"):
+            log_event("a.b", source="s")
+        probe.check()
+        assert "can only be read" in probe.problems()[0]
+    with pragma(database, "PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000"):
+        with pytest.raises(DatabaseFull, match="no space left"):
+            log_event("a.b", source="s", data={"text": "x" * 60_000})
+        probe.check()
+        assert "no space left" in probe.problems()[0]
+    probe.check()
+    assert probe.problems() == []
+    with database.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM meta WHERE key = 'probe'").fetchone() == (0,)
+
+
+def test_damage_where_nobody_reads_is_found_by_looking_through(probe: Probe, database: Database) -> None:
+    for _ in range(50):
+        log_event("a.b", source="s", data={"text": "x" * 3000})
+    database.close()
+    sound = database.path.read_bytes()
+    page = len(sound) // 4096 // 2 * 4096
+    with database.path.open("r+b") as file:
+        file.seek(page)
+        file.write(bytes(range(256)) * 8)
+    probe.look_through()
+    assert "is damaged" in probe.problems()[0]
+    with pytest.raises(DatabaseDamaged):
+        log_event("a.b", source="s")
+    mended = database.path.with_name("mended.db")
+    mended.write_bytes(sound)
+    mended.rename(database.path)
+    log_event("a.b", source="s")
+    assert probe.problems() == []
+
+
+def test_damage_that_was_mended_in_place_is_noticed(
+    probe: Probe, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database._note_damage(DatabaseDamaged("it was damaged"), database.identity())
+    with pytest.raises(DatabaseDamaged, match="it was damaged"):
+        log_event("a.b", source="s")
+    later = db.clock.monotonic() + 60
+    monkeypatch.setattr(db.clock, "monotonic", lambda: later)
+    probe.check()
+    log_event("a.b", source="s")
+    assert probe.problems() == []
+
+
+def test_full_is_a_kind_of_busy() -> None:
+    assert issubclass(DatabaseFull, DatabaseBusy)
