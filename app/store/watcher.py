@@ -25,8 +25,9 @@ if sys.platform == "linux":
 
 TICK_SECS = 1.0
 # Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
-# Asked again after a pause that doubles from one to the other; a new notice begins it anew.
-FIRST_RECHECK_SECS = 0.00015
+# Asked again and again, and late by a small share of what the fsync took; a new notice begins it anew.
+RECHECK_SHARE = 1 / 8
+FIRST_RECHECK_SECS = 0.0001
 LAST_RECHECK_SECS = 0.02
 RECHECK_FOR_SECS = 1.0
 POLL_SECS = 0.005
@@ -74,8 +75,7 @@ class Watcher:
     def _watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
         self._on_commit()  # for what was committed before the watch was set
-        next_tick = recheck_until = 0.0
-        pause = FIRST_RECHECK_SECS
+        next_tick = noticed_at = recheck_until = 0.0
         while not self._stopping.is_set():
             now = clock.monotonic()
             if now >= next_tick:
@@ -84,11 +84,13 @@ class Watcher:
                 if not (versions.are_current() and notices.are_current()):
                     return
             is_rechecking = now < recheck_until
-            is_noticed = notices.wait(min(pause, next_tick - now) if is_rechecking else next_tick - now)
+            pause = next_tick - now
+            if is_rechecking:
+                pause = min(pause, max(FIRST_RECHECK_SECS, (now - noticed_at) * RECHECK_SHARE), LAST_RECHECK_SECS)
+            is_noticed = notices.wait(pause)
             if is_noticed and notices.precede_commits:
-                recheck_until, pause = clock.monotonic() + RECHECK_FOR_SECS, FIRST_RECHECK_SECS
-            elif is_rechecking:
-                pause = min(2 * pause, LAST_RECHECK_SECS)
+                noticed_at = clock.monotonic()
+                recheck_until = noticed_at + RECHECK_FOR_SECS
             if (is_noticed or is_rechecking) and versions.moved():
                 self._on_commit()
                 if not is_noticed:
