@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from app.store import database as db
 from app.store.event_log import log_event
 from app.swarm.coordinator import Coordinator
-from tests.harness import Server
+from tests.harness import Server, wait_until
 from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, write
 
 AUCTION_SECS = 3
@@ -321,7 +321,8 @@ def test_minutes_go_by_in_the_chart(server: Server, page: Page) -> None:
 # --- everywhere -------------------------------------------------------------------------------------------------------
 
 
-def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page) -> None:
+def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page, swarm: Swarm) -> None:
+    wait_until(lambda: not swarm.call("GET", "/tasks?state=bidding")["tasks"], "no auction will end meanwhile")
     dashboard = Dashboard(page, server)
     title = page.title()
 

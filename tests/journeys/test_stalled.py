@@ -46,20 +46,20 @@ def event_seqs(client: RawClient, until: int) -> list[int]:
 
 
 def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow_with_it(server: Server) -> None:
+    write_bulk(server.database, ROWS, "warm-up")
     with RawClient(server) as stalled, server.connect() as reader:
-        reader.subscribe()
+        reader.subscribe(after=0)
         stalled.subscribe(after=0)
         assert b"subscribed" in stalled.take_frame()[1]
-        write_bulk(server.database, 200, "warm-up")
-        reader.follow(200)
+        reader.follow(ROWS, timeout=60)
         before = rss_bytes(server.workers()[0])
         write_bulk(server.database, ROWS, "bulk")
-        reader.follow(200 + ROWS, timeout=60)
+        reader.follow(2 * ROWS, timeout=60)
         grown = rss_bytes(server.workers()[0]) - before
         assert grown < 12 * 2**20, f"{grown / 2**20:.0f} MiB"
-        assert event_seqs(stalled, until=200 + ROWS) == list(range(1, 200 + ROWS + 1))
+        assert event_seqs(stalled, until=2 * ROWS) == list(range(1, 2 * ROWS + 1))
         server.log_event("a.b", "live")
-        assert event_seqs(stalled, until=201 + ROWS) == [201 + ROWS]
+        assert event_seqs(stalled, until=2 * ROWS + 1) == [2 * ROWS + 1]
 
 
 def test_a_stalled_client_that_pings_gets_no_corrupt_frame(server: Server) -> None:

@@ -150,6 +150,7 @@ def test_a_running_server_obeys_and_gives_up_when_the_setting_says_so(tmp_path: 
         add(server, receiver)
         server.log_event("a.b", "s")
         wait_until(lambda: receiver.seqs() == [1], "added")
+        wait_until(lambda: read(server, "SELECT seq FROM checkpoint") == [(1,)], "its answer has arrived")
         receiver.stop()
         server.log_event("a.b", "s")
         wait_until(lambda: read(server, "SELECT 1 FROM webhook WHERE state = 'paused'"), "it gave up")

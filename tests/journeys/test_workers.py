@@ -168,9 +168,9 @@ def counted(server: Server, name: str) -> dict[str, float]:
 def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
     write(server, 3)
     wait_until(lambda: counted(server, "outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
-    assert sum(counted(server, "outfeed_events_total").values()) == 6
+    wait_until(lambda: sum(counted(server, "outfeed_events_total").values()) == 6, "and what they have pushed")
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
     wait_until(lambda: counted(server, "outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
-    assert sum(counted(server, "outfeed_events_total").values()) == 3, "a new worker has read none"
+    assert sum(counted(server, "outfeed_events_total").values()) == 3, "a new worker has pushed none"
