@@ -183,9 +183,10 @@ def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], N
                 thread.start()
             wait_until(all_have(20), "all follow")
             bring_down(own)
-            wait_until(all_have(max(len(reader.events) for reader in readers.values()) + 10), "all follow again")
+            furthest = max(len(reader.events) for reader in readers.values())
+            wait_until(all_have(furthest + 10), "all follow again", timeout=60)  # a client's pause may be long
         goal.append(head(own))
-        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"all at {goal[0]}")
+        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"all at {goal[0]}", timeout=60)
     finally:
         stop.set()
         for thread in threads:
