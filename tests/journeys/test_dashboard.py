@@ -314,7 +314,7 @@ def test_minutes_go_by_in_the_chart(server: Server, page: Page) -> None:
     first = int(re.findall(r"M(\d+)", dashboard.bars()["tool"])[-1])
     page.clock.fast_forward("02:00")
     page.clock.run_for(2000)
-    moved = re.compile(rf"^(M.*)?M{first - 20} [^M]*$")
+    moved = re.compile(rf"^(M.*)?M({first - 20}|{first - 30}) [^M]*$")  # one more may have gone by in earnest
     expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", moved)
 
 
