@@ -195,7 +195,9 @@ class Server:
 
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30, verify=False
+        )
 
     def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run `outfeed` with *arguments* in a process of its own, on the same database."""

@@ -333,7 +333,9 @@ HANDSHAKE = {
 )
 def test_a_bad_handshake_is_refused_with_a_problem(server: Server, headers: dict[str, str | None], status: int) -> None:
     given: dict[str, Any] = {**HANDSHAKE, "Authorization": f"Bearer {server.token}", **headers}
-    answer = httpx.get(f"{server.url}/ws", headers={name: value for name, value in given.items() if value is not None})
+    answer = httpx.get(
+        f"{server.url}/ws", headers={name: value for name, value in given.items() if value is not None}, verify=False
+    )
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
@@ -344,7 +346,7 @@ def test_a_bad_handshake_is_refused_with_a_problem(server: Server, headers: dict
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_another_method_is_no_handshake(server: Server, method: str) -> None:
     headers = {**HANDSHAKE, "Authorization": f"Bearer {server.token}"}
-    answer = httpx.request(method, f"{server.url}/ws", headers=headers)
+    answer = httpx.request(method, f"{server.url}/ws", headers=headers, verify=False)
     assert answer.status_code in (405, 426, *([200] if method == "OPTIONS" else []))
 
 
