@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ import pytest
 
 from app import config
 from app.store import database as db
-from app.store import migrate
 from app.store.database import Database
-from tests.harness import Server, wait_until
+from tests.harness import Server, make_database, upgraded_database, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +41,16 @@ def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 
 @pytest.fixture(scope="session")
-def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An upgraded database, to be copied: upgrading takes ten times as long."""
-    path = tmp_path_factory.mktemp("upgraded") / "outfeed.db"
-    migrate.upgrade(path)
-    return path
+def upgraded() -> Path:
+    """An upgraded database, to be copied."""
+    return upgraded_database()
 
 
 @pytest.fixture
-def database(tmp_path: Path, upgraded: Path) -> Iterator[Database]:
+def database(tmp_path: Path) -> Iterator[Database]:
     """An upgraded database, the one that `log_event` writes to."""
     path = tmp_path / "outfeed.db"
-    shutil.copy(upgraded, path)
+    make_database(path)
     yield db.at(path)
     db.at(path).close()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +30,7 @@ from flask.sessions import SecureCookieSessionInterface
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from app.store import account, user
+from app.store import account, migrate, user
 from app.store import database as db
 from tests.forked import Forked
 
@@ -47,6 +52,22 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENC
             raise AssertionError(f"not within {timeout:.0f} s: {what}")
         time.sleep(0.01)
     return answer
+
+
+@functools.cache
+def upgraded_database() -> Path:
+    """Return an upgraded database, to be copied."""
+    folder = Path(tempfile.mkdtemp(prefix="outfeed-tests-"))
+    atexit.register(shutil.rmtree, folder)
+    migrate.upgrade(folder / "outfeed.db")
+    return folder / "outfeed.db"
+
+
+def make_database(path: Path) -> None:
+    """Make an upgraded database with an epoch of its own. To upgrade one takes ten times as long."""
+    shutil.copy(upgraded_database(), path)
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
 
 
 def free_port() -> int:
@@ -108,6 +129,8 @@ class Server:
 
     def start(self, *arguments: str) -> None:
         """Start serving; returns when it is ready."""
+        if not self.database.exists():
+            make_database(self.database)
         if self.command:
             with self.output_path.open("ab") as output:
                 self.process = subprocess.Popen(
