@@ -166,6 +166,7 @@ def counted(server: Server, name: str) -> dict[str, float]:
 
 
 def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
+    wait_until(lambda: counted(server, "outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
     write(server, 3)
     wait_until(lambda: counted(server, "outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
     wait_until(lambda: sum(counted(server, "outfeed_events_total").values()) == 6, "and what they have pushed")
