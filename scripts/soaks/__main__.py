@@ -19,9 +19,11 @@ from scripts.soaks import crowd, library, mix
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.harness import Server
+from tests.journeys import test_far_behind
 from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
 
 FOLLOWERS = 20
+BEHIND = 1_000_000
 
 
 @click.command(epilog="Example: scripts/soak --rounds 60 --seed 7")
@@ -83,9 +85,10 @@ def run_schemathesis(minutes: float) -> None:
 
 
 def run_rounds(seed: int, rounds: int, events: int) -> None:
-    """Kill, let the crowd in, prune."""
+    """Kill, let the crowd in, resume from far behind, prune."""
     logged, killed = run_kills(random.Random(seed), iter(range(1, rounds + 1)))
     arrival = run_crowd()
+    run_far_behind()
     if events:
         run_prune(events)
     click.echo(
@@ -124,6 +127,18 @@ def run_crowd() -> crowd.Arrival:
         Server(Path(folder), max_connections=crowd.CLIENTS + 50) as server,
     ):
         return crowd.arrive(server)
+
+
+def run_far_behind() -> None:
+    """Resume from a million events behind, by each way."""
+    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder:
+        server = Server(Path(folder))
+        test_far_behind.fill(server, BEHIND)
+        with server:
+            for way in test_far_behind.WAYS:
+                began = time.monotonic()
+                test_far_behind.follow_to(server, BEHIND, way)
+                click.echo(f"{BEHIND:,} events behind, {way}: there after {time.monotonic() - began:.0f} s")
 
 
 def run_prune(events: int) -> None:
