@@ -22,7 +22,10 @@ from app.store import database as db
 
 def main(file: Path) -> None:
     def missing(what: str) -> str | None:
-        lines = file.read_text().split() if file.exists() else []
+        try:
+            lines = file.read_text().split()
+        except OSError:  # nothing ails it, or no descriptor is left
+            return None
         return next((line.removeprefix(what) for line in lines if line.startswith(what)), None)
 
     take, start_new = db.Database._take, threading._start_new_thread  # type: ignore[attr-defined]

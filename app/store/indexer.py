@@ -85,7 +85,7 @@ class Indexer:
         self._stale = (0, 0)
 
     def run(self) -> None:
-        """Bring the index to where the log is, unless another process is at it. Raises no OutfeedError: it logs."""
+        """Bring the index to where the log is, unless another process is at it. What fails is logged."""
         try:
             with lease.hold(lease.lock_file(self._log.path, JOB), wait=False) as is_held:
                 while is_held and self._step():
@@ -93,7 +93,7 @@ class Indexer:
             self._failure = None
         except Stopped:
             pass
-        except OutfeedError as error:
+        except (OutfeedError, OSError) as error:
             if str(error) != self._failure:
                 log.warning("search index is not kept, trying again error=%s", error)
             self._failure = str(error)

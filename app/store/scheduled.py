@@ -31,12 +31,12 @@ class Scheduled:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Prune unless another process is at it or the clock can't be believed. Raises no OutfeedError: it logs."""
+        """Prune unless another process is at it or the clock can't be believed. What fails is logged."""
         try:
             with lease.hold(lease.lock_file(self._database.path, JOB), wait=False) as is_held:
                 if is_held and believes_the_clock(self._database):
                     self._prune()
-        except OutfeedError as error:
+        except (OutfeedError, OSError) as error:
             log.warning("could not prune, trying again in an hour error=%s", error)
 
     def _prune(self) -> None:
