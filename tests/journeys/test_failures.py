@@ -7,6 +7,7 @@ import itertools
 import os
 import resource
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -207,6 +208,20 @@ def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
     assert ailing.workers() == [worker]
 
 
+def test_no_thread_is_left(scene: Scene, ailing: AilingServer) -> None:
+    scene.write()
+    with ailing.lacking("threads"), contextlib.ExitStack() as held:
+        while any(scene.write().status_code == 201 for _ in range(3)):  # until every thread there is waits for an event
+            for _ in range(5):  # faster than those who wait give up
+                held.enter_context(contextlib.closing(waiting_client(ailing)))
+        assert "out of threads" in scene.refusal()
+        assert "out of threads" in scene.unready()
+        with pytest.raises(InvalidStatus) as refused:
+            ailing.connect()
+        assert refused.value.response.status_code == 503
+    scene.goes_on()
+
+
 def test_a_websocket_that_finds_one_thread_and_no_second_is_refused_before_the_handshake(
     scene: Scene, ailing: AilingServer
 ) -> None:
@@ -217,6 +232,16 @@ def test_a_websocket_that_finds_one_thread_and_no_second_is_refused_before_the_h
     assert b"out of threads" in (refused.value.response.body or b"")
     scene.goes_on()
     ailing.connect().__exit__()
+
+
+def waiting_client(server: Server) -> socket.socket:
+    """Return a socket on which a long poll was asked for that nothing will answer soon."""
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.sendall(
+        "GET /api/feed?types=none.such&after=0&wait=20 HTTP/1.1\r\nHost: feed\r\n"
+        f"Authorization: Bearer {server.token}\r\n\r\n".encode()
+    )
+    return client
 
 
 # --- the database is not what it was ----------------------------------------------------------------------------------
