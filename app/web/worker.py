@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,23 +38,41 @@ class OutOfThreads(Exception):
 
 
 class Threads(ThreadPoolExecutor):
-    """Threads for requests. `submit` is called by the main thread alone."""
+    """Threads for requests. `submit` is called by the main thread alone; `_lock` guards `_unfinished`.
 
-    _is_short = False
+    How many have nothing to do is counted here: before Python 3.12 the executor's own count grows with everything that
+    had to wait, and a request would be left to threads that are all busy, some of them for days.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers)
+        self._lock = threading.Lock()
+        self._unfinished = 0
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have *fn* called on a thread. Raises OutOfThreads."""
-        self._is_short = False
+        if self._unfinished >= len(self._threads):
+            self._start_one()
+        with self._lock:
+            self._unfinished += 1
         future = super().submit(fn, *args, **kwargs)
-        if self._is_short and future.cancel():
-            raise OutOfThreads
+        future.add_done_callback(self._note_finished)
         return future
 
-    def _adjust_thread_count(self) -> None:
+    def _start_one(self) -> None:
+        while self._idle_semaphore.acquire(timeout=0):
+            pass
         try:
             super()._adjust_thread_count()
-        except RuntimeError:  # "can't start new thread"
-            self._is_short = True
+        except RuntimeError as error:  # "can't start new thread"
+            raise OutOfThreads from error
+
+    def _adjust_thread_count(self) -> None:
+        """Do nothing: `submit` has seen to it before there is anything to take back."""
+
+    def _note_finished(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._unfinished -= 1
 
 
 class Worker(ThreadWorker):
