@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,8 +28,10 @@ from app.web.shortages import DESCRIPTORS, THREADS
 
 # Left free for what is being served: SQLite's files, selectors.
 SPARE_DESCRIPTORS = 8
-# A request that is refused is read first: with bytes unread, a close becomes a reset, and the refusal is lost.
+# A request that is refused is read first: with bytes unread, a close becomes a reset, and the refusal is lost. Where
+# descriptors allow it, what comes late has longer.
 _PATIENCE_MS = 20
+LINGER_SECS = 1.0
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,10 @@ class Worker(ThreadWorker):
     slot: int | None = None  # on the board; the master gives it
     _reserve: int | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._refused: deque[Any] = deque()  # told so, and not closed yet
+
     def get_thread_pool(self) -> Threads:
         return Threads(self.cfg.threads)
 
@@ -96,6 +103,9 @@ class Worker(ThreadWorker):
     def murder_pending(self) -> None:
         self._hurry(self.pending_conns)
         super().murder_pending()
+        self._hurry(self._refused)
+        while self._refused and self._refused[0].timeout <= time.monotonic():
+            self._drop(self._refused.popleft())
 
     def _hurry(self, connections: Iterable[Any]) -> None:
         """Once told to stop, wait for no client that has asked nothing: each would hold us up for seconds."""
@@ -114,15 +124,17 @@ class Worker(ThreadWorker):
 
     def enqueue_req(self, conn: Any) -> None:
         if conn.sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
-            self._refuse(conn, DESCRIPTORS)
+            self._say_unavailable(conn.sock, DESCRIPTORS)
+            self._drop(conn)
             return
         try:
             super().enqueue_req(conn)
         except OutOfThreads:
-            self._refuse(conn, THREADS)
+            self._say_unavailable(conn.sock, THREADS)
+            conn.timeout = time.monotonic() + LINGER_SECS
+            self._refused.append(conn)
 
-    def _refuse(self, conn: Any, what: str) -> None:
-        self._say_unavailable(conn.sock, what)
+    def _drop(self, conn: Any) -> None:
         self.nr_conns -= 1
         conn.close()
 
