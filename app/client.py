@@ -386,20 +386,20 @@ class Feed:
 
     def _pump(self, ack: int | None = None) -> None:
         """Bring the feed on by one frame, or one attempt to connect."""
-        try:
-            if self._link is None:
-                self._link = _Link(self.url, self._token)
-                if self._closing.is_set():  # meanwhile, by another thread that found no link to close
-                    return self._hang_up()
-                self._subscribe(self._link)
-            if ack is not None:
-                self._link.ack(ack)
-            self._take(self._link, self._link.receive())
-        except (ConnectionClosed, InvalidStatus, InvalidHandshake, OSError) as error:
-            self._lose(error)
-        except BaseException:
-            self._hang_up()  # in peace, also when interrupted
-            raise
+        with ExitStack() as undo:
+            undo.callback(self._hang_up)  # in peace, also when interrupted
+            try:
+                if self._link is None:
+                    self._link = _Link(self.url, self._token)
+                    if self._closing.is_set():  # meanwhile, by another thread that found no link to close
+                        return
+                    self._subscribe(self._link)
+                if ack is not None:
+                    self._link.ack(ack)
+                self._take(self._link, self._link.receive())
+            except (ConnectionClosed, InvalidStatus, InvalidHandshake, OSError) as error:
+                self._lose(error)
+            undo.pop_all()
 
     def _subscribe(self, link: _Link) -> None:
         fields = {"batch": True, "rate": 0, **self._wanted}

@@ -1,4 +1,4 @@
-"""Every metric, declared once; and the counts of what any room refuses.
+"""Every metric, declared once; and the counts of what any room refuses or catches.
 
 `web/metrics.py` fills them. What a worker counts bears the label `worker`, what is the database's doesn't.
 """
@@ -35,6 +35,7 @@ WORKER = {
     "bytes": Metric("counter", "The bytes in them.", ("transport",)),
     "fallbacks": Metric("counter", "Live clients that could not take it, and went on from the outbox."),
     "refusals": Metric("counter", "Requests and connections that were turned away.", ("reason",)),
+    "errors": Metric("counter", "Errors of ours that were caught; the log has their tracebacks.", ("where",)),
     "ready": Metric("gauge", "1 where /readyz says 200."),
 }
 DATABASE = {
@@ -55,6 +56,7 @@ DATABASE = {
 
 _lock = threading.Lock()
 _refusals: Counter[str] = Counter()
+_errors: Counter[str] = Counter()
 
 
 def note_refusal(reason: str) -> None:
@@ -67,3 +69,15 @@ def refusals() -> dict[str, int]:
     """Return how many this process has turned away, by reason."""
     with _lock:
         return dict(_refusals)
+
+
+def note_error(where: str) -> None:
+    """Count an error that nobody foresaw, caught at the edge of a loop or a connection; its traceback is in the log."""
+    with _lock:
+        _errors[where] += 1
+
+
+def errors() -> dict[str, int]:
+    """Return how many this process has caught, by where."""
+    with _lock:
+        return dict(_errors)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.client import HTTPConnection
@@ -27,6 +28,7 @@ from typing import Any
 import httpx
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
@@ -221,6 +223,16 @@ class Server:
         return httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30, verify=False
         )
+
+    def counted(self, name: str, **labels: str) -> dict[str, float]:
+        """Return the sum of a metric's samples with those *labels*, for each worker, whichever of them answers."""
+        with self.http() as http:
+            families = text_string_to_metric_families(http.get("/metrics").text)
+        found: Counter[str] = Counter()
+        for sample in (each for family in families for each in family.samples if each.name == name):
+            if labels.items() <= sample.labels.items():
+                found[sample.labels["worker"]] += sample.value  # type: ignore[assignment]
+        return dict(found)
 
     def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run `outfeed` with *arguments* in a process of its own, on the same database."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -38,7 +39,7 @@ class Verdict(NamedTuple):
         return cls(fields["verdict"], after, (missing["from"], missing["to"]) if missing else None)
 
 
-class Way:
+class Way(ABC):
     """A connected client, with its verdict. `pump` takes what comes next, `cursor` is what it would resume from."""
 
     def __init__(self, server: Server, **query: Any) -> None:
@@ -55,14 +56,17 @@ class Way:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def begin(self) -> Verdict:
-        raise NotImplementedError
+        """Connect, and return what is said of the cursor."""
 
+    @abstractmethod
     def pump(self, timeout: float = 0.2) -> None:
-        raise NotImplementedError
+        """Show what comes within *timeout* seconds."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Hang up."""
 
     def show(self, seq: int, event: dict[str, Any]) -> None:
         assert seq > self.cursor, f"{seq} after {self.cursor}"

@@ -11,6 +11,7 @@ from app.errors import DatabaseError
 from app.feed.hub import Hub
 from app.feed.tally import Tally
 from app.history import Item, Page
+from app.metrics import note_error
 
 PAGE_EVENTS = 1000
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Relay:
             if self._note_failure(error):
                 log.error("poll failed, trying again error=%s", error)
         except Exception as error:
+            note_error("poll")
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")

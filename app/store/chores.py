@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from app import clock
@@ -26,11 +26,10 @@ class Chore(NamedTuple):
 def noted(database: Database, name: str) -> Iterator[None]:
     """Note how the block goes. That this can't be written down changes nothing."""
     began = clock.monotonic()
-    try:
+    with ExitStack() as undone:
+        undone.callback(lambda: _note(database, name, failed_at=clock.now().timestamp()))
         yield
-    except BaseException:
-        _note(database, name, failed_at=clock.now().timestamp())
-        raise
+        undone.pop_all()
     _note(database, name, succeeded_at=clock.now().timestamp(), seconds=round(clock.monotonic() - began, 3))
 
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,11 @@ def connect(path: Path) -> sqlite3.Connection:
             uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
         )
         connection.text_factory = _text
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.close)
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         return connection
 
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from app.feed.tally import Timings
-from app.metrics import refusals
+from app.metrics import errors, refusals
 from app.web.slots import Counts, Sample
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def of_worker(services: Services) -> Counts:
         "bytes": _labelled(hub.sent.bytes),
         "fallbacks": [([], hub.sent.fallbacks)],
         "refusals": _labelled(refusals()),
+        "errors": _labelled(errors()),
         "ready": [([], int(not services.unready_because()))],
     }
 

@@ -19,6 +19,7 @@ from app.errors import DatabaseError, Overtaken, Superseded
 from app.feed import dialogue, frames
 from app.feed.subscriber import State, Subscriber
 from app.feed.wire import Wire
+from app.metrics import note_error
 from app.web import auth, limits
 from app.web.problems import problem
 from app.web.services import services
@@ -210,6 +211,7 @@ def ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
     except Exception:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed by an error of ours")
+        note_error("connection")
         return frames.OUR_FAULT, "an error of ours"
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 from gunicorn.workers.gthread import ThreadWorker
 
+from app import clock
 from app.web.problems import RETRY_AFTER_SECS
 from app.web.shortages import DESCRIPTORS, THREADS
 
@@ -104,7 +105,7 @@ class Worker(ThreadWorker):
         self._hurry(self.pending_conns)
         super().murder_pending()
         self._hurry(self._refused)
-        while self._refused and self._refused[0].timeout <= time.monotonic():
+        while self._refused and self._refused[0].timeout <= clock.monotonic():
             self._drop(self._refused.popleft())
 
     def _hurry(self, connections: Iterable[Any]) -> None:
@@ -131,7 +132,7 @@ class Worker(ThreadWorker):
             super().enqueue_req(conn)
         except OutOfThreads:
             self._say_unavailable(conn.sock, THREADS)
-            conn.timeout = time.monotonic() + LINGER_SECS
+            conn.timeout = clock.monotonic() + LINGER_SECS
             self._refused.append(conn)
 
     def _drop(self, conn: Any) -> None:

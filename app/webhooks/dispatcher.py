@@ -7,6 +7,7 @@ import threading
 
 from app import clock
 from app.errors import OutfeedError, Overtaken, Superseded
+from app.metrics import note_error
 from app.store import lease, webhook
 from app.webhooks.delivery import Delivery, Surroundings
 
@@ -64,6 +65,7 @@ class Courier:
             except Exception:
                 # The edge of the loop: what goes wrong with one webhook must not end it for good.
                 log.exception("webhook failed, trying again name=%s", self._name)
+                note_error("webhook")
                 self._stopping.wait(TICK_SECS)
 
 
@@ -102,6 +104,7 @@ class Dispatcher:
             except Exception:
                 # The edge of the loop: it must be there when what went wrong is mended.
                 log.exception("webhooks failed, trying again")
+                note_error("webhooks")
             self._stopping.wait(TICK_SECS)
 
     def _dispatch(self) -> None:

@@ -133,14 +133,13 @@ class Target:
 
     def _connect_to(self, endpoint: Endpoint, timeout: float) -> socket.socket:
         connected = socket.socket(endpoint.family, socket.SOCK_STREAM)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(connected.close)
             connected.settimeout(timeout)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._keep_brake(connected.dup())
             connected.connect(endpoint.sockaddr)
-        except BaseException:
-            connected.close()
-            raise
+            undo.pop_all()
         self._is_connected = True
         return connected
 

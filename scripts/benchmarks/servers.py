@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT_SECS = 30.0
 
 
-class Server:
+class Server(ABC):
     """One server process and its children. Use it in a `with`: it starts on entry and ends on exit."""
 
     name = ""
@@ -70,9 +71,9 @@ class Server:
             process.end(self.process)
             self.process = None
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return the command line."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """Return the environment, without the settings of the user who runs the bench."""
@@ -87,9 +88,9 @@ class Server:
         """Return how a client subscribes to all events."""
         return Target(HOST, self.port, "/ws", {}, json.dumps({"action": "subscribe", "channel": "events"}))
 
+    @abstractmethod
     def sink(self, commit_size: int) -> dict[str, Any]:
         """Return the writer's way in; a server that takes one event at a time ignores *commit_size*."""
-        raise NotImplementedError
 
     @property
     def session(self) -> int:

@@ -10,8 +10,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from app.cli.make_believe import NAMES, names
 from app.events import EventType
 from tests.harness import Server, wait_until
@@ -98,7 +96,6 @@ class TestSimulate:
 
 
 class TestProcess:
-    @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
     def test_it_ends_with_the_process_that_started_it(self, server):
         code = f"import subprocess; p = subprocess.Popen({simulate()!r}); print(p.pid, flush=True); p.wait()"
         environment = server.environment | {"OUTFEED_TOKEN": server.token}

@@ -11,6 +11,7 @@ import pytest
 from app.feed import frames
 from app.feed.relay import PAGE_EVENTS, Relay
 from app.history import Page
+from app.metrics import errors
 from tests.feed.scene import Client, Feed, StagedSource
 
 
@@ -167,12 +168,14 @@ def test_a_failure_is_logged_once_told_and_tried_again(caplog: pytest.LogCapture
     source = FailingSource()
     feed = Feed(source)
     source.error = RuntimeError("the disk is on fire")
+    counted = errors().get("poll", 0)
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
             feed.write(1)
     # then it is logged once, and said
     assert len(caplog.records) == 1
     assert feed.relay.failure == "RuntimeError: the disk is on fire"
+    assert errors()["poll"] == counted + 5
     # when another reason comes, it is logged as well
     source.error = RuntimeError("flooded")
     feed.relay.poll()

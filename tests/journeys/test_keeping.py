@@ -80,13 +80,16 @@ class TimedWriter:
 
     def longest_of(self, commits: int) -> float:
         """Return how long the longest of the next *commits* takes."""
-        worst, end = 0.0, self.longest()[1] + commits
-        while True:
+        end = self.longest()[1] + commits
+        seen: list[float] = []
+
+        def has_ended() -> bool:
             longest, count = self.longest()
-            worst = max(worst, longest)
-            if count >= end:
-                return worst
-            time.sleep(0.05)
+            seen.append(longest)
+            return count >= end
+
+        wait_until(has_ended, f"{commits} commits", timeout=60)
+        return max(seen)
 
 
 class Watchers:

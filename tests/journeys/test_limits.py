@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import socket
 import statistics
 import threading
@@ -119,23 +120,28 @@ def test_an_address_and_the_server_have_so_many_places_and_health_is_not_one(lim
     assert b"Retry-After: 5" in one_too_many
     assert b"Retry-After: 5" in full
     assert_healthy(took)
-    wait_until(lambda: is_empty(limited), "their places are free again")
+    wait_until(lambda: has_all_places(limited), "their places are free again")
 
 
 def is_empty(server: Server) -> bool:
+    """Return whether nobody is connected."""
+    return not any(server.counted("outfeed_clients").values())
+
+
+def has_all_places(server: Server) -> bool:
     """Return whether thirty connections can be opened at once, which are all there may be."""
-    is_empty.round += 1  # type: ignore[attr-defined]
+    wait_until(lambda: is_empty(server), "all have gone")
+    addresses = [f"127.1.{next(_numbers)}.1" for _ in range(2)]
     with contextlib.ExitStack() as stack:
         answers = []
         for number in range(30):
-            sock, head = connect(server, f"127.1.{is_empty.round}.{number // 15 + 1}")  # type: ignore[attr-defined]
+            sock, head = connect(server, addresses[number % 2])
             stack.callback(sock.close)
             answers.append(status(head))
-        time.sleep(0.2)
-        return answers == [101] * 30
+    return answers == [101] * 30
 
 
-is_empty.round = 0  # type: ignore[attr-defined]
+_numbers = itertools.count(1)
 
 
 def test_fifty_sockets_that_are_held_after_their_answer_delay_nobody(limited: Server) -> None:

@@ -173,7 +173,7 @@ async def wait_together(server: Server) -> None:
         ]
         await asyncio.to_thread(wait_until, all_wait, "all wait and the server is idle", 30)
         used = cpu_secs(worker)
-        await asyncio.sleep(2)  # the time over which the cost is measured
+        await asyncio.to_thread(threading.Event().wait, 2)  # the time over which the cost is measured
         cost = cpu_secs(worker) - used
         assert not any(answer.done() for answer in answers)
         await asyncio.to_thread(write, server, 1, "wanted.one")

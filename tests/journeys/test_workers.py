@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
 from tests.harness import FeedClient, Follower, Server, wait_until, writer
@@ -156,22 +155,13 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
             assert len(client.seen) + len(follower.ids) == end
 
 
-def counted(server: Server, name: str) -> dict[str, float]:
-    """Return a metric's value for each worker, whichever of them answers."""
-    with server.http() as http:
-        families = text_string_to_metric_families(http.get("/metrics").text)
-    return {
-        sample.labels["worker"]: sample.value for family in families for sample in family.samples if sample.name == name
-    }
-
-
 def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
-    wait_until(lambda: counted(server, "outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
     write(server, 3)
-    wait_until(lambda: counted(server, "outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
-    wait_until(lambda: sum(counted(server, "outfeed_events_total").values()) == 6, "and what they have pushed")
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "and what they have pushed")
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
-    wait_until(lambda: counted(server, "outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
-    assert sum(counted(server, "outfeed_events_total").values()) == 3, "a new worker has pushed none"
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
+    assert sum(server.counted("outfeed_events_total").values()) == 3, "a new worker has pushed none"

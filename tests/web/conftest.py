@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app import config
+from app.config import Settings
 from app.store import account
 from app.store.database import Database
 from app.web import create_app
+from app.web.services import Services
+
+POLL_INTERVAL = 0.1
 
 
 class Api:
@@ -32,3 +37,18 @@ class Api:
 def api(database: Database) -> Iterator[Api]:
     yield Api(database)
     database.close()
+
+
+@pytest.fixture
+def flask_app(database: Database) -> Flask:
+    """The app of a process that polls often, once its services are at work."""
+    return create_app(Settings(database=database.path, poll_interval=POLL_INTERVAL))
+
+
+@pytest.fixture
+def services(flask_app: Flask) -> Iterator[Services]:
+    """The process's services, at work."""
+    services: Services = flask_app.extensions["outfeed"]
+    services.start()
+    yield services
+    services.stop()

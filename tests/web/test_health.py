@@ -11,27 +11,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.config import Settings
 from app.store.database import Database
-from app.web import create_app
 from app.web.services import Services
 from tests.harness import wait_until
-
-POLL_INTERVAL = 0.1
-
-
-@pytest.fixture
-def flask_app(database: Database) -> Flask:
-    return create_app(Settings(database=database.path, poll_interval=POLL_INTERVAL))
-
-
-@pytest.fixture
-def services(flask_app: Flask) -> Iterator[Services]:
-    """The process's services, at work."""
-    services: Services = flask_app.extensions["outfeed"]
-    services.start()
-    yield services
-    services.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,28 +10,13 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import log_event
-from app.config import Settings
 from app.metrics import DATABASE, PREFIX, WORKER
 from app.store import account, backup, checkpoint
 from app.store.database import Database
 from app.store.retention import prune_events
-from app.web import create_app
 from app.web.services import Services
 from app.web.slots import SLOT_BYTES, Board, Place
 from tests.harness import wait_until
-
-
-@pytest.fixture
-def flask_app(database: Database) -> Flask:
-    return create_app(Settings(database=database.path, poll_interval=0.1))
-
-
-@pytest.fixture
-def services(flask_app: Flask) -> Iterator[Services]:
-    services: Services = flask_app.extensions["outfeed"]
-    services.start()
-    yield services
-    services.stop()
 
 
 class Scraper:
