@@ -56,8 +56,9 @@ def prune(
 
 def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:
     from app.store import database, retention
+    from app.store.policy import Policy
 
-    policy = retention.Policy.older_than(older_than_days, settings())
+    policy = Policy.older_than(older_than_days, settings())
     if dry_run:
         done = retention.plan(database.default(), policy)
     else:
@@ -82,9 +83,9 @@ def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_jso
 
 
 def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
-    from app.store import database, retention
+    from app.store import database, erasure
 
-    is_found = retention.erase(database.default(), event_id, dry_run=dry_run, by=BY)
+    is_found = erasure.erase(database.default(), event_id, dry_run=dry_run, by=BY)
     if is_json:
         facts = {"matched": int(is_found), "deleted": int(is_found and not dry_run)}
         click.echo(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))

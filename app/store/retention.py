@@ -11,19 +11,19 @@ import math
 import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from app import clock
-from app.config import Settings, settings
+from app.config import settings
 from app.store import audit, checkpoint, chores, lease
 from app.store import database as db
 from app.store.archive import Archive, Key
 from app.store.database import Database
+from app.store.policy import Policy
 
 JOB = "prune"
 # Of a local time from UTC, in ISO 8601.
@@ -67,60 +67,6 @@ _NOTE_ARRIVAL = f"""
     SELECT event_log.id, outbox.created_at FROM outbox JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq <= ? AND NOT {_DATED}
 """  # noqa: S608
-_COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
-_DELETE_ONE = (
-    "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
-    "DELETE FROM arrival WHERE event_id = ?",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How long what is kept, in days; None is for ever. In *days_by_type* the exact type counts before `task.*`."""
-
-    log_days: float | None = None
-    days_by_type: Mapping[str, float | None] = field(default_factory=dict)
-    replay_days: float | None = None
-    max_consumer_lag_days: float | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> Policy:
-        """Return what the settings say, where 0 is for ever."""
-        return cls(
-            log_days=settings.retention_days or None,
-            days_by_type={type_: days or None for type_, days in settings.retention_days_by_type.items()},
-            replay_days=settings.replay_days or None,
-            max_consumer_lag_days=settings.max_consumer_lag_days or None,
-        )
-
-    @classmethod
-    def older_than(cls, days: float, settings: Settings) -> Policy:
-        """Return one that takes every type from the log at that age, and the outbox as the settings say.
-
-        Raises ValueError.
-        """
-        if not days >= 0:
-            raise ValueError(f"older_than_days must be 0 or more, got {days!r}")
-        configured = cls.of(settings)
-        return cls(days, {}, configured.replay_days, configured.max_consumer_lag_days)
-
-    def days_for(self, event_type: object) -> float | None:
-        """Return how long the log keeps events of that type."""
-        if not isinstance(event_type, str) or not self.days_by_type:
-            return self.log_days
-        if event_type in self.days_by_type:
-            return self.days_by_type[event_type]
-        parts = event_type.split(".")
-        for length in range(len(parts) - 1, 0, -1):
-            prefix = ".".join(parts[:length]) + ".*"
-            if prefix in self.days_by_type:
-                return self.days_by_type[prefix]
-        return self.log_days
-
-    @property
-    def shortest_days(self) -> float | None:
-        """The shortest that any event is kept in the log."""
-        return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)
 
 
 class Pruned(NamedTuple):
@@ -177,28 +123,6 @@ def foresee(database: Database, policy: Policy, limit: int) -> Pruned:
     """
     run = Prune(database, policy, "")
     return Pruned(run.count_oldest_events(limit), run.count_outbox(limit))
-
-
-def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
-    """Take what should never have been written out of the log and the outbox; False where neither has it.
-
-    Its bytes are overwritten too, in the file and, unless a reader is in the way, in the write-ahead log; servers drop
-    what they keep for late joiners. Readers pass over its seq. Archives, backups and what was already shown are beyond
-    reach.
-    """
-    with database.transaction() as connection:
-        connection.execute("PRAGMA secure_delete = ON").fetchall()
-        counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
-        if dry_run or not any(counts):
-            return any(counts)
-        for statement in _DELETE_ONE:
-            connection.execute(statement, (event_id,))
-        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
-        message = f"Pruned event {event_id} from the log and the outbox"
-        audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
-    with database.connection() as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return True
 
 
 class Prune:

@@ -14,7 +14,8 @@ from app.store import audit, lease
 from app.store import database as db
 from app.store.database import Database
 from app.store.event_log import log_event
-from app.store.retention import JOB, Policy, Prune
+from app.store.policy import Policy
+from app.store.retention import JOB, Prune
 
 EVERY_SECS = 3600.0
 # A clock that has moved further than this since the last run is believed once it has gone on from there as long.

@@ -19,8 +19,8 @@ from app.store.checkpoint import Checkpoints
 from app.store.indexer import Indexer
 from app.store.mark import Mark, Point
 from app.store.outbox import Outbox
+from app.store.policy import Policy
 from app.store.probe import Probe
-from app.store.retention import Policy
 from app.store.scheduled import EVERY_SECS, Scheduled
 from app.store.search import path_of
 from app.store.triggers import Reconciler

@@ -17,7 +17,7 @@ from app.errors import Forbidden
 from app.feed.hub import POLL
 from app.feed.tally import Spread
 from app.store import checkpoint, retention, vitals, webhook
-from app.store.retention import Policy
+from app.store.policy import Policy
 from app.web import auth
 from app.web.services import Services, services
 

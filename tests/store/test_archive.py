@@ -22,7 +22,8 @@ import pytest
 from app.errors import BadArchive, OutfeedError
 from app.store import archive, files, retention
 from app.store.database import Database
-from app.store.retention import Policy, prune
+from app.store.policy import Policy
+from app.store.retention import prune
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
 OLD = "2020-01-01T00:00:00.000Z"

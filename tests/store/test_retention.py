@@ -15,7 +15,8 @@ from freezegun import freeze_time
 from app import clock, list_events, prune_events
 from app.config import settings
 from app.store import lease, retention
-from app.store.retention import Policy, plan, prune
+from app.store.policy import Policy
+from app.store.retention import plan, prune
 from app.store.scheduled import Scheduled, believes_the_clock
 
 NOW = "2026-03-10T12:00:00Z"

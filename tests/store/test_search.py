@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app import config
-from app.store import backup, event_log, indexer, lease, retention, search, triggers
+from app.store import backup, erasure, event_log, indexer, lease, retention, search, triggers
 from app.store import database as db
 from app.store.database import Database
 from app.store.event_log import list_events
@@ -282,7 +282,7 @@ class TestForgetting:
         write({"n": "keepword"}, {"n": "secretword"})
         tick()
         assert found("secretword") == ["e2"]
-        assert retention.erase(database, "e2")
+        assert erasure.erase(database, "e2")
         assert found("secretword") == []
         tick()
         assert in_index(database, "secretword") == []

@@ -11,6 +11,7 @@ import pytest
 
 from app import list_events
 from app.store import retention, triggers
+from app.store.policy import Policy
 from app.store.triggers import Reconciler
 
 DROP = "DROP TRIGGER event_log_outbox"
@@ -139,7 +140,7 @@ def test_events_that_an_altered_trigger_passed_over_are_added_by_who_looked_befo
 def test_an_outbox_emptied_by_pruning_still_knows_where_it_was(database, raw, write, fed):
     write("a", "b", "c")
     raw.execute("UPDATE outbox SET created_at = '2020-01-01T00:00:00.000Z'")
-    retention.prune(database, retention.Policy(None, {}, 7), by="tests")
+    retention.prune(database, Policy(None, {}, 7), by="tests")
     raw.execute("DELETE FROM outbox WHERE seq > 3")  # the event that says so
     assert fed() == ["c"]
     raw.execute(DROP)

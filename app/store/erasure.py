@@ -1,0 +1,34 @@
+"""Erasure: one event that should never have been written, taken out of everything that is ours to change."""
+
+from __future__ import annotations
+
+from app.store import audit
+from app.store.database import Database
+
+_COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
+_DELETE_ONE = (
+    "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
+    "DELETE FROM arrival WHERE event_id = ?",
+)  # fmt: skip
+
+
+def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
+    """Take what should never have been written out of the log and the outbox; False where neither has it.
+
+    Its bytes are overwritten too, in the file and, unless a reader is in the way, in the write-ahead log; servers drop
+    what they keep for late joiners. Readers pass over its seq. Archives, backups and what was already shown are beyond
+    reach.
+    """
+    with database.transaction() as connection:
+        connection.execute("PRAGMA secure_delete = ON").fetchall()
+        counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
+        if dry_run or not any(counts):
+            return any(counts)
+        for statement in _DELETE_ONE:
+            connection.execute(statement, (event_id,))
+        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
+        message = f"Pruned event {event_id} from the log and the outbox"
+        audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
+    with database.connection() as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return True
