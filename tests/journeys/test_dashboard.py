@@ -148,7 +148,8 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
         each.expect_count("completed", done + 1)
         assert each.page.evaluate("document.documentElement.scrollWidth") == size["width"]
     swarm.call("DELETE", f"/agents/{agent}")
-    expect(watched[0].page.get_by_text("No agent is here")).to_be_visible()
+    for each in watched:
+        expect(each.page.get_by_text("No agent is here")).to_be_visible()
 
     assert [(each.snapshots, each.asked.count("/swarm/live")) for each in watched] == [(1, 1)] * 3
     moved = rows_of(watched[2].page)
