@@ -48,14 +48,16 @@ class Claim(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One event of the outbox: its seq, its JSON as bytes, and the fields that filters look at."""
+    """One event of the outbox: its seq, its JSON as bytes, and its fields but `data`, odd where a raw writer was."""
 
     seq: int
     json: bytes
+    id: str | None
     event_type: str
     source: str | None
     task_id: str | None
     agent_id: str | None
+    timestamp: str | None
 
 
 class Page(NamedTuple):
@@ -94,7 +96,8 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     if may_hold_secrets(raw, fields):
         fields, raw = _redacted(raw, fields)
     get = fields.get
-    return Item(seq, raw, str(get("event_type")), get("source"), get("task_id"), get("agent_id"))
+    type_ = str(get("event_type"))
+    return Item(seq, raw, get("id"), type_, get("source"), get("task_id"), get("agent_id"), get("timestamp"))
 
 
 def loads_leniently(text: str) -> Any:

@@ -41,7 +41,10 @@ def wire() -> Iterator[tuple[socket.socket, Client]]:
 def batch(*numbers: int) -> bytes:
     """Return the frame in which a batched viewer gets these events."""
     rows = [json.dumps(event.make(number, BORN_NS), separators=(",", ":")).encode() for number in numbers]
-    items = [Item(number, row, "tool.called", None, None, None) for number, row in zip(numbers, rows, strict=True)]
+    items = [
+        Item(number, row, None, "tool.called", None, None, None, None)
+        for number, row in zip(numbers, rows, strict=True)
+    ]
     return WEBSOCKET.groups(items, 0, "e").data
 
 

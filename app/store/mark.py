@@ -6,7 +6,6 @@ of a writer at `synchronous=NORMAL`. Its seqs would be used again for other even
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -31,8 +30,7 @@ class Point(NamedTuple):
     @classmethod
     def of(cls, item: Item) -> Point:
         # Of what no setting changes: how large `data` may be and which names are redacted may change between starts.
-        fields = json.loads(item.json)
-        return cls(item.seq, zlib.crc32(f"{fields.get('id')} {fields.get('timestamp')}".encode()))
+        return cls(item.seq, zlib.crc32(f"{item.id} {item.timestamp}".encode()))
 
 
 class Mark:

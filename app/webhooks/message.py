@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -54,8 +54,9 @@ class Message(NamedTuple):
 
 
 def _message(epoch: str, last: Item, type_: str, data: bytes) -> Message:
-    fields: dict[str, Any] = orjson.loads(last.json)
-    head = orjson.dumps({"type": type_, "timestamp": fields.get("timestamp")})
+    # A table that was adopted may have anything there.
+    timestamp = last.timestamp if isinstance(last.timestamp, str) else None
+    head = orjson.dumps({"type": type_, "timestamp": timestamp})
     return Message(f"{epoch}:{last.seq}", b'%b,"data":%b}' % (head[:-1], data))
 
 

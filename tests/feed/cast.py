@@ -19,7 +19,7 @@ from app.history import Claim, Item, Page, Window
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:
     """Return the item with that seq."""
     body = json.dumps({"id": f"id-{seq}", "event_type": event_type, "source": source, "data": data}).encode()
-    return Item(seq, body, event_type, source, None, None)
+    return Item(seq, body, f"id-{seq}", event_type, source, None, None, None)
 
 
 VIEWER = Principal("viewer", ("read",), "token:")

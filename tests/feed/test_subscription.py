@@ -25,7 +25,7 @@ def parsed(**fields: Any) -> subscription.SubscribeRequest:
 
 
 def event(event_type: str = "task.created", source: Any = "s", task_id: Any = "t", agent_id: Any = "a") -> Item:
-    return Item(1, b"{}", event_type, source, task_id, agent_id)
+    return Item(1, b"{}", "id-1", event_type, source, task_id, agent_id, "t")
 
 
 @pytest.mark.parametrize(

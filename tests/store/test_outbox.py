@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,17 +154,17 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
 ) -> None:
     # given one who writes or prunes after the window was read, and before the rows are
     write(raw, 5)
-    read_window = module.read_window
+    window_of = module._window_of
 
-    def read_window_then_commit(connection: sqlite3.Connection) -> Window:
-        window = read_window(connection)
+    def take_window_then_commit(row: Any) -> Window:
+        window = window_of(row)
         if meanwhile == "INSERT":
             write(raw, 2)
         else:
             raw.execute("DELETE FROM outbox WHERE seq <= 3")
         return window
 
-    monkeypatch.setattr(module, "read_window", read_window_then_commit)
+    monkeypatch.setattr(module, "_window_of", take_window_then_commit)
     # then the page is as it was
     for page in (outbox.read_after(0, 100), outbox.read_before(100, 100)):
         assert sorted(seqs(page)) == list(range(page.window.first_seq, page.window.last_seq + 1))
