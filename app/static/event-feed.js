@@ -22,7 +22,7 @@
  *   event-feed:event     {event, seq, replayed}: once for each, after it was shown; `replayed` is true for what had
  *                        happened before the feed (again) went live: nothing to notify anybody of
  *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
- *   event-feed:state     {state, behind, waiting, cursor}
+ *   event-feed:state     {state, behind, waiting, cursor, held}; held: so much waits that nothing more is received
  *
  * Ways in: a WebSocket; where that fails and HTTP works, long poll, from which it climbs back. One cursor for both.
  *
@@ -709,6 +709,7 @@ class EventFeed extends HTMLElement {
   #hasBeenLive = false;
   #isPaused = false;
   #isHeld = false;
+  #wasHeld = false;
   #isReady = false;
   #waiting = [];
   #cursor = 0;
@@ -1112,15 +1113,16 @@ class EventFeed extends HTMLElement {
     scroller.ariaBusy = String(state === "catching-up");
     clearTimeout(this.#tick);
     if (state === "reconnecting") this.#tick = setTimeout(() => this.#update(), 1000);
-    if (state !== this.#state) this.#changeState(state);
+    if (state !== this.#state || this.#isHeld !== this.#wasHeld) this.#changeState(state);
   }
 
   #changeState(state) {
     const before = this.#state;
     this.#state = state;
-    if (before) this.#announce(this.#describe(state));
+    this.#wasHeld = this.#isHeld;
+    if (before && before !== state) this.#announce(this.#describe(state));
     const { behind } = this.#subscription;
-    this.#fire("state", { state, behind, waiting: this.#waiting.length, cursor: this.#cursor });
+    this.#fire("state", { state, behind, waiting: this.#waiting.length, cursor: this.#cursor, held: this.#isHeld });
   }
 
   /** Say it to those who listen instead of looking; a flicker of states is said as its end. */

@@ -477,7 +477,7 @@ class Board {
     this.#timeoutSecs = Number(element.dataset.agentTimeoutSecs);
     element.addEventListener("event-feed:received", ({ detail }) => this.#receive(detail.events));
     element.addEventListener("event-feed:verdict", ({ detail }) => this.#judge(detail));
-    element.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail.state));
+    element.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail));
     document.addEventListener("visibilitychange", () => document.hidden || this.#schedule());
     setInterval(() => this.#schedule(), TICK_MS);
     this.#ask();
@@ -512,8 +512,8 @@ class Board {
     this.#askLater(SPREAD_MS);
   }
 
-  #tellState(state) {
-    const isFresh = ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
+  #tellState({ state, held }) {
+    const isFresh = !held && ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
     this.#element.classList.toggle("is-stale", !isFresh);
     const note = this.#element.querySelector(".stale");
     if (note) setText(note, isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);

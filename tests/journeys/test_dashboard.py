@@ -222,6 +222,20 @@ def test_panels_move_while_the_list_stands_still(server: Server, swarm: Swarm, p
     expect(dashboard.row("agents", "Forge")).to_have_count(0)
 
 
+def test_panels_that_stand_still_because_too_much_waits_say_so(server: Server, swarm: Swarm, page: Page) -> None:
+    dashboard = Dashboard(page, server)
+    page.get_by_role("button", name="Pause").click()
+    write(server.database, *[{"message": f"n {n}"} for n in range(1500)], event_type="system.info")
+    expect(page.locator(".counts .stale")).to_contain_text("Not live", timeout=PATIENCE_MS)
+    agent = swarm.join("Latecomer")
+    expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
+    page.get_by_role("button", name="Resume").click()
+    expect(dashboard.row("agents", "Latecomer")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(".counts .stale")).to_have_text("")
+    swarm.call("DELETE", f"/agents/{agent}")
+    expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
+
+
 def test_auctions_end_by_the_servers_clock(server: Server, swarm: Swarm, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() - 3600_000")
     dashboard = Dashboard(page, server)
