@@ -119,7 +119,8 @@ class Subscriber:
         after = claim.seq if claim else request.after
         if after is not None and after > self._hub.position:
             self._hub.hurry()
-        window = self._hub.source.window()
+        with self._hub.reading:
+            window = self._hub.source.window()
         return subscription.decide_for(claim, window) if claim else subscription.decide(after, request.epoch, window)
 
     def acknowledge(self, seq: int) -> None:
@@ -172,7 +173,9 @@ class Subscriber:
         elif self.subscription.rate or len(rest) <= JOIN_EVENTS:
             self._hub.join(self)
         else:
-            self._begin(self.subscription.filter.matching(rest), end=rest[-1].seq)
+            with self._hub.reading:
+                matching = self.subscription.filter.matching(rest)
+            self._begin(matching, end=rest[-1].seq)
 
     def _wait_for_hub(self) -> None:
         """Hurry the relay to where another process has been already; a while, not a spin, if it can't read now."""
@@ -205,8 +208,9 @@ class Subscriber:
         """Send what the pace allows now of the page, nothing before its time."""
         if self.due > clock.monotonic():
             return
-        chunk, _ = self.subscription.next_chunk(self._page)
-        batch = self.subscription.encode(chunk, self.prev, self.epoch)
+        with self._hub.reading:
+            chunk, _ = self.subscription.next_chunk(self._page)
+            batch = self.subscription.encode(chunk, self.prev, self.epoch)
         if not self.write(batch.data):
             return
         self._hub.sent.note(self.transport, len(batch.ends), len(batch.data))

@@ -30,7 +30,7 @@ HEALTHY_MS = 100.0
 # A client is live when it has what was the head this long ago.
 NEARNESS_SECS = 0.25
 GIVE_UP_SECS = 60.0
-SUBSCRIBE = json.dumps({"action": "subscribe", "channel": "events", "after": 0})
+SUBSCRIBE = json.dumps({"action": "subscribe", "channel": "events", "after": 0, "rate": 0})
 _ROOT = Path(__file__).resolve().parents[2]
 
 
