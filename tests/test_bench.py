@@ -48,6 +48,11 @@ def batch(*numbers: int) -> bytes:
     return WEBSOCKET.groups(items, 0, "e").data
 
 
+def take(reader: Reader, client: Client) -> None:
+    reader.read(client)
+    reader.parse()
+
+
 @pytest.mark.parametrize("is_careful", [True, False])
 class TestReadingBatches:
     def test_every_event_of_a_batch_counts(self, wire: tuple[socket.socket, Client], is_careful: bool) -> None:
@@ -57,9 +62,9 @@ class TestReadingBatches:
 
         for frame in (batch(1, 2, 3), batch(4), batch(*range(5, 21))):
             server.sendall(frame)
-            reader.read(client)
+            take(reader, client)
 
-        assert client.seen == 20
+        assert (client.seen, reader.finished) == (20, 1)
         assert len(reader.latencies_ns) == (20 if is_careful else 0)
 
     @pytest.mark.parametrize("second", [(5, 6), (3, 4), (4, 6), (4, 4), (5, 4)], ids=str)
@@ -70,11 +75,10 @@ class TestReadingBatches:
         client.is_careful = is_careful
         reader = Reader(20)
         server.sendall(batch(1, 2, 3))
-        reader.read(client)
-
+        take(reader, client)
         server.sendall(batch(*second))
         with pytest.raises(SequenceError):
-            reader.read(client)
+            take(reader, client)
 
 
 class TestTheVerdict:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scripts.benchmarks.client import Client, Target, connect_all
-from scripts.benchmarks.errors import BenchError, LoadError, SequenceError
+from scripts.benchmarks.errors import BenchError, LoadError
 from scripts.benchmarks.process import raise_descriptor_limit
 from scripts.benchmarks.readers import Reader
 
@@ -65,6 +65,7 @@ class Load:
                     line = sys.stdin.readline()
                     return Phase(**json.loads(line)) if line else None
                 idle.read(self._clients[descriptor])
+            idle.parse()
 
     def measure(self, phase: Phase, reader: Reader, since_ns: int = 0) -> Outcome:
         """Read until every client has every event of *phase*. Raises LoadError when time runs out.
@@ -86,23 +87,17 @@ class Load:
             client.seen = 0
 
     def _read_all(self, reader: Reader, deadline: float) -> None:
-        unfinished = len(self._clients)
-        while unfinished:
-            ready = self._epoll.poll(0.5, MAX_READY)
+        count = len(self._clients)
+        while reader.finished < count:
+            ready = self._epoll.poll(0 if reader.unparsed else 0.5, MAX_READY)
             if time.monotonic() > deadline:
-                raise LoadError(f"{unfinished} of {len(self._clients)} clients had not all events in time")
+                raise LoadError(f"{count - reader.finished} of {count} clients had not all events in time")
             for descriptor, _ in ready:
                 if descriptor == _STDIN:
                     raise LoadError("the bench has gone away")
-                unfinished -= self._finishes(reader, self._clients[descriptor])
-
-    def _finishes(self, reader: Reader, client: Client) -> bool:
-        """True when this chunk brought the client's last event."""
-        before = client.seen
-        reader.read(client)
-        if client.seen > reader.events:
-            raise SequenceError(f"event {client.seen} came, of {reader.events} that were written")
-        return before < client.seen == reader.events
+                reader.read(self._clients[descriptor])
+            if not ready:
+                reader.parse()
 
 
 def percentiles_ms(latencies_ns: array[int]) -> tuple[float, float, float]:
