@@ -31,7 +31,7 @@ def now() -> datetime:
 
 def isoformat(moment: datetime) -> str:
     """Return an aware *moment* as UTC, ISO 8601, milliseconds, `Z`: `2024-01-15T10:30:00.000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def timestamp() -> str:

@@ -16,6 +16,10 @@ from app.errors import InvalidEvent
 
 MAX_NAME_CHARS = 200
 MAX_TYPE_CHARS = 64
+# Of a UUIDv7: version and variant, and the bits besides that are random.
+_UUID_FIXED = 0x7 << 76 | 0x2 << 62
+_UUID_RANDOM = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 TYPE_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
 
@@ -103,10 +107,7 @@ def make_event(
 def new_id() -> str:
     """Return a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
     milliseconds = int(clock.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
-    value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
+    text = f"{milliseconds << 80 | int.from_bytes(os.urandom(10), 'big') & _UUID_RANDOM | _UUID_FIXED:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -120,7 +121,7 @@ def encode_data(data: Any, max_event_bytes: int) -> str | None:
     if data is None:
         return None
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(data)
         size = len(text.encode())
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise InvalidEvent("data", f"is not JSON-serialisable: {error}") from None
@@ -291,6 +292,8 @@ class _Redactor:
 
     def redact(self, value: Any) -> Any:
         """Without recursion: data may be nested as deep as a parser goes."""
+        if isinstance(value, str):
+            return self._redact_text(value)
         holder = [value]
         todo: list[Any] = [holder]
         for node in todo:

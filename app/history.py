@@ -86,7 +86,7 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     except orjson.JSONDecodeError:
         fields = _read_leniently(raw, size or len(raw))
         raw = b""
-    if type(fields) is not dict or not fields.keys() - {"seq"}:
+    if type(fields) is not dict or len(fields) == ("seq" in fields):
         fields, raw = _stub(data=fields), b""
     # Who adds a seq puts it behind the brace, and there may be no other.
     if not raw.startswith(b'{"') or "seq" in fields:
