@@ -109,10 +109,10 @@ def test_a_deeply_nested_event_keeps_the_fields_before_its_data() -> None:
 
 
 def test_an_ordinary_event_passes_byte_for_byte() -> None:
-    raw = orjson.dumps(event(task_id="t", agent_id="a", data={"n": 1.5, "text": "ü\n"}))
+    raw = orjson.dumps(event(task_id="t", agent_id="a", timestamp="now", data={"n": 1.5, "text": "ü\n"}))
     item = read_item(3, raw, 0, LIMIT)
     assert item.json == raw
-    assert item[2:] == ("a.b", "s", "t", "a")
+    assert item[2:] == ("i", "a.b", "s", "t", "a", "now")
 
 
 @pytest.mark.parametrize(
