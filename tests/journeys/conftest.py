@@ -29,7 +29,8 @@ QUIET = [
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = shutil.which("chromium")  # Debian's where there is one, else the one that Playwright installed
+        # Debian's where there is one, else the one that Playwright installed.
+        chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
         with contextlib.closing(playwright.chromium.launch(executable_path=chromium, args=QUIET)) as running:
             yield running
 
