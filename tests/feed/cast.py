@@ -94,6 +94,10 @@ def hub_of(source: MemorySource) -> Hub:
     return Hub(source, Consumers(MemoryCheckpoints(source)))
 
 
+class Ended(AssertionError):
+    """The server has ended the connection; a frame that it had begun may be cut."""
+
+
 class Peer:
     """A client at the far end of a real TCP connection; `wire` is the server's end."""
 
@@ -146,7 +150,8 @@ class Peer:
     def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:
             chunk = self.socket.recv(1 << 16)
-            assert chunk, "the connection ended"
+            if not chunk:
+                raise Ended
             self._buffer += chunk
         taken, self._buffer = self._buffer[:size], self._buffer[size:]
         return taken

@@ -216,12 +216,6 @@ class Client(Peer):
             case other:
                 raise AssertionError(other)
 
-    def has_been_sent_away(self) -> bool:
-        """Wait for something to read; return whether it is the end."""
-        if not self._buffer:
-            self._buffer = self.socket.recv(1 << 16)
-        return not self._buffer
-
     def has_nothing_to_read(self) -> bool:
         """Return whether nothing has been written that was not taken; a write on loopback arrives at once."""
         self.socket.setblocking(False)

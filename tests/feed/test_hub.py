@@ -16,7 +16,7 @@ from app.feed import tail as tail_module
 from app.feed.pace import Pacer
 from app.feed.subscriber import State
 from app.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
-from tests.feed.cast import item
+from tests.feed.cast import Ended, item
 from tests.feed.scene import Client, Feed
 
 
@@ -315,9 +315,10 @@ class Viewer:
                     client.ask(action="subscribe", channel="events", after=self.cursor, epoch=self.epoch, **self.fields)
                 if self.random.random() < 0.01:
                     pause.wait(0.01)
-                if client.has_been_sent_away():
+                try:
+                    frame = client.take_message()
+                except Ended:
                     return  # comes back with its cursor
-                frame = client.take_message()
                 before = len(client.seen)
                 client.note(frame)
                 self.shown += client.seen[before:]
