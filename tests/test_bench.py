@@ -218,7 +218,7 @@ def test_a_peer_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatc
 def test_a_tiny_run_measures_and_writes_its_files(tmp_path: Path) -> None:
     files = ["--json", str(tmp_path / "bench.json"), "--svg", str(tmp_path / "bench.svg")]
     sizes = ["--quick", "--clients", "3", "--seconds", "1", "--peers", "websockets"]
-    command = [sys.executable, "-m", "scripts.benchmarks", "latency", "paced", "resume", *sizes, *files]
+    command = [sys.executable, "-m", "scripts.benchmarks", "latency", "paced", *sizes, *files]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
 
@@ -228,7 +228,6 @@ def test_a_tiny_run_measures_and_writes_its_files(tmp_path: Path) -> None:
         ("latency", "outfeed"),
         ("latency", "websockets"),
         ("paced", "outfeed"),
-        ("resume", "outfeed"),
     ]
-    assert all(value >= 0 for sample in document["samples"][:3] for value in sample["figures"].values())
+    assert all(value >= 0 for sample in document["samples"] for value in sample["figures"].values())
     ElementTree.parse(tmp_path / "bench.svg")
