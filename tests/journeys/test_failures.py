@@ -178,12 +178,12 @@ def test_without_a_writer_the_probe_finds_the_lock_and_that_it_is_free(scene: Sc
 # --- the system has nothing left --------------------------------------------------------------------------------------
 
 
-def limit_that_leaves(spare: int, pid: int) -> int:
-    """Return the limit below which *spare* numbers are free: the system limits numbers, and there are holes."""
+def free_descriptor(pid: int, place: int) -> int:
+    """Return the free descriptor number of the process at that *place* from below: the system gives the lowest."""
     samples = ({int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()} for _ in range(100))
     used = set.intersection(*samples)  # a job may have a file open for a moment
     free = (number for number in itertools.count() if number not in used)
-    return next(itertools.islice(free, spare, None))
+    return next(itertools.islice(free, place, None))
 
 
 def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
@@ -191,12 +191,14 @@ def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
     worker = ailing.workers()[0]
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     try:
-        for spare in (0, 3, 20):  # too few to accept, to serve, and just enough
-            resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit_that_leaves(spare, worker), before[1]))
+        # Too few to accept, to serve, and just enough.
+        for place, more, status in ((0, 0, 503), (0, 4, 503), (20, 0, 201)):
+            limit = free_descriptor(worker, place) + more
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, before[1]))
             with ailing.http() as stranger:
                 answer = stranger.post("/api/events", json={"event_type": "c.d", "source": "s"})
-            assert answer.status_code == (201 if spare == 20 else 503), (spare, answer.text)
-            if spare < 20:
+            assert answer.status_code == status, (limit, answer.text)
+            if status == 503:
                 assert "out of file descriptors" in answer.json()["detail"]
                 assert "out of file descriptors" in scene.unready()
     finally:
