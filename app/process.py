@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_TIMERSLACK = 29
 # Threads beyond those of the WebSockets, so that HTTP answers at the limit.
 SPARE_THREADS = 32
 # Two descriptors for each WebSocket would do; the rest is for SQLite, logs and requests.
@@ -19,12 +20,21 @@ SPARE_DESCRIPTORS = 256
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when *parent*, the process that started it, ends; end now if it has already."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def sleep_precisely() -> None:
+    """Have this thread's sleeps end on time, not up to 50 us later, which the kernel takes to wake several at once."""
+    _prctl(_PR_SET_TIMERSLACK, 1)
+
+
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value)
 
 
 class Renewable(Protocol):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from app import clock
 from app.errors import OutfeedError
+from app.process import sleep_precisely
 from app.store import database as db
 
 if sys.platform == "linux":
@@ -62,6 +63,7 @@ class Watcher:
         self._thread.join()
 
     def _run(self) -> None:
+        sleep_precisely()
         while not self._stopping.is_set():
             try:
                 with _Versions(self._path) as versions, _Notices(self._path) as notices:
