@@ -15,8 +15,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-from app import client as client_module
-from app.client import Backoff, Client, Cursor, Gap, Reset, read_cursor, socket_url
+from app.client import Client, Cursor, Gap, Reset, retries
+from app.client.cursor_file import read_cursor
+from app.client.link import socket_url
+from app.client.retries import Backoff
 from app.errors import EventConflict, InvalidEvent, Refused, Unreachable
 from app.events import make_event
 
@@ -115,7 +117,7 @@ class Reader:
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(client_module, "FIRST_PAUSE_SECS", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECS", 0.001)
 
 
 class TestFollowing:
@@ -260,11 +262,11 @@ class TestComingBack:
         assert "secret" not in str(refusal.value)
 
     def test_pauses_grow_to_a_limit_and_are_spread_out(self, monkeypatch):
-        monkeypatch.setattr(client_module, "FIRST_PAUSE_SECS", 0.5)
+        monkeypatch.setattr(retries, "FIRST_PAUSE_SECS", 0.5)
         ladders = [[backoff.next() for _ in range(12)] for backoff in (Backoff() for _ in range(200))]
 
         for step, pauses in enumerate(zip(*ladders, strict=True)):
-            ceiling = min(client_module.MAX_PAUSE_SECS, 0.5 * 2**step)
+            ceiling = min(retries.MAX_PAUSE_SECS, 0.5 * 2**step)
             assert max(pauses) <= ceiling
             assert min(pauses) < ceiling / 4
             assert max(pauses) > ceiling * 3 / 4
@@ -423,7 +425,7 @@ class TestClosing:
             assert list(follow) == []
 
     def test_closing_ends_a_pause_between_attempts(self, monkeypatch):
-        monkeypatch.setattr(client_module, "FIRST_PAUSE_SECS", 10_000)
+        monkeypatch.setattr(retries, "FIRST_PAUSE_SECS", 10_000)
         follow = Client("http://127.0.0.1:1").follow(on_connection=lambda _: follow.close())
         assert list(follow) == []
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app import client as client_module
-from app.client import Client
+from app.client import Client, Receipt, retries
 from app.errors import EventConflict
 from tests.harness import Follower, Server, wait_until
 
@@ -22,10 +21,10 @@ BATCH_EVENTS = 25
 
 
 def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_PAUSE_SECS", 0.3)
+    monkeypatch.setattr(retries, "MAX_PAUSE_SECS", 0.3)
     with Server(tmp_path) as server:
         follower = Follower(server)
-        written: dict[str, list[client_module.Receipt]] = {f"writer-{n}": [] for n in range(WRITERS)}
+        written: dict[str, list[Receipt]] = {f"writer-{n}": [] for n in range(WRITERS)}
         threads = [threading.Thread(target=publish, args=(server, name, written[name])) for name in written]
         total = WRITERS * BATCHES * BATCH_EVENTS
         threads.append(threading.Thread(target=follower.run, args=(lambda one: len(one.ids) >= total,)))
@@ -55,7 +54,7 @@ def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, m
     assert Counter(follower.ids) == Counter(logged)
 
 
-def publish(server: Server, name: str, receipts: list[client_module.Receipt]) -> None:
+def publish(server: Server, name: str, receipts: list[Receipt]) -> None:
     """Publish numbered batches, each until it is taken."""
     with Client(server.url, server.token) as client:
         for batch in range(BATCHES):
