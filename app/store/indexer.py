@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import operator
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from app.store.search import BLOCK_BITS, MAX_ROWID, Fingerprint, path_of, table,
 JOB = "search"
 FORMAT = 1  # of the file; another one is made anew
 CHUNK_ROWS = 100
+PASSED_ROWS = 1000  # of blocks that are still to be made, and then have them
 # After each chunk a pause of three times as long as it took: what serves the feed runs in the same interpreter, and a
 # client that resumes from far behind beside a new index is served at nearly its own speed.
 PAUSE_FACTOR = 3
@@ -45,7 +47,7 @@ _TABLES = """
     CREATE TABLE IF NOT EXISTS block (number INTEGER PRIMARY KEY, low, high);
 """
 _AFTER = """
-    SELECT outbox.seq, event_log.rowid FROM outbox LEFT JOIN event_log ON event_log.id = outbox.event_id
+    SELECT outbox.seq, event_log.rowid, event_log.id FROM outbox LEFT JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?
 """
 _WIDEN = "UPDATE block SET low = min(low, ?), high = max(high, ?) WHERE number = ?"
@@ -166,9 +168,13 @@ class Indexer:
     def _follow(self, state: State) -> bool:
         """Index the next events of the outbox."""
         began = clock.monotonic()
+        made = self._made()
         with self._log.snapshot() as connection:
-            found = connection.execute(_AFTER, (state.seq, CHUNK_ROWS)).fetchall()
-            events = rows.load(connection, [rowid for _, rowid in found if rowid is not None])
+            found = connection.execute(_AFTER, (state.seq, PASSED_ROWS)).fetchall()
+            wanted = [place for place, row in enumerate(found) if row[1] is not None and row[1] >> BLOCK_BITS in made]
+            if len(wanted) > CHUNK_ROWS:
+                del found[wanted[CHUNK_ROWS] :]
+            events = rows.load(connection, [found[place][1] for place in wanted[:CHUNK_ROWS]])
         if not found:
             return False
         with self._writing() as connection:
@@ -176,16 +182,14 @@ class Indexer:
                 self._append(
                     connection, number, {key: one for key, one in events.items() if key >> BLOCK_BITS == number}
                 )
-            last = max([*events, state.last_rowid])
-            last_id = events[last].id if last in events else state.last_id
-            connection.execute("UPDATE state SET seq = ?, last_rowid = ?, last_id = ?", (found[-1][0], last, last_id))
+            met = [(rowid, id_) for _, rowid, id_ in found if rowid is not None]
+            last = max([(state.last_rowid, state.last_id), *met], key=operator.itemgetter(0))
+            connection.execute("UPDATE state SET seq = ?, last_rowid = ?, last_id = ?", (found[-1][0], *last))
         self._pause_after(began)
         return True
 
     def _append(self, connection: sqlite3.Connection, number: int, events: dict[int, Event]) -> None:
-        """Index events of that block, each once; nothing where the block is still to be made."""
-        if not connection.execute("SELECT 1 FROM block WHERE number = ?", (number,)).fetchone():
-            return
+        """Index events of that block, each once."""
         known = f'SELECT 1 FROM {table(number)[:-1]}_docsize" WHERE id = ?'  # noqa: S608 - ours
         fresh = {rowid: one for rowid, one in events.items() if not connection.execute(known, (rowid,)).fetchone()}
         self._insert(connection, number, fresh)
@@ -201,8 +205,7 @@ class Indexer:
 
     def _build_next(self) -> bool:
         """Make the newest block that is not there yet."""
-        with self._file.connection() as connection:
-            made = {row[0] for row in connection.execute("SELECT number FROM block").fetchall()}
+        made = self._made()
         rowid = MAX_ROWID
         while (last := self._last_rowid(rowid)) is not None:
             if (number := last >> BLOCK_BITS) not in made:
@@ -210,6 +213,10 @@ class Indexer:
                 return True
             rowid = (number << BLOCK_BITS) - 1
         return False
+
+    def _made(self) -> set[int]:
+        with self._file.connection() as connection:
+            return {row[0] for row in connection.execute("SELECT number FROM block").fetchall()}
 
     def _last_rowid(self, up_to: int) -> int | None:
         with self._log.connection() as connection:
