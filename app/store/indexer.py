@@ -215,7 +215,7 @@ class Indexer:
         return False
 
     def _made(self) -> set[int]:
-        with self._file.connection() as connection:
+        with self._whole(), self._file.connection() as connection:
             return {row[0] for row in connection.execute("SELECT number FROM block").fetchall()}
 
     def _last_rowid(self, up_to: int) -> int | None:
