@@ -148,7 +148,7 @@ class Indexer:
 
     def _begin_anew(self, found: Log) -> None:
         """Make an index that covers nothing, and follows from the head on."""
-        log.info("search index begins anew events_up_to=%d", found.last_rowid)
+        log.info("search index begins anew path=%s", self._path)
         db.create(self._path)
         self._path.chmod(0o600)
         _damaged(self._path).unlink(missing_ok=True)
