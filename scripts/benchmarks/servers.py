@@ -76,8 +76,9 @@ class Server(ABC):
         """Return the command line."""
 
     def environment(self) -> dict[str, str]:
-        """Return the environment, without the settings of the user who runs the bench."""
-        return {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
+        """Return the environment without what the user who runs the bench has set; compiled modules are kept."""
+        is_theirs = re.compile(r"OUTFEED_|PYTHONDONTWRITEBYTECODE$").match
+        return {name: value for name, value in os.environ.items() if not is_theirs(name)}
 
     def is_ready(self) -> bool:
         """True once the server takes connections."""
