@@ -96,7 +96,7 @@ class Watcher:
                 recheck_until = noticed_at + RECHECK_FOR_SECS
             if is_ahead and not is_rechecking:
                 # After a rest, not even a look: a commit that needs no fsync is visible, and where one is under way
-                # there is time for a call in vain, after which the next takes a quarter of the time.
+                # there is time for a call in vain, after which the next takes half the time.
                 self._on_commit()
             elif (is_noticed or is_rechecking) and versions.moved():
                 self._on_commit()
