@@ -12,6 +12,7 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,11 +37,10 @@ class Server(ABC):
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.stop)
             self.start()
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

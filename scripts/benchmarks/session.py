@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -40,11 +41,10 @@ class LoadSession:
         self._process = _spawn("load", order, stdin=subprocess.PIPE)
 
     def __enter__(self) -> LoadSession:
-        try:
+        with ExitStack() as undo:
+            undo.callback(process.end, self._process)
             self.connect_seconds = self._answer(CONNECT_TIMEOUT_SECS)["connect_seconds"]
-        except BaseException:
-            process.end(self._process)
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

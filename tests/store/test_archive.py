@@ -250,7 +250,7 @@ def test_killed_at_any_moment_each_event_is_in_the_log_or_in_a_whole_archive(dat
     rng = random.Random(11)
     expected: set[str] = set()
     calls = 0
-    for number in range(8):
+    for number in range(12):
         fill(raw, 1500, text="y" * 100, prefix=f"round-{number}")
         expected |= {row[0] for row in log(database.path)}
         if not calls:

@@ -205,10 +205,10 @@ def test_a_writer_that_never_rests_does_not_cost_a_core(watch: Watch) -> None:
         raw.execute("BEGIN IMMEDIATE")  # spills to the -wal file, and commits nothing
         for n in range(2000):
             raw.execute(ROW, (f"id-{n}" + "x" * 500,))
-        assert watch.commits <= 3
+        assert watch.commits <= 2  # one at the start, one for the first notice
         raw.execute("COMMIT")
     wait_until(lambda: 2000 in watch.heads, "the commit noticed")
-    assert watch.commits <= 6
+    assert watch.commits <= 4
 
 
 def test_it_watches_on_when_another_file_is_put_in_place(
