@@ -7,7 +7,9 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from freezegun import freeze_time
 
+from app import clock
 from app.access import EVERYTHING, Visible
 from app.config import Settings
 from app.events import DISPLAY, KINDS
@@ -25,20 +27,18 @@ BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
 @pytest.fixture
 def house(database: Database) -> dict[str, Visit]:
     """Visitors of an app with one agent, which holds one task; two auctions, and one task that nobody wanted."""
-    app = create_app(Settings(database=database.path, auction_secs=0.1))
+    app = create_app(Settings(database=database.path))
     show_tokens_and_names(app)
     coordinator = app.extensions["outfeed"].coordinator
     agent = coordinator.join("Forge")
     won, lost = coordinator.post("Write <the> docs"), coordinator.post("Dull work")
     coordinator.bid(won.id, agent.id, 50)
-    while len(due := coordinator.due_auctions()) < 2:
-        pass
-    for task_id in due:
-        coordinator.close_auction(task_id)
-    coordinator.auction_secs = 3600
+    with freeze_time(clock.now() + timedelta(seconds=coordinator.auction_secs)):
+        for task_id in (won.id, lost.id):
+            assert coordinator.close_auction(task_id)
+    coordinator.auction_secs = 3630
     coordinator.bid(coordinator.post("Label tickets").id, agent.id, 1500)
     coordinator.post("Check links")
-    assert lost.id in due
     cast = {role: signed_in(app, database, role) for role in ("viewer", "producer", "operator")}
     secret = account.create_token(database, "tasks", ["read"], types=["task.*"])
     return cast | {"tasks": bearer(app, secret)}
