@@ -16,7 +16,7 @@ from app import list_events
 from app.errors import BadBackup, DatabaseBusy, SchemaMismatch
 from app.store import account, backup, checkpoint, migrate, user
 from app.store import database as db
-from tests.harness import writer
+from tests.harness import wait_until, writer
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ class TestBackup:
                 [(f"old-{n}", '"' + "x" * 3000 + '"') for n in range(5000)],
             )
         with writer(database.path, rate=300) as written:
+            wait_until(lambda: len(ids(database.path)) > 5000, "it writes")
             content = backup.backup(database, tmp_path / "copy.db")
+            wait_until(lambda: len(ids(database.path)) > content.events, "it writes on")
         found = ids(tmp_path / "copy.db")
         assert found == ids(database.path)[: len(found)]
         assert content.events == content.outbox_rows == content.head == len(found)
@@ -151,6 +153,7 @@ class TestRestore:
     def test_under_a_raw_writer_every_event_is_in_one_or_the_other(self, database, saved):
         with writer(database.path, rate=300) as written:
             kept = [backup.restore(database, saved, by="tests").kept for _ in range(3)]
+            wait_until(lambda: len(ids(database.path)) > 2, "it writes on")
         after = {each for path in [database.path, *kept] for each in ids(path)}
         assert set(written) <= after
         assert set(written) & set(ids(database.path))
