@@ -97,7 +97,7 @@ def test_an_earlier_plan_comes_first_and_a_later_one_changes_nothing(bell: Bell)
     bell.pacer.plan(began + 60)
     bell.pacer.plan(began + 0.02)
     bell.pacer.plan(began + 120)
-    wait_until(lambda: bell.rings, "a call", timeout=2)
+    wait_until(lambda: bell.rings, "a call")
     assert len(bell.rings) == 1
 
 
