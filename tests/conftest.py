@@ -32,7 +32,7 @@ def no_leaked_threads() -> Iterator[None]:
         return {thread for thread in threading.enumerate() if thread not in before and thread.is_alive()}
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not leaked(), "threads ended", timeout=3)
+        wait_until(lambda: not leaked(), "threads ended")
     assert not leaked()
 
 
