@@ -334,7 +334,7 @@ class TestWhatItLeaves:
             "outbox_rows": 0,
             "by": "prune_events",
         }
-        with_rows = prune(database, Policy(None, {}, 0.0000001, None), by="tests")
+        with_rows = prune(database, Policy(None, {}, 0, None), by="tests")
         assert with_rows.outbox_rows == 3
         assert list_events(source="outfeed")[0].data["message"] == "Pruned 0 events and 3 outbox rows"
 
