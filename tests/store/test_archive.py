@@ -224,7 +224,8 @@ class TestReadingIn:
 def calls_of_a_prune(path, folder, last=None):
     """Prune in a child, which kills itself at the call number *last*; return how many there were, None if it died."""
     reader, writer = os.pipe()
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         calls = itertools.count(1)
 
         def count(*_):
@@ -241,7 +242,7 @@ def calls_of_a_prune(path, folder, last=None):
     os.close(writer)
     with open(reader) as told:
         answer = told.read()
-    _, status = os.wait()
+    _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or answer
     return int(answer) if answer else None
 
