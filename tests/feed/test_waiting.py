@@ -35,10 +35,15 @@ class Waiting:
         self._thread.start()
         wait_until(lambda: waiting_at(hub) > before or not self._thread.is_alive(), "waiting")
 
-    @property
-    def is_over(self) -> bool:
-        self._thread.join(0.2)
+    def ends(self) -> bool:
+        """Return whether it is over long before it would be by itself."""
+        self._thread.join(LONG_SECS / 2)
         return not self._thread.is_alive()
+
+    def goes_on(self) -> bool:
+        """Return whether it is not over in a while."""
+        self._thread.join(0.2)
+        return self._thread.is_alive()
 
 
 def waiting_at(hub: Hub) -> int:
@@ -69,24 +74,24 @@ class TestWaitFor:
         waiting = Waiting(hub, cursor=3)
         source.add(1)
         relay.poll()
-        assert waiting.is_over
+        assert waiting.ends()
         assert not hub._waiting
 
     def test_one_that_does_not_match_leaves_it_waiting(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
         waiting = Waiting(hub, Filter(Visible(), types=("wanted.*",)), cursor=3)
         source.add(1)
         relay.poll()
-        assert not waiting.is_over
+        assert waiting.goes_on()
         source.add(1, event_type="wanted.one")
         relay.poll()
-        assert waiting.is_over
+        assert waiting.ends()
 
     def test_what_was_published_between_the_read_and_the_wait_ends_it_at_once(
         self, hub: Hub, source: MemorySource, relay: Relay
     ) -> None:
         source.add(1)
         relay.poll()
-        assert Waiting(hub, cursor=3).is_over
+        assert Waiting(hub, cursor=3).ends()
 
     def test_what_has_left_the_tail_again_ends_it_at_once(
         self, hub: Hub, source: MemorySource, relay: Relay, monkeypatch: pytest.MonkeyPatch
@@ -94,7 +99,7 @@ class TestWaitFor:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 2)
         source.add(5)
         relay.poll()
-        assert Waiting(hub, Filter(Visible(), types=("wanted.*",)), cursor=3).is_over
+        assert Waiting(hub, Filter(Visible(), types=("wanted.*",)), cursor=3).ends()
 
     def test_it_waits_where_it_is_ahead_of_the_hub(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
         source.add(2)
@@ -103,43 +108,43 @@ class TestWaitFor:
         waiting._thread.join(0.2)
         source.add(1)
         relay.poll()
-        assert waiting.is_over
+        assert waiting.ends()
 
     def test_another_epoch_ends_it(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
         waiting = Waiting(hub, cursor=3)
         source.renew_epoch("epoch-1")
         relay.poll()
-        assert waiting.is_over
+        assert waiting.ends()
 
     def test_pruning_that_overtakes_the_hub_ends_it(self, hub: Hub, source: MemorySource, relay: Relay) -> None:
         waiting = Waiting(hub, cursor=3)
         source.add(5)
         source.prune(7)
         relay.poll()
-        assert waiting.is_over
+        assert waiting.ends()
 
     def test_an_epoch_that_the_hub_has_not_seen_yet_is_no_busy_loop(
         self, hub: Hub, source: MemorySource, relay: Relay
     ) -> None:
         source.renew_epoch("epoch-1")
-        assert Waiting(hub, epoch=source.epoch, cursor=3).is_over
+        assert Waiting(hub, epoch=source.epoch, cursor=3).ends()
         assert hub.epoch == source.epoch
         waiting = Waiting(hub, epoch=source.epoch, cursor=3)
-        assert not waiting.is_over
+        assert waiting.goes_on()
         hub.close()
-        assert waiting.is_over
+        assert waiting.ends()
 
     def test_closing_ends_it_and_lets_nobody_wait_again(self, hub: Hub, relay: Relay) -> None:
         waiting = Waiting(hub, cursor=3)
         hub.close()
-        assert waiting.is_over
-        assert Waiting(hub, cursor=3).is_over
+        assert waiting.ends()
+        assert Waiting(hub, cursor=3).ends()
 
     def test_who_waits_is_counted_unless_it_is_one_of_our_own(self, hub: Hub, relay: Relay) -> None:
         waiting = [Waiting(hub, cursor=3), Waiting(hub, cursor=3, event=threading.Event())]
         assert (hub.counts(), len(hub)) == ({("poll", "waiting"): 1}, 1)
         hub.close()
-        assert all(each.is_over for each in waiting)
+        assert all(each.ends() for each in waiting)
         assert (hub.counts(), len(hub)) == ({}, 0)
 
     def test_a_timeout_leaves_nothing_behind(self, hub: Hub, relay: Relay) -> None:
