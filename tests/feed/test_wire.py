@@ -6,7 +6,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -180,25 +179,22 @@ def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypat
 
 def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     # given a peer that takes longer for the whole than one may take for a byte
+    now = [1000.0]
+    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
     with Peer(SMALL_BUFFER_BYTES) as peer:
-        monkeypatch.setattr(wire, "STALL_SECS", 0.5)
         cut(peer.wire, frames.text(b"x" * 3_000_000))
-        pause = threading.Event()
         received = bytearray()
 
-        def read_slowly() -> None:
-            while len(received) < 3_000_000 and (chunk := peer.socket.recv(30_000)):
-                received.extend(chunk)
-                pause.wait(0.01)
+        def read_slowly() -> bool:
+            received.extend(peer.socket.recv(1 << 20))
+            now[0] += wire.STALL_SECS / 4
+            return True
 
-        thread = threading.Thread(target=read_slowly)
-        thread.start()
         # when it is waited for, then it gets all
-        began = time.monotonic()
-        assert peer.wire.drain(always)
-        assert time.monotonic() - began > 0.5, "it was too fast to show anything"
-        thread.join()
-        assert received.count(b"x") == 3_000_000
+        assert peer.wire.drain(read_slowly)
+        assert now[0] > 1000 + wire.STALL_SECS, "it was too fast to show anything"
+        while received.count(b"x") < 3_000_000:
+            received.extend(peer.socket.recv(1 << 20))
 
 
 def test_the_own_thread_stops_waiting_when_it_is_not_wanted_any_more(peer: Peer) -> None:
