@@ -19,14 +19,15 @@ from app.client import Client
 from app.errors import DatabaseBusy, InvalidEvent
 from app.log_handler import FeedHandler
 from app.store.database import Database
-from tests.harness import Server, wait_until
+from tests.harness import PATIENCE_SECS, Server, wait_until
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    """The program's own, with nothing of ours on it yet."""
+def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The program's own, with nothing of ours on it yet. Flushing is as patient as the tests are."""
+    monkeypatch.setattr(log_handler, "FLUSH_SECS", PATIENCE_SECS)
     logger = logging.getLogger("billing")
     yield logger
     logger.propagate = True
@@ -47,10 +48,12 @@ class Writes:
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
+        self.begun = 0
         self.errors: list[Exception] = []
         self.events: list[dict[str, Any]] = []
 
     def __call__(self, events: list[dict[str, Any]]) -> None:
+        self.begun += 1
         assert self.is_open.wait(10)
         if self.errors:
             raise self.errors.pop(0)
@@ -158,10 +161,9 @@ class TestTheProgramNeverNotices:
     def test_it_does_not_wait_and_says_once_how_many_it_dropped(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes
     ) -> None:
-        began = time.monotonic()
         for n in range(3000):
             logger.warning("record %d", n)
-        assert time.monotonic() - began < 2
+        assert writes.begun <= 1
         assert handler.dropped >= 3000 - log_handler.MAX_WAITING - log_handler.MAX_BATCH
 
         writes.is_open.set()
@@ -208,9 +210,10 @@ class TestTheProgramNeverNotices:
     ) -> None:
         monkeypatch.setattr(log_handler, "FLUSH_SECS", 0.2)
         logger.error("stuck")
-        began = time.monotonic()
+        wait_until(lambda: writes.begun, "stuck")
         handler.close()
-        assert time.monotonic() - began < 1
+        assert handler._thread is not None
+        assert handler._thread.is_alive()
 
     def test_a_forked_child_logs_for_itself(self, logger: logging.Logger, handler: FeedHandler, writes: Writes) -> None:
         logger.warning("parent")  # waits in the parent, and its thread is at work
