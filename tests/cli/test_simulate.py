@@ -12,15 +12,21 @@ from pathlib import Path
 
 from app.cli.make_believe import NAMES, names
 from app.events import EventType
-from tests.harness import Server, wait_until
+from tests.harness import PATIENCE_SECS, Server, wait_until
 from tests.swarm.replay import disagreements
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
+# A server that stands still for a second would keep the agents that say goodbye to it.
+PATIENTLY = f"""
+from app.cli import main, make_believe
+make_believe.FAREWELL_SECS = {PATIENCE_SECS}
+main(prog_name="outfeed")
+"""
 
 
 def simulate(*arguments):
-    return [sys.executable, "-m", "app", "simulate", "--agents", "8", "--rate", "300", *arguments]
+    return [sys.executable, "-c", PATIENTLY, "simulate", "--agents", "8", "--rate", "300", *arguments]
 
 
 def started(server, *arguments):
