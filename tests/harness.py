@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -72,11 +74,21 @@ def make_database(path: Path) -> None:
         raw.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
 
 
+@functools.cache
+def own_ports() -> Iterator[int]:
+    """Yield ports that neither the kernel gives out by itself nor another worker of the tests uses, in any order."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = list(range(11_008 + worker % 16, 32_000, 16))  # above those that browsers refuse
+    random.Random().shuffle(ports)
+    return itertools.cycle(ports)
+
+
 def free_port() -> int:
-    """Return a port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that is free, and stays so while a server that has it is down."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", next(own_ports())))
+            return int(probe.getsockname()[1])
 
 
 def secrets_in(log: str) -> list[str]:
