@@ -328,10 +328,11 @@ class Tail(Way):
 
     def follow(self, until: int) -> list[tuple[int, str]]:
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: self.cursor >= until or self.pump(), f"tail at {until}", timeout=2)
+            wait_until(lambda: self.cursor >= until or self.pump(), f"tail at {until}", timeout=5)
         if self.cursor < until:
             self.close()  # no event is to come; how far it is it says now
-            self.move(int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0]))
+            self.pump()
+            self.move(max(self.cursor, int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0])))
         assert self.cursor >= until
         return self.events
 
