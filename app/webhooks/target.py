@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import errno
 import logging
+import os
+import select
 import socket
 import ssl
 import threading
@@ -135,10 +138,13 @@ class Target:
         connected = socket.socket(endpoint.family, socket.SOCK_STREAM)
         with contextlib.ExitStack() as undo:
             undo.callback(connected.close)
-            connected.settimeout(timeout)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setblocking(False)
+            # Begun before there is a brake: to pull it does nothing to a socket that hasn't set out.
+            began = connected.connect_ex(endpoint.sockaddr)
             self._keep_brake(connected.dup())
-            connected.connect(endpoint.sockaddr)
+            _await_connection(connected, began, timeout)
+            connected.settimeout(timeout)
             undo.pop_all()
         self._is_connected = True
         return connected
@@ -165,6 +171,19 @@ class Target:
         with self._lock, contextlib.suppress(OSError):
             if self._brake is not None:
                 self._brake.shutdown(socket.SHUT_RDWR)
+
+
+def _await_connection(connecting: socket.socket, began: int, timeout: float) -> None:
+    """Wait until the socket is connected, *began* being what connect(2) said. Raises OSError."""
+    if began == errno.EINPROGRESS:
+        poller = select.poll()
+        poller.register(connecting, select.POLLOUT)
+        if not poller.poll(timeout * 1000):
+            raise TimeoutError("timed out")
+        began = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if began:
+        raise OSError(began, os.strerror(began))
+    connecting.getpeername()  # there is none where the brake was pulled
 
 
 class _Checked(HTTPConnection):
