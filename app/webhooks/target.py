@@ -71,12 +71,13 @@ class Target:
         self._is_cut = False
         self._brake: socket.socket | None = None
         self._is_connected = False
+        self._overdue = threading.Event()
         self._pool = self._make_pool()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings name the URL, which may hold a secret
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Post *body* once and return what became of it; within TOTAL_SECS, but for a look-up of the name."""
-        overdue = threading.Event()
+        self._overdue = overdue = threading.Event()
         timer = threading.Timer(self._total_secs, self._give_up, [overdue])
         timer.name, timer.daemon = "outfeed-webhook-timer", True
         timer.start()
@@ -160,7 +161,7 @@ class Target:
             is_cut = self._is_cut
         if before is not None:
             before.close()
-        if is_cut and brake is not None:
+        if brake is not None and (is_cut or self._overdue.is_set()):
             raise OSError("called off")
 
     def _give_up(self, overdue: threading.Event) -> None:
