@@ -14,7 +14,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 # Threads beyond those of the WebSockets, so that HTTP answers at the limit.
 SPARE_THREADS = 32
-# Two descriptors for each WebSocket would do; the rest is for SQLite, logs and requests.
+# A connection that stays open has its socket, and a pair that wakes its thread.
+DESCRIPTORS_A_CONNECTION = 3
+# For SQLite, logs and requests.
 SPARE_DESCRIPTORS = 256
 
 
@@ -62,12 +64,12 @@ os.register_at_fork(after_in_child=_start_anew)
 
 def needed_descriptors(max_connections: int) -> int:
     """Return how many open files a worker may come to."""
-    return max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+    return DESCRIPTORS_A_CONNECTION * max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
 
 
 def needed_threads(max_connections: int) -> int:
-    """Return how many threads a worker may come to: each WebSocket has one that serves it and one that reads."""
-    return 2 * max_connections + SPARE_THREADS
+    """Return how many threads a worker may come to: each connection that stays open has one."""
+    return max_connections + SPARE_THREADS
 
 
 def thread_limit() -> int | None:

@@ -1,12 +1,15 @@
 """`outfeed`, run in a process that runs short of what FILE names: python -m tests.ailing FILE serve.
 
 `pages=N` lets the database have no more than that, `readonly` lets it only be read, `threads` leaves no thread to
-start, `clock=N` sets the wall clock N seconds ahead. The file is read again each time, so that a test may take the
-cause away. Locks are waited for half a second, or `patience=N`.
+start, `descriptors` none for a pair of sockets, `clock=N` sets the wall clock N seconds ahead. The file is read again
+each time, so that a test may take the cause away. Locks are waited for half a second, or `patience=N`.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import sys
 import threading
 from datetime import datetime, timedelta, tzinfo
@@ -29,6 +32,7 @@ def main(file: Path) -> None:
         return next((line.removeprefix(what) for line in lines if line.startswith(what)), None)
 
     take, start_new = db.Database._take, threading._start_new_thread  # type: ignore[attr-defined]
+    make_pair = socket.socketpair
 
     def take_limited(self: db.Database, *arguments: Any) -> Any:
         connection = take(self, *arguments)
@@ -40,6 +44,11 @@ def main(file: Path) -> None:
         if missing("threads") is not None:
             raise RuntimeError("can't start new thread")
         return start_new(*arguments)
+
+    def make_pair_limited(*arguments: Any) -> Any:
+        if missing("descriptors") is not None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make_pair(*arguments)
 
     class Stepped(datetime):
         """The wall clock, for those in the process who read it again and again."""
@@ -53,6 +62,7 @@ def main(file: Path) -> None:
     db.BUSY_TIMEOUT_SECS = float(missing("patience=") or 0.5)
     db.Database._take = take_limited  # type: ignore[method-assign]
     threading._start_new_thread = start_limited  # type: ignore[attr-defined]
+    socket.socketpair = make_pair_limited
 
     from app.cli import main as outfeed
 

@@ -1,7 +1,7 @@
 """The wire: one socket, one lock, and the unsent end of one cut frame.
 
-Everything that is written to a client goes through here: the relay's batches, the client's own thread, and the pongs
-and close replies of the WebSocket library's reader thread, which takes this for its socket.
+Everything that is written to a client goes through here, the relay's batches and what its own thread has to say; what
+it sends is read by the own thread alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from app import clock
 
@@ -19,24 +20,28 @@ STALL_SECS = 60.0
 _PATIENCE_SECS = 0.5
 # Joined once: these flags are an enum, and to join them costs a tenth of a send.
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_READ_BYTES = 16 * 1024
 
 
 class Stalled(OSError):
     """The peer took no byte for STALL_SECS."""
 
 
+class Gone(OSError):
+    """The peer has ended the connection."""
+
+
 class Wire:
     """Writes to one socket without ever blocking it for others. `lock` guards the socket's sending side.
 
     *rest* is the unsent end of a frame whose beginning was sent: whoever writes next finishes it first, or the stream
-    would be corrupt. There is never more than that one frame, and one pong, kept for a client.
+    would be corrupt. There is never more than that one frame kept for a client.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.lock = threading.Lock()
         self._sock = sock
         self._rest = b""
-        self._pong = b""
         self._is_closing = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -49,7 +54,7 @@ class Wire:
 
         0 while the rest of an earlier frame is in the way. Raises OSError when the connection is gone.
         """
-        if self._is_closing or ((self._rest or self._pong) and not self._flush()):
+        if self._is_closing or (self._rest and not self._flush()):
             return 0
         return self._send(data)
 
@@ -60,9 +65,6 @@ class Wire:
     def _flush(self) -> bool:
         if self._rest:
             self._rest = self._rest[self._send(self._rest) :]
-        if self._pong and not self._rest:
-            self._pong, pong = b"", self._pong
-            self._rest = pong[self._send(pong) :]
         return not self._rest
 
     def _send(self, data: bytes) -> int:
@@ -97,7 +99,7 @@ class Wire:
         with self.lock:
             if not self._is_closing:
                 sent = self.offer(frame)
-                self._rest += frame[sent:]  # behind a pong that was cut meanwhile, or alone
+                self._rest += frame[sent:]  # behind what the relay cut meanwhile, or alone
         return self.drain(is_wanted)
 
     def _wait_writable(self, timeout: float) -> None:
@@ -116,51 +118,28 @@ class Wire:
             self._is_closing = True
             return went
 
-    def hang_up(self, timeout: float) -> None:
-        """Give the peer *timeout* seconds to end the connection, reading nothing of it, then cut it both ways."""
-        deadline = clock.monotonic() + timeout
+    def read(self) -> bytes:
+        """Return what the peer has sent; nothing where that is nothing yet. Raises Gone, OSError."""
         try:
-            while (left := deadline - clock.monotonic()) > 0 and self._discard(left):
-                pass
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # already gone
-
-    def is_gone(self) -> bool:
-        """Return whether the peer has ended the connection; what else it sends is thrown away."""
-        try:
-            return not self._sock.recv(65536, socket.MSG_DONTWAIT)
+            data = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return False
-        except OSError:
-            return True
+            return b""
+        if not data:
+            raise Gone("the peer has ended the connection")
+        return data
 
-    def _discard(self, timeout: float) -> bool:
+    def hang_up(self, timeout: float, is_farewell: Callable[[bytes], bool]) -> None:
+        """Give the peer *timeout* seconds to end the connection, or to say something final, then cut it both ways."""
+        deadline = clock.monotonic() + timeout
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
-        return not poller.poll(timeout * 1000) or bool(self._sock.recv(65536, socket.MSG_DONTWAIT))
-
-    # --- the reader thread: what a WebSocket library asks of a socket -------------------------------------------------
-
-    def send(self, data: bytes) -> int:
-        """Send a handshake, a pong or a close reply; behind an unsent frame only the newest waits (RFC 6455, 5.5.3)."""
-        with self.lock:
-            if self._is_closing:
-                return len(data)
-            sent = self.offer(data)
-            if sent:
-                self._rest = data[sent:]
-            else:
-                self._pong = data
-            return len(data)
-
-    def recv(self, size: int) -> bytes:
-        """Wait for bytes from the peer; none at the end."""
-        return self._sock.recv(size)
+        with suppress(OSError):
+            while (left := deadline - clock.monotonic()) > 0:
+                if poller.poll(left * 1000) and is_farewell(self.read()):
+                    break
+        with suppress(OSError):  # it has gone already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self._sock.fileno()
-
-    def close(self) -> None:
-        """Do nothing: the descriptor is the server's to close, once the client's own thread has left it."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import select
-import socket
 from typing import Annotated, Any
 
 import orjson
@@ -20,12 +17,11 @@ from app.feed.pace import SLACK
 from app.feed.sse import SSE
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import FeedRequest, SubscribeRequest, Verdict
-from app.feed.wire import Wire
 from app.history import Item
-from app.web import auth, limits
+from app.web import auth, connection, limits
 from app.web.api.operation import operation
 from app.web.api.shapes import FeedPage
-from app.web.live import GOODBYE_SECS, SOCKET_KEYS, Ending, ending_of, granted_rates
+from app.web.connection import Doorbell, Ending, granted_rates
 from app.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
@@ -182,18 +178,8 @@ def stream(query: StreamQuery) -> Response:
         return refusal
     if request.method == "HEAD":
         return Response(headers=_STREAM_HEADERS)
-    wire = _take_socket()
-    with Doorbell() as doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, SSE, granted_rates(), auth.principal())
-        services().hub.add(subscriber)
-        try:
-            ending = ending_of(lambda: _serve(subscriber, wire, query, doorbell))
-        finally:
-            services().hub.remove(subscriber)
-    if ending is not None:
-        wire.say_goodbye(SSE.goodbye(*ending))
-    wire.hang_up(GOODBYE_SECS if ending else 0)
-    return _Served()
+    # The body of a request has no place here, and would be taken for the peer's goodbye.
+    return connection.serve(_STREAM_HEAD, SSE, _Monologue(query))
 
 
 def _last_event_id() -> dict[str, str]:
@@ -206,56 +192,22 @@ def _last_event_id() -> dict[str, str]:
     return {"after": seq, "epoch": epoch}
 
 
-def _take_socket() -> Wire:
-    sockets = [request.environ[key] for key in SOCKET_KEYS if key in request.environ]
-    wire = Wire(sockets[0])
-    # The body of a request has no place here, and would be taken for the peer's goodbye.
-    wire.send(_STREAM_HEAD)
-    return wire
+class _Monologue:
+    """One subscription, and what follows it. The client has nothing to say."""
 
+    def __init__(self, wanted: SubscribeRequest) -> None:
+        self._wanted = wanted
 
-def _serve(subscriber: Subscriber, wire: Wire, wanted: SubscribeRequest, doorbell: Doorbell) -> Ending | None:
-    """Send the verdict and what follows it, until someone asks to end, or the client has gone."""
-    subscriber.subscribe(wanted)
-    while subscriber.ending is None:
-        if doorbell.wait(wire, subscriber.patience()) and wire.is_gone():
-            return None
-        if subscriber.state is State.REPLAYING:
-            subscriber.advance()
-    return subscriber.ending
+    def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
+        """Send the verdict and what follows it, until someone asks to end."""
+        subscriber.subscribe(self._wanted)
+        while subscriber.ending is None:
+            if doorbell.wait(subscriber.patience()):
+                doorbell.wire.read()
+            if subscriber.state is State.REPLAYING:
+                subscriber.advance()
+        return subscriber.ending
 
-
-class Doorbell:
-    """Wakes a thread that waits for its client; any thread may ring."""
-
-    def __init__(self) -> None:
-        # Sockets, not a pipe: a late ring on a closed one is an error, never a write to someone else's descriptor.
-        self._hears, self._rings = socket.socketpair()
-
-    def __enter__(self) -> Doorbell:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._hears.close()
-        self._rings.close()
-
-    def ring(self) -> None:
-        with contextlib.suppress(OSError):  # closed, or rung often enough
-            self._rings.send(b"!", socket.MSG_DONTWAIT)
-
-    def wait(self, wire: Wire, timeout: float | None) -> bool:
-        """Wait for a ring, or *timeout* seconds; True where the client has sent something, or has gone."""
-        poller = select.poll()
-        poller.register(self._hears, select.POLLIN)
-        poller.register(wire, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000)}
-        if self._hears.fileno() in ready:
-            self._hears.recv(4096)
-        return wire.fileno() in ready
-
-
-class _Served(Response):
-    """Says to the server that the socket was answered on directly, as Flask-Sock does."""
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        raise StopIteration
+    def is_farewell(self, _: bytes) -> bool:
+        """Return False: what the client says means nothing."""
+        return False

@@ -183,8 +183,8 @@ def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
 def test_a_pong_does_not_corrupt_the_frame_that_was_cut(feed: Feed, client: Client) -> None:
     client.subscribe()
     fill_socket(feed, client)
-    client.wire.send(b"\x8a\x02hi")
     client.run()
+    client.wire.write(b"\x8a\x02hi", lambda: True)
     client.follow(feed.source.last_seq)
     assert client.seen == list(range(1, feed.source.last_seq + 1))
 
@@ -210,9 +210,9 @@ def test_wherever_a_batch_is_cut_the_stream_is_whole(feed: Feed, client: Client,
     client.subscribe()
     narrow = client.narrow(room)
     feed.write(3)
-    # when a pong comes in between, and the socket has room again
-    client.wire.send(b"\x8a\x00")
+    # when the socket has room again, and a pong comes in between
     narrow.room = None
+    client.subscriber.write(b"\x8a\x00")
     feed.write(2)
     client.go_live()
     feed.write(1)

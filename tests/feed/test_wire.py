@@ -24,12 +24,12 @@ LARGE = frames.text(b"L" * 8_000_000)
 NEXT = frames.text(b"next")
 
 
-def pong(text: bytes) -> bytes:
-    return struct.pack("!BB", 0x8A, len(text)) + text
-
-
 def always() -> bool:
     return True
+
+
+def never(_: bytes) -> bool:
+    return False
 
 
 @pytest.fixture
@@ -71,7 +71,6 @@ def test_nothing_goes_while_the_rest_of_an_earlier_frame_is_in_the_way(peer: Pee
 
 WRITERS: dict[str, Callable[[Wire], object]] = {
     "the own thread": lambda wire: wire.write(NEXT, always),
-    "a pong": lambda wire: wire.send(NEXT),
     "a batch": lambda wire: offered(wire, NEXT),
 }
 
@@ -104,55 +103,11 @@ def test_a_goodbye_finishes_the_cut_frame_first(peer: Peer) -> None:
     assert [peer.take_frame(), peer.take_frame()] == [(1, b"begun"), (8, b"\x03\xe9bye")]
 
 
-def test_behind_a_cut_frame_only_the_newest_pong_waits(peer: Peer) -> None:
-    cut(peer.wire)
-    for n in range(1000):
-        assert peer.wire.send(pong(b"%d" % n)) == len(pong(b"%d" % n))
-    with read_frames(peer, 2) as taken:
-        assert peer.wire.drain(always)
-    assert [opcode for opcode, _ in taken] == [1, 10]
-    assert taken[1] == (10, b"999")
-
-
-def test_a_pong_that_waits_goes_before_the_next_batch(peer: Peer) -> None:
-    cut(peer.wire)
-    peer.wire.send(pong(b"waits"))
-    with read_frames(peer, 3) as taken:
-        peer.wire.write(NEXT, always)
-    assert [frame[1] for frame in taken[1:]] == [b"waits", b"next"]
-
-
-def test_a_pong_that_is_cut_itself_is_finished_before_anything_else(peer: Peer) -> None:
-    # given a socket with little room or none
-    filler = frames.text(b"f" * 5000)
-    with peer.wire.lock:
-        while sent := peer.wire.offer(filler):
-            peer.wire.keep(filler[sent:])
-    peer.wire.send(pong(b"p" * 100))
-    # when another frame is written behind it
-    done = threading.Event()
-    bodies: list[tuple[int, bytes]] = []
-
-    def read_on() -> None:
-        while not bodies or bodies[-1] != (1, b"last"):
-            bodies.append(peer.take_frame())
-        done.set()
-
-    thread = threading.Thread(target=read_on)
-    thread.start()
-    peer.wire.write(frames.text(b"last"), always)
-    thread.join()
-    # then the stream is whole
-    assert done.is_set()
-    assert {body for _, body in bodies} == {b"f" * 5000, b"p" * 100, b"last"}
-
-
 def test_nothing_follows_a_goodbye(peer: Peer) -> None:
     assert peer.wire.say_goodbye(frames.close(1012, "retry_ms=1"))
-    assert peer.wire.send(pong(b"late")) > 0
     assert offered(peer.wire, NEXT) == 0
     peer.wire.write(NEXT, always)
-    peer.wire.hang_up(0)
+    peer.wire.hang_up(0, never)
     assert peer.take_frame() == (8, struct.pack("!H", 1012) + b"retry_ms=1")
     assert peer.socket.recv(1) == b""
 
@@ -167,7 +122,7 @@ def test_a_goodbye_to_one_who_is_gone_is_no_error() -> None:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
         peer.wire.say_goodbye(frames.close(1012, ""))
-        peer.wire.hang_up(0)
+        peer.wire.hang_up(0, never)
 
 
 def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,26 +170,35 @@ def test_hanging_up_waits_for_the_peer_to_end_and_reads_nothing_of_it() -> None:
     with Peer() as peer:
         peer.socket.sendall(b"x" * 10_000)
         peer.socket.shutdown(socket.SHUT_WR)
-        peer.wire.hang_up(10)  # returns at once
+        peer.wire.hang_up(10, never)  # returns at once
+        assert peer.socket.recv(1) == b""
+
+
+def test_hanging_up_waits_no_longer_than_for_a_farewell() -> None:
+    with Peer() as peer:
+        peer.socket.sendall(b"fare")
+        peer.socket.sendall(b"well")
+        said = bytearray()
+        peer.wire.hang_up(10, lambda data: said.extend(data) or said == b"farewell")  # type: ignore[func-returns-value]
+        assert said == b"farewell"
         assert peer.socket.recv(1) == b""
 
 
 def test_hanging_up_ends_a_peer_that_does_not() -> None:
     with Peer() as peer:
-        peer.wire.hang_up(0.01)
+        peer.wire.hang_up(0.01, never)
         assert peer.socket.recv(1) == b""
 
 
 # --- any mixture of writers -------------------------------------------------------------------------------------------
 
 _batches = st.tuples(st.just("batch"), st.lists(st.integers(0, 90_000), min_size=1, max_size=5))
-_pongs = st.tuples(st.just("pong"), st.integers(0, 125))
 _reads = st.tuples(st.just("read"), st.integers(1, 400_000))
 _writes = st.tuples(st.just("write"), st.integers(0, 300_000))
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=st.lists(st.one_of(_batches, _pongs, _reads, _writes), max_size=40))
+@given(steps=st.lists(st.one_of(_batches, _reads, _writes), max_size=40))
 def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[tuple[str, int | list[int]]]) -> None:
     with Peer(SMALL_BUFFER_BYTES) as peer:
         stage = _Mixture(peer)
@@ -242,21 +206,17 @@ def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[
             getattr(stage, kind)(argument)
         while not (stage.read(1 << 20), peer.wire.drain(lambda: stage.read(1 << 20)))[1]:
             pass
-        peer.wire.hang_up(0)
+        peer.wire.hang_up(0, never)
         received = list(stage.frames_to_the_end())
-    assert [frame for frame in received if frame[0] == 1] == stage.expected
-    numbers = [int(body[:4]) for opcode, body in received if opcode == 10]
-    assert numbers == sorted(set(numbers))
-    assert not stage.pongs or numbers[-1] == stage.pongs, "the newest pong must arrive"
+    assert received == stage.expected
 
 
 class _Mixture:
-    """Plays relay, own thread and reader thread in turn, and knows which text frames must arrive."""
+    """Plays relay and own thread in turn, and knows which frames must arrive."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.expected: list[tuple[int, bytes]] = []
-        self.pongs = 0
         self._count = 0
 
     def _frame(self, size: int) -> bytes:
@@ -282,11 +242,6 @@ class _Mixture:
         body = self._frame(size)
         assert self.peer.wire.write(frames.text(body), lambda: self.read(1 << 20))
         self.expected.append((1, body))
-
-    def pong(self, size: int) -> None:
-        self.pongs += 1
-        body = b"%04d" % self.pongs + b"p" * max(0, size - 4)
-        self.peer.wire.send(pong(body))
 
     def read(self, size: int) -> bool:
         self.peer.socket.setblocking(False)

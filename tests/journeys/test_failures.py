@@ -224,14 +224,13 @@ def test_no_thread_is_left(scene: Scene, ailing: AilingServer) -> None:
     scene.goes_on()
 
 
-def test_a_websocket_that_finds_one_thread_and_no_second_is_refused_before_the_handshake(
+def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_the_handshake(
     scene: Scene, ailing: AilingServer
 ) -> None:
-    scene.write()  # the thread that answers this is free afterwards
-    with ailing.lacking("threads"), pytest.raises(InvalidStatus) as refused:
+    with ailing.lacking("descriptors"), pytest.raises(InvalidStatus) as refused:
         ailing.connect()
     assert refused.value.response.status_code == 503
-    assert b"out of threads" in (refused.value.response.body or b"")
+    assert b"out of file descriptors" in (refused.value.response.body or b"")
     scene.goes_on()
     ailing.connect().__exit__()
 

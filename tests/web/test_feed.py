@@ -15,7 +15,7 @@ from app.config import Settings
 from app.feed.subscriber import Subscriber
 from app.store import account
 from app.store.database import Database
-from app.web import create_app, live
+from app.web import connection, create_app
 from tests.feed.cast import Peer
 
 EVENTS = 5
@@ -58,11 +58,11 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(Subscriber, "advance", fail)
-    monkeypatch.setattr(live, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
     with Peer() as peer:
         with contextlib.suppress(StopIteration):
             flask_app.test_client().get(
-                "/api/feed/stream?after=0", headers=bearer, environ_base={"werkzeug.socket": peer._server_end}
+                "/api/feed/stream?after=0", headers=bearer, environ_base={connection.SOCKET_KEY: peer._server_end}
             )
         received = b""
         while chunk := peer.socket.recv(1 << 16):

@@ -167,10 +167,11 @@ class TestRates:
         app = app_of(max_connections_per_ip=1)
         good = bearer(app, account.create_token(database, "good", ["read"]))
         handshake = {
-            "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="
+            "Connection": "Upgrade", "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
         }  # fmt: skip
         for _ in range(3):
-            assert good("GET", "/ws", handshake).status_code == 400  # no socket beneath this test's client
+            assert good("GET", "/ws", handshake).status_code == 501  # no socket beneath this test's client
 
         assert app.extensions["outfeed"].admission.take("127.0.0.1") is None
 
