@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.harness import PATIENCE_SECS, Server
 
 PATIENCE_MS = PATIENCE_SECS * 1000
+expect.set_options(timeout=PATIENCE_MS)
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
 
@@ -33,10 +34,10 @@ class LivePage:
         self.expect_state(state)
 
     def expect_state(self, state: str) -> None:
-        expect(self.page.locator("event-feed .bar")).to_have_attribute("data-state", state, timeout=PATIENCE_MS)
+        expect(self.page.locator("event-feed .bar")).to_have_attribute("data-state", state)
 
     def expect_rows(self, count: int) -> None:
-        expect(self.rows).to_have_count(count, timeout=PATIENCE_MS)
+        expect(self.rows).to_have_count(count)
 
     def seqs(self) -> list[int]:
         """The seqs in the list, oldest first; 1 is the first that this test wrote."""

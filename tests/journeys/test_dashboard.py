@@ -16,7 +16,7 @@ from app.store import database as db
 from app.store.event_log import log_event
 from app.swarm.coordinator import Coordinator
 from tests.harness import Server, wait_until
-from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, write
+from tests.page import DESKTOP, PHONE, LivePage, change, write
 
 AUCTION_SECS = 3
 TABLET = {"width": 768, "height": 1024}
@@ -80,7 +80,7 @@ class Dashboard(LivePage):
         return int(self.page.locator(f'.counts [data-state="{state}"] dd').inner_text())
 
     def expect_count(self, state: str, count: int) -> None:
-        expect(self.page.locator(f'.counts [data-state="{state}"] dd')).to_have_text(str(count), timeout=PATIENCE_MS)
+        expect(self.page.locator(f'.counts [data-state="{state}"] dd')).to_have_text(str(count))
 
     def bars(self) -> dict[str, str]:
         found = self.page.locator("svg path[data-kind]").evaluate_all(
@@ -131,7 +131,7 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
     expect(watched[2].row("auctions", "Write the docs").locator(".left")).to_have_text(re.compile(r"^[123] s$|closing"))
     expect(page.get_by_placeholder("What is to be done")).to_have_value("")
     for each in watched:
-        expect(each.about("work", "Write the docs")).to_have_text("assigned · Forge · 1,500 sats", timeout=PATIENCE_MS)
+        expect(each.about("work", "Write the docs")).to_have_text("assigned · Forge · 1,500 sats")
         expect(each.row("auctions", "Write the docs")).to_have_count(0)
         expect(each.row("agents", "Forge")).to_contain_text("busy")
         expect(each.about("agents", "Forge")).to_have_text("Write the docs")
@@ -177,7 +177,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed
     dashboard.hurry()
     dashboard.expect_state("live")
     expect(dashboard.row("agents", "Nightshift")).to_contain_text("idle")
-    expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids", timeout=PATIENCE_MS)
+    expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
     expect(page.locator(".counts .stale")).to_have_text("")
     assert dashboard.snapshots == 1
     swarm.call("DELETE", f"/agents/{agent.id}")
@@ -203,7 +203,7 @@ def test_where_events_are_missing_the_swarm_and_the_chart_are_asked_for_anew(
     server.start()
     dashboard.hurry()
     dashboard.expect_state("live")
-    expect(dashboard.row("agents", agent.name)).to_be_visible(timeout=PATIENCE_MS)
+    expect(dashboard.row("agents", agent.name)).to_be_visible()
     expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
     dashboard.expect_count("failed", failed + 1)
     swarm.call("DELETE", f"/agents/{agent.id}")
@@ -226,11 +226,11 @@ def test_panels_that_stand_still_because_too_much_waits_say_so(server: Server, s
     dashboard = Dashboard(page, server)
     page.get_by_role("button", name="Pause").click()
     write(server.database, *[{"message": f"n {n}"} for n in range(1500)], event_type="system.info")
-    expect(page.locator(".counts .stale")).to_contain_text("Not live", timeout=PATIENCE_MS)
+    expect(page.locator(".counts .stale")).to_contain_text("Not live")
     agent = swarm.join("Latecomer")
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
     page.get_by_role("button", name="Resume").click()
-    expect(dashboard.row("agents", "Latecomer")).to_be_visible(timeout=PATIENCE_MS)
+    expect(dashboard.row("agents", "Latecomer")).to_be_visible()
     expect(page.locator(".counts .stale")).to_have_text("")
     swarm.call("DELETE", f"/agents/{agent}")
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
@@ -242,7 +242,7 @@ def test_auctions_end_by_the_servers_clock(server: Server, swarm: Swarm, page: P
     swarm.post("Ends soon for a clock that is slow")
     auction = dashboard.row("auctions", "Ends soon")
     expect(auction.locator(".left")).to_have_text(re.compile(r"^[123] s$"))
-    expect(dashboard.about("ended", "Ends soon")).to_have_text("failed · no bids", timeout=PATIENCE_MS)
+    expect(dashboard.about("ended", "Ends soon")).to_have_text("failed · no bids")
 
 
 def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swarm: Swarm, page: Page) -> None:

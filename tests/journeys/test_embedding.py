@@ -94,7 +94,7 @@ def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long
     assert later - earlier >= 1
     proxy.answer = None
 
-    expect(live.notices).to_contain_text(f"events {live.base + 132:,} to {live.base + 134:,}", timeout=PATIENCE_MS)
+    expect(live.notices).to_contain_text(f"events {live.base + 132:,} to {live.base + 134:,}")
     live.expect_rows(103)
     assert live.seqs() == [*range(31, 132), 135, 136]
     live.expect_state("polling")

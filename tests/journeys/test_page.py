@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.events import Event, sentence
 from tests.harness import Server
-from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, tasks, write
+from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
 
 # --- the main story ---------------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
         expect(page).to_have_url(re.compile("/login"))
         page.goto(server.sign_in_link())
         expect(page).to_have_url(f"{server.url}/swarm/live")
-        expect(page.locator("event-feed .label")).to_have_text("Live", timeout=PATIENCE_MS)
+        expect(page.locator("event-feed .label")).to_have_text("Live")
         expect(page.get_by_text("Nothing has happened yet")).to_be_visible()
 
         write(server.database, {"description": "My first task"})
@@ -129,7 +129,7 @@ def test_a_gap_is_shown_with_its_range(shared: Server, proxy: Proxy, page: Page)
     proxy.come_back()
     live.hurry()
     missing = f"{live.base + 3:,} to {live.base + 5:,}"
-    expect(live.notices).to_contain_text(f"events {missing}", timeout=PATIENCE_MS)
+    expect(live.notices).to_contain_text(f"events {missing}")
     live.expect_rows(4)
     assert live.seqs() == [1, 2, 6, 7]
     mark = page.get_by_role("button", name=f"Gap {missing}")
@@ -148,7 +148,7 @@ def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: 
     change(shared.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     proxy.come_back()
     live.hurry()
-    expect(live.notices).to_contain_text("Reset", timeout=PATIENCE_MS)
+    expect(live.notices).to_contain_text("Reset")
     live.expect_state("live")
     write(shared.database, *tasks(1, "in the new history"))
     live.expect_rows(4)
@@ -242,13 +242,13 @@ def test_a_list_that_is_paused_for_long_loses_nothing_and_stays_small(shared: Se
     )
     for _ in range(3):
         write(shared.database, *tasks(500))
-    expect(live.label).to_contain_text("+ waiting", timeout=PATIENCE_MS)
+    expect(live.label).to_contain_text("+ waiting")
     for _ in range(3):
         write(shared.database, *tasks(500))
     assert live.feed.evaluate("feed => feed.waiting") <= 1500
     assert live.cursor() == 0
     page.get_by_role("button", name="Resume").click()
-    expect(live.rows.first).to_have_attribute("data-seq", str(live.base + 3000), timeout=PATIENCE_MS)
+    expect(live.rows.first).to_have_attribute("data-seq", str(live.base + 3000))
     live.expect_rows(500)
     assert page.evaluate("shown") == list(range(live.base + 1, live.base + 3001))
 
