@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.events import Event, sentence
-from tests.harness import Server
+from tests.harness import Server, wait_until
 from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
 
@@ -233,6 +233,7 @@ def test_a_paused_list_stands_still_and_counts_what_waits_over_an_outage(
 
 def test_a_list_that_is_paused_for_long_loses_nothing_and_stays_small(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
+    wait_until(lambda: live.cursor() == 0, "the list has begun")
     page.get_by_role("button", name="Pause").click()
     live.feed.evaluate(
         """feed => {
