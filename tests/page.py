@@ -33,8 +33,8 @@ class LivePage:
         page.goto(f"{url or server.url}/swarm/live")
         self.expect_state(state)
 
-    def expect_state(self, state: str) -> None:
-        expect(self.page.locator("event-feed .bar")).to_have_attribute("data-state", state)
+    def expect_state(self, state: str, timeout: float = PATIENCE_MS) -> None:
+        expect(self.page.locator("event-feed .bar")).to_have_attribute("data-state", state, timeout=timeout)
 
     def expect_rows(self, count: int) -> None:
         expect(self.rows).to_have_count(count)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.events import Event, sentence
 from tests.harness import Server, wait_until
-from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
+from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
 
 # --- the main story ---------------------------------------------------------------------------------------------------
@@ -48,8 +48,8 @@ def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_o
         write(server.database, *tasks(3, f"missed in round {round_}"))
         server.start()
         if round_:
-            live.hurry()  # the first time it comes back by its own backoff
-        live.expect_state("live")
+            live.hurry()
+        live.expect_state("live", timeout=2 * PATIENCE_MS)  # the first time by its own backoff, of up to 20 s
         live.expect_rows(4 + round_ * 3)
     write(server.database, *tasks(1, "after"))
     live.expect_rows(8)
