@@ -82,8 +82,10 @@ def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long
     live.expect_rows(100)
     assert live.seqs() == list(range(31, 131))
 
+    waiting = {"transport": "poll", "state": "waiting"}
+    wait_until(lambda: any(shared.counted("outfeed_clients", **waiting).values()), "a poll waits")
     proxy.answer = b"HTTP/1.1 503 -\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    write(shared.database, *tasks(1))  # ends the poll that waits
+    write(shared.database, *tasks(1))  # ends that poll
     live.expect_rows(101)
     live.expect_state("reconnecting")
     write(shared.database, *tasks(5))
@@ -112,14 +114,12 @@ def test_where_every_websocket_is_cut_soon_it_polls(shared: Server, proxy: Proxy
 
 
 def test_a_poll_ends_when_the_feed_is_taken_out_of_the_page(shared: Server, proxy: Proxy, page: Page) -> None:
-    ended: list[str] = []
-    page.on("requestfailed", lambda request: ended.append(request.url))
     proxy.block()
     live = LivePage(page, shared, proxy.url, state="polling")
     wait_until(lambda: len(proxy.asked("/api/feed")) >= 2, "a poll waits")
-    live.feed.evaluate("feed => feed.remove()")
+    with page.expect_event("requestfailed", lambda request: "wait=25" in request.url):
+        live.feed.evaluate("feed => feed.remove()")
     expect(live.feed).to_have_count(0)
-    wait_until(lambda: any("wait=25" in url for url in ended), "the poll is given up")
 
 
 # --- replayed and live ------------------------------------------------------------------------------------------------
