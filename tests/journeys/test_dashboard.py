@@ -75,7 +75,8 @@ class Dashboard(LivePage):
     def __init__(self, page: Page, server: Server, **more: Any) -> None:
         self.asked: list[str] = []
         page.on("request", lambda request: self.asked.append(request.url.removeprefix(server.url)))
-        super().__init__(page, server, **more)
+        with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
+            super().__init__(page, server, **more)
 
     def row(self, panel: str, text: str) -> Locator:
         return self.page.locator(f'[data-panel="{panel}"] li').filter(has_text=text)
