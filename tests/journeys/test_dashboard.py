@@ -307,13 +307,14 @@ def test_the_chart_moves_and_is_drawn_as_the_server_draws_it(
     log_now(server, "tool.called", "tool.called", "task.created", "auction.closed", "system.info", "deploy.done")
     expect(total).to_have_text(str(before + 2))
     page.get_by_text("As a table").click()
-    assert sum(map(int, page.locator("tbody td:nth-child(5)").all_inner_texts())) == before + 2
+    cells = page.locator("tbody td:nth-child(5)")
+    wait_until(lambda: sum(map(int, cells.all_inner_texts())) == before + 2, "the table has them")
     with contextlib.closing(
         browser.new_context(java_script_enabled=False, storage_state=context.storage_state())
     ) as plain:
         other = plain.new_page()
         other.goto(f"{server.url}/swarm/live")
-        assert other.locator(".legend .count").all_inner_texts() == page.locator(".legend .count").all_inner_texts()
+        expect(page.locator(".legend .count")).to_have_text(other.locator(".legend .count").all_inner_texts())
         # Another minute may have begun in between, which moves all bars alike.
         heights = {kind: re.findall(r"v[\d.]+", bars) for kind, bars in dashboard.bars().items()}
         paths = other.locator("svg path[data-kind]").evaluate_all("all => all.map(path => path.getAttribute('d'))")
@@ -387,7 +388,7 @@ def test_the_form_works_without_javascript(server: Server, context: BrowserConte
         page.get_by_placeholder("What is to be done").fill("Posted by hand")
         page.get_by_role("button", name="Post task").click()
         expect(page).to_have_url(f"{server.url}/swarm/live")
-        expect(page.locator("[data-panel=auctions] li")).to_contain_text("Posted by hand")
+        expect(page.locator("[data-panel=auctions] li").filter(has_text="Posted by hand")).to_be_visible()
 
 
 def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page: Page) -> None:
