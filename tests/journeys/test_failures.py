@@ -261,14 +261,15 @@ def files_of(database: Path) -> list[Path]:
 def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Scene) -> None:
     victim.write(3)
     server = victim.server
-    for file in files_of(server.database):
+    files = files_of(server.database)
+    for file in files:
         file.rename(file.with_name(f"away-{file.name}"))
     assert "not there" in victim.refusal()
     assert "no database at" in victim.unready()
     assert not server.database.exists()
     wait_until(lambda: "no database at" in server.output, "logged")
-    for file in server.database.parent.glob("away-*"):
-        file.rename(file.with_name(file.name.removeprefix("away-")))
+    for file in reversed(files):  # the database last: opened without its -wal it would be an older one
+        file.with_name(f"away-{file.name}").rename(file)
     victim.goes_on()
 
 
