@@ -61,6 +61,7 @@ def test_all_that_is_retained_is_a_gap_once_anything_was_pruned(server: Server) 
     write(server.database, 5)
     with server.connect() as client:
         assert client.subscribe(after=0)["verdict"] == "resumed"
+        client.follow(5)
         prune_outbox(server.database, up_to=5)
         verdict = client.subscribe(after=0)
         assert (verdict["verdict"], verdict["missing"], verdict["head"]) == ("gap", {"from": 1, "to": 5}, 5)
