@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from tests.harness import FeedClient, RawClient, Server
+from tests.harness import FeedClient, RawClient, Server, wait_until
 
 ROW_BYTES = 16_000
 ROWS = 1_100  # 16 MB and more: a stalled loopback socket swallows over 2 MB before anything notices
@@ -127,6 +127,7 @@ def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server
         stalled.subscribe(after=0)
         _, body = stalled.take_frame()
         epoch = json.loads(body)["payload"]["epoch"]
+        wait_until(lambda: sum(server.counted("outfeed_clients", state="live").values()) == 2, "both are live")
         write_bulk(server.database, ROWS, "bulk")
         reader.follow(ROWS, timeout=60)
         write_bulk(server.database, 5_000 // 10, "past-the-tail")  # so that the tail can't bring it up either
