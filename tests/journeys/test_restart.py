@@ -7,10 +7,11 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.harness import Follower, Server, wait_until, writer
+from tests.harness import FeedClient, Follower, Server, wait_until, writer
 
 FOLLOWERS = 20
 
@@ -105,13 +106,26 @@ def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
             [(f"old-{n}",) for n in range(10_000)],
         )
-    followers = [Follower(server) for _ in range(5)]
-    point = random.Random(7).randint(500, 5_000)
+    killer = Killer(server, at=random.Random(7).randint(500, 5_000))
+    followers = [killer, *(Follower(server) for _ in range(4))]
     with following(followers) as finish:
-        wait_until(lambda: any(len(follower.ids) > point for follower in followers), "replays are under way")
-        server.kill()
-        assert any(len(follower.ids) < 10_000 for follower in followers)
+        wait_until(killer.has_killed.is_set, "killed in the middle of a replay")
         server.start()
         finish(10_000)
     expected = log_ids(server)
     assert all(follower.ids == expected for follower in followers)
+
+
+class Killer(Follower):
+    """A follower that kills the server as soon as it has seen *at* events: what looks on from outside may be late."""
+
+    def __init__(self, server: Server, at: int) -> None:
+        super().__init__(server)
+        self.has_killed = threading.Event()
+        self._at = at
+
+    def _show(self, client: FeedClient, frame: dict[str, Any]) -> None:
+        super()._show(client, frame)
+        if len(self.ids) == self._at and not self.has_killed.is_set():
+            self.server.kill()
+            self.has_killed.set()
