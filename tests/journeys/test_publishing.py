@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import threading
 from collections import Counter
@@ -16,48 +17,63 @@ from tests.harness import Follower, Server, wait_until
 
 KILLS = 3
 WRITERS = 4
-BATCHES = 30
 BATCH_EVENTS = 25
+EVENTS_A_KILL = 600
 
 
 def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "MAX_PAUSE_SECS", 0.3)
     with Server(tmp_path) as server:
-        follower = Follower(server)
         written: dict[str, list[Receipt]] = {f"writer-{n}": [] for n in range(WRITERS)}
-        threads = [threading.Thread(target=publish, args=(server, name, written[name])) for name in written]
-        total = WRITERS * BATCHES * BATCH_EVENTS
-        threads.append(threading.Thread(target=follower.run, args=(lambda one: len(one.ids) >= total,)))
-        assert server.token  # made before it dies
-        for thread in threads:
-            thread.start()
-        kills = 0
-        while any(thread.is_alive() for thread in threads[:-1]) and kills < KILLS:
-            goal = min(total, (kills + 1) * total // (KILLS + 2))
-            wait_until(lambda goal=goal: sum(map(len, written.values())) >= goal, "publishing goes on", timeout=60)
-            server.kill()
-            kills += 1
-            server.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
+        enough, all_written = threading.Event(), threading.Event()
 
-    assert kills == KILLS
+        def count() -> int:
+            return sum(map(len, written.values()))
+
+        follower = Follower(server)
+        reader = threading.Thread(
+            target=follower.run, args=(lambda one: all_written.is_set() and len(one.ids) >= count(),)
+        )
+        writers = [
+            threading.Thread(target=publish, args=(server, name, receipts, enough))
+            for name, receipts in written.items()
+        ]
+        assert server.token  # made before it dies
+        for thread in (reader, *writers):
+            thread.start()
+        try:
+            for _ in range(KILLS):
+                goal = count() + EVENTS_A_KILL
+                wait_until(lambda goal=goal: count() >= goal, "publishing goes on", timeout=60)
+                server.kill()
+                server.start()
+        finally:
+            enough.set()
+            for thread in writers:
+                thread.join(60)
+            all_written.set()
+            reader.join(60)
+        assert not any(thread.is_alive() for thread in (reader, *writers))
+
     receipts = [receipt for some in written.values() for receipt in some]
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
         logged = [row[0] for row in raw.execute("SELECT id FROM event_log")]
         outbox = dict(raw.execute("SELECT event_id, seq FROM outbox").fetchall())
-        batches = raw.execute("SELECT json_extract(data, '$.batch'), count(*) FROM event_log GROUP BY 1").fetchall()
-    assert len(logged) == len(set(logged)) == len(outbox) == total
+        batches = raw.execute(
+            "SELECT source, json_extract(data, '$.batch'), count(*) FROM event_log GROUP BY 1, 2"
+        ).fetchall()
+    assert len(logged) == len(set(logged)) == len(outbox) == len(receipts)
     assert {receipt.id: receipt.seq for receipt in receipts} == outbox
-    assert {size for _, size in batches} == {WRITERS * BATCH_EVENTS}  # each writer numbers its own, and none is halved
+    assert {size for *_, size in batches} == {BATCH_EVENTS}, "none is halved, and none written twice"
     assert Counter(follower.ids) == Counter(logged)
 
 
-def publish(server: Server, name: str, receipts: list[Receipt]) -> None:
-    """Publish numbered batches, each until it is taken."""
+def publish(server: Server, name: str, receipts: list[Receipt], enough: threading.Event) -> None:
+    """Publish numbered batches, each until it is taken, until there are *enough*."""
     with Client(server.url, server.token) as client:
-        for batch in range(BATCHES):
+        for batch in itertools.count():
+            if enough.is_set():
+                return
             events = [
                 {"event_type": "load.written", "source": name, "data": {"batch": batch}} for _ in range(BATCH_EVENTS)
             ]
