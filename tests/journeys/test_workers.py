@@ -14,8 +14,6 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.harness import FeedClient, Follower, Server, wait_until, writer
 
-MOST_CONNECTIONS = 100
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
@@ -64,15 +62,19 @@ def _descriptors(pid: int) -> set[str]:
 def clients_of_both(server: Server, count: int) -> Iterator[tuple[list[FeedClient], list[FeedClient]]]:
     """Connect clients until each worker has *count*; yield those of one and those of the other."""
     with contextlib.ExitStack() as stack:
-        groups: dict[int, list[FeedClient]] = {pid: [] for pid in server.workers()}
-        for _ in range(MOST_CONNECTIONS):
-            client = stack.enter_context(server.connect())
-            if (pid := worker_of(server, client)) in groups and len(groups[pid]) < count:  # type: ignore[index]
-                groups[pid].append(client)  # type: ignore[index]
-            if all(len(group) == count for group in groups.values()):
-                break
+        groups: dict[int | None, list[FeedClient]] = {pid: [] for pid in server.workers()}
+
+        def has_both() -> bool:
+            client = server.connect()
+            group = groups.get(worker_of(server, client))
+            if group is None or len(group) == count:
+                client.__exit__()
+            else:
+                group.append(stack.enter_context(client))
+            return all(len(group) == count for group in groups.values())
+
+        wait_until(has_both, "clients of both: a worker may begin late")
         first, second = groups.values()
-        assert len(first) == len(second) == count, "one worker took all the connections"
         yield first, second
 
 
