@@ -21,8 +21,12 @@ def consume(client: FeedClient, name: str) -> dict[str, Any]:
 
 
 def ack(client: FeedClient, seq: int) -> dict[str, Any]:
-    """Acknowledge and return the answer, taking what comes before it."""
-    client.send(action="ack", seq=seq)
+    return answer(client, action="ack", seq=seq)
+
+
+def answer(client: FeedClient, **fields: Any) -> dict[str, Any]:
+    """Send a message and return the answer, taking what comes before it."""
+    client.send(**fields)
     while (frame := client.receive())["type"] not in ("acked", "error"):
         client._note(frame)
     return frame
@@ -59,16 +63,14 @@ def test_a_new_consumer_begins_at_the_head_and_resumes_where_it_acknowledged(ser
 def test_a_bad_ack_is_an_error_and_moves_nothing(server: Server, fields: dict[str, Any], code: str) -> None:
     with server.connect() as client:
         consume(client, "bot")
-        client.send(action="ack", **fields)
-        assert client.receive()["payload"]["code"] == code
+        assert answer(client, action="ack", **fields)["payload"]["code"] == code
     assert checkpoints(server.database) == {"bot": 0}
 
 
 def test_an_ack_without_a_consumer_is_an_error(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
-        client.send(action="ack", seq=0)
-        assert client.receive()["payload"]["code"] == "no_consumer"
+        assert ack(client, 0)["payload"]["code"] == "no_consumer"
 
 
 def test_a_consumer_with_a_cursor_of_its_own_is_an_error(server: Server) -> None:
