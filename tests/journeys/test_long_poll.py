@@ -85,10 +85,13 @@ class TestWaiting:
 
     def test_what_does_not_match_moves_the_cursor_and_wakes_nobody(self, shared: Server) -> None:
         at = here(shared)
-        with asking(shared, **at, wait=1.5, types="none.*") as answer:
+        with asking(shared, **at, wait=30, types="wanted.*") as answer:
             write(shared, 20)
+            write(shared, 1, "wanted.one")
             page = answer.result()
-        assert (page["events"], page["cursor"]) == ([], at["after"] + 20)
+        assert [event["seq"] for event in page["events"]] == [at["after"] + 21] == [page["cursor"]]
+        page = get(shared, **at, wait=0.5, types="none.*")
+        assert (page["events"], page["cursor"]) == ([], at["after"] + 21)
 
     @pytest.mark.parametrize("query", [{}, {"after": 10**9}, {"after": 3, "epoch": "0" * 32}])
     def test_a_verdict_that_is_news_does_not_wait(self, shared: Server, query: dict[str, Any]) -> None:
