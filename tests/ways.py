@@ -107,9 +107,10 @@ class Singles(Way):
         return Verdict.of(payload, payload["after"])
 
     def pump(self, timeout: float = 0.2) -> None:
+        end = time.monotonic() + timeout
         with contextlib.suppress(TimeoutError):
-            while True:
-                self._take(self._client.receive(timeout))
+            while (left := end - time.monotonic()) > 0:
+                self._take(self._client.receive(left))
 
     def _take(self, frame: dict[str, Any]) -> None:
         if frame["type"] == "heartbeat":
@@ -223,7 +224,8 @@ class Stream(Way):
         return self._parser.feed(chunk)
 
     def pump(self, timeout: float = 0.2) -> None:
-        while select.select([self.socket], [], [], timeout)[0]:
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0 and select.select([self.socket], [], [], left)[0]:
             self._take([*self._dispatched(self._receive())])
             epoch, _, seq = self._parser.last_event_id.rpartition(":")
             assert epoch == self.epoch
