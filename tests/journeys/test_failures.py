@@ -104,7 +104,7 @@ class Scene:
     def goes_on(self) -> None:
         """Without anybody's help: it is ready, events are written, and the viewer has all of them, once."""
         wait_until(lambda: not self.unready(), "ready again")
-        assert self.write(3).status_code == 201
+        wait_until(lambda: self.write(3).status_code == 201, "events are taken again")
         while len(self.viewer.events) < len(self.written):
             self.viewer.next_event()
         assert [event["id"] for event in self.viewer.events] == self.written
