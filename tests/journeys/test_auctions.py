@@ -33,6 +33,7 @@ def test_two_workers_close_each_auction_once_and_let_a_silent_agent_go_once(tmp_
 
 
 def test_what_was_due_while_the_server_was_down_is_closed_when_it_is_back(tmp_path):
+    (tmp_path / "ailments").write_text("patience=30")
     with AilingServer(tmp_path, auction_secs=60) as server:
         with server.http() as http:
             agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("Forge", "Echo")]
@@ -42,7 +43,7 @@ def test_what_was_due_while_the_server_was_down_is_closed_when_it_is_back(tmp_pa
                 http.post(f"/api/swarm/tasks/{task['id']}/bids", json={"agent_id": agent, "bid_sats": sats})
         server.kill()
         assert not closings(server)
-        with server.lacking("clock=60"), server.http() as http:
+        with server.lacking("clock=60 patience=30"), server.http() as http:
             server.start()
             wait_until(lambda: len(closings(server)) == 2, "both auctions closed")
             found = http.get(f"/api/swarm/tasks/{task['id']}").json()
