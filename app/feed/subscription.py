@@ -42,23 +42,31 @@ class Filter:
     task_id: str | None = None
     agent_id: str | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether everything matches."""
-        return self.visible.is_everything and self == Filter(self.visible)
-
     def matching(self, items: list[Item]) -> list[Item]:
         """Return the items that match, in order."""
-        return items if self.is_open else [item for item in items if self.matches(item)]
+        # A page has few types, and each is looked at once.
+        types = {item.event_type for item in items}
+        wanted = {each for each in types if self._wants(each)}
+        if len(wanted) < len(types):
+            items = [item for item in items if item.event_type in wanted]
+        if self.source is None and self.task_id is None and self.agent_id is None:
+            return items
+        return [item for item in items if self._agrees(item)]
 
     def matches(self, item: Item) -> bool:
         """Return whether *item* matches."""
+        return self._wants(item.event_type) and self._agrees(item)
+
+    def _wants(self, event_type: str) -> bool:
+        return self.visible.covers(event_type) and (
+            not self.types or any(is_of_type(event_type, pattern) for pattern in self.types)
+        )
+
+    def _agrees(self, item: Item) -> bool:
         return (
             (self.source is None or item.source == self.source)
             and (self.task_id is None or item.task_id == self.task_id)
             and (self.agent_id is None or item.agent_id == self.agent_id)
-            and (not self.types or any(is_of_type(item.event_type, pattern) for pattern in self.types))
-            and self.visible.covers(item.event_type)
         )
 
 
