@@ -213,6 +213,8 @@ class Client(Peer):
             case "heartbeat":
                 assert frame["payload"]["cursor"] >= self.cursor
                 self.cursor = frame["payload"]["cursor"]
+            case "pong":
+                pass
             case other:
                 raise AssertionError(other)
 
