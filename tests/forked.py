@@ -11,15 +11,15 @@ from pathlib import Path
 from app.cli import main as outfeed
 
 ROOT = Path(__file__).parents[1]
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["app.web.server", "app.cli.serve", "tests.forked"])
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["app.web.server", "app.cli.serve", "app.store.yoyo_backend", "tests.forked"])
 
 
 class Forked:
     """A process in a session of its own, with what a test asks of a `Popen`."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str], output: Path) -> None:
-        self._process = _context.Process(target=_become, args=(arguments, environment, output), daemon=True)
+        self._process = context.Process(target=_become, args=(arguments, environment, output), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

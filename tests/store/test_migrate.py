@@ -14,6 +14,8 @@ import pytest
 
 from app.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
 from app.store import database, migrate
+from tests import forked
+from tests.store import dying
 
 ROOT = Path(__file__).parents[2]
 ALL = [file.stem for file in sorted((ROOT / "migrations").glob("*.sql"))]
@@ -37,27 +39,6 @@ from app.store import migrate
 print("ready", flush=True)
 sys.stdin.readline()
 print(migrate.upgrade(Path(sys.argv[1])))
-"""
-
-# Kills itself before its nth statement, on whatever connection.
-UPGRADE_AND_DIE = """
-import os, signal, sqlite3, sys
-from pathlib import Path
-path, left = Path(sys.argv[1]), int(sys.argv[2])
-def count(statement):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-connect = sqlite3.connect
-def watched(*arguments, **options):
-    connection = connect(*arguments, **options)
-    connection.set_trace_callback(count)
-    return connection
-sqlite3.connect = watched
-from app.store import migrate
-print(migrate.upgrade(path))
-print(int(sys.argv[2]) - left)
 """
 
 
@@ -269,14 +250,17 @@ class TestManyAtOnce:
 
 
 class TestKilled:
-    def run(self, path, statement):
-        command = [sys.executable, "-c", UPGRADE_AND_DIE, str(path), str(statement)]
-        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    def run(self, path, last, told):
+        process = forked.context.Process(target=dying.upgrade, args=(path, last, told))
+        process.start()
+        process.join()
+        return process.exitcode
 
     @pytest.mark.parametrize("is_adopted", [False, True], ids=["new", "adopted"])
     def test_the_next_upgrade_succeeds_wherever_the_kill_came(self, tmp_path, is_adopted):
-        whole = self.run(tmp_path / "whole.db", 10_000)
-        statements = int(whole.stdout.splitlines()[-1])
+        told = tmp_path / "told"
+        assert self.run(tmp_path / "whole.db", 10_000, told) == 0
+        statements = int(told.read_text())
         assert statements > 30
 
         # A dozen from the first to the last, which is the COMMIT or what follows it.
@@ -285,7 +269,7 @@ class TestKilled:
             if is_adopted:
                 ask(path, ADR_017)
                 insert(path, "old")
-            assert self.run(path, number).returncode == -signal.SIGKILL
+            assert self.run(path, number, told) == -signal.SIGKILL
             applied = migrate.upgrade(path)
             assert applied in (ALL, []), f"half an upgrade after statement {number}"
             assert_works(path)
