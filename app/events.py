@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,10 @@ MAX_TYPE_CHARS = 64
 # Of a UUIDv7: version and variant, and the bits besides that are random.
 _UUID_FIXED = 0x7 << 76 | 0x2 << 62
 _UUID_RANDOM = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
+# For ids. To ask the kernel for each gives up Python's lock, which another thread may keep for 5 ms; and the `random`
+# module's own, a program may have seeded. A forked child draws other numbers.
+_chance = random.Random()  # noqa: S311 - an id is no secret
+os.register_at_fork(after_in_child=_chance.seed)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 TYPE_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -92,14 +97,16 @@ def make_event(
     if encoded is not None and may_hold_secrets(encoded.encode(), data):
         data = redact(json.loads(encoded))
         encoded = encode_data(data, max_event_bytes)
+    names: list[Any] = [
+        _name("source", source),
+        None if task_id is None else _name("task_id", task_id),
+        None if agent_id is None else _name("agent_id", agent_id),
+    ]
+    if text_may_hold_secrets("\n".join(filter(None, names))):
+        names = redact(names)
+    source, task_id, agent_id = names
     event = Event(
-        id=new_id() if id is None else _id(id),
-        event_type=_type(event_type),
-        source=redact(_name("source", source)),
-        task_id=None if task_id is None else redact(_name("task_id", task_id)),
-        agent_id=None if agent_id is None else redact(_name("agent_id", agent_id)),
-        data=data,
-        timestamp=_timestamp(timestamp),
+        new_id() if id is None else _id(id), _type(event_type), source, task_id, agent_id, data, _timestamp(timestamp)
     )
     return event, encoded
 
@@ -107,7 +114,8 @@ def make_event(
 def new_id() -> str:
     """Return a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
     milliseconds = int(clock.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
-    text = f"{milliseconds << 80 | int.from_bytes(os.urandom(10), 'big') & _UUID_RANDOM | _UUID_FIXED:032x}"
+    drawn = _chance.getrandbits(80)
+    text = f"{milliseconds << 80 | drawn & _UUID_RANDOM | _UUID_FIXED:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -238,6 +246,15 @@ def may_hold_secrets(raw: bytes, value: Any) -> bool:
     return _HINTS.search(raw) is not None or not _redactor().knows(raw, value)
 
 
+def text_may_hold_secrets(text: str) -> bool:
+    """Return whether `redact` could find something in *text*, or in one of the texts that were joined to it."""
+    return _may_hold_pairs(text) or _TEXT_HINTS.search(text) is not None
+
+
+def _may_hold_pairs(text: str) -> bool:
+    return ":" in text and ('"' in text or "'" in text)
+
+
 _CONTAINERS = {dict, list}
 _SCALARS = {str, int, float, bool, type(None)}
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -314,7 +331,7 @@ class _Redactor:
         return self._redact_text(child) if isinstance(child, str) else child.copy()
 
     def _redact_text(self, text: str) -> str:
-        if ":" in text and ('"' in text or "'" in text):
+        if _may_hold_pairs(text):
             text = _PAIR.sub(self._redact_pair, self._redact_json(text))
         return _CREDENTIALS.sub(REDACTED, text) if _TEXT_HINTS.search(text) else text
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from app import events
 from app.errors import InvalidEvent
 from app.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
+from tests.harness import ROOT
 
 
 def made(**fields: Any) -> Event:
@@ -163,6 +167,28 @@ def test_ids_are_version_7_uuids_and_sort_by_time() -> None:
 def test_ids_of_one_moment_differ() -> None:
     with freeze_time("2026-01-01"):
         assert len({new_id() for _ in range(1000)}) == 1000
+
+
+def test_a_program_that_seeds_its_numbers_gets_no_id_twice() -> None:
+    with freeze_time("2026-01-01"):
+        ids = set()
+        for _ in range(2):
+            random.seed(7)
+            ids.add(new_id())
+    assert len(ids) == 2
+
+
+def test_a_forked_child_makes_other_ids() -> None:
+    code = """
+import os
+from app.events import new_id
+if child := os.fork():
+    os.waitpid(child, 0)
+print(new_id()[-20:])
+"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    first, second = said.split()
+    assert first != second
 
 
 # --- how each kind looks ----------------------------------------------------------------------------------------------

@@ -135,7 +135,9 @@ class TestReading:
     @pytest.mark.parametrize("data", [
         '{"pass\\u0077ord": "hunter2"}', '{"password":"hunter2","password":1}', '{"a":{"password":"hunter2"},"a":1}',
         '{"a" : {"pass\\u0077ord":"hunter2"}, "a" :1}', '{"url":"https:\\/\\/me:hunter2@host"}',
-        '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"', "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
+        '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"',
+        'say "password" : "hunter2"', "say 'token' : 'hunter2'",
+        "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
     ])  # fmt: skip
     def test_odd_json_hides_nothing(self, database, data):
         raw_row(database, data)

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.access import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from app.config import settings
-from app.events import Event, known_type, may_hold_secrets, redact
+from app.events import Event, known_type, may_hold_secrets, redact, text_may_hold_secrets
 from app.history import loads_leniently
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
@@ -58,9 +58,9 @@ def event_of(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
     *names, data = map(readable, (*row[:5], row[6], row[5]))
     value = _parsed(data)
     # Most events hold no secret, and a quick look tells.
-    if may_hold_secrets("\n".join(str(name) for name in names).encode(), None):
+    if text_may_hold_secrets("\n".join(map(str, names))):
         names = redact(names)
-    if may_hold_secrets(str(data).encode(), value):
+    if isinstance(value, str) or may_hold_secrets(str(data).encode(), value):
         value = redact(value)
     id_, event_type, source, task_id, agent_id, timestamp = names
     return Event(

@@ -85,8 +85,8 @@ def post_events() -> Response:
     200 if all were known: the same call again is safe where each event has an `id`.
     """
     submitted, is_batch = _submitted()
-    for event in submitted:
-        auth.principal().require_write(event["event_type"])
+    for event_type in dict.fromkeys(event["event_type"] for event in submitted):
+        auth.principal().require_write(event_type)
     try:
         recorded = event_log.record(services().database, submitted, services().settings.max_event_bytes)
     except (InvalidEvent, EventConflict) as error:
