@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -16,33 +17,42 @@ from app import clock
 STEP_SECS = 0.5
 
 
+class Job(NamedTuple):
+    """What is called again *secs* after it was called, and *delay* seconds after the start for the first time."""
+
+    call: Callable[[], None]
+    secs: float
+    delay: float = 0.0
+
+
 class Every(BaseTrigger):
     """Fires *secs* after now, never for what was missed: an interval trigger enumerates every run of a week's step."""
 
-    def __init__(self, secs: float) -> None:
+    def __init__(self, secs: float, delay: float) -> None:
         self._interval = timedelta(seconds=secs)
+        self._delay = timedelta(seconds=delay)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        return now if previous_fire_time is None else now + self._interval
+        return now + (self._delay if previous_fire_time is None else self._interval)
 
 
 class Jobs:
-    """Runs each of *table*, a name with (call, seconds between runs), on APScheduler.
+    """Runs each of *table*, by name, on APScheduler.
 
     Each has an executor of its own, with one thread: one that takes long delays no other.
     """
 
-    def __init__(self, table: Mapping[str, tuple[Callable[[], None], float]]) -> None:
+    def __init__(self, table: Mapping[str, Job]) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it writes two lines a run
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
-        for name, (call, secs) in table.items():
+        for name, (call, secs, delay) in table.items():
             self._scheduler.add_job(
-                call, Every(secs), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
+                call, Every(secs, delay), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
             )
         self._offset = 0.0
 
     def start(self) -> None:
-        """Begin to run them, each at once."""
+        """Begin to run them."""
         self._offset = _offset()
         self._scheduler.start()
 

@@ -12,7 +12,7 @@ from app.feed.hub import Hub
 from app.feed.pace import Pacer
 from app.feed.relay import Relay
 from app.history import Item
-from app.jobs import Jobs
+from app.jobs import Job, Jobs
 from app.store import database as db
 from app.store.activity import ActivityLog
 from app.store.checkpoint import Checkpoints
@@ -37,6 +37,8 @@ from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
 
 INTEGRITY_EVERY_SECS = 6 * 3600.0
+# To read every page takes a core for seconds: not while all viewers come back.
+INTEGRITY_DELAY_SECS = 300.0
 
 
 class Services:
@@ -65,17 +67,17 @@ class Services:
         self.retention = Scheduled(self.database, Policy.of(settings))
         self.jobs = Jobs(
             {
-                "poll": (self.relay.poll, settings.poll_interval),
-                "mark": (self.mark.sync, 1.0),
-                "swarm": (Sweeper(self.coordinator).sweep, 1.0),
-                "rights": (self.rights.check, 0.5),
-                "uses": (self.rights.write_uses, 5.0),
-                "triggers": (self.reconciler.check, 0.5),
-                "prune": (self.retention.run, EVERY_SECS),
-                "search": (self.indexer.run, 1.0),
-                "probe": (self.probe.check, 1.0),
-                "board": (self._show_counts, 1.0),
-                "integrity": (self.probe.look_through, INTEGRITY_EVERY_SECS),
+                "poll": Job(self.relay.poll, settings.poll_interval),
+                "mark": Job(self.mark.sync, 1.0),
+                "swarm": Job(Sweeper(self.coordinator).sweep, 1.0),
+                "rights": Job(self.rights.check, 0.5),
+                "uses": Job(self.rights.write_uses, 5.0),
+                "triggers": Job(self.reconciler.check, 0.5),
+                "prune": Job(self.retention.run, EVERY_SECS),
+                "search": Job(self.indexer.run, 1.0),
+                "probe": Job(self.probe.check, 1.0),
+                "board": Job(self._show_counts, 1.0),
+                "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
             }
         )
         self.webhooks = Dispatcher(

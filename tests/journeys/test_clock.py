@@ -15,7 +15,7 @@ from freezegun import freeze_time
 
 from app import clock
 from app.config import Settings
-from app.jobs import Jobs
+from app.jobs import Job, Jobs
 from app.store.database import Database
 from app.web.services import Services
 from tests.feed.scene import Client
@@ -167,7 +167,7 @@ def runs() -> list[float]:
 
 
 def test_a_week_forward_is_no_week_of_runs(runs: list[float]) -> None:
-    jobs = Jobs({"note": (lambda: runs.append(clock.monotonic()), 0.05)})
+    jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
         wait_until(lambda: len(runs) > 3, "it runs")
         set_clock(frozen, timedelta(days=7))
@@ -177,7 +177,7 @@ def test_a_week_forward_is_no_week_of_runs(runs: list[float]) -> None:
 
 
 def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list[float]) -> None:
-    jobs = Jobs({"note": (lambda: runs.append(clock.monotonic()), 0.05)})
+    jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
         wait_until(lambda: len(runs) > 3, "it runs")
         set_clock(frozen, timedelta(hours=-1))
@@ -185,7 +185,7 @@ def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list
         jobs.mend()
         wait_until(lambda: len(runs) > before + 3, "it runs on")
     # a scheduler that is poked each second runs no more often for it
-    calm = Jobs({"note": (lambda: runs.append(clock.monotonic()), 60)})
+    calm = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 60)})
     runs.clear()
     with running(calm):
         wait_until(lambda: next_run(calm) > clock.now() + timedelta(seconds=30), "its next run is set")
