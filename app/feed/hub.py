@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from app import clock
@@ -60,17 +60,22 @@ class Hub:
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
-    def begin(self, window: Window) -> None:
-        """Start, or start anew, at the head of *window*; live subscribers of another history are sent away."""
-        self._restart(window.epoch, window.last_seq, "the epoch changed")
+    def begin(self, window: Window, newest: Sequence[Item] = ()) -> None:
+        """Start, or start anew, at the head of *window*, of which the *newest* items are at hand.
+
+        Live subscribers of another history are sent away.
+        """
+        tail = Tail(newest[0].seq - 1 if newest else window.last_seq)
+        tail.extend(list(newest))
+        self._restart(window.epoch, window.last_seq, tail, "the epoch changed")
 
     def skip(self, position: int) -> None:
         """Go on after *position*: what lies before it was pruned before it could be sent."""
-        self._restart(self.epoch, position, "pruning overtook the feed")
+        self._restart(self.epoch, position, Tail(position), "pruning overtook the feed")
 
-    def _restart(self, epoch: str, position: int, reason: str) -> None:
+    def _restart(self, epoch: str, position: int, tail: Tail, reason: str) -> None:
         with self._lock:
-            self.epoch, self.position, self._tail = epoch, position, Tail(position)
+            self.epoch, self.position, self._tail = epoch, position, tail
             overtaken = [member for cohort in self._all_cohorts() for member in cohort.members]
             # At once: until their own threads have hung up, what comes now would be taken for what followed theirs.
             self._cohorts, self._newcomers = {}, {}

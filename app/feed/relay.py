@@ -9,6 +9,8 @@ from collections.abc import Callable
 from app import clock
 from app.errors import DatabaseError
 from app.feed.hub import Hub
+from app.feed.subscription import MAX_SEQ
+from app.feed.tail import TAIL_EVENTS
 from app.feed.tally import Tally
 from app.history import Item, Page
 from app.metrics import note_error
@@ -37,8 +39,12 @@ class Relay:
         hub.hurry = self.poll_now
 
     def start(self) -> None:
-        """Take the head as position: what was committed before is for those who resume. Raises DatabaseError."""
-        self._hub.begin(self._hub.source.window())
+        """Take the head as position: what was committed before is for those who resume. Raises DatabaseError.
+
+        The newest of it are kept for them: after a restart all viewers come back from about the same place.
+        """
+        newest = self._hub.source.read_before(MAX_SEQ, TAIL_EVENTS)
+        self._hub.begin(newest.window, newest.items[::-1])
         self._completed_at = clock.monotonic()
 
     def poll(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from app.feed import frames
 from app.feed.relay import PAGE_EVENTS, Relay
+from app.feed.tail import TAIL_EVENTS
 from app.history import Page
 from app.metrics import errors
 from tests.feed.scene import Client, Feed, StagedSource
@@ -52,6 +53,30 @@ def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
         feed.source.add(2)
         relay.poll()
         assert client.follow(7) == [6, 7]
+
+
+def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
+    feed = Feed()
+    feed.source.add(TAIL_EVENTS + 20)
+    feed.source.prune(10)
+    Relay(feed.hub, lambda epoch, item: None, 3600).start()
+    reads = feed.source.reads
+    with Client(feed) as client:
+        client.subscribe(after=20, epoch="epoch-1")
+        assert feed.source.reads == reads
+        assert client.follow(TAIL_EVENTS + 20)[0] == 21
+    assert feed.hub.tail_after(19, "epoch-1") is None
+
+
+def test_of_few_events_it_has_all_that_were_not_pruned() -> None:
+    feed = Feed()
+    feed.source.add(20)
+    feed.source.prune(10)
+    Relay(feed.hub, lambda epoch, item: None, 3600).start()
+    assert feed.hub.tail_after(9, "epoch-1") is None
+    rest = feed.hub.tail_after(10, "epoch-1")
+    assert rest is not None
+    assert [item.seq for item in rest] == list(range(11, 21))
 
 
 def test_one_poll_takes_all_pages() -> None:
