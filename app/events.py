@@ -166,11 +166,13 @@ def _type(value: str) -> str:
         return value
     if not isinstance(value, str):
         raise InvalidEvent("event_type", f"must be text, got {value!r:.80}")
+    if (known := known_type(value)) is not value:
+        return known
     if len(value) > MAX_TYPE_CHARS:
         raise InvalidEvent("event_type", f"must have at most {MAX_TYPE_CHARS} characters, got {len(value):,}")
     if not TYPE_PATTERN.fullmatch(value):
         raise InvalidEvent("event_type", f"must look like 'task.created' ({TYPE_PATTERN.pattern}), got {value!r:.80}")
-    return known_type(value)
+    return value
 
 
 def _timestamp(value: str | datetime | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from flask import Response, request
 from pydantic import BaseModel
 
@@ -64,5 +65,8 @@ def operation(
 
 def json_answer(value: Any, status: int = 200) -> Response:
     """Return *value* as JSON; what is no UTF-8 goes out as a question mark."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    try:
+        body = orjson.dumps(value)
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits, or nested deeper than it writes
+        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return Response(body, status, content_type=JSON)
