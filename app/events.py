@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +19,10 @@ MAX_TYPE_CHARS = 64
 # Of a UUIDv7: version and variant, and the bits besides that are random.
 _UUID_FIXED = 0x7 << 76 | 0x2 << 62
 _UUID_RANDOM = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
-# For ids. To ask the kernel for each gives up Python's lock, which another thread may keep for 5 ms; and the `random`
-# module's own, a program may have seeded. A forked child draws other numbers.
-_chance = random.Random()  # noqa: S311 - an id is no secret
-os.register_at_fork(after_in_child=_chance.seed)
+# For ids: bits of the kernel's, many at a time. To ask for each gives up Python's lock, which another thread may keep
+# for 5 ms. A forked child takes its own.
+_drawn: list[int] = []
+os.register_at_fork(after_in_child=_drawn.clear)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 TYPE_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -114,9 +113,18 @@ def make_event(
 def new_id() -> str:
     """Return a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
     milliseconds = int(clock.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
-    drawn = _chance.getrandbits(80)
-    text = f"{milliseconds << 80 | drawn & _UUID_RANDOM | _UUID_FIXED:032x}"
+    text = f"{milliseconds << 80 | _draw() & _UUID_RANDOM | _UUID_FIXED:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _draw() -> int:
+    """Return 80 random bits, not to be guessed from others."""
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            bits = os.urandom(10 * 256)
+            _drawn.extend(int.from_bytes(bits[start : start + 10], "big") for start in range(0, len(bits), 10))
 
 
 def known_type(text: str) -> str:
@@ -200,8 +208,8 @@ _CREDENTIALS = re.compile(
       -----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----
         [\s\S]*?(?:-----END\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
     | (?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)*                                      # JWT, signed session cookies
-    | (?<![\w-])(?i:bearer)\ +(?:[\w.~+/=-]{16,}|(?=[a-zA-Z_.~+/=-]*[0-9])[\w.~+/=-]{6,})
-    | (?<![\w-])(?i:basic)\ +(?=[a-zA-Z+/]*[0-9=])[A-Za-z0-9+/]{8,}={0,2}(?![\w+/])
+    | (?<![\w-])(?ai:bearer)\ +(?:[\w.~+/=-]{16,}|(?=[a-zA-Z_.~+/=-]*[0-9])[\w.~+/=-]{6,})
+    | (?<![\w-])(?ai:basic)\ +(?=[a-zA-Z+/]*[0-9=])[A-Za-z0-9+/]{8,}={0,2}(?![\w+/])
     | (?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])                            # AWS
     | (?<![\w-])AIza[\w-]{35}                                                            # Google
     | (?<![\w-])ya29\.[\w-]{16,}
@@ -218,12 +226,12 @@ _CREDENTIALS = re.compile(
 # A superset of the above. A scan pays for each place where an alternative could begin: each begins with a letter that
 # is rare, or whose neighbours decide at once; 3 us for 300 bytes. In JSON anything may hide behind a backslash.
 _HINT = (
-    r"J(?<=eyJ)|/(?<=://)(?=[^/\s]{0,400}@)|A(?:KIA|SIA|Iza)|y(?=a29)"
+    r"J(?<=eyJ)|/(?<=://)(?=[^/\s]{0,1604}@)|A(?:KIA|SIA|Iza)|y(?=a29)"
     r"|B(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] |EGIN )|b(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] )"
     r"|g(?:h[pousr]_|ithub_pat_|lpat-)|k(?:_(?=live|test)|-(?<=\bsk-))|n(?=pm_)|x(?=ox[a-z]-)|f(?<=outf)(?=eed_)"
 )
 _TEXT_HINTS = re.compile(_HINT)
-_HINTS = re.compile(rb"\\|'(?=\s{0,8}:)|" + _HINT.encode())
+_HINTS = re.compile(rb"\\|'(?=[^'\"]{0,24}:)|" + _HINT.encode())
 # A name and its value in text that is nearly JSON; in JSON inside JSON the quotes are escaped.
 _PAIR = re.compile(
     r"""(?<!\\)(\\{0,7}["'])([\w .-]{1,100})\1(\s{0,8}:\s{0,8})(\\{0,7}["'])(?:\\.|[^\\])*?\4""", re.DOTALL

@@ -12,7 +12,7 @@ from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
-# Threads beyond those of the WebSockets, so that HTTP answers at the limit.
+# Threads beyond those of the connections that stay open, so that HTTP answers at the limit.
 SPARE_THREADS = 32
 # A connection that stays open has its socket, and a pair that wakes its thread.
 DESCRIPTORS_A_CONNECTION = 3

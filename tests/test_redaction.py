@@ -136,7 +136,8 @@ class TestReading:
         '{"pass\\u0077ord": "hunter2"}', '{"password":"hunter2","password":1}', '{"a":{"password":"hunter2"},"a":1}',
         '{"a" : {"pass\\u0077ord":"hunter2"}, "a" :1}', '{"url":"https:\\/\\/me:hunter2@host"}',
         '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"',
-        'say "password" : "hunter2"', "say 'token' : 'hunter2'",
+        'say "password" : "hunter2"', "say 'token' : 'hunter2'", "'password'\u00a0:\u2003'hunter2'",
+        json.dumps("https://" + "ü" * 190 + ":hunter2" + "ü" * 190 + "@host", ensure_ascii=False),
         "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
     ])  # fmt: skip
     def test_odd_json_hides_nothing(self, database, data):

@@ -35,7 +35,7 @@ class Wire:
     """Writes to one socket without ever blocking it for others. `lock` guards the socket's sending side.
 
     *rest* is the unsent end of a frame whose beginning was sent: whoever writes next finishes it first, or the stream
-    would be corrupt. There is never more than that one frame kept for a client.
+    would be corrupt. There is never more than that and one answer kept for a client.
     """
 
     def __init__(self, sock: socket.socket) -> None:

@@ -178,7 +178,6 @@ def stream(query: StreamQuery) -> Response:
         return refusal
     if request.method == "HEAD":
         return Response(headers=_STREAM_HEADERS)
-    # The body of a request has no place here, and would be taken for the peer's goodbye.
     return connection.serve(_STREAM_HEAD, SSE, _Monologue(query))
 
 

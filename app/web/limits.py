@@ -1,6 +1,6 @@
 """Limits: how many connections at once, how often a minute. Each worker counts for itself.
 
-Asked before routing and before any handshake. 0 is no limit.
+Asked before any handshake. 0 is no limit.
 """
 
 from __future__ import annotations

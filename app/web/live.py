@@ -34,8 +34,9 @@ def _check_handshake() -> Response | None:
     """Refuse what is no WebSocket handshake (RFC 6455 section 4.2.1)."""
     if request.path != auth.SOCKET_PATH:
         return None
-    is_upgrade = "upgrade" in request.headers.get("Connection", "").lower()
-    if not is_upgrade or "websocket" not in request.headers.get("Upgrade", "").lower() or request.method != "GET":
+    options = [option.strip() for option in request.headers.get("Connection", "").lower().split(",")]
+    is_upgrade = "upgrade" in options and request.headers.get("Upgrade", "").lower() == "websocket"
+    if not is_upgrade or request.method != "GET":
         return problem(426, "this is a WebSocket; send an Upgrade header")
     if request.headers.get("Sec-WebSocket-Version") != "13":
         response = problem(426, "only version 13 of the WebSocket protocol is spoken")
@@ -65,21 +66,25 @@ def socket() -> Response:
 
 
 class _Dialogue:
-    """The messages of one client, as wsproto reads them; it makes pongs and close replies, too."""
+    """The messages of one client, as wsproto reads them; it makes pongs and close replies, too.
+
+    `_credit` is how many more messages it may send now. It has MAX_MESSAGES_PER_SEC at most, but for what may have
+    come while nobody listened.
+    """
 
     def __init__(self) -> None:
         self._protocol = Connection(ConnectionType.SERVER)
         self._messages: deque[str | bytes] = deque()
         self._unfinished = bytearray()
-        self._second = 0
-        self._count = 0
+        self._credit = float(MAX_MESSAGES_PER_SEC)
+        self._listened_at = clock.monotonic()
 
     def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
         """Answer messages and send what is owed, until someone asks to end."""
         while subscriber.ending is None:
             if subscriber.is_idle_too_long:
                 return frames.POLICY, "no subscription"
-            has_news = not self._messages and doorbell.wait(subscriber.patience())
+            has_news = not self._messages and self._has_news(subscriber, doorbell)
             if has_news and (ending := self._listen(subscriber, doorbell.wire)):
                 return ending
             if self._messages:
@@ -90,8 +95,20 @@ class _Dialogue:
 
     def is_farewell(self, data: bytes) -> bool:
         """Return whether the client's close frame has come."""
+        if self._protocol.state is ConnectionState.CLOSED:
+            return False  # it speaks no WebSocket
         self._protocol.receive_data(data)
         return any(isinstance(event, CloseConnection) for event in self._protocol.events())
+
+    def _has_news(self, subscriber: Subscriber, doorbell: Doorbell) -> bool:
+        """Wait for the client as long as it may take, and grant it messages for the time that has passed."""
+        began = clock.monotonic()
+        self._credit += MAX_MESSAGES_PER_SEC * (began - self._listened_at)
+        has_news = doorbell.wait(subscriber.patience())
+        self._listened_at = clock.monotonic()
+        rested = self._credit + MAX_MESSAGES_PER_SEC * (self._listened_at - began)
+        self._credit = max(self._credit, min(rested, MAX_MESSAGES_PER_SEC))
+        return has_news
 
     def _listen(self, subscriber: Subscriber, wire: Wire) -> Ending | None:
         """Take what the client has sent; return how to end it where that breaks a rule. Raises Gone, OSError."""
@@ -104,7 +121,10 @@ class _Dialogue:
                 subscriber.write(self._protocol.send(event.response()))
             elif isinstance(event, CloseConnection) and self._protocol.state is ConnectionState.OPEN:
                 ending = event.code, event.reason or ""  # no frame of the client's, but what is wrong with one
+                self._protocol.receive_data(None)
             elif isinstance(event, CloseConnection):
+                while self._messages:
+                    dialogue.answer(subscriber, self._messages.popleft())
                 wire.say_goodbye(self._protocol.send(event.response()))
                 raise Gone("closed by the client")
             if ending:
@@ -120,9 +140,7 @@ class _Dialogue:
             message = bytes(self._unfinished)
             self._unfinished.clear()
             self._messages.append(message.decode() if isinstance(event, TextMessage) else message)
-            second = int(clock.monotonic())
-            self._count = self._count + 1 if second == self._second else 1
-            self._second = second
-            if self._count > MAX_MESSAGES_PER_SEC:
+            self._credit -= 1
+            if self._credit < 0:
                 return frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
         return None

@@ -166,7 +166,7 @@ def test_a_connection_that_is_gone_raises_at_the_next_write() -> None:
             wait_until(lambda: peer.wire.write(NEXT, always) and False, "an error")
 
 
-def test_hanging_up_waits_for_the_peer_to_end_and_reads_nothing_of_it() -> None:
+def test_hanging_up_waits_for_the_peer_to_end_whatever_it_still_says() -> None:
     with Peer() as peer:
         peer.socket.sendall(b"x" * 10_000)
         peer.socket.shutdown(socket.SHUT_WR)

@@ -266,6 +266,14 @@ def test_a_close_is_answered_and_the_connection_ended(server: Server, code: int)
         assert is_ended(client)
 
 
+def test_what_was_said_before_a_close_is_answered(server: Server) -> None:
+    with RawClient(server) as client:
+        client.socket.sendall(frame(b'{"action": "ping"}') * 2 + frame(struct.pack("!H", 1000), first=0x88))
+        assert [client.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}')] * 2
+        assert ended_with(client) == 1000
+        assert is_ended(client)
+
+
 # --- what is unusual and fine -----------------------------------------------------------------------------------------
 
 
@@ -318,6 +326,8 @@ HANDSHAKE = {
     [
         ({"Upgrade": None, "Connection": None}, 426),
         ({"Upgrade": "h2c"}, 426),
+        ({"Upgrade": "websocket2"}, 426),
+        ({"Connection": "x-upgrade"}, 426),
         ({"Sec-WebSocket-Version": "12"}, 426),
         ({"Sec-WebSocket-Version": None}, 426),
         ({"Sec-WebSocket-Key": None}, 400),
