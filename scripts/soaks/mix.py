@@ -167,10 +167,15 @@ class Viewer:
             epoch = segment.epoch
             cursor = segment.shown[-1][0] if segment.shown else segment.after
             if segment.shown != (owed := truth.between(epoch, segment.after, cursor)):
-                lost, extra = (sorted(each)[:3] for each in (set(owed) - {*segment.shown}, {*segment.shown} - {*owed}))
+                lost, extra = set(owed) - {*segment.shown}, {*segment.shown} - {*owed}
                 raise Mismatch(
-                    f"{segment.kind} after {segment.after} of {epoch} to {cursor}: {lost} not shown, {extra} not known"
+                    f"{segment.kind} after {segment.after} of {epoch} to {cursor}: {_span(lost)} not shown,"
+                    f" {_span(extra)} not known; of that epoch {len(truth.histories.get(epoch, {}))} seqs are"
                 )
+
+
+def _span(events: set[tuple[int, str]]) -> str:
+    return f"{len(events)}, from {min(events)} to {max(events)}," if events else "none"
 
 
 # --- what happens -----------------------------------------------------------------------------------------------------
