@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,9 +72,14 @@ def main(
 
 
 def run_mix(seed: int, minutes: float) -> None:
-    """Mix everything on one server."""
-    with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder:
-        click.echo(f"Seed {seed}: {mix.run(minutes, random.Random(seed), Path(folder))}.")
+    """Mix everything on one server. Where there is a mismatch its files stay, to be looked into."""
+    folder = Path(tempfile.mkdtemp(prefix="outfeed-soak-"))
+    try:
+        said = mix.run(minutes, random.Random(seed), folder)
+    except Mismatch as mismatch:
+        raise Mismatch(f"{mismatch}; all files are in {folder}") from mismatch
+    shutil.rmtree(folder)
+    click.echo(f"Seed {seed}: {said}.")
 
 
 def run_schemathesis(minutes: float) -> None:
