@@ -287,8 +287,8 @@ class Agent(threading.Thread):
 
     def _take_a_break(self) -> None:
         """Leave, and come back later as another agent of the same name."""
-        agent_id, self.agent_id = str(self.agent_id), None
-        self._office.call("DELETE", _agent_path(agent_id))
+        self._office.call("DELETE", _agent_path(str(self.agent_id)))
+        self.agent_id = None  # not before it has left: who is told to stop meanwhile must still be seen off
         self._wait(self._fate.pause(2 * self._pace.task_secs))
 
     def _step(self) -> None:
