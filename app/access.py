@@ -45,11 +45,6 @@ class Visible:
     types: tuple[str, ...] = ()
     has_audit: bool = False
 
-    @property
-    def is_everything(self) -> bool:
-        """Whether nothing is hidden."""
-        return self.has_audit and not self.types
-
     def covers(self, event_type: str) -> bool:
         """Return whether events of that type may be seen."""
         return (self.has_audit or not is_audit(event_type)) and (
