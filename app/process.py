@@ -63,8 +63,9 @@ os.register_at_fork(after_in_child=_start_anew)
 
 
 def needed_descriptors(max_connections: int) -> int:
-    """Return how many open files a worker may come to."""
-    return DESCRIPTORS_A_CONNECTION * max_connections + SPARE_THREADS + SPARE_DESCRIPTORS
+    """Return how many open files a worker may come to. As many clients as it has threads may be idle."""
+    idle = needed_threads(max_connections)
+    return DESCRIPTORS_A_CONNECTION * max_connections + idle + SPARE_DESCRIPTORS
 
 
 def needed_threads(max_connections: int) -> int:

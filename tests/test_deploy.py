@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app import config
+from app.web.worker import KEEPALIVE_SECS
 from tests.harness import Server
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,11 @@ def test_every_setting_they_name_exists(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_readme_names_them(name: str) -> None:
     assert f"`scripts/deploy/{name}`" in (ROOT / "README.md").read_text()
+
+
+def test_the_proxy_hangs_up_first() -> None:
+    (kept,) = re.findall(r"keepalive (\d+)s", FILES["Caddyfile"])
+    assert int(kept) < KEEPALIVE_SECS
 
 
 def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from app.store.outbox import Outbox
 from app.web import create_app, logs
 from app.web.auth import secret_key
 from app.web.slots import Board, Place
-from app.web.worker import Worker
+from app.web.worker import KEEPALIVE_SECS, Worker
 
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
@@ -85,6 +85,7 @@ class Server(BaseApplication):
             "worker_class": Worker,
             "threads": threads,
             "worker_connections": 2 * threads,
+            "keepalive": KEEPALIVE_SECS,
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
             "proc_name": "outfeed",

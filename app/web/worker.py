@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import select
+import selectors
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
@@ -33,6 +35,10 @@ SPARE_DESCRIPTORS = 8
 # descriptors allow it, what comes late has longer.
 _PATIENCE_MS = 20
 LINGER_SECS = 1.0
+# For the first request of a connection. Between two it may be idle for longer: KEEPALIVE_SECS.
+FIRST_REQUEST_SECS = 5.0
+# Longer than proxies and clients keep an idle connection: if we hung up first, a request on its way would be lost.
+KEEPALIVE_SECS = 75
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger(__name__)
 
@@ -131,9 +137,24 @@ class Worker(ThreadWorker):
         try:
             super().enqueue_req(conn)
         except OutOfThreads:
+            if not has_asked(conn.sock):
+                self._await_request(conn)
+                return
             self._say_unavailable(conn.sock, THREADS)
             conn.timeout = clock.monotonic() + LINGER_SECS
             self._refused.append(conn)
+
+    def _await_request(self, conn: Any) -> None:
+        """Wait as for one who is slow: an answer that comes before the question, a client may not take for one."""
+        conn.sock.setblocking(False)
+        conn.timeout = clock.monotonic() + FIRST_REQUEST_SECS
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        super().finish_request(conn, fs)
+        if self.pending_conns and self.pending_conns[-1] is conn:
+            conn.timeout = clock.monotonic() + FIRST_REQUEST_SECS
 
     def _drop(self, conn: Any) -> None:
         self.nr_conns -= 1
@@ -175,11 +196,16 @@ class Worker(ThreadWorker):
             "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
         )
         client.setblocking(False)
-        poller = select.poll()
-        poller.register(client, select.POLLIN)
-        with suppress(OSError):
-            poller.poll(_PATIENCE_MS)
-            client.recv(1 << 20)
+        if has_asked(client, _PATIENCE_MS):
+            with suppress(OSError):
+                client.recv(1 << 20)
         with suppress(OSError):
             client.send(head.encode() + body)
             client.shutdown(socket.SHUT_WR)
+
+
+def has_asked(client: socket.socket, patience_ms: int = 0) -> bool:
+    """Return whether something of the client's is there to be read, within *patience_ms*."""
+    poller = select.poll()
+    poller.register(client, select.POLLIN)
+    return bool(poller.poll(patience_ms))

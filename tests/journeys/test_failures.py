@@ -216,8 +216,13 @@ def test_no_thread_is_left(scene: Scene, ailing: AilingServer) -> None:
         while any(scene.write().status_code == 201 for _ in range(3)):  # until every thread there is waits for an event
             for _ in range(5):  # faster than those who wait give up
                 held.enter_context(contextlib.closing(waiting_client(ailing)))
+        slow = held.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", ailing.port))))
         assert "out of threads" in scene.refusal()
         assert "out of threads" in scene.unready()
+        with pytest.raises(BlockingIOError):  # accepted before them, and not answered before it asks
+            slow.recv(1, socket.MSG_DONTWAIT)
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: feed\r\n\r\n")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
         with pytest.raises(InvalidStatus) as refused:
             ailing.connect()
         assert refused.value.response.status_code == 503
