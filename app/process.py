@@ -16,7 +16,7 @@ _PR_SET_TIMERSLACK = 29
 SPARE_THREADS = 32
 # A connection that stays open has its socket, and a pair that wakes its thread.
 DESCRIPTORS_A_CONNECTION = 3
-# For SQLite, logs and requests.
+# For SQLite and logs.
 SPARE_DESCRIPTORS = 256
 
 
@@ -63,9 +63,14 @@ os.register_at_fork(after_in_child=_start_anew)
 
 
 def needed_descriptors(max_connections: int) -> int:
-    """Return how many open files a worker may come to. As many clients as it has threads may be idle."""
-    idle = needed_threads(max_connections)
-    return DESCRIPTORS_A_CONNECTION * max_connections + idle + SPARE_DESCRIPTORS
+    """Return how many open files a worker may come to."""
+    requests = SPARE_THREADS + idle_connections(max_connections)
+    return DESCRIPTORS_A_CONNECTION * max_connections + requests + SPARE_DESCRIPTORS
+
+
+def idle_connections(max_connections: int) -> int:
+    """Return how many clients a worker keeps between two requests."""
+    return needed_threads(max_connections) // 2
 
 
 def needed_threads(max_connections: int) -> int:

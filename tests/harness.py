@@ -58,6 +58,17 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENC
     return answer
 
 
+def shortest(attempt: Callable[[], float], enough: float) -> float:
+    """Return the fewest seconds that *attempt* says it took, of three times; one under *enough* is the last.
+
+    For what is promised within a time: a machine that is busy with others may hold up one attempt, not each.
+    """
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=enough) >= enough:
+        took.append(attempt())
+    return min(took)
+
+
 @functools.cache
 def upgraded_database() -> Path:
     """Return an upgraded database, to be copied."""

@@ -18,7 +18,7 @@ from gunicorn.arbiter import Arbiter
 from app.access import READ, WRITE
 from app.config import Settings, environment_with
 from app.errors import ConfigError, UnknownName
-from app.process import SPARE_THREADS, die_with, needed_descriptors
+from app.process import die_with, idle_connections, needed_descriptors, needed_threads
 from app.store import account, upgrade
 from app.store import database as db
 from app.store.database import Database
@@ -78,13 +78,13 @@ class Server(BaseApplication):
         super().__init__()
 
     def load_config(self) -> None:
-        threads = self.settings.max_connections + SPARE_THREADS
+        threads = needed_threads(self.settings.max_connections)
         for name, value in {
             "bind": self.settings.bind,
             "workers": self.settings.workers,
             "worker_class": Worker,
             "threads": threads,
-            "worker_connections": 2 * threads,
+            "worker_connections": threads + idle_connections(self.settings.max_connections),
             "keepalive": KEEPALIVE_SECS,
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,

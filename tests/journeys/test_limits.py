@@ -64,10 +64,10 @@ def probing(server: Server) -> Iterator[list[float]]:
 
 
 def assert_healthy(took: list[float]) -> None:
-    """Nine in ten within HEALTHY_SECS, for this machine may be busy with other things; and nothing stood still."""
+    """Nine in ten within HEALTHY_SECS, for this machine may be busy with other things; and none waits for the rest."""
     assert len(took) >= 20
     assert statistics.quantiles(took, n=10)[-1] < HEALTHY_SECS, sorted(took)[-5:]
-    assert max(took) < 1
+    assert max(took) < PATIENCE_SECS / 3
 
 
 @pytest.fixture(scope="module")
