@@ -14,6 +14,7 @@ const MAX_TEXT_CHARS = 200;
 const KINDS = ["task", "agent", "bid", "tool", "system", "other"];
 const MINUTE_MS = 60_000;
 const MINUTES = 60;
+const KEPT_MINUTES = 2 * MINUTES; // an event of a minute that has not begun by our clock is shown once it has
 const MINUTES_A_ROW = 5;
 const BAR = 10, GAP = 2, HEIGHT = 100;
 
@@ -344,6 +345,7 @@ class Chart {
   load({ begin, counts, seq }) {
     this.#begin = Date.parse(begin);
     this.#counts = JSON.parse(counts);
+    this.#fillUp();
     this.seq = Number(seq);
     this.isStale = true;
     const held = this.#held ?? [];
@@ -362,7 +364,7 @@ class Chart {
     this.seq = seq;
     if (!TIMESTAMP.test(event.timestamp)) return;
     const minute = Math.floor((Date.parse(event.timestamp) - this.#begin) / MINUTE_MS);
-    if (minute < 0 || minute >= MINUTES) return;
+    if (minute < 0 || minute >= KEPT_MINUTES) return;
     this.#counts[kindOf(event.event_type)][minute] += 1;
     this.isStale = true;
   }
@@ -372,11 +374,19 @@ class Chart {
     const passed = Math.floor((now - this.#begin) / MINUTE_MS) - (MINUTES - 1);
     if (passed <= 0) return;
     this.#begin += passed * MINUTE_MS;
-    for (const counts of Object.values(this.#counts)) {
-      counts.splice(0, passed);
-      while (counts.length < MINUTES) counts.push(0);
-    }
+    for (const counts of Object.values(this.#counts)) counts.splice(0, passed);
+    this.#fillUp();
     this.isStale = true;
+  }
+
+  #fillUp() {
+    for (const counts of Object.values(this.#counts)) {
+      while (counts.length < KEPT_MINUTES) counts.push(0);
+    }
+  }
+
+  #lastHour(kind) {
+    return this.#counts[kind].slice(0, MINUTES);
   }
 
   draw() {
@@ -389,17 +399,18 @@ class Chart {
     const floors = new Array(MINUTES).fill(0);
     for (const kind of KINDS) {
       const isShown = !this.#hidden.has(kind);
-      this.#draw(kind, isShown ? path(floors, this.#counts[kind], top) : "");
-      if (isShown) this.#counts[kind].forEach((count, minute) => (floors[minute] += count));
+      const counts = this.#lastHour(kind);
+      this.#draw(kind, isShown ? path(floors, counts, top) : "", sum(counts));
+      if (isShown) counts.forEach((count, minute) => (floors[minute] += count));
     }
     this.#label(top, `${NUMBER.format(sum(sums))} in all, at most ${NUMBER.format(peak)} in a minute`);
     this.#fillTable();
   }
 
-  #draw(kind, bars) {
+  #draw(kind, bars, total) {
     const drawn = this.#figure.querySelector(`path[data-kind="${kind}"]`);
     if (drawn.getAttribute("d") !== bars) drawn.setAttribute("d", bars);
-    setText(this.#figure.querySelector(`label[data-kind="${kind}"] .count`), NUMBER.format(sum(this.#counts[kind])));
+    setText(this.#figure.querySelector(`label[data-kind="${kind}"] .count`), NUMBER.format(total));
   }
 
   #label(top, about) {
@@ -490,6 +501,7 @@ class Board {
   // The feed
 
   #receive(events) {
+    this.#chart.advance(this.#now); // painting does so too, but nobody paints a page that is hidden
     for (const { event, seq } of events) this.#chart.add(event, seq);
     if (this.#isLoaded) this.#apply(events);
     else this.#waiting.push(...events);
