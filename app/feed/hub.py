@@ -60,13 +60,13 @@ class Hub:
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
-    def begin(self, window: Window, newest: list[Item] | None = None) -> None:
+    def begin(self, window: Window, newest: list[Item]) -> None:
         """Start, or start anew, at the head of *window*, of which the *newest* items are at hand.
 
         Live subscribers of another history are sent away.
         """
         tail = Tail(newest[0].seq - 1 if newest else window.last_seq)
-        tail.extend(newest or [])
+        tail.extend(newest)
         self._restart(window.epoch, window.last_seq, tail, "the epoch changed")
 
     def skip(self, position: int) -> None:

@@ -32,6 +32,7 @@ class Relay:
         self._heartbeat_secs = heartbeat_secs
         self._working = threading.Lock()
         self._is_wanted = False
+        self._head: tuple[str, Item] | None = None  # what is there to be replayed, not remembered yet
         self._next_heartbeat = 0.0
         self._completed_at: float | None = None
         self._failure: str | None = None
@@ -43,8 +44,7 @@ class Relay:
 
         The newest of it are kept for them: after a restart all viewers come back from about the same place.
         """
-        newest = self._hub.source.read_before(MAX_SEQ, TAIL_EVENTS)
-        self._hub.begin(newest.window, newest.items[::-1])
+        self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
 
     def poll(self) -> None:
@@ -109,20 +109,29 @@ class Relay:
     def _advance(self) -> bool:
         """Take one page; True where there is more to do."""
         hub = self._hub
+        if self._head:
+            self._remember(*self._head)
+            self._head = None
         page = hub.source.read_after(hub.position, PAGE_EVENTS)
         window = page.window
         if window.epoch != hub.epoch:
-            hub.begin(window)
-        elif window.last_seq < hub.position:
+            self._begin(1)
+            return True
+        if window.last_seq < hub.position:
             # A copy was put back under us: the seqs after its head would be used again.
             hub.source.renew_epoch(window.epoch)
             return True
-        elif window.first_seq > hub.position + 1:
+        if window.first_seq > hub.position + 1:
             hub.skip(window.first_seq - 1)
             return True
-        else:
-            self._publish(page)
+        self._publish(page)
         return page.through < window.last_seq
+
+    def _begin(self, most: int) -> None:
+        """Stand at the head, with *most* of what is newest at hand. All before it may be replayed from now on."""
+        newest = self._hub.source.read_before(MAX_SEQ, most)
+        self._hub.begin(newest.window, newest.items[::-1])
+        self._head = (newest.window.epoch, newest.items[0]) if newest.items else None
 
     def _publish(self, page: Page) -> None:
         if page.items:

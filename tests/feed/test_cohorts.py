@@ -195,7 +195,7 @@ class TestMerging:
     def test_the_event_before_is_right_for_one_that_was_told_less(self, stage: Stage, is_due: bool) -> None:
         """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
         stage.source.add(6)
-        stage.hub.begin(stage.source.window())
+        stage.hub.begin(stage.source.window(), [])
         stage.join(types=("wanted.*",))
         late = stage.admit()
         late.subscriber.due = 0.0 if is_due else stage.time.now + 0.05

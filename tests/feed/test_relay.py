@@ -95,6 +95,18 @@ def test_what_is_about_to_be_sent_is_remembered_first() -> None:
     assert remembered == [[("epoch-1", 3)]]
 
 
+def test_what_was_there_at_the_start_is_remembered_since_it_may_be_replayed() -> None:
+    feed = Feed()
+    feed.source.add(3)
+    feed.relay.start()
+    feed.relay.poll()
+    feed.relay.poll()
+    assert feed.remembered == [("epoch-1", 3)]
+    feed.source.renew_epoch("epoch-1")
+    feed.relay.poll()
+    assert feed.remembered[1:] == [("epoch-1+", 3)]
+
+
 def test_what_can_not_be_remembered_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed()
     failing = [OSError("no space left on device")]
