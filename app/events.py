@@ -201,6 +201,7 @@ def _timestamp(value: str | datetime | None) -> str:
 
 REDACTED = "[redacted]"
 MAX_REMEMBERED_KEYS = 10_000
+MAX_REMEMBERED_SHAPES = 1_000
 
 # Well-known credentials. Each begins where no word goes on, so that no text takes more than a few passes.
 _CREDENTIALS = re.compile(
@@ -277,16 +278,37 @@ def _key_words(key: str) -> str:
 
 
 class _Redactor:
-    """Redacts by one list of names. Remembers which keys are harmless, so that a known event costs a microsecond."""
+    """Redacts by one list of names. Remembers what is harmless, so that a known event costs a microsecond.
+
+    That is keys, and shapes: all keys that an event, or its data, has down to the second level, in their order.
+    """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self._names = frozenset(map(_key_words, names))
         self._ends = tuple(f"_{name}" for name in self._names)
         self._harmless: set[str] = set()
+        self._harmless_shapes: set[tuple[Any, ...]] = set()
 
     def knows(self, raw: bytes, value: Any) -> bool:
         """Return whether all keys are harmless, and as many in *value* as in *raw*: of two equal ones one is lost."""
+        count = raw.count(b'":')
+        if value.__class__ is not dict:
+            return self._has_harmless_keys(value, count)
+        data = value.get("data")
+        shape = (*value, *data) if data.__class__ is dict else (*value,)
+        if len(shape) == count and shape in self._harmless_shapes:
+            return True
+        if not self._has_harmless_keys(value, count):
+            return False
+        if len(shape) == count:  # there are no others further down
+            if len(self._harmless_shapes) > MAX_REMEMBERED_SHAPES:
+                self._harmless_shapes.clear()
+            self._harmless_shapes.add(shape)
+        return True
+
+    def _has_harmless_keys(self, value: Any, wanted: int) -> bool:
+        """Return whether *value* has *wanted* keys, all of them harmless."""
         count, todo = 0, [value]
         for node in todo:
             if node.__class__ is dict:
@@ -298,7 +320,7 @@ class _Redactor:
                 todo += [child for child in node if child.__class__ in _CONTAINERS]
             elif node.__class__ not in _SCALARS:
                 return False
-        return raw.count(b'":') == count
+        return count == wanted
 
     def _are_harmless(self, keys: dict[Any, Any]) -> bool:
         return all(isinstance(key, str) and not self.is_secret(key) for key in keys)
