@@ -10,6 +10,7 @@
  *   source, task-id, agent-id   which events: all that are given have to match
  *   limit       how many of the newest to begin with: 100; at most 1,000; 0 for none
  *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
+ *   audit       to show also what operators do with rights and history; without it only `types` that name it do
  *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
  *   log-href, login-href        "/swarm/events" and "/login"
  *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
@@ -57,7 +58,7 @@ const FIRST_CLIMB_MS = 2_000;
 const MAX_CLIMB_MS = 120_000;
 const ANNOUNCE_AFTER_MS = 1_000;
 
-// What operators do with rights and history. The log has it; here it shows where `types` asks for it.
+// What operators do with rights and history. The log has it; here it shows where it is asked for.
 const AUDIT = /^(access\..*|system\.(pruned|restored))$/;
 
 const RESTARTING = 1012;
@@ -431,6 +432,7 @@ class Sentences {
 const TIME = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
+const SHORT_TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const NUMBER = new Intl.NumberFormat();
 const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
@@ -442,10 +444,10 @@ function momentOf(text) {
   return DATE.test(text) && !Number.isNaN(moment.valueOf()) ? moment : null;
 }
 
-/** The time of day in the reader's zone, with the date unless it is today's. */
-export function clockOf(moment) {
-  const day = DAY.format(moment);
-  return day === DAY.format(new Date()) ? TIME.format(moment) : `${day} ${TIME.format(moment)}`;
+/** The time of day in the reader's zone, with the date unless it is today's; to the minute where it is to be short. */
+export function clockOf(moment, isShort = false) {
+  const time = (isShort ? SHORT_TIME : TIME).format(moment);
+  return moment.toDateString() === new Date().toDateString() ? time : `${DAY.format(moment)} ${time}`;
 }
 
 function make(tag, className = "", ...children) {
@@ -555,7 +557,8 @@ class List {
     this.#filter = filter;
     this.element.addEventListener("toggle", ({ target }) => this.#fillDetails(target), true);
     this.element.addEventListener("click", (event) => {
-      if (getSelection().type === "Range") event.preventDefault(); // text was selected: not meant to open the row
+      // By a pointer that selected text: not meant to open the row. A click by the keyboard has no detail.
+      if (event.detail && getSelection().type === "Range") event.preventDefault();
     });
   }
 
@@ -565,7 +568,7 @@ class List {
 
   /** Put *items*, oldest first, on top; those that are live are highlighted if they are few. */
   render(items, isCalm = true) {
-    this.#restamp();
+    this.restamp();
     this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed)).reverse());
     while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
     if (this.#filter.isOn) this.#tellFilter();
@@ -591,7 +594,7 @@ class List {
   }
 
   get isOpen() {
-    return this.element.querySelector("details[open]") !== null;
+    return this.element.querySelector("li:not([hidden]) details[open]") !== null;
   }
 
   close() {
@@ -638,8 +641,8 @@ class List {
   }
 
   /** A list left open overnight: what was today's gets its date. */
-  #restamp() {
-    const today = DAY.format(new Date());
+  restamp() {
+    const today = new Date().toDateString();
     if (today === this.#today) return;
     this.#today = today;
     for (const time of this.element.querySelectorAll("time[datetime]")) {
@@ -857,6 +860,7 @@ class EventFeed extends HTMLElement {
   }
 
   #wake() {
+    this.#list.restamp();
     this.#connection.resume();
     this.#schedule();
   }
@@ -907,9 +911,10 @@ class EventFeed extends HTMLElement {
     if (events === null) return this.#connection.subscribe();
     const { ids, until } = this.#shownBefore;
     const received = [];
+    const isAudited = this.hasAttribute("types") || this.hasAttribute("audit");
     for (const event of events) {
       if (event.seq <= until && ids.has(event.id)) continue;
-      if (AUDIT.test(event.event_type) && !this.hasAttribute("types")) continue;
+      if (AUDIT.test(event.event_type) && !isAudited) continue;
       received.push({ event, seq: event.seq, replayed: event.seq <= this.#replayedUntil });
     }
     this.#waiting.push(...received);
@@ -1037,6 +1042,7 @@ class EventFeed extends HTMLElement {
   /** Show what the filter lets through. */
   #sift() {
     this.#list.sift();
+    this.#look();
     this.#update();
   }
 
@@ -1143,7 +1149,7 @@ class EventFeed extends HTMLElement {
 
   #press(event) {
     const steps = { ArrowDown: 1, ArrowUp: -1 };
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a, button")) return;
     if (event.key === " ") this.#isPaused ? this.resume() : this.pause();
     else if (event.key in steps) this.#list.move(steps[event.key]);
     else if (event.key === "Escape") this.#escape();

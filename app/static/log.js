@@ -6,6 +6,8 @@
 import { localise } from "./page.js";
 
 const AT_ONCE_MS = 100; // events come in groups
+const ANSWER_MS = 10_000;
+const RETRY_MS = 3_000;
 const BEAT_MS = 1000; // the page is asked for once a second at most
 const MAX_ROWS = 300; // beyond it the list begins anew
 const NUMBER = new Intl.NumberFormat();
@@ -51,6 +53,7 @@ class Live {
   #feed = null;
   #timer = 0;
   #askedAt = 0;
+  #pauseMs = BEAT_MS;
   #isAsking = false;
   #isOwed = false; // something has happened since the page was asked for
   #unseen = 0;
@@ -80,8 +83,10 @@ class Live {
     const feed = document.createElement("event-feed");
     feed.hidden = true;
     feed.setAttribute("limit", "0");
+    feed.setAttribute("audit", "");
     for (const [name, attribute] of Object.entries(FEED)) {
-      if (given.get(name)) feed.setAttribute(attribute, given.get(name));
+      const value = given.get(name)?.trim(); // as the server takes it
+      if (value) feed.setAttribute(attribute, value);
     }
     for (const name of ["event", "verdict"]) feed.addEventListener(`event-feed:${name}`, () => this.#expect());
     feed.addEventListener("event-feed:state", ({ detail }) => (this.#state.textContent = STATES[detail.state]));
@@ -94,8 +99,7 @@ class Live {
     this.#timer = 0;
     this.#feed?.remove();
     this.#feed = null;
-    this.#pill?.remove();
-    this.#pill = null;
+    this.#dropPill();
     this.#state.textContent = "";
   }
 
@@ -103,7 +107,7 @@ class Live {
   #expect() {
     this.#isOwed = true;
     if (this.#timer || this.#isAsking) return;
-    const ms = Math.max(AT_ONCE_MS, this.#askedAt + BEAT_MS - performance.now());
+    const ms = Math.max(AT_ONCE_MS, this.#askedAt + this.#pauseMs - performance.now());
     this.#timer = setTimeout(() => this.#ask(), ms);
   }
 
@@ -113,10 +117,13 @@ class Live {
     this.#isAsking = true;
     this.#isOwed = false;
     try {
-      const answer = await fetch(location.href, { cache: "no-store" });
-      if (answer.ok && !answer.redirected && this.#feed) this.#take(await answer.text());
+      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
+      if (!answer.ok) throw new Error(`GET ${location}: ${answer.status}`);
+      if (!answer.redirected && this.#feed) this.#take(await answer.text());
+      this.#pauseMs = BEAT_MS;
     } catch {
-      // The feed notices too that nobody answers, and says when somebody does.
+      this.#isOwed = true;
+      this.#pauseMs = RETRY_MS * (1 + Math.random());
     }
     this.#isAsking = false;
     if (this.#isOwed && this.#feed) this.#expect();
@@ -124,7 +131,9 @@ class Live {
 
   #take(text) {
     const page = new DOMParser().parseFromString(text, "text/html");
-    document.getElementById("counts").replaceWith(page.getElementById("counts"));
+    const counts = document.getElementById("counts");
+    // Who has the focus in there keeps it, and sees the counts of now with the next answer.
+    if (!counts.contains(document.activeElement)) counts.replaceWith(page.getElementById("counts"));
     const known = new Set(Array.from(rowsOf(document), (row) => row.dataset.id));
     const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(row.dataset.id));
     if (!fresh.length) return;
@@ -139,6 +148,7 @@ class Live {
 
   /** Put rows on top; where there may be others between them and the list, in place of it. */
   #put(page, fresh, isAll) {
+    this.#dropPill();
     const list = document.getElementById("rows");
     for (const row of fresh) row.classList.add("new");
     localise(page);
@@ -169,10 +179,14 @@ class Live {
     this.#pill.textContent = `↑ ${NUMBER.format(count)} new`;
   }
 
+  #dropPill() {
+    this.#pill?.remove();
+    this.#pill = null;
+  }
+
   /** Show what waits, from the top. */
   #show() {
-    this.#pill.remove();
-    this.#pill = null;
+    this.#dropPill();
     for (const details of document.querySelectorAll("#rows details[open]")) details.open = false;
     scrollTo(0, 0);
     this.#expect();

@@ -6,8 +6,7 @@ import { clockOf } from "./event-feed.js";
 /** Show the times in *root* in the reader's zone. */
 export function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
-    const shown = clockOf(new Date(time.dateTime));
-    time.textContent = "short" in time.dataset ? shown.replace(/:\d\d$/, "") : shown;
+    time.textContent = clockOf(new Date(time.dateTime), "short" in time.dataset);
   }
 }
 
@@ -16,7 +15,7 @@ localise(document);
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 
-const feed = document.querySelector("event-feed");
+const feed = document.querySelector("event-feed"); // one that is added later serves another script
 const field = document.querySelector("form.filter input");
 document.addEventListener("keydown", (event) => {
   const isTyping = event.composedPath()[0].matches?.("input, textarea, select");
@@ -30,11 +29,15 @@ const { title } = document;
 let unseen = 0;
 let hasBeenLive = false; // what a feed begins with is nothing new
 
-document.addEventListener("event-feed:state", ({ detail }) => (hasBeenLive ||= detail.state === "live"));
-document.addEventListener("event-feed:received", ({ detail }) => {
-  if (document.hidden && hasBeenLive) tellUnseen(unseen + detail.events.length);
-});
-document.addEventListener("visibilitychange", () => document.hidden || tellUnseen(0));
+if (feed) {
+  feed.addEventListener("event-feed:state", ({ detail }) => {
+    hasBeenLive ||= ["live", "polling"].includes(detail.state);
+  });
+  feed.addEventListener("event-feed:received", ({ detail }) => {
+    if (document.hidden && hasBeenLive) tellUnseen(unseen + detail.events.length);
+  });
+  document.addEventListener("visibilitychange", () => document.hidden || tellUnseen(0));
+}
 
 function tellUnseen(count) {
   unseen = count;

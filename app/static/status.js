@@ -28,17 +28,20 @@ async function ask() {
 function show(page) {
   for (const fresh of page.querySelectorAll(".vitals > section")) {
     const shown = document.getElementById(fresh.id);
-    if (!shown.isEqualNode(fresh) && !isRead(shown)) shown.replaceWith(fresh);
+    if (shown.isEqualNode(fresh) || isSelected(shown)) continue;
+    const hasFocus = shown.contains(document.activeElement);
+    shown.replaceWith(fresh);
+    if (hasFocus) fresh.querySelector("[tabindex]")?.focus({ preventScroll: true });
   }
   const time = document.querySelector(".head time");
   time.dateTime = time.title = page.querySelector(".head time").dateTime;
   time.textContent = new Date(time.dateTime).toLocaleTimeString(undefined, { hourCycle: "h23" });
 }
 
-/** Whether somebody has selected text in there, or has the focus: it waits for the next time. */
-function isRead(section) {
+/** Whether somebody has selected text in there: it waits for the next time. */
+function isSelected(section) {
   const selection = getSelection();
-  return section.contains(document.activeElement) || (!selection.isCollapsed && section.contains(selection.anchorNode));
+  return !selection.isCollapsed && section.contains(selection.anchorNode);
 }
 
 function say(text) {

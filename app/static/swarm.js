@@ -7,10 +7,13 @@
  */
 
 import { clockOf } from "./event-feed.js";
+import "./page.js"; // in one go with the feed: none of them misses what it says first
 
 const SHOWN = { agents: 50, auctions: 50, work: 50, ended: 20 };
 const MAX_COUNTED = 10_000; // more are "10,000+", and are counted no further
 const MAX_TEXT_CHARS = 200;
+const MAX_AGENTS = 500; // that the server tells of, as SHOWN_AGENTS in web/swarm.py
+const OPEN = ["bidding", "assigned", "started"];
 const KINDS = ["task", "agent", "bid", "tool", "system", "other"];
 const MINUTE_MS = 60_000;
 const MINUTES = 60;
@@ -24,9 +27,12 @@ const ANSWER_MS = 10_000;
 const SPREAD_MS = 3_000; // who misses events misses them with everybody else: not all ask at once
 const RETRY_MS = 5_000;
 const AGAIN_MS = 10_000; // at most so often for what is unknown
+const AGAIN_CUT_MS = 120_000; // where there is more than the server tells: what is unknown stays so
+const MAX_WAITING = 10_000; // more than any server is late with its answer
 
 const NUMBER = new Intl.NumberFormat("en-GB"); // as the server writes them
 const OURS = /^(task|agent)-[0-9a-f]{16}$/; // the coordinator's own: others may log such types as well
+const MINUTE = /^\d{4}-\d\d-\d\dT\d\d:\d\d/; // what the server counts by
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 // --- the swarm -------------------------------------------------------------------------------------------------------
@@ -52,6 +58,8 @@ class Swarm {
     const change = Object.hasOwn(CHANGES, event.event_type) ? CHANGES[event.event_type] : null;
     const ids = [event.task_id, event.agent_id].filter(Boolean);
     if (!change || event.source !== "coordinator" || !ids.every((id) => OURS.test(id))) return true;
+    const about = /^(task|bid)\./.test(event.event_type) ? event.task_id : event.agent_id;
+    if (!about || !isMoment(event.timestamp)) return true;
     const data = event.data ?? {};
     if (HEARD.has(event.event_type)) this.#hear(event);
     return change(this, { event, data, task: this.tasks.get(event.task_id), agent: this.agents.get(event.agent_id) });
@@ -117,6 +125,10 @@ function compare(one, other) {
   return one < other ? -1 : Number(one > other);
 }
 
+function isMoment(text) {
+  return TIMESTAMP.test(text) && !Number.isNaN(Date.parse(text));
+}
+
 // Whoever did these was there: the coordinator takes them for a heartbeat.
 const HEARD = new Set([
   "agent.joined", "bid.submitted", "task.started", "task.completed", "tool.called", "tool.completed", "tool.failed",
@@ -132,7 +144,7 @@ const CHANGES = {
   "agent.left": ({ agents }, { event }) => agents.delete(event.agent_id) || true,
   "agent.status_changed": (_, { agent, data }) => Boolean(agent && Object.assign(agent, { state: data.status })),
   "task.bidding": (swarm, { event, data, task }) => {
-    if (!task) {
+    if (!task && isMoment(data.closes_at)) {
       const { task_id: id, timestamp } = event;
       const { description, closes_at } = data;
       const auction = { bid_count: 0, lowest_bid_sats: null, agent_id: null, created_at: timestamp, closes_at };
@@ -142,19 +154,20 @@ const CHANGES = {
   },
   "bid.submitted": (_, { data, task }) => {
     if (!task) return false;
+    if (!Number.isFinite(data.bid_sats)) return true;
     task.bid_count += 1;
     task.lowest_bid_sats = Math.min(task.lowest_bid_sats ?? Infinity, data.bid_sats);
     return true;
   },
   "task.assigned": (swarm, { event, data, task }) => swarm.move(task, "assigned", {
-    agent_id: event.agent_id, agent_name: data.name, bid_sats: data.bid_sats, assigned_at: event.timestamp,
+    agent_id: event.agent_id, agent_name: data.name, bid_sats: Number(data.bid_sats) || 0, assigned_at: event.timestamp,
   }),
   "task.started": (swarm, { event, task }) => swarm.move(task, "started", { started_at: event.timestamp }),
   "task.completed": (swarm, { event, data, task }) => swarm.end(task, "completed", {
     ended_at: event.timestamp, result: data.result,
   }),
   "task.failed": (swarm, { event, data, task }) => swarm.end(task, "failed", {
-    ended_at: event.timestamp, reason: data.reason,
+    ended_at: event.timestamp, reason: String(data.reason ?? ""),
   }),
   "tool.called": () => true,
   "tool.completed": () => true,
@@ -253,6 +266,7 @@ class Panel {
   /** Show the first *most* of the rows. */
   show(all, most) {
     if (this.#count) setText(this.#count, NUMBER.format(all.length));
+    const focused = this.#list.contains(document.activeElement) ? document.activeElement : null;
     const wanted = all.slice(0, most);
     const keys = new Set(wanted.map(({ key }) => key));
     for (const [key, { row }] of this.#rows) {
@@ -263,6 +277,7 @@ class Panel {
       fill(row, places, fields);
       if (this.#list.children[index] !== row) this.#list.insertBefore(row, this.#list.children[index] ?? null);
     });
+    if (focused?.isConnected) focused.focus({ preventScroll: true }); // a row that was moved lost it
     this.#none.hidden = wanted.length > 0;
   }
 
@@ -304,9 +319,8 @@ function setText(element, text) {
 }
 
 function setTime(time, at) {
-  if (time.dateTime === at) return;
-  time.dateTime = time.title = at;
-  time.textContent = clockOf(new Date(at));
+  if (time.dateTime !== at) time.dateTime = time.title = at;
+  setText(time, clockOf(new Date(at))); // at midnight it gets its date
 }
 
 /** A name or a description leads to its story. */
@@ -354,17 +368,18 @@ class Chart {
   }
 
   /** What comes now is counted once `load` says what the server has counted. */
-  hold() {
+  hold(isAnotherHistory = false) {
+    if (isAnotherHistory) this.#held = [];
     this.#held ??= [];
   }
 
   add(event, seq) {
-    if (this.#held) return this.#held.push([event, seq]);
+    if (this.#held) return keepNewest(this.#held, [[event, seq]]);
     if (seq <= this.seq) return;
     this.seq = seq;
-    if (!TIMESTAMP.test(event.timestamp)) return;
-    const minute = Math.floor((Date.parse(event.timestamp) - this.#begin) / MINUTE_MS);
-    if (minute < 0 || minute >= KEPT_MINUTES) return;
+    const [begun] = MINUTE.exec(event.timestamp) ?? [];
+    const minute = Math.floor((Date.parse(`${begun}Z`) - this.#begin) / MINUTE_MS);
+    if (!(minute >= 0 && minute < KEPT_MINUTES)) return;
     this.#counts[kindOf(event.event_type)][minute] += 1;
     this.isStale = true;
   }
@@ -428,7 +443,7 @@ class Chart {
       const begin = new Date(this.#begin + start * MINUTE_MS);
       const time = row.querySelector("time");
       time.dateTime = begin.toISOString();
-      setText(time, clockOf(begin).replace(/:\d\d$/, ""));
+      setText(time, clockOf(begin, true));
       row.querySelectorAll("td").forEach((cell, column) => {
         setText(cell, NUMBER.format(sum(this.#counts[KINDS[column]].slice(start, start + MINUTES_A_ROW))));
       });
@@ -437,8 +452,8 @@ class Chart {
 }
 
 function kindOf(type) {
+  if (type === "auction.closed") return "bid";
   const [prefix] = String(type).split(".");
-  if (prefix === "auction") return "bid";
   return KINDS.includes(prefix) ? prefix : "other";
 }
 
@@ -470,13 +485,17 @@ class Board {
   #chart;
   #panels;
   #timeoutSecs;
-  #ahead = 0; // of the server's clock before the viewer's, in ms
+  #ahead = null; // of the server's clock before the viewer's, in ms; null while that is not known
+  #clockSetAt = 0; // by the viewer's wall clock, when the page began; another one once it was set
   #isLoaded = false;
+  #isCut = false; // the swarm is larger than what the server tells of it
+  #isOwed = false; // asked for while signed out
   #waiting = []; // what came since the swarm was asked for
   #feedEpoch = null;
   #askTimer = 0;
   #askedAt = -Infinity;
   #asked = 0;
+  #renewal = 0;
   #paintTimer = 0;
 
   constructor(element) {
@@ -495,22 +514,34 @@ class Board {
   }
 
   get #now() {
-    return Date.now() + this.#ahead;
+    return Date.now() + (this.#ahead ?? 0);
+  }
+
+  /** Let minutes go by in the chart, by the server's clock alone: they don't come back. */
+  #advance() {
+    if (this.#ahead === null) return;
+    if (Math.abs(clockSetAt() - this.#clockSetAt) > MINUTE_MS) {
+      this.#ahead = null;
+      this.#askLater(SPREAD_MS);
+      return;
+    }
+    this.#chart.advance(this.#now);
   }
 
   // The feed
 
   #receive(events) {
-    this.#chart.advance(this.#now); // painting does so too, but nobody paints a page that is hidden
+    this.#advance(); // painting does so too, but nobody paints a page that is hidden
     for (const { event, seq } of events) this.#chart.add(event, seq);
     if (this.#isLoaded) this.#apply(events);
-    else this.#waiting.push(...events);
+    else keepNewest(this.#waiting, events);
     this.#schedule();
   }
 
   #apply(events) {
     const isKnown = events.map(({ event, seq }) => this.#swarm.apply(event, seq)).every(Boolean);
-    if (!isKnown) this.#askLater(Math.max(SPREAD_MS, this.#askedAt + AGAIN_MS - performance.now()));
+    const againMs = this.#isCut ? AGAIN_CUT_MS : AGAIN_MS;
+    if (!isKnown) this.#askLater(Math.max(SPREAD_MS, this.#askedAt + againMs - performance.now()));
   }
 
   /** Ask again where events were missed: at the beginning more than the feed begins with, later by a gap or a reset. */
@@ -518,17 +549,23 @@ class Board {
     this.#feedEpoch = epoch;
     const isMissing = verdict === "reset" || missing !== undefined || (verdict === "live" && after > this.#chart.seq);
     if (!isMissing) return;
-    this.#chart.hold();
-    setTimeout(() => this.#renewChart(), Math.random() * SPREAD_MS);
+    if (verdict === "reset") this.#waiting = [];
+    if (verdict !== "live") this.#asked += 1; // an answer that is on its way lacks what is missing, too
+    this.#chart.hold(verdict === "reset");
+    this.#renewChartLater(Math.random() * SPREAD_MS);
     this.#isLoaded = false;
     this.#askLater(SPREAD_MS);
   }
 
   #tellState({ state, held }) {
+    if (this.#isOwed && ["live", "polling"].includes(state)) {
+      this.#isOwed = false;
+      this.#askLater(SPREAD_MS);
+    }
     const isFresh = !held && ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
     this.#element.classList.toggle("is-stale", !isFresh);
     const note = this.#element.querySelector(".stale");
-    if (note) setText(note, isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);
+    if (note && (isFresh || !note.textContent)) setText(note, isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);
   }
 
   // The swarm
@@ -541,13 +578,20 @@ class Board {
   async #ask() {
     clearTimeout(this.#askTimer);
     const { src } = this.#element.dataset;
-    if (!src) return;
+    if (!src) {
+      this.#ahead = 0; // nobody says what the server's clock says
+      this.#clockSetAt = clockSetAt();
+      return;
+    }
     this.#isLoaded = false;
     this.#askedAt = performance.now();
     const number = ++this.#asked;
     try {
       const answer = await fetch(src, { signal: AbortSignal.timeout(ANSWER_MS) });
-      if (answer.status === 401) return; // the feed says so
+      if (answer.status === 401) {
+        this.#isOwed = true; // the feed says so, and when that has changed
+        return;
+      }
       if (!answer.ok) throw new Error(`GET ${src}: ${answer.status}`);
       const snapshot = await answer.json();
       if (number === this.#asked) this.#load(snapshot);
@@ -558,6 +602,8 @@ class Board {
 
   #load(snapshot) {
     this.#ahead = Date.parse(snapshot.now) - Date.now();
+    this.#clockSetAt = clockSetAt();
+    this.#isCut = isCut(snapshot);
     this.#swarm.load(snapshot);
     this.#isLoaded = true;
     const waiting = this.#waiting.splice(0);
@@ -565,15 +611,22 @@ class Board {
     this.#schedule();
   }
 
+  #renewChartLater(ms) {
+    const number = ++this.#renewal;
+    setTimeout(() => this.#renewChart(number), ms);
+  }
+
   /** The server draws it; what it has counted stands in its page. */
-  async #renewChart() {
+  async #renewChart(number) {
+    if (number !== this.#renewal) return;
     try {
       const answer = await fetch(location.href, { signal: AbortSignal.timeout(ANSWER_MS) });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (number !== this.#renewal) return;
       this.#chart.load(page.querySelector(".chart").dataset);
       this.#schedule();
     } catch {
-      setTimeout(() => this.#renewChart(), RETRY_MS * (1 + Math.random()));
+      if (number === this.#renewal) this.#renewChartLater(RETRY_MS * (1 + Math.random()));
     }
   }
 
@@ -590,7 +643,7 @@ class Board {
 
   #paint() {
     const now = this.#now;
-    this.#chart.advance(now);
+    this.#advance();
     this.#chart.draw();
     if (this.#swarm.epoch === null) return;
     for (const [state, count] of Object.entries(this.#swarm.counts)) {
@@ -599,6 +652,20 @@ class Board {
     const rows = rowsOf(this.#swarm, now, this.#timeoutSecs);
     for (const [name, panel] of this.#panels) panel.show(rows[name], SHOWN[name]);
   }
+}
+
+/** When by the wall clock the page began: the same for as long as nobody sets that clock. */
+function clockSetAt() {
+  return Date.now() - performance.now();
+}
+
+function isCut({ agents, tasks, counts }) {
+  return agents.length >= MAX_AGENTS || OPEN.some((state) => counts[state] > tasks[state].length);
+}
+
+function keepNewest(list, items) {
+  list.push(...items);
+  if (list.length > 2 * MAX_WAITING) list.splice(0, list.length - MAX_WAITING);
 }
 
 // --- posting ---------------------------------------------------------------------------------------------------------
@@ -611,9 +678,10 @@ function postInPlace(form) {
     event.preventDefault();
     if (form.ariaBusy === "true") return;
     form.ariaBusy = "true";
-    setText(problem, await post(description.value, form.elements.csrf_token?.value));
+    const { value } = description;
+    setText(problem, await post(value, form.elements.csrf_token?.value));
     form.ariaBusy = "false";
-    if (!problem.textContent) form.reset();
+    if (!problem.textContent && description.value === value) form.reset();
     description.focus();
   };
 }

@@ -140,6 +140,50 @@ def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page)
     expect(rows).to_have_count(3)
 
 
+def test_a_refused_answer_is_asked_for_again(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events")
+    switch_on(page)
+    with page.expect_response(lambda answer: answer.status == 503):
+        page.route("**/swarm/events?live=1", lambda route: route.fulfill(status=503, body="busy"))
+        write(server.database, {"description": "while it was busy"})
+    page.unroute("**/swarm/events?live=1")
+    expect(page.locator(f"{ROWS} .sentence").first).to_have_text("New task: while it was busy")
+
+
+def test_live_rows_are_those_of_the_filter_and_of_who_looks(server: Server, page: Page) -> None:
+    write(server.database, {"description": "mine"}, source="me")
+    page.goto(f"{server.url}/swarm/events?source=me+")
+    rows = page.locator(f"{ROWS} .sentence")
+    expect(rows).to_have_text(["New task: mine"])
+    switch_on(page)
+    write(server.database, {"by": "Ann", "name": "Bob"}, event_type="access.user_disabled", source="me")
+    expect(rows.first).to_have_text("Ann disabled Bob")
+
+    title = page.title()
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+    page.goto(f"{server.url}/swarm/events?text=needle&live=1")
+    switch_on(page)
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
+    write(server.database, {"description": "hay"}, {"description": "hay"})
+    write(server.database, {"description": "needle"})
+    expect(rows).to_have_text(["New task: needle"])
+    expect(page).to_have_title(f"(1) {title}")
+
+
+def test_what_is_offered_goes_with_its_rows_and_the_focus_stays(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events")
+    switch_on(page)
+    page.locator("#counts a").first.focus()
+    page.locator(f"{ROWS} details").first.evaluate("details => details.open = true")
+    write(server.database, {"description": "first"})
+    expect(page.locator("body > .pill")).to_have_text("↑ 1 new")
+    expect(page.locator("#counts a").first).to_be_focused()
+    page.locator(f"{ROWS} details[open]").evaluate("details => details.open = false")
+    write(server.database, {"description": "second"})
+    expect(page.locator(f"{ROWS} .sentence").first).to_have_text("New task: second")
+    expect(page.locator("body > .pill")).to_have_count(0)
+
+
 def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)

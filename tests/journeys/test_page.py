@@ -302,6 +302,52 @@ def test_the_list_is_filtered_by_kind_and_by_text(shared: Server, page: Page) ->
     expect(live.scroller).to_be_focused()
 
 
+def test_the_keyboard_opens_a_row_whatever_text_is_selected(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(1))
+    live = LivePage(page, shared)
+    live.expect_rows(1)
+    page.get_by_role("searchbox").fill("task")
+    page.keyboard.press("ControlOrMeta+a")
+    live.scroller.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(live.rows.first.locator("details")).to_have_attribute("open", "")
+
+
+def test_an_open_row_that_the_filter_hides_holds_nothing_up(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(2))
+    live = LivePage(page, shared)
+    live.expect_rows(2)
+    live.rows.first.locator("summary").click()
+    page.get_by_role("searchbox").fill("task 0")
+    write(shared.database, *tasks(1, "task 0, the second"))
+    live.expect_rows(3)
+    expect(live.pill).to_be_hidden()
+
+
+def test_space_presses_a_button_in_the_list(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(1))
+    live = LivePage(page, shared)
+    live.expect_rows(1)
+    page.get_by_role("searchbox").fill("no such text")
+    page.get_by_role("button", name="Show all rows").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("searchbox")).to_have_value("")
+    live.expect_state("live")
+
+
+def test_a_tab_that_polls_counts_in_its_title_too(shared: Server, proxy: Proxy, page: Page) -> None:
+    proxy.block()
+    live = LivePage(page, shared, proxy.url, state="polling")
+    title = page.title()
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: true});document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    write(shared.database, *tasks(3))
+    live.expect_rows(3)
+    expect(page).to_have_title(f"(3) {title}")
+
+
 def test_a_slash_in_the_filter_is_text(shared: Server, page: Page) -> None:
     LivePage(page, shared)
     page.get_by_role("searchbox").focus()

@@ -1,0 +1,262 @@
+"""A dashboard that is open for long: odd events, clocks that are wrong or set, answers that come late or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
+
+from app import clock
+from tests.harness import Server, wait_until
+from tests.page import LivePage, change, tasks, write
+
+
+@pytest.fixture
+def http(shared: Server) -> Any:
+    with shared.http() as client:
+        yield client
+
+
+def call(http: httpx.Client, method: str, path: str, **body: Any) -> Any:
+    answer = http.request(method, f"/api/swarm{path}", json=body or None)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def row(page: Page, panel: str, text: str) -> Locator:
+    return page.locator(f'[data-panel="{panel}"] li').filter(has_text=text)
+
+
+def total(page: Page, kind: str = "tool") -> Locator:
+    """How many events of a kind the chart has counted."""
+    return page.locator(f'label[data-kind="{kind}"] .count')
+
+
+def log(server: Server, event_type: str = "tool.called", timestamp: str = "", **names: str) -> None:
+    columns = {"event_type": event_type, "source": "tests", "timestamp": timestamp or clock.timestamp(), **names}
+    values = ", ".join(f"'{value}'" for value in columns.values())
+    change(
+        server.database,
+        f"INSERT INTO event_log (id, {', '.join(columns)}) VALUES (lower(hex(randomblob(8))), {values})",
+    )
+
+
+@contextlib.contextmanager
+def held(page: Page, path: str) -> Any:
+    """Have answers to *path* wait until the block ends."""
+    routes: list[Route] = []
+
+    def hold(route: Route) -> None:
+        routes.append(route)
+
+    page.route(path, hold)
+    yield routes
+    for route in routes:
+        route.continue_()
+    page.unroute(path)
+
+
+# --- odd events -------------------------------------------------------------------------------------------------------
+
+
+def test_events_that_pose_as_the_coordinators_stop_no_panel(shared: Server, http: httpx.Client, page: Page) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    task = call(http, "POST", "/tasks", description="Real")["id"]
+    live = LivePage(page, shared)
+    ours = {"source": "coordinator"}
+    for event_type in ("task.bidding", "agent.joined", "task.failed", "bid.submitted", "task.assigned"):
+        log(shared, event_type, **ours)
+        log(shared, event_type, **ours, task_id=f"task-{1:016x}", agent_id=f"agent-{1:016x}", data='{"reason": 5}')
+    log(shared, "task.assigned", "2026-99-99T00:00:00.000Z", **ours, task_id=task, data='{"bid_sats": "x"}')
+    log(shared, "bid.submitted", **ours, task_id=task, data='{"bid_sats": "x"}')
+    wait_until(lambda: live.cursor() >= 14, "all are shown")
+    agent = call(http, "POST", "/agents", name="Real")["id"]
+    expect(row(page, "agents", "Real")).to_be_visible()
+    expect(row(page, "auctions", "Real")).to_contain_text("no bid yet")
+    assert errors == []
+    call(http, "DELETE", f"/agents/{agent}")
+    change(shared.database, f"UPDATE task SET closes_at = created_at WHERE id = '{task}'")
+    expect(row(page, "ended", "Real").first).to_contain_text("no bids")
+
+
+def test_the_chart_counts_what_the_server_counts(shared: Server, page: Page) -> None:
+    live = LivePage(page, shared)
+    before = {kind: int(total(page, kind).inner_text()) for kind in ("tool", "other")}
+    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%f+00:00"):
+        log(shared, timestamp=clock.now().strftime(form))
+    log(shared, "auction.opened")
+    log(shared, timestamp="yesterday")
+    live.expect_rows(4)
+    expect(total(page)).to_have_text(str(before["tool"] + 2))
+    expect(total(page, "other")).to_have_text(str(before["other"] + 1))
+    counted = page.locator(".legend .count").all_inner_texts()
+    page.reload()
+    assert page.locator(".legend .count").all_inner_texts() == counted
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
+    page.add_init_script("const now = Date.now; Date.now = () => now() + 3 * 3600_000")
+    log(shared)
+    with held(page, "**/api/swarm"):
+        live = LivePage(page, shared)
+        before = int(total(page).inner_text())
+        log(shared)
+        wait_until(lambda: live.cursor() == 2, "received before the server's clock is known")
+        expect(total(page)).to_have_text(str(before + 1))
+    log(shared)
+    expect(total(page)).to_have_text(str(before + 2))
+
+
+def test_a_clock_that_is_set_while_the_page_is_open_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
+    log(shared)
+    with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
+        live = LivePage(page, shared)
+    before = int(total(page).inner_text())
+    for step in ("real() + 86400e3", "real()"):
+        with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
+            page.evaluate(f"window.real ??= Date.now; Date.now = () => {step}")
+            log(shared)
+    wait_until(lambda: live.cursor() == 3, "received")
+    expect(total(page)).to_have_text(str(before + 2))
+
+
+def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: httpx.Client, page: Page) -> None:
+    call(http, "POST", "/tasks", description="Of yesterday")
+    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    page.clock.install()
+    LivePage(page, shared)
+    page.clock.run_for(2000)
+    ended = row(page, "ended", "Of yesterday").first.locator("time")
+    expect(ended).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+    page.clock.fast_forward("24:00:00")
+    page.clock.run_for(2000)
+    expect(ended).to_have_text(re.compile(r"^\d\d? \w{3} \d\d:\d\d:\d\d$"))
+
+
+def test_what_is_not_live_any_more_stays_as_of_when_it_was(shared: Server, page: Page) -> None:
+    LivePage(page, shared)
+    said = page.evaluate(
+        """() => {
+            const note = document.querySelector(".counts .stale");
+            note.textContent = "Not live: as of noon";
+            const state = { bubbles: true, detail: { state: "signed-out" } };
+            document.querySelector("event-feed").dispatchEvent(new CustomEvent("event-feed:state", state));
+            return note.textContent;
+        }"""
+    )
+    assert said == "Not live: as of noon"
+
+
+def test_a_year_ago_is_not_today(shared: Server, page: Page) -> None:
+    today = clock.now().replace(hour=12)
+    year_ago = datetime(today.year - 1, today.month, min(today.day, 28), 12, tzinfo=today.tzinfo)
+    assert today - year_ago > timedelta(days=300)
+    page.clock.install(time=datetime(today.year, today.month, min(today.day, 28), 12, 30, tzinfo=today.tzinfo))
+    log(shared, timestamp=clock.isoformat(year_ago))
+    live = LivePage(page, shared)
+    expect(live.rows.first.locator("time")).to_have_text(re.compile(r"^\d\d? \w{3} "))
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server: Server, page: Page) -> None:
+    write(server.database, *tasks(50))
+    page.route("**/api/swarm", lambda route: route.fulfill(status=503, body="{}"))
+    live = LivePage(page, server)
+    write(server.database, *tasks(1))
+    wait_until(lambda: live.cursor() == 51, "it waits for the swarm")
+    server.kill()
+    live.expect_state("reconnecting")
+    for table in ("outbox", "event_log"):
+        change(server.database, f"DELETE FROM {table}")
+    change(server.database, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'")
+    change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+    page.unroute("**/api/swarm")
+    server.start()
+    live.hurry()
+    live.expect_state("live")
+    with server.http() as http:
+        call(http, "POST", "/agents", name="Of another history")
+    expect(row(page, "agents", "Of another history")).to_be_visible()
+    expect(total(page, "agent")).to_have_text("1")
+
+
+def test_the_swarm_is_asked_for_once_somebody_has_signed_in_again(
+    shared: Server, http: httpx.Client, page: Page
+) -> None:
+    refusals = [401]
+
+    def refuse_once(route: Route) -> None:
+        route.fulfill(status=refusals.pop(), body="{}") if refusals else route.continue_()
+
+    page.route("**/api/swarm", refuse_once)
+    agent = call(http, "POST", "/agents", name="Unseen while signed out")["id"]
+    with page.expect_response("**/api/swarm"):
+        LivePage(page, shared)
+    page.get_by_role("button", name="Pause").click()
+    with page.expect_response(lambda answer: answer.url.endswith("/api/swarm") and answer.ok):
+        page.get_by_role("button", name="Resume").click()
+    expect(row(page, "agents", "Unseen while signed out")).to_be_visible()
+    call(http, "DELETE", f"/agents/{agent}")
+
+
+def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Page) -> None:
+    LivePage(page, shared)
+    field = page.get_by_placeholder("What is to be done")
+    field.fill("the first")
+    with page.expect_response("**/api/swarm/tasks"), held(page, "**/api/swarm/tasks") as routes:
+        field.press("Enter")
+        wait_until(lambda: page.evaluate("1") and routes, "on its way")
+        field.fill("the second")
+    expect(page.locator("form[aria-busy=false]")).to_have_count(1)
+    expect(field).to_have_value("the second")
+    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+
+
+def test_nothing_of_the_page_begins_before_the_dashboard_listens(shared: Server, page: Page) -> None:
+    LivePage(page, shared)
+    first = page.locator("script[type=module]").first
+    expect(first).to_have_attribute("src", re.compile("swarm.js"))  # which imports the others
+
+
+# --- the keyboard -----------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_moves_keeps_the_focus(shared: Server, http: httpx.Client, page: Page) -> None:
+    agent = call(http, "POST", "/agents", name="Forge")["id"]
+    for name in ("one", "two"):
+        task = call(http, "POST", "/tasks", description=name)["id"]
+        call(http, "POST", f"/tasks/{task}/bids", agent_id=agent, bid_sats=1)
+    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    LivePage(page, shared)
+    links = page.locator("[data-panel=work] li a")
+    expect(links).to_have_count(2)
+    name = links.nth(1).inner_text()
+    links.nth(1).focus()
+    task = str(links.nth(1).get_attribute("href")).rpartition("/")[2]
+    call(http, "POST", f"/tasks/{task}/start", agent_id=agent)
+    expect(links.first).to_have_text(name)
+    expect(links.first).to_be_focused()
+    call(http, "DELETE", f"/agents/{agent}")
+
+
+def test_the_status_page_moves_under_the_focus_of_somebody(shared: Server, page: Page, context: BrowserContext) -> None:
+    page.clock.install()
+    page.goto(f"{shared.url}/status")
+    shown = page.locator("#clients .table")
+    before = shown.inner_text()
+    shown.focus()
+    LivePage(context.new_page(), shared)
+    page.clock.run_for(5000)
+    expect(shown).not_to_have_text(before)
+    expect(shown).to_be_focused()
