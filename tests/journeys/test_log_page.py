@@ -155,7 +155,8 @@ def test_live_rows_are_those_of_the_filter_and_of_who_looks(server: Server, page
     page.goto(f"{server.url}/swarm/events?source=me+")
     rows = page.locator(f"{ROWS} .sentence")
     expect(rows).to_have_text(["New task: mine"])
-    switch_on(page)
+    with page.expect_response(re.compile("live=1")):  # asked for when the feed begins
+        switch_on(page)
     write(server.database, {"by": "Ann", "name": "Bob"}, event_type="access.user_disabled", source="me")
     expect(rows.first).to_have_text("Ann disabled Bob")
 

@@ -183,8 +183,9 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
     change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     page.unroute("**/api/swarm")
     server.start()
-    live.hurry()
-    live.expect_state("live")
+    with page.expect_response(lambda answer: answer.url.endswith("/api/swarm") and answer.ok):
+        live.hurry()
+        live.expect_state("live")
     with server.http() as http:
         call(http, "POST", "/agents", name="Of another history")
     expect(row(page, "agents", "Of another history")).to_be_visible()
