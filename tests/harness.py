@@ -11,6 +11,7 @@ import os
 import random
 import re
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -446,6 +447,10 @@ class RawClient:
 
     def subscribe(self, **fields: Any) -> None:
         self.send_frame(json.dumps({"action": "subscribe", "channel": "events", "rate": 0, **fields}).encode())
+
+    def has_more(self, timeout: float) -> bool:
+        """Return whether there is something to take, a frame or its beginning, within *timeout* seconds."""
+        return bool(self._buffer or select.select([self.socket], [], [], timeout)[0])
 
     def take_frame(self) -> tuple[int, bytes]:
         """Return the opcode and body of the next frame; anything but a whole, unmasked, known frame is corrupt."""

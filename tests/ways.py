@@ -342,7 +342,7 @@ class Tail(Way):
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(5)
+                self._process.wait(PATIENCE_SECS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()

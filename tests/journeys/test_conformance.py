@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Server, wait_until, writer
+from tests.harness import PATIENCE_SECS, Server, wait_until, writer
 from tests.ways import WAYS, Reader, Verdict, Way
 
 # Fast enough for a test, and a pace all the same.
@@ -154,7 +154,7 @@ def test_gap(own: Server) -> None:
 def stop_and_start(server: Server) -> None:
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=6) == 0
+    assert server.process.wait(timeout=PATIENCE_SECS) == 0
     server.start()
 
 

@@ -18,7 +18,7 @@ from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
-from tests.harness import FeedClient, RawClient, Server, shortest, writer
+from tests.harness import PATIENCE_SECS, FeedClient, RawClient, Server, shortest, writer
 
 
 def test_a_thousand_joins_at_random_cursors_while_writers_write(server: Server) -> None:
@@ -131,7 +131,7 @@ def receive_all(clients: list[RawClient], until_event: int) -> list[bytes]:
 
 
 def probe_health(url: str, slowest: list[float], stop: threading.Event) -> None:
-    with httpx.Client(base_url=url, verify=False) as http:
+    with httpx.Client(base_url=url, timeout=PATIENCE_SECS, verify=False) as http:
         while True:
             began = time.monotonic()
             assert http.get("/healthz").status_code == 200

