@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness import FeedClient, RawClient, Server, shortest, wait_until, writer
+from tests.harness import PATIENCE_SECS, FeedClient, RawClient, Server, shortest, wait_until, writer
 from tests.ways import Batch, Singles, Stream, Verdict, Way
 
 JITTER_SECS = 0.15
@@ -152,7 +152,8 @@ def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
         if load > rate:
             assert max(behind) > count / 4, "one at a time at this load it must lag"
         for each in (batch, singles, stream):
-            wait_until(lambda each=each: each.way.cursor >= last, "caught up", timeout=30)
+            patience = PATIENCE_SECS + 2 * (last - each.way.cursor) / rate
+            wait_until(lambda each=each: each.way.cursor >= last, "caught up", timeout=patience)
     for each, most in ((singles, rate), (stream, rate), (batch, RATE)):
         assert [seq for seq, _ in each.way.events] == list(range(before + 1, last + 1))
         assert each.busiest() <= most, type(each.way)
