@@ -161,7 +161,6 @@ def test_live_rows_are_those_of_the_filter_and_of_who_looks(server: Server, page
     expect(rows.first).to_have_text("Ann disabled Bob")
 
     title = page.title()
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     page.goto(f"{server.url}/swarm/events?text=needle&live=1")
     switch_on(page)
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
