@@ -160,15 +160,6 @@ def test_live_rows_are_those_of_the_filter_and_of_who_looks(server: Server, page
     write(server.database, {"by": "Ann", "name": "Bob"}, event_type="access.user_disabled", source="me")
     expect(rows.first).to_have_text("Ann disabled Bob")
 
-    title = page.title()
-    page.goto(f"{server.url}/swarm/events?text=needle&live=1")
-    switch_on(page)
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
-    write(server.database, {"description": "hay"}, {"description": "hay"})
-    write(server.database, {"description": "needle"})
-    expect(rows).to_have_text(["New task: needle"])
-    expect(page).to_have_title(f"(1) {title}")
-
 
 def test_what_is_offered_goes_with_its_rows_and_the_focus_stays(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
