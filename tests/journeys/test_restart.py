@@ -42,7 +42,7 @@ def following(followers: list[Follower]) -> Iterator[Callable[[int], None]]:
 
     def finish(seq: int) -> None:
         goal.append(seq)
-        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"every client at {seq}", timeout=30)
+        wait_until(lambda: not any(thread.is_alive() for thread in threads), f"every client at {seq}", timeout=60)
 
     try:
         yield finish
@@ -76,10 +76,10 @@ def test_twenty_clients_have_exactly_the_log_after_a_kill(server: Server, bring_
     assert server.token
     with following(followers) as finish:
         with writer(server.database, rate=500) as written:
-            wait_until(lambda: all(len(follower.ids) > 200 for follower in followers), "all live")
+            wait_until(lambda: all(len(follower.ids) > 200 for follower in followers), "all live", timeout=60)
             bring_down(server)
             resumed = {id(follower): len(follower.ids) for follower in followers}
-            wait_until(lambda: all(len(f.ids) > resumed[id(f)] + 100 for f in followers), "all live again")
+            wait_until(lambda: all(len(f.ids) > resumed[id(f)] + 100 for f in followers), "all live again", timeout=60)
         finish(head(server))
     expected = log_ids(server)
     assert set(written) == set(expected)
