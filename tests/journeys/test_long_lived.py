@@ -105,11 +105,12 @@ def test_the_chart_counts_what_the_server_counts(shared: Server, page: Page) -> 
 
 def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3 * 3600_000")
-    log(shared)
+    moment = clock.timestamp()  # of a minute that the page has: the next one begins when the server's clock is known
+    log(shared, timestamp=moment)
     with held(page, "**/api/swarm"):
         live = LivePage(page, shared)
         before = int(total(page).inner_text())
-        log(shared)
+        log(shared, timestamp=moment)
         wait_until(lambda: live.cursor() == 2, "received before the server's clock is known")
         expect(total(page)).to_have_text(str(before + 1))
     log(shared)
@@ -182,11 +183,11 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
         change(server.database, f"DELETE FROM {table}")
     change(server.database, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'")
     change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
-    page.unroute("**/api/swarm")
     server.start()
+    live.hurry()
+    live.expect_state("live")
     with page.expect_response(lambda answer: answer.url.endswith("/api/swarm") and answer.ok):
-        live.hurry()
-        live.expect_state("live")
+        page.unroute("**/api/swarm")
     with server.http() as http:
         call(http, "POST", "/agents", name="Of another history")
     expect(row(page, "agents", "Of another history")).to_be_visible()
@@ -257,10 +258,11 @@ def test_a_task_that_moves_keeps_the_focus(shared: Server, http: httpx.Client, p
 
 
 def test_the_status_page_moves_under_the_focus_of_somebody(shared: Server, page: Page, context: BrowserContext) -> None:
+    wait_until(lambda: not any(shared.counted("outfeed_clients").values()), "those of other tests have left")
     page.clock.install()
     page.goto(f"{shared.url}/status")
     shown = page.locator("#clients .table")
-    before = shown.inner_text()
+    before = str(shown.text_content())
     shown.focus()
     LivePage(context.new_page(), shared)
     page.clock.run_for(5000)
