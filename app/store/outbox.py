@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.history import Item, Page, Window, read_item
 from app.store.database import Database
 
 MAX_PAGE_BYTES = 2**20
 # A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
-HEAD_CHARS = 8192
+HEAD_BYTES = 8192
+# Rows come many in one step of SQLite: between two steps another thread may take Python's lock for 5 ms, and with a
+# step for each row a replay beside one other busy thread took half as long again. So many as surely fit into this.
+_PART_BYTES = 8 * 2**20
 
 _WINDOW = """
-    SELECT
-        NULL,
-        (SELECT value FROM meta WHERE key = 'epoch'),
-        (SELECT min(seq) FROM outbox),
-        (SELECT seq FROM sqlite_sequence WHERE name = 'outbox')
+    (SELECT value FROM meta WHERE key = 'epoch'),
+    (SELECT min(seq) FROM outbox),
+    (SELECT seq FROM sqlite_sequence WHERE name = 'outbox')
 """
-# The window, then the rows: one statement is one consistent read, and costs less than a transaction with two.
-_PAGE = f"""
-    {_WINDOW}
-    UNION ALL SELECT * FROM (
-        SELECT
-            seq,
-            CAST(CASE WHEN length(payload) > :max_chars THEN substr(payload, 1, :head_chars) ELSE payload END AS BLOB),
-            CASE WHEN length(payload) > :max_chars THEN length(CAST(payload AS BLOB)) ELSE 0 END,
-            created_at
-        FROM outbox
+# The window and the rows, joined: one statement is one consistent read, and costs less than a transaction with two.
+_PART = f"""
+    SELECT
+        {_WINDOW}, min(created_at), group_concat(seq), group_concat(length(raw)),
+        CAST(group_concat(CASE WHEN length(raw) > :max_bytes THEN substr(raw, 1, :head_bytes) ELSE raw END, '') AS BLOB)
+    FROM (SELECT seq, created_at, CAST(coalesce(payload, '') AS BLOB) AS raw FROM outbox
 """  # noqa: S608 - ours
 # Skips nothing: SQLite has one writer, so seq order is commit order.
-_AFTER = _PAGE + "WHERE seq > :seq ORDER BY seq LIMIT :limit)"
-_BEFORE = _PAGE + "WHERE seq < :seq ORDER BY seq DESC LIMIT :limit)"
+_AFTER = _PART + "WHERE seq > :seq ORDER BY seq LIMIT :limit)"
+_BEFORE = _PART + "WHERE seq < :seq ORDER BY seq DESC LIMIT :limit)"
+
+
+class _Part(NamedTuple):
+    """Rows that were read in one step, and the window they stand in; `lengths` are those of the whole payloads.
+
+    *raws*: the payloads, one behind the other; of those above the limit the first HEAD_BYTES.
+    *written_at*: when the first was written, as it says. *is_last*: there are no rows beyond them.
+    """
+
+    window: Window
+    written_at: object
+    seqs: list[int]
+    lengths: list[int]
+    raws: bytes
+    is_last: bool
 
 
 class Outbox:
@@ -44,6 +56,7 @@ class Outbox:
     def __init__(self, database: Database, max_event_bytes: int) -> None:
         self._database = database
         self._max_event_bytes = max_event_bytes
+        self._max_bytes = max_event_bytes + HEAD_BYTES  # of a payload that is read whole
         self._file: tuple[int, int] | None = None
         self._epoch: str | None = None
 
@@ -55,15 +68,18 @@ class Outbox:
     def read_after(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items (and MAX_PAGE_BYTES) above *seq*, oldest first, with the window they stand in."""
         self._notice_other_file()
-        window, rows, is_whole = self._read(_AFTER, seq, limit)
+        parts = self._read(_AFTER, seq, limit)
+        window = parts[0].window
         self._epoch = window.epoch
-        through = max(window.last_seq, seq) if is_whole else rows[-1][0]
-        return Page(window, self._items(rows), through, rows[0][3] if rows else None)
+        items, is_whole = self._items(parts)
+        through = max(window.last_seq, seq) if is_whole else items[-1].seq
+        return Page(window, items, through, parts[0].written_at)
 
     def read_before(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items (and MAX_PAGE_BYTES) below *seq*, newest first."""
-        window, rows, is_whole = self._read(_BEFORE, seq, limit)
-        return Page(window, self._items(rows), 0 if is_whole else rows[-1][0])
+        parts = self._read(_BEFORE, seq, limit)
+        items, is_whole = self._items(parts)
+        return Page(parts[0].window, items, 0 if is_whole else items[-1].seq)
 
     def renew_epoch(self, epoch: str) -> None:
         """Replace *epoch* by a new one, unless another process already did: every cursor of it becomes a reset."""
@@ -76,23 +92,49 @@ class Outbox:
             self.renew_epoch(self._epoch)
         self._file = file or self._file
 
-    def _read(self, sql: str, seq: int, limit: int) -> tuple[Window, list[Any], bool]:
-        """Return the window, the rows, and whether they are all there are."""
-        bounds = {"max_chars": self._max_event_bytes + HEAD_CHARS, "head_chars": HEAD_CHARS}
-        with self._database.connection() as connection, closing(connection.cursor()) as cursor:
-            cursor.execute(sql, {"seq": seq, "limit": limit, **bounds})
-            window = _window_of(cursor.fetchone())
-            rows, size = [], 0
-            for row in cursor:
-                rows.append(row)
-                size += len(row[1] or b"")
-                if size > MAX_PAGE_BYTES:
-                    break
-        return window, rows, len(rows) < limit and size <= MAX_PAGE_BYTES
+    def _read(self, sql: str, seq: int, limit: int) -> list[_Part]:
+        """Return the parts of a page: one statement where that is enough, as it is for what was just committed."""
+        with self._database.connection() as connection:
+            first = next(self._parts(connection, sql, seq, limit))
+        if first.is_last or len(first.seqs) == limit or len(first.raws) > MAX_PAGE_BYTES:
+            return [first]
+        with self._database.snapshot() as connection:
+            return list(self._parts(connection, sql, seq, limit))
 
-    def _items(self, rows: list[Any]) -> list[Item]:
-        limit = self._max_event_bytes
-        return [read_item(seq, raw, size, limit) for seq, raw, size, _ in rows]
+    def _parts(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> Iterator[_Part]:
+        """Read on until there are no more rows, or enough of them."""
+        size = 0
+        while limit and size <= MAX_PAGE_BYTES:
+            part = self._read_part(connection, sql, seq, min(limit, max(1, _PART_BYTES // self._max_bytes)))
+            yield part
+            if part.is_last:
+                break
+            seq, limit, size = part.seqs[-1], limit - len(part.seqs), size + len(part.raws)
+
+    def _read_part(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> _Part:
+        bounds = {"seq": seq, "limit": limit, "max_bytes": self._max_bytes, "head_bytes": HEAD_BYTES}
+        *window, written_at, seqs, lengths, raws = connection.execute(sql, bounds).fetchone()
+        if seqs is None:
+            return _Part(_window_of(window), None, [], [], b"", is_last=True)
+        numbers = [int(each) for each in seqs.split(",")]
+        sizes = [int(each) for each in lengths.split(",")]
+        return _Part(_window_of(window), written_at, numbers, sizes, raws or b"", len(numbers) < limit)
+
+    def _items(self, parts: list[_Part]) -> tuple[list[Item], bool]:
+        """Return the items, the last of which may go beyond MAX_PAGE_BYTES, and whether there are none after them."""
+        items: list[Item] = []
+        left = MAX_PAGE_BYTES
+        for part in parts:
+            start = 0
+            for seq, length in zip(part.seqs, part.lengths, strict=True):
+                if left < 0:
+                    return items, False
+                is_cut = length > self._max_bytes
+                end = start + (HEAD_BYTES if is_cut else length)
+                items.append(read_item(seq, part.raws[start:end], length if is_cut else 0, self._max_event_bytes))
+                left -= end - start
+                start = end
+        return items, parts[-1].is_last
 
 
 def renew_epoch(database: Database, epoch: str) -> None:
@@ -120,11 +162,11 @@ def status(database: Database) -> dict[str, Any]:
 
 def read_window(connection: sqlite3.Connection) -> Window:
     """Return the window as *connection* sees it."""
-    return _window_of(connection.execute(_WINDOW).fetchone())
+    return _window_of(connection.execute(f"SELECT {_WINDOW}").fetchone())
 
 
 def _window_of(row: Any) -> Window:
-    _, epoch, first_seq, last_seq = row
+    epoch, first_seq, last_seq = row
     last_seq = last_seq or 0
     return Window(epoch, last_seq + 1 if first_seq is None else first_seq, last_seq)
 

@@ -148,12 +148,34 @@ def test_reading_backwards_is_bounded_in_bytes_as_well(outbox: Outbox, raw: sqli
     assert page.through == seqs(page)[-1]
 
 
+def test_odd_payloads_leave_those_beside_them_whole(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    odd = [None, "", b"", b"\0\xff,\0", "a\0b", 5, 1.5, "\x1e", "{", "é" * 5000]
+    write(raw, 2 * len(odd) + 1)
+    for place, payload in enumerate(odd, 1):
+        raw.execute("UPDATE outbox SET payload = ? WHERE seq = ?", (payload, 2 * place))
+    for page in (outbox.read_after(0, 100), outbox.read_before(100, 100)):
+        found = {item.seq: item for item in page.items}
+        assert sorted(found) == list(range(1, 2 * len(odd) + 2))
+        assert [found[seq].id for seq in sorted(found)[::2]] == [f"id-{seq}" for seq in sorted(found)[::2]]
+        assert {found[seq].event_type for seq in sorted(found)[1::2]} == {"system.unreadable"}
+
+
+def test_a_page_of_many_parts_is_whole_and_ends_where_it_was_told_to(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    write(raw, 500)
+    assert seqs(outbox.read_after(0, 1000)) == list(range(1, 501))
+    assert seqs(outbox.read_before(501, 1000)) == list(range(500, 0, -1))
+    for limit in (112, 113, 114, 226, 499, 500):
+        page = outbox.read_after(0, limit)
+        assert (seqs(page), page.through) == (list(range(1, limit + 1)), limit)
+
+
+@pytest.mark.parametrize("rows", [5, 500])
 @pytest.mark.parametrize("meanwhile", ["INSERT", "DELETE"])
 def test_rows_and_window_of_a_page_are_of_one_moment(
-    outbox: Outbox, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    outbox: Outbox, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, meanwhile: str, rows: int
 ) -> None:
     # given one who writes or prunes after the window was read, and before the rows are
-    write(raw, 5)
+    write(raw, rows)
     window_of = module._window_of
 
     def take_window_then_commit(row: Any) -> Window:
@@ -166,9 +188,9 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
 
     monkeypatch.setattr(module, "_window_of", take_window_then_commit)
     # then the page is as it was
-    for page in (outbox.read_after(0, 100), outbox.read_before(100, 100)):
+    for page in (outbox.read_after(0, 1000), outbox.read_before(1000, 1000)):
         assert sorted(seqs(page)) == list(range(page.window.first_seq, page.window.last_seq + 1))
-    assert page.window.last_seq == (7 if meanwhile == "INSERT" else 5)
+    assert (page.window.last_seq > rows) == (meanwhile == "INSERT")
 
 
 # --- the epoch --------------------------------------------------------------------------------------------------------
