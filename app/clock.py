@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 # Strict where fromisoformat is not: it takes some counts of milliseconds for dates.
 _ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+")
@@ -32,6 +33,19 @@ def now() -> datetime:
 def isoformat(moment: datetime) -> str:
     """Return an aware *moment* as UTC, ISO 8601, milliseconds, `Z`: `2024-01-15T10:30:00.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class Moment(NamedTuple):
+    """A wall time as ids have it, and as rows do."""
+
+    milliseconds: int
+    text: str
+
+
+def moment() -> Moment:
+    """Return the wall time as a Moment."""
+    now_ = now()
+    return Moment(int(now_.timestamp() * 1000), isoformat(now_))
 
 
 def timestamp() -> str:

@@ -87,10 +87,12 @@ def make_event(
     id: str | None = None,
     timestamp: str | datetime | None = None,
     max_event_bytes: int,
+    moment: clock.Moment | None = None,
 ) -> tuple[Event, str | None]:
     """Return the checked and redacted event and its data as JSON text (None for no data).
 
-    Raises InvalidEvent, which names the field, the value and the limit.
+    *moment* is now: who makes many asks the clock once. Raises InvalidEvent, which names the field, the value and the
+    limit.
     """
     encoded = encode_data(data, max_event_bytes)
     if encoded is not None and may_hold_secrets(encoded.encode(), data):
@@ -104,15 +106,22 @@ def make_event(
     if text_may_hold_secrets("\n".join(filter(None, names))):
         names = redact(names)
     source, task_id, agent_id = names
+    moment = moment or clock.moment()
     event = Event(
-        new_id() if id is None else _id(id), _type(event_type), source, task_id, agent_id, data, _timestamp(timestamp)
+        new_id(moment) if id is None else _id(id),
+        _type(event_type),
+        source,
+        task_id,
+        agent_id,
+        data,
+        moment.text if timestamp is None else _timestamp(timestamp),
     )
     return event, encoded
 
 
-def new_id() -> str:
+def new_id(moment: clock.Moment | None = None) -> str:
     """Return a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
-    milliseconds = int(clock.now().timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+    milliseconds = (moment or clock.moment()).milliseconds & 0xFFFF_FFFF_FFFF
     text = f"{milliseconds << 80 | _draw() & _UUID_RANDOM | _UUID_FIXED:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
@@ -183,9 +192,7 @@ def _type(value: str) -> str:
     return value
 
 
-def _timestamp(value: str | datetime | None) -> str:
-    if value is None:
-        return clock.timestamp()
+def _timestamp(value: str | datetime) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         if moment.tzinfo is None:

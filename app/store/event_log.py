@@ -106,7 +106,8 @@ def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_by
     One transaction however many; an event twice among them is written once and answered twice. Raises as `log_event`,
     with the `index` of the bad one.
     """
-    drafts = [_draft(index, fields, max_event_bytes) for index, fields in enumerate(events)]
+    moment = clock.moment()
+    drafts = [_draft(index, fields, max_event_bytes, moment) for index, fields in enumerate(events)]
     named = [draft.event.id for draft in drafts if draft.has_id]
     with database.transaction() as connection:
         logged = _logged(connection, named) if named else {}
@@ -120,9 +121,9 @@ def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_by
     ]
 
 
-def _draft(index: int, fields: Mapping[str, Any], max_event_bytes: int) -> _Draft:
+def _draft(index: int, fields: Mapping[str, Any], max_event_bytes: int, moment: clock.Moment) -> _Draft:
     try:
-        event, data_json = make_event(**fields, max_event_bytes=max_event_bytes)
+        event, data_json = make_event(**fields, max_event_bytes=max_event_bytes, moment=moment)
     except InvalidEvent as error:
         error.index = index
         raise
