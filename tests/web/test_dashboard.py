@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -17,7 +18,7 @@ from app.store import account
 from app.store.activity import MINUTES, Activity
 from app.store.database import Database
 from app.store.event_log import log_event
-from app.web import create_app, dashboard
+from app.web import compression, create_app, dashboard
 from app.web.dashboard import axis_end, bids_text, draw, left_text
 from tests.web.cast import Visit, bearer, show_tokens_and_names, signed_in
 
@@ -97,6 +98,17 @@ def test_pages_are_compressed_for_who_takes_it(house: dict[str, Visit]) -> None:
     assert etag.startswith("W/")
     assert house["operator"]("GET", path, packed | {"If-None-Match": etag}).status_code == 304
     assert "Content-Encoding" not in house["operator"]("GET", "/api/events", packed).headers
+
+
+def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
+    static = Path(compression.__file__).parents[1] / "static"
+    paths = [f"/static/{file.relative_to(static)}" for file in static.rglob("*") if file.is_file()]
+    misses = []
+    for _ in range(2):
+        for path in paths:
+            house["operator"]("GET", path, {"Accept-Encoding": "gzip"})
+        misses.append(compression._kept.cache_info().misses)
+    assert misses[0] == misses[1]
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
