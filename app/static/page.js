@@ -1,7 +1,8 @@
 // What the server-rendered pages gain from a script: times in the reader's zone, "/" for the filter, and a title that
 // counts what came while nobody looked.
 
-import { clockOf } from "./event-feed.js";
+import "./event-feed.js"; // in one go with what listens to it
+import { clockOf } from "./event-feed/elements.js";
 
 /** Show the times in *root* in the reader's zone. */
 export function localise(root) {

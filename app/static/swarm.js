@@ -6,7 +6,8 @@
  * What stands in a row is decided here as in web/dashboard.py; the rows themselves are the page's <template>s.
  */
 
-import { clockOf } from "./event-feed.js";
+import "./event-feed.js";
+import { clockOf } from "./event-feed/elements.js";
 import "./page.js"; // in one go with the feed: none of them misses what it says first
 
 const SHOWN = { agents: 50, auctions: 50, work: 50, ended: 20 };

@@ -1,16 +1,18 @@
 """Origins: what pages of other sites may use of this one, if OUTFEED_ALLOWED_ORIGINS names them.
 
-They get the module, its table of event types, and the feed; never with a cookie. A page's server asks for a ticket in
-its own name (web/tickets.py), and the page opens one WebSocket with it.
+They get the module with those that it imports, its table of event types, and the feed; never with a cookie. A page's
+server asks for a ticket in its own name (web/tickets.py), and the page opens one WebSocket with it.
 """
 
 from __future__ import annotations
+
+import re
 
 from flask import Response, request
 
 from app.web.services import services
 
-SHARED_PATHS = {"/static/event-feed.js", "/static/event-types.json", "/api/feed"}
+SHARED_PATHS = re.compile(r"/static/event-feed(/[a-z-]+)?\.js|/static/event-types\.json|/api/feed")
 PREFLIGHT_SECS = 600
 
 
@@ -32,7 +34,7 @@ def is_allowed() -> bool:
 def preflight() -> Response | None:
     """Return the answer to a browser that asks whether it may (Fetch standard, section 3.2.2), where it may."""
     is_asked = request.method == "OPTIONS" and request.headers.get("Access-Control-Request-Method") in ("GET", "HEAD")
-    if not (is_asked and request.path in SHARED_PATHS and is_allowed()):
+    if not (is_asked and _is_shared() and is_allowed()):
         return None
     response = Response(status=204)
     response.headers["Access-Control-Allow-Methods"] = "GET"
@@ -43,9 +45,13 @@ def preflight() -> Response | None:
 
 def add_headers(response: Response) -> Response:
     """Let the page that asked read the answer. No Allow-Credentials: a cookie never counts for another site."""
-    if request.path in SHARED_PATHS and services().settings.allowed_origins:
+    if _is_shared() and services().settings.allowed_origins:
         response.vary.add("Origin")
         if is_allowed():
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response
+
+
+def _is_shared() -> bool:
+    return SHARED_PATHS.fullmatch(request.path) is not None

@@ -28,7 +28,7 @@ pages = Blueprint("pages", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An event as `_event.html` shows it. `event-feed.js` has the same rules."""
+    """An event as `_event.html` shows it. `event-feed/list.js` has the same rules."""
 
     event: Event
     display: Display
@@ -144,7 +144,7 @@ def live() -> str:
 
 @pages.get("/static/event-types.json")
 def event_types() -> Response:
-    """Return how each type looks, for `<event-feed>`. Public, as the module beside it is."""
+    """Return how each type looks, for `<event-feed>`. Public, as the modules beside it are."""
     response = jsonify({name: display.as_dict() for name, display in DISPLAY.items()})
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()

@@ -4,6 +4,8 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from freezegun import freeze_time
@@ -17,6 +19,8 @@ from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 JSON = {"Accept": "application/json"}
+STATIC = Path(auth.__file__).parents[1] / "static"
+NAMED = re.compile(r'(?:\bfrom |\bimport |\bimport\(|\bnew URL\()"([^"]+)"(?=;|\)|, import\.meta\.url)')
 
 
 @pytest.fixture
@@ -103,6 +107,15 @@ class TestPages:
         assert cast["stranger"]("GET", path, HTML).status_code == 401
 
 
+def paths_read_by(module, visitor):
+    """Return the paths that a browser asks for if a page has *module*: its own, and whatever modules name in there."""
+    read, named = set(), {module}
+    while path := next(iter(named - read), None):
+        read.add(path)
+        named |= {urljoin(path, name) for name in NAMED.findall(visitor("GET", path).text)}
+    return read
+
+
 class TestOrigin:
     @pytest.mark.parametrize(("host", "origin", "status"), [
         ("feed.example:8000", None, 426),
@@ -166,7 +179,19 @@ class TestOrigin:
         assert "Origin" in mine["Vary"]
         assert "Origin" in others["Vary"]
 
-    @pytest.mark.parametrize("path", ["/api/events", "/swarm/live", "/login", "/static/outfeed.css", "/api/tickets"])
+    def test_an_allowed_site_may_read_every_module_of_the_feed(self, cast):
+        read = paths_read_by("/static/event-feed.js", cast["stranger"])
+        answers = {path: cast["stranger"]("GET", path, {"Origin": "https://shop.example"}) for path in read}
+
+        assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(read, 200)
+        assert [path for path in read if "Access-Control-Allow-Origin" not in answers[path].headers] == []
+        assert "/static/event-types.json" in read
+        assert {f"/static/event-feed/{file.name}" for file in (STATIC / "event-feed").iterdir()} < read
+
+    @pytest.mark.parametrize("path", [
+        "/api/events", "/swarm/live", "/login", "/api/tickets", "/static/outfeed.css", "/static/swarm.js",
+        "/static/swarm/chart.js", "/static/event-feed/", "/static/event-feed/../outfeed.css",
+    ])  # fmt: skip
     def test_and_nothing_else(self, cast, path):
         headers = cast["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
 

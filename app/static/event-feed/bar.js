@@ -1,0 +1,162 @@
+// The bar: how the feed is, always in one small place, for eyes and for ears; what one can do about it; and the filter.
+
+import { NUMBER, linkTo, make, setText } from "./elements.js";
+import { KINDS, SPACES } from "./sentences.js";
+
+// --- the bar ---------------------------------------------------------------------------------------------------------
+
+const ANNOUNCE_AFTER_MS = 1_000;
+
+export class Bar {
+  element;
+  status = make("div", "unseen");
+  #label = make("span", "label");
+  #login = linkTo("/login", "Sign in");
+  #chip = make("span", "chip", make("span", "dot"), this.#label, this.#login);
+  #gap = make("button", "gap");
+  #pause = make("button", "pause");
+  #announceTimer = 0;
+
+  /** With *title* and *filter* in it. Calls `on.pause` and `on.gap` when somebody wants that. */
+  constructor(title, filter, on) {
+    this.element = make("div", "bar", title, this.#chip, this.#gap, filter.element, this.#pause);
+    this.status.role = "status";
+    this.#gap.title = "Show where";
+    this.#gap.onclick = () => on.gap();
+    this.#pause.title = "Pause or resume (space in the list)";
+    this.#pause.onclick = () => on.pause();
+  }
+
+  /** What the state is in words. */
+  get text() {
+    return this.#label.textContent;
+  }
+
+  show({ state, loginHref, isPolling, isPaused, hasGap, ...more }) {
+    setText(this.#label, describe(state, more));
+    this.#chip.title = isPolling ? "No WebSocket gets through, so the feed asks over HTTP" : "";
+    this.element.dataset.state = state;
+    this.#login.hidden = state !== "signed-out";
+    this.#login.href = loginHref;
+    setText(this.#pause, isPaused ? "Resume" : "Pause");
+    this.#pause.dataset.paused = isPaused;
+    this.#gap.hidden = !hasGap;
+  }
+
+  /** Lead to where events are missing. */
+  mark(text) {
+    this.#gap.textContent = text;
+    this.announce(text);
+  }
+
+  /** Say it to those who listen instead of looking; a flicker of states is said as its end. */
+  announce(text) {
+    this.hush();
+    this.#announceTimer = setTimeout(() => setText(this.status, text), ANNOUNCE_AFTER_MS);
+  }
+
+  /** Leave unsaid what is about to be announced. */
+  hush() {
+    clearTimeout(this.#announceTimer);
+  }
+}
+
+/** *waiting* is a number as text, empty for none; *retryAt* is a moment in ms. */
+function describe(state, { behind, waiting, retryAt }) {
+  const secs = Math.ceil((retryAt - Date.now()) / 1000);
+  const texts = {
+    connecting: "Connecting",
+    live: "Live",
+    polling: "Polling",
+    "catching-up": `Catching up · ${NUMBER.format(behind)} behind`,
+    paused: waiting ? `Paused · ${waiting} waiting` : "Paused",
+    reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
+    "signed-out": "Signed out",
+    refused: "Refused",
+  };
+  return texts[state];
+}
+
+// --- the filter ------------------------------------------------------------------------------------------------------
+
+/** Controls that narrow the list: a chip for each kind that has occurred, and text. None pressed is all. */
+export class Filter {
+  element = make("div", "filter");
+  nothing = make("p", "nothing", "No row in the list matches. ");
+  #input = make("input");
+  #count = make("span", "count");
+  #chips = new Map(KINDS.map((kind) => [kind, this.#chip(kind)]));
+  #pressed = new Set();
+  #words = [];
+  #onchange;
+
+  constructor(onchange) {
+    this.#onchange = onchange;
+    const chips = make("div", "chips", ...this.#chips.values());
+    chips.role = "group";
+    chips.ariaLabel = "Show only";
+    Object.assign(this.#input, { type: "search", placeholder: "Filter rows", maxLength: 200, autocomplete: "off" });
+    this.#input.spellcheck = false;
+    this.#input.ariaLabel = "Filter the rows by text";
+    this.#input.ariaKeyShortcuts = "/";
+    this.#input.oninput = () => this.#change();
+    this.element.role = "search";
+    this.element.ariaLabel = "Rows";
+    this.element.append(this.#count, chips, this.#input);
+    const button = make("button", "", "Show all rows");
+    button.onclick = () => this.clear();
+    this.nothing.append(button);
+    this.nothing.hidden = true;
+  }
+
+  get isOn() {
+    return this.#pressed.size > 0 || this.#words.length > 0;
+  }
+
+  /** Whether a row is of a pressed kind, and has all words of the text in it. */
+  matches({ kind, text }) {
+    return (!this.#pressed.size || this.#pressed.has(kind)) && this.#words.every((word) => text.includes(word));
+  }
+
+  /** A row of *kind* has come: from now on it can be chosen. */
+  offer(kind) {
+    this.#chips.get(kind)?.removeAttribute("hidden");
+  }
+
+  tell(shown, all) {
+    setText(this.#count, this.isOn ? `${NUMBER.format(shown)} of ${NUMBER.format(all)}` : "");
+    this.nothing.hidden = !this.isOn || shown > 0;
+  }
+
+  focus() {
+    this.#input.focus();
+    this.#input.select();
+  }
+
+  clear() {
+    for (const chip of this.#chips.values()) chip.ariaPressed = "false";
+    this.#pressed.clear();
+    this.#input.value = "";
+    this.#change();
+  }
+
+  #chip(kind) {
+    const chip = make("button", "", kind.charAt(0).toUpperCase() + kind.slice(1));
+    chip.dataset.kind = kind;
+    chip.ariaPressed = "false";
+    chip.hidden = true;
+    chip.onclick = () => this.#press(chip, kind);
+    return chip;
+  }
+
+  #press(chip, kind) {
+    if (!this.#pressed.delete(kind)) this.#pressed.add(kind);
+    chip.ariaPressed = String(this.#pressed.has(kind));
+    this.#change();
+  }
+
+  #change() {
+    this.#words = this.#input.value.toLowerCase().split(SPACES).filter(Boolean);
+    this.#onchange();
+  }
+}

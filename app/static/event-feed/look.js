@@ -1,0 +1,283 @@
+// How the feed looks: colours from the page's custom properties, light and dark from its color-scheme. The rows of
+// outfeed.css look the same.
+
+// A constructable stylesheet: allowed by `style-src 'self'`, and no file more.
+export const STYLE = new CSSStyleSheet();
+STYLE.replaceSync(`
+:host {
+  --_surface: var(--surface, light-dark(#fff, #161b22));
+  --_ink: var(--ink, light-dark(#1b2430, #e3e8ef));
+  --_muted: var(--muted, light-dark(#5c6878, #93a0b1));
+  --_line: var(--line, light-dark(#e6eaef, #252d38));
+  --_hover: var(--hover, light-dark(#f6f8fa, #1b222b));
+  --_accent: var(--accent, light-dark(#2a5fd0, #7aa7ff));
+  --_good: var(--good, light-dark(#128253, #3fcf8e));
+  --_warn: var(--warn, light-dark(#9a5b00, #f0b849));
+  --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
+  --_error: var(--error, light-dark(#bf2c2c, #ff8a80));
+  --_error-ground: var(--error-ground, light-dark(#fdf0ef, #2d1a1c));
+  --_field: var(--field, light-dark(#8a94a3, #5d6a7a));
+  --_task: var(--task, light-dark(#3b74e0, #6ea0ff));
+  --_agent: var(--agent, light-dark(#14957a, #37c2a2));
+  --_bid: var(--bid, light-dark(#d19a1c, #e5b445));
+  --_tool: var(--tool, light-dark(#8458d4, #b08cf5));
+  --_system: var(--system, light-dark(#5d6b7d, #8794a6));
+  --_other: var(--other, light-dark(#98a2b0, #6b7685));
+  --_mono: var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
+  display: flex;
+  flex-direction: column;
+  min-height: 12rem;
+  min-width: min(100%, 16rem);
+  max-height: var(--event-feed-height, 70vh);
+  overflow: hidden;
+  border: 1px solid var(--_line);
+  border-radius: 10px;
+  background: var(--_surface);
+  color: var(--_ink);
+  font: var(--event-feed-font, 0.875rem/1.4 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
+}
+:host([hidden]), [hidden] { display: none !important; }
+:host([theme="light"]) { color-scheme: light; }
+:host([theme="dark"]) { color-scheme: dark; }
+:host([theme="auto"]) { color-scheme: light dark; }
+* { box-sizing: border-box; }
+:focus-visible { outline: 2px solid var(--_accent); outline-offset: -2px; }
+a { color: var(--_accent); }
+
+.head { container-type: inline-size; }
+.bar {
+  display: flex;
+  flex-wrap: wrap;
+  align-items: center;
+  gap: 0.5rem 1rem;
+  min-height: 3rem;
+  padding: 0.5rem 0.625rem 0.5rem 1rem;
+  border-bottom: 1px solid var(--_line);
+}
+.chip {
+  display: inline-flex;
+  align-items: center;
+  gap: 0.5rem;
+  color: var(--_muted);
+  font-variant-numeric: tabular-nums;
+}
+.dot { flex: none; width: 0.5rem; height: 0.5rem; border-radius: 50%; background: var(--_state); }
+.bar { --_state: var(--_muted); }
+.bar[data-state="live"] { --_state: var(--_good); }
+.bar[data-state="live"] .dot { box-shadow: 0 0 0 3px color-mix(in srgb, var(--_state) 20%, transparent); }
+.bar:is([data-state="catching-up"], [data-state="polling"]) { --_state: var(--_accent); }
+.bar:is([data-state="reconnecting"], [data-state="paused"]) { --_state: var(--_warn); }
+.bar:is([data-state="signed-out"], [data-state="refused"]) { --_state: var(--_error); }
+.bar:is([data-state="reconnecting"], [data-state="connecting"]) .dot {
+  background: none;
+  border: 2px solid var(--_state);
+}
+.bar[data-state="paused"] .dot { border-radius: 1px; }
+.bar:is([data-state="reconnecting"], [data-state="paused"], [data-state="signed-out"], [data-state="refused"]) .label {
+  color: var(--_state);
+}
+
+button {
+  min-height: 2rem;
+  padding: 0 0.75rem;
+  border: 1px solid var(--_line);
+  border-radius: 6px;
+  background: var(--_surface);
+  color: inherit;
+  font: inherit;
+  cursor: pointer;
+}
+button:hover { background: var(--_hover); }
+.gap {
+  border-color: color-mix(in srgb, var(--_warn) 45%, transparent);
+  background: var(--_warn-ground);
+  color: var(--_warn);
+}
+.pause { display: inline-flex; align-items: center; gap: 0.5rem; margin-left: auto; }
+
+.filter { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem; margin-left: auto; }
+.filter + .pause { margin-left: 0; }
+.chips { display: flex; flex-wrap: wrap; gap: 0.25rem; }
+.chips button {
+  display: inline-flex;
+  align-items: center;
+  gap: 0.375rem;
+  min-height: 1.75rem;
+  padding: 0 0.5rem;
+  border-color: transparent;
+  background: none;
+  color: var(--_muted);
+  font-size: 0.8125rem;
+}
+.chips button::before { content: ""; width: 3px; height: 0.75rem; border-radius: 1px; background: var(--_kind); }
+.chips button:hover { background: var(--_hover); color: var(--_ink); }
+.chips button[aria-pressed="true"] {
+  border-color: var(--_kind);
+  background: color-mix(in srgb, var(--_kind) 12%, transparent);
+  color: var(--_ink);
+}
+.count { color: var(--_muted); font-size: 0.8125rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.count:empty { display: none; }
+input {
+  flex: 1 1 9rem;
+  min-width: 0;
+  min-height: 2rem;
+  padding: 0 0.625rem;
+  border: 1px solid var(--_field);
+  border-radius: 6px;
+  background: var(--_surface);
+  color: inherit;
+  font: inherit;
+}
+input::placeholder { color: var(--_muted); opacity: 1; }
+.nothing { margin: 0; padding: 2.5rem 1rem; color: var(--_muted); text-align: center; }
+.nothing button { margin-left: 0.5rem; color: var(--_ink); }
+@container (max-width: 60rem) {
+  .filter { flex: 1 1 100%; order: 1; margin: 0; }
+  .filter + .pause { margin-left: auto; }
+  .chips { margin-left: -0.5rem; }
+  .count { order: 1; }
+}
+@container (max-width: 30rem) {
+  .chip { flex: 1 1 0; min-width: 8rem; }
+  .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  .gap { order: 1; }
+  .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
+}
+.pause::before {
+  content: "";
+  width: 0.25rem;
+  height: 0.6875rem;
+  border: solid currentcolor;
+  border-width: 0 0.1875rem;
+  box-sizing: content-box;
+}
+.pause[data-paused="true"]::before {
+  width: 0;
+  height: 0;
+  border: solid transparent;
+  border-width: 0.3125rem 0 0.3125rem 0.5625rem;
+  border-left-color: currentcolor;
+}
+
+.frame { position: relative; display: flex; flex: 1; min-height: 0; }
+.scroller {
+  flex: 1;
+  min-width: 0;
+  overflow: hidden auto;
+  overflow-anchor: none;
+  container-type: inline-size;
+  scrollbar-width: thin;
+  scrollbar-color: var(--_line) transparent;
+}
+.pill {
+  position: absolute;
+  z-index: 1;
+  top: 0.625rem;
+  left: 50%;
+  translate: -50%;
+  padding: 0 1rem;
+  border: 0;
+  border-radius: 1rem;
+  background: var(--_accent);
+  color: var(--_surface);
+  font-weight: 600;
+  font-variant-numeric: tabular-nums;
+  box-shadow: 0 2px 10px rgb(0 0 0 / 25%);
+}
+.pill::before { content: "↑ "; }
+.pill:hover { background: color-mix(in srgb, var(--_accent) 88%, var(--_ink)); }
+.pill:focus-visible { outline-offset: 2px; }
+
+.rows { margin: 0; padding: 0; list-style: none; }
+li { border-bottom: 1px solid var(--_line); }
+.event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
+[data-kind="task"] { --_kind: var(--_task); }
+[data-kind="agent"] { --_kind: var(--_agent); }
+[data-kind="bid"] { --_kind: var(--_bid); }
+[data-kind="tool"] { --_kind: var(--_tool); }
+[data-kind="system"] { --_kind: var(--_system); }
+[data-kind="other"] { --_kind: var(--_other); }
+summary {
+  display: grid;
+  grid-template-columns: minmax(4.25rem, max-content) 1.375rem minmax(0, 1fr) auto;
+  align-items: baseline;
+  gap: 0 0.75rem;
+  padding: 0.375rem 1rem 0.375rem 0.8125rem;
+  line-height: 1.25rem; /* rows of whole pixels: a line between two that starts at half of one is not drawn */
+  list-style: none;
+  cursor: pointer;
+}
+summary::-webkit-details-marker { display: none; }
+summary:hover { background: var(--_hover); }
+time, .meta, dl, pre { font-family: var(--_mono); font-size: 0.78125rem; font-variant-numeric: tabular-nums; }
+time {
+  grid-area: 1 / 1;
+  max-width: 9rem;
+  overflow: hidden;
+  color: var(--_muted);
+  text-overflow: ellipsis;
+  white-space: nowrap;
+}
+.icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
+.sentence { overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
+b { color: var(--_ink); font-weight: 500; unicode-bidi: isolate; }
+.meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
+details[open] .sentence { white-space: normal; overflow-wrap: anywhere; }
+details[open] summary { background: var(--_hover); }
+.event.error { --_kind: var(--_error); background: var(--_error-ground); }
+.error :is(.sentence, b) { color: var(--_error); }
+.error b { font-weight: 600; }
+.error :is(summary:hover, [open] summary) { background: color-mix(in srgb, var(--_error) 8%, transparent); }
+.more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
+.error .more { background: none; }
+dl { display: grid; gap: 0.125rem; margin: 0; }
+dl div { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0.75rem; }
+dt { color: var(--_muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+pre {
+  max-height: 20rem;
+  margin: 0.625rem 0 0;
+  padding: 0.625rem 0.75rem;
+  overflow: auto;
+  border: 1px solid var(--_line);
+  border-radius: 6px;
+  background: var(--_surface);
+  white-space: pre-wrap;
+  overflow-wrap: anywhere;
+}
+.notice {
+  padding: 0.625rem 1rem 0.625rem 0.8125rem;
+  border-left: 3px solid var(--_warn);
+  background: var(--_warn-ground);
+}
+.notice b { color: var(--_warn); font-weight: 600; }
+
+.new { animation: arrive 2.4s ease-out; }
+@keyframes arrive { from { background-color: color-mix(in srgb, var(--_kind) 14%, transparent); } }
+@media (prefers-reduced-motion: reduce) { .new { animation: none; } }
+
+@container (max-width: 44rem) {
+  .event { contain-intrinsic-size: auto 3.4375rem; }
+  summary {
+    grid-template-columns: 1.375rem auto minmax(0, 1fr);
+    gap: 0.0625rem 0.625rem;
+    padding: 0.5rem 0.75rem 0.5rem 0.625rem;
+  }
+  .icon { grid-area: 1 / 1; }
+  .sentence { grid-area: 1 / 2 / auto / -1; }
+  .error .sentence {
+    display: -webkit-box;
+    white-space: normal;
+    overflow-wrap: anywhere;
+    -webkit-box-orient: vertical;
+    -webkit-line-clamp: 2;
+  }
+  [open] .sentence { display: block; }
+  time { grid-area: 2 / 2; }
+  .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
+  .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
+  time, .meta { font-size: 0.75rem; line-height: 1.0625rem; }
+}
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+`);
