@@ -1,4 +1,4 @@
-"""The dashboard's panels and chart, for the page as the server renders it. `swarm.js` has the same rules."""
+"""The dashboard's panels and chart, for the page as the server renders it. `static/swarm/` has the same rules."""
 
 from __future__ import annotations
 

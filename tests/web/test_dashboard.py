@@ -167,7 +167,7 @@ def test_what_may_not_be_seen_is_not_counted() -> None:
 
 
 def test_the_kinds_of_the_script_are_those_of_the_table() -> None:
-    """`kindOf` in swarm.js knows the prefix, and that an auction is about bids."""
+    """`kindOf` in swarm/chart.js knows the prefix, and that an auction is about bids."""
     for event_type, display in DISPLAY.items():
         prefix = event_type.partition(".")[0]
         expected = {"auction": "bid", "access": "system"}.get(prefix, prefix)
