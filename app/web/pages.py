@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from flask import Blueprint, Response, g, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -22,6 +23,10 @@ LIVE_ROWS = 20
 MAX_ID_CHARS = 20
 MAX_PART_CHARS = 200
 MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
+
+# What the modules of the live page import: it asks for all at once, and for none only when its importer has come.
+STATIC = Path(__file__).parents[1] / "static"
+MODULES = sorted(f"{file.parent.name}/{file.name}" for file in STATIC.glob("*/*.js"))
 
 pages = Blueprint("pages", __name__)
 
@@ -139,6 +144,7 @@ def live() -> str:
         chart=read_chart(visible),
         may_post=auth.principal().may(WRITE),
         agent_timeout_secs=services().settings.agent_timeout_secs,
+        modules=MODULES,
     )
 
 

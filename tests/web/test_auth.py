@@ -5,7 +5,6 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urljoin
 
 import pytest
 from freezegun import freeze_time
@@ -16,11 +15,11 @@ from app.store import account, user
 from app.store.event_log import list_events
 from app.web import auth, create_app, passwords
 from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
+from tests.web.modules import paths_read_by
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 JSON = {"Accept": "application/json"}
 STATIC = Path(auth.__file__).parents[1] / "static"
-NAMED = re.compile(r'(?:\bfrom |\bimport |\bimport\(|\bnew URL\()"([^"]+)"(?=;|\)|, import\.meta\.url)')
 
 
 @pytest.fixture
@@ -107,15 +106,6 @@ class TestPages:
         assert cast["stranger"]("GET", path, HTML).status_code == 401
 
 
-def paths_read_by(module, visitor):
-    """Return the paths that a browser asks for if a page has *module*: its own, and whatever modules name in there."""
-    read, named = set(), {module}
-    while path := next(iter(named - read), None):
-        read.add(path)
-        named |= {urljoin(path, name) for name in NAMED.findall(visitor("GET", path).text)}
-    return read
-
-
 class TestOrigin:
     @pytest.mark.parametrize(("host", "origin", "status"), [
         ("feed.example:8000", None, 426),
@@ -180,7 +170,7 @@ class TestOrigin:
         assert "Origin" in others["Vary"]
 
     def test_an_allowed_site_may_read_every_module_of_the_feed(self, cast):
-        read = paths_read_by("/static/event-feed.js", cast["stranger"])
+        read = paths_read_by(cast["stranger"], "/static/event-feed.js")
         answers = {path: cast["stranger"]("GET", path, {"Origin": "https://shop.example"}) for path in read}
 
         assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(read, 200)

@@ -21,6 +21,7 @@ from app.store.event_log import log_event
 from app.web import compression, create_app, dashboard
 from app.web.dashboard import axis_end, bids_text, draw, left_text
 from tests.web.cast import Visit, bearer, show_tokens_and_names, signed_in
+from tests.web.modules import paths_read_by
 
 BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
 
@@ -98,6 +99,15 @@ def test_pages_are_compressed_for_who_takes_it(house: dict[str, Visit]) -> None:
     assert etag.startswith("W/")
     assert house["operator"]("GET", path, packed | {"If-None-Match": etag}).status_code == 304
     assert "Content-Encoding" not in house["operator"]("GET", "/api/events", packed).headers
+
+
+def test_the_live_page_asks_for_every_module_at_once(house: dict[str, Visit]) -> None:
+    page = house["viewer"]("GET", "/swarm/live").text
+    links = re.findall(r'<link rel="modulepreload" href="([^"]+)"', page)
+    scripts = re.findall(r'<script type="module" src="([^"]+)"', page)
+    read = paths_read_by(house["viewer"], *scripts)
+    assert {*links, *scripts} == {path for path in read if path.endswith(".js")}
+    assert len(links) > len(scripts) == 3
 
 
 def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
