@@ -16,6 +16,7 @@ import pytest
 
 from app.feed.frames import WEBSOCKET, message
 from app.history import Item
+from app.store.search import path_of
 from scripts.benchmarks import calls, event, plot, producers, report, stock
 from scripts.benchmarks.__main__ import FULL, QUICK
 from scripts.benchmarks.alone.case import Alone, Figure
@@ -112,6 +113,17 @@ def test_stored_events_are_in_the_outbox_and_numbered(tmp_path: Path, upgraded: 
         assert connection.execute("SELECT count(DISTINCT id) FROM event_log").fetchone() == (1000,)
     found = [event.ITEM.search(payload.encode()) for (payload,) in payloads]
     assert [int(item[1]) for item in found if item] == list(range(1, 1001))
+
+
+def test_stored_events_are_in_the_search_index(tmp_path: Path, upgraded: Path) -> None:
+    database = tmp_path / "stored.db"
+    database.write_bytes(upgraded.read_bytes())
+    stock.fill(database, 10)
+
+    stock.index(database)
+
+    with closing(sqlite3.connect(path_of(database))) as connection:
+        assert connection.execute("SELECT count(*) FROM block").fetchone() == (1,)
 
 
 class TestThePlan:

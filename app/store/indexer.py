@@ -78,10 +78,14 @@ class State(NamedTuple):
 
 
 class Indexer:
-    """Keeps the index of one database. `run` is called every second, by each process that serves; one does it."""
+    """Keeps the index of one database. `run` is called every second, by each process that serves; one does it.
 
-    def __init__(self, database: Database) -> None:
+    *pause_factor*: how many times as long as it took a pause is, after each chunk.
+    """
+
+    def __init__(self, database: Database, pause_factor: float = PAUSE_FACTOR) -> None:
         self._log = database
+        self._pause_factor = pause_factor
         self._path = path_of(database.path)
         self._file = db.at(self._path)
         self._stopping = threading.Event()
@@ -294,7 +298,7 @@ class Indexer:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _pause_after(self, began: float) -> None:
-        if self._stopping.wait(min(MAX_PAUSE_SECS, PAUSE_FACTOR * (clock.monotonic() - began))):
+        if self._stopping.wait(min(MAX_PAUSE_SECS, self._pause_factor * (clock.monotonic() - began))):
             raise Stopped
 
 

@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import stock
 from scripts.benchmarks.cases import Sizes
 from scripts.benchmarks.servers import Outfeed
+from scripts.benchmarks.session import run
+
+STOCK_TIMEOUT_SECS = 1800.0
 
 
 class Stage:
@@ -30,7 +32,7 @@ class Stage:
         if key not in self._stored:
             maker = Outfeed(self._new_folder(), 1)
             maker.upgrade()
-            stock.fill(maker.database, events)
+            run("stock", {"database": str(maker.database), "events": events}, STOCK_TIMEOUT_SECS)
             self._stored[key] = maker.database
         return self._stored[key]
 

@@ -1,10 +1,18 @@
-"""Stored events: a database filled by one INSERT, with its triggers."""
+"""Stored events: a database filled by one INSERT, with its triggers, and with its search index, as one in service has.
+
+A process of its own, so that nothing has the database open when a server starts.
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
+
+from app.store.database import Database
+from app.store.indexer import Indexer
 
 _FILL = """
     WITH RECURSIVE stored (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM stored WHERE n < :events)
@@ -22,3 +30,15 @@ def fill(database: Path, events: int) -> None:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -500000;")
         connection.execute(_FILL, {"events": events})
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def index(database: Path) -> None:
+    """Make the search index, which would else be made while figures are taken."""
+    Indexer(Database(database), pause_factor=0).run()
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    fill(Path(order["database"]), order["events"])
+    index(Path(order["database"]))
+    print("{}")
