@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from app import clock
 from app.errors import OutfeedError
@@ -25,16 +26,27 @@ if sys.platform == "linux":
     import inotify_simple
 
 TICK_SECS = 1.0
-# Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
-# Asked again and again, and late by a small share of what the fsync took; a new notice begins it anew.
-RECHECK_SHARE = 1 / 16
-FIRST_RECHECK_SECS = 0.00002
 LAST_RECHECK_SECS = 0.02
 RECHECK_FOR_SECS = 1.0
 POLL_SECS = 0.005
 _NOTICE_BYTES = 64 * 1024
 _POLL_GRAIN_SECS = 0.001  # poll(2) rounds up to this
 log = logging.getLogger(__name__)
+
+
+class Pace(NamedTuple):
+    """How long the pauses between two looks are: *first* seconds, or that share of the time since the last notice."""
+
+    first: float
+    share: float
+
+
+# Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
+# Asked again and again, and late by a small share of what the fsync took; a new notice begins it anew.
+AWAITED = Pace(0.00002, 1 / 16)
+# A commit became visible in the moment of a notice, which was of this commit, or of the next one. Seldom enough that a
+# notice ends the pause, however soon it comes.
+IN_DOUBT = Pace(_POLL_GRAIN_SECS, 1 / 4)
 
 
 class Watcher:
@@ -78,6 +90,7 @@ class Watcher:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
         self._on_commit()  # for what was committed before the watch was set
         next_tick = noticed_at = recheck_until = 0.0
+        pace = AWAITED
         while not self._stopping.is_set():
             now = clock.monotonic()
             if now >= next_tick:
@@ -88,21 +101,23 @@ class Watcher:
             is_rechecking = now < recheck_until
             pause = next_tick - now
             if is_rechecking:
-                pause = min(pause, max(FIRST_RECHECK_SECS, (now - noticed_at) * RECHECK_SHARE), LAST_RECHECK_SECS)
+                pause = min(pause, max(pace.first, (now - noticed_at) * pace.share), LAST_RECHECK_SECS)
             is_noticed = notices.wait(pause)
             is_ahead = is_noticed and notices.precede_commits
             if is_ahead:
                 noticed_at = clock.monotonic()
                 recheck_until = noticed_at + RECHECK_FOR_SECS
+                pace = AWAITED
             if is_ahead and not is_rechecking:
                 # After a rest, not even a look: a commit that needs no fsync is visible, and where one is under way
                 # there is time for a call in vain, after which the next takes half the time.
                 self._on_commit()
             elif (is_noticed or is_rechecking) and versions.moved():
                 self._on_commit()
-                if not is_noticed:
+                if is_noticed:
+                    pace = IN_DOUBT
+                else:
                     # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
-                    # But one that came just before may be of the next commit, whose fsync is still to come.
                     recheck_until = 0.0
 
 
