@@ -90,7 +90,7 @@ def _make_folder(folder: Path) -> None:
 def _upgrade_alone(path: Path) -> list[str]:
     names = pending(path)
     if names and path.exists():
-        _check_event_log(path)
+        _check_fit(path)
     if names or not _is_wal(path):
         # Before yoyo makes its tables, since `auto_vacuum` counts only in an empty file. A copy put back may lack WAL.
         database.create(path)
@@ -115,8 +115,14 @@ def _is_wal(path: Path) -> bool:
         return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
 
 
-def _check_event_log(path: Path) -> None:
+def _check_fit(path: Path) -> None:
     with database.explained(path), closing(database.connect(path)) as connection:
+        (encoding,) = connection.execute("PRAGMA encoding").fetchone()
+        if encoding != "UTF-8":
+            raise SchemaMismatch(
+                f"{path} keeps its texts in {encoding}, and the feed reads UTF-8. Nothing was changed; "
+                f"`sqlite3 {path} .dump | sqlite3 NEW` makes a copy that can be used"
+            )
         if problem := _misfit(connection):
             raise SchemaMismatch(f"{path}: event_log can't be adopted: {problem}. Nothing was changed")
 

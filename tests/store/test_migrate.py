@@ -197,6 +197,15 @@ class TestAdoption:
             migrate.upgrade(path)
         assert schema(path) == before
 
+    def test_a_database_in_utf_16_is_refused_and_nothing_is_changed(self, path):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA encoding = 'UTF-16'")
+            connection.execute(ADR_017)
+        before = path.read_bytes()
+        with pytest.raises(SchemaMismatch, match="UTF-16"):
+            migrate.upgrade(path)
+        assert path.read_bytes() == before
+
 
 class TestRefusals:
     def test_a_database_of_newer_code_is_refused_and_nothing_is_changed(self, path):
