@@ -63,7 +63,7 @@ class Item(NamedTuple):
 class Page(NamedTuple):
     """Items in seq order with the window they were read in. *through*: everything up to there has been seen.
 
-    *written_at* is when the first of them was written, as its row says; None where there is none, or it doesn't.
+    *written_at* is the earliest time at which one of them was written, as the rows say; None where none does.
     """
 
     window: Window

@@ -15,7 +15,7 @@ MAX_PAGE_BYTES = 2**20
 # A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
 HEAD_BYTES = 8192
 # Rows come many in one step of SQLite: between two steps another thread may take Python's lock for 5 ms, and with a
-# step for each row a replay beside one other busy thread took half as long again. So many as surely fit into this.
+# step for each row a replay beside one other busy thread took half as long again. Never more than surely fit into this.
 _PART_BYTES = 8 * 2**20
 
 _WINDOW = """
@@ -39,7 +39,7 @@ class _Part(NamedTuple):
     """Rows that were read in one step, and the window they stand in; `lengths` are those of the whole payloads.
 
     *raws*: the payloads, one behind the other; of those above the limit the first HEAD_BYTES.
-    *written_at*: when the first was written, as it says. *is_last*: there are no rows beyond them.
+    *written_at*: the earliest time at which one was written, as it says. *is_last*: there are no rows beyond them.
     """
 
     window: Window
@@ -102,14 +102,15 @@ class Outbox:
             return list(self._parts(connection, sql, seq, limit))
 
     def _parts(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> Iterator[_Part]:
-        """Read on until there are no more rows, or enough of them."""
-        size = 0
-        while limit and size <= MAX_PAGE_BYTES:
-            part = self._read_part(connection, sql, seq, min(limit, max(1, _PART_BYTES // self._max_bytes)))
+        """Read on until there are no more rows, or enough; as many at once as fit, if they are like those before."""
+        left, rows = MAX_PAGE_BYTES, MAX_PAGE_BYTES // self._max_bytes
+        while limit and left >= 0:
+            part = self._read_part(connection, sql, seq, min(limit, max(1, rows)))
             yield part
             if part.is_last:
                 break
-            seq, limit, size = part.seqs[-1], limit - len(part.seqs), size + len(part.raws)
+            seq, limit, left = part.seqs[-1], limit - len(part.seqs), left - len(part.raws)
+            rows = min(_PART_BYTES // self._max_bytes, left * len(part.seqs) // max(1, len(part.raws)))
 
     def _read_part(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> _Part:
         bounds = {"seq": seq, "limit": limit, "max_bytes": self._max_bytes, "head_bytes": HEAD_BYTES}
