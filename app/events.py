@@ -511,6 +511,8 @@ def _fill(field: Field, event: Event) -> str:
         value = data.get(key)
         if value is None:
             value = getattr(event, key, None)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # a browser can't tell 1.0 from 1
         if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
             return " ".join(str(value).split())
     return field.fallback

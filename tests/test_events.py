@@ -204,7 +204,7 @@ def test_every_type_of_ours_has_a_look_of_its_own() -> None:
         json.dumps(look.as_dict())
 
 
-# ADR 022's table.
+# ADR 022's table, and numbers as a browser writes them.
 SENTENCES = [
     ("task.created", {"description": "Write tests"}, "New task: Write tests"),
     ("task.assigned", {"name": "Ada"}, "Task assigned to Ada"),
@@ -212,6 +212,8 @@ SENTENCES = [
     ("agent.joined", {"name": "Ada"}, "Agent Ada joined"),
     ("agent.left", {"name": "Ada"}, "Agent Ada left"),
     ("bid.submitted", {"bid_sats": 100, "name": "Ada"}, "Bid: 100 sats from Ada"),
+    ("bid.submitted", {"bid_sats": 1.0, "name": "Ada"}, "Bid: 1 sats from Ada"),
+    ("bid.submitted", {"bid_sats": 1.5, "name": "Ada"}, "Bid: 1.5 sats from Ada"),
     ("tool.called", {"tool_name": "grep"}, "Tool: grep"),
     ("system.error", {"message": "Oops"}, "Error: Oops"),
 ]

@@ -409,14 +409,15 @@ def test_a_row_looks_the_same_from_the_server_and_live(
     write(shared.database, {"description": "a task"})
     write(shared.database, {"message": "a failure that is told in so many words that a phone needs two lines for it"},
           event_type="system.error")  # fmt: skip
+    write(shared.database, {"description": "🦆" * 150}, {"description": "🦆" * 201}, {"description": 2.0})
     page.set_viewport_size(size)  # type: ignore[arg-type]
     live = LivePage(page, shared)
-    live.expect_rows(2)
-    shown = [looks(live.rows.nth(index)) for index in range(2)]
+    live.expect_rows(5)
+    shown = [looks(live.rows.nth(index)) for index in range(5)]
     page.route("**/event-feed.js", lambda route: route.abort())
     page.reload()
     rows = page.locator("event-feed > .events > .event")
-    assert [looks(rows.nth(index)) for index in range(2)] == shown
+    assert [looks(rows.nth(index)) for index in range(5)] == shown
 
 
 def looks(row: Locator) -> Any:
@@ -427,7 +428,8 @@ def looks(row: Locator) -> Any:
             const box = part.getBoundingClientRect(), outer = row.getBoundingClientRect();
             const place = [box.x - outer.x, box.y - outer.y, box.height];
             return [name, ...place, color, fontSize, fontWeight, fontFamily, lineHeight];
-        }).concat([[getComputedStyle(row).borderLeftColor, row.querySelector("summary").offsetHeight]])"""
+        }).concat([[getComputedStyle(row).borderLeftColor, row.querySelector("summary").offsetHeight]])
+            .concat(row.querySelector(".sentence").textContent.split(/\\s+/).filter(Boolean).join(" "))"""
     )
 
 

@@ -10,7 +10,8 @@ export const SPACES = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f
 
 /** Nobody reads kilobytes in one line; the opened row shows them all. */
 function cut(text) {
-  return text.length <= MAX_PART_CHARS ? text : `${[...text].slice(0, MAX_PART_CHARS).join("")}…`;
+  const chars = [...text];
+  return chars.length <= MAX_PART_CHARS ? text : `${chars.slice(0, MAX_PART_CHARS).join("")}…`;
 }
 
 export class Sentences {
