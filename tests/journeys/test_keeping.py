@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.harness import FeedClient, RawClient, Server, shortest, wait_until, writer
 
-EVENTS = 30_000
+EVENTS = 12_000
 CLIENTS = 100
 MAX_WAIT_SECS = 0.25
 MENDED_SECS = 3.0  # half a second on a machine that has nothing else to do
