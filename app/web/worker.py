@@ -137,7 +137,7 @@ class Worker(ThreadWorker):
         try:
             super().enqueue_req(conn)
         except OutOfThreads:
-            if not has_asked(conn.sock):
+            if not (has_asked(conn.sock) or _has_read_on(conn)):
                 self._await_request(conn)
                 return
             self._say_unavailable(conn.sock, THREADS)
@@ -152,6 +152,14 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """Go on with what was read too far; gunicorn's own would wait for the socket, which has nothing more to say.
+
+        The next request comes with the end of the one before, where that was answered before its body was read.
+        """
+        is_kept = self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is True
+        if is_kept and _has_read_on(conn):
+            self.enqueue_req(conn)
+            return
         super().finish_request(conn, fs)
         if self.pending_conns and self.pending_conns[-1] is conn:
             conn.timeout = clock.monotonic() + FIRST_REQUEST_SECS
@@ -202,6 +210,11 @@ class Worker(ThreadWorker):
         with suppress(OSError):
             client.send(head.encode() + body)
             client.shutdown(socket.SHUT_WR)
+
+
+def _has_read_on(conn: Any) -> bool:
+    """Return whether something of the client's was read, and not looked at yet."""
+    return conn.parser is not None and conn.parser.unreader.buf.getbuffer().nbytes > 0
 
 
 def has_asked(client: socket.socket, patience_ms: int = 0) -> bool:
