@@ -15,7 +15,7 @@ MAX_PAGE_BYTES = 2**20
 # A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
 HEAD_BYTES = 8192
 # Rows come many in one step of SQLite: between two steps another thread may take Python's lock for 5 ms, and with a
-# step for each row a replay beside one other busy thread took half as long again. Never more than surely fit into this.
+# step for each row a replay beside one other busy thread took half as long again. Never more than surely fit in here.
 _PART_BYTES = 8 * 2**20
 
 _WINDOW = """

@@ -24,7 +24,7 @@ MAX_ID_CHARS = 20
 MAX_PART_CHARS = 200
 MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
 
-# What the modules of the live page import: it asks for all at once, and for none only when its importer has come.
+# What the scripts of the live page import: it asks for all at once, not for each when its importer has come.
 STATIC = Path(__file__).parents[1] / "static"
 MODULES = sorted(f"{file.parent.name}/{file.name}" for file in STATIC.glob("*/*.js"))
 
