@@ -24,11 +24,14 @@ class Metric(NamedTuple):
 
 WORKER = {
     "events": Metric("counter", "Events that the worker has read and pushed; types of your own are other.", ("type",)),
-    "position": Metric("gauge", "The seq up to which it has pushed."),
+    "position": Metric(
+        "gauge", "The seq up to which it has pushed; where nobody may be sent anything, a poll interval late."
+    ),
     "poll_seconds": Metric("histogram", "How long each poll of the outbox took."),
     "poll_age_seconds": Metric("gauge", "Seconds since the last poll that completed; NaN before the first."),
     "delivery_seconds": Metric(
-        "histogram", "From the write of an event to its hand-over to all live sockets, by page."
+        "histogram",
+        "From the write of an event, or the end of the pause that pace sets, to its hand-over to all live sockets, by page.",
     ),
     "clients": Metric("gauge", "Connected clients.", ("transport", "state")),
     "frames": Metric("counter", "Frames with events, handed to sockets.", ("transport",)),

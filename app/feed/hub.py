@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import Counter
@@ -46,6 +47,7 @@ class Hub:
         self.reading = threading.BoundedSemaphore(REPLAY_READERS)
         self.hurry: Callable[[], None] = lambda: None  # the relay puts a blocking poll here
         self.plan: Callable[[float], None] = lambda _: None  # and the pacer's plan here
+        self.rouse: Callable[[], None] = lambda: None  # and the end of the watcher's rest here
         self.epoch = ""
         self.position = 0
         self._lock = threading.Lock()
@@ -136,6 +138,11 @@ class Hub:
         transport = delivery.cohort.subscription.encoding.transport
         self.sent.note(transport, count * len(batch.ends), count * len(batch.data))
 
+    def wanted_from(self) -> float:
+        """Return from when on someone may be sent what is new: 0 for at once, infinity where nobody is live or waits."""
+        with self._lock:
+            return 0.0 if self._waiting else min((each.due for each in self._all_cohorts()), default=math.inf)
+
     def greet(self) -> None:
         """Tell those who went live with nothing new to read how far that is: they may think they are behind."""
         with self._lock:
@@ -200,11 +207,14 @@ class Hub:
                 return False
             cohort.admit(subscriber, subscriber.prev)
             cohorts = self._cohorts.setdefault(cohort.subscription, [])
-            if cohort not in cohorts:
+            is_new = cohort not in cohorts
+            if is_new:
                 cohorts.append(cohort)
             is_owed_news = cohort.position < self.position or subscriber.prev < self.position
             if is_owed_news:
                 self._newcomers[subscriber] = None
+        if is_new:
+            self.rouse()
         if is_owed_news:
             self.plan(cohort.due)
         return True
@@ -239,6 +249,11 @@ class Hub:
     def _all_cohorts(self) -> Iterator[Cohort]:
         return (cohort for cohorts in self._cohorts.values() for cohort in cohorts)
 
+    def vouch(self, seq: int) -> None:
+        """Bring the position to *seq* before a client is told it: what lies beyond is not remembered over a restore."""
+        if seq > self.position:
+            self.hurry()
+
     def wait_for(
         self, filter_: Filter, epoch: str, cursor: int, timeout: float, event: threading.Event | None = None
     ) -> None:
@@ -256,6 +271,7 @@ class Hub:
                     return
                 self._waiting.setdefault(filter_, []).append(event)
                 self._polls += is_client
+                self.rouse()
         if not is_known:
             self.hurry()  # the source may have a new one that was not looked at yet
             return

@@ -59,6 +59,16 @@ class Relay:
             finally:
                 self._working.release()
 
+    def poll_if_wanted(self) -> float:
+        """Poll for what was just committed; return for how many seconds nobody may be sent any more of it.
+
+        Where all who are live keep a pace, what is committed between two beats is read at the next: one read, not one
+        for each commit.
+        """
+        if self._hub.wanted_from() <= clock.monotonic():
+            self.poll()
+        return max(0.0, self._hub.wanted_from() - clock.monotonic())
+
     def poll_now(self) -> None:
         """Push what is pending before returning, after waiting for a call that is at work."""
         with self._working:
@@ -137,8 +147,9 @@ class Relay:
         if page.items:
             self._remember(page.window.epoch, page.items[-1])
         if page.through > self._hub.position:
+            wanted_from = self._hub.wanted_from()
             self._hub.publish(page.items, page.through)
-            self.tally.note_delivery(page.written_at)
+            self.tally.note_delivery(page.written_at, wanted_from)
             self.tally.note_events(page.items)
 
     def _beat(self) -> None:

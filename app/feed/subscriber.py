@@ -121,6 +121,7 @@ class Subscriber:
             self._hub.hurry()
         with self._hub.reading:
             window = self._hub.source.window()
+        self._hub.vouch(window.last_seq)
         return subscription.decide_for(claim, window) if claim else subscription.decide(after, request.epoch, window)
 
     def acknowledge(self, seq: int) -> None:
@@ -201,6 +202,7 @@ class Subscriber:
 
     def _begin(self, matching: list[Item], end: int) -> None:
         """Take *matching*, all there is up to the seq *end*, as what is sent next."""
+        self._hub.vouch(end)
         self._page, self._page_end = matching, end
         self._send_next() if matching else self._finish_page()
 

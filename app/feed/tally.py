@@ -68,8 +68,9 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 class Tally:
     """Written by the relay's poll, which is one at a time; read by anyone, who may see a moment before or after.
 
-    `deliveries`: from the moment an event was written to the moment it was handed to all sockets that are live, paced
-    ones at their beat aside; the event that waited longest speaks for each page. `polls`: how long each took.
+    `deliveries`: from the moment an event was written, or, where all who are live keep a pace, from the moment it might
+    go, to the moment it was handed to their sockets; the event that waited longest speaks for each page. `polls`: how
+    long each took.
     """
 
     def __init__(self) -> None:
@@ -82,10 +83,14 @@ class Tally:
         for event_type, count in Counter(item.event_type for item in items).items():
             self.events[event_type if event_type in _TYPES else OTHER] += count
 
-    def note_delivery(self, written_at: object) -> None:
-        """Note that a page was just handed out; *written_at* is when its first event was written."""
-        if moment := clock.parsed(written_at):
-            self.deliveries.note((clock.now() - moment).total_seconds())
+    def note_delivery(self, written_at: object, wanted_from: float) -> None:
+        """Note that a page was just handed out, if anyone wanted it yet.
+
+        *written_at* is when its first event was written, *wanted_from* the hub's, on the monotonic clock.
+        """
+        overdue = clock.monotonic() - wanted_from
+        if overdue >= 0 and (moment := clock.parsed(written_at)):
+            self.deliveries.note(min(overdue, (clock.now() - moment).total_seconds()))
 
 
 class Sent:

@@ -52,14 +52,17 @@ IN_DOUBT = Pace(_POLL_GRAIN_SECS, 1 / 4)
 class Watcher:
     """A thread that calls *on_commit* after commits, at times in vain, and *on_tick* about every second.
 
-    Both run on its thread, must not block and must not raise.
+    Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds no call is of
+    use: the watcher looks at nothing so long, unless it is roused, and then calls again.
     """
 
-    def __init__(self, path: Path, on_commit: Callable[[], None], on_tick: Callable[[], None]) -> None:
+    def __init__(self, path: Path, on_commit: Callable[[], float], on_tick: Callable[[], None]) -> None:
         self._path = path
         self._on_commit = on_commit
         self._on_tick = on_tick
         self._stopping = threading.Event()
+        self._roused = threading.Event()
+        self._rests_until = 0.0
         self._notices: _Notices | None = None
         self._thread = threading.Thread(target=self._run, name="outfeed-watcher", daemon=True)
 
@@ -67,9 +70,14 @@ class Watcher:
         """Begin to watch."""
         self._thread.start()
 
+    def rouse(self) -> None:
+        """End a rest: a call is of use again, for what was committed meanwhile as well."""
+        self._roused.set()
+
     def stop(self) -> None:
         """End the thread; returns when it has ended."""
         self._stopping.set()
+        self.rouse()
         if notices := self._notices:
             notices.interrupt()
         self._thread.join()
@@ -88,7 +96,7 @@ class Watcher:
 
     def _watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
-        self._on_commit()  # for what was committed before the watch was set
+        self._call()  # for what was committed before the watch was set
         next_tick = noticed_at = recheck_until = 0.0
         pace = AWAITED
         while not self._stopping.is_set():
@@ -98,8 +106,11 @@ class Watcher:
                 self._on_tick()
                 if not (versions.are_current() and notices.are_current()):
                     return
+            is_rested = self._rests_until > 0
+            if is_rested and self._must_rest_on(next_tick):
+                continue
             is_rechecking = now < recheck_until
-            pause = next_tick - now
+            pause = 0.0 if is_rested else next_tick - now
             if is_rechecking:
                 pause = min(pause, max(pace.first, (now - noticed_at) * pace.share), LAST_RECHECK_SECS)
             is_noticed = notices.wait(pause)
@@ -108,17 +119,29 @@ class Watcher:
                 noticed_at = clock.monotonic()
                 recheck_until = noticed_at + RECHECK_FOR_SECS
                 pace = AWAITED
-            if is_ahead and not is_rechecking:
-                # After a rest, not even a look: a commit that needs no fsync is visible, and where one is under way
-                # there is time for a call in vain, after which the next takes half the time.
-                self._on_commit()
-            elif (is_noticed or is_rechecking) and versions.moved():
-                self._on_commit()
-                if is_noticed:
-                    pace = IN_DOUBT
-                else:
-                    # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
-                    recheck_until = 0.0
+            if is_ahead and not (is_rechecking or is_rested):
+                # After a quiet time, not even a look: a commit that needs no fsync is visible, and where one is under
+                # way there is time for a call in vain, after which the next takes half the time.
+                self._call()
+                continue
+            has_moved = (is_noticed or is_rechecking) and versions.moved()
+            if has_moved and is_noticed:
+                pace = IN_DOUBT
+            elif has_moved:
+                # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
+                recheck_until = 0.0
+            if has_moved or is_rested:
+                self._call()
+
+    def _must_rest_on(self, until: float) -> bool:
+        """Rest until *until* at the latest; True where the rest is not over then."""
+        timeout = min(self._rests_until, until) - clock.monotonic()
+        return not self._roused.wait(timeout) and clock.monotonic() < self._rests_until
+
+    def _call(self) -> None:
+        self._roused.clear()
+        rest = self._on_commit()
+        self._rests_until = clock.monotonic() + rest if rest else 0.0
 
 
 class _Versions:

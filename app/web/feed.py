@@ -147,6 +147,7 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
 
 
 def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
+    services().hub.vouch(cursor)
     fields = verdict.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)

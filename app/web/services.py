@@ -86,7 +86,8 @@ class Services:
                 give_up_after=timedelta(hours=settings.webhook_give_up_hours),
             )
         )  # fmt: skip
-        self.watcher = Watcher(settings.database, on_commit=self.relay.poll, on_tick=self._tick)
+        self.watcher = Watcher(settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick)
+        self.hub.rouse = self.watcher.rouse
 
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""

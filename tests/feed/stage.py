@@ -116,14 +116,29 @@ class Stage:
         self.hub = hub_of(self.source)
         self.relay = Relay(self.hub, lambda *_: None, heartbeat_secs=1e9)
         self.hub.plan = self._plan
+        self.hub.rouse = self._rouse
         self.viewers: list[Viewer] = []
         self._due: float | None = None
+        self._rests_until: float | None = None
         self._owed = 0.0
         self.relay.start()
         self.relay.poll()
 
     def _plan(self, due: float) -> None:
         self._due = due if self._due is None else min(self._due, due)
+
+    def _notice(self) -> None:
+        """Do what the watcher does when something was committed, unless it rests."""
+        if self._rests_until is None:
+            self._call()
+
+    def _call(self) -> None:
+        rest = self.relay.poll_if_wanted()
+        self._rests_until = self.time.now + rest if rest else None
+
+    def _rouse(self) -> None:
+        if self._rests_until is not None:
+            self._rests_until = self.time.now
 
     def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> Viewer:
         viewer = Viewer(self, encoding, rates)
@@ -147,21 +162,23 @@ class Stage:
             if self._owed >= 1:
                 self.source.add(int(self._owed))
                 self._owed -= int(self._owed)
-                self.relay.poll()
+                self._notice()
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due now: the pacer's beat, and the steps of those who are behind."""
+        """Do what is due now: the pacer's beat, the end of the watcher's rest, the steps of those who are behind."""
         if self._due is not None and self._due <= self.time.now:
             self._due = None
             self.relay.poll()
+        if self._rests_until is not None and self._rests_until <= self.time.now:
+            self._call()
         for viewer in self.viewers:
             viewer.step()
 
     def write(self, count: int = 1, **fields: Any) -> None:
         """Commit *count* events and have them noticed."""
         self.source.add(count, **fields)
-        self.relay.poll()
+        self._notice()
 
     @property
     def cohorts(self) -> list[Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from app import clock
 from app.errors import InvalidRequest, Overtaken
 from app.feed import encoding, frames, subscription, tail
 from app.feed.sse import SSE
 from app.feed.subscriber import State
 from app.feed.subscription import SubscribeRequest
-from tests.feed.stage import Stage, Viewer, busiest_second, check
+from tests.feed.cast import VIEWER
+from tests.feed.stage import STEP_SECS, Stage, Viewer, busiest_second, check
 
 INTERVAL = 0.11
 
@@ -415,3 +419,64 @@ class TestAnotherHistory:
         assert b"epoch-2" not in viewer.socket.received
         assert not stage.cohorts
         stage.hub.remove(viewer.subscriber)
+
+
+class TestRest:
+    """Nothing is read before somebody may be sent it, and then at once."""
+
+    def test_what_is_committed_between_two_beats_is_read_once(self, stage: Stage) -> None:
+        viewers = [stage.join(batch=True) for _ in range(3)]
+        reads = stage.source.reads
+        stage.run(11, rate=100)
+        beats = 11 / INTERVAL
+        assert beats - 3 <= stage.source.reads - reads <= 2 * beats
+        for viewer in viewers:
+            assert len(viewer.times()) >= beats - 3
+
+    def test_where_nobody_is_live_nothing_is_read_and_who_comes_is_sent_the_next_event_at_once(
+        self, stage: Stage
+    ) -> None:
+        reads = stage.source.reads
+        stage.run(5, rate=100)
+        assert stage.source.reads == reads
+        viewer = stage.join(rate=0)
+        assert viewer.messages()[0]["payload"]["after"] == 500
+        stage.tick()
+        stage.write()
+        assert viewer.arrivals() == {501: stage.time.now}
+
+    @pytest.mark.parametrize("rate", [0, 10])
+    def test_one_that_may_be_sent_more_ends_the_rest_of_those_that_may_not(self, stage: Stage, rate: float) -> None:
+        slow = stage.join(rate=0.1, batch=True)
+        stage.write()
+        stage.write()  # which rests for eleven seconds, at the most
+        stage.run(1)
+        fast = stage.join(rate=rate, batch=True, after=0)
+        stage.tick()
+        assert fast.seqs() == [1, 2]
+        stage.run(0.5, rate=100)
+        assert max(fast.arrivals().values()) > stage.time.now - INTERVAL - 0.01
+        assert fast.seqs() == list(range(1, len(fast.seqs()) + 1))
+        assert slow.seqs() == [1]
+
+    def test_one_that_waits_for_an_event_ends_it_too(self, stage: Stage) -> None:
+        stage.join(rate=0.1, batch=True)
+        stage.write()
+        stage.write()
+        roused = stage.time.now
+        woken = threading.Event()
+        woken.set()
+        stage.hub.wait_for(subscription.Filter(VIEWER.visible), stage.hub.epoch, stage.source.last_seq, 60, woken)
+        assert stage._rests_until == roused
+
+    def test_what_nobody_may_be_sent_yet_is_not_late(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(stage.time.now, UTC))
+        read_after = stage.source.read_after
+        stage.source.read_after = lambda seq, limit: read_after(seq, limit)._replace(  # type: ignore[method-assign]
+            written_at=clock.isoformat(clock.now() - timedelta(seconds=INTERVAL))
+        )
+        stage.join(batch=True)
+        stage.run(5, rate=100)
+        found = stage.relay.tally.deliveries
+        assert found.count > 40
+        assert found.total_secs < found.count * 2 * STEP_SECS

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from app.feed import frames
 from app.feed.relay import PAGE_EVENTS, Relay
+from app.feed.subscriber import State
 from app.feed.tail import TAIL_EVENTS
 from app.history import Page
 from app.metrics import errors
@@ -93,6 +95,27 @@ def test_what_is_about_to_be_sent_is_remembered_first() -> None:
         client.subscribe()
         feed.write(3)
     assert remembered == [[("epoch-1", 3)]]
+
+
+@pytest.mark.parametrize("fields", [{}, {"after": 0}, {"after": 3, "epoch": "epoch-1"}, {"last": 2}])
+def test_what_a_client_is_told_before_it_was_pushed_is_remembered_first(fields: dict[str, Any]) -> None:
+    feed = Feed()
+    feed.source.add(5)
+    with Client(feed) as client:
+        client.say(action="subscribe", channel="events", **fields)
+        assert feed.remembered == [("epoch-1", 5)]
+
+
+def test_what_a_client_reads_before_it_was_pushed_is_remembered_first() -> None:
+    feed = Feed()
+    feed.write(TAIL_EVENTS + 500)
+    with Client(feed) as client:
+        client.say(action="subscribe", channel="events", after=0)
+        feed.hub.forget_tail()
+        feed.source.add(500)
+        while client.state is State.REPLAYING:
+            client.subscriber.advance()
+            assert feed.remembered[-1][1] >= client.subscriber.cursor
 
 
 def test_what_was_there_at_the_start_is_remembered_since_it_may_be_replayed() -> None:

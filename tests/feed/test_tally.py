@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from app import clock
 from app.feed import tally
 from app.feed.tally import Spread, Tally, Timings
 from app.history import Page
-from tests.feed.scene import Feed, StagedSource
+from tests.feed.scene import Client, Feed, StagedSource
 
 
 def test_of_nothing_there_is_no_spread() -> None:
@@ -36,14 +37,23 @@ def test_the_spread_is_that_of_the_newest_samples(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("written_at", [None, "a time", 5, b"x"])
 def test_a_row_without_a_time_says_nothing(written_at: Any) -> None:
     found = Tally()
-    found.note_delivery(written_at)
+    found.note_delivery(written_at, 0)
     assert found.deliveries.count == 0
 
 
 def test_what_a_clock_set_back_makes_of_a_delivery_is_no_time_at_all() -> None:
     found = Tally()
-    found.note_delivery(clock.isoformat(clock.now() + timedelta(hours=1)))
+    found.note_delivery(clock.isoformat(clock.now() + timedelta(hours=1)), 0)
     assert found.deliveries.recent() == Spread(1, 0, 0)
+
+
+def test_a_delivery_is_late_by_no_more_than_the_time_since_someone_might_be_sent_it() -> None:
+    found = Tally()
+    found.note_delivery(clock.isoformat(clock.now() - timedelta(hours=1)), clock.monotonic() - 5)
+    assert found.deliveries.total_secs == pytest.approx(5, abs=1)
+    found.note_delivery(clock.isoformat(clock.now() - timedelta(hours=1)), clock.monotonic() + 5)
+    found.note_delivery(clock.isoformat(clock.now() - timedelta(hours=1)), math.inf)
+    assert found.deliveries.count == 1
 
 
 class AgedSource(StagedSource):
@@ -60,6 +70,8 @@ def test_the_relay_notes_each_poll_and_how_long_each_page_has_waited(monkeypatch
     feed = Feed(AgedSource())
     feed.relay.poll()
     assert (feed.relay.tally.polls.count, feed.relay.tally.deliveries.count) == (1, 0)
-    feed.write(3)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.write(3)
     assert (feed.relay.tally.polls.count, feed.relay.tally.deliveries.count) == (2, 1)
     assert feed.relay.tally.deliveries.total_secs == pytest.approx(2, abs=0.001)

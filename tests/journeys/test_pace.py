@@ -13,6 +13,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -218,3 +220,50 @@ def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, sessio
         socket.follow(last)
         stream.follow(last)
         assert time.monotonic() - began > 24 / RATE
+
+
+def secs_until(server: Server, arrive: Callable[[int], Any]) -> float:
+    """Return how long *arrive* takes to return that is called with the seq of an event which was just written."""
+    began = time.monotonic()
+    write(server, 1)
+    arrive(head(server))
+    return time.monotonic() - began
+
+
+def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp_path: Path) -> None:
+    with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.2)) as slow:
+        # given a viewer that may be sent the next frame in five seconds
+        write(server, 1)
+        wait_until(lambda: slow.way.cursor == 1, "the first goes at once")
+        write(server, 1)
+        # when another comes, then it is sent all at once
+        with FeedClient(server.url, server.token) as fast:
+            assert fast.subscribe()["after"] == 2
+            assert shortest(lambda: secs_until(server, fast.follow), 0.5) < 0.5
+        wait_until(lambda: count_of_live(server) == 1, "only the slow one is left")
+        # and who asks by cursor is answered as soon as there is an event
+        with server.http() as http, ThreadPoolExecutor(1) as pool:
+
+            def take_answer(seq: int) -> None:
+                page = asked.result(PATIENCE_SECS).json()
+                assert [event["seq"] for event in page["events"]] == [seq]
+
+            def secs_of_a_long_poll() -> float:
+                nonlocal asked
+                query = {"after": head(server), "epoch": fast.epoch, "wait": 60}
+                asked = pool.submit(http.get, "/api/feed", params=query, timeout=90)
+                wait_until(lambda: count_of_live(server) == 2, "it waits")
+                return secs_until(server, take_answer)
+
+            asked: Future[httpx.Response]
+            assert shortest(secs_of_a_long_poll, 0.5) < 0.5
+        # and the slow one misses nothing
+        wait_until(lambda: slow.way.cursor == head(server), "the next beat")
+        assert [seq for seq, _ in slow.way.events] == list(range(1, head(server) + 1))
+
+
+def count_of_live(server: Server) -> int:
+    """Return how many clients are live, or wait for the answer to a poll."""
+    with server.http() as http:
+        samples = http.get("/metrics").text.splitlines()
+    return sum(int(float(each.split()[-1])) for each in samples if each.startswith("outfeed_clients{"))

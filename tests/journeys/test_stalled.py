@@ -46,9 +46,9 @@ def event_seqs(client: RawClient, until: int) -> list[int]:
 
 
 def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow_with_it(server: Server) -> None:
-    write_bulk(server.database, ROWS, "warm-up")
     with RawClient(server) as stalled, server.connect() as reader:
         reader.subscribe(after=0)
+        write_bulk(server.database, ROWS, "warm-up")
         stalled.subscribe(after=0)
         assert b"subscribed" in stalled.take_frame()[1]
         reader.follow(ROWS, timeout=60)

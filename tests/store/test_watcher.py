@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import sqlite3
@@ -31,6 +32,8 @@ class Watch:
         self.commits = 0
         self.ticks = 0
         self.heads: list[int] = []
+        self.times: list[float] = []
+        self.rest = 0.0
         self.watcher = Watcher(path, self._note_commit, self._note_tick)
 
     def __enter__(self) -> Watch:
@@ -40,9 +43,11 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self.watcher.stop()
 
-    def _note_commit(self) -> None:
+    def _note_commit(self) -> float:
         self.heads.append(head(self.path))
         self.commits += 1
+        self.times.append(time.monotonic())
+        return self.rest
 
     def _note_tick(self) -> None:
         self.ticks += 1
@@ -121,31 +126,52 @@ class Disk:
         return True
 
 
+class Sleep(threading.Event):
+    """A rest that nobody ends, on the disk's clock."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._disk.now += timeout or 0
+        return False
+
+
+@pytest.mark.parametrize("longest_rest", [0.0, 0.2])
 @pytest.mark.parametrize("fsync_secs", [0.0001, 0.0005, 0.003, 0.03, 0.3])
 def test_no_commit_waits_for_the_notice_of_the_next(
-    database: Database, monkeypatch: pytest.MonkeyPatch, fsync_secs: float
+    database: Database, monkeypatch: pytest.MonkeyPatch, fsync_secs: float, longest_rest: float
 ) -> None:
     rng = random.Random(5)
     gaps = [rng.choice([0.00002, 0.0002, 0.01, 2.5]) * rng.random() for _ in range(300)]
     disk = Disk(gaps, [fsync_secs * rng.uniform(0.5, 1.5) for _ in gaps])
     seen_at: dict[int, float] = {}
+    rests: list[tuple[float, float]] = []
 
-    def note() -> None:
+    def note() -> float:
         for n, visible in enumerate(disk.visible):
             if visible <= disk.now:
                 seen_at.setdefault(n, disk.now)
         if disk.now > disk.visible[-1]:
             watcher._stopping.set()
+        rest = rng.choice([0, longest_rest * rng.random()])
+        rests.append((disk.now, disk.now + rest))
+        return rest
+
+    def wanted_at(visible: float) -> float:
+        return max([visible, *(end for begin, end in rests if begin <= visible < end)])
 
     def give_up() -> None:
         if disk.now > disk.visible[-1] + 5:
             watcher._stopping.set()
 
     watcher = Watcher(database.path, note, give_up)
+    watcher._roused = Sleep(disk)
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
     watcher._watch(disk, disk)  # type: ignore[arg-type]
-    commits = zip(disk.written, disk.visible, strict=True)
-    late = [seen_at[n] - visible - max(0.001, (visible - written) / 4) for n, (written, visible) in enumerate(commits)]
+    commits = enumerate(zip(disk.written, disk.visible, strict=True))
+    late = [seen_at[n] - wanted_at(visible) - max(0.001, (visible - written) / 4) for n, (written, visible) in commits]
     assert max(late) <= 0.0001
 
 
@@ -214,7 +240,7 @@ def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
         return look()
 
     disk.moved = count  # type: ignore[method-assign]
-    watcher = Watcher(database.path, lambda: None, lambda: disk.now > disk.visible[-1] and watcher._stopping.set())
+    watcher = Watcher(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and watcher._stopping.set())
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
     watcher._watch(disk, disk)  # type: ignore[arg-type]
     assert looks[0] < 10 * 300
@@ -231,6 +257,36 @@ def test_a_writer_that_never_rests_does_not_cost_a_core(watch: Watch) -> None:
         raw.execute("COMMIT")
     wait_until(lambda: 2000 in watch.heads, "the commit noticed")
     assert watch.commits <= 4
+
+
+def test_it_rests_as_long_as_it_is_told_and_misses_nothing(watch: Watch) -> None:
+    watch.rest = 0.05
+    with connect(watch.path) as raw:
+        for n in range(1, 31):
+            commit(raw, f"id-{n}")
+            time.sleep(0.005)  # a writer's pace
+    wait_until(lambda: 30 in watch.heads, "all noticed")
+    assert min(later - earlier for earlier, later in itertools.pairwise(watch.times[1:])) >= 0.05
+
+
+def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECS", 0.02)
+    watch.rest, before = 3600, watch.commits
+    with connect(watch.path) as raw:
+        commit(raw, "one")
+        wait_until(lambda: watch.commits > before, "noticed")
+        commit(raw, "two")
+    ticks = watch.ticks
+    wait_until(lambda: watch.ticks > ticks + 5, "ticks")
+    assert watch.commits == before + 1
+    watch.watcher.rouse()
+    wait_until(lambda: 2 in watch.heads, "called again")
+    ticks = watch.ticks
+    wait_until(lambda: watch.ticks > ticks + 5, "ticks")
+    assert watch.commits == before + 2
+    began = time.monotonic()
+    watch.watcher.stop()
+    assert time.monotonic() - began < 5
 
 
 def test_it_watches_on_when_another_file_is_put_in_place(

@@ -16,6 +16,7 @@ from app.store.database import Database
 from app.store.retention import prune_events
 from app.web.services import Services
 from app.web.slots import SLOT_BYTES, Board, Place
+from tests.feed.scene import Client
 from tests.harness import wait_until
 
 
@@ -50,9 +51,11 @@ def test_every_metric_that_is_declared_is_there_with_its_help_and_type(scraper: 
 
 
 def test_events_are_counted_by_type_and_foreign_types_as_one(scraper: Scraper, services: Services) -> None:
-    for event_type in ("task.created", "task.created", "a.b", "c.d"):
-        log_event(event_type, source="s")
-    wait_until(lambda: scraper.scrape().get("events_total other") == 2, "counted")
+    with Client(services) as client:
+        client.subscribe()
+        for event_type in ("task.created", "task.created", "a.b", "c.d"):
+            log_event(event_type, source="s")
+        wait_until(lambda: scraper.scrape().get("events_total other") == 2, "counted")
     wait_until(lambda: scraper.scrape()["poll_seconds_count"] > 0, "a poll has ended")
     found = wait_until(lambda: (each := scraper.scrape())["ready"] and each, "ready")
     assert found["events_total task.created"] == 2

@@ -17,6 +17,7 @@ from app.store import checkpoint, webhook
 from app.store.database import Database
 from app.store.event_log import log_event
 from app.web import create_app, status
+from tests.feed.scene import Client
 from tests.web.cast import Visit, show_tokens_and_names, signed_in
 
 
@@ -44,11 +45,14 @@ def test_a_feed_that_does_not_poll_is_not_ready_and_says_why(operator: Visit) ->
 
 
 def test_it_says_where_the_feed_is(app: Flask, operator: Visit, database: Database) -> None:
-    head = app.extensions["outfeed"].outbox.window().last_seq
-    app.extensions["outfeed"].relay.start()
+    services = app.extensions["outfeed"]
+    head = services.outbox.window().last_seq
+    services.relay.start()
     assert section(operator, "health").startswith("Ready")
-    log_event("a.b", "s")
-    app.extensions["outfeed"].relay.poll()
+    with Client(services) as client:
+        client.subscribe()
+        log_event("a.b", "s")
+        services.relay.poll()
     assert f"Head {head + 1:,}" in section(operator, "feed")
     assert "p99" in section(operator, "deliveries")
     assert section(operator, "deliveries").count("of 1 ") == 1
