@@ -31,7 +31,7 @@ WORKER = {
     "poll_age_seconds": Metric("gauge", "Seconds since the last poll that completed; NaN before the first."),
     "delivery_seconds": Metric(
         "histogram",
-        "From the write of an event, or the end of the pause that pace sets, to its hand-over to all live sockets, by page.",
+        "From the write of an event, or the end of the pause that pace sets, to its hand-over to all live sockets.",
     ),
     "clients": Metric("gauge", "Connected clients.", ("transport", "state")),
     "frames": Metric("counter", "Frames with events, handed to sockets.", ("transport",)),

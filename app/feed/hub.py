@@ -139,7 +139,7 @@ class Hub:
         self.sent.note(transport, count * len(batch.ends), count * len(batch.data))
 
     def wanted_from(self) -> float:
-        """Return from when on someone may be sent what is new: 0 for at once, infinity where nobody is live or waits."""
+        """Return from when on someone may be sent what is new: 0 for at once, infinity where nobody is there."""
         with self._lock:
             return 0.0 if self._waiting else min((each.due for each in self._all_cohorts()), default=math.inf)
 

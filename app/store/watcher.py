@@ -7,6 +7,7 @@ is written; elsewhere it asks SQLite's `data_version`. It runs on monotonic time
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import sqlite3
@@ -47,6 +48,37 @@ AWAITED = Pace(0.00002, 1 / 16)
 # A commit became visible in the moment of a notice, which was of this commit, or of the next one. Seldom enough that a
 # notice ends the pause, however soon it comes.
 IN_DOUBT = Pace(_POLL_GRAIN_SECS, 1 / 4)
+
+
+class _Recheck:
+    """When to look again for a commit whose notice came before it is visible."""
+
+    def __init__(self) -> None:
+        self._noticed_at = self._until = 0.0
+        self._pace = AWAITED
+
+    def begin(self) -> None:
+        """Look for a commit that was noticed now."""
+        self._noticed_at = clock.monotonic()
+        self._until = self._noticed_at + RECHECK_FOR_SECS
+        self._pace = AWAITED
+
+    def is_on(self, now: float) -> bool:
+        return now < self._until
+
+    def pause(self, now: float) -> float:
+        """Return the seconds until the next look, if it is on; else infinity."""
+        if not self.is_on(now):
+            return math.inf
+        return min(max(self._pace.first, (now - self._noticed_at) * self._pace.share), LAST_RECHECK_SECS)
+
+    def found(self, is_noticed: bool) -> None:
+        """Take in that a commit has become visible, in the moment of a notice or some time after it."""
+        if is_noticed:
+            self._pace = IN_DOUBT
+        else:
+            # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
+            self._until = 0.0
 
 
 class Watcher:
@@ -97,8 +129,8 @@ class Watcher:
     def _watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
         self._call()  # for what was committed before the watch was set
-        next_tick = noticed_at = recheck_until = 0.0
-        pace = AWAITED
+        next_tick = 0.0
+        recheck = _Recheck()
         while not self._stopping.is_set():
             now = clock.monotonic()
             if now >= next_tick:
@@ -109,27 +141,19 @@ class Watcher:
             is_rested = self._rests_until > 0
             if is_rested and self._must_rest_on(next_tick):
                 continue
-            is_rechecking = now < recheck_until
-            pause = 0.0 if is_rested else next_tick - now
-            if is_rechecking:
-                pause = min(pause, max(pace.first, (now - noticed_at) * pace.share), LAST_RECHECK_SECS)
-            is_noticed = notices.wait(pause)
+            is_rechecking = recheck.is_on(now)
+            is_noticed = notices.wait(0.0 if is_rested else min(next_tick - now, recheck.pause(now)))
             is_ahead = is_noticed and notices.precede_commits
             if is_ahead:
-                noticed_at = clock.monotonic()
-                recheck_until = noticed_at + RECHECK_FOR_SECS
-                pace = AWAITED
+                recheck.begin()
             if is_ahead and not (is_rechecking or is_rested):
                 # After a quiet time, not even a look: a commit that needs no fsync is visible, and where one is under
                 # way there is time for a call in vain, after which the next takes half the time.
                 self._call()
                 continue
             has_moved = (is_noticed or is_rechecking) and versions.moved()
-            if has_moved and is_noticed:
-                pace = IN_DOUBT
-            elif has_moved:
-                # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
-                recheck_until = 0.0
+            if has_moved:
+                recheck.found(is_noticed)
             if has_moved or is_rested:
                 self._call()
 
