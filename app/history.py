@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import orjson
@@ -70,6 +71,15 @@ class Page(NamedTuple):
     items: list[Item]
     through: int
     written_at: object = None
+
+
+def items_after(items: list[Item], seq: int) -> list[Item]:
+    """Return those of *items*, which are in seq order, that come after *seq*."""
+    return items[bisect_right(items, seq, key=_seq) :]
+
+
+def _seq(item: Item) -> int:
+    return item.seq
 
 
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:

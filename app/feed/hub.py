@@ -14,6 +14,7 @@ from app.errors import Overtaken
 from app.feed import frames
 from app.feed.cohort import Cohort, Delivery
 from app.feed.consumers import Consumers
+from app.feed.page_cache import PageCache
 from app.feed.source import Source
 from app.feed.subscriber import Subscriber
 from app.feed.subscription import Filter, Subscription
@@ -43,6 +44,7 @@ class Hub:
 
     def __init__(self, source: Source, consumers: Consumers) -> None:
         self.source = source
+        self.pages = PageCache(source)
         self.consumers = consumers
         self.reading = threading.BoundedSemaphore(REPLAY_READERS)
         self.hurry: Callable[[], None] = lambda: None  # the relay puts a blocking poll here
@@ -155,6 +157,7 @@ class Hub:
 
     def heartbeat(self) -> None:
         """Tell every live subscriber how far it is served. Between two rounds, so that it is true."""
+        self.pages.forget_old()
         with self._lock:
             live = [(cohort, list(cohort.members)) for cohort in self._all_cohorts()]
         for cohort, members in live:
@@ -312,10 +315,11 @@ class Hub:
         with self._lock:
             return list(self._subscribers)
 
-    def forget_tail(self) -> None:
-        """Keep nothing of what was sent: some of it was taken out of the history. Who joins reads the source."""
+    def forget(self) -> None:
+        """Keep nothing of what was read: some of it was taken out of the history. Who joins reads the source."""
         with self._lock:
             self._tail = Tail(self.position)
+        self.pages.forget()
 
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""

@@ -21,6 +21,7 @@ from app.feed import subscription
 from app.feed.cohort import Cohort, Delivery
 from app.feed.encoding import Batch, Encoding
 from app.feed.pace import due_at, next_due
+from app.feed.page_cache import PAGE_EVENTS
 from app.feed.subscription import SubscribeRequest, Subscription, Verdict
 from app.feed.wire import Wire
 from app.history import Claim, Item
@@ -28,7 +29,6 @@ from app.history import Claim, Item
 if TYPE_CHECKING:
     from app.feed.hub import Hub
 
-PAGE_EVENTS = 1000
 # The rest that is brought up from the tail under the hub's lock is at most this; more is sent outside it first.
 JOIN_EVENTS = 200
 IDLE_SECS = 60.0
@@ -190,7 +190,7 @@ class Subscriber:
         limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
         try:
             with self._hub.reading:
-                page = self._hub.source.read_after(self.cursor, limit)
+                page = self._hub.pages.read_after(self.cursor, limit)
                 page.window.prove(self.epoch, self.cursor)
                 matching = self.subscription.filter.matching(page.items)
         except DatabaseError as error:

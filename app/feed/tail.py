@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
-from app.history import Item
+from app.history import Item, items_after
 
 TAIL_EVENTS = 4000
 TAIL_BYTES = 4 * 2**20
@@ -36,8 +34,4 @@ class Tail:
         """Return the items above *seq*, or None where they are not all here."""
         if seq < self.start:
             return None
-        return self._items[bisect_right(self._items, seq, key=_seq) :]
-
-
-def _seq(item: Item) -> int:
-    return item.seq
+        return items_after(self._items, seq)

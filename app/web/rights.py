@@ -43,7 +43,7 @@ class Rights:
             else:
                 self._check_times()
             if now[1] != self._seen[1]:
-                self._hub.forget_tail()
+                self._hub.forget()
             self._seen = now
         except DatabaseError as error:
             log.warning("rights not checked, trying again error=%s", error)

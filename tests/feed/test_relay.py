@@ -111,7 +111,7 @@ def test_what_a_client_reads_before_it_was_pushed_is_remembered_first() -> None:
     feed.write(TAIL_EVENTS + 500)
     with Client(feed) as client:
         client.say(action="subscribe", channel="events", after=0)
-        feed.hub.forget_tail()
+        feed.hub.forget()
         feed.source.add(500)
         while client.state is State.REPLAYING:
             client.subscriber.advance()

@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import Overtaken
 from app.feed import dialogue, frames, subscriber
+from app.feed.page_cache import PAGE_EVENTS
 from app.feed.subscriber import JOIN_EVENTS, State
 from app.feed.tail import TAIL_EVENTS
 from app.history import Page
@@ -103,16 +104,16 @@ def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed
 
 
 def test_at_most_four_read_at_once() -> None:
-    # given ten who want to replay, and reads that take their time
+    # given ten who want to replay, each from another place, and reads that take their time
     source = _Counting()
     feed = Feed(source)
-    feed.write(6_000)
+    feed.write(16_000)
     source.is_held = True
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(feed)) for _ in range(10)]
         stack.callback(source.release.set)
-        for client in clients:
-            client.ask(action="subscribe", channel="events", after=0)
+        for n, client in enumerate(clients):
+            client.ask(action="subscribe", channel="events", after=n * PAGE_EVENTS, epoch=feed.source.epoch)
             client.run()
         wait_until(lambda: source.at_work >= 4, "four at work")
         # when they are let go on, then all get everything, four at a time
@@ -120,7 +121,7 @@ def test_at_most_four_read_at_once() -> None:
         source.release.set()
         for client in clients:
             client.take_verdict()
-            client.follow(6_000)
+            client.follow(16_000)
     assert source.most == 4
 
 

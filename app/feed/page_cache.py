@@ -1,0 +1,88 @@
+"""The page cache: what was just read of the source, for all who were away at the same time and replay the same."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from app import clock
+from app.feed.source import Source
+from app.history import Item, Page, items_after
+
+# Pages end at multiples of this, so that those who began at different cursors read the same from there on.
+PAGE_EVENTS = 1000
+CACHE_BYTES = 8 * 2**20
+KEEP_SECS = 10.0
+_LOCKS = 16
+
+
+class _Kept(NamedTuple):
+    """All items after *start* up to *through*, in *epoch*; *size* is that of their JSON."""
+
+    epoch: str
+    start: int
+    through: int
+    items: list[Item]
+    size: int
+    read_at: float
+
+
+class PageCache:
+    """Reads a source from behind. Any thread may call any method; `_lock` guards the pages, the oldest first.
+
+    Of those who ask for the same at once, one reads; `_reading` are the locks of what is being read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._reading = [threading.Lock() for _ in range(_LOCKS)]
+        self._pages: list[_Kept] = []
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        """Return what the source's `read_after` would, or the beginning of it. The window is always fresh.
+
+        Within an epoch a seq never names another event: what was kept is what the window holds, as far as it reaches.
+        """
+        with self._reading[seq // PAGE_EVENTS % _LOCKS]:
+            kept = self._find(seq)
+            if kept is None:
+                page = self._source.read_after(seq, min(limit, PAGE_EVENTS - seq % PAGE_EVENTS))
+                self._keep(seq, page)
+                return page
+        window = self._source.window()
+        if window.epoch != kept.epoch or window.last_seq < kept.through:
+            return self._source.read_after(seq, limit)
+        items = items_after(kept.items, seq)
+        through = kept.through if len(items) <= limit else items[limit - 1].seq
+        return Page(window, items[:limit], through)
+
+    def forget(self) -> None:
+        """Keep nothing: some of it was taken out of the history."""
+        with self._lock:
+            self._pages = []
+
+    def forget_old(self) -> None:
+        """Give back the memory of what nobody came for."""
+        oldest = clock.monotonic() - KEEP_SECS
+        with self._lock:
+            self._pages = [kept for kept in self._pages if kept.read_at >= oldest]
+
+    def _find(self, seq: int) -> _Kept | None:
+        oldest = clock.monotonic() - KEEP_SECS
+        with self._lock:
+            return next(
+                (kept for kept in self._pages if kept.start <= seq < kept.through and kept.read_at >= oldest), None
+            )
+
+    def _keep(self, seq: int, page: Page) -> None:
+        """Keep *page*, what was read after *seq*, unless it ends at the head, where more is to come."""
+        if page.through >= page.window.last_seq:
+            return
+        size = sum(len(item.json) for item in page.items)
+        kept = _Kept(page.window.epoch, seq, page.through, page.items, size, clock.monotonic())
+        with self._lock:
+            self._pages.append(kept)
+            size = sum(each.size for each in self._pages)
+            while size > CACHE_BYTES:
+                size -= self._pages.pop(0).size

@@ -1,0 +1,193 @@
+"""The page cache: who replays the same costs one read, and nobody is told anything that the source would not say."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.feed import page_cache
+from app.feed.page_cache import PAGE_EVENTS, PageCache
+from app.history import Page
+from tests.feed.cast import MemorySource
+from tests.feed.scene import Client, Feed, StagedSource
+from tests.feed.stage import Clock
+
+
+@pytest.fixture
+def source() -> MemorySource:
+    found = MemorySource()
+    found.add(5 * PAGE_EVENTS)
+    return found
+
+
+@pytest.fixture
+def cache(source: MemorySource) -> PageCache:
+    return PageCache(source)
+
+
+def replay(cache: PageCache, after: int, until: int) -> list[int]:
+    """Return the seqs from *after* to *until*, read page by page."""
+    seqs: list[int] = []
+    while after < until:
+        page = cache.read_after(after, PAGE_EVENTS)
+        assert page.through > after
+        seqs += [item.seq for item in page.items]
+        after = page.through
+    return seqs
+
+
+def test_who_comes_later_costs_no_read(cache: PageCache, source: MemorySource) -> None:
+    end = 4 * PAGE_EVENTS
+    assert replay(cache, 0, end) == list(range(1, end + 1))
+    reads = source.reads
+    assert replay(cache, 0, end) == list(range(1, end + 1))
+    assert source.reads == reads
+
+
+def test_those_who_begin_apart_meet(cache: PageCache, source: MemorySource) -> None:
+    end = 4 * PAGE_EVENTS
+    for after in (10, 7, 12, PAGE_EVENTS - 1):
+        assert replay(cache, after, end) == list(range(after + 1, end + 1))
+    assert source.reads == 5  # four pages, and what the second had to itself
+
+
+def test_of_those_who_ask_at_once_one_reads() -> None:
+    class Slow(StagedSource):
+        def read_after(self, seq: int, limit: int) -> Page:
+            asking.wait(5)
+            return super().read_after(seq, limit)
+
+    asking = threading.Event()
+    feed = Feed(Slow())
+    feed.source.add(3000)
+    feed.hub.position = 3000  # as if the relay had been there
+    found: list[Page] = []
+    threads = [threading.Thread(target=lambda: found.append(feed.hub.pages.read_after(0, 1000))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    asking.set()
+    for thread in threads:
+        thread.join(5)
+    assert [page.items[-1].seq for page in found] == [1000] * 8
+    assert feed.source.reads == 1
+
+
+def test_many_clients_that_were_away_for_long_are_served_from_one_read_of_each_page() -> None:
+    feed = Feed()
+    feed.write(10 * PAGE_EVENTS)
+    feed.hub.forget()
+    reads = feed.source.reads
+    for _ in range(5):
+        with Client(feed) as client:
+            client.run()
+            client.ask(action="subscribe", channel="events", after=0)
+            client.take_verdict()
+            assert client.follow(10 * PAGE_EVENTS) == list(range(1, 10 * PAGE_EVENTS + 1))
+    # The last page ends at the head, and is read anew.
+    assert feed.source.reads - reads <= 10 + 5
+
+
+def test_what_ends_at_the_head_is_read_again(cache: PageCache, source: MemorySource) -> None:
+    source.add(10)
+    head = source.last_seq
+    assert cache.read_after(head - 5, 1000).through == head
+    source.add(3)
+    assert [item.seq for item in cache.read_after(head - 5, 1000).items] == list(range(head - 4, head + 4))
+
+
+def test_a_page_that_was_kept_has_the_window_as_it_is(cache: PageCache, source: MemorySource) -> None:
+    cache.read_after(0, 1000)
+    source.prune(500)
+    assert cache.read_after(0, 1000).window.first_seq == 501  # which a cursor of 0 does not stand
+    assert cache.read_after(500, 1000).items[0].seq == 501
+
+
+@pytest.mark.parametrize("change", [lambda source: source.renew_epoch("epoch-1"), lambda source: put_back(source, 50)])
+def test_another_history_is_not_answered_from_what_was_kept(
+    cache: PageCache, source: MemorySource, change: Callable[[MemorySource], None]
+) -> None:
+    cache.read_after(0, 1000)
+    change(source)
+    assert cache.read_after(0, 1000) == source.read_after(0, 1000)
+
+
+def put_back(source: MemorySource, seq: int) -> None:
+    source.items = [item for item in source.items if item.seq <= seq]
+    source.last_seq = seq
+
+
+def test_what_is_taken_out_of_the_history_is_forgotten_at_once_with_the_tail() -> None:
+    feed = Feed()
+    feed.write(3 * PAGE_EVENTS)
+    feed.hub.pages.read_after(0, 1000)
+    feed.source.items = [item for item in feed.source.items if item.seq != 7]
+    feed.hub.forget()
+    assert 7 not in [item.seq for item in feed.hub.pages.read_after(0, 1000).items]
+
+
+def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Clock(monkeypatch)
+    cache.read_after(0, 1000)
+    cache.forget_old()
+    assert cache._pages != []
+    time.now += page_cache.KEEP_SECS + 1
+    source.items = [item for item in source.items if item.seq != 7]
+    assert 7 not in [item.seq for item in cache.read_after(0, 1000).items]
+    time.now += page_cache.KEEP_SECS + 1
+    cache.forget_old()
+    assert cache._pages == []
+
+
+def test_the_heartbeat_gives_the_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Clock(monkeypatch)
+    feed = Feed()
+    feed.write(3 * PAGE_EVENTS)
+    feed.hub.pages.read_after(0, 1000)
+    time.now += page_cache.KEEP_SECS + 1
+    feed.hub.heartbeat()
+    assert feed.hub.pages._pages == []
+
+
+def test_the_oldest_go_when_there_are_too_many(
+    cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(len(item.json) for item in source.items[2 * PAGE_EVENTS : 4 * PAGE_EVENTS])
+    monkeypatch.setattr(page_cache, "CACHE_BYTES", size)
+    replay(cache, 0, 4 * PAGE_EVENTS)
+    assert len(cache._pages) == 2
+    reads = source.reads
+    replay(cache, 2 * PAGE_EVENTS, 4 * PAGE_EVENTS)
+    assert source.reads == reads
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_it_says_what_the_source_says_or_the_beginning_of_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_cache, "PAGE_EVENTS", 10)
+    monkeypatch.setattr(page_cache, "CACHE_BYTES", 5_000)
+    dice, source = random.Random(seed), MemorySource()
+    cache = PageCache(source)
+    for _ in range(500):
+        match dice.randrange(20):
+            case 0:
+                source.prune(dice.randint(0, source.last_seq))
+            case 1:
+                source.renew_epoch(source.epoch)
+                put_back(source, dice.randint(0, source.last_seq))
+            case 2 | 3 | 4:
+                source.add(dice.choice([1, 3, 30]))
+            case _:
+                seq, limit = dice.randint(0, source.last_seq), dice.choice([1, 5, 10, 100])
+                page, truth = cache.read_after(seq, limit), source.read_after(seq, limit)
+                assert page.window == truth.window
+                if truth.window.first_seq > seq + 1:
+                    continue  # whoever asked is told that it was overtaken
+                assert page.items == truth.items[: len(page.items)]
+                rest = [item.seq for item in truth.items[len(page.items) :]]
+                assert page.through <= truth.through
+                assert page.through > seq or truth.through == seq
+                assert not rest or page.through < rest[0]
