@@ -84,7 +84,7 @@ def main(
       paced     viewers as the page has them, at 100 events/s: CPU
       write     log_event beside a bare INSERT; POST /api/events by 4, 1 and 100 producers
       start     a restart with a full database, until a page is served and all viewers are back
-      resume    a client from far behind
+      resume    one client, and twenty at once, from far behind
       growth    the cost of an event and viewer, against viewers and stored events
       workers   latency and burst, two workers beside one
 

@@ -27,7 +27,7 @@ def measure(stage: Stage, clients: int) -> Figures:
 
 RESUME = Alone(
     "resume",
-    (1,),
+    (1, 20),
     measure,
     {
         "per_s": Figure("from far behind, events/s", "≥ 100,000"),
