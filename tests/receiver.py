@@ -91,7 +91,10 @@ class Receiver:
         return [seq for post in reversed(first.values()) for seq in post.seqs]
 
     def take(self, handler: BaseHTTPRequestHandler) -> Reply:
-        body = handler.rfile.read(int(handler.headers["content-length"]))
+        size = int(handler.headers["content-length"])
+        body = handler.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionError("the sender was killed between head and body")
         headers = {name.lower(): value for name, value in handler.headers.items()}
         with self._lock:
             try:

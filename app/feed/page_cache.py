@@ -12,7 +12,9 @@ from app.history import Item, Page, items_after
 
 # Pages end at multiples of this, so that those who began at different cursors read the same from there on.
 PAGE_EVENTS = 1000
-CACHE_BYTES = 8 * 2**20
+# Those who were away together go through the pages together: a few are enough.
+CACHE_EVENTS = 16 * PAGE_EVENTS
+CACHE_BYTES = 4 * 2**20
 KEEP_SECS = 10.0
 # One who reads elsewhere so soon after another read is another reader.
 CROWD_SECS = 1.0
@@ -95,6 +97,9 @@ class PageCache:
                 return
             size = sum(len(item.json) for item in page.items)
             self._pages.append(_Kept(page.window.epoch, seq, page.through, page.items, size, now))
-            size = sum(each.size for each in self._pages)
-            while size > CACHE_BYTES:
-                size -= self._pages.pop(0).size
+            while self._is_too_large():
+                del self._pages[0]
+
+    def _is_too_large(self) -> bool:
+        events = sum(len(kept.items) for kept in self._pages)
+        return events > CACHE_EVENTS or sum(kept.size for kept in self._pages) > CACHE_BYTES

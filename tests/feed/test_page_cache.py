@@ -179,11 +179,12 @@ def test_the_heartbeat_gives_the_memory_back(monkeypatch: pytest.MonkeyPatch) ->
     assert feed.hub.pages._pages == []
 
 
+@pytest.mark.parametrize("bound", ["CACHE_EVENTS", "CACHE_BYTES"])
 def test_the_oldest_go_when_there_are_too_many(
-    cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch
+    cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     size = sum(len(item.json) for item in source.items[2 * PAGE_EVENTS : 4 * PAGE_EVENTS])
-    monkeypatch.setattr(page_cache, "CACHE_BYTES", size)
+    monkeypatch.setattr(page_cache, bound, {"CACHE_EVENTS": 2 * PAGE_EVENTS, "CACHE_BYTES": size}[bound])
     replay(cache, 0, 4 * PAGE_EVENTS)
     assert len(cache._pages) == 2
     reads = source.reads
