@@ -44,6 +44,7 @@ class PageCache:
         self._lock = threading.Lock()
         self._reading = [threading.Lock() for _ in range(_LOCKS)]
         self._pages: list[_Kept] = []
+        self._generation = 0
         self._last_through = 0
         self._last_read_at = self._crowded_until = -math.inf
 
@@ -55,8 +56,9 @@ class PageCache:
         with self._reading[seq // PAGE_EVENTS % _LOCKS]:
             kept = self._find(seq)
             if kept is None:
+                generation = self._generation
                 page = self._source.read_after(seq, min(limit, PAGE_EVENTS - seq % PAGE_EVENTS))
-                self._note(seq, page)
+                self._note(seq, page, generation)
                 return page
         window = self._source.window()
         if window.epoch != kept.epoch or window.last_seq < kept.through:
@@ -69,6 +71,7 @@ class PageCache:
         """Keep nothing: some of it was taken out of the history."""
         with self._lock:
             self._pages = []
+            self._generation += 1  # nor what is being read just now
 
     def forget_old(self) -> None:
         """Give back the memory of what nobody came for."""
@@ -83,8 +86,8 @@ class PageCache:
                 (kept for kept in self._pages if kept.start <= seq < kept.through and kept.read_at >= oldest), None
             )
 
-    def _note(self, seq: int, page: Page) -> None:
-        """Keep *page*, what was read after *seq*, if it may be of use to another.
+    def _note(self, seq: int, page: Page, generation: int) -> None:
+        """Keep *page*, what was read after *seq*, if it may be of use to another and nothing was forgotten since.
 
         Not where it ends at the head, where more is to come; and not where one reads, each time where it has stopped.
         """
@@ -93,7 +96,8 @@ class PageCache:
             if seq != self._last_through and now - self._last_read_at < CROWD_SECS:
                 self._crowded_until = now + KEEP_SECS
             self._last_through, self._last_read_at = page.through, now
-            if now >= self._crowded_until or page.through >= page.window.last_seq:
+            is_of_use = now < self._crowded_until and page.through < page.window.last_seq
+            if not is_of_use or generation != self._generation:
                 return
             size = sum(len(item.json) for item in page.items)
             self._pages.append(_Kept(page.window.epoch, seq, page.through, page.items, size, now))

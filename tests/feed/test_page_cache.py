@@ -155,6 +155,23 @@ def test_what_is_taken_out_of_the_history_is_forgotten_at_once_with_the_tail() -
     assert 7 not in [item.seq for item in feed.hub.pages.read_after(0, 1000).items]
 
 
+def test_what_is_taken_out_while_it_is_read_is_not_kept(
+    cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_after = source.read_after
+
+    def erase_meanwhile(seq: int, limit: int) -> Page:
+        page = read_after(seq, limit)
+        source.items = [item for item in source.items if item.seq != 7]
+        cache.forget()
+        return page
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "read_after", erase_meanwhile)
+        assert 7 in [item.seq for item in cache.read_after(0, 1000).items]
+    assert 7 not in [item.seq for item in cache.read_after(0, 1000).items]
+
+
 def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
     time = Clock(monkeypatch)
     crowded(cache).read_after(0, 1000)
