@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.store import audit
+from app.store import audit, swarm
 from app.store.database import Database
 
 _COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
@@ -13,7 +13,7 @@ _DELETE_ONE = (
 
 
 def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
-    """Take what should never have been written out of the log and the outbox; False where neither has it.
+    """Take what should never have been written out of the log, the outbox and the swarm; False where none has it.
 
     Its bytes are overwritten too, in the file and, unless a reader is in the way, in the write-ahead log; servers drop
     what they keep for late joiners. Readers pass over its seq. Archives, backups and what was already shown are beyond
@@ -24,6 +24,7 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
         if dry_run or not any(counts):
             return any(counts)
+        swarm.erase(connection, event_id)
         for statement in _DELETE_ONE:
             connection.execute(statement, (event_id,))
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")

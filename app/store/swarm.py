@@ -13,7 +13,7 @@ from typing import Any
 
 from app import clock
 from app.errors import UnknownName
-from app.events import Event, EventType
+from app.events import REDACTED, Event, EventType
 from app.store.database import Database
 from app.store.event_log import log_event
 from app.store.outbox import read_window
@@ -38,6 +38,17 @@ class TaskState(StrEnum):
     STARTED = "started"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+# What of an event's data a row repeats: the table, and the column, which has the name of the key.
+_REPEATED = {
+    EventType.AGENT_JOINED: ("agent", "name"),
+    EventType.AGENT_LEFT: ("agent", "reason"),
+    EventType.TASK_CREATED: ("task", "description"),
+    EventType.TASK_BIDDING: ("task", "description"),
+    EventType.TASK_COMPLETED: ("task", "result"),
+    EventType.TASK_FAILED: ("task", "reason"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +276,32 @@ def begin(database: Database) -> Iterator[Turn]:
     """Lend a Turn; it is committed at the end of the block, and undone where the block raises."""
     with database.transaction() as connection:
         yield Turn(connection)
+
+
+def erase(connection: sqlite3.Connection, event_id: str) -> None:
+    """Put `[redacted]` in the place of what that event of the log said and a row repeats; the swarm goes on with it."""
+    told = connection.execute(
+        "SELECT event_type, task_id, agent_id, data FROM event_log WHERE id = ? AND source = ?", (event_id, SOURCE)
+    ).fetchone()
+    if told is None or told[0] not in _REPEATED:
+        return
+    event_type, task_id, agent_id, data = told
+    table, column = _REPEATED[event_type]
+    id_ = task_id if table == "task" else agent_id
+    row = connection.execute(f"SELECT {column} FROM {table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
+    if row is None or row[0] is None or not _says(data, column, row[0]):
+        return  # an event of a raw writer's, which changed nothing
+    hidden = json.dumps(REDACTED) if column == "result" else REDACTED
+    connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
+
+
+def _says(data: Any, key: str, value: str) -> bool:
+    """Return whether an event's *data* has that value, a *result* as JSON, under *key*."""
+    try:
+        said = json.loads(data)[key]
+        return bool(said == (json.loads(value) if key == "result" else value))
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return False
 
 
 def _page(cursor: int | None, state: str | None, table: str = "") -> tuple[str, list[Any]]:

@@ -1,0 +1,110 @@
+"""Erasure: what should never have been written is gone from all that is ours, and the swarm goes on without it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from app import clock, log_event
+from app.store.database import Database
+from app.store.erasure import erase
+from app.store.event_log import list_events
+from app.store.swarm import look
+from app.swarm.coordinator import Coordinator
+
+AUCTION_SECS = 15
+SECRET = "never to be seen"
+
+
+class Hurried(Coordinator):
+    """A coordinator whose auctions end as soon as they are to."""
+
+    def close_auction(self, task_id: str) -> bool:
+        with freeze_time(clock.now() + timedelta(seconds=AUCTION_SECS)):
+            return super().close_auction(task_id)
+
+
+@pytest.fixture
+def coordinator(database: Database) -> Coordinator:
+    return Hurried(database, auction_secs=AUCTION_SECS, agent_timeout_secs=60)
+
+
+def erase_all(database: Database, event_type: str) -> None:
+    found = list_events(event_type=event_type)
+    assert found
+    for event in found:
+        assert erase(database, event.id)
+
+
+def started(coordinator: Coordinator, description: str = "Write the docs", name: str = "Forge") -> tuple[str, str]:
+    """Return the ids of a task at work and of its agent."""
+    agent, task = coordinator.join(name), coordinator.post(description)
+    coordinator.bid(task.id, agent.id, 5)
+    coordinator.close_auction(task.id)
+    coordinator.start(task.id)
+    return task.id, agent.id
+
+
+Story = Callable[[Coordinator], None]
+
+
+def ended(**result: Any) -> Story:
+    def tell(coordinator: Coordinator) -> None:
+        coordinator.complete(*started(coordinator), **result)
+
+    return tell
+
+
+def failed(coordinator: Coordinator) -> None:
+    coordinator.fail(*started(coordinator), SECRET)
+
+
+STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
+    "a description": (lambda coordinator: coordinator.post(SECRET) and None, ("task.created", "task.bidding")),
+    "a name": (lambda coordinator: coordinator.join(SECRET) and None, ("agent.joined",)),
+    "a result": (ended(result={"found": [SECRET, 1.5]}), ("task.completed",)),
+    "a reason": (failed, ("task.failed",)),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_it_goes_from_the_swarm_and_from_the_files(database: Database, coordinator: Coordinator, story: str) -> None:
+    tell, event_types = STORIES[story]
+    tell(coordinator)
+    for event_type in event_types:
+        erase_all(database, event_type)
+    with look(database) as view:
+        shown = str([view.agents(), view.tasks()])
+    assert SECRET not in shown
+    assert "[redacted]" in shown
+    database.close()
+    assert not any(SECRET.encode() in file.read_bytes() for file in database.path.parent.glob("outfeed.db*"))
+
+
+def test_a_task_that_has_lost_its_description_goes_on(database: Database, coordinator: Coordinator) -> None:
+    task_id, agent_id = started(coordinator, description=SECRET)
+    erase_all(database, "task.created")
+    task = coordinator.complete(task_id, agent_id, "done")
+    assert (task.description, task.result) == ("[redacted]", "done")
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"description": "another"}, {"description": {"a": 1}}])
+def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
+    database: Database, coordinator: Coordinator, data: Any
+) -> None:
+    task = coordinator.post("Write the docs")
+    log_event("task.created", "coordinator", task_id=task.id, data=data, id="another")
+    log_event("task.created", "a script", task_id=task.id, data={"description": "Write the docs"}, id="foreign")
+    log_event("task.created", "coordinator", task_id="unknown", data={"description": "Write the docs"}, id="lost")
+    with closing(sqlite3.connect(database.path)) as raw, raw:
+        raw.execute("INSERT INTO event_log VALUES ('raw', 'task.created', 'coordinator', x'ff', NULL, '{', 't')")
+    for event_id in ("another", "foreign", "lost", "raw"):
+        assert erase(database, event_id)
+    with look(database) as view:
+        assert view.task(task.id).description == "Write the docs"
