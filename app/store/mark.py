@@ -34,7 +34,10 @@ class Point(NamedTuple):
 
 
 class Mark:
-    """The mark file of one database. `_lock` guards the file descriptor and what was last written to it."""
+    """The mark file of one database, to which all its workers write.
+
+    `_lock` guards the file descriptor and what was last written to it.
+    """
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}.mark")
@@ -59,18 +62,25 @@ class Mark:
         return dict(filter(None, map(_parse, lines)))
 
     def advance(self, epoch: str, point: Point) -> None:
-        """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`."""
+        """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`.
+
+        Where another worker has remembered one beyond it, that stays.
+        """
         line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
         with self._lock:
             if self._descriptor is None or not self._line.startswith(epoch.encode()):
                 self._reopen(epoch)
             assert self._descriptor is not None
-            os.pwrite(self._descriptor, line, 0)
+            found = _first_line(self._descriptor)
+            if found is None or found[0] != epoch or found[1].seq <= point.seq:
+                os.pwrite(self._descriptor, line, 0)
             self._line = line
 
     def sync(self) -> None:
         """Bring the mark to the disk if it has moved since; what fails is tried again by the next call."""
         with self._lock:
+            if self._descriptor is not None and not self._is_in_place():
+                self._let_go()  # another worker has swapped in its own, which is opened when there is more to remember
             if self._descriptor is None or self._line == self._synced:
                 return
             try:
@@ -83,16 +93,30 @@ class Mark:
         """Sync and close the file."""
         self.sync()
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            self._let_go()
+
+    def _is_in_place(self) -> bool:
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
+        # Forgotten first: where the disk is full `advance` comes again, and the number may be another file's by then.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _reopen(self, epoch: str) -> None:
-        """Write a new file with the place of *epoch* first and the earlier epochs after it, and swap it in."""
-        if self._descriptor is not None:
-            # Forgotten first: where the disk is full we come here again, and the number may be another file's by then.
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
+        """Open the file if the place of *epoch* is the first in it; else swap in a new one that has it."""
+        self._let_go()
+        if self.path.is_file():
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            found = _first_line(self._descriptor)
+            if found is not None and found[0] == epoch:
+                return
+            self._let_go()
         # Where it can't be read just now nothing is written: what was served of the earlier epochs would be forgotten.
         earlier = [(name, point) for name, point in self._read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
@@ -100,6 +124,10 @@ class Mark:
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
         os.replace(fresh, self.path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _first_line(descriptor: int) -> tuple[str, Point] | None:
+    return _parse(os.pread(descriptor, _LINE_BYTES, 0).decode("ascii", "replace"))
 
 
 def _parse(line: str) -> tuple[str, Point] | None:

@@ -52,12 +52,45 @@ def run(database: Database, sql: str) -> None:
 
 def test_what_was_remembered_is_read_back_by_another_process(mark: Mark, database: Database) -> None:
     assert Mark(database.path).read() == {}
-    for seq in (1, 99, 100_000, 7):
+    for seq in (1, 7, 99, 100_000):
         mark.advance(EPOCHS[0], Point(seq, 2**32 - seq))
         assert Mark(database.path).read() == {EPOCHS[0]: Point(seq, 2**32 - seq)}
     mark.sync()
     mark.close()
-    assert Mark(database.path).read() == {EPOCHS[0]: Point(7, 2**32 - 7)}
+    assert Mark(database.path).read() == {EPOCHS[0]: Point(100_000, 2**32 - 100_000)}
+
+
+def test_of_two_workers_the_one_ahead_is_remembered(mark: Mark, database: Database) -> None:
+    other = Mark(database.path)
+    for seq, other_seq in ((10, 9), (11, 12), (14, 13), (14, 14)):
+        mark.advance(EPOCHS[0], Point(seq, 1))
+        other.advance(EPOCHS[0], Point(other_seq, 1))
+        assert Mark(database.path).read() == {EPOCHS[0]: Point(max(seq, other_seq), 1)}
+    other.close()
+    mark.advance(EPOCHS[0], Point(15, 1))  # whoever came or went
+    assert Mark(database.path).read() == {EPOCHS[0]: Point(15, 1)}
+    mark.close()
+
+
+def test_of_two_workers_each_writes_on_when_the_other_has_gone_to_a_new_epoch(mark: Mark, database: Database) -> None:
+    other = Mark(database.path)
+    mark.advance(EPOCHS[0], Point(10, 1))
+    other.advance(EPOCHS[0], Point(10, 1))
+    mark.advance(EPOCHS[1], Point(11, 1))
+    other.advance(EPOCHS[1], Point(12, 1))
+    mark.advance(EPOCHS[1], Point(13, 1))
+    assert Mark(database.path).read() == {EPOCHS[0]: Point(10, 1), EPOCHS[1]: Point(13, 1)}
+    mark.close()
+    other.close()
+
+
+def test_a_file_that_is_no_longer_in_place_is_given_up_within_a_sync(mark: Mark, database: Database) -> None:
+    mark.advance(EPOCHS[0], Point(10, 1))
+    mark.path.unlink()
+    mark.sync()
+    mark.advance(EPOCHS[0], Point(11, 1))
+    assert Mark(database.path).read() == {EPOCHS[0]: Point(11, 1)}
+    mark.close()
 
 
 def test_every_epoch_keeps_its_furthest_point(mark: Mark, database: Database) -> None:
