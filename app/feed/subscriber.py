@@ -189,8 +189,8 @@ class Subscriber:
         is_single = self.subscription.rate and not self.subscription.batch
         limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
         try:
+            page = self._hub.pages.read_after(self.cursor, limit)
             with self._hub.reading:
-                page = self._hub.pages.read_after(self.cursor, limit)
                 page.window.prove(self.epoch, self.cursor)
                 matching = self.subscription.filter.matching(page.items)
         except DatabaseError as error:

@@ -121,8 +121,8 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
     page_end = None
     while cursor != page_end and cursor < end and len(found) < query.limit:
         page_end = cursor
+        page = services().hub.pages.read_after(cursor, min(_PAGE_ROWS, end - cursor))
         with services().hub.reading:
-            page = services().hub.pages.read_after(cursor, min(_PAGE_ROWS, end - cursor))
             page.window.prove(verdict.epoch, cursor)
             found += query.filter(auth.principal().visible).matching(page.items)
         cursor = page.through

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.errors import Overtaken
 from app.feed import dialogue, frames, subscriber
+from app.feed.encoding import Batch
 from app.feed.page_cache import PAGE_EVENTS
 from app.feed.subscriber import JOIN_EVENTS, State
 from app.feed.tail import TAIL_EVENTS
@@ -103,49 +105,61 @@ def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed
     assert (frame["prev"], frame["seq"]) == (0, TAIL_EVENTS + 2501)
 
 
-def test_at_most_four_read_at_once() -> None:
-    # given ten who want to replay, each from another place, and reads that take their time
-    source = _Counting()
-    feed = Feed(source)
+class Turnstile:
+    """Counts who is inside at once, and holds them there until released."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.release = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        self.release.wait(10)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.inside -= 1
+
+
+@pytest.mark.parametrize("replayers", ["from one place", "from many"])
+def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given ten who want to replay, and reads and encodings that take their time
+    class Slow(StagedSource):
+        def read_after(self, seq: int, limit: int) -> Page:
+            with reading:
+                return super().read_after(seq, limit)
+
+    class SlowEncoding(frames.WebSocketEncoding):
+        def singles(self, *args: Any) -> Batch:
+            with encoding:
+                return super().singles(*args)
+
+    reading, encoding = Turnstile(), Turnstile()
+    reading.release.set()
+    feed = Feed(Slow())
     feed.write(16_000)
-    source.is_held = True
+    reading.release.clear()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(feed)) for _ in range(10)]
-        stack.callback(source.release.set)
+        stack.callback(reading.release.set)
+        stack.callback(encoding.release.set)
         for n, client in enumerate(clients):
-            client.ask(action="subscribe", channel="events", after=n * PAGE_EVENTS, epoch=feed.source.epoch)
+            client.subscriber.subscription = replace(client.subscriber.subscription, encoding=SlowEncoding())
+            start = n * PAGE_EVENTS if replayers == "from many" else PAGE_EVENTS
+            client.ask(action="subscribe", channel="events", after=start, epoch=feed.source.epoch)
             client.run()
-        wait_until(lambda: source.at_work >= 4, "four at work")
-        # when they are let go on, then all get everything, four at a time
-        source.is_held = False
-        source.release.set()
+        wait_until(lambda: reading.inside, "one reads")
+        # when they are let go on, then all get everything
+        reading.release.set()
+        wait_until(lambda: encoding.inside == 4, "four encode")
+        encoding.release.set()
         for client in clients:
             client.take_verdict()
             client.follow(16_000)
-    assert source.most == 4
-
-
-class _Counting(StagedSource):
-    """A source that counts who reads at once, and holds them until released."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at_work = self.most = 0
-        self.is_held = False
-        self.release = threading.Event()
-        self._counting = threading.Lock()
-
-    def read_after(self, seq: int, limit: int) -> Page:
-        with self._counting:
-            self.at_work += 1
-            self.most = max(self.most, self.at_work)
-        if self.is_held:
-            self.release.wait(10)
-        try:
-            return super().read_after(seq, limit)
-        finally:
-            with self._counting:
-                self.at_work -= 1
+    assert (reading.most, encoding.most) == (1, 4)
 
 
 @pytest.mark.parametrize(("more", "reads"), [(400, False), (TAIL_EVENTS + 400, True)], ids=["tail", "source"])
