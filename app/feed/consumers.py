@@ -56,6 +56,11 @@ class Consumers:
             raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
         self._checkpoints.move(claims[0].name, epoch, seq, claims[0].generation)
 
+    @property
+    def are_connected(self) -> bool:
+        """Whether any consumer's connection is."""
+        return bool(self._active)
+
     def send_superseded_away(self) -> None:
         """End the connections that another process has superseded. A claim is a commit, so the relay comes at once."""
         if not self._active:

@@ -57,6 +57,7 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._newcomers: dict[Subscriber, None] = {}
         self._waiting: dict[Filter, list[threading.Event]] = {}
+        self._waiting_since = 0.0
         self._polls = 0
         self.closing = threading.Event()
         self._tail = Tail(0)
@@ -141,9 +142,15 @@ class Hub:
         self.sent.note(transport, count * len(batch.ends), count * len(batch.data))
 
     def wanted_from(self) -> float:
-        """Return from when on someone may be sent what is new: 0 for at once, infinity where nobody is there."""
+        """Return from when on someone may be sent what is new, on the monotonic clock; infinity where nobody is there.
+
+        That is always where a consumer is connected: a commit may be the claim of another connection.
+        """
         with self._lock:
-            return 0.0 if self._waiting else min((each.due for each in self._all_cohorts()), default=math.inf)
+            if self.consumers.are_connected:
+                return 0.0
+            wanted = [self._waiting_since] if self._waiting else [each.due for each in self._all_cohorts()]
+        return min(wanted, default=math.inf)
 
     def greet(self) -> None:
         """Tell those who went live with nothing new to read how far that is: they may think they are behind."""
@@ -253,7 +260,10 @@ class Hub:
         return (cohort for cohorts in self._cohorts.values() for cohort in cohorts)
 
     def vouch(self, seq: int) -> None:
-        """Bring the position to *seq* before a client is told it: what lies beyond is not remembered over a restore."""
+        """Bring the position to *seq* before a client is told it: what lies beyond is not remembered over a restore.
+
+        As far as can be: where the mark can't be written, what is read is told all the same, and /readyz says no.
+        """
         if seq > self.position:
             self.hurry()
 
@@ -272,6 +282,8 @@ class Hub:
             if is_known:
                 if self.closing.is_set() or rest is None or any(map(filter_.matches, rest)):
                     return
+                if not self._waiting:
+                    self._waiting_since = clock.monotonic()
                 self._waiting.setdefault(filter_, []).append(event)
                 self._polls += is_client
                 self.rouse()

@@ -6,6 +6,7 @@ of a writer at `synchronous=NORMAL`. Its seqs would be used again for other even
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -68,22 +69,32 @@ class Mark:
         """
         line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
         with self._lock:
-            if self._descriptor is None or not self._line.startswith(epoch.encode()):
-                self._reopen(epoch)
-            assert self._descriptor is not None
+            self._put(epoch, point, line)
+
+    def _put(self, epoch: str, point: Point, line: bytes) -> None:
+        if self._descriptor is None or not self._line.startswith(epoch.encode()):
+            self._reopen(epoch)
+        assert self._descriptor is not None
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
             found = _first_line(self._descriptor)
             if found is None or found[0] != epoch or found[1].seq <= point.seq:
                 os.pwrite(self._descriptor, line, 0)
-            self._line = line
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._line = line
 
     def sync(self) -> None:
         """Bring the mark to the disk if it has moved since; what fails is tried again by the next call."""
         with self._lock:
-            if self._descriptor is not None and not self._is_in_place():
-                self._let_go()  # another worker has swapped in its own, which is opened when there is more to remember
-            if self._descriptor is None or self._line == self._synced:
+            if self._descriptor is None:
                 return
             try:
+                if not self._is_in_place() and (found := _parse(self._line.decode())):
+                    self._let_go()  # another worker has swapped in its own
+                    self._put(*found, self._line)
+                if self._line == self._synced:
+                    return
                 os.fdatasync(self._descriptor)
                 self._synced = self._line
             except OSError as error:

@@ -279,29 +279,42 @@ def begin(database: Database) -> Iterator[Turn]:
 
 
 def erase(connection: sqlite3.Connection, event_id: str) -> None:
-    """Put `[redacted]` in the place of what that event of the log said and a row repeats; the swarm goes on with it."""
-    told = connection.execute(
-        "SELECT event_type, task_id, agent_id, data FROM event_log WHERE id = ? AND source = ?", (event_id, SOURCE)
-    ).fetchone()
-    if told is None or told[0] not in _REPEATED:
+    """Put `[redacted]` in the place of what that event said and a row repeats; the swarm goes on with it."""
+    told = _told(connection, event_id)
+    if not isinstance(told, dict) or told.get("source") != SOURCE:
         return
-    event_type, task_id, agent_id, data = told
-    table, column = _REPEATED[event_type]
-    id_ = task_id if table == "task" else agent_id
+    table, column = _REPEATED.get(str(told.get("event_type")), (None, None))
+    if table is None or column is None:
+        return
+    id_ = str(told.get(f"{table}_id"))
     row = connection.execute(f"SELECT {column} FROM {table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
-    if row is None or row[0] is None or not _says(data, column, row[0]):
-        return  # an event of a raw writer's, which changed nothing
-    hidden = json.dumps(REDACTED) if column == "result" else REDACTED
-    connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
+    data = told.get("data")
+    if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
+        return
+    kept = json.loads(row[0]) if column == "result" else row[0]
+    if kept == data[column]:  # else it is an event of a raw writer's, which changed nothing
+        hidden = json.dumps(REDACTED) if column == "result" else REDACTED
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
 
 
-def _says(data: Any, key: str, value: str) -> bool:
-    """Return whether an event's *data* has that value, a *result* as JSON, under *key*."""
+def _told(connection: sqlite3.Connection, event_id: str) -> Any:
+    """Return the fields of an event, by the log or, where it has been pruned there, by the outbox."""
+    row = connection.execute(
+        "SELECT source, event_type, task_id, agent_id, data FROM event_log WHERE id = ?", (event_id,)
+    ).fetchone()
+    if row is not None:
+        fields = dict(zip(("source", "event_type", "task_id", "agent_id"), row, strict=False))
+        return fields | {"data": _parsed(row[4])}
+    row = connection.execute("SELECT payload FROM outbox WHERE event_id = ?", (event_id,)).fetchone()
+    return row and _parsed(row[0])
+
+
+def _parsed(text: Any) -> Any:
+    """Return the JSON, or None where a raw writer left something else."""
     try:
-        said = json.loads(data)[key]
-        return bool(said == (json.loads(value) if key == "result" else value))
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        return False
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _page(cursor: int | None, state: str | None, table: str = "") -> tuple[str, list[Any]]:

@@ -93,6 +93,7 @@ class Services:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
         self.rights.start()
         self.relay.start()
+        self.relay.poll()  # which remembers what may be told from now on
         self.pacer.start()
         self.jobs.start()
         self.watcher.start()

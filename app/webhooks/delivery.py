@@ -101,6 +101,7 @@ class Delivery:
         """Deliver what one page holds; False where nothing followed."""
         page = self._surroundings.source.read_after(self._position, PAGE_EVENTS)
         page.window.prove(self._epoch, self._position)
+        self._surroundings.hub.vouch(page.through)
         items = self._filter.matching(page.items)
         while items and not self._is_off:
             group = self._next_group(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from app.feed.subscriber import State
 from app.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER
 from tests.feed.stage import STEP_SECS, Stage, Viewer, busiest_second, check
+from tests.harness import wait_until
 
 INTERVAL = 0.11
 
@@ -468,6 +470,26 @@ class TestRest:
         woken.set()
         stage.hub.wait_for(subscription.Filter(VIEWER.visible), stage.hub.epoch, stage.source.last_seq, 60, woken)
         assert stage._rests_until == roused
+
+    def test_where_a_consumer_is_connected_there_is_none(self, stage: Stage) -> None:
+        """A commit may be the claim of another connection, and the older one is to be sent away at once."""
+        stage.join(rate=0.1, batch=True, consumer="ops")
+        stage.write(2)
+        reads = stage.source.reads
+        stage.run(1, rate=100)
+        assert stage.source.reads - reads >= 100
+
+    def test_one_that_waits_wants_what_is_new_from_when_it_began(self, stage: Stage) -> None:
+        """So that what was committed while nobody was there does not count as delivered late."""
+        ended = threading.Event()
+        wanted = (subscription.Filter(VIEWER.visible), stage.hub.epoch, stage.source.last_seq, 60, ended)
+        thread = threading.Thread(target=stage.hub.wait_for, args=wanted)
+        thread.start()
+        wait_until(lambda: stage.hub._waiting, "it waits")
+        assert stage.hub.wanted_from() == stage.time.now
+        ended.set()
+        thread.join()
+        assert stage.hub.wanted_from() == math.inf
 
     def test_what_nobody_may_be_sent_yet_is_not_late(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(stage.time.now, UTC))

@@ -42,6 +42,12 @@ def erase_all(database: Database, event_type: str) -> None:
         assert erase(database, event.id)
 
 
+def run(database: Database, *statements: str) -> None:
+    with closing(sqlite3.connect(database.path)) as raw, raw:
+        for statement in statements:
+            raw.execute(statement)
+
+
 def started(coordinator: Coordinator, description: str = "Write the docs", name: str = "Forge") -> tuple[str, str]:
     """Return the ids of a task at work and of its agent."""
     agent, task = coordinator.join(name), coordinator.post(description)
@@ -73,12 +79,18 @@ STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.parametrize("is_logged", [True, False], ids=["logged", "pruned in the log"])
 @pytest.mark.parametrize("story", STORIES)
-def test_it_goes_from_the_swarm_and_from_the_files(database: Database, coordinator: Coordinator, story: str) -> None:
+def test_it_goes_from_the_swarm_and_from_the_files(
+    database: Database, coordinator: Coordinator, story: str, is_logged: bool
+) -> None:
     tell, event_types = STORIES[story]
     tell(coordinator)
-    for event_type in event_types:
-        erase_all(database, event_type)
+    ids = [event.id for event_type in event_types for event in list_events(event_type=event_type)]
+    assert len(ids) == len(event_types)
+    if not is_logged:
+        run(database, "PRAGMA secure_delete = ON", "DELETE FROM event_log")
+    assert all(erase(database, event_id) for event_id in ids)
     with look(database) as view:
         shown = str([view.agents(), view.tasks()])
     assert SECRET not in shown
@@ -102,9 +114,13 @@ def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
     log_event("task.created", "coordinator", task_id=task.id, data=data, id="another")
     log_event("task.created", "a script", task_id=task.id, data={"description": "Write the docs"}, id="foreign")
     log_event("task.created", "coordinator", task_id="unknown", data={"description": "Write the docs"}, id="lost")
-    with closing(sqlite3.connect(database.path)) as raw, raw:
-        raw.execute("INSERT INTO event_log VALUES ('raw', 'task.created', 'coordinator', x'ff', NULL, '{', 't')")
-    for event_id in ("another", "foreign", "lost", "raw"):
+    run(
+        database,
+        "INSERT INTO event_log VALUES ('raw', 'task.created', 'coordinator', x'ff', NULL, '{', 't')",
+        "INSERT INTO outbox (event_id, payload) VALUES ('odd', '{'), ('blob', x'ff'), ('list', '[]'), ('null', NULL)",
+        """INSERT INTO outbox (event_id, payload) VALUES ('types', '{"source": "coordinator", "event_type": []}')""",
+    )
+    for event_id in ("another", "foreign", "lost", "raw", "odd", "blob", "list", "types", "null"):
         assert erase(database, event_id)
     with look(database) as view:
         assert view.task(task.id).description == "Write the docs"
