@@ -202,13 +202,17 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 def load() -> Settings:
     """Read the environment anew. Raises ConfigError with every bad value on a line of its own."""
-    for name in unknown_names():
-        near = difflib.get_close_matches(name, known_names(), n=1)
-        log.warning("unknown setting name=%s%s", name, f" did_you_mean={near[0]}" if near else "")
+    warn_of_unknown_names()
     try:
         return Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def warn_of_unknown_names() -> None:
+    """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
+    for name, meant in unknown_settings().items():
+        log.warning("unknown setting name=%s%s", name, f" did_you_mean={meant}" if meant else "")
 
 
 class Described(NamedTuple):
@@ -281,7 +285,9 @@ def known_names() -> list[str]:
     return [*names, *(name + "_FILE" for name in names)]
 
 
-def unknown_names() -> list[str]:
-    """Return the OUTFEED_* names in the environment that nothing reads."""
-    known = set(known_names())
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+def unknown_settings() -> dict[str, str | None]:
+    """Return the OUTFEED_* names that nothing reads, of the environment and the .env file, and what may be meant."""
+    known = known_names()
+    given = {*os.environ, *(name.upper() for name in dotenv_values(_DOTENV))}
+    names = sorted(name for name in given if name.startswith(PREFIX) and name not in known)
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in names}

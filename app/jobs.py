@@ -43,7 +43,8 @@ class Jobs:
     """
 
     def __init__(self, table: Mapping[str, Job]) -> None:
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it writes two lines a run
+        # It writes two lines a run, and a warning for each that is left out while the one before is at work.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
         for name, (call, secs, delay) in table.items():
             self._scheduler.add_job(

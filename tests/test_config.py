@@ -134,5 +134,5 @@ def test_settings_are_read_once_and_can_not_be_changed(monkeypatch: pytest.Monke
 def test_every_known_name_sets_something(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in config.known_names():
         monkeypatch.setenv(name, "x")
-    assert config.unknown_names() == []
+    assert config.unknown_settings() == {}
     assert "OUTFEED_WORKERS" in os.environ

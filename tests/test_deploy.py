@@ -63,6 +63,8 @@ def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
 def test_a_line_of_cron_names_a_script_and_options_that_exist(line: str) -> None:
     *when, user, command = line.split(maxsplit=6)
     assert (len(when), user) == (5, "outfeed")
+    where, command = command.split(" && ")
+    assert where == "cd /var/lib/outfeed", "there lies the .env that the unit reads"
     program, *arguments = shlex.split(command.split(">")[0])
     program = program.removeprefix("/opt/outfeed/")
     run = [sys.executable, "-m", "app"] if program == ".venv/bin/outfeed" else [sys.executable, str(ROOT / program)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from app.config import unknown_settings
 from app.errors import OutfeedError
 
 # Who did it, in the audit: whoever has a shell on this machine.
@@ -77,3 +78,7 @@ def main() -> None:
     """
     # What fails a command is said once, by the command. `serve` has its own log.
     logging.getLogger("app").addHandler(logging.NullHandler())
+    if click.get_current_context().invoked_subcommand != "serve":
+        for name, meant in unknown_settings().items():
+            hint = f"; is it {meant}?" if meant else ""
+            click.echo(f"Warning: {name} is no setting of Outfeed's{hint}", err=True)

@@ -50,15 +50,18 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
 
 @consumer.command()
 @click.argument("name", callback=_name)
-@click.option("--protected/--unprotected", "is_protected", help="Whether pruning of the outbox waits for it.")
-def add(name: str, is_protected: bool) -> None:
+@click.option(
+    "--protected/--unprotected", "is_protected", default=None,
+    help="Whether pruning of the outbox waits for it; a new one is unprotected.",
+)  # fmt: skip
+def add(name: str, is_protected: bool | None) -> None:
     """Make the consumer NAME at the head of the feed, or change its protection.
 
     \b
     Example:
       outfeed consumer add ops-bot --protected
     """
-    checkpoint.add(db.default(), name, is_protected=is_protected)
+    is_protected = checkpoint.add(db.default(), name, is_protected=is_protected)
     click.echo(f"Consumer {name} is {'protected: pruning waits for it' if is_protected else 'unprotected'}.")
 
 

@@ -92,7 +92,7 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
     elif is_found:
         what = f"event {event_id} from the log and the outbox"
         click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
-    if not is_found and not dry_run:
+    if not is_found:
         raise UnknownName(f"there is no event with the id {event_id!r:.220}")
 
 
@@ -186,8 +186,9 @@ def restore(file: Path, dry_run: bool, is_json: bool) -> None:
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without harm.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", "is_quiet", is_flag=True, help="Print nothing unless there is a problem; for cron.")
 @click.pass_context
-def doctor(context: click.Context, /, fix: bool, is_json: bool) -> None:
+def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) -> None:
     """Look for what can lose events or stop the feed.
 
     For each finding: what it is, why it matters, what to type. A note is worth knowing and no problem. Exit 1 if there
@@ -208,7 +209,7 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool) -> None:
     if is_json:
         rows = [_facts(rule, one) for rule, findings in found.items() for one in findings]
         click.echo(show.as_json({"ok": not problems, "findings": rows, "fixed": fixed, "rules": list(found)}))
-    else:
+    elif problems or fixed or not is_quiet:
         for what in fixed:
             click.echo(f"Fixed: {show.safe(what)}.")
         for rule, findings in found.items():

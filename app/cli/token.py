@@ -22,6 +22,8 @@ def _scopes(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...
 
 
 def _types(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is not None and not value.strip(" ,"):
+        raise click.BadParameter("names no type; without --types it is all of them")
     try:
         return access.check_patterns(one.strip() for one in (value or "").split(",") if one.strip())
     except ValueError as error:

@@ -124,11 +124,14 @@ def _checkpoint(row: tuple[str, str, int, int, int, str, str], window: Window) -
     return Checkpoint(name, epoch, seq, generation, bool(is_protected), created_at, seen_at, lag)
 
 
-def add(database: Database, name: str, *, is_protected: bool) -> None:
-    """Make a consumer at the head, or change whether pruning waits for it."""
+def add(database: Database, name: str, *, is_protected: bool | None) -> bool:
+    """Make a consumer at the head, or change whether pruning waits for it; None leaves that. Return whether it does."""
     with database.transaction() as connection:
-        _ensure(connection, name, read_window(connection), is_protected=is_protected)
-        connection.execute("UPDATE checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
+        _ensure(connection, name, read_window(connection), is_protected=bool(is_protected))
+        if is_protected is not None:
+            connection.execute("UPDATE checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
+        (found,) = connection.execute("SELECT is_protected FROM checkpoint WHERE name = ?", (name,)).fetchone()
+    return bool(found)
 
 
 def reset(database: Database, name: str, seq: int | None = None) -> int:

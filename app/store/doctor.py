@@ -154,7 +154,7 @@ def _integrity(patient: Patient) -> Iterator[Finding]:
                 PROBLEM,
                 f"the database is damaged: {problem}",
                 "what is read may be wrong, and what is written may be lost",
-                "outfeed restore FILE, with your newest backup",
+                f"move {patient.quoted}, its -wal and -shm away, then outfeed restore FILE, with your newest backup",
             )
 
 
@@ -364,6 +364,15 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
                 f"chmod o-w {shlex.quote(str(path))}",
                 functools.partial(os.chmod, path, path.stat().st_mode & 0o775),
             )
+    secret = Path(f"{patient.database.path}.secret")
+    if secret.exists() and secret.stat().st_mode & 0o044:
+        yield Finding(
+            PROBLEM,
+            f"others on this machine may read {secret.name}",
+            "who can read it can sign in as anybody",
+            f"chmod 600 {shlex.quote(str(secret))}",
+            functools.partial(os.chmod, secret, 0o600),
+        )
 
 
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {

@@ -101,6 +101,8 @@ def prune(
     folder, each event is on the disk there before it is deleted. *on_progress* gets the number of events of each
     chunk. Leaves a `system.pruned` event that says what was done, and *by* whom. Raises DatabaseError, OutfeedError.
     """
+    with database.connection():
+        pass  # where there is none, that is what to say, and no lock is left beside it
     file = lease.lock_file(database.path, JOB)
     with lease.hold(file, wait=False) as is_held:
         if is_held:

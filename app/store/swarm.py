@@ -41,7 +41,7 @@ class TaskState(StrEnum):
 
 
 # What of an event's data a row repeats: the table, and the column, which has the name of the key.
-_REPEATED = {
+_REPEATED: dict[str, tuple[str, str]] = {
     EventType.AGENT_JOINED: ("agent", "name"),
     EventType.AGENT_LEFT: ("agent", "reason"),
     EventType.TASK_CREATED: ("task", "description"),
@@ -281,11 +281,9 @@ def begin(database: Database) -> Iterator[Turn]:
 def erase(connection: sqlite3.Connection, event_id: str) -> None:
     """Put `[redacted]` in the place of what that event said and a row repeats; the swarm goes on with it."""
     told = _told(connection, event_id)
-    if not isinstance(told, dict) or told.get("source") != SOURCE:
+    if not isinstance(told, dict) or told.get("source") != SOURCE or str(told.get("event_type")) not in _REPEATED:
         return
-    table, column = _REPEATED.get(str(told.get("event_type")), (None, None))
-    if table is None or column is None:
-        return
+    table, column = _REPEATED[told["event_type"]]
     id_ = str(told.get(f"{table}_id"))
     row = connection.execute(f"SELECT {column} FROM {table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
     data = told.get("data")

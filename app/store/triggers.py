@@ -56,7 +56,7 @@ def problems(database: Database) -> list[str]:
 
 
 class Reconciler:
-    """Puts the triggers back. `check` is called about every second, by each process that serves."""
+    """Puts triggers and journal mode back. `check` is called about every second, by each process that serves."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,11 +75,20 @@ class Reconciler:
 
     def _check(self) -> None:
         with self._database.snapshot() as connection:
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
             broken = _broken(connection)
             if not broken:
                 self._anchor = _newest_id(connection)
-                return
-        mend(self._database, self._anchor)
+        if mode != "wal":
+            self._switch_to_wal(mode)
+        if broken:
+            mend(self._database, self._anchor)
+
+    def _switch_to_wal(self, before: str) -> None:
+        """Put the journal mode back: a backup that was copied into place has one in which readers stop writers."""
+        with self._database.connection() as connection:
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):
+                log.warning("journal mode put back before=%s", before)
 
 
 def mend(database: Database, anchor: Any = None) -> Mended | None:

@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from app.access import READ, WRITE
-from app.config import Settings, environment_with
+from app.config import Settings, environment_with, warn_of_unknown_names
 from app.errors import ConfigError, UnknownName
 from app.process import die_with, idle_connections, needed_descriptors, needed_threads
 from app.store import account, upgrade
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings, *, demo: bool = False) -> None:
     """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
     logs.configure(settings)
+    warn_of_unknown_names()
     lift_descriptor_limit(settings)
     prepare_database(settings)
     secret_key(settings)  # made before the workers need it

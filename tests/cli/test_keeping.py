@@ -97,6 +97,14 @@ class TestPrune:
         assert done.stdout == "Pruned 3 events older than 30 days.\n"
 
 
+class TestPruneNothing:
+    def test_where_no_database_is_it_says_so_and_leaves_nothing_there(self, outfeed, tmp_path):
+        done = outfeed("prune", "--older-than-days", "1")
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"Error: no database at {tmp_path / 'outfeed.db'}")
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestPruneOne:
     def test_it_takes_the_event_out_of_log_outbox_and_file(self, outfeed, database):
         raw = sqlite3.connect(database.path)
@@ -125,6 +133,7 @@ class TestPruneOne:
             "matched": 1, "deleted": 1, "id": "1", "dry_run": False
         }  # fmt: skip
         assert outfeed("prune", "--id", "1").exit_code == 1
+        assert outfeed("prune", "--id", "1", "--dry-run").exit_code == 1
         assert outfeed("prune", "--id", "1", "--older-than-days", "1").exit_code == 2
         assert outfeed("prune", "--id", "1", "--archive", "x").exit_code == 2
         assert outfeed("prune").exit_code == 2
@@ -212,6 +221,14 @@ class TestDoctor:
         assert done.exit_code == 0
         assert "Fixed: trigger event_log_outbox is missing." in done.output
         assert json.loads(outfeed("doctor", "--json").output)["ok"] is True
+
+    def test_for_cron_it_says_nothing_unless_there_is_a_problem(self, outfeed, database):
+        assert outfeed("doctor", "--quiet").output == ""
+        with database.connection() as connection:
+            connection.execute("DROP TRIGGER event_log_outbox")
+        done = outfeed("doctor", "--quiet")
+        assert (done.exit_code, done.output) == (1, outfeed("doctor").output)
+        assert "event_log_outbox is missing" in done.output
 
     def test_a_database_that_is_not_there_is_named(self, outfeed, tmp_path):
         done = outfeed("doctor")

@@ -150,3 +150,16 @@ assert not heavy, heavy
     )
 
     assert loaded.returncode == 0, loaded.stderr
+
+
+def test_a_misspelt_setting_is_a_warning_with_every_command(outfeed, database, monkeypatch):
+    monkeypatch.setenv("OUTFEED_POL_INTERVAL", "2")
+    done = outfeed("status", "--json")
+    assert done.exit_code == 0
+    assert done.stderr == "Warning: OUTFEED_POL_INTERVAL is no setting of Outfeed's; is it OUTFEED_POLL_INTERVAL?\n"
+
+
+def test_one_in_the_env_file_is_too(outfeed, database, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("OUTFEED_WORKRES=2\n")
+    assert "OUTFEED_WORKERS?" in outfeed("status").stderr

@@ -77,7 +77,8 @@ class TestLimits:
         assert re.search(r"ci +read +task\.\*,bid\.submitted +2\S+Z +2\S+Z +never", outfeed("token", "list").output)
 
     @pytest.mark.parametrize("option", [
-        ("--types", "*"), ("--types", "task*"), ("--expires", "soon"), ("--expires", "2020-01-01T00:00Z"),
+        ("--types", ""), ("--types", " , "), ("--types", "*"), ("--types", "task*"),
+        ("--expires", "soon"), ("--expires", "2020-01-01T00:00Z"),
         ("--expires", "2099-01-01"), ("--expires", "0d"),
     ])  # fmt: skip
     def test_a_bad_limit_is_misuse(self, outfeed, database, option):

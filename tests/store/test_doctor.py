@@ -210,6 +210,16 @@ def test_the_oldest_reader_is_named_with_the_log_it_holds_up(database, raw, monk
         process.stdin.close()
 
 
+def test_a_key_that_others_may_read_is_found_and_closed(database):
+    key = database.path.with_name(database.path.name + ".secret")
+    key.write_text("x")
+    os.chmod(key, 0o640)
+    (found,) = findings(database, "permissions")
+    found.fix()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert findings(database, "permissions") == []
+
+
 def test_a_database_that_anyone_may_write_is_found_and_closed(database):
     os.chmod(database.path, 0o666)
     (found,) = findings(database, "permissions")

@@ -237,3 +237,14 @@ def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(databas
     assert triggers.add_missed(database) == 1
     assert triggers.add_missed(database) == 0
     assert fed() == ["a", "b"]
+
+
+def test_a_journal_mode_that_a_copy_brought_is_put_back(database, raw, caplog):
+    database.close()
+    raw.execute("PRAGMA journal_mode = DELETE")
+    reconciler = Reconciler(database)
+    reconciler.check()
+    reconciler.check()
+    with contextlib.closing(sqlite3.connect(database.path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert caplog.text.count("journal mode put back before=delete") == 1
