@@ -126,7 +126,7 @@ class Turnstile:
 
 @pytest.mark.parametrize("replayers", ["from one place", "from many"])
 def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given ten who want to replay, and reads and encodings that take their time
+    # given six who want to replay, and reads and encodings that take their time
     class Slow(StagedSource):
         def read_after(self, seq: int, limit: int) -> Page:
             with reading:
@@ -140,10 +140,10 @@ def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str, m
     reading, encoding = Turnstile(), Turnstile()
     reading.release.set()
     feed = Feed(Slow())
-    feed.write(16_000)
+    feed.write(8_000)
     reading.release.clear()
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client(feed)) for _ in range(10)]
+        clients = [stack.enter_context(Client(feed)) for _ in range(6)]
         stack.callback(reading.release.set)
         stack.callback(encoding.release.set)
         for n, client in enumerate(clients):
@@ -158,7 +158,7 @@ def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str, m
         encoding.release.set()
         for client in clients:
             client.take_verdict()
-            client.follow(16_000)
+            client.follow(8_000)
     assert (reading.most, encoding.most) == (1, 4)
 
 

@@ -231,8 +231,8 @@ def secs_until(server: Server, arrive: Callable[[int], Any]) -> float:
 
 
 def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp_path: Path) -> None:
-    with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.2)) as slow:
-        # given a viewer that may be sent the next frame in five seconds
+    with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.5)) as slow:
+        # given a viewer that may be sent the next frame in two seconds
         write(server, 1)
         wait_until(lambda: slow.way.cursor == 1, "the first goes at once")
         write(server, 1)
