@@ -15,6 +15,7 @@ from app import clock, config, list_events, log_event
 from app.store import checkpoint, webhook
 from app.store import database as db
 from app.store.database import Database
+from app.store.mark import Mark
 from app.web.services import Services
 from app.webhooks import dispatcher
 from app.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
@@ -81,6 +82,26 @@ def test_it_begins_where_it_was_added_and_goes_on_where_it_stopped(
         wait_until(lambda: receiver.seqs() == [3, 4, 5, 6, 7], "what came meanwhile")
     assert all(post.is_first for post in receiver.posts)
     assert warnings() == []
+
+
+def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_and_log(post: Post) -> Reply:
+        (point,) = Mark(database.path).read().values()
+        marks.append((post.seqs[0], point.seq))
+        if len(marks) < 5:
+            log(1)  # while nobody waits for it
+        return Reply()
+
+    marks: list[tuple[int, int]] = []
+    receiver.behave = look_and_log
+    monkeypatch.setenv("OUTFEED_POLL_INTERVAL", "60")
+    add(database, receiver)
+    with serving(monkeypatch):
+        log(1)
+        wait_until(lambda: len(marks) == 5, "all are posted")
+    assert all(mark >= seq for seq, mark in marks), marks
 
 
 def test_only_the_types_it_asked_for_and_the_checkpoint_follows(
