@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ from app.store.database import Database
 from tests.harness import Server, make_database, upgraded_database, wait_until
 
 MEMORY = Path("/dev/shm")
+
+# What a shell starts in the background ignores SIGINT, and so would all that we start and mean to interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class RuleOfMany(Rule):
