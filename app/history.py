@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.errors import Overtaken
-from app.events import MAX_NAME_CHARS, REDACTED, may_hold_secrets, redact
+from app.events import MAX_NAME_CHARS
+from app.redaction import REDACTED, may_hold_secrets, redact
 
 
 class Window(NamedTuple):

@@ -18,8 +18,9 @@ from app import config
 from app.cli import main
 from app.config import REDACT_KEYS, Settings
 from app.errors import EventConflict, InvalidEvent
-from app.events import REDACTED, make_event, redact
+from app.events import make_event
 from app.history import read_item
+from app.redaction import REDACTED, redact
 from app.store import event_log
 from app.store.outbox import Outbox
 from app.web import create_app

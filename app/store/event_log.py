@@ -13,7 +13,8 @@ from app import clock
 from app.access import EVERYTHING, Visible
 from app.config import settings
 from app.errors import EventConflict, InvalidEvent
-from app.events import Event, make_event, redact
+from app.events import Event, make_event
+from app.redaction import redact
 from app.store import database as db
 from app.store import log_page, rows
 from app.store.database import Database

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.access import Visible
-from app.events import Event, redact
+from app.events import Event
+from app.redaction import redact
 from app.store import rows, search
 from app.store.database import Database
 from app.store.search import MAX_ROWID, MIN_ROWID, Index, Span

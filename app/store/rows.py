@@ -8,8 +8,9 @@ from typing import Any
 
 from app.access import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from app.config import settings
-from app.events import Event, known_type, may_hold_secrets, redact, text_may_hold_secrets
+from app.events import Event, known_type
 from app.history import loads_leniently
+from app.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
 # The same with data above :limit left out, and how many bytes were.

@@ -19,7 +19,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app import clock
 from app.config import Settings
-from app.events import REDACTED, redact
+from app.redaction import REDACTED, redact
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s%(where)s"
 HEADER = "X-Request-ID"
