@@ -163,7 +163,8 @@ def _triggers(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             problem,
-            "events written now do not reach the feed, or may rewrite history; a tool that rebuilt the table did it",
+            "events may not reach the feed, history be rewritten, or rights that were taken back stay with who is "
+            "connected; a tool that rebuilt the table did it",
             "outfeed doctor --fix",
             lambda: triggers.mend(patient.database),
         )
@@ -354,25 +355,19 @@ def _gunicorn(_: Patient) -> Iterator[Finding]:
 
 
 def _secrets(patient: Patient) -> Iterator[Finding]:
-    for suffix in ("", ".secret"):
-        path = Path(f"{patient.database.path}{suffix}")
-        if path.exists() and path.stat().st_mode & 0o002:
+    database, secret = patient.database.path, Path(f"{patient.database.path}.secret")
+    for path, forbidden, verb, mend in (
+        (database, 0o002, "write to", "o-w"),
+        (secret, 0o066, "read or write", "go-rw"),
+    ):
+        if path.exists() and (mode := path.stat().st_mode) & forbidden:
             yield Finding(
                 PROBLEM,
-                f"anyone on this machine may write to {path.name}",
-                "who can write it can sign in as anybody",
-                f"chmod o-w {shlex.quote(str(path))}",
-                functools.partial(os.chmod, path, path.stat().st_mode & 0o775),
+                f"others on this machine may {verb} {path.name}",
+                "who can, can sign in as anybody",
+                f"chmod {mend} {shlex.quote(str(path))}",
+                functools.partial(os.chmod, path, mode & 0o777 & ~forbidden),
             )
-    secret = Path(f"{patient.database.path}.secret")
-    if secret.exists() and secret.stat().st_mode & 0o044:
-        yield Finding(
-            PROBLEM,
-            f"others on this machine may read {secret.name}",
-            "who can read it can sign in as anybody",
-            f"chmod 600 {shlex.quote(str(secret))}",
-            functools.partial(os.chmod, secret, 0o600),
-        )
 
 
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {

@@ -197,7 +197,7 @@ class TestRestore:
         (tmp_path / "x").write_text("no database" * 500)
         done = outfeed("restore", tmp_path / "x")
         assert done.exit_code == 1
-        assert "is no backup of a feed" in done.output
+        assert done.output.endswith("x is no backup of a feed: it is damaged, or no database\n")
 
 
 class TestDoctor:

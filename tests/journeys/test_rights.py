@@ -144,6 +144,16 @@ def test_a_token_expires_on_open_sockets_too(server: Server, rights: Database) -
     assert shortest(secs_too_long, PROMISED_SECS) < PROMISED_SECS
 
 
+def test_a_token_revoked_while_a_tool_had_dropped_the_triggers_falls_too(server: Server, rights: Database) -> None:
+    secret = account.create_token(rights, "rebuilt", ["read"])
+    with FeedClient(server.url, secret) as client:
+        client.subscribe()
+        with rights.transaction() as connection:
+            connection.execute("DROP TRIGGER token_removed")
+            connection.execute("DELETE FROM token WHERE name = 'rebuilt'")
+        assert client.closed_with()[0] == 4001
+
+
 def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server: Server, rights: Database) -> None:
     secret = account.create_token(rights, "site", ["read"])
     answer = httpx.post(f"{server.url}/api/tickets", headers={"Authorization": f"Bearer {secret}"}, verify=False).json()
