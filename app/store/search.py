@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.errors import DatabaseError, DatabaseMissing, SchemaMismatch
-from app.events import Event, redact
+from app.events import Event
+from app.redaction import redact
 from app.store import database as db
 from app.store.database import Database
 
@@ -141,8 +142,9 @@ class Index:
             with self._database.connection() as connection:
                 fingerprint = Fingerprint.of(connection)
             with self._file.snapshot() as connection:
-                state = connection.execute("SELECT epoch, renumberings, last_rowid FROM state").fetchone()
+                state = connection.execute("SELECT epoch, renumberings, last_rowid, last_id FROM state").fetchone()
                 blocks = connection.execute("SELECT number, low, high FROM block ORDER BY number DESC").fetchall()
+            unsure = self._used_again(*state[2:]) if state else set()
         except (DatabaseMissing, SchemaMismatch):
             return [Span(MIN_ROWID, MAX_ROWID)]
         except DatabaseError as error:
@@ -150,7 +152,20 @@ class Index:
             return [Span(MIN_ROWID, MAX_ROWID)]
         if state is None or state[:2] != fingerprint:
             return [Span(MIN_ROWID, MAX_ROWID)]
-        return list(_spans(state[2], blocks))
+        return list(_spans(state[2], [block for block in blocks if block[0] not in unsure]))
+
+    def _used_again(self, last_rowid: int, last_id: object) -> set[int]:
+        """Return the blocks in which new events may stand in rows of deleted ones, which the index knows.
+
+        SQLite uses a rowid again only where those at the end were deleted (sqlite.org/autoinc.html).
+        """
+        with self._database.snapshot() as connection:
+            if connection.execute("SELECT id FROM event_log WHERE rowid = ?", (last_rowid,)).fetchone() == (last_id,):
+                return set()
+            (newest,) = connection.execute("SELECT max(rowid) FROM event_log").fetchone()
+            floor = MIN_ROWID if newest is None else newest
+            stale = connection.execute("SELECT block FROM search_stale WHERE block >= ?", (floor >> BLOCK_BITS,))
+            return {row[0] for row in stale.fetchall()}
 
     def find(self, span: Span, expression: str, limit: int, *, is_upward: bool) -> list[int] | None:
         """Return up to *limit* rowids in an indexed span that match, in order; None where it can't be asked."""

@@ -301,6 +301,27 @@ class TestForgetting:
         assert in_index(database, "third") == [2]
         assert found("third") == ["e3"]
 
+    @pytest.mark.parametrize("left", [0, 1])
+    def test_what_stands_in_a_row_that_was_used_before_is_found_at_once(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None], left: int
+    ) -> None:
+        write({"n": "first"}, {"n": "second"})
+        tick()
+        raw.execute("DELETE FROM event_log WHERE rowid > ?", (left,))
+        write({"n": "third"})
+        assert raw.execute("SELECT max(rowid) FROM event_log").fetchone() == (left + 1,)
+        assert found("third") == ["e3"]
+        tick()
+        assert in_index(database, "third") == [left + 1]
+
+    def test_who_prunes_what_is_old_leaves_the_rest_to_the_index(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    ) -> None:
+        write({"n": "first"}, {"n": "second"})
+        tick()
+        raw.execute("DELETE FROM event_log WHERE rowid = 1")
+        assert in_index(database, "second") == [2]
+
     def test_blocks_that_are_empty_go(
         self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
     ) -> None:
