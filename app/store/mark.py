@@ -90,15 +90,24 @@ class Mark:
             if self._descriptor is None:
                 return
             try:
-                if not self._is_in_place() and (found := _parse(self._line.decode())):
-                    self._let_go()  # another worker has swapped in its own
-                    self._put(*found, self._line)
-                if self._line == self._synced:
+                if not self._is_in_place():
+                    self._let_go()
+                    self._put_again()
+                if self._descriptor is None or self._line == self._synced:
                     return
                 os.fdatasync(self._descriptor)
                 self._synced = self._line
             except OSError as error:
                 log.warning("mark is not on the disk, trying again path=%s error=%s", self.path, error)
+
+    def _put_again(self) -> None:
+        """Write what was last remembered, unless who swapped the file has it: two workers would swap without end."""
+        found = _parse(self._line.decode())
+        if found is not None:
+            epoch, point = found
+            there = self._read().get(epoch)
+            if there is None or there.seq < point.seq:
+                self._put(epoch, point, self._line)
 
     def close(self) -> None:
         """Sync and close the file."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from app import clock
 from app.errors import UnknownName
-from app.events import REDACTED, Event, EventType
+from app.events import Event, EventType
+from app.redaction import REDACTED
 from app.store.database import Database
 from app.store.event_log import log_event
 from app.store.outbox import read_window
@@ -289,7 +290,7 @@ def erase(connection: sqlite3.Connection, event_id: str) -> None:
     data = told.get("data")
     if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
         return
-    kept = json.loads(row[0]) if column == "result" else row[0]
+    kept = _parsed(row[0]) if column == "result" else row[0]
     if kept == data[column]:  # else it is an event of a raw writer's, which changed nothing
         hidden = json.dumps(REDACTED) if column == "result" else REDACTED
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
@@ -301,8 +302,8 @@ def _told(connection: sqlite3.Connection, event_id: str) -> Any:
         "SELECT source, event_type, task_id, agent_id, data FROM event_log WHERE id = ?", (event_id,)
     ).fetchone()
     if row is not None:
-        fields = dict(zip(("source", "event_type", "task_id", "agent_id"), row, strict=False))
-        return fields | {"data": _parsed(row[4])}
+        *names, data = row
+        return dict(zip(("source", "event_type", "task_id", "agent_id"), names, strict=True), data=_parsed(data))
     row = connection.execute("SELECT payload FROM outbox WHERE event_id = ?", (event_id,)).fetchone()
     return row and _parsed(row[0])
 

@@ -106,6 +106,15 @@ def test_a_task_that_has_lost_its_description_goes_on(database: Database, coordi
     assert (task.description, task.result) == ("[redacted]", "done")
 
 
+def test_a_result_that_a_raw_writer_broke_keeps_nothing_in_the_log(
+    database: Database, coordinator: Coordinator
+) -> None:
+    ended(result=SECRET)(coordinator)
+    run(database, "UPDATE task SET result = '{'")
+    erase_all(database, "task.completed")
+    assert list_events(event_type="task.completed") == []
+
+
 @pytest.mark.parametrize("data", [None, [], "x", {}, {"description": "another"}, {"description": {"a": 1}}])
 def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
     database: Database, coordinator: Coordinator, data: Any

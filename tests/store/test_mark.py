@@ -84,6 +84,19 @@ def test_of_two_workers_each_writes_on_when_the_other_has_gone_to_a_new_epoch(ma
     other.close()
 
 
+def test_a_worker_that_is_still_in_the_old_epoch_leaves_the_file_to_the_other(mark: Mark, database: Database) -> None:
+    other = Mark(database.path)
+    other.advance(EPOCHS[0], Point(10, 1))
+    mark.advance(EPOCHS[1], Point(11, 1))
+    place = mark.path.stat().st_ino
+    other.sync()
+    assert mark.path.stat().st_ino == place
+    mark.advance(EPOCHS[1], Point(12, 1))
+    assert Mark(database.path).read() == {EPOCHS[0]: Point(10, 1), EPOCHS[1]: Point(12, 1)}
+    mark.close()
+    other.close()
+
+
 def test_a_file_that_is_no_longer_in_place_is_given_up_within_a_sync(mark: Mark, database: Database) -> None:
     mark.advance(EPOCHS[0], Point(10, 1))
     mark.path.unlink()
