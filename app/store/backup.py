@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app import clock
-from app.errors import BadBackup, DatabaseBusy, DatabaseUnreadable
+from app.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable
 from app.store import audit, chores, files, lease, migrate
 from app.store import database as db
 from app.store.database import Database
@@ -162,6 +162,7 @@ def _content(connection: sqlite3.Connection) -> Content:
 
 def inspect(database: Database, source: Path) -> Content:
     """Return what a restore of *source* would make live; nothing is changed. Raises as `restore`."""
+    _make_ready(database, source)
     with _prepared(database, source) as fresh:
         return _read_content(fresh)
 
@@ -174,6 +175,7 @@ def restore(database: Database, source: Path, on_progress: Progress = _no_progre
     are now; a `system.restored` event says *by* whom. Raises BadBackup, SchemaMismatch (newer code made it),
     DatabaseError, with nothing changed.
     """
+    _make_ready(database, source)
     with lease.hold(lease.lock_file(database.path, PRUNE), wait=True), _prepared(database, source) as fresh:
         content = _read_content(fresh)
         if not database.path.exists():
@@ -190,26 +192,33 @@ def restore(database: Database, source: Path, on_progress: Progress = _no_progre
     return Restored(content, kept)
 
 
-@contextmanager
-def _prepared(database: Database, source: Path) -> Iterator[Path]:
-    """Lend a copy of *source* beside the live database: checked, upgraded, with an epoch of its own."""
+def _make_ready(database: Database, source: Path) -> None:
+    """See that there is something to restore, and a folder for it: on a new machine there is none yet."""
     if not source.is_file():
         raise BadBackup(f"there is no file {source}")
     if database.path.exists() and source.samefile(database.path):
         raise BadBackup(f"{source} is the live database itself")
-    with files.explained(f"write beside {database.path}"):
+    with files.explained(f"make {database.path.parent}"):
         files.make_folder(database.path.parent)
-        with _fresh(database.path.with_name(f"{database.path.name}.{os.getpid()}.restoring")) as fresh:
-            try:
-                _take_in(source, fresh)
-                migrate.upgrade(fresh)
-            except DatabaseUnreadable as error:
-                raise BadBackup(f"{source} is no backup of a feed: {error}") from error
-            with closing(db.connect(fresh)) as copy, db.explained(fresh):
-                copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
-            if database.path.exists():
-                _match_pages(database.path, fresh)
-            yield fresh
+
+
+@contextmanager
+def _prepared(database: Database, source: Path) -> Iterator[Path]:
+    """Lend a copy of *source* beside the live database: checked, upgraded, with an epoch of its own."""
+    fresh_path = database.path.with_name(f"{database.path.name}.{os.getpid()}.restoring")
+    with files.explained(f"write beside {database.path}"), _fresh(fresh_path) as fresh:
+        try:
+            _take_in(source, fresh)
+            migrate.upgrade(fresh)
+        except DatabaseDamaged as error:
+            raise BadBackup(f"{source} is no backup of a feed: it is damaged, or no database") from error
+        except DatabaseUnreadable as error:
+            raise BadBackup(f"{source} is no backup of a feed: {error}") from error
+        with closing(db.connect(fresh)) as copy, db.explained(fresh):
+            copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
+        if database.path.exists():
+            _match_pages(database.path, fresh)
+        yield fresh
 
 
 def _take_in(source: Path, fresh: Path) -> None:

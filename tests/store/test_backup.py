@@ -16,6 +16,7 @@ from app import list_events
 from app.errors import BadBackup, DatabaseBusy, SchemaMismatch
 from app.store import account, backup, checkpoint, migrate, user
 from app.store import database as db
+from app.store.database import Database
 from tests.harness import wait_until, writer
 
 
@@ -226,6 +227,12 @@ class TestRestore:
         assert backup.restore(database, saved, by="tests").kept is None
         assert ids(database.path) == ["a", "b"]
         assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+
+    def test_on_a_new_machine_its_folder_is_made(self, database, saved, tmp_path):
+        fresh = Database(tmp_path / "new" / "folder" / "outfeed.db")
+        assert backup.restore(fresh, saved, by="tests").kept is None
+        assert ids(fresh.path) == ["a", "b"]
+        fresh.close()
 
     def test_a_look_changes_nothing(self, database, saved):
         before = sorted(path.name for path in database.path.parent.iterdir())
