@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -136,7 +137,7 @@ class Settings(BaseSettings):
     @field_validator("database", mode="before")
     @classmethod
     def _database_is_named(cls, value: Any) -> Any:
-        if not str(value).strip():
+        if not str(value).strip() or Path(str(value)).is_dir():
             raise ValueError("must name a file")
         return value
 
@@ -202,14 +203,14 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 def load() -> Settings:
     """Read the environment anew. Raises ConfigError with every bad value on a line of its own."""
-    warn_of_unknown_names()
+    warn_of_unknown_settings()
     try:
         return Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def warn_of_unknown_names() -> None:
+def warn_of_unknown_settings() -> None:
     """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
     for name, meant in unknown_settings().items():
         log.warning("unknown setting name=%s%s", name, f" did_you_mean={meant}" if meant else "")
@@ -227,7 +228,7 @@ class Described(NamedTuple):
 
 def described() -> list[Described]:
     """Return every setting of this process, and where it comes from. Raises ConfigError."""
-    current, in_file = settings(), {name.upper() for name, value in dotenv_values(_DOTENV).items() if value is not None}
+    current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}
     given = {name.upper() for name in os.environ}
     return [
         Described(
@@ -265,7 +266,8 @@ def _source(name: str, given: set[str], in_file: set[str]) -> str:
 def _explain(problem: Any) -> str:
     name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
-    return f"{PREFIX}{name.upper()}: {problem['msg']} (got {'a secret' if is_secret else repr(problem['input'])})"
+    given = "a secret" if is_secret else repr(problem["input"])
+    return f"{PREFIX}{name.upper()}: {problem['msg'].removeprefix('Value error, ')} (got {given})"
 
 
 @functools.cache
@@ -286,8 +288,28 @@ def known_names() -> list[str]:
 
 
 def unknown_settings() -> dict[str, str | None]:
-    """Return the OUTFEED_* names that nothing reads, of the environment and the .env file, and what may be meant."""
-    known = known_names()
-    given = {*os.environ, *(name.upper() for name in dotenv_values(_DOTENV))}
-    names = sorted(name for name in given if name.startswith(PREFIX) and name not in known)
-    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in names}
+    """Return the OUTFEED_* names that nothing reads, of the environment and the .env file, and what may be meant.
+
+    Raises ConfigError where a line of the file is none.
+    """
+    known = {name.removeprefix(PREFIX): name for name in known_names()}
+    given = {*os.environ, *(name.upper() for name in _env_file())}
+    found = sorted(name for name in given if name.startswith(PREFIX) and name not in known.values())
+    close = {name: difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1) for name in found}
+    return {name: known[matches[0]] if matches else None for name, matches in close.items()}
+
+
+def _env_file() -> dict[str, str | None]:
+    """Return what the .env file says. Raises ConfigError with every line that can't be read: it may be a limit."""
+    try:
+        with open(_DOTENV, encoding="utf-8") as file:
+            broken = [
+                f"{_DOTENV}: line {each.original.line} is no NAME=value" for each in parse_stream(file) if each.error
+            ]
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {_DOTENV}: {error}") from error
+    if broken:
+        raise ConfigError("\n".join(broken))
+    return dotenv_values(_DOTENV)

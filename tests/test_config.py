@@ -53,6 +53,27 @@ def test_a_dotenv_file_is_read_and_the_environment_comes_before_it(
     assert (config.load().workers, config.load().max_connections) == (2, 7)
 
 
+def test_a_line_of_it_that_says_nothing_is_told_and_stops_what_would_go_on_without(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_text(
+        "OUTFEED_WORKERS=3\nOUTFEED_REPLAY_DAYS: 7\nexport OUTFEED_POLL_INTERVAL=1\nx y\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        config.load()
+    assert str(refused.value).splitlines() == [".env: line 2 is no NAME=value", ".env: line 4 is no NAME=value"]
+
+
+def test_a_dotenv_file_that_can_not_be_read_is_told(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_bytes(b"OUTFEED_WORKERS=3 # \xff")
+    with pytest.raises(ConfigError, match=r"can't read \.env"):
+        config.load()
+
+
+def test_a_folder_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_DATABASE", str(tmp_path))
+    with pytest.raises(ConfigError, match="OUTFEED_DATABASE: must name a file"):
+        config.load()
+
+
 def test_all_bad_values_are_told_at_once_each_with_its_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {
         "DATABASE": "  ",

@@ -23,6 +23,9 @@ def config(is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json_lines(each._asdict() for each in found))
         return
-    show.table(("Setting", "Value", "Default", "From", "Means"), found)
+    for each in found:
+        click.echo(click.style(show.safe(f"{each.name}={each.value}"), bold=each.source != "default"))
+        origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
+        click.echo(show.safe(f"    {each.help}{origin}"))
     changed = sum(each.source != "default" for each in found)
     click.echo(f"{changed} of {show.count(len(found), 'setting')} {'is' if changed == 1 else 'are'} yours.")

@@ -22,10 +22,13 @@ def _scopes(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...
 
 
 def _types(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    if value is not None and not value.strip(" ,"):
+    if value is None:
+        return ()
+    patterns = [stripped for one in value.split(",") if (stripped := one.strip())]
+    if not patterns:
         raise click.BadParameter("names no type; without --types it is all of them")
     try:
-        return access.check_patterns(one.strip() for one in (value or "").split(",") if one.strip())
+        return access.check_patterns(patterns)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -16,7 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from app.access import READ, WRITE
-from app.config import Settings, environment_with, warn_of_unknown_names
+from app.config import Settings, environment_with, warn_of_unknown_settings
 from app.errors import ConfigError, UnknownName
 from app.process import die_with, idle_connections, needed_descriptors, needed_threads
 from app.store import account, upgrade
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings, *, demo: bool = False) -> None:
     """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
     logs.configure(settings)
-    warn_of_unknown_names()
+    warn_of_unknown_settings()
     lift_descriptor_limit(settings)
     prepare_database(settings)
     secret_key(settings)  # made before the workers need it
@@ -59,8 +59,7 @@ def lift_descriptor_limit(settings: Settings) -> None:
 
 def prepare_database(settings: Settings) -> None:
     """Make or upgrade the database, and see that it is not behind what was served before."""
-    for name in upgrade.upgrade(settings.database).migrations:
-        log.info("applied migration name=%s", name)
+    upgrade.upgrade(settings.database)
     upgrade.serve(settings.database)
     database = db.at(settings.database)
     renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))

@@ -41,9 +41,15 @@ def test_each_setting_has_its_value_default_source_and_help(outfeed, somewhere, 
     assert "never-to-be-shown" not in output + outfeed("config").output
 
 
-def test_people_get_a_table_and_a_sentence(outfeed, somewhere):
+def test_people_get_lines_that_fit_and_a_sentence(outfeed, somewhere, monkeypatch):
+    monkeypatch.setenv("OUTFEED_POLL_INTERVAL", "3")
     output = outfeed("config").output
-    assert "OUTFEED_POLL_INTERVAL" in output
+    assert "\nOUTFEED_WORKERS=1\n    Server processes. Limits are per worker.\n" in output
+    assert "\nOUTFEED_POLL_INTERVAL=3.0\n" in output
+    assert " From environment; default: 1.0.\n" in output
+    monkeypatch.delenv("OUTFEED_POLL_INTERVAL")
+    config.settings.cache_clear()
+    output = outfeed("config").output
     assert output.endswith(" settings is yours.\n"), "the database's path, which the tests set"
 
 
