@@ -14,35 +14,44 @@ from typing import Any
 
 import orjson
 
-SLOT_BYTES = 128 * 1024
-_HEAD = struct.Struct("=II")  # length and checksum: a reader that meets a writer sees that, and takes nothing
+PAGE_BYTES = 128 * 1024
+_HEAD = struct.Struct("=II")  # length and checksum
 # By metric its samples: the values of the labels, and the value, or a histogram's counts and sum.
 Sample = tuple[list[str], Any]
 Counts = dict[str, list[Sample]]
 
 
 class Board:
-    """*slots* of SLOT_BYTES each, in the memory of all processes that are forked from here."""
+    """*slots* in the memory of all processes that are forked from here.
+
+    Each has two pages, and a byte that says which is whole: who reads while somebody writes gets what was there before.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._memory = mmap.mmap(-1, slots * SLOT_BYTES)
+        self._whole = mmap.mmap(-1, slots)
+        self._pages = mmap.mmap(-1, slots * 2 * PAGE_BYTES)
 
     def put(self, slot: int, data: bytes) -> None:
         """Replace what stands in *slot*; nothing to empty it. What is too long for it is left out."""
-        if len(data) > SLOT_BYTES - _HEAD.size:
+        if len(data) > PAGE_BYTES - _HEAD.size:
             data = b""
-        start = slot * SLOT_BYTES
-        _HEAD.pack_into(self._memory, start, 0, 0)
-        self._memory[start + _HEAD.size : start + _HEAD.size + len(data)] = data
-        _HEAD.pack_into(self._memory, start, len(data), zlib.crc32(data))
+        page = 1 - self._whole[slot]
+        start = self._start(slot, page)
+        self._pages[start + _HEAD.size : start + _HEAD.size + len(data)] = data
+        _HEAD.pack_into(self._pages, start, len(data), zlib.crc32(data))
+        self._whole[slot] = page
 
     def get(self, slot: int) -> bytes:
-        """Return what stands in *slot*; nothing where it is empty, or just being written."""
-        start = slot * SLOT_BYTES
-        length, checksum = _HEAD.unpack_from(self._memory, start)
-        data = self._memory[start + _HEAD.size : start + _HEAD.size + min(length, SLOT_BYTES)]
+        """Return what stands in *slot*; nothing where it is empty, or was replaced twice meanwhile."""
+        start = self._start(slot, self._whole[slot])
+        length, checksum = _HEAD.unpack_from(self._pages, start)
+        data = self._pages[start + _HEAD.size : start + _HEAD.size + min(length, PAGE_BYTES - _HEAD.size)]
         return data if zlib.crc32(data) == checksum else b""
+
+    @staticmethod
+    def _start(slot: int, page: int) -> int:
+        return (2 * slot + page) * PAGE_BYTES
 
 
 class Place:

@@ -14,8 +14,9 @@ from app.metrics import DATABASE, PREFIX, WORKER
 from app.store import account, backup, checkpoint
 from app.store.database import Database
 from app.store.retention import prune_events
+from app.web import slots
 from app.web.services import Services
-from app.web.slots import SLOT_BYTES, Board, Place
+from app.web.slots import PAGE_BYTES, Board, Place
 from tests.feed.scene import Client
 from tests.harness import wait_until
 
@@ -123,10 +124,27 @@ class TestTheBoard:
         board.put(1, b"")
         assert list(ours.others()) == []
 
-    def test_what_is_half_written_or_too_long_is_left_out(self) -> None:
+    def test_what_is_damaged_or_too_long_is_left_out(self) -> None:
         board = Board(2)
         board.put(1, b"x" * 100)
-        board._memory[SLOT_BYTES + 20] = 0
+        board._pages[3 * PAGE_BYTES + 20] = 0
         assert board.get(1) == b""
-        board.put(1, b"x" * SLOT_BYTES)
+        board.put(1, b"x" * PAGE_BYTES)
         assert board.get(1) == b""
+
+    def test_who_reads_while_somebody_writes_gets_what_stood_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Halted(Exception):
+            """A writer that is stopped, or dies, before it has said that its page is whole."""
+
+        def halt(_: bytes) -> int:
+            raise Halted
+
+        board = Board(2)
+        board.put(1, b"before")
+        with monkeypatch.context() as patched:
+            patched.setattr(slots.zlib, "crc32", halt)
+            with pytest.raises(Halted):
+                board.put(1, b"half of what comes after")
+        assert board.get(1) == b"before"
+        board.put(1, b"after")
+        assert board.get(1) == b"after"
