@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app import clock, config, list_events, log_event
+from app.feed.relay import Relay
 from app.store import checkpoint, webhook
 from app.store import database as db
 from app.store.database import Database
@@ -87,20 +88,26 @@ def test_it_begins_where_it_was_added_and_goes_on_where_it_stopped(
 def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def log_two() -> None:
+        log(1)
+        log(1, "x.y")  # what doesn't match has it look again at once, not wait for the feed
+
     def look_and_log(post: Post) -> Reply:
         (point,) = Mark(database.path).read().values()
         marks.append((post.seqs[0], point.seq))
         if len(marks) < 5:
-            log(1)  # while nobody waits for it
+            log_two()
         return Reply()
 
     marks: list[tuple[int, int]] = []
     receiver.behave = look_and_log
     monkeypatch.setenv("OUTFEED_POLL_INTERVAL", "60")
-    add(database, receiver)
+    monkeypatch.setattr(Relay, "poll_if_wanted", lambda self: 60.0)  # nor does a commit bring the feed on
+    add(database, receiver, types=("a.b",))
+    log_two()
     with serving(monkeypatch):
-        log(1)
         wait_until(lambda: len(marks) == 5, "all are posted")
+    assert [seq for seq, _ in marks] == [1, 3, 5, 7, 9]
     assert all(mark >= seq for seq, mark in marks), marks
 
 
