@@ -22,12 +22,11 @@ def init_app(app: Flask) -> None:
 
 def _compress(response: Response) -> Response:
     is_static = request.path.startswith("/static/")
-    if response.mimetype not in TYPES or (response.is_streamed and not is_static):
+    if not is_static and (response.mimetype not in TYPES or response.is_streamed):
         return response
     response.vary.add("Accept-Encoding")
     if response.status_code != 200 or request.method != "GET" or not request.accept_encodings["gzip"]:
         return response
-    response.direct_passthrough = False
     data = response.get_data()
     if len(data) >= MIN_BYTES:
         response.set_data(_kept(data) if is_static else gzip.compress(data, 5, mtime=0))
