@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, g, redirect, request
-from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
@@ -26,7 +26,7 @@ from app.metrics import note_refusal
 from app.store import account, user
 from app.store.database import Database
 from app.web import limits, origins
-from app.web.problems import answer, problem
+from app.web.problems import answer, problem, wants_page
 from app.web.services import services
 
 PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
@@ -79,6 +79,11 @@ class Visitor(UserMixin):
 class _Sessions(SecureCookieSessionInterface):
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Not with what is static: browsers keep one copy of it, whatever becomes of the cookie."""
+        if not request.path.startswith("/static/"):
+            super().save_session(app, session, response)
 
 
 def init_app(app: Flask) -> None:
@@ -169,6 +174,8 @@ def _admit_visitor() -> Response | None:
     try:
         csrf.protect()
     except CSRFError as error:
+        if wants_page():
+            return answer(403, "You have signed in anew since this page was loaded. Go back, reload it, and try again.")
         return answer(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
     return _require(current_user.principal)
 
@@ -191,12 +198,14 @@ def _turn_away() -> ResponseReturnValue:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.path) + (f"?{query}" if query else "")
         return redirect("/login?" + urlencode({"next": target}))
+    if wants_page():  # a form that was open for longer than its session
+        return _challenge("Bearer", "You are signed out, and nothing was done.")
     return _challenge("Bearer", "sign in, or send a token as `Authorization: Bearer outfeed_…`")
 
 
 def _challenge(scheme: str, detail: str) -> Response:
     note_refusal("unauthorized")
-    response = problem(401, detail)
+    response = answer(401, detail)
     response.headers["WWW-Authenticate"] = scheme
     return response
 

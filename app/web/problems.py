@@ -51,11 +51,16 @@ def problem(status: int, detail: str, **more: Any) -> Response:
 
 def answer(status: int, detail: str, **more: Any) -> Response:
     """Return the problem as a page to someone who asked for one outside the API, else as JSON."""
-    wants_page = request.accept_mimetypes.best_match(["application/problem+json", "text/html"]) == "text/html"
-    if wants_page and not request.path.startswith(("/api/", "/ws")):
+    if wants_page():
         title = HTTPStatus(status).phrase
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
     return problem(status, detail, **more)
+
+
+def wants_page() -> bool:
+    """Return whether the request is a browser's, for something outside the API."""
+    best = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
+    return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
 
 
 def _http(error: HTTPException) -> Response:

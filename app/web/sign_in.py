@@ -42,16 +42,16 @@ def login() -> ResponseReturnValue:
 def login_with_password() -> ResponseReturnValue:
     """Sign in with name and password. A wrong name and a wrong password are answered alike, and take as long."""
     target = _local(request.form.get("next", HOME))
+    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     try:
         auth.csrf.protect()
     except CSRFError:
-        return _login_page(target, "This page was open for too long. Please try again."), 403
+        return _login_page(target, "This page was open for too long. Please try again.", name), 403
     if refusal := _count_attempt():
         return refusal
-    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     if not passwords.matches(user.password_hash(services().database, name), password):
         _note_refusal(name, "password")
-        return _login_page(target, "Name or password is wrong."), 401
+        return _login_page(target, "Name or password is wrong.", name), 401
     _begin_session(name, "password")
     return redirect(target, 303)
 
@@ -123,9 +123,9 @@ def _note_refusal(name: str | None, how: str) -> None:
     account.note_refusal(services().database, known, how=how, address=request.remote_addr or "")
 
 
-def _login_page(target: str, refusal: str | None = None) -> str:
+def _login_page(target: str, refusal: str | None = None, name: str = "") -> str:
     needs_link = not account.has_operator_with_password(services().database)
-    return render_template("login.html", problem=refusal, next=target, needs_link=needs_link)
+    return render_template("login.html", problem=refusal, next=target, name=name, needs_link=needs_link)
 
 
 def _password_page(refusal: str | None = None) -> str:

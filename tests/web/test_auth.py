@@ -101,6 +101,17 @@ class TestPages:
         assert response.status_code == 302
         assert response.headers["Location"] == f"/login?{target}"
 
+    @pytest.mark.parametrize("path", ["/logout", "/swarm/tasks", "/password"])
+    def test_a_form_that_outlived_its_session_leads_to_the_sign_in(self, cast, path):
+        response = cast["stranger"]("POST", path, HTML)
+
+        assert response.status_code == 401
+        assert response.mimetype == "text/html"
+        assert "You are signed out, and nothing was done." in response.text
+        assert '<a href="/login">Sign in</a>' in response.text
+        assert "Sign out" not in response.text
+        assert "outfeed_…" in cast["stranger"]("POST", path).json["detail"]
+
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws", "/metrics"])
     def test_what_machines_ask_for_is_refused_even_in_a_browser(self, cast, path):
         assert cast["stranger"]("GET", path, HTML).status_code == 401
@@ -293,6 +304,7 @@ class TestSigningIn:
 
         assert client.post("/who", data={"csrf_token": client.get("/csrf").text}).status_code == 200
         assert client.post("/who", data={"csrf_token": "wrong"}).status_code == 403
+        assert "reload it" in client.post("/who", data={"csrf_token": "wrong"}, headers=HTML).text
 
     def test_neither_codes_nor_tokens_are_logged(self, flask_app, database, caplog):
         caplog.set_level("DEBUG")
@@ -339,7 +351,8 @@ class TestPasswords:
             ("ann", "wrong horse"), ("bob", self.PASSWORD), ("new", ""), ("out", self.PASSWORD), ("", "")
         ):  # fmt: skip
             response = self.sign_in(flask_app.test_client(), name, password)
-            answers.append((response.status_code, re.sub(r'csrf_token" value="[^"]*"', "", response.text)))
+            assert f'name="name" value="{name}"' in response.text
+            answers.append((response.status_code, re.sub(r'value="[^"]*"|autofocus', "", response.text)))
 
         assert len(set(answers)) == 1
         assert answers[0][0] == 401
