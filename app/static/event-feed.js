@@ -12,11 +12,16 @@
  *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
  *   audit       to show also what operators do with rights and history; without it only `types` that name it do
  *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
- *   log-href, login-href        "/swarm/events" and "/login"
+ *   log-href    the log, "/swarm/events" beside this module; the pages of tasks and agents lie beside it
+ *   login-href  "/login"
  *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
  *               POST /api/tickets; there is no long poll then
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
  * custom properties (see look.js), light and dark from its color-scheme.
+ *
+ * Keys in the list: the arrows move, up from the first row out of the rows; Enter opens a row, Escape closes and then
+ * leaves it; Home leads back to the newest; space pauses; "/" leads to the filter. No row moves while one has the focus
+ * of the keyboard, is open, or the list is scrolled: what comes waits behind "12 new".
  *
  * Fires, bubbling and composed:
  *   event-feed:received  {events: [{event, seq, replayed}, …]}: as they come, also while the list is paused or read
@@ -24,6 +29,8 @@
  *                        happened before the feed (again) went live: nothing to notify anybody of
  *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
  *   event-feed:state     {state, behind, waiting, cursor, held}; held: so much waits that nothing more is received
+ *
+ * An integer in an event's data that a number can't hold is a Number object that has its digits as text and as JSON.
  *
  * Ways in: a WebSocket; where that fails and HTTP works, long poll, from which it climbs back. One cursor for both.
  *
@@ -45,6 +52,7 @@ import { Sentences } from "./event-feed/sentences.js";
 import { Subscription, addressOf, remember, remembered, wantedBy } from "./event-feed/subscription.js";
 import { Frame, Scroller } from "./event-feed/view.js";
 
+const LOG = "/swarm/events";
 const MAX_WAITING = 1000; // beyond it the connection is put down, and taken up again at `received` when rows flow
 const EVENTS_A_STEP = 25;
 const FRAME_MS = 6; // steps are taken for so long in each frame; layout and paint take more than the steps
@@ -55,7 +63,7 @@ class EventFeed extends HTMLElement {
 
   #sentences = new Sentences();
   #filter = new Filter(() => this.#sift());
-  #list = new List(this.#sentences, this.#filter);
+  #list = new List(this.#sentences, this.#filter, () => this.#logHref);
   #subscription = null;
   #news = new News();
   #connection = null;
@@ -78,10 +86,12 @@ class EventFeed extends HTMLElement {
   #stopListening = null;
   #scroller = new Scroller(this.#list, this.#filter, {
     look: () => this.#waiting.length && this.#frame.request(),
-    pill: () => this.showNew(),
+    top: () => this.showNew(),
     pause: () => this.#togglePause(),
   });
   #bar = new Bar(slot("title"), this.#filter, {
+    retry: () => this.#connection.resume(),
+    pill: () => this.#followPill(),
     pause: () => this.#togglePause(),
     gap: () => this.#showGap(),
   });
@@ -115,6 +125,7 @@ class EventFeed extends HTMLElement {
     const wake = () => document.hidden || this.#wake();
     document.addEventListener("visibilitychange", wake, { signal });
     addEventListener("online", wake, { signal });
+    addEventListener("offline", () => this.#connection.check(), { signal });
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
     this.#subscription ??= this.#newSubscription();
@@ -157,6 +168,11 @@ class EventFeed extends HTMLElement {
   /** Put the cursor into the filter's text field. */
   focusFilter() {
     this.#filter.focus();
+  }
+
+  #followPill() {
+    this.showNew();
+    this.#scroller.focus(); // the pill goes
   }
 
   #togglePause() {
@@ -312,7 +328,7 @@ class EventFeed extends HTMLElement {
   }
 
   get #logHref() {
-    return this.getAttribute("log-href") ?? "/swarm/events";
+    return this.getAttribute("log-href") ?? new URL(LOG, import.meta.url).href;
   }
 
   #mark({ label, row }) {
@@ -410,17 +426,14 @@ class EventFeed extends HTMLElement {
       state,
       waiting: length ? waiting : "",
       behind: this.#subscription.behind,
+      news: length && this.#scroller.isReading && !this.#isPaused ? `${waiting} new` : "",
       retryAt: this.#retryAt,
       loginHref: this.getAttribute("login-href") ?? "/login",
       isPolling: this.#link === "polling",
       isPaused: this.#isPaused,
       hasGap: this.#gap !== null,
     });
-    this.#scroller.show({
-      text: `${waiting} new`,
-      isOffered: length > 0 && !this.#isPaused,
-      isBusy: state === "catching-up",
-    });
+    this.#scroller.isBusy = state === "catching-up";
     clearTimeout(this.#tick);
     if (state === "reconnecting") this.#tick = setTimeout(() => this.#update(), 1000);
     if (state !== this.#state || this.#isHeld !== this.#wasHeld) this.#changeState(state);

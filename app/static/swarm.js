@@ -9,6 +9,7 @@
 import "./event-feed.js";
 import "./page.js"; // in one go with the feed: none of them misses what it says first
 import { clockOf, setText } from "./event-feed/elements.js";
+import { parse } from "./event-feed/numbers.js";
 import { Chart, keepNewest } from "./swarm/chart.js";
 import { Panel, postInPlace } from "./swarm/panel.js";
 import { countText, rowsOf } from "./swarm/rows.js";
@@ -141,7 +142,7 @@ class Board {
         return;
       }
       if (!answer.ok) throw new Error(`GET ${src}: ${answer.status}`);
-      const snapshot = await answer.json();
+      const snapshot = parse(await answer.text());
       if (number === this.#asked) this.#load(snapshot);
     } catch {
       if (number === this.#asked) this.#askLater(RETRY_MS); // the server is away, or busy

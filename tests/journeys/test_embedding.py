@@ -243,6 +243,16 @@ def test_a_foreign_page_embeds_it_by_one_tag(shared: Server, proxy: Proxy, page:
     expect(rows_of(page, "#errors")).to_have_count(1)
 
 
+def test_in_a_low_window_there_is_room_for_rows(shared: Server, proxy: Proxy, page: Page) -> None:
+    for event_type in ("task.created", "agent.joined", "bid.submitted", "tool.called", "system.info", "build.done"):
+        write(shared.database, *tasks(5), event_type=event_type)
+    page.set_viewport_size({"width": 320, "height": 256})  # 1280 by 1024, zoomed to four times its size
+    proxy.pages["/"] = site("<event-feed></event-feed>")
+    page.goto(proxy.url)
+    expect(rows_of(page, "event-feed")).to_have_count(30)
+    assert page.locator("event-feed .scroller").evaluate("scroller => scroller.clientHeight") >= 100
+
+
 @pytest.mark.parametrize("way", ["live", "polling"])
 def test_changed_attributes_subscribe_anew(shared: Server, proxy: Proxy, page: Page, way: str) -> None:
     write(shared.database, *tasks(2))

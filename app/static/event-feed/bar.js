@@ -13,14 +13,20 @@ export class Bar {
   #label = make("span", "label");
   #login = linkTo("/login", "Sign in");
   #chip = make("span", "chip", make("span", "dot"), this.#label, this.#login);
+  #retry = make("button", "retry", "Try now");
+  #pill = make("button", "pill");
   #gap = make("button", "gap");
   #pause = make("button", "pause");
   #announceTimer = 0;
 
-  /** With *title* and *filter* in it. Calls `on.pause` and `on.gap` when somebody wants that. */
+  /** With *title* and *filter* in it. Calls `on.retry`, `on.pill`, `on.gap` and `on.pause` when somebody wants that. */
   constructor(title, filter, on) {
-    this.element = make("div", "bar", title, this.#chip, this.#gap, filter.element, this.#pause);
+    const news = [this.#chip, this.#retry, this.#pill, this.#gap];
+    this.element = make("div", "bar", title, ...news, filter.element, this.#pause);
     this.status.role = "status";
+    this.#retry.onclick = () => on.retry();
+    this.#pill.title = "Show them (Home in the list)";
+    this.#pill.onclick = () => on.pill();
     this.#gap.title = "Show where";
     this.#gap.onclick = () => on.gap();
     this.#pause.title = "Pause or resume (space in the list)";
@@ -32,12 +38,17 @@ export class Bar {
     return this.#label.textContent;
   }
 
-  show({ state, loginHref, isPolling, isPaused, hasGap, ...more }) {
-    setText(this.#label, describe(state, more));
+  /** *retryAt* is a moment in ms; *waiting* a number as text, empty for none. */
+  show({ state, behind, waiting, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
+    const secs = Math.ceil((retryAt - Date.now()) / 1000);
+    setText(this.#label, describe(state, { behind, waiting, secs }));
+    this.#retry.hidden = state !== "reconnecting" || secs <= 1;
     this.#chip.title = isPolling ? "No WebSocket gets through, so the feed asks over HTTP" : "";
     this.element.dataset.state = state;
     this.#login.hidden = state !== "signed-out";
     this.#login.href = loginHref;
+    setText(this.#pill, news);
+    this.#pill.hidden = !news;
     setText(this.#pause, isPaused ? "Resume" : "Pause");
     this.#pause.dataset.paused = isPaused;
     this.#gap.hidden = !hasGap;
@@ -61,9 +72,7 @@ export class Bar {
   }
 }
 
-/** *waiting* is a number as text, empty for none; *retryAt* is a moment in ms. */
-function describe(state, { behind, waiting, retryAt }) {
-  const secs = Math.ceil((retryAt - Date.now()) / 1000);
+function describe(state, { behind, waiting, secs }) {
   const texts = {
     connecting: "Connecting",
     live: "Live",
@@ -96,6 +105,7 @@ export class Filter {
     chips.role = "group";
     chips.ariaLabel = "Show only";
     Object.assign(this.#input, { type: "search", placeholder: "Filter rows", maxLength: 200, autocomplete: "off" });
+    this.#input.dir = "auto";
     this.#input.spellcheck = false;
     this.#input.ariaLabel = "Filter the rows by text";
     this.#input.ariaKeyShortcuts = "/";

@@ -1,10 +1,12 @@
 // A connection that comes back: by WebSocket; where one can't be had though HTTP works (a proxy that forbids upgrades,
 // that lets no frame through, or that cuts each), by long poll, trying the WebSocket again now and then.
 
+import { parse } from "./numbers.js";
+
 const SILENCE_MS = 45_000; // three of the server's heartbeats
 const HANDSHAKE_MS = 10_000;
 const ANSWER_MS = 10_000;
-const PONG_MS = 3_000;
+const PONG_MS = 3_000; // for each frame until it comes
 const HELD_MS = 5_000; // a connection that lasted this long ends a row of failures
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 20_000;
@@ -29,6 +31,7 @@ export class Connection {
   #socket = null;
   #spokeAt = null;
   #silence = 0;
+  #isAsked = false; // a pong is owed; a frame that comes before it may have been on its way for long
   #poll = null;
   #polledSince = 0;
   #retry = 0;
@@ -57,14 +60,18 @@ export class Connection {
   /** The network or the reader is back: try now instead of later, and don't trust a connection that slept. */
   resume() {
     if (this.#link === "waiting" || this.#link === "signed-out") return this.connect();
+    this.check();
+    if (this.#link === "polling") this.#climb();
+  }
+
+  /** Somebody says that the network is gone, or was: have the server answer now, and drop what it doesn't answer. */
+  check() {
     if (this.#link === "open") {
       this.#send({ action: "ping" });
+      this.#isAsked = true;
       this.#expectFrameWithin(PONG_MS);
     }
-    if (this.#link === "polling") {
-      this.#ask(0);
-      this.#climb();
-    }
+    if (this.#link === "polling") this.#ask(0);
   }
 
   close() {
@@ -100,9 +107,11 @@ export class Connection {
       this.subscribe();
     };
     socket.onmessage = ({ data }) => {
+      const frame = parse(data);
       this.#spokeAt ??= performance.now();
-      this.#expectFrameWithin(SILENCE_MS);
-      this.#on.frame(JSON.parse(data));
+      if (frame.type === "pong") this.#isAsked = false;
+      this.#expectFrameWithin(this.#isAsked ? PONG_MS : SILENCE_MS);
+      this.#on.frame(frame);
     };
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
     this.#expectFrameWithin(HANDSHAKE_MS);
@@ -119,6 +128,7 @@ export class Connection {
 
   #dropSocket() {
     clearTimeout(this.#silence);
+    this.#isAsked = false;
     const socket = this.#socket;
     if (!socket) return;
     this.#socket = this.#spokeAt = null;
@@ -231,7 +241,7 @@ export class Connection {
 async function fetchAnswer(url, signal, method = "GET") {
   try {
     const answer = await fetch(url, { method, credentials: "include", cache: "no-store", signal });
-    const body = await answer.json().catch(() => null);
+    const body = await answer.text().then(parse).catch(() => null);
     return { status: answer.ok && !body ? 0 : answer.status, body, retryMs: retryMsOf(answer) };
   } catch {
     return { status: 0, body: null, retryMs: null };

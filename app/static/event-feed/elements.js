@@ -26,6 +26,7 @@ const TIME = new Intl.DateTimeFormat(undefined, {
 });
 const SHORT_TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 export const NUMBER = new Intl.NumberFormat();
 const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
 const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
@@ -39,5 +40,8 @@ export function momentOf(text) {
 /** The time of day in the reader's zone, with the date unless it is today's; to the minute where it is to be short. */
 export function clockOf(moment, isShort = false) {
   const time = (isShort ? SHORT_TIME : TIME).format(moment);
-  return moment.toDateString() === new Date().toDateString() ? time : `${DAY.format(moment)} ${time}`;
+  const now = new Date();
+  if (moment.toDateString() === now.toDateString()) return time;
+  const day = moment.getFullYear() === now.getFullYear() ? DAY : DAY_OF_YEAR;
+  return `${day.format(moment)} ${time}`;
 }

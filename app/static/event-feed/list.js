@@ -1,6 +1,6 @@
 // The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden as the filter says.
 
-import { NUMBER, clockOf, make, momentOf } from "./elements.js";
+import { NUMBER, clockOf, linkTo, make, momentOf } from "./elements.js";
 
 // --- the list --------------------------------------------------------------------------------------------------------
 
@@ -10,13 +10,20 @@ export class List {
   element = make("ol", "rows");
   #sentences;
   #filter;
+  #logHref;
   #today = "";
   #items = new WeakMap(); // row → {event, kind, text}
+  #focused = null; // the row that last got the focus, if by the keyboard: a pointer leaves it where it happens to be
 
-  constructor(sentences, filter) {
+  /** *logHref* is asked, when a row is opened, where the log is. */
+  constructor(sentences, filter, logHref) {
     this.#sentences = sentences;
     this.#filter = filter;
+    this.#logHref = logHref;
     this.element.addEventListener("toggle", ({ target }) => this.#fillDetails(target), true);
+    this.element.addEventListener("focusin", ({ target }) => {
+      this.#focused = target.matches(":focus-visible") ? target.closest("li") : null;
+    });
     this.element.addEventListener("click", (event) => {
       // By a pointer that selected text: not meant to open the row. A click by the keyboard has no detail.
       if (event.detail && getSelection().type === "Range") event.preventDefault();
@@ -58,17 +65,25 @@ export class List {
     return this.element.querySelector("li:not([hidden]) details[open]") !== null;
   }
 
+  /** Also while another window has the keyboard: who comes back goes on where they were. */
+  get isFocused() {
+    return this.#focused?.contains(this.element.getRootNode().activeElement) ?? false;
+  }
+
   close() {
     for (const details of this.element.querySelectorAll("details[open]")) details.open = false;
   }
 
-  /** Move the focus by *step* rows; from outside the rows to the first one in view. */
+  /** Move the focus by *step* rows, from outside the rows to the next one in view; false where that is above them. */
   move(step) {
     const handles = [...this.element.querySelectorAll("li:not([hidden]) summary, .notice")];
-    const focused = handles.indexOf(this.element.getRootNode().activeElement);
+    const active = this.element.getRootNode().activeElement;
+    const focused = handles.findIndex((handle) => handle.closest("li").contains(active)); // it, or a link in it
     const top = this.element.parentElement.getBoundingClientRect().top;
     const first = handles.findIndex((handle) => handle.getBoundingClientRect().top >= top);
-    handles[focused < 0 ? first : Math.max(0, focused + step)]?.focus();
+    const next = focused < 0 ? first + Math.min(0, step) : focused + step;
+    handles[next]?.focus();
+    return next >= 0;
   }
 
   #row({ event }, isNew) {
@@ -97,7 +112,7 @@ export class List {
   /** The details are made when a row is first opened: most never are. */
   #fillDetails(details) {
     if (!details.open || details.childElementCount > 1) return;
-    details.append(detailsOf(this.#items.get(details.closest("li")).event));
+    details.append(detailsOf(this.#items.get(details.closest("li")).event, this.#logHref()));
   }
 }
 
@@ -145,14 +160,36 @@ function shorten(id) {
   return id.length > 20 ? `…${id.slice(-8)}` : id;
 }
 
-/** What an opened row shows: all that the event holds. */
-function detailsOf({ data, omitted_bytes: omitted, ...fields }) {
+// --- an opened row ---------------------------------------------------------------------------------------------------
+
+const MAX_NAME_CHARS = 200; // a filter takes no more
+const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // what can stand in a path, as in web/addresses.py
+// Each with its parameter in the log's address, and the pages of its own that lie there.
+const WAYS = {
+  id: ["id", "./"],
+  event_type: ["type"],
+  source: ["source"],
+  task_id: ["task", "../tasks/"],
+  agent_id: ["agent", "../agents/"],
+};
+
+/** All that the event holds, with ways into the log, as `Row.fields` in web/pages.py has them. */
+function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
   const list = make("dl");
   for (const [name, value] of Object.entries(fields)) {
-    if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", String(value))));
+    if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", shown(name, String(value), logHref))));
   }
   const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to be sent here.` : null;
   const details = make("div", "more", list);
   if (left || data !== null) details.append(make("pre", "", left ?? JSON.stringify(data, null, 2)));
   return details;
+}
+
+function shown(name, value, logHref) {
+  if (!Object.hasOwn(WAYS, name) || [...value].length > MAX_NAME_CHARS) return value;
+  const [parameter, pages] = WAYS[name];
+  const log = new URL(logHref, document.baseURI);
+  const query = `${log.pathname}?${new URLSearchParams({ [parameter]: value })}`;
+  const address = pages && PLAIN.test(value) ? `${log.pathname}/${pages}${value}` : query;
+  return linkTo(new URL(address, log).href, value);
 }

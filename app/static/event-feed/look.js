@@ -36,6 +36,7 @@ STYLE.replaceSync(`
   color: var(--_ink);
   font: var(--event-feed-font, 0.875rem/1.4 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
 }
+@media (max-height: 30rem) { :host { min-height: 20rem; } } /* a window that is zoomed: the bar alone may fill 12 */
 :host([hidden]), [hidden] { display: none !important; }
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
@@ -129,10 +130,11 @@ input {
   color: inherit;
   font: inherit;
 }
+@media (pointer: coarse) { input { font-size: max(1rem, 16px); } } /* iOS zooms into what is smaller */
 input::placeholder { color: var(--_muted); opacity: 1; }
 .nothing { margin: 0; padding: 2.5rem 1rem; color: var(--_muted); text-align: center; }
 .nothing button { margin-left: 0.5rem; color: var(--_ink); }
-@container (max-width: 60rem) {
+@container (max-width: 68rem) {
   .filter { flex: 1 1 100%; order: 1; margin: 0; }
   .filter + .pause { margin-left: auto; }
   .chips { margin-left: -0.5rem; }
@@ -142,6 +144,9 @@ input::placeholder { color: var(--_muted); opacity: 1; }
   .chip { flex: 1 1 0; min-width: 8rem; }
   .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
   .gap { order: 1; }
+  .bar { column-gap: 0.5rem; }
+  .retry, .pill { padding: 0 0.625rem; }
+  .bar:has(:is(.retry, .pill):not([hidden])) slot { display: none; }
   .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
 }
 .pause::before {
@@ -160,7 +165,6 @@ input::placeholder { color: var(--_muted); opacity: 1; }
   border-left-color: currentcolor;
 }
 
-.frame { position: relative; display: flex; flex: 1; min-height: 0; }
 .scroller {
   flex: 1;
   min-width: 0;
@@ -171,19 +175,12 @@ input::placeholder { color: var(--_muted); opacity: 1; }
   scrollbar-color: var(--_line) transparent;
 }
 .pill {
-  position: absolute;
-  z-index: 1;
-  top: 0.625rem;
-  left: 50%;
-  translate: -50%;
-  padding: 0 1rem;
   border: 0;
   border-radius: 1rem;
   background: var(--_accent);
   color: var(--_surface);
   font-weight: 600;
   font-variant-numeric: tabular-nums;
-  box-shadow: 0 2px 10px rgb(0 0 0 / 25%);
 }
 .pill::before { content: "↑ "; }
 .pill:hover { background: color-mix(in srgb, var(--_accent) 88%, var(--_ink)); }
@@ -213,7 +210,7 @@ summary:hover { background: var(--_hover); }
 time, .meta, dl, pre { font-family: var(--_mono); font-size: 0.78125rem; font-variant-numeric: tabular-nums; }
 time {
   grid-area: 1 / 1;
-  max-width: 9rem;
+  max-width: 11rem;
   overflow: hidden;
   color: var(--_muted);
   text-overflow: ellipsis;
@@ -221,7 +218,8 @@ time {
 }
 .icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
 .sentence { overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
-b { color: var(--_ink); font-weight: 500; unicode-bidi: isolate; }
+b { color: var(--_ink); font-weight: 500; }
+b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* its first letter decides where it begins */
 .meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
 details[open] .sentence { white-space: normal; overflow-wrap: anywhere; }
 details[open] summary { background: var(--_hover); }
@@ -231,7 +229,8 @@ details[open] summary { background: var(--_hover); }
 .error :is(summary:hover, [open] summary) { background: color-mix(in srgb, var(--_error) 8%, transparent); }
 .more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
 .error .more { background: none; }
-dl { display: grid; gap: 0.125rem; margin: 0; }
+dl { display: grid; gap: 0.125rem; margin: 0; line-height: 1.5rem; }
+dd a { display: inline-block; } /* 24 px, for a finger */
 dl div { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0.75rem; }
 dt { color: var(--_muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -278,6 +277,17 @@ pre {
   .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
   .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
   time, .meta { font-size: 0.75rem; line-height: 1.0625rem; }
+}
+@media (forced-colors: active) {
+  .dot, .chips button::before { forced-color-adjust: none; }
+  .chips button[aria-pressed="true"] {
+    forced-color-adjust: none;
+    border-color: Highlight;
+    background: Highlight;
+    color: HighlightText;
+  }
+  .pause::before { color: ButtonText; forced-color-adjust: none; } /* a triangle has borders that must not be seen */
+  .pill { border: 1px solid; }
 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `);

@@ -52,7 +52,7 @@ export class Sentences {
     for (const key of keys) {
       const own = Object.hasOwn(data, key) ? data[key] : null;
       const value = own ?? (EVENT_FIELDS.has(key) ? event[key] : null);
-      if (typeof value !== "string" && typeof value !== "number") continue;
+      if (!["string", "number"].includes(typeof value) && !(value instanceof Number)) continue;
       const words = String(value).split(SPACES).filter(Boolean);
       if (words.length) return words.join(" ");
     }

@@ -1,6 +1,6 @@
 // When and where rows are shown: with the next frame; and in a box that scrolls, where none moves under who reads.
 
-import { make, setText } from "./elements.js";
+import { make } from "./elements.js";
 
 // --- the next frame --------------------------------------------------------------------------------------------------
 
@@ -38,46 +38,44 @@ export class Frame {
 
 // --- the scroller ----------------------------------------------------------------------------------------------------
 
-/** Knows whether somebody reads below the top; has the pill that leads back there, and the keys. */
+/** Knows whether somebody reads, and so no row may move; has the keys. */
 export class Scroller {
-  element;
-  isReading = false; // scrolled away from the top, or a row is open: rows must not move
+  element = make("div", "scroller");
+  isReading = false; // scrolled away from the top, or a row is open or has the keyboard's focus
   #list;
   #filter;
   #on;
-  #pill = make("button", "pill");
   #fallback = make("slot");
-  #box = make("div", "scroller");
 
-  /** Calls `on.look` when `isReading` was learnt anew, `on.pill` and `on.pause` when somebody wants that. */
+  /** Calls `on.look` when `isReading` was learnt anew, `on.top` and `on.pause` when somebody wants that. */
   constructor(list, filter, on) {
     this.#list = list;
     this.#filter = filter;
     this.#on = on;
-    this.#box.append(list.element, filter.nothing, this.#fallback);
-    this.#box.tabIndex = 0;
-    this.#box.role = "region";
-    this.#box.ariaLabel = "Events, newest first";
-    this.#box.onscroll = () => this.look();
-    this.#box.addEventListener("toggle", () => this.look(), true);
-    this.#box.onkeydown = (event) => this.#press(event);
-    this.#pill.onclick = () => on.pill();
+    this.element.append(list.element, filter.nothing, this.#fallback);
+    this.element.tabIndex = 0;
+    this.element.role = "region";
+    this.element.ariaLabel = "Events, newest first";
+    this.element.onscroll = () => this.look();
+    this.element.addEventListener("toggle", () => this.look(), true);
+    for (const name of ["focusin", "focusout"]) this.element.addEventListener(name, () => this.look());
+    this.element.onkeydown = (event) => this.#press(event);
     filter.element.onkeydown = ({ key }) => {
       if (key === "Escape") this.#escape();
     };
-    this.element = make("div", "frame", this.#pill, this.#box);
   }
 
   /** Learn whether someone reads below the top. */
   look() {
-    this.isReading = this.#box.scrollTop > 4 || this.#list.isOpen;
+    this.isReading = this.element.scrollTop > 4 || this.#list.isOpen || this.#list.isFocused;
     this.#on.look();
   }
 
   /** Go where nobody reads. */
   toTop() {
     this.#list.close();
-    this.#box.scrollTop = 0;
+    this.element.scrollTop = 0;
+    if (this.#list.isFocused) this.focus();
     this.isReading = false;
   }
 
@@ -86,29 +84,43 @@ export class Scroller {
     this.#fallback.hidden = true;
   }
 
-  /** The pill is for who reads. */
-  show({ text, isOffered, isBusy }) {
-    this.#pill.hidden = !isOffered || !this.isReading;
-    setText(this.#pill, text);
-    this.#box.ariaBusy = String(isBusy);
+  focus() {
+    this.element.focus();
+  }
+
+  set isBusy(isBusy) {
+    this.element.ariaBusy = String(isBusy);
   }
 
   #press(event) {
     const steps = { ArrowDown: 1, ArrowUp: -1 };
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a, button")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === " " && event.target.closest("a, button")) return;
     if (event.key === " ") this.#on.pause();
-    else if (event.key in steps) this.#list.move(steps[event.key]);
+    else if (event.key in steps) this.#move(steps[event.key]);
+    else if (event.key === "Home") this.#on.top();
     else if (event.key === "Escape") this.#escape();
     else if (event.key === "/") this.#filter.focus();
     else return;
     event.preventDefault();
   }
 
-  /** Close the row that has the focus; else let go of the filter; else leave where the focus is. */
+  /** Up from the first row leads to the list as a whole, and what waits comes. */
+  #move(step) {
+    if (!this.#list.move(step)) this.focus();
+  }
+
+  /** Close the row that has the focus; else leave it, for the list as a whole; else let go of the filter. */
   #escape() {
-    const open = this.element.getRootNode().activeElement?.closest("details[open]");
-    if (open) open.open = false;
-    else if (this.#filter.isOn) this.#filter.clear();
-    else this.#box.focus();
+    const open = this.#focused?.closest("details[open]");
+    if (open) {
+      open.open = false;
+      open.firstElementChild.focus(); // not on a link that is hidden now
+    } else if (this.#filter.isOn && !this.#list.isFocused) this.#filter.clear();
+    else this.focus();
+  }
+
+  get #focused() {
+    return this.element.getRootNode().activeElement;
   }
 }

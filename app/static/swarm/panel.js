@@ -109,6 +109,7 @@ async function post(description, token) {
   const signal = AbortSignal.timeout(ANSWER_MS);
   try {
     const answer = await fetch("/api/swarm/tasks", { method: "POST", headers, body, signal });
+    if (answer.status === 401) return "You are signed out. Sign in, then post it again.";
     return answer.ok ? "" : (await answer.json()).detail;
   } catch {
     return "No answer. It may have been posted all the same: look before you post it again.";

@@ -39,7 +39,7 @@ function taskRow(task) {
     key: task.id,
     state: task.state,
     description: cut(task.description),
-    about: [task.state, task.agent_name, cut(outcome)].filter(Boolean).join(" · "),
+    about: [task.state, task.agent_name, cut(outcome)].filter(Boolean).map(isolated).join(" · "),
     at: latestOf(task),
   };
 }
@@ -47,11 +47,17 @@ function taskRow(task) {
 // --- words and numbers -----------------------------------------------------------------------------------------------
 
 const MAX_TEXT_CHARS = 200;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
 export const NUMBER = new Intl.NumberFormat("en-GB");
 
 function cut(text) {
   const chars = [...text];
   return chars.length <= MAX_TEXT_CHARS ? text : `${chars.slice(0, MAX_TEXT_CHARS).join("")}…`;
+}
+
+/** *text* so that it moves nothing beside it, where it runs from the right. */
+function isolated(text) {
+  return RIGHT_TO_LEFT.test(text) ? `\u2068${text}\u2069` : text;
 }
 
 function lengthText(secs) {

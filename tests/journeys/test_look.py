@@ -1,0 +1,255 @@
+"""How it looks: on a phone, zoomed, in forced colours, from the right, without a script, and in the viewer's zone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from app.events import Event, sentence
+from tests.harness import Server
+from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
+from tests.proxy import Proxy
+
+
+@pytest.mark.parametrize("width", [320, PHONE["width"]])
+@pytest.mark.parametrize("path", ["/swarm/live", "/swarm/events", "/status", "/api/docs", "/password", "/nowhere"])
+def test_a_phone_shows_every_page_without_scrolling_sideways(shared: Server, page: Page, path: str, width: int) -> None:
+    write(shared.database, {"description": "a" * 300}, {"description": "many words " * 30})
+    write(shared.database, {"message": "x" * 300}, event_type="system.error")
+    page.set_viewport_size({"width": width, "height": PHONE["height"]})
+    page.goto(shared.url + path)
+    for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+        expect(link).to_be_in_viewport(ratio=1)
+    if path == "/swarm/live":
+        expect(page.locator("event-feed .rows > .event")).to_have_count(3)
+        scroller = page.locator("event-feed .scroller")
+        assert scroller.evaluate("scroller => scroller.scrollWidth - scroller.clientWidth") == 0
+        for name in ("Task", "System"):  # targets for a finger
+            box = page.get_by_role("button", name=name, exact=True).bounding_box()
+            assert box is not None
+            assert min(box["width"], box["height"]) >= 24
+        expect(page.get_by_role("searchbox")).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_first_key_offers_to_skip_the_menu_and_moves_nothing(shared: Server, page: Page) -> None:
+    page.goto(f"{shared.url}/swarm/events")
+    place = page.locator(".brand").bounding_box()
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport(ratio=1)
+    assert page.locator(".brand").bounding_box() == place
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Text")).to_be_focused()
+
+
+def test_a_long_id_stays_within_the_window(shared: Server, page: Page) -> None:
+    event, task = "e" * 200, "t" * 200
+    change(
+        shared.database,
+        "INSERT INTO event_log (id, event_type, source, task_id, timestamp)"
+        f" VALUES ('{event}', 'task.created', 's', '{task}', '2026-01-15T10:30:00.000Z')",
+    )
+    page.set_viewport_size(PHONE)
+    for path in (f"tasks/{task}", f"events/{event}", "events"):
+        page.goto(f"{shared.url}/swarm/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_a_list_has_room_for_rows_when_zoomed_to_four_times_its_size(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(30))
+    page.set_viewport_size({"width": 320, "height": 256})
+    live = LivePage(page, shared)
+    live.expect_rows(30)
+    assert live.scroller.bounding_box()["height"] >= 2 * live.rows.first.bounding_box()["height"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_row_looks_the_same_from_the_server_and_live(
+    shared: Server, context: BrowserContext, page: Page, size: dict[str, int]
+) -> None:
+    """The server's rows are styled by outfeed.css, the live ones by the module: neither may change alone."""
+    write(shared.database, {"description": "a task"})
+    write(shared.database, {"message": "a failure that is told in so many words that a phone needs two lines for it"},
+          event_type="system.error")  # fmt: skip
+    write(shared.database, {"description": "🦆" * 150}, {"description": "🦆" * 201}, {"description": 2.0})
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    live = LivePage(page, shared)
+    live.expect_rows(5)
+    shown = [looks(live.rows.nth(index)) for index in range(5)]
+    page.route("**/event-feed.js", lambda route: route.abort())
+    page.reload()
+    rows = page.locator("event-feed > .events > .event")
+    assert [looks(rows.nth(index)) for index in range(5)] == shown
+
+
+def looks(row: Locator) -> Any:
+    return row.evaluate(
+        """row => ["summary", ".icon", ".sentence", "b", "time", ".meta"].map(name => {
+            const part = row.querySelector(name);
+            const { color, fontSize, fontWeight, fontFamily, lineHeight } = getComputedStyle(part);
+            const box = part.getBoundingClientRect(), outer = row.getBoundingClientRect();
+            const place = [box.x - outer.x, box.y - outer.y, box.height];
+            return [name, ...place, color, fontSize, fontWeight, fontFamily, lineHeight];
+        }).concat([[getComputedStyle(row).borderLeftColor, row.querySelector("summary").offsetHeight]])
+            .concat(row.querySelector(".sentence").textContent.split(/\\s+/).filter(Boolean).join(" "))"""
+    )
+
+
+def test_forced_colours_leave_what_is_on_to_be_told_from_what_is_off(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(1))
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    live = LivePage(page, shared)
+    live.expect_rows(1)
+    chip = page.get_by_role("button", name="Task", exact=True)
+    canvas = colour(page.locator("body"), "background")
+    chip.click()
+    page.mouse.move(0, 0)
+    assert colour(chip, "background") != canvas
+    page.get_by_role("button", name="Pause").click()
+    resume = page.get_by_role("button", name="Resume")
+    assert colour(resume, "border-top", "::before") == "rgba(0, 0, 0, 0)"  # two sides of a triangle
+    assert colour(resume, "border-left", "::before") not in ("rgba(0, 0, 0, 0)", canvas)
+    for kind in ("task", "tool"):
+        bars = page.locator(f".chart path[data-kind={kind}]").evaluate("path => getComputedStyle(path).fill")
+        assert colour(page.locator(f".legend [data-kind={kind}]"), "background", "::before") == bars
+
+    page.goto(f"{shared.url}/swarm/events")
+    switch = page.get_by_role("switch", name="Live")
+    assert colour(switch, "background", "::before") != canvas  # its knob
+    switch.check()
+    assert colour(switch, "background") != canvas
+
+
+def colour(part: Locator, of: str, pseudo: str = "") -> str:
+    return str(part.evaluate(f"part => getComputedStyle(part, '{pseudo}').getPropertyValue('{of}-color')"))
+
+
+def test_what_runs_from_the_right_does_so_everywhere_and_moves_nothing_else(shared: Server, page: Page) -> None:
+    text, task = "שלום build 42", "מזהה id 7"
+    for number in range(3):
+        change(
+            shared.database,
+            "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp) VALUES"
+            f""" ('{number}', 'task.created', 's', '{task}', '{{"description": "{text}"}}', '2026-01-15T10:30:00Z')""",
+        )
+    live = LivePage(page, shared)
+    live.expect_rows(3)
+    live.rows.first.locator("summary").click()
+    for name, written in (("b", text), (".task_id", task), ("dd", task)):
+        assert runs_from_right(live.rows.first.locator(name).get_by_text(written))
+    page.goto(f"{shared.url}/swarm/events")
+    row = page.locator(".event").first
+    row.locator("summary").click()
+    for name, written in (("b", text), (".task_id", task), ("dd", task)):
+        assert runs_from_right(row.locator(name).get_by_text(written))
+    page.goto(f"{shared.url}/swarm/events/1")
+    for name, written in ((".sentence b", text), ("dd", task), ("[rel=next] bdi", text)):
+        assert runs_from_right(page.locator(name).get_by_text(written).first)
+    page.goto(f"{shared.url}/swarm/tasks/{task}")
+    assert runs_from_right(page.locator("h1 code"))
+
+
+def runs_from_right(part: Locator) -> bool:
+    """Return whether the first character stands right of the last one, which is of the other direction."""
+    return bool(
+        part.evaluate(
+            """part => {
+                const text = document.createTreeWalker(part, NodeFilter.SHOW_TEXT).nextNode();
+                const left = index => {
+                    const range = document.createRange();
+                    range.setStart(text, index);
+                    range.setEnd(text, index + 1);
+                    return range.getBoundingClientRect().left;
+                };
+                return left(0) > left(text.length - 1);
+            }"""
+        )
+    )
+
+
+def test_the_page_is_readable_without_javascript(shared: Server, browser: Browser, context: BrowserContext) -> None:
+    write(shared.database, *tasks(30))
+    cookies = context.storage_state()
+    with contextlib.closing(browser.new_context(java_script_enabled=False, storage_state=cookies)) as plain:
+        page = plain.new_page()
+        page.goto(f"{shared.url}/swarm/live")
+        expect(page.locator(".event")).to_have_count(20)
+        expect(page.locator(".event .sentence").first).to_have_text("New task: task 29")
+        page.get_by_role("link", name="Show all events").click()
+        expect(page).to_have_url(f"{shared.url}/swarm/events")
+
+
+# Type, data: what every row of the table says, and what its rules make of the missing and the odd.
+ODD = [
+    ("task.created", {"description": " many\n\tspaces\u2003 and \u001f more "}),
+    ("task.created", {}),
+    ("task.created", {"description": "   "}),
+    ("task.created", {"description": True}),
+    ("task.created", {"description": ["a"]}),
+    ("task.created", ["description"]),
+    ("task.created", {"description": 2**53 + 1}),
+    ("task.created", {"description": -(10**40) - 1}),
+    ("task.created", None),
+    ("bid.submitted", {"bid_sats": 0, "name": "forge"}),
+    ("bid.submitted", {"bid_sats": 2.5}),
+    ("agent.joined", {"name": "constructor"}),
+    ("agent.left", {"toString": 1}),
+    ("system.info", {"source": "not asked for"}),
+    ("deploy.canary_STARTED.now", {"reason": "because"}),
+    ("constructor", {"name": "\ufeffmark"}),
+    ("task.unheard_of", None),
+]
+
+
+def test_the_browser_says_what_the_terminal_says(shared: Server, page: Page) -> None:
+    for event_type, data in ODD:
+        write(shared.database, data, event_type=event_type)
+    live = LivePage(page, shared)
+    live.expect_rows(len(ODD))
+    expected = [
+        sentence(Event("an id", event_type, "coordinator", "task-1", None, data, "a time")) for event_type, data in ODD
+    ]
+    shown = live.rows.locator(".sentence").evaluate_all("parts => parts.map(part => part.textContent)")
+    assert list(reversed(shown)) == expected
+
+
+def test_an_integer_is_shown_with_all_its_digits_however_it_comes(shared: Server, proxy: Proxy, page: Page) -> None:
+    numbers = {"id": 2**53 + 1, "ids": [-(2**63), 12345678901234567890123], "short": 5, "part": 0.12345678901234567}
+    write(shared.database, numbers)
+    live = LivePage(page, shared, proxy.url)
+    live.expect_rows(1)
+    proxy.block()
+    live.expect_state("polling")
+    write(shared.database, numbers)
+    live.expect_rows(2)
+    for row in live.rows.all():
+        row.locator("summary").click()
+        expect(row.locator("pre")).to_have_text(json.dumps(numbers, indent=2))
+
+
+def test_times_are_those_of_the_viewers_zone(shared: Server, page: Page) -> None:
+    page.clock.set_fixed_time("2026-12-31T22:59:59Z")
+    write(shared.database, *tasks(1))
+    live = LivePage(page, shared)
+    time = live.rows.locator("time")
+    expect(time).to_have_text("15 Jan 11:30:00")
+    expect(time).to_have_attribute("title", "2026-01-15T10:30:00.000Z")
+    page.goto(f"{shared.url}/swarm/events")
+    expect(page.locator(".event time")).to_have_text("15 Jan 11:30:00")
+
+
+def test_a_time_of_another_year_says_so(shared: Server, page: Page) -> None:
+    page.clock.set_fixed_time("2026-12-31T23:00:01Z")  # New Year in Berlin, where the viewer is
+    write(shared.database, *tasks(1))
+    live = LivePage(page, shared)
+    expect(live.rows.locator("time")).to_have_text("15 Jan 2026 11:30:00")
+    assert live.rows.locator("time").evaluate("time => time.scrollWidth <= time.clientWidth")  # in full
+    page.goto(f"{shared.url}/swarm/events")
+    expect(page.locator(".event time")).to_have_text("15 Jan 2026 11:30:00")
