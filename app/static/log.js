@@ -10,6 +10,7 @@ const ANSWER_MS = 10_000;
 const RETRY_MS = 3_000;
 const BEAT_MS = 1000; // the page is asked for once a second at most
 const MAX_ROWS = 300; // beyond it the list begins anew
+const SAY_MS = 10_000; // who listens is told once in so long at most
 const NUMBER = new Intl.NumberFormat();
 
 // --- the filter ------------------------------------------------------------------------------------------------------
@@ -44,11 +45,68 @@ const STATES = {
   reconnecting: "reconnecting", "signed-out": "signed out", refused: "refused", paused: "paused",
 };
 
+/** Says how many rows are new: to who listens at once and then now and then, and to who is elsewhere in the title. */
+class Announcer {
+  #place = document.getElementById("news");
+  #title = document.title;
+  #unsaid = just(0);
+  #unseen = just(0);
+  #saidAt = -Infinity;
+  #timer = 0;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => this.#see());
+  }
+
+  tell(number) {
+    this.#unsaid = sum(this.#unsaid, number);
+    this.#timer ||= setTimeout(() => this.#say(), Math.max(0, this.#saidAt + SAY_MS - performance.now()));
+    if (!document.hidden) return;
+    this.#unseen = sum(this.#unseen, number);
+    document.title = `(${textOf(this.#unseen)}) ${this.#title}`;
+  }
+
+  /** What was not said yet need not be said any more, but for *text*. */
+  end(text) {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#unsaid = just(0);
+    this.#place.textContent = text;
+  }
+
+  #say() {
+    const { count } = this.#unsaid;
+    const text = `${textOf(this.#unsaid)} new event${count === 1 ? "" : "s"}`;
+    this.#saidAt = performance.now();
+    this.end(text);
+  }
+
+  #see() {
+    if (document.hidden) return;
+    this.#unseen = just(0);
+    document.title = this.#title;
+  }
+}
+
+function just(count) {
+  return { count, isAtLeast: false };
+}
+
+function sum(one, other) {
+  return { count: one.count + other.count, isAtLeast: one.isAtLeast || other.isAtLeast };
+}
+
+function textOf({ count, isAtLeast }) {
+  return `${NUMBER.format(count)}${isAtLeast ? "+" : ""}`;
+}
+
 /** The switch, and what it does. */
 class Live {
   #switch;
   #state = document.getElementById("live-state");
-  #news = document.getElementById("news");
+  #login = document.getElementById("sign-in");
+  #announcer = new Announcer();
+  #total = totalOf(document); // of the events that matched when the list was made
   #pill = null;
   #feed = null;
   #timer = 0;
@@ -56,15 +114,12 @@ class Live {
   #pauseMs = BEAT_MS;
   #isAsking = false;
   #isOwed = false; // something has happened since the page was asked for
-  #unseen = 0;
-  #title = document.title;
 
   constructor(input) {
     this.#switch = input;
     input.closest("label").hidden = false;
     input.checked = new URLSearchParams(location.search).has("live");
     input.onchange = () => this.#turn();
-    document.addEventListener("visibilitychange", () => this.#see());
     addEventListener("scroll", () => this.#pill && scrollY === 0 && this.#show(), { passive: true });
     if (input.checked) this.#begin();
   }
@@ -89,7 +144,7 @@ class Live {
       if (value) feed.setAttribute(attribute, value);
     }
     for (const name of ["event", "verdict"]) feed.addEventListener(`event-feed:${name}`, () => this.#expect());
-    feed.addEventListener("event-feed:state", ({ detail }) => (this.#state.textContent = STATES[detail.state]));
+    feed.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail.state));
     this.#feed = feed;
     document.querySelector("main").append(feed);
   }
@@ -100,7 +155,16 @@ class Live {
     this.#feed?.remove();
     this.#feed = null;
     this.#dropPill();
-    this.#state.textContent = "";
+    this.#announcer.end("");
+    this.#tellState("live");
+  }
+
+  #tellState(state) {
+    this.#state.textContent = STATES[state];
+    this.#login.hidden = state !== "signed-out";
+    if (this.#login.hidden) return;
+    this.#login.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+    this.#announcer.end("Signed out");
   }
 
   /** Ask for the page soon: at once after a quiet moment, else with the beat. */
@@ -131,19 +195,33 @@ class Live {
 
   #take(text) {
     const page = new DOMParser().parseFromString(text, "text/html");
+    const total = totalOf(page);
     const counts = document.getElementById("counts");
     // Who has the focus in there keeps it, and sees the counts of now with the next answer.
     if (!counts.contains(document.activeElement)) counts.replaceWith(page.getElementById("counts"));
     const known = new Set(Array.from(rowsOf(document), (row) => row.dataset.id));
     const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(row.dataset.id));
     if (!fresh.length) return;
-    if (this.#isReading) this.#offer(fresh.length);
-    else this.#put(page, fresh, fresh.length === rowsOf(page).length);
+    const isAll = fresh.length === rowsOf(page).length;
+    const number = isAll && page.querySelector(".paging .older") ? this.#grownTo(total, fresh.length) : just(fresh.length);
+    if (this.#isReading) {
+      this.#offer(number);
+      return;
+    }
+    this.#put(page, fresh, isAll);
+    this.#total = total;
+    this.#announcer.tell(number);
+  }
+
+  /** How many are new where the page has no room for all: at least *count*. The server counts up to a limit. */
+  #grownTo(total, count) {
+    const grown = total - this.#total;
+    return grown >= count ? just(grown) : { count, isAtLeast: true };
   }
 
   /** Whether rows would move under somebody's eyes. */
   get #isReading() {
-    return scrollY > 0 || document.querySelector("#rows details[open]") !== null;
+    return scrollY > 0 || document.querySelector("#rows :is(details[open], :focus-visible)") !== null;
   }
 
   /** Put rows on top; where there may be others between them and the list, in place of it. */
@@ -154,29 +232,15 @@ class Live {
     localise(page);
     if (list && !isAll && list.childElementCount + fresh.length <= MAX_ROWS) list.prepend(...fresh);
     else for (const part of [".panel", ".paging"]) document.querySelector(part).replaceWith(page.querySelector(part));
-    this.#tell(fresh.length);
   }
 
-  #tell(count) {
-    this.#news.textContent = `${NUMBER.format(count)} new event${count === 1 ? "" : "s"}`;
-    if (!document.hidden) return;
-    this.#unseen += count;
-    document.title = `(${NUMBER.format(this.#unseen)}) ${this.#title}`;
-  }
-
-  #see() {
-    if (document.hidden) return;
-    this.#unseen = 0;
-    document.title = this.#title;
-  }
-
-  #offer(count) {
+  #offer(number) {
     if (!this.#pill) {
       this.#pill = Object.assign(document.createElement("button"), { className: "pill", type: "button" });
       this.#pill.onclick = () => this.#show();
       document.body.append(this.#pill);
     }
-    this.#pill.textContent = `↑ ${NUMBER.format(count)} new`;
+    this.#pill.textContent = `↑ ${textOf(number)} new`;
   }
 
   #dropPill() {
@@ -195,6 +259,11 @@ class Live {
 
 function rowsOf(page) {
   return page.querySelectorAll("#rows > .event");
+}
+
+/** How many events match; NaN where the server counted no further. */
+function totalOf(page) {
+  return Number(page.getElementById("counts").dataset.total ?? NaN);
 }
 
 if (live) new Live(live);

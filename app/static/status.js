@@ -1,27 +1,33 @@
-// Keeps /status current: asks for the page again while somebody looks, and puts what has changed in its place.
+// Keeps /status current: asks for the page again while somebody looks, and puts what has changed in its place. What it
+// can't renew it greys, and says why and since when.
+
+import { clockOf } from "./event-feed/elements.js";
 
 const EVERY_MS = 5_000;
 const ANSWER_MS = 10_000;
 
+const vitals = document.querySelector(".vitals");
+const outage = document.getElementById("outage");
+const time = document.querySelector(".head time");
 let timer = 0;
 
 async function refresh() {
   clearTimeout(timer);
   if (document.hidden) return; // looked at again, it asks at once
-  say(await ask());
+  tell(await ask());
   timer = setTimeout(refresh, EVERY_MS);
 }
 
-/** Return what there is to say of the attempt, before the time of what is shown. */
+/** Show the page of now, or return why there is none. */
 async function ask() {
   try {
     const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
-    if (answer.redirected || answer.status === 401) return "Signed out; as of";
-    if (!answer.ok) return `The server answers ${answer.status}; as of`;
+    if (answer.redirected || answer.status === 401) return "signed-out";
+    if (!answer.ok) return answer.status;
     show(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    return "As of";
+    return "";
   } catch {
-    return "Not reached, trying again; as of";
+    return "unreached";
   }
 }
 
@@ -33,9 +39,8 @@ function show(page) {
     shown.replaceWith(fresh);
     if (hasFocus) fresh.querySelector("[tabindex]")?.focus({ preventScroll: true });
   }
-  const time = document.querySelector(".head time");
   time.dateTime = time.title = page.querySelector(".head time").dateTime;
-  time.textContent = new Date(time.dateTime).toLocaleTimeString(undefined, { hourCycle: "h23" });
+  time.textContent = clockOf(new Date(time.dateTime));
 }
 
 /** Whether somebody has selected text in there: it waits for the next time. */
@@ -44,11 +49,21 @@ function isSelected(section) {
   return !selection.isCollapsed && section.contains(selection.anchorNode);
 }
 
-function say(text) {
-  const place = document.getElementById("freshness");
-  if (place.textContent !== text) place.textContent = text;
-  place.classList.toggle("bad", text !== "As of");
+/** Say why the figures are old, in the place of what was said of the feed's health; nothing where they are not. */
+function tell(reason) {
+  if (outage.dataset.reason === String(reason)) return; // what is told again would be announced anew
+  outage.dataset.reason = reason;
+  outage.hidden = !reason;
+  vitals.classList.toggle("is-stale", !outage.hidden);
+  if (!reason) return;
+  const since = clockOf(new Date(time.dateTime));
+  outage.querySelector("h2").textContent = TITLES[reason] ?? `The server answers ${reason}`;
+  outage.querySelector("p").textContent = `Nothing is known since ${since}: the figures below are from then. `
+    + (reason === "signed-out" ? "They go on once you have signed in." : "This page goes on asking.");
+  outage.querySelector("a").hidden = reason !== "signed-out";
 }
+
+const TITLES = { "signed-out": "You are signed out", unreached: "The server does not answer" };
 
 document.addEventListener("visibilitychange", refresh);
 timer = setTimeout(refresh, EVERY_MS);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ SHOWN_ENDED = 20
 MAX_TEXT_CHARS = 200
 MINUTES_A_ROW = 5
 BAR, GAP, HEIGHT = 10, 2, 100  # of the drawing; it is stretched to the page
+
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 
 Row = dict[str, Any]  # what stands in the places that `_swarm_rows.html` has
 WORK = (TaskState.STARTED, TaskState.ASSIGNED)
@@ -134,9 +137,14 @@ def task_row(task: Task) -> Row:
         "key": task.id,
         "state": task.state.value,
         "description": _cut(task.description),
-        "about": " · ".join(filter(None, (task.state.value, task.agent_name, _cut(outcome or "")))),
+        "about": " · ".join(filter(None, map(_isolated, (task.state.value, task.agent_name, _cut(outcome or ""))))),
         "at": _latest(task),
     }
+
+
+def _isolated(text: str | None) -> str | None:
+    """Return *text* so that it moves nothing beside it, where it runs from the right."""
+    return f"\u2068{text}\u2069" if text and _RIGHT_TO_LEFT.search(text) else text
 
 
 def _latest(task: Task) -> str:

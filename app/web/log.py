@@ -87,15 +87,12 @@ def event(event_id: str) -> str:
     if found is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     place, event = found
-    neighbours = [
-        (name, log_page.neighbours(database, filter_, place))
-        for name, filter_ in (
-            ("In the log", LogFilter(visible)),
-            ("Of this task", LogFilter(visible, task_id=event.task_id)),
-            ("Of this agent", LogFilter(visible, agent_id=event.agent_id)),
-        )
-        if filter_ == LogFilter(visible) or filter_.task_id or filter_.agent_id
-    ]
+    filters = {"In the log": LogFilter(visible)}
+    if event.task_id:
+        filters["Of this task"] = LogFilter(visible, task_id=event.task_id)
+    if event.agent_id:
+        filters["Of this agent"] = LogFilter(visible, agent_id=event.agent_id)
+    neighbours = [(name, log_page.neighbours(database, filter_, place)) for name, filter_ in filters.items()]
     text = None if event.data is None else json.dumps(event.data, ensure_ascii=False, indent=2)
     return render_template(
         "event.html",

@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
-from flask import Blueprint, Response, g, jsonify, redirect, render_template, request, url_for
+from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from app import clock
 from app.access import ADMIN, WRITE
-from app.events import DISPLAY, MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
+from app.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from app.store.event_log import list_page
 from app.web import addresses, auth
 from app.web.dashboard import read_board, read_chart
@@ -23,10 +22,6 @@ LIVE_ROWS = 20
 MAX_ID_CHARS = 20
 MAX_PART_CHARS = 200
 MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
-
-# What the scripts of the live page import: it asks for all at once, not for each when its importer has come.
-STATIC = Path(__file__).parents[1] / "static"
-MODULES = sorted(f"{file.parent.name}/{file.name}" for file in STATIC.glob("*/*.js"))
 
 pages = Blueprint("pages", __name__)
 
@@ -56,11 +51,8 @@ class Row:
 
     @property
     def time(self) -> str:
-        """The time of day, with the date unless it is today's."""
-        if not (moment := self.moment):
-            return shown(self.event.timestamp)
-        is_today = moment.date() == clock.now().date()
-        return f"{moment:%H:%M:%S}" if is_today else f"{moment.day} {moment:%b %H:%M:%S}"
+        """The time as `clock_of` has it, or what a raw writer left in its place."""
+        return clock_of(self.moment) if self.moment else shown(self.event.timestamp)
 
     @property
     def meta(self) -> list[tuple[str, str, str]]:
@@ -112,6 +104,24 @@ def shorten(value: str) -> str:
     return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
 
 
+@pages.app_template_filter("clock")
+def clock_of(moment: datetime | str) -> str:
+    """Return the time of day in UTC, with the date unless it is today's, and its year unless it is this one.
+
+    Text that names no moment, which only a raw writer leaves, is shown as it is.
+    """
+    if isinstance(moment, str):
+        found = clock.parsed(moment)
+        if found is None:
+            return shown(moment)
+        moment = found
+    now = clock.now()
+    if moment.date() == now.date():
+        return f"{moment:%H:%M:%S}"
+    year = "" if moment.year == now.year else f" {moment.year}"
+    return f"{moment.day} {moment:%b}{year} {moment:%H:%M:%S}"
+
+
 def rowid(text: str) -> int:
     """Return *text* as a rowid. Raises ValueError for what SQLite has none of."""
     number = int(text)
@@ -144,15 +154,4 @@ def live() -> str:
         chart=read_chart(visible),
         may_post=auth.principal().may(WRITE),
         agent_timeout_secs=services().settings.agent_timeout_secs,
-        modules=MODULES,
     )
-
-
-@pages.get("/static/event-types.json")
-def event_types() -> Response:
-    """Return how each type looks, for `<event-feed>`. Public, as the modules beside it are."""
-    response = jsonify({name: display.as_dict() for name, display in DISPLAY.items()})
-    response.headers["Cache-Control"] = "no-cache"
-    response.add_etag()
-    response.make_conditional(request)
-    return response

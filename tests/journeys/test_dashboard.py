@@ -255,6 +255,19 @@ def test_panels_that_stand_still_because_too_much_waits_say_so(server: Server, s
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
 
 
+def test_a_name_that_runs_from_the_right_moves_nothing_beside_it(server: Server, swarm: Swarm, page: Page) -> None:
+    name = "סוכן 7"
+    agent, task = swarm.join(name), swarm.post("For whoever reads from the right")
+    dashboard = Dashboard(page, server)
+    swarm.call("POST", f"/tasks/{task}/bids", agent_id=agent, bid_sats=1500)
+    end_auctions(server)
+    about = dashboard.about("work", "from the right")
+    expect(about).to_have_text(f"assigned · \u2068{name}\u2069 · 1,500 sats")
+    page.route("**/swarm.js", lambda route: route.abort())
+    page.reload()
+    expect(about).to_have_text(f"assigned · \u2068{name}\u2069 · 1,500 sats")
+
+
 def test_auctions_end_by_the_servers_clock(server: Server, swarm: Swarm, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() - 3600_000")
     dashboard = Dashboard(page, server)
@@ -342,6 +355,16 @@ def test_the_legend_takes_kinds_out_of_the_chart(server: Server, page: Page) -> 
     expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
 
 
+def test_the_charts_table_leaves_the_list_its_room(server: Server, page: Page) -> None:
+    resized(page, {"width": 1440, "height": 650})
+    dashboard = Dashboard(page, server)
+    page.get_by_text("As a table").click()
+    table = page.locator(".chart .table")
+    assert table.evaluate("table => table.clientHeight < table.scrollHeight")
+    assert page.locator(".chart").evaluate("chart => chart.clientHeight >= chart.scrollHeight")  # nothing cut off
+    assert dashboard.scroller.evaluate("scroller => scroller.clientHeight") > 100
+
+
 def log_at(server: Server, moment: datetime) -> None:
     change(
         server.database,
@@ -422,6 +445,9 @@ def test_signing_out_in_one_tab_is_told_in_the_other(server: Server, browser: Br
         other.get_by_role("button", name="Sign out").click()
         dashboard.expect_state("signed-out")
         expect(dashboard.page.locator(".counts .stale")).to_contain_text("Not live")
+        dashboard.page.get_by_placeholder("What is to be done").fill("Too late")
+        dashboard.page.get_by_role("button", name="Post task").click()
+        expect(dashboard.page.locator(".post [role=alert]")).to_have_text(re.compile("^You are signed out"))
 
 
 def test_the_form_works_without_javascript(server: Server, context: BrowserContext, browser: Browser) -> None:
@@ -439,18 +465,52 @@ def test_the_form_works_without_javascript(server: Server, context: BrowserConte
 def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page: Page) -> None:
     page.clock.install()
     page.goto(f"{server.url}/status")
-    head = page.locator("#feed dd b").first
+    head, health, outage = page.locator("#feed dd b").first, page.locator("#health"), page.get_by_role("alert")
     before = head.inner_text()
     log_now(server, "tool.called")
     page.clock.run_for(5_500)
     expect(head).not_to_have_text(before)
-    expect(page.locator("#freshness")).to_have_text("As of")
+    expect(health).to_contain_text("Ready")
+    expect(outage).to_be_hidden()
     server.kill()
     page.clock.run_for(5_500)
-    expect(page.locator("#freshness")).to_contain_text("Not reached")
+    expect(outage).to_contain_text("The server does not answer")
+    expect(outage).to_contain_text(f"since {page.locator('.head time').inner_text()}")
+    expect(outage.get_by_role("link", name="Sign in")).to_be_hidden()
+    expect(health).to_be_hidden()
+    expect(head).to_have_css("color", muted(page))
+    accessible(page)
     server.start()
     page.clock.run_for(5_500)
-    expect(page.locator("#freshness")).to_have_text("As of")
+    expect(outage).to_be_hidden()
+    expect(health).to_contain_text("Ready")
+    expect(head).not_to_have_css("color", muted(page))
+
+
+def test_the_status_says_that_its_reader_was_signed_out(server: Server, page: Page, context: BrowserContext) -> None:
+    page.clock.install()
+    page.goto(f"{server.url}/status")
+    cookies = context.cookies()
+    context.clear_cookies()
+    page.clock.run_for(5_500)
+    expect(page.get_by_role("alert")).to_contain_text("You are signed out")
+    expect(page.locator("#health")).to_be_hidden()
+    link = page.get_by_role("link", name="Sign in")
+    expect(link).to_have_attribute("href", "/login?next=%2Fstatus")
+    context.add_cookies(cookies)  # type: ignore[arg-type]
+    page.clock.run_for(5_500)
+    expect(page.locator("#health")).to_contain_text("Ready")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def muted(page: Page) -> str:
+    """Return the colour of what is quiet, as computed styles have it."""
+    return str(page.locator(".head p").evaluate("element => getComputedStyle(element).color"))
+
+
+def accessible(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark"])
@@ -464,14 +524,31 @@ def test_everybody_can_use_it(server: Server, swarm: Swarm, page: Page, scheme: 
     for path in ("/swarm/live", "/status"):
         if path == "/status":
             page.goto(server.url + path)
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+@pytest.mark.parametrize("text_size", ["100%", "200%"])
+def test_large_numbers_stay_in_their_places_on_a_phone(server: Server, page: Page, text_size: str) -> None:
+    resized(page, PHONE)
+    Dashboard(page, server)
+    beyond = page.evaluate(
+        """size => {
+            document.documentElement.style.fontSize = size;
+            const places = [...document.querySelectorAll(".counts dd, .counts dt, .chart .axis span")];
+            for (const place of places) if (/\\d/.test(place.textContent)) place.textContent = "10,000,000";
+            return places.filter(place => place.scrollWidth > place.clientWidth).map(place => place.textContent);
+        }""",
+        text_size,
+    )
+    assert beyond == []
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
 def test_a_page_and_all_it_loads_is_small(server: Server, page: Page, context: BrowserContext) -> None:
     browser_side = context.new_cdp_session(page)
     browser_side.send("Network.enable")
+    browser_side.send("Network.setCacheDisabled", {"cacheDisabled": True})
     sizes: list[int] = []
     browser_side.on("Network.loadingFinished", lambda sent: sizes.append(sent["encodedDataLength"]))
     for path in ("/swarm/live", "/status"):

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.harness import Server
-from tests.page import PHONE, change, write
+from tests.page import PHONE, change, tasks, write
 
 REASON = "Timeout while the <model> was asked"
 ROWS = "#rows > .event"
@@ -56,6 +56,15 @@ def accessible(page: Page) -> None:
     page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def small_targets(page: Page) -> list[str]:
+    """Return the links and fields in sight that are less than 24 px high, which is too low for a finger."""
+    found: list[str] = page.locator("a, button, input, summary").evaluate_all(
+        "all => all.filter(one => one.checkVisibility() && !one.matches('.skip, .switch input')"
+        " && one.getBoundingClientRect().height < 24).map(one => one.outerHTML)"
+    )
+    return found
 
 
 def switch_on(page: Page) -> None:
@@ -110,6 +119,7 @@ def test_a_view_is_exported(server: Server, page: Page) -> None:
 
 
 def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page) -> None:
+    page.clock.set_fixed_time("2026-01-16T12:00:00Z")
     page.goto(f"{server.url}/swarm/events?text=alpha&type=task.*")
     expect(page.get_by_text("No event matches")).to_be_visible()
     switch_on(page)
@@ -175,6 +185,22 @@ def test_what_is_offered_goes_with_its_rows_and_the_focus_stays(server: Server, 
     expect(page.locator("body > .pill")).to_have_count(0)
 
 
+def test_rows_wait_while_one_has_the_keyboards_focus(server: Server, page: Page) -> None:
+    page.goto(f"{server.url}/swarm/events?source=gamma")
+    switch_on(page)
+    write(server.database, {"description": "one"}, source="gamma")
+    rows = page.locator(f"{ROWS} summary")
+    expect(rows).to_have_count(1)
+    page.get_by_role("link", name="NDJSON").focus()
+    page.keyboard.press("Tab")
+    expect(rows).to_be_focused()
+    write(server.database, {"description": "two"}, source="gamma")
+    expect(page.locator("body > .pill")).to_have_text("↑ 1 new")
+    expect(rows).to_have_count(1)
+    page.locator("body > .pill").click()
+    expect(rows).to_have_count(2)
+
+
 def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)
@@ -185,6 +211,57 @@ def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -
     assert shown == [f"New task: flood {number}" for number in range(79, 79 - len(shown), -1)]
     page.get_by_role("link", name="Older").click()
     expect(sentences.first).to_have_text(f"New task: flood {79 - len(shown)}")
+
+
+def test_what_is_new_is_announced_now_and_then_and_in_full(server: Server, page: Page) -> None:
+    page.clock.install()
+    page.goto(f"{server.url}/swarm/events")
+    with page.expect_response(re.compile("live=1")):
+        switch_on(page)
+    told, newest = page.get_by_role("status"), page.locator(f"{ROWS} .sentence").first
+    write(server.database, {"description": "one"})
+    expect(told).to_have_text("1 new event")
+    for number in range(2):
+        write(server.database, {"description": f"then {number}"})
+        expect(newest).to_have_text(f"New task: then {number}")
+    write(server.database, *[{"description": f"many {number}"} for number in range(120)])
+    expect(newest).to_have_text("New task: many 119")
+    assert told.text_content() == "1 new event"
+    page.clock.fast_forward(10_000)
+    expect(told).to_have_text("122 new events")
+
+
+def test_who_was_signed_out_is_led_to_the_sign_in_and_back(server: Server, browser: Browser) -> None:
+    with contextlib.closing(browser.new_context()) as own:
+        own.add_cookies([{"name": "outfeed_session", "value": server.sign_in("viewer"), "url": server.url}])
+        page, other = own.new_page(), own.new_page()
+        page.goto(f"{server.url}/swarm/events?type=task.*")
+        switch_on(page)
+        link = page.get_by_role("link", name="Sign in")
+        expect(link).to_be_hidden()
+        other.goto(f"{server.url}/swarm/events")
+        other.get_by_role("button", name="Sign out").click()
+        expect(link).to_be_visible()
+        expect(page.get_by_role("status")).to_have_text("Signed out")
+        link.click()
+        expect(page).to_have_url(re.compile(r"/login\?next=%2Fswarm%2Fevents%3Ftype%3Dtask\.\*%26live%3D1$"))
+
+
+def test_the_log_and_an_event_are_printed_in_full(server: Server, page: Page) -> None:
+    reason = "many words " * 18
+    write(server.database, {"reason": reason, "lines": [*range(100)]}, event_type="task.failed", source="printer")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
+    page.goto(f"{server.url}/swarm/events?source=printer")
+    expect(page.locator(".sentence")).to_contain_text(reason.strip())
+    assert page.locator(".sentence").evaluate("sentence => sentence.scrollHeight <= sentence.clientHeight")
+    expect(page.get_by_label("Source")).to_have_value("printer")
+    for hidden in (page.get_by_label("Text"), page.get_by_role("navigation"), page.locator("button")):
+        expect(hidden.filter(visible=True)).to_have_count(0)
+    href = page.locator("dd a").first.get_attribute("href")
+    page.goto(f"{server.url}{href}")
+    assert page.locator("pre").evaluate("pre => pre.scrollHeight <= pre.clientHeight")
+    expect(page.locator("body")).to_have_css("color", "rgb(27, 36, 48)")
 
 
 def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Browser, context: BrowserContext) -> None:
@@ -199,10 +276,73 @@ def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Brows
             expect(page.locator(ROWS)).to_have_count(1)
             expect(page.get_by_role("switch")).to_have_count(1 if is_scripted else 0)
             page.locator(f"{ROWS} summary").tap()
+            assert small_targets(page) == []
             page.get_by_role("link", name="n4", exact=True).tap()
             expect(page.locator("pre")).to_contain_text("attempts")
             for path in ("events", "events/n4", "tasks/night-7", "agents/forge"):
                 page.goto(f"{server.url}/swarm/{path}")
                 if is_scripted:
                     accessible(page)
+                    assert small_targets(page) == []
                     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize(("width", "text_size"), [(320, "100%"), (390, "200%")])
+def test_its_tools_wrap_where_they_have_no_room(server: Server, page: Page, width: int, text_size: str) -> None:
+    page.set_viewport_size({"width": width, "height": 640})
+    page.goto(f"{server.url}/swarm/events")
+    switch_on(page)
+    page.evaluate("size => (document.documentElement.style.fontSize = size)", text_size)
+    page.locator("#live-state").evaluate("state => (state.textContent = 'reconnecting')")
+    box = page.locator(".export").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("path", ["/login", "/password", "/swarm/live", "/swarm/events"])
+def test_a_phone_does_not_zoom_into_a_field(
+    server: Server, browser: Browser, context: BrowserContext, path: str
+) -> None:
+    with contextlib.closing(browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)) as phone:  # type: ignore[arg-type]
+        if path != "/login":
+            phone.add_cookies(context.cookies())  # type: ignore[arg-type]
+        page = phone.new_page()
+        page.goto(server.url + path)
+        fields = page.locator("input:not([type=hidden], [type=checkbox])")
+        expect(fields.first).to_be_visible()
+        sizes = fields.evaluate_all("all => all.map(field => parseFloat(getComputedStyle(field).fontSize))")
+        assert min(sizes) >= 16  # less, and iOS does
+
+
+def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(60))
+    write(shared.database, {"message": "lost"}, event_type="system.error")
+    page.goto(f"{shared.url}/swarm/events")
+    rows = page.locator(".event")
+    expect(rows).to_have_count(50)
+    expect(rows.first.locator(".sentence")).to_have_text("Error: lost")
+    page.get_by_role("link", name="Older").click()
+    expect(rows).to_have_count(11)
+    expect(rows.last.locator(".sentence")).to_have_text("New task: task 0")
+    expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    expect(page.get_by_text("Times in Europe/Berlin")).to_be_visible()  # the page's script has run
+    page.keyboard.press("/")
+    expect(page.get_by_label("Text")).to_be_focused()
+    page.get_by_label("Type").fill("system.error")
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Type").fill("no.such")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.get_by_text("No event matches")).to_be_visible()
+    for cursor in ("nonsense", "-1", "9" * 30):
+        page.goto(f"{shared.url}/swarm/events?cursor={cursor}")
+        expect(rows).to_have_count(50)
+
+
+def test_pages_stay_small_whatever_events_hold(shared: Server, page: Page) -> None:
+    write(shared.database, *[{"description": "d" * 20_000, "name": "n" * 20_000}] * 60)
+    for path in ("/swarm/live", "/swarm/events"):
+        answer = page.goto(shared.url + path)
+        assert answer is not None
+        assert len(answer.body()) < 100_000

@@ -19,7 +19,9 @@ from app.store.activity import MINUTES, Activity
 from app.store.database import Database
 from app.store.event_log import log_event
 from app.web import compression, create_app, dashboard
+from app.web.assets import VERSION
 from app.web.dashboard import axis_end, bids_text, draw, left_text
+from app.web.pages import clock_of
 from tests.web.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.web.modules import paths_read_by
 
@@ -66,6 +68,12 @@ def test_it_shows_the_swarm_without_a_script(house: dict[str, Visit]) -> None:
     assert re.fullmatch(r"Dull work [\d:]{8} failed · no bids", panel(page, "ended"))
 
 
+def test_what_ended_on_another_day_has_its_date(house: dict[str, Visit]) -> None:
+    with freeze_time(clock.now() + timedelta(days=9)):
+        page = house["operator"]("GET", "/swarm/live").text
+    assert re.fullmatch(r"Dull work \d+ \w{3} (\d{4} )?[\d:]{8} failed · no bids", panel(page, "ended"))
+
+
 def test_who_may_only_read_gets_no_form(house: dict[str, Visit]) -> None:
     forms = {name: 'class="panel post"' in visit("GET", "/swarm/live").text for name, visit in house.items()}
     assert forms == {"viewer": False, "producer": True, "operator": True, "tasks": False}
@@ -101,13 +109,41 @@ def test_pages_are_compressed_for_who_takes_it(house: dict[str, Visit]) -> None:
     assert "Content-Encoding" not in house["operator"]("GET", "/api/events", packed).headers
 
 
-def test_the_live_page_asks_for_every_module_at_once(house: dict[str, Visit]) -> None:
-    page = house["viewer"]("GET", "/swarm/live").text
+@pytest.mark.parametrize("path", ["/swarm/live", "/swarm/events", "/swarm/events?id=an-id", "/status"])
+def test_a_page_asks_for_every_module_at_once(house: dict[str, Visit], path: str) -> None:
+    log_event("system.info", "s", id="an-id")
+    page = house["operator"]("GET", path).text
     links = re.findall(r'<link rel="modulepreload" href="([^"]+)"', page)
     scripts = re.findall(r'<script type="module" src="([^"]+)"', page)
-    read = paths_read_by(house["viewer"], *scripts)
-    assert {*links, *scripts} == {path for path in read if path.endswith(".js")}
-    assert len(links) > len(scripts) == 3
+    read = paths_read_by(house["operator"], *scripts)
+    assert sorted([*links, *scripts]) == sorted(path for path in read if path.endswith(".js"))
+    assert len(links) > len(scripts) > 0
+
+
+def test_the_live_page_asks_at_once_for_what_its_scripts_begin_with(house: dict[str, Visit]) -> None:
+    asked = {name: re.findall('as="fetch" crossorigin href="([^"]+)"', visit("GET", "/swarm/live").text)
+             for name, visit in house.items()}  # fmt: skip
+    types = VERSION.join(["/static/v-", "/event-types.json"])
+    assert asked.pop("tasks") == [types]  # who may not see the swarm
+    assert list(asked.values()) == [[types, "/api/swarm"]] * 3
+
+
+def test_static_files_are_kept_for_good_under_the_address_of_their_content_alone(house: dict[str, Visit]) -> None:
+    page = house["viewer"]("GET", "/swarm/live").text
+    read = paths_read_by(house["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
+    assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/chart.js"} < {
+        path.removeprefix(f"/static/v-{VERSION}/") for path in read
+    }
+    for path in read:
+        answer = house["viewer"]("GET", path)
+        plain, old = (
+            house["viewer"]("GET", path.replace(f"v-{VERSION}/", other)) for other in ("", "v-0123456789abcdef/")
+        )
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert "Cookie" not in answer.headers["Vary"]
+        assert answer.data == plain.data == old.data
+        assert plain.headers["Cache-Control"] == old.headers["Cache-Control"] == "no-cache"
+        assert house["viewer"]("GET", path, {"If-None-Match": plain.headers["ETag"]}).status_code == 304
 
 
 def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
@@ -122,6 +158,11 @@ def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def test_a_time_that_a_raw_writer_broke_is_shown_as_it_is() -> None:
+    for text in ("yesterday", "", "2026-13-99T00:00:00Z", "x" * 150):
+        assert clock_of(text) == text
 
 
 @pytest.mark.parametrize(

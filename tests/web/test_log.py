@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from freezegun import freeze_time
 
 from app.store import account, log_page
 from app.store import database as db
@@ -125,6 +126,13 @@ class TestTheLog:
         assert answer.status_code == 200
         assert said in answer.text
 
+    def test_a_time_has_its_date_and_its_year_where_they_are_not_those_of_now(self, api: Api) -> None:
+        for timestamp in ("2025-12-31T23:59:59Z", "2026-01-01T01:30:00+01:00", "2026-03-04T05:06:07Z"):
+            write(1, id=timestamp, timestamp=timestamp)
+        with freeze_time("2026-03-04T23:00:00Z"):
+            page = api.get("/swarm/events").text
+        assert re.findall(r"<time [^>]+>([^<]+)", page) == ["05:06:07", "1 Jan 00:30:00", "31 Dec 2025 23:59:59"]
+
     def test_what_may_not_be_seen_is_not_counted_and_not_found(self, api: Api, database: Database) -> None:
         write(2)
         log_event("agent.joined", "s", data={"name": "hidden"})
@@ -161,6 +169,12 @@ class TestOneEvent:
         assert re.findall(r'rel="(next|prev)" href="/swarm/events/(e\d)"', page) == [
             ("next", "e4"), ("prev", "e2"), ("next", "e5"), ("prev", "e1"), ("next", "e4"),
         ]  # fmt: skip
+
+    def test_of_a_task_or_an_agent_only_where_it_names_one(self, api: Api) -> None:
+        log_event("a.b", "s", task_id="t1", id="one")
+        write(2)
+        page = api.get("/swarm/events/one").text
+        assert re.findall("<h2>(In the log|Of this .*)</h2>", page) == ["In the log", "Of this task"]
 
     def test_large_data_is_cut(self, api: Api) -> None:
         log_event("a.b", "s", data=["x" * 60_000] * 1, id="large")
