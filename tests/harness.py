@@ -185,6 +185,23 @@ class Server:
         """Return how many files and sockets the first worker has open."""
         return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))
 
+    @contextlib.contextmanager
+    def halted(self) -> Iterator[None]:
+        """Halt all its processes: connections stay open, and nothing answers."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            wait_until(self._stands_still, "server halted")  # one thread takes the signal; others run until it has
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        assert self.process is not None
+        pids = (self.process.pid, *self.workers())
+        threads = [path.read_text() for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(thread.rpartition(") ")[2].startswith("T") for thread in threads)
+
     def kill(self) -> None:
         """SIGKILL the master and all its children at once."""
         assert self.process is not None

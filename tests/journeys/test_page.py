@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
-import signal
 import time
 
 import pytest
@@ -93,13 +91,9 @@ def test_what_an_event_holds_stays_text(shared: Server, page: Page) -> None:
 @pytest.mark.parametrize("news", ["offline", "online"])
 def test_a_dead_connection_is_noticed_when_the_network_goes_or_returns(shared: Server, page: Page, news: str) -> None:
     live = LivePage(page, shared)
-    assert shared.process is not None
-    os.killpg(shared.process.pid, signal.SIGSTOP)
-    try:
+    with shared.halted():
         page.evaluate("news => dispatchEvent(new Event(news))", news)
         live.expect_state("reconnecting")
-    finally:
-        os.killpg(shared.process.pid, signal.SIGCONT)
     write(shared.database, *tasks(2))
     live.expect_state("live")
     live.expect_rows(2)
