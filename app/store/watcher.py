@@ -84,8 +84,8 @@ class _Recheck:
 class Watcher:
     """A thread that calls *on_commit* after commits, at times in vain, and *on_tick* about every second.
 
-    Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds no call is of
-    use: the watcher looks at nothing so long, unless it is roused, and then calls again.
+    Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds it wants no
+    call: the watcher looks at nothing so long, unless it is roused, and then calls again.
     """
 
     def __init__(self, path: Path, on_commit: Callable[[], float], on_tick: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.feed import frames
-from app.feed.relay import PAGE_EVENTS, Relay
+from app.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
 from app.feed.subscriber import State
 from app.feed.tail import TAIL_EVENTS
 from app.history import Page
@@ -332,6 +332,28 @@ def test_an_emptied_outbox_overtakes_the_feed_as_well() -> None:
         feed.relay.poll()
         assert client.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
         assert feed.hub.position == 5
+
+
+# --- rests ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("took", "count", "rest"),
+    [(0.004, BURST_EVENTS, 0.004), (0.004, BURST_EVENTS - 1, 0), (0.004, 0, 0), (3.0, BURST_EVENTS, MAX_REST_SECS)],
+)
+def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed(
+    monkeypatch: pytest.MonkeyPatch, took: float, count: int, rest: float
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    feed = Feed(SteppedSource())
+    assert isinstance(feed.source, SteppedSource)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.source.after_read = once(lambda: now.append(now.pop() + took))
+        feed.source.add(count)
+        assert feed.relay.poll_if_wanted() == pytest.approx(rest)
+        assert client.follow(count) == list(range(1, count + 1))
 
 
 # --- heartbeats -------------------------------------------------------------------------------------------------------
