@@ -16,8 +16,8 @@ from app.history import Item, Page
 from app.metrics import note_error
 
 PAGE_EVENTS = 1000
-# As many new events in one poll are a burst: they were committed while the last one was pushed.
-BURST_EVENTS = 4
+# As many new events in one poll are a burst: more came while the last were pushed.
+BURST_EVENTS = 3
 MAX_REST_SECS = 0.01
 log = logging.getLogger(__name__)
 
