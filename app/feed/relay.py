@@ -26,13 +26,16 @@ class Relay:
     """`poll` may be called at any time by anyone: the scheduler, the watcher, a client whose cursor is ahead.
 
     One call at a time does the work; `_working` is held by it. A call that finds another at work makes that one go
-    round again, so that no commit waits for the next second.
+    round again, so that no commit waits for the next second. It is one of *workers*, each with a relay of its own.
     """
 
-    def __init__(self, hub: Hub, remember: Callable[[str, Item], None], heartbeat_secs: float) -> None:
+    def __init__(
+        self, hub: Hub, remember: Callable[[str, Item], None], heartbeat_secs: float, workers: int = 1
+    ) -> None:
         self._hub = hub
         self._remember = remember
         self._heartbeat_secs = heartbeat_secs
+        self._workers = workers
         self._working = threading.Lock()
         self._is_wanted = False
         self._head: tuple[str, Item] | None = None  # what is there to be replayed, not remembered yet
@@ -66,15 +69,15 @@ class Relay:
         """Poll for what was just committed; return for how many seconds to leave what comes now to the next poll.
 
         Where all who are live keep a pace, that is until the next beat: one read, not one for each commit. In a burst
-        it is as long as this poll took: on processors that are all busy, pushing each few events to hundreds of clients
-        holds up the writers, whose threads sleep in every fsync, to a quarter of their speed.
+        it is as long as this poll took, by each worker: on processors that are all busy, pushing each few events to
+        hundreds of clients holds up the writers, who sleep in every fsync, to a quarter of their speed.
         """
         rest = 0.0
         if self._hub.wanted_from() <= clock.monotonic():
             began, position = clock.monotonic(), self._hub.position
             self.poll()
             if self._hub.position - position >= BURST_EVENTS:
-                rest = min(clock.monotonic() - began, MAX_REST_SECS)
+                rest = min(self._workers * (clock.monotonic() - began), MAX_REST_SECS)
         return max(rest, self._hub.wanted_from() - clock.monotonic())
 
     def poll_now(self) -> None:

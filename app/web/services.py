@@ -51,7 +51,7 @@ class Services:
         self.checkpoints = Checkpoints(self.database)
         self.hub = Hub(self.outbox, Consumers(self.checkpoints))
         self.mark = Mark(settings.database)
-        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs)
+        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
         self.coordinator = Coordinator.of(settings)

@@ -338,21 +338,28 @@ def test_an_emptied_outbox_overtakes_the_feed_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("took", "count", "rest"),
-    [(0.004, BURST_EVENTS, 0.004), (0.004, BURST_EVENTS - 1, 0), (0.004, 0, 0), (3.0, BURST_EVENTS, MAX_REST_SECS)],
+    ("workers", "took", "count", "rest"),
+    [
+        (1, 0.004, BURST_EVENTS, 0.004),
+        (2, 0.004, BURST_EVENTS, 0.008),
+        (1, 0.004, BURST_EVENTS - 1, 0),
+        (1, 0.004, 0, 0),
+        (1, 3.0, BURST_EVENTS, MAX_REST_SECS),
+    ],
 )
 def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed(
-    monkeypatch: pytest.MonkeyPatch, took: float, count: int, rest: float
+    monkeypatch: pytest.MonkeyPatch, workers: int, took: float, count: int, rest: float
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
-    feed = Feed(SteppedSource())
-    assert isinstance(feed.source, SteppedSource)
+    source = SteppedSource()
+    feed = Feed(source)
+    relay = Relay(feed.hub, lambda epoch, item: None, 3600, workers)
     with Client(feed) as client:
         client.subscribe()
-        feed.source.after_read = once(lambda: now.append(now.pop() + took))
-        feed.source.add(count)
-        assert feed.relay.poll_if_wanted() == pytest.approx(rest)
+        source.after_read = once(lambda: now.append(now.pop() + took))
+        source.add(count)
+        assert relay.poll_if_wanted() == pytest.approx(rest)
         assert client.follow(count) == list(range(1, count + 1))
 
 
