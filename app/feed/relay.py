@@ -69,8 +69,8 @@ class Relay:
         """Poll for what was just committed; return for how many seconds to leave what comes now to the next poll.
 
         Where all who are live keep a pace, that is until the next beat: one read, not one for each commit. In a burst
-        it is as long as this poll took, by each worker: on processors that are all busy, pushing each few events to
-        hundreds of clients holds up the writers, who sleep in every fsync, to a quarter of their speed.
+        it is as long as this poll took, times the workers: on busy processors, pushing every few events to hundreds of
+        clients holds the writers, who sleep in each fsync, down to a quarter of their speed.
         """
         rest = 0.0
         if self._hub.wanted_from() <= clock.monotonic():
