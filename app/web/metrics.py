@@ -16,7 +16,6 @@ from app.errors import DatabaseError, Forbidden
 from app.metrics import BOUNDS, DATABASE, PREFIX, WORKER
 from app.store import checkpoint, chores, outbox, webhook
 from app.web import auth
-from app.web.counts import of_worker
 from app.web.services import Services, services
 from app.web.slots import Counts
 
@@ -49,7 +48,7 @@ class Everything(Collector):
 
     def collect(self) -> Iterator[Metric]:
         place = self._services.place
-        workers = {place.slot: of_worker(self._services), **dict(place.others())}
+        workers = {place.slot: self._services.counts(), **dict(place.others())}
         for name, declared in WORKER.items():
             family = _family(name, declared, ("worker", *declared.labels))
             for slot, counts in sorted(workers.items()):

@@ -31,7 +31,7 @@ from app.web.admission import Admission, Rates
 from app.web.counts import of_worker
 from app.web.rights import Rights
 from app.web.shortages import Shortages
-from app.web.slots import Place
+from app.web.slots import Counts, Place
 from app.webhooks.addresses import Allowlist
 from app.webhooks.delivery import Surroundings
 from app.webhooks.dispatcher import Dispatcher
@@ -122,9 +122,13 @@ class Services:
         problems += [f"out of {what}" for what in self.shortages.lately()]
         return problems + self.probe.problems()
 
+    def counts(self) -> Counts:
+        """Return what this process counts; from now on the other workers show no less."""
+        return self.place.publish(lambda: of_worker(self))
+
     def _show_counts(self) -> None:
         if self.place.is_shared:
-            self.place.publish(of_worker(self))
+            self.counts()
 
     def _remember(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import mmap
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -55,21 +56,28 @@ class Board:
 
 
 class Place:
-    """A worker's place on the board, where it writes each second what it counts. Alone, it needs none."""
+    """A worker's place on the board, where it writes what it counts: each second, and whenever it is asked itself.
+
+    So no counter goes back between two requests, whichever worker answers. Alone it needs none. `_lock` guards it.
+    """
 
     def __init__(self, slot: int = 0, board: Board | None = None) -> None:
         self.slot = slot
         self._board = board
+        self._lock = threading.Lock()
 
     @property
     def is_shared(self) -> bool:
         """Whether there may be others."""
         return self._board is not None and self._board.slots > 1
 
-    def publish(self, counts: Counts) -> None:
-        """Show the other workers what this one counts."""
-        if self._board is not None:
-            self._board.put(self.slot, orjson.dumps(counts))
+    def publish(self, count: Callable[[], Counts]) -> Counts:
+        """Show the other workers what this one counts, and return it."""
+        with self._lock:
+            counts = count()
+            if self._board is not None:
+                self._board.put(self.slot, orjson.dumps(counts))
+        return counts
 
     def others(self) -> Iterator[tuple[int, Counts]]:
         """Yield what the other workers count, by slot; about a second old."""

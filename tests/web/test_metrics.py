@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -118,11 +119,18 @@ class TestTheBoard:
     def test_a_worker_sees_the_others_until_they_are_gone(self) -> None:
         board = Board(3)
         ours, theirs = Place(0, board), Place(1, board)
-        theirs.publish({"position": [([], 7)]})
+        theirs.publish(lambda: {"position": [([], 7)]})
         assert list(ours.others()) == [(1, {"position": [[[], 7]]})]
         assert list(theirs.others()) == []
         board.put(1, b"")
         assert list(ours.others()) == []
+
+    def test_what_a_worker_has_told_the_others_tell_no_less(self, scraper: Scraper, services: Services) -> None:
+        board = Board(1)  # with one slot the job that writes it each second does not
+        services.place = Place(0, board)
+        services.relay.tally.events["a.b"] = 5
+        scraper.scrape()
+        assert orjson.loads(board.get(0))["events"] == [[["a.b"], 5]]
 
     def test_what_is_damaged_or_too_long_is_left_out(self) -> None:
         board = Board(2)
