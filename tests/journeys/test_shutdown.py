@@ -40,7 +40,7 @@ def test_a_killed_master_takes_its_workers_along(server: Server) -> None:
         try:
             with open(f"/proc/{pid}/stat") as stat:
                 return stat.read().split()[2] == "Z"
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
             return True
 
     wait_until(lambda: all(map(is_gone, workers)), "workers ended")
