@@ -141,7 +141,8 @@ class Database:
     `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it. `_writing` is
     held by the thread whose turn it is to write; `_checking` by the one that looks whether damage has been mended.
 
-    *failure* is what the last write failed with, None when it went well. Once SQLite has called the file damaged every
+    *failure* is what the last write failed with, None when it went well; that no space was left stands until the probe
+    has found some, for a write that needs none goes well all the same. Once SQLite has called the file damaged every
     write is refused, in whichever pages it would be, until another file stands there or this one passes a check.
     """
 
@@ -213,7 +214,8 @@ class Database:
         except DatabaseError as error:
             self.failure = error
             raise
-        self.failure = None
+        if not isinstance(self.failure, DatabaseFull):
+            self.failure = None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -60,6 +60,7 @@ class Probe:
                     (ROOM_BYTES,),
                 )
         if needs_room:
+            self._database.failure = None
             with self._database.transaction() as connection:
                 connection.execute("DELETE FROM meta WHERE key = 'probe'")
 

@@ -58,6 +58,17 @@ def test_a_write_that_fails_names_the_cause_and_the_probe_tries_again(probe: Pro
         assert connection.execute("SELECT count(*) FROM meta WHERE key = 'probe'").fetchone() == (0,)
 
 
+def test_a_write_that_needs_no_room_does_not_say_that_there_is_some(probe: Probe, database: Database) -> None:
+    with pragma(database, "PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000"):
+        with pytest.raises(DatabaseFull):
+            log_event("a.b", source="s", data={"text": "x" * 60_000})
+        with database.transaction() as connection:
+            connection.execute("UPDATE meta SET value = value")
+        assert "no space left" in probe.problems()[0]
+    probe.check()
+    assert probe.problems() == []
+
+
 def test_damage_where_nobody_reads_is_found_by_looking_through(probe: Probe, database: Database) -> None:
     for _ in range(50):
         log_event("a.b", source="s", data={"text": "x" * 3000})
