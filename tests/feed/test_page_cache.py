@@ -16,6 +16,12 @@ from tests.feed.scene import Client, Feed, StagedSource
 from tests.feed.stage import Clock
 
 
+@pytest.fixture(autouse=True)
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A page is kept for seconds, and those who make a crowd come within one: no stall of the machine counts."""
+    return Clock(monkeypatch)
+
+
 @pytest.fixture
 def source() -> MemorySource:
     found = MemorySource()
@@ -47,8 +53,8 @@ def replay(cache: PageCache, after: int, until: int) -> list[int]:
     return seqs
 
 
-def test_while_one_reads_nothing_is_kept(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
-    time, cache = Clock(monkeypatch), PageCache(source)
+def test_while_one_reads_nothing_is_kept(source: MemorySource, time: Clock) -> None:
+    cache = PageCache(source)
     for after in (0, 2 * PAGE_EVENTS):
         replay(cache, after, 4 * PAGE_EVENTS)
         assert cache._pages == []
@@ -172,8 +178,7 @@ def test_what_is_taken_out_while_it_is_read_is_not_kept(
     assert 7 not in [item.seq for item in cache.read_after(0, 1000).items]
 
 
-def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
-    time = Clock(monkeypatch)
+def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, time: Clock) -> None:
     crowded(cache).read_after(0, 1000)
     cache.forget_old()
     assert cache._pages != []
@@ -186,8 +191,7 @@ def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, monkey
     assert cache._pages == []
 
 
-def test_the_heartbeat_gives_the_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    time = Clock(monkeypatch)
+def test_the_heartbeat_gives_the_memory_back(time: Clock) -> None:
     feed = Feed()
     feed.write(3 * PAGE_EVENTS)
     crowded(feed.hub.pages).read_after(0, 1000)
