@@ -44,7 +44,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("standing")) as running:
+    """A server on which no auction ends by itself within a test."""
+    with Server(tmp_path_factory.mktemp("standing"), auction_secs=120) as running:
         yield running
 
 
