@@ -106,6 +106,11 @@ class Dashboard(LivePage):
             (head,) = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         wait_until(lambda: self.cursor() == head, f"{head} is shown")
 
+    def wait_for_the_swarm(self, swarm: Swarm) -> None:
+        """Return once the page knows the swarm, and the server's clock: it shows who joins now."""
+        swarm.join("Witness")
+        expect(self.row("agents", "Witness")).to_be_visible()
+
     @property
     def snapshots(self) -> int:
         """How often the page has asked for the swarm."""
@@ -373,9 +378,12 @@ def log_at(server: Server, moment: datetime) -> None:
     )
 
 
-def test_an_event_of_a_minute_that_has_not_begun_here_is_shown_once_it_has(server: Server, page: Page) -> None:
+def test_an_event_of_a_minute_that_has_not_begun_here_is_shown_once_it_has(
+    server: Server, swarm: Swarm, page: Page
+) -> None:
     page.clock.install()
     dashboard = Dashboard(page, server)
+    dashboard.wait_for_the_swarm(swarm)
     total = page.locator('label[data-kind="tool"] .count')
     before = int(total.inner_text())
     log_at(server, clock.now() + timedelta(minutes=1, seconds=30))
@@ -387,9 +395,10 @@ def test_an_event_of_a_minute_that_has_not_begun_here_is_shown_once_it_has(serve
     expect(total).to_have_text(str(before + 1))
 
 
-def test_a_page_that_is_hidden_goes_on_counting(server: Server, page: Page) -> None:
+def test_a_page_that_is_hidden_goes_on_counting(server: Server, swarm: Swarm, page: Page) -> None:
     page.clock.install()
     dashboard = Dashboard(page, server)
+    dashboard.wait_for_the_swarm(swarm)
     page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.isHidden ?? true, configurable: true})")
     page.clock.run_for(2000)  # what was to be painted already
     page.clock.fast_forward("03:00:00")
@@ -400,10 +409,11 @@ def test_a_page_that_is_hidden_goes_on_counting(server: Server, page: Page) -> N
     expect(page.locator('label[data-kind="tool"] .count')).to_have_text("1")
 
 
-def test_minutes_go_by_in_the_chart(server: Server, page: Page) -> None:
+def test_minutes_go_by_in_the_chart(server: Server, swarm: Swarm, page: Page) -> None:
     log_now(server, "tool.called")
     page.clock.install()
     dashboard = Dashboard(page, server)
+    dashboard.wait_for_the_swarm(swarm)
     expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
     first = int(re.findall(r"M(\d+)", dashboard.bars()["tool"])[-1])
     page.clock.fast_forward("02:00")

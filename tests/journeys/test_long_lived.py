@@ -117,18 +117,22 @@ def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Serv
     expect(total(page)).to_have_text(str(before + 2))
 
 
-def test_a_clock_that_is_set_while_the_page_is_open_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
+def test_a_clock_that_is_set_while_the_page_is_open_takes_nothing_from_the_chart(
+    shared: Server, http: httpx.Client, page: Page
+) -> None:
     log(shared)
-    with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
-        live = LivePage(page, shared)
+    live = LivePage(page, shared)
+    agent = call(http, "POST", "/agents", name="Witness")["id"]
+    expect(row(page, "agents", "Witness")).to_be_visible()  # the page knows the swarm, and the server's clock
     before = int(total(page).inner_text())
     with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
         page.evaluate("window.real = Date.now; Date.now = () => real() + 86400e3")
         log(shared)
     page.evaluate("Date.now = real")
     log(shared)
-    wait_until(lambda: live.cursor() == 3, "received")
+    wait_until(lambda: live.cursor() == 4, "received")
     expect(total(page)).to_have_text(str(before + 2))
+    call(http, "DELETE", f"/agents/{agent}")
 
 
 def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: httpx.Client, page: Page) -> None:
