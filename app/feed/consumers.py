@@ -19,22 +19,24 @@ _REASON = "a newer connection of this consumer"
 class Consumers:
     """One active connection a name, across processes: the newest claim has the highest generation.
 
-    `_lock` guards `_active`, and is held over the claim in the database, so that nobody is compared with a claim that
-    it has just made itself.
+    `_lock` guards `_active`. `_claiming` is held over the claim in the database, which may wait for a writer: so claims
+    are noted in the order in which they were made, and the relay waits for none of them.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._lock = threading.Lock()
+        self._claiming = threading.Lock()
         self._active: dict[str, tuple[Subscriber, Claim]] = {}
 
     def claim(self, subscriber: Subscriber, name: str) -> Claim:
         """Make *subscriber* the consumer's connection and return where it stands; an older one is sent away."""
-        with self._lock:
-            self._forget(subscriber)
+        with self._claiming:
+            self.release(subscriber)  # nobody is compared with a claim that it has just made itself
             claim = self._checkpoints.claim(name)
-            older = self._active.get(name)
-            self._active[name] = (subscriber, claim)
+            with self._lock:
+                older = self._active.get(name)
+                self._active[name] = (subscriber, claim)
         if older is not None:
             older[0].ask_to_end(frames.SUPERSEDED, _REASON)
         return claim
@@ -42,11 +44,8 @@ class Consumers:
     def release(self, subscriber: Subscriber) -> None:
         """Forget that *subscriber* is a consumer's connection; the checkpoint stays where it is."""
         with self._lock:
-            self._forget(subscriber)
-
-    def _forget(self, subscriber: Subscriber) -> None:
-        for name in [name for name, (each, _) in self._active.items() if each is subscriber]:
-            del self._active[name]
+            for name in [name for name, (each, _) in self._active.items() if each is subscriber]:
+                del self._active[name]
 
     def acknowledge(self, subscriber: Subscriber, epoch: str, seq: int) -> None:
         """Move the checkpoint of *subscriber*'s consumer to *seq*. Raises InvalidRequest, Superseded."""

@@ -34,8 +34,8 @@ class StagedSource(MemorySource):
 class SteppedHub(Hub):
     """A hub that lets a test act while a batch is on its way: its members are copied, and not written to yet."""
 
-    def __init__(self, source: MemorySource) -> None:
-        super().__init__(source, Consumers(MemoryCheckpoints(source)))
+    def __init__(self, source: MemorySource, checkpoints: MemoryCheckpoints) -> None:
+        super().__init__(source, Consumers(checkpoints))
         self.meanwhile: Callable[[], None] = lambda: None
 
     def _send(self, round_: Any) -> None:
@@ -49,7 +49,8 @@ class Feed:
 
     def __init__(self, source: MemorySource | None = None, heartbeat_secs: float = 3600) -> None:
         self.source = source or StagedSource()
-        self.hub = SteppedHub(self.source)
+        self.checkpoints = MemoryCheckpoints(self.source)
+        self.hub = SteppedHub(self.source, self.checkpoints)
         self.remembered: list[tuple[str, int]] = []
         self.relay = Relay(self.hub, self._remember, heartbeat_secs)
         self.relay._next_heartbeat = float("inf")  # none unless a test asks for one

@@ -13,7 +13,7 @@ from app.feed import frames
 from app.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
 from app.feed.subscriber import State
 from app.feed.tail import TAIL_EVENTS
-from app.history import Page
+from app.history import Claim, Page
 from app.metrics import errors
 from tests.feed.scene import Client, Feed, StagedSource
 
@@ -191,6 +191,36 @@ def test_poll_now_has_pushed_what_was_committed_before_it_returns() -> None:
     # then it is there
     assert feed.hub.position == 3
     first.join()
+
+
+def test_a_poll_waits_for_no_consumer_whose_claim_waits_for_a_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed()
+    is_waiting, is_free = threading.Event(), threading.Event()
+    with Client(feed) as ops, Client(feed) as other:
+        ops.subscribe(consumer="ops")
+        claim = feed.checkpoints.claim
+
+        def wait_and_claim(name: str) -> Claim:
+            is_waiting.set()
+            assert is_free.wait(10)
+            return claim(name)
+
+        monkeypatch.setattr(feed.checkpoints, "claim", wait_and_claim)
+        claiming = threading.Thread(target=other.subscribe, kwargs={"consumer": "ops"})
+        claiming.start()
+        assert is_waiting.wait(10)
+        polling = threading.Thread(target=feed.write, args=[1])
+        polling.start()
+        polling.join(2)
+        is_pushed = not polling.is_alive()
+        is_free.set()
+        claiming.join()
+        polling.join()
+        assert is_pushed
+        assert ops.follow(1) == [1]
+        assert ops.subscriber.ending is not None
+        feed.relay.poll()
+        assert other.subscriber.ending is None
 
 
 def test_many_polls_at_once_push_everything_once_and_in_order() -> None:
