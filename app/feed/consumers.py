@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, Overtaken
 from app.feed import frames
 from app.feed.source import Checkpoints
 from app.history import Claim
@@ -48,12 +48,18 @@ class Consumers:
                 del self._active[name]
 
     def acknowledge(self, subscriber: Subscriber, epoch: str, seq: int) -> None:
-        """Move the checkpoint of *subscriber*'s consumer to *seq*. Raises InvalidRequest, Superseded."""
+        """Move the checkpoint of *subscriber*'s consumer to *seq*, which it was sent.
+
+        Raises InvalidRequest without a consumer, Superseded, Overtaken.
+        """
         with self._lock:
             claims = [claim for each, claim in self._active.values() if each is subscriber]
         if not claims:
             raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
-        self._checkpoints.move(claims[0].name, epoch, seq, claims[0].generation)
+        try:
+            self._checkpoints.move(claims[0].name, epoch, seq, claims[0].generation)
+        except InvalidRequest as error:  # a restore came first: it holds the lock that this has waited for
+            raise Overtaken("the epoch changed") from error
 
     @property
     def are_connected(self) -> bool:

@@ -125,7 +125,10 @@ class Subscriber:
         return subscription.decide_for(claim, window) if claim else subscription.decide(after, request.epoch, window)
 
     def acknowledge(self, seq: int) -> None:
-        """Move the consumer's checkpoint to *seq*; on the disk when this returns. Raises InvalidRequest, Superseded."""
+        """Move the consumer's checkpoint to *seq*; on the disk when this returns.
+
+        Raises InvalidRequest, Superseded, Overtaken.
+        """
         if seq > self._sent_up_to():
             raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
         self._hub.consumers.acknowledge(self, self.epoch, seq)

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from app.access import Principal
-from app.errors import Superseded
+from app.errors import InvalidRequest, Superseded
 from app.feed.consumers import Consumers
 from app.feed.hub import Hub
 from app.feed.wire import Wire
@@ -83,6 +83,8 @@ class MemoryCheckpoints:
         found = self.claims[name]
         if generation not in (None, found.generation):
             raise Superseded(name)
+        if epoch != self._source.epoch:
+            raise InvalidRequest("ack_beyond", name)
         self.claims[name] = found._replace(epoch=epoch, seq=max(seq, found.seq))
 
     def generations(self) -> dict[str, int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from app.errors import Overtaken
 from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
+from tests.feed.scene import Client, Feed
 
 
 def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_position() -> None:
@@ -32,3 +36,15 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
         peer.wire.say_goodbye(frames.close(*subscriber.ending))
         opcode, _ = peer.take_frame()
         assert opcode == 8, "an event of the other history went out"
+
+
+def test_an_ack_that_comes_behind_a_restore_is_no_error_of_the_clients() -> None:
+    feed = Feed()
+    with Client(feed) as client:
+        client.subscribe(consumer="ops")
+        feed.write(1)
+        client.follow(1)
+        feed.source.epoch = "epoch-2"
+        with pytest.raises(Overtaken):
+            client.say(action="ack", seq=1)
+        assert client.has_nothing_to_read()
