@@ -65,6 +65,7 @@ def _attend(subscriber: Subscriber, doorbell: Doorbell, head: bytes, talk: Talk)
     doorbell.wire.write(head, lambda: True)
     services().hub.add(subscriber)
     try:
+        services().rights.check_newcomer(subscriber)
         return talk.converse(subscriber, doorbell)
     finally:
         services().hub.remove(subscriber)

@@ -11,6 +11,7 @@ from app.access import Principal
 from app.errors import DatabaseError
 from app.feed import frames
 from app.feed.hub import Hub
+from app.feed.subscriber import Subscriber
 from app.store import account
 from app.store.database import Database
 
@@ -51,15 +52,17 @@ class Rights:
     def _check_all(self) -> None:
         current: dict[str, Principal | None] = {}
         for subscriber in self._hub.subscribers():
-            principal = subscriber.principal
-            if principal.grant not in current:
-                current[principal.grant] = account.principal_of(self._database, principal.grant)
-            found = current[principal.grant]
-            if found is None or not found.may_follow:
-                subscriber.ask_to_end(frames.SIGNED_OUT, "signed out or revoked")
-            elif found != principal:
-                # Still welcome, with other rights: it comes back and gets a filter that knows of them.
-                subscriber.ask_to_end(frames.RESTARTING, f"retry_ms={random.randint(0, 500)}")  # noqa: S311
+            grant = subscriber.principal.grant
+            if grant not in current:
+                current[grant] = account.principal_of(self._database, grant)
+            _apply(current[grant], subscriber)
+
+    def check_newcomer(self, subscriber: Subscriber) -> None:
+        """Look again at one that was just added to the hub: `check` may have looked in vain since it was admitted.
+
+        Raises DatabaseError.
+        """
+        _apply(account.principal_of(self._database, subscriber.principal.grant), subscriber)
 
     def _check_times(self) -> None:
         now = clock.now()
@@ -83,3 +86,12 @@ class Rights:
             log.warning("uses of tokens not written, trying again error=%s", error)
             with self._lock:
                 self._uses = uses | self._uses
+
+
+def _apply(found: Principal | None, subscriber: Subscriber) -> None:
+    """Send *subscriber* away unless what it may is what *found*, who it is now, may."""
+    if found is None or not found.may_follow:
+        subscriber.ask_to_end(frames.SIGNED_OUT, "signed out or revoked")
+    elif found != subscriber.principal:
+        # Still welcome, with other rights: it comes back and gets a filter that knows of them.
+        subscriber.ask_to_end(frames.RESTARTING, f"retry_ms={random.randint(0, 500)}")  # noqa: S311

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +73,40 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
     assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"an error of ours"}\n\n')
     assert "unforeseen" in caplog.text
     assert len(flask_app.extensions["outfeed"].hub) == 0
+
+
+def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
+    flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = flask_app.extensions["outfeed"]
+    services.rights.start()
+    add = services.hub.add
+
+    def add_late(subscriber: Subscriber) -> None:
+        account.revoke_token(database, subscriber.principal.name)
+        services.rights.check()
+        add(subscriber)
+
+    monkeypatch.setattr(services.hub, "add", add_late)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+
+    def stream(peer: Peer) -> None:
+        with contextlib.suppress(StopIteration):
+            flask_app.test_client().get(
+                "/api/feed/stream", headers=bearer, environ_base={connection.SOCKET_KEY: peer._server_end}
+            )
+
+    received = b""
+    with Peer() as peer:
+        serving = threading.Thread(target=stream, args=[peer])
+        serving.start()
+        try:
+            while chunk := peer.socket.recv(1 << 16):
+                received += chunk
+        finally:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    assert b'data: {"code":4001,' in received
 
 
 def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: Database) -> None:
