@@ -103,6 +103,10 @@ class Worker(ThreadWorker):
             self.wsgi.extensions["outfeed"].hub.close()
         super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """As for SIGTERM: gunicorn's own, for Ctrl-C, would wait for every viewer's thread until it is killed."""
+        self.handle_exit(sig, frame)
+
     def murder_keepalived(self) -> None:
         self._hurry(self.keepalived_conns)
         super().murder_keepalived()

@@ -1,20 +1,23 @@
-"""SIGTERM: everyone is sent away at once, with a moment to come back at."""
+"""SIGTERM, and Ctrl-C: everyone is sent away at once, with a moment to come back at."""
 
 from __future__ import annotations
 
 import re
 import signal
 
+import pytest
+
 from tests.harness import Server, wait_until
 
 
-def test_sigterm_closes_every_client_with_1012_and_ends_within_five_seconds(server: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_it_closes_every_client_with_1012_and_ends_within_five_seconds(server: Server, number: signal.Signals) -> None:
     clients = [server.connect() for _ in range(50)]
     try:
         for client in clients:
             client.subscribe()
         assert server.process is not None
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         endings = [client.closed_with(timeout=5) for client in clients]
         assert server.process.wait(timeout=5) == 0
     finally:
@@ -23,6 +26,7 @@ def test_sigterm_closes_every_client_with_1012_and_ends_within_five_seconds(serv
     assert {code for code, _ in endings} == {1012}
     hints = {int(re.fullmatch(r"retry_ms=(\d+)", reason)[1]) for _, reason in endings}  # type: ignore[index]
     assert len(hints) > 25, "the clients would all come back at once"
+    assert "SIGKILL" not in server.output
 
 
 def test_sigterm_ends_within_five_seconds_while_a_client_reads_nothing(server: Server) -> None:
