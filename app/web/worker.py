@@ -99,7 +99,7 @@ class Worker(ThreadWorker):
         return Threads(self.cfg.threads)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self.alive:
+        if self.booted and self.alive:  # else there is nobody yet, and what this interrupts may hold the hub's lock
             self.wsgi.extensions["outfeed"].hub.close()
         super().handle_exit(sig, frame)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import signal
 
 import pytest
+from gunicorn.config import Config
 
+from app.web.worker import Worker
 from tests.harness import Server, wait_until
 
 
@@ -27,6 +31,17 @@ def test_it_closes_every_client_with_1012_and_ends_within_five_seconds(server: S
     hints = {int(re.fullmatch(r"retry_ms=(\d+)", reason)[1]) for _, reason in endings}  # type: ignore[index]
     assert len(hints) > 25, "the clients would all come back at once"
     assert "SIGKILL" not in server.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_worker_that_is_told_to_stop_while_it_boots_has_nobody_to_send_away(number: signal.Signals) -> None:
+    worker = Worker(1, os.getpid(), [], None, 30, Config(), logging.getLogger())
+    worker.method_queue.init()
+    handle = {signal.SIGTERM: worker.handle_exit, signal.SIGINT: worker.handle_quit}[number]
+    handle(number, None)
+    worker.method_queue.close()
+    worker.tmp.close()
+    assert not worker.alive
 
 
 def test_sigterm_ends_within_five_seconds_while_a_client_reads_nothing(server: Server) -> None:
