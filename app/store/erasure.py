@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+
+from app import clock
 from app.store import audit, swarm
+from app.store import database as db
 from app.store.database import Database
 
+PATIENCE_SECS = 1.0
+PAUSE_SECS = 0.02
 _COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
 _DELETE_ONE = (
     "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
@@ -30,6 +37,17 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
         message = f"Pruned event {event_id} from the log and the outbox"
         audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
-    with database.connection() as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    _empty_write_ahead_log(database)
     return True
+
+
+def _empty_write_ahead_log(database: Database) -> None:
+    """Cut what was committed out of the write-ahead log, unless a reader is in the way for PATIENCE_SECS.
+
+    Asks again and again, since writers wait for as long as SQLite waits for the readers: for a backup, too long.
+    """
+    deadline = clock.monotonic() + PATIENCE_SECS
+    with closing(db.connect(database.path)) as connection, db.explained(database.path):
+        connection.execute("PRAGMA busy_timeout = 0").fetchall()
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and clock.monotonic() < deadline:
+            time.sleep(PAUSE_SECS)

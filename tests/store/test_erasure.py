@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -133,3 +135,20 @@ def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
         assert erase(database, event_id)
     with look(database) as view:
         assert view.task(task.id).description == "Write the docs"
+
+
+def test_no_writer_waits_for_the_reader_who_is_in_the_way(database: Database) -> None:
+    event = log_event("a.b", "tests", data={"name": SECRET})
+    with closing(sqlite3.connect(database.path)) as reader, ThreadPoolExecutor(1) as pool:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event_log").fetchone()
+        log_event("a.b", "tests")
+        erasing = pool.submit(erase, database, event.id)
+        waits = []
+        while not erasing.done():
+            with closing(sqlite3.connect(database.path, timeout=30)) as writer, writer:
+                began = time.monotonic()
+                writer.execute("BEGIN IMMEDIATE")
+                waits.append(time.monotonic() - began)
+        assert erasing.result()
+    assert max(waits) < 1
