@@ -8,7 +8,7 @@ from collections import deque
 
 from flask import Blueprint, Flask, Response, request
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import generate_accept_token
 
 from app import clock
@@ -68,7 +68,7 @@ def socket() -> Response:
 class _Dialogue:
     """The messages of one client, as wsproto reads them; it makes pongs and close replies, too.
 
-    `_credit` is how many more messages it may send now. It has MAX_MESSAGES_PER_SEC at most, but for what may have
+    `_credit` is how many more frames it may send now. It has MAX_MESSAGES_PER_SEC at most, but for what may have
     come while nobody listened.
     """
 
@@ -115,7 +115,9 @@ class _Dialogue:
         self._protocol.receive_data(wire.read())
         for event in self._protocol.events():
             ending = None
-            if isinstance(event, TextMessage | BytesMessage):
+            if not isinstance(event, CloseConnection) and not self._is_affordable(event):
+                ending = frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
+            elif isinstance(event, TextMessage | BytesMessage):
                 ending = self._take(event)
             elif isinstance(event, Ping):
                 subscriber.write(self._protocol.send(event.response()))
@@ -140,7 +142,9 @@ class _Dialogue:
             message = bytes(self._unfinished)
             self._unfinished.clear()
             self._messages.append(message.decode() if isinstance(event, TextMessage) else message)
-            self._credit -= 1
-            if self._credit < 0:
-                return frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
         return None
+
+    def _is_affordable(self, event: Event) -> bool:
+        """Count a frame, a ping's and a fragment's as well as a message's: each costs us about the same."""
+        self._credit -= getattr(event, "frame_finished", True)
+        return self._credit >= 0

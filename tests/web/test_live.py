@@ -54,6 +54,22 @@ def test_so_many_messages_at_once_and_no_more(room: Room) -> None:
     assert room.hear(PING) == (frames.POLICY, "more than 100 messages a second")
 
 
+@pytest.mark.parametrize("opcode", [0x89, 0x8A, 0x00], ids=["ping", "pong", "fragment"])
+def test_frames_that_are_no_messages_count_as_well(room: Room, opcode: int) -> None:
+    room.write = lambda _: None  # type: ignore[attr-defined]
+    assert room.hear(struct.pack("!BB", 0x01, 0x80) + bytes(4)) is None
+    frame = struct.pack("!BB", opcode, 0x80) + bytes(4)
+    assert room.hear(frame * (MAX_MESSAGES_PER_SEC - 1)) is None
+    assert room.hear(frame) == (frames.POLICY, "more than 100 messages a second")
+
+
+def test_a_message_that_comes_in_parts_counts_once(room: Room) -> None:
+    for _ in range(MAX_MESSAGES_PER_SEC):
+        for byte in PING:
+            assert room.hear(bytes([byte])) is None
+    assert room.hear(PING) == (frames.POLICY, "more than 100 messages a second")
+
+
 def test_who_rests_may_not_send_more_at_once_for_that(room: Room) -> None:
     room.wait = lambda _: bool(setattr(room, "now", room.now + 60)) or True  # type: ignore[method-assign]
     assert room.hear(PING * MAX_MESSAGES_PER_SEC) is None
