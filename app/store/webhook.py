@@ -176,6 +176,7 @@ def claim(database: Database, name: str) -> Ledger | None:
         is_new = not checkpoint.exists(connection, consumer_of(name))
         claimed = checkpoint.renew(connection, consumer_of(name), is_protected=True)
         if is_new:
+            connection.execute("UPDATE webhook SET batch_end = 0 WHERE name = ?", (name,))
             _tell(connection, name, f"lost its checkpoint and goes on after {claimed.seq}")
         return Ledger(database, _find(connection, name), claimed, read_window(connection))
 
@@ -233,10 +234,11 @@ class Ledger:
             _set_state(connection, self.webhook.name, State.PAUSED)
             _tell(connection, self.webhook.name, f"is paused: {reason}")
 
-    def skip_to(self, epoch: str, seq: int, reason: str) -> None:
+    def skip_to(self, epoch: str, seq: int, reason: str, *, batch_end: int) -> None:
         """Go on after *seq*, and say what is missing as an event, in one transaction."""
         with self._database.transaction() as connection:
             checkpoint.advance(connection, self.claim.name, epoch, seq, self.claim.generation)
+            connection.execute("UPDATE webhook SET batch_end = ? WHERE name = ?", (batch_end, self.webhook.name))
             _tell(connection, self.webhook.name, reason)
 
     def _prove(self, connection: sqlite3.Connection) -> None:

@@ -91,10 +91,11 @@ class Delivery:
             first, last = verdict.missing
             self._skip_to(verdict.after, f"missed {first} to {last}: they were pruned before they were delivered")
         elif verdict.kind == "reset":
+            self._batch_end = 0  # of the other history, and perhaps beyond the head of this one
             self._skip_to(verdict.after, f"goes on after {verdict.after}: the database has another history now")
 
     def _skip_to(self, seq: int, what: str) -> None:
-        self.ledger.skip_to(self._epoch, seq, what)
+        self.ledger.skip_to(self._epoch, seq, what, batch_end=self._batch_end)
         self._position = self._acknowledged = seq
 
     def _advance(self) -> bool:

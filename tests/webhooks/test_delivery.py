@@ -190,6 +190,29 @@ class TestBatches:
         assert receiver.accepted[0].seqs == [1991, 1992, 1993]
         assert receiver.seqs() == list(range(1991, 2014))
 
+    @pytest.mark.parametrize(
+        "change",
+        ["UPDATE meta SET value = 'other' WHERE key = 'epoch'", "DELETE FROM checkpoint"],
+        ids=["another history", "no checkpoint"],
+    )
+    def test_one_that_is_begun_in_another_history_does_so_too(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
+        add(database, receiver, batch=5)
+        log(2)
+        raw(database, "UPDATE webhook SET batch_end = 1000")  # where the last batch ended that was begun in the other
+        raw(database, change)
+        receiver.behave = lambda _: Reply(0)
+        with serving(monkeypatch):
+            wait_until(lambda: receiver.posts, "the batch is begun")
+        log(2)
+
+        receiver.behave = lambda _: Reply()
+        with serving(monkeypatch):
+            wait_until(lambda: len(receiver.seqs()) == 3, "all")
+        assert receiver.posts[0].seqs == [3]
+        assert [post.seqs for post in receiver.accepted] == [[3], [4, 5]]
+
 
 class TestLosses:
     def test_what_was_pruned_is_said_and_the_rest_arrives(
