@@ -7,6 +7,7 @@ the API's names. What JSON can't say exactly (BLOBs, bytes that are no UTF-8, `d
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import gzip
 import hashlib
@@ -22,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from app.errors import BadArchive
 from app.store import database as db
-from app.store import files, migrate
+from app.store import files, lease, migrate
 
 SUFFIX = ".ndjson.gz"
 CHECKSUM_SUFFIX = ".sha256"
@@ -61,10 +62,16 @@ class Archive:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Remove what a prune that was killed has left; those rows are all in the log."""
+        """Remove what a prune that was killed has left; those rows are all in the log.
+
+        Nothing while another writes here: databases may have names that begin alike, or the same one.
+        """
         stem = glob.escape(self._database.stem)
         for partial in self._folder.glob(f"{stem}-*{PARTIAL_SUFFIX}"):
-            partial.unlink()
+            with lease.hold(partial, wait=False) as is_abandoned:
+                if not is_abandoned:
+                    return
+                partial.unlink()
         for checksum in self._folder.glob(f"{stem}-*{SUFFIX}{CHECKSUM_SUFFIX}"):
             if not checksum.with_suffix("").exists():
                 checksum.unlink()
@@ -103,7 +110,7 @@ class Archive:
 
 
 class _Segment:
-    """One file being written."""
+    """One file being written. It is locked until it is whole, so that nobody takes it for an abandoned one."""
 
     def __init__(self, path: Path) -> None:
         self.events = 0
@@ -112,6 +119,7 @@ class _Segment:
         path.unlink(missing_ok=True)
         files.make_private(path)
         self._raw: IO[bytes] = path.open("r+b")
+        fcntl.flock(self._raw, fcntl.LOCK_EX)
         self._zipped = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, compresslevel=6)
 
     def write(self, line: bytes) -> None:
@@ -123,13 +131,13 @@ class _Segment:
         self._zipped.close()
         self._raw.flush()
         os.fsync(self._raw.fileno())
-        self._raw.close()
         digest = _digest(self._path)
         for path in names:
             # The checksum comes first, so that no file stands there without one.
             if path.exists() or not _put_checksum(path, digest):
                 continue
             self._path.rename(path)
+            self._raw.close()
             files.sync(path.parent)
             return path
         raise AssertionError("names never end")

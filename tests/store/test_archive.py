@@ -102,6 +102,22 @@ def test_names_sort_by_time_and_nothing_is_overwritten(database, raw, folder, mo
     assert sum(len(ids) for ids in whole(folder).values()) == 2200
 
 
+@pytest.mark.parametrize("moment", ["_digest", "_put_checksum"])
+def test_a_prune_of_another_database_into_the_same_folder_leaves_it_alone(database, raw, folder, monkeypatch, moment):
+    fill(raw, 5)
+    other = database.path.with_name("elsewhere") / database.path.name
+    step = getattr(archive, moment)
+
+    def step_and_begin_another(*arguments):
+        done = step(*arguments)
+        archive.Archive(other, folder, datetime.now(UTC)).close()
+        return done
+
+    monkeypatch.setattr(archive, moment, step_and_begin_another)
+    prune(database, Policy(log_days=30), by="tests", archive=folder)
+    assert [len(ids) for ids in whole(folder).values()] == [5]
+
+
 def test_nothing_old_makes_no_file(database, raw, folder):
     prune(database, Policy(30), by="tests", archive=folder)
     assert list(folder.iterdir()) == []
