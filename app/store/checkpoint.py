@@ -159,9 +159,13 @@ def remove(database: Database, name: str) -> None:
 
 
 def floor(connection: sqlite3.Connection) -> int | None:
-    """Return the seq up to which every protected consumer of this epoch has acknowledged; None where there is none."""
+    """Return the seq up to which every protected consumer of this epoch has acknowledged; None where there is none.
+
+    One that was told of the reset, and has acknowledged nothing since, is owed what followed.
+    """
     row = connection.execute(
-        "SELECT min(seq) FROM checkpoint WHERE is_protected AND epoch = (SELECT value FROM meta WHERE key = 'epoch')"
+        "SELECT min(CASE meta.value WHEN epoch THEN seq ELSE reset_seq END) FROM checkpoint JOIN meta ON key = 'epoch'"
+        " WHERE is_protected AND meta.value IN (epoch, reset_epoch)"
     ).fetchone()
     return row[0] if row else None
 

@@ -307,6 +307,16 @@ class TestProtectedConsumers:
         consumer(1, epoch="another")
         assert self.left_after(database, outbox, write) == 6
 
+    def test_what_followed_the_reset_that_it_was_told_of_stays(self, database, outbox, write, consumer, raw):
+        consumer(9, epoch="another")
+        raw.execute("UPDATE checkpoint SET reset_epoch = (SELECT value FROM meta WHERE key = 'epoch'), reset_seq = 4")
+        assert self.left_after(database, outbox, write) == 5
+
+    def test_the_reset_before_that_counts_for_nothing(self, database, outbox, write, consumer, raw):
+        consumer(9, epoch="another")
+        raw.execute("UPDATE checkpoint SET reset_epoch = 'a third', reset_seq = 4")
+        assert self.left_after(database, outbox, write) == 6
+
     def test_it_is_asked_in_the_transaction_that_deletes(self, database, raw, outbox, write, consumer, monkeypatch):
         """A consumer that comes while pruning is under way."""
         monkeypatch.setattr(retention, "CHUNK_ROWS", 1)
