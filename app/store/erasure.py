@@ -35,6 +35,8 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         for statement in _DELETE_ONE:
             connection.execute(statement, (event_id,))
         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
+        # Whoever delivers to one begins anew: it may have waited for hours to post what was read before.
+        connection.execute("UPDATE webhook SET revision = revision + 1")
         message = f"Pruned event {event_id} from the log and the outbox"
         audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
     _empty_write_ahead_log(database)

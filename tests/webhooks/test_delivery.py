@@ -16,6 +16,7 @@ from app.feed.relay import Relay
 from app.store import checkpoint, webhook
 from app.store import database as db
 from app.store.database import Database
+from app.store.erasure import erase
 from app.store.mark import Mark
 from app.web.services import Services
 from app.webhooks import dispatcher
@@ -265,6 +266,24 @@ class TestLosses:
             checkpoint.reset(database, "webhook:ops", 1)
             wait_until(lambda: [post.seqs[0] for post in receiver.accepted] == [1, 2, 3, 2, 3], "again")
         assert warnings() == []
+
+
+def test_what_was_erased_while_the_target_failed_is_not_delivered(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(database, receiver, types=("a.b",))
+    log(1)
+    leaked = log_event("a.b", "tests", data="never to be seen")
+    receiver.behave = lambda _: Reply(500)
+    with serving(monkeypatch):
+        wait_until(lambda: receiver.posts, "tried")
+        (claims,) = raw(database, "SELECT generation FROM checkpoint")
+        erase(database, leaked.id)
+        wait_until(lambda: raw(database, "SELECT generation FROM checkpoint") > [claims], "begun anew")
+        receiver.behave = lambda _: Reply()
+        log(1)
+        wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [3], "what came later")
+    assert [post.seqs for post in receiver.accepted] == [[1], [3]]
 
 
 class TestGivingUp:
