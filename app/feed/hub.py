@@ -52,6 +52,7 @@ class Hub:
         self.rouse: Callable[[], None] = lambda: None  # and the end of the watcher's rest here
         self.epoch = ""
         self.position = 0
+        self.erasures = 0
         self._lock = threading.Lock()
         self._cohorts: dict[Subscription, list[Cohort]] = {}
         self._subscribers: set[Subscriber] = set()
@@ -332,6 +333,7 @@ class Hub:
         with self._lock:
             self._tail = Tail(self.position)
         self.pages.forget()
+        self.erasures += 1  # for who holds a page, and comes to the end of it at his own pace
 
     def close(self) -> None:
         """Send everyone away with 1012 and a moment to come back at, spread out."""

@@ -93,6 +93,7 @@ class Subscriber:
         self._idle_since = clock.monotonic()
         self._page: list[Item] = []
         self._page_end = 0
+        self._erasures = 0
 
     # --- the client's own thread --------------------------------------------------------------------------------------
 
@@ -166,9 +167,10 @@ class Subscriber:
         """
         if not self._wire.drain(self._is_wanted):
             return
-        if self._page:
+        if self._page and self._erasures == self._hub.erasures:
             self._send_next()
             return
+        self._page, self._erasures = [], self._hub.erasures  # counted before anything is read
         if self.cursor > self._hub.position:
             self._wait_for_hub()
         rest = self._hub.tail_after(self.cursor, self.epoch)
