@@ -20,7 +20,8 @@ from werkzeug.routing import Rule
 from app import config
 from app.store import database as db
 from app.store.database import Database
-from tests.harness import Server, make_database, upgraded_database, wait_until
+from tests.server import Server, make_database, upgraded_database
+from tests.waits import wait_until
 
 MEMORY = Path("/dev/shm")
 

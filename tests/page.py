@@ -10,7 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from tests.harness import PATIENCE_SECS, Server
+from tests.server import Server
+from tests.waits import PATIENCE_SECS
 
 PATIENCE_MS = PATIENCE_SECS * 1000
 expect.set_options(timeout=PATIENCE_MS)

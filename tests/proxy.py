@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.harness import PATIENCE_SECS, Server, wait_until
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, wait_until
 
 OURS = ("/ws", "/api/", "/static/", "/swarm/")
 BAD_GATEWAY = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -14,7 +14,7 @@ import pytest
 
 from app import config
 from app.web.worker import KEEPALIVE_SECS
-from tests.harness import Server
+from tests.server import Server
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "scripts" / "deploy"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from app import events
 from app.errors import InvalidEvent
 from app.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
-from tests.harness import ROOT
+from tests.server import ROOT
 
 
 def made(**fields: Any) -> Event:

@@ -19,7 +19,8 @@ from app.client import Client
 from app.errors import DatabaseBusy, InvalidEvent
 from app.log_handler import FeedHandler
 from app.store.database import Database
-from tests.harness import PATIENCE_SECS, Server, wait_until
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, wait_until
 
 ROOT = Path(__file__).parents[1]
 

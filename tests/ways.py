@@ -21,7 +21,8 @@ from urllib.parse import urlencode
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.harness import PATIENCE_SECS, ROOT, Server, wait_until
+from tests.server import ROOT, Server
+from tests.waits import PATIENCE_SECS, wait_until
 
 GONE = (OSError, EOFError, ConnectionClosed, InvalidHandshake, httpx.TransportError, TimeoutError)
 
@@ -97,7 +98,7 @@ class Singles(Way):
         if "types" in self.query:
             query["types"] = self.query["types"].split(",")
         try:
-            # The harness adds rate 0; None is the server's default.
+            # FeedClient adds rate 0; None is the server's default.
             payload = self._client.subscribe(**{"rate": None, **self.fields, **query})
         except BaseException:
             self._client.__exit__()

@@ -19,9 +19,9 @@ from scripts.benchmarks.process import raise_descriptor_limit
 from scripts.soaks import crowd, library, mix
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
-from tests.harness import Server
 from tests.journeys import test_far_behind
 from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
+from tests.server import Server
 
 FOLLOWERS = 20
 BEHIND = 1_000_000

@@ -20,7 +20,7 @@ from scripts.benchmarks.client import Client, Target
 from scripts.benchmarks.readers import Reader
 from scripts.benchmarks.writer import SqliteSink
 from scripts.soaks.stage import Mismatch
-from tests.harness import Server
+from tests.server import Server
 
 CLIENTS = 1000
 BEHIND = 500

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 
 from scripts.soaks.stage import Mismatch
-from tests.harness import Server, wait_until, writer
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 PER_SECOND = 100
 PAGES = 1000

@@ -24,7 +24,9 @@ import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from scripts.soaks.stage import Mismatch
-from tests.harness import RawClient, Server, wait_until, writer
+from tests.clients import RawClient
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 VIEWERS = 8
 RAW_PER_SECOND = 60

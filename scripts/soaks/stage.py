@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.harness import Follower, Server, wait_until, writer
+from tests.clients import Follower
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 PATIENCE_SECS = 120.0
 EVENTS_PER_SECOND = 500

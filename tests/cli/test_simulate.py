@@ -12,8 +12,9 @@ from pathlib import Path
 
 from app.cli.make_believe import NAMES, names
 from app.events import EventType
-from tests.harness import PATIENCE_SECS, Server, wait_until
+from tests.server import Server
 from tests.swarm.replay import disagreements
+from tests.waits import PATIENCE_SECS, wait_until
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ from app.feed.subscriber import State
 from app.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER
 from tests.feed.stage import STEP_SECS, Stage, Viewer, busiest_second, check
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 INTERVAL = 0.11
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.feed.pace import SLACK, Pacer, next_due
 from tests.feed.stage import Stage, busiest_second
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 RATES = st.one_of(st.integers(1, 1000).map(float), st.floats(0.1, 1000))
 # How late each frame goes, in intervals: mostly a little, now and then after a quiet time.

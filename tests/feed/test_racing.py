@@ -19,7 +19,7 @@ from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.feed.stage import check, seqs_of
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 CLIENTS = 8
 SUBSCRIPTIONS = 30

@@ -18,7 +18,7 @@ from app.feed.subscriber import JOIN_EVENTS, State
 from app.feed.tail import TAIL_EVENTS
 from app.history import Item, Page
 from tests.feed.scene import Client, Feed, StagedSource
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 BIG = "x" * 20_000
 

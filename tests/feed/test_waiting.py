@@ -13,7 +13,7 @@ from app.feed.hub import Hub
 from app.feed.relay import Relay
 from app.feed.subscription import Filter
 from tests.feed.cast import MemorySource, hub_of
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 EVERYTHING = Filter(Visible())
 LONG_SECS = 20.0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.feed import frames, wire
 from app.feed.wire import Stalled, Wire
 from tests.feed.cast import Peer
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 # Smaller ones have the kernel wait a fifth of a second for each window (RFC 1122 section 4.2.3.3).
 SMALL_BUFFER_BYTES = 65_536

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.harness import Server
 from tests.page import DESKTOP, PATIENCE_MS
 from tests.proxy import Proxy
+from tests.server import Server
 
 # Nothing but the page under test may use the network.
 QUIET = [

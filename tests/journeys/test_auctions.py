@@ -6,9 +6,10 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 
-from tests.harness import Server, wait_until
 from tests.journeys.test_failures import AilingServer
+from tests.server import Server
 from tests.swarm.replay import disagreements
+from tests.waits import wait_until
 
 
 def closings(server):

@@ -19,7 +19,7 @@ from app.jobs import Job, Jobs
 from app.store.database import Database
 from app.web.services import Services
 from tests.feed.scene import Client
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 POLL_INTERVAL = 0.2
 STEPS = {

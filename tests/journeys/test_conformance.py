@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import PATIENCE_SECS, Server, wait_until, writer
+from tests.server import Server, writer
+from tests.waits import PATIENCE_SECS, wait_until
 from tests.ways import WAYS, Reader, Verdict, Way
 
 # Fast enough for a test, and a pace all the same.

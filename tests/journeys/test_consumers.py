@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.harness import FeedClient, Server, wait_until, writer
+from tests.clients import FeedClient
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 
 def consume(client: FeedClient, name: str) -> dict[str, Any]:

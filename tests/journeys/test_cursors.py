@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Server
+from tests.server import Server
 
 
 def write(path: Path, count: int, source: str = "s") -> None:

@@ -18,8 +18,9 @@ from app import clock
 from app.store import database as db
 from app.store.event_log import log_event
 from app.swarm.coordinator import Coordinator
-from tests.harness import Server, wait_until
 from tests.page import DESKTOP, PHONE, LivePage, change, write
+from tests.server import Server
+from tests.waits import wait_until
 
 TABLET = {"width": 768, "height": 1024}
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.harness import Server, wait_until
 from tests.page import PATIENCE_MS, LivePage, change, tasks, write
 from tests.proxy import Proxy
+from tests.server import Server
+from tests.waits import wait_until
 
 TAG = '<script type="module" src="/static/event-feed.js"></script>'
 # A site as strict as ours: the element brings nothing that `default-src 'self'` forbids.

@@ -19,7 +19,9 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.harness import PATIENCE_SECS, FeedClient, Server, wait_until
+from tests.clients import FeedClient
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, wait_until
 
 
 class AilingServer(Server):

@@ -18,8 +18,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.harness import RawClient, Server, make_database
+from tests.clients import RawClient
 from tests.journeys.test_stalled import rss_bytes, wait_for_events
+from tests.server import Server, make_database
 from tests.ways import Singles, Stream
 
 BEHIND = 100_000

@@ -17,8 +17,10 @@ from app.feed import frames
 from app.feed.relay import Relay
 from app.feed.subscriber import State, Subscriber
 from app.feed.subscription import SubscribeRequest
+from tests.clients import FeedClient, RawClient
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
-from tests.harness import PATIENCE_SECS, FeedClient, RawClient, Server, shortest, writer
+from tests.server import Server, writer
+from tests.waits import PATIENCE_SECS, shortest
 
 
 def test_a_thousand_joins_at_random_cursors_while_writers_write(server: Server) -> None:

@@ -19,7 +19,9 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import FeedClient, RawClient, Server, shortest, wait_until, writer
+from tests.clients import FeedClient, RawClient
+from tests.server import Server, writer
+from tests.waits import shortest, wait_until
 
 EVENTS = 12_000
 CLIENTS = 100

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.harness import PATIENCE_SECS, Server, shortest, wait_until
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, shortest, wait_until
 
 HEALTHY_SECS = 0.1
 

@@ -15,8 +15,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.harness import Server, wait_until
 from tests.page import PHONE, change, tasks, write
+from tests.server import Server
+from tests.waits import wait_until
 
 REASON = "Timeout while the <model> was asked"
 ROWS = "#rows > .event"

@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from app import clock
-from tests.harness import Server, wait_until
 from tests.page import LivePage, change, tasks, write
+from tests.server import Server
+from tests.waits import wait_until
 
 
 @pytest.fixture

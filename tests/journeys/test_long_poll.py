@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from app.web.server import GRACE_SECS
-from tests.harness import PATIENCE_SECS, Server, shortest, wait_until, writer
+from tests.server import Server, writer
+from tests.waits import PATIENCE_SECS, shortest, wait_until
 
 WAITING = 200
 MAX_SHARE = 0.2

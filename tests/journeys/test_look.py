@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.events import Event, sentence
-from tests.harness import Server
 from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
+from tests.server import Server
 
 
 @pytest.mark.parametrize("width", [320, PHONE["width"]])

@@ -21,7 +21,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness import PATIENCE_SECS, FeedClient, RawClient, Server, shortest, wait_until, writer
+from tests.clients import FeedClient, RawClient
+from tests.server import Server, writer
+from tests.waits import PATIENCE_SECS, shortest, wait_until
 from tests.ways import Batch, Singles, Stream, Verdict, Way
 
 JITTER_SECS = 0.15

@@ -10,9 +10,10 @@ import time
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.harness import Server, shortest, wait_until
 from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
+from tests.server import Server
+from tests.waits import shortest, wait_until
 
 # --- the main story ---------------------------------------------------------------------------------------------------
 

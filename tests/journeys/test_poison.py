@@ -11,7 +11,7 @@ import pytest
 
 from app import get_event, list_events
 from app.store.database import Database
-from tests.harness import Server
+from tests.server import Server
 
 TEN_MB = '"' + "x" * 10_000_000 + '"'
 COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")

@@ -19,7 +19,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.harness import ROOT, FeedClient, RawClient, Server, wait_until, writer
+from tests.clients import FeedClient, RawClient
+from tests.server import ROOT, Server, writer
+from tests.waits import wait_until
 
 HEARTBEAT_SECS = 0.2
 MAX_MESSAGE_BYTES = 64 * 1024

@@ -13,7 +13,9 @@ import pytest
 
 from app.client import Client, Receipt, retries
 from app.errors import EventConflict
-from tests.harness import Follower, Server, wait_until
+from tests.clients import Follower
+from tests.server import Server
+from tests.waits import wait_until
 
 KILLS = 3
 WRITERS = 4

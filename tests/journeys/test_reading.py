@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.harness import Server, wait_until
 from tests.page import LivePage, tasks, write
 from tests.proxy import Proxy
+from tests.server import Server
+from tests.waits import wait_until
 
 # --- reading in peace -------------------------------------------------------------------------------------------------
 

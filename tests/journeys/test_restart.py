@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import FeedClient, Follower, Server, wait_until, writer
+from tests.clients import FeedClient, Follower
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 FOLLOWERS = 20
 

@@ -17,7 +17,9 @@ from app import clock
 from app.store import account, user
 from app.store import database as db
 from app.store.database import Database
-from tests.harness import FeedClient, Server, shortest, wait_until
+from tests.clients import FeedClient
+from tests.server import Server
+from tests.waits import shortest, wait_until
 
 PROMISED_SECS = 2.0
 

@@ -11,7 +11,8 @@ import pytest
 from gunicorn.config import Config
 
 from app.web.worker import Worker
-from tests.harness import Server, wait_until
+from tests.server import Server
+from tests.waits import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

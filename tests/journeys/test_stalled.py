@@ -12,7 +12,9 @@ from statistics import median
 
 import pytest
 
-from tests.harness import FeedClient, RawClient, Server, wait_until
+from tests.clients import FeedClient, RawClient
+from tests.server import Server
+from tests.waits import wait_until
 
 ROW_BYTES = 16_000
 ROWS = 1_100  # 16 MB and more: a stalled loopback socket swallows over 2 MB before anything notices

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from app.web.server import GRACE_SECS
-from tests.harness import PATIENCE_SECS, Server, shortest, wait_until
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, shortest, wait_until
 from tests.ways import SseParser, Stream
 
 

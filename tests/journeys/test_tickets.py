@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 
 from app.store import account
 from app.store import database as db
-from tests.harness import Server, free_port
+from tests.server import Server, free_port
 
 PATIENCE_MS = 20_000
 

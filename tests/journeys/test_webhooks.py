@@ -14,8 +14,9 @@ from pathlib import Path
 
 from app.store import database as db
 from app.store import webhook
-from tests.harness import Server, wait_until, writer
 from tests.receiver import SECRET, Post, Receiver, Reply
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 
 @contextlib.contextmanager

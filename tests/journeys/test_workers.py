@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import FeedClient, Follower, Server, wait_until, writer
+from tests.clients import FeedClient, Follower
+from tests.server import Server, writer
+from tests.waits import wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.store.database import Database
-from tests.harness import Server
+from tests.server import Server
 
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES "
 

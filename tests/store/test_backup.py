@@ -17,7 +17,8 @@ from app.errors import BadBackup, DatabaseBusy, SchemaMismatch
 from app.store import account, backup, checkpoint, migrate, user
 from app.store import database as db
 from app.store.database import Database
-from tests.harness import wait_until, writer
+from tests.server import writer
+from tests.waits import wait_until
 
 
 @pytest.fixture

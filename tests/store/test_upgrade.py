@@ -12,7 +12,8 @@ import pytest
 from app.errors import SchemaMismatch
 from app.store import doctor, migrate, upgrade
 from app.store.lease import lock_file, share
-from tests.harness import Server, wait_until
+from tests.server import Server
+from tests.waits import wait_until
 
 
 @pytest.fixture

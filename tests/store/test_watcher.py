@@ -19,7 +19,7 @@ import pytest
 from app.store import watcher as module
 from app.store.database import Database
 from app.store.watcher import Watcher
-from tests.harness import PATIENCE_SECS, wait_until
+from tests.waits import PATIENCE_SECS, wait_until
 
 ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')"
 

@@ -12,8 +12,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.harness import wait_until
 from tests.swarm.replay import disagreements
+from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 3

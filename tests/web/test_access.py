@@ -15,7 +15,8 @@ from app.store import account, event_log
 from app.store import database as db
 from app.store.event_log import log_event
 from app.web import create_app
-from tests.harness import FeedClient, Server
+from tests.clients import FeedClient
+from tests.server import Server
 from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
 
 JSON = {"Accept": "application/json"}

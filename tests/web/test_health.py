@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from app.store.database import Database
 from app.store.triggers import Reconciler
 from app.web.services import Services
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from app.web import slots
 from app.web.services import Services
 from app.web.slots import PAGE_BYTES, Board, Place
 from tests.feed.scene import Client
-from tests.harness import wait_until
+from tests.waits import wait_until
 
 
 class Scraper:

@@ -22,8 +22,8 @@ from app.web.services import Services
 from app.webhooks import dispatcher
 from app.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
 from app.webhooks.target import READ_SECS
-from tests.harness import wait_until
 from tests.receiver import SECRET, Post, Receiver, Reply
+from tests.waits import wait_until
 
 
 @pytest.fixture

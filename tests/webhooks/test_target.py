@@ -16,8 +16,8 @@ from app import clock
 from app.webhooks import target as module
 from app.webhooks.addresses import Allowlist
 from app.webhooks.target import READ_SECS, Target, check_url
-from tests.harness import wait_until
 from tests.receiver import Receiver, Reply
+from tests.waits import wait_until
 
 LOOPBACK = Allowlist.parse("127.0.0.0/8, localhost")
 
