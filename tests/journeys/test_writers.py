@@ -20,7 +20,8 @@ def test_an_event_written_by_the_sqlite3_shell_arrives(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         statement = ROW + "('from-shell', 'shell.said', 'shell', '{\"a\": 1}', '2026-01-01T00:00:00Z');"
-        subprocess.run(["sqlite3", str(server.database), statement], check=True)
+        # By itself the shell waits for no other writer, and the server writes, too.
+        subprocess.run(["sqlite3", "-cmd", ".timeout 10000", str(server.database), statement], check=True)
         assert client.next_event()["payload"]["id"] == "from-shell"
 
 
