@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from queue import SimpleQueue
 
 import click
 
@@ -30,9 +31,7 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     Example:
       OUTFEED_TOKEN=outfeed_… outfeed simulate --agents 20 --rate 50
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = until_told()
     die_with(parent or os.getppid())
     from app.cli.make_believe import Swarm
 
@@ -46,3 +45,18 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     )
     swarm.run()
     click.echo(f"The simulated swarm stopped after {show.count(swarm.posted, 'task')}.", err=True)
+
+
+def until_told() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set: by a thread, for a handler may interrupt who holds its lock."""
+    told: SimpleQueue[int] = SimpleQueue()
+    stop = threading.Event()
+
+    def obey() -> None:
+        told.get()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: told.put(number))
+    threading.Thread(target=obey, name="signals", daemon=True).start()
+    return stop

@@ -99,8 +99,9 @@ class Worker(ThreadWorker):
         return Threads(self.cfg.threads)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self.booted and self.alive:  # else there is nobody yet, and what this interrupts may hold the hub's lock
-            self.wsgi.extensions["outfeed"].hub.close()
+        """Send everyone away, by the loop: a signal may have interrupted who holds the hub's lock, or this handler."""
+        if self.booted and self.alive:
+            self.method_queue.defer(self.wsgi.extensions["outfeed"].hub.close)
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:

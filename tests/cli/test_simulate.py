@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 from app.cli.make_believe import NAMES, names
+from app.cli.simulate import until_told
 from app.events import EventType
 from tests.server import Server
 from tests.swarm.replay import disagreements
@@ -59,6 +61,21 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = until_told()
+        telling = threading.Thread(target=signal.getsignal(signal.SIGTERM), args=(signal.SIGTERM, None), daemon=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with stop._cond:
+        telling.start()
+        telling.join(PATIENCE_SECS)
+        assert not telling.is_alive()
+    assert stop.wait(PATIENCE_SECS)
 
 
 class TestSimulate:

@@ -6,13 +6,17 @@ import logging
 import os
 import re
 import signal
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
 
 from app.web.worker import Worker
+from tests.feed.scene import Feed
 from tests.server import Server
-from tests.waits import wait_until
+from tests.waits import PATIENCE_SECS, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -34,15 +38,33 @@ def test_it_closes_every_client_with_1012_and_ends_within_five_seconds(server: S
     assert "SIGKILL" not in server.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_worker_that_is_told_to_stop_while_it_boots_has_nobody_to_send_away(number: signal.Signals) -> None:
-    worker = Worker(1, os.getpid(), [], None, 30, Config(), logging.getLogger())
-    worker.method_queue.init()
-    handle = {signal.SIGTERM: worker.handle_exit, signal.SIGINT: worker.handle_quit}[number]
-    handle(number, None)
-    worker.method_queue.close()
-    worker.tmp.close()
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A worker that runs nowhere."""
+    made = Worker(1, os.getpid(), [], None, 30, Config(), logging.getLogger())
+    made.method_queue.init()
+    yield made
+    made.method_queue.close()
+    made.tmp.close()
+
+
+@pytest.mark.parametrize("name", ["handle_exit", "handle_quit"])
+def test_a_worker_that_is_told_to_stop_while_it_boots_has_nobody_to_send_away(worker: Worker, name: str) -> None:
+    getattr(worker, name)(0, None)
     assert not worker.alive
+
+
+@pytest.mark.parametrize("name", ["handle_exit", "handle_quit"])
+def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts(worker: Worker, name: str) -> None:
+    hub = Feed().hub
+    worker.booted, worker.wsgi = True, SimpleNamespace(extensions={"outfeed": SimpleNamespace(hub=hub)})
+    telling = threading.Thread(target=getattr(worker, name), args=(0, None), daemon=True)
+    with hub._lock:
+        telling.start()
+        telling.join(PATIENCE_SECS)
+        assert not telling.is_alive()
+    worker.method_queue.run_callbacks(None)
+    assert hub.closing.is_set()
 
 
 def test_sigterm_ends_within_five_seconds_while_a_client_reads_nothing(server: Server) -> None:
