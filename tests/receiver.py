@@ -86,9 +86,11 @@ class Receiver:
             self._server = None
 
     def seqs(self) -> list[int]:
-        """Return the seqs of what was accepted, without what came again under the same id."""
-        first = {post.id: post for post in reversed(self.accepted)}
-        return [seq for post in reversed(first.values()) for seq in post.seqs]
+        """Return the seqs of what was accepted, in that order, without what came again under the same id."""
+        first: dict[str, Post] = {}
+        for post in self.accepted:
+            first.setdefault(post.id, post)
+        return [seq for post in first.values() for seq in post.seqs]
 
     def take(self, handler: BaseHTTPRequestHandler) -> Reply:
         size = int(handler.headers["content-length"])
