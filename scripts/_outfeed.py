@@ -13,4 +13,4 @@ def enter() -> None:
     venv_python = ROOT / ".venv" / "bin" / "python"
     if importlib.util.find_spec("click") is None and venv_python.exists():
         os.execv(venv_python, [str(venv_python), *sys.argv])
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "app"))

@@ -17,10 +17,10 @@ def main() -> None:
     """Back up and rotate, by the arguments of this process."""
     arguments = read_arguments()
     _outfeed.enter()
-    from app import clock
-    from app.config import settings
-    from app.errors import OutfeedError
-    from app.store import backup, database
+    from outfeed import clock
+    from outfeed.config import settings
+    from outfeed.errors import OutfeedError
+    from outfeed.store import backup, database
 
     stem = settings().database.stem
     made = arguments.to / f"{stem}-{clock.now():%Y%m%dT%H%M%SZ}.db"

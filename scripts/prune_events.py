@@ -12,7 +12,7 @@ import _outfeed
 def main() -> None:
     """Prune, by the arguments of this process."""
     _outfeed.enter()
-    from app.cli import main as outfeed
+    from outfeed.cli import main as outfeed
 
     outfeed(["prune", *sys.argv[1:]], prog_name="outfeed")
 

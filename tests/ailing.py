@@ -19,8 +19,8 @@ from typing import Any
 import apscheduler.executors.base
 import apscheduler.schedulers.base
 
-from app import clock
-from app.store import database as db
+from outfeed import clock
+from outfeed.store import database as db
 
 
 def main(file: Path) -> None:
@@ -64,7 +64,7 @@ def main(file: Path) -> None:
     threading._start_new_thread = start_limited  # type: ignore[attr-defined]
     socket.socketpair = make_pair_limited
 
-    from app.cli import main as outfeed
+    from outfeed.cli import main as outfeed
 
     outfeed(sys.argv[2:])
 

@@ -17,9 +17,9 @@ import pytest
 from flask import Flask
 from werkzeug.routing import Rule
 
-from app import config
-from app.store import database as db
-from app.store.database import Database
+from outfeed import config
+from outfeed.store import database as db
+from outfeed.store.database import Database
 from tests.server import Server, make_database, upgraded_database
 from tests.waits import wait_until
 

@@ -8,11 +8,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from app.cli import main as outfeed
+from outfeed.cli import main as outfeed
 
 ROOT = Path(__file__).parents[1]
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["app.web.server", "app.cli.serve", "app.store.yoyo_backend", "tests.forked"])
+context.set_forkserver_preload(
+    ["outfeed.web.server", "outfeed.cli.serve", "outfeed.store.yoyo_backend", "tests.forked"]
+)
 
 
 class Forked:

@@ -32,8 +32,8 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.store import account, migrate, user
-from app.store import database as db
+from outfeed.store import account, migrate, user
+from outfeed.store import database as db
 from tests.clients import FeedClient
 from tests.forked import Forked
 from tests.waits import PATIENCE_SECS, wait_until
@@ -230,7 +230,7 @@ class Server:
 
     def cookie(self, key: str) -> str:
         """Return the cookie of the session with that key."""
-        app = Flask("app")
+        app = Flask("outfeed")
         app.secret_key = Path(f"{self.database}.secret").read_text().strip()
         signer = SecureCookieSessionInterface().get_signing_serializer(app)
         assert signer is not None
@@ -255,7 +255,7 @@ class Server:
     def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run `outfeed` with *arguments* in a process of its own, on the same database."""
         return subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
+            [sys.executable, "-m", "outfeed", *arguments],
             check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, **more,
         )  # fmt: skip
 

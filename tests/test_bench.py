@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from app.feed.frames import WEBSOCKET, message
-from app.history import Item
-from app.store.search import path_of
+from outfeed.feed.frames import WEBSOCKET, message
+from outfeed.history import Item
+from outfeed.store.search import path_of
 from scripts.benchmarks import calls, event, plot, producers, report, stock
 from scripts.benchmarks.__main__ import FULL, QUICK
 from scripts.benchmarks.alone.case import Alone, Figure

@@ -15,12 +15,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-from app.client import Client, Cursor, Gap, Reset, retries
-from app.client.cursor_file import read_cursor
-from app.client.link import socket_url
-from app.client.retries import Backoff
-from app.errors import EventConflict, InvalidEvent, Refused, Unreachable
-from app.events import make_event
+from outfeed.client import Client, Cursor, Gap, Reset, retries
+from outfeed.client.cursor_file import read_cursor
+from outfeed.client.link import socket_url
+from outfeed.client.retries import Backoff
+from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
+from outfeed.events import make_event
 
 EPOCH = "e1"
 
@@ -592,7 +592,7 @@ class TestOnARealServer:
 ROOT = Path(__file__).parents[1]
 BOT = """
 import sys
-from app.client import Client
+from outfeed.client import Client
 url, token, folder = sys.argv[1:]
 with open(folder + "/handled", "a", buffering=1) as handled:
     for event in Client(url, token).follow(after=0, cursor_file=folder + "/bot.cursor"):

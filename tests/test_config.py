@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app import config
-from app.config import Settings
-from app.errors import ConfigError
+from outfeed import config
+from outfeed.config import Settings
+from outfeed.errors import ConfigError
 
 SECRET = "correct horse battery staple"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import config
-from app.web.worker import KEEPALIVE_SECS
+from outfeed import config
+from outfeed.web.worker import KEEPALIVE_SECS
 from tests.server import Server
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def test_a_line_of_cron_names_a_script_and_options_that_exist(line: str) -> None
     assert where == "cd /var/lib/outfeed", "there lies the .env that the unit reads"
     program, *arguments = shlex.split(command.split(">")[0])
     program = program.removeprefix("/opt/outfeed/")
-    run = [sys.executable, "-m", "app"] if program == ".venv/bin/outfeed" else [sys.executable, str(ROOT / program)]
+    run = [sys.executable, "-m", "outfeed"] if program == ".venv/bin/outfeed" else [sys.executable, str(ROOT / program)]
     options = [argument for argument in arguments if argument.startswith("--")]
     words = [argument for argument in arguments if argument.isalpha()]
     help_ = subprocess.run([*run, *words, "--help"], check=True, cwd=ROOT, capture_output=True, text=True).stdout

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from app import config, metrics
-from app.cli import main
-from app.feed import frames
-from app.web import create_app
+from outfeed import config, metrics
+from outfeed.cli import main
+from outfeed.feed import frames
+from outfeed.web import create_app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

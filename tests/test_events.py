@@ -16,9 +16,9 @@ from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import events
-from app.errors import InvalidEvent
-from app.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
+from outfeed import events
+from outfeed.errors import InvalidEvent
+from outfeed.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
 from tests.server import ROOT
 
 
@@ -181,7 +181,7 @@ def test_a_program_that_seeds_its_numbers_gets_no_id_twice() -> None:
 def test_a_forked_child_makes_other_ids() -> None:
     code = """
 import os
-from app.events import new_id
+from outfeed.events import new_id
 if child := os.fork():
     os.waitpid(child, 0)
 print(new_id()[-20:])

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import Overtaken
-from app.history import Window, read_item
+from outfeed.errors import Overtaken
+from outfeed.history import Window, read_item
 
 LIMIT = 300
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-APP = ROOT / "app"
+PACKAGE = ROOT / "app" / "outfeed"
 
 BASE = {"errors", "clock", "config", "process"}
 NOUNS = BASE | {"access", "events", "history", "metrics", "redaction"}
@@ -56,16 +56,16 @@ MARKUP_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\
 
 
 def room_of(file: Path) -> str:
-    """Return the room of a *file* relative to app/: its folder there, or its own name."""
+    """Return the room of a *file* relative to the package: its folder there, or its own name."""
     return file.parts[0].removesuffix(".py")
 
 
 def problems(file: Path, source: str) -> list[str]:
-    """Return what breaks a rule in *source*, which stands at *file* (relative to app/), one a line."""
+    """Return what breaks a rule in *source*, which stands at *file* (relative to the package), one a line."""
     tree = ast.parse(source)
     names = dict(_bound_names(file, tree))
     found = [*_arrow_problems(file, tree), *_library_problems(file, tree), *_place_problems(file, tree, names)]
-    return sorted({f"app/{file}:{line}: {problem}" for line, problem in found})
+    return sorted({f"outfeed/{file}:{line}: {problem}" for line, problem in found})
 
 
 def _imports(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -81,7 +81,7 @@ def _imports(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
 def _base(file: Path, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
-    package = ["app", *file.parts[:-1]]
+    package = ["outfeed", *file.parts[:-1]]
     return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
 
 
@@ -101,12 +101,12 @@ def _arrow_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
     for line, name in _imports(file, tree):
         package, _, rest = name.partition(".")
         target = rest.split(".")[0]
-        if package != "app" or target == room:
+        if package != "outfeed" or target == room:
             continue
         if target not in MAY_IMPORT or target.startswith("__"):
             if room == "cli":  # a thin shell over the public names
                 continue
-            yield line, f"{room} imports app itself; import {target or 'the name'} from the room that has it"
+            yield line, f"{room} imports outfeed itself; import {target or 'the name'} from the room that has it"
         elif target not in MAY_IMPORT[room]:
             yield line, f"{room} must not import {target}"
 
@@ -142,24 +142,24 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str:
 
 
 def modules() -> list[Path]:
-    return sorted(file.relative_to(APP) for file in APP.rglob("*.py"))
+    return sorted(file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py"))
 
 
 class TestTheHouse:
     @pytest.mark.parametrize("file", modules(), ids=str)
     def test_a_module_keeps_the_rules(self, file):
-        assert problems(file, (APP / file).read_text("utf-8")) == []
+        assert problems(file, (PACKAGE / file).read_text("utf-8")) == []
 
     def test_no_text_becomes_markup(self):
-        files = [file for folder in ("static", "templates") for file in (APP / folder).rglob("*") if file.is_file()]
+        files = [file for folder in ("static", "templates") for file in (PACKAGE / folder).rglob("*") if file.is_file()]
         texts = {file: file.read_text("utf-8") for file in files if file.suffix in (".js", ".html", ".svg")}
         assert [file for file, text in texts.items() if MARKUP_FROM_TEXT.search(text)] == []
 
     def test_logging_an_event_loads_no_web_and_no_scheduler(self):
         heavy = {"flask", "werkzeug", "wsproto", "apscheduler", "gunicorn", "yoyo", "click", "rich"}
-        code = "import sys, app; app.log_event; print(*sys.modules)"
+        code = "import sys, outfeed; outfeed.log_event; print(*sys.modules)"
         loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
-        assert "app.store.event_log" in loaded
+        assert "outfeed.store.event_log" in loaded
         assert heavy & set(loaded) == set()
 
     def test_every_library_is_declared(self):
@@ -171,8 +171,8 @@ class TestTheHouse:
         libraries = {
             name.split(".")[0]
             for file in modules()
-            for _, name in _imports(file, ast.parse((APP / file).read_text("utf-8")))
-            if name.split(".")[0] not in {"app", *sys.stdlib_module_names}
+            for _, name in _imports(file, ast.parse((PACKAGE / file).read_text("utf-8")))
+            if name.split(".")[0] not in {"outfeed", *sys.stdlib_module_names}
         }
         undeclared = {name for name in libraries if not {_normal(owner) for owner in owners.get(name, [])} & provided}
         assert undeclared == set()
@@ -191,17 +191,17 @@ def _requirements(distribution: str) -> list[str]:
 
 
 VIOLATIONS = {
-    "upward": ("feed/hub.py", "from app.web import live"),
-    "upward, from the package": ("store/outbox.py", "from app import web"),
-    "upward, by import": ("store/outbox.py", "import app.cli.serve as serve"),
+    "upward": ("feed/hub.py", "from outfeed.web import live"),
+    "upward, from the package": ("store/outbox.py", "from outfeed import web"),
+    "upward, by import": ("store/outbox.py", "import outfeed.cli.serve as serve"),
     "upward, relative": ("feed/hub.py", "from ..web import live"),
-    "upward, in a function": ("feed/hub.py", "def f():\n    from app.jobs import start"),
-    "upward, for types": ("events.py", "if TYPE_CHECKING:\n    from app.store.outbox import Record"),
-    "sideways": ("feed/relay.py", "from app.store import outbox"),
-    "sideways, back": ("store/outbox.py", "import app.feed.source"),
-    "web from jobs": ("jobs.py", "from app.web import live"),
-    "the root": ("store/retention.py", "import app"),
-    "the root's names": ("web/api.py", "from app import log_event"),
+    "upward, in a function": ("feed/hub.py", "def f():\n    from outfeed.jobs import start"),
+    "upward, for types": ("events.py", "if TYPE_CHECKING:\n    from outfeed.store.outbox import Record"),
+    "sideways": ("feed/relay.py", "from outfeed.store import outbox"),
+    "sideways, back": ("store/outbox.py", "import outfeed.feed.source"),
+    "web from jobs": ("jobs.py", "from outfeed.web import live"),
+    "the root": ("store/retention.py", "import outfeed"),
+    "the root's names": ("web/api.py", "from outfeed import log_event"),
     "an unknown room": ("utils/text.py", "import os"),
     "sqlite3 outside the store": ("web/health.py", "import sqlite3"),
     "sqlite3 by name": ("feed/source.py", "from sqlite3 import Connection"),
@@ -219,18 +219,21 @@ VIOLATIONS = {
     "the environment, by name": ("web/auth.py", "from os import environ"),
 }
 ALLOWED = {
-    "down": ("web/live.py", "from app.feed.hub import Hub\nfrom app.store import outbox\nfrom app import clock, jobs"),
-    "swarm may use the store": ("swarm/auction.py", "from app.store import event_log"),
-    "the command may use the public names": ("cli/log.py", "from app import log_event"),
+    "down": (
+        "web/live.py",
+        "from outfeed.feed.hub import Hub\nfrom outfeed.store import outbox\nfrom outfeed import clock, jobs",
+    ),
+    "swarm may use the store": ("swarm/auction.py", "from outfeed.store import event_log"),
+    "the command may use the public names": ("cli/log.py", "from outfeed import log_event"),
     "its own room": (
         "feed/hub.py",
-        "from app.feed.cohort import Cohort\nfrom . import frames\nfrom .relay import Relay",
+        "from outfeed.feed.cohort import Cohort\nfrom . import frames\nfrom .relay import Relay",
     ),
     "a clock in clock.py": ("clock.py", "import time\ntime.monotonic()"),
     "the environment in config.py": ("config.py", "import os\nos.environ"),
     "sqlite3 in the store": ("store/outbox.py", "import sqlite3"),
     "sleep reads no clock": ("store/watcher.py", "import time\ntime.sleep(0.0005)"),
-    "a method that is called now": ("store/outbox.py", "from app import clock\nclock.now()\nself.datetime.now()"),
+    "a method that is called now": ("store/outbox.py", "from outfeed import clock\nclock.now()\nself.datetime.now()"),
     "datetimes as values": ("events.py", "from datetime import datetime\ndatetime.fromisoformat('2024-01-15')"),
 }
 

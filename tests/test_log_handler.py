@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from app import list_events, log_handler
-from app.client import Client
-from app.errors import DatabaseBusy, InvalidEvent
-from app.log_handler import FeedHandler
-from app.store.database import Database
+from outfeed import list_events, log_handler
+from outfeed.client import Client
+from outfeed.errors import DatabaseBusy, InvalidEvent
+from outfeed.log_handler import FeedHandler
+from outfeed.store.database import Database
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until
 
@@ -141,7 +141,7 @@ class TestRecords:
 
 class TestTheProgramNeverNotices:
     @pytest.mark.parametrize(
-        "name", ["app.store.database", "app", "sqlite3", "websockets.client", "httpx", "httpcore.x"]
+        "name", ["outfeed.store.database", "outfeed", "sqlite3", "websockets.client", "httpx", "httpcore.x"]
     )
     def test_what_writing_itself_logs_is_no_event(self, handler: FeedHandler, writes: Writes, name: str) -> None:
         handler.handle(logging.LogRecord(name, logging.ERROR, "x.py", 1, "m", None, None))
@@ -195,7 +195,7 @@ class TestTheProgramNeverNotices:
         logger.warning("found")
         handler.flush()
         assert writes.messages() == ["found", "2 log records were dropped"]
-        assert [one.message for one in caplog.records if one.name == "app.log_handler"] == [
+        assert [one.message for one in caplog.records if one.name == "outfeed.log_handler"] == [
             "log records don't reach the feed; said once error=broken"
         ]
 
@@ -233,8 +233,8 @@ class TestTheProgramNeverNotices:
 
 PROGRAM = """
 import logging, sys
-from app.client import Client
-from app.log_handler import FeedHandler
+from outfeed.client import Client
+from outfeed.log_handler import FeedHandler
 logging.basicConfig()
 logging.getLogger().addHandler(FeedHandler("batch-job", *([Client(*sys.argv[1:])] if sys.argv[1:] else [])))
 for n in range(250):

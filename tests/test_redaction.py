@@ -14,16 +14,16 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import config
-from app.cli import main
-from app.config import REDACT_KEYS, Settings
-from app.errors import EventConflict, InvalidEvent
-from app.events import make_event
-from app.history import read_item
-from app.redaction import REDACTED, redact
-from app.store import event_log
-from app.store.outbox import Outbox
-from app.web import create_app
+from outfeed import config
+from outfeed.cli import main
+from outfeed.config import REDACT_KEYS, Settings
+from outfeed.errors import EventConflict, InvalidEvent
+from outfeed.events import make_event
+from outfeed.history import read_item
+from outfeed.redaction import REDACTED, redact
+from outfeed.store import event_log
+from outfeed.store.outbox import Outbox
+from outfeed.web import create_app
 from tests.web.cast import bearer, tokens
 
 ALNUM = ascii_letters + digits

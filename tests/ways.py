@@ -310,7 +310,7 @@ class Tail(Way):
         environment = {**self.server.environment, "OUTFEED_TOKEN": self.server.token}
         with self._output.open("wb") as output, self._remarks.open("wb") as remarks:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "tail", "--json", "--last=0", *options],
+                [sys.executable, "-m", "outfeed", "tail", "--json", "--last=0", *options],
                 cwd=ROOT, env=environment, stdout=output, stderr=remarks,
             )  # fmt: skip
         wait_until(lambda: self.remarks.count("\n") and "Following" in self.remarks, "tail follows")

@@ -22,7 +22,7 @@ from scripts.benchmarks.writer import INSERT
 def measure(order: dict[str, Any]) -> dict[str, float]:
     """Return the medians over the turns: microseconds for one event, and their ratio within a pair of turns."""
     os.environ["OUTFEED_DATABASE"] = order["path"]
-    from app import log_event
+    from outfeed import log_event
 
     def call(row: dict[str, Any]) -> None:
         log_event(row["event_type"], row["source"], row["task_id"], row["agent_id"], row["data"])

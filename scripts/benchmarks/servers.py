@@ -143,7 +143,7 @@ class Outfeed(Server):
 
     def command(self) -> list[str]:
         """Return what a user types."""
-        return [sys.executable, "-m", "app", "serve"]
+        return [sys.executable, "-m", "outfeed", "serve"]
 
     def environment(self) -> dict[str, str]:
         """Return settings that differ from the defaults in the database, the address and the limits alone."""
@@ -205,7 +205,7 @@ class Outfeed(Server):
         return found[0]
 
     def _run(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "app", *arguments]
+        command = [sys.executable, "-m", "outfeed", *arguments]
         done = subprocess.run(
             command, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=60, check=False
         )

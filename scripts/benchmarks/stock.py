@@ -11,8 +11,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from app.store.database import Database
-from app.store.indexer import Indexer
+from outfeed.store.database import Database
+from outfeed.store.indexer import Indexer
 
 _FILL = """
     WITH RECURSIVE stored (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM stored WHERE n < :events)

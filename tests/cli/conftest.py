@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
+from outfeed.cli import main
 
 
 @pytest.fixture

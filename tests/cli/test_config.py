@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app import config
+from outfeed import config
 
 
 def settings(output: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """outfeed consumer: what it makes and changes."""
 
-from app.store import checkpoint
+from outfeed.store import checkpoint
 
 
 class TestAdd:

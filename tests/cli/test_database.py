@@ -2,7 +2,7 @@
 
 import json
 
-from app.store.event_log import log_event
+from outfeed.store.event_log import log_event
 
 
 class TestUpgrade:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.store.event_log import get_event, list_events, log_event
+from outfeed.store.event_log import get_event, list_events, log_event
 
 
 class TestLog:

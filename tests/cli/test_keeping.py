@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from app import list_events, log_event
-from app.events import sentence
-from app.store import database as db
-from app.store.outbox import Outbox
+from outfeed import list_events, log_event
+from outfeed.events import sentence
+from outfeed.store import database as db
+from outfeed.store.outbox import Outbox
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +84,7 @@ class TestPrune:
 
     def test_a_terminal_gets_a_bar(self, old_and_new, tmp_path):
         ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "app", "prune", "--older-than-days", "30"]
+        command = [sys.executable, "-m", "outfeed", "prune", "--older-than-days", "30"]
         done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=theirs, text=True)
         os.close(theirs)
         shown = b""

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from app.cli import COMMANDS, main
-from app.store.event_log import log_event
+from outfeed.cli import COMMANDS, main
+from outfeed.store.event_log import log_event
 
 ROOT = Path(__file__).parents[2]
 LOG = ("log", "task.created", "--source", "tests")
@@ -17,7 +17,7 @@ LOG = ("log", "task.created", "--source", "tests")
 
 def run(*arguments, **more):
     """Run `outfeed` in a process of its own, without a terminal."""
-    command = [sys.executable, "-m", "app", *arguments]
+    command = [sys.executable, "-m", "outfeed", *arguments]
     return subprocess.run(
         command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **more
     )
@@ -126,7 +126,7 @@ class TestExitCodes:
     def test_0_when_the_reader_of_our_output_has_seen_enough(self, database):
         for _ in range(100):
             log_event("task.created", "tests", data={"description": "x" * 2000})
-        command = [sys.executable, "-m", "app", "events", "--json"]
+        command = [sys.executable, "-m", "outfeed", "events", "--json"]
 
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.read(10)
@@ -140,7 +140,7 @@ class TestExitCodes:
 def test_a_command_loads_no_web_framework(database, arguments):
     code = f"""
 import sys
-from app.cli import main
+from outfeed.cli import main
 main({list(arguments)!r}, standalone_mode=False)
 heavy = {{"flask", "werkzeug", "gunicorn", "websockets", "apscheduler"}} & set(sys.modules)
 assert not heavy, heavy

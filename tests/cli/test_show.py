@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.cli import show
-from app.events import Event
+from outfeed.cli import show
+from outfeed.events import Event
 
 
 def event(**fields):

@@ -11,9 +11,9 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from app.cli.make_believe import NAMES, names
-from app.cli.simulate import until_told
-from app.events import EventType
+from outfeed.cli.make_believe import NAMES, names
+from outfeed.cli.simulate import until_told
+from outfeed.events import EventType
 from tests.server import Server
 from tests.swarm.replay import disagreements
 from tests.waits import PATIENCE_SECS, wait_until
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
 # A server that stands still for a second would keep the agents that say goodbye to it.
 PATIENTLY = f"""
-from app.cli import main, make_believe
+from outfeed.cli import main, make_believe
 make_believe.FAREWELL_SECS = {PATIENCE_SECS}
 main(prog_name="outfeed")
 """

@@ -19,7 +19,7 @@ class Tail:
         self.output, self.remarks = folder / "tail.out", folder / "tail.err"
         environment = {**server.environment, "OUTFEED_TOKEN": server.token}
         with self.output.open("wb") as out, self.remarks.open("wb") as err:
-            command = [sys.executable, "-m", "app", "tail", *arguments]
+            command = [sys.executable, "-m", "outfeed", "tail", *arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
 
     def __enter__(self):
@@ -72,7 +72,7 @@ class TestOnARealServer:
 
     def test_without_a_good_token_it_says_so(self, server):
         for token in ({}, {"OUTFEED_TOKEN": "outfeed_wrong"}):
-            command = [sys.executable, "-m", "app", "tail"]
+            command = [sys.executable, "-m", "outfeed", "tail"]
             environment = {**os.environ, **server.environment, **token}
             refused = subprocess.run(
                 command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=60
@@ -84,7 +84,7 @@ class TestOnARealServer:
             assert "outfeed_wrong" not in refused.stderr
 
     def test_it_ends_when_its_reader_has_seen_enough(self, server):
-        command = [sys.executable, "-m", "app", "tail", "--json"]
+        command = [sys.executable, "-m", "outfeed", "tail", "--json"]
         environment = {**server.environment, "OUTFEED_TOKEN": server.token}
         server.log_event("task.created", "tests")
         with subprocess.Popen(

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from app import clock
-from app.store import account
+from outfeed import clock
+from outfeed.store import account
 
 
 class TestCreate:

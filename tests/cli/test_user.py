@@ -6,10 +6,10 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
-from app.store import account, user
-from app.store.event_log import list_events
-from app.web import passwords
+from outfeed.cli import main
+from outfeed.store import account, user
+from outfeed.store.event_log import list_events
+from outfeed.web import passwords
 
 
 def with_stdin(text, *arguments):

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from app import config
-from app.store import checkpoint, webhook
+from outfeed import config
+from outfeed.store import checkpoint, webhook
 from tests.receiver import SECRET, Receiver, Reply
 
 

@@ -8,12 +8,12 @@ import struct
 import threading
 from typing import Any
 
-from app.access import Principal
-from app.errors import InvalidRequest, Superseded
-from app.feed.consumers import Consumers
-from app.feed.hub import Hub
-from app.feed.wire import Wire
-from app.history import Claim, Item, Page, Window
+from outfeed.access import Principal
+from outfeed.errors import InvalidRequest, Superseded
+from outfeed.feed.consumers import Consumers
+from outfeed.feed.hub import Hub
+from outfeed.feed.wire import Wire
+from outfeed.history import Claim, Item, Page, Window
 
 
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:

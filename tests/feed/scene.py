@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from app.errors import Overtaken
-from app.feed import dialogue, frames
-from app.feed.consumers import Consumers
-from app.feed.hub import Hub
-from app.feed.relay import Relay
-from app.feed.subscriber import State, Subscriber
-from app.history import Item, Window
+from outfeed.errors import Overtaken
+from outfeed.feed import dialogue, frames
+from outfeed.feed.consumers import Consumers
+from outfeed.feed.hub import Hub
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.history import Item, Window
 from tests.feed.cast import VIEWER, MemoryCheckpoints, MemorySource, Peer
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from app import clock
-from app.feed import frames
-from app.feed.encoding import Encoding
-from app.feed.relay import Relay
-from app.feed.subscriber import State, Subscriber
-from app.feed.subscription import SubscribeRequest
-from app.feed.wire import Wire
+from outfeed import clock
+from outfeed.feed import frames
+from outfeed.feed.encoding import Encoding
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscription import SubscribeRequest
+from outfeed.feed.wire import Wire
 from tests.feed.cast import VIEWER, MemorySource, hub_of
 
 STEP_SECS = 0.005

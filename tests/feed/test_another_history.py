@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import Overtaken
-from app.feed import frames
-from app.feed.relay import Relay
-from app.feed.subscriber import State, Subscriber
-from app.feed.subscription import SubscribeRequest
+from outfeed.errors import Overtaken
+from outfeed.feed import frames
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.feed.scene import Client, Feed
 

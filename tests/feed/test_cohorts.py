@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from app import clock
-from app.errors import InvalidRequest, Overtaken
-from app.feed import encoding, frames, subscription, tail
-from app.feed.sse import SSE
-from app.feed.subscriber import State
-from app.feed.subscription import SubscribeRequest
+from outfeed import clock
+from outfeed.errors import InvalidRequest, Overtaken
+from outfeed.feed import encoding, frames, subscription, tail
+from outfeed.feed.sse import SSE
+from outfeed.feed.subscriber import State
+from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER
 from tests.feed.stage import STEP_SECS, Stage, Viewer, busiest_second, check
 from tests.waits import wait_until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from app.feed import frames
+from outfeed.feed import frames
 from tests.feed.cast import item
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import Overtaken
-from app.feed import frames
-from app.feed import tail as tail_module
-from app.feed.pace import Pacer
-from app.feed.subscriber import State
-from app.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
+from outfeed.errors import Overtaken
+from outfeed.feed import frames
+from outfeed.feed import tail as tail_module
+from outfeed.feed.pace import Pacer
+from outfeed.feed.subscriber import State
+from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
 from tests.feed.cast import Ended, item
 from tests.feed.scene import Client, Feed
 

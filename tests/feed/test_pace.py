@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.feed.pace import SLACK, Pacer, next_due
+from outfeed.feed.pace import SLACK, Pacer, next_due
 from tests.feed.stage import Stage, busiest_second
 from tests.waits import wait_until
 

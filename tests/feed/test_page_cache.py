@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.feed import page_cache
-from app.feed.page_cache import PAGE_EVENTS, PageCache
-from app.history import Page
+from outfeed.feed import page_cache
+from outfeed.feed.page_cache import PAGE_EVENTS, PageCache
+from outfeed.history import Page
 from tests.feed.cast import MemorySource
 from tests.feed.scene import Client, Feed, StagedSource
 from tests.feed.stage import Clock

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from app.feed import frames
-from app.feed.hub import Hub
-from app.feed.pace import Pacer
-from app.feed.relay import Relay
-from app.feed.subscriber import State, Subscriber
-from app.feed.subscription import SubscribeRequest
+from outfeed.feed import frames
+from outfeed.feed.hub import Hub
+from outfeed.feed.pace import Pacer
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.feed.stage import check, seqs_of
 from tests.waits import wait_until

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from app.feed import frames
-from app.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
-from app.feed.subscriber import State
-from app.feed.tail import TAIL_EVENTS
-from app.history import Claim, Page
-from app.metrics import errors
+from outfeed.feed import frames
+from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
+from outfeed.feed.subscriber import State
+from outfeed.feed.tail import TAIL_EVENTS
+from outfeed.history import Claim, Page
+from outfeed.metrics import errors
 from tests.feed.scene import Client, Feed, StagedSource
 
 
@@ -281,7 +281,7 @@ def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None
     feed = Feed(source)
     assert Relay(feed.hub, lambda epoch, item: None, 1).age == float("inf")
     now = [1000.0]
-    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
     feed.relay.poll()
     now[0] += 5
     assert feed.relay.age == 5
@@ -381,7 +381,7 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
     monkeypatch: pytest.MonkeyPatch, workers: int, took: float, count: int, rest: float
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
     source = SteppedSource()
     feed = Feed(source)
     relay = Relay(feed.hub, lambda epoch, item: None, 3600, workers)
@@ -398,7 +398,7 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
 
 def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
     feed = Feed(heartbeat_secs=15)
     feed.relay._next_heartbeat = 0
     with Client(feed) as client:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from app.errors import Overtaken
-from app.feed import dialogue, frames, subscriber
-from app.feed.encoding import Batch
-from app.feed.page_cache import PAGE_EVENTS
-from app.feed.subscriber import JOIN_EVENTS, State
-from app.feed.tail import TAIL_EVENTS
-from app.history import Item, Page
+from outfeed.errors import Overtaken
+from outfeed.feed import dialogue, frames, subscriber
+from outfeed.feed.encoding import Batch
+from outfeed.feed.page_cache import PAGE_EVENTS
+from outfeed.feed.subscriber import JOIN_EVENTS, State
+from outfeed.feed.tail import TAIL_EVENTS
+from outfeed.history import Item, Page
 from tests.feed.scene import Client, Feed, StagedSource
 from tests.waits import wait_until
 
@@ -472,7 +472,7 @@ def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscri
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("app.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
     with Client(feed) as client:
         assert client.subscriber.patience() == 60
         client.subscribe()

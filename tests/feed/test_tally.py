@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app import clock
-from app.feed import tally
-from app.feed.tally import Spread, Tally, Timings
-from app.history import Page
+from outfeed import clock
+from outfeed.feed import tally
+from outfeed.feed.tally import Spread, Tally, Timings
+from outfeed.history import Page
 from tests.feed.scene import Client, Feed, StagedSource
 
 

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from app.access import Visible
-from app.feed import tail
-from app.feed.hub import Hub
-from app.feed.relay import Relay
-from app.feed.subscription import Filter
+from outfeed.access import Visible
+from outfeed.feed import tail
+from outfeed.feed.hub import Hub
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscription import Filter
 from tests.feed.cast import MemorySource, hub_of
 from tests.waits import wait_until
 

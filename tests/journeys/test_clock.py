@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-from app import clock
-from app.config import Settings
-from app.jobs import Job, Jobs
-from app.store.database import Database
-from app.web.services import Services
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.jobs import Job, Jobs
+from outfeed.store.database import Database
+from outfeed.web.services import Services
 from tests.feed.scene import Client
 from tests.waits import wait_until
 

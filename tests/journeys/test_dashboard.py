@@ -14,10 +14,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from app import clock
-from app.store import database as db
-from app.store.event_log import log_event
-from app.swarm.coordinator import Coordinator
+from outfeed import clock
+from outfeed.store import database as db
+from outfeed.store.event_log import log_event
+from outfeed.swarm.coordinator import Coordinator
 from tests.page import DESKTOP, PHONE, LivePage, change, write
 from tests.server import Server
 from tests.waits import wait_until
@@ -317,7 +317,7 @@ def test_a_refusal_is_told_in_the_form(server: Server, page: Page) -> None:
 
 def log_now(server: Server, *types: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        from app import config
+        from outfeed import config
 
         patch.setenv("OUTFEED_DATABASE", str(server.database))
         config.settings.cache_clear()

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from app.feed import frames
-from app.feed.relay import Relay
-from app.feed.subscriber import State, Subscriber
-from app.feed.subscription import SubscribeRequest
+from outfeed.feed import frames
+from outfeed.feed.relay import Relay
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
 from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
 from tests.server import Server, writer

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
-from app import clock
+from outfeed import clock
 from tests.page import LivePage, change, tasks, write
 from tests.server import Server
 from tests.waits import wait_until

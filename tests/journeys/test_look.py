@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from app.events import Event, sentence
+from outfeed.events import Event, sentence
 from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server

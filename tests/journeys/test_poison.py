@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app import get_event, list_events
-from app.store.database import Database
+from outfeed import get_event, list_events
+from outfeed.store.database import Database
 from tests.server import Server
 
 TEN_MB = '"' + "x" * 10_000_000 + '"'

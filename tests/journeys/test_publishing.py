@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.client import Client, Receipt, retries
-from app.errors import EventConflict
+from outfeed.client import Client, Receipt, retries
+from outfeed.errors import EventConflict
 from tests.clients import Follower
 from tests.server import Server
 from tests.waits import wait_until

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from app import clock
-from app.store import account, user
-from app.store import database as db
-from app.store.database import Database
+from outfeed import clock
+from outfeed.store import account, user
+from outfeed.store import database as db
+from outfeed.store.database import Database
 from tests.clients import FeedClient
 from tests.server import Server
 from tests.waits import shortest, wait_until

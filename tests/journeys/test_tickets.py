@@ -12,8 +12,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.store import account
-from app.store import database as db
+from outfeed.store import account
+from outfeed.store import database as db
 from tests.server import Server, free_port
 
 PATIENCE_MS = 20_000

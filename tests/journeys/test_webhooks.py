@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.store import database as db
-from app.store import webhook
+from outfeed.store import database as db
+from outfeed.store import webhook
 from tests.receiver import SECRET, Post, Receiver, Reply
 from tests.server import Server, writer
 from tests.waits import wait_until

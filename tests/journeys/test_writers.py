@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store.database import Database
+from outfeed.store.database import Database
 from tests.server import Server
 
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES "
@@ -131,7 +131,7 @@ def test_seqs_go_on_after_everything_was_pruned(raw: sqlite3.Connection, databas
 
 
 def test_an_event_stands_or_falls_with_the_callers_transaction(database: Database, tmp_path: Path) -> None:
-    from app import get_event, log_event
+    from outfeed import get_event, log_event
 
     with contextlib.closing(sqlite3.connect(database.path)) as own:
         own.execute("CREATE TABLE job (name TEXT)")

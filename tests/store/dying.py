@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from app.store import migrate
+from outfeed.store import migrate
 
 
 def upgrade(path: Path, last: int, told: Path) -> None:

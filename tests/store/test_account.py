@@ -9,10 +9,10 @@ from typing import ClassVar
 import pytest
 from freezegun import freeze_time
 
-from app.errors import NameTaken, UnknownName
-from app.store import account, user
-from app.store.database import Database
-from app.store.event_log import list_events
+from outfeed.errors import NameTaken, UnknownName
+from outfeed.store import account, user
+from outfeed.store.database import Database
+from outfeed.store.event_log import list_events
 
 HOUR = timedelta(hours=1)
 

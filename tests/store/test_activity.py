@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from freezegun import freeze_time
 
-from app import clock
-from app.store import activity
-from app.store.activity import MINUTES, ActivityLog
-from app.store.database import Database
+from outfeed import clock
+from outfeed.store import activity
+from outfeed.store.activity import MINUTES, ActivityLog
+from outfeed.store.database import Database
 
 NOW = datetime(2026, 1, 31, 12, 30, 20, tzinfo=UTC)
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import BadArchive, OutfeedError
-from app.store import archive, files, retention
-from app.store.database import Database
-from app.store.policy import Policy
-from app.store.retention import prune
+from outfeed.errors import BadArchive, OutfeedError
+from outfeed.store import archive, files, retention
+from outfeed.store.database import Database
+from outfeed.store.policy import Policy
+from outfeed.store.retention import prune
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
 OLD = "2020-01-01T00:00:00.000Z"

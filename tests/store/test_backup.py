@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from app import list_events
-from app.errors import BadBackup, DatabaseBusy, SchemaMismatch
-from app.store import account, backup, checkpoint, migrate, user
-from app.store import database as db
-from app.store.database import Database
+from outfeed import list_events
+from outfeed.errors import BadBackup, DatabaseBusy, SchemaMismatch
+from outfeed.store import account, backup, checkpoint, migrate, user
+from outfeed.store import database as db
+from outfeed.store.database import Database
 from tests.server import writer
 from tests.waits import wait_until
 
@@ -302,7 +302,7 @@ class TestRestore:
         assert ids(database.path) == ["a", "b", "c", "d"]
 
     def test_no_prune_is_at_work_meanwhile(self, database, saved):
-        from app.store import lease
+        from outfeed.store import lease
 
         done = threading.Event()
         with lease.hold(lease.lock_file(database.path, "prune"), wait=True):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app import log_event
-from app.config import Settings, settings
-from app.store import doctor, readers
-from app.store.doctor import RULES, examine
-from app.store.mark import Mark, Point
+from outfeed import log_event
+from outfeed.config import Settings, settings
+from outfeed.store import doctor, readers
+from outfeed.store.doctor import RULES, examine
+from outfeed.store.mark import Mark, Point
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-from app import clock, log_event
-from app.store.database import Database
-from app.store.erasure import erase
-from app.store.event_log import list_events
-from app.store.swarm import look
-from app.swarm.coordinator import Coordinator
+from outfeed import clock, log_event
+from outfeed.store.database import Database
+from outfeed.store.erasure import erase
+from outfeed.store.event_log import list_events
+from outfeed.store.swarm import look
+from outfeed.swarm.coordinator import Coordinator
 
 AUCTION_SECS = 15
 SECRET = "never to be seen"

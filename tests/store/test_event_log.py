@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-import app
-from app import clock, config
-from app.access import EVERYTHING
-from app.errors import DatabaseMissing, EventConflict, InvalidEvent, SchemaMismatch
-from app.events import Event, EventType
-from app.store import database as db
-from app.store import event_log
-from app.store.database import Database
+import outfeed
+from outfeed import clock, config
+from outfeed.access import EVERYTHING
+from outfeed.errors import DatabaseMissing, EventConflict, InvalidEvent, SchemaMismatch
+from outfeed.events import Event, EventType
+from outfeed.store import database as db
+from outfeed.store import event_log
+from outfeed.store.database import Database
 
 SAME: dict[str, Any] = {"event_type": "a.b", "source": "s", "task_id": "t", "agent_id": "a", "data": {"n": 1, "m": [2]}}
 
@@ -39,25 +39,25 @@ def count(raw: sqlite3.Connection, table: str = "event_log") -> int:
 
 
 def test_an_event_is_in_the_log_and_the_outbox_when_the_call_returns(raw: sqlite3.Connection) -> None:
-    event = app.log_event("task.created", "coordinator", task_id="t", agent_id="a", data={"bid_sats": 100})
+    event = outfeed.log_event("task.created", "coordinator", task_id="t", agent_id="a", data={"bid_sats": 100})
     assert raw.execute("SELECT * FROM event_log").fetchall() == [
         (event.id, "task.created", "coordinator", "t", "a", '{"bid_sats":100}', event.timestamp)
     ]
     assert raw.execute("SELECT event_id FROM outbox").fetchall() == [(event.id,)]
-    assert app.get_event(event.id) == event
+    assert outfeed.get_event(event.id) == event
     assert event.event_type is EventType.TASK_CREATED
 
 
 def test_no_data_is_null_in_the_table(raw: sqlite3.Connection) -> None:
-    app.log_event("a.b", "s")
-    app.log_event("a.b", "s", data=False)
+    outfeed.log_event("a.b", "s")
+    outfeed.log_event("a.b", "s", data=False)
     assert raw.execute("SELECT data FROM event_log").fetchall() == [(None,), ("false",)]
 
 
 def test_outside_the_limits_nothing_is_written(raw: sqlite3.Connection) -> None:
     for fields in ({"event_type": "bad"}, {"source": ""}, {"data": "x" * 70_000}):
         with pytest.raises(InvalidEvent):
-            app.log_event(**{"event_type": "a.b", "source": "s"} | fields)
+            outfeed.log_event(**{"event_type": "a.b", "source": "s"} | fields)
     assert count(raw) == 0
 
 
@@ -65,12 +65,12 @@ def test_the_limit_of_data_is_a_setting(database: Database, monkeypatch: pytest.
     monkeypatch.setenv("OUTFEED_MAX_EVENT_BYTES", "300")
     config.settings.cache_clear()
     with pytest.raises(InvalidEvent, match="at most 300"):
-        app.log_event("a.b", "s", data="x" * 300)
+        outfeed.log_event("a.b", "s", data="x" * 300)
 
 
 def test_a_missing_database_is_named_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(DatabaseMissing, match=str(tmp_path / "outfeed.db")):
-        app.log_event("a.b", "s")
+        outfeed.log_event("a.b", "s")
     assert not (tmp_path / "outfeed.db").exists()
 
 
@@ -78,22 +78,22 @@ def test_a_database_that_is_not_upgraded_is_named(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "outfeed.db")) as other:
         other.execute("CREATE TABLE other (x)")
     with pytest.raises(SchemaMismatch, match="outfeed upgrade"):
-        app.log_event("a.b", "s")
+        outfeed.log_event("a.b", "s")
 
 
 # --- the id as idempotency key ----------------------------------------------------------------------------------------
 
 
 def test_the_same_event_again_is_the_one_in_the_log(raw: sqlite3.Connection) -> None:
-    first = app.log_event(**SAME, id="mine")
-    again = app.log_event(**SAME | {"data": {"m": [2], "n": 1}}, id="mine")
+    first = outfeed.log_event(**SAME, id="mine")
+    again = outfeed.log_event(**SAME | {"data": {"m": [2], "n": 1}}, id="mine")
     assert again == first
     assert (count(raw), count(raw, "outbox")) == (1, 1)
 
 
 def test_the_same_id_from_a_raw_writer_is_compared_as_parsed_json(raw: sqlite3.Connection) -> None:
     raw.execute("INSERT INTO event_log VALUES ('mine', 'a.b', 's', 't', 'a', ' {\"m\" : [2],\n\"n\": 1}', 'odd')")
-    assert app.log_event(**SAME, id="mine").timestamp == "odd"
+    assert outfeed.log_event(**SAME, id="mine").timestamp == "odd"
     assert count(raw) == 1
 
 
@@ -113,16 +113,16 @@ def test_the_same_id_from_a_raw_writer_is_compared_as_parsed_json(raw: sqlite3.C
     ],
 )
 def test_the_same_id_with_other_content_is_a_conflict(raw: sqlite3.Connection, other: dict[str, Any]) -> None:
-    app.log_event(**SAME, id="mine")
+    outfeed.log_event(**SAME, id="mine")
     with pytest.raises(EventConflict, match="mine"):
-        app.log_event(**SAME | other, id="mine")
+        outfeed.log_event(**SAME | other, id="mine")
     assert (count(raw), count(raw, "outbox")) == (1, 1)
 
 
 def test_a_timestamp_counts_only_where_it_is_given(database: Database) -> None:
-    first = app.log_event(**SAME, id="mine", timestamp="2020-01-01T00:00:00Z")
-    assert app.log_event(**SAME, id="mine") == first
-    assert app.log_event(**SAME, id="mine", timestamp="2020-01-01T01:00:00+01:00") == first
+    first = outfeed.log_event(**SAME, id="mine", timestamp="2020-01-01T00:00:00Z")
+    assert outfeed.log_event(**SAME, id="mine") == first
+    assert outfeed.log_event(**SAME, id="mine", timestamp="2020-01-01T01:00:00+01:00") == first
 
 
 def test_the_answer_to_a_writer_says_where_it_went(database: Database, raw: sqlite3.Connection) -> None:
@@ -140,25 +140,25 @@ def test_the_answer_to_a_writer_says_where_it_went(database: Database, raw: sqli
 
 def test_with_a_connection_the_event_is_the_callers_to_commit(database: Database, raw: sqlite3.Connection) -> None:
     with contextlib.closing(sqlite3.connect(database.path)) as own:
-        event = app.log_event("a.b", "s", connection=own)
+        event = outfeed.log_event("a.b", "s", connection=own)
         assert count(raw) == 0
         own.rollback()
-        assert app.get_event(event.id) is None
-        kept = app.log_event("a.b", "s", connection=own)
+        assert outfeed.get_event(event.id) is None
+        kept = outfeed.log_event("a.b", "s", connection=own)
         own.commit()
-    assert app.get_event(kept.id) == kept
+    assert outfeed.get_event(kept.id) == kept
     assert (count(raw), count(raw, "outbox")) == (1, 1)
 
 
 def test_a_connection_with_its_own_row_factory_will_do(database: Database) -> None:
     with contextlib.closing(sqlite3.connect(database.path)) as own:
         own.row_factory = sqlite3.Row
-        first = app.log_event(**SAME, id="mine", connection=own)
-        assert app.log_event(**SAME, id="mine", connection=own) == first
+        first = outfeed.log_event(**SAME, id="mine", connection=own)
+        assert outfeed.log_event(**SAME, id="mine", connection=own) == first
         with pytest.raises(EventConflict):
-            app.log_event(**SAME | {"source": "other"}, id="mine", connection=own)
+            outfeed.log_event(**SAME | {"source": "other"}, id="mine", connection=own)
         own.commit()
-    assert app.get_event("mine") == first
+    assert outfeed.get_event("mine") == first
 
 
 def test_a_refused_event_leaves_the_callers_transaction_as_it_was(database: Database, raw: sqlite3.Connection) -> None:
@@ -166,7 +166,7 @@ def test_a_refused_event_leaves_the_callers_transaction_as_it_was(database: Data
         own.execute("CREATE TABLE job (name)")
         own.execute("INSERT INTO job VALUES ('a')")
         with pytest.raises(InvalidEvent):
-            app.log_event("bad", "s", connection=own)
+            outfeed.log_event("bad", "s", connection=own)
         own.commit()
     assert count(raw, "job") == 1
 
@@ -178,7 +178,7 @@ def test_a_refused_event_leaves_the_callers_transaction_as_it_was(database: Data
 def ten(database: Database) -> list[Event]:
     """Ten events: types a.b and x.y in turn, sources, tasks and agents of three."""
     return [
-        app.log_event(["a.b", "x.y"][n % 2], f"s{n % 3}", task_id=f"t{n % 3}", agent_id=f"a{n % 3}", data=n)
+        outfeed.log_event(["a.b", "x.y"][n % 2], f"s{n % 3}", task_id=f"t{n % 3}", agent_id=f"a{n % 3}", data=n)
         for n in range(10)
     ]
 
@@ -188,16 +188,16 @@ def data_of(events: list[Event]) -> list[Any]:
 
 
 def test_events_are_listed_newest_first(ten: list[Event]) -> None:
-    assert app.list_events() == ten[::-1]
-    assert data_of(app.list_events(limit=3)) == [9, 8, 7]
-    assert data_of(app.list_events(limit=3, offset=8)) == [1, 0]
-    assert app.list_events(offset=10) == []
+    assert outfeed.list_events() == ten[::-1]
+    assert data_of(outfeed.list_events(limit=3)) == [9, 8, 7]
+    assert data_of(outfeed.list_events(limit=3, offset=8)) == [1, 0]
+    assert outfeed.list_events(offset=10) == []
 
 
 def test_newest_means_written_last_whatever_the_timestamp_says(database: Database) -> None:
     for n, timestamp in enumerate(["2030-01-01T00:00:00Z", "2010-01-01T00:00:00Z", "2020-01-01T00:00:00Z"]):
-        app.log_event("a.b", "s", data=n, timestamp=timestamp)
-    assert data_of(app.list_events()) == [2, 1, 0]
+        outfeed.log_event("a.b", "s", data=n, timestamp=timestamp)
+    assert data_of(outfeed.list_events()) == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -213,13 +213,13 @@ def test_newest_means_written_last_whatever_the_timestamp_says(database: Databas
     ],
 )
 def test_all_filters_must_hold(ten: list[Event], filters: dict[str, str], expected: list[int]) -> None:
-    assert data_of(app.list_events(**filters)) == expected
+    assert data_of(outfeed.list_events(**filters)) == expected
 
 
 def test_the_events_of_a_task_or_agent_are_all_of_them(ten: list[Event]) -> None:
-    assert data_of(app.get_task_events("t1")) == [7, 4, 1]
-    assert data_of(app.get_agent_events("a2")) == [8, 5, 2]
-    assert app.get_task_events("none") == []
+    assert data_of(outfeed.get_task_events("t1")) == [7, 4, 1]
+    assert data_of(outfeed.get_agent_events("a2")) == [8, 5, 2]
+    assert outfeed.get_task_events("none") == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 10, 11])
@@ -229,7 +229,7 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
     while True:
         page, cursor = event_log.list_page(db.default(), EVERYTHING, limit=size, cursor=cursor)
         found += page
-        app.log_event("a.b", "later")
+        outfeed.log_event("a.b", "later")
         if cursor is None:
             break
     assert found == ten[::-1]
@@ -245,9 +245,9 @@ def test_data_above_the_limit_is_left_out_of_lists_and_whole_in_the_event(
 ) -> None:
     raw.execute("INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('big', 'a.b', 's', ?, 't')",
                 ('"' + "ü" * 70_000 + '"',))  # fmt: skip
-    (listed,) = app.list_events()
+    (listed,) = outfeed.list_events()
     assert (listed.data, listed.omitted_bytes) == (None, 140_002)
-    whole = app.get_event("big")
+    whole = outfeed.get_event("big")
     assert whole is not None
     assert (whole.data, whole.omitted_bytes) == ("ü" * 70_000, 0)
 
@@ -258,13 +258,13 @@ def test_what_is_read_can_be_written_as_json_again(raw: sqlite3.Connection, data
     raw.execute(
         "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('x', 'a.b', 's', ?, 't')", (data,)
     )
-    event = app.get_event("x")
+    event = outfeed.get_event("x")
     assert event is not None
     json.dumps(event.as_dict(), allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_an_unknown_id_is_none(database: Database) -> None:
-    assert app.get_event("nobody") is None
+    assert outfeed.get_event("nobody") is None
 
 
 # --- the last minutes -------------------------------------------------------------------------------------------------
@@ -274,22 +274,22 @@ def test_the_last_minutes_are_counted_by_timestamp(database: Database) -> None:
     with freeze_time("2026-01-01T12:00:00"):
         for minutes_ago, event_type in [(0, "a.b"), (59, "a.b"), (60, "x.y"), (61, "x.y"), (600, "x.y")]:
             moment = clock.now() - timedelta(minutes=minutes_ago)
-            app.log_event(event_type, "s", timestamp=moment, data=minutes_ago)
-        assert data_of(app.get_recent_events()) == [60, 59, 0]
-        assert data_of(app.get_recent_events(minutes=0.5)) == [0]
-        assert app.get_event_summary() == {"a.b": 2, "x.y": 1}
-        assert list(app.get_event_summary(minutes=1000)) == ["x.y", "a.b"], "the most frequent first"
-        assert app.get_event_summary(minutes=1) == {"a.b": 1}
+            outfeed.log_event(event_type, "s", timestamp=moment, data=minutes_ago)
+        assert data_of(outfeed.get_recent_events()) == [60, 59, 0]
+        assert data_of(outfeed.get_recent_events(minutes=0.5)) == [0]
+        assert outfeed.get_event_summary() == {"a.b": 2, "x.y": 1}
+        assert list(outfeed.get_event_summary(minutes=1000)) == ["x.y", "a.b"], "the most frequent first"
+        assert outfeed.get_event_summary(minutes=1) == {"a.b": 1}
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
 def test_a_time_that_is_none_is_refused(database: Database, minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes"):
-        app.get_recent_events(minutes)
+        outfeed.get_recent_events(minutes)
     with pytest.raises(ValueError, match="minutes"):
-        app.get_event_summary(minutes)
+        outfeed.get_event_summary(minutes)
 
 
 def test_an_aware_datetime_is_taken_as_timestamp(database: Database) -> None:
-    event = app.log_event("a.b", "s", timestamp=datetime(2024, 1, 15, 10, 30, tzinfo=UTC))
+    event = outfeed.log_event("a.b", "s", timestamp=datetime(2024, 1, 15, 10, 30, tzinfo=UTC))
     assert event.timestamp == "2024-01-15T10:30:00.000Z"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DatabaseError
-from app.store import lease
+from outfeed.errors import DatabaseError
+from outfeed.store import lease
 
 ROOT = Path(__file__).parents[2]
 
 HOLDER = """
 import sys
 from pathlib import Path
-from app.store import lease
+from outfeed.store import lease
 with lease.hold(Path(sys.argv[1]), wait=True):
     print("held", flush=True)
     sys.stdin.read()

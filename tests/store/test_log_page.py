@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from app.access import EVERYTHING, Visible, is_of_type
-from app.store import database as db
-from app.store import indexer, log_page, search
-from app.store.database import Database
-from app.store.log_page import LogFilter
-from app.store.search import Span
+from outfeed.access import EVERYTHING, Visible, is_of_type
+from outfeed.store import database as db
+from outfeed.store import indexer, log_page, search
+from outfeed.store.database import Database
+from outfeed.store.log_page import LogFilter
+from outfeed.store.search import Span
 
 FEW, MANY = 20_000, 100_000
 # Every 2,500th event is a task that failed; times rise by a second, but each 100th event comes an hour late.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.store.database import Database
-from app.store.mark import Mark, Point, renew_epoch_if_behind
-from app.store.outbox import Outbox
+from outfeed.store.database import Database
+from outfeed.store.mark import Mark, Point, renew_epoch_if_behind
+from outfeed.store.outbox import Outbox
 
 EPOCHS = ["a" * 32, "b" * 32, "c" * 32]
 

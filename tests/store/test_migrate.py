@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
-from app.store import database, migrate
+from outfeed.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from outfeed.store import database, migrate
 from tests import forked
 from tests.store import dying
 
@@ -35,7 +35,7 @@ CREATE TABLE event_log (
 UPGRADE = """
 import sys
 from pathlib import Path
-from app.store import migrate
+from outfeed.store import migrate
 print("ready", flush=True)
 sys.stdin.readline()
 print(migrate.upgrade(Path(sys.argv[1])))
@@ -295,28 +295,20 @@ class TestPending:
 
     def test_it_does_not_load_yoyo(self, path):
         migrate.upgrade(path)
-        code = "import sys; from pathlib import Path; from app.store import migrate; "
+        code = "import sys; from pathlib import Path; from outfeed.store import migrate; "
         code += "print(migrate.upgrade(Path(sys.argv[1])), [name for name in sys.modules if name.startswith('yoyo')])"
         assert subprocess.check_output([sys.executable, "-c", code, str(path)], cwd=ROOT, text=True) == "[] []\n"
 
 
 class TestMigrationsDir:
-    def test_a_checkout_has_its_own(self):
-        assert migrate.migrations_dir() == ROOT / "migrations"
+    def test_the_package_holds_the_migrations_of_the_checkout(self):
+        assert migrate.migrations_dir().resolve() == ROOT / "migrations"
 
     def test_each_file_names_what_it_depends_on(self):
         texts = [(ROOT / "migrations" / f"{name}.sql").read_text("utf-8") for name in ALL]
         assert [re.findall(r"^-- depends: (.*)$", text, re.M) for text in texts] == [[], *([name] for name in ALL[:-1])]
 
-    def test_beside_a_package_that_was_moved(self, tmp_path, monkeypatch):
-        shared = tmp_path / migrate.SHARED
-        shared.mkdir(parents=True)
-        (shared / "0001.a.sql").touch()
-        monkeypatch.setattr(migrate, "__file__", str(tmp_path / "app" / "store" / "migrate.py"))
-        assert migrate.migrations_dir() == shared
-
-    def test_an_installation_without_them_says_so(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(migrate, "__file__", str(tmp_path / "app" / "store" / "migrate.py"))
-        monkeypatch.setattr(migrate, "SHARED", Path("share", "nowhere"))
+    def test_an_installation_without_migrations_reports_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(migrate, "__file__", str(tmp_path / "outfeed" / "store" / "migrate.py"))
         with pytest.raises(OutfeedError, match="install outfeed again"):
             migrate.migrations_dir()

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import DatabaseMissing, SchemaMismatch
-from app.history import Page, Window
-from app.store import outbox as module
-from app.store.database import Database
-from app.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
-from app.store.triggers import problems as trigger_problems
+from outfeed.errors import DatabaseMissing, SchemaMismatch
+from outfeed.history import Page, Window
+from outfeed.store import outbox as module
+from outfeed.store.database import Database
+from outfeed.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
+from outfeed.store.triggers import problems as trigger_problems
 
 MAX_EVENT_BYTES = 65_536
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')"

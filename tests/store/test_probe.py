@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from app import log_event
-from app.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly
-from app.store import database as db
-from app.store.database import Database
-from app.store.probe import Probe
+from outfeed import log_event
+from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.probe import Probe
 
 
 @pytest.fixture

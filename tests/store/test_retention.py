@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from freezegun import freeze_time
 
-from app import clock, list_events, prune_events
-from app.config import settings
-from app.store import lease, retention
-from app.store.policy import Policy
-from app.store.retention import plan, prune
-from app.store.scheduled import Scheduled, believes_the_clock
+from outfeed import clock, list_events, prune_events
+from outfeed.config import settings
+from outfeed.store import lease, retention
+from outfeed.store.policy import Policy
+from outfeed.store.retention import plan, prune
+from outfeed.store.scheduled import Scheduled, believes_the_clock
 
 NOW = "2026-03-10T12:00:00Z"
 numbers = itertools.count()

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from app import config
-from app.store import backup, erasure, event_log, indexer, lease, retention, search, triggers
-from app.store import database as db
-from app.store.database import Database
-from app.store.event_log import list_events
-from app.store.indexer import Indexer
-from app.store.outbox import Outbox
+from outfeed import config
+from outfeed.store import backup, erasure, event_log, indexer, lease, retention, search, triggers
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.event_log import list_events
+from outfeed.store.indexer import Indexer
+from outfeed.store.outbox import Outbox
 
 Write = Callable[..., None]
 
@@ -248,7 +248,8 @@ class TestTheIndex:
     def test_a_kill_at_any_moment_leaves_it_right(self, database: Database, write: Write) -> None:
         write(*[{"n": "word"}] * 2000)
         code = (
-            "import sys; from pathlib import Path; from app.store import indexer, database as db; print(flush=True)\n"
+            "import sys; from pathlib import Path; from outfeed.store import indexer, database as db\n"
+            "print(flush=True)\n"
             "indexer.Indexer(db.at(Path(sys.argv[1]))).run(); print(flush=True)"
         )
         for _ in range(2):

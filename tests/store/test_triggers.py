@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from app import list_events
-from app.store import account, retention, triggers
-from app.store.policy import Policy
-from app.store.triggers import Reconciler
+from outfeed import list_events
+from outfeed.store import account, retention, triggers
+from outfeed.store.policy import Policy
+from outfeed.store.triggers import Reconciler
 
 DROP = "DROP TRIGGER event_log_outbox"
 REBUILD = """
@@ -169,7 +169,7 @@ def test_rows_that_were_adopted_stay_history(tmp_path):
         )
         raw.executemany("INSERT INTO event_log VALUES (?, 'a.b', 's', NULL, NULL, NULL, 't')", [("x",), ("y",)])
     triggers.db.at(path).close()
-    from app.store import migrate
+    from outfeed.store import migrate
 
     migrate.upgrade(path)
     database = triggers.db.at(path)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import SchemaMismatch
-from app.store import doctor, migrate, upgrade
-from app.store.lease import lock_file, share
+from outfeed.errors import SchemaMismatch
+from outfeed.store import doctor, migrate, upgrade
+from outfeed.store.lease import lock_file, share
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -71,7 +71,7 @@ def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pyte
 
 
 def test_the_doctor_names_a_server_of_another_version(database, tmp_path: Path, monkeypatch) -> None:
-    from app.config import settings
+    from outfeed.config import settings
 
     assert doctor.examine(database, settings())["server"] == []
     share(lock_file(database.path, "serve"), "0.0.9")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from app.store import watcher as module
-from app.store.database import Database
-from app.store.watcher import Watcher
+from outfeed.store import watcher as module
+from outfeed.store.database import Database
+from outfeed.store.watcher import Watcher
 from tests.waits import PATIENCE_SECS, wait_until
 
 ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')"

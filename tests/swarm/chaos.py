@@ -4,10 +4,10 @@ import random
 import sys
 from pathlib import Path
 
-from app.errors import DatabaseBusy, IllegalMove, UnknownName
-from app.store import database as db
-from app.store.swarm import look
-from app.swarm.coordinator import Coordinator
+from outfeed.errors import DatabaseBusy, IllegalMove, UnknownName
+from outfeed.store import database as db
+from outfeed.store.swarm import look
+from outfeed.swarm.coordinator import Coordinator
 
 
 def main(path: Path, seed: int) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import freezegun
 import pytest
 
-from app.swarm.coordinator import Coordinator
+from outfeed.swarm.coordinator import Coordinator
 
 AUCTION_SECS = 15
 TIMEOUT_SECS = 120

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from app.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
-from app.store.event_log import list_events
-from app.store.swarm import AgentState, TaskState, look
-from app.swarm.coordinator import MAX_BID_SATS, Coordinator
+from outfeed.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
+from outfeed.store.event_log import list_events
+from outfeed.store.swarm import AgentState, TaskState, look
+from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
 from tests.swarm.conftest import AUCTION_SECS
 from tests.swarm.replay import disagreements
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from app.errors import IllegalMove
-from app.store import database as db
-from app.store.swarm import look
-from app.swarm.coordinator import Coordinator
+from outfeed.errors import IllegalMove
+from outfeed.store import database as db
+from outfeed.store.swarm import look
+from outfeed.swarm.coordinator import Coordinator
 from tests.swarm.conftest import AUCTION_SECS, Wall
 from tests.swarm.replay import disagreements
 

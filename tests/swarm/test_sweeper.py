@@ -2,9 +2,9 @@
 
 import pytest
 
-from app import clock
-from app.store.swarm import AgentState, TaskState, look
-from app.swarm.sweeper import Sweeper
+from outfeed import clock
+from outfeed.store.swarm import AgentState, TaskState, look
+from outfeed.swarm.sweeper import Sweeper
 from tests.swarm.conftest import AUCTION_SECS, TIMEOUT_SECS
 from tests.swarm.replay import disagreements
 

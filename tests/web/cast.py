@@ -11,9 +11,9 @@ from flask_wtf.csrf import generate_csrf
 from freezegun import freeze_time
 from werkzeug.test import TestResponse
 
-from app.store import account, user
-from app.store.database import Database
-from app.web import auth
+from outfeed.store import account, user
+from outfeed.store.database import Database
+from outfeed.web import auth
 
 HOUR = timedelta(hours=1)
 Visit = Callable[..., TestResponse]

@@ -7,12 +7,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import config
-from app.config import Settings
-from app.store import account
-from app.store.database import Database
-from app.web import create_app
-from app.web.services import Services
+from outfeed import config
+from outfeed.config import Settings
+from outfeed.store import account
+from outfeed.store.database import Database
+from outfeed.web import create_app
+from outfeed.web.services import Services
 
 POLL_INTERVAL = 0.1
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from app.config import Settings
-from app.store import account, event_log
-from app.store import database as db
-from app.store.event_log import log_event
-from app.web import create_app
+from outfeed.config import Settings
+from outfeed.store import account, event_log
+from outfeed.store import database as db
+from outfeed.store.event_log import log_event
+from outfeed.web import create_app
 from tests.clients import FeedClient
 from tests.server import Server
 from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens

@@ -15,10 +15,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.config import Settings
-from app.store import account
-from app.store.database import Database
-from app.web import create_app
+from outfeed.config import Settings
+from outfeed.store import account
+from outfeed.store.database import Database
+from outfeed.web import create_app
 
 EVENT: dict[str, Any] = {"event_type": "task.created", "source": "http", "task_id": "t", "data": {"n": 1}}
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, ?, ?, ?, '2026-01-01T00:00:00.000Z')"
@@ -221,7 +221,7 @@ def test_a_body_beyond_eight_mebibytes_is_refused(api: FlaskClient) -> None:
 def test_a_database_that_is_locked_is_to_be_tried_again(
     api: FlaskClient, raw: sqlite3.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.store.database.BUSY_TIMEOUT_SECS", 0.05)
+    monkeypatch.setattr("outfeed.store.database.BUSY_TIMEOUT_SECS", 0.05)
     database.close()
     raw.execute("BEGIN IMMEDIATE")
     answer = api.post("/api/events", json=EVENT)
@@ -445,7 +445,7 @@ def test_types_are_given_with_commas_between(api: FlaskClient, raw: sqlite3.Conn
 def test_a_page_scans_only_so_far_and_its_cursor_moves_though_it_is_empty(
     api: FlaskClient, raw: sqlite3.Connection, epoch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["app.web.feed"], "MAX_SCANNED_ROWS", 2500)
+    monkeypatch.setattr(sys.modules["outfeed.web.feed"], "MAX_SCANNED_ROWS", 2500)
     write(raw, 6000)
     write(raw, 1, "x.y")
     cursors, page = [], feed(api, after=0, types="x.y")

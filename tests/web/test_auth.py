@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from app.config import Settings
-from app.errors import ConfigError
-from app.store import account, user
-from app.store.event_log import list_events
-from app.web import auth, create_app, passwords
+from outfeed.config import Settings
+from outfeed.errors import ConfigError
+from outfeed.store import account, user
+from outfeed.store.event_log import list_events
+from outfeed.web import auth, create_app, passwords
 from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
 from tests.web.modules import paths_read_by
 

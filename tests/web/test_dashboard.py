@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from app import clock
-from app.access import EVERYTHING, Visible
-from app.config import Settings
-from app.events import DISPLAY, KINDS
-from app.store import account
-from app.store.activity import MINUTES, Activity
-from app.store.database import Database
-from app.store.event_log import log_event
-from app.web import compression, create_app, dashboard
-from app.web.assets import VERSION
-from app.web.dashboard import axis_end, bids_text, draw, left_text
-from app.web.pages import clock_of
+from outfeed import clock
+from outfeed.access import EVERYTHING, Visible
+from outfeed.config import Settings
+from outfeed.events import DISPLAY, KINDS
+from outfeed.store import account
+from outfeed.store.activity import MINUTES, Activity
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.web import compression, create_app, dashboard
+from outfeed.web.assets import VERSION
+from outfeed.web.dashboard import axis_end, bids_text, draw, left_text
+from outfeed.web.pages import clock_of
 from tests.web.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.web.modules import paths_read_by
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.store import database as db
-from app.store.database import Database
+from outfeed.store import database as db
+from outfeed.store.database import Database
 from tests.web.conftest import Api
 
 EVENT = {"event_type": "build.done", "source": "ci"}

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app import log_event
-from app.config import Settings
-from app.feed.subscriber import Subscriber
-from app.store import account
-from app.store.database import Database
-from app.web import connection, create_app
+from outfeed import log_event
+from outfeed.config import Settings
+from outfeed.feed.subscriber import Subscriber
+from outfeed.store import account
+from outfeed.store.database import Database
+from outfeed.web import connection, create_app
 from tests.feed.cast import Peer
 
 EVENTS = 5

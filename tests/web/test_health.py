@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.store.database import Database
-from app.store.triggers import Reconciler
-from app.web.services import Services
+from outfeed.store.database import Database
+from outfeed.store.triggers import Reconciler
+from outfeed.web.services import Services
 from tests.waits import wait_until
 
 

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import clock
-from app.config import Settings
-from app.store import account
-from app.web import create_app
-from app.web.admission import Admission, Rates
-from app.web.proxies import Proxies, household
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.store import account
+from outfeed.web import create_app
+from outfeed.web.admission import Admission, Rates
+from outfeed.web.proxies import Proxies, household
 from tests.web.cast import bearer
 
 

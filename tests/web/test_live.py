@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app import clock
-from app.feed import frames
-from app.web.live import MAX_MESSAGES_PER_SEC, _Dialogue
+from outfeed import clock
+from outfeed.feed import frames
+from outfeed.web.live import MAX_MESSAGES_PER_SEC, _Dialogue
 from tests.feed.cast import Peer
 
 PING = struct.pack("!BB", 0x81, 0x80 | 18) + bytes(4) + b'{"action": "ping"}'

@@ -16,11 +16,11 @@ from urllib.parse import quote
 import pytest
 from freezegun import freeze_time
 
-from app.store import account, log_page
-from app.store import database as db
-from app.store.database import Database
-from app.store.event_log import log_event
-from app.store.search import path_of
+from outfeed.store import account, log_page
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.store.search import path_of
 from tests.web.cast import bearer
 from tests.web.conftest import Api
 
@@ -251,7 +251,7 @@ class TestExport:
     def test_it_holds_no_read_open_and_ends_early_where_its_token_was_revoked(
         self, api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sys.modules["app.web.api.export"], "EVENTS_A_PIECE", 10)
+        monkeypatch.setattr(sys.modules["outfeed.web.api.export"], "EVENTS_A_PIECE", 10)
         write(50)
         pieces = api.get("/api/events/export").iter_encoded()
         assert next(pieces) == b""

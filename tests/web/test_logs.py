@@ -13,10 +13,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import clock
-from app.config import Settings
-from app.store.database import Database
-from app.web import create_app, logs
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.store.database import Database
+from outfeed.web import create_app, logs
 
 log = logging.getLogger("app.tests")
 

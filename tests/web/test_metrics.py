@@ -10,14 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import log_event
-from app.metrics import DATABASE, PREFIX, WORKER
-from app.store import account, backup, checkpoint
-from app.store.database import Database
-from app.store.retention import prune_events
-from app.web import slots
-from app.web.services import Services
-from app.web.slots import PAGE_BYTES, Board, Place
+from outfeed import log_event
+from outfeed.metrics import DATABASE, PREFIX, WORKER
+from outfeed.store import account, backup, checkpoint
+from outfeed.store.database import Database
+from outfeed.store.retention import prune_events
+from outfeed.web import slots
+from outfeed.web.services import Services
+from outfeed.web.slots import PAGE_BYTES, Board, Place
 from tests.feed.scene import Client
 from tests.waits import wait_until
 
@@ -101,7 +101,7 @@ def test_what_lags_what_was_refused_and_what_the_chores_did(
 
 
 def test_it_answers_without_the_database_with_what_the_worker_knows(flask_app: Flask, services: Services) -> None:
-    from app.web.metrics import Everything
+    from outfeed.web.metrics import Everything
 
     services.database.path.rename(services.database.path.with_name("away"))
     samples = {sample.name for family in Everything(services).collect() for sample in family.samples}

@@ -10,13 +10,13 @@ import pytest
 from flask import Flask
 from freezegun import freeze_time
 
-from app import clock
-from app.config import Settings
-from app.feed.tally import Spread
-from app.store import checkpoint, webhook
-from app.store.database import Database
-from app.store.event_log import log_event
-from app.web import create_app, status
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.feed.tally import Spread
+from outfeed.store import checkpoint, webhook
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.web import create_app, status
 from tests.feed.scene import Client
 from tests.web.cast import Visit, show_tokens_and_names, signed_in
 

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from freezegun import freeze_time
 
-from app import clock, config
-from app.store import account
-from app.store.event_log import list_events
-from app.web import create_app
+from outfeed import clock, config
+from outfeed.store import account
+from outfeed.store.event_log import list_events
+from outfeed.web import create_app
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from app import config
-from app.errors import ConfigError
-from app.webhooks.addresses import Allowlist, Forbidden, Unresolvable
+from outfeed import config
+from outfeed.errors import ConfigError
+from outfeed.webhooks.addresses import Allowlist, Forbidden, Unresolvable
 
 # Each by the reason it must not be called; all are numbers, so nothing asks a name server.
 PRIVATE = [
@@ -115,7 +115,7 @@ class TestNames:
     """The look-up that is checked is the one that is used."""
 
     def test_an_address_that_changes_after_the_check_is_not_called(self, names):
-        from app.webhooks.target import Target
+        from outfeed.webhooks.target import Target
         from tests.receiver import Receiver
 
         names["rebound.example"] = [["127.0.0.1"], ["127.0.0.2"]]

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from app import clock, config, list_events, log_event
-from app.feed.relay import Relay
-from app.store import checkpoint, webhook
-from app.store import database as db
-from app.store.database import Database
-from app.store.erasure import erase
-from app.store.mark import Mark
-from app.web.services import Services
-from app.webhooks import dispatcher
-from app.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
-from app.webhooks.target import READ_SECS
+from outfeed import clock, config, list_events, log_event
+from outfeed.feed.relay import Relay
+from outfeed.store import checkpoint, webhook
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.erasure import erase
+from outfeed.store.mark import Mark
+from outfeed.web.services import Services
+from outfeed.webhooks import dispatcher
+from outfeed.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
+from outfeed.webhooks.target import READ_SECS
 from tests.receiver import SECRET, Post, Receiver, Reply
 from tests.waits import wait_until
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from app.history import read_item
-from app.webhooks.message import Message, check_secret, new_secret
+from outfeed.history import read_item
+from outfeed.webhooks.message import Message, check_secret, new_secret
 
 EVENT = {"id": "x", "event_type": "a.b", "source": "s", "timestamp": "2024-01-15T10:30:00.000Z", "data": {"ä": "✓"}}
 

@@ -12,10 +12,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from app import clock
-from app.webhooks import target as module
-from app.webhooks.addresses import Allowlist
-from app.webhooks.target import READ_SECS, Target, check_url
+from outfeed import clock
+from outfeed.webhooks import target as module
+from outfeed.webhooks.addresses import Allowlist
+from outfeed.webhooks.target import READ_SECS, Target, check_url
 from tests.receiver import Receiver, Reply
 from tests.waits import wait_until
 

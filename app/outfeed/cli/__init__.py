@@ -1,0 +1,84 @@
+"""The `outfeed` command: click groups, one file a group, each a thin shell over the public API.
+
+Results go to stdout; remarks, and the closing sentence where stdout is data, to stderr.
+Exit 0: done, 1: failed, 2: misused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from outfeed.config import unknown_settings
+from outfeed.errors import OutfeedError
+
+# Who did it, in the audit: whoever has a shell on this machine.
+BY = "command line"
+
+# In the order that help shows: the module in this folder, and the command in it.
+COMMANDS = {
+    "serve": ("serve", "serve"),
+    "upgrade": ("database", "upgrade"),
+    "status": ("database", "status"),
+    "config": ("config", "config"),
+    "log": ("events", "log"),
+    "events": ("events", "events"),
+    "tail": ("tail", "tail"),
+    "prune": ("keeping", "prune"),
+    "backup": ("keeping", "backup"),
+    "restore": ("keeping", "restore"),
+    "doctor": ("keeping", "doctor"),
+    "user": ("user", "user"),
+    "token": ("token", "token"),
+    "consumer": ("consumer", "consumer"),
+    "webhook": ("webhook", "webhook"),
+    "simulate": ("simulate", "simulate"),
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is asked for: `outfeed log` needs no web framework."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"outfeed.cli.{module}"), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OutfeedError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            # Whoever read our output has seen enough. What is still buffered must not fail again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Outfeed: a restart-safe live event feed.
+
+    Settings are environment variables OUTFEED_*; a .env file is read too.
+
+    \b
+    Example:
+      outfeed serve
+      outfeed log task.created --source coordinator --data '{"description": "Write the docs"}'
+    """
+    # What fails a command is said once, by the command. `serve` has its own log.
+    logging.getLogger("outfeed").addHandler(logging.NullHandler())
+    if click.get_current_context().invoked_subcommand != "serve":
+        for name, meant in unknown_settings().items():
+            hint = f"; is it {meant}?" if meant else ""
+            click.echo(f"Warning: {name} is no setting of Outfeed's{hint}", err=True)

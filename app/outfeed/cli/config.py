@@ -1,0 +1,31 @@
+"""`outfeed config`."""
+
+from __future__ import annotations
+
+import click
+
+from outfeed import config as settings
+from outfeed.cli import show
+
+
+@click.command()
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one setting a line.")
+def config(is_json: bool) -> None:
+    """Show each setting, and where its value comes from.
+
+    Secrets are masked.
+
+    \b
+    Example:
+      outfeed config --json
+    """
+    found = settings.described()
+    if is_json:
+        click.echo(show.as_json_lines(each._asdict() for each in found))
+        return
+    for each in found:
+        click.echo(click.style(show.safe(f"{each.name}={each.value}"), bold=each.source != "default"))
+        origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
+        click.echo(show.safe(f"    {each.help}{origin}"))
+    changed = sum(each.source != "default" for each in found)
+    click.echo(f"{changed} of {show.count(len(found), 'setting')} {'is' if changed == 1 else 'are'} yours.")

@@ -1,0 +1,23 @@
+"""`outfeed serve`."""
+
+from __future__ import annotations
+
+import click
+
+from outfeed.config import settings
+
+
+@click.command()
+@click.option("--demo", is_flag=True, help="Also run a simulated swarm.")
+def serve(demo: bool) -> None:
+    """Serve the feed and its pages until stopped.
+
+    Makes or upgrades the database first, and prints a link that signs you in once.
+
+    \b
+    Example:
+      OUTFEED_BIND=0.0.0.0:8000 outfeed serve
+    """
+    from outfeed.web import server
+
+    server.serve(settings(), demo=demo)

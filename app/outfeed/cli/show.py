@@ -1,0 +1,68 @@
+"""How results look: events as lines, tables, JSON, and words that fit a count."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from outfeed.events import Event, display_of, sentence_parts
+
+WIDE = 10_000  # columns of what is no terminal
+
+
+def safe(text: str) -> str:
+    """Return *text* without what would move the cursor, colour or reorder a terminal: others wrote it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def event_line(event: Event) -> str:
+    """Return local time, icon, sentence and source, names in it emphasised; errors stand out."""
+    display = display_of(event.event_type)
+    parts = [click.style(safe(text), bold=True) if is_name else safe(text) for text, is_name in sentence_parts(event)]
+    sentence = "".join(parts)
+    if display.is_error:
+        sentence = click.style(click.unstyle(sentence), fg="red", bold=True)
+    return f"{click.style(_local_time(event.timestamp), dim=True)}  {display.icon} {sentence}  " + click.style(
+        safe(str(event.source)), dim=True
+    )
+
+
+def _local_time(timestamp: object) -> str:
+    """Return a timestamp in local time; as it stands where a raw writer wrote something else."""
+    try:
+        return f"{datetime.fromisoformat(str(timestamp)).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return safe(str(timestamp))[:19].ljust(19)
+
+
+def as_json(value: Any) -> str:
+    """Return *value* as JSON on one line, in ASCII: it survives any terminal and pipe."""
+    return json.dumps(value)
+
+
+def as_json_lines(values: Iterable[Any]) -> str:
+    """Return a JSON array with one value a line."""
+    return "[" + ",\n ".join(as_json(value) for value in values) + "]"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; cut to the width of a terminal, never in a pipe."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(safe(cell)) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(drawn)
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 event`, `1,200 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

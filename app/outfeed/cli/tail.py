@@ -1,0 +1,74 @@
+"""`outfeed tail`: follows a server's feed and prints each event once."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import click
+
+from outfeed.cli import show
+from outfeed.client import Client, Cursor, Gap, Reset
+from outfeed.config import settings
+
+
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _is_address(value):
+        raise click.BadParameter(f"{value!r} is not an address like https://feed.example")
+    return value
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or an open bracket
+        return False
+
+
+@click.command()
+@click.option("--url", callback=_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
+@click.option("--after", type=click.IntRange(0), help="Begin after this seq; 0 is all that is kept.")
+@click.option("--epoch", help="The epoch that --after belongs to.  [default: the server's]")
+@click.option("--last", type=click.IntRange(0, 1000), default=10, show_default=True, help="Else begin this far back.")
+@click.option("--types", help="Only these, with commas between: task.*,system.error")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
+def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
+    """Follow a server's feed; each event is printed once.
+
+    Goes on over any restart until interrupted. Sends OUTFEED_TOKEN. Gaps, resets and lost connections are told on
+    stderr.
+
+    \b
+    Example:
+      OUTFEED_TOKEN=outfeed_… outfeed tail --types 'task.*,system.error' --json
+    """
+    if epoch and after is None:
+        raise click.UsageError("--epoch belongs to an --after")
+    token = settings().token
+    feed = Client(url or settings().base_url, token.get_secret_value() if token else None).follow(
+        after=after,
+        epoch=epoch,
+        last=last if after is None else 0,
+        types=[one.strip() for one in types.split(",") if one.strip()] if types else [],
+        on_missing=_warn,
+        on_connection=lambda text: click.secho(text, dim=True, err=True),
+    )
+    with feed:
+        try:
+            for event in feed:
+                click.echo(show.as_json(event.as_dict()) if is_json else show.event_line(event))
+        except KeyboardInterrupt:
+            _say_goodbye(feed.cursor)
+
+
+def _warn(missing: Gap | Reset) -> None:
+    kind = "GAP" if isinstance(missing, Gap) else "RESET"
+    click.secho(f"{kind}: {missing}", fg="yellow", bold=True, err=True)
+
+
+def _say_goodbye(cursor: Cursor) -> None:
+    if cursor.seq is None:
+        click.echo("Stopped before the feed began.", err=True)
+    else:
+        go_on = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
+        click.echo(f"Stopped at seq {cursor.seq}. To go on from here: {go_on}", err=True)

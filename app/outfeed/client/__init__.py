@@ -1,0 +1,12 @@
+"""The Python client: follow a server's feed over any disconnect, and publish events that arrive once.
+
+client = Client("http://127.0.0.1:8000", token="outfeed_…")
+for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
+    print(event.seq, event.event_type, event.data)
+"""
+
+from outfeed.client.client import Client
+from outfeed.client.feed import Feed
+from outfeed.client.shapes import Cursor, FeedEvent, Gap, Receipt, Reset
+
+__all__ = ["Client", "Cursor", "Feed", "FeedEvent", "Gap", "Receipt", "Reset"]

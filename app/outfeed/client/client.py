@@ -1,0 +1,100 @@
+"""The client of one server: what programs call."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, overload
+
+from outfeed.client.cursor_file import read_cursor
+from outfeed.client.feed import Feed
+from outfeed.client.publisher import Publisher
+from outfeed.client.shapes import Cursor, Gap, Receipt, Reset
+from outfeed.events import Event
+
+log = logging.getLogger(__name__)
+
+
+def _warn(missing: Gap | Reset) -> None:
+    log.warning("events are missing: %s", missing)
+
+
+class Client:
+    """A server, by its address and a token. Any thread may publish; each feed belongs to one thread."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._publisher = Publisher(self.url, token)
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that publishing keeps. Using the client again opens new ones."""
+        self._publisher.close()
+
+    def follow(
+        self,
+        *,
+        types: Iterable[str] = (),
+        source: str | None = None,
+        task_id: str | None = None,
+        agent_id: str | None = None,
+        after: int | None = None,
+        epoch: str | None = None,
+        last: int = 0,
+        cursor_file: str | os.PathLike[str] | None = None,
+        consumer: str | None = None,
+        on_missing: Callable[[Gap | Reset], None] = _warn,
+        on_connection: Callable[[str], None] = log.info,
+    ) -> Feed:
+        """Return the feed's events as an endless iterator; nothing is sent before the first `next`.
+
+        It begins at the head, or *last* matching events before it, or behind *after* (0 is all that is kept; without
+        *epoch* the server's). With *cursor_file* it goes on where that file says, and keeps it up to date: an event
+        counts as handled when the next one is asked for. A *consumer* begins where it last acknowledged.
+
+        *on_missing* is told, in its place among the events, when events can't be had any more; what it raises comes
+        out of the iterator, and it is told again. *on_connection* is told of every connection, in words.
+        """
+        if consumer and (after is not None or last or cursor_file is not None):
+            raise ValueError("a consumer goes on from its checkpoint; it takes no after, last or cursor_file")
+        options = {"types": list(types), "source": source, "task_id": task_id, "agent_id": agent_id, "last": last}
+        wanted = {name: value for name, value in options.items() if value} | (
+            {"consumer": consumer} if consumer else {}
+        )
+        cursor = Cursor(after, epoch)
+        store = None
+        if cursor_file is not None:
+            store = Path(cursor_file)
+            cursor = read_cursor(store) or cursor
+        return Feed(self.url, self._token, wanted, cursor, store, on_missing, on_connection)
+
+    @overload
+    def publish(self, events: Mapping[str, Any] | Event, *, give_up_secs: float = ...) -> Receipt: ...
+    @overload
+    def publish(self, events: Sequence[Mapping[str, Any] | Event], *, give_up_secs: float = ...) -> list[Receipt]: ...
+    def publish(
+        self, events: Mapping[str, Any] | Event | Sequence[Mapping[str, Any] | Event], *, give_up_secs: float = 60.0
+    ) -> Receipt | list[Receipt]:
+        """Append one event, or many (`log_event`'s names), and return where they went; durable when this returns.
+
+        One without an id gets one, and a time, before the first try, so that it is written once, however often it is
+        sent. Many go in batches of up to 1,000, each of which is written as a whole or not at all.
+
+        Raises InvalidEvent and EventConflict (with the `index` of the bad one; batches before it are written), Refused
+        (the token), Unreachable after *give_up_secs*: then they may have been written, and publishing them again
+        under their own ids is safe.
+        """
+        if isinstance(events, Mapping | Event):
+            return self.publish([events], give_up_secs=give_up_secs)[0]
+        return self._publisher.publish(events, give_up_secs)

@@ -1,0 +1,28 @@
+"""The cursor's file: where a reader goes on after its process has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from outfeed.client.shapes import Cursor
+from outfeed.errors import Refused
+
+
+def read_cursor(path: Path) -> Cursor | None:
+    """Return what *path* holds, None where there is no such file. Raises Refused for what is no cursor."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Cursor(int(fields["seq"]), str(fields["epoch"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{path} holds no cursor ({error}); delete it to begin anew") from None
+
+
+def write_cursor(path: Path, cursor: Cursor) -> None:
+    """Put the cursor into *path*, whole or not at all, whenever this process may end."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.write_text(json.dumps({"seq": cursor.seq, "epoch": cursor.epoch}) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,135 @@
+"""Publishing: batches, each sent until it is answered; an answer says where its events went."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from outfeed import clock
+from outfeed.client.link import authorization
+from outfeed.client.retries import Backoff, is_worth_retrying, retry_after
+from outfeed.client.shapes import Receipt
+from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
+from outfeed.events import Event, new_id
+from outfeed.process import renew_in_children
+
+MAX_BATCH_EVENTS = 1000
+MAX_BATCH_BYTES = 4 * 2**20  # half of what the server takes
+TIMEOUT_SECS = 30.0
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Appends events over HTTP, on connections that are kept. Any thread may call any method."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = url
+        self._token = token
+        self._http: httpx.Client | None = None
+        self._inherited: httpx.Client | None = None
+        self._lock = threading.Lock()  # guards _http
+        renew_in_children(self)
+
+    def start_anew(self) -> None:
+        """In a forked child: leave the parent's connections open for it, and make our own."""
+        self._inherited, self._http = self._http, None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        with self._lock:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+    def publish(self, events: Sequence[Mapping[str, Any] | Event], give_up_secs: float) -> list[Receipt]:
+        """Append *events* in batches, each as a whole or not at all; what it raises, `Client.publish` says."""
+        encoded = [_encoded(index, event) for index, event in enumerate(events)]
+        deadline = clock.monotonic() + give_up_secs
+        receipts: list[Receipt] = []
+        for batch in _batches(encoded):
+            receipts += self._post(batch, len(receipts), deadline)
+        return receipts
+
+    def _post(self, batch: list[bytes], offset: int, deadline: float) -> list[Receipt]:
+        """Send one batch until it is answered."""
+        body, backoff = b"[%b]" % b",".join(batch), Backoff()
+        while True:
+            try:
+                response = self._session().post("/api/events", content=body)
+            except httpx.TransportError as error:
+                problem, asked_secs = f"{error or type(error).__name__}", 0.0
+            else:
+                if response.is_success:
+                    return [Receipt(one["id"], one["seq"], one["epoch"]) for one in _json_of(response)]
+                if not is_worth_retrying(response.status_code):
+                    raise _refusal(self.url, response, offset)
+                problem, asked_secs = f"it answers {response.status_code}", retry_after(response.headers)
+            pause = asked_secs or backoff.next()
+            if clock.monotonic() + pause > deadline:
+                raise Unreachable(f"{self.url} has not taken {len(batch)} events: {problem}; the same again is safe")
+            log.info("publishing again url=%s problem=%s pause_secs=%.1f", self.url, problem, pause)
+            threading.Event().wait(pause)
+
+    def _session(self) -> httpx.Client:
+        with self._lock:
+            if self._http is None:
+                headers = {"Content-Type": "application/json"} | authorization(self._token)
+                is_https = self.url.lower().startswith("https:")  # to read the system's certificates takes 40 ms
+                self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_SECS, verify=is_https)
+            return self._http
+
+
+def _encoded(index: int, event: Mapping[str, Any] | Event) -> bytes:
+    fields = event.as_dict() if isinstance(event, Event) else dict(event)
+    if fields.get("id") is None:
+        fields["id"] = new_id()
+        # Not where the caller named the id: the same event in a later run would be another one by its time.
+        fields["timestamp"] = fields.get("timestamp") or clock.timestamp()
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent("event", f"is not JSON-serialisable: {error}", index=index) from None
+
+
+def _batches(encoded: list[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for one in encoded:
+        if batch and (len(batch) == MAX_BATCH_EVENTS or size + len(one) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += len(one) + 1
+    if batch:
+        yield batch
+
+
+def _refusal(url: str, response: httpx.Response, offset: int) -> Exception:
+    """Return the answer of a server that will not take a batch as an error of ours."""
+    problem = _json_of(response)
+    problem = problem if isinstance(problem, dict) else {}
+    detail = str(problem.get("detail") or response.reason_phrase)
+    index = offset + problem["index"] if isinstance(problem.get("index"), int) else None
+    if response.status_code == 409:
+        conflict = EventConflict(detail)
+        conflict.index = index
+        return conflict
+    if response.status_code == 422 and "field" in problem:
+        field = str(problem["field"])
+        return InvalidEvent(field, detail.partition(f"{field}: ")[2] or detail, index=index)
+    return Refused(f"{url} refuses the events ({response.status_code}): {detail}")
+
+
+def _json_of(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        if response.is_success:
+            raise Refused(f"{response.url} answers something that is no receipt; is it an Outfeed server?") from None
+        return None

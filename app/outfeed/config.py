@@ -1,0 +1,315 @@
+"""Settings: every OUTFEED_* variable with its type, default, unit and help.
+
+Read once by `settings()`; nothing else touches the environment. All bad values are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from outfeed.errors import ConfigError
+
+PREFIX = "OUTFEED_"
+# In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
+REDACT_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
+    "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
+    "seed_phrase", "preimage", "macaroon",
+)  # fmt: skip
+# A list is written with commas between.
+_Names = Annotated[tuple[str, ...], NoDecode]
+# A name, not a number: what ends in digits only would be an address.
+_HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
+MAX_DAYS = 36_500
+MASKED = "********"
+_DOTENV = ".env"
+_TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
+log = logging.getLogger(__name__)
+
+
+class Settings(BaseSettings):
+    """The settings of one process. A variable's name is `OUTFEED_` and the field in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=_DOTENV, extra="ignore", frozen=True)
+
+    database: Path = Field(Path("instance/outfeed.db"), description="The SQLite database file.")
+    bind: str = Field(
+        "127.0.0.1:8000",
+        pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$",
+        description="Address and port that `serve` listens on.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Server processes. Limits are per worker.")
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
+    )
+    max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
+    max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
+    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
+    sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")
+    session_days: float = Field(30.0, gt=0, le=3650, description="Days after which a session ends.")
+    allowed_origins: _Names = Field(
+        (), description="Origins of other sites whose pages may embed the feed, with commas between."
+    )
+    trusted_proxies: _Names = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with commas between."
+    )
+    max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
+    poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
+    event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
+    retention_days: float = Field(
+        0, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that `serve` keeps events in the log. 0: for ever."
+    )
+    retention_days_by_type: Annotated[Mapping[str, float], NoDecode] = Field(
+        default_factory=dict, description="Other days for some types, with commas between: `tool.*=7,task.failed=365`."
+    )
+    replay_days: float = Field(
+        7, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that the outbox is kept for resuming. 0: for ever."
+    )
+    max_consumer_lag_days: float = Field(
+        30,
+        ge=0,
+        le=MAX_DAYS,
+        allow_inf_nan=False,
+        description="Days that the outbox waits for a protected consumer. 0: for ever.",
+    )
+    heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
+    auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
+    agent_timeout_secs: float = Field(
+        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent has left."
+    )
+    webhook_allow: str = Field(
+        "",
+        description="Addresses, CIDRs and host names, with commas, that webhooks may post to though they are private.",
+    )
+    webhook_give_up_hours: float = Field(
+        24.0, gt=0, le=8760, description="Hours after which a webhook that only fails is paused."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
+    )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|text|json)$",
+        description="How lines look: `auto` is text on a terminal, JSON elsewhere.",
+    )
+    url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
+    token: SecretStr | None = Field(None, description="Token that remote commands send.")
+
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
+
+    @field_validator("redact_keys", "allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ValueError(f"an origin is like https://dashboard.example, got {origin}")
+        return tuple(origin.lower() for origin in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError says what is wrong
+        return value
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _database_is_named(cls, value: Any) -> Any:
+        if not str(value).strip() or Path(str(value)).is_dir():
+            raise ValueError("must name a file")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _names_networks_or_hosts(cls, value: str) -> str:
+        for part in filter(None, (each.strip() for each in value.split(","))):
+            if not _HOST.fullmatch(part):
+                try:
+                    ip_network(part, strict=False)
+                except ValueError:
+                    raise ValueError(f"{part!r:.80} is neither an address, nor a CIDR, nor a host name") from None
+        return value
+
+    @field_validator("retention_days_by_type", mode="before")
+    @classmethod
+    def _types_have_days(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        days: dict[str, float] = {}
+        for part in filter(None, map(str.strip, value.split(","))):
+            match = _TYPE_DAYS.fullmatch(part)
+            if match is None or float(match[2]) > MAX_DAYS:
+                raise ValueError(f"each part is a type and days up to {MAX_DAYS}, like tool.*=7; this is {part!r}")
+            if match[1] in days:
+                raise ValueError(f"{match[1]} is named twice")
+            days[match[1]] = float(match[2])
+        return days
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def base_url(self) -> str:
+        """The server's address as a URL, without a slash at the end."""
+        return (self.url or f"http://{self.bind}").rstrip("/")
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `OUTFEED_NAME` from the file that `OUTFEED_NAME_FILE` names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        if path is None:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{PREFIX}{field_name.upper()}_FILE: can't read {path}: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load() -> Settings:
+    """Read the environment anew. Raises ConfigError with every bad value on a line of its own."""
+    warn_of_unknown_settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def warn_of_unknown_settings() -> None:
+    """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
+    for name, meant in unknown_settings().items():
+        log.warning("unknown setting name=%s%s", name, f" did_you_mean={meant}" if meant else "")
+
+
+class Described(NamedTuple):
+    """One setting for people: *value* and *default* as they would be written, secrets masked; *source* of the value."""
+
+    name: str
+    value: str
+    default: str
+    source: str
+    help: str
+
+
+def described() -> list[Described]:
+    """Return every setting of this process, and where it comes from. Raises ConfigError."""
+    current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}
+    given = {name.upper() for name in os.environ}
+    return [
+        Described(
+            name=PREFIX + field.upper(),
+            value=_written(getattr(current, field)),
+            default=_written(info.get_default(call_default_factory=True, validated_data={})),
+            source=_source(PREFIX + field.upper(), given, in_file),
+            help=info.description or "",
+        )
+        for field, info in Settings.model_fields.items()
+    ]
+
+
+def _written(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return MASKED
+        case Mapping():
+            return ",".join(f"{name}={part:g}" for name, part in value.items())
+        case tuple():
+            return ",".join(value)
+    return str(value)
+
+
+def _source(name: str, given: set[str], in_file: set[str]) -> str:
+    if name in given:
+        return "environment"
+    if name + "_FILE" in given:
+        return "file"
+    return _DOTENV if name in in_file else "default"
+
+
+def _explain(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    is_secret = "Secret" in str(Settings.model_fields[name].annotation)
+    given = "a secret" if is_secret else repr(problem["input"])
+    return f"{PREFIX}{name.upper()}: {problem['msg'].removeprefix('Value error, ')} (got {given})"
+
+
+@functools.cache
+def settings() -> Settings:
+    """Return this process's settings, read on the first call."""
+    return load()
+
+
+def environment_with(**values: str) -> dict[str, str]:
+    """Return this process's environment for a child, with other values for the settings that are named."""
+    return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
+
+
+def known_names() -> list[str]:
+    """Return the name of every variable that is read."""
+    names = [PREFIX + field.upper() for field in Settings.model_fields]
+    return [*names, *(name + "_FILE" for name in names)]
+
+
+def unknown_settings() -> dict[str, str | None]:
+    """Return the OUTFEED_* names that nothing reads, of the environment and the .env file, and what may be meant.
+
+    Raises ConfigError where a line of the file is none.
+    """
+    known = {name.removeprefix(PREFIX): name for name in known_names()}
+    given = {*os.environ, *(name.upper() for name in _env_file())}
+    found = sorted(name for name in given if name.startswith(PREFIX) and name not in known.values())
+    close = {name: difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1) for name in found}
+    return {name: known[matches[0]] if matches else None for name, matches in close.items()}
+
+
+def _env_file() -> dict[str, str | None]:
+    """Return what the .env file says. Raises ConfigError with every line that can't be read: it may be a limit."""
+    try:
+        with open(_DOTENV, encoding="utf-8") as file:
+            broken = [
+                f"{_DOTENV}: line {each.original.line} is no NAME=value" for each in parse_stream(file) if each.error
+            ]
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {_DOTENV}: {error}") from error
+    if broken:
+        raise ConfigError("\n".join(broken))
+    return dotenv_values(_DOTENV)

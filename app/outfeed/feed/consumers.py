@@ -1,0 +1,77 @@
+"""Consumers: which subscriber of this process is the active connection of which durable consumer."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from outfeed.errors import InvalidRequest, Overtaken
+from outfeed.feed import frames
+from outfeed.feed.source import Checkpoints
+from outfeed.history import Claim
+
+if TYPE_CHECKING:
+    from outfeed.feed.subscriber import Subscriber
+
+_REASON = "a newer connection of this consumer"
+
+
+class Consumers:
+    """One active connection a name, across processes: the newest claim has the highest generation.
+
+    `_lock` guards `_active`. `_claiming` is held over the claim in the database, which may wait for a writer: so claims
+    are noted in the order in which they were made, and the relay waits for none of them.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        self._lock = threading.Lock()
+        self._claiming = threading.Lock()
+        self._active: dict[str, tuple[Subscriber, Claim]] = {}
+
+    def claim(self, subscriber: Subscriber, name: str) -> Claim:
+        """Make *subscriber* the consumer's connection and return where it stands; an older one is sent away."""
+        with self._claiming:
+            self.release(subscriber)  # nobody is compared with a claim that it has just made itself
+            claim = self._checkpoints.claim(name)
+            with self._lock:
+                older = self._active.get(name)
+                self._active[name] = (subscriber, claim)
+        if older is not None:
+            older[0].ask_to_end(frames.SUPERSEDED, _REASON)
+        return claim
+
+    def release(self, subscriber: Subscriber) -> None:
+        """Forget that *subscriber* is a consumer's connection; the checkpoint stays where it is."""
+        with self._lock:
+            for name in [name for name, (each, _) in self._active.items() if each is subscriber]:
+                del self._active[name]
+
+    def acknowledge(self, subscriber: Subscriber, epoch: str, seq: int) -> None:
+        """Move the checkpoint of *subscriber*'s consumer to *seq*, which it was sent.
+
+        Raises InvalidRequest without a consumer, Superseded, Overtaken.
+        """
+        with self._lock:
+            claims = [claim for each, claim in self._active.values() if each is subscriber]
+        if not claims:
+            raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
+        try:
+            self._checkpoints.move(claims[0].name, epoch, seq, claims[0].generation)
+        except InvalidRequest as error:  # a restore came first: it holds the lock that this has waited for
+            raise Overtaken("the epoch changed") from error
+
+    @property
+    def are_connected(self) -> bool:
+        """Whether any consumer's connection is."""
+        return bool(self._active)
+
+    def send_superseded_away(self) -> None:
+        """End the connections that another process has superseded. A claim is a commit, so the relay comes at once."""
+        if not self._active:
+            return
+        with self._lock:
+            newest = self._checkpoints.generations()
+            superseded = [each for each, claim in self._active.values() if newest.get(claim.name) != claim.generation]
+        for subscriber in superseded:
+            subscriber.ask_to_end(frames.SUPERSEDED, _REASON)

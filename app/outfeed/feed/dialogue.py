@@ -1,0 +1,60 @@
+"""Dialogue: the messages of a WebSocket client, and what each is answered with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from outfeed.errors import InvalidRequest
+from outfeed.feed import frames, subscription
+from outfeed.feed.subscriber import Subscriber
+
+
+def answer(subscriber: Subscriber, text: str | bytes) -> None:
+    """Obey one message; whatever is wrong with it becomes an `error` frame, and what was in force stays."""
+    try:
+        _obey(subscriber, text)
+    except InvalidRequest as error:
+        subscriber.write(frames.error(error.code, str(error)))
+
+
+def _obey(subscriber: Subscriber, text: str | bytes) -> None:
+    fields = _parsed(text)
+    match fields.get("action"):
+        case "subscribe":
+            subscriber.subscribe(subscription.parse_subscribe(text))
+        case "unsubscribe":
+            _unsubscribe(subscriber, fields)
+        case "ping":
+            subscriber.write(frames.message("pong"))
+        case "ack":
+            _acknowledge(subscriber, fields.get("seq"))
+        case unknown:
+            raise InvalidRequest("unknown_action", f"no action {unknown!r:.80}")
+
+
+def _acknowledge(subscriber: Subscriber, seq: object) -> None:
+    if type(seq) is not int or not 0 <= seq <= subscription.MAX_SEQ:
+        raise InvalidRequest("invalid_field", "seq: must be the seq of the last event that is done")
+    subscriber.acknowledge(seq)
+    subscriber.write(frames.message("acked", {"seq": seq}))
+
+
+def _unsubscribe(subscriber: Subscriber, fields: dict[str, Any]) -> None:
+    if fields.get("channel") != "events":
+        raise InvalidRequest("unknown_channel", f"no channel {fields.get('channel')!r:.80}; the only one is 'events'")
+    subscriber.unsubscribe()
+    subscriber.write(frames.message("unsubscribed", {"channel": "events"}))
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+    if isinstance(text, bytes):
+        raise InvalidRequest("binary", "messages are JSON in text frames")
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest("invalid_json", f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequest("invalid_message", "a message is a JSON object with an 'action'")
+    return fields

@@ -1,0 +1,91 @@
+"""Frames: what is written to a WebSocket, as bytes (RFC 6455 section 5.2; a server's frames are not masked)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from outfeed.feed.encoding import Batch, grouped
+from outfeed.history import Item
+
+GOING_AWAY = 1001
+POLICY = 1008
+TOO_LARGE = 1009
+OUR_FAULT = 1011
+RESTARTING = 1012
+SIGNED_OUT = 4001
+OVERTAKEN = 4008
+SUPERSEDED = 4009
+
+_TEXT = 0x81
+_CLOSE = 0x88
+
+
+class WebSocketEncoding:
+    """One JSON message a frame: `event`, or `events` where several may share one."""
+
+    transport = "websocket"
+
+    def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        pieces, seqs, before = [], [], prev
+        for item in items:
+            body = b'{"type":"event","seq":%d,"prev":%d,"payload":%b}' % (item.seq, before, item.json)
+            pieces.append(_header(_TEXT, len(body)) + body)
+            before = item.seq
+            seqs.append(before)
+        return Batch.of(pieces, seqs, prev)
+
+    def groups(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        pieces, seqs, before = [], [], prev
+        for group in grouped(items):
+            # The items are JSON objects already; each begins with a brace that makes room for its seq.
+            rows = b",".join([b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in group])
+            pieces.append(text(b'{"type":"events","prev":%d,"payload":[%b]}' % (before, rows)))
+            before = group[-1].seq
+            seqs.append(before)
+        return Batch.of(pieces, seqs, prev)
+
+    def subscribed(self, payload: dict[str, Any]) -> bytes:
+        return message("subscribed", payload)
+
+    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+        return message("heartbeat", {"cursor": cursor})
+
+    def goodbye(self, code: int, reason: str) -> bytes:
+        return close(code, reason)
+
+
+WEBSOCKET = WebSocketEncoding()
+
+
+def message(type_: str, payload: dict[str, Any] | None = None) -> bytes:
+    """Return the frame `{"type": …, "payload": …}`, without a payload where there is none."""
+    fields = {"type": type_} if payload is None else {"type": type_, "payload": payload}
+    return text(orjson.dumps(fields))
+
+
+def error(code: str, explanation: str) -> bytes:
+    """Return an `error` frame."""
+    return message("error", {"code": code, "message": explanation})
+
+
+def text(body: bytes) -> bytes:
+    """Return *body*, UTF-8, as one text frame."""
+    return _header(_TEXT, len(body)) + body
+
+
+def close(code: int, reason: str) -> bytes:
+    """Return a close frame; the reason is cut at 123 bytes (RFC 6455 section 5.5)."""
+    body = struct.pack("!H", code) + reason.encode()[:123].decode(errors="ignore").encode()
+    return _header(_CLOSE, len(body)) + body
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return struct.pack("!BB", first, length)
+    if length < 65536:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)

@@ -1,0 +1,170 @@
+"""The relay: reads the source from its position on and hands events to the hub."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from outfeed import clock
+from outfeed.errors import DatabaseError
+from outfeed.feed.hub import Hub
+from outfeed.feed.subscription import MAX_SEQ
+from outfeed.feed.tail import TAIL_EVENTS
+from outfeed.feed.tally import Tally
+from outfeed.history import Item, Page
+from outfeed.metrics import note_error
+
+PAGE_EVENTS = 1000
+# As many new events in one poll are a burst: more came while the last were pushed.
+BURST_EVENTS = 3
+MAX_REST_SECS = 0.01
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """`poll` may be called at any time by anyone: the scheduler, the watcher, a client whose cursor is ahead.
+
+    One call at a time does the work; `_working` is held by it. A call that finds another at work makes that one go
+    round again, so that no commit waits for the next second. It is one of *workers*, each with a relay of its own.
+    """
+
+    def __init__(
+        self, hub: Hub, remember: Callable[[str, Item], None], heartbeat_secs: float, workers: int = 1
+    ) -> None:
+        self._hub = hub
+        self._remember = remember
+        self._heartbeat_secs = heartbeat_secs
+        self._workers = workers
+        self._working = threading.Lock()
+        self._is_wanted = False
+        self._head: tuple[str, Item] | None = None  # what is there to be replayed, not remembered yet
+        self._next_heartbeat = 0.0
+        self._completed_at: float | None = None
+        self._failure: str | None = None
+        self.tally = Tally()
+        hub.hurry = self.poll_now
+
+    def start(self) -> None:
+        """Take the head as position: what was committed before is for those who resume. Raises DatabaseError.
+
+        The newest of it are kept for them: after a restart all viewers come back from about the same place.
+        """
+        self._begin(TAIL_EVENTS)
+        self._completed_at = clock.monotonic()
+
+    def poll(self) -> None:
+        """Push what is pending; returns at once when another call is at work, which then goes round again.
+
+        Never raises: what goes wrong is logged, and the next poll tries again from the same position.
+        """
+        self._is_wanted = True
+        while self._is_wanted and self._working.acquire(blocking=False):
+            try:
+                self._work()
+            finally:
+                self._working.release()
+
+    def poll_if_wanted(self) -> float:
+        """Poll for what was just committed; return for how many seconds to leave what comes now to the next poll.
+
+        Where all who are live keep a pace, that is until the next beat: one read, not one for each commit. In a burst
+        it is as long as this poll took, times the workers: on busy processors, pushing every few events to hundreds of
+        clients holds the writers, who sleep in each fsync, down to a quarter of their speed.
+        """
+        rest = 0.0
+        if self._hub.wanted_from() <= clock.monotonic():
+            began, position = clock.monotonic(), self._hub.position
+            self.poll()
+            if self._hub.position - position >= BURST_EVENTS:
+                rest = min(self._workers * (clock.monotonic() - began), MAX_REST_SECS)
+        return max(rest, self._hub.wanted_from() - clock.monotonic())
+
+    def poll_now(self) -> None:
+        """Push what is pending before returning, after waiting for a call that is at work."""
+        with self._working:
+            self._is_wanted = True
+            self._work()
+        if self._is_wanted:
+            self.poll()  # another call came after the last look, and left it to this one
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last poll that completed; infinite before the first."""
+        return float("inf") if self._completed_at is None else clock.monotonic() - self._completed_at
+
+    @property
+    def failure(self) -> str | None:
+        """What the last poll failed with; None when it completed."""
+        return self._failure
+
+    def _work(self) -> None:
+        began = clock.monotonic()
+        try:
+            while self._is_wanted:
+                self._is_wanted = False
+                while self._advance():
+                    pass
+                self._hub.flush()
+                self._hub.greet()
+                self._hub.consumers.send_superseded_away()
+            self._beat()
+        except (DatabaseError, OSError) as error:
+            if self._note_failure(error):
+                log.error("poll failed, trying again error=%s", error)
+        except Exception as error:
+            note_error("poll")
+            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
+            if self._note_failure(error):
+                log.exception("poll failed, trying again")
+        else:
+            self._completed_at = clock.monotonic()
+            self._failure = None
+            self.tally.polls.note(self._completed_at - began)
+
+    def _note_failure(self, error: Exception) -> bool:
+        """Return whether it is another one than that of the poll before: it is logged once."""
+        before, self._failure = self._failure, f"{type(error).__name__}: {error}"
+        return before != self._failure
+
+    def _advance(self) -> bool:
+        """Take one page; True where there is more to do."""
+        hub = self._hub
+        if self._head:
+            self._remember(*self._head)
+            self._head = None
+        page = hub.source.read_after(hub.position, PAGE_EVENTS)
+        window = page.window
+        if window.epoch != hub.epoch:
+            self._begin(1)
+            return True
+        if window.last_seq < hub.position:
+            # A copy was put back under us: the seqs after its head would be used again.
+            hub.source.renew_epoch(window.epoch)
+            return True
+        if window.first_seq > hub.position + 1:
+            hub.skip(window.first_seq - 1)
+            return True
+        self._publish(page)
+        return page.through < window.last_seq
+
+    def _begin(self, most: int) -> None:
+        """Stand at the head, with *most* of what is newest at hand. All before it may be replayed from now on."""
+        newest = self._hub.source.read_before(MAX_SEQ, most)
+        self._hub.begin(newest.window, newest.items[::-1])
+        self._head = (newest.window.epoch, newest.items[0]) if newest.items else None
+
+    def _publish(self, page: Page) -> None:
+        if page.items:
+            self._remember(page.window.epoch, page.items[-1])
+        if page.through > self._hub.position:
+            wanted_from = self._hub.wanted_from()
+            self._hub.publish(page.items, page.through)
+            self.tally.note_delivery(page.written_at, wanted_from)
+            self.tally.note_events(page.items)
+
+    def _beat(self) -> None:
+        now = clock.monotonic()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._heartbeat_secs
+            self._hub.heartbeat()

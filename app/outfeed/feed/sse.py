@@ -1,0 +1,50 @@
+"""Server-sent events (HTML Living Standard, section 9.2): the feed as a text stream.
+
+An event is `id: epoch:seq` and one `data:` line with its JSON. The verdict comes first, as an event named
+`subscribed`. A heartbeat is a comment with an `id`: it moves the browser's Last-Event-ID and dispatches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from outfeed.feed.encoding import Batch
+from outfeed.history import Item
+
+MIN_RETRY_MS = 1000
+
+
+class SseEncoding:
+    """One event a piece. To group only joins their bytes: each keeps its own id."""
+
+    transport = "stream"
+
+    def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        # A payload is one line: whoever wrote it, line ends inside JSON strings are escaped, and others are space.
+        pieces = [
+            b"id: %b:%d\ndata: %b\n\n" % (epoch.encode(), item.seq, item.json.replace(b"\n", b" ").replace(b"\r", b" "))
+            for item in items
+        ]
+        return Batch.of(pieces, [item.seq for item in items], prev)
+
+    groups = singles
+
+    def subscribed(self, payload: dict[str, Any]) -> bytes:
+        where = f"{payload['epoch']}:{payload['after']}".encode()
+        return b"event: subscribed\nid: %b\ndata: %b\n\n" % (where, orjson.dumps(payload))
+
+    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+        return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
+
+    def goodbye(self, code: int, reason: str) -> bytes:
+        told = orjson.dumps({"code": code, "reason": reason})
+        # An EventSource comes back after the same time as all others unless it is told one. It doesn't back off either.
+        retry = reason.removeprefix("retry_ms=")
+        hint = b"retry: %d\n" % (MIN_RETRY_MS + int(retry)) if retry.isdecimal() else b""
+        return b"event: closed\n%bdata: %b\n\n" % (hint, told)
+
+
+SSE = SseEncoding()

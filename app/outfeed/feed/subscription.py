@@ -1,0 +1,231 @@
+"""Subscriptions: what a client asks for, and the verdict on where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from outfeed.access import Visible, is_of_type
+from outfeed.errors import InvalidRequest
+from outfeed.feed.encoding import Batch, Encoding, grouped
+from outfeed.feed.pace import MIN_RATE
+from outfeed.feed.source import Source
+from outfeed.history import CONSUMER_NAME, Claim, Item, Window
+
+MAX_SEQ = 2**63 - 1
+MAX_LAST = 1000
+# `last` looks back no further than this, so that a filter that matches nothing can't read the whole outbox.
+MAX_LOOKBACK = 100_000
+_LOOKBACK_PAGE = 1000
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+ConsumerName = Annotated[str, Field(pattern=f"^{CONSUMER_NAME.pattern}$")]
+# Exact, or a prefix: `task.*`.
+_TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events match: all conditions hold. Empty *types*, or None, is no condition.
+
+    *visible* is what the principal may see at all; whoever makes a filter has to say.
+    """
+
+    visible: Visible
+    types: tuple[str, ...] = ()
+    source: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+
+    def matching(self, items: list[Item]) -> list[Item]:
+        """Return the items that match, in order."""
+        # A page has few types, and each is looked at once.
+        types = {item.event_type for item in items}
+        wanted = {each for each in types if self._wants(each)}
+        if len(wanted) < len(types):
+            items = [item for item in items if item.event_type in wanted]
+        if self.source is None and self.task_id is None and self.agent_id is None:
+            return items
+        return [item for item in items if self._agrees(item)]
+
+    def matches(self, item: Item) -> bool:
+        """Return whether *item* matches."""
+        return self._wants(item.event_type) and self._agrees(item)
+
+    def _wants(self, event_type: str) -> bool:
+        return self.visible.covers(event_type) and (
+            not self.types or any(is_of_type(event_type, pattern) for pattern in self.types)
+        )
+
+    def _agrees(self, item: Item) -> bool:
+        return (
+            (self.source is None or item.source == self.source)
+            and (self.task_id is None or item.task_id == self.task_id)
+            and (self.agent_id is None or item.agent_id == self.agent_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a cohort shares: which events, how they are encoded, and how often a frame may go.
+
+    *rate*: frames a second at most, 0 for as they come. *batch*: several events may share a frame.
+    """
+
+    filter: Filter
+    batch: bool
+    rate: float
+    encoding: Encoding
+
+    def next_chunk(self, items: list[Item]) -> tuple[list[Item], bool]:
+        """Return the matching items that may go next, and whether none of *items* is left for later."""
+        if not self.rate:
+            return self.filter.matching(items), True
+        if not self.batch:
+            first = next(filter(self.filter.matches, items), None)
+            return ([], True) if first is None else ([first], first is items[-1])
+        matching = self.filter.matching(items)
+        group = list(next(grouped(matching), ()))
+        return group, len(group) == len(matching)
+
+    def encode(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        """Return *items*, which match, as they go out after the seq *prev*."""
+        return (self.encoding.groups if self.batch else self.encoding.singles)(items, prev, epoch)
+
+
+class FeedRequest(BaseModel):
+    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+
+    `last` is where to begin without a usable cursor: before the newest that many which match.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Annotated[int, Field(ge=0, le=MAX_SEQ)] | None = None
+    epoch: _Name | None = None
+    types: Annotated[tuple[_TypePattern, ...], Field(max_length=100)] = ()
+    source: _Name | None = None
+    task_id: _Name | None = None
+    agent_id: _Name | None = None
+    last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
+
+    def filter(self, visible: Visible) -> Filter:
+        """Return the request's conditions and the principal's; equal ones give equal filters."""
+        return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
+
+
+def _is_kept(rate: float) -> float:
+    if 0 < rate < MIN_RATE:
+        raise ValueError(f"the slowest rate is {MIN_RATE}; 0 is as they come")
+    return rate
+
+
+class SubscribeRequest(FeedRequest):
+    """What a subscriber asks for. *rate* None is the server's default."""
+
+    batch: bool = False
+    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
+    consumer: ConsumerName | None = None
+
+
+class SubscribeMessage(SubscribeRequest):
+    """A `subscribe` message of the WebSocket."""
+
+    action: Literal["subscribe"] = "subscribe"
+    channel: str
+
+
+def parse_subscribe(text: str | bytes) -> SubscribeMessage:
+    """Return the checked `subscribe` message. Raises InvalidRequest."""
+    with _explained():
+        message = SubscribeMessage.model_validate_json(text, strict=True)
+    if message.channel != "events":
+        raise InvalidRequest("unknown_channel", f"no channel {message.channel!r:.80}; the only one is 'events'")
+    check(message)
+    return message
+
+
+def check(request: SubscribeRequest) -> None:
+    """Raise InvalidRequest for fields that don't go together."""
+    if request.consumer is not None and (request.after is not None or request.last is not None):
+        raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after' or 'last'")
+    require_epoch(request)
+
+
+def require_epoch(request: FeedRequest) -> None:
+    """Raise InvalidRequest for a cursor that doesn't say whose it is."""
+    if request.after and request.epoch is None:
+        raise InvalidRequest("epoch_required", f"after: {request.after} needs the 'epoch' it belongs to")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
+        raise InvalidRequest("invalid_field", "; ".join(problems)) from None
+
+
+def validated(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
+    """Return *fields*, texts of a query string, as *model*. Raises InvalidRequest that names each bad field."""
+    with _explained():
+        return model.model_validate(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The first answer to a subscription. Events follow after the seq *after*, always."""
+
+    kind: Literal["live", "resumed", "gap", "reset"]
+    epoch: str
+    after: int
+    head: int
+    missing: tuple[int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they go out; `missing` only with a gap."""
+        fields: dict[str, Any] = {"epoch": self.epoch, "verdict": self.kind, "after": self.after, "head": self.head}
+        return fields | ({"missing": {"from": self.missing[0], "to": self.missing[1]}} if self.missing else {})
+
+
+def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
+    """Return where a client with that cursor stands in *window*, which was read fresh from the database.
+
+    Fresh, because this process's position may lie behind what another worker has already sent.
+    """
+    head = window.last_seq
+    if after is None:
+        return Verdict("live", window.epoch, head, head)
+    if after > 0 and (epoch != window.epoch or after > head):
+        return Verdict("reset", window.epoch, head, head)
+    if after < window.first_seq - 1:
+        return Verdict("gap", window.epoch, window.first_seq - 1, head, (after + 1, window.first_seq - 1))
+    return Verdict("resumed", window.epoch, after, head)
+
+
+def decide_for(claim: Claim, window: Window) -> Verdict:
+    """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
+    if claim.epoch != window.epoch:
+        told_at = window.last_seq if claim.reset_seq is None else claim.reset_seq
+        after = min(max(told_at, window.first_seq - 1), window.last_seq)
+        return Verdict("reset", window.epoch, after, window.last_seq)
+    return decide(claim.seq, claim.epoch, window)
+
+
+def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:
+    """Return the seq after which the newest *count* matching events up to *head* follow."""
+    start, seq, found = head, head + 1, 0
+    while found < count and seq > max(head - MAX_LOOKBACK, 1):
+        page = source.read_before(seq, _LOOKBACK_PAGE)
+        for item in filter_.matching(page.items)[: count - found]:
+            start, found = item.seq - 1, found + 1
+        if page.through == 0:
+            break
+        seq = page.through
+    return start

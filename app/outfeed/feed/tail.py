@@ -1,0 +1,37 @@
+"""The tail: the hub's newest items, matched to nobody, from which those who join late are brought up."""
+
+from __future__ import annotations
+
+from outfeed.history import Item, items_after
+
+TAIL_EVENTS = 4000
+TAIL_BYTES = 4 * 2**20
+
+
+class Tail:
+    """Holds every item above `start`, up to the hub's position; the hub's lock guards it."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self._items: list[Item] = []
+        self._bytes = 0
+
+    def extend(self, items: list[Item]) -> None:
+        """Add *items*, newer than all, and let the oldest go beyond TAIL_EVENTS and TAIL_BYTES."""
+        self._items += items
+        self._bytes += sum(len(item.json) for item in items)
+        excess = max(0, len(self._items) - TAIL_EVENTS)
+        size = self._bytes - sum(len(item.json) for item in self._items[:excess])
+        while size > TAIL_BYTES:
+            size -= len(self._items[excess].json)
+            excess += 1
+        if excess:
+            self.start = self._items[excess - 1].seq
+            del self._items[:excess]
+        self._bytes = size
+
+    def after(self, seq: int) -> list[Item] | None:
+        """Return the items above *seq*, or None where they are not all here."""
+        if seq < self.start:
+            return None
+        return items_after(self._items, seq)

@@ -1,0 +1,204 @@
+"""What a reader of the outbox gets: items ready for the wire, and the window of history they stand in. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_right
+from typing import Any, NamedTuple
+
+import orjson
+
+from outfeed.errors import Overtaken
+from outfeed.events import MAX_NAME_CHARS
+from outfeed.redaction import REDACTED, may_hold_secrets, redact
+
+
+class Window(NamedTuple):
+    """What the outbox holds at one moment: the epoch, and the first and last seq.
+
+    `first_seq` is `last_seq + 1` when it is empty; `last_seq` counts what was pruned as well.
+    """
+
+    epoch: str
+    first_seq: int
+    last_seq: int
+
+    def prove(self, epoch: str, cursor: int) -> None:
+        """Raise Overtaken unless everything after *cursor* in *epoch* is still here."""
+        if self.epoch != epoch:
+            raise Overtaken("the epoch changed")
+        if self.first_seq > cursor + 1:
+            raise Overtaken(f"{cursor + 1} to {self.first_seq - 1} were pruned")
+
+
+CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Claim(NamedTuple):
+    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation.
+
+    *reset_seq* is the head at which it was first told that its epoch is over; what followed is still owed.
+    """
+
+    name: str
+    epoch: str
+    seq: int
+    generation: int
+    reset_seq: int | None = None
+
+
+class Item(NamedTuple):
+    """One event of the outbox: its seq, its JSON as bytes, and its fields but `data`, odd where a raw writer was."""
+
+    seq: int
+    json: bytes
+    id: str | None
+    event_type: str
+    source: str | None
+    task_id: str | None
+    agent_id: str | None
+    timestamp: str | None
+
+
+class Page(NamedTuple):
+    """Items in seq order with the window they were read in. *through*: everything up to there has been seen.
+
+    *written_at* is the earliest time at which one of them was written, as the rows say; None where none does.
+    """
+
+    window: Window
+    items: list[Item]
+    through: int
+    written_at: object = None
+
+
+def items_after(items: list[Item], seq: int) -> list[Item]:
+    """Return those of *items*, which are in seq order, that come after *seq*."""
+    return items[bisect_right(items, seq, key=_seq) :]
+
+
+def _seq(item: Item) -> int:
+    return item.seq
+
+
+def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:
+    """Return the outbox row as valid JSON in valid UTF-8, redacted, whatever a writer left in it.
+
+    *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0.
+
+    Never fails, so that one odd row can't stop the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a
+    double its text, and `data` above *max_event_bytes* becomes null with `omitted_bytes`.
+    """
+    raw = raw or b"null"
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        fields = _read_leniently(raw, size or len(raw))
+        raw = b""
+    if type(fields) is not dict or len(fields) == ("seq" in fields):
+        fields, raw = _stub(data=fields), b""
+    # Who adds a seq puts it behind the brace, and there may be no other.
+    if not raw.startswith(b'{"') or "seq" in fields:
+        fields, raw = _written(fields, size or len(raw))
+    if len(raw) > max_event_bytes:
+        fields, raw = _written(_bounded(fields, max_event_bytes, len(raw)), len(raw))
+    if may_hold_secrets(raw, fields):
+        fields, raw = _redacted(raw, fields)
+    get = fields.get
+    type_ = str(get("event_type"))
+    return Item(seq, raw, get("id"), type_, get("source"), get("task_id"), get("agent_id"), get("timestamp"))
+
+
+def loads_leniently(text: str) -> Any:
+    """Parse JSON that can be written again: a number beyond a double, and NaN, is its text, a lone surrogate U+FFFD.
+
+    *text* itself is free of surrogates. Raises ValueError, RecursionError.
+    """
+    value = json.loads(text, parse_float=_finite, parse_constant=str)
+    return _without_surrogates(value) if "\\u" in text else value
+
+
+def _read_leniently(raw: bytes, size: int) -> Any:
+    text = raw.decode("utf-8", "replace")
+    try:
+        return loads_leniently(text)
+    except (ValueError, RecursionError):
+        return _read_head(text, size)
+
+
+def _read_head(text: str, size: int) -> dict[str, Any]:
+    """Return the fields before `data`, which the trigger puts last: what is left of a payload that was cut."""
+    head, separator, _ = text.partition(',"data":')
+    try:
+        fields = json.loads(head + "}")
+    except (ValueError, RecursionError):
+        fields = None
+    if type(fields) is not dict or not separator:
+        return _stub(data=None, omitted_bytes=size)
+    omitted_bytes = size - len((head + separator + "}").encode())
+    return _without_surrogates(fields) | {"data": None, "omitted_bytes": omitted_bytes}
+
+
+def _redacted(raw: bytes, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the redacted fields and their JSON, read anew where that is more exact: orjson rounds large integers."""
+    try:
+        fields = redact(loads_leniently(raw.decode()))
+        return fields, _dump(fields)
+    except (ValueError, RecursionError):  # nested deeper than can be written
+        fields = redact({**fields, "data": None}) | {"data": REDACTED}
+        return fields, _dump(fields)
+
+
+def _stub(**fields: Any) -> dict[str, Any]:
+    names = dict.fromkeys(("id", "source", "task_id", "agent_id", "timestamp"))
+    return {"event_type": "system.unreadable", **names, **fields}
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
+
+
+def _written(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], bytes]:
+    """Return the fields without a `seq` of their own, and their JSON; without what is too deep to be written."""
+    fields = {name: value for name, value in fields.items() if name != "seq"}
+    try:
+        return fields, _dump(fields)
+    except RecursionError:
+        flat = {name: value for name, value in fields.items() if not isinstance(value, dict | list)}
+        fields = flat | {"data": None, "omitted_bytes": size}
+        return fields, _dump(fields)
+
+
+def _bounded(fields: dict[str, Any], max_event_bytes: int, raw_size: int) -> dict[str, Any]:
+    """Return the fields with `data` left out where it is too large, and every other text cut to a readable length."""
+    data = fields.get("data")
+    rest = {name: _shortened(value) for name, value in fields.items() if name != "data"}
+    try:
+        size = len(_dump(data))
+    except RecursionError:
+        size = raw_size
+    return rest | ({"data": data} if size <= max_event_bytes else {"data": None, "omitted_bytes": size})
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_NAME_CHARS:
+        return value[:MAX_NAME_CHARS] + "…"
+    return value
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # deeper than orjson writes, or an integer beyond 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

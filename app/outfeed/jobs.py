@@ -1,0 +1,73 @@
+"""The table of scheduled jobs; starts and stops APScheduler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from outfeed import clock
+
+# A wall clock that has fallen behind the monotonic one by this much was set back.
+STEP_SECS = 0.5
+
+
+class Job(NamedTuple):
+    """What is called again *secs* after it was called, and *delay* seconds after the start for the first time."""
+
+    call: Callable[[], None]
+    secs: float
+    delay: float = 0.0
+
+
+class Every(BaseTrigger):
+    """Fires *secs* after now, never for what was missed: an interval trigger enumerates every run of a week's step."""
+
+    def __init__(self, secs: float, delay: float) -> None:
+        self._interval = timedelta(seconds=secs)
+        self._delay = timedelta(seconds=delay)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        return now + (self._delay if previous_fire_time is None else self._interval)
+
+
+class Jobs:
+    """Runs each of *table*, by name, on APScheduler.
+
+    Each has an executor of its own, with one thread: one that takes long delays no other.
+    """
+
+    def __init__(self, table: Mapping[str, Job]) -> None:
+        # It writes two lines a run, and a warning for each that is left out while the one before is at work.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
+        for name, (call, secs, delay) in table.items():
+            self._scheduler.add_job(
+                call, Every(secs, delay), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
+            )
+        self._offset = 0.0
+
+    def start(self) -> None:
+        """Begin to run them."""
+        self._offset = _offset()
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Wait for runs that are at work, and start no more."""
+        self._scheduler.shutdown(wait=True)
+
+    def mend(self) -> None:
+        """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
+        before, self._offset = self._offset, _offset()
+        if self._offset < before - STEP_SECS:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=clock.now())
+
+
+def _offset() -> float:
+    return clock.now().timestamp() - clock.monotonic()

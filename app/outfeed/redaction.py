@@ -1,0 +1,205 @@
+"""Redaction: what is named or shaped like a secret never comes out. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from outfeed.config import settings
+
+REDACTED = "[redacted]"
+MAX_REMEMBERED_KEYS = 10_000
+MAX_REMEMBERED_SHAPES = 1_000
+
+# Well-known credentials. Each begins where no word goes on, so that no text takes more than a few passes.
+_CREDENTIALS = re.compile(
+    r"""
+      -----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----
+        [\s\S]*?(?:-----END\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
+    | (?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)*                                      # JWT, signed session cookies
+    | (?<![\w-])(?ai:bearer)\ +(?:[\w.~+/=-]{16,}|(?=[a-zA-Z_.~+/=-]*[0-9])[\w.~+/=-]{6,})
+    | (?<![\w-])(?ai:basic)\ +(?=[a-zA-Z+/]*[0-9=])[A-Za-z0-9+/]{8,}={0,2}(?![\w+/])
+    | (?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])                            # AWS
+    | (?<![\w-])AIza[\w-]{35}                                                            # Google
+    | (?<![\w-])ya29\.[\w-]{16,}
+    | (?<![\w-])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})
+    | (?<![\w-])xox[a-z]-[\w-]{10,}                                                      # Slack
+    | (?<![\w-])[sr]k_(?:live|test)_[A-Za-z0-9]{10,}                                      # Stripe
+    | (?<![\w-])sk-[\w-]{20,}                                                            # model providers
+    | (?<![\w-])npm_[A-Za-z0-9]{30,}
+    | (?<![\w-])outfeed_[\w-]{43}
+    | (?<=://)[^/\s:@"']{0,200}:[^/\s@"']{1,200}(?=@)                                      # https://user:password@host
+    """,
+    re.VERBOSE,
+)
+# A superset of the above. A scan pays for each place where an alternative could begin: each begins with a letter that
+# is rare, or whose neighbours decide at once; 3 us for 300 bytes. In JSON anything may hide behind a backslash.
+_HINT = (
+    r"J(?<=eyJ)|/(?<=://)(?=[^/\s]{0,1604}@)|A(?:KIA|SIA|Iza)|y(?=a29)"
+    r"|B(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] |EGIN )|b(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] )"
+    r"|g(?:h[pousr]_|ithub_pat_|lpat-)|k(?:_(?=live|test)|-(?<=\bsk-))|n(?=pm_)|x(?=ox[a-z]-)|f(?<=outf)(?=eed_)"
+)
+_TEXT_HINTS = re.compile(_HINT)
+_HINTS = re.compile(rb"\\|'(?=[^'\"]{0,24}:)|" + _HINT.encode())
+# A name and its value in text that is nearly JSON; in JSON inside JSON the quotes are escaped.
+_PAIR = re.compile(
+    r"""(?<!\\)(\\{0,7}["'])([\w .-]{1,100})\1(\s{0,8}:\s{0,8})(\\{0,7}["'])(?:\\.|[^\\])*?\4""", re.DOTALL
+)
+
+
+def redact(value: Any) -> Any:
+    """Return *value*, parsed JSON, with `[redacted]` in the place of what must not be seen.
+
+    That is a text, list or object under a key that OUTFEED_REDACT_KEYS names (or that ends in `_` and such a name, in
+    any case, with `-`, `.` or spaces for `_`, or in camel case), and in texts and keys whatever is shaped like a
+    well-known credential. *value* itself is not changed.
+    """
+    return _redactor().redact(value)
+
+
+def may_hold_secrets(raw: bytes, value: Any) -> bool:
+    """Return whether `redact` could find something in *value*, or raw could say more: a quick look at both.
+
+    *raw* is its compact JSON. Where this is False, raw may go out as it is.
+    """
+    return _HINTS.search(raw) is not None or not _redactor().knows(raw, value)
+
+
+def text_may_hold_secrets(text: str) -> bool:
+    """Return whether `redact` could find something in *text*, or in one of the texts that were joined to it."""
+    return _may_hold_pairs(text) or _TEXT_HINTS.search(text) is not None
+
+
+def _may_hold_pairs(text: str) -> bool:
+    return ":" in text and ('"' in text or "'" in text)
+
+
+_CONTAINERS = {dict, list}
+_SCALARS = {str, int, float, bool, type(None)}
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_JOINTS = str.maketrans("-. ", "___")
+
+
+def _key_words(key: str) -> str:
+    """Return `access_token` for Access-Token, access.token, ACCESS_TOKEN and accessToken."""
+    return _HUMP.sub("_", key).translate(_JOINTS).lower()
+
+
+class _Redactor:
+    """Redacts by one list of names. Remembers what is harmless, so that a known event costs a microsecond.
+
+    That is keys, and shapes: all keys that an event, or its data, has down to the second level, in their order.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._names = frozenset(map(_key_words, names))
+        self._ends = tuple(f"_{name}" for name in self._names)
+        self._harmless: set[str] = set()
+        self._harmless_shapes: set[tuple[Any, ...]] = set()
+
+    def knows(self, raw: bytes, value: Any) -> bool:
+        """Return whether all keys are harmless, and as many in *value* as in *raw*: of two equal ones one is lost."""
+        count = raw.count(b'":')
+        if value.__class__ is not dict:
+            return self._has_harmless_keys(value, count)
+        data = value.get("data")
+        shape = (*value, *data) if data.__class__ is dict else (*value,)
+        if len(shape) == count and shape in self._harmless_shapes:
+            return True
+        if not self._has_harmless_keys(value, count):
+            return False
+        if len(shape) == count:  # there are no others further down
+            if len(self._harmless_shapes) > MAX_REMEMBERED_SHAPES:
+                self._harmless_shapes.clear()
+            self._harmless_shapes.add(shape)
+        return True
+
+    def _has_harmless_keys(self, value: Any, wanted: int) -> bool:
+        """Return whether *value* has *wanted* keys, all of them harmless."""
+        count, todo = 0, [value]
+        for node in todo:
+            if node.__class__ is dict:
+                if not (node.keys() <= self._harmless or self._are_harmless(node)):
+                    return False
+                count += len(node)
+                todo += [child for child in node.values() if child.__class__ in _CONTAINERS]
+            elif node.__class__ is list:
+                todo += [child for child in node if child.__class__ in _CONTAINERS]
+            elif node.__class__ not in _SCALARS:
+                return False
+        return count == wanted
+
+    def _are_harmless(self, keys: dict[Any, Any]) -> bool:
+        return all(isinstance(key, str) and not self.is_secret(key) for key in keys)
+
+    def is_secret(self, key: str) -> bool:
+        """Return whether what stands under *key* is hidden."""
+        if key in self._harmless:
+            return False
+        words = _key_words(key)
+        if words in self._names or words.endswith(self._ends):
+            return True
+        if len(self._harmless) > MAX_REMEMBERED_KEYS:
+            self._harmless.clear()
+        self._harmless.add(key)
+        return False
+
+    def redact(self, value: Any) -> Any:
+        """Without recursion: data may be nested as deep as a parser goes."""
+        if isinstance(value, str):
+            return self._redact_text(value)
+        holder = [value]
+        todo: list[Any] = [holder]
+        for node in todo:
+            pairs = list(node.items()) if isinstance(node, dict) else list(enumerate(node))
+            if isinstance(node, dict):
+                node.clear()  # a redacted key is another key
+            for key, child in pairs:
+                shown = self._shown(key, child)
+                node[self._redact_text(key) if isinstance(key, str) else key] = shown
+                if isinstance(shown, dict | list):
+                    todo.append(shown)
+        return holder[0]
+
+    def _shown(self, key: str | int, child: Any) -> Any:
+        """Return what stands in the place of *child*; of a container a copy, whose own children are still to do."""
+        if not isinstance(child, str | list | dict):
+            return child
+        if isinstance(key, str) and self.is_secret(key):
+            return REDACTED
+        return self._redact_text(child) if isinstance(child, str) else child.copy()
+
+    def _redact_text(self, text: str) -> str:
+        if _may_hold_pairs(text):
+            text = _PAIR.sub(self._redact_pair, self._redact_json(text))
+        return _CREDENTIALS.sub(REDACTED, text) if _TEXT_HINTS.search(text) else text
+
+    def _redact_json(self, text: str) -> str:
+        """Look into a text that is itself JSON."""
+        if not text.lstrip().startswith(("{", "[")):
+            return text
+        try:
+            value = json.loads(text)
+            found = self.redact(value)
+            return text if found == value else json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        except (ValueError, RecursionError):
+            return text
+
+    def _redact_pair(self, match: re.Match[str]) -> str:
+        quote, key, colon, value_quote = match.groups()
+        hidden = f"{quote}{key}{quote}{colon}{value_quote}{REDACTED}{value_quote}"
+        return hidden if self.is_secret(key) else match[0]
+
+
+_last_redactor = _Redactor(())
+
+
+def _redactor() -> _Redactor:
+    """Return the one for the settings as they are; by identity, since this is asked for every event."""
+    global _last_redactor
+    names = settings().redact_keys
+    if _last_redactor.names is not names:
+        _last_redactor = _Redactor(names)
+    return _last_redactor

@@ -1,0 +1,303 @@
+"""Archives: events taken from the log, as gzipped NDJSON with a SHA-256 beside it, and read back into a new database.
+
+A file with its proper name is whole and on the disk: it was written under another one first. One line is one row, with
+the API's names. What JSON can't say exactly (BLOBs, bytes that are no UTF-8, `data` in a spelling of its own) stands in
+`raw` as [storage class, hex].
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from outfeed.errors import BadArchive
+from outfeed.store import database as db
+from outfeed.store import files, lease, migrate
+
+SUFFIX = ".ndjson.gz"
+CHECKSUM_SUFFIX = ".sha256"
+PARTIAL_SUFFIX = ".partial"
+MAX_EVENTS = 50_000
+MAX_BYTES = 64 * 2**20
+_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
+_BATCH_ROWS = 1000
+
+
+class Key(NamedTuple):
+    """Which row was archived; the bytes of the id guard against a table whose rows were renumbered meanwhile."""
+
+    rowid: int
+    id: bytes | None
+
+
+class _Text(bytes):
+    """A value of SQLite's storage class TEXT, whatever its bytes; plain bytes are a BLOB."""
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """The files of one prune, in one folder. `add` rows, then `finish`: only then may they be deleted."""
+
+    def __init__(self, database: Path, folder: Path, now: datetime) -> None:
+        self.paths: list[Path] = []
+        self._database = database
+        self._folder = folder
+        self._stem = f"{database.stem}-{now:%Y%m%dT%H%M%S}Z"
+        self._segment: _Segment | None = None
+        with files.explained(f"use the archive folder {folder}"):
+            files.make_folder(folder)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what a prune that was killed has left; those rows are all in the log.
+
+        Nothing while another writes here: databases may have names that begin alike, or the same one.
+        """
+        stem = glob.escape(self._database.stem)
+        for partial in self._folder.glob(f"{stem}-*{PARTIAL_SUFFIX}"):
+            with lease.hold(partial, wait=False) as is_abandoned:
+                if not is_abandoned:
+                    return
+                partial.unlink()
+        for checksum in self._folder.glob(f"{stem}-*{SUFFIX}{CHECKSUM_SUFFIX}"):
+            if not checksum.with_suffix("").exists():
+                checksum.unlink()
+
+    def add(self, rowids: Sequence[int]) -> list[Key]:
+        """Write the rows of the log with these rowids; return the keys of those that are there."""
+        with files.explained(f"write to the archive folder {self._folder}"):
+            if self._segment is None:
+                self._segment = _Segment(self._folder / f"{self._stem}-{os.getpid()}{PARTIAL_SUFFIX}")
+            rows = _read(self._database, rowids)
+            for row in rows:
+                self._segment.write(_line(row[1:]))
+        return [Key(row[0], None if row[1] is None else bytes(row[1])) for row in rows]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the file is large enough to be finished."""
+        segment = self._segment
+        return segment is not None and (segment.events >= MAX_EVENTS or segment.size >= MAX_BYTES)
+
+    def finish(self) -> None:
+        """Bring what was added to the disk under a name of its own; nothing that is there is overwritten."""
+        if self._segment is not None:
+            with files.explained(f"write to the archive folder {self._folder}"):
+                self.paths.append(self._segment.finish(self._names()))
+            self._segment = None
+
+    def close(self) -> None:
+        """Throw away what was not finished."""
+        if self._segment is not None:
+            self._segment.discard()
+
+    def _names(self) -> Iterator[Path]:
+        first = len(self.paths) + 1
+        return (self._folder / f"{self._stem}-{number:04d}{SUFFIX}" for number in itertools.count(first))
+
+
+class _Segment:
+    """One file being written. It is locked until it is whole, so that nobody takes it for an abandoned one."""
+
+    def __init__(self, path: Path) -> None:
+        self.events = 0
+        self.size = 0
+        self._path = path
+        path.unlink(missing_ok=True)
+        files.make_private(path)
+        self._raw: IO[bytes] = path.open("r+b")
+        fcntl.flock(self._raw, fcntl.LOCK_EX)
+        self._zipped = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, compresslevel=6)
+
+    def write(self, line: bytes) -> None:
+        self._zipped.write(line)
+        self.events += 1
+        self.size += len(line)
+
+    def finish(self, names: Iterator[Path]) -> Path:
+        self._zipped.close()
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        digest = _digest(self._path)
+        for path in names:
+            # The checksum comes first, so that no file stands there without one.
+            if path.exists() or not _put_checksum(path, digest):
+                continue
+            self._path.rename(path)
+            self._raw.close()
+            files.sync(path.parent)
+            return path
+        raise AssertionError("names never end")
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._zipped.close()
+        self._raw.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _put_checksum(path: Path, digest: str) -> bool:
+    """Write the checksum of *path*, in the words of `sha256sum`; False where another file has one there."""
+    target = _checksum_path(path)
+    try:
+        files.make_private(target)
+    except FileExistsError:
+        return False
+    target.write_text(f"{digest}  {path.name}\n", "ascii")
+    files.sync(target)
+    return True
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(path.name + CHECKSUM_SUFFIX)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
+    # A connection of its own: TEXT as it stands, also where it is no UTF-8.
+    with closing(db.connect(database)) as connection, db.explained(database):
+        connection.text_factory = _Text
+        marks = ",".join("?" * len(rowids))
+        return connection.execute(
+            f"SELECT rowid, {', '.join(_COLUMNS)} FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid",  # noqa: S608
+            rowids,
+        ).fetchall()
+
+
+def _line(values: Sequence[Any]) -> bytes:
+    fields: dict[str, Any] = {}
+    raw: dict[str, list[str]] = {}
+    for name, value in zip(_COLUMNS, values, strict=True):
+        try:
+            fields[name] = _as_json(name, value)
+        except (ValueError, RecursionError):
+            fields[name] = None
+            raw[name] = ["text" if isinstance(value, _Text) else "blob", bytes(value).hex()]
+    return json.dumps(fields | ({"raw": raw} if raw else {}), ensure_ascii=False).encode() + b"\n"
+
+
+def _as_json(name: str, value: Any) -> Any:
+    """Return what JSON says for *value* without losing anything. Raises ValueError where it can't."""
+    if not isinstance(value, bytes):
+        return value
+    if not isinstance(value, _Text):
+        raise ValueError("a BLOB")  # noqa: TRY004 - the value is at fault, not the caller
+    text = value.decode()
+    if name != "data":
+        return text
+    parsed = json.loads(text)
+    if parsed is None or _compact(parsed) != text:
+        raise ValueError("another spelling")
+    return parsed
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_in(paths: Iterable[Path], into: Path) -> int:
+    """Make a new database at *into* with the events of the archives; return how many. All of them, or no database.
+
+    They are its history, like those of a database that was adopted: in the log, not in the feed. An event that is in
+    several archives comes once. Raises BadArchive, where a checksum doesn't fit or *into* exists.
+    """
+    if into.exists():
+        raise BadArchive(f"{into} exists; events are read into a new database only")
+    with files.explained(f"make {into}"):
+        files.make_folder(into.parent)
+        fresh = into.with_name(f"{into.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        fresh.unlink(missing_ok=True)
+        files.make_private(fresh)
+    try:
+        count = _fill(fresh, paths)
+        # It has no side files: the last connection to a database takes them away.
+        with files.explained(f"make {into}"):
+            files.sync(fresh)
+            os.link(fresh, into)
+            files.sync(into.parent)
+    finally:
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            Path(f"{fresh}{suffix}").unlink(missing_ok=True)
+    return count
+
+
+def _fill(fresh: Path, paths: Iterable[Path]) -> int:
+    db.create(fresh)
+    with closing(db.connect(fresh)) as connection, db.explained(fresh):
+        connection.executescript((migrate.migrations_dir() / "0001.event-log.sql").read_text("utf-8"))
+        for path in paths:
+            rows = _rows(path)
+            while batch := list(itertools.islice(rows, _BATCH_ROWS)):
+                _insert(connection, batch)
+        (count,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
+    migrate.upgrade(fresh)
+    return int(count)
+
+
+def _insert(connection: sqlite3.Connection, rows: list[list[Any]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    # As TEXT where the archive has bytes of it: no binding of Python's writes what is no UTF-8.
+    values = ", ".join(["CASE WHEN ? THEN CAST(? AS TEXT) ELSE ? END"] * len(_COLUMNS))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO event_log ({', '.join(_COLUMNS)}) VALUES ({values})",  # noqa: S608
+        ([part for value in row for part in (isinstance(value, _Text), _bare(value), _bare(value))] for row in rows),
+    )
+    connection.execute("COMMIT")
+
+
+def _bare(value: Any) -> Any:
+    return bytes(value) if isinstance(value, bytes) else value
+
+
+def _rows(path: Path) -> Iterator[list[Any]]:
+    _check(path)
+    try:
+        with gzip.open(path, "rb") as lines:
+            for line in lines:
+                yield _row(json.loads(line))
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise BadArchive(f"{path} is no archive of events: {error or type(error).__name__}") from error
+
+
+def _check(path: Path) -> None:
+    """Compare the file with the checksum beside it."""
+    with files.explained(f"read the archive {path}"):
+        found = _digest(path)
+    try:
+        expected = _checksum_path(path).read_text("ascii").split()[0]
+    except (OSError, ValueError, IndexError):
+        raise BadArchive(f"{path} has no checksum beside it ({_checksum_path(path).name})") from None
+    if found != expected:
+        raise BadArchive(f"{path} is not what was written: its SHA-256 is {found}, it should be {expected}")
+
+
+def _row(fields: dict[str, Any]) -> list[Any]:
+    raw = fields.get("raw", {})
+    return [_value(name, fields[name], raw.get(name)) for name in _COLUMNS]
+
+
+def _value(name: str, value: Any, raw: list[str] | None) -> Any:
+    if raw is not None:
+        kind, content = raw
+        return _Text(bytes.fromhex(content)) if kind == "text" else bytes.fromhex(content)
+    return _compact(value) if name == "data" and value is not None else value

@@ -1,0 +1,83 @@
+"""Leases: the right to run a job that must run once among processes.
+
+A lease is flock(2) on a file of its own, never on the database: closing another descriptor of the database file would
+drop SQLite's locks (sqlite.org/howtocorrupt.html, section 2.2). The kernel frees it when its holder dies, in any way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from outfeed.errors import DatabaseError
+
+_NOTE_BYTES = 64
+
+
+def lock_file(database: Path, job: str | None = None) -> Path:
+    """Return the file that stands for *job* on *database*: `<database>.<job>.lock`; without a job `<database>.lock`.
+
+    Links are followed, so that two names of one database share their leases.
+    """
+    database = database.resolve()
+    return database.with_name(f"{database.name}.{job}.lock" if job else f"{database.name}.lock")
+
+
+@contextmanager
+def hold(file: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lease on *file* during the block, and yield whether it is held: always after *wait*.
+
+    Each call is a holder of its own, also in one process. The file stays, mode 0600: were it removed, two could hold
+    "the same" lease. Raises DatabaseError when it can't be made.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+    try:
+        yield _lock(descriptor, wait=wait)
+    finally:
+        # Closing is not enough where a child was forked meanwhile: its copy of the descriptor shares the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def share(file: Path, note: str) -> None:
+    """Hold the lease on *file*, with others that share it, until this process and all that it forks have ended.
+
+    Nothing gives it up earlier: a child that did so would give it up for its parent. Raises DatabaseError.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.pwrite(descriptor, note.ljust(_NOTE_BYTES).encode(), 0)
+    except OSError as error:
+        raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+
+
+def sharer(file: Path) -> str | None:
+    """Return what the last to share the lease on *file* has noted; None where nobody holds it any more."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatabaseError(f"can't read the lock file {file}: {error.strerror}") from error
+    try:
+        if _lock(descriptor, wait=False):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            return None
+        return os.pread(descriptor, _NOTE_BYTES, 0).decode("utf-8", "replace").strip()
+    finally:
+        os.close(descriptor)

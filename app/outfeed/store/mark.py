@@ -1,0 +1,176 @@
+"""The mark: `<database>.mark` remembers how far the feed has been served, outside the database.
+
+A database that is behind its mark is not the one that was served: a copy was put back, or a power cut took commits
+of a writer at `synchronous=NORMAL`. Its seqs would be used again for other events, so it gets a new epoch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from outfeed.history import Item
+from outfeed.store.database import Database
+from outfeed.store.outbox import Outbox
+
+log = logging.getLogger(__name__)
+_LINE_BYTES = 64
+
+
+class Point(NamedTuple):
+    """One served position: the seq of an item, and a checksum of which one it was."""
+
+    seq: int
+    checksum: int
+
+    @classmethod
+    def of(cls, item: Item) -> Point:
+        # Of what no setting changes: how large `data` may be and which names are redacted may change between starts.
+        return cls(item.seq, zlib.crc32(f"{item.id} {item.timestamp}".encode()))
+
+
+class Mark:
+    """The mark file of one database, to which all its workers write.
+
+    `_lock` guards the file descriptor and what was last written to it.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.path = Path(f"{database}.mark")
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._line = b""
+        self._synced = b""
+
+    def read(self) -> dict[str, Point]:
+        """Return the furthest point served of each epoch. A line that doesn't parse is passed over."""
+        try:
+            return self._read()
+        except OSError as error:
+            log.warning("mark is unreadable path=%s error=%s", self.path, error)
+            return {}
+
+    def _read(self) -> dict[str, Point]:
+        try:
+            lines = self.path.read_text("ascii", "replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        return dict(filter(None, map(_parse, lines)))
+
+    def advance(self, epoch: str, point: Point) -> None:
+        """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`.
+
+        Where another worker has remembered one beyond it, that stays.
+        """
+        line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
+        with self._lock:
+            self._put(epoch, point, line)
+
+    def _put(self, epoch: str, point: Point, line: bytes) -> None:
+        if self._descriptor is None or not self._line.startswith(epoch.encode()):
+            self._reopen(epoch)
+        assert self._descriptor is not None
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            found = _first_line(self._descriptor)
+            if found is None or found[0] != epoch or found[1].seq <= point.seq:
+                os.pwrite(self._descriptor, line, 0)
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._line = line
+
+    def sync(self) -> None:
+        """Bring the mark to the disk if it has moved since; what fails is tried again by the next call."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            try:
+                if not self._is_in_place():
+                    self._let_go()
+                    self._put_again()
+                if self._descriptor is None or self._line == self._synced:
+                    return
+                os.fdatasync(self._descriptor)
+                self._synced = self._line
+            except OSError as error:
+                log.warning("mark is not on the disk, trying again path=%s error=%s", self.path, error)
+
+    def _put_again(self) -> None:
+        """Write what was last remembered, unless who swapped the file has it: two workers would swap without end."""
+        found = _parse(self._line.decode())
+        if found is not None:
+            epoch, point = found
+            there = self._read().get(epoch)
+            if there is None or there.seq < point.seq:
+                self._put(epoch, point, self._line)
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        self.sync()
+        with self._lock:
+            self._let_go()
+
+    def _is_in_place(self) -> bool:
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
+        # Forgotten first: where the disk is full `advance` comes again, and the number may be another file's by then.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _reopen(self, epoch: str) -> None:
+        """Open the file if the place of *epoch* is the first in it; else swap in a new one that has it."""
+        self._let_go()
+        if self.path.is_file():
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            found = _first_line(self._descriptor)
+            if found is not None and found[0] == epoch:
+                return
+            self._let_go()
+        # Where it can't be read just now nothing is written: what was served of the earlier epochs would be forgotten.
+        earlier = [(name, point) for name, point in self._read().items() if name != epoch]
+        lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
+        fresh = Path(f"{self.path}.{os.getpid()}")
+        fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
+        os.replace(fresh, self.path)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _first_line(descriptor: int) -> tuple[str, Point] | None:
+    return _parse(os.pread(descriptor, _LINE_BYTES, 0).decode("ascii", "replace"))
+
+
+def _parse(line: str) -> tuple[str, Point] | None:
+    match line.split():
+        case [epoch, seq, checksum] if seq.isdigit() and checksum.isdigit():
+            return epoch, Point(int(seq), int(checksum))
+    return None
+
+
+def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: Mark) -> bool:
+    """Give the database a new epoch where it is behind the mark or says something else there. True if it did."""
+    window = outbox.window()
+    point = mark.read().get(window.epoch)
+    if point is None or _agrees(outbox, window.last_seq, point):
+        return False
+    log.warning("database is behind what was served, renewing its epoch path=%s", database.path)
+    outbox.renew_epoch(window.epoch)
+    return True
+
+
+def _agrees(outbox: Outbox, last_seq: int, point: Point) -> bool:
+    if last_seq < point.seq:
+        return False
+    items = outbox.read_after(point.seq - 1, 1).items
+    # Another seq: the row itself was pruned, which no copy put back would explain better.
+    return not items or items[0].seq != point.seq or Point.of(items[0]) == point

@@ -1,0 +1,180 @@
+"""The outbox: what the trigger filled, read in seq order. `Outbox` is the source that the relay and replays read."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from outfeed.history import Item, Page, Window, read_item
+from outfeed.store.database import Database
+
+MAX_PAGE_BYTES = 2**20
+# A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
+HEAD_BYTES = 8192
+# Rows come many in one step of SQLite: between two steps another thread may take Python's lock for 5 ms, and with a
+# step for each row a replay beside one other busy thread took half as long again. Never more than surely fit in here.
+_PART_BYTES = 8 * 2**20
+
+_WINDOW = """
+    (SELECT value FROM meta WHERE key = 'epoch'),
+    (SELECT min(seq) FROM outbox),
+    (SELECT seq FROM sqlite_sequence WHERE name = 'outbox')
+"""
+# The window and the rows, joined: one statement is one consistent read, and costs less than a transaction with two.
+_PART = f"""
+    SELECT
+        {_WINDOW}, min(created_at), group_concat(seq), group_concat(length(raw)),
+        CAST(group_concat(CASE WHEN length(raw) > :max_bytes THEN substr(raw, 1, :head_bytes) ELSE raw END, '') AS BLOB)
+    FROM (SELECT seq, created_at, CAST(coalesce(payload, '') AS BLOB) AS raw FROM outbox
+"""  # noqa: S608 - ours
+# Skips nothing: SQLite has one writer, so seq order is commit order.
+_AFTER = _PART + "WHERE seq > :seq ORDER BY seq LIMIT :limit)"
+_BEFORE = _PART + "WHERE seq < :seq ORDER BY seq DESC LIMIT :limit)"
+
+
+class _Part(NamedTuple):
+    """Rows that were read in one step, and the window they stand in; `lengths` are those of the whole payloads.
+
+    *raws*: the payloads, one behind the other; of those above the limit the first HEAD_BYTES.
+    *written_at*: the earliest time at which one was written, as it says. *is_last*: there are no rows beyond them.
+    """
+
+    window: Window
+    written_at: object
+    seqs: list[int]
+    lengths: list[int]
+    raws: bytes
+    is_last: bool
+
+
+class Outbox:
+    """Reads one database's outbox. Any thread may call any method; each read is one short read transaction."""
+
+    def __init__(self, database: Database, max_event_bytes: int) -> None:
+        self._database = database
+        self._max_event_bytes = max_event_bytes
+        self._max_bytes = max_event_bytes + HEAD_BYTES  # of a payload that is read whole
+        self._file: tuple[int, int] | None = None
+        self._epoch: str | None = None
+
+    def window(self) -> Window:
+        """Return the epoch and the first and last seq, fresh from the database."""
+        with self._database.connection() as connection:
+            return read_window(connection)
+
+    def read_after(self, seq: int, limit: int) -> Page:
+        """Return up to *limit* items (and MAX_PAGE_BYTES) above *seq*, oldest first, with the window they stand in."""
+        self._notice_other_file()
+        parts = self._read(_AFTER, seq, limit)
+        window = parts[0].window
+        self._epoch = window.epoch
+        items, is_whole = self._items(parts)
+        through = max(window.last_seq, seq) if is_whole else items[-1].seq
+        return Page(window, items, through, parts[0].written_at)
+
+    def read_before(self, seq: int, limit: int) -> Page:
+        """Return up to *limit* items (and MAX_PAGE_BYTES) below *seq*, newest first."""
+        parts = self._read(_BEFORE, seq, limit)
+        items, is_whole = self._items(parts)
+        return Page(parts[0].window, items, 0 if is_whole else items[-1].seq)
+
+    def renew_epoch(self, epoch: str) -> None:
+        """Replace *epoch* by a new one, unless another process already did: every cursor of it becomes a reset."""
+        renew_epoch(self._database, epoch)
+
+    def _notice_other_file(self) -> None:
+        """Renew the epoch when the path names another file than before: its history may have gone another way."""
+        file = self._database.identity()
+        if file is not None and self._file not in (None, file) and self._epoch is not None:
+            self.renew_epoch(self._epoch)
+        self._file = file or self._file
+
+    def _read(self, sql: str, seq: int, limit: int) -> list[_Part]:
+        """Return the parts of a page: one statement where that is enough, as it is for what was just committed."""
+        with self._database.connection() as connection:
+            first = next(self._parts(connection, sql, seq, limit))
+        if first.is_last or len(first.seqs) == limit or len(first.raws) > MAX_PAGE_BYTES:
+            return [first]
+        with self._database.snapshot() as connection:
+            return list(self._parts(connection, sql, seq, limit))
+
+    def _parts(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> Iterator[_Part]:
+        """Read on until there are no more rows, or enough; as many at once as fit, if they are like those before."""
+        left, rows = MAX_PAGE_BYTES, MAX_PAGE_BYTES // self._max_bytes
+        while limit and left >= 0:
+            part = self._read_part(connection, sql, seq, min(limit, max(1, rows)))
+            yield part
+            if part.is_last:
+                break
+            seq, limit, left = part.seqs[-1], limit - len(part.seqs), left - len(part.raws)
+            rows = min(_PART_BYTES // self._max_bytes, left * len(part.seqs) // max(1, len(part.raws)))
+
+    def _read_part(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> _Part:
+        bounds = {"seq": seq, "limit": limit, "max_bytes": self._max_bytes, "head_bytes": HEAD_BYTES}
+        *window, written_at, seqs, lengths, raws = connection.execute(sql, bounds).fetchone()
+        if seqs is None:
+            return _Part(_window_of(window), None, [], [], b"", is_last=True)
+        numbers = [int(each) for each in seqs.split(",")]
+        sizes = [int(each) for each in lengths.split(",")]
+        return _Part(_window_of(window), written_at, numbers, sizes, raws or b"", len(numbers) < limit)
+
+    def _items(self, parts: list[_Part]) -> tuple[list[Item], bool]:
+        """Return the items, the last of which may go beyond MAX_PAGE_BYTES, and whether there are none after them."""
+        items: list[Item] = []
+        left = MAX_PAGE_BYTES
+        for part in parts:
+            start = 0
+            for seq, length in zip(part.seqs, part.lengths, strict=True):
+                if left < 0:
+                    return items, False
+                is_cut = length > self._max_bytes
+                end = start + (HEAD_BYTES if is_cut else length)
+                items.append(read_item(seq, part.raws[start:end], length if is_cut else 0, self._max_event_bytes))
+                left -= end - start
+                start = end
+        return items, parts[-1].is_last
+
+
+def renew_epoch(database: Database, epoch: str) -> None:
+    """Give the outbox's history a new epoch if it still has *epoch*."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(16), epoch)
+        )
+
+
+def status(database: Database) -> dict[str, Any]:
+    """Return `epoch`, `head` (last seq), `first_seq`, and the row counts `events` and `outbox`."""
+    with database.snapshot() as connection:
+        window = read_window(connection)
+        (events,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
+        (rows,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
+    return {
+        "epoch": window.epoch,
+        "head": window.last_seq,
+        "first_seq": window.first_seq,
+        "events": events,
+        "outbox": rows,
+    }
+
+
+def read_window(connection: sqlite3.Connection) -> Window:
+    """Return the window as *connection* sees it."""
+    return _window_of(connection.execute(f"SELECT {_WINDOW}").fetchone())
+
+
+def _window_of(row: Any) -> Window:
+    epoch, first_seq, last_seq = row
+    last_seq = last_seq or 0
+    return Window(epoch, last_seq + 1 if first_seq is None else first_seq, last_seq)
+
+
+def file_bytes(database: Path, suffix: str = "") -> int:
+    """Return the size of the database's file, or of the one beside it with that suffix; 0 where there is none."""
+    try:
+        return Path(f"{database}{suffix}").stat().st_size
+    except OSError:
+        return 0

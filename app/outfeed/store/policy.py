@@ -1,0 +1,57 @@
+"""The policy: how long what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from outfeed.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long what is kept, in days; None is for ever. In *days_by_type* the exact type counts before `task.*`."""
+
+    log_days: float | None = None
+    days_by_type: Mapping[str, float | None] = field(default_factory=dict)
+    replay_days: float | None = None
+    max_consumer_lag_days: float | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """Return what the settings say, where 0 is for ever."""
+        return cls(
+            log_days=settings.retention_days or None,
+            days_by_type={type_: days or None for type_, days in settings.retention_days_by_type.items()},
+            replay_days=settings.replay_days or None,
+            max_consumer_lag_days=settings.max_consumer_lag_days or None,
+        )
+
+    @classmethod
+    def older_than(cls, days: float, settings: Settings) -> Policy:
+        """Return one that takes every type from the log at that age, and the outbox as the settings say.
+
+        Raises ValueError.
+        """
+        if not days >= 0:
+            raise ValueError(f"older_than_days must be 0 or more, got {days!r}")
+        configured = cls.of(settings)
+        return cls(days, {}, configured.replay_days, configured.max_consumer_lag_days)
+
+    def days_for(self, event_type: object) -> float | None:
+        """Return how long the log keeps events of that type."""
+        if not isinstance(event_type, str) or not self.days_by_type:
+            return self.log_days
+        if event_type in self.days_by_type:
+            return self.days_by_type[event_type]
+        parts = event_type.split(".")
+        for length in range(len(parts) - 1, 0, -1):
+            prefix = ".".join(parts[:length]) + ".*"
+            if prefix in self.days_by_type:
+                return self.days_by_type[prefix]
+        return self.log_days
+
+    @property
+    def shortest_days(self) -> float | None:
+        """The shortest that any event is kept in the log."""
+        return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)

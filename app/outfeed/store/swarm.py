@@ -1,0 +1,335 @@
+"""The swarm's rows: agents, tasks and bids. The transitions are decided in `outfeed/swarm`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from outfeed import clock
+from outfeed.errors import UnknownName
+from outfeed.events import Event, EventType
+from outfeed.redaction import REDACTED
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.store.outbox import read_window
+
+SOURCE = "coordinator"
+MAX_COUNTED = 10_000  # more are counted as one more than that: exact counts don't scale
+
+
+class AgentState(StrEnum):
+    """Busy is who holds a task, assigned or started. Who has left never comes back: it joins as another agent."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    LEFT = "left"
+
+
+class TaskState(StrEnum):
+    """A task is open for bids from the moment it is posted."""
+
+    BIDDING = "bidding"
+    ASSIGNED = "assigned"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+# What of an event's data a row repeats: the table, and the column, which has the name of the key.
+_REPEATED: dict[str, tuple[str, str]] = {
+    EventType.AGENT_JOINED: ("agent", "name"),
+    EventType.AGENT_LEFT: ("agent", "reason"),
+    EventType.TASK_CREATED: ("task", "description"),
+    EventType.TASK_BIDDING: ("task", "description"),
+    EventType.TASK_COMPLETED: ("task", "result"),
+    EventType.TASK_FAILED: ("task", "reason"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent. Times are texts as the log has them; *reason* says why it left."""
+
+    number: int
+    id: str
+    name: str
+    state: AgentState
+    joined_at: str
+    seen_at: str
+    left_at: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task. *agent_id* and *bid_sats* are the winner's; *result* is any JSON; *reason* says why it failed."""
+
+    number: int
+    id: str
+    description: str
+    state: TaskState
+    created_at: str
+    closes_at: str
+    agent_id: str | None
+    agent_name: str | None
+    bid_sats: int | None
+    assigned_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    result: Any
+    reason: str | None
+    bid_count: int
+    lowest_bid_sats: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """One bid; the *agent_name* is its bidder's."""
+
+    agent_id: str
+    agent_name: str
+    bid_sats: int
+    created_at: str
+
+
+_AGENT = "SELECT number, id, name, state, joined_at, seen_at, left_at, reason FROM agent"
+_TASK = """
+    SELECT
+        task.number, task.id, description, task.state, created_at, closes_at, agent_id, agent.name, bid_sats,
+        assigned_at, started_at, ended_at, result, task.reason,
+        (SELECT count(*) FROM bid WHERE bid.task_id = task.id),
+        (SELECT min(bid_sats) FROM bid WHERE bid.task_id = task.id)
+    FROM task LEFT JOIN agent ON agent.id = agent_id
+"""
+_BID = "SELECT agent_id, name, bid_sats, created_at FROM bid JOIN agent ON agent.id = agent_id"
+
+
+class View:
+    """Reads the swarm as one transaction sees it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def agent(self, agent_id: str) -> Agent:
+        """Return that agent. Raises UnknownName."""
+        if row := self._first(f"{_AGENT} WHERE id = ?", agent_id):
+            return _agent(row)
+        raise UnknownName(f"no agent has the id {agent_id!r:.220}")
+
+    def task(self, task_id: str) -> Task:
+        """Return that task. Raises UnknownName."""
+        if row := self._first(f"{_TASK} WHERE task.id = ?", task_id):
+            return _task(row)
+        raise UnknownName(f"no task has the id {task_id!r:.220}")
+
+    def bids(self, task_id: str) -> list[Bid]:
+        """Return the task's bids, the best first."""
+        query = f"{_BID} WHERE task_id = ? ORDER BY bid_sats, bid.number"
+        return [Bid(*row) for row in self._connection.execute(query, (task_id,)).fetchall()]
+
+    def best_bid(self, task_id: str) -> Bid | None:
+        """Return the lowest bid, of equals the earliest, of agents that have not left."""
+        query = f"{_BID} WHERE task_id = ? AND state <> 'left' ORDER BY bid_sats, bid.number"
+        row = self._first(query, task_id)
+        return Bid(*row) if row else None
+
+    def bid_of(self, task_id: str, agent_id: str) -> Bid | None:
+        """Return that agent's bid for the task."""
+        query = f"{_BID} WHERE task_id = ? AND agent_id = ?"
+        row = self._first(query, task_id, agent_id)
+        return Bid(*row) if row else None
+
+    def held_by(self, agent_id: str) -> list[Task]:
+        """Return the tasks that are assigned to the agent and not ended, the oldest first."""
+        query = f"{_TASK} WHERE agent_id = ? AND task.state IN ('assigned', 'started') ORDER BY task.number"
+        return [_task(row) for row in self._connection.execute(query, (agent_id,)).fetchall()]
+
+    def overdue_agents(self, seen_before: str, seen_after: str, limit: int) -> list[str]:
+        """Return who is present and last seen up to the one time or, by a clock set back since, after the other."""
+        query = (
+            "SELECT id FROM agent WHERE state <> 'left' AND seen_at <= ? UNION ALL"
+            " SELECT id FROM agent WHERE state <> 'left' AND seen_at > ? LIMIT ?"
+        )
+        return [row[0] for row in self._connection.execute(query, (seen_before, seen_after, limit)).fetchall()]
+
+    def due_auctions(self, closing_until: str, created_after: str, limit: int) -> list[str]:
+        """Return whose auctions end up to the one time or, by a clock set back since, began after the other."""
+        query = (
+            "SELECT id FROM task INDEXED BY task_auction WHERE state = 'bidding' AND (closes_at <= ? OR created_at > ?)"
+            " ORDER BY closes_at LIMIT ?"
+        )
+        return [row[0] for row in self._connection.execute(query, (closing_until, created_after, limit)).fetchall()]
+
+    def _first(self, query: str, *values: str) -> tuple[Any, ...] | None:
+        try:
+            found: tuple[Any, ...] | None = self._connection.execute(f"{query} LIMIT 1", values).fetchone()
+            return found
+        except UnicodeEncodeError:  # a lone surrogate: nothing can have such an id
+            return None
+
+    # --- lists ---
+
+    def agents(
+        self, *, state: AgentState | None = None, limit: int = 100, cursor: int | None = None
+    ) -> tuple[list[Agent], int | None]:
+        """Return a page of agents, newest first, and the *cursor* of the next; None where there is no more."""
+        where, values = _page(cursor, state)
+        query = f"{_AGENT} {where} ORDER BY number DESC LIMIT ?"
+        found = [_agent(row) for row in self._connection.execute(query, (*values, limit + 1)).fetchall()]
+        return found[:limit], found[limit - 1].number if len(found) > limit else None
+
+    def present_agents(self, limit: int) -> list[Agent]:
+        """Return who is there, the longest first."""
+        query = f"{_AGENT} INDEXED BY agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
+        return [_agent(row) for row in self._connection.execute(query, (limit,)).fetchall()]
+
+    def tasks(
+        self, *, state: TaskState | None = None, limit: int = 100, cursor: int | None = None
+    ) -> tuple[list[Task], int | None]:
+        """Return a page of tasks, newest first, and the *cursor* of the next; None where there is no more."""
+        where, values = _page(cursor, state, "task.")
+        query = f"{_TASK} {where} ORDER BY task.number DESC LIMIT ?"
+        found = [_task(row) for row in self._connection.execute(query, (*values, limit + 1)).fetchall()]
+        return found[:limit], found[limit - 1].number if len(found) > limit else None
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks are in each state; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM task WHERE state = ? LIMIT ?)"
+        return {
+            state.value: self._connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in TaskState
+        }
+
+    def position(self) -> tuple[str, int]:
+        """Return the feed's epoch and head: what is read here contains every event up to it and none after."""
+        window = read_window(self._connection)
+        return window.epoch, window.last_seq
+
+
+class Turn(View):
+    """One write transaction: what it changes and what it logs is written together, or not at all. *now* is its time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self.now = clock.now()  # behind the write lock, so that times rise with the order of commits
+
+    @property
+    def timestamp(self) -> str:
+        """The turn's time, as every row and event of it has it."""
+        return clock.isoformat(self.now)
+
+    def log(
+        self, event_type: EventType, *, task_id: str | None = None, agent_id: str | None = None, **data: Any
+    ) -> Event:
+        """Append an event of this turn. Of what people wrote, rows keep what the event says: it may be redacted."""
+        return log_event(event_type, SOURCE, task_id, agent_id, data, timestamp=self.now, connection=self._connection)
+
+    def add_agent(self, agent_id: str, name: str) -> None:
+        """Write down a new agent, idle."""
+        self._connection.execute(
+            "INSERT INTO agent (id, name, state, joined_at, seen_at) VALUES (?, ?, 'idle', ?, ?)",
+            (agent_id, name, self.timestamp, self.timestamp),
+        )
+
+    def set_agent(self, agent_id: str, **columns: Any) -> None:
+        """Write these columns of the agent."""
+        self._set("agent", agent_id, columns)
+
+    def add_task(self, task_id: str, description: str, closes_at: datetime) -> None:
+        """Write down a new task, open for bids."""
+        self._connection.execute(
+            "INSERT INTO task (id, description, state, created_at, closes_at) VALUES (?, ?, 'bidding', ?, ?)",
+            (task_id, description, self.timestamp, clock.isoformat(closes_at)),
+        )
+
+    def set_task(self, task_id: str, **columns: Any) -> None:
+        """Write these columns of the task; a *result* as JSON."""
+        if "result" in columns:
+            columns["result"] = json.dumps(columns["result"], ensure_ascii=False)
+        self._set("task", task_id, columns)
+
+    def add_bid(self, task_id: str, agent_id: str, bid_sats: int) -> None:
+        """Write down a bid."""
+        self._connection.execute(
+            "INSERT INTO bid (task_id, agent_id, bid_sats, created_at) VALUES (?, ?, ?, ?)",
+            (task_id, agent_id, bid_sats, self.timestamp),
+        )
+
+    def _set(self, table: str, id_: str, columns: dict[str, Any]) -> None:
+        changes = ", ".join(f"{name} = ?" for name in columns)
+        self._connection.execute(f"UPDATE {table} SET {changes} WHERE id = ?", (*columns.values(), id_))  # noqa: S608
+
+
+@contextmanager
+def look(database: Database) -> Iterator[View]:
+    """Lend a View: all that is read in the block is one moment's."""
+    with database.snapshot() as connection:
+        yield View(connection)
+
+
+@contextmanager
+def begin(database: Database) -> Iterator[Turn]:
+    """Lend a Turn; it is committed at the end of the block, and undone where the block raises."""
+    with database.transaction() as connection:
+        yield Turn(connection)
+
+
+def erase(connection: sqlite3.Connection, event_id: str) -> None:
+    """Put `[redacted]` in the place of what that event said and a row repeats; the swarm goes on with it."""
+    told = _told(connection, event_id)
+    if not isinstance(told, dict) or told.get("source") != SOURCE or str(told.get("event_type")) not in _REPEATED:
+        return
+    table, column = _REPEATED[told["event_type"]]
+    id_ = str(told.get(f"{table}_id"))
+    row = connection.execute(f"SELECT {column} FROM {table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
+    data = told.get("data")
+    if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
+        return
+    kept = _parsed(row[0]) if column == "result" else row[0]
+    if kept == data[column]:  # else it is an event of a raw writer's, which changed nothing
+        hidden = json.dumps(REDACTED) if column == "result" else REDACTED
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
+
+
+def _told(connection: sqlite3.Connection, event_id: str) -> Any:
+    """Return the fields of an event, by the log or, where it has been pruned there, by the outbox."""
+    row = connection.execute(
+        "SELECT source, event_type, task_id, agent_id, data FROM event_log WHERE id = ?", (event_id,)
+    ).fetchone()
+    if row is not None:
+        *names, data = row
+        return dict(zip(("source", "event_type", "task_id", "agent_id"), names, strict=True), data=_parsed(data))
+    row = connection.execute("SELECT payload FROM outbox WHERE event_id = ?", (event_id,)).fetchone()
+    return row and _parsed(row[0])
+
+
+def _parsed(text: Any) -> Any:
+    """Return the JSON, or None where a raw writer left something else."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _page(cursor: int | None, state: str | None, table: str = "") -> tuple[str, list[Any]]:
+    clauses = {f"{table}state = ?": state, f"{table}number < ?": cursor}
+    given = {clause: value for clause, value in clauses.items() if value is not None}
+    return f"WHERE {' AND '.join(given)}" if given else "", list(given.values())
+
+
+def _agent(row: tuple[Any, ...]) -> Agent:
+    number, id_, name, state, *rest = row
+    return Agent(number, id_, name, AgentState(state), *rest)
+
+
+def _task(row: tuple[Any, ...]) -> Task:
+    fields = dict(zip(Task.__slots__, row, strict=True))
+    result = fields["result"]
+    return Task(
+        **fields | {"state": TaskState(fields["state"]), "result": None if result is None else json.loads(result)}
+    )

@@ -1,0 +1,43 @@
+"""Vitals: what the database is like right now, for its operators; each answered by a look at an end, never a count."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from outfeed.store.database import Database
+from outfeed.store.outbox import read_window
+
+
+class Vitals(NamedTuple):
+    """The feed's window, when its oldest row was written, and the sizes of the files."""
+
+    epoch: str
+    first_seq: int
+    head: int
+    oldest_at: str | None
+    database_bytes: int
+    wal_bytes: int
+
+    @property
+    def outbox_rows(self) -> int:
+        """The rows of the outbox; too many by those that were taken out one by one."""
+        return self.head - self.first_seq + 1
+
+
+def read(database: Database) -> Vitals:
+    """Return the vitals. Raises DatabaseError."""
+    with database.snapshot() as connection:
+        window = read_window(connection)
+        oldest = connection.execute("SELECT created_at FROM outbox ORDER BY seq LIMIT 1").fetchone()
+    oldest_at = oldest[0] if oldest and isinstance(oldest[0], str) else None
+    sizes = (_size(database.path), _size(Path(f"{database.path}-wal")))
+    return Vitals(window.epoch, window.first_seq, window.last_seq, oldest_at, *sizes)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,252 @@
+"""Webhooks: where the server posts events by itself, and how that goes. How far each has come is its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from outfeed import clock
+from outfeed.errors import NameTaken, UnknownName
+from outfeed.events import EventType
+from outfeed.history import Claim, Window
+from outfeed.store import checkpoint, event_log
+from outfeed.store.database import Database
+from outfeed.store.outbox import read_window
+
+SOURCE = "webhooks"  # of the events that say what became of one
+_COLUMNS = """
+    webhook.name, url, types, secret, batch, batch_end, state, webhook.created_at, failing_since, last_status,
+    last_error, last_tried_at, delivered, failures, revision, coalesce(epoch, ''), coalesce(seq, 0)
+"""
+# Without a checkpoint where somebody removed it; the next claim makes another.
+_SELECT = f"SELECT {_COLUMNS} FROM webhook LEFT JOIN checkpoint ON checkpoint.name = 'webhook:' || webhook.name"  # noqa: S608
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Whether the server posts to it."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+class Webhook(NamedTuple):
+    """One row, with its checkpoint. The secret stays out of the repr and of every list."""
+
+    name: str
+    url: str
+    types: tuple[str, ...]
+    secret: str
+    batch: int
+    batch_end: int
+    state: State
+    created_at: str
+    failing_since: str | None
+    last_status: int | None
+    last_error: str | None
+    last_tried_at: str | None
+    delivered: int
+    failures: int
+    revision: int
+    epoch: str
+    seq: int
+    lag: int
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.name!r}, {self.state.value!r}, seq={self.seq})"
+
+
+def consumer_of(name: str) -> str:
+    """Return the name of the webhook's checkpoint; no client can claim it, since theirs have no colon."""
+    return f"webhook:{name}"
+
+
+# --- for operators ----------------------------------------------------------------------------------------------------
+
+
+def add(database: Database, name: str, url: str, *, types: Iterable[str], secret: str, batch: int) -> None:
+    """Make an active webhook that begins at the head; pruning waits for it. Raises NameTaken."""
+    row = (name, url, ",".join(types), secret, batch, State.ACTIVE, clock.timestamp())
+    with database.transaction() as connection:
+        try:
+            connection.execute(
+                "INSERT INTO webhook (name, url, types, secret, batch, state, created_at, batch_end, delivered, "
+                "failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
+                row,
+            )
+        except sqlite3.IntegrityError:
+            raise NameTaken(f"there is already a webhook named {name!r}; remove it or choose another name") from None
+        checkpoint.forget(connection, consumer_of(name))
+        checkpoint.renew(connection, consumer_of(name), is_protected=True)
+
+
+def list_webhooks(database: Database) -> list[Webhook]:
+    """Return every webhook, by name."""
+    with database.snapshot() as connection:
+        window = read_window(connection)
+        rows = connection.execute(f"{_SELECT} ORDER BY webhook.name").fetchall()
+    return [_webhook(row, window) for row in rows]
+
+
+def find(database: Database, name: str) -> Webhook:
+    """Return the webhook of that name. Raises UnknownName."""
+    with database.snapshot() as connection:
+        return _find(connection, name)
+
+
+def pause(database: Database, name: str) -> None:
+    """Post nothing more to it until it is resumed; what comes meanwhile waits. Raises UnknownName."""
+    with database.transaction() as connection:
+        _set_state(connection, name, State.PAUSED)
+
+
+def resume(database: Database, name: str) -> Webhook:
+    """Go on where it stopped, at once, also where it only waits for its next try. Raises UnknownName."""
+    with database.transaction() as connection:
+        _set_state(connection, name, State.ACTIVE)
+        connection.execute("UPDATE webhook SET failing_since = NULL, last_error = NULL WHERE name = ?", (name,))
+        return _find(connection, name)
+
+
+def remove(database: Database, name: str) -> None:
+    """Forget the webhook, its secret and its checkpoint. Raises UnknownName."""
+    with database.transaction() as connection:
+        _require(connection.execute("DELETE FROM webhook WHERE name = ?", (name,)).rowcount, name)
+        checkpoint.forget(connection, consumer_of(name))
+
+
+def _set_state(connection: sqlite3.Connection, name: str, state: State) -> None:
+    changed = connection.execute(
+        "UPDATE webhook SET state = ?, revision = revision + 1 WHERE name = ?", (state, name)
+    ).rowcount
+    _require(changed, name)
+
+
+def _require(changed: int, name: str) -> None:
+    if not changed:
+        raise UnknownName(f"there is no webhook named {name!r}; `outfeed webhook list` shows them all")
+
+
+def _find(connection: sqlite3.Connection, name: str) -> Webhook:
+    row = connection.execute(f"{_SELECT} WHERE webhook.name = ?", (name,)).fetchone()
+    _require(row is not None, name)
+    return _webhook(row, read_window(connection))
+
+
+def _webhook(row: tuple[Any, ...], window: Window) -> Webhook:
+    epoch, seq = row[-2:]
+    found = Webhook._make((*row, window.last_seq - (seq if epoch == window.epoch else 0)))
+    return found._replace(types=tuple(filter(None, row[2].split(","))), state=State(found.state))
+
+
+# --- for whoever delivers ---------------------------------------------------------------------------------------------
+
+
+class Version(NamedTuple):
+    """What tells whoever delivers to a webhook that it was changed: by a command, or as a consumer."""
+
+    created_at: str
+    revision: int
+    generation: int
+
+
+def versions(database: Database) -> dict[str, Version]:
+    """Return the version of every active webhook."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT webhook.name, webhook.created_at, revision, coalesce(generation, 0) FROM webhook"
+            " LEFT JOIN checkpoint ON checkpoint.name = 'webhook:' || webhook.name WHERE state = ?",
+            (State.ACTIVE,),
+        ).fetchall()
+    return {name: Version(*version) for name, *version in rows}
+
+
+def claim(database: Database, name: str) -> Ledger | None:
+    """Become the one that delivers to the webhook; None where it was paused or removed.
+
+    Where its checkpoint was removed, it goes on from the head, and an event says so.
+    """
+    with database.transaction() as connection:
+        row = connection.execute("SELECT state FROM webhook WHERE name = ?", (name,)).fetchone()
+        if row is None or row[0] != State.ACTIVE:
+            return None
+        is_new = not checkpoint.exists(connection, consumer_of(name))
+        claimed = checkpoint.renew(connection, consumer_of(name), is_protected=True)
+        if is_new:
+            connection.execute("UPDATE webhook SET batch_end = 0 WHERE name = ?", (name,))
+            _tell(connection, name, f"lost its checkpoint and goes on after {claimed.seq}")
+        return Ledger(database, _find(connection, name), claimed, read_window(connection))
+
+
+class Ledger:
+    """What one claim writes about its webhook; Superseded, and nothing written, once a newer claim exists.
+
+    *window* is what the outbox held when it was claimed.
+    """
+
+    def __init__(self, database: Database, webhook: Webhook, claim: Claim, window: Window) -> None:
+        self.webhook = webhook
+        self.claim = claim
+        self.window = window
+        self._database = database
+
+    @property
+    def version(self) -> Version:
+        """The version of the webhook that was claimed."""
+        return Version(self.webhook.created_at, self.webhook.revision, self.claim.generation)
+
+    def acknowledge(self, seq: int, *, events: int, status: int | None, batch_end: int | None) -> None:
+        """Move the checkpoint to *seq*: *events* more have arrived, the last answer was *status*.
+
+        With *batch_end*, what matches from *seq* up to there is posted as one from now on, over any crash.
+        """
+        name = self.webhook.name
+        with self._database.transaction() as connection:
+            checkpoint.advance(connection, self.claim.name, self.window.epoch, seq, self.claim.generation)
+            if events:
+                connection.execute(
+                    "UPDATE webhook SET delivered = delivered + ?, last_status = ?, last_tried_at = ?, "
+                    "last_error = NULL, failing_since = NULL WHERE name = ?",
+                    (events, status, clock.timestamp(), name),
+                )
+            if batch_end is not None:
+                connection.execute("UPDATE webhook SET batch_end = ? WHERE name = ?", (batch_end, name))
+
+    def failed(self, status: int | None, error: str) -> str:
+        """Count a failed post; return since when they fail, on the wall clock."""
+        now = clock.timestamp()
+        with self._database.transaction() as connection:
+            self._prove(connection)
+            (since,) = connection.execute(
+                "UPDATE webhook SET failures = failures + 1, last_status = ?, last_error = ?, last_tried_at = ?, "
+                "failing_since = coalesce(failing_since, ?) WHERE name = ? RETURNING failing_since",
+                (status, error, now, now, self.webhook.name),
+            ).fetchone()
+        return str(since)
+
+    def pause(self, reason: str) -> None:
+        """Pause the webhook, and say why as an event, in one transaction."""
+        with self._database.transaction() as connection:
+            self._prove(connection)
+            _set_state(connection, self.webhook.name, State.PAUSED)
+            _tell(connection, self.webhook.name, f"is paused: {reason}")
+
+    def skip_to(self, epoch: str, seq: int, reason: str, *, batch_end: int) -> None:
+        """Go on after *seq*, and say what is missing as an event, in one transaction."""
+        with self._database.transaction() as connection:
+            checkpoint.advance(connection, self.claim.name, epoch, seq, self.claim.generation)
+            connection.execute("UPDATE webhook SET batch_end = ? WHERE name = ?", (batch_end, self.webhook.name))
+            _tell(connection, self.webhook.name, reason)
+
+    def _prove(self, connection: sqlite3.Connection) -> None:
+        checkpoint.prove(connection, self.claim.name, self.claim.generation)
+
+
+def _tell(connection: sqlite3.Connection, name: str, what: str) -> None:
+    message = f"Webhook {name} {what}"
+    log.warning("webhook trouble name=%s what=%s", name, what)
+    data = {"message": message, "webhook": name}
+    event_log.log_event(EventType.SYSTEM_WARNING, SOURCE, data=data, connection=connection)

@@ -1,0 +1,72 @@
+"""What an operation of the API takes and answers, said once: for the check of each request, and for the OpenAPI."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Response, request
+from pydantic import BaseModel
+
+from outfeed.feed.subscription import validated
+
+JSON = "application/json"
+OPERATIONS: dict[Callable[..., Any], Operation] = {}
+
+View = Callable[..., Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The shapes of one operation: any type that pydantic takes, by media type, and for answers by status."""
+
+    query: type[BaseModel] | None
+    body: Mapping[str, Any]
+    answers: Mapping[int, Mapping[str, Any]]
+    refusals: Mapping[int, str]
+
+
+def _query_string() -> Mapping[str, str]:
+    return request.args.to_dict()
+
+
+def operation(
+    *,
+    query: type[BaseModel] | None = None,
+    fields: Callable[[], Mapping[str, str]] = _query_string,
+    body: Mapping[str, Any] | None = None,
+    answers: Mapping[int, Any],
+    refusals: Mapping[int, str] | None = None,
+) -> Callable[[View], View]:
+    """Describe the view; with *query*, check the query string (or *fields*) and hand it over as the argument `query`.
+
+    An answer is a shape, of JSON, or shapes by media type. *refusals* say when which status comes, as a problem.
+    """
+
+    def describe(view: View) -> View:
+        @functools.wraps(view)
+        def checked(**arguments: Any) -> Response:
+            if query is not None:
+                arguments["query"] = validated(query, fields())
+            return view(**arguments)
+
+        by_media_type = {
+            status: shape if isinstance(shape, Mapping) else {JSON: shape} for status, shape in answers.items()
+        }
+        OPERATIONS[checked] = Operation(query, body or {}, by_media_type, refusals or {})
+        return checked
+
+    return describe
+
+
+def json_answer(value: Any, status: int = 200) -> Response:
+    """Return *value* as JSON; what is no UTF-8 goes out as a question mark."""
+    try:
+        body = orjson.dumps(value)
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits, or nested deeper than it writes
+        body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(body, status, content_type=JSON)

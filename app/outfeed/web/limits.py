@@ -1,0 +1,67 @@
+"""Limits: how many connections at once, how often a minute. Each worker counts for itself.
+
+Asked before any handshake. 0 is no limit.
+"""
+
+from __future__ import annotations
+
+import math
+
+from flask import Flask, Response, g, request
+
+from outfeed.metrics import note_refusal
+from outfeed.web.problems import problem
+from outfeed.web.proxies import household
+from outfeed.web.services import services
+
+RETRY_AFTER_SECS = 5
+
+
+def init_app(app: Flask) -> None:
+    """Have every place given back when its request has ended."""
+    app.teardown_request(_give_back)
+
+
+def client() -> str:
+    """Return whom the request's limits are counted for."""
+    return household(request.remote_addr)
+
+
+def refusal(what: str, whose: str, per_minute: int) -> Response | None:
+    """Count one more *what* of *whose*; return the 429 where that is one too many."""
+    if not per_minute:
+        return None
+    wait_secs = services().rates.take(what, whose, per_minute)
+    if not wait_secs:
+        return None
+    note_refusal(what.replace(" ", "_"))
+    return later(429, f"more than {per_minute} {what} a minute", math.ceil(wait_secs))
+
+
+def later(status: int, detail: str, wait_secs: int) -> Response:
+    """Return the problem with the seconds after which to try again."""
+    response = problem(status, f"{detail}; try again in {wait_secs} s")
+    response.headers["Retry-After"] = str(wait_secs)
+    return response
+
+
+# --- connections that stay open ---------------------------------------------------------------------------------------
+
+
+def admit_connection() -> Response | None:
+    """Take a place for the request's connection until it ends; return the refusal where there is none."""
+    address = client()
+    match services().admission.take(address):
+        case "server":
+            note_refusal("connections")
+            return later(503, "too many connections", RETRY_AFTER_SECS)
+        case "address":
+            note_refusal("connections_of_address")
+            return later(429, "too many connections from your address", RETRY_AFTER_SECS)
+    g.place = address
+    return None
+
+
+def _give_back(_: BaseException | None) -> None:
+    if (address := g.pop("place", None)) is not None:
+        services().admission.give_back(address)

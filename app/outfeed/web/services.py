@@ -1,0 +1,147 @@
+"""What one serving process is made of, wired together: the store below, the feed above it, and what drives both."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import current_app
+
+from outfeed.config import Settings
+from outfeed.feed.consumers import Consumers
+from outfeed.feed.hub import Hub
+from outfeed.feed.pace import Pacer
+from outfeed.feed.relay import Relay
+from outfeed.history import Item
+from outfeed.jobs import Job, Jobs
+from outfeed.store import database as db
+from outfeed.store.activity import ActivityLog
+from outfeed.store.checkpoint import Checkpoints
+from outfeed.store.indexer import Indexer
+from outfeed.store.mark import Mark, Point
+from outfeed.store.outbox import Outbox
+from outfeed.store.policy import Policy
+from outfeed.store.probe import Probe
+from outfeed.store.scheduled import EVERY_SECS, Scheduled
+from outfeed.store.search import path_of
+from outfeed.store.triggers import Reconciler
+from outfeed.store.watcher import Watcher
+from outfeed.swarm.coordinator import Coordinator
+from outfeed.swarm.sweeper import Sweeper
+from outfeed.web.admission import Admission, Rates
+from outfeed.web.counts import of_worker
+from outfeed.web.rights import Rights
+from outfeed.web.shortages import Shortages
+from outfeed.web.slots import Counts, Place
+from outfeed.webhooks.addresses import Allowlist
+from outfeed.webhooks.delivery import Surroundings
+from outfeed.webhooks.dispatcher import Dispatcher
+
+INTEGRITY_EVERY_SECS = 6 * 3600.0
+# To read every page takes a core for seconds: not while all viewers come back.
+INTEGRITY_DELAY_SECS = 300.0
+
+
+class Services:
+    """The parts of a process that serves. Nothing runs before `start`, so that a fork may come in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = db.at(settings.database)
+        self.outbox = Outbox(self.database, settings.max_event_bytes)
+        self.checkpoints = Checkpoints(self.database)
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints))
+        self.mark = Mark(settings.database)
+        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
+        self.pacer = Pacer(self.relay.poll)
+        self.hub.plan = self.pacer.plan
+        self.coordinator = Coordinator.of(settings)
+        self.activity = ActivityLog(self.database)
+        self.rights = Rights(self.database, self.hub)
+        self.rates = Rates()
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.shortages = Shortages()
+        self.place = Place()
+        self.probe = Probe(self.database)
+        self.reconciler = Reconciler(self.database)
+        self.indexer = Indexer(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
+        self.jobs = Jobs(
+            {
+                "poll": Job(self.relay.poll, settings.poll_interval),
+                "mark": Job(self.mark.sync, 1.0),
+                "swarm": Job(Sweeper(self.coordinator).sweep, 1.0),
+                "rights": Job(self.rights.check, 0.5),
+                "uses": Job(self.rights.write_uses, 5.0),
+                "triggers": Job(self.reconciler.check, 0.5),
+                "prune": Job(self.retention.run, EVERY_SECS),
+                "search": Job(self.indexer.run, 1.0),
+                "probe": Job(self.probe.check, 1.0),
+                "board": Job(self._show_counts, 1.0),
+                "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+            }
+        )
+        self.webhooks = Dispatcher(
+            Surroundings(
+                self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
+        self.watcher = Watcher(settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick)
+        self.hub.rouse = self.watcher.rouse
+
+    def start(self) -> None:
+        """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        self.rights.start()
+        self.relay.start()
+        self.relay.poll()  # which remembers what may be told from now on
+        self.pacer.start()
+        self.jobs.start()
+        self.watcher.start()
+        self.webhooks.start()
+
+    def stop(self) -> None:
+        """End the threads and close the files; returns when they have ended."""
+        self.webhooks.stop()
+        self.watcher.stop()
+        self.retention.stop()
+        self.indexer.stop()
+        self.jobs.stop()
+        self.pacer.stop()
+        self.rights.write_uses()
+        self.mark.close()
+        self.database.close()
+        db.at(path_of(self.settings.database)).close()
+
+    def unready_because(self) -> list[str]:
+        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
+        problems = []
+        if self.relay.age > 3 * self.settings.poll_interval:
+            problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
+        if self.relay.failure:
+            problems.append(f"the last poll failed: {self.relay.failure}")
+        problems += [f"out of {what}" for what in self.shortages.lately()]
+        return problems + self.probe.problems()
+
+    def counts(self) -> Counts:
+        """Return what this process counts; from now on the other workers show no less."""
+        return self.place.publish(lambda: of_worker(self))
+
+    def _show_counts(self) -> None:
+        if self.place.is_shared:
+            self.counts()
+
+    def _remember(self, epoch: str, item: Item) -> None:
+        self.mark.advance(epoch, Point.of(item))
+
+    def _tick(self) -> None:
+        """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
+        self.jobs.mend()
+        if self.relay.age > 2 * self.settings.poll_interval:
+            self.relay.poll()
+
+
+def services() -> Services:
+    """Return the services of the app that handles the current request."""
+    found = current_app.extensions["outfeed"]
+    assert isinstance(found, Services)
+    return found

@@ -1,0 +1,139 @@
+"""Signing in, by a link that works once or a name and a password; signing out; the own password."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, redirect, render_template, request, session
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_user, logout_user
+from flask_wtf.csrf import CSRFError
+
+from outfeed.store import account, user
+from outfeed.web import auth, limits, passwords
+from outfeed.web.problems import answer
+from outfeed.web.services import services
+
+HOME = "/swarm/live"
+log = logging.getLogger(__name__)
+sign_in = Blueprint("sign_in", __name__)
+
+
+@sign_in.get("/login")
+def login() -> ResponseReturnValue:
+    """Show the form, or sign in with a one-time code. HEAD doesn't use the code up."""
+    target, code = _local(request.args.get("next", HOME)), request.args.get("code")
+    if code is None or request.method == "HEAD":
+        return redirect(target) if current_user.is_authenticated else _login_page(target)
+    if refusal := _count_attempt():
+        return refusal
+    name = account.redeem_code(services().database, code)
+    if name is None:
+        _note_refusal(None, "link")
+        refusal_text = "This link has been used or has expired. Ask for a new one, or sign in with your password."
+        return _login_page(target, refusal_text), 401
+    _begin_session(name, "link")
+    return redirect(target)
+
+
+@sign_in.post("/login")
+def login_with_password() -> ResponseReturnValue:
+    """Sign in with name and password. A wrong name and a wrong password are answered alike, and take as long."""
+    target = _local(request.form.get("next", HOME))
+    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
+    try:
+        auth.csrf.protect()
+    except CSRFError:
+        return _login_page(target, "This page was open for too long. Please try again.", name), 403
+    if refusal := _count_attempt():
+        return refusal
+    if not passwords.matches(user.password_hash(services().database, name), password):
+        _note_refusal(name, "password")
+        return _login_page(target, "Name or password is wrong.", name), 401
+    _begin_session(name, "password")
+    return redirect(target, 303)
+
+
+@sign_in.post("/logout")
+def logout() -> ResponseReturnValue:
+    """End the session, here, for any copy of its cookie, and on its open connections."""
+    if current_user.is_authenticated:
+        _end_session()
+        log.info("signed out name=%s address=%s", auth.principal().name, request.remote_addr)
+    return redirect("/login", 303)
+
+
+@sign_in.get("/password")
+def password() -> ResponseReturnValue:
+    """Show the form for the own password."""
+    if not auth.principal().is_session:
+        return answer(403, "only who signed in has a password")
+    return _password_page()
+
+
+@sign_in.post("/password")
+def set_password() -> ResponseReturnValue:
+    """Set the own password. All sessions end; this browser gets a new one."""
+    name = auth.principal().name
+    if not auth.principal().is_session:
+        return answer(403, "only who signed in has a password")
+    if refusal := _count_attempt():
+        return refusal
+    stored = user.password_hash(services().database, name)
+    if stored is not None and not passwords.matches(stored, request.form.get("current", "")):
+        return _password_page("The current password is wrong."), 403
+    chosen = request.form.get("password", "")
+    if chosen != request.form.get("again", chosen):
+        return _password_page("The two are not the same."), 422
+    try:
+        user.set_password(services().database, name, passwords.hash_of(chosen), by=name)
+    except ValueError as error:
+        return _password_page(f"{str(error)[0].upper()}{str(error)[1:]}."), 422
+    _begin_session(name, "password")
+    return redirect(HOME, 303)
+
+
+def _count_attempt() -> Response | None:
+    return limits.refusal("attempts to sign in", limits.client(), services().settings.sign_ins_per_minute)
+
+
+def _begin_session(name: str, how: str) -> None:
+    """Sign *name* in with a key that nobody has seen; what was planted in the cookie before is gone."""
+    if current_user.is_authenticated:
+        _end_session()
+    session.clear()
+    session.permanent = True
+    lifetime = timedelta(days=services().settings.session_days)
+    facts: dict[str, Any] = {"how": how, "by": name, "address": request.remote_addr or ""}
+    login_user(auth.Visitor(account.create_session(services().database, name, lifetime, **facts)))
+    log.info("signed in name=%s how=%s address=%s", name, how, request.remote_addr)
+
+
+def _end_session() -> None:
+    account.end_session(services().database, current_user.get_id())
+    logout_user()
+    session.clear()
+
+
+def _note_refusal(name: str | None, how: str) -> None:
+    log.warning("sign-in refused how=%s address=%s", how, request.remote_addr)
+    known = name if name and user.find(services().database, name) else None
+    account.note_refusal(services().database, known, how=how, address=request.remote_addr or "")
+
+
+def _login_page(target: str, refusal: str | None = None, name: str = "") -> str:
+    needs_link = not account.has_operator_with_password(services().database)
+    return render_template("login.html", problem=refusal, next=target, name=name, needs_link=needs_link)
+
+
+def _password_page(refusal: str | None = None) -> str:
+    has_one = user.password_hash(services().database, auth.principal().name) is not None
+    return render_template("password.html", problem=refusal, has_password=has_one, min_chars=passwords.MIN_CHARS)
+
+
+def _local(target: str) -> str:
+    """Return *target* if it is a path on this server, else the home page. Browsers read a backslash as a slash."""
+    is_local = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if is_local else HOME
