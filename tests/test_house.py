@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "web": PIPELINE | {"jobs", "webhooks"},
     "cli": PIPELINE | {"jobs", "webhooks", "web"},
     "__main__": {"cli"},
-    "__init__": PIPELINE,
+    "__init__": PIPELINE | {"log_handler"},
 }
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")
