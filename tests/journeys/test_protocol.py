@@ -500,7 +500,7 @@ class ImpatientServer(Server):
     """A server that gives a client half a second to subscribe."""
 
     def start(self, *arguments: str) -> None:
-        code = "import outfeed.cli, app.feed.subscriber as each; each.IDLE_SECS = 0.5; app.cli.main(['serve'])"
+        code = "import outfeed.cli, outfeed.feed.subscriber as each; each.IDLE_SECS = 0.5; outfeed.cli.main(['serve'])"
         with self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code],
