@@ -14,12 +14,12 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_event_id ON outbox (event_id);
 
 -- Facts about this database, one a row: `epoch`, and the text of each trigger as it was made.
-CREATE TABLE meta (
+CREATE TABLE outfeed_meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
 );
 
-INSERT INTO meta (key, value) VALUES ('epoch', lower(hex(randomblob(16))));
+INSERT INTO outfeed_meta (key, value) VALUES ('epoch', lower(hex(randomblob(16))));
 
 -- Promises that history is not rewritten. The same row again is ignored (also under OR REPLACE and UPSERT);
 -- a known id, or a known rowid, with other content is refused. -1 is the rowid of a row that names none.
@@ -65,6 +65,6 @@ BEGIN
 END;
 
 -- What the triggers must say: readiness and mending compare with it.
-INSERT INTO meta (key, value)
+INSERT INTO outfeed_meta (key, value)
 SELECT 'trigger:' || name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log'
     AND name IN ('event_log_guard_insert', 'event_log_guard_update', 'event_log_outbox');

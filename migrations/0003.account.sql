@@ -1,7 +1,7 @@
 -- Who may: users, tokens for programs, and what is used up or runs out: sign-in codes, sessions, tickets.
 -- depends: 0002.outbox
 
-CREATE TABLE user (
+CREATE TABLE outfeed_user (
     name TEXT PRIMARY KEY,
     role TEXT NOT NULL,      -- viewer, producer or operator
     password TEXT,           -- its scrypt hash; NULL: none yet, a sign-in link lets in
@@ -10,7 +10,7 @@ CREATE TABLE user (
 );
 
 -- Tokens, codes, session keys and tickets are 256 random bits, so a plain SHA-256 is enough to look them up by.
-CREATE TABLE token (
+CREATE TABLE outfeed_token (
     name TEXT PRIMARY KEY,
     hash TEXT NOT NULL UNIQUE,
     scopes TEXT NOT NULL,    -- with commas between: read,write,admin
@@ -20,56 +20,56 @@ CREATE TABLE token (
     last_used_at TEXT
 );
 
-CREATE TABLE sign_in_code (
+CREATE TABLE outfeed_sign_in_code (
     hash TEXT PRIMARY KEY,
     user TEXT,               -- NULL: whoever is the first operator
     expires_at TEXT NOT NULL
 );
 
 -- Kept here, not in the cookie alone, so that signing out ends the session for whoever holds a copy.
-CREATE TABLE session (
+CREATE TABLE outfeed_session (
     hash TEXT PRIMARY KEY,
     user TEXT NOT NULL,
     created_at TEXT NOT NULL,
     expires_at TEXT NOT NULL
 );
 
-CREATE TABLE ticket (
+CREATE TABLE outfeed_ticket (
     hash TEXT PRIMARY KEY,
     rests_on TEXT NOT NULL,  -- the grant of who asked for it: token:… or session:…
     expires_at TEXT NOT NULL
 );
 
 -- Move when a right may have been lost, and when events were erased. Each server process looks at them all the time.
-INSERT INTO meta (key, value) VALUES ('rights', '0'), ('erasures', '0');
+INSERT INTO outfeed_meta (key, value) VALUES ('rights', '0'), ('erasures', '0');
 
 -- Promise that no change of rights goes unnoticed by those who are connected, whoever makes it.
-CREATE TRIGGER token_removed AFTER DELETE ON token
+CREATE TRIGGER outfeed_token_removed AFTER DELETE ON outfeed_token
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;
 
-CREATE TRIGGER token_changed AFTER UPDATE OF hash, scopes, types, expires_at ON token
+CREATE TRIGGER outfeed_token_changed AFTER UPDATE OF hash, scopes, types, expires_at ON outfeed_token
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;
 
-CREATE TRIGGER session_removed AFTER DELETE ON session
+CREATE TRIGGER outfeed_session_removed AFTER DELETE ON outfeed_session
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;
 
-CREATE TRIGGER session_changed AFTER UPDATE ON session
+CREATE TRIGGER outfeed_session_changed AFTER UPDATE ON outfeed_session
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;
 
-CREATE TRIGGER user_removed AFTER DELETE ON user
+CREATE TRIGGER outfeed_user_removed AFTER DELETE ON outfeed_user
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;
 
-CREATE TRIGGER user_changed AFTER UPDATE OF name, role, is_disabled ON user
+CREATE TRIGGER outfeed_user_changed AFTER UPDATE OF name, role, is_disabled ON outfeed_user
 BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rights';
+    UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';
 END;

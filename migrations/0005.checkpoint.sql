@@ -1,7 +1,7 @@
 -- Durable consumers: how far each has acknowledged.
 -- depends: 0003.account
 
-CREATE TABLE checkpoint (
+CREATE TABLE outfeed_checkpoint (
     name TEXT PRIMARY KEY,
     epoch TEXT NOT NULL,
     seq INTEGER NOT NULL,  -- everything up to there is acknowledged

@@ -3,7 +3,7 @@
 
 -- How far each is delivered stands in its checkpoint, named `webhook:` and its name: no client can claim a name with
 -- a colon.
-CREATE TABLE webhook (
+CREATE TABLE outfeed_webhook (
     name TEXT PRIMARY KEY,
     url TEXT NOT NULL,
     types TEXT NOT NULL,  -- with commas between: task.*,system.error; empty is all

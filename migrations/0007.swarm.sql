@@ -4,7 +4,7 @@
 
 -- Times are wall times as the log has them (UTC, ISO 8601, milliseconds, Z), so that they compare as text. `number` is the
 -- order in which rows were made, whatever the clock said.
-CREATE TABLE agent (
+CREATE TABLE outfeed_agent (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
@@ -16,19 +16,19 @@ CREATE TABLE agent (
 );
 
 -- Serves "which agents are overdue" and "who is there".
-CREATE INDEX agent_present ON agent (seen_at) WHERE state <> 'left';
+CREATE INDEX outfeed_agent_present ON outfeed_agent (seen_at) WHERE state <> 'left';
 
 -- Serves lists of one state, newest first.
-CREATE INDEX agent_state ON agent (state, number);
+CREATE INDEX outfeed_agent_state ON outfeed_agent (state, number);
 
-CREATE TABLE task (
+CREATE TABLE outfeed_task (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     description TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('bidding', 'assigned', 'started', 'completed', 'failed')),
     created_at TEXT NOT NULL,
     closes_at TEXT NOT NULL,  -- when its auction is over
-    agent_id TEXT REFERENCES agent (id),  -- the winner
+    agent_id TEXT REFERENCES outfeed_agent (id),  -- the winner
     bid_sats INTEGER,  -- the winner's price
     assigned_at TEXT,
     started_at TEXT,
@@ -38,24 +38,24 @@ CREATE TABLE task (
 );
 
 -- Serves "which auctions are due".
-CREATE INDEX task_auction ON task (closes_at) WHERE state = 'bidding';
+CREATE INDEX outfeed_task_auction ON outfeed_task (closes_at) WHERE state = 'bidding';
 
 -- Serves "what does this agent hold".
-CREATE INDEX task_held ON task (agent_id) WHERE state IN ('assigned', 'started');
+CREATE INDEX outfeed_task_held ON outfeed_task (agent_id) WHERE state IN ('assigned', 'started');
 
 -- Serves lists and counts of one state, newest first.
-CREATE INDEX task_state ON task (state, number);
+CREATE INDEX outfeed_task_state ON outfeed_task (state, number);
 
-CREATE TABLE bid (
+CREATE TABLE outfeed_bid (
     number INTEGER PRIMARY KEY,
-    task_id TEXT NOT NULL REFERENCES task (id),
-    agent_id TEXT NOT NULL REFERENCES agent (id),
+    task_id TEXT NOT NULL REFERENCES outfeed_task (id),
+    agent_id TEXT NOT NULL REFERENCES outfeed_agent (id),
     bid_sats INTEGER NOT NULL,
     created_at TEXT NOT NULL
 );
 
 -- An agent bids once for a task.
-CREATE UNIQUE INDEX bid_once ON bid (task_id, agent_id);
+CREATE UNIQUE INDEX outfeed_bid_once ON outfeed_bid (task_id, agent_id);
 
 -- Serves "who wins": the lowest, of equals the earliest.
-CREATE INDEX bid_lowest ON bid (task_id, bid_sats, number);
+CREATE INDEX outfeed_bid_lowest ON outfeed_bid (task_id, bid_sats, number);

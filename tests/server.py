@@ -60,7 +60,7 @@ def make_database(path: Path) -> None:
     """Make an upgraded database with an epoch of its own. To upgrade one takes ten times as long."""
     shutil.copy(upgraded_database(), path)
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+        raw.execute("UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
 
 
 @functools.cache

@@ -21,7 +21,8 @@ OutfeedError
     ├── DatabaseBusy        no write lock in time; try again
     │   └── DatabaseFull    no space left
     ├── DatabaseReadOnly    the file, its folder or its filesystem can't be written to
-    ├── SchemaMismatch      not upgraded yet, made by newer code, or not ours
+    ├── SchemaMismatch      not upgraded yet, made by newer code, or its tables do not fit
+    │   └── AdoptionNeeded  the file holds another program's tables
     └── DatabaseUnreadable  SQLite can't read the file
         └── DatabaseDamaged what is in it makes no sense; nothing is written to it any more
 """
@@ -140,7 +141,11 @@ class DatabaseReadOnly(DatabaseError):
 
 
 class SchemaMismatch(DatabaseError):
-    """The database is not upgraded yet, was made by newer code, or holds a foreign table."""
+    """The database is not upgraded yet, was made by newer code, or holds tables that do not fit."""
+
+
+class AdoptionNeeded(SchemaMismatch):
+    """The file holds tables that Outfeed did not make; nothing was changed."""
 
 
 class DatabaseUnreadable(DatabaseError):

@@ -85,7 +85,7 @@ class Truth:
         with self._lock, contextlib.closing(sqlite3.connect(file or self._database, timeout=30)) as raw:
             raw.isolation_level = None
             raw.execute("BEGIN")
-            (epoch,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
             history = self.histories.setdefault(epoch, {})
             query = "SELECT seq, event_id, payload ->> '$.event_type' FROM outbox WHERE seq > ?"
             # Some seqs once more: what was recorded of them must still be so.

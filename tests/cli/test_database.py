@@ -19,7 +19,7 @@ class TestUpgrade:
 
     def test_a_database_made_by_newer_code_is_refused(self, outfeed, database):
         with database.transaction() as connection:
-            connection.execute("INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '9999.future')")
+            connection.execute("INSERT INTO outfeed_migration (applied_at, name) VALUES ('x', '9999.future')")
 
         result = outfeed("upgrade")
 

@@ -49,11 +49,11 @@ def types(server):
 
 
 def completed(server):
-    return ask(server, "SELECT count(*) FROM task WHERE state = 'completed'")[0]
+    return ask(server, "SELECT count(*) FROM outfeed_task WHERE state = 'completed'")[0]
 
 
 def present(server):
-    return ask(server, "SELECT name FROM agent WHERE state <> 'left'")
+    return ask(server, "SELECT name FROM outfeed_agent WHERE state <> 'left'")
 
 
 def is_running(pid):
@@ -105,11 +105,11 @@ class TestSimulate:
         with started(server, "--rate", "1") as process:
             wait_until(lambda: len(present(server)) == len(NAMES), "all joined")
             process.kill()
-        before = len(ask(server, "SELECT id FROM task"))
+        before = len(ask(server, "SELECT id FROM outfeed_task"))
         with started(server, "--rate", "1") as process:
-            wait_until(lambda: len(ask(server, "SELECT id FROM task")) > before + 1, "tasks posted")
+            wait_until(lambda: len(ask(server, "SELECT id FROM outfeed_task")) > before + 1, "tasks posted")
             process.send_signal(signal.SIGTERM)
-        assert sorted(ask(server, "SELECT name FROM agent")) == sorted(NAMES)
+        assert sorted(ask(server, "SELECT name FROM outfeed_agent")) == sorted(NAMES)
         assert present(server) == []
 
         for token in (None, "outfeed_wrong"):
@@ -147,13 +147,13 @@ class TestDemo:
             running.push(server)
             server.start("--demo")
             wait_until(lambda: present(server), "an agent")
-            (first,) = ask(server, "SELECT hash FROM token")
+            (first,) = ask(server, "SELECT hash FROM outfeed_token")
             server.kill()
             server.start("--demo")
-            wait_until(lambda: ask(server, "SELECT hash FROM token") != [first], "another token")
-            wait_until(lambda: ask(server, "SELECT number FROM bid"), "a bid")
+            wait_until(lambda: ask(server, "SELECT hash FROM outfeed_token") != [first], "another token")
+            wait_until(lambda: ask(server, "SELECT number FROM outfeed_bid"), "a bid")
             server.stop()
-            assert ask(server, "SELECT name FROM token") == []
+            assert ask(server, "SELECT name FROM outfeed_token") == []
             assert "outfeed_" not in server.output
 
 

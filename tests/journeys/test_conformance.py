@@ -64,7 +64,7 @@ def head(server: Server) -> int:
 
 def epoch(server: Server) -> str:
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+        return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
 @contextlib.contextmanager

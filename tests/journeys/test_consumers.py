@@ -36,7 +36,7 @@ def answer(client: FeedClient, **fields: Any) -> dict[str, Any]:
 
 def checkpoints(path: Path) -> dict[str, int]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
-        return dict(raw.execute("SELECT name, seq FROM checkpoint").fetchall())
+        return dict(raw.execute("SELECT name, seq FROM outfeed_checkpoint").fetchall())
 
 
 def test_a_new_consumer_begins_at_the_head_and_resumes_where_it_acknowledged(server: Server) -> None:
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_another_epoch_is_a_reset(server: Server) -> None:
     with server.connect() as client:
         consume(client, "bot")
     with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
-        raw.execute("UPDATE checkpoint SET epoch = 'another', seq = 0")
+        raw.execute("UPDATE outfeed_checkpoint SET epoch = 'another', seq = 0")
     with server.connect() as client:
         assert consume(client, "bot")["verdict"] == "reset"
         server.log_event("a.b", "s")
@@ -109,7 +109,7 @@ def test_what_follows_a_reset_is_owed_until_it_is_acknowledged(server: Server) -
     with server.connect() as client:
         consume(client, "bot")
     with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
-        raw.execute("UPDATE checkpoint SET epoch = 'another', seq = 0")
+        raw.execute("UPDATE outfeed_checkpoint SET epoch = 'another', seq = 0")
     for _ in range(2):  # told, and gone before anything was acknowledged
         with server.connect() as client:
             verdict = consume(client, "bot")

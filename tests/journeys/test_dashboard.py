@@ -48,7 +48,7 @@ def swarm(server: Server) -> Iterator[Swarm]:
 
 def end_auctions(server: Server) -> None:
     """Have the time for bids be over; the server closes what is open at its next look."""
-    change(server.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    change(server.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
 class Swarm:
@@ -224,7 +224,7 @@ def test_where_events_are_missing_the_swarm_and_the_chart_are_asked_for_anew(
     if verdict == "gap":
         change(server.database, "DELETE FROM outbox")
     else:
-        change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+        change(server.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     server.start()
     dashboard.hurry()
     dashboard.expect_state("live")

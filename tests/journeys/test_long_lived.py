@@ -82,7 +82,7 @@ def test_events_that_pose_as_the_coordinators_stop_no_panel(shared: Server, http
     expect(row(page, "auctions", "Real")).to_contain_text("no bid yet")
     assert errors == []
     call(http, "DELETE", f"/agents/{agent}")
-    change(shared.database, f"UPDATE task SET closes_at = created_at WHERE id = '{task}'")
+    change(shared.database, f"UPDATE outfeed_task SET closes_at = created_at WHERE id = '{task}'")
     expect(row(page, "ended", "Real").first).to_contain_text("no bids")
 
 
@@ -138,7 +138,7 @@ def test_a_clock_that_is_set_while_the_page_is_open_takes_nothing_from_the_chart
 
 def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: httpx.Client, page: Page) -> None:
     call(http, "POST", "/tasks", description="Of yesterday")
-    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
     page.clock.install()
     LivePage(page, shared)
     page.clock.run_for(2000)
@@ -187,7 +187,7 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
     for table in ("outbox", "event_log"):
         change(server.database, f"DELETE FROM {table}")
     change(server.database, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'")
-    change(server.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+    change(server.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     server.start()
     live.hurry()
     live.expect_state("live")
@@ -232,7 +232,7 @@ def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Pa
         field.fill("the second")
     expect(page.locator("form[aria-busy=false]")).to_have_count(1)
     expect(field).to_have_value("the second")
-    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
 def test_nothing_of_the_page_begins_before_the_dashboard_listens(shared: Server, page: Page) -> None:
@@ -249,7 +249,7 @@ def test_a_task_that_moves_keeps_the_focus(shared: Server, http: httpx.Client, p
     for name in ("one", "two"):
         task = call(http, "POST", "/tasks", description=name)["id"]
         call(http, "POST", f"/tasks/{task}/bids", agent_id=agent, bid_sats=1)
-    change(shared.database, "UPDATE task SET closes_at = created_at WHERE state = 'bidding'")
+    change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
     LivePage(page, shared)
     links = page.locator("[data-panel=work] li a")
     expect(links).to_have_count(2)

@@ -210,7 +210,7 @@ def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: 
     live.expect_rows(3)
     proxy.go_down()
     live.expect_state("reconnecting")
-    change(shared.database, "UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
+    change(shared.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     proxy.come_back()
     live.hurry()
     expect(live.notices).to_contain_text("Reset")

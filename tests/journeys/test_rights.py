@@ -151,8 +151,8 @@ def test_a_token_revoked_while_a_tool_had_dropped_the_triggers_falls_too(server:
     with FeedClient(server.url, secret) as client:
         client.subscribe()
         with rights.transaction() as connection:
-            connection.execute("DROP TRIGGER token_removed")
-            connection.execute("DELETE FROM token WHERE name = 'rebuilt'")
+            connection.execute("DROP TRIGGER outfeed_token_removed")
+            connection.execute("DELETE FROM outfeed_token WHERE name = 'rebuilt'")
         assert client.closed_with()[0] == 4001
 
 

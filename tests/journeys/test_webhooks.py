@@ -62,7 +62,7 @@ def test_everything_arrives_in_order_over_moody_targets_that_go_away_and_kills(t
             wait_until(lambda: len(one.accepted) > before + 5, "it goes on after a kill")
             one.stop()
             many.stop()
-            query = "SELECT 1 FROM webhook WHERE last_status IS NULL AND failing_since IS NOT NULL"
+            query = "SELECT 1 FROM outfeed_webhook WHERE last_status IS NULL AND failing_since IS NOT NULL"
             wait_until(lambda: len(read(server, query)) == 2, "they fail")
             one.start()
             many.start()
@@ -151,10 +151,10 @@ def test_a_running_server_obeys_and_gives_up_when_the_setting_says_so(tmp_path: 
         add(server, receiver)
         server.log_event("a.b", "s")
         wait_until(lambda: receiver.seqs() == [1], "added")
-        wait_until(lambda: read(server, "SELECT seq FROM checkpoint") == [(1,)], "its answer has arrived")
+        wait_until(lambda: read(server, "SELECT seq FROM outfeed_checkpoint") == [(1,)], "its answer has arrived")
         receiver.stop()
         server.log_event("a.b", "s")
-        wait_until(lambda: read(server, "SELECT 1 FROM webhook WHERE state = 'paused'"), "it gave up")
+        wait_until(lambda: read(server, "SELECT 1 FROM outfeed_webhook WHERE state = 'paused'"), "it gave up")
         ((message,),) = read(
             server, "SELECT json_extract(data, '$.message') FROM event_log WHERE event_type = 'system.warning'"
         )

@@ -28,5 +28,5 @@ def upgrade(path: Path, last: int, told: Path) -> None:
 
     connect = sqlite3.connect
     sqlite3.connect = watched  # type: ignore[assignment]
-    migrate.upgrade(path)
+    migrate.upgrade(path, adopt=True)
     told.write_text(str(statements))

@@ -19,7 +19,7 @@ HOUR = timedelta(hours=1)
 
 def stored(database, table):
     connection = sqlite3.connect(database.path)
-    rows = connection.execute(f"SELECT * FROM {table}").fetchall()
+    rows = connection.execute(f"SELECT * FROM outfeed_{table}").fetchall()
     connection.close()
     return rows
 
@@ -38,7 +38,7 @@ class TestTokens:
         assert secret.removeprefix("outfeed_") not in repr(stored(database, "token"))
 
     @pytest.mark.parametrize(
-        "secret", ["", "outfeed_", "outfeed_" + "x" * 43, "'; DROP TABLE token; --", "\udcff", "ci"]
+        "secret", ["", "outfeed_", "outfeed_" + "x" * 43, "'; DROP TABLE outfeed_token; --", "\udcff", "ci"]
     )
     def test_no_other_text_finds_a_token(self, database, secret):
         account.create_token(database, "ci", ["read"])

@@ -72,7 +72,7 @@ def test_another_history_is_read_anew(database: Database, raw: sqlite3.Connectio
     write(raw, timedelta(minutes=30))
     assert counts(log) == {30: {"task.created": 1}}
     raw.execute("DELETE FROM event_log")
-    raw.execute("UPDATE meta SET value = 'another' WHERE key = 'epoch'")
+    raw.execute("UPDATE outfeed_meta SET value = 'another' WHERE key = 'epoch'")
     assert (counts(log), log.read().epoch) == ({}, "another")
 
 

@@ -41,7 +41,7 @@ def ids(path):
 
 def epoch(path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
+        return connection.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0]
 
 
 class TestBackup:
@@ -199,8 +199,9 @@ class TestRestore:
 
     def test_every_table_that_the_events_do_not_account_for_is_carried_over(self, raw):
         known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        ours = {"event_log", "outbox", "meta", "arrival", "sqlite_sequence", "agent", "bid", "task", "search_stale"}
-        assert {name for name in known - ours if "yoyo" not in name} == set(backup.CARRIED_OVER)
+        accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale"}
+        ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
+        assert known - ours == set(backup.CARRIED_OVER)
 
     def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, saved, monkeypatch):
         secret = account.create_token(database, "tests", ["read"])
@@ -280,16 +281,16 @@ class TestRestore:
 
     def test_one_made_by_newer_code_changes_nothing(self, database, saved):
         with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
-            copy.execute("INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('x', '9999.later')")
+            copy.execute("INSERT INTO outfeed_migration (applied_at, name) VALUES ('x', '9999.later')")
         with pytest.raises(SchemaMismatch, match=r"9999\.later"):
             backup.restore(database, saved, by="tests")
         assert ids(database.path) == ["a", "b", "c", "d"]
 
     def test_one_made_by_older_code_is_upgraded(self, database, saved):
         with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
-            copy.execute("DELETE FROM _yoyo_migration WHERE migration_id = '0010.keeping'")
-            copy.execute("DROP TABLE arrival")
-            copy.execute("DELETE FROM meta WHERE key = 'adopted' OR key LIKE 'index:%'")
+            copy.execute("DELETE FROM outfeed_migration WHERE name = '0010.keeping'")
+            copy.execute("DROP TABLE outfeed_arrival")
+            copy.execute("DELETE FROM outfeed_meta WHERE key = 'adopted' OR key LIKE 'index:%'")
         backup.restore(database, saved, by="tests")
         assert migrate.pending(database.path) == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from outfeed import log_event
 from outfeed.config import Settings, settings
-from outfeed.store import doctor, readers
+from outfeed.store import doctor, files, readers
 from outfeed.store.doctor import RULES, examine
 from outfeed.store.mark import Mark, Point
 
@@ -83,7 +83,7 @@ def test_a_unique_index_on_the_outbox_is_found(database, raw):
     assert "constraint" in findings(database, "outbox")[0].what
 
 
-@pytest.mark.parametrize("table", ["outbox", "event_log", "meta"])
+@pytest.mark.parametrize("table", ["outbox", "event_log", "outfeed_meta"])
 def test_a_table_that_is_missing_is_found_and_what_needs_no_table_is_still_looked_at(database, raw, table):
     raw.execute(f"DROP TABLE {table}")
     found = examine(database, settings())
@@ -106,8 +106,8 @@ def test_damage_is_found(database, raw):
 
 
 def test_pending_migrations_are_found_and_applied(database, raw):
-    raw.execute("DELETE FROM _yoyo_migration WHERE migration_id LIKE '0010%'")
-    raw.executescript("DROP TABLE arrival; DELETE FROM meta WHERE key LIKE 'index:%'")
+    raw.execute("DELETE FROM outfeed_migration WHERE name LIKE '0010%'")
+    raw.executescript("DROP TABLE outfeed_arrival; DELETE FROM outfeed_meta WHERE key LIKE 'index:%'")
     (found,) = findings(database, "tables")
     assert "0010.keeping" in found.what
     found.fix()
@@ -137,7 +137,7 @@ def test_a_file_that_never_shrinks_is_a_note(tmp_path, database, raw):
 
 def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw):
     log_event("a.b", "tests")
-    (epoch,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
     mark = Mark(database.path)
     mark.advance(epoch, Point(50, 1))
     mark.close()
@@ -170,14 +170,14 @@ MOUNTS = """\
 
 def test_the_filesystem_is_that_of_the_nearest_mount(tmp_path, monkeypatch):
     (tmp_path / "mounts").write_text(MOUNTS)
-    monkeypatch.setattr(doctor, "_MOUNTS", tmp_path / "mounts")
-    kinds = {path: doctor.filesystem_of(Path(path)) for path in ("/srv/my share/a.db", "/srv/a.db", "/srvx/a.db")}
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
+    kinds = {path: files.filesystem_of(Path(path)) for path in ("/srv/my share/a.db", "/srv/a.db", "/srvx/a.db")}
     assert kinds == {"/srv/my share/a.db": "nfs4", "/srv/a.db": "xfs", "/srvx/a.db": "ext4"}
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs"])
 def test_a_remote_filesystem_is_a_problem(database, monkeypatch, kind):
-    monkeypatch.setattr(doctor, "filesystem_of", lambda _: kind)
+    monkeypatch.setattr(files, "filesystem_of", lambda _: kind)
     assert findings(database, "filesystem")[0].what == f"the database lies on {kind}"
 
 

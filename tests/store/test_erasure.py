@@ -112,7 +112,7 @@ def test_a_result_that_a_raw_writer_broke_keeps_nothing_in_the_log(
     database: Database, coordinator: Coordinator
 ) -> None:
     ended(result=SECRET)(coordinator)
-    run(database, "UPDATE task SET result = '{'")
+    run(database, "UPDATE outfeed_task SET result = '{'")
     erase_all(database, "task.completed")
     assert list_events(event_type="task.completed") == []
 

@@ -126,7 +126,7 @@ def test_a_timestamp_counts_only_where_it_is_given(database: Database) -> None:
 
 
 def test_the_answer_to_a_writer_says_where_it_went(database: Database, raw: sqlite3.Connection) -> None:
-    (epoch,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
     fields = {**SAME, "id": "mine"}
     assert event_log.record(database, [fields], 1000)[0][1:] == (1, epoch, True)
     assert event_log.record(database, [{**SAME, "id": "next"}], 1000)[0][1:] == (2, epoch, True)

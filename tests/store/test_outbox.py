@@ -45,7 +45,7 @@ def seqs(page: Page) -> list[int]:
 
 
 def epoch_of(raw: sqlite3.Connection) -> str:
-    return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+    return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
 def test_a_page_says_when_the_first_of_it_was_written(outbox: Outbox, raw: sqlite3.Connection) -> None:
@@ -289,7 +289,7 @@ def test_a_trigger_that_is_missing_or_altered_is_named(database: Database, raw: 
 
 def test_a_trigger_of_the_right_name_on_another_table_is_altered(database: Database, raw: sqlite3.Connection) -> None:
     raw.execute("DROP TRIGGER event_log_outbox")
-    raw.execute("CREATE TRIGGER event_log_outbox AFTER INSERT ON meta BEGIN SELECT 1; END")
+    raw.execute("CREATE TRIGGER event_log_outbox AFTER INSERT ON outfeed_meta BEGIN SELECT 1; END")
     assert trigger_problems(database) == ["trigger event_log_outbox is altered"]
 
 

@@ -55,7 +55,7 @@ def test_a_write_that_fails_names_the_cause_and_the_probe_tries_again(probe: Pro
     probe.check()
     assert probe.problems() == []
     with database.connection() as connection:
-        assert connection.execute("SELECT count(*) FROM meta WHERE key = 'probe'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM outfeed_meta WHERE key = 'probe'").fetchone() == (0,)
 
 
 def test_a_write_that_needs_no_room_does_not_say_that_there_is_some(probe: Probe, database: Database) -> None:
@@ -63,7 +63,7 @@ def test_a_write_that_needs_no_room_does_not_say_that_there_is_some(probe: Probe
         with pytest.raises(DatabaseFull):
             log_event("a.b", source="s", data={"text": "x" * 60_000})
         with database.transaction() as connection:
-            connection.execute("UPDATE meta SET value = value")
+            connection.execute("UPDATE outfeed_meta SET value = value")
         assert "no space left" in probe.problems()[0]
     probe.check()
     assert probe.problems() == []

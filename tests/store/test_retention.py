@@ -171,7 +171,7 @@ class TestOddTimestamps:
         with freeze_time("2026-03-31T00:00:01Z"):
             assert prune_events(30) == 1
         assert left() == [newest]
-        assert raw.execute("SELECT * FROM arrival").fetchall() == []
+        assert raw.execute("SELECT * FROM outfeed_arrival").fetchall() == []
 
     def test_one_of_unknown_age_stays(self, raw, write, left):
         kept = write("yesterday")
@@ -274,10 +274,10 @@ class TestProtectedConsumers:
     @pytest.fixture
     def consumer(self, raw):
         def consumer(seq, is_protected=1, epoch=None):
-            (ours,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            (ours,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
             row = (f"consumer-{next(numbers)}", epoch or ours, seq, is_protected)
             raw.execute(
-                "INSERT INTO checkpoint (name, epoch, seq, generation, is_protected, created_at, seen_at)"
+                "INSERT INTO outfeed_checkpoint (name, epoch, seq, generation, is_protected, created_at, seen_at)"
                 " VALUES (?, ?, ?, 1, ?, 't', 't')",
                 row,
             )
@@ -309,12 +309,15 @@ class TestProtectedConsumers:
 
     def test_what_followed_the_reset_that_it_was_told_of_stays(self, database, outbox, write, consumer, raw):
         consumer(9, epoch="another")
-        raw.execute("UPDATE checkpoint SET reset_epoch = (SELECT value FROM meta WHERE key = 'epoch'), reset_seq = 4")
+        raw.execute(
+            "UPDATE outfeed_checkpoint SET reset_epoch = (SELECT value FROM outfeed_meta"
+            " WHERE key = 'epoch'), reset_seq = 4"
+        )
         assert self.left_after(database, outbox, write) == 5
 
     def test_the_reset_before_that_counts_for_nothing(self, database, outbox, write, consumer, raw):
         consumer(9, epoch="another")
-        raw.execute("UPDATE checkpoint SET reset_epoch = 'a third', reset_seq = 4")
+        raw.execute("UPDATE outfeed_checkpoint SET reset_epoch = 'a third', reset_seq = 4")
         assert self.left_after(database, outbox, write) == 6
 
     def test_it_is_asked_in_the_transaction_that_deletes(self, database, raw, outbox, write, consumer, monkeypatch):

@@ -335,7 +335,7 @@ class TestForgetting:
         tick()
         assert [span.block for span in search.Index(database).spans()] == [None, 1, None]
         assert b"oldword" not in files_of(database)
-        assert raw.execute("SELECT * FROM search_stale").fetchall() == []
+        assert raw.execute("SELECT * FROM outfeed_search_stale").fetchall() == []
 
     def test_a_deletion_while_its_block_is_made_anew_is_not_forgotten(
         self, database: Database, raw: sqlite3.Connection, write: Write, monkeypatch: pytest.MonkeyPatch

@@ -128,7 +128,7 @@ def test_events_that_an_altered_trigger_passed_over_are_added_by_who_looked_befo
     write("a")
     reconciler = Reconciler(database)
     reconciler.check()
-    (text,) = raw.execute("SELECT value FROM meta WHERE key = 'trigger:event_log_outbox'").fetchone()
+    (text,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'trigger:event_log_outbox'").fetchone()
     altered = text.replace("BEGIN", "WHEN NEW.source <> 'quiet'\nBEGIN", 1)
     raw.executescript(f"{DROP}; {altered}")
     write("passed over", source="quiet")
@@ -171,7 +171,7 @@ def test_rows_that_were_adopted_stay_history(tmp_path):
     triggers.db.at(path).close()
     from outfeed.store import migrate
 
-    migrate.upgrade(path)
+    migrate.upgrade(path, adopt=True)
     database = triggers.db.at(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute(DROP)
@@ -195,7 +195,9 @@ def test_a_guard_that_was_dropped_is_put_back_and_adds_nothing(database, raw, wr
 
 def test_whoever_is_connected_is_looked_at_again_where_rights_could_change_unseen(database, raw):
     secret = account.create_token(database, "site", ["read"])
-    raw.executescript("ALTER TABLE token RENAME TO old; CREATE TABLE token AS SELECT * FROM old; DROP TABLE old")
+    raw.executescript(
+        "ALTER TABLE outfeed_token RENAME TO old; CREATE TABLE outfeed_token AS SELECT * FROM old; DROP TABLE old"
+    )
     before = account.rights(database)
     account.revoke_token(database, "site")
     assert account.rights(database) == before
@@ -243,7 +245,7 @@ def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(databas
     write("a")
     raw.execute(DROP)
     write("b")
-    (text,) = raw.execute("SELECT value FROM meta WHERE key = 'trigger:event_log_outbox'").fetchone()
+    (text,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'trigger:event_log_outbox'").fetchone()
     raw.execute(text)
     assert triggers.missed(database) == 1
     assert triggers.add_missed(database) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outfeed.errors import SchemaMismatch
-from outfeed.store import doctor, migrate, upgrade
+from outfeed.store import doctor, migrate, schema, upgrade
 from outfeed.store.lease import lock_file, share
 from tests.server import Server
 from tests.waits import wait_until
@@ -21,12 +21,12 @@ def old(tmp_path: Path, upgraded: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A database that an earlier release made, whose migrations stopped at 0006; with an event."""
     folder = tmp_path / "migrations"
     folder.mkdir()
-    for file in migrate.migrations_dir().glob("*.sql"):
+    for file in schema.migrations_dir().glob("*.sql"):
         if file.name < "0007":
             shutil.copy(file, folder)
     path = tmp_path / "old.db"
     with monkeypatch.context() as patched:
-        patched.setattr(migrate, "migrations_dir", lambda: folder)
+        patched.setattr(schema, "migrations_dir", lambda: folder)
         migrate.upgrade(path)
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('e', 'a.b', 's', 't')")
@@ -46,7 +46,7 @@ def test_what_was_there_is_kept_as_it_was(old: Path) -> None:
     assert done.kept is not None
     assert done.kept.name.startswith("old.db.before-upgrade-")
     assert done.kept.stat().st_mode & 0o777 == 0o600
-    assert "task" in tables(old) - tables(done.kept)
+    assert "outfeed_task" in tables(old) - tables(done.kept)
 
 
 def test_nothing_is_copied_where_nothing_is_to_do(old: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pyte
         assert upgrade.serving(server.database) == upgrade.version()
         assert upgrade.upgrade(server.database).migrations == [], "up to date: nothing to refuse"
         with monkeypatch.context() as patched:
-            newer = [*sorted(migrate.migrations_dir().glob("*.sql")), Path("9999.newer.sql")]
+            newer = [*sorted(schema.migrations_dir().glob("*.sql")), Path("9999.newer.sql")]
             patched.setattr(migrate, "pending", lambda path: [newer[-1].stem])
             with pytest.raises(SchemaMismatch, match=f"served by outfeed {upgrade.version()}; stop it"):
                 upgrade.upgrade(server.database)

@@ -20,7 +20,7 @@ def disagreements(path: Path) -> list[str]:
         for row in connection.execute("SELECT * FROM event_log ORDER BY rowid"):
             story.take(dict(row))
         tables = {
-            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY number")]
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM outfeed_{name} ORDER BY number")]
             for name in ("agent", "task", "bid")
         }
     return [*story.problems, *story.compare(tables)]

@@ -308,7 +308,7 @@ class TestOneTransaction:
     def test_where_one_half_fails_the_other_is_not_written(self, stage, coordinator, database, table):
         task = stage.task("assigned")
         before = told()
-        moment = "UPDATE ON task" if table == "task" else "INSERT ON event_log"
+        moment = "UPDATE ON outfeed_task" if table == "task" else "INSERT ON event_log"
         with closing(sqlite3.connect(database.path)) as connection:
             connection.execute(f"CREATE TRIGGER sabotage BEFORE {moment} BEGIN SELECT RAISE(ABORT, 'no'); END")
         with pytest.raises((sqlite3.IntegrityError, EventConflict)):
@@ -345,7 +345,7 @@ class TestQueries:
 
         assert len(plans) >= 18
         for statement, steps in plans.items():
-            is_short = "INDEXED BY agent_present" in statement or "task.state IN" in statement
+            is_short = "INDEXED BY outfeed_agent_present" in statement or "task.state IN" in statement
             assert is_short or not [step for step in steps if "TEMP B-TREE" in step], statement
             scans = [step for step in steps if step.startswith("SCAN") and "USING" not in step and "(" not in step]
             assert not scans or (scans == ["SCAN task"] and "ORDER BY task.number DESC" in statement), (

@@ -79,7 +79,7 @@ def test_a_new_event_is_created_and_the_writer_is_told_where_it_went(api: FlaskC
     answer = api.post("/api/events", json=EVENT)
     assert answer.status_code == 201
     told = body_of(answer)
-    (epoch,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
     assert set(told) == {"id", "seq", "epoch"}
     assert (told["seq"], told["epoch"]) == (1, epoch)
     assert raw.execute("SELECT event_id, seq FROM outbox").fetchall() == [(told["id"], 1)]
@@ -363,7 +363,7 @@ def seqs(page: Any) -> list[int]:
 
 @pytest.fixture
 def epoch(raw: sqlite3.Connection) -> str:
-    return str(raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+    return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
 def test_without_a_cursor_it_begins_at_the_head(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:

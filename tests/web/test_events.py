@@ -38,7 +38,7 @@ def written(raw: sqlite3.Connection) -> list[str]:
 class TestWriting:
     def test_one_event_is_answered_with_where_it_went(self, api: Api, raw: sqlite3.Connection) -> None:
         answer = api.post("/api/events", json=named("a", data={"n": 1}))
-        (epoch,) = raw.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+        (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
 
         assert (answer.status_code, answer.json) == (201, {"id": "a", "seq": 1, "epoch": epoch})
         assert raw.execute("SELECT data FROM event_log").fetchall() == [('{"n":1}',)]

@@ -61,7 +61,7 @@ def raw(database: Database, statement: str, *values: Any) -> list[Any]:
 
 
 def checkpoint_of(database: Database) -> int:
-    return int(raw(database, "SELECT seq FROM checkpoint WHERE name = 'webhook:ops'")[0][0])
+    return int(raw(database, "SELECT seq FROM outfeed_checkpoint WHERE name = 'webhook:ops'")[0][0])
 
 
 def warnings() -> list[str]:
@@ -193,7 +193,7 @@ class TestBatches:
 
     @pytest.mark.parametrize(
         "change",
-        ["UPDATE meta SET value = 'other' WHERE key = 'epoch'", "DELETE FROM checkpoint"],
+        ["UPDATE outfeed_meta SET value = 'other' WHERE key = 'epoch'", "DELETE FROM outfeed_checkpoint"],
         ids=["another history", "no checkpoint"],
     )
     def test_one_that_is_begun_in_another_history_does_so_too(
@@ -201,7 +201,7 @@ class TestBatches:
     ) -> None:
         add(database, receiver, batch=5)
         log(2)
-        raw(database, "UPDATE webhook SET batch_end = 1000")  # where the last batch ended that was begun in the other
+        raw(database, "UPDATE outfeed_webhook SET batch_end = 1000")  # begun in the other history
         raw(database, change)
         receiver.behave = lambda _: Reply(0)
         with serving(monkeypatch):
@@ -234,7 +234,7 @@ class TestLosses:
         log(5)
         with serving(monkeypatch):
             wait_until(lambda: checkpoint_of(database) == 5, "delivered")
-            raw(database, "UPDATE meta SET value = 'other' WHERE key = 'epoch'")
+            raw(database, "UPDATE outfeed_meta SET value = 'other' WHERE key = 'epoch'")
             log(1)
             wait_until(warnings, "said")
             log(1)
@@ -277,9 +277,9 @@ def test_what_was_erased_while_the_target_failed_is_not_delivered(
     receiver.behave = lambda _: Reply(500)
     with serving(monkeypatch):
         wait_until(lambda: receiver.posts, "tried")
-        (claims,) = raw(database, "SELECT generation FROM checkpoint")
+        (claims,) = raw(database, "SELECT generation FROM outfeed_checkpoint")
         erase(database, leaked.id)
-        wait_until(lambda: raw(database, "SELECT generation FROM checkpoint") > [claims], "begun anew")
+        wait_until(lambda: raw(database, "SELECT generation FROM outfeed_checkpoint") > [claims], "begun anew")
         receiver.behave = lambda _: Reply()
         log(1)
         wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [3], "what came later")
@@ -294,7 +294,7 @@ class TestGivingUp:
         add(database, receiver)
         receiver.behave = lambda _: Reply(500)
         since = clock.isoformat(clock.now() - timedelta(hours=hours))
-        raw(database, "UPDATE webhook SET failing_since = ?", since)
+        raw(database, "UPDATE outfeed_webhook SET failing_since = ?", since)
         log(2)
         with serving(monkeypatch):
             wait_until(lambda: len(receiver.posts) >= (2 if hours < 24 else 1), "tried")
@@ -315,7 +315,7 @@ class TestGivingUp:
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
-        raw(database, "UPDATE webhook SET failing_since = ?", clock.isoformat(clock.now() - timedelta(days=9)))
+        raw(database, "UPDATE outfeed_webhook SET failing_since = ?", clock.isoformat(clock.now() - timedelta(days=9)))
         receiver.behave = lambda post: Reply(500 if post.is_first and post.seqs == [2] else 200)
         log(2)
         with serving(monkeypatch):

@@ -24,6 +24,7 @@ BY = "command line"
 COMMANDS = {
     "serve": ("serve", "serve"),
     "upgrade": ("database", "upgrade"),
+    "release": ("database", "release"),
     "status": ("database", "status"),
     "config": ("config", "config"),
     "log": ("events", "log"),

@@ -155,12 +155,14 @@ def backup(file: Path, is_json: bool) -> None:
 @click.command()
 @click.argument("file", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Check FILE and say what it holds; change nothing.")
+@click.option("--whole-database", is_flag=True, help="Replace another program's tables in the database as well.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def restore(file: Path, dry_run: bool, is_json: bool) -> None:
+def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> None:
     """Put the backup FILE into the live database.
 
     The feed may be served meanwhile: every client is told that its cursor is worthless (reset). The database as it was
-    is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now.
+    is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds
+    tables of another program, --whole-database is needed: their rows are replaced as well.
 
     \b
     Example:
@@ -170,10 +172,10 @@ def restore(file: Path, dry_run: bool, is_json: bool) -> None:
     from outfeed.store import database
 
     if dry_run:
-        content, kept = store.inspect(database.default(), file), None
+        content, kept = store.inspect(database.default(), file, whole_database=whole_database), None
     else:
         with _Bar("Restoring", lambda: 0, is_shown=not is_json) as bar:
-            content, kept = store.restore(database.default(), file, bar.set, by=BY)
+            content, kept = store.restore(database.default(), file, bar.set, by=BY, whole_database=whole_database)
     if is_json:
         facts = {"file": str(file), "kept": str(kept) if kept else None, "dry_run": dry_run}
         click.echo(show.as_json({**facts, **content._asdict()}))

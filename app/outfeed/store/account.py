@@ -26,10 +26,10 @@ FIRST_OPERATOR = "operator"
 CODE_LIFETIME = timedelta(days=1)
 TICKET_LIFETIME = timedelta(minutes=1)
 
-_PRINCIPAL_OF_TOKEN = "SELECT name, scopes, types, expires_at FROM token WHERE hash = ?"
+_PRINCIPAL_OF_TOKEN = "SELECT name, scopes, types, expires_at FROM outfeed_token WHERE hash = ?"
 _PRINCIPAL_OF_SESSION = """
     SELECT user.name, user.role, session.expires_at
-    FROM session JOIN user ON user.name = session.user
+    FROM outfeed_session AS session JOIN outfeed_user AS user ON user.name = session.user
     WHERE session.hash = ? AND NOT user.is_disabled
 """
 
@@ -107,7 +107,9 @@ def create_token(
     with database.transaction() as connection:
         try:
             connection.execute(
-                "INSERT INTO token (name, hash, scopes, types, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)", row
+                "INSERT INTO outfeed_token (name, hash, scopes, types, created_at, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
             )
         except sqlite3.IntegrityError:
             raise NameTaken(
@@ -122,7 +124,7 @@ def list_tokens(database: Database) -> list[Token]:
     """Return every token, by name."""
     with database.connection() as connection:
         rows = connection.execute(
-            "SELECT name, scopes, types, created_at, expires_at, last_used_at FROM token ORDER BY name"
+            "SELECT name, scopes, types, created_at, expires_at, last_used_at FROM outfeed_token ORDER BY name"
         ).fetchall()
     return [Token(row[0], _listed(row[1]), _listed(row[2]), *row[3:]) for row in rows]
 
@@ -130,7 +132,7 @@ def list_tokens(database: Database) -> list[Token]:
 def revoke_token(database: Database, name: str, *, by: str | None = None) -> None:
     """Delete the token of that name. Raises UnknownName."""
     with database.transaction() as connection:
-        if not connection.execute("DELETE FROM token WHERE name = ?", (name,)).rowcount:
+        if not connection.execute("DELETE FROM outfeed_token WHERE name = ?", (name,)).rowcount:
             raise UnknownName(f"there is no token named {name!r}; `outfeed token list` shows them all")
         audit.record(connection, "access.token_revoked", by, name=name)
 
@@ -145,7 +147,7 @@ def note_uses(database: Database, uses: Mapping[str, str]) -> None:
     rows = [(at, grant.removeprefix("token:"), at) for grant, at in uses.items()]
     with database.transaction() as connection:
         connection.executemany(
-            "UPDATE token SET last_used_at = ? WHERE hash = ? AND coalesce(last_used_at, '') < ?", rows
+            "UPDATE outfeed_token SET last_used_at = ? WHERE hash = ? AND coalesce(last_used_at, '') < ?", rows
         )
 
 
@@ -174,9 +176,9 @@ def create_code(database: Database, lifetime: timedelta, user: str | None = None
     """
     code, now = secrets.token_urlsafe(32), clock.now()
     with database.transaction() as connection:
-        connection.execute("DELETE FROM sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
         row = (_hash(code), user, clock.isoformat(now + lifetime))
-        connection.execute("INSERT INTO sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
+        connection.execute("INSERT INTO outfeed_sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
     return code
 
 
@@ -186,7 +188,7 @@ def redeem_code(database: Database, code: str) -> str | None:
     The first operator is made here, if there is none. Once one has a password, that kind of code is worthless.
     """
     wanted = (_hash(code), clock.timestamp())
-    query = "SELECT user FROM sign_in_code WHERE hash = ? AND expires_at > ?"
+    query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
     with database.connection() as connection:
         if not connection.execute(query, wanted).fetchone():
             return None  # before the write lock: a stranger's guesses must not make writers wait
@@ -194,9 +196,11 @@ def redeem_code(database: Database, code: str) -> str | None:
         row = connection.execute(query, wanted).fetchone()
         if row is None:
             return None
-        connection.execute("DELETE FROM sign_in_code WHERE hash = ?", wanted[:1])
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", wanted[:1])
         user = row[0] or _first_operator(connection)
-        found = connection.execute("SELECT name FROM user WHERE name = ? AND NOT is_disabled", (user,)).fetchone()
+        found = connection.execute(
+            "SELECT name FROM outfeed_user WHERE name = ? AND NOT is_disabled", (user,)
+        ).fetchone()
         return found[0] if found else None
 
 
@@ -207,7 +211,7 @@ def has_operator_with_password(database: Database) -> bool:
 
 
 def _has_operator_with_password(connection: sqlite3.Connection) -> bool:
-    query = "SELECT 1 FROM user WHERE role = 'operator' AND password IS NOT NULL AND NOT is_disabled"
+    query = "SELECT 1 FROM outfeed_user WHERE role = 'operator' AND password IS NOT NULL AND NOT is_disabled"
     return connection.execute(query).fetchone() is not None
 
 
@@ -215,19 +219,19 @@ def _first_operator(connection: sqlite3.Connection) -> str | None:
     if _has_operator_with_password(connection):
         return None
     row = connection.execute(
-        "SELECT name FROM user WHERE role = 'operator' AND NOT is_disabled ORDER BY created_at, name LIMIT 1"
+        "SELECT name FROM outfeed_user WHERE role = 'operator' AND NOT is_disabled ORDER BY created_at, name LIMIT 1"
     ).fetchone()
     return row[0] if row else _make_operator(connection)
 
 
 def _make_operator(connection: sqlite3.Connection) -> str:
-    taken = {name for (name,) in connection.execute("SELECT name FROM user")}
+    taken = {name for (name,) in connection.execute("SELECT name FROM outfeed_user")}
     name, number = FIRST_OPERATOR, 1
     while name in taken:
         number += 1
         name = f"{FIRST_OPERATOR}-{number}"
     row = (name, clock.timestamp())
-    connection.execute("INSERT INTO user (name, role, created_at) VALUES (?, 'operator', ?)", row)
+    connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row)
     return name
 
 
@@ -244,8 +248,8 @@ def create_session(
     key, now = secrets.token_urlsafe(32), clock.now()
     row = (_hash(key), user, clock.isoformat(now), clock.isoformat(now + lifetime))
     with database.transaction() as connection:
-        connection.execute("DELETE FROM session WHERE expires_at <= ?", (clock.isoformat(now),))
-        connection.execute("INSERT INTO session (hash, user, created_at, expires_at) VALUES (?, ?, ?, ?)", row)
+        connection.execute("DELETE FROM outfeed_session WHERE expires_at <= ?", (clock.isoformat(now),))
+        connection.execute("INSERT INTO outfeed_session (hash, user, created_at, expires_at) VALUES (?, ?, ?, ?)", row)
         audit.record(connection, "access.signed_in", by, name=user, how=how, address=address)
     return key
 
@@ -264,7 +268,7 @@ def find_session(database: Database, key: str) -> Principal | None:
 def end_session(database: Database, key: str) -> None:
     """Make *key* worthless, also to whoever copied the cookie."""
     with database.transaction() as connection:
-        connection.execute("DELETE FROM session WHERE hash = ?", (_hash(key),))
+        connection.execute("DELETE FROM outfeed_session WHERE hash = ?", (_hash(key),))
 
 
 # --- tickets ----------------------------------------------------------------------------------------------------------
@@ -275,21 +279,21 @@ def create_ticket(database: Database, principal: Principal) -> str:
     ticket, now = secrets.token_urlsafe(32), clock.now()
     row = (_hash(ticket), principal.grant, clock.isoformat(now + TICKET_LIFETIME))
     with database.transaction() as connection:
-        connection.execute("DELETE FROM ticket WHERE expires_at <= ?", (clock.isoformat(now),))
-        connection.execute("INSERT INTO ticket (hash, rests_on, expires_at) VALUES (?, ?, ?)", row)
+        connection.execute("DELETE FROM outfeed_ticket WHERE expires_at <= ?", (clock.isoformat(now),))
+        connection.execute("INSERT INTO outfeed_ticket (hash, rests_on, expires_at) VALUES (?, ?, ?)", row)
     return ticket
 
 
 def redeem_ticket(database: Database, ticket: str) -> Principal | None:
     """Use *ticket* up and return in whose name it reads; None for a bad one."""
     wanted = (_hash(ticket), clock.timestamp())
-    query = "SELECT rests_on FROM ticket WHERE hash = ? AND expires_at > ?"
+    query = "SELECT rests_on FROM outfeed_ticket WHERE hash = ? AND expires_at > ?"
     with database.connection() as connection:
         row = connection.execute(query, wanted).fetchone()
     if row is None:
         return None  # before the write lock, as with codes
     with database.transaction() as connection:
-        if connection.execute("DELETE FROM ticket WHERE hash = ?", wanted[:1]).rowcount != 1:
+        if connection.execute("DELETE FROM outfeed_ticket WHERE hash = ?", wanted[:1]).rowcount != 1:
             return None
     return principal_of(database, f"ticket:{row[0]}")
 

@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from outfeed.errors import BadArchive
 from outfeed.store import database as db
-from outfeed.store import files, lease, migrate
+from outfeed.store import files, lease, migrate, schema
 
 SUFFIX = ".ndjson.gz"
 CHECKSUM_SUFFIX = ".sha256"
@@ -244,13 +244,15 @@ def read_in(paths: Iterable[Path], into: Path) -> int:
 def _fill(fresh: Path, paths: Iterable[Path]) -> int:
     db.create(fresh)
     with closing(db.connect(fresh)) as connection, db.explained(fresh):
-        connection.executescript((migrate.migrations_dir() / "0001.event-log.sql").read_text("utf-8"))
+        for statement in schema.statements("0001.event-log"):
+            connection.execute(statement)
         for path in paths:
             rows = _rows(path)
             while batch := list(itertools.islice(rows, _BATCH_ROWS)):
                 _insert(connection, batch)
         (count,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
-    migrate.upgrade(fresh)
+    # A log that was there before the feed: its events are listed, not replayed.
+    migrate.upgrade(fresh, adopt=True)
     return int(count)
 
 

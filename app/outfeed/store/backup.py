@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable
-from outfeed.store import audit, chores, files, lease, migrate
+from outfeed.store import adoption, audit, chores, files, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.retention import JOB as PRUNE
@@ -26,11 +26,14 @@ MAX_BUSY_STEPS = 6  # each has waited for the lock as long as any connection of 
 # What a restore leaves as it is now: a token that was revoked since the backup must stay so, and a consumer must be
 # told that its history is another one, not be taken for a new one: it keeps its old epoch, and protection. The swarm's
 # tables are not among them: they are what the events say.
-CARRIED_OVER = ("user", "token", "sign_in_code", "session", "ticket", "checkpoint", "webhook")
+CARRIED_OVER = (
+    "outfeed_user", "outfeed_token", "outfeed_sign_in_code", "outfeed_session", "outfeed_ticket", "outfeed_checkpoint",
+    "outfeed_webhook",
+)  # fmt: skip
 # Past where every server has seen them: a right that was lost just before must be noticed.
 _MOVE_ON = """
-    UPDATE main.meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(
-        (SELECT CAST(theirs.value AS INTEGER) FROM live.meta AS theirs WHERE theirs.key = main.meta.key), 0))
+    UPDATE main.outfeed_meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(
+        (SELECT CAST(value AS INTEGER) FROM live.outfeed_meta AS theirs WHERE theirs.key = main.outfeed_meta.key), 0))
     WHERE key IN ('rights', 'erasures')
 """
 _LOG_COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
@@ -160,14 +163,22 @@ def _content(connection: sqlite3.Connection) -> Content:
 # --- restore ----------------------------------------------------------------------------------------------------------
 
 
-def inspect(database: Database, source: Path) -> Content:
+def inspect(database: Database, source: Path, *, whole_database: bool = False) -> Content:
     """Return what a restore of *source* would make live; nothing is changed. Raises as `restore`."""
     _make_ready(database, source)
     with _prepared(database, source) as fresh:
+        _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         return _read_content(fresh)
 
 
-def restore(database: Database, source: Path, on_progress: Progress = _no_progress, *, by: str) -> Restored:
+def restore(
+    database: Database,
+    source: Path,
+    on_progress: Progress = _no_progress,
+    *,
+    by: str,
+    whole_database: bool = False,
+) -> Restored:
     """Put the backup *source* into the live database, under a new epoch, and keep what was there beside it.
 
     In one transaction: writers wait while it is copied, then go on in what was restored; whoever reads gets the old or
@@ -177,6 +188,7 @@ def restore(database: Database, source: Path, on_progress: Progress = _no_progre
     """
     _make_ready(database, source)
     with lease.hold(lease.lock_file(database.path, PRUNE), wait=True), _prepared(database, source) as fresh:
+        _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         content = _read_content(fresh)
         if not database.path.exists():
             with closing(db.connect(fresh)) as connection, db.explained(fresh):
@@ -202,6 +214,26 @@ def _make_ready(database: Database, source: Path) -> None:
         files.make_folder(database.path.parent)
 
 
+def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_database: bool) -> None:
+    """Refuse a restore that would lose tables of another program, or replace them without *whole_database*."""
+    if not live.exists():
+        return
+    with closing(db.connect(live)) as connection, db.explained(live):
+        foreign = adoption.foreign_tables(connection)
+    with closing(db.connect(fresh)) as connection, db.explained(fresh):
+        lost = sorted(set(foreign).difference(adoption.foreign_tables(connection)))
+    if lost:
+        raise BadBackup(
+            f"{source} lacks tables that {live} has: {', '.join(lost)}. A restore replaces the whole database, so they "
+            "would be lost; nothing was restored"
+        )
+    if foreign and not whole_database:
+        raise BadBackup(
+            f"{live} also holds tables of another program: {', '.join(foreign)}. A restore replaces their rows as "
+            "well; nothing was restored. To do so: outfeed restore --whole-database"
+        )
+
+
 @contextmanager
 def _prepared(database: Database, source: Path) -> Iterator[Path]:
     """Lend a copy of *source* beside the live database: checked, upgraded, with an epoch of its own."""
@@ -215,7 +247,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
         except DatabaseUnreadable as error:
             raise BadBackup(f"{source} is no backup of a feed: {error}") from error
         with closing(db.connect(fresh)) as copy, db.explained(fresh):
-            copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
+            copy.execute("UPDATE outfeed_meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
         if database.path.exists():
             _match_pages(database.path, fresh)
         yield fresh

@@ -42,7 +42,9 @@ class Checkpoints:
         """Return where the consumer stands without becoming its connection; a new name is made as by `claim`."""
         with self._database.snapshot() as connection:
             epoch = read_window(connection).epoch
-            if connection.execute("SELECT 1 FROM checkpoint WHERE name = ? AND epoch = ?", (name, epoch)).fetchone():
+            if connection.execute(
+                "SELECT 1 FROM outfeed_checkpoint WHERE name = ? AND epoch = ?", (name, epoch)
+            ).fetchone():
                 return _claim(connection, name)
         with self._database.transaction() as connection:
             window = read_window(connection)
@@ -62,7 +64,7 @@ class Checkpoints:
     def generations(self) -> dict[str, int]:
         """Return the generation of each consumer's newest connection."""
         with self._database.connection() as connection:
-            return dict(connection.execute("SELECT name, generation FROM checkpoint").fetchall())
+            return dict(connection.execute("SELECT name, generation FROM outfeed_checkpoint").fetchall())
 
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
@@ -71,7 +73,8 @@ def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> C
     _ensure(connection, name, window, is_protected=is_protected)
     _note_reset(connection, name, window)
     connection.execute(
-        "UPDATE checkpoint SET generation = generation + 1, seen_at = ? WHERE name = ?", (clock.timestamp(), name)
+        "UPDATE outfeed_checkpoint SET generation = generation + 1, seen_at = ? WHERE name = ?",
+        (clock.timestamp(), name),
     )
     return _claim(connection, name)
 
@@ -84,7 +87,7 @@ def advance(connection: sqlite3.Connection, name: str, epoch: str, seq: int, gen
     found = prove(connection, name, generation)
     if epoch != found.epoch or seq > found.seq:
         connection.execute(
-            "UPDATE checkpoint SET epoch = ?, seq = ?, seen_at = ? WHERE name = ?",
+            "UPDATE outfeed_checkpoint SET epoch = ?, seq = ?, seen_at = ? WHERE name = ?",
             (epoch, seq, clock.timestamp(), name),
         )
 
@@ -99,12 +102,12 @@ def prove(connection: sqlite3.Connection, name: str, generation: int | None) -> 
 
 def exists(connection: sqlite3.Connection, name: str) -> bool:
     """Return whether the consumer has a checkpoint."""
-    return connection.execute("SELECT 1 FROM checkpoint WHERE name = ?", (name,)).fetchone() is not None
+    return connection.execute("SELECT 1 FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone() is not None
 
 
 def forget(connection: sqlite3.Connection, name: str) -> int:
     """Delete the checkpoint, as a part of the caller's write transaction; return how many there were."""
-    return connection.execute("DELETE FROM checkpoint WHERE name = ?", (name,)).rowcount
+    return connection.execute("DELETE FROM outfeed_checkpoint WHERE name = ?", (name,)).rowcount
 
 
 # --- for operators ----------------------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ def list_checkpoints(database: Database) -> list[Checkpoint]:
     """Return every consumer, by name."""
     with database.snapshot() as connection:
         window = read_window(connection)
-        rows = connection.execute(f"SELECT {_COLUMNS} FROM checkpoint ORDER BY name").fetchall()  # noqa: S608
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM outfeed_checkpoint ORDER BY name").fetchall()  # noqa: S608
     return [_checkpoint(row, window) for row in rows]
 
 
@@ -129,8 +132,8 @@ def add(database: Database, name: str, *, is_protected: bool | None) -> bool:
     with database.transaction() as connection:
         _ensure(connection, name, read_window(connection), is_protected=bool(is_protected))
         if is_protected is not None:
-            connection.execute("UPDATE checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
-        (found,) = connection.execute("SELECT is_protected FROM checkpoint WHERE name = ?", (name,)).fetchone()
+            connection.execute("UPDATE outfeed_checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
+        (found,) = connection.execute("SELECT is_protected FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()
     return bool(found)
 
 
@@ -145,7 +148,7 @@ def reset(database: Database, name: str, seq: int | None = None) -> int:
         if target > window.last_seq:
             raise InvalidRequest("ack_beyond", f"seq: {target} lies above the head, {window.last_seq}")
         changed = connection.execute(
-            "UPDATE checkpoint SET epoch = ?, seq = ?, generation = generation + 1 WHERE name = ?",
+            "UPDATE outfeed_checkpoint SET epoch = ?, seq = ?, generation = generation + 1 WHERE name = ?",
             (window.epoch, target, name),
         ).rowcount
         _require(changed, name)
@@ -164,8 +167,9 @@ def floor(connection: sqlite3.Connection) -> int | None:
     One that was told of the reset, and has acknowledged nothing since, is owed what followed.
     """
     row = connection.execute(
-        "SELECT min(CASE meta.value WHEN epoch THEN seq ELSE reset_seq END) FROM checkpoint JOIN meta ON key = 'epoch'"
-        " WHERE is_protected AND meta.value IN (epoch, reset_epoch)"
+        "SELECT min(CASE value WHEN epoch THEN seq ELSE reset_seq END) FROM outfeed_checkpoint"
+        " JOIN outfeed_meta ON key = 'epoch'"
+        " WHERE is_protected AND value IN (epoch, reset_epoch)"
     ).fetchone()
     return row[0] if row else None
 
@@ -178,7 +182,7 @@ def _require(changed: int, name: str) -> None:
 def _ensure(connection: sqlite3.Connection, name: str, window: Window, *, is_protected: bool) -> None:
     now = clock.timestamp()
     connection.execute(
-        f"INSERT INTO checkpoint ({_COLUMNS}) VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO NOTHING",  # noqa: S608
+        f"INSERT INTO outfeed_checkpoint ({_COLUMNS}) VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO NOTHING",  # noqa: S608
         (name, window.epoch, window.last_seq, is_protected, now, now),
     )
 
@@ -186,14 +190,15 @@ def _ensure(connection: sqlite3.Connection, name: str, window: Window, *, is_pro
 def _note_reset(connection: sqlite3.Connection, name: str, window: Window) -> None:
     """Remember the head at which a consumer of another epoch is first told so."""
     connection.execute(
-        "UPDATE checkpoint SET reset_epoch = ?, reset_seq = ? WHERE name = ? AND epoch <> ? AND reset_epoch IS NOT ?",
+        "UPDATE outfeed_checkpoint SET reset_epoch = ?, reset_seq = ? WHERE name = ? AND epoch <> ?"
+        " AND reset_epoch IS NOT ?",
         (window.epoch, window.last_seq, name, window.epoch, window.epoch),
     )
 
 
 def _claim(connection: sqlite3.Connection, name: str) -> Claim:
     row = connection.execute(
-        "SELECT name, epoch, seq, generation, reset_seq FROM checkpoint WHERE name = ?", (name,)
+        "SELECT name, epoch, seq, generation, reset_seq FROM outfeed_checkpoint WHERE name = ?", (name,)
     ).fetchone()
     if row is None:
         raise Superseded(f"the consumer {name!r} was removed")

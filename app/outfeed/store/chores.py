@@ -35,10 +35,11 @@ def noted(database: Database, name: str) -> Iterator[None]:
 
 def _note(database: Database, name: str, **changes: float) -> None:
     with suppress(DatabaseError), database.transaction() as connection:
-        row = connection.execute("SELECT value FROM meta WHERE key = ?", (PREFIX + name,)).fetchone()
+        row = connection.execute("SELECT value FROM outfeed_meta WHERE key = ?", (PREFIX + name,)).fetchone()
         known = json.loads(row[0]) if row else {}
         connection.execute(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            "INSERT INTO outfeed_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE"
+            " SET value = excluded.value",
             (PREFIX + name, json.dumps(known | changes)),
         )
 
@@ -46,5 +47,5 @@ def _note(database: Database, name: str, **changes: float) -> None:
 def known(database: Database) -> dict[str, Chore]:
     """Return the chores that were ever noted, by name."""
     with database.connection() as connection:
-        rows = connection.execute("SELECT key, value FROM meta WHERE key GLOB ?", (PREFIX + "*",)).fetchall()
+        rows = connection.execute("SELECT key, value FROM outfeed_meta WHERE key GLOB ?", (PREFIX + "*",)).fetchall()
     return {key.removeprefix(PREFIX): Chore(**json.loads(value)) for key, value in rows}

@@ -66,19 +66,70 @@ def connect(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def is_new(path: Path) -> bool:
+    """Return whether there is no database at *path* yet: no file, or an empty one."""
+    return not path.exists() or path.stat().st_size == 0
+
+
+@contextmanager
+def look(path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a read-only connection that leaves the file, its journal mode and its folder as they are.
+
+    With a `-wal` beside the file, only `-shm` may change. Raises SchemaMismatch if a rollback journal must be played
+    back first, since that would change the file; DatabaseUnreadable.
+    """
+    has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
+    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one.
+    mode = "mode=ro" if has_journal else "immutable=1"
+    with explained(path):
+        uri = f"file:{quote(str(path.absolute()))}?{mode}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
+            connection.text_factory = _text
+            _refuse_hot_journal(connection, path)
+            yield connection
+
+
+def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        if not Path(f"{path}-journal").exists() or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise
+        raise SchemaMismatch(
+            f"{path}-journal belongs to a transaction that was cut off. Nothing was changed. Open the database once "
+            "with its own program, which rolls the transaction back, and try again"
+        ) from error
+
+
 def create(path: Path) -> None:
-    """Make an empty database at *path*, and the folders above it, unless there is one.
+    """Make an empty database at *path*, and the folders above it.
 
     `auto_vacuum` counts only before the first table is made (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with explained(path):
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)
-        try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def use_wal(path: Path) -> None:
+    """Set the journal mode to WAL unless it is. Raises DatabaseBusy while another program reads the file."""
+    with explained(path), closing(connect(path)) as connection:
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()
+
+
+def refuse_foreign(connection: sqlite3.Connection) -> None:
+    """Raise SchemaMismatch unless the database is an upgraded one: its `event_log` may be another program's."""
+    cursor = connection.cursor()
+    cursor.row_factory = None  # a caller's own connection may have another
+    try:
+        cursor.execute("SELECT 1 FROM outfeed_meta LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        (path,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        raise SchemaMismatch(f"{path} is not an upgraded Outfeed database; run `outfeed upgrade`") from error
 
 
 def _text(raw: bytes) -> str:
@@ -335,5 +386,5 @@ def default() -> Database:
 
 def meta(connection: sqlite3.Connection, key: str) -> Any:
     """Return the fact stored under *key*, or None."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    row = connection.execute("SELECT value FROM outfeed_meta WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None

@@ -23,17 +23,14 @@ from outfeed import clock, process
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
-from outfeed.store import migrate, readers, triggers, upgrade
+from outfeed.store import files, migrate, readers, triggers, upgrade
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 
 PROBLEM, NOTE = "problem", "note"
-# Locks, or shared memory, that these don't have: sqlite.org/wal.html section 1, howtocorrupt.html section 2.
-REMOTE_FILESYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|virtiofs|afs|ceph|glusterfs|lustre|fuse\..*")
 MIN_FREE_BYTES = 256 * 2**20
 MAX_AHEAD = timedelta(minutes=1)
-_MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ def _tables(patient: Patient) -> Iterator[Finding]:
         )
         return
     known = {row[0] for row in patient.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    for name in ("event_log", "outbox", "meta"):
+    for name in ("event_log", "outbox", "outfeed_meta"):
         if name not in known:
             yield _broken_outbox(f"the table {name} is missing", "no event can be written, or none reaches the feed")
 
@@ -122,29 +119,14 @@ def _sqlite(_: Patient) -> Iterator[Finding]:
 
 
 def _filesystem(patient: Patient) -> Iterator[Finding]:
-    kind = filesystem_of(patient.database.path.resolve())
-    if kind and REMOTE_FILESYSTEMS.fullmatch(kind):
+    kind = files.filesystem_of(patient.database.path.resolve())
+    if kind and files.is_remote(kind):
         yield Finding(
             PROBLEM,
             f"the database lies on {kind}",
             "it has no locks and no shared memory that SQLite could rely on: the database will be damaged",
             f"outfeed backup /var/lib/outfeed/{patient.database.path.name}, and set OUTFEED_DATABASE to it",
         )
-
-
-def filesystem_of(path: Path) -> str | None:
-    """Return the type of the filesystem that *path* (absolute, without links) lies on; None where it can't be told."""
-    try:
-        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    best, kind = -1, None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
-        if path.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), after.split()[0]
-    return kind
 
 
 def _integrity(patient: Patient) -> Iterator[Finding]:
@@ -203,7 +185,7 @@ def _broken_outbox(what: str, why: str) -> Finding:
 
 def _indexes(patient: Patient) -> Iterator[Finding]:
     rows = patient.connection.execute(
-        "SELECT substr(key, 7), value FROM meta WHERE key LIKE 'index:%' AND NOT EXISTS"
+        "SELECT substr(key, 7), value FROM outfeed_meta WHERE key LIKE 'index:%' AND NOT EXISTS"
         " (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = substr(key, 7))"
     ).fetchall()
     for name, sql in rows:
@@ -239,7 +221,7 @@ def _journal(patient: Patient) -> Iterator[Finding]:
             f"journal_mode is {mode}",
             "readers and writers wait for each other, and commits are noticed late",
             "outfeed doctor --fix",
-            lambda: db.create(patient.database.path),
+            lambda: db.use_wal(patient.database.path),
         )
 
 

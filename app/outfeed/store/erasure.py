@@ -15,7 +15,7 @@ PAUSE_SECS = 0.02
 _COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
 _DELETE_ONE = (
     "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
-    "DELETE FROM arrival WHERE event_id = ?",
+    "DELETE FROM outfeed_arrival WHERE event_id = ?",
 )  # fmt: skip
 
 
@@ -34,9 +34,9 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         swarm.erase(connection, event_id)
         for statement in _DELETE_ONE:
             connection.execute(statement, (event_id,))
-        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'erasures'")
+        connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'erasures'")
         # Whoever delivers to one begins anew: it may have waited for hours to post what was read before.
-        connection.execute("UPDATE webhook SET revision = revision + 1")
+        connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")
         message = f"Pruned event {event_id} from the log and the outbox"
         audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
     _empty_write_ahead_log(database)

@@ -92,12 +92,15 @@ def log_event(
     )  # fmt: skip
     draft = _Draft(event, data_json, id is not None, timestamp is not None)
     if connection is not None:
+        db.refuse_foreign(connection)
         return _append_once(connection, draft)
     if id is None:
         with db.default().one_write() as own:
+            db.refuse_foreign(own)
             _insert(own, draft)
         return event
     with db.default().transaction() as own:
+        db.refuse_foreign(own)
         return _append_once(own, draft)
 
 

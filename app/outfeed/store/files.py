@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from outfeed.errors import OutfeedError
+
+# They lack locks or shared memory: sqlite.org/wal.html section 1, howtocorrupt.html section 2.
+_REMOTE_FILESYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|virtiofs|afs|ceph|glusterfs|lustre|fuse\..*")
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
@@ -36,3 +41,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def filesystem_of(path: Path) -> str | None:
+    """Return the type of the filesystem that *path* (absolute, without links) lies on; None where it can't be told."""
+    try:
+        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    best, kind = -1, None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
+        if path.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), after.split()[0]
+    return kind
+
+
+def is_remote(filesystem: str) -> bool:
+    """Return whether a *filesystem* of that type lacks what SQLite's write-ahead log needs."""
+    return _REMOTE_FILESYSTEMS.fullmatch(filesystem) is not None

@@ -231,7 +231,7 @@ class Indexer:
     def _renew_stale(self) -> bool:
         """Make those blocks anew of which events were deleted, once no more are; drop those that are empty."""
         with self._log.connection() as connection:
-            stale = connection.execute("SELECT block, deletions FROM search_stale ORDER BY block").fetchall()
+            stale = connection.execute("SELECT block, deletions FROM outfeed_search_stale ORDER BY block").fetchall()
         deletions, looks = sum(row[1] for row in stale), self._stale[1]
         if deletions != self._stale[0] and looks < MAX_LOOKS:
             self._stale = (deletions, looks + 1)
@@ -242,7 +242,7 @@ class Indexer:
             if is_made:
                 self._make(number)
             with self._log.transaction() as connection:
-                connection.execute("DELETE FROM search_stale WHERE block = ? AND deletions = ?", (number, seen))
+                connection.execute("DELETE FROM outfeed_search_stale WHERE block = ? AND deletions = ?", (number, seen))
         self._stale = (0, 0)
         if stale:
             self._give_space_back()

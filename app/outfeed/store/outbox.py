@@ -19,7 +19,7 @@ HEAD_BYTES = 8192
 _PART_BYTES = 8 * 2**20
 
 _WINDOW = """
-    (SELECT value FROM meta WHERE key = 'epoch'),
+    (SELECT value FROM outfeed_meta WHERE key = 'epoch'),
     (SELECT min(seq) FROM outbox),
     (SELECT seq FROM sqlite_sequence WHERE name = 'outbox')
 """
@@ -142,7 +142,7 @@ def renew_epoch(database: Database, epoch: str) -> None:
     """Give the outbox's history a new epoch if it still has *epoch*."""
     with database.transaction() as connection:
         connection.execute(
-            "UPDATE meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(16), epoch)
+            "UPDATE outfeed_meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(16), epoch)
         )
 
 

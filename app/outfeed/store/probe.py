@@ -55,14 +55,14 @@ class Probe:
         with self._database.transaction() as connection:
             if needs_room := self._database.failure is not None or self._is_tight():
                 connection.execute(
-                    "INSERT INTO meta (key, value) VALUES ('probe', zeroblob(?))"
+                    "INSERT INTO outfeed_meta (key, value) VALUES ('probe', zeroblob(?))"
                     " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                     (ROOM_BYTES,),
                 )
         if needs_room:
             self._database.failure = None
             with self._database.transaction() as connection:
-                connection.execute("DELETE FROM meta WHERE key = 'probe'")
+                connection.execute("DELETE FROM outfeed_meta WHERE key = 'probe'")
 
     def _is_tight(self) -> bool:
         try:

@@ -55,15 +55,15 @@ _ODD_ROWIDS = f"SELECT rowid FROM event_log WHERE NOT {_DATED}"  # noqa: S608
 _ODD = """
     SELECT rowid, timestamp, event_type, CAST(id AS BLOB), coalesce(
         (SELECT created_at FROM outbox WHERE event_id = event_log.id ORDER BY seq LIMIT 1),
-        (SELECT created_at FROM arrival WHERE event_id = event_log.id)
+        (SELECT created_at FROM outfeed_arrival WHERE event_id = event_log.id)
     ) FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid
 """
 _FORGET_ARRIVAL = """
-    DELETE FROM arrival WHERE event_id IN (SELECT id FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?)
+    DELETE FROM outfeed_arrival WHERE event_id IN (SELECT id FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?)
 """
 _DELETE = "DELETE FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?"
 _NOTE_ARRIVAL = f"""
-    INSERT OR IGNORE INTO arrival (event_id, created_at)
+    INSERT OR IGNORE INTO outfeed_arrival (event_id, created_at)
     SELECT event_log.id, outbox.created_at FROM outbox JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq <= ? AND NOT {_DATED}
 """  # noqa: S608

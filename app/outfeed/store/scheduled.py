@@ -90,10 +90,10 @@ def _doubt(connection: sqlite3.Connection, seen: datetime, now: datetime) -> Non
 
 def _remember(connection: sqlite3.Connection, key: str, moment: datetime) -> None:
     connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        "INSERT INTO outfeed_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, clock.isoformat(moment)),
     )
 
 
 def _forget_leap(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM meta WHERE key IN ('clock_leapt', 'clock_doubted')")
+    connection.execute("DELETE FROM outfeed_meta WHERE key IN ('clock_leapt', 'clock_doubted')")

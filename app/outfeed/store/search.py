@@ -164,7 +164,9 @@ class Index:
                 return set()
             (newest,) = connection.execute("SELECT max(rowid) FROM event_log").fetchone()
             floor = MIN_ROWID if newest is None else newest
-            stale = connection.execute("SELECT block FROM search_stale WHERE block >= ?", (floor >> BLOCK_BITS,))
+            stale = connection.execute(
+                "SELECT block FROM outfeed_search_stale WHERE block >= ?", (floor >> BLOCK_BITS,)
+            )
             return {row[0] for row in stale.fetchall()}
 
     def find(self, span: Span, expression: str, limit: int, *, is_upward: bool) -> list[int] | None:

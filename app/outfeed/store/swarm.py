@@ -98,16 +98,19 @@ class Bid:
     created_at: str
 
 
-_AGENT = "SELECT number, id, name, state, joined_at, seen_at, left_at, reason FROM agent"
+_AGENT = "SELECT number, id, name, state, joined_at, seen_at, left_at, reason FROM outfeed_agent"
 _TASK = """
     SELECT
         task.number, task.id, description, task.state, created_at, closes_at, agent_id, agent.name, bid_sats,
         assigned_at, started_at, ended_at, result, task.reason,
-        (SELECT count(*) FROM bid WHERE bid.task_id = task.id),
-        (SELECT min(bid_sats) FROM bid WHERE bid.task_id = task.id)
-    FROM task LEFT JOIN agent ON agent.id = agent_id
+        (SELECT count(*) FROM outfeed_bid AS bid WHERE bid.task_id = task.id),
+        (SELECT min(bid_sats) FROM outfeed_bid AS bid WHERE bid.task_id = task.id)
+    FROM outfeed_task AS task LEFT JOIN outfeed_agent AS agent ON agent.id = agent_id
 """
-_BID = "SELECT agent_id, name, bid_sats, created_at FROM bid JOIN agent ON agent.id = agent_id"
+_BID = """
+    SELECT agent_id, name, bid_sats, created_at
+    FROM outfeed_bid AS bid JOIN outfeed_agent AS agent ON agent.id = agent_id
+"""
 
 
 class View:
@@ -153,15 +156,16 @@ class View:
     def overdue_agents(self, seen_before: str, seen_after: str, limit: int) -> list[str]:
         """Return who is present and last seen up to the one time or, by a clock set back since, after the other."""
         query = (
-            "SELECT id FROM agent WHERE state <> 'left' AND seen_at <= ? UNION ALL"
-            " SELECT id FROM agent WHERE state <> 'left' AND seen_at > ? LIMIT ?"
+            "SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at <= ? UNION ALL"
+            " SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at > ? LIMIT ?"
         )
         return [row[0] for row in self._connection.execute(query, (seen_before, seen_after, limit)).fetchall()]
 
     def due_auctions(self, closing_until: str, created_after: str, limit: int) -> list[str]:
         """Return whose auctions end up to the one time or, by a clock set back since, began after the other."""
         query = (
-            "SELECT id FROM task INDEXED BY task_auction WHERE state = 'bidding' AND (closes_at <= ? OR created_at > ?)"
+            "SELECT id FROM outfeed_task INDEXED BY outfeed_task_auction WHERE state = 'bidding'"
+            " AND (closes_at <= ? OR created_at > ?)"
             " ORDER BY closes_at LIMIT ?"
         )
         return [row[0] for row in self._connection.execute(query, (closing_until, created_after, limit)).fetchall()]
@@ -186,7 +190,7 @@ class View:
 
     def present_agents(self, limit: int) -> list[Agent]:
         """Return who is there, the longest first."""
-        query = f"{_AGENT} INDEXED BY agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
+        query = f"{_AGENT} INDEXED BY outfeed_agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
         return [_agent(row) for row in self._connection.execute(query, (limit,)).fetchall()]
 
     def tasks(
@@ -200,7 +204,7 @@ class View:
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks are in each state; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
-        query = "SELECT count(*) FROM (SELECT 1 FROM task WHERE state = ? LIMIT ?)"
+        query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_task WHERE state = ? LIMIT ?)"
         return {
             state.value: self._connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in TaskState
         }
@@ -232,7 +236,7 @@ class Turn(View):
     def add_agent(self, agent_id: str, name: str) -> None:
         """Write down a new agent, idle."""
         self._connection.execute(
-            "INSERT INTO agent (id, name, state, joined_at, seen_at) VALUES (?, ?, 'idle', ?, ?)",
+            "INSERT INTO outfeed_agent (id, name, state, joined_at, seen_at) VALUES (?, ?, 'idle', ?, ?)",
             (agent_id, name, self.timestamp, self.timestamp),
         )
 
@@ -243,7 +247,7 @@ class Turn(View):
     def add_task(self, task_id: str, description: str, closes_at: datetime) -> None:
         """Write down a new task, open for bids."""
         self._connection.execute(
-            "INSERT INTO task (id, description, state, created_at, closes_at) VALUES (?, ?, 'bidding', ?, ?)",
+            "INSERT INTO outfeed_task (id, description, state, created_at, closes_at) VALUES (?, ?, 'bidding', ?, ?)",
             (task_id, description, self.timestamp, clock.isoformat(closes_at)),
         )
 
@@ -256,13 +260,13 @@ class Turn(View):
     def add_bid(self, task_id: str, agent_id: str, bid_sats: int) -> None:
         """Write down a bid."""
         self._connection.execute(
-            "INSERT INTO bid (task_id, agent_id, bid_sats, created_at) VALUES (?, ?, ?, ?)",
+            "INSERT INTO outfeed_bid (task_id, agent_id, bid_sats, created_at) VALUES (?, ?, ?, ?)",
             (task_id, agent_id, bid_sats, self.timestamp),
         )
 
     def _set(self, table: str, id_: str, columns: dict[str, Any]) -> None:
         changes = ", ".join(f"{name} = ?" for name in columns)
-        self._connection.execute(f"UPDATE {table} SET {changes} WHERE id = ?", (*columns.values(), id_))  # noqa: S608
+        self._connection.execute(f"UPDATE outfeed_{table} SET {changes} WHERE id = ?", (*columns.values(), id_))  # noqa: S608
 
 
 @contextmanager
@@ -286,14 +290,14 @@ def erase(connection: sqlite3.Connection, event_id: str) -> None:
         return
     table, column = _REPEATED[told["event_type"]]
     id_ = str(told.get(f"{table}_id"))
-    row = connection.execute(f"SELECT {column} FROM {table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
+    row = connection.execute(f"SELECT {column} FROM outfeed_{table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
     data = told.get("data")
     if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
         return
     kept = _parsed(row[0]) if column == "result" else row[0]
     if kept == data[column]:  # else it is an event of a raw writer's, which changed nothing
         hidden = json.dumps(REDACTED) if column == "result" else REDACTED
-        connection.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
+        connection.execute(f"UPDATE outfeed_{table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
 
 
 def _told(connection: sqlite3.Connection, event_id: str) -> Any:

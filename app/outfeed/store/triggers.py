@@ -109,9 +109,9 @@ def mend(database: Database, anchor: Any = None) -> Mended | None:
             if each.name == FILLING:
                 added = _add_missed(connection, each.expected, anchor)
             if each.name == STALE:  # the full-text index has missed deletions, and rows may have other rowids
-                connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'renumberings'")
+                connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'renumberings'")
         # Something may have been revoked meanwhile: all who are connected are looked at again.
-        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'rights'")
+        connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights'")
         mended = Mended([str(each) for each in broken], added)
         _say_so(connection, mended)
     log.warning("triggers put back triggers=%s added=%d", ",".join(each.name for each in broken), added)
@@ -140,7 +140,7 @@ def add_missed(database: Database) -> int:
 
 def _broken(connection: sqlite3.Connection) -> list[Broken]:
     rows = connection.execute(
-        "SELECT substr(key, 9), value, sql FROM meta LEFT JOIN sqlite_master ON type = 'trigger'"
+        "SELECT substr(key, 9), value, sql FROM outfeed_meta LEFT JOIN sqlite_master ON type = 'trigger'"
         " AND name = substr(key, 9) WHERE key LIKE 'trigger:%'"
     ).fetchall()
     return [Broken(name, expected, found) for name, expected, found in rows if found != expected]

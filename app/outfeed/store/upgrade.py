@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import SchemaMismatch
-from outfeed.store import backup, files, lease, migrate
+from outfeed.errors import OutfeedError, SchemaMismatch
+from outfeed.store import backup, database, files, lease, migrate, schema
 
 log = logging.getLogger(__name__)
 
@@ -21,27 +21,44 @@ class Upgraded(NamedTuple):
     kept: Path | None
 
 
-def upgrade(path: Path) -> Upgraded:
-    """Make or upgrade the database at *path*; one that holds something is copied beside it first.
+def upgrade(path: Path, *, adopt: bool = False) -> Upgraded:
+    """Make or upgrade the database at *path*; a database that holds something is copied beside it first.
 
-    Raises SchemaMismatch while a server serves it that doesn't know the new schema, and as `migrate.upgrade` does;
-    OutfeedError where there is no room for the copy. Nothing was changed then.
+    Raises AdoptionNeeded and SchemaMismatch as `migrate.upgrade` does, SchemaMismatch also while a server serves the
+    database, and OutfeedError if there is no room for the copy. A call that raises has changed nothing and has left
+    neither a copy nor a lock file.
     """
     names = migrate.pending(path)
-    if not names or not path.exists():
+    if not names or database.is_new(path):
         return Upgraded(migrate.upgrade(path), None)
+    migrate.check(path, adopt=adopt)
+    refuse_served(path, "upgrade")
+    kept = keep(path, "before-upgrade")
+    try:
+        return Upgraded(migrate.upgrade(path, adopt=adopt), kept)
+    except OutfeedError:
+        kept.unlink(missing_ok=True)
+        raise
+
+
+def refuse_served(path: Path, doing: str) -> None:
+    """Raise SchemaMismatch while a server serves the database at *path*."""
     if (server := serving(path)) is not None:
-        raise SchemaMismatch(f"{path} is being served by outfeed {server}; stop it, then upgrade: nothing was changed")
-    kept = path.with_name(f"{path.name}.before-upgrade-{clock.now():%Y%m%dT%H%M%S%f}Z")
+        raise SchemaMismatch(f"{path} is being served by outfeed {server}; stop it, then {doing}: nothing was changed")
+
+
+def keep(path: Path, why: str) -> Path:
+    """Copy the database at *path* beside it, as it is, and return the copy's path."""
+    kept = path.with_name(f"{path.name}.{why}-{clock.now():%Y%m%dT%H%M%S%f}Z")
     with files.explained(f"write {kept}"):
         backup.copy_as_it_is(path, kept)
     log.info("kept database as it was path=%s", kept)
-    return Upgraded(migrate.upgrade(path), kept)
+    return kept
 
 
 def version() -> str:
     """Return the version of this code."""
-    return importlib.metadata.version(migrate.DISTRIBUTION)
+    return importlib.metadata.version(schema.DISTRIBUTION)
 
 
 def serve(path: Path) -> None:

@@ -29,7 +29,7 @@ def add(database: Database, name: str, role: str, *, by: str | None = None) -> N
     row = (check_name(name), check_role(role), clock.timestamp())
     with database.transaction() as connection:
         try:
-            connection.execute("INSERT INTO user (name, role, created_at) VALUES (?, ?, ?)", row)
+            connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise NameTaken(f"there is already a user named {name!r}") from None
         audit.record(connection, "access.user_added", by, name=name, role=role)
@@ -39,7 +39,7 @@ def list_all(database: Database) -> list[User]:
     """Return every user, by name."""
     with database.connection() as connection:
         rows = connection.execute(
-            "SELECT name, role, password IS NOT NULL, is_disabled, created_at FROM user ORDER BY name"
+            "SELECT name, role, password IS NOT NULL, is_disabled, created_at FROM outfeed_user ORDER BY name"
         ).fetchall()
     return [User(name, role, bool(has), bool(disabled), created_at) for name, role, has, disabled, created_at in rows]
 
@@ -60,8 +60,8 @@ def set_password(database: Database, name: str, password_hash: str, *, by: str |
     """Replace the password, end the user's sessions and void their sign-in links. Raises UnknownName."""
     with database.transaction() as connection:
         _update(connection, name, "password = ?", password_hash)
-        connection.execute("DELETE FROM session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.password_changed", by, name=name)
 
 
@@ -69,15 +69,17 @@ def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | 
     """Shut the user out, or let them in again; their sessions end for good. Raises UnknownName."""
     with database.transaction() as connection:
         _update(connection, name, "is_disabled = ?", int(is_disabled))
-        connection.execute("DELETE FROM session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.user_disabled" if is_disabled else "access.user_enabled", by, name=name)
 
 
 def password_hash(database: Database, name: str) -> str | None:
     """Return the hash that a password of *name* has to match; None where nobody can sign in with one."""
     with database.connection() as connection:
-        row = connection.execute("SELECT password FROM user WHERE name = ? AND NOT is_disabled", (name,)).fetchone()
+        row = connection.execute(
+            "SELECT password FROM outfeed_user WHERE name = ? AND NOT is_disabled", (name,)
+        ).fetchone()
     return row[0] if row else None
 
 
@@ -89,6 +91,6 @@ def check_role(role: str) -> str:
 
 
 def _update(connection: sqlite3.Connection, name: str, assignment: str, value: str | int) -> None:
-    statement = f"UPDATE user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
+    statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
     if not connection.execute(statement, (value, name)).rowcount:
         raise UnknownName(f"there is no user named {name!r}; `outfeed user list` shows them all")

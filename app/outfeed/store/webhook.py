@@ -22,7 +22,10 @@ _COLUMNS = """
     last_error, last_tried_at, delivered, failures, revision, coalesce(epoch, ''), coalesce(seq, 0)
 """
 # Without a checkpoint where somebody removed it; the next claim makes another.
-_SELECT = f"SELECT {_COLUMNS} FROM webhook LEFT JOIN checkpoint ON checkpoint.name = 'webhook:' || webhook.name"  # noqa: S608
+_SELECT = f"""
+    SELECT {_COLUMNS} FROM outfeed_webhook AS webhook
+    LEFT JOIN outfeed_checkpoint AS checkpoint ON checkpoint.name = 'webhook:' || webhook.name
+"""  # noqa: S608
 log = logging.getLogger(__name__)
 
 
@@ -73,8 +76,8 @@ def add(database: Database, name: str, url: str, *, types: Iterable[str], secret
     with database.transaction() as connection:
         try:
             connection.execute(
-                "INSERT INTO webhook (name, url, types, secret, batch, state, created_at, batch_end, delivered, "
-                "failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
+                "INSERT INTO outfeed_webhook (name, url, types, secret, batch, state, created_at, batch_end, "
+                "delivered, failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
                 row,
             )
         except sqlite3.IntegrityError:
@@ -107,20 +110,20 @@ def resume(database: Database, name: str) -> Webhook:
     """Go on where it stopped, at once, also where it only waits for its next try. Raises UnknownName."""
     with database.transaction() as connection:
         _set_state(connection, name, State.ACTIVE)
-        connection.execute("UPDATE webhook SET failing_since = NULL, last_error = NULL WHERE name = ?", (name,))
+        connection.execute("UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL WHERE name = ?", (name,))
         return _find(connection, name)
 
 
 def remove(database: Database, name: str) -> None:
     """Forget the webhook, its secret and its checkpoint. Raises UnknownName."""
     with database.transaction() as connection:
-        _require(connection.execute("DELETE FROM webhook WHERE name = ?", (name,)).rowcount, name)
+        _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
         checkpoint.forget(connection, consumer_of(name))
 
 
 def _set_state(connection: sqlite3.Connection, name: str, state: State) -> None:
     changed = connection.execute(
-        "UPDATE webhook SET state = ?, revision = revision + 1 WHERE name = ?", (state, name)
+        "UPDATE outfeed_webhook SET state = ?, revision = revision + 1 WHERE name = ?", (state, name)
     ).rowcount
     _require(changed, name)
 
@@ -157,8 +160,9 @@ def versions(database: Database) -> dict[str, Version]:
     """Return the version of every active webhook."""
     with database.connection() as connection:
         rows = connection.execute(
-            "SELECT webhook.name, webhook.created_at, revision, coalesce(generation, 0) FROM webhook"
-            " LEFT JOIN checkpoint ON checkpoint.name = 'webhook:' || webhook.name WHERE state = ?",
+            "SELECT webhook.name, webhook.created_at, revision, coalesce(generation, 0) FROM outfeed_webhook AS webhook"
+            " LEFT JOIN outfeed_checkpoint AS checkpoint ON checkpoint.name = 'webhook:' || webhook.name"
+            " WHERE state = ?",
             (State.ACTIVE,),
         ).fetchall()
     return {name: Version(*version) for name, *version in rows}
@@ -170,13 +174,13 @@ def claim(database: Database, name: str) -> Ledger | None:
     Where its checkpoint was removed, it goes on from the head, and an event says so.
     """
     with database.transaction() as connection:
-        row = connection.execute("SELECT state FROM webhook WHERE name = ?", (name,)).fetchone()
+        row = connection.execute("SELECT state FROM outfeed_webhook WHERE name = ?", (name,)).fetchone()
         if row is None or row[0] != State.ACTIVE:
             return None
         is_new = not checkpoint.exists(connection, consumer_of(name))
         claimed = checkpoint.renew(connection, consumer_of(name), is_protected=True)
         if is_new:
-            connection.execute("UPDATE webhook SET batch_end = 0 WHERE name = ?", (name,))
+            connection.execute("UPDATE outfeed_webhook SET batch_end = 0 WHERE name = ?", (name,))
             _tell(connection, name, f"lost its checkpoint and goes on after {claimed.seq}")
         return Ledger(database, _find(connection, name), claimed, read_window(connection))
 
@@ -208,12 +212,12 @@ class Ledger:
             checkpoint.advance(connection, self.claim.name, self.window.epoch, seq, self.claim.generation)
             if events:
                 connection.execute(
-                    "UPDATE webhook SET delivered = delivered + ?, last_status = ?, last_tried_at = ?, "
+                    "UPDATE outfeed_webhook SET delivered = delivered + ?, last_status = ?, last_tried_at = ?, "
                     "last_error = NULL, failing_since = NULL WHERE name = ?",
                     (events, status, clock.timestamp(), name),
                 )
             if batch_end is not None:
-                connection.execute("UPDATE webhook SET batch_end = ? WHERE name = ?", (batch_end, name))
+                connection.execute("UPDATE outfeed_webhook SET batch_end = ? WHERE name = ?", (batch_end, name))
 
     def failed(self, status: int | None, error: str) -> str:
         """Count a failed post; return since when they fail, on the wall clock."""
@@ -221,7 +225,8 @@ class Ledger:
         with self._database.transaction() as connection:
             self._prove(connection)
             (since,) = connection.execute(
-                "UPDATE webhook SET failures = failures + 1, last_status = ?, last_error = ?, last_tried_at = ?, "
+                "UPDATE outfeed_webhook SET failures = failures + 1, last_status = ?,"
+                " last_error = ?, last_tried_at = ?, "
                 "failing_since = coalesce(failing_since, ?) WHERE name = ? RETURNING failing_since",
                 (status, error, now, now, self.webhook.name),
             ).fetchone()
@@ -238,7 +243,9 @@ class Ledger:
         """Go on after *seq*, and say what is missing as an event, in one transaction."""
         with self._database.transaction() as connection:
             checkpoint.advance(connection, self.claim.name, epoch, seq, self.claim.generation)
-            connection.execute("UPDATE webhook SET batch_end = ? WHERE name = ?", (batch_end, self.webhook.name))
+            connection.execute(
+                "UPDATE outfeed_webhook SET batch_end = ? WHERE name = ?", (batch_end, self.webhook.name)
+            )
             _tell(connection, self.webhook.name, reason)
 
     def _prove(self, connection: sqlite3.Connection) -> None:

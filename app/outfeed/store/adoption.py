@@ -1,0 +1,262 @@
+"""Adoption: Outfeed in the database of another program, beside the program's own tables.
+
+The checks run on a read-only connection before anything is touched, and again inside the transaction that does the
+work. A refusal changes no page and no journal mode, and leaves no file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from outfeed.errors import AdoptionNeeded, SchemaMismatch
+from outfeed.store import database, files, former_names, schema
+
+PREFIX = "outfeed_"
+EVENT_LOG_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
+# Indexes that a program may have made itself: such an index is used as it is.
+LOG_INDEXES = {f"event_log_{column}": column for column in ("task_id", "agent_id", "timestamp", "event_type", "source")}
+TRIGGERS = ("event_log_guard_insert", "event_log_guard_update", "event_log_outbox", "event_log_stale")
+KEY = "adoption"
+_MAX_NAMED = 12
+
+
+class Before(NamedTuple):
+    """What a release puts back: the journal mode, and the indexes of an `event_log` that the program had (or None)."""
+
+    journal_mode: str
+    log_indexes: list[str] | None
+
+
+class _Object(NamedTuple):
+    """A row of sqlite_master, the name in lower case."""
+
+    type: str
+    name: str
+    table: str
+    sql: str
+
+
+# --- whose tables -----------------------------------------------------------------------------------------------------
+
+
+def is_outfeed(connection: sqlite3.Connection) -> bool:
+    """Return whether Outfeed made or adopted this database, under its present names."""
+    return any(each.type == "table" and each.name == "outfeed_migration" for each in _objects(connection))
+
+
+def is_foreign(connection: sqlite3.Connection) -> bool:
+    """Return whether the database holds anything, and nothing of Outfeed's."""
+    return not is_outfeed(connection) and not former_names.are_used(connection) and bool(_objects(connection))
+
+
+def foreign_tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of the tables that are not Outfeed's, sorted; `event_log` is none of them."""
+    ours = {"event_log", "outbox"}
+    if former_names.are_used(connection):
+        ours |= {*former_names.TABLES, "_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"}
+    return sorted(
+        each.name
+        for each in _objects(connection)
+        if each.type == "table" and each.name not in ours and not each.name.startswith(PREFIX)
+    )
+
+
+def own_names(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return the names of Outfeed's tables, triggers and indexes that exist, sorted, by `table`, `trigger`, `index`."""
+    reserved = {"event_log", "outbox", "outbox_event_id", *TRIGGERS, *LOG_INDEXES}
+    names: dict[str, list[str]] = {"table": [], "trigger": [], "index": [], "view": []}
+    for each in _objects(connection):
+        if each.name.startswith(PREFIX) or each.name in reserved:
+            names[each.type].append(each.name)
+    return names
+
+
+def _objects(connection: sqlite3.Connection) -> list[_Object]:
+    rows = connection.execute(
+        "SELECT type, lower(name), lower(tbl_name), coalesce(sql, '') FROM sqlite_master"
+        " WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    )
+    return [_Object(*row) for row in rows.fetchall()]
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def check(path: Path, *, adopt: bool) -> None:
+    """Refuse a file that can't be upgraded or adopted, or that needs *adopt*; leave no trace of the look.
+
+    Raises AdoptionNeeded, SchemaMismatch.
+    """
+    if database.is_new(path):
+        return
+    with database.look(path) as connection:
+        if is_foreign(connection) and (problems := list(_file_problems(path))):
+            raise _refusal(path, problems)
+        check_content(connection, path, adopt=adopt)
+
+
+def check_content(connection: sqlite3.Connection, path: Path, *, adopt: bool) -> None:
+    """Refuse what *connection* shows, as `check` does, without a look at the file itself."""
+    if not is_foreign(connection):
+        if former_names.are_used(connection) and (taken := [name for name in _taken(connection) if _is_ours(name)]):
+            raise SchemaMismatch(f"{path} can't be upgraded: {', '.join(taken)} already exist. Nothing was changed")
+        return
+    if problems := list(_content_problems(connection)):
+        raise _refusal(path, problems)
+    if not adopt:
+        raise AdoptionNeeded(
+            f"{path} holds {_named(foreign_tables(connection) or ['an event_log'])}, which Outfeed did not make. "
+            "Nothing was changed. `outfeed upgrade` shows the plan, `outfeed upgrade --adopt` carries it out"
+        )
+
+
+def _refusal(path: Path, problems: list[str]) -> SchemaMismatch:
+    return SchemaMismatch(f"{path} can't be adopted: {'; '.join(problems)}. Nothing was changed")
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def _file_problems(path: Path) -> Iterator[str]:
+    path = path.resolve()
+    kind = files.filesystem_of(path)
+    if kind and files.is_remote(kind):
+        yield f"it lies on {kind}, and SQLite's write-ahead log needs a local filesystem"
+    is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+    if is_read_only or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        yield "the file or its folder is read-only"
+
+
+def _content_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    (encoding,) = connection.execute("PRAGMA encoding").fetchone()
+    if encoding != "UTF-8":
+        yield (
+            f"it stores text as {encoding}, and Outfeed needs UTF-8 "
+            "(`sqlite3 FILE .dump | sqlite3 NEW` makes a copy that can be adopted)"
+        )
+    if taken := _taken(connection):
+        yield f"{_named(taken)}: Outfeed needs {'this name' if len(taken) == 1 else 'these names'}"
+    if problem := _misfit(connection):
+        yield f"event_log: {problem}"
+    yield from _broken_views(connection)
+
+
+def _taken(connection: sqlite3.Connection) -> list[str]:
+    """Return the names that Outfeed needs and that exist already."""
+    reserved = {"outbox", "outbox_event_id", *TRIGGERS}
+    taken = []
+    for each in _objects(connection):
+        is_index = each.name in LOG_INDEXES and not _is_log_index(connection, each)
+        if each.name.startswith(PREFIX) or each.name in reserved or is_index:
+            taken.append(each.name)
+    return taken
+
+
+def _is_log_index(connection: sqlite3.Connection, each: _Object) -> bool:
+    columns = connection.execute("SELECT name FROM pragma_index_info(?)", (each.name,)).fetchall()
+    return each.type == "index" and each.table == "event_log" and columns == [(LOG_INDEXES[each.name],)]
+
+
+def _misfit(connection: sqlite3.Connection) -> str | None:
+    """Return why the `event_log` that exists can't carry the feed, or None."""
+    found = next((each for each in _objects(connection) if each.name == "event_log"), None)
+    if found is None:
+        return None
+    if found.type != "table" or found.sql.upper().startswith("CREATE VIRTUAL"):
+        return f"it is a {'virtual table' if found.type == 'table' else found.type}, not a table"
+    rows = connection.execute(
+        'SELECT lower(name), lower(type), "notnull", dflt_value, pk FROM pragma_table_info(?)', ("event_log",)
+    )
+    columns = {name: (declared, not_null, default, key) for name, declared, not_null, default, key in rows}
+    if missing := [name for name in EVENT_LOG_COLUMNS if name not in columns]:
+        return f"it has no column {', '.join(missing)}"
+    if not _has_rowid(connection):
+        return "it is a WITHOUT ROWID table, and the log is ordered by rowid"
+    keys = [name for name, column in columns.items() if column[3]]
+    if keys != ["id"] or columns["id"][0] == "integer":
+        return "id must be its primary key, as text"
+    for name, (_, not_null, default, _) in columns.items():
+        if name not in EVENT_LOG_COLUMNS and not_null and default is None:
+            return f"its column {name} is NOT NULL without a default, so no event could be written"
+    return None
+
+
+def _has_rowid(connection: sqlite3.Connection) -> bool:
+    # `PRAGMA table_list` tells as well, from SQLite 3.37 on.
+    try:
+        connection.execute("SELECT rowid FROM event_log LIMIT 0")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return False
+    return True
+
+
+def _broken_views(connection: sqlite3.Connection) -> Iterator[str]:
+    """A view over a missing table or column makes later changes of the schema fail."""
+    for each in _objects(connection):
+        if each.type == "view":
+            quoted = each.name.replace('"', '""')
+            try:
+                connection.execute(f'SELECT * FROM "{quoted}" LIMIT 0')  # noqa: S608 - quoted
+            except sqlite3.OperationalError as error:
+                # A function or module that only the program's own connections have is no fault of the view.
+                if "no such table" in str(error) or "no such column" in str(error):
+                    yield f"view {each.name} is broken ({error}): correct or drop it"
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
+
+
+# --- plan and record --------------------------------------------------------------------------------------------------
+
+
+def plan(path: Path) -> list[str]:
+    """Return what an adoption of the file at *path* would do, one line each. Changes nothing."""
+    with database.look(path) as connection, closing(schema.model(schema.migrations())) as model:
+        has_log = any(each.name == "event_log" for each in _objects(connection))
+        made = [each.name for each in _objects(model) if each.type == "table"]
+        events = connection.execute("SELECT count(*) FROM event_log").fetchone()[0] if has_log else 0
+        before = state_before(connection)
+        tables = foreign_tables(connection)
+    kept = [f"keep event_log with its {events:,} events, which are listed and not replayed"] if has_log else []
+    return [
+        f"{path} holds {_named(tables or ['an event_log'])}. An adoption would",
+        *(f"  - {line}" for line in kept),
+        f"  - make the tables {', '.join(name for name in made if name != 'event_log' or not has_log)}",
+        f"  - make the triggers {', '.join(TRIGGERS)} on event_log",
+        f"  - set the journal mode to WAL (now: {before.journal_mode if before else 'wal'})",
+        "From then on SQLite refuses UPDATE of event_log, and INSERT or REPLACE of a known id with other content.",
+        "`outfeed release` takes everything out again.",
+    ]
+
+
+def state_before(connection: sqlite3.Connection) -> Before | None:
+    """Return what a release would put back; None unless the database is another program's."""
+    if not is_foreign(connection):
+        return None
+    objects = _objects(connection)
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if not any(each.name == "event_log" for each in objects):
+        return Before(mode, None)
+    return Before(mode, [each.name for each in objects if each.name in LOG_INDEXES])
+
+
+def record(connection: sqlite3.Connection, before: Before) -> None:
+    """Remember *before* for a release, in the caller's transaction."""
+    connection.execute("INSERT INTO outfeed_meta (key, value) VALUES (?, ?)", (KEY, json.dumps(before)))
+
+
+def recorded(connection: sqlite3.Connection) -> Before | None:
+    """Return what the adoption remembered; None if the database was not adopted by this version or a later one."""
+    text = database.meta(connection, KEY)
+    return Before(*json.loads(text)) if text else None
