@@ -1,4 +1,4 @@
-"""webhook add, list, test, pause, resume, remove."""
+"""webhook add, list, skip, test, pause, resume, remove."""
 
 import base64
 import json
@@ -109,6 +109,44 @@ class TestList:
         assert json.loads(outfeed("webhook", "list", "--json").output) == []
 
 
+class TestSkip:
+    @pytest.fixture
+    def blocked(self, outfeed, database):
+        """A webhook that took the first event, and whose target answers 400 to the second."""
+        outfeed("webhook", "add", "ops", URL, "--types", "a.*")
+        for event_type in ("a.b", "x.y", "a.c", "a.d"):
+            outfeed("log", event_type, "--source", "s", "--id", f"of-{event_type}")
+        lease = webhook.claim(database, "ops")
+        lease.acknowledge(1, events=1, status=200, batch_end=None)
+        lease.failed(400, "the target answered 400")
+
+    def test_list_names_the_event_that_blocks(self, outfeed, blocked):
+        people, (facts,) = outfeed("webhook", "list"), json.loads(outfeed("webhook", "list", "--json").output)
+
+        assert "seq 3 a.c of-a.c, status 400" in people.stdout
+        assert "`outfeed webhook skip ops` skips seq 3 a.c of-a.c." in people.stderr
+        assert facts["blocked_by"] == [{"seq": 3, "id": "of-a.c", "event_type": "a.c"}]
+        assert facts["last_status"] == 400
+
+    def test_skip_skips_that_event_and_no_other(self, outfeed, blocked, database):
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
+        found = webhook.find(database, "ops")
+        assert (found.seq, found.failing_since, found.last_error) == (3, None, None)
+        assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next one has not failed"
+        assert webhook.find(database, "ops").seq == 3
+
+    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, blocked, database):
+        webhook.pause(database, "ops")
+
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert webhook.find(database, "ops").state == "paused"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 3, 2 events behind.\n"
+
+
 class TestTest:
     @pytest.mark.parametrize("status", [204, 500])
     def test_it_posts_a_signed_message_from_here(self, outfeed, database, status):
@@ -139,7 +177,7 @@ class TestTheRest:
         assert webhook.list_webhooks(database) == []
         assert checkpoint.list_checkpoints(database) == []
 
-    @pytest.mark.parametrize("command", ["test", "pause", "resume", "remove"])
+    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "remove"])
     def test_an_unknown_name_fails(self, outfeed, database, command):
         result = outfeed("webhook", command, "nobody")
 
