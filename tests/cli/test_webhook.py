@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import socket
+import threading
 
 import pytest
 
@@ -162,6 +164,25 @@ class TestTest:
         assert result.exit_code == (0 if status == 204 else 1)
         assert str(status) in result.output
         assert webhook.find(database, "ops").delivered == 0
+
+    @pytest.mark.parametrize("answer", [b"\x1b[2J nonsense\r\n\r\n", b"HTTP/1.1 500 \x1b[2Jno\r\n\x1b[2J: x\r\n\r\n"])
+    def test_an_answer_of_escape_sequences_steers_no_terminal(self, outfeed, database, answer):
+        def answer_once():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            outfeed("webhook", "add", "ops", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            thread = threading.Thread(target=answer_once)
+            thread.start()
+            result = outfeed("webhook", "test", "ops")
+            thread.join()
+
+        assert result.exit_code == 1
+        assert "webhook ops did not take it" in result.stderr
+        assert "\x1b" not in result.output
 
 
 class TestTheRest:

@@ -16,6 +16,7 @@ from outfeed.history import Item
 from outfeed.store import database as db
 from outfeed.store import webhook as store
 from outfeed.store.outbox import Outbox
+from outfeed.text import escaped
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import blocking_items
 from outfeed.webhooks.message import Message, check_secret, new_secret
@@ -149,7 +150,7 @@ def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
 def _named(items: list[Item]) -> str:
     first = items[0]
     others = f" and {show.count(len(items) - 1, 'more event')} up to seq {items[-1].seq}" if len(items) > 1 else ""
-    return f"seq {first.seq} {show.safe(first.event_type)} {show.safe(str(first.id))}{others}"
+    return f"seq {first.seq} {escaped(first.event_type)} {escaped(str(first.id))}{others}"
 
 
 @webhook.command()
