@@ -30,7 +30,7 @@ class FeedClient:
                 url.replace("http", "ws", 1) + ("" if "?" in url else "/ws"),
                 additional_headers=headers or ({"Authorization": f"Bearer {token}"} if token else {}),
                 # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
-                compression=None, max_size=None, max_queue=None, **options,
+                compression=None, max_size=None, max_queue=None, proxy=None, **options,
             )
         )  # fmt: skip
         self.cursor = 0

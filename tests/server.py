@@ -239,7 +239,11 @@ class Server:
     def http(self) -> httpx.Client:
         """Return an HTTP client that bears the token."""
         return httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30, verify=False
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=30,
+            verify=False,
+            trust_env=False,
         )
 
     def counted(self, name: str, **labels: str) -> dict[str, float]:

@@ -3,8 +3,11 @@
 The server is scripted, on the `websockets` library, where a real one can't be brought to do it; a real one comes last.
 """
 
+import contextlib
 import http
+import inspect
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -17,10 +20,12 @@ from websockets.sync.server import serve
 
 from outfeed.client import Client, Cursor, Gap, Reset, retries
 from outfeed.client.cursor_file import read_cursor
+from outfeed.client.frames import parse_frame
 from outfeed.client.link import socket_url
 from outfeed.client.retries import Backoff
-from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
+from outfeed.errors import ConfigError, EventConflict, InvalidEvent, Refused, Unreachable
 from outfeed.events import make_event
+from tests.waits import wait_until
 
 EPOCH = "e1"
 
@@ -33,6 +38,12 @@ class Close(tuple):
 
 class Answer(tuple):
     """In a script: refuse the handshake with this status and these headers."""
+
+    __slots__ = ()
+
+
+class Raw(str):
+    """In a script: send this text."""
 
     __slots__ = ()
 
@@ -90,7 +101,7 @@ class Feed:
                 elif isinstance(item, Close):
                     connection.close(*item)
                 else:
-                    connection.send(json.dumps(item))
+                    connection.send(item if isinstance(item, Raw) else json.dumps(item))
             self._is_over.wait()
         except ConnectionClosed:
             pass  # the client has gone; what it had is what the test looks at
@@ -283,6 +294,151 @@ class TestComingBack:
         assert socket_url(url) == address
 
 
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+def frame_of(kind, seq, data):
+    fields = f'"id":"{seq}","event_type":"a.b","source":"[{{\\"","data":{data}'
+    if kind == "event":
+        return f'{{"type":"event","seq":{seq},"prev":{seq - 1},"payload":{{{fields}}}}}'
+    return f'{{"type":"events","prev":{seq - 1},"payload":[{{"seq":{seq},{fields}}}]}}'
+
+
+def called_from(frames_left, call):
+    """Return what *call* returns on a stack with about so many frames left."""
+    used = len(inspect.stack(0))
+
+    def descend(count):
+        return call() if count <= 0 else descend(count - 1)
+
+    return descend(sys.getrecursionlimit() - used - frames_left)
+
+
+class TestNesting:
+    @pytest.mark.parametrize("kind", ["event", "events"])
+    @pytest.mark.parametrize("depth", [65, 400, 990, 3000])
+    @pytest.mark.parametrize("frames_left", [900, 110])
+    def test_data_that_is_too_deep_is_its_text_whoever_asks(self, kind, depth, frames_left):
+        deep = '{"a [": "\\"]", "b": ' + nested(depth - 1) + "}"
+        with (
+            Feed([verdict(), Raw(frame_of(kind, 1, deep)), event(2, data={"ok": [1]})]) as feed,
+            Client(feed.url).follow() as follow,
+        ):
+            first = called_from(frames_left, lambda: next(follow))
+            second = next(follow)
+
+        assert (first.data, first.source, first.is_flattened) == (deep, '[{"', True)
+        assert first.as_dict()["flattened"] is True
+        assert (second.data, second.is_flattened) == ({"ok": [1]}, False)
+        assert "flattened" not in second.as_dict()
+
+    @pytest.mark.parametrize("kind", ["event", "events"])
+    @pytest.mark.parametrize("frames_left", [900, 70])
+    def test_what_every_server_accepts_is_parsed_whoever_asks(self, kind, frames_left):
+        data = f'{{"n": {2**70}, "deep": {nested(63)}}}'
+        parsed = called_from(frames_left, lambda: parse_frame(frame_of(kind, 1, data)))
+
+        payload = parsed["payload"] if kind == "event" else parsed["payload"][0]
+        assert payload["data"] == json.loads(data)
+        assert "flattened" not in payload
+
+
+class Proxy:
+    """A proxy that counts those that come, and hangs up."""
+
+    def __init__(self):
+        self.came = 0
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self._listener.accept()[0].close()
+                self.came += 1
+
+
+VARIABLES = ("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "no_proxy")
+
+
+class TestProxies:
+    @pytest.fixture(autouse=True)
+    def none_of_the_machine(self, monkeypatch):
+        for name in (*VARIABLES, "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+    @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+    def test_a_token_for_this_machine_goes_to_no_proxy(self, monkeypatch, host, variable):
+        with Proxy() as proxy, Feed([verdict(), event(1)]) as feed, Inbox(TAKEN) as inbox:
+            monkeypatch.setenv(variable, proxy.url)
+            with Client(feed.url.replace("127.0.0.1", host), "secret").follow() as follow:
+                assert next(follow).seq == 1
+            with Client(inbox.url.replace("127.0.0.1", host), "secret") as client:
+                client.publish(EVENT)
+
+            assert proxy.came == 0
+
+    def test_a_proxy_that_cannot_be_used_does_not_matter_here(self, monkeypatch):
+        monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
+        with Feed([verdict(), event(1)]) as feed, Inbox(TAKEN) as inbox:
+            with Client(feed.url).follow() as follow:
+                assert next(follow).seq == 1
+            with Client(inbox.url) as client:
+                client.publish(EVENT)
+
+    @pytest.mark.parametrize("scheme", ["socks", "gopher", "socks5"])
+    @pytest.mark.parametrize(
+        ("variable", "use"),
+        [
+            ("HTTP_PROXY", lambda client: next(client.follow())),
+            ("HTTP_PROXY", lambda client: client.publish(EVENT)),
+            ("ALL_PROXY", lambda client: client.publish(EVENT)),
+        ],
+        ids=["follow", "publish", "publish, all"],
+    )
+    def test_elsewhere_one_that_cannot_be_used_is_named(self, monkeypatch, scheme, variable, use):
+        monkeypatch.setenv(variable, f"{scheme}://me:hidden@127.0.0.1:9")
+        with pytest.raises(ConfigError, match=f"^{variable}: names a proxy that can't be used for") as problem:
+            use(Client("http://feed.example"))
+        assert "hidden" not in str(problem.value)
+
+    def test_one_that_hangs_up_is_named(self, monkeypatch):
+        with Proxy() as proxy, Client("http://feed.example") as client:
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            told = []
+            follow = client.follow(on_connection=lambda text: (told.append(text), follow.close()))
+            assert list(follow) == []
+            with pytest.raises(Unreachable, match="through the proxy of HTTP_PROXY"):
+                client.publish(EVENT, give_up_secs=0)
+            wait_until(lambda: proxy.came == 2, "both came")
+        assert told[0].startswith("Can't reach http://feed.example through the proxy of HTTP_PROXY: ")
+
+    def test_one_that_is_not_for_this_host_is_not_used(self, monkeypatch):
+        monkeypatch.setenv("HTTP_PROXY", "socks://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "feed.example")
+
+        def no_name_server(*_, **__):
+            raise socket.gaierror("no name server is asked")
+
+        monkeypatch.setattr(socket, "getaddrinfo", no_name_server)
+        told = []
+        follow = Client("http://feed.example").follow(on_connection=lambda text: (told.append(text), follow.close()))
+        assert list(follow) == []
+        assert "proxy" not in told[0]
+
+
 class TestTheCursorsFile:
     def test_it_follows_what_was_handled_and_is_where_the_next_run_begins(self, tmp_path):
         path = tmp_path / "bot.cursor"
@@ -401,6 +557,34 @@ class TestConsumers:
                 assert next(follow).seq == 2
 
         assert missing == [Reset("e2", 1)]
+
+    @pytest.mark.parametrize("options", [{"consumer": "ops-bot"}, {"after": 3, "epoch": EPOCH}])
+    def test_an_ack_beyond_what_was_returned_is_refused_and_moves_nothing(self, options):
+        with (
+            Feed([verdict("resumed", after=3), event(4), event(5)]) as feed,
+            Client(feed.url).follow(**options) as follow,
+        ):
+            with pytest.raises(ValueError, match="can't ack seq 1,000,000: the feed has returned events up to seq"):
+                follow.ack(1_000_000)
+            assert next(follow).seq == 4
+            before = follow.cursor
+            with pytest.raises(ValueError, match="up to seq 4"):
+                follow.ack(5)
+            assert follow.cursor == before
+            assert next(follow).seq == 5
+
+    def test_an_event_of_the_history_before_a_reset_needs_no_answer(self):
+        both = {"type": "events", "prev": 3, "payload": [{"seq": seq, "id": str(seq)} for seq in (4, 5)]}
+        with (
+            Feed(
+                [verdict("resumed", after=3), both, RESUBSCRIBED, Close((4008, ""))],
+                [verdict("reset", after=1, epoch="e2"), event(2)],
+            ) as feed,
+            Client(feed.url).follow(consumer="ops-bot") as follow,
+        ):
+            for _ in range(2):
+                follow.ack(next(follow))
+            assert next(follow).seq == 2
 
     def test_one_that_was_superseded_does_not_fight(self):
         with (

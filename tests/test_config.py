@@ -157,3 +157,46 @@ def test_every_known_name_sets_something(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, "x")
     assert config.unknown_settings() == {}
     assert "OUTFEED_WORKERS" in os.environ
+
+
+class TestTheTokenOfTheEnvironment:
+    """A .env file in the current folder may be anybody's: it must not draw the environment's token to its address."""
+
+    @pytest.mark.parametrize("name", ["OUTFEED_URL=http://127.0.0.1:9", "OUTFEED_BIND=feed.example:80"])
+    def test_it_goes_to_no_address_of_the_file(
+        self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        (empty_folder / ".env").write_text(name)
+        monkeypatch.setenv("OUTFEED_TOKEN", SECRET)
+        with pytest.raises(ConfigError, match=r"^OUTFEED_TOKEN: is not sent to http://.*--url$") as problem:
+            config.remote()
+        assert SECRET not in str(problem.value)
+        assert config.remote("https://feed.example/") == ("https://feed.example", SECRET)
+        monkeypatch.delenv("OUTFEED_TOKEN")
+        config.settings.cache_clear()
+        assert config.remote()[1] is None
+
+    def test_nor_does_one_of_a_secrets_file(self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (empty_folder / ".env").write_text("OUTFEED_URL=http://feed.example")
+        (empty_folder / "token").write_text(SECRET)
+        monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(empty_folder / "token"))
+        with pytest.raises(ConfigError, match="OUTFEED_TOKEN"):
+            config.remote()
+
+    @pytest.mark.parametrize(
+        ("file", "environment", "url"),
+        [
+            ("OUTFEED_URL=http://feed.example\nOUTFEED_TOKEN={}", {}, "http://feed.example"),
+            ("OUTFEED_TOKEN={}", {"OUTFEED_URL": "http://feed.example"}, "http://feed.example"),
+            ("", {"OUTFEED_URL": "http://feed.example/", "OUTFEED_TOKEN": SECRET}, "http://feed.example"),
+            ("OUTFEED_BIND=127.0.0.1:9", {"OUTFEED_TOKEN": SECRET}, "http://127.0.0.1:9"),
+            ("", {"OUTFEED_TOKEN": SECRET}, "http://127.0.0.1:8000"),
+        ],
+    )
+    def test_otherwise_it_goes_where_the_settings_say(
+        self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, environment: dict[str, str], url: str
+    ) -> None:
+        (empty_folder / ".env").write_text(file.format(f"'{SECRET}'"))
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert config.remote() == (url, SECRET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -57,6 +58,18 @@ def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
     for name, value in steps:
         if name == "COPY" and not value.startswith("--from"):
             assert all((ROOT / source).exists() for source in value.split()[:-1]), value
+
+
+def test_the_health_check_passes_by_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (check,) = re.findall(r"HEALTHCHECK .*?CMD (\[.*?\])\n", FILES["Dockerfile"], re.DOTALL)
+    program, option, code = json.loads(check)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Server(tmp_path) as server:
+        code = code.replace("http://127.0.0.1:8000", server.url)
+        subprocess.run([sys.executable, option, code], check=True, timeout=30)
+    assert program == "python"
+    assert subprocess.run([sys.executable, option, code], check=False, capture_output=True).returncode != 0
 
 
 @pytest.mark.parametrize("line", [line for line in FILES["outfeed.cron"].splitlines() if line[:1].isdigit()])

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-BASE = {"errors", "clock", "config", "process"}
+BASE = {"errors", "clock", "config", "process", "text"}
 NOUNS = BASE | {"access", "events", "history", "metrics", "redaction"}
 PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
 
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "errors": set(),
     "clock": set(),
     "process": set(),
+    "text": set(),
     "config": {"errors", "clock"},
     "metrics": BASE,
     "access": BASE,

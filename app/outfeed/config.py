@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -37,6 +37,7 @@ _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 MAX_DAYS = 36_500
 MASKED = "********"
 _DOTENV = ".env"
+_LOCAL_ADDRESSES = ("127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
 
@@ -274,6 +275,36 @@ def _explain(problem: Any) -> str:
 def settings() -> Settings:
     """Return this process's settings, read on the first call."""
     return load()
+
+
+def remote(url: str | None = None) -> tuple[str, str | None]:
+    """Return the server that remote commands talk to, *url* or the settings', and the token for it.
+
+    A token of the environment goes to no address that only the .env file names: the file may belong to somebody else.
+    Raises ConfigError.
+    """
+    current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}
+    given = {name.upper() for name in os.environ}
+    name = PREFIX + ("URL" if current.url else "BIND")
+    is_ours = url is not None or _source(name, given, in_file) != _DOTENV or _is_local(current)
+    if current.token and not is_ours and _source(PREFIX + "TOKEN", given, in_file) != _DOTENV:
+        raise ConfigError(
+            f"{PREFIX}TOKEN: is not sent to {current.base_url}, because {_DOTENV} names that address and the token "
+            f"comes from the environment. Set {name} in the environment too, or give --url"
+        )
+    return (url or current.base_url).rstrip("/"), current.token.get_secret_value() if current.token else None
+
+
+def _is_local(current: Settings) -> bool:
+    """Return whether the address is one that this machine's own server listens on."""
+    host = current.bind.rpartition(":")[0].strip("[]")
+    return current.url is None and (host == "localhost" or host in _LOCAL_ADDRESSES)
+
+
+def proxy_variables(schemes: Iterable[str]) -> list[str]:
+    """Return the environment's variables that name a proxy for *schemes*, such as HTTP_PROXY, in that order."""
+    given = {name.lower(): name for name in sorted(os.environ) if os.environ[name]}  # lower case wins over upper case
+    return [given[f"{scheme}_proxy"] for scheme in schemes if f"{scheme}_proxy" in given]
 
 
 def environment_with(**values: str) -> dict[str, str]:

@@ -14,6 +14,10 @@ OutfeedError
 ├── TooManyChecks           too many passwords are being checked; try again
 ├── BadArchive              an archive is not what was written, or can't be read in there
 ├── BadBackup               a file is no whole backup of a feed
+├── TargetForbidden         a webhook's target has no address that may be called
+├── TargetUnresolvable      a webhook's target has no address
+├── DeliveryCancelled       a post to a webhook's target was cancelled
+├── NotBlocked              no event blocks the webhook, or another one by now
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
@@ -100,6 +104,22 @@ class BadArchive(OutfeedError):
 
 class BadBackup(OutfeedError):
     """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
+
+
+class TargetForbidden(OutfeedError):
+    """A webhook's target has no address that may be called. OUTFEED_WEBHOOK_ALLOW can allow it."""
+
+
+class TargetUnresolvable(OutfeedError):
+    """The host name of a webhook's target has no address, or the name server did not answer."""
+
+
+class DeliveryCancelled(OutfeedError):
+    """A post was cancelled: its webhook was changed, paused or removed, or the server stops."""
+
+
+class NotBlocked(OutfeedError):
+    """No event blocks the webhook, or another one does by now; nothing was skipped."""
 
 
 class NameTaken(OutfeedError):

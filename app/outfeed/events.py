@@ -278,6 +278,12 @@ DISPLAY: dict[str, Display] = {
     "access.user_enabled": _display("system", "🪪", "User enabled", "{by|Somebody} enabled {name|a user}"),
     "access.token_created": _display("system", "🎫", "Token made", "{by|Somebody} made the token {name|unnamed}"),
     "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Somebody} revoked the token {name|unnamed}"),
+    "access.webhook_skipped": _display(
+        "system",
+        "⏭️",
+        "Webhook skipped",
+        "{by|Somebody} skipped seq {first_seq|?} to {last_seq|?} of webhook {name|unnamed}",
+    ),
 }
 OTHER = "other"
 KINDS = ("task", "agent", "bid", "tool", "system", OTHER)

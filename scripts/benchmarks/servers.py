@@ -195,7 +195,7 @@ class Outfeed(Server):
     def _get(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         request = urllib.request.Request(f"http://{HOST}:{self.port}{path}", headers=headers)
-        return urllib.request.urlopen(request, timeout=5)
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5)
 
     def _create_token(self) -> str:
         output = self._run("token", "create", f"bench-{time.time_ns()}", "--scopes", "read,write")

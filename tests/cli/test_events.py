@@ -98,5 +98,5 @@ class TestEvents:
 
         output = outfeed("events").output
 
-        assert "a\ufffd[2Jb\ufffdc\ufffd" in output
+        assert r"a\x1b[2Jb\u202ec\x07" in output
         assert not set(output) & {"\x1b", "\x07", "\u202e"}

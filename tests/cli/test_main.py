@@ -50,6 +50,24 @@ def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
     assert "..." not in commands
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_characters_that_an_encoding_lacks_are_replaced(database, encoding):
+    log_event("task.created", "tests", data={"description": "数据 é"})
+
+    done = run("events", env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}, encoding=encoding)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "New task: ?? é" in done.stdout
+
+
+def test_an_error_steers_no_terminal(outfeed, database):
+    result = outfeed("webhook", "pause", "a\x1b[2Jb\nDone.")
+
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert not set(result.stderr) & {"\x1b"}
+
+
 class TestExitCodes:
     def test_0_when_done(self, database):
         done = run(*LOG)

@@ -39,6 +39,17 @@ def started(server, *arguments):
     )  # fmt: skip
 
 
+def test_it_passes_by_the_proxies_of_the_environment(server):
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    with subprocess.Popen(
+        simulate(), cwd=ROOT, env=server.environment | {"OUTFEED_TOKEN": server.token} | proxies,
+        stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        wait_until(lambda: "agent.joined" in types(server), "agents join")
+        running.send_signal(signal.SIGTERM)
+        running.communicate()
+
+
 def ask(server, sql):
     with closing(sqlite3.connect(server.database)) as connection:
         return [row[0] for row in connection.execute(sql)]

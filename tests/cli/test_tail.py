@@ -1,15 +1,33 @@
 """`outfeed tail`, against a real server; what the client beneath it can do is in tests/test_client.py."""
 
+import base64
+import contextlib
+import hashlib
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
+
+
+# A server that stands still is noticed after two pings.
+IMPATIENTLY = """
+from outfeed.cli import main
+from outfeed.client import link
+link.PING_SECS = 2.0
+main(prog_name="outfeed")
+"""
 
 
 class Tail:
@@ -19,7 +37,7 @@ class Tail:
         self.output, self.remarks = folder / "tail.out", folder / "tail.err"
         environment = {**server.environment, "OUTFEED_TOKEN": server.token}
         with self.output.open("wb") as out, self.remarks.open("wb") as err:
-            command = [sys.executable, "-m", "outfeed", "tail", *arguments]
+            command = [sys.executable, "-c", IMPATIENTLY, "tail", *arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
 
     def __enter__(self):
@@ -69,6 +87,65 @@ class TestOnARealServer:
             "🟢 Agent Forge joined  registry",
             "⚠️ Error: disk full  monitor",
         ]
+
+    def test_a_server_that_stands_still_is_one_line(self, server, tmp_path):
+        server.log_event("task.created", "before")
+        with Tail(server, tmp_path, "--json") as tail:
+            wait_until(lambda: len(tail.lines()) == 1, "the event from before")
+            os.killpg(server.process.pid, signal.SIGSTOP)
+            try:
+                wait_until(lambda: "Connection lost" in tail.remarks.read_text(), "the lost connection")
+            finally:
+                os.killpg(server.process.pid, signal.SIGCONT)
+            server.log_event("task.created", "afterwards")
+            wait_until(lambda: len(tail.lines()) == 2, "the event from afterwards")
+            remarks = tail.remarks.read_text()
+
+        assert [one["source"] for one in tail.events()] == ["before", "afterwards"]
+        assert re.search(r"^Connection lost; trying again in \d\.\d s$", remarks, re.MULTILINE)
+        assert all(
+            line.startswith(("Connection lost", "Following", "Can't reach", "The ")) for line in remarks.splitlines()
+        )
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_a_row_nested_990_deep_is_shown_and_followed(self, server, tmp_path, options):
+        with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as raw, raw:
+            raw.execute(
+                "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('deep', 'a.b', 'raw', ?, '')",
+                ("[" * 990 + "]" * 990,),
+            )
+        server.log_event("task.created", "afterwards")
+        with Tail(server, tmp_path, "--after", "0", *options) as tail:
+            wait_until(lambda: len(tail.lines()) == 2, "both")
+
+        assert "Traceback" not in tail.remarks.read_text()
+        if options:
+            assert (tail.events()[0]["data"], tail.events()[0]["flattened"]) == ("[" * 990 + "]" * 990, True)
+
+    def test_text_of_the_server_can_not_steer_the_terminal(self):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+                accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+                self.wfile.write(
+                    b"HTTP/1.1 101 ok\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+                )
+                self.wfile.write(b"\x88\x0a" + (4000).to_bytes(2, "big") + b"a\x1b[2Jbc\x07")
+                self.close_connection = True
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+            thread = threading.Thread(target=listening.serve_forever)
+            thread.start()
+            command = [sys.executable, "-m", "outfeed", "tail", "--url", f"http://127.0.0.1:{listening.server_port}"]
+            with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+                line = process.stderr.readline()
+                process.kill()
+                process.communicate()
+            listening.shutdown()
+            thread.join()
+
+        assert line.startswith(r"The connection ended (4000: a\x1b[2Jbc\x07); trying again in ")
 
     def test_without_a_good_token_it_says_so(self, server):
         for token in ({}, {"OUTFEED_TOKEN": "outfeed_wrong"}):

@@ -1,8 +1,10 @@
-"""webhook add, list, test, pause, resume, remove."""
+"""webhook add, list, skip, test, pause, resume, remove."""
 
 import base64
 import json
 import re
+import socket
+import threading
 
 import pytest
 
@@ -109,6 +111,44 @@ class TestList:
         assert json.loads(outfeed("webhook", "list", "--json").output) == []
 
 
+class TestSkip:
+    @pytest.fixture
+    def blocked(self, outfeed, database):
+        """A webhook that took the first event, and whose target answers 400 to the second."""
+        outfeed("webhook", "add", "ops", URL, "--types", "a.*")
+        for event_type in ("a.b", "x.y", "a.c", "a.d"):
+            outfeed("log", event_type, "--source", "s", "--id", f"of-{event_type}")
+        lease = webhook.claim(database, "ops")
+        lease.acknowledge(1, events=1, status=200, batch_end=None)
+        lease.failed(400, "the target answered 400")
+
+    def test_list_names_the_event_that_blocks(self, outfeed, blocked):
+        people, (facts,) = outfeed("webhook", "list"), json.loads(outfeed("webhook", "list", "--json").output)
+
+        assert "seq 3 a.c of-a.c, status 400" in people.stdout
+        assert "`outfeed webhook skip ops` skips seq 3 a.c of-a.c." in people.stderr
+        assert facts["blocked_by"] == [{"seq": 3, "id": "of-a.c", "event_type": "a.c"}]
+        assert facts["last_status"] == 400
+
+    def test_skip_skips_that_event_and_no_other(self, outfeed, blocked, database):
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
+        found = webhook.find(database, "ops")
+        assert (found.seq, found.failing_since, found.last_error) == (3, None, None)
+        assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next one has not failed"
+        assert webhook.find(database, "ops").seq == 3
+
+    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, blocked, database):
+        webhook.pause(database, "ops")
+
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert webhook.find(database, "ops").state == "paused"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 3, 2 events behind.\n"
+
+
 class TestTest:
     @pytest.mark.parametrize("status", [204, 500])
     def test_it_posts_a_signed_message_from_here(self, outfeed, database, status):
@@ -125,6 +165,25 @@ class TestTest:
         assert str(status) in result.output
         assert webhook.find(database, "ops").delivered == 0
 
+    @pytest.mark.parametrize("answer", [b"\x1b[2J nonsense\r\n\r\n", b"HTTP/1.1 500 \x1b[2Jno\r\n\x1b[2J: x\r\n\r\n"])
+    def test_an_answer_of_escape_sequences_steers_no_terminal(self, outfeed, database, answer):
+        def answer_once():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            outfeed("webhook", "add", "ops", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            thread = threading.Thread(target=answer_once)
+            thread.start()
+            result = outfeed("webhook", "test", "ops")
+            thread.join()
+
+        assert result.exit_code == 1
+        assert "webhook ops did not take it" in result.stderr
+        assert "\x1b" not in result.output
+
 
 class TestTheRest:
     def test_pause_resume_remove(self, outfeed, database):
@@ -139,7 +198,7 @@ class TestTheRest:
         assert webhook.list_webhooks(database) == []
         assert checkpoint.list_checkpoints(database) == []
 
-    @pytest.mark.parametrize("command", ["test", "pause", "resume", "remove"])
+    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "remove"])
     def test_an_unknown_name_fails(self, outfeed, database, command):
         result = outfeed("webhook", command, "nobody")
 

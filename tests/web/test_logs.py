@@ -106,3 +106,17 @@ def test_a_terminal_gets_text_and_everything_else_json(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert isinstance(logs.formatter(Settings()), logs.Text)
     assert isinstance(logs.formatter(Settings(log_format="json")), logs.Json)
+
+
+@pytest.mark.parametrize("lines", ["text"], indirect=True)
+def test_no_text_from_outside_steers_a_terminal_or_makes_a_line(lines: io.StringIO) -> None:
+    hostile = "/x\x1b[2J\n2026-01-01 INFO outfeed all is well\r\u202e"
+    log.warning("asked path=%s", hostile)
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        log.exception("failed path=%s", hostile)
+    first, *traceback = lines.getvalue().splitlines()
+    assert first.endswith(r"asked path=/x\x1b[2J\n2026-01-01 INFO outfeed all is well\r\u202e")
+    assert not set(lines.getvalue()) & {"\x1b", "\r", "\u202e"}
+    assert [line for line in traceback if not line.startswith("    ")] == traceback[:1]

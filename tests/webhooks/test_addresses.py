@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from outfeed import config
-from outfeed.errors import ConfigError
-from outfeed.webhooks.addresses import Allowlist, Forbidden, Unresolvable
+from outfeed.errors import ConfigError, TargetForbidden, TargetUnresolvable
+from outfeed.webhooks.addresses import Allowlist
 
 # Each by the reason it must not be called; all are numbers, so nothing asks a name server.
 PRIVATE = [
@@ -24,7 +24,7 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "2606:4700:4700::1111", "::ffff:8.
 
 @pytest.mark.parametrize("host", PRIVATE)
 def test_what_is_not_public_is_refused(host):
-    with pytest.raises(Forbidden, match="OUTFEED_WEBHOOK_ALLOW"):
+    with pytest.raises(TargetForbidden, match="OUTFEED_WEBHOOK_ALLOW"):
         Allowlist().resolve(host, 80)
 
 
@@ -53,12 +53,12 @@ def names(monkeypatch):
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0"])
 def test_a_name_is_refused_for_what_it_resolves_to(names, address):
     names["innocent.example"] = [[address]]
-    with pytest.raises(Forbidden, match=r"innocent\.example is "):
+    with pytest.raises(TargetForbidden, match=r"innocent\.example is "):
         Allowlist().resolve("innocent.example", 80)
 
 
 def test_localhost_is_refused():
-    with pytest.raises(Forbidden):
+    with pytest.raises(TargetForbidden):
         Allowlist().resolve("localhost", 80)
 
 
@@ -68,7 +68,7 @@ def test_of_several_addresses_only_the_public_ones_are_called(names):
 
 
 def test_a_name_without_an_address_says_so(names):
-    with pytest.raises(Unresolvable, match=r"nowhere\.example can't be resolved"):
+    with pytest.raises(TargetUnresolvable, match=r"nowhere\.example can't be resolved"):
         Allowlist().resolve("nowhere.example", 80)
 
 
@@ -94,7 +94,7 @@ def test_the_operator_allows_networks_and_names(names, allowed, host, is_allowed
     if is_allowed:
         assert Allowlist.parse(allowed).resolve(host, 80)
     else:
-        with pytest.raises(Forbidden):
+        with pytest.raises(TargetForbidden):
             Allowlist.parse(allowed).resolve(host, 80)
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from outfeed import clock, config, list_events, log_event
+from outfeed.errors import NotBlocked
+from outfeed.events import sentence
 from outfeed.feed.relay import Relay
 from outfeed.store import checkpoint, webhook
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.erasure import erase
 from outfeed.store.mark import Mark
+from outfeed.store.outbox import Outbox
 from outfeed.web.services import Services
-from outfeed.webhooks import dispatcher
+from outfeed.webhooks import delivery, dispatcher
+from outfeed.webhooks.blocked import blocking_items
 from outfeed.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
-from outfeed.webhooks.target import READ_SECS
+from outfeed.webhooks.target import TOTAL_SECS
 from tests.receiver import SECRET, Post, Receiver, Reply
 from tests.waits import wait_until
 
@@ -331,9 +335,96 @@ class TestGivingUp:
         with serving(monkeypatch):
             wait_until(warnings, "said")
         assert len(receiver.posts) == 1
-        assert warnings() == [
-            "Webhook ops is paused: the target answered 410 Gone. `outfeed webhook resume ops` goes on where it stopped"
-        ]
+        (warning,) = warnings()
+        assert warning == (
+            "Webhook ops is paused: the target answered 410 Gone. `outfeed webhook resume ops` goes on where it "
+            "stopped, at seq 1; `outfeed webhook skip ops` skips that"
+        )
+
+
+class TestAnEventThatBlocks:
+    """A receiver that never takes one event: the operator finds it by name, and skips it and nothing else."""
+
+    def refuse(self, *seqs: int) -> Callable[[Post], Reply]:
+        return lambda post: Reply(400 if set(seqs) & set(post.seqs) else 200)
+
+    def test_the_first_failure_names_it_in_the_log(
+        self,
+        database: Database,
+        receiver: Receiver,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        add(database, receiver)
+        log(1)
+        poison = log_event("x.y", "tests")
+        receiver.behave = self.refuse(2)
+        with serving(monkeypatch):
+            wait_until(lambda: webhook.find(database, "ops").failures, "it fails")
+            wait_until(lambda: "webhook fails" in caplog.text, "and says so")
+        assert (
+            "webhook fails; `outfeed webhook skip` skips the event name=ops "
+            f"seq=2 event={poison.id} type=x.y error=the target answered 400"
+        ) in caplog.text
+
+    @pytest.mark.parametrize(("types", "blocked"), [((), 2), (("x.y",), 4)])
+    def test_skipping_it_lets_the_rest_arrive_at_once(
+        self,
+        database: Database,
+        receiver: Receiver,
+        monkeypatch: pytest.MonkeyPatch,
+        types: tuple[str, ...],
+        blocked: int,
+    ) -> None:
+        monkeypatch.setattr(delivery, "FIRST_PAUSE_SECS", 1e6)  # no further try by itself
+        add(database, receiver, types=types)
+        log(3)
+        log(2, "x.y")
+        receiver.behave = self.refuse(blocked)
+        with serving(monkeypatch):
+            wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
+            found = webhook.find(database, "ops")
+            items = blocking_items(Outbox(database, 65536), found)
+            assert [item.seq for item in items] == [blocked]
+            webhook.skip(database, found, items, "me")
+            wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [5], "the rest")
+        assert receiver.seqs() == ([5] if types else [1, 3, 4, 5])
+        (audited,) = list_events("access.webhook_skipped")
+        assert audited.data == {
+            "name": "ops", "events": 1, "first_seq": blocked, "last_seq": blocked, "id": items[0].id, "by": "me",
+        }  # fmt: skip
+        assert "skipped seq" in sentence(audited)
+
+    def test_a_batch_is_skipped_as_a_whole(
+        self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(database, receiver, batch=3)
+        log(7)
+        receiver.behave = self.refuse(5)
+        with serving(monkeypatch):
+            wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
+            found = webhook.find(database, "ops")
+            items = blocking_items(Outbox(database, 65536), found)
+            assert [item.seq for item in items] == [4, 5, 6]
+            webhook.skip(database, found, items, "me")
+            wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the rest")
+
+    def test_one_that_has_arrived_by_then_is_not_skipped(self, database: Database) -> None:
+        webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
+        log(3)
+        raw(database, "UPDATE webhook SET failing_since = '2026-01-01T00:00:00.000Z'")
+        found = webhook.find(database, "ops")
+        items = blocking_items(Outbox(database, 65536), found)
+        raw(database, "UPDATE checkpoint SET seq = 1")  # it took the first, and fails at the second
+        with pytest.raises(NotBlocked, match="has moved on"):
+            webhook.skip(database, found, items, "me")
+        assert checkpoint_of(database) == 1
+        assert list_events("access.webhook_skipped") == []
+
+    def test_what_never_failed_blocks_nothing(self, database: Database) -> None:
+        webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
+        log(1)
+        assert blocking_items(Outbox(database, 65536), webhook.find(database, "ops")) == []
 
 
 def test_a_private_target_is_not_called_unless_allowed(
@@ -363,7 +454,7 @@ def test_the_end_waits_for_no_target_that_hangs(
     released, is_over = threading.Event(), threading.Event()
 
     def hang(_: Post) -> Reply:
-        released.wait(READ_SECS / 2)
+        released.wait(TOTAL_SECS / 2)
         is_over.set()
         return Reply()
 

@@ -9,14 +9,16 @@ import threading
 import time
 from datetime import timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
 from outfeed import clock
-from outfeed.webhooks import target as module
+from outfeed.webhooks import transport
 from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.target import READ_SECS, Target, check_url
+from outfeed.webhooks.target import TOTAL_SECS, Target, check_url
 from tests.receiver import Receiver, Reply
+from tests.server import free_port
 from tests.waits import wait_until
 
 LOOPBACK = Allowlist.parse("127.0.0.0/8, localhost")
@@ -161,6 +163,12 @@ def say_nothing(connection):
     connection.recv(1)
 
 
+def connecting_to(port):
+    """Return how many sockets of this machine have asked *port* for a connection and have no answer yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
+
+
 class TestTime:
     @pytest.mark.parametrize("handle", [trickle, say_nothing])
     def test_all_of_it_is_bounded(self, handle):
@@ -168,9 +176,9 @@ class TestTime:
             began = time.monotonic()
             answer = post(url, total_secs=0.3)
             assert (answer.status, answer.error) == (None, "no answer within 0.3 s")
-            assert time.monotonic() - began < READ_SECS / 2
+            assert time.monotonic() - began < TOTAL_SECS / 2
 
-    def test_it_can_be_cut_by_another_thread(self):
+    def test_another_thread_can_cancel_it(self):
         answers = []
         arrived = threading.Event()
 
@@ -182,29 +190,110 @@ class TestTime:
             thread = threading.Thread(target=lambda: answers.append(one.post(b"{}", {})))
             thread.start()
             assert arrived.wait(5)
-            one.cut()
-            thread.join(READ_SECS / 2)
+            one.cancel()
+            thread.join(TOTAL_SECS / 2)
             assert not thread.is_alive()
             assert not answers[0].is_delivered
-            assert one.post(b"{}", {}).error == "called off"
+            assert one.post(b"{}", {}).error == "cancelled"
 
-    def test_a_target_that_never_takes_the_connection_is_cut_too(self, monkeypatch):
-        monkeypatch.setattr(module, "CONNECT_SECS", READ_SECS)
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            with contextlib.ExitStack() as others:
-                for _ in range(4):  # until the kernel answers no more
-                    waiting = others.enter_context(socket.socket())
-                    waiting.setblocking(False)
-                    waiting.connect_ex(full.getsockname())
-                with target(f"http://127.0.0.1:{full.getsockname()[1]}/") as one:
-                    thread = threading.Thread(target=one.post, args=(b"{}", {}))
-                    thread.start()
-                    wait_until(lambda: one._brake is not None, "connecting")
-                    one.cut()
-                    thread.join(READ_SECS / 2)
-                    assert not thread.is_alive()
+    def test_a_connection_that_is_never_accepted_can_be_cancelled(self, monkeypatch):
+        monkeypatch.setattr(transport, "CONNECT_SECS", TOTAL_SECS)
+        port = free_port()
+        with dropping("127.0.0.1", port), target(f"http://127.0.0.1:{port}/") as one:
+            before = connecting_to(port)
+            thread = threading.Thread(target=one.post, args=(b"{}", {}))
+            thread.start()
+            wait_until(lambda: connecting_to(port) > before, "the target waits for the connection")
+            one.cancel()
+            thread.join(TOTAL_SECS / 4)
+            assert not thread.is_alive()
+
+
+class Names:
+    """A name of several addresses of this machine. Its look-ups are counted."""
+
+    def __init__(self, monkeypatch, *addresses):
+        self.lookups = 0
+        real = socket.getaddrinfo
+
+        def look_up(host, port, *args, **options):
+            self.lookups += host == "several.example"
+            found = addresses if host == "several.example" else [host]
+            return [each for address in found for each in real(address, port, *args, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+@contextlib.contextmanager
+def dropping(address, port):
+    """Have *address* take no connection: its queue is full, so that the kernel drops what else arrives."""
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        full.bind((address, port))
+        full.listen(0)
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+        yield
+
+
+class TestAddresses:
+    def test_an_address_that_drops_packets_delays_the_first_post_only(self, monkeypatch):
+        monkeypatch.setattr(transport, "CONNECT_SECS", 0.5)
+        names = Names(monkeypatch, "127.0.0.2", "127.0.0.1")
+        closing = {"connection": "close"}
+        with Receiver(behave=lambda _: Reply(200, closing)) as receiver, dropping("127.0.0.2", receiver.port):
+            took = []
+            with target(f"http://several.example:{receiver.port}/") as one:
+                for number in range(3):
+                    began = time.monotonic()
+                    assert one.post(b"{}", {"webhook-id": str(number)}).is_delivered
+                    took.append(time.monotonic() - began)
+            assert receiver.connections == names.lookups == 3
+        assert took[0] >= 0.5
+        assert max(took[1:]) < 0.4
+
+    def test_each_address_and_the_answer_get_a_share_of_the_deadline(self, monkeypatch):
+        Names(monkeypatch, "127.0.0.2", "127.0.0.3", "127.0.0.1")
+        with (
+            Receiver() as receiver,
+            dropping("127.0.0.2", receiver.port),
+            dropping("127.0.0.3", receiver.port),
+            target(f"http://several.example:{receiver.port}/", total_secs=2) as one,
+        ):
+            began = time.monotonic()
+            assert one.post(b"{}", {"webhook-id": "1"}).is_delivered
+            assert 0.9 < time.monotonic() - began < 1.8
+
+    def test_an_address_that_refuses_is_followed_by_the_next(self, monkeypatch):
+        Names(monkeypatch, "127.0.0.2", "127.0.0.1")
+        with Receiver() as receiver, target(f"http://several.example:{receiver.port}/") as one:
+            assert one.post(b"{}", {"webhook-id": "1"}).is_delivered
+            receiver.stop()
+            assert one.post(b"{}", {"webhook-id": "2"}).error == "Connection refused"
+
+
+def test_a_post_starts_no_thread_and_uses_no_proxy_of_the_environment(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    threads = []
+    with (
+        Receiver(behave=lambda _: (threads.extend(threading.enumerate()), Reply())[1]) as receiver,
+        target(receiver.url) as one,
+    ):
+        before = set(threading.enumerate())
+        assert one.post(b"{}", {"webhook-id": "1"}).is_delivered
+        started = {thread.name for thread in set(threads) - before}
+    assert len(started) == 1, f"the receiver's own: {started}"
+
+
+def test_a_target_that_was_closed_can_still_be_cancelled():
+    one = Target("http://127.0.0.1:1/", LOOPBACK)
+    one.close()
+    one.cancel()
+    one.cancel()
 
 
 @pytest.fixture(scope="module")

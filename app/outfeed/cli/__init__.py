@@ -7,6 +7,7 @@ Exit 0: done, 1: failed, 2: misused.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 import click
 
 from outfeed.config import unknown_settings
-from outfeed.errors import OutfeedError
+from outfeed.errors import ConfigError, OutfeedError
+from outfeed.text import escaped
 
 # Who did it, in the audit: whoever has a shell on this machine.
 BY = "command line"
@@ -59,11 +61,17 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except OutfeedError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_printable(error)) from error
         except BrokenPipeError:
             # Whoever read our output has seen enough. What is still buffered must not fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+
+
+def _printable(error: OutfeedError) -> str:
+    """Return the message on one line; that of a ConfigError has one for each setting."""
+    lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
+    return "\n".join(map(escaped, lines))
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,9 +85,12 @@ def main() -> None:
       outfeed serve
       outfeed log task.created --source coordinator --data '{"description": "Write the docs"}'
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")  # an event may hold characters that the terminal's encoding lacks
     # What fails a command is said once, by the command. `serve` has its own log.
     logging.getLogger("outfeed").addHandler(logging.NullHandler())
     if click.get_current_context().invoked_subcommand != "serve":
         for name, meant in unknown_settings().items():
             hint = f"; is it {meant}?" if meant else ""
-            click.echo(f"Warning: {name} is no setting of Outfeed's{hint}", err=True)
+            click.echo(f"Warning: {escaped(name)} is no setting of Outfeed's{hint}", err=True)

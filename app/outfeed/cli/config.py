@@ -6,6 +6,7 @@ import click
 
 from outfeed import config as settings
 from outfeed.cli import show
+from outfeed.text import escaped
 
 
 @click.command()
@@ -24,8 +25,8 @@ def config(is_json: bool) -> None:
         click.echo(show.as_json_lines(each._asdict() for each in found))
         return
     for each in found:
-        click.echo(click.style(show.safe(f"{each.name}={each.value}"), bold=each.source != "default"))
+        click.echo(click.style(escaped(f"{each.name}={each.value}"), bold=each.source != "default"))
         origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
-        click.echo(show.safe(f"    {each.help}{origin}"))
+        click.echo(escaped(f"    {each.help}{origin}"))
     changed = sum(each.source != "default" for each in found)
     click.echo(f"{changed} of {show.count(len(found), 'setting')} {'is' if changed == 1 else 'are'} yours.")

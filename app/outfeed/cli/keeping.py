@@ -13,6 +13,7 @@ import click
 from outfeed.cli import BY, show
 from outfeed.config import MAX_DAYS, settings
 from outfeed.errors import UnknownName
+from outfeed.text import escaped
 
 if TYPE_CHECKING:
     from outfeed.store.doctor import Finding
@@ -213,7 +214,7 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
         click.echo(show.as_json({"ok": not problems, "findings": rows, "fixed": fixed, "rules": list(found)}))
     elif problems or fixed or not is_quiet:
         for what in fixed:
-            click.echo(f"Fixed: {show.safe(what)}.")
+            click.echo(f"Fixed: {escaped(what)}.")
         for rule, findings in found.items():
             for one in findings:
                 _print(rule, one)
@@ -245,6 +246,6 @@ def _facts(rule: str, one: Finding) -> dict[str, Any]:
 
 def _print(rule: str, one: Finding) -> None:
     colour = "red" if one.level == "problem" else "yellow"
-    click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {show.safe(one.what)}")
-    click.echo(f"    why   {show.safe(one.why)}")
-    click.echo(f"    type  {show.safe(one.type)}")
+    click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
+    click.echo(f"    why   {escaped(one.why)}")
+    click.echo(f"    type  {escaped(one.type)}")

@@ -16,6 +16,7 @@ import httpx
 
 from outfeed import clock
 from outfeed.client import Client, Feed
+from outfeed.client.proxies import open_http
 from outfeed.errors import OutfeedError, Refused
 from outfeed.events import EventType
 
@@ -103,7 +104,7 @@ class Office:
         self.stop = stop
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECS, limits=limits)
+        self._http = open_http(url, headers=headers, timeout=TIMEOUT_SECS, limits=limits)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Return the answer; None where it is not our turn (409), or there is no such thing (404). Raises Refused."""

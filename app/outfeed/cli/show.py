@@ -11,24 +11,22 @@ from typing import Any
 import click
 
 from outfeed.events import Event, display_of, sentence_parts
+from outfeed.text import escaped
 
 WIDE = 10_000  # columns of what is no terminal
-
-
-def safe(text: str) -> str:
-    """Return *text* without what would move the cursor, colour or reorder a terminal: others wrote it."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def event_line(event: Event) -> str:
     """Return local time, icon, sentence and source, names in it emphasised; errors stand out."""
     display = display_of(event.event_type)
-    parts = [click.style(safe(text), bold=True) if is_name else safe(text) for text, is_name in sentence_parts(event)]
+    parts = [
+        click.style(escaped(text), bold=True) if is_name else escaped(text) for text, is_name in sentence_parts(event)
+    ]
     sentence = "".join(parts)
     if display.is_error:
         sentence = click.style(click.unstyle(sentence), fg="red", bold=True)
     return f"{click.style(_local_time(event.timestamp), dim=True)}  {display.icon} {sentence}  " + click.style(
-        safe(str(event.source)), dim=True
+        escaped(str(event.source)), dim=True
     )
 
 
@@ -37,7 +35,7 @@ def _local_time(timestamp: object) -> str:
     try:
         return f"{datetime.fromisoformat(str(timestamp)).astimezone():%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError):
-        return safe(str(timestamp))[:19].ljust(19)
+        return escaped(str(timestamp))[:19].ljust(19)
 
 
 def as_json(value: Any) -> str:
@@ -59,7 +57,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     drawn = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
-        drawn.add_row(*(Text(safe(cell)) for cell in row))
+        drawn.add_row(*(Text(escaped(cell)) for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(drawn)
 
 

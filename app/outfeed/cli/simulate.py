@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import click
 
 from outfeed.cli import show
-from outfeed.config import settings
+from outfeed.config import remote
 from outfeed.process import die_with
 
 
@@ -35,10 +35,10 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     die_with(parent or os.getppid())
     from outfeed.cli.make_believe import Swarm
 
-    token = settings().token
+    server, token = remote(url)
     swarm = Swarm(
-        (url or settings().base_url).rstrip("/"),
-        token.get_secret_value() if token else None,
+        server,
+        token,
         agents=agents,
         rate=rate,
         stop=stop,

@@ -8,7 +8,8 @@ import click
 
 from outfeed.cli import show
 from outfeed.client import Client, Cursor, Gap, Reset
-from outfeed.config import settings
+from outfeed.config import remote
+from outfeed.text import escaped
 
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -44,14 +45,13 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
     """
     if epoch and after is None:
         raise click.UsageError("--epoch belongs to an --after")
-    token = settings().token
-    feed = Client(url or settings().base_url, token.get_secret_value() if token else None).follow(
+    feed = Client(*remote(url)).follow(
         after=after,
         epoch=epoch,
         last=last if after is None else 0,
         types=[one.strip() for one in types.split(",") if one.strip()] if types else [],
         on_missing=_warn,
-        on_connection=lambda text: click.secho(text, dim=True, err=True),
+        on_connection=lambda text: click.secho(escaped(text), dim=True, err=True),
     )
     with feed:
         try:
@@ -63,7 +63,7 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
 
 def _warn(missing: Gap | Reset) -> None:
     kind = "GAP" if isinstance(missing, Gap) else "RESET"
-    click.secho(f"{kind}: {missing}", fg="yellow", bold=True, err=True)
+    click.secho(escaped(f"{kind}: {missing}"), fg="yellow", bold=True, err=True)
 
 
 def _say_goodbye(cursor: Cursor) -> None:
@@ -71,4 +71,4 @@ def _say_goodbye(cursor: Cursor) -> None:
         click.echo("Stopped before the feed began.", err=True)
     else:
         go_on = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
-        click.echo(f"Stopped at seq {cursor.seq}. To go on from here: {go_on}", err=True)
+        click.echo(f"Stopped at seq {cursor.seq}. To go on from here: {escaped(go_on)}", err=True)

@@ -1,4 +1,4 @@
-"""`outfeed webhook`: where the server posts events by itself."""
+"""`outfeed webhook`: the URLs that the server posts events to."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import TextIO
 import click
 
 from outfeed import clock
-from outfeed.cli import show
+from outfeed.cli import BY, show
 from outfeed.config import settings
-from outfeed.errors import InvalidRequest, OutfeedError
+from outfeed.errors import InvalidRequest, NotBlocked, OutfeedError, TargetUnresolvable
 from outfeed.feed.subscription import FeedRequest, validated
+from outfeed.history import Item
 from outfeed.store import database as db
 from outfeed.store import webhook as store
-from outfeed.webhooks.addresses import Allowlist, Unresolvable
+from outfeed.store.outbox import Outbox
+from outfeed.text import escaped
+from outfeed.webhooks.addresses import Allowlist
+from outfeed.webhooks.blocked import blocking_items
 from outfeed.webhooks.message import Message, check_secret, new_secret
-from outfeed.webhooks.target import Target, check_url
+from outfeed.webhooks.target import PORTS, Target, check_url
 
 MAX_BATCH = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
@@ -93,41 +97,60 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
 
 
 def _require_allowed(url: str) -> None:
-    """Fail early for what the server would refuse. A name that has no address yet may get one."""
+    """Fail for a target that the server would refuse; only warn if its name has no address yet."""
     parsed = check_url(url)
     try:
-        Allowlist.parse(settings().webhook_allow).resolve(str(parsed.host).strip("[]"), parsed.port or 0)
-    except Unresolvable as problem:
+        Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
+    except TargetUnresolvable as problem:
         click.echo(f"Warning: {problem}", err=True)
 
 
 @webhook.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one webhook a line.")
 def list_(is_json: bool) -> None:
-    """Show every webhook, how far it lags and why it fails; never its secret.
+    """Show every webhook, its lag, why it fails and which event blocks it; never its secret.
 
     \b
     Example:
       outfeed webhook list
     """
-    found = store.list_webhooks(db.default())
+    found = [(each, _blocking(each)) for each in store.list_webhooks(db.default())]
     if is_json:
-        click.echo(show.as_json_lines(map(_facts, found)))
+        click.echo(show.as_json_lines(_facts(*each) for each in found))
         return
     if found:
-        show.table(("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble"), map(_row, found))
+        show.table(
+            ("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble", "Blocked by"),
+            (_row(*each) for each in found),
+        )
     click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'webhook')}.")
+    for each, items in found:
+        if items:
+            click.echo(f"`outfeed webhook skip {each.name}` skips {_named(items)}.", err=True)
 
 
-def _facts(each: store.Webhook) -> dict[str, object]:
+def _blocking(each: store.Webhook) -> list[Item]:
+    return blocking_items(Outbox(db.default(), settings().max_event_bytes), each)
+
+
+def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
     hidden = {"secret", "revision", "batch_end"}
-    return {name: value for name, value in each._asdict().items() if name not in hidden}
+    facts = {name: value for name, value in each._asdict().items() if name not in hidden}
+    named = [{"seq": item.seq, "id": item.id, "event_type": item.event_type} for item in blocking]
+    return {**facts, "blocked_by": named}
 
 
-def _row(each: store.Webhook) -> tuple[str, ...]:
+def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
     trouble = f"{each.last_error}, since {each.failing_since}" if each.last_error else ""
     types = ",".join(each.types) or "all"
-    return each.name, each.state, f"{each.delivered:,}", f"{each.lag:,}", types, each.url, trouble
+    blocked_by = f"{_named(blocking)}, status {each.last_status or 'none'}" if blocking else ""
+    return each.name, each.state, f"{each.delivered:,}", f"{each.lag:,}", types, each.url, trouble, blocked_by
+
+
+def _named(items: list[Item]) -> str:
+    first = items[0]
+    others = f" and {show.count(len(items) - 1, 'more event')} up to seq {items[-1].seq}" if len(items) > 1 else ""
+    return f"seq {first.seq} {escaped(first.event_type)} {escaped(str(first.id))}{others}"
 
 
 @webhook.command()
@@ -174,6 +197,27 @@ def resume(name: str) -> None:
     """
     found = store.resume(db.default(), name)
     click.echo(f"Webhook {name} goes on after {found.seq:,}, {show.count(found.lag, 'event')} behind.")
+
+
+@webhook.command()
+@click.argument("name")
+def skip(name: str) -> None:
+    """Skip the event that blocks NAME; with --batch, the whole batch.
+
+    Fails if the last post did not fail. The log of audit events says what was skipped.
+
+    \b
+    Example:
+      outfeed webhook skip ops
+    """
+    found = store.find(db.default(), name)
+    blocking = _blocking(found)
+    if not blocking:
+        raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
+    store.skip(db.default(), found, blocking, BY)
+    click.echo(f"Webhook {name} skipped {_named(blocking)}.")
+    if found.state == store.State.PAUSED:
+        click.echo(f"It is paused: `outfeed webhook resume {name}` continues.", err=True)
 
 
 @webhook.command()

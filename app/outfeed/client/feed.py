@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from outfeed.client.cursor_file import write_cursor
 from outfeed.client.link import Link
+from outfeed.client.proxies import SOCKET_PROXIES, through_proxy
 from outfeed.client.retries import MAX_PAUSE_SECS, Backoff, is_worth_retrying, retry_after
 from outfeed.client.shapes import Cursor, FeedEvent, Gap, Reset
 from outfeed.errors import Refused
@@ -78,16 +79,20 @@ class Feed:
     def ack(self, event: FeedEvent | int | None = None) -> None:
         """Count everything up to *event* (or its seq; the last one by default) as handled, durably when this returns.
 
-        For a consumer that is its checkpoint on the server, and the only thing that moves it.
+        For a consumer that is its checkpoint on the server, and the only thing that moves it. Raises ValueError for a
+        seq above that of every event returned so far; the cursor stays.
         """
         seq = event.seq if isinstance(event, FeedEvent) else event
+        newest = self._handed.seq if self._handed else self.cursor.seq
         if seq is None:
-            seq = self._handed.seq if self._handed else self.cursor.seq
+            seq = newest
         if seq is None:
             return
+        if seq > max(newest or 0, self.cursor.seq or 0):
+            raise ValueError(f"can't ack seq {seq:,}: the feed has returned events up to seq {newest or 0:,}")
         self._handed = None if self._handed and self._handed.seq <= seq else self._handed
         self._move(Cursor(max(seq, self.cursor.seq or 0), self.cursor.epoch))
-        epoch = self._received.epoch  # a reset while we wait makes the checkpoint void
+        epoch = self.cursor.epoch  # a reset makes the checkpoint void
         while "consumer" in self._wanted and self._acked < seq and self._received.epoch == epoch:
             if self._closing.is_set():
                 return
@@ -243,7 +248,10 @@ class Feed:
         if isinstance(error, InvalidStatus):
             return self._explain_status(error)
         if not isinstance(error, ConnectionClosed):
-            return f"can't reach {self.url}: {error or type(error).__name__}", 0
+            return (
+                f"can't reach {self.url}{through_proxy(self.url, SOCKET_PROXIES)}: {error or type(error).__name__}",
+                0,
+            )
         code, reason = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (None, "connection lost")
         if code == SIGNED_OUT:
             raise Refused(f"{self.url} has signed this token out (4001): it was revoked")

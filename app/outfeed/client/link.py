@@ -1,8 +1,10 @@
-"""One connection to the feed, and how every request says who it is."""
+"""One connection to the feed, and the header that authenticates each request."""
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,9 +12,15 @@ from urllib.parse import urlsplit
 from websockets.sync.client import ClientConnection, connect
 
 from outfeed import clock
-from outfeed.errors import Refused
+from outfeed.client.frames import parse_frame
+from outfeed.client.proxies import open_socket
 
 MAX_FRAME_BYTES = 64 * 2**20
+# Seconds between pings, and until one without an answer ends the connection.
+PING_SECS = 20.0
+# The library logs a traceback for each lost connection. `Feed` tells it in one line.
+_quiet = logging.getLogger("outfeed.client.socket")
+_quiet.setLevel(logging.CRITICAL)
 
 
 class Link:
@@ -20,9 +28,7 @@ class Link:
 
     def __init__(self, url: str, token: str | None) -> None:
         self._open = ExitStack()
-        self._socket: ClientConnection = self._open.enter_context(
-            connect(socket_url(url), additional_headers=authorization(token), max_size=MAX_FRAME_BYTES, close_timeout=1)
-        )
+        self._socket: ClientConnection = self._open.enter_context(_connect(url, token))
         self._began = clock.monotonic()
         self._asked_to_ack = 0
         self.verdicts_due = 0
@@ -43,20 +49,21 @@ class Link:
             self._send(action="ack", seq=seq)
 
     def receive(self) -> dict[str, Any]:
-        message = self._socket.recv()
-        try:
-            frame = json.loads(message)
-        except ValueError:
-            frame = None
-        if not isinstance(frame, dict):
-            raise Refused("the server sends something that is no feed")
-        return frame
+        return parse_frame(self._socket.recv())
 
     def _send(self, **fields: Any) -> None:
         self._socket.send(json.dumps(fields))
 
     def close(self) -> None:
         self._open.close()
+
+
+def _connect(url: str, token: str | None) -> ClientConnection:
+    prepared = functools.partial(
+        connect, socket_url(url), additional_headers=authorization(token), max_size=MAX_FRAME_BYTES, close_timeout=1,
+        ping_interval=PING_SECS, ping_timeout=PING_SECS, logger=_quiet,
+    )  # fmt: skip
+    return open_socket(url, prepared)
 
 
 def socket_url(url: str) -> str:
@@ -67,5 +74,5 @@ def socket_url(url: str) -> str:
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """Return the headers that bear *token*."""
+    """Return the header that carries *token*."""
     return {"Authorization": f"Bearer {token}"} if token else {}

@@ -12,6 +12,7 @@ import httpx
 
 from outfeed import clock
 from outfeed.client.link import authorization
+from outfeed.client.proxies import HTTP_PROXIES, open_http, through_proxy
 from outfeed.client.retries import Backoff, is_worth_retrying, retry_after
 from outfeed.client.shapes import Receipt
 from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
@@ -63,7 +64,7 @@ class Publisher:
             try:
                 response = self._session().post("/api/events", content=body)
             except httpx.TransportError as error:
-                problem, asked_secs = f"{error or type(error).__name__}", 0.0
+                problem, asked_secs = f"{error or type(error).__name__}{through_proxy(self.url, HTTP_PROXIES)}", 0.0
             else:
                 if response.is_success:
                     return [Receipt(one["id"], one["seq"], one["epoch"]) for one in _json_of(response)]
@@ -80,8 +81,7 @@ class Publisher:
         with self._lock:
             if self._http is None:
                 headers = {"Content-Type": "application/json"} | authorization(self._token)
-                is_https = self.url.lower().startswith("https:")  # to read the system's certificates takes 40 ms
-                self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_SECS, verify=is_https)
+                self._http = open_http(self.url, headers=headers, timeout=TIMEOUT_SECS)
             return self._http
 
 

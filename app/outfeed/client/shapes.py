@@ -20,13 +20,17 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedEvent(Event):
-    """An event with its place in the feed. A field that a raw writer left out is None."""
+    """An event with its place in the feed. A field that a raw writer left out is None.
+
+    *is_flattened*: a value, as a rule `data`, is the JSON text of what was nested deeper than 64 levels.
+    """
 
     seq: int
+    is_flattened: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as the feed sends it."""
-        return {"seq": self.seq, **Event.as_dict(self)}
+        return {"seq": self.seq, **Event.as_dict(self), **({"flattened": True} if self.is_flattened else {})}
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> FeedEvent:
@@ -34,7 +38,7 @@ class FeedEvent(Event):
         known: dict[str, Any] = {name: fields.get(name) for name in _EVENT_FIELDS}
         if isinstance(known["event_type"], str):
             known["event_type"] = known_type(known["event_type"])
-        return cls(**known, omitted_bytes=fields.get("omitted_bytes", 0))
+        return cls(**known, omitted_bytes=fields.get("omitted_bytes", 0), is_flattened="flattened" in fields)
 
 
 @dataclass(frozen=True, slots=True)

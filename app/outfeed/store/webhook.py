@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from outfeed import clock
-from outfeed.errors import NameTaken, UnknownName
+from outfeed.errors import NameTaken, NotBlocked, UnknownName
 from outfeed.events import EventType
-from outfeed.history import Claim, Window
-from outfeed.store import checkpoint, event_log
+from outfeed.history import Claim, Item, Window
+from outfeed.store import audit, checkpoint, event_log
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 
@@ -114,6 +114,26 @@ def resume(database: Database, name: str) -> Webhook:
         return _find(connection, name)
 
 
+def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -> None:
+    """Move the checkpoint past *items*, the post that blocks a webhook, and write an audit event in one transaction.
+
+    *blocked* is the webhook as it was when *items* were read. Raises UnknownName, and NotBlocked if it has moved since.
+    """
+    name, last_seq = blocked.name, items[-1].seq
+    with database.transaction() as connection:
+        found = _find(connection, name)
+        if found.failing_since is None or (found.epoch, found.seq) != (blocked.epoch, blocked.seq):
+            raise NotBlocked(f"webhook {name} has moved on; `outfeed webhook list` shows what blocks it now")
+        checkpoint.renew(connection, consumer_of(name), is_protected=True)
+        checkpoint.advance(connection, consumer_of(name), blocked.epoch, last_seq)
+        connection.execute(
+            "UPDATE webhook SET failing_since = NULL, last_error = NULL, revision = revision + 1 WHERE name = ?",
+            (name,),
+        )
+        data = {"name": name, "events": len(items), "first_seq": items[0].seq, "last_seq": last_seq}
+        audit.record(connection, "access.webhook_skipped", by, **data, id=items[0].id)
+
+
 def remove(database: Database, name: str) -> None:
     """Forget the webhook, its secret and its checkpoint. Raises UnknownName."""
     with database.transaction() as connection:
@@ -168,7 +188,7 @@ def versions(database: Database) -> dict[str, Version]:
     return {name: Version(*version) for name, *version in rows}
 
 
-def claim(database: Database, name: str) -> Ledger | None:
+def claim(database: Database, name: str) -> WebhookLease | None:
     """Become the one that delivers to the webhook; None where it was paused or removed.
 
     Where its checkpoint was removed, it goes on from the head, and an event says so.
@@ -182,13 +202,14 @@ def claim(database: Database, name: str) -> Ledger | None:
         if is_new:
             connection.execute("UPDATE outfeed_webhook SET batch_end = 0 WHERE name = ?", (name,))
             _tell(connection, name, f"lost its checkpoint and goes on after {claimed.seq}")
-        return Ledger(database, _find(connection, name), claimed, read_window(connection))
+        return WebhookLease(database, _find(connection, name), claimed, read_window(connection))
 
 
-class Ledger:
-    """What one claim writes about its webhook; Superseded, and nothing written, once a newer claim exists.
+class WebhookLease:
+    """The right to deliver to one webhook, and what the delivery writes about it.
 
-    *window* is what the outbox held when it was claimed.
+    Every method raises Superseded, and writes nothing, if a newer lease exists. *window* is what the outbox held when
+    the webhook was claimed.
     """
 
     def __init__(self, database: Database, webhook: Webhook, claim: Claim, window: Window) -> None:

@@ -20,6 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 from outfeed import clock
 from outfeed.config import Settings
 from outfeed.redaction import REDACTED, redact
+from outfeed.text import escaped
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s%(where)s"
 HEADER = "X-Request-ID"
@@ -61,10 +62,14 @@ def hide_secrets(text: str) -> str:
 
 
 class Text(logging.Formatter):
-    """Lines for people."""
+    """Lines for people. Only a traceback takes several, and each but the first is indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
+        return escaped(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return hide_secrets(super().format(record))
+        first, *traceback = hide_secrets(super().format(record)).split("\n")
+        return "\n    ".join([first, *map(escaped, traceback)])
 
 
 class Json(JsonFormatter):

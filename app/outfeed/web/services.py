@@ -33,7 +33,7 @@ from outfeed.web.rights import Rights
 from outfeed.web.shortages import Shortages
 from outfeed.web.slots import Counts, Place
 from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.delivery import Surroundings
+from outfeed.webhooks.delivery import DeliveryContext
 from outfeed.webhooks.dispatcher import Dispatcher
 
 INTEGRITY_EVERY_SECS = 6 * 3600.0
@@ -81,7 +81,7 @@ class Services:
             }
         )
         self.webhooks = Dispatcher(
-            Surroundings(
+            DeliveryContext(
                 self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
                 give_up_after=timedelta(hours=settings.webhook_give_up_hours),
             )

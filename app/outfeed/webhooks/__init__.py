@@ -1,1 +1,1 @@
-"""The server's own durable consumers, which post events to others: the only room that calls on other machines."""
+"""Webhooks: the server posts events to URLs. The only package that makes outbound requests."""

@@ -1,8 +1,7 @@
 """Which addresses may be called: public ones, and those that the operator allows by name.
 
-Whoever may add a webhook must not reach, through us, what only this machine or its network can reach (SSRF). So a name
-is resolved once, its addresses are checked, and the caller connects to one of those: no second look-up comes between
-(DNS rebinding).
+A webhook must not reach services that only this machine or its network can reach (SSRF). A name is therefore resolved
+once, its addresses are checked, and the caller connects to one of them. No second look-up takes place (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -12,24 +11,17 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from outfeed.errors import OutfeedError
+from outfeed.errors import TargetForbidden, TargetUnresolvable
 
 Address = IPv4Address | IPv6Address
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-# Nobody's, though some Python calls them global: protocol assignments, with Teredo, and 6to4 (RFC 6890, RFC 7526).
+# Not public, though some versions of Python call them global: protocol assignments with Teredo, and 6to4 (RFC 6890,
+# RFC 7526).
 _SPECIAL = (
     IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("2001::/23"), IPv6Network("2002::/16"),
 )  # fmt: skip
 # A NAT64 translates these to the IPv4 address in their last 32 bits (RFC 6052).
 _NAT64 = IPv6Network("64:ff9b::/96")
-
-
-class Forbidden(OutfeedError):
-    """The target has no address that may be called."""
-
-
-class Unresolvable(OutfeedError):
-    """The target's name has no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +51,17 @@ class Allowlist:
         return cls(tuple(networks), frozenset(hosts))
 
     def resolve(self, host: str, port: int) -> list[Endpoint]:
-        """Return the addresses of *host* that may be called. Raises Forbidden, Unresolvable."""
+        """Return the addresses of *host* that may be called. Raises TargetForbidden, TargetUnresolvable."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise Unresolvable(f"{host} can't be resolved: {getattr(error, 'strerror', None) or error}") from error
+            raise TargetUnresolvable(
+                f"{host} can't be resolved: {getattr(error, 'strerror', None) or error}"
+            ) from error
         endpoints = [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found if self._allows(host, sockaddr)]
         if not endpoints:
             seen = ", ".join(sorted({str(sockaddr[0]) for *_, sockaddr in found}))
-            raise Forbidden(f"{host} is {seen}, which is not public; OUTFEED_WEBHOOK_ALLOW may name it")
+            raise TargetForbidden(f"{host} is {seen}, which is not public; OUTFEED_WEBHOOK_ALLOW may name it")
         return endpoints
 
     def _allows(self, host: str, sockaddr: tuple[Any, ...]) -> bool:

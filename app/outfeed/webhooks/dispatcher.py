@@ -1,4 +1,4 @@
-"""The dispatcher: one courier for each active webhook, in the one process among all workers that holds the lease."""
+"""The dispatcher: one thread for each active webhook, in the one server process that holds the lease."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
 from outfeed.metrics import note_error
 from outfeed.store import lease, webhook
-from outfeed.webhooks.delivery import Delivery, Surroundings
+from outfeed.webhooks.delivery import Delivery, DeliveryContext
 
 TICK_SECS = 1.0
-# A post that is cut ends at once; a look-up of a name can't be cut, and its thread ends with the process.
+# A cancelled post ends at once. A name look-up cannot be cancelled, and its thread ends with the process.
 STOP_SECS = 2.0
 log = logging.getLogger(__name__)
 
 
-class Courier:
-    """A webhook's thread. It asks for its webhook again whenever its delivery is called off."""
+class WebhookWorker:
+    """A webhook's thread. It claims its webhook again whenever its delivery ends, until `stop`."""
 
-    def __init__(self, name: str, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, context: DeliveryContext) -> None:
         self._name = name
-        self._surroundings = surroundings
+        self._context = context
         self._stopping = threading.Event()
         self._delivery: Delivery | None = None
         self._thread = threading.Thread(target=self._run, name=f"outfeed-webhook-{name}", daemon=True)
@@ -30,109 +30,110 @@ class Courier:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it delivers; it ends by itself when the webhook is paused or removed."""
+        """Whether the thread runs. It ends by itself when the webhook is paused or removed."""
         return self._thread.is_alive()
 
     @property
     def delivery(self) -> Delivery | None:
-        """What it is doing, or did last; None before it knows."""
+        """The current or last delivery; None before the first."""
         return self._delivery
 
     def stop(self) -> None:
-        """End it; `join` waits for that."""
+        """Cancel the delivery and end the thread; `join` waits for that."""
         self._stopping.set()
         if delivery := self._delivery:
-            delivery.call_off()
+            delivery.cancel()
 
     def join(self, timeout: float) -> None:
-        """Return when it has ended, or after *timeout* seconds."""
+        """Return when the thread has ended, or after *timeout* seconds."""
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                ledger = webhook.claim(self._surroundings.database, self._name)
-                if ledger is None:
+                held = webhook.claim(self._context.database, self._name)
+                if held is None:
                     return
-                self._delivery = Delivery(ledger, self._surroundings)
-                if not self._stopping.is_set():
-                    self._delivery.run()
+                self._delivery = Delivery(held, self._context)
+                if self._stopping.is_set():
+                    self._delivery.cancel()
+                self._delivery.run()
             except (Superseded, Overtaken) as change:
-                log.info("webhook begins anew name=%s reason=%s", self._name, change)
+                log.info("webhook restarts name=%s reason=%s", self._name, change)
             except OutfeedError as error:
                 log.warning("webhook waits name=%s error=%s", self._name, error)
                 self._stopping.wait(TICK_SECS)
             except Exception:
-                # The edge of the loop: what goes wrong with one webhook must not end it for good.
+                # The edge of the loop: the worker tries again after any error.
                 log.exception("webhook failed, trying again name=%s", self._name)
                 note_error("webhook")
                 self._stopping.wait(TICK_SECS)
 
 
 class Dispatcher:
-    """A thread that holds the lease where it can, and keeps the couriers in step with the table, each second."""
+    """A thread that waits for the lease, and starts and stops workers as the table says, once a second."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
+    def __init__(self, context: DeliveryContext) -> None:
+        self._context = context
         self._stopping = threading.Event()
-        self._couriers: dict[str, Courier] = {}
+        self._workers: dict[str, WebhookWorker] = {}
         self._thread = threading.Thread(target=self._run, name="outfeed-webhooks", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver, as soon as there is a webhook and no other process does."""
+        """Begin to deliver, as soon as there is a webhook and no other process holds the lease."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End all deliveries, and the posts that are at work; returns when they have ended."""
+        """Cancel all deliveries and their posts; return when they have ended."""
         self._stopping.set()
         self._thread.join(2 * STOP_SECS)
 
     @property
     def _is_over(self) -> bool:
-        return self._stopping.is_set() or self._surroundings.hub.closing.is_set()
+        return self._stopping.is_set() or self._context.hub.closing.is_set()
 
     def _run(self) -> None:
-        file = lease.lock_file(self._surroundings.database.path, "webhooks")
+        file = lease.lock_file(self._context.database.path, "webhooks")
         while not self._is_over:
             try:
-                if webhook.versions(self._surroundings.database):
+                if webhook.versions(self._context.database):
                     with lease.hold(file, wait=False) as is_held:
                         if is_held:
                             self._dispatch()
             except OutfeedError as error:
                 log.warning("webhooks wait error=%s", error)
             except Exception:
-                # The edge of the loop: it must be there when what went wrong is mended.
+                # The edge of the loop: the dispatcher tries again after any error.
                 log.exception("webhooks failed, trying again")
                 note_error("webhooks")
             self._stopping.wait(TICK_SECS)
 
     def _dispatch(self) -> None:
-        """Keep the couriers until told to stop, or until something fails."""
+        """Run the workers until `stop` or an error."""
         try:
             while not self._is_over:
-                self._obey()
+                self._update_workers()
                 self._stopping.wait(TICK_SECS)
         finally:
-            self._dismiss()
+            self._stop_workers()
 
-    def _obey(self) -> None:
-        """Start couriers that are missing; have those begin anew whose webhook was changed, paused or removed."""
-        self._couriers = {name: courier for name, courier in self._couriers.items() if courier.is_alive}
-        # Taken before the table is read: what it says is then no older than the claim it is compared with.
-        deliveries = {name: courier.delivery for name, courier in self._couriers.items()}
-        active = webhook.versions(self._surroundings.database)
+    def _update_workers(self) -> None:
+        """Start missing workers, and cancel the deliveries of webhooks that were changed, paused or removed."""
+        self._workers = {name: worker for name, worker in self._workers.items() if worker.is_alive}
+        # Read before the table, so that the table is never older than the lease it is compared with.
+        deliveries = {name: worker.delivery for name, worker in self._workers.items()}
+        active = webhook.versions(self._context.database)
         for name, delivery in deliveries.items():
-            if delivery is not None and delivery.ledger.version != active.get(name):
-                delivery.call_off()
-        for name in active.keys() - self._couriers.keys():
-            self._couriers[name] = Courier(name, self._surroundings)
+            if delivery is not None and delivery.lease.version != active.get(name):
+                delivery.cancel()
+        for name in active.keys() - self._workers.keys():
+            self._workers[name] = WebhookWorker(name, self._context)
 
-    def _dismiss(self) -> None:
-        """End the couriers before the lease is given up."""
-        for courier in self._couriers.values():
-            courier.stop()
+    def _stop_workers(self) -> None:
+        """Stop the workers before the lease is released."""
+        for worker in self._workers.values():
+            worker.stop()
         deadline = clock.monotonic() + STOP_SECS
-        for courier in self._couriers.values():
-            courier.join(max(0.0, deadline - clock.monotonic()))
-        self._couriers = {}
+        for worker in self._workers.values():
+            worker.join(max(0.0, deadline - clock.monotonic()))
+        self._workers = {}

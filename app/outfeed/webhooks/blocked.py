@@ -1,0 +1,37 @@
+"""Which events a webhook gets, and which of them blocks it."""
+
+from __future__ import annotations
+
+from outfeed.access import Visible
+from outfeed.feed.source import Source
+from outfeed.feed.subscription import Filter
+from outfeed.history import Item
+from outfeed.store.webhook import Webhook
+
+PAGE_EVENTS = 1000
+
+
+def filter_of(webhook: Webhook) -> Filter:
+    """Return the filter of the webhook's events. Audit events are never posted."""
+    return Filter(Visible(), types=webhook.types)
+
+
+def blocking_items(source: Source, webhook: Webhook) -> list[Item]:
+    """Return the events of the post that fails: one, or a whole batch; none if the last post did not fail."""
+    if webhook.failing_since is None:
+        return []
+    wanted, seq = filter_of(webhook), webhook.seq
+    while True:
+        page = source.read_after(seq, PAGE_EVENTS)
+        if page.window.epoch != webhook.epoch:
+            return []  # its checkpoint belongs to another history
+        if items := wanted.matching(page.items):
+            return _first_post(items, webhook)
+        if page.through <= seq:
+            return []
+        seq = page.through
+
+
+def _first_post(items: list[Item], webhook: Webhook) -> list[Item]:
+    batch = [item for item in items[: webhook.batch] if item.seq <= webhook.batch_end]
+    return batch or items[:1]
