@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import secrets
 import time
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
         page.goto(f"{server.url}/swarm/live")
         expect(page).to_have_url(re.compile("/login"))
         page.goto(server.sign_in_link())
+        page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_url(f"{server.url}/swarm/live")
         expect(page.locator("event-feed .label")).to_have_text("Live")
         expect(page.get_by_text("Nothing has happened yet")).to_be_visible()
@@ -266,8 +268,32 @@ def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page
 
 def test_a_link_that_was_used_says_how_to_get_another(shared: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_page()) as page:  # a profile of its own: who signs in ends their last session
-        page.request.get(shared.sign_in_link())
+        page.goto(shared.sign_in_link())
+        page.get_by_role("button", name="Sign in").click()
         answer = page.goto(shared.sign_in_link())
         assert answer is not None
         assert answer.status == 401
         expect(page.get_by_role("alert")).to_contain_text("used or has expired")
+
+
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
+def test_an_invitation_opens_on_a_phone_and_one_press_signs_in(
+    shared: Server, browser: Browser, has_scripts: bool
+) -> None:
+    name = f"ann {'w' * 40} {secrets.token_hex(4)}"
+    added = shared.run("user", "add", name, "--role", "viewer")
+    with contextlib.closing(browser.new_context(viewport=PHONE, java_script_enabled=has_scripts)) as phone:  # type: ignore[arg-type]
+        page = phone.new_page()
+        referrers: list[str] = []
+        page.on("request", lambda request: referrers.append(request.all_headers().get("referer", "")))
+        page.goto(added.stdout.strip())
+        expect(page.get_by_role("heading", name=f"Sign in as {name}")).to_be_visible()
+        button = page.get_by_role("button")
+        expect(button).to_have_count(1)
+        expect(button).to_be_in_viewport(ratio=1)
+        expect(button).to_be_focused()
+        if has_scripts:
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        button.click()
+        expect(page).to_have_url(f"{shared.url}/swarm/live")
+        assert [referrer for referrer in referrers if "code=" in referrer] == []

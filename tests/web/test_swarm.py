@@ -10,6 +10,7 @@ from outfeed import clock, config
 from outfeed.store import account
 from outfeed.store.event_log import list_events
 from outfeed.web import create_app
+from tests.web.cast import follow
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ class TestTheForm:
     @pytest.fixture
     def browser(self, app, database):
         client = app.test_client()
-        client.get(f"/login?code={account.create_code(database, timedelta(hours=1))}")
+        follow(client, account.create_code(database, timedelta(hours=1)))
         return client
 
     @pytest.fixture
