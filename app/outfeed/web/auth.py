@@ -98,7 +98,9 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
     app.session_interface = _Sessions()
-    logins = LoginManager(app)
+    logins = LoginManager(app, add_context_processor=False)
+    # The proxy, not the user: it reads the database only where a template asks, and the page of an outage must not.
+    app.context_processor(lambda: {"current_user": current_user})
     logins.user_loader(Visitor.load)
     csrf.init_app(app)
     app.before_request(_admit)
