@@ -7,6 +7,7 @@ import itertools
 import re
 import secrets
 import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -248,6 +249,40 @@ def test_a_page_that_is_opened_again_asks_once_for_what_moves_and_for_no_file(
     before = len(proxy.requests)
     open_it()
     assert sorted(path for _, path in proxy.requests[before:]) == ["/api/swarm", "/swarm/live", "/ws"]
+
+
+# --- the database is gone ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["WebSocket", "long poll"])
+def test_a_page_says_that_its_data_is_stale_why_and_since_when(
+    server: Server, page: Page, context: BrowserContext, way: str
+) -> None:
+    with Proxy(server) as proxy:
+        if way == "long poll":
+            proxy.block()
+        write(server.database, *tasks(1))
+        live = LivePage(page, server, proxy.url, state="polling" if way == "long poll" else "live")
+        live.expect_rows(1)
+        files = [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{server.database}{suffix}")).exists()]
+        for file in files:
+            file.rename(f"{file}.away")
+        live.expect_state("stale")
+        expect(live.label).to_have_text(re.compile(r"^Stale: the database is not there · last data \d\d:\d\d:\d\d$"))
+        expect(page.locator("event-feed [role=status]")).to_contain_text("Stale: the database is not there")
+        for file in reversed(files):  # the database last: opened without its -wal it would be an older one
+            Path(f"{file}.away").rename(file)
+        live.expect_state("polling" if way == "long poll" else "live")
+        write(server.database, *tasks(1))
+        live.expect_rows(2)
+
+
+def test_a_page_that_lost_its_server_during_an_outage_says_that_instead(server: Server, page: Page) -> None:
+    live = LivePage(page, server)
+    server.database.rename(f"{server.database}.away")
+    live.expect_state("stale")
+    server.kill()
+    live.expect_state("reconnecting")
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

@@ -97,11 +97,11 @@ def _later(error: TooManyChecks) -> Response:
 def _unavailable(error: DatabaseError) -> Response:
     log.error("database unavailable path=%s error=%s", request.path, error)
     note_refusal("database")
-    return _unavailable_now(error.in_short)
+    return _unavailable_now(error.in_short, code="database_unavailable")
 
 
-def _unavailable_now(detail: str) -> Response:
-    response = answer(503, detail)
+def _unavailable_now(detail: str, **more: Any) -> Response:
+    response = answer(503, detail, **more)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
     return response
 
