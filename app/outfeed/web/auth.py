@@ -29,8 +29,8 @@ from outfeed.web import limits, origins
 from outfeed.web.problems import answer, problem, wants_page
 from outfeed.web.services import services
 
-PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
-MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
+PUBLIC_PATHS = {"/healthz", "/healthz/", "/readyz", "/readyz/", "/login"}
+MACHINE_PATHS = {"api", "ws", "metrics", "healthz", "readyz"}  # first segments; a stranger gets 401 there, never a page
 SOCKET_PATH = "/ws"
 CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
 DOCS = "/api/docs"  # the one page among them
