@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def init_app(app: Flask) -> None:
     """Answer every error of the app as a problem, or as a page where a person asked for one."""
-    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(HTTPException, http_problem)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, _event_conflict)
@@ -63,7 +63,8 @@ def wants_page() -> bool:
     return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
 
 
-def _http(error: HTTPException) -> Response:
+def http_problem(error: HTTPException) -> Response:
+    """Return an error of HTTP as the rest of the app answers it."""
     status = error.code or 500
     response = answer(status, error.description or HTTPStatus(status).phrase)
     for name, value in error.get_headers():
