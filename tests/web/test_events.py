@@ -43,6 +43,13 @@ class TestWriting:
         assert (answer.status_code, answer.json) == (201, {"id": "a", "seq": 1, "epoch": epoch})
         assert raw.execute("SELECT data FROM event_log").fetchall() == [('{"n":1}',)]
 
+    @pytest.mark.parametrize("content_type", ["application/ndjson", "application/jsonl", "application/x-ndjson"])
+    def test_lines_come_under_each_of_their_names(self, api: Api, raw: sqlite3.Connection, content_type: str) -> None:
+        answer = api.post("/api/events", data=lines(named("a"), named("b")), content_type=content_type)
+
+        assert answer.status_code == 201
+        assert written(raw) == ["a", "b"]
+
     @pytest.mark.parametrize("form", ["json", "ndjson"])
     def test_a_batch_is_answered_in_its_order(self, api: Api, raw: sqlite3.Connection, form: str) -> None:
         events = [named("c"), EVENT, named("a"), named("b")]
@@ -127,6 +134,11 @@ BAD = {
     "an unknown field in a batch": (
         json.dumps([EVENT, {**EVENT, "x": 1}]), JSON, 422, {"index": 1, "field": "x"}, "event 1: x: is an unknown field"
     ),
+    "a misspelt field": (json.dumps({"type": "x.y"}), JSON, 422, {"field": "type"}, "did you mean event_type?"),
+    "a misspelt field beside a missing one": (
+        json.dumps([{"source": "s"}, {**EVENT, "agent": "a"}]), JSON, 422, {"field": "event_type"}, "missing"
+    ),
+    "a field by a near name": (json.dumps({**EVENT, "Timestmp": 1}), JSON, 422, {}, "did you mean timestamp?"),
     "a missing field": (json.dumps([{"source": "s"}]), JSON, 422, {"index": 0, "field": "event_type"}, "missing"),
     "a field of another kind": (json.dumps([{**EVENT, "source": 7}]), JSON, 422, {"field": "source"}, "must be text"),
     "a bad type": (
@@ -141,6 +153,7 @@ BAD = {
     "no lines": ("\n\n", NDJSON, 422, {"code": "invalid_event"}, "at least one"),
     "a bad line": (f"{lines(EVENT)}\n\n{{", NDJSON, 400, {}, "line 3 is not JSON"),
     "a line too many": (lines(*[EVENT] * 1001), NDJSON, 422, {}, "at most 1,000"),
+    "bad lines after one too many": (lines(*[EVENT] * 1001) + "\n{" * 9, NDJSON, 422, {}, "at most 1,000"),
     "a form": ("event_type=a.b", "application/x-www-form-urlencoded", 415, {}, "application/x-ndjson"),
     "too large": ("[" + " " * (8 * 2**20) + "]", JSON, 413, {}, "exceeds"),
 }  # fmt: skip
