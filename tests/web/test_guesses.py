@@ -31,7 +31,6 @@ def operator(database):
     ("/static//outfeed.css", "/static/outfeed.css"),
     ("/swarm/events/?type=task.*&text=a%20b", "/swarm/events?type=task.*&text=a%20b"),
     ("/status/", "/status"),
-    ("/api/", "/api/docs"),
     ("/api/docs/", "/api/docs"),
     ("/api/events/?limit=1", "/api/events?limit=1"),
     ("/api/feed/", "/api/feed"),

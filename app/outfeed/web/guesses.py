@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from outfeed.web.problems import http_problem
 
-HOMES = {"/swarm": "/swarm/live", "/swarm/tasks": "/swarm/live", "/swarm/agents": "/swarm/live", "/api": "/api/docs"}
+HOMES = {"/swarm": "/swarm/live", "/swarm/tasks": "/swarm/live", "/swarm/agents": "/swarm/live"}
 
 
 def init_app(app: Flask) -> None:
