@@ -154,7 +154,7 @@ def test_a_body_that_is_no_json_is_refused(app, api, agent):
         assert sent.status_code == status
     deep = b'{"agent_id": "x", "result": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     sent = client.post("/api/swarm/tasks/x/complete", data=deep, content_type="application/json", headers=headers)
-    assert sent.status_code == 400
+    assert sent.status_code == 422
 
 
 def test_the_lists_are_paged_and_filtered(api, task):

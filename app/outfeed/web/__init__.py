@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from outfeed.config import Settings
-from outfeed.web import auth, compression, guesses, limits, live, logs, problems
+from outfeed.web import auth, bodies, compression, guesses, limits, live, logs, problems
 from outfeed.web.api import api
 from outfeed.web.assets import assets
 from outfeed.web.consumers import consumers
@@ -32,6 +32,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["outfeed"] = Services(settings)
     app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     logs.init_app(app)
+    bodies.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
     auth.init_app(app)

@@ -15,7 +15,7 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.store import event_log, log_page
-from outfeed.web import auth
+from outfeed.web import auth, bodies
 from outfeed.web.api.operation import JSON, json_answer, operation
 from outfeed.web.api.shapes import (
     MAX_BATCH_EVENTS,
@@ -76,8 +76,8 @@ class SummaryQuery(BaseModel):
         400: "The body is no JSON.",
         403: "An event is of a type that this principal may not write.",
         409: "An id is known with other content.",
-        413: "The body is larger than 8 MiB.",
-        415: "The body is neither JSON nor NDJSON.",
+        413: "The body is larger than 8 MiB, as sent or unpacked.",
+        415: "The body is neither JSON nor NDJSON, or its Content-Encoding is not gzip.",
         422: "An event breaks a rule; `index` and `field` say which.",
         503: "The database is busy or full; Retry-After says when to try again.",
     },
@@ -107,9 +107,9 @@ def _submitted() -> tuple[list[NewEvent], bool]:
     What they hold is checked where every event is made.
     """
     if request.mimetype in LINES:
-        value: Any = _parsed_lines(request.get_data())
+        value: Any = _parsed_lines(bodies.read())
     elif request.is_json:
-        value = _parsed(request.get_data(), "the body")
+        value = _parsed(bodies.read(), "the body")
     else:
         raise UnsupportedMediaType(f"the body must be {JSON} or {NDJSON}")
     try:
