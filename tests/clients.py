@@ -83,6 +83,8 @@ class FeedClient:
             assert frame["payload"]["cursor"] >= self.cursor
             self.cursor = frame["payload"]["cursor"]
             return False
+        if frame["type"] == "stale":
+            return False
         assert frame["type"] == "event", frame
         assert frame["prev"] <= self.cursor < frame["seq"], (frame["prev"], self.cursor, frame["seq"])
         self.cursor = frame["seq"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import html
 import itertools
 import json
 import os
@@ -87,6 +88,12 @@ def secrets_in(log: str) -> list[str]:
         r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
     )
     return [found for line in lines for found in re.findall(shapes, line)]
+
+
+def hidden_fields(page: str) -> dict[str, str]:
+    """Return the hidden fields of a page's forms, as a browser would post them."""
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
+    return {name: html.unescape(value) for name, value in found}
 
 
 class Server:
@@ -211,6 +218,11 @@ class Server:
     def sign_in_link(self) -> str:
         """Return the last URL that the server printed."""
         return re.findall(r"http://\S+", self.output)[-1]
+
+    def sign_in_by_link(self, browser: httpx.Client) -> httpx.Response:
+        """Open the link that the server printed in *browser*, and press its button."""
+        page = browser.get(self.sign_in_link())
+        return browser.post(f"{self.url}/login", data=hidden_fields(page.text))
 
     @property
     def session(self) -> str:

@@ -214,7 +214,7 @@ class Client(Peer):
             case "heartbeat":
                 assert frame["payload"]["cursor"] >= self.cursor
                 self.cursor = frame["payload"]["cursor"]
-            case "pong":
+            case "pong" | "stale":
                 pass
             case other:
                 raise AssertionError(other)

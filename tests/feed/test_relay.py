@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from outfeed import clock
+from outfeed.errors import DatabaseMissing, DatabaseUnreadable
 from outfeed.feed import frames
 from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
+from outfeed.feed.sse import SSE
 from outfeed.feed.subscriber import State
+from outfeed.feed.subscription import Filter
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Claim, Page
 from outfeed.metrics import errors
+from tests.feed.cast import VIEWER
 from tests.feed.scene import Client, Feed, StagedSource
+from tests.feed.stage import Stage
+from tests.waits import wait_until
 
 
 class SteppedSource(StagedSource):
@@ -132,7 +141,7 @@ def test_what_was_there_at_the_start_is_remembered_since_it_may_be_replayed() ->
 
 def test_what_can_not_be_remembered_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed()
-    failing = [OSError("no space left on device")]
+    failing = [OSError(errno.ENOSPC, "No space left on device")]
 
     def remember(epoch: str, item: object) -> None:
         if failing:
@@ -143,6 +152,7 @@ def test_what_can_not_be_remembered_is_not_sent_and_tried_again(caplog: pytest.L
         client.subscribe()
         feed.source.add(1)
         relay.poll()
+        assert client.take_message()["payload"]["reason"] == "the server has an I/O error: No space left on device"
         assert client.has_nothing_to_read()
         relay.poll()
         assert client.follow(1) == [1]
@@ -423,3 +433,71 @@ def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
         messages = [client.take_message() for _ in range(3)]
     assert [message["type"] for message in messages] == ["event", "event", "heartbeat"]
     assert messages[2]["payload"] == {"cursor": 2}
+
+
+# --- an outage of the source ------------------------------------------------------------------------------------------
+
+
+def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    source = FailingSource()
+    feed = Feed(source, heartbeat_secs=15)
+    with Client(feed) as client:
+        client.subscribe()
+        feed.relay.poll()
+        source.error = DatabaseMissing("no database at /srv/secret/outfeed.db")
+        told = []
+        for _ in range(20):
+            now[0] += 1
+            feed.relay.poll()
+            client.say(action="ping")
+            while (message := client.take_message())["type"] != "pong":
+                told.append((now[0], message["type"], message["payload"]["reason"]))
+                since = datetime.fromisoformat(message["payload"]["since"])
+                assert clock.now() - since < timedelta(seconds=now[0] - 1000 + 1)
+                assert clock.now() - since >= timedelta(seconds=now[0] - 1000)
+        source.error = None
+        feed.write(1)
+        after = [client.take_message() for _ in range(3)]
+    assert told == [(at, "stale", "the database is not there") for at in (1001, 1016)]
+    assert [message["type"] for message in after] == ["event", "stale", "heartbeat"]
+    assert after[1]["payload"] == {"reason": None, "since": None}
+
+
+def test_another_reason_is_told_at_once() -> None:
+    source = FailingSource()
+    feed = Feed(source)
+    with Client(feed) as client:
+        client.subscribe()
+        reasons = []
+        for failure in (DatabaseMissing("x"), DatabaseUnreadable("y")):
+            source.error = failure
+            feed.relay.poll()
+            reasons.append(client.take_message()["payload"]["reason"])
+    assert reasons == ["the database is not there", "the database can't be read right now"]
+
+
+def test_a_long_poll_ends_with_an_outage() -> None:
+    source = FailingSource()
+    feed = Feed(source)
+    waiting = threading.Thread(target=feed.hub.wait_for, args=(Filter(VIEWER.visible), "epoch-1", 0, 60))
+    waiting.start()
+    wait_until(lambda: feed.hub.counts()["poll", "waiting"], "it waits")
+    source.error = DatabaseMissing("x")
+    feed.relay.poll()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_a_stream_is_told_of_an_outage_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch)
+    viewer = stage.admit(SSE)
+    viewer.subscribe()
+    viewer.step()
+    stage.hub.tell_stale("the database is not there", "2026-01-15T10:30:00.000Z")
+    stage.hub.tell_stale(None, None)
+    assert viewer.socket.received.endswith(
+        b'event: stale\ndata: {"reason":"the database is not there","since":"2026-01-15T10:30:00.000Z"}\n\n'
+        b'event: stale\ndata: {"reason":null,"since":null}\n\n'
+    )

@@ -348,7 +348,7 @@ def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
     page.get_by_label("Type").fill("no.such")
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_text("No event matches")).to_be_visible()
-    for cursor in ("nonsense", "-1", "9" * 30):
+    for cursor in ("nonsense", "-" + "9" * 30, "9" * 30):
         page.goto(f"{shared.url}/swarm/events?cursor={cursor}")
         expect(rows).to_have_count(50)
 

@@ -190,7 +190,7 @@ def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: 
 def session(shared: Server) -> str:
     """The cookie of a browser that has signed in."""
     with httpx.Client(verify=False) as browser:
-        assert browser.get(shared.sign_in_link()).status_code == 302
+        assert shared.sign_in_by_link(browser).status_code == 303
         return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import secrets
 import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -25,6 +27,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
         page.goto(f"{server.url}/swarm/live")
         expect(page).to_have_url(re.compile("/login"))
         page.goto(server.sign_in_link())
+        page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_url(f"{server.url}/swarm/live")
         expect(page.locator("event-feed .label")).to_have_text("Live")
         expect(page.get_by_text("Nothing has happened yet")).to_be_visible()
@@ -248,6 +251,40 @@ def test_a_page_that_is_opened_again_asks_once_for_what_moves_and_for_no_file(
     assert sorted(path for _, path in proxy.requests[before:]) == ["/api/swarm", "/swarm/live", "/ws"]
 
 
+# --- the database is gone ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["WebSocket", "long poll"])
+def test_a_page_says_that_its_data_is_stale_why_and_since_when(
+    server: Server, page: Page, context: BrowserContext, way: str
+) -> None:
+    with Proxy(server) as proxy:
+        if way == "long poll":
+            proxy.block()
+        write(server.database, *tasks(1))
+        live = LivePage(page, server, proxy.url, state="polling" if way == "long poll" else "live")
+        live.expect_rows(1)
+        files = [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{server.database}{suffix}")).exists()]
+        for file in files:
+            file.rename(f"{file}.away")
+        live.expect_state("stale")
+        expect(live.label).to_have_text(re.compile(r"^Stale: the database is not there · last data \d\d:\d\d:\d\d$"))
+        expect(page.locator("event-feed [role=status]")).to_contain_text("Stale: the database is not there")
+        for file in reversed(files):  # the database last: opened without its -wal it would be an older one
+            Path(f"{file}.away").rename(file)
+        live.expect_state("polling" if way == "long poll" else "live")
+        write(server.database, *tasks(1))
+        live.expect_rows(2)
+
+
+def test_a_page_that_lost_its_server_during_an_outage_says_that_instead(server: Server, page: Page) -> None:
+    live = LivePage(page, server)
+    server.database.rename(f"{server.database}.away")
+    live.expect_state("stale")
+    server.kill()
+    live.expect_state("reconnecting")
+
+
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 
@@ -266,8 +303,32 @@ def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page
 
 def test_a_link_that_was_used_says_how_to_get_another(shared: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_page()) as page:  # a profile of its own: who signs in ends their last session
-        page.request.get(shared.sign_in_link())
+        page.goto(shared.sign_in_link())
+        page.get_by_role("button", name="Sign in").click()
         answer = page.goto(shared.sign_in_link())
         assert answer is not None
         assert answer.status == 401
         expect(page.get_by_role("alert")).to_contain_text("used or has expired")
+
+
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
+def test_an_invitation_opens_on_a_phone_and_one_press_signs_in(
+    shared: Server, browser: Browser, has_scripts: bool
+) -> None:
+    name = f"ann {'w' * 40} {secrets.token_hex(4)}"
+    added = shared.run("user", "add", name, "--role", "viewer")
+    with contextlib.closing(browser.new_context(viewport=PHONE, java_script_enabled=has_scripts)) as phone:  # type: ignore[arg-type]
+        page = phone.new_page()
+        referrers: list[str] = []
+        page.on("request", lambda request: referrers.append(request.all_headers().get("referer", "")))
+        page.goto(added.stdout.strip())
+        expect(page.get_by_role("heading", name=f"Sign in as {name}")).to_be_visible()
+        button = page.get_by_role("button")
+        expect(button).to_have_count(1)
+        expect(button).to_be_in_viewport(ratio=1)
+        expect(button).to_be_focused()
+        if has_scripts:
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        button.click()
+        expect(page).to_have_url(f"{shared.url}/swarm/live")
+        assert [referrer for referrer in referrers if "code=" in referrer] == []

@@ -160,6 +160,39 @@ class TestCodes:
 
         assert account.redeem_code(database, code) is None
 
+    @pytest.mark.parametrize("way", ["sets a password", "becomes operator", "is enabled"])
+    def test_the_codes_of_the_first_operator_end_for_good_when_an_operator_has_a_password(self, database, way):
+        user.add(database, "ann", "viewer" if way == "becomes operator" else "operator")
+        if way != "sets a password":
+            user.set_password(database, "ann", "a hash")
+        if way == "is enabled":
+            user.set_disabled(database, "ann", True)
+        user.add(database, "bob", "viewer")
+        code, invitation = account.create_code(database, HOUR), account.create_code(database, HOUR, "bob")
+        assert account.find_code(database, code) in ("ann", "operator")
+
+        if way == "sets a password":
+            user.set_password(database, "ann", "a hash")
+        elif way == "becomes operator":
+            user.set_role(database, "ann", "operator")
+        else:
+            user.set_disabled(database, "ann", False)
+        user.set_disabled(database, "ann", True)
+
+        assert account.find_code(database, code) is None
+        assert account.redeem_code(database, code) is None
+        assert account.redeem_code(database, invitation) == "bob"
+
+    def test_to_look_whom_a_code_signs_in_changes_nothing(self, database):
+        user.add(database, "ann", "viewer")
+        codes = [account.create_code(database, HOUR, name) for name in ("ann", None)]
+
+        found = [account.find_code(database, code) for code in (*codes, *codes, "x")]
+
+        assert found == ["ann", "operator", "ann", "operator", None]
+        assert [one.name for one in user.list_all(database)] == ["ann"]
+        assert [account.redeem_code(database, code) for code in codes] == ["ann", "operator"]
+
     def test_one_for_somebody_who_was_disabled_is_worthless(self, database):
         user.add(database, "ann", "viewer")
         code = account.create_code(database, HOUR, "ann")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Flask
+from flask.testing import FlaskClient
 from flask_wtf.csrf import generate_csrf
 from freezegun import freeze_time
 from werkzeug.test import TestResponse
@@ -14,6 +15,7 @@ from werkzeug.test import TestResponse
 from outfeed.store import account, user
 from outfeed.store.database import Database
 from outfeed.web import auth
+from tests.server import hidden_fields
 
 HOUR = timedelta(hours=1)
 Visit = Callable[..., TestResponse]
@@ -36,12 +38,19 @@ def bearer(app: Flask, secret: str | None) -> Visit:
     return visit
 
 
+def follow(client: FlaskClient, code: str, **more: Any) -> TestResponse:
+    """Open the sign-in link with that code, and press its button; the page itself where it has none."""
+    page = client.get("/login", query_string={"code": code, **more.pop("query", {})}, **more)
+    fields = hidden_fields(page.text)
+    return client.post("/login", data=fields, **more) if "code" in fields else page
+
+
 def signed_in(app: Flask, database: Database, role: str = "operator", *, csrf: bool = True) -> Visit:
     """Return somebody new who signed in by a link; their client is `visit.client`."""
     name = f"{role}{len(user.list_all(database))}"
     user.add(database, name, role)
     client = app.test_client()
-    assert client.get(f"/login?code={account.create_code(database, HOUR, name)}").status_code == 302
+    assert follow(client, account.create_code(database, HOUR, name)).status_code == 303
     token = {"X-CSRFToken": client.get("/csrf").text} if csrf else {}
 
     def visit(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> TestResponse:

@@ -46,6 +46,8 @@ AGENT = {"event_type": "agent.joined", "source": "s"}
 TABLE = {
     ("GET", "/healthz"): ("/healthz", ANYBODY),
     ("GET", "/readyz"): ("/readyz", (503,) * len(VISITORS)),  # no feed runs in this test
+    ("GET", "/healthz/"): ("/healthz/", ANYBODY),
+    ("GET", "/readyz/"): ("/readyz/", (503,) * len(VISITORS)),
     ("GET", "/metrics"): ("/metrics", row(200, wrong_type=403)),
     ("GET", "/login"): ("/login", (200,) * 6 + (302,) * 4),
     ("POST", "/login"): ("/login", (403,) * 6 + (401, 401, 401, 403)),

@@ -14,7 +14,8 @@ from outfeed.errors import ConfigError
 from outfeed.store import account, user
 from outfeed.store.event_log import list_events
 from outfeed.web import auth, create_app, passwords
-from tests.web.cast import bearer, show_tokens_and_names, signed_in, tokens
+from tests.server import hidden_fields
+from tests.web.cast import bearer, follow, show_tokens_and_names, signed_in, tokens
 from tests.web.modules import paths_read_by
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -213,14 +214,14 @@ class TestOrigin:
 class TestSigningIn:
     def sign_in(self, client, database, **query):
         code = account.create_code(database, timedelta(hours=1))
-        return client.get("/login", query_string={"code": code, **query}), code
+        return follow(client, code, query=query), code
 
     def test_the_link_signs_in_once_and_leads_home(self, flask_app, database):
         first, second = flask_app.test_client(), flask_app.test_client()
 
         response, code = self.sign_in(first, database)
 
-        assert (response.status_code, response.headers["Location"]) == (302, "/swarm/live")
+        assert (response.status_code, response.headers["Location"]) == (303, "/swarm/live")
         assert first.get("/who").text == "operator"
         assert second.get(f"/login?code={code}").status_code == 401
         assert second.get("/api/events").status_code == 401
@@ -241,12 +242,57 @@ class TestSigningIn:
         assert "expired" in response.text
         assert client.get("/api/events").status_code == 401
 
-    def test_a_look_ahead_does_not_use_the_code_up(self, flask_app, database):
-        client, code = flask_app.test_client(), account.create_code(database, timedelta(hours=1))
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_whoever_only_opens_a_link_leaves_it_good_and_starts_no_session(self, flask_app, database, method):
+        user.add(database, "ann", "viewer")
+        code = account.create_code(database, timedelta(hours=1), "ann")
+        scanner, ann = flask_app.test_client(), flask_app.test_client()
 
-        assert client.head(f"/login?code={code}").status_code == 200
+        for _ in range(3):
+            assert scanner.open(f"/login?code={code}", method=method).status_code == 200
 
-        assert client.get(f"/login?code={code}").status_code == 302
+        assert scanner.get("/who", headers=JSON).status_code == 401
+        assert follow(ann, code).status_code == 303
+        assert ann.get("/who").text == "ann"
+
+    def test_the_page_of_a_link_says_whom_it_signs_in_and_whose_session_it_ends(self, flask_app, cast, database):
+        user.add(database, "ann", "viewer")
+        codes = [account.create_code(database, timedelta(hours=1), name) for name in ("ann", None)]
+
+        invited, first = (flask_app.test_client().get(f"/login?code={code}").text for code in codes)
+        elsewhere = cast["operator"]("GET", f"/login?code={codes[0]}").text
+
+        assert "This link signs <b>ann</b> in" in invited
+        assert "This link signs <b>operator0</b> in" in first
+        assert "You are signed in as <b>operator0</b>" in elsewhere
+        assert "You are signed in" not in invited
+        assert "operator" not in [each.name for each in user.list_all(database)]
+
+    def test_another_site_can_neither_post_a_code_nor_read_one_from_a_referrer(self, flask_app, database):
+        code = account.create_code(database, timedelta(hours=1))
+        client = flask_app.test_client()
+        page = client.get(f"/login?code={code}")
+
+        forged = client.post("/login", data={"code": code, "csrf_token": "wrong", "next": "/swarm/events"})
+
+        assert page.headers["Referrer-Policy"] == "strict-origin"
+        assert forged.status_code == 403
+        assert "The form expired" in forged.text
+        assert hidden_fields(forged.text)["next"] == "/swarm/events"
+        assert client.get("/who", headers=JSON).status_code == 401
+        assert follow(client, code).status_code == 303
+
+    def test_a_code_that_was_redeemed_between_page_and_button_is_refused(self, flask_app, database):
+        code = account.create_code(database, timedelta(hours=1))
+        client = flask_app.test_client()
+        fields = hidden_fields(client.get(f"/login?code={code}").text)
+        follow(flask_app.test_client(), code)
+
+        late = client.post("/login", data=fields)
+
+        assert late.status_code == 401
+        assert "has been used or has expired" in late.text
+        assert list_events()[0].event_type == "access.sign_in_refused"
 
     @pytest.mark.parametrize(("target", "location"), [
         ("/swarm/events?page=2", "/swarm/events?page=2"),
@@ -283,7 +329,8 @@ class TestSigningIn:
         client = flask_app.test_client()
         code = account.create_code(database, timedelta(hours=1))
 
-        cookie = client.get(f"/login?code={code}", base_url=f"{scheme}://localhost").headers["Set-Cookie"]
+        base_url = f"{scheme}://localhost"
+        cookie = follow(client, code, base_url=base_url, headers={"Referer": f"{base_url}/"}).headers["Set-Cookie"]
 
         assert "HttpOnly" in cookie
         assert "SameSite=Lax" in cookie
@@ -306,12 +353,26 @@ class TestSigningIn:
         assert client.post("/who", data={"csrf_token": "wrong"}).status_code == 403
         assert "reload it" in client.post("/who", data={"csrf_token": "wrong"}, headers=HTML).text
 
+    def test_what_compression_could_betray_of_a_csrf_token_is_not_enough(self, cast):
+        client = cast["operator"].client
+        with freeze_time() as clock:
+            first = client.get("/csrf").text
+            clock.tick(timedelta(seconds=1))
+            second = client.get("/csrf").text
+            (constant, _, old), (same, time, signature) = first.rsplit(".", 2), second.rsplit(".", 2)
+
+            assert constant == same
+            assert old != signature
+            for forged in (constant, f"{constant}.{time}", f"{constant}.{time}.{old}"):
+                assert client.post("/who", data={"csrf_token": forged}).status_code == 403
+
     def test_neither_codes_nor_tokens_are_logged(self, flask_app, database, caplog):
         caplog.set_level("DEBUG")
         client = flask_app.test_client()
 
         _, code = self.sign_in(client, database)
         client.get("/login?code=guessed-wrong")
+        client.post("/login", data={"code": "guessed-wrong", "csrf_token": csrf_of(client, "/password")})
         client.get("/api/events", headers={"Authorization": "Bearer outfeed_secret"})
 
         assert "signed in name=operator how=link address=127.0.0.1" in caplog.text
@@ -392,13 +453,14 @@ class TestPasswords:
 
         assert response.status_code == 429
         assert 1 <= int(response.headers["Retry-After"]) <= 60
-        assert app.test_client().get("/login?code=x").status_code == 429
+        linked = app.test_client()
+        assert linked.post("/login", data={"code": "x", "csrf_token": csrf_of(linked)}).status_code == 429
         assert self.sign_in(other, ann, self.PASSWORD).status_code == 303
         app.extensions["outfeed"].database.close()
 
     def test_the_first_operator_is_offered_a_password_and_the_link_is_worthless_afterwards(self, flask_app, database):
         client, codes = flask_app.test_client(), [account.create_code(database, timedelta(hours=1)) for _ in range(2)]
-        client.get(f"/login?code={codes[0]}")
+        follow(client, codes[0])
         assert "Set a password" in client.get("/swarm/live").text
 
         form = {"password": "a new horse", "again": "a new horse", "csrf_token": csrf_of(client, "/password")}
@@ -449,7 +511,7 @@ class TestDefences:
     def test_static_files_are_all_that_static_serves(self, cast, path):
         response = cast["stranger"]("GET", path)
 
-        assert response.status_code in (308, 401, 404)  # 308: two slashes in a row become one
+        assert response.status_code in (302, 401, 404)  # 302: two slashes in a row become one
         assert "Settings" not in response.text
 
     @pytest.mark.parametrize("path", [

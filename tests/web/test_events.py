@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ class TestWriting:
 
         assert (answer.status_code, answer.json) == (201, {"id": "a", "seq": 1, "epoch": epoch})
         assert raw.execute("SELECT data FROM event_log").fetchall() == [('{"n":1}',)]
+
+    @pytest.mark.parametrize("content_type", ["application/ndjson", "application/jsonl", "application/x-ndjson"])
+    def test_lines_come_under_each_of_their_names(self, api: Api, raw: sqlite3.Connection, content_type: str) -> None:
+        answer = api.post("/api/events", data=lines(named("a"), named("b")), content_type=content_type)
+
+        assert answer.status_code == 201
+        assert written(raw) == ["a", "b"]
 
     @pytest.mark.parametrize("form", ["json", "ndjson"])
     def test_a_batch_is_answered_in_its_order(self, api: Api, raw: sqlite3.Connection, form: str) -> None:
@@ -127,6 +135,11 @@ BAD = {
     "an unknown field in a batch": (
         json.dumps([EVENT, {**EVENT, "x": 1}]), JSON, 422, {"index": 1, "field": "x"}, "event 1: x: is an unknown field"
     ),
+    "a misspelt field": (json.dumps({"type": "x.y"}), JSON, 422, {"field": "type"}, "did you mean event_type?"),
+    "a misspelt field beside a missing one": (
+        json.dumps([{"source": "s"}, {**EVENT, "agent": "a"}]), JSON, 422, {"field": "event_type"}, "missing"
+    ),
+    "a field by a near name": (json.dumps({**EVENT, "Timestmp": 1}), JSON, 422, {}, "did you mean timestamp?"),
     "a missing field": (json.dumps([{"source": "s"}]), JSON, 422, {"index": 0, "field": "event_type"}, "missing"),
     "a field of another kind": (json.dumps([{**EVENT, "source": 7}]), JSON, 422, {"field": "source"}, "must be text"),
     "a bad type": (
@@ -141,6 +154,7 @@ BAD = {
     "no lines": ("\n\n", NDJSON, 422, {"code": "invalid_event"}, "at least one"),
     "a bad line": (f"{lines(EVENT)}\n\n{{", NDJSON, 400, {}, "line 3 is not JSON"),
     "a line too many": (lines(*[EVENT] * 1001), NDJSON, 422, {}, "at most 1,000"),
+    "bad lines after one too many": (lines(*[EVENT] * 1001) + "\n{" * 9, NDJSON, 422, {}, "at most 1,000"),
     "a form": ("event_type=a.b", "application/x-www-form-urlencoded", 415, {}, "application/x-ndjson"),
     "too large": ("[" + " " * (8 * 2**20) + "]", JSON, 413, {}, "exceeds"),
 }  # fmt: skip
@@ -158,6 +172,53 @@ def test_a_bad_body_is_refused_with_the_place_and_nothing_is_written(
     assert members.items() <= answer.json.items()
     assert detail in answer.json["detail"]
     assert written(raw) == ["known"]
+
+
+class TestPacked:
+    def post(self, api: Api, body: bytes, encoding: str = "gzip", content_type: str = JSON) -> Any:
+        headers = {**api.headers, "Content-Encoding": encoding}
+        return api.client.post("/api/events", data=body, content_type=content_type, headers=headers)
+
+    @pytest.mark.parametrize("content_type", [JSON, NDJSON])
+    def test_a_gzip_body_is_unpacked_also_in_several_members(
+        self, api: Api, raw: sqlite3.Connection, content_type: str
+    ) -> None:
+        text = (
+            lines(named("a"), named("b")) if content_type == NDJSON else json.dumps([named("a"), named("b")])
+        ).encode()
+        packed = gzip.compress(text[:9]) + gzip.compress(text[9:])
+
+        assert self.post(api, packed, content_type=content_type).status_code == 201
+        assert written(raw) == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        ("body", "encoding", "status", "detail"),
+        [
+            (gzip.compress(b"[" + b" " * (8 * 2**20) + b"]"), "gzip", 413, "when it is unpacked"),
+            (gzip.compress(b" " * (4 * 2**20)) * 3, "gzip", 413, "when it is unpacked"),
+            (gzip.compress(json.dumps(EVENT).encode())[:-9], "gzip", 400, "ends early"),
+            (gzip.compress(b" ") * 17, "gzip", 400, "more than 16 members"),
+            (b"", "gzip", 400, "ends early"),
+            (b"{}", "gzip", 400, "not gzip"),
+            (b"{}", "br", 415, "must be gzip or none, got 'br'"),
+        ],
+        ids=["too large", "too large in parts", "cut", "many members", "nothing", "not packed", "another"],
+    )
+    def test_the_limit_counts_unpacked_and_what_is_no_gzip_is_refused(
+        self, api: Api, raw: sqlite3.Connection, body: bytes, encoding: str, status: int, detail: str
+    ) -> None:
+        answer = self.post(api, body, encoding)
+
+        assert answer.status_code == status
+        assert detail in answer.json["detail"]
+        assert written(raw) == []
+
+
+@pytest.mark.parametrize("path", ["/api/consumers/x/ack", "/api/swarm/agents"])
+def test_a_deeply_nested_body_is_refused_by_each_route_that_reads_json(api: Api, path: str) -> None:
+    answer = api.post(path, data='{"seq": ' + "[" * 100_000, content_type=JSON)
+
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_json")
 
 
 class TestWhenTheDatabaseCanNot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from outfeed.store import account
 from outfeed.store.database import Database
 from outfeed.web import connection, create_app
 from tests.feed.cast import Peer
+from tests.web.conftest import Api
 
 EVENTS = 5
 
@@ -121,3 +123,25 @@ def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: 
     services.mark.close()
     assert len(page["events"]) == 1
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("path", ["/api/feed?after=0", "/api/events?limit=9", "/api/events/export?format=ndjson"])
+def test_a_list_takes_the_values_of_all_its_parameters(api: Api, path: str) -> None:
+    for event_type in ("a.one", "b.two", "c.three", "d.four"):
+        api.post("/api/events", json={"event_type": event_type, "source": "s"})
+    name = "types" if "feed" in path else "event_type"
+    answer = api.get(f"{path}&{name}=a.one,b.*&{name}=&{name}=c.three")
+    assert sorted(re.findall(r"[abcd]\.(?:one|two|three|four)", answer.text)) == ["a.one", "b.two", "c.three"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/feed?after=0&after=0", "/api/feed?source=a&source=b", "/api/feed/stream?task_id=a&task_id=b",
+        "/api/events?source=a&source=b", "/api/events/summary?minutes=1&minutes=2", "/api/swarm/tasks?limit=1&limit=2",
+    ],
+)  # fmt: skip
+def test_another_parameter_that_is_repeated_is_refused(api: Api, path: str) -> None:
+    answer = api.get(path)
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
+    assert "is given 2 times" in answer.json["detail"]

@@ -76,6 +76,7 @@ def test_a_database_that_is_gone_makes_it_unready_until_it_is_back(
     database.path.rename(away)
     wait_until(lambda: any("no database at" in problem for problem in unready_because(stranger)), "unready")
     wait_until(lambda: any("the last poll failed" in problem for problem in unready_because(stranger)), "it says why")
+    assert not any(str(database.path.parent) in problem for problem in unready_because(stranger))
     assert stranger.get("/healthz").status_code == 200
     away.rename(database.path)
     wait_until(lambda: not unready_because(stranger), "ready again")
@@ -96,3 +97,12 @@ def test_a_table_that_was_dropped_makes_it_unready(
     wait_until(lambda: not unready_because(stranger), "ready")
     raw.execute("DROP TABLE outbox")
     wait_until(lambda: any("no such table" in problem for problem in unready_because(stranger)), "unready")
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "/readyz/", "/healthz//", "/readyz/x", "/healthz?x=1"])
+@pytest.mark.parametrize("accept", ["text/html,*/*;q=0.8", "*/*"])
+def test_a_monitor_that_follows_redirects_is_never_led_to_the_sign_in(
+    stranger: FlaskClient, path: str, accept: str
+) -> None:
+    answer = stranger.get(path, headers={"Accept": accept})
+    assert answer.status_code in ((200,) if path in ("/healthz/", "/healthz?x=1") else (401, 503))

@@ -24,6 +24,7 @@ from outfeed.store.search import path_of
 from tests.web.cast import bearer
 from tests.web.conftest import Api
 
+BOM = "\ufeff"
 ODD_IDS = ["summary", "export", "/lead", "a\nb", "a/b", "a//b", "..", "a?b", "%2F", "ü x", "-", "."]
 
 
@@ -118,6 +119,9 @@ class TestTheLog:
             ("type=*", "No event matches"),
             ("text=" + quote('"AND (NEAR'), "No event matches"),
             ("cursor=x", "The log is empty"),
+            ("taskid=nope&x=y", "Not a filter of the log, and left out: taskid, x"),
+            ("source=a&source=b", "Not a filter of the log, and left out: source (twice)"),
+            ("from=yesterday&_external=1&endpoint=x", "left out: yesterday Not a filter of the log"),
             ("newer=99999999999999999999", "The log is empty"),
         ],
     )
@@ -125,6 +129,41 @@ class TestTheLog:
         answer = api.get(f"/swarm/events?{query}")
         assert answer.status_code == 200
         assert said in answer.text
+
+    @pytest.mark.parametrize(
+        ("asked", "location"),
+        [
+            ("task_id=t%201&live=1", "task=t+1&live=1"),
+            ("event_type=a.b&event_type=c.*", "type=a.b&type=c.%2A"),
+            ("agent_id=a&source=s&_external=1", "agent=a&source=s&_external=1"),
+        ],
+    )
+    def test_the_names_of_the_api_lead_to_the_same_filter(self, api: Api, asked: str, location: str) -> None:
+        answer = api.get(f"/swarm/events?{asked}")
+        assert (answer.status_code, answer.location) == (302, f"/swarm/events?{location}")
+
+    def test_types_may_be_given_several_times(self, api: Api) -> None:
+        for id_ in ("a.one", "b.two", "c.three"):
+            write(1, id=id_, event_type=id_)
+        assert ids(api.get("/swarm/events?type=a.one&type=c.*")) == ["c.three", "a.one"]
+
+    def test_rows_below_zero_are_paged_like_all_others(self, api: Api, database: Database) -> None:
+        with closing(sqlite3.connect(database.path)) as raw, raw:
+            for rowid in (2, 1, 0, -2):
+                raw.execute(
+                    "INSERT INTO event_log (rowid, id, event_type, source, timestamp) VALUES (?, ?, 'a.b', 's', ?)",
+                    (rowid, f"r{rowid}", "2026-01-15T10:30:00.000Z"),
+                )
+        found, query = [], ""
+        while query is not None:
+            answer = api.get(f"/api/events?limit=1{query}")
+            assert answer.status_code == 200, answer.json
+            found += [event["id"] for event in answer.json["events"]]
+            query = None if answer.json["next"] is None else f"&cursor={answer.json['next']}"
+            assert len(found) < 6
+        assert found == ["r2", "r1", "r0", "r-2"]
+        assert ids(api.get("/swarm/events?cursor=0")) == ["r-2"]
+        assert ids(api.get("/swarm/events?cursor=-1")) == ["r-2"]
 
     def test_a_time_has_its_date_and_its_year_where_they_are_not_those_of_now(self, api: Api) -> None:
         for timestamp in ("2025-12-31T23:59:59Z", "2026-01-01T01:30:00+01:00", "2026-03-04T05:06:07Z"):
@@ -226,15 +265,18 @@ class TestExport:
         assert lines.content_type == "application/x-ndjson; charset=utf-8"
         assert [json.loads(line)["data"]["n"] for line in lines.text.splitlines()] == list(range(450, 0, -1))
         table = api.get("/api/events/export?source=s&format=csv")
+        assert table.data.startswith(b"\xef\xbb\xbfid,")  # else Excel guesses the encoding
         assert table.headers["Content-Disposition"] == 'attachment; filename="events.csv"'
-        rows = list(csv.DictReader(io.StringIO(table.text)))
+        rows = list(csv.DictReader(io.StringIO(table.text.removeprefix(BOM))))
         assert [json.loads(row["data"])["n"] for row in rows] == list(range(450, 0, -1))
         assert {row["event_type"] for row in rows} == {"task.created"}
 
     @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\uff1d1"])
     def test_a_cell_is_no_formula(self, api: Api, text: str) -> None:
         log_event("a.b", text, id="x", data=-1)
-        (row,) = csv.DictReader(io.StringIO(api.get("/api/events/export?format=csv").text, newline=""))
+        (row,) = csv.DictReader(
+            io.StringIO(api.get("/api/events/export?format=csv").text.removeprefix(BOM), newline="")
+        )
         assert (row["source"], row["data"]) == ("'" + text, "'-1")
         assert json.loads(api.get("/api/events/export").text)["source"] == text
 

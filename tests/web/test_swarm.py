@@ -10,6 +10,7 @@ from outfeed import clock, config
 from outfeed.store import account
 from outfeed.store.event_log import list_events
 from outfeed.web import create_app
+from tests.web.cast import follow
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_body_that_is_no_json_is_refused(app, api, agent):
         assert sent.status_code == status
     deep = b'{"agent_id": "x", "result": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     sent = client.post("/api/swarm/tasks/x/complete", data=deep, content_type="application/json", headers=headers)
-    assert sent.status_code == 400
+    assert sent.status_code == 422
 
 
 def test_the_lists_are_paged_and_filtered(api, task):
@@ -186,7 +187,7 @@ class TestTheForm:
     @pytest.fixture
     def browser(self, app, database):
         client = app.test_client()
-        client.get(f"/login?code={account.create_code(database, timedelta(hours=1))}")
+        follow(client, account.create_code(database, timedelta(hours=1)))
         return client
 
     @pytest.fixture

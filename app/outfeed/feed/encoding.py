@@ -62,6 +62,10 @@ class Encoding(Protocol):
         """Return the news that everything up to *cursor* has been written."""
         ...
 
+    def stale(self, reason: str | None, since: str | None) -> bytes:
+        """Return the news that the source can't be read, why, and since when (None: never was); no *reason*: it can."""
+        ...
+
     def goodbye(self, code: int, reason: str) -> bytes:
         """Return the last that is written, with one of WebSocket's close codes."""
         ...

@@ -54,6 +54,9 @@ class WebSocketEncoding:
     def heartbeat(self, cursor: int, epoch: str) -> bytes:
         return message("heartbeat", {"cursor": cursor})
 
+    def stale(self, reason: str | None, since: str | None) -> bytes:
+        return message("stale", {"reason": reason, "since": since})
+
     def goodbye(self, code: int, reason: str) -> bytes:
         return close(code, reason)
 

@@ -166,10 +166,22 @@ class Hub:
     def heartbeat(self) -> None:
         """Tell every live subscriber how far it is served. Between two rounds, so that it is true."""
         self.pages.forget_old()
+        self._tell(lambda cohort: cohort.subscription.encoding.heartbeat(cohort.position, self.epoch))
+
+    def tell_stale(self, reason: str | None, since: str | None) -> None:
+        """Tell every live subscriber that the source can't be read, why, and since when; None: it can again.
+
+        Between two rounds. Long polls end, and their next request is answered with the reason.
+        """
+        self._tell(lambda cohort: cohort.subscription.encoding.stale(reason, since))
+        with self._lock:
+            self._wake_all_waiting()
+
+    def _tell(self, message: Callable[[Cohort], bytes]) -> None:
         with self._lock:
             live = [(cohort, list(cohort.members)) for cohort in self._all_cohorts()]
         for cohort, members in live:
-            data = cohort.subscription.encoding.heartbeat(cohort.position, self.epoch)
+            data = message(cohort)
             for subscriber in members:
                 subscriber.heartbeat(cohort, data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 from outfeed import clock
 from outfeed.errors import DatabaseError
@@ -42,6 +43,7 @@ class Relay:
         self._next_heartbeat = 0.0
         self._completed_at: float | None = None
         self._failure: str | None = None
+        self._told: str | None = None  # why nothing can be read, as the clients know it
         self.tally = Tally()
         hub.hurry = self.poll_now
 
@@ -112,6 +114,7 @@ class Relay:
         except (DatabaseError, OSError) as error:
             if self._note_failure(error):
                 log.error("poll failed, trying again error=%s", error)
+            self._tell_stale(_reason(error))
         except Exception as error:
             note_error("poll")
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
@@ -163,8 +166,24 @@ class Relay:
             self.tally.note_delivery(page.written_at, wanted_from)
             self.tally.note_events(page.items)
 
+    def _tell_stale(self, reason: str) -> None:
+        """Tell the clients, at once and then as often as a heartbeat, that nothing new can be read."""
+        if reason == self._told and clock.monotonic() < self._next_heartbeat:
+            return
+        self._told, self._next_heartbeat = reason, clock.monotonic() + self._heartbeat_secs
+        since = None if self._completed_at is None else clock.now() - timedelta(seconds=self.age)
+        self._hub.tell_stale(reason, clock.isoformat(since) if since else None)
+
     def _beat(self) -> None:
+        if self._told is not None:
+            self._told, self._next_heartbeat = None, 0.0
+            self._hub.tell_stale(None, None)
         now = clock.monotonic()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._heartbeat_secs
             self._hub.heartbeat()
+
+
+def _reason(error: DatabaseError | OSError) -> str:
+    """Return why nothing new is passed on, without paths."""
+    return error.in_short if isinstance(error, DatabaseError) else f"the server has an I/O error: {error.strerror}"

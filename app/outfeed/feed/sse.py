@@ -39,6 +39,9 @@ class SseEncoding:
     def heartbeat(self, cursor: int, epoch: str) -> bytes:
         return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
 
+    def stale(self, reason: str | None, since: str | None) -> bytes:
+        return b"event: stale\ndata: %b\n\n" % orjson.dumps({"reason": reason, "since": since})
+
     def goodbye(self, code: int, reason: str) -> bytes:
         told = orjson.dumps({"code": code, "reason": reason})
         # An EventSource comes back after the same time as all others unless it is told one. It doesn't back off either.

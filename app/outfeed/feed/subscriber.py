@@ -312,7 +312,7 @@ class Subscriber:
         self._wake()
 
     def heartbeat(self, cohort: Cohort, data: bytes) -> None:
-        """Write that all that matches up to the cohort's position is written; no batch is on its way now."""
+        """Write *data*, which holds no events; all up to the cohort's position is written, no batch is on its way."""
         with self._wire.lock:
             if self.cohort is not cohort:
                 return

@@ -70,6 +70,8 @@ class EventFeed extends HTMLElement {
   #link = "closed";
   #retryAt = 0;
   #isRefused = false;
+  #outage = null; // {reason, since}: why the server can't read its database, and since when
+  #heardAt = null; // when the server last said that all is well
   #hasBegun = false; // since the page was opened
   #hasBeenLive = false;
   #isPaused = false;
@@ -104,7 +106,7 @@ class EventFeed extends HTMLElement {
     root.append(head, this.#scroller.element, slot("footer"), this.#bar.status);
   }
 
-  /** One of connecting, live, polling, catching-up, paused, reconnecting, signed-out, refused. */
+  /** One of connecting, live, polling, catching-up, paused, reconnecting, stale, signed-out, refused. */
   get state() {
     return this.#state;
   }
@@ -184,7 +186,7 @@ class EventFeed extends HTMLElement {
 
   #newConnection() {
     return new Connection(this.#address, this.getAttribute("ticket-url"), {
-      link: (link, until) => this.#linkChanged(link, until),
+      link: (link, until, outage) => this.#linkChanged(link, until, outage),
       frame: (frame) => this.#read(frame),
       page: (page) => this.#readPage(page),
       request: () => this.#subscription.request(),
@@ -233,7 +235,8 @@ class EventFeed extends HTMLElement {
     this.#frame.request();
   }
 
-  #linkChanged(link, until) {
+  #linkChanged(link, until, outage) {
+    if (until) this.#outage = outage && { reason: outage, since: this.#outage?.since ?? this.#heardAt };
     this.#link = link;
     this.#retryAt = until;
     if (link === "open" || link === "polling") this.#load();
@@ -245,15 +248,18 @@ class EventFeed extends HTMLElement {
   }
 
   #read({ type, seq, prev, payload }) {
+    if (["subscribed", "event", "events", "heartbeat"].includes(type)) this.#isWell();
     if (type === "subscribed") this.#begin(payload);
     else if (type === "event") this.#receive(this.#subscription.take(prev, [{ ...payload, seq }]));
     else if (type === "events") this.#receive(this.#subscription.take(prev, payload));
     else if (type === "heartbeat") this.#reach(payload.cursor);
+    else if (type === "stale") this.#tellStale(payload);
     else if (type === "error") this.#refuse(payload);
   }
 
   /** Long poll tells the same, a page at a time. */
   #readPage(page) {
+    this.#isWell();
     const verdict = this.#subscription.verdictOf(page);
     if (verdict) this.#begin(verdict);
     this.#receive(this.#subscription.take(this.#subscription.received, page.events));
@@ -290,6 +296,18 @@ class EventFeed extends HTMLElement {
     this.#subscription.reach(cursor, head);
     this.#frame.request();
     this.#update();
+  }
+
+  /** The server is there and can't read its database; without a reason it can again. */
+  #tellStale({ reason, since }) {
+    if (reason === null) this.#isWell();
+    else this.#outage = { reason, since: since && new Date(since) };
+    this.#update();
+  }
+
+  #isWell() {
+    this.#outage = null;
+    this.#heardAt = new Date();
   }
 
   #refuse({ message }) {
@@ -406,6 +424,7 @@ class EventFeed extends HTMLElement {
   #currentState() {
     if (this.#link === "signed-out") return "signed-out";
     if (this.#isRefused) return "refused";
+    if (this.#outage) return "stale";
     if (this.#isHeld) return "paused";
     if (!this.#subscription.isAnswered) {
       if (this.#link === "open") return this.#state; // for a moment, also between two ways in
@@ -426,6 +445,7 @@ class EventFeed extends HTMLElement {
       state,
       waiting: length ? waiting : "",
       behind: this.#subscription.behind,
+      outage: this.#outage,
       news: length && this.#scroller.isReading && !this.#isPaused ? `${waiting} new` : "",
       retryAt: this.#retryAt,
       loginHref: this.getAttribute("login-href") ?? "/login",
@@ -435,7 +455,7 @@ class EventFeed extends HTMLElement {
     });
     this.#scroller.isBusy = state === "catching-up";
     clearTimeout(this.#tick);
-    if (state === "reconnecting") this.#tick = setTimeout(() => this.#update(), 1000);
+    if (state === "reconnecting" || state === "stale") this.#tick = setTimeout(() => this.#update(), 1000);
     if (state !== this.#state || this.#isHeld !== this.#wasHeld) this.#changeState(state);
   }
 

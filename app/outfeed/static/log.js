@@ -43,6 +43,7 @@ const FEED = { type: "types", source: "source", task: "task-id", agent: "agent-i
 const STATES = {
   live: "", polling: "", connecting: "connecting", "catching-up": "catching up",
   reconnecting: "reconnecting", "signed-out": "signed out", refused: "refused", paused: "paused",
+  stale: "stale: the server can't read its database",
 };
 
 /** Says how many rows are new: to who listens at once and then now and then, and to who is elsewhere in the title. */

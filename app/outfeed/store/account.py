@@ -182,26 +182,40 @@ def create_code(database: Database, lifetime: timedelta, user: str | None = None
     return code
 
 
-def redeem_code(database: Database, code: str) -> str | None:
-    """Use *code* up and return whom it signs in; None for a bad one. Of any number of callers at once, one gets it.
+def find_code(database: Database, code: str) -> str | None:
+    """Return the name of the user whom *code* would sign in; None for a used, expired or unknown one.
 
-    The first operator is made here, if there is none. Once one has a password, that kind of code is worthless.
+    Reads only. The name of the first operator is the one that `redeem_code` would choose now.
     """
-    wanted = (_hash(code), clock.timestamp())
-    query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
     with database.connection() as connection:
-        if not connection.execute(query, wanted).fetchone():
-            return None  # before the write lock: a stranger's guesses must not make writers wait
+        return _user_of_code(connection, code)
+
+
+def redeem_code(database: Database, code: str) -> str | None:
+    """Use *code* up and return the name of the user whom it signs in; None as in `find_code`.
+
+    Of any number of concurrent callers, one gets the name. The first operator is created here, if there is none.
+    """
+    if find_code(database, code) is None:
+        return None  # before the write lock: a stranger's guesses must not make writers wait
     with database.transaction() as connection:
-        row = connection.execute(query, wanted).fetchone()
-        if row is None:
-            return None
-        connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", wanted[:1])
-        user = row[0] or _first_operator(connection)
-        found = connection.execute(
-            "SELECT name FROM outfeed_user WHERE name = ? AND NOT is_disabled", (user,)
-        ).fetchone()
-        return found[0] if found else None
+        name = _user_of_code(connection, code)
+        if name is not None:
+            connection.execute("DELETE FROM sign_in_code WHERE hash = ?", (_hash(code),))
+            row = (name, clock.timestamp())  # ignored unless this is the first operator
+            connection.execute("INSERT OR IGNORE INTO user (name, role, created_at) VALUES (?, 'operator', ?)", row)
+        return name
+
+
+def _user_of_code(connection: sqlite3.Connection, code: str) -> str | None:
+    query = "SELECT user FROM sign_in_code WHERE hash = ? AND expires_at > ?"
+    row = connection.execute(query, (_hash(code), clock.timestamp())).fetchone()
+    if row is None:
+        return None
+    if row[0] is None:
+        return _first_operator(connection)
+    found = connection.execute("SELECT name FROM user WHERE name = ? AND NOT is_disabled", row).fetchone()
+    return found[0] if found else None
 
 
 def has_operator_with_password(database: Database) -> bool:
@@ -215,23 +229,31 @@ def _has_operator_with_password(connection: sqlite3.Connection) -> bool:
     return connection.execute(query).fetchone() is not None
 
 
+def end_codes_of_first_operator(connection: sqlite3.Connection) -> None:
+    """Delete the codes that create the first operator if an operator has a password.
+
+    Without this they would be valid again once that operator is disabled.
+    """
+    if _has_operator_with_password(connection):
+        connection.execute("DELETE FROM sign_in_code WHERE user IS NULL")
+
+
 def _first_operator(connection: sqlite3.Connection) -> str | None:
+    """Return the name of the operator without a password, or a free name for a new one."""
     if _has_operator_with_password(connection):
         return None
     row = connection.execute(
         "SELECT name FROM outfeed_user WHERE role = 'operator' AND NOT is_disabled ORDER BY created_at, name LIMIT 1"
     ).fetchone()
-    return row[0] if row else _make_operator(connection)
+    return row[0] if row else _free_name(connection)
 
 
-def _make_operator(connection: sqlite3.Connection) -> str:
-    taken = {name for (name,) in connection.execute("SELECT name FROM outfeed_user")}
+def _free_name(connection: sqlite3.Connection) -> str:
+    taken = {name for (name,) in connection.execute("SELECT name FROM user")}
     name, number = FIRST_OPERATOR, 1
     while name in taken:
         number += 1
         name = f"{FIRST_OPERATOR}-{number}"
-    row = (name, clock.timestamp())
-    connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row)
     return name
 
 

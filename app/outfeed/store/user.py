@@ -9,7 +9,7 @@ from outfeed import clock
 from outfeed.access import ROLES
 from outfeed.errors import NameTaken, UnknownName
 from outfeed.store import audit
-from outfeed.store.account import check_name
+from outfeed.store.account import check_name, end_codes_of_first_operator
 from outfeed.store.database import Database
 
 
@@ -53,15 +53,20 @@ def set_role(database: Database, name: str, role: str, *, by: str | None = None)
     """Give the user another role, at once also where they are connected. Raises ValueError, UnknownName."""
     with database.transaction() as connection:
         _update(connection, name, "role = ?", check_role(role))
+        end_codes_of_first_operator(connection)
         audit.record(connection, "access.role_changed", by, name=name, role=role)
 
 
 def set_password(database: Database, name: str, password_hash: str, *, by: str | None = None) -> None:
-    """Replace the password, end the user's sessions and void their sign-in links. Raises UnknownName."""
+    """Replace the password, end the user's sessions and void their sign-in links. Raises UnknownName.
+
+    An operator's password also voids the links for the first operator.
+    """
     with database.transaction() as connection:
         _update(connection, name, "password = ?", password_hash)
-        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
+        end_codes_of_first_operator(connection)
+        connection.execute("DELETE FROM session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.password_changed", by, name=name)
 
 
@@ -69,8 +74,9 @@ def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | 
     """Shut the user out, or let them in again; their sessions end for good. Raises UnknownName."""
     with database.transaction() as connection:
         _update(connection, name, "is_disabled = ?", int(is_disabled))
-        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
+        end_codes_of_first_operator(connection)
+        connection.execute("DELETE FROM session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.user_disabled" if is_disabled else "access.user_enabled", by, name=name)
 
 

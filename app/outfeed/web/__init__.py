@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from outfeed.config import Settings
-from outfeed.web import auth, compression, limits, live, logs, problems
+from outfeed.web import auth, bodies, compression, guesses, limits, live, logs, problems
 from outfeed.web.api import api
 from outfeed.web.assets import assets
 from outfeed.web.consumers import consumers
@@ -27,14 +27,17 @@ MAX_BODY_BYTES = 8 * 2**20
 def create_app(settings: Settings) -> Flask:
     """Return the app over an upgraded database. It answers at once; `start` of its Services makes the feed move."""
     app = Flask("outfeed", static_folder=None)
+    app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
     app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings)
     app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     logs.init_app(app)
+    bodies.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
     auth.init_app(app)
     live.init_app(app)
+    guesses.init_app(app)
     compression.init_app(app)
     for blueprint in (assets, health, metrics, sign_in, api, feed, consumers, tickets, swarm, pages, log, status_page):
         app.register_blueprint(blueprint)

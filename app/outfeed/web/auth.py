@@ -29,8 +29,8 @@ from outfeed.web import limits, origins
 from outfeed.web.problems import answer, problem, wants_page
 from outfeed.web.services import services
 
-PUBLIC_PATHS = {"/healthz", "/readyz", "/login"}
-MACHINE_PATHS = {"api", "ws", "metrics"}  # first segments; a stranger gets 401 there, never a page
+PUBLIC_PATHS = {"/healthz", "/healthz/", "/readyz", "/readyz/", "/login"}
+MACHINE_PATHS = {"api", "ws", "metrics", "healthz", "readyz"}  # first segments; a stranger gets 401 there, never a page
 SOCKET_PATH = "/ws"
 CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
 DOCS = "/api/docs"  # the one page among them
@@ -98,7 +98,9 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
     app.session_interface = _Sessions()
-    logins = LoginManager(app)
+    logins = LoginManager(app, add_context_processor=False)
+    # The proxy, not the user: it reads the database only where a template asks, and the page of an outage must not.
+    app.context_processor(lambda: {"current_user": current_user})
     logins.user_loader(Visitor.load)
     csrf.init_app(app)
     app.before_request(_admit)

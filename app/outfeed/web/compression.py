@@ -1,7 +1,10 @@
 """Compression of pages and of what they load: a third of the bytes, where the reader's line is slow.
 
-Not of the API: what it answers carries strong ETags. Pages with a CSRF token in them may be compressed: the cookie is
-SameSite, so no other site can have them fetched and watch their length (breachattack.com).
+Not of the API: what it answers carries strong ETags. Pages with a CSRF token in them may be compressed, although
+another site can have them fetched with text of its choice and watch their length (breachattack.com): a SameSite=Lax
+cookie goes with each top-level GET. That takes many answers with the same secret in them. The token is signed together
+with the second it was made in, so its signature is another one each second; what stays is the session's random value,
+and a request with that value and no valid signature is refused.
 """
 
 from __future__ import annotations

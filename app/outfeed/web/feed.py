@@ -19,7 +19,7 @@ from outfeed.feed.subscriber import State, Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from outfeed.history import Item
 from outfeed.web import auth, connection, limits
-from outfeed.web.api.operation import operation
+from outfeed.web.api.operation import operation, query_string
 from outfeed.web.api.shapes import FeedPage
 from outfeed.web.connection import Doorbell, Ending, granted_rates
 from outfeed.web.services import services
@@ -167,7 +167,7 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
 
 
 def _stream_fields() -> dict[str, str]:
-    return {**request.args.to_dict(), **_last_event_id()}
+    return {**query_string(), **_last_event_id()}
 
 
 @feed.get("/stream")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from flask import Blueprint, redirect, render_template, request
 from flask.typing import ResponseReturnValue
@@ -27,6 +28,8 @@ LOG_ROWS = 50
 STORY_ROWS = 200
 MAX_JSON_CHARS = 65_536
 FILTERS = ("type", "source", "task", "agent", "from", "to", "text")
+KNOWN = {*FILTERS, "id", "cursor", "newer", "live"}
+ALIASES = {"event_type": "type", "types": "type", "task_id": "task", "agent_id": "agent"}  # the API's and the feed's
 
 log = Blueprint("log", __name__)
 _Found = TypeVar("_Found")
@@ -46,8 +49,13 @@ def events() -> ResponseReturnValue:
     """Show the log, newest first, filtered and in pages; with `id`, that event."""
     if event_id := request.args.get("id"):
         return event(event_id)
-    given = {name: value for name in FILTERS if (value := request.args.get(name, "").strip())}
+    if ALIASES.keys() & request.args.keys():  # the page's script knows the page's names only
+        renamed = [(ALIASES.get(name, name), value) for name, value in request.args.items(multi=True)]
+        return redirect(f"{addresses.of_log()}?{urlencode(renamed)}")
+    given, unknown = _given()
     filter_, problem = _filter(given)
+    if unknown:
+        problem = f"{problem or ''} Not a filter of the log, and left out: {cut(', '.join(unknown), 80)}".strip()
     newer = request.args.get("newer", type=rowid)
     cursor = newer if newer is not None else request.args.get("cursor", type=rowid)
     page = log_page.list_page(services().database, filter_, limit=LOG_ROWS, cursor=cursor, is_newer=newer is not None)
@@ -63,6 +71,14 @@ def events() -> ResponseReturnValue:
         problem=problem,
         types=list(DISPLAY),
     )
+
+
+def _given() -> tuple[dict[str, str], list[str]]:
+    """Return the filters, and the names that are none. Types may be given several times."""
+    given = {name: list(filter(None, map(str.strip, values))) for name, values in request.args.lists()}
+    filters = {name: ",".join(given[name]) if name == "type" else given[name][0] for name in FILTERS if given.get(name)}
+    repeated = [name for name in FILTERS if name != "type" and len(set(given.get(name, []))) > 1]
+    return filters, [name for name in given if name not in KNOWN] + [f"{name} (twice)" for name in repeated]
 
 
 def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:

@@ -125,7 +125,7 @@ def clock_of(moment: datetime | str) -> str:
 def rowid(text: str) -> int:
     """Return *text* as a rowid. Raises ValueError for what SQLite has none of."""
     number = int(text)
-    if not 0 <= number < 2**63:
+    if not -(2**63) <= number < 2**63:
         raise ValueError(f"no rowid: {number}")
     return number
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def init_app(app: Flask) -> None:
     """Answer every error of the app as a problem, or as a page where a person asked for one."""
-    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(HTTPException, http_problem)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, _event_conflict)
@@ -63,7 +63,8 @@ def wants_page() -> bool:
     return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
 
 
-def _http(error: HTTPException) -> Response:
+def http_problem(error: HTTPException) -> Response:
+    """Return an error of HTTP as the rest of the app answers it."""
     status = error.code or 500
     response = answer(status, error.description or HTTPStatus(status).phrase)
     for name, value in error.get_headers():
@@ -97,11 +98,11 @@ def _later(error: TooManyChecks) -> Response:
 def _unavailable(error: DatabaseError) -> Response:
     log.error("database unavailable path=%s error=%s", request.path, error)
     note_refusal("database")
-    return _unavailable_now(error.in_short)
+    return _unavailable_now(error.in_short, code="database_unavailable")
 
 
-def _unavailable_now(detail: str) -> Response:
-    response = answer(503, detail)
+def _unavailable_now(detail: str, **more: Any) -> Response:
+    response = answer(503, detail, **more)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
     return response
 

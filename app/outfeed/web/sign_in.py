@@ -17,38 +17,50 @@ from outfeed.web.problems import answer
 from outfeed.web.services import services
 
 HOME = "/swarm/live"
+FORM_EXPIRED = "The form expired. Please try again."
+LINK_ENDED = "This link has been used or has expired. Ask for a new one, or sign in with your password."
 log = logging.getLogger(__name__)
 sign_in = Blueprint("sign_in", __name__)
 
 
 @sign_in.get("/login")
 def login() -> ResponseReturnValue:
-    """Show the form, or sign in with a one-time code. HEAD doesn't use the code up."""
+    """Show the form, or for a sign-in link the page with its button. Changes nothing: scanners follow links."""
     target, code = _local(request.args.get("next", HOME)), request.args.get("code")
-    if code is None or request.method == "HEAD":
-        return redirect(target) if current_user.is_authenticated else _login_page(target)
-    if refusal := _count_attempt():
-        return refusal
-    name = account.redeem_code(services().database, code)
-    if name is None:
-        _note_refusal(None, "link")
-        refusal_text = "This link has been used or has expired. Ask for a new one, or sign in with your password."
-        return _login_page(target, refusal_text), 401
-    _begin_session(name, "link")
-    return redirect(target)
+    if code is not None:
+        return _link_page(target, code)
+    return redirect(target) if current_user.is_authenticated else _login_page(target)
 
 
 @sign_in.post("/login")
-def login_with_password() -> ResponseReturnValue:
-    """Sign in with name and password. A wrong name and a wrong password are answered alike, and take as long."""
-    target = _local(request.form.get("next", HOME))
+def begin() -> ResponseReturnValue:
+    """Sign in with the code of a link, or with name and password."""
+    target, code = _local(request.form.get("next", HOME)), request.form.get("code")
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     try:
-        auth.csrf.protect()
+        auth.csrf.protect()  # without it another site could sign a visitor in as somebody else
     except CSRFError:
-        return _login_page(target, "This page was open for too long. Please try again.", name), 403
+        if code is not None:
+            return _link_page(target, code, FORM_EXPIRED)
+        return _login_page(target, FORM_EXPIRED, name), 403
     if refusal := _count_attempt():
         return refusal
+    if code is not None:
+        return _sign_in_by_code(target, code)
+    return _sign_in_by_password(target, name, password)
+
+
+def _sign_in_by_code(target: str, code: str) -> ResponseReturnValue:
+    name = account.redeem_code(services().database, code)
+    if name is None:
+        _note_refusal(None, "link")
+        return _login_page(target, LINK_ENDED), 401
+    _begin_session(name, "link")
+    return redirect(target, 303)
+
+
+def _sign_in_by_password(target: str, name: str, password: str) -> ResponseReturnValue:
+    """A wrong name and a wrong password are answered alike, and take as long."""
     if not passwords.matches(user.password_hash(services().database, name), password):
         _note_refusal(name, "password")
         return _login_page(target, "Name or password is wrong.", name), 401
@@ -126,6 +138,15 @@ def _note_refusal(name: str | None, how: str) -> None:
 def _login_page(target: str, refusal: str | None = None, name: str = "") -> str:
     needs_link = not account.has_operator_with_password(services().database)
     return render_template("login.html", problem=refusal, next=target, name=name, needs_link=needs_link)
+
+
+def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseReturnValue:
+    name = account.find_code(services().database, code)
+    if name is None:
+        return _login_page(target, LINK_ENDED), 401
+    page = render_template("link.html", problem=refusal, next=target, code=code, name=name)
+    # The path would carry the code into the next requests' Referer. Its origin alone is what Flask-WTF needs over TLS.
+    return page, 403 if refusal else 200, {"Referrer-Policy": "strict-origin"}
 
 
 def _password_page(refusal: str | None = None) -> str:

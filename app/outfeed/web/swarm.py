@@ -55,7 +55,8 @@ NOT_NOW = {409: "It is not this task's or agent's turn; `state` says what stands
 def admit() -> None:
     """Keep the swarm from who may see only some of its events. Raises Forbidden."""
     if hidden := _hidden(auth.principal()):
-        raise Forbidden(f"{auth.principal().name} may not see events of the type {hidden[0]!r}, and so not the swarm")
+        name = auth.principal().name
+        raise Forbidden(f"{name} may not see events of the type {hidden[0].value!r}, and so not the swarm")
 
 
 def covers_swarm(principal: Principal) -> bool:
@@ -250,10 +251,7 @@ def _body(shape: type[_Shape]) -> _Shape:
     """Return the JSON body as *shape*; no body at all is an empty object. Raises InvalidRequest, BadRequest."""
     if not request.get_data():
         return validated(shape, {})
-    try:
-        fields = request.get_json()
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+    fields = request.get_json()
     if not isinstance(fields, dict):
         raise BadRequest("the body must be a JSON object")
     return validated(shape, fields)

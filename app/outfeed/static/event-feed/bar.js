@@ -1,6 +1,6 @@
 // The bar: how the feed is, always in one small place, for eyes and for ears; what one can do about it; and the filter.
 
-import { NUMBER, linkTo, make, setText } from "./elements.js";
+import { NUMBER, clockOf, linkTo, make, setText } from "./elements.js";
 import { KINDS, SPACES } from "./sentences.js";
 
 // --- the bar ---------------------------------------------------------------------------------------------------------
@@ -39,10 +39,10 @@ export class Bar {
   }
 
   /** *retryAt* is a moment in ms; *waiting* a number as text, empty for none. */
-  show({ state, behind, waiting, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
+  show({ state, behind, waiting, outage, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
     const secs = Math.ceil((retryAt - Date.now()) / 1000);
-    setText(this.#label, describe(state, { behind, waiting, secs }));
-    this.#retry.hidden = state !== "reconnecting" || secs <= 1;
+    setText(this.#label, describe(state, { behind, waiting, outage, secs }));
+    this.#retry.hidden = !["reconnecting", "stale"].includes(state) || secs <= 1;
     this.#chip.title = isPolling ? "No WebSocket gets through, so the feed asks over HTTP" : "";
     this.element.dataset.state = state;
     this.#login.hidden = state !== "signed-out";
@@ -72,7 +72,7 @@ export class Bar {
   }
 }
 
-function describe(state, { behind, waiting, secs }) {
+function describe(state, { behind, waiting, outage, secs }) {
   const texts = {
     connecting: "Connecting",
     live: "Live",
@@ -80,6 +80,7 @@ function describe(state, { behind, waiting, secs }) {
     "catching-up": `Catching up · ${NUMBER.format(behind)} behind`,
     paused: waiting ? `Paused · ${waiting} waiting` : "Paused",
     reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
+    stale: `Stale: ${outage?.reason}${outage?.since ? ` · last data ${clockOf(outage.since)}` : ""}`,
     "signed-out": "Signed out",
     refused: "Refused",
   };

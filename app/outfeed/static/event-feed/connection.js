@@ -21,7 +21,8 @@ const SIGNED_OUT = 4001;
 const UNAUTHORIZED = 401;
 
 /**
- * Reports each change as (link, until): connecting, open, polling, waiting, signed-out, closed. Asks for the message
+ * Reports each change as (link, until, outage): connecting, open, polling, waiting, signed-out, closed; *outage* is why
+ * a server that answers can't read its database, and *until* when the next try is due, in ms. Asks for the message
  * and the query that subscribe, and hands on frames and pages. A socket counts from its first frame on.
  */
 export class Connection {
@@ -182,7 +183,8 @@ export class Connection {
     if (status === UNAUTHORIZED) return this.#signedOut();
     const isRefusal = status >= 400 && status < 500 && retryMs === null && body?.detail;
     if (isRefusal) this.#on.frame({ type: "error", payload: { message: body.detail } });
-    if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4)); // told to many at once
+    const outage = body?.code === "database_unavailable" ? body.detail : null;
+    if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4), outage); // told to many at once
     else this.#backOff();
   }
 
@@ -212,11 +214,11 @@ export class Connection {
     this.#failures += 1;
   }
 
-  #wait(wanted) {
+  #wait(wanted, outage = null) {
     const ms = Math.min(wanted, MAX_TOLD_WAIT_MS);
     this.#putDown();
     this.#retry = setTimeout(() => this.connect(), ms);
-    this.#report("waiting", Date.now() + ms);
+    this.#report("waiting", Date.now() + ms, outage);
   }
 
   #signedOut() {
@@ -230,10 +232,10 @@ export class Connection {
     clearTimeout(this.#retry);
   }
 
-  #report(link, until = 0) {
+  #report(link, until = 0, outage = null) {
     if (link === this.#link && !until) return;
     this.#link = link;
-    this.#on.link(link, until);
+    this.#on.link(link, until, outage);
   }
 }
 

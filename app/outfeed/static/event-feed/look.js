@@ -68,15 +68,14 @@ a { color: var(--_accent); }
 .bar[data-state="live"] .dot { box-shadow: 0 0 0 3px color-mix(in srgb, var(--_state) 20%, transparent); }
 .bar:is([data-state="catching-up"], [data-state="polling"]) { --_state: var(--_accent); }
 .bar:is([data-state="reconnecting"], [data-state="paused"]) { --_state: var(--_warn); }
-.bar:is([data-state="signed-out"], [data-state="refused"]) { --_state: var(--_error); }
+.bar:is([data-state="stale"], [data-state="signed-out"], [data-state="refused"]) { --_state: var(--_error); }
 .bar:is([data-state="reconnecting"], [data-state="connecting"]) .dot {
   background: none;
   border: 2px solid var(--_state);
 }
 .bar[data-state="paused"] .dot { border-radius: 1px; }
-.bar:is([data-state="reconnecting"], [data-state="paused"], [data-state="signed-out"], [data-state="refused"]) .label {
-  color: var(--_state);
-}
+.bar:is([data-state="reconnecting"], [data-state="paused"], [data-state="stale"]) .label { color: var(--_state); }
+.bar:is([data-state="signed-out"], [data-state="refused"]) .label { color: var(--_state); }
 
 button {
   min-height: 2rem;
@@ -143,6 +142,7 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 @container (max-width: 30rem) {
   .chip { flex: 1 1 0; min-width: 8rem; }
   .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+  .bar[data-state="stale"] .label { white-space: normal; }
   .gap { order: 1; }
   .bar { column-gap: 0.5rem; }
   .retry, .pill { padding: 0 0.625rem; }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import io
+import itertools
 import json
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +15,7 @@ from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.store import event_log, log_page
-from outfeed.web import auth
+from outfeed.web import auth, bodies
 from outfeed.web.api.operation import JSON, json_answer, operation
 from outfeed.web.api.shapes import (
     MAX_BATCH_EVENTS,
@@ -28,6 +31,7 @@ from outfeed.web.api.shapes import (
 from outfeed.web.services import services
 
 NDJSON = "application/x-ndjson"
+LINES = {NDJSON, "application/ndjson", "application/jsonl"}
 
 events = Blueprint("events", __name__)
 _one = TypeAdapter(NewEvent)
@@ -50,7 +54,7 @@ class LogQuery(LogFilters):
         str | None, Field(description="Only this event, whatever the filters; any id can be asked for here.")
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    cursor: Annotated[int, Field(ge=1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
+    cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
 
 
 class SummaryQuery(BaseModel):
@@ -72,8 +76,8 @@ class SummaryQuery(BaseModel):
         400: "The body is no JSON.",
         403: "An event is of a type that this principal may not write.",
         409: "An id is known with other content.",
-        413: "The body is larger than 8 MiB.",
-        415: "The body is neither JSON nor NDJSON.",
+        413: "The body is larger than 8 MiB, as sent or unpacked.",
+        415: "The body is neither JSON nor NDJSON, or its Content-Encoding is not gzip.",
         422: "An event breaks a rule; `index` and `field` say which.",
         503: "The database is busy or full; Retry-After says when to try again.",
     },
@@ -102,10 +106,10 @@ def _submitted() -> tuple[list[NewEvent], bool]:
 
     What they hold is checked where every event is made.
     """
-    if request.mimetype == NDJSON:
-        value: Any = _parsed_lines(request.get_data())
+    if request.mimetype in LINES:
+        value: Any = _parsed_lines(bodies.read())
     elif request.is_json:
-        value = _parsed(request.get_data(), "the body")
+        value = _parsed(bodies.read(), "the body")
     else:
         raise UnsupportedMediaType(f"the body must be {JSON} or {NDJSON}")
     try:
@@ -117,8 +121,11 @@ def _submitted() -> tuple[list[NewEvent], bool]:
 
 
 def _parsed_lines(body: bytes) -> list[Any]:
-    lines = enumerate(body.split(b"\n"), 1)
-    return [_parsed(line, f"line {number}") for number, line in lines if line.strip()]
+    lines = ((number, line) for number, line in enumerate(io.BytesIO(body), 1) if line.strip())
+    found = list(itertools.islice(lines, MAX_BATCH_EVENTS + 1))
+    if len(found) > MAX_BATCH_EVENTS:  # before any is parsed: millions of lines fit the body
+        raise InvalidRequest("invalid_event", _PLAIN["too_long"])
+    return [_parsed(line, f"line {number}") for number, line in found]
 
 
 def _parsed(text: bytes, name: str) -> Any:
@@ -134,12 +141,25 @@ def _refuse_constant(text: str) -> NoReturn:
 
 def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
     """Return the first of the shape's problems as ours, with the event and field it is about."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # A misspelt name explains why another is missing.
+    unknown = [each for each in found if each["type"] == "extra_forbidden" and each["loc"][:-1] == found[0]["loc"][:-1]]
+    first = (unknown or found)[0]
     index, field = [*(part for part in first["loc"] if isinstance(part, int)), None][0], first["loc"][-1:]
     problem = _PLAIN.get(first["type"], first["msg"])
+    if first["type"] == "extra_forbidden":
+        problem += _suggestion(str(field[0]))
     if field and isinstance(field[0], str):
         return InvalidEvent(f"{field[0]:.80}", problem, index=index)
     return InvalidRequest("invalid_event", problem if index is None else f"event {index}: {problem}")
+
+
+def _suggestion(name: str) -> str:
+    """Return the question for the field that was probably meant; nothing where none is near."""
+    fields = list(NewEvent.__annotations__)
+    near = [each for each in fields if name.lower() in each.split("_")]
+    near += difflib.get_close_matches(name.lower(), fields, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from outfeed.web.services import services
 
 EVENTS_A_PIECE = 200
 COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "timestamp", "data")
+BOM = "\ufeff"  # without it Excel guesses the encoding
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 
 # What a formula begins with, full-width signs too.
@@ -45,7 +46,7 @@ def export_events(query: ExportQuery) -> Response:
     What is written meanwhile is not in it. A text in CSV that a spreadsheet would take for a formula begins with `'`.
     """
     filter_ = query.filter(auth.principal().visible)
-    write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, _row(COLUMNS))}[query.format]
+    write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="events.{query.format}"'
     return response

@@ -12,9 +12,11 @@ import orjson
 from flask import Response, request
 from pydantic import BaseModel
 
+from outfeed.errors import InvalidRequest
 from outfeed.feed.subscription import validated
 
 JSON = "application/json"
+LISTS = {"types", "event_type"}  # parameters that take several values
 OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 View = Callable[..., Response]
@@ -30,14 +32,23 @@ class Operation:
     refusals: Mapping[int, str]
 
 
-def _query_string() -> Mapping[str, str]:
-    return request.args.to_dict()
+def query_string() -> Mapping[str, str]:
+    """Return the query string's fields; a list that is given in several parameters is joined with commas.
+
+    Raises InvalidRequest for any other parameter that is repeated: no value of it is dropped in silence.
+    """
+    found = {}
+    for name, values in request.args.lists():
+        if len(values) > 1 and name not in LISTS:
+            raise InvalidRequest("invalid_field", f"{name:.80}: is given {len(values)} times, and takes one value")
+        found[name] = ",".join(filter(None, values))
+    return found
 
 
 def operation(
     *,
     query: type[BaseModel] | None = None,
-    fields: Callable[[], Mapping[str, str]] = _query_string,
+    fields: Callable[[], Mapping[str, str]] = query_string,
     body: Mapping[str, Any] | None = None,
     answers: Mapping[int, Any],
     refusals: Mapping[int, str] | None = None,

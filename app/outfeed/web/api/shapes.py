@@ -158,6 +158,6 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str | None = Field(None, description="A stable name of a bad request.")
+    code: str | None = Field(None, description="A stable name of what went wrong.")
     field: str | None = Field(None, description="The bad field of an event.")
     index: int | None = Field(None, description="Which event of a batch, from 0.")

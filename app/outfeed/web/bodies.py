@@ -1,0 +1,58 @@
+"""Bodies of requests: unpacked up to the limit of what is not packed, and parsed whatever their depth."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from flask import Flask, current_app, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from outfeed.errors import InvalidRequest
+
+MAX_MEMBERS = 16  # for each the rest is copied
+GZIP = ("gzip", "x-gzip")
+_WBITS = 31  # zlib: with the header of gzip
+
+
+class _Json(DefaultJSONProvider):
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError:
+            raise InvalidRequest("invalid_json", "the body is nested too deeply") from None
+
+
+def init_app(app: Flask) -> None:
+    """Refuse what is nested too deeply, for each route that reads JSON."""
+    app.json = _Json(app)
+
+
+def read() -> bytes:
+    """Return the body of the request, unpacked. Raises 400, 413 and 415 as HTTPException."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return request.get_data()
+    if encoding not in GZIP:
+        raise UnsupportedMediaType(f"the Content-Encoding must be gzip or none, got {encoding!r:.80}")
+    try:
+        return _unpacked(request.get_data(), current_app.config["MAX_CONTENT_LENGTH"])
+    except zlib.error as error:
+        raise BadRequest(f"the body is not gzip: {error}") from None
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """Return the members of *packed*, joined. Never unpacks more than a byte beyond *most*."""
+    found = bytearray()
+    for _ in range(MAX_MEMBERS):
+        member = zlib.decompressobj(wbits=_WBITS)
+        found += member.decompress(packed, most + 1 - len(found))
+        if len(found) > most:
+            raise RequestEntityTooLarge(f"the body exceeds {most:,} bytes when it is unpacked")
+        if not member.eof:
+            raise BadRequest("the gzip body ends early")
+        packed = member.unused_data
+        if not packed:
+            return bytes(found)
+    raise BadRequest(f"the gzip body has more than {MAX_MEMBERS} members")
