@@ -209,12 +209,23 @@ SENTENCES = [
     ("task.created", {"description": "Write tests"}, "New task: Write tests"),
     ("task.assigned", {"name": "Ada"}, "Task assigned to Ada"),
     ("task.completed", {}, "Task completed"),
+    ("task.assigned", {"name": "Ada", "bid_sats": 50}, "Task assigned to Ada (50 sats)"),
+    ("task.assigned", {"agent": "forge", "amount": 50}, "Task assigned to forge (50 sats)"),
+    ("task.started", {"agent": "forge"}, "forge started work"),
     ("agent.joined", {"name": "Ada"}, "Agent Ada joined"),
+    ("agent.joined", {"name": "Ada", "persona": "careful reviewer"}, "Agent Ada joined (careful reviewer)"),
+    ("agent.joined", {"name": "Ada", "persona": " "}, "Agent Ada joined"),
     ("agent.left", {"name": "Ada"}, "Agent Ada left"),
     ("bid.submitted", {"bid_sats": 100, "name": "Ada"}, "Bid: 100 sats from Ada"),
     ("bid.submitted", {"bid_sats": 1.0, "name": "Ada"}, "Bid: 1 sats from Ada"),
     ("bid.submitted", {"bid_sats": 1.5, "name": "Ada"}, "Bid: 1.5 sats from Ada"),
+    ("bid.submitted", {"amount": 50, "agent": "forge"}, "Bid: 50 sats from forge"),
+    ("bid.submitted", {"amount": 5, "agent": "a", "bid_sats": 7, "name": "Ada"}, "Bid: 7 sats from Ada"),
+    ("auction.closed", {"amount": 50}, "Auction closed at 50 sats"),
     ("tool.called", {"tool_name": "grep"}, "Tool: grep"),
+    ("system.info", {"description": "Upgrade proposed"}, "Upgrade proposed"),
+    ("system.warning", {"description": "Disk is full"}, "Warning: Disk is full"),
+    ("system.error", {"description": "Disk is full", "message": "No space"}, "Error: No space"),
     ("system.error", {"message": "Oops"}, "Error: Oops"),
 ]
 
@@ -263,6 +274,8 @@ def test_a_sentence_stays_on_one_line_whatever_it_names(value: str) -> None:
 def test_the_parts_of_a_sentence_say_which_are_names() -> None:
     parts = sentence_parts(made(event_type="bid.submitted", data={"bid_sats": 5, "name": "Ada"}))
     assert parts == [("Bid: ", False), ("5", True), (" sats from ", False), ("Ada", True)]
+    parts = sentence_parts(made(event_type="task.assigned", data={"bid_sats": 5, "name": "Ada"}))
+    assert parts == [("Task assigned to ", False), ("Ada", True), (" (", False), ("5", True), (" sats)", False)]
 
 
 def test_a_type_pattern_is_what_the_error_says() -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "store": NOUNS,
     "feed": NOUNS,
     "client": NOUNS,
-    "swarm": NOUNS | {"store"},
+    "swarm": NOUNS | {"store", "client"},
     "log_handler": NOUNS | {"store", "client"},
     "jobs": PIPELINE,
     "webhooks": NOUNS | {"store", "feed"},

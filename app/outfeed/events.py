@@ -208,10 +208,15 @@ def _timestamp(value: str | datetime) -> str:
 
 
 class Field(NamedTuple):
-    """A place in a sentence: the first of *keys* that is filled, in `data` and then in the event, else *fallback*."""
+    """A place in a sentence: the first of *keys* that is filled, in `data` and then in the event, else *fallback*.
+
+    *before* and *after* are the text around it. A field without value and fallback adds nothing, not even those.
+    """
 
     keys: tuple[str, ...]
     fallback: str
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,43 +235,60 @@ class Display:
         return {"icon": self.icon, "label": self.label, "kind": self.kind, "error": self.is_error, "sentence": sentence}
 
 
+_SENTENCE_PART = re.compile(r"([^{\[]+)|\{([^}]+)\}|\[([^{]*)\{([^}]+)\}([^\]]*)\]")
+
+
 def _display(kind: str, icon: str, label: str, sentence: str, *, is_error: bool = False) -> Display:
-    """Parse *sentence*: `{a|b|nothing}` is a Field with the keys a and b and the fallback `nothing`."""
+    """Parse *sentence*: `{a|b|nothing}` is a Field with the keys a and b and the fallback `nothing`.
+
+    `[ ({a|b} sats)]` is a Field with text around it, which is left out if neither a nor b is filled.
+    """
     parts: list[str | Field] = []
-    for index, part in enumerate(re.split(r"\{([^}]+)\}", sentence)):
-        if index % 2:
-            *keys, fallback = part.split("|")
-            parts.append(Field(tuple(keys), fallback))
-        elif part:
-            parts.append(part)
+    for text, keys, before, optional_keys, after in _SENTENCE_PART.findall(sentence):
+        if text:
+            parts.append(text)
+        elif keys:
+            *names, fallback = keys.split("|")
+            parts.append(Field(tuple(names), fallback))
+        else:
+            parts.append(Field(tuple(optional_keys.split("|")), "", before, after))
     return Display(icon, label, tuple(parts), kind, is_error)
 
 
-# Icons and sentences of the first eight as ADR 022 has them; a name, where it is missing, falls back on the id.
+# Icons and sentences of the first eight as ADR 022 has them, and its names for agents and sats as alternative keys. A
+# missing name falls back on the id.
 DISPLAY: dict[str, Display] = {
     EventType.TASK_CREATED: _display("task", "📝", "Task created", "New task: {description|task_id|no description}"),
-    EventType.TASK_ASSIGNED: _display("task", "👤", "Task assigned", "Task assigned to {name|agent_id|an agent}"),
+    EventType.TASK_ASSIGNED: _display(
+        "task", "👤", "Task assigned", "Task assigned to {name|agent|agent_id|an agent}[ ({bid_sats|amount} sats)]"
+    ),
     EventType.TASK_COMPLETED: _display("task", "✅", "Task completed", "Task completed"),
-    EventType.AGENT_JOINED: _display("agent", "🟢", "Agent joined", "Agent {name|agent_id|unknown} joined"),
-    EventType.AGENT_LEFT: _display("agent", "🔴", "Agent left", "Agent {name|agent_id|unknown} left"),
-    EventType.BID_SUBMITTED: _display("bid", "💰", "Bid", "Bid: {bid_sats|?} sats from {name|agent_id|an agent}"),
+    EventType.AGENT_JOINED: _display(
+        "agent", "🟢", "Agent joined", "Agent {name|agent|agent_id|unknown} joined[ ({persona})]"
+    ),
+    EventType.AGENT_LEFT: _display("agent", "🔴", "Agent left", "Agent {name|agent|agent_id|unknown} left"),
+    EventType.BID_SUBMITTED: _display(
+        "bid", "💰", "Bid", "Bid: {bid_sats|amount|?} sats from {name|agent|agent_id|an agent}"
+    ),
     EventType.TOOL_CALLED: _display("tool", "🔧", "Tool called", "Tool: {tool_name|unnamed}"),
-    EventType.SYSTEM_ERROR: _display("system", "⚠️", "Error", "Error: {message|reason|no message}", is_error=True),
+    EventType.SYSTEM_ERROR: _display(
+        "system", "⚠️", "Error", "Error: {message|description|reason|no message}", is_error=True
+    ),
     EventType.TASK_BIDDING: _display("task", "📣", "Open for bids", "Open for bids: {description|task_id|a task}"),
-    EventType.TASK_STARTED: _display("task", "▶️", "Task started", "{name|agent_id|An agent} started work"),
+    EventType.TASK_STARTED: _display("task", "▶️", "Task started", "{name|agent|agent_id|An agent} started work"),
     EventType.TASK_FAILED: _display(
         "task", "❌", "Task failed", "Task failed: {reason|message|no reason given}", is_error=True
     ),
     EventType.AGENT_STATUS_CHANGED: _display(
-        "agent", "🔄", "Agent status", "Agent {name|agent_id|unknown} is now {status|in another state}"
+        "agent", "🔄", "Agent status", "Agent {name|agent|agent_id|unknown} is now {status|in another state}"
     ),
-    EventType.AUCTION_CLOSED: _display("bid", "🔨", "Auction closed", "Auction closed at {bid_sats|no} sats"),
+    EventType.AUCTION_CLOSED: _display("bid", "🔨", "Auction closed", "Auction closed at {bid_sats|amount|no} sats"),
     EventType.TOOL_COMPLETED: _display("tool", "🧰", "Tool completed", "Tool completed: {tool_name|unnamed}"),
     EventType.TOOL_FAILED: _display(
         "tool", "💥", "Tool failed", "Tool failed: {tool_name|unnamed}: {reason|message|no reason given}", is_error=True
     ),
-    EventType.SYSTEM_WARNING: _display("system", "🔶", "Warning", "Warning: {message|reason|no message}"),
-    EventType.SYSTEM_INFO: _display("system", "ℹ️", "Info", "{message|reason|No message}"),
+    EventType.SYSTEM_WARNING: _display("system", "🔶", "Warning", "Warning: {message|description|reason|no message}"),
+    EventType.SYSTEM_INFO: _display("system", "ℹ️", "Info", "{message|description|reason|No message}"),
     "system.pruned": _display("system", "🧹", "Pruned", "{message|Pruned}, by {by|somebody}"),
     "system.restored": _display("system", "💾", "Restored", "{message|Restored from a backup}, by {by|somebody}"),
     "access.signed_in": _display("system", "🔑", "Signed in", "{name|Somebody} signed in by {how|some way}"),
@@ -301,10 +323,15 @@ def display_of(event_type: str) -> Display:
 
 def sentence_parts(event: Event) -> list[tuple[str, bool]]:
     """Return the event's sentence as (text, is a name from the event) parts, in order."""
-    return [
-        (part, False) if isinstance(part, str) else (_fill(part, event), True)
-        for part in display_of(event.event_type).sentence
-    ]
+    return [found for part in display_of(event.event_type).sentence for found in _filled(part, event)]
+
+
+def _filled(part: str | Field, event: Event) -> list[tuple[str, bool]]:
+    if isinstance(part, str):
+        return [(part, False)]
+    text = _fill(part, event)
+    around = [(part.before, False), (text, True), (part.after, False)] if text else []
+    return [found for found in around if found[0]]
 
 
 def sentence(event: Event) -> str:

@@ -1,5 +1,5 @@
-"""The benchmark: Outfeed beside its peers in paired rounds, and by itself; on loopback.
+"""The benchmark of Outfeed on loopback, alone or in pairs with another checkout.
 
-Rule of this folder: it knows the servers only from outside (command line, SQL, sockets). `calls` alone imports Outfeed,
-for its public `log_event`, and runs in a process of its own.
+This folder uses a server only from outside: commands, SQL, HTTP and WebSocket. `calls` alone imports Outfeed, for its
+public `log_event`, in a process of its own that runs in the environment of the measured checkout.
 """

@@ -1,6 +1,7 @@
-"""`log_event` beside a bare INSERT into the same table, in turns; prints the means of both as JSON.
+"""`log_event` beside a bare INSERT into the same table, in turns; prints the medians as JSON.
 
-The order: {"path", "turns", "inserts" (in a turn), "first" (1: log_event has the first turn)}.
+It runs in the environment of the measured checkout, as a file, so it imports nothing of this folder. The order:
+{"path", "turns", "insert" (SQL), "row" (an event)}.
 """
 
 from __future__ import annotations
@@ -11,55 +12,48 @@ import sqlite3
 import statistics
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from scripts.benchmarks import event
-from scripts.benchmarks.writer import INSERT
+EVENTS_A_TURN = 100
 
 
 def measure(order: dict[str, Any]) -> dict[str, float]:
     """Return the medians over the turns: microseconds for one event, and their ratio within a pair of turns."""
     os.environ["OUTFEED_DATABASE"] = order["path"]
-    from outfeed import log_event
-
-    def call(row: dict[str, Any]) -> None:
-        log_event(row["event_type"], row["source"], row["task_id"], row["agent_id"], row["data"])
-
+    try:
+        from outfeed import log_event
+    except ImportError:  # an older checkout
+        from app import log_event  # type: ignore[attr-defined, no-redef]
+    row, turns = order["row"], []
     with closing(sqlite3.connect(order["path"], timeout=30, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
 
-        def insert(row: dict[str, Any]) -> None:
-            connection.execute(INSERT, row | {"data": json.dumps(row["data"])})
+        def call() -> None:
+            log_event(row["event_type"], row["source"], row["task_id"], row["agent_id"], row["data"])
 
-        names = ("log_event_us", "insert_us") if order["first"] else ("insert_us", "log_event_us")
-        ways = {"log_event_us": call, "insert_us": insert}
-        turns: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(order["turns"] + 1):
-            for name in names:
-                turns[name].append(turn_us(ways[name], 2 * turn * order["inserts"] + 1, order["inserts"]))
-    return summary({name: means[1:] for name, means in turns.items()})
+        def insert() -> None:
+            connection.execute(order["insert"], row | {"id": str(uuid.uuid4()), "data": json.dumps(row["data"])})
+
+        for _ in range(order["turns"] + 1):
+            turns.append((turn_us(call), turn_us(insert)))
+    return summary(turns[1:])
 
 
-def turn_us(write: Callable[[dict[str, Any]], None], first: int, events: int) -> float:
-    """Write *events* and return the mean of one, in microseconds."""
-    rows = [event.make(number, time.time_ns()) for number in range(first, first + events)]
+def turn_us(write: Callable[[], None]) -> float:
+    """Return the mean time of one write, in microseconds."""
     began = time.perf_counter()
-    for row in rows:
-        write(row)
-    return 1e6 * (time.perf_counter() - began) / events
+    for _ in range(EVENTS_A_TURN):
+        write()
+    return 1e6 * (time.perf_counter() - began) / EVENTS_A_TURN
 
 
-def summary(turns: dict[str, list[float]]) -> dict[str, float]:
-    """Return the median of each way, and that of the ratios of turns that followed each other."""
-    calls, inserts = turns["log_event_us"], turns["insert_us"]
-    ratios = [call / insert for call, insert in zip(calls, inserts, strict=True)]
-    return {
-        "log_event_us": statistics.median(calls),
-        "insert_us": statistics.median(inserts),
-        "log_event_ratio": statistics.median(ratios),
-    }
+def summary(turns: list[tuple[float, float]]) -> dict[str, float]:
+    """Return the median of each way, and the median of the ratios of turns that followed each other."""
+    figures = zip(*((call, insert, call / insert) for call, insert in turns), strict=True)
+    return dict(zip(("log_event_us", "insert_us", "log_event_ratio"), map(statistics.median, figures), strict=True))
 
 
 if __name__ == "__main__":

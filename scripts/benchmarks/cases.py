@@ -1,19 +1,34 @@
-"""The cases for all servers: what is done with one and its connected clients, and which figures come of it."""
+"""The cases: what is done with a server and its connected clients, and the figures that it gives.
+
+Each measurement starts a server of its own, so that none depends on the ones before it.
+"""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from scripts.benchmarks import process
-from scripts.benchmarks.load import Phase
-from scripts.benchmarks.servers import Outfeed
-from scripts.benchmarks.session import LoadSession
+from scripts.benchmarks import event, process
+from scripts.benchmarks.errors import SequenceError
+from scripts.benchmarks.load import Outcome, Phase
+from scripts.benchmarks.producers import produce
+from scripts.benchmarks.servers import HOST, Checkout, Server, fill
+from scripts.benchmarks.session import LoadSession, Written, catch_up
+from scripts.benchmarks.writer import INSERT
 
 PACED_PER_SECOND = 100.0
 COMMIT_SIZE = 100
+BURST_EVENTS = 2000
 CAREFUL_IN_BURST = 10
+WARM_UP = Phase(events=20, careful=1_000_000, timeout_secs=60)
 SETTLE_SECS = 1.0
 
 Figures = dict[str, float]
@@ -21,100 +36,202 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """How much is measured. *turns* are pairs of log_event and INSERT; producers post *posted_events*."""
 
-    Seconds of events at the fixed rate, seconds of quiet, events in a burst. Of Outfeed by itself: seconds that viewers
-    watch, events that are stored already, events that a client is behind, pairs of turns of log_event and INSERT, and
-    events that producers post.
-    """
+    paced_secs: float = 3
+    viewers_secs: float = 10
+    idle_secs: float = 15  # heartbeats come every 15 seconds
+    behind_events: int = 300_000
+    turns: int = 20
+    posted_events: int = 40_000
 
-    paced_secs: float
-    idle_secs: float
-    burst_events: int
-    peer_burst_events: int
-    viewers_secs: float
-    stored_events: int
-    behind_events: int
-    turns: int
-    posted_events: int
+
+SHORT = Sizes(paced_secs=2, viewers_secs=2, idle_secs=4, behind_events=100_000, turns=4, posted_events=4000)
+
+
+@dataclass(slots=True)
+class Stage:
+    """One checkout, a folder for its servers, and the databases with stored events that its rounds share."""
+
+    checkout: Checkout
+    folder: Path
+    sizes: Sizes
+    _stored: dict[int, Path] = field(default_factory=dict)
+
+    def server(self, max_clients: int, database: Path | None = None) -> Server:
+        """Return a server that is not started yet, on an empty database or on *database*."""
+        return Server(self.checkout, Path(tempfile.mkdtemp(dir=self.folder)), max_clients, database)
+
+    def stored(self, events: int) -> Path:
+        """Return a database with *events*, numbered from 1, and their search index."""
+        if events not in self._stored:
+            server = self.server(1)
+            server.run("upgrade")
+            fill(server.database, events)
+            with server:
+                server.await_quiet()
+            self._stored[events] = server.database
+        return self._stored[events]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. Within one load cases run in the order of CASES: after a burst nothing is read carefully any more.
-
-    One that stands *apart* has servers and clients of its own: what it needs is a server that has seen no crowd.
-    """
+    """One case: its numbers of clients, alone and in pairs (0: it has none)."""
 
     name: str
     clients: tuple[int, ...]
-    measure: Callable[[LoadSession, Sizes], Figures]
-    is_apart: bool = False
+    pair_clients: tuple[int, ...]
+    measure: Callable[[Stage, int], Figures]
 
 
-def measure_idle(load: LoadSession, sizes: Sizes) -> Figures:
+def measure_idle(stage: Stage, clients: int) -> Figures:
     """Connected clients and no events. Their memory is what they added; pages that processes share count once."""
-    time.sleep(SETTLE_SECS)
-    before = process.cpu_seconds(load.server.session)
-    time.sleep(sizes.idle_secs)
-    used = process.cpu_seconds(load.server.session) - before
-    memory = process.memory_mib(load.server.session)
+    with stage.server(clients) as server:
+        with LoadSession(server, 1, server.target()) as first:
+            first.run(WARM_UP, PACED_PER_SECOND)
+        without = process.memory_mib(server.session)
+        with LoadSession(server, clients, server.target()):
+            time.sleep(SETTLE_SECS)
+            before = process.cpu_seconds(server.session)
+            time.sleep(stage.sizes.idle_secs)
+            used = process.cpu_seconds(server.session) - before
+            memory = process.memory_mib(server.session)
     return {
-        "idle_core_percent": 100 * used / sizes.idle_secs,
+        "core_percent": 100 * used / stage.sizes.idle_secs,
         "memory_mib": memory,
-        "kib_a_client": 1024 * (memory - load.memory_before_mib) / load.clients,
+        "kib_a_client": 1024 * (memory - without) / clients,
     }
 
 
-def measure_latency(load: LoadSession, sizes: Sizes) -> Figures:
-    """100 events a second, each in a commit of its own; every delivery counts."""
-    events = round(sizes.paced_secs * PACED_PER_SECOND)
-    phase = Phase(events, careful=load.clients, timeout_secs=sizes.paced_secs + 60)
-    before = process.cpu_seconds(load.server.session)
-    outcome, written = load.run(phase, PACED_PER_SECOND)
-    used = process.cpu_seconds(load.server.session) - before
+def measure_latency(stage: Stage, clients: int) -> Figures:
+    """100 events a second, each in its own commit; every delivery counts."""
+    return _paced(stage, clients, stage.sizes.paced_secs)
+
+
+def measure_paced(stage: Stage, clients: int) -> Figures:
+    """The same for viewers as the page has them: in batches, at most ten frames a second, with a filter."""
+    return _paced(stage, clients, stage.sizes.viewers_secs, batch=True, rate=10, types=["task.*", "tool.*"])
+
+
+def _paced(stage: Stage, clients: int, secs: float, **wanted: Any) -> Figures:
+    phase = Phase(round(secs * PACED_PER_SECOND), clients, timeout_secs=secs + 60)
+    with stage.server(clients) as server, LoadSession(server, clients, server.target(**wanted)) as load:
+        outcome, written, used = _timed(load, phase, PACED_PER_SECOND)
     return {
         "p50_ms": outcome.p50_ms,
         "p99_ms": outcome.p99_ms,
         "write_p50_ms": written.one_p50_ms,
-        "write_max_ms": written.one_max_ms,
-        "server_core_percent": 100 * used / outcome.seconds,
+        "core_percent": 100 * used / outcome.seconds,
+        "cpu_us": 1e6 * used / outcome.deliveries,
         "load_core_percent": 100 * outcome.cpu_seconds / outcome.seconds,
     }
 
 
-def measure_burst(load: LoadSession, sizes: Sizes) -> Figures:
-    """Single commits as fast as they go."""
-    return _burst(load, sizes, commit_size=1)
-
-
-def measure_commits(load: LoadSession, sizes: Sizes) -> Figures:
-    """Commits of 100 events as fast as they go; a peer takes them one at a time."""
-    return _burst(load, sizes, commit_size=COMMIT_SIZE)
-
-
-def _burst(load: LoadSession, sizes: Sizes, commit_size: int) -> Figures:
-    """Deliveries count from the first event's birth to the moment at which the last client has the last event."""
-    events = sizes.burst_events if isinstance(load.server, Outfeed) else sizes.peer_burst_events
-    before = process.cpu_seconds(load.server.session)
-    outcome, written = load.run(Phase(events, CAREFUL_IN_BURST, timeout_secs=90), 0, commit_size)
-    used = process.cpu_seconds(load.server.session) - before
+def measure_burst(stage: Stage, clients: int, commit_size: int = 1) -> Figures:
+    """Commits as fast as they go: from the first event's birth until the last client has the last event."""
+    phase = Phase(BURST_EVENTS, CAREFUL_IN_BURST, timeout_secs=90)
+    with stage.server(clients) as server, LoadSession(server, clients, server.target()) as load:
+        outcome, written, used = _timed(load, phase, 0, commit_size)
     return {
         "deliveries_per_s": outcome.deliveries / outcome.seconds,
         "cpu_us": 1e6 * used / outcome.deliveries,
-        "burst_p50_ms": outcome.p50_ms,
-        "burst_p99_ms": outcome.p99_ms,
-        "written_per_s": events / written.seconds,
+        "p50_ms": outcome.p50_ms,
+        "p99_ms": outcome.p99_ms,
+        "written_per_s": phase.events / written.seconds,
         "load_core_percent": 100 * outcome.cpu_seconds / outcome.seconds,
     }
 
 
+def _timed(load: LoadSession, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, Written, float]:
+    """Warm up, then run *phase*; return the server's CPU seconds with the rest."""
+    load.run(WARM_UP, PACED_PER_SECOND)
+    before = process.cpu_seconds(load.server.session)
+    outcome, written = load.run(phase, per_second, commit_size)
+    return outcome, written, process.cpu_seconds(load.server.session) - before
+
+
+def measure_resume(stage: Stage, clients: int) -> Figures:
+    """From the first event on, in batches, as fast as they come; counts from the first connection."""
+    events = stage.sizes.behind_events
+    with stage.server(clients, stage.stored(events)) as server:
+        before, memory = process.cpu_seconds(server.session), process.memory_mib(server.session)
+        outcome = catch_up(clients, server.target(batch=True, after=0), Phase(events, careful=0, timeout_secs=120))
+        used = process.cpu_seconds(server.session) - before
+        grown = process.memory_mib(server.session) - memory
+    return {
+        "per_s": outcome.deliveries / outcome.seconds,
+        "cpu_us": 1e6 * used / outcome.deliveries,
+        "grown_mib": grown,
+    }
+
+
+def measure_write(stage: Stage, _: int) -> Figures:
+    """`log_event` and INSERT without a server, then producers over HTTP; no client is connected."""
+    events = stage.sizes.posted_events
+    figures = _calls(stage)
+    with stage.server(1) as server:
+        _post(server, 1, COMMIT_SIZE, COMMIT_SIZE)
+        return figures | {
+            "posted_per_s": _post(server, 4, COMMIT_SIZE, events),
+            "one_per_s": _post(server, 1, COMMIT_SIZE, events),
+            "hundred_per_s": _post(server, 100, COMMIT_SIZE, events),
+            "singles_per_s": _post(server, 100, 1, events // 20),
+        }
+
+
+def _calls(stage: Stage) -> Figures:
+    maker = stage.server(1)
+    maker.run("upgrade")
+    order = {"path": str(maker.database), "turns": stage.sizes.turns, "insert": INSERT, "row": event.make(1, 0)}
+    script = Path(__file__).with_name("calls.py")
+    return dict(json.loads(maker.run("-P", str(script), json.dumps(order), program="python")))
+
+
+def _post(server: Server, producers: int, batch: int, events: int) -> float:
+    """Have *producers* together post at least *events*, *batch* in a call; return events/s."""
+    each, before = -(-events // (producers * batch)), _count(server.database)
+    seconds = produce(f"{HOST}:{server.port}", server.token, producers, batch, each)
+    posted, stored = each * producers * batch, _count(server.database) - before
+    if stored != posted:
+        raise SequenceError(f"{posted} events were posted and {stored} are in the outbox")
+    return posted / seconds
+
+
+def _count(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+# The figures that the report shows; the JSON has more.
+LABELS = {
+    "core_percent": "server % of a core",
+    "memory_mib": "memory, MiB",
+    "kib_a_client": "memory, KiB a client",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "write_p50_ms": "of which the write, p50 ms",
+    "deliveries_per_s": "deliveries/s",
+    "cpu_us": "server CPU, µs a delivery",
+    "written_per_s": "events written/s",
+    "per_s": "events/s of all clients",
+    "grown_mib": "growth of the server's memory, MiB",
+    "log_event_us": "log_event, µs",
+    "insert_us": "the bare INSERT, µs",
+    "log_event_ratio": "log_event ÷ INSERT",
+    "posted_per_s": "POST of 100 events, 4 producers: events/s",
+    "one_per_s": "POST of 100 events, 1 producer: events/s",
+    "hundred_per_s": "POST of 100 events, 100 producers: events/s",
+    "singles_per_s": "POST of one event, 100 producers: events/s",
+}
 CASES = {
     case.name: case
     for case in (
-        Case("idle", (1000,), measure_idle, is_apart=True),
-        Case("latency", (1, 100, 500, 1000), measure_latency),
-        Case("burst", (500,), measure_burst),
-        Case("commits", (500,), measure_commits),
+        Case("idle", (1000,), (500,), measure_idle),
+        Case("latency", (1, 100, 500, 1000), (1, 500), measure_latency),
+        Case("burst", (500,), (500,), measure_burst),
+        Case("commits", (500,), (500,), partial(measure_burst, commit_size=100)),
+        Case("paced", (1000,), (500,), measure_paced),
+        Case("resume", (1, 20), (1, 20), measure_resume),
+        Case("write", (0,), (0,), measure_write),
     )
 }

@@ -9,18 +9,18 @@ from scripts.benchmarks import websocket
 from scripts.benchmarks.errors import LoadError
 
 CONNECT_TIMEOUT_SECS = 30.0
+IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to subscribe; text frames that begin with one of *greetings* may come before the verdict."""
+    """Where and how to subscribe."""
 
     host: str
     port: int
     path: str
     headers: dict[str, str]
     subscribe: str
-    greetings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -46,38 +46,37 @@ class Client:
         self.rest = websocket.read_upgrade(self.sock, self.accept)
         self.sock.sendall(websocket.masked(websocket.TEXT, target.subscribe.encode()))
 
-    def await_verdict(self, target: Target) -> None:
-        """Read up to the frame that answers the subscription."""
-        greetings = tuple(greeting.encode() for greeting in target.greetings)
-        while not self._take_verdict(greetings):
+    def await_verdict(self) -> None:
+        """Read up to the frame that answers the subscription. Raises LoadError if it is not `subscribed`."""
+        while not self._take_verdict():
             chunk = self.sock.recv(65_536)
             if not chunk:
-                raise LoadError("closed before the subscription was answered")
+                raise LoadError("the server closed the connection before it answered the subscription")
             self.rest += chunk
 
-    def _take_verdict(self, greetings: tuple[bytes, ...]) -> bool:
+    def _take_verdict(self) -> bool:
         for opcode, start, stop in websocket.frames(self.rest):
-            if opcode == websocket.TEXT and not self.rest.startswith(greetings, start):
+            if opcode == websocket.TEXT:
                 frame, self.rest = self.rest[start:stop], self.rest[stop:]
                 if b'"subscribed"' not in frame:
-                    raise LoadError(f"the subscription was refused: {frame[:200]!r}")
+                    raise LoadError(f"the server refused the subscription: {frame[:200]!r}")
                 return True
         return False
 
 
-def connect_all(count: int, target: Target, *, is_answered: bool = True, in_flight: int = 64) -> list[Client]:
-    """Return *count* subscribed clients; up to *in_flight* handshakes are under way at once.
+def connect_all(count: int, target: Target, *, is_answered: bool = True) -> list[Client]:
+    """Return *count* subscribed clients; up to IN_FLIGHT handshakes are under way at once.
 
-    Without *is_answered* the verdicts are left unread, and so is what follows them.
+    Without *is_answered* the verdicts, and the frames after them, stay unread.
     """
     clients: list[Client] = []
     while len(clients) < count:
-        some = [Client.dial(target) for _ in range(min(in_flight, count - len(clients)))]
+        some = [Client.dial(target) for _ in range(min(IN_FLIGHT, count - len(clients)))]
         for client in some:
             client.subscribe(target)
         for client in some:
             if is_answered:
-                client.await_verdict(target)
+                client.await_verdict()
             client.sock.setblocking(False)
         clients += some
     return clients

@@ -1,10 +1,4 @@
-"""What can go wrong with a measurement.
-
-BenchError
-├── ServerError      a server did not start, or ended too early
-├── LoadError        the load client lost its connections or did not answer in time
-└── SequenceError    an event was missing, twice, or out of order: there is no figure
-"""
+"""The errors of a measurement."""
 
 from __future__ import annotations
 
@@ -14,12 +8,12 @@ class BenchError(Exception):
 
 
 class ServerError(BenchError):
-    """A server did not start, or ended too early."""
+    """A program of a checkout failed, or its server did not start."""
 
 
 class LoadError(BenchError):
-    """The load client lost its connections or did not answer in time."""
+    """A client lost its connection or did not get its answers in time."""
 
 
 class SequenceError(BenchError):
-    """An event was missing, twice, or out of order."""
+    """An event was missing, repeated or out of order, so there is no figure."""

@@ -28,19 +28,8 @@ def memory_mib(session: int) -> float:
     return sum(_pss_kib(pid) for pid in _stats(session)) / 1024
 
 
-def busy_seconds() -> float:
-    """Return the time that this machine's cores have worked or been stolen, in all, since it booted."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = _first_line("/proc/stat").split()[1:9]
-    return sum(map(int, (user, nice, system, irq, softirq, steal))) / _TICKS
-
-
-def own_seconds() -> float:
-    """Return the CPU time of this process and of the children it has waited for."""
-    return sum(os.times()[:4])
-
-
 def end(process: subprocess.Popen[str], patience_secs: float = 8.0) -> None:
-    """Ask the session that *process* leads to end, then make it."""
+    """Send SIGTERM to the session that *process* leads, and SIGKILL if it does not end."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -66,8 +55,3 @@ def _pss_kib(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1])
     return 0
-
-
-def _first_line(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.readline()

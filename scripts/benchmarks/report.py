@@ -6,141 +6,98 @@ import json
 import platform
 import sqlite3
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.benchmarks.alone.case import Figure
-from scripts.benchmarks.alone.table import ALONE
-from scripts.benchmarks.cases import CASES
-from scripts.benchmarks.rounds import Plan, Results
-
-OURS = "outfeed"
+from scripts.benchmarks.cases import BURST_EVENTS, LABELS
+from scripts.benchmarks.runs import Plan, Results
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one case, for each server: its value in each round."""
+    """One figure of one case: for each checkout, its value in each round."""
 
     case: str
     clients: int
     figure: str
     values: dict[str, dict[int, float]]
 
-
-# What is not listed stands in the JSON alone.
-LABELS = {
-    "idle_core_percent": "idle, % of a core",
-    "memory_mib": "idle, memory, MiB",
-    "kib_a_client": "idle, KiB a client",
-    "p50_ms": "100 events/s, p50 ms",
-    "p99_ms": "100 events/s, p99 ms",
-    "write_p50_ms": "100 events/s, of which the write, p50 ms",
-    "server_core_percent": "100 events/s, server % of a core",
-    "deliveries_per_s": "deliveries/s",
-    "cpu_us": "server CPU, µs a delivery",
-    "burst_p50_ms": "p50 ms",
-    "burst_p99_ms": "p99 ms",
-    "written_per_s": "events written/s",
-}
-PREFIXES = {"burst": "burst: ", "commits": "burst in commits of 100: "}
+    @property
+    def ratios(self) -> list[float]:
+        """This checkout's value divided by the base's, for each round that has both."""
+        this, base = self.values.get("this", {}), self.values.get("base", {})
+        return [this[number] / base[number] for number in sorted(this.keys() & base.keys()) if base[number]]
 
 
-def rows(results: Results) -> Iterator[Row]:
-    """Yield the rows in the order of the cases, then of the clients."""
-    order = [*CASES, *ALONE]
-    keys = sorted({(order.index(sample.case), sample.clients) for sample in results.samples})
-    for place, clients in keys:
-        samples = [s for s in results.samples if (s.case, s.clients) == (order[place], clients)]
-        shown = ALONE[order[place]].figures if order[place] in ALONE else LABELS
-        for figure in filter(shown.__contains__, samples[0].figures):
+def rows(plan: Plan, results: Results) -> Iterator[Row]:
+    """Yield the rows that the report shows, in the order of the plan."""
+    for case, clients in plan.cases:
+        samples = [s for s in results.samples if (s.case, s.clients) == (case.name, clients)]
+        for figure in filter(LABELS.__contains__, samples[0].figures if samples else ()):
             values: dict[str, dict[int, float]] = {}
             for sample in samples:
-                values.setdefault(sample.server, {})[sample.round] = sample.figures[figure]
-            yield Row(order[place], clients, figure, values)
+                values.setdefault(sample.checkout, {})[sample.round] = sample.figures[figure]
+            yield Row(case.name, clients, figure, values)
 
 
 def markdown(plan: Plan, results: Results) -> str:
-    """Return the tables and what belongs to them."""
-    found = list(rows(results))
-    together = [row for row in found if row.case in CASES]
-    alone = [row for row in found if row.case in ALONE]
-    tables = [*(_together(plan, together) if together else []), *(_alone(alone) if alone else [])]
-    refused = [f"refused: {reason}" for reason in results.refused]
-    return "\n".join([*tables, *_notes(plan, results), *refused])
-
-
-def _together(plan: Plan, found: list[Row]) -> list[str]:
-    names = [server.name for server in plan.servers]
-    peers = [name for name in names if name != OURS]
-    head = ["case", "clients", *names, *(f"{OURS} ÷ {peer}" for peer in peers)]
-    return _table(head, [_cells(row, names, peers) for row in found])
-
-
-def _alone(found: list[Row]) -> list[str]:
-    return _table(["outfeed by itself", "clients", "figure", "goal"], [_own_cells(row) for row in found])
-
-
-def _own_cells(row: Row) -> list[str]:
-    figure: Figure = ALONE[row.case].figures[row.figure]
-    clients = str(row.clients) if row.clients else ""
-    return [f"{row.case}: {figure.label}", clients, _value(row, OURS), figure.goal]
+    """Return the table and the conditions under which it was measured."""
+    names = [checkout.name for checkout in plan.checkouts]
+    is_pair = len(names) > 1
+    head = [
+        "case",
+        "clients",
+        "figure",
+        *(names if is_pair else []),
+        ("this ÷ base" * is_pair or "median") + " (range)",
+    ]
+    lines = [head, ["---"] * len(head)]
+    for row in rows(plan, results):
+        medians = [_median(row.values.get(name, {}).values()) for name in names] if is_pair else []
+        spread = _spread(row.ratios if is_pair else [*row.values[names[0]].values()])
+        lines.append([row.case, str(row.clients or ""), LABELS[row.figure], *medians, spread])
+    table = ["| " + " | ".join(cells) + " |" for cells in lines]
+    return "\n".join([*table, "", *_notes(plan, results), *(f"refused: {reason}" for reason in results.refused)])
 
 
 def write_json(path: Path, plan: Plan, results: Results) -> None:
-    """Write every sample, and what is needed to read them."""
+    """Write the rows, every sample, and what is needed to read them."""
     document = {
+        "checkouts": {checkout.name: checkout.commit for checkout in plan.checkouts},
         "sizes": asdict(plan.sizes),
         "rounds": plan.rounds,
-        "left_out": plan.left_out,
         "machine": _machine(),
-        "load_averages": results.load_averages,
-        "refused": results.refused,
-        "samples": [asdict(sample) for sample in results.samples],
+        "rows": [asdict(row) | {"ratios": row.ratios} for row in rows(plan, results)],
+        **asdict(results),
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _cells(row: Row, names: list[str], peers: list[str]) -> list[str]:
-    label = PREFIXES.get(row.case, "") + LABELS[row.figure]
-    return [label, str(row.clients), *(_value(row, name) for name in names), *(_ratio(row, peer) for peer in peers)]
+def _median(values: Iterable[float]) -> str:
+    found = list(values)
+    return _number(statistics.median(found)) if found else ""
 
 
-def _value(row: Row, name: str) -> str:
-    values = list(row.values.get(name, {}).values())
-    if not values:
-        return "refused"
-    median = _number(statistics.median(values))
-    return median if len(values) == 1 else f"{median} ({_number(min(values))}–{_number(max(values))})"
-
-
-def _ratio(row: Row, peer: str) -> str:
-    """Return the median of the ratios within each round."""
-    ours, theirs = row.values.get(OURS, {}), row.values.get(peer, {})
-    ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
-    return f"{statistics.median(ratios):.3g}" if ratios else ""
+def _spread(values: list[float]) -> str:
+    spread = f" ({_number(min(values))}–{_number(max(values))})" if len(values) > 1 else ""
+    return _median(values) + spread
 
 
 def _number(value: float) -> str:
-    if value >= 1000:
+    if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _notes(plan: Plan, results: Results) -> list[str]:
     sizes, averages = plan.sizes, ", ".join(f"{average:.2f}" for average in results.load_averages)
-    how = f"Medians (and ranges) of {plan.rounds} rounds; ratios are taken within a round."
-    paced = f"100 events/s for {sizes.paced_secs:g} s"
-    burst = f"bursts of {sizes.burst_events:,} events, {sizes.peer_burst_events:,} for the peers"
-    others = sorted(sample.other_cores for sample in results.samples) or [0.0]
-    busy = f"{statistics.median(others):.2f} ({others[0]:.2f}–{others[-1]:.2f})"
-    stored = f"{sizes.stored_events:,} events stored in start and growth, {sizes.behind_events:,} behind in resume"
-    left_out = [f"Left out: {'; '.join(plan.left_out)}."] if plan.left_out else []
+    checkouts = ", ".join(f"{checkout.name} {checkout.commit}" for checkout in plan.checkouts)
     return [
-        f"{how} Every client's events were checked for number and order.",
-        f"{paced}, viewers watch for {sizes.viewers_secs:g} s; {burst}, which take one event at a time; {stored}.",
-        f"{_machine()}. Load average at the start of each round {averages}; beside the bench {busy} cores were busy.",
-        *left_out,
+        f"Medians of {plan.rounds} rounds on {checkouts}; ratios are taken within a round.",
+        f"Seconds: latency {sizes.paced_secs:g}, paced {sizes.viewers_secs:g}, idle {sizes.idle_secs:g}.",
+        f"Events: a burst {BURST_EVENTS:,}, resume {sizes.behind_events:,}. Number and order of all were checked.",
+        f"{_machine()}. Load average at the start of each round: {averages}.",
     ]
 
 
@@ -148,11 +105,3 @@ def _machine() -> str:
     cores = Path("/proc/cpuinfo").read_text(encoding="utf-8").count("processor\t")
     software = f"Linux {platform.release()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     return f"{cores} cores, {software}"
-
-
-def _table(head: list[str], lines: list[list[str]]) -> list[str]:
-    return [_line(head), _line(["---"] * len(head)), *map(_line, lines), ""]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

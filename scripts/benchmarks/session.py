@@ -1,4 +1,4 @@
-"""The bench's own processes, seen from the bench: the load with its clients, the writer, and what else it runs."""
+"""The processes of the benchmark itself: the load with its clients, and the writer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import select
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import Any
 
 from scripts.benchmarks import errors, process
 from scripts.benchmarks.client import Target
@@ -22,108 +21,77 @@ GRACE_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the writer took: in all, and for one event (the median, the longest)."""
+    """How long the writer took: in all, and for one event (the median)."""
 
     seconds: float
     one_p50_ms: float
-    one_max_ms: float
 
 
 class LoadSession:
-    """A load client that is connected to *server*, by *target* or by the server's own. Use it in a `with`."""
+    """A load client whose clients are connected to *server* by *target*. Use it in a `with`."""
 
-    def __init__(self, server: Server, clients: int, target: Target | None = None) -> None:
+    def __init__(self, server: Server, clients: int, target: Target) -> None:
         self.server = server
         self.clients = clients
-        self.connect_seconds = 0.0
-        self.memory_before_mib = process.memory_mib(server.session)
-        order = {"clients": clients, "target": asdict(target or server.target())}
-        self._process = _spawn("load", order, stdin=subprocess.PIPE)
+        self._process = _spawn("load", {"clients": clients, "target": asdict(target)})
 
     def __enter__(self) -> LoadSession:
         with ExitStack() as undo:
             undo.callback(process.end, self._process)
-            self.connect_seconds = self._answer(CONNECT_TIMEOUT_SECS)["connect_seconds"]
+            _read_line(self._process, CONNECT_TIMEOUT_SECS)
             undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         process.end(self._process)
 
-    @property
-    def cpu_seconds(self) -> float:
-        """The CPU time that the clients and their server have used."""
-        return process.cpu_seconds(self._process.pid) + process.cpu_seconds(self.server.session)
-
     def run(self, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, Written]:
-        """Have *phase* written and read; return what the clients saw, and what the writer says.
+        """Have *phase* written and read; return what the clients received, and what the writer says.
 
         Raises SequenceError or LoadError instead of giving a figure that is not true.
         """
-        self._say(asdict(phase))
-        self._answer(GRACE_SECS)
-        order = self.server.sink(commit_size) | {"first": 1, "events": phase.events, "per_second": per_second}
-        writer = _spawn("writer", order)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(phase)) + "\n")
+        self._process.stdin.flush()
+        _read_line(self._process, GRACE_SECS)
+        order = {"path": str(self.server.database), "commit_size": commit_size, "per_second": per_second}
+        writer = _spawn("writer", order | {"first": 1, "events": phase.events})
         try:
-            outcome = Outcome(**self._answer(phase.timeout_secs + GRACE_SECS))
-            return outcome, Written(**_read_line(_stdout(writer), GRACE_SECS))
+            outcome = Outcome(**_read_line(self._process, phase.timeout_secs + GRACE_SECS))
+            return outcome, Written(**_read_line(writer, GRACE_SECS))
         finally:
             process.end(writer)
 
-    def _say(self, command: dict[str, Any]) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        stdin.write(json.dumps(command) + "\n")
-        stdin.flush()
-
-    def _answer(self, timeout_secs: float) -> dict[str, Any]:
-        return _checked(_read_line(_stdout(self._process), timeout_secs), self.server.name)
-
 
 def catch_up(clients: int, target: Target, owed: Phase) -> Outcome:
-    """Have *clients* connect by *target* and read what they are *owed*; return what they saw."""
-    order = {"clients": clients, "target": asdict(target), "owed": asdict(owed)}
-    return Outcome(**run("load", order, owed.timeout_secs + CONNECT_TIMEOUT_SECS))
-
-
-def run(module: str, order: dict[str, Any], timeout_secs: float) -> dict[str, Any]:
-    """Run one of the bench's modules in a process of its own and return its answer."""
-    running = _spawn(module, order, stdin=subprocess.PIPE)
+    """Have *clients* connect by *target* and read the events of *owed*; return what they received."""
+    load = _spawn("load", {"clients": clients, "target": asdict(target), "owed": asdict(owed)})
     try:
-        return _checked(_read_line(_stdout(running), timeout_secs), module)
+        return Outcome(**_read_line(load, owed.timeout_secs + CONNECT_TIMEOUT_SECS))
     finally:
-        process.end(running)
+        process.end(load)
 
 
-def _spawn(module: str, order: dict[str, Any], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+def _spawn(module: str, order: dict[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"scripts.benchmarks.{module}", json.dumps(order)],
         cwd=ROOT,
-        stdin=stdin,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
 
 
-def _checked(answer: dict[str, Any], name: str) -> dict[str, Any]:
-    if "error" in answer:
-        raise getattr(errors, answer["error"], errors.LoadError)(f"{name}: {answer['message']}")
-    return answer
-
-
-def _stdout(running: subprocess.Popen[str]) -> IO[str]:
+def _read_line(running: subprocess.Popen[str], timeout_secs: float) -> dict[str, Any]:
+    """Return the next answer, a line of JSON. Raises the error that it names."""
     assert running.stdout is not None
-    return running.stdout
-
-
-def _read_line(stream: IO[str], timeout_secs: float) -> dict[str, Any]:
-    """Return one line of JSON; the bench's processes write a line at a time, and whole."""
-    deadline = time.monotonic() + timeout_secs
-    if not select.select([stream], [], [], max(0, deadline - time.monotonic()))[0]:
+    if not select.select([running.stdout], [], [], timeout_secs)[0]:
         raise errors.LoadError(f"no answer in {timeout_secs:.0f} s")
-    line = stream.readline()
+    line = running.stdout.readline()
     if not line:
-        raise errors.LoadError("a process of the bench ended without an answer")
+        raise errors.LoadError("a process of the benchmark ended without an answer")
     answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise getattr(errors, answer["error"], errors.LoadError)(answer["message"])
     return answer

@@ -1,21 +1,19 @@
-"""The writer: its own process, one event after the other into one sink.
+"""The writer: a process of its own that inserts one event after the other.
 
-Started with an order as JSON; prints what it did as JSON. An event's `t_ns` is taken just before its INSERT (or its
-sending). At a fixed rate, one that is written more than an interval late was born when it was due: a writer that its
-server holds up doesn't hide the wait.
+It takes an order as JSON and prints what it did as JSON. An event's `t_ns` is taken just before its INSERT. At a fixed
+rate, an event that is written more than an interval late counts from the moment when it was due, so that the figures
+include the time for which the server held up the writer.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 import sqlite3
 import statistics
 import sys
 import time
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Any
 
 from scripts.benchmarks import event
 
@@ -23,16 +21,6 @@ INSERT = (
     "INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp)"
     " VALUES (:id, :event_type, :source, :task_id, :agent_id, :data, :timestamp)"
 )
-
-
-class Sink(Protocol):
-    """Where events go."""
-
-    def put(self, row: dict[str, Any]) -> None:
-        """Hand over one event; a durable sink returns after the commit."""
-
-    def close(self) -> None:
-        """Release what is open."""
 
 
 class SqliteSink:
@@ -43,15 +31,18 @@ class SqliteSink:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._commit_size = commit_size
         self._pending = 0
+        self.seconds: list[float] = []
 
     def put(self, row: dict[str, Any]) -> None:
-        """Insert, and commit where this row fills a commit."""
+        """Insert, commit if this row fills a commit, and note how long that took."""
+        began = time.perf_counter()
         if self._commit_size > 1 and not self._pending:
             self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(INSERT, row | {"data": json.dumps(row["data"])})
         self._pending += 1
         if self._pending == self._commit_size:
             self._commit()
+        self.seconds.append(time.perf_counter() - began)
 
     def close(self) -> None:
         """Commit what is pending."""
@@ -64,66 +55,8 @@ class SqliteSink:
         self._pending = 0
 
 
-class LineSink:
-    """Lines of JSON down a Unix socket, unanswered."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
-
-    def put(self, row: dict[str, Any]) -> None:
-        """Send one line."""
-        self._socket.sendall(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-
-    def close(self) -> None:
-        """Close the socket; what was sent still arrives."""
-        self._socket.close()
-
-
-class HttpSink:
-    """A POST an event, on one connection that is kept."""
-
-    def __init__(self, address: str, path: str) -> None:
-        self._connection = http.client.HTTPConnection(address, timeout=60)
-        self._path = path
-
-    def put(self, row: dict[str, Any]) -> None:
-        """Post, and wait for the answer."""
-        body = json.dumps(row, separators=(",", ":")).encode()
-        self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status >= 300:
-            raise OSError(f"POST {self._path} answered {response.status}: {answer[:200]!r}")
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-SINKS: dict[str, type[SqliteSink] | type[LineSink] | type[HttpSink]] = {
-    "sqlite": SqliteSink,
-    "line": LineSink,
-    "http": HttpSink,
-}
-
-
-class TimedSink:
-    """A sink that notes how long each event took it."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self.seconds: list[float] = []
-
-    def put(self, row: dict[str, Any]) -> None:
-        """Hand over one event."""
-        began = time.perf_counter()
-        self._sink.put(row)
-        self.seconds.append(time.perf_counter() - began)
-
-
-def write_paced(sink: TimedSink, numbers: range, per_second: float) -> None:
-    """Write at a fixed rate; the schedule doesn't shift when one is late."""
+def write_paced(sink: SqliteSink, numbers: range, per_second: float) -> None:
+    """Write at a fixed rate; a late event does not shift the schedule."""
     interval_ns = round(1e9 / per_second)
     start_ns = time.time_ns() + interval_ns
     for place, number in enumerate(numbers):
@@ -133,32 +66,19 @@ def write_paced(sink: TimedSink, numbers: range, per_second: float) -> None:
         sink.put(event.make(number, now_ns if now_ns - due_ns < interval_ns else due_ns))
 
 
-def write_burst(sink: TimedSink, numbers: range) -> None:
-    """Write as fast as the sink takes them."""
-    for number in numbers:
-        sink.put(event.make(number, time.time_ns()))
-
-
 def write(order: dict[str, Any]) -> dict[str, float]:
-    """Write what the order says; return the seconds it took in all, and the milliseconds of one event."""
+    """Write what the order says; return the seconds it took in all, and the median milliseconds of one event."""
     numbers = range(order["first"], order["first"] + order["events"])
-    with closing(SINKS[order["sink"]](**order["arguments"])) as sink:
-        timed, began = TimedSink(sink), time.perf_counter()
+    with closing(SqliteSink(order["path"], order["commit_size"])) as sink:
+        began = time.perf_counter()
         if order["per_second"]:
-            write_paced(timed, numbers, order["per_second"])
+            write_paced(sink, numbers, order["per_second"])
         else:
-            write_burst(timed, numbers)
-    return {
-        "seconds": time.perf_counter() - began,
-        "one_p50_ms": 1e3 * statistics.median(timed.seconds),
-        "one_max_ms": 1e3 * max(timed.seconds),
-    }
-
-
-def main() -> None:
-    """Take the order from the command line: {"sink", "arguments", "first", "events", "per_second" (0: a burst)}."""
-    print(json.dumps(write(json.loads(sys.argv[1]))))
+            for number in numbers:
+                sink.put(event.make(number, time.time_ns()))
+    return {"seconds": time.perf_counter() - began, "one_p50_ms": 1e3 * statistics.median(sink.seconds)}
 
 
 if __name__ == "__main__":
-    main()
+    # The order: {"path", "commit_size", "first", "events", "per_second" (0: a burst)}.
+    print(json.dumps(write(json.loads(sys.argv[1]))))

@@ -121,8 +121,8 @@ def fill(database: Path) -> None:
 def writing(database: Path) -> Iterator[None]:
     """Have events written at a fixed rate, by the bench's writer, until the end."""
     order = {
-        "sink": "sqlite",
-        "arguments": {"path": str(database), "commit_size": 1},
+        "path": str(database),
+        "commit_size": 1,
         "first": BEHIND + 1,
         "events": round(GIVE_UP_SECS) * PER_SECOND,
         "per_second": PER_SECOND,

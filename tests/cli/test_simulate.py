@@ -1,7 +1,6 @@
-"""The simulated swarm: lives by feed and API, outlives the server, and ends with the process that started it."""
+"""The simulated swarm: it uses feed and API, outlives the server, and ends with the process that started it."""
 
 import contextlib
-import itertools
 import re
 import signal
 import sqlite3
@@ -11,19 +10,23 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from outfeed.cli.make_believe import NAMES, names
+import pytest
+
 from outfeed.cli.simulate import until_told
+from outfeed.client import Client
 from outfeed.events import EventType
+from outfeed.swarm.simulator import NAMES, TASKS, ApiClient, Scenario, Simulator
 from tests.server import Server
 from tests.swarm.replay import disagreements
 from tests.waits import PATIENCE_SECS, wait_until
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
-# A server that stands still for a second would keep the agents that say goodbye to it.
+# On a busy machine the agents need longer to leave.
 PATIENTLY = f"""
-from outfeed.cli import main, make_believe
-make_believe.FAREWELL_SECS = {PATIENCE_SECS}
+from outfeed.cli import main
+from outfeed.swarm import simulator
+simulator.FAREWELL_SECS = {PATIENCE_SECS}
 main(prog_name="outfeed")
 """
 
@@ -32,22 +35,9 @@ def simulate(*arguments):
     return [sys.executable, "-c", PATIENTLY, "simulate", "--agents", "8", "--rate", "300", *arguments]
 
 
-def started(server, *arguments):
-    return subprocess.Popen(
-        simulate(*arguments), cwd=ROOT, env=server.environment | {"OUTFEED_TOKEN": server.token},
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def test_it_passes_by_the_proxies_of_the_environment(server):
-    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-    with subprocess.Popen(
-        simulate(), cwd=ROOT, env=server.environment | {"OUTFEED_TOKEN": server.token} | proxies,
-        stderr=subprocess.PIPE, text=True,
-    ) as running:  # fmt: skip
-        wait_until(lambda: "agent.joined" in types(server), "agents join")
-        running.send_signal(signal.SIGTERM)
-        running.communicate()
+def started(server, *arguments, **variables):
+    environment = server.environment | {"OUTFEED_TOKEN": server.token} | variables
+    return subprocess.Popen(simulate(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def ask(server, sql):
@@ -112,23 +102,51 @@ class TestSimulate:
             assert process.wait() == 0
             assert disagreements(server.database) == []
 
-    def test_another_run_goes_on_as_the_agents_of_one_that_was_killed(self, server):
-        with started(server, "--rate", "1") as process:
-            wait_until(lambda: len(present(server)) == len(NAMES), "all joined")
-            process.kill()
-        before = len(ask(server, "SELECT id FROM outfeed_task"))
-        with started(server, "--rate", "1") as process:
-            wait_until(lambda: len(ask(server, "SELECT id FROM outfeed_task")) > before + 1, "tasks posted")
-            process.send_signal(signal.SIGTERM)
-        assert sorted(ask(server, "SELECT name FROM outfeed_agent")) == sorted(NAMES)
-        assert present(server) == []
-
+    def test_a_refused_token_is_an_error(self, server):
         for token in (None, "outfeed_wrong"):
             environment = server.environment | ({"OUTFEED_TOKEN": token} if token else {})
             done = subprocess.run(simulate(), cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
             assert done.returncode == 1
             assert "(401)" in done.stderr
             assert "Traceback" not in done.stderr
+
+    def test_a_server_without_a_swarm_is_an_error(self, server):
+        environment = server.environment | {"OUTFEED_TOKEN": server.token}
+        done = subprocess.run(
+            simulate("--url", f"{server.url}/static"),
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "is it an Outfeed server?" in done.stderr
+
+    def test_no_proxy_of_the_environment_is_used_for_this_machine(self, server):
+        with started(server, HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9") as process:
+            wait_until(lambda: len(present(server)) == len(NAMES), "all joined")
+            process.send_signal(signal.SIGTERM)
+
+
+class TestUrl:
+    def run(self, *arguments):
+        return subprocess.run(simulate(*arguments), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+
+    @pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8000", "ws://127.0.0.1:8000", "http://", "http://a:b"])
+    def test_what_is_no_address_is_an_error_at_once(self, url):
+        done = self.run("--url", url)
+        assert done.returncode == 2
+        assert "is not an address like https://feed.example" in done.stderr
+
+    def test_a_failed_connection_is_reported(self):
+        with subprocess.Popen(
+            simulate("--url", "http://127.0.0.1:1"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0
+        assert re.fullmatch(r"Can't reach http://127\.0\.0\.1:1: .+; trying again in \d+\.\d s\n", line)
 
 
 class TestProcess:
@@ -169,8 +187,13 @@ class TestDemo:
 
 
 def test_there_is_a_name_for_each_agent():
-    assert names(3) == list(NAMES[:3])
-    many = names(40)
+    client = Client("http://127.0.0.1:1")
+    api = ApiClient(client.url, None, threading.Event(), print)
+    many = [agent.name for agent in Simulator(api, client, agents=40, rate=2, seed=1).agents]
+    assert many[:9] == [*NAMES, "Forge-2"]
     assert len(set(many)) == 40
-    assert all(len(name) <= 50 for name in many)
-    assert all(a != b for a, b in itertools.pairwise(many))
+
+
+def test_a_scenario_is_the_same_for_the_same_seed():
+    one, same, other = ([scenario.one_of(TASKS) for _ in range(20)] for scenario in map(Scenario, (1, 1, 2)))
+    assert one == same != other

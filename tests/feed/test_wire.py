@@ -94,6 +94,42 @@ def test_a_cut_frame_is_finished_first_by_whoever_writes_next(peer: Peer, write:
     assert taken == [(1, b"x" * 20_000), (1, b"next")]
 
 
+class OfferedBetween:
+    """A lock that *offer* takes first, once: just before its owner takes it for the second time."""
+
+    def __init__(self, lock: threading.Lock, offer: Callable[[], None]) -> None:
+        self._lock = lock
+        self._offer = offer
+        self._entries = 0
+
+    def __enter__(self) -> None:
+        self._entries += 1
+        if self._entries == 2:
+            self._offer()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_frame_that_a_batch_cuts_between_the_own_threads_look_and_its_write_stays_whole(peer: Peer) -> None:
+    # given a batch that is cut after the own thread saw that nothing is unsent, and before it writes
+    peer.wire.lock = OfferedBetween(peer.wire.lock, lambda: cut(peer.wire))  # type: ignore[assignment]
+    taken: list[tuple[int, bytes]] = []
+    reader = threading.Thread(target=lambda: taken.extend(peer.take_frame() for _ in range(2)))
+
+    def read_from_now_on() -> bool:
+        if reader.ident is None:
+            reader.start()
+        return True
+
+    # when it writes, to a peer that reads nothing before
+    assert peer.wire.write(NEXT, read_from_now_on)
+    reader.join()
+    # then both frames are whole
+    assert [(opcode, len(body)) for opcode, body in taken] == [(1, 8_000_000), (1, 4)]
+
+
 def test_a_goodbye_finishes_the_cut_frame_first(peer: Peer) -> None:
     frame = frames.text(b"begun")
     with peer.wire.lock:

@@ -269,6 +269,23 @@ def test_it_rests_as_long_as_it_is_told_and_misses_nothing(watch: Watch) -> None
     assert min(later - earlier for earlier, later in itertools.pairwise(watch.times[1:])) >= 0.05
 
 
+def test_it_calls_again_at_once_if_it_is_roused_during_a_call_that_asks_for_a_rest(database: Database) -> None:
+    calls: list[int] = []
+
+    def rest_for_an_hour() -> float:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            watcher.rouse()
+        return 3600
+
+    watcher = Watcher(database.path, rest_for_an_hour, lambda: None)
+    watcher.start()
+    try:
+        wait_until(lambda: len(calls) == 2, "it calls again")
+    finally:
+        watcher.stop()
+
+
 def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECS", 0.02)
     watch.rest, before = 3600, watch.commits

@@ -1,8 +1,9 @@
-"""`outfeed simulate`: a make-believe swarm for demonstrations and load. Everything about it is real but the work."""
+"""`outfeed simulate`: a simulated swarm for demonstrations and load. Only the work of its agents is not real."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 from queue import SimpleQueue
@@ -10,22 +11,24 @@ from queue import SimpleQueue
 import click
 
 from outfeed.cli import show
+from outfeed.cli.addresses import http_address
 from outfeed.config import remote
 from outfeed.process import die_with
 
 
 @click.command()
-@click.option("--agents", type=click.IntRange(1, 200), default=6, show_default=True, help="How many there are.")
+@click.option("--agents", type=click.IntRange(1, 200), default=6, show_default=True, help="Number of agents.")
 @click.option(
     "--rate", type=click.FloatRange(0.01, 1000), default=2.0, show_default=True, help="Events a second, about."
 )
-@click.option("--url", help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
-@click.option("--parent", type=int, help="Process that it ends with.  [default: the one that started it]")
+@click.option("--url", callback=http_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
+@click.option("--parent", type=int, help="Exit when this process exits.  [default: the one that started it]")
 def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> None:
     """Run a simulated swarm on a server until stopped.
 
-    Its agents join, take their work from the feed, bid, use tools and finish or fail, all by the HTTP API. Sends
-    OUTFEED_TOKEN, which needs the scopes read and write. `outfeed serve --demo` runs it.
+    Its agents join, read tasks from the feed, bid, use tools and complete or fail, all by the HTTP API. Sends
+    OUTFEED_TOKEN, which needs the scopes read and write. Failed connections are reported on stderr. `outfeed serve
+    --demo` runs it.
 
     \b
     Example:
@@ -33,18 +36,16 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     """
     stop = until_told()
     die_with(parent or os.getppid())
-    from outfeed.cli.make_believe import Swarm
+    from outfeed.client import Client
+    from outfeed.swarm.simulator import ApiClient, Simulator
 
-    server, token = remote(url)
-    swarm = Swarm(
-        server,
-        token,
-        agents=agents,
-        rate=rate,
-        stop=stop,
+    base, token = remote(url)
+    api = ApiClient(base, token, stop, say=lambda text: click.secho(text, dim=True, err=True))
+    simulator = Simulator(
+        api, Client(base, token), agents=agents, rate=rate, seed=random.SystemRandom().getrandbits(64)
     )
-    swarm.run()
-    click.echo(f"The simulated swarm stopped after {show.count(swarm.posted, 'task')}.", err=True)
+    simulator.run()
+    click.echo(f"The simulated swarm stopped after {show.count(simulator.posted, 'task')}.", err=True)
 
 
 def until_told() -> threading.Event:

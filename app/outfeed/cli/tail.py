@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import click
 
 from outfeed.cli import show
+from outfeed.cli.addresses import feed_address
 from outfeed.client import Client, Cursor, Gap, Reset
 from outfeed.config import remote
 from outfeed.text import escaped
 
 
-def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not _is_address(value):
-        raise click.BadParameter(f"{value!r} is not an address like https://feed.example")
-    return value
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, or an open bracket
-        return False
-
-
 @click.command()
-@click.option("--url", callback=_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
+@click.option("--url", callback=feed_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
 @click.option("--after", type=click.IntRange(0), help="Begin after this seq; 0 is all that is kept.")
 @click.option("--epoch", help="The epoch that --after belongs to.  [default: the server's]")
 @click.option("--last", type=click.IntRange(0, 1000), default=10, show_default=True, help="Else begin this far back.")

@@ -42,9 +42,12 @@ export class Sentences {
 
   /** Return [text, is a name from the event] parts, in order. */
   partsOf(event, display) {
-    return display.sentence.map((part) => (
-      typeof part === "string" ? [part, false] : [cut(this.#fill(part, event)), true]
-    ));
+    return display.sentence.flatMap((part) => {
+      if (typeof part === "string") return [[part, false]];
+      const text = cut(this.#fill(part, event));
+      const around = text ? [[part.before, false], [text, true], [part.after, false]] : [];
+      return around.filter(([found]) => found);
+    });
   }
 
   #fill({ keys, fallback }, event) {

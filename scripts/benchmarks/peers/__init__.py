@@ -1,1 +1,0 @@
-"""Other ways to do the job. `table` lists them; what stands beside it are the servers."""

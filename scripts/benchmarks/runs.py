@@ -1,0 +1,66 @@
+"""The run: rounds in which each checkout does the same, in alternating order."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.benchmarks.cases import Case, Figures, Sizes, Stage
+from scripts.benchmarks.errors import BenchError
+from scripts.benchmarks.servers import Checkout
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: cases with their numbers of clients, on one checkout or on a pair."""
+
+    checkouts: tuple[Checkout, ...]
+    cases: list[tuple[Case, int]]
+    rounds: int
+    sizes: Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The figures of one checkout in one case of one round."""
+
+    round: int
+    checkout: str
+    case: str
+    clients: int
+    figures: Figures
+
+
+@dataclass(slots=True)
+class Results:
+    """All samples, the reasons for missing ones, and the machine's load average at the start of each round."""
+
+    samples: list[Sample] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    load_averages: list[float] = field(default_factory=list)
+
+
+def run(plan: Plan, say: Callable[[str], None]) -> Results:
+    """Run *plan*; tell *say* each step. The checkouts alternate from case to case and from round to round."""
+    results = Results()
+    with tempfile.TemporaryDirectory(prefix="outfeed-bench-") as folder:
+        stages = [Stage(checkout, Path(folder), plan.sizes) for checkout in plan.checkouts]
+        for number in range(1, plan.rounds + 1):
+            results.load_averages.append(os.getloadavg()[0])
+            for place, (case, clients) in enumerate(plan.cases):
+                for stage in stages if (number + place) % 2 else reversed(stages):
+                    _measure(number, stage, case, clients, results, say)
+    return results
+
+
+def _measure(number: int, stage: Stage, case: Case, clients: int, results: Results, say: Callable[[str], None]) -> None:
+    step = f"round {number}, {stage.checkout.name}: {case.name}" + (f", {clients} clients" if clients else "")
+    say(step)
+    try:
+        figures = case.measure(stage, clients)
+        results.samples.append(Sample(number, stage.checkout.name, case.name, clients, figures))
+    except BenchError as error:
+        results.refused.append(f"{step}: {error}")
