@@ -281,6 +281,11 @@ def environment_with(**values: str) -> dict[str, str]:
     return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
 
 
+def set_for_library(name: str, value: str) -> None:
+    """Set a variable of this process that a library reads, which takes it from nowhere else."""
+    os.environ[name] = value
+
+
 def known_names() -> list[str]:
     """Return the name of every variable that is read."""
     names = [PREFIX + field.upper() for field in Settings.model_fields]

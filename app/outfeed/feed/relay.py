@@ -11,9 +11,7 @@ from outfeed.errors import DatabaseError
 from outfeed.feed.hub import Hub
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.feed.tail import TAIL_EVENTS
-from outfeed.feed.tally import Tally
 from outfeed.history import Item, Page
-from outfeed.metrics import note_error
 
 PAGE_EVENTS = 1000
 # As many new events in one poll are a burst: more came while the last were pushed.
@@ -42,7 +40,7 @@ class Relay:
         self._next_heartbeat = 0.0
         self._completed_at: float | None = None
         self._failure: str | None = None
-        self.tally = Tally()
+        self.stats = hub.stats
         hub.hurry = self.poll_now
 
     def start(self) -> None:
@@ -113,14 +111,14 @@ class Relay:
             if self._note_failure(error):
                 log.error("poll failed, trying again error=%s", error)
         except Exception as error:
-            note_error("poll")
+            self.stats.metrics.note_error("poll")
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
-            self.tally.polls.note(self._completed_at - began)
+            self.stats.polls.note(self._completed_at - began)
 
     def _note_failure(self, error: Exception) -> bool:
         """Return whether it is another one than that of the poll before: it is logged once."""
@@ -160,8 +158,8 @@ class Relay:
         if page.through > self._hub.position:
             wanted_from = self._hub.wanted_from()
             self._hub.publish(page.items, page.through)
-            self.tally.note_delivery(page.written_at, wanted_from)
-            self.tally.note_events(page.items)
+            self.stats.note_delivery(page.written_at, wanted_from)
+            self.stats.note_events(page.items)
 
     def _beat(self) -> None:
         now = clock.monotonic()

@@ -16,7 +16,6 @@ from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.wire import Wire
-from outfeed.metrics import note_error
 from outfeed.web import auth, limits
 from outfeed.web.problems import problem
 from outfeed.web.services import services
@@ -87,7 +86,7 @@ def _ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
     except Exception:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed by an error of ours")
-        note_error("connection")
+        services().metrics.note_error("connection")
         return frames.OUR_FAULT, "an error of ours"
 
 

@@ -21,7 +21,7 @@ from outfeed.errors import (
     TooManyChecks,
     UnknownName,
 )
-from outfeed.metrics import note_refusal
+from outfeed.web.services import services
 
 RETRY_AFTER_SECS = 2
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
@@ -96,7 +96,7 @@ def _later(error: TooManyChecks) -> Response:
 
 def _unavailable(error: DatabaseError) -> Response:
     log.error("database unavailable path=%s error=%s", request.path, error)
-    note_refusal("database")
+    services().metrics.note_refusal("database")
     return _unavailable_now(error.in_short)
 
 

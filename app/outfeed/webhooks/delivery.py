@@ -15,6 +15,7 @@ from outfeed.feed.hub import Hub
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import Filter, decide_for
 from outfeed.history import Item
+from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.store.webhook import Ledger
 from outfeed.webhooks.addresses import Allowlist
@@ -40,6 +41,7 @@ class Surroundings:
     database: Database
     source: Source
     hub: Hub
+    metrics: Metrics
     allowlist: Allowlist
     give_up_after: timedelta
 

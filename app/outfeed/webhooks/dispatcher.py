@@ -7,7 +7,6 @@ import threading
 
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
-from outfeed.metrics import note_error
 from outfeed.store import lease, webhook
 from outfeed.webhooks.delivery import Delivery, Surroundings
 
@@ -65,7 +64,7 @@ class Courier:
             except Exception:
                 # The edge of the loop: what goes wrong with one webhook must not end it for good.
                 log.exception("webhook failed, trying again name=%s", self._name)
-                note_error("webhook")
+                self._surroundings.metrics.note_error("webhook")
                 self._stopping.wait(TICK_SECS)
 
 
@@ -104,7 +103,7 @@ class Dispatcher:
             except Exception:
                 # The edge of the loop: it must be there when what went wrong is mended.
                 log.exception("webhooks failed, trying again")
-                note_error("webhooks")
+                self._surroundings.metrics.note_error("webhooks")
             self._stopping.wait(TICK_SECS)
 
     def _dispatch(self) -> None:
