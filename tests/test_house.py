@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-BASE = {"errors", "clock", "config", "process"}
+BASE = {"errors", "clock", "config", "process", "log_message"}
 NOUNS = BASE | {"access", "events", "history", "metrics", "redaction"}
 PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
 
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "errors": set(),
     "clock": set(),
     "process": set(),
-    "config": {"errors", "clock"},
+    "log_message": set(),
+    "config": {"errors", "clock", "log_message"},
     "metrics": BASE,
     "access": BASE,
     "redaction": BASE,

@@ -22,6 +22,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from outfeed.errors import ConfigError
+from outfeed.log_message import LogMessage
 
 PREFIX = "OUTFEED_"
 # In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
@@ -213,7 +214,8 @@ def load() -> Settings:
 def warn_of_unknown_settings() -> None:
     """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
     for name, meant in unknown_settings().items():
-        log.warning("unknown setting name=%s%s", name, f" did_you_mean={meant}" if meant else "")
+        hint = {"did_you_mean": meant} if meant else {}
+        log.warning(LogMessage("unknown setting", name=name, **hint))
 
 
 class Described(NamedTuple):

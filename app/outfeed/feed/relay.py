@@ -12,6 +12,7 @@ from outfeed.feed.hub import Hub
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
+from outfeed.log_message import LogMessage
 
 PAGE_EVENTS = 1000
 # As many new events in one poll are a burst: more came while the last were pushed.
@@ -109,7 +110,7 @@ class Relay:
             self._beat()
         except (DatabaseError, OSError) as error:
             if self._note_failure(error):
-                log.error("poll failed, trying again error=%s", error)
+                log.error(LogMessage("poll failed, trying again", error=error))
         except Exception as error:
             self.stats.metrics.note_error("poll")
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.

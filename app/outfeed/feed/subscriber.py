@@ -25,6 +25,7 @@ from outfeed.feed.page_cache import PAGE_EVENTS
 from outfeed.feed.subscription import SubscribeRequest, Subscription, Verdict
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item
+from outfeed.log_message import LogMessage
 
 if TYPE_CHECKING:
     from outfeed.feed.hub import Hub
@@ -200,7 +201,7 @@ class Subscriber:
                 matching = self.subscription.filter.matching(page.items)
         except DatabaseError as error:
             # It passes, or /readyz says so; to be sent away, and come back, would help nobody.
-            log.warning("replay waits, trying again error=%s", error)
+            log.warning(LogMessage("replay waits, trying again", error=error))
             time.sleep(RETRY_SECS)
             return
         self._begin(matching, end=page.through)

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from outfeed.errors import DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
+from outfeed.log_message import LogMessage
 from outfeed.store import database, lease
 
 DISTRIBUTION = "outfeed"
@@ -31,7 +32,7 @@ def upgrade(path: Path) -> list[str]:
     with lease.hold(lock_file, wait=False) as is_held:
         if is_held:
             return _upgrade_alone(path)
-    log.info("waiting for another upgrade database=%s", path)
+    log.info(LogMessage("waiting for another upgrade", database=path))
     with lease.hold(lock_file, wait=True):
         return _upgrade_alone(path)
 
@@ -76,7 +77,7 @@ def _upgrade_alone(path: Path) -> list[str]:
     if not names:
         return []
     applied = _apply(path)
-    log.info("upgraded database=%s migrations=%s", path, ",".join(applied))
+    log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
     return applied
 
 

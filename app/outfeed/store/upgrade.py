@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import SchemaMismatch
+from outfeed.log_message import LogMessage
 from outfeed.store import backup, files, lease, migrate
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def upgrade(path: Path) -> Upgraded:
     kept = path.with_name(f"{path.name}.before-upgrade-{clock.now():%Y%m%dT%H%M%S%f}Z")
     with files.explained(f"write {kept}"):
         backup.copy_as_it_is(path, kept)
-    log.info("kept database as it was path=%s", kept)
+    log.info(LogMessage("kept database as it was", path=kept))
     return Upgraded(migrate.upgrade(path), kept)
 
 

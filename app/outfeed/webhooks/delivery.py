@@ -15,6 +15,7 @@ from outfeed.feed.hub import Hub
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import Filter, decide_for
 from outfeed.history import Item
+from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.store.webhook import Ledger
@@ -163,7 +164,7 @@ class Delivery:
         self._acknowledge()
         since = datetime.fromisoformat(self.ledger.failed(answer.status, str(answer)))
         if attempt == 0:
-            log.warning("webhook fails name=%s error=%s", self._webhook.name, answer)
+            log.warning(LogMessage("webhook fails", name=self._webhook.name, error=answer))
         if answer.is_gone:
             self._pause("the target answered 410 Gone")
         elif clock.now() - since >= self._surroundings.give_up_after:

@@ -7,6 +7,7 @@ import threading
 
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
+from outfeed.log_message import LogMessage
 from outfeed.store import lease, webhook
 from outfeed.webhooks.delivery import Delivery, Surroundings
 
@@ -57,13 +58,13 @@ class Courier:
                 if not self._stopping.is_set():
                     self._delivery.run()
             except (Superseded, Overtaken) as change:
-                log.info("webhook begins anew name=%s reason=%s", self._name, change)
+                log.info(LogMessage("webhook begins anew", name=self._name, reason=change))
             except OutfeedError as error:
-                log.warning("webhook waits name=%s error=%s", self._name, error)
+                log.warning(LogMessage("webhook waits", name=self._name, error=error))
                 self._stopping.wait(TICK_SECS)
             except Exception:
                 # The edge of the loop: what goes wrong with one webhook must not end it for good.
-                log.exception("webhook failed, trying again name=%s", self._name)
+                log.exception(LogMessage("webhook failed, trying again", name=self._name))
                 self._surroundings.metrics.note_error("webhook")
                 self._stopping.wait(TICK_SECS)
 
@@ -99,7 +100,7 @@ class Dispatcher:
                         if is_held:
                             self._dispatch()
             except OutfeedError as error:
-                log.warning("webhooks wait error=%s", error)
+                log.warning(LogMessage("webhooks wait", error=error))
             except Exception:
                 # The edge of the loop: it must be there when what went wrong is mended.
                 log.exception("webhooks failed, trying again")
