@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-BASE = {"errors", "clock", "config", "process", "text"}
+BASE = {"errors", "clock", "config", "process", "log_message", "text"}
 NOUNS = BASE | {"access", "events", "history", "metrics", "redaction"}
 PIPELINE = NOUNS | {"store", "feed", "swarm", "client"}
 
@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "clock": set(),
     "process": set(),
     "text": set(),
-    "config": {"errors", "clock"},
+    "log_message": set(),
+    "config": {"errors", "clock", "log_message"},
     "metrics": BASE,
     "access": BASE,
     "redaction": BASE,

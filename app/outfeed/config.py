@@ -22,6 +22,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from outfeed.errors import ConfigError
+from outfeed.log_message import LogMessage
 
 PREFIX = "OUTFEED_"
 # In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
@@ -214,7 +215,8 @@ def load() -> Settings:
 def warn_of_unknown_settings() -> None:
     """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
     for name, meant in unknown_settings().items():
-        log.warning("unknown setting name=%s%s", name, f" did_you_mean={meant}" if meant else "")
+        hint = {"did_you_mean": meant} if meant else {}
+        log.warning(LogMessage("unknown setting", name=name, **hint))
 
 
 class Described(NamedTuple):
@@ -310,6 +312,11 @@ def proxy_variables(schemes: Iterable[str]) -> list[str]:
 def environment_with(**values: str) -> dict[str, str]:
     """Return this process's environment for a child, with other values for the settings that are named."""
     return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
+
+
+def set_for_library(name: str, value: str) -> None:
+    """Set a variable of this process that a library reads, which takes it from nowhere else."""
+    os.environ[name] = value
 
 
 def known_names() -> list[str]:

@@ -17,6 +17,7 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import DatabaseBusy, InvalidEvent, OutfeedError, Unreachable
 from outfeed.events import MAX_NAME_CHARS, EventType, make_event, new_id
+from outfeed.log_message import LogMessage
 from outfeed.process import renew_in_children
 from outfeed.store import database as db
 from outfeed.store import event_log
@@ -181,7 +182,7 @@ class FeedHandler(logging.Handler):
             self._count_dropped(len(batch))
         if not self._has_complained:
             self._has_complained = True
-            log.warning("log records don't reach the feed; said once error=%s", error)
+            log.warning(LogMessage("log records don't reach the feed; said once", error=error))
         return False
 
     def _count_dropped(self, count: int) -> None:

@@ -1,13 +1,22 @@
-"""Every metric, declared once; and the counts of what any room refuses or catches.
+"""Every metric, declared once, and the objects that count what one application does.
 
-`web/metrics.py` fills them. What a worker counts bears the label `worker`, what is the database's doesn't.
+`web/metrics.py` shows them. What a worker counts bears the label `worker`, what is the database's doesn't.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from outfeed import config
 
 PREFIX = "outfeed_"
 # Seconds. The feed delivers in about a millisecond; an hour is a database that was away.
@@ -25,7 +34,8 @@ class Metric(NamedTuple):
 WORKER = {
     "events": Metric("counter", "Events that the worker has read and pushed; types of your own are other.", ("type",)),
     "position": Metric(
-        "gauge", "The seq up to which it has pushed; where nobody may be sent anything, a poll interval late."
+        "gauge",
+        "The seq up to which it has pushed; where nobody may be sent anything, a poll interval late; NaN at first.",
     ),
     "poll_seconds": Metric("histogram", "How long each poll of the outbox took."),
     "poll_age_seconds": Metric("gauge", "Seconds since the last poll that completed; NaN before the first."),
@@ -57,30 +67,83 @@ DATABASE = {
     "chore_seconds": Metric("gauge", "How long the last one that went well took.", ("chore",)),
 }
 
-_lock = threading.Lock()
-_refusals: Counter[str] = Counter()
-_errors: Counter[str] = Counter()
+
+_MADE_BY: dict[str, Any] = {
+    "counter": Counter,
+    # Live: that of a worker which has died is removed. Workers are shown one by one, so the sum is of one value.
+    "gauge": partial(Gauge, multiprocess_mode="livesum"),
+    "histogram": partial(Histogram, buckets=BOUNDS),
+}
 
 
-def note_refusal(reason: str) -> None:
-    """Count one more that was turned away. *reason* is one of few: it becomes a label."""
-    with _lock:
-        _refusals[reason] += 1
+class Metrics:
+    """The metrics in `WORKER` of one application, by their names, in a registry of their own; any thread may count.
+
+    With a *folder*, which `shared` sets up, all workers count in files there, and each can show what all have counted.
+    """
+
+    events: Counter
+    position: Gauge
+    poll_seconds: Histogram
+    poll_age_seconds: Gauge
+    delivery_seconds: Histogram
+    clients: Gauge
+    frames: Counter
+    bytes: Counter
+    fallbacks: Counter
+    refusals: Counter
+    errors: Counter
+    ready: Gauge
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._folder = folder
+        for name, each in WORKER.items():
+            setattr(self, name, _MADE_BY[each.kind](PREFIX + name, each.help, each.labels, registry=self.registry))
+        for unmeasured in (self.position, self.poll_age_seconds):
+            unmeasured.set(math.nan)  # other workers may show it before this one has begun
+
+    @classmethod
+    def shared(cls, folder: Path, worker: int) -> Metrics:
+        """Return the metrics of *worker*. From now on, each metric of this process is a value in a file in *folder*.
+
+        Counters continue from the values that the last worker of that number left.
+        """
+        config.set_for_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
+        values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+        return cls(folder)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers show these too. The gauges must then be set without a request for them."""
+        return self._folder is not None
+
+    def note_refusal(self, reason: str) -> None:
+        """Count a refused request or connection. *reason* is one of few: it becomes a label."""
+        self.refusals.labels(reason).inc()
+
+    def note_error(self, where: str) -> None:
+        """Count an unforeseen error, caught at the edge of a loop or a connection; the log has its traceback."""
+        self.errors.labels(where).inc()
+
+    def by_worker(self) -> Iterator[tuple[str, Iterable[Family]]]:
+        """Yield each worker's number and what it has counted."""
+        if self._folder is None:
+            yield "0", self.registry.collect()
+            return
+        files = sorted(filter(_is_begun, self._folder.glob("*.db")), key=_worker_of)
+        for worker, own in groupby(files, key=_worker_of):
+            yield worker, MultiProcessCollector.merge(list(map(str, own)))  # type: ignore[no-untyped-call]
 
 
-def refusals() -> dict[str, int]:
-    """Return how many this process has turned away, by reason."""
-    with _lock:
-        return dict(_refusals)
+def _worker_of(file: Path) -> str:
+    """Return the number at the end of a name like `counter_0.db`."""
+    return file.stem.rpartition("_")[2]
 
 
-def note_error(where: str) -> None:
-    """Count an error that nobody foresaw, caught at the edge of a loop or a connection; its traceback is in the log."""
-    with _lock:
-        _errors[where] += 1
-
-
-def errors() -> dict[str, int]:
-    """Return how many this process has caught, by where."""
-    with _lock:
-        return dict(_errors)
+def _is_begun(file: Path) -> bool:
+    """Return whether *file* holds values: it is empty while its worker starts, and missing once its worker has died."""
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False

@@ -14,6 +14,7 @@ from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item, Page, Window
+from outfeed.metrics import PREFIX, Metrics
 
 
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:
@@ -94,6 +95,11 @@ class MemoryCheckpoints:
 def hub_of(source: MemorySource) -> Hub:
     """Return a hub on *source* with consumers in memory."""
     return Hub(source, Consumers(MemoryCheckpoints(source)))
+
+
+def counted(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the value of the sample of that name and labels; 0 where nothing was counted."""
+    return metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
 
 
 class Ended(AssertionError):

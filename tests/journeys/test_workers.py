@@ -7,9 +7,11 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
 from tests.clients import FeedClient, Follower
@@ -40,7 +42,11 @@ def head(server: Server) -> int:
 
 def worker_of(server: Server, client: FeedClient) -> int | None:
     """Return the process that holds the server's end of the client's connection, as the kernel knows it."""
-    client_port = client.socket.socket.getsockname()[1]
+    return worker_at(server, client.socket.socket.getsockname()[1])
+
+
+def worker_at(server: Server, client_port: int) -> int | None:
+    """Return the process that holds the server's end of the connection from *client_port*."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if _port(fields[1]) == server.port and _port(fields[2]) == client_port:
@@ -168,4 +174,74 @@ def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
     wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
-    assert sum(server.counted("outfeed_events_total").values()) == 3, "a new worker has pushed none"
+    assert sum(server.counted("outfeed_events_total").values()) == 6, "a new worker goes on with the counters"
+    write(server, 1)
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 8, "which count what it pushes")
+
+
+def test_a_worker_that_is_gone_has_no_gauges_and_keeps_its_counters(server: Server) -> None:
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
+    write(server, 3)
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "what both have pushed")
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGTTOU)  # which has gunicorn do with one worker less
+    wait_until(lambda: len(server.workers()) == 1, "one has ended")
+    wait_until(lambda: len(server.counted("outfeed_ready")) == 1, "one is shown")
+    assert sum(server.counted("outfeed_events_total").values()) == 6
+
+
+def counters_of(scraped: str) -> dict[str, float]:
+    """Return what can only rise, by its name and labels."""
+    families = [each for each in text_string_to_metric_families(scraped) if each.type in ("counter", "histogram")]
+    return {f"{each.name} {each.labels}": each.value for family in families for each in family.samples}
+
+
+@contextlib.contextmanager
+def connections_to_both(server: Server) -> Iterator[list[HTTPConnection]]:
+    with contextlib.ExitStack() as stack:
+        found: dict[int | None, HTTPConnection] = {}
+
+        def has_both() -> bool:
+            connection = stack.enter_context(contextlib.closing(HTTPConnection("127.0.0.1", server.port)))
+            connection.connect()
+            found.setdefault(worker_at(server, connection.sock.getsockname()[1]), connection)
+            return found.keys() >= set(server.workers())
+
+        wait_until(has_both, "a connection to each")
+        yield [found[pid] for pid in server.workers()]
+
+
+def test_no_counter_goes_back_whichever_worker_answers(server: Server) -> None:
+    headers = {"Authorization": f"Bearer {server.token}"}
+    with clients_of_both(server, 1) as groups, connections_to_both(server) as connections:
+        for (client,) in groups:
+            client.subscribe()
+        before: dict[str, float] = {}
+        with writer(server.database, rate=500):
+            for connection in connections * 20:
+                last = head(server)
+                wait_until(lambda last=last: head(server) > last + 2, "events between two answers")
+                connection.request("GET", "/metrics", headers=headers)
+                found = counters_of(connection.getresponse().read().decode())
+                assert {name: value for name, value in before.items() if found.get(name, 0) < value} == {}
+                before = found
+        pushed = [value for name, value in before.items() if name.startswith("outfeed_events_total")]
+        assert len(pushed) == 2
+        assert min(pushed) > 40
+
+
+def folder_of(server: Server) -> Path:
+    """Return the folder in which the workers count, as the kernel knows it."""
+    maps = Path(f"/proc/{server.workers()[0]}/maps").read_text()
+    return next(Path(line.split()[-1]).parent for line in maps.splitlines() if "outfeed-metrics-" in line)
+
+
+def test_the_folder_of_metrics_is_private_and_gone_after_the_end_or_the_next_start(server: Server) -> None:
+    killed = folder_of(server)
+    assert killed.stat().st_mode & 0o777 == 0o700
+    server.kill()
+    server.start()
+    assert not killed.exists()
+    stopped = folder_of(server)
+    server.stop()
+    assert not stopped.exists()

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
-import orjson
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from outfeed import log_event
+from outfeed.config import Settings
 from outfeed.metrics import DATABASE, PREFIX, WORKER
 from outfeed.store import account, backup, checkpoint
 from outfeed.store.database import Database
 from outfeed.store.retention import prune_events
-from outfeed.web import slots
+from outfeed.web import create_app
 from outfeed.web.services import Services
-from outfeed.web.slots import PAGE_BYTES, Board, Place
 from tests.feed.scene import Client
 from tests.waits import wait_until
 
 
 class Scraper:
     def __init__(self, flask_app: Flask, database: Database, *, types: tuple[str, ...] = ()) -> None:
-        token = account.create_token(database, f"scraper{len(types)}", ["read"], types=types)
+        token = account.create_token(database, f"scraper-{secrets.token_hex(4)}", ["read"], types=types)
         self.client: FlaskClient = flask_app.test_client()
         self.headers = {"Authorization": f"Bearer {token}"}
 
@@ -70,7 +70,7 @@ def test_events_are_counted_by_type_and_foreign_types_as_one(scraper: Scraper, s
 
 def test_buckets_are_cumulative(scraper: Scraper, services: Services) -> None:
     for secs in (0.0005, 0.002, 0.3, 9999.0):
-        services.relay.tally.deliveries.note(secs)
+        services.relay.stats.deliveries.note(secs)
     found = scraper.scrape()
     assert [found[f"delivery_seconds_bucket {bound}"] for bound in ("0.0005", "0.001", "0.0025", "0.5", "3600.0")] == [
         1, 1, 2, 3, 3,
@@ -109,50 +109,21 @@ def test_it_answers_without_the_database_with_what_the_worker_knows(flask_app: F
     assert "outfeed_outbox_head" not in samples
 
 
+def test_two_applications_of_one_process_count_apart(scraper: Scraper, database: Database) -> None:
+    other = Scraper(create_app(Settings(database=database.path)), database)
+    other.client.get("/api/events")
+    assert other.scrape()["refusals_total unauthorized"] == 1
+    assert "refusals_total unauthorized" not in scraper.scrape()
+
+
+def test_clients_that_have_left_are_counted_as_none(scraper: Scraper, services: Services) -> None:
+    with Client(services) as client:
+        client.subscribe()
+        assert scraper.scrape()["clients live websocket"] == 1
+    assert scraper.scrape()["clients live websocket"] == 0
+
+
 def test_strangers_and_tokens_that_see_some_types_are_refused(flask_app: Flask, database: Database) -> None:
     assert flask_app.test_client().get("/metrics").status_code in (302, 401)
     limited = Scraper(flask_app, database, types=("task.*",))
     assert limited.client.get("/metrics", headers=limited.headers).status_code == 403
-
-
-class TestTheBoard:
-    def test_a_worker_sees_the_others_until_they_are_gone(self) -> None:
-        board = Board(3)
-        ours, theirs = Place(0, board), Place(1, board)
-        theirs.publish(lambda: {"position": [([], 7)]})
-        assert list(ours.others()) == [(1, {"position": [[[], 7]]})]
-        assert list(theirs.others()) == []
-        board.put(1, b"")
-        assert list(ours.others()) == []
-
-    def test_what_a_worker_has_told_the_others_tell_no_less(self, scraper: Scraper, services: Services) -> None:
-        board = Board(1)  # with one slot the job that writes it each second does not
-        services.place = Place(0, board)
-        services.relay.tally.events["a.b"] = 5
-        scraper.scrape()
-        assert orjson.loads(board.get(0))["events"] == [[["a.b"], 5]]
-
-    def test_what_is_damaged_or_too_long_is_left_out(self) -> None:
-        board = Board(2)
-        board.put(1, b"x" * 100)
-        board._pages[3 * PAGE_BYTES + 20] = 0
-        assert board.get(1) == b""
-        board.put(1, b"x" * PAGE_BYTES)
-        assert board.get(1) == b""
-
-    def test_who_reads_while_somebody_writes_gets_what_stood_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Halted(Exception):
-            """A writer that is stopped, or dies, before it has said that its page is whole."""
-
-        def halt(_: bytes) -> int:
-            raise Halted
-
-        board = Board(2)
-        board.put(1, b"before")
-        with monkeypatch.context() as patched:
-            patched.setattr(slots.zlib, "crc32", halt)
-            with pytest.raises(Halted):
-                board.put(1, b"half of what comes after")
-        assert board.get(1) == b"before"
-        board.put(1, b"after")
-        assert board.get(1) == b"after"

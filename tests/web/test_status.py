@@ -12,7 +12,7 @@ from freezegun import freeze_time
 
 from outfeed import clock
 from outfeed.config import Settings
-from outfeed.feed.tally import Spread
+from outfeed.feed.stats import Percentiles
 from outfeed.store import checkpoint, webhook
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
@@ -96,7 +96,7 @@ def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
 )
 def test_a_time_is_told_in_the_unit_that_suits_it(secs: float | None, text: str) -> None:
     assert status.duration(secs) == text
-    assert status.spread_of(Spread(1, secs, secs)) == (text, text, 1)
+    assert status.spread_of(Percentiles(1, secs, secs)) == (text, text, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from outfeed.client.retries import Backoff, is_worth_retrying, retry_after
 from outfeed.client.shapes import Receipt
 from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
 from outfeed.events import Event, new_id
+from outfeed.log_message import LogMessage
 from outfeed.process import renew_in_children
 
 MAX_BATCH_EVENTS = 1000
@@ -74,7 +75,7 @@ class Publisher:
             pause = asked_secs or backoff.next()
             if clock.monotonic() + pause > deadline:
                 raise Unreachable(f"{self.url} has not taken {len(batch)} events: {problem}; the same again is safe")
-            log.info("publishing again url=%s problem=%s pause_secs=%.1f", self.url, problem, pause)
+            log.info(LogMessage("publishing again", url=self.url, problem=problem, pause_secs=f"{pause:.1f}"))
             threading.Event().wait(pause)
 
     def _session(self) -> httpx.Client:

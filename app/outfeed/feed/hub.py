@@ -16,11 +16,12 @@ from outfeed.feed.cohort import Cohort, Delivery
 from outfeed.feed.consumers import Consumers
 from outfeed.feed.page_cache import PageCache
 from outfeed.feed.source import Source
+from outfeed.feed.stats import FeedStats
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import Filter, Subscription
 from outfeed.feed.tail import Tail
-from outfeed.feed.tally import Sent
 from outfeed.history import Item, Window
+from outfeed.metrics import Metrics
 
 # More threads than this that read, match and encode at once, and hundreds of replays starve everything else: with 4,
 # 1,000 clients that come back are served in half the time, and /healthz is answered in 36 ms instead of 1,360.
@@ -42,7 +43,7 @@ class Hub:
     Locks are taken in the order hub, wire.
     """
 
-    def __init__(self, source: Source, consumers: Consumers) -> None:
+    def __init__(self, source: Source, consumers: Consumers, stats: FeedStats | None = None) -> None:
         self.source = source
         self.pages = PageCache(source)
         self.consumers = consumers
@@ -62,7 +63,7 @@ class Hub:
         self._polls = 0
         self.closing = threading.Event()
         self._tail = Tail(0)
-        self.sent = Sent()
+        self.stats = stats or FeedStats(Metrics())
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ class Hub:
     def _note_sent(self, delivery: Delivery) -> None:
         count, batch = len(delivery.members), delivery.batch
         transport = delivery.cohort.subscription.encoding.transport
-        self.sent.note(transport, count * len(batch.ends), count * len(batch.data))
+        self.stats.note_sent(transport, count * len(batch.ends), count * len(batch.data))
 
     def wanted_from(self) -> float:
         """Return from when on someone may be sent what is new, on the monotonic clock; infinity where nobody is there.

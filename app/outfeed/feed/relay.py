@@ -12,9 +12,8 @@ from outfeed.errors import DatabaseError
 from outfeed.feed.hub import Hub
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.feed.tail import TAIL_EVENTS
-from outfeed.feed.tally import Tally
 from outfeed.history import Item, Page
-from outfeed.metrics import note_error
+from outfeed.log_message import LogMessage
 
 PAGE_EVENTS = 1000
 # As many new events in one poll are a burst: more came while the last were pushed.
@@ -44,7 +43,7 @@ class Relay:
         self._completed_at: float | None = None
         self._failure: str | None = None
         self._told: str | None = None  # why nothing can be read, as the clients know it
-        self.tally = Tally()
+        self.stats = hub.stats
         hub.hurry = self.poll_now
 
     def start(self) -> None:
@@ -113,17 +112,17 @@ class Relay:
             self._beat()
         except (DatabaseError, OSError) as error:
             if self._note_failure(error):
-                log.error("poll failed, trying again error=%s", error)
+                log.error(LogMessage("poll failed, trying again", error=error))
             self._tell_stale(_reason(error))
         except Exception as error:
-            note_error("poll")
+            self.stats.metrics.note_error("poll")
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")
         else:
             self._completed_at = clock.monotonic()
             self._failure = None
-            self.tally.polls.note(self._completed_at - began)
+            self.stats.polls.note(self._completed_at - began)
 
     def _note_failure(self, error: Exception) -> bool:
         """Return whether it is another one than that of the poll before: it is logged once."""
@@ -163,8 +162,8 @@ class Relay:
         if page.through > self._hub.position:
             wanted_from = self._hub.wanted_from()
             self._hub.publish(page.items, page.through)
-            self.tally.note_delivery(page.written_at, wanted_from)
-            self.tally.note_events(page.items)
+            self.stats.note_delivery(page.written_at, wanted_from)
+            self.stats.note_events(page.items)
 
     def _tell_stale(self, reason: str) -> None:
         """Tell the clients, at once and then as often as a heartbeat, that nothing new can be read."""

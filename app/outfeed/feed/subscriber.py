@@ -25,6 +25,7 @@ from outfeed.feed.page_cache import PAGE_EVENTS
 from outfeed.feed.subscription import SubscribeRequest, Subscription, Verdict
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item
+from outfeed.log_message import LogMessage
 
 if TYPE_CHECKING:
     from outfeed.feed.hub import Hub
@@ -200,7 +201,7 @@ class Subscriber:
                 matching = self.subscription.filter.matching(page.items)
         except DatabaseError as error:
             # It passes, or /readyz says so; to be sent away, and come back, would help nobody.
-            log.warning("replay waits, trying again error=%s", error)
+            log.warning(LogMessage("replay waits, trying again", error=error))
             time.sleep(RETRY_SECS)
             return
         self._begin(matching, end=page.through)
@@ -220,7 +221,7 @@ class Subscriber:
             batch = self.subscription.encode(chunk, self.prev, self.epoch)
         if not self.write(batch.data):
             return
-        self._hub.sent.note(self.transport, len(batch.ends), len(batch.data))
+        self._hub.stats.note_sent(self.transport, len(batch.ends), len(batch.data))
         if rate := self.subscription.rate:
             self.due = next_due(self.due, clock.monotonic(), rate)
         self._page = self._page[len(chunk) :]
@@ -269,7 +270,7 @@ class Subscriber:
             if sent < len(batch.data):
                 self._note_cut(batch, sent, self.cursor)
                 return False
-            self._hub.sent.note(self.transport, len(batch.ends), len(batch.data))
+            self._hub.stats.note_sent(self.transport, len(batch.ends), len(batch.data))
             self.cursor, self.prev = position, batch.last
             self._enter(cohort)
             return True
@@ -359,7 +360,7 @@ class Subscriber:
         self.cursor, self.prev = (batch.seqs[whole - 1],) * 2 if whole else (start, batch.prev)
 
     def _fall_behind(self, cohort: Cohort) -> None:
-        self._hub.sent.note_fallback()
+        self._hub.stats.note_fallback()
         self.cohort = None
         self.due = cohort.due
         self._move(State.REPLAYING)

@@ -20,6 +20,7 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import DatabaseDamaged, DatabaseMissing, OutfeedError, SchemaMismatch
 from outfeed.events import Event
+from outfeed.log_message import LogMessage
 from outfeed.store import database as db
 from outfeed.store import lease, rows, search
 from outfeed.store.database import Database
@@ -103,7 +104,7 @@ class Indexer:
             pass
         except (OutfeedError, OSError) as error:
             if str(error) != self._failure:
-                log.warning("search index is not kept, trying again error=%s", error)
+                log.warning(LogMessage("search index is not kept, trying again", error=error))
             self._failure = str(error)
 
     def stop(self) -> None:
@@ -152,7 +153,7 @@ class Indexer:
 
     def _begin_anew(self, found: Log) -> None:
         """Make an index that covers nothing, and follows from the head on."""
-        log.info("search index begins anew path=%s", self._path)
+        log.info(LogMessage("search index begins anew", path=self._path))
         db.create(self._path)
         self._path.chmod(0o600)
         _damaged(self._path).unlink(missing_ok=True)

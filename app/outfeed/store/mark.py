@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed.history import Item
+from outfeed.log_message import LogMessage
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 
@@ -52,7 +53,7 @@ class Mark:
         try:
             return self._read()
         except OSError as error:
-            log.warning("mark is unreadable path=%s error=%s", self.path, error)
+            log.warning(LogMessage("mark is unreadable", path=self.path, error=error))
             return {}
 
     def _read(self) -> dict[str, Point]:
@@ -98,7 +99,7 @@ class Mark:
                 os.fdatasync(self._descriptor)
                 self._synced = self._line
             except OSError as error:
-                log.warning("mark is not on the disk, trying again path=%s error=%s", self.path, error)
+                log.warning(LogMessage("mark is not on the disk, trying again", path=self.path, error=error))
 
     def _put_again(self) -> None:
         """Write what was last remembered, unless who swapped the file has it: two workers would swap without end."""
@@ -163,7 +164,7 @@ def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: Mark) -> boo
     point = mark.read().get(window.epoch)
     if point is None or _agrees(outbox, window.last_seq, point):
         return False
-    log.warning("database is behind what was served, renewing its epoch path=%s", database.path)
+    log.warning(LogMessage("database is behind what was served, renewing its epoch", path=database.path))
     outbox.renew_epoch(window.epoch)
     return True
 

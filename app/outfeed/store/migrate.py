@@ -13,6 +13,7 @@ from pathlib import Path
 
 from outfeed import clock
 from outfeed.errors import DatabaseError, SchemaMismatch
+from outfeed.log_message import LogMessage
 from outfeed.store import adoption, database, former_names, lease, schema
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def upgrade(path: Path, *, adopt: bool = False) -> list[str]:
     with lease.hold(lock_file, wait=False) as is_held:
         if is_held:
             return _upgrade_alone(path, adopt=adopt)
-    log.info("waiting for another upgrade database=%s", path)
+    log.info(LogMessage("waiting for another upgrade", database=path))
     with lease.hold(lock_file, wait=True):
         return _upgrade_alone(path, adopt=adopt)
 
@@ -90,7 +91,7 @@ def _upgrade_alone(path: Path, *, adopt: bool) -> list[str]:
     if pending(path):
         with database.explained(path), closing(database.connect(path)) as connection:
             applied = _apply(connection, path, adopt=adopt)
-        log.info("upgraded database=%s migrations=%s", path, ",".join(applied))
+        log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
     # After the commit, since a refusal must not change the journal mode. A copy that was put back may lack WAL.
     database.use_wal(path)
     return applied

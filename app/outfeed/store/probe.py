@@ -7,6 +7,7 @@ import os
 
 from outfeed import clock
 from outfeed.errors import DatabaseError
+from outfeed.log_message import LogMessage
 from outfeed.store.database import Database
 
 EVERY_SECS = 10.0
@@ -43,7 +44,7 @@ class Probe:
         try:
             self._database.check()
         except DatabaseError as error:
-            log.error("database can't be checked error=%s", error)
+            log.error(LogMessage("database can't be checked", error=error))
 
     def problems(self) -> list[str]:
         """Return why nothing can be written, one sentence each; none when all is well."""
@@ -74,7 +75,7 @@ class Probe:
     def _say(self, failure: str | None) -> None:
         if failure != self._said:
             if failure is None:
-                log.warning("database can be written to again path=%s", self._database.path)
+                log.warning(LogMessage("database can be written to again", path=self._database.path))
             else:
-                log.error("database can't be written to, trying again error=%s", failure)
+                log.error(LogMessage("database can't be written to, trying again", error=failure))
         self._said = failure

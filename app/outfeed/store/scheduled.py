@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from outfeed import clock
 from outfeed.errors import OutfeedError
 from outfeed.events import EventType
+from outfeed.log_message import LogMessage
 from outfeed.store import audit, lease
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -38,12 +39,12 @@ class Scheduled:
                 if is_held and believes_the_clock(self._database):
                     self._prune()
         except (OutfeedError, OSError) as error:
-            log.warning("could not prune, trying again in an hour error=%s", error)
+            log.warning(LogMessage("could not prune, trying again in an hour", error=error))
 
     def _prune(self) -> None:
         done = Prune(self._database, self._policy, "schedule", stopping=self._stopping).run()
         if done.events or done.outbox_rows:
-            log.info("pruned events=%d outbox_rows=%d", done.events, done.outbox_rows)
+            log.info(LogMessage("pruned", events=done.events, outbox_rows=done.outbox_rows))
 
     def stop(self) -> None:
         """Have a run that is at work end after its chunk."""
@@ -83,7 +84,7 @@ def _has_held(connection: sqlite3.Connection, now: datetime) -> bool:
 def _doubt(connection: sqlite3.Connection, seen: datetime, now: datetime) -> None:
     _remember(connection, "clock_leapt", now)
     days = (now - seen) / timedelta(days=1)
-    log.warning("clock has leapt, not pruning for a day days=%.1f", days)
+    log.warning(LogMessage("clock has leapt, not pruning for a day", days=f"{days:.1f}"))
     message = f"The clock is {days:,.1f} days on since pruning last ran; nothing is pruned until it has held for a day"
     log_event(EventType.SYSTEM_WARNING, audit.SOURCE, data={"message": message}, connection=connection)
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from outfeed.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from outfeed.events import Event
+from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -148,7 +149,7 @@ class Index:
         except (DatabaseMissing, SchemaMismatch):
             return [Span(MIN_ROWID, MAX_ROWID)]
         except DatabaseError as error:
-            log.warning("search index can't be read error=%s", error)
+            log.warning(LogMessage("search index can't be read", error=error))
             return [Span(MIN_ROWID, MAX_ROWID)]
         if state is None or state[:2] != fingerprint:
             return [Span(MIN_ROWID, MAX_ROWID)]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from outfeed.errors import DatabaseError, SchemaMismatch
 from outfeed.events import EventType
+from outfeed.log_message import LogMessage
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
@@ -70,7 +71,7 @@ class Reconciler:
             self._failure = None
         except DatabaseError as error:
             if str(error) != self._failure:
-                log.error("triggers can't be looked after, trying again error=%s", error)
+                log.error(LogMessage("triggers can't be looked after, trying again", error=error))
             self._failure = str(error)
 
     def _check(self) -> None:
@@ -88,7 +89,7 @@ class Reconciler:
         """Put the journal mode back: a backup that was copied into place has one in which readers stop writers."""
         with self._database.connection() as connection:
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):
-                log.warning("journal mode put back before=%s", before)
+                log.warning(LogMessage("journal mode put back", before=before))
 
 
 def mend(database: Database, anchor: Any = None) -> Mended | None:
@@ -114,7 +115,7 @@ def mend(database: Database, anchor: Any = None) -> Mended | None:
         connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights'")
         mended = Mended([str(each) for each in broken], added)
         _say_so(connection, mended)
-    log.warning("triggers put back triggers=%s added=%d", ",".join(each.name for each in broken), added)
+    log.warning(LogMessage("triggers put back", triggers=",".join(each.name for each in broken), added=added))
     return mended
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import OutfeedError, SchemaMismatch
+from outfeed.log_message import LogMessage
 from outfeed.store import backup, database, files, lease, migrate, schema
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def keep(path: Path, why: str) -> Path:
     kept = path.with_name(f"{path.name}.{why}-{clock.now():%Y%m%dT%H%M%S%f}Z")
     with files.explained(f"write {kept}"):
         backup.copy_as_it_is(path, kept)
-    log.info("kept database as it was path=%s", kept)
+    log.info(LogMessage("kept database as it was", path=kept))
     return kept
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import OutfeedError
+from outfeed.log_message import LogMessage
 from outfeed.process import sleep_precisely
 from outfeed.store import database as db
 
@@ -123,7 +124,7 @@ class Watcher:
                     self._watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
                 # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
-                log.warning("watcher can't watch, trying again path=%s error=%s", self._path, error)
+                log.warning(LogMessage("watcher can't watch, trying again", path=self._path, error=error))
                 self._stopping.wait(TICK_SECS)
 
     def _watch(self, versions: _Versions, notices: _Notices) -> None:

@@ -12,6 +12,7 @@ from outfeed import clock
 from outfeed.errors import NameTaken, NotBlocked, UnknownName
 from outfeed.events import EventType
 from outfeed.history import Claim, Item, Window
+from outfeed.log_message import LogMessage
 from outfeed.store import audit, checkpoint, event_log
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
@@ -275,6 +276,6 @@ class WebhookLease:
 
 def _tell(connection: sqlite3.Connection, name: str, what: str) -> None:
     message = f"Webhook {name} {what}"
-    log.warning("webhook trouble name=%s what=%s", name, what)
+    log.warning(LogMessage("webhook trouble", name=name, what=what))
     data = {"message": message, "webhook": name}
     event_log.log_event(EventType.SYSTEM_WARNING, SOURCE, data=data, connection=connection)

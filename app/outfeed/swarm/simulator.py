@@ -55,9 +55,7 @@ class ApiClient:
     def __init__(self, url: str, token: str | None, stop: threading.Event, say: Callable[[str], None]) -> None:
         self.url, self.stop, self._say, self._quiet_until = url, stop, say, 0.0
         self.failure: OutfeedError | None = None
-        self._http = open_http(
-            f"{url}/api/", timeout=TIMEOUT_SECS, limits=httpx.Limits(), headers=authorization(token)
-        )
+        self._http = open_http(f"{url}/api/", timeout=TIMEOUT_SECS, limits=httpx.Limits(), headers=authorization(token))
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         """Return the answer; None if the move is refused (404, 409). Retries until *stop* is set, then returns None."""

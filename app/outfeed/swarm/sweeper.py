@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from outfeed import clock
 from outfeed.errors import OutfeedError
+from outfeed.log_message import LogMessage
 from outfeed.swarm.coordinator import Coordinator
 
 # Wall time that has moved against monotonic time by this much was set.
@@ -36,7 +37,7 @@ class Sweeper:
     def _mind_the_clock(self) -> None:
         before, self._offset = self._offset, _offset()
         if abs(self._offset - before) > STEP_SECS:
-            log.warning("wall clock was set secs=%+.1f", self._offset - before)
+            log.warning(LogMessage("wall clock was set", secs=f"{self._offset - before:+.1f}"))
             self._listening_since = clock.monotonic()
 
     def _each(self, find: Callable[[], list[str]], close: Callable[[str], bool]) -> None:
@@ -44,13 +45,13 @@ class Sweeper:
         try:
             found = find()
         except OutfeedError as error:
-            log.warning("nothing swept, trying again error=%s", error)
+            log.warning(LogMessage("nothing swept, trying again", error=error))
             return
         for one in found:
             try:
                 close(one)
             except OutfeedError as error:
-                log.warning("not closed, trying again id=%s error=%s", one, error)
+                log.warning(LogMessage("not closed, trying again", id=one, error=error))
 
 
 def _offset() -> float:

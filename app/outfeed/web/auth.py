@@ -22,7 +22,6 @@ from werkzeug.exceptions import Unauthorized
 from outfeed.access import READ, WRITE, Principal
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
-from outfeed.metrics import note_refusal
 from outfeed.store import account, user
 from outfeed.store.database import Database
 from outfeed.web import limits, origins
@@ -188,7 +187,7 @@ def _require(found: Principal) -> Response | None:
     is_own = request.method == "POST" and READ_IS_ENOUGH.fullmatch(request.path)
     needed = READ if request.method in SAFE_METHODS or is_own else WRITE
     if not found.may(needed):
-        note_refusal("forbidden")
+        services().metrics.note_refusal("forbidden")
     return None if found.may(needed) else answer(403, f"this needs the scope {needed}")
 
 
@@ -206,7 +205,7 @@ def _turn_away() -> ResponseReturnValue:
 
 
 def _challenge(scheme: str, detail: str) -> Response:
-    note_refusal("unauthorized")
+    services().metrics.note_refusal("unauthorized")
     response = answer(401, detail)
     response.headers["WWW-Authenticate"] = scheme
     return response

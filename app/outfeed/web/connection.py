@@ -16,7 +16,7 @@ from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.wire import Wire
-from outfeed.metrics import note_error
+from outfeed.log_message import LogMessage
 from outfeed.web import auth, limits
 from outfeed.web.problems import problem
 from outfeed.web.services import services
@@ -55,7 +55,8 @@ def serve(head: bytes, encoding: Encoding, talk: Talk) -> Response:
         subscriber = Subscriber(services().hub, wire, doorbell.ring, encoding, granted_rates(), auth.principal())
         ending = _ending_of(lambda: _attend(subscriber, doorbell, head, talk))
     if ending is not None:
-        log.info("client closed code=%s reason=%s", *ending)
+        code, reason = ending
+        log.info(LogMessage("client closed", code=code, reason=reason))
         wire.say_goodbye(encoding.goodbye(*ending))
     wire.hang_up(GOODBYE_SECS if ending else 0, talk.is_farewell)
     return _Served()
@@ -82,12 +83,12 @@ def _ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
     except OSError:
         return None
     except DatabaseError as error:
-        log.error("client closed for want of the database error=%s", error)
+        log.error(LogMessage("client closed for want of the database", error=error))
         return frames.OUR_FAULT, "the database can't be read right now"
     except Exception:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed by an error of ours")
-        note_error("connection")
+        services().metrics.note_error("connection")
         return frames.OUR_FAULT, "an error of ours"
 
 

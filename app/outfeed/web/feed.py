@@ -155,7 +155,7 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
     # The items are JSON already; each begins with a brace that makes room for its seq.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
     body = b'%b,"events":[%b]}' % (head[:-1], rows)
-    services().hub.sent.note(POLL, bool(events), len(body) if events else 0)
+    services().hub.stats.note_sent(POLL, bool(events), len(body) if events else 0)
     response = Response(body, content_type="application/json")
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(hashlib.sha256(body).hexdigest()[:32])

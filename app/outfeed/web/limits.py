@@ -9,7 +9,6 @@ import math
 
 from flask import Flask, Response, g, request
 
-from outfeed.metrics import note_refusal
 from outfeed.web.problems import problem
 from outfeed.web.proxies import household
 from outfeed.web.services import services
@@ -34,7 +33,7 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
     wait_secs = services().rates.take(what, whose, per_minute)
     if not wait_secs:
         return None
-    note_refusal(what.replace(" ", "_"))
+    services().metrics.note_refusal(what.replace(" ", "_"))
     return later(429, f"more than {per_minute} {what} a minute", math.ceil(wait_secs))
 
 
@@ -53,10 +52,10 @@ def admit_connection() -> Response | None:
     address = client()
     match services().admission.take(address):
         case "server":
-            note_refusal("connections")
+            services().metrics.note_refusal("connections")
             return later(503, "too many connections", RETRY_AFTER_SECS)
         case "address":
-            note_refusal("connections_of_address")
+            services().metrics.note_refusal("connections_of_address")
             return later(429, "too many connections from your address", RETRY_AFTER_SECS)
     g.place = address
     return None

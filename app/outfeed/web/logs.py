@@ -5,11 +5,11 @@ Each line of a request or a connection says of which one: by the id that the ans
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import secrets
 import sys
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,32 +19,30 @@ from pythonjsonlogger.json import JsonFormatter
 
 from outfeed import clock
 from outfeed.config import Settings
+from outfeed.log_message import LogMessage
 from outfeed.redaction import REDACTED, redact
 from outfeed.text import escaped
 
-TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s%(where)s"
+TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 HEADER = "X-Request-ID"
 # The same line again within this time is left out, and counted: what is tried every second may fail for hours.
 REPEAT_SECS = 60.0
 MAX_REMEMBERED = 1000
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
-_FIELD = re.compile(r"(\w+)=%[-+.\d]*[a-z]")
 _IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 
 
 def configure(settings: Settings) -> None:
     """Log to stderr as the settings say."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Handler(sys.stderr)
     handler.setFormatter(formatter(settings))
-    handler.addFilter(Repeats())
-    handler.addFilter(add_request)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def formatter(settings: Settings) -> logging.Formatter:
     """Return what makes lines of records: OUTFEED_LOG_FORMAT, by default what suits the one who reads stderr."""
     is_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    return Text(TEXT_FORMAT, defaults={"where": ""}) if is_text else Json()
+    return Text(TEXT_FORMAT) if is_text else Json()
 
 
 class Logger(glogging.Logger):
@@ -73,55 +71,72 @@ class Text(logging.Formatter):
 
 
 class Json(JsonFormatter):
-    """An object a line: what stands as `name=%s` in a message becomes a field of that name beside it."""
+    """An object a line: each field of a LogMessage stands beside its text."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s", rename_fields={"levelname": "level", "name": "logger"})
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         super().add_fields(log_data, record, message_dict)
-        log_data.pop("where", None)
-        names = _FIELD.findall(str(record.msg))
-        if names and isinstance(record.args, tuple) and len(names) == len(record.args):
-            fields = {name: str(value) for name, value in zip(names, record.args, strict=True)}
-            text = _FIELD.sub("", str(record.msg)).strip()
-        else:
-            fields, text = {}, record.getMessage()
+        message = _message_of(record)
         start = {
             "time": clock.isoformat(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname,
-            "message": text,
+            "message": message.text,
         }
-        log_data.update({**start, **{name: value for name, value in fields.items() if name not in start}})
+        log_data.update(start | {name: str(value) for name, value in message.fields.items()} | start)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         return {key: hide_secrets(value) if isinstance(value, str) else value for key, value in log_data.items()}
 
 
-class Repeats(logging.Filter):
-    """Leaves out what was said a moment ago, and says how often when it says it again. `_lock` guards `_said`."""
+class Handler(logging.StreamHandler[Any]):
+    """Write each line at most once in REPEAT_SECS, with its request and how often it was left out since the last."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            times = self._repeats.note(record)
+            if times is not None:
+                super().emit(_with_fields(record, ({"repeated": times} if times else {}) | _request_of()))
+        except Exception:  # noqa: BLE001 - handlers never fail their caller; handleError writes the traceback
+            self.handleError(record)
+
+
+def _with_fields(record: logging.LogRecord, more: dict[str, object]) -> logging.LogRecord:
+    """Return a copy of *record* with *more* fields: other handlers have the same record."""
+    message, changed = _message_of(record), copy.copy(record)
+    changed.msg, changed.args = LogMessage(message.text, **message.fields | more), None
+    return changed
+
+
+def _message_of(record: logging.LogRecord) -> LogMessage:
+    return record.msg if isinstance(record.msg, LogMessage) else LogMessage(record.getMessage())
+
+
+class Repeats:
+    """How often each warning and error came again within REPEAT_SECS. The lock of the handler guards it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
         self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
 
-    def filter(self, record: logging.LogRecord) -> bool:
+    def note(self, record: logging.LogRecord) -> int | None:
+        """Return how often *record* was left out since it was last written; None if it is to be left out again."""
         if record.levelno < logging.WARNING:
-            return True
+            return 0
         key = (record.name, record.levelno, record.getMessage())
         now = clock.monotonic()
-        with self._lock:
-            at, times = self._said.get(key, (-REPEAT_SECS, 0))
-            is_again = now - at < REPEAT_SECS
-            if not is_again and len(self._said) >= MAX_REMEMBERED:
-                self._said.clear()
-            self._said[key] = (at, times + 1) if is_again else (now, 0)
-        if is_again:
-            return False
-        if times and isinstance(record.args, tuple):
-            record.msg, record.args = f"{record.msg} repeated=%d", (*record.args, times)
-        return True
+        at, times = self._said.get(key, (-REPEAT_SECS, 0))
+        if now - at < REPEAT_SECS:
+            self._said[key] = (at, times + 1)
+            return None
+        if len(self._said) >= MAX_REMEMBERED:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        return times
 
 
 # --- which request ----------------------------------------------------------------------------------------------------
@@ -143,10 +158,6 @@ def _say(response: Response) -> Response:
     return response
 
 
-def add_request(record: logging.LogRecord) -> bool:
-    """Note on *record* in which request it was made."""
+def _request_of() -> dict[str, object]:
     request_id = g.get("request_id") if has_request_context() else None
-    record.where = f" request={request_id}" if request_id else ""
-    if request_id:
-        record.request = request_id
-    return True
+    return {"request": request_id} if request_id else {}

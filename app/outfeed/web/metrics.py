@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
 
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from outfeed.errors import DatabaseError, Forbidden
-from outfeed.metrics import BOUNDS, DATABASE, PREFIX, WORKER
+from outfeed.metrics import DATABASE, PREFIX, WORKER
 from outfeed.store import checkpoint, chores, outbox, webhook
 from outfeed.web import auth
 from outfeed.web.services import Services, services
-from outfeed.web.slots import Counts
-
-if TYPE_CHECKING:
-    from outfeed.metrics import Metric as Declared
 
 MAX_CONSUMERS = 100
 metrics = Blueprint("metrics", __name__)
-_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+# By metric its samples: the values of the labels, and the value.
+Counts = dict[str, list[tuple[list[str], float | None]]]
 
 
 @metrics.get("/metrics")
@@ -47,39 +44,30 @@ class Everything(Collector):
         return []  # or the registry would collect once more
 
     def collect(self) -> Iterator[Metric]:
-        place = self._services.place
-        workers = {place.slot: self._services.counts(), **dict(place.others())}
-        for name, declared in WORKER.items():
-            family = _family(name, declared, ("worker", *declared.labels))
-            for slot, counts in sorted(workers.items()):
-                for labels, value in counts.get(name, []):
-                    _add(family, declared, [str(slot), *labels], value)
-            yield family
+        yield from of_workers(self._services)
         try:
             counts = of_database(self._services)
         except DatabaseError:
             counts = {}  # `outfeed_ready` says so
         for name, declared in DATABASE.items():
-            family = _family(name, declared, declared.labels)
+            family = _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=declared.labels)
             for labels, value in counts.get(name, []):
-                _add(family, declared, labels, value)
+                family.add_metric(labels, math.nan if value is None else value)
             yield family
 
 
-def _family(name: str, declared: Declared, labels: tuple[str, ...]) -> Any:
-    return _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=labels)
-
-
-def _add(family: Any, declared: Declared, labels: list[str], value: Any) -> None:
-    if declared.kind != "histogram":
-        family.add_metric(labels, math.nan if value is None else value)
-        return
-    counts, total = value
-    below, buckets = 0, []
-    for bound, count in zip((*map(str, BOUNDS), "+Inf"), counts, strict=True):
-        below += count
-        buckets.append((bound, below))
-    family.add_metric(labels, buckets, total)
+def of_workers(services: Services) -> Iterable[Metric]:
+    """Return what each worker counts, by its label; the gauges of the others are a second old."""
+    services.measure()
+    families = {PREFIX + name: Metric(PREFIX + name, each.help, each.kind) for name, each in WORKER.items()}
+    for worker, found in services.metrics.by_worker():
+        for family in found:
+            families[family.name].samples += [
+                sample._replace(labels={"worker": worker, **sample.labels})
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+    return families.values()
 
 
 def of_database(services: Services) -> Counts:

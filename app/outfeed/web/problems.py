@@ -21,7 +21,8 @@ from outfeed.errors import (
     TooManyChecks,
     UnknownName,
 )
-from outfeed.metrics import note_refusal
+from outfeed.log_message import LogMessage
+from outfeed.web.services import services
 
 RETRY_AFTER_SECS = 2
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
@@ -96,8 +97,8 @@ def _later(error: TooManyChecks) -> Response:
 
 
 def _unavailable(error: DatabaseError) -> Response:
-    log.error("database unavailable path=%s error=%s", request.path, error)
-    note_refusal("database")
+    log.error(LogMessage("database unavailable", path=request.path, error=error))
+    services().metrics.note_refusal("database")
     return _unavailable_now(error.in_short, code="database_unavailable")
 
 
@@ -111,11 +112,11 @@ def _short(error: OSError) -> Response:
     """The system has no descriptor, memory or room left: not a fault of the request's, and it passes."""
     if error.errno not in _SHORTAGES:
         return _unforeseen(error)
-    log.error("request refused path=%s error=%s", request.path, error)
+    log.error(LogMessage("request refused", path=request.path, error=error))
     return _unavailable_now(f"the server can't do that now: {error.strerror}")
 
 
 def _unforeseen(error: Exception) -> Response:
     # The edge of a request: the traceback goes to the log, not to the client.
-    log.error("request failed method=%s path=%s", request.method, request.path, exc_info=error)
+    log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
     return answer(500, "an error of ours; it was logged")

@@ -12,6 +12,7 @@ from outfeed.errors import DatabaseError
 from outfeed.feed import frames
 from outfeed.feed.hub import Hub
 from outfeed.feed.subscriber import Subscriber
+from outfeed.log_message import LogMessage
 from outfeed.store import account
 from outfeed.store.database import Database
 
@@ -47,7 +48,7 @@ class Rights:
                 self._hub.forget()
             self._seen = now
         except DatabaseError as error:
-            log.warning("rights not checked, trying again error=%s", error)
+            log.warning(LogMessage("rights not checked, trying again", error=error))
 
     def _check_all(self) -> None:
         current: dict[str, Principal | None] = {}
@@ -83,7 +84,7 @@ class Rights:
             if uses:
                 account.note_uses(self._database, uses)
         except DatabaseError as error:
-            log.warning("uses of tokens not written, trying again error=%s", error)
+            log.warning(LogMessage("uses of tokens not written, trying again", error=error))
             with self._lock:
                 self._uses = uses | self._uses
 

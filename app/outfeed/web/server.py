@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import resource
@@ -18,6 +19,7 @@ from gunicorn.arbiter import Arbiter
 from outfeed.access import READ, WRITE
 from outfeed.config import Settings, environment_with, warn_of_unknown_settings
 from outfeed.errors import ConfigError, UnknownName
+from outfeed.metrics import Metrics
 from outfeed.process import die_with, idle_connections, needed_descriptors, needed_threads
 from outfeed.store import account, upgrade
 from outfeed.store import database as db
@@ -26,7 +28,7 @@ from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 from outfeed.web import create_app, logs
 from outfeed.web.auth import secret_key
-from outfeed.web.slots import Board, Place
+from outfeed.web.metrics_folder import MetricsFolder
 from outfeed.web.worker import KEEPALIVE_SECS, Worker
 
 GRACE_SECS = 4
@@ -72,8 +74,8 @@ class Server(BaseApplication):
     def __init__(self, settings: Settings, *, demo: bool) -> None:
         self.settings = settings
         self._is_demo = demo
-        # Twice as many as there are to be: TTIN adds some, and one that ends may overlap with the next.
-        self._board = Board(2 * settings.workers if settings.workers > 1 else 1)
+        self._metrics: MetricsFolder | None = None
+        self._number = 0  # of the worker that this process is
         self._simulation: subprocess.Popen[bytes] | None = None
         super().__init__()
 
@@ -93,27 +95,34 @@ class Server(BaseApplication):
             "control_socket_disable": True,
             "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
             "logger_class": logs.Logger,
-            "pre_fork": self._give_slot,
-            "post_fork": die_with_parent,
+            "pre_fork": self._number_worker,
+            "post_fork": self._become_worker,
             "post_worker_init": self._start_services,
-            "child_exit": self._clear_slot,
+            "child_exit": self._forget_worker,
             "worker_exit": stop_services,
-            "when_ready": self._announce,
-            "on_exit": self._end_simulation,
+            "when_ready": self._prepare,
+            "on_exit": self._clean_up,
         }.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(self.settings)
+        """Return the worker's app; gunicorn calls this after the fork."""
+        metrics = Metrics.shared(self._metrics.path, self._number) if self._metrics else Metrics()
+        return create_app(self.settings, metrics)
 
-    def _give_slot(self, arbiter: Arbiter, worker: Worker) -> None:
-        taken = {each.slot for each in arbiter.WORKERS.values()}
-        worker.slot = next((slot for slot in range(self._board.slots) if slot not in taken), None)
+    def _number_worker(self, arbiter: Arbiter, worker: Worker) -> None:
+        """Give *worker* the lowest number that no living worker has; a worker's successor so takes its number."""
+        taken = {each.number for each in arbiter.WORKERS.values()}
+        worker.number = next(number for number in itertools.count() if number not in taken)
 
-    def _clear_slot(self, _: Arbiter, worker: Worker) -> None:
-        """What a dead worker showed is no longer so."""
-        if worker.slot is not None:
-            self._board.put(worker.slot, b"")
+    def _become_worker(self, arbiter: Arbiter, worker: Worker) -> None:
+        """End with the master, also on SIGKILL: an orphan would keep the port from the next server."""
+        die_with(arbiter.pid)
+        self._number = worker.number
+
+    def _forget_worker(self, _: Arbiter, worker: Worker) -> None:
+        if self._metrics is not None:
+            self._metrics.forget(worker.number)
 
     def _start_services(self, worker: Worker) -> None:
         """Read the head and begin to poll: after the fork, before the port is answered.
@@ -121,12 +130,15 @@ class Server(BaseApplication):
         What is there by then stays to the end, and the collector need not go through it again: an eighth of the work
         when a thousand viewers come.
         """
-        services = worker.wsgi.extensions["outfeed"]
-        if worker.slot is not None:
-            services.place = Place(worker.slot, self._board)
-        services.start()
+        worker.wsgi.extensions["outfeed"].start()
         gc.collect()
         gc.freeze()
+
+    def _prepare(self, arbiter: Arbiter) -> None:
+        """Make what the workers share: after the port is bound, before the first fork."""
+        if self.settings.workers > 1:
+            self._metrics = MetricsFolder()
+        self._announce(arbiter)
 
     def _announce(self, arbiter: Arbiter) -> None:
         """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
@@ -143,7 +155,12 @@ class Server(BaseApplication):
             click.echo(f"Sign in with this link, once: {url}/login?code={code}")
         database.close()  # nothing open while the workers are forked
 
-    def _end_simulation(self, _: Arbiter) -> None:
+    def _clean_up(self, _: Arbiter) -> None:
+        self._end_simulation()
+        if self._metrics is not None:
+            self._metrics.remove()
+
+    def _end_simulation(self) -> None:
         if self._simulation is not None:
             self._simulation.terminate()
             self._simulation.wait()
@@ -175,11 +192,6 @@ def revoke_demo_token(database: Database) -> None:
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
-
-
-def die_with_parent(arbiter: Arbiter, _: Worker) -> None:
-    """End with the master, also when it is killed: an orphan would keep the port, and the next `serve` would fail."""
-    die_with(arbiter.pid)
 
 
 def stop_services(_: Arbiter, worker: Worker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 from flask import current_app
@@ -11,8 +12,10 @@ from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.pace import Pacer
 from outfeed.feed.relay import Relay
+from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
 from outfeed.jobs import Job, Jobs
+from outfeed.metrics import Metrics
 from outfeed.store import database as db
 from outfeed.store.activity import ActivityLog
 from outfeed.store.checkpoint import Checkpoints
@@ -28,10 +31,8 @@ from outfeed.store.watcher import Watcher
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.sweeper import Sweeper
 from outfeed.web.admission import Admission, Rates
-from outfeed.web.counts import of_worker
 from outfeed.web.rights import Rights
 from outfeed.web.shortages import Shortages
-from outfeed.web.slots import Counts, Place
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.delivery import DeliveryContext
 from outfeed.webhooks.dispatcher import Dispatcher
@@ -44,12 +45,13 @@ INTEGRITY_DELAY_SECS = 300.0
 class Services:
     """The parts of a process that serves. Nothing runs before `start`, so that a fork may come in between."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
+        self.metrics = metrics or Metrics()
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
         self.checkpoints = Checkpoints(self.database)
-        self.hub = Hub(self.outbox, Consumers(self.checkpoints))
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints), FeedStats(self.metrics))
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
         self.pacer = Pacer(self.relay.poll)
@@ -59,8 +61,8 @@ class Services:
         self.rights = Rights(self.database, self.hub)
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
-        self.shortages = Shortages()
-        self.place = Place()
+        self.shortages = Shortages(self.metrics)
+        self._client_kinds: frozenset[tuple[str, str]] = frozenset()
         self.probe = Probe(self.database)
         self.reconciler = Reconciler(self.database)
         self.indexer = Indexer(self.database)
@@ -76,13 +78,13 @@ class Services:
                 "prune": Job(self.retention.run, EVERY_SECS),
                 "search": Job(self.indexer.run, 1.0),
                 "probe": Job(self.probe.check, 1.0),
-                "board": Job(self._show_counts, 1.0),
+                **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
                 "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
             }
         )
         self.webhooks = Dispatcher(
             DeliveryContext(
-                self.database, self.outbox, self.hub, Allowlist.parse(settings.webhook_allow),
+                self.database, self.outbox, self.hub, self.metrics, Allowlist.parse(settings.webhook_allow),
                 give_up_after=timedelta(hours=settings.webhook_give_up_hours),
             )
         )  # fmt: skip
@@ -122,13 +124,16 @@ class Services:
         problems += [f"out of {what}" for what in self.shortages.lately()]
         return problems + self.probe.problems()
 
-    def counts(self) -> Counts:
-        """Return what this process counts; from now on the other workers show no less."""
-        return self.place.publish(lambda: of_worker(self))
-
-    def _show_counts(self) -> None:
-        if self.place.is_shared:
-            self.counts()
+    def measure(self) -> None:
+        """Set the gauges to the present values."""
+        age, counts = self.relay.age, self.hub.counts()
+        self.metrics.position.set(self.hub.position)
+        self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
+        self.metrics.ready.set(not self.unready_because())
+        # With several workers a gauge can't be removed: a kind of client that is gone is set to 0.
+        self._client_kinds = kinds = self._client_kinds.union(counts)
+        for kind in kinds:
+            self.metrics.clients.labels(*kind).set(counts[kind])
 
     def _remember(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from outfeed import clock
-from outfeed.metrics import note_refusal
+from outfeed.metrics import Metrics
 
 DESCRIPTORS = "file descriptors"
 THREADS = "threads"
@@ -16,12 +16,13 @@ log = logging.getLogger(__name__)
 class Shortages:
     """What one worker ran out of, and when it last met that. Each entry is written whole, by any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._met: dict[str, float] = {}
 
     def note(self, what: str) -> None:
         """Remember that there was no *what* just now; logged when it begins."""
-        note_refusal(what.replace(" ", "_"))
+        self._metrics.note_refusal(what.replace(" ", "_"))
         if what not in self.lately():
             log.error("out of %s, refusing who comes", what)
         self._met[what] = clock.monotonic()

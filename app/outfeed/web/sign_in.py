@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFError
 
+from outfeed.log_message import LogMessage
 from outfeed.store import account, user
 from outfeed.web import auth, limits, passwords
 from outfeed.web.problems import answer
@@ -73,7 +74,7 @@ def logout() -> ResponseReturnValue:
     """End the session, here, for any copy of its cookie, and on its open connections."""
     if current_user.is_authenticated:
         _end_session()
-        log.info("signed out name=%s address=%s", auth.principal().name, request.remote_addr)
+        log.info(LogMessage("signed out", name=auth.principal().name, address=request.remote_addr))
     return redirect("/login", 303)
 
 
@@ -120,7 +121,7 @@ def _begin_session(name: str, how: str) -> None:
     lifetime = timedelta(days=services().settings.session_days)
     facts: dict[str, Any] = {"how": how, "by": name, "address": request.remote_addr or ""}
     login_user(auth.Visitor(account.create_session(services().database, name, lifetime, **facts)))
-    log.info("signed in name=%s how=%s address=%s", name, how, request.remote_addr)
+    log.info(LogMessage("signed in", name=name, how=how, address=request.remote_addr))
 
 
 def _end_session() -> None:
@@ -130,7 +131,7 @@ def _end_session() -> None:
 
 
 def _note_refusal(name: str | None, how: str) -> None:
-    log.warning("sign-in refused how=%s address=%s", how, request.remote_addr)
+    log.warning(LogMessage("sign-in refused", how=how, address=request.remote_addr))
     known = name if name and user.find(services().database, name) else None
     account.note_refusal(services().database, known, how=how, address=request.remote_addr or "")
 

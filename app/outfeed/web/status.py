@@ -15,7 +15,7 @@ from outfeed.access import ADMIN
 from outfeed.config import Settings
 from outfeed.errors import Forbidden
 from outfeed.feed.hub import POLL
-from outfeed.feed.tally import Spread
+from outfeed.feed.stats import Percentiles
 from outfeed.store import checkpoint, retention, vitals, webhook
 from outfeed.store.policy import Policy
 from outfeed.web import auth
@@ -43,8 +43,8 @@ def show() -> ResponseReturnValue:
         vitals=seen,
         oldest_at=clock.parsed(seen.oldest_at),
         relay=found.relay,
-        deliveries=spread_of(found.relay.tally.deliveries.recent()),
-        polls=spread_of(found.relay.tally.polls.recent()),
+        deliveries=spread_of(found.relay.stats.deliveries.recent()),
+        polls=spread_of(found.relay.stats.polls.recent()),
         clients=list(clients_of(found)),
         consumers=[each for each in checkpoint.list_checkpoints(found.database) if ":" not in each.name],
         webhooks=webhook.list_webhooks(found.database),
@@ -75,7 +75,7 @@ def clients_of(found: Services) -> Iterator[Clients]:
         yield Clients(label, live + replaying + idle, live, replaying, idle)
 
 
-def spread_of(spread: Spread) -> tuple[str, str, int]:
+def spread_of(spread: Percentiles) -> tuple[str, str, int]:
     """Return p50 and p99 in words, and of how many."""
     return duration(spread.p50), duration(spread.p99), spread.samples
 

@@ -88,7 +88,7 @@ class Threads(ThreadPoolExecutor):
 class Worker(ThreadWorker):
     """A gthread worker that outlives a shortage, and sends its WebSockets away as soon as it is told to stop."""
 
-    slot: int | None = None  # on the board; the master gives it
+    number = 0  # the master gives it
     _reserve: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -14,6 +14,8 @@ from outfeed.feed.hub import Hub
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import decide_for
 from outfeed.history import Item
+from outfeed.log_message import LogMessage
+from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.store.webhook import WebhookLease
 from outfeed.webhooks.addresses import Allowlist
@@ -39,6 +41,7 @@ class DeliveryContext:
     database: Database
     source: Source
     hub: Hub
+    metrics: Metrics
     allowlist: Allowlist
     give_up_after: timedelta
 
@@ -161,8 +164,11 @@ class Delivery:
         since = datetime.fromisoformat(self.lease.failed(answer.status, str(answer)))
         if attempt == 0:
             log.warning(
-                "webhook fails; `outfeed webhook skip` skips the event name=%s seq=%s event=%s type=%s error=%s",
-                self._webhook.name, group[0].seq, group[0].id, group[0].event_type, answer,
+                LogMessage(
+                    "webhook fails; `outfeed webhook skip` skips the event",
+                    name=self._webhook.name, seq=group[0].seq, event=group[0].id, type=group[0].event_type,
+                    error=answer,
+                )
             )  # fmt: skip
         if answer.is_gone:
             self._pause("the target answered 410 Gone", group)

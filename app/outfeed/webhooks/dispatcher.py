@@ -7,7 +7,7 @@ import threading
 
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
-from outfeed.metrics import note_error
+from outfeed.log_message import LogMessage
 from outfeed.store import lease, webhook
 from outfeed.webhooks.delivery import Delivery, DeliveryContext
 
@@ -59,14 +59,14 @@ class WebhookWorker:
                     self._delivery.cancel()
                 self._delivery.run()
             except (Superseded, Overtaken) as change:
-                log.info("webhook restarts name=%s reason=%s", self._name, change)
+                log.info(LogMessage("webhook restarts", name=self._name, reason=change))
             except OutfeedError as error:
-                log.warning("webhook waits name=%s error=%s", self._name, error)
+                log.warning(LogMessage("webhook waits", name=self._name, error=error))
                 self._stopping.wait(TICK_SECS)
             except Exception:
                 # The edge of the loop: the worker tries again after any error.
-                log.exception("webhook failed, trying again name=%s", self._name)
-                note_error("webhook")
+                log.exception(LogMessage("webhook failed, trying again", name=self._name))
+                self._context.metrics.note_error("webhook")
                 self._stopping.wait(TICK_SECS)
 
 
@@ -101,11 +101,11 @@ class Dispatcher:
                         if is_held:
                             self._dispatch()
             except OutfeedError as error:
-                log.warning("webhooks wait error=%s", error)
+                log.warning(LogMessage("webhooks wait", error=error))
             except Exception:
                 # The edge of the loop: the dispatcher tries again after any error.
                 log.exception("webhooks failed, trying again")
-                note_error("webhooks")
+                self._context.metrics.note_error("webhooks")
             self._stopping.wait(TICK_SECS)
 
     def _dispatch(self) -> None:

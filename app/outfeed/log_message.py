@@ -1,0 +1,17 @@
+"""What one line of the log says: a constant text and its fields."""
+
+from __future__ import annotations
+
+
+class LogMessage:
+    """A message for `log.warning` and its like. Any handler writes it as text: `poll failed error=locked`.
+
+    A handler that knows it can write the fields apart: `logs.Json` does.
+    """
+
+    def __init__(self, text: str, /, **fields: object) -> None:
+        self.text = text
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return " ".join([self.text, *(f"{name}={value}" for name, value in self.fields.items())])
