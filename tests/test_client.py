@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-from outfeed.client import Client, Cursor, Gap, Reset, retries
+from outfeed.client import Client, ConsumerSuperseded, Cursor, Gap, Reset, retries
 from outfeed.client.cursor_file import read_cursor
 from outfeed.client.frames import parse_frame
 from outfeed.client.link import socket_url
@@ -590,7 +590,7 @@ class TestConsumers:
         with (
             Feed([verdict("resumed", after=3), Close((4009, ""))]) as feed,
             Client(feed.url).follow(consumer="ops-bot") as follow,
-            pytest.raises(Refused, match="taken over"),
+            pytest.raises(ConsumerSuperseded, match="taken over"),
         ):
             next(follow)
 

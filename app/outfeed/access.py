@@ -81,6 +81,21 @@ class Principal:
         return not self.grant.startswith("token:")
 
     @property
+    def has_ticket(self) -> bool:
+        """Whether this is a page of another site."""
+        return self.grant.startswith("ticket:")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may do everything: a user with the role operator, or a token with the scope admin."""
+        return ADMIN in self.scopes
+
+    @property
+    def owner(self) -> str:
+        """Its name as the owner of a consumer, `token:NAME` or `user:NAME`: a new token of the name is the same."""
+        return f"{'user' if self.is_session else 'token'}:{self.name}"
+
+    @property
     def may_follow(self) -> bool:
         """Whether it may be connected to the feed."""
         return self.may(READ)

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Days that the outbox waits for a protected consumer. 0: for ever.",
     )
+    max_consumers_per_owner: int = Field(
+        100, ge=0, description="Durable consumers that one token or user may create. 0: no limit."
+    )
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
     agent_timeout_secs: float = Field(

@@ -7,10 +7,12 @@ OutfeedError
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               the history a reader stands on is gone: pruned or another epoch
 ├── Refused                 a server will not serve this client, now or later
+│   └── ConsumerSuperseded  another connection has taken over this client's consumer
 ├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
 ├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
 ├── Forbidden               the principal may not do that
+│   └── ForbiddenConsumer   the consumer belongs to another principal
 ├── TooManyChecks           too many passwords are being checked; try again
 ├── BadArchive              an archive is not what was written, or can't be read in there
 ├── BadBackup               a file is no whole backup of a feed
@@ -74,6 +76,10 @@ class Refused(OutfeedError):
     """The server will not serve this client; trying again is no use."""
 
 
+class ConsumerSuperseded(Refused):
+    """A newer connection has taken over this client's consumer, or the consumer was reset, removed or given away."""
+
+
 class Unreachable(OutfeedError):
     """The server has not answered in time. What was sent may have been written: send the same again."""
 
@@ -92,6 +98,12 @@ class IllegalMove(OutfeedError):
 
 class Forbidden(OutfeedError):
     """The principal may not do that; nothing was written."""
+
+
+class ForbiddenConsumer(Forbidden):
+    """The consumer belongs to another principal; nothing was changed, and its connection goes on."""
+
+    code = "forbidden_consumer"
 
 
 class TooManyChecks(OutfeedError):

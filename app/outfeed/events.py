@@ -299,6 +299,12 @@ DISPLAY: dict[str, Display] = {
     "access.user_disabled": _display("system", "⛔", "User disabled", "{by|Somebody} disabled {name|a user}"),
     "access.user_enabled": _display("system", "🪪", "User enabled", "{by|Somebody} enabled {name|a user}"),
     "access.token_created": _display("system", "🎫", "Token made", "{by|Somebody} made the token {name|unnamed}"),
+    "access.consumer_claimed": _display(
+        "system", "📌", "Consumer claimed", "{owner|Somebody} claimed the consumer {name|unnamed}"
+    ),
+    "access.consumer_owned": _display(
+        "system", "📌", "Consumer owned", "{by|Somebody} gave the consumer {name|unnamed} to {owner|somebody}"
+    ),
     "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Somebody} revoked the token {name|unnamed}"),
     "access.webhook_skipped": _display(
         "system",

@@ -6,10 +6,11 @@ import json
 import socket
 import struct
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from outfeed.access import Principal
-from outfeed.errors import InvalidRequest, Superseded
+from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.wire import Wire
@@ -68,28 +69,38 @@ class MemorySource:
 
 
 class MemoryCheckpoints:
-    """Checkpoints in memory."""
+    """Checkpoints in memory. tests/store/test_checkpoint.py holds them to what the real ones do."""
 
     def __init__(self, source: MemorySource) -> None:
         self._source = source
         self.claims: dict[str, Claim] = {}
+        self._owners: dict[str, str] = {}
 
-    def claim(self, name: str) -> Claim:
+    def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
+        if name not in self.claims and not may_create:
+            raise UnknownName(name)
         window = self._source.window()
         found = self.claims.get(name, Claim(name, window.epoch, window.last_seq, 0))
+        self._check(name, by)
+        self._owners.setdefault(name, by.owner)
         self.claims[name] = found._replace(generation=found.generation + 1)
         return self.claims[name]
 
-    def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
-        found = self.claims[name]
-        if generation not in (None, found.generation):
+    def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:
+        found = self.claims.get(name)
+        if found is None or generation not in (None, found.generation):
             raise Superseded(name)
-        if epoch != self._source.epoch:
+        self._check(name, by)
+        if epoch != self._source.epoch or seq > self._source.last_seq:
             raise InvalidRequest("ack_beyond", name)
         self.claims[name] = found._replace(epoch=epoch, seq=max(seq, found.seq))
 
-    def generations(self) -> dict[str, int]:
-        return {name: claim.generation for name, claim in self.claims.items()}
+    def generations(self, names: Collection[str]) -> dict[str, int]:
+        return {name: claim.generation for name, claim in self.claims.items() if name in names}
+
+    def _check(self, name: str, by: Principal) -> None:
+        if by.has_ticket or not (by.is_operator or self._owners.get(name, by.owner) == by.owner):
+            raise ForbiddenConsumer(name)
 
 
 def hub_of(source: MemorySource) -> Hub:

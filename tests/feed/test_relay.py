@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from outfeed import clock
+from outfeed.access import Principal
 from outfeed.errors import DatabaseMissing, DatabaseUnreadable
 from outfeed.feed import frames
 from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
@@ -209,10 +210,10 @@ def test_a_poll_waits_for_no_consumer_whose_claim_waits_for_a_writer(monkeypatch
         ops.subscribe(consumer="ops")
         claim = feed.checkpoints.claim
 
-        def wait_and_claim(name: str) -> Claim:
+        def wait_and_claim(name: str, by: Principal, *, may_create: bool) -> Claim:
             is_waiting.set()
             assert is_free.wait(10)
-            return claim(name)
+            return claim(name, by, may_create=may_create)
 
         monkeypatch.setattr(feed.checkpoints, "claim", wait_and_claim)
         claiming = threading.Thread(target=other.subscribe, kwargs={"consumer": "ops"})

@@ -218,6 +218,7 @@ class Bot:
 
 def test_a_consumer_over_http_gets_the_same_until_it_acknowledges(server: Server) -> None:
     with server.http() as http:
+        assert http.post("/api/consumers", json={"name": "cron"}).status_code == 201
         assert http.get("/api/feed", params={"consumer": "cron"}).json()["events"] == []
         server.log_event("a.b", "s")
         for _ in range(2):
@@ -241,7 +242,7 @@ def test_a_consumer_over_http_gets_the_same_until_it_acknowledges(server: Server
 )
 def test_a_bad_ack_over_http_is_refused(server: Server, name: str, body: Any, status: int) -> None:
     with server.http() as http:
-        epoch = http.get("/api/feed", params={"consumer": "cron"}).json()["epoch"]
+        epoch = http.post("/api/consumers", json={"name": "cron"}).json()["epoch"]
         if isinstance(body, dict) and body.get("epoch") == "?":
             body = body | {"epoch": epoch}
         answer = http.post(f"/api/consumers/{name}/ack", json=body)
@@ -252,17 +253,19 @@ def test_a_bad_ack_over_http_is_refused(server: Server, name: str, body: Any, st
 
 
 def test_operators_add_list_reset_and_remove_consumers_and_connections_obey(server: Server) -> None:
-    assert server.run("consumer", "add", "ops-bot", "--protected").returncode == 0
+    assert server.token
+    assert server.run("consumer", "add", "ops-bot", "--protected", "--owner", "token:tests").returncode == 0
     with server.connect() as client:
         consume(client, "ops-bot")
         server.log_event("a.b", "s")
-        client.follow(1)
+        client.follow(2)  # the first is an event of the audit, which says whose it is
         listed = server.run("consumer", "list", "--json").stdout
-        assert '"lag": 1' in listed
+        assert '"lag": 2' in listed
+        assert '"owner": "token:tests"' in listed
         assert '"is_protected": true' in listed
         assert server.run("consumer", "reset", "ops-bot").returncode == 0
         assert client.closed_with()[0] == 4009
-    assert checkpoints(server.database) == {"ops-bot": 1}
+    assert checkpoints(server.database) == {"ops-bot": 2}
     assert server.run("consumer", "remove", "ops-bot").returncode == 0
     assert server.run("consumer", "remove", "ops-bot").returncode == 1
     assert server.run("consumer", "add", "no good").returncode == 2

@@ -100,6 +100,8 @@ class TestCursor:
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
     def test_one_beside_a_consumer_does_not_count(self, shared: Server) -> None:
+        with shared.http() as http:
+            http.post("/api/consumers", json={"name": "streamed"})
         with stream(shared, f"{'0' * 32}:3", consumer="streamed") as client:
             assert (client.verdict.kind, client.verdict.after) == ("resumed", head(shared))
 

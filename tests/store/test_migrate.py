@@ -101,6 +101,8 @@ class TestUpgrade:
         text = text.replace(" IF NOT EXISTS", "")
         made = [sql for _, name, sql in objects(path) if sql and name not in ("sqlite_sequence", "outfeed_migration")]
         assert len(made) >= 10
+        for column in re.findall(r"ALTER TABLE \w+ ADD COLUMN ([^;]+);", text):
+            made = [sql.replace(f", {column})", ")") for sql in made]
         assert [sql for sql in made if sql not in text] == []
 
     def test_an_empty_file_is_a_new_database(self, path):

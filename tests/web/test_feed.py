@@ -16,7 +16,7 @@ from flask import Flask
 from outfeed import log_event
 from outfeed.config import Settings
 from outfeed.feed.subscriber import Subscriber
-from outfeed.store import account
+from outfeed.store import account, checkpoint
 from outfeed.store.database import Database
 from outfeed.web import connection, create_app
 from tests.feed.cast import Peer
@@ -77,6 +77,11 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
     assert len(flask_app.extensions["outfeed"].hub) == 0
 
 
+def _stream(app: Flask, path: str, headers: dict[str, str], peer: Peer) -> None:
+    with contextlib.suppress(StopIteration):
+        app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer._server_end})
+
+
 def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,16 +96,9 @@ def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
 
     monkeypatch.setattr(services.hub, "add", add_late)
     monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
-
-    def stream(peer: Peer) -> None:
-        with contextlib.suppress(StopIteration):
-            flask_app.test_client().get(
-                "/api/feed/stream", headers=bearer, environ_base={connection.SOCKET_KEY: peer._server_end}
-            )
-
     received = b""
     with Peer() as peer:
-        serving = threading.Thread(target=stream, args=[peer])
+        serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream", bearer, peer])
         serving.start()
         try:
             while chunk := peer.socket.recv(1 << 16):
@@ -109,6 +107,40 @@ def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
             peer.socket.shutdown(socket.SHUT_RDWR)
             serving.join()
     assert b'data: {"code":4001,' in received
+
+
+@pytest.mark.parametrize("change", ["removed", "given away"])
+def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_again(
+    flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    services = flask_app.extensions["outfeed"]
+    services.rights.start()
+    account.create_token(database, "other", ["read"])
+    flask_app.test_client().post("/api/consumers", headers=bearer, json={"name": "cron"})
+    add = services.hub.add
+
+    def add_late(subscriber: Subscriber) -> None:
+        if change == "removed":
+            checkpoint.remove(database, "cron")
+        else:
+            checkpoint.own(database, "cron", "token:other")
+        add(subscriber)
+
+    monkeypatch.setattr(services.hub, "add", add_late)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    received = b""
+    with Peer() as peer:
+        serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream?consumer=cron", bearer, peer])
+        serving.start()
+        try:
+            while b"event: " not in received and (chunk := peer.socket.recv(1 << 16)):
+                received += chunk
+        finally:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    assert b'event: closed\ndata: {"code":4009,' in received
+    owners = [each.owner for each in checkpoint.list_checkpoints(database)]
+    assert owners == ([] if change == "removed" else ["token:other"])
 
 
 def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: Database) -> None:

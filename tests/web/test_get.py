@@ -52,7 +52,7 @@ def content(database):
     """Return all that the database holds; when a token was last used is noted, and is no change."""
     with contextlib.closing(sqlite3.connect(database.path)) as raw:
         raw.execute("BEGIN")
-        raw.execute("UPDATE token SET last_used_at = NULL")
+        raw.execute("UPDATE outfeed_token SET last_used_at = NULL")
         return list(raw.iterdump())
 
 

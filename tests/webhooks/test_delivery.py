@@ -412,10 +412,10 @@ class TestAnEventThatBlocks:
     def test_one_that_has_arrived_by_then_is_not_skipped(self, database: Database) -> None:
         webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
         log(3)
-        raw(database, "UPDATE webhook SET failing_since = '2026-01-01T00:00:00.000Z'")
+        raw(database, "UPDATE outfeed_webhook SET failing_since = '2026-01-01T00:00:00.000Z'")
         found = webhook.find(database, "ops")
         items = blocking_items(Outbox(database, 65536), found)
-        raw(database, "UPDATE checkpoint SET seq = 1")  # it took the first, and fails at the second
+        raw(database, "UPDATE outfeed_checkpoint SET seq = 1")  # it took the first, and fails at the second
         with pytest.raises(NotBlocked, match="has moved on"):
             webhook.skip(database, found, items, "me")
         assert checkpoint_of(database) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from outfeed.cli import show
+from outfeed.cli import BY, show
 from outfeed.history import CONSUMER_NAME
 from outfeed.store import checkpoint
 from outfeed.store import database as db
@@ -16,20 +16,27 @@ def _name(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _principal(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    kind, _colon, name = (value or "").partition(":")
+    if value is not None and not (kind in ("token", "user") and name):
+        raise click.BadParameter(f"a principal is token:NAME or user:NAME, got {value!r:.80}")
+    return value
+
+
 @click.group()
 def consumer() -> None:
-    """List, add, reset and remove durable consumers.
+    """List, add, give away, reset and remove durable consumers.
 
     \b
     Example:
-      outfeed consumer add ops-bot --protected
+      outfeed consumer add ops-bot --protected --owner token:ops
     """
 
 
 @consumer.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one consumer a line.")
 def list_(is_json: bool) -> None:
-    """Show every consumer's checkpoint and lag.
+    """Show every consumer's owner, checkpoint and lag.
 
     \b
     Example:
@@ -40,12 +47,13 @@ def list_(is_json: bool) -> None:
         click.echo(show.as_json_lines(each._asdict() for each in found))
         return
     if found:
-        show.table(("Name", "Acknowledged", "Lag", "Protected", "Last seen"), map(_row, found))
+        show.table(("Name", "Owner", "Acknowledged", "Lag", "Protected", "Last seen"), map(_row, found))
     click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'consumer')}.")
 
 
 def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
-    return each.name, f"{each.seq:,}", f"{each.lag:,}", "yes" if each.is_protected else "no", each.seen_at
+    numbers = (f"{each.seq:,}", f"{each.lag:,}")
+    return each.name, each.owner or "none", *numbers, "yes" if each.is_protected else "no", each.seen_at
 
 
 @consumer.command()
@@ -54,15 +62,37 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
     "--protected/--unprotected", "is_protected", default=None,
     help="Whether pruning of the outbox waits for it; a new one is unprotected.",
 )  # fmt: skip
-def add(name: str, is_protected: bool | None) -> None:
-    """Make the consumer NAME at the head of the feed, or change its protection.
+@click.option(
+    "--owner", metavar="PRINCIPAL", callback=_principal,
+    help="token:NAME or user:NAME, which may use it. Without one it is the first that claims an unprotected one.",
+)  # fmt: skip
+def add(name: str, is_protected: bool | None, owner: str | None) -> None:
+    """Make the consumer NAME at the head of the feed, or change its protection and owner.
 
     \b
     Example:
-      outfeed consumer add ops-bot --protected
+      outfeed consumer add ops-bot --protected --owner token:ops
     """
-    is_protected = checkpoint.add(db.default(), name, is_protected=is_protected)
-    click.echo(f"Consumer {name} is {'protected: pruning waits for it' if is_protected else 'unprotected'}.")
+    found = checkpoint.add(db.default(), name, is_protected=is_protected, owner=owner, by=BY)
+    click.echo(f"Consumer {name} is {'protected: pruning waits for it' if found.is_protected else 'unprotected'}.")
+    if found.owner is not None:
+        click.echo(f"It belongs to {found.owner}.")
+    elif found.is_protected:
+        click.echo(f"Only operators can use it: `outfeed consumer own {name} token:NAME` gives it an owner.")
+
+
+@consumer.command()
+@click.argument("name", callback=_name)
+@click.argument("principal", callback=_principal)
+def own(name: str, principal: str) -> None:
+    """Give the consumer NAME to PRINCIPAL, token:NAME or user:NAME; another owner's connection is closed with 4009.
+
+    \b
+    Example:
+      outfeed consumer own ops-bot token:ops
+    """
+    checkpoint.own(db.default(), name, principal, by=BY)
+    click.echo(f"Consumer {name} belongs to {principal}.")
 
 
 @consumer.command()

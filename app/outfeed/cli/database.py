@@ -6,6 +6,7 @@ import click
 
 from outfeed.cli import show
 from outfeed.config import settings
+from outfeed.text import escaped
 
 
 @click.command()
@@ -30,7 +31,7 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
         names, kept = upgrades.upgrade(path, adopt=adopt)
     except AdoptionNeeded:
         for line in adoption.plan(path):
-            click.echo(show.safe(line))
+            click.echo(escaped(line))
         click.echo("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
         context.exit(1)
     for name in names:

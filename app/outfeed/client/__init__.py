@@ -8,5 +8,6 @@ for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
 from outfeed.client.client import Client
 from outfeed.client.feed import Feed
 from outfeed.client.shapes import Cursor, FeedEvent, Gap, Receipt, Reset
+from outfeed.errors import ConsumerSuperseded
 
-__all__ = ["Client", "Cursor", "Feed", "FeedEvent", "Gap", "Receipt", "Reset"]
+__all__ = ["Client", "ConsumerSuperseded", "Cursor", "Feed", "FeedEvent", "Gap", "Receipt", "Reset"]

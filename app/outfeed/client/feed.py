@@ -17,7 +17,7 @@ from outfeed.client.link import Link
 from outfeed.client.proxies import SOCKET_PROXIES, through_proxy
 from outfeed.client.retries import MAX_PAUSE_SECS, Backoff, is_worth_retrying, retry_after
 from outfeed.client.shapes import Cursor, FeedEvent, Gap, Reset
-from outfeed.errors import Refused
+from outfeed.errors import ConsumerSuperseded, Refused
 
 SIGNED_OUT = 4001
 SUPERSEDED = 4009
@@ -67,7 +67,10 @@ class Feed:
         return self
 
     def __next__(self) -> FeedEvent:
-        """Return the next event, however long it takes. Raises Refused where trying again is no use."""
+        """Return the next event, however long it takes. Raises Refused where trying again is no use.
+
+        ConsumerSuperseded, a Refused, says that another connection has taken over the consumer.
+        """
         self._settle()
         while not self._closing.is_set():
             if not self._steps:
@@ -256,7 +259,7 @@ class Feed:
         if code == SIGNED_OUT:
             raise Refused(f"{self.url} has signed this token out (4001): it was revoked")
         if code == SUPERSEDED:
-            raise Refused(f"{self.url}: another connection has taken over this consumer (4009)")
+            raise ConsumerSuperseded(f"{self.url}: another connection has taken over this consumer (4009)")
         pause = re.search(r"retry_ms=(\d+)", reason) if code == RESTARTING else None
         if pause:
             return "the server restarts", min(int(pause[1]) / 1000, MAX_PAUSE_SECS)

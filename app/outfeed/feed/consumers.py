@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from outfeed.errors import InvalidRequest, Overtaken
+from outfeed.errors import InvalidRequest, OutfeedError, Overtaken
 from outfeed.feed import frames
 from outfeed.feed.source import Checkpoints
 from outfeed.history import Claim
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from outfeed.feed.subscriber import Subscriber
 
 _REASON = "a newer connection of this consumer"
+_Active: TypeAlias = "tuple[Subscriber, Claim]"
 
 
 class Consumers:
@@ -27,13 +28,21 @@ class Consumers:
         self._checkpoints = checkpoints
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
-        self._active: dict[str, tuple[Subscriber, Claim]] = {}
+        self._active: dict[str, _Active] = {}
 
-    def claim(self, subscriber: Subscriber, name: str) -> Claim:
-        """Make *subscriber* the consumer's connection and return where it stands; an older one is sent away."""
+    def claim(self, subscriber: Subscriber, name: str, *, may_create: bool) -> Claim:
+        """Make *subscriber* the consumer's connection and return where it stands; an older one is sent away.
+
+        If the claim is refused, what *subscriber* had claimed before stays its own. Raises what the checkpoints raise.
+        """
         with self._claiming:
-            self.release(subscriber)  # nobody is compared with a claim that it has just made itself
-            claim = self._checkpoints.claim(name)
+            before = self._release(subscriber)  # nobody is compared with a claim that it has just made itself
+            try:
+                claim = self._checkpoints.claim(name, subscriber.principal, may_create=may_create)
+            except OutfeedError:  # nothing was claimed
+                with self._lock:
+                    self._active |= before
+                raise
             with self._lock:
                 older = self._active.get(name)
                 self._active[name] = (subscriber, claim)
@@ -43,21 +52,26 @@ class Consumers:
 
     def release(self, subscriber: Subscriber) -> None:
         """Forget that *subscriber* is a consumer's connection; the checkpoint stays where it is."""
+        self._release(subscriber)
+
+    def _release(self, subscriber: Subscriber) -> dict[str, _Active]:
         with self._lock:
-            for name in [name for name, (each, _) in self._active.items() if each is subscriber]:
+            released = {name: active for name, active in self._active.items() if active[0] is subscriber}
+            for name in released:
                 del self._active[name]
+        return released
 
     def acknowledge(self, subscriber: Subscriber, epoch: str, seq: int) -> None:
         """Move the checkpoint of *subscriber*'s consumer to *seq*, which it was sent.
 
-        Raises InvalidRequest without a consumer, Superseded, Overtaken.
+        Raises InvalidRequest without a consumer, ForbiddenConsumer, Superseded, Overtaken.
         """
         with self._lock:
             claims = [claim for each, claim in self._active.values() if each is subscriber]
         if not claims:
             raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
         try:
-            self._checkpoints.move(claims[0].name, epoch, seq, claims[0].generation)
+            self._checkpoints.move(claims[0].name, epoch, seq, subscriber.principal, claims[0].generation)
         except InvalidRequest as error:  # a restore came first: it holds the lock that this has waited for
             raise Overtaken("the epoch changed") from error
 
@@ -67,11 +81,17 @@ class Consumers:
         return bool(self._active)
 
     def send_superseded_away(self) -> None:
-        """End the connections that another process has superseded. A claim is a commit, so the relay comes at once."""
-        if not self._active:
-            return
+        """End the connections that another process has superseded. A claim is a commit, so the relay comes at once.
+
+        Reads the connected names only, without the lock. A claim that was made meanwhile is another entry of `_active`.
+        """
         with self._lock:
-            newest = self._checkpoints.generations()
-            superseded = [each for each, claim in self._active.values() if newest.get(claim.name) != claim.generation]
-        for subscriber in superseded:
+            connected = dict(self._active)
+        if not connected:
+            return
+        newest = self._checkpoints.generations(connected)
+        superseded = [active for name, active in connected.items() if newest.get(name) != active[1].generation]
+        with self._lock:
+            superseded = [active for active in superseded if self._active.get(active[1].name) is active]
+        for subscriber, _ in superseded:
             subscriber.ask_to_end(frames.SUPERSEDED, _REASON)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from outfeed.errors import InvalidRequest
+from outfeed.errors import ForbiddenConsumer, InvalidRequest
 from outfeed.feed import frames, subscription
 from outfeed.feed.subscriber import Subscriber
 
@@ -15,7 +15,7 @@ def answer(subscriber: Subscriber, text: str | bytes) -> None:
     """Obey one message; whatever is wrong with it becomes an `error` frame, and what was in force stays."""
     try:
         _obey(subscriber, text)
-    except InvalidRequest as error:
+    except (InvalidRequest, ForbiddenConsumer) as error:
         subscriber.write(frames.error(error.code, str(error)))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
+from outfeed.access import Principal
 from outfeed.history import Claim, Page, Window
 
 
@@ -30,14 +32,21 @@ class Source(Protocol):
 class Checkpoints(Protocol):
     """Where durable consumers stand. Any thread may call any method; what is answered is on the disk."""
 
-    def claim(self, name: str) -> Claim:
-        """Become the active connection of the consumer; a new name begins at the head."""
+    def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
+        """Become the active connection of the consumer. With *may_create*, a new name begins at the head.
+
+        Raises ForbiddenConsumer, UnknownName without *may_create*, InvalidRequest above the limit of its owner.
+        """
         ...
 
-    def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
-        """Acknowledge up to *seq*. Raises Superseded where *generation* is no longer the newest."""
+    def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:
+        """Acknowledge up to *seq*, never backwards within an epoch.
+
+        Raises Superseded if a newer connection than *generation* exists or the consumer was removed, ForbiddenConsumer,
+        InvalidRequest for a seq that was never given out.
+        """
         ...
 
-    def generations(self) -> dict[str, int]:
-        """Return the generation of each consumer's newest connection."""
+    def generations(self, names: Collection[str]) -> dict[str, int]:
+        """Return the generation of the newest connection of each consumer of *names* that exists."""
         ...

@@ -98,9 +98,13 @@ class Subscriber:
 
     # --- the client's own thread --------------------------------------------------------------------------------------
 
-    def subscribe(self, request: SubscribeRequest) -> None:
-        """Replace the subscription and answer with the verdict; nothing of the old one is written after it."""
-        claim = self._hub.consumers.claim(self, request.consumer) if request.consumer else None
+    def subscribe(self, request: SubscribeRequest, *, may_create: bool = True) -> None:
+        """Replace the subscription and answer with the verdict; nothing of the old one is written after it.
+
+        With *may_create*, a new name of a consumer makes one. Raises InvalidRequest, ForbiddenConsumer, UnknownName.
+        """
+        consumers, name = self._hub.consumers, request.consumer
+        claim = consumers.claim(self, name, may_create=may_create) if name else None
         verdict = self._verdict(request, claim)
         after = verdict.after
         wanted = request.filter(self.principal.visible)
@@ -109,7 +113,7 @@ class Subscriber:
                 after = subscription.start_of_last(self._hub.source, wanted, request.last, verdict.head)
         self._leave(State.REPLAYING)
         if claim is None:
-            self._hub.consumers.release(self)
+            consumers.release(self)
         rate = self._granted(request.rate)
         self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
         self.epoch, self.cursor, self.prev, self._page = verdict.epoch, after, after, []

@@ -201,20 +201,22 @@ def redeem_code(database: Database, code: str) -> str | None:
     with database.transaction() as connection:
         name = _user_of_code(connection, code)
         if name is not None:
-            connection.execute("DELETE FROM sign_in_code WHERE hash = ?", (_hash(code),))
+            connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", (_hash(code),))
             row = (name, clock.timestamp())  # ignored unless this is the first operator
-            connection.execute("INSERT OR IGNORE INTO user (name, role, created_at) VALUES (?, 'operator', ?)", row)
+            connection.execute(
+                "INSERT OR IGNORE INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row
+            )
         return name
 
 
 def _user_of_code(connection: sqlite3.Connection, code: str) -> str | None:
-    query = "SELECT user FROM sign_in_code WHERE hash = ? AND expires_at > ?"
+    query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
     row = connection.execute(query, (_hash(code), clock.timestamp())).fetchone()
     if row is None:
         return None
     if row[0] is None:
         return _first_operator(connection)
-    found = connection.execute("SELECT name FROM user WHERE name = ? AND NOT is_disabled", row).fetchone()
+    found = connection.execute("SELECT name FROM outfeed_user WHERE name = ? AND NOT is_disabled", row).fetchone()
     return found[0] if found else None
 
 
@@ -235,7 +237,7 @@ def end_codes_of_first_operator(connection: sqlite3.Connection) -> None:
     Without this they would be valid again once that operator is disabled.
     """
     if _has_operator_with_password(connection):
-        connection.execute("DELETE FROM sign_in_code WHERE user IS NULL")
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user IS NULL")
 
 
 def _first_operator(connection: sqlite3.Connection) -> str | None:
@@ -249,7 +251,7 @@ def _first_operator(connection: sqlite3.Connection) -> str | None:
 
 
 def _free_name(connection: sqlite3.Connection) -> str:
-    taken = {name for (name,) in connection.execute("SELECT name FROM user")}
+    taken = {name for (name,) in connection.execute("SELECT name FROM outfeed_user")}
     name, number = FIRST_OPERATOR, 1
     while name in taken:
         number += 1

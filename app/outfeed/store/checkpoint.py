@@ -1,21 +1,34 @@
-"""Checkpoints: how far each durable consumer has acknowledged, and which of its connections is the active one."""
+"""Checkpoints: how far each durable consumer has acknowledged, whose it is, and which of its connections is active."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import InvalidRequest, Superseded, UnknownName
+from outfeed.access import Principal
+from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.history import Claim, Window
+from outfeed.store import audit
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 
-_COLUMNS = "name, epoch, seq, generation, is_protected, created_at, seen_at"
+_COLUMNS = "name, epoch, seq, generation, is_protected, created_at, seen_at, owner"
+# By the index of the names, so that what a commit costs does not grow with the table: tests/store/test_checkpoint.py.
+_GENERATIONS = "SELECT name, generation FROM outfeed_checkpoint WHERE name IN (SELECT value FROM json_each(?))"
+_FIND_OWNER = {
+    "token": "SELECT 1 FROM outfeed_token WHERE name = ?",
+    "user": "SELECT 1 FROM outfeed_user WHERE name = ?",
+}
 
 
 class Checkpoint(NamedTuple):
-    """One consumer: *seq* of *epoch* is acknowledged, and all before it. *lag* counts what is not."""
+    """One consumer: *seq* of *epoch* is acknowledged, and all before it. *lag* counts what is not.
+
+    *owner* is `token:NAME` or `user:NAME`; None before its first claim, and for a webhook's.
+    """
 
     name: str
     epoch: str
@@ -24,47 +37,140 @@ class Checkpoint(NamedTuple):
     is_protected: bool
     created_at: str
     seen_at: str
+    owner: str | None
     lag: int
 
 
 class Checkpoints:
-    """The consumers of one database. Any thread may call any method; what is answered is on the disk."""
+    """The consumers of one database. Any thread may call any method; what is answered is on the disk.
 
-    def __init__(self, database: Database) -> None:
+    Each method that names a principal raises ForbiddenConsumer, and changes nothing, unless that is the consumer's
+    owner or an operator. An unprotected consumer without an owner gets the first principal that claims it; so it gets
+    the first that reads or acknowledges it, unless that is an operator, who may do so without owning it.
+    """
+
+    def __init__(self, database: Database, max_per_owner: int = 0) -> None:
         self._database = database
+        self._max_per_owner = max_per_owner
 
-    def claim(self, name: str) -> Claim:
-        """Make the caller the active connection of the consumer; a new name begins at the head, unprotected."""
+    def create(self, name: str, by: Principal) -> tuple[Checkpoint, bool]:
+        """Return the consumer, made at the head if the name is new, and whether it was.
+
+        Its connection goes on. Raises ForbiddenConsumer, InvalidRequest above the limit of its owner.
+        """
         with self._database.transaction() as connection:
+            is_new = self._create(connection, name, by)
+            if not is_new:
+                _admit(connection, name, by, is_claim=True)
+            return _find(connection, name), is_new
+
+    def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
+        """Make the caller the active connection of the consumer; with *may_create*, as by `create`.
+
+        Raises ForbiddenConsumer, UnknownName without *may_create*, InvalidRequest above the limit of its owner.
+        """
+        with self._database.transaction() as connection:
+            if not (may_create and self._create(connection, name, by)):
+                _admit(connection, name, by, is_claim=True)
             return renew(connection, name, is_protected=False)
 
-    def read(self, name: str) -> Claim:
-        """Return where the consumer stands without becoming its connection; a new name is made as by `claim`."""
+    def _create(self, connection: sqlite3.Connection, name: str, by: Principal) -> bool:
+        """Make the consumer if the name is new; return whether it was."""
+        if exists(connection, name):
+            return False
+        _refuse_ticket(by)
+        limit = self._max_per_owner
+        (count,) = connection.execute("SELECT count(*) FROM outfeed_checkpoint WHERE owner = ?", (by.owner,)).fetchone()
+        if limit and count >= limit:
+            raise InvalidRequest(
+                "too_many_consumers",
+                f"consumer: {by.owner} has {count} consumers, the limit is {limit}; use one of them, or have an"
+                " operator remove one (`outfeed consumer remove`)",
+            )
+        _ensure(connection, name, read_window(connection), is_protected=False, owner=by.owner)
+        return True
+
+    def require(self, name: str, by: Principal) -> None:
+        """Raise UnknownName or ForbiddenConsumer unless *by* may use the consumer; nothing is written."""
         with self._database.snapshot() as connection:
-            epoch = read_window(connection).epoch
-            if connection.execute(
-                "SELECT 1 FROM outfeed_checkpoint WHERE name = ? AND epoch = ?", (name, epoch)
-            ).fetchone():
-                return _claim(connection, name)
+            _is_free(connection, name, by)
+
+    def read(self, name: str, by: Principal) -> Claim:
+        """Return where the consumer stands without becoming its connection. Raises UnknownName, ForbiddenConsumer."""
+        with self._database.snapshot() as connection:
+            is_taken = _is_free(connection, name, by) and not by.is_operator
+            found = _claim(connection, name)
+            if not is_taken and found.epoch == read_window(connection).epoch:
+                return found
         with self._database.transaction() as connection:
-            window = read_window(connection)
-            _ensure(connection, name, window, is_protected=False)
-            _note_reset(connection, name, window)
+            _admit(connection, name, by, is_claim=False)
+            _note_reset(connection, name, read_window(connection))
             return _claim(connection, name)
 
-    def move(self, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
+    def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:
         """Acknowledge everything up to *seq* of *epoch*; never backwards within an epoch.
 
         Raises Superseded where a newer connection than *generation* has claimed the consumer, or it was removed;
-        InvalidRequest for a seq that was never given out.
+        ForbiddenConsumer; InvalidRequest for a seq that was never given out.
         """
         with self._database.transaction() as connection:
-            advance(connection, name, epoch, seq, generation)
+            prove(connection, name, generation)
+            _admit(connection, name, by, is_claim=False)
+            advance(connection, name, epoch, seq)
 
-    def generations(self) -> dict[str, int]:
-        """Return the generation of each consumer's newest connection."""
+    def generations(self, names: Collection[str]) -> dict[str, int]:
+        """Return the generation of the newest connection of each consumer of *names* that exists."""
         with self._database.connection() as connection:
-            return dict(connection.execute("SELECT name, generation FROM outfeed_checkpoint").fetchall())
+            return dict(connection.execute(_GENERATIONS, (json.dumps(list(names)),)).fetchall())
+
+
+# --- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def _is_free(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
+    """Return whether the consumer has no owner and *by* may become it.
+
+    Raises UnknownName, ForbiddenConsumer unless *by* may use the consumer.
+    """
+    row = connection.execute("SELECT owner, is_protected FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise UnknownName(f"there is no consumer named {name!r}; POST /api/consumers with its name creates it")
+    _refuse_ticket(by)
+    owner, is_protected = row
+    if owner == by.owner or by.is_operator:
+        return owner is None and not is_protected
+    if owner is not None:
+        raise ForbiddenConsumer(
+            f"the consumer {name!r} belongs to another principal; only its owner or an operator may use it"
+        )
+    if is_protected:
+        raise ForbiddenConsumer(
+            f"the consumer {name!r} is protected and has no owner yet; an operator gives it one with"
+            f" `outfeed consumer own {name} {by.owner}`"
+        )
+    return True
+
+
+def _refuse_ticket(by: Principal) -> None:
+    if by.has_ticket:
+        raise ForbiddenConsumer("a ticket can't use a consumer; use a token or sign in")
+
+
+def _admit(connection: sqlite3.Connection, name: str, by: Principal, *, is_claim: bool) -> None:
+    """Check the right of *by* in the caller's write transaction, and make *by* the owner if the consumer has none.
+
+    Raises UnknownName, ForbiddenConsumer.
+    """
+    if _is_free(connection, name, by) and (is_claim or not by.is_operator):
+        _set_owner(connection, name, by.owner)
+        audit.record(connection, "access.consumer_claimed", by.owner, name=name, owner=by.owner)
+
+
+def _set_owner(connection: sqlite3.Connection, name: str, owner: str) -> None:
+    connection.execute("UPDATE outfeed_checkpoint SET owner = ? WHERE name = ?", (owner, name))
+
+
+# --- as a part of the caller's write transaction, whoever that is -----------------------------------------------------
 
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
@@ -121,20 +227,56 @@ def list_checkpoints(database: Database) -> list[Checkpoint]:
     return [_checkpoint(row, window) for row in rows]
 
 
-def _checkpoint(row: tuple[str, str, int, int, int, str, str], window: Window) -> Checkpoint:
-    name, epoch, seq, generation, is_protected, created_at, seen_at = row
+def _find(connection: sqlite3.Connection, name: str) -> Checkpoint:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()  # noqa: S608
+    return _checkpoint(row, read_window(connection))
+
+
+def _checkpoint(row: tuple[str, str, int, int, int, str, str, str | None], window: Window) -> Checkpoint:
+    name, epoch, seq, generation, is_protected, created_at, seen_at, owner = row
     lag = window.last_seq - (seq if epoch == window.epoch else 0)
-    return Checkpoint(name, epoch, seq, generation, bool(is_protected), created_at, seen_at, lag)
+    return Checkpoint(name, epoch, seq, generation, bool(is_protected), created_at, seen_at, owner, lag)
 
 
-def add(database: Database, name: str, *, is_protected: bool | None) -> bool:
-    """Make a consumer at the head, or change whether pruning waits for it; None leaves that. Return whether it does."""
+def add(
+    database: Database, name: str, *, is_protected: bool | None, owner: str | None = None, by: str | None = None
+) -> Checkpoint:
+    """Make a consumer at the head, or change whether pruning waits for it and whose it is; None leaves that.
+
+    Return what it is now. Raises UnknownName for an owner that does not exist.
+    """
     with database.transaction() as connection:
         _ensure(connection, name, read_window(connection), is_protected=bool(is_protected))
         if is_protected is not None:
             connection.execute("UPDATE outfeed_checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
-        (found,) = connection.execute("SELECT is_protected FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()
-    return bool(found)
+        if owner is not None:
+            _own(connection, name, owner, by)
+        return _find(connection, name)
+
+
+def own(database: Database, name: str, owner: str, *, by: str | None = None) -> None:
+    """Give the consumer to *owner*, `token:NAME` or `user:NAME`; the connection of another owner is sent away.
+
+    Raises UnknownName where there is no such consumer, token or user.
+    """
+    with database.transaction() as connection:
+        _require(exists(connection, name), name)
+        _own(connection, name, owner, by)
+
+
+def _own(connection: sqlite3.Connection, name: str, owner: str, by: str | None) -> None:
+    kind, _, principal = owner.partition(":")
+    query = _FIND_OWNER.get(kind)
+    if query is None or not connection.execute(query, (principal,)).fetchone():
+        raise UnknownName(
+            f"there is no principal {owner!r}; an owner is the token:NAME or user:NAME of one that exists"
+        )
+    before = _find(connection, name).owner
+    if owner == before:
+        return
+    _set_owner(connection, name, owner)
+    connection.execute("UPDATE outfeed_checkpoint SET generation = generation + 1 WHERE name = ?", (name,))
+    audit.record(connection, "access.consumer_owned", by, name=name, owner=owner, before=before)
 
 
 def reset(database: Database, name: str, seq: int | None = None) -> int:
@@ -174,16 +316,18 @@ def floor(connection: sqlite3.Connection) -> int | None:
     return row[0] if row else None
 
 
-def _require(changed: int, name: str) -> None:
+def _require(changed: int | bool, name: str) -> None:
     if not changed:
         raise UnknownName(f"there is no consumer named {name!r}; `outfeed consumer list` shows them all")
 
 
-def _ensure(connection: sqlite3.Connection, name: str, window: Window, *, is_protected: bool) -> None:
+def _ensure(
+    connection: sqlite3.Connection, name: str, window: Window, *, is_protected: bool, owner: str | None = None
+) -> None:
     now = clock.timestamp()
     connection.execute(
-        f"INSERT INTO outfeed_checkpoint ({_COLUMNS}) VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO NOTHING",  # noqa: S608
-        (name, window.epoch, window.last_seq, is_protected, now, now),
+        f"INSERT INTO outfeed_checkpoint ({_COLUMNS}) VALUES (?, ?, ?, 0, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",  # noqa: S608
+        (name, window.epoch, window.last_seq, is_protected, now, now, owner),
     )
 
 

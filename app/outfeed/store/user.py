@@ -65,8 +65,8 @@ def set_password(database: Database, name: str, password_hash: str, *, by: str |
     with database.transaction() as connection:
         _update(connection, name, "password = ?", password_hash)
         end_codes_of_first_operator(connection)
-        connection.execute("DELETE FROM session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.password_changed", by, name=name)
 
 
@@ -75,8 +75,8 @@ def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | 
     with database.transaction() as connection:
         _update(connection, name, "is_disabled = ?", int(is_disabled))
         end_codes_of_first_operator(connection)
-        connection.execute("DELETE FROM session WHERE user = ?", (name,))
-        connection.execute("DELETE FROM sign_in_code WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
         audit.record(connection, "access.user_disabled" if is_disabled else "access.user_enabled", by, name=name)
 
 

@@ -128,7 +128,8 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
         checkpoint.renew(connection, consumer_of(name), is_protected=True)
         checkpoint.advance(connection, consumer_of(name), blocked.epoch, last_seq)
         connection.execute(
-            "UPDATE webhook SET failing_since = NULL, last_error = NULL, revision = revision + 1 WHERE name = ?",
+            "UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL, revision = revision + 1"
+            " WHERE name = ?",
             (name,),
         )
         data = {"name": name, "events": len(items), "first_seq": items[0].seq, "last_seq": last_seq}

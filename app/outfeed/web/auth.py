@@ -34,8 +34,8 @@ SOCKET_PATH = "/ws"
 CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
 DOCS = "/api/docs"  # the one page among them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-# To post here needs no scope to write: it changes nothing but where the asker stands.
-READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers/[^/]+/ack|/logout|/password")
+# To post here needs no scope to write. Whose a consumer is, its checkpoints check (store/checkpoint.py).
+READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers(/[^/]+/ack)?|/logout|/password")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
     "object-src 'none'; img-src 'self' data:",
@@ -172,6 +172,13 @@ def _admit_ticket(ticket: str) -> Response | None:
 
 
 def _admit_visitor() -> Response | None:
+    if "consumer" in request.args and not origins.is_asked_by_own_page():
+        services().metrics.note_refusal("forbidden")
+        return answer(
+            403,
+            "consumer: a session may use a consumer only from a page of this site (Sec-Fetch-Site, Origin or Referer"
+            " must say so); send a token as `Authorization: Bearer outfeed_…`",
+        )
     try:
         csrf.protect()
     except CSRFError as error:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from flask import Response, request
 
-from outfeed.errors import DatabaseError, Overtaken, Superseded
+from outfeed.errors import DatabaseError, ForbiddenConsumer, Overtaken, Superseded, UnknownName
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.subscriber import Subscriber
@@ -78,7 +78,7 @@ def _ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
         return conversation()
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
-    except Superseded as error:
+    except (Superseded, ForbiddenConsumer, UnknownName) as error:  # removed or given away since the stream was admitted
         return frames.SUPERSEDED, str(error)
     except OSError:
         return None

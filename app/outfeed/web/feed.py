@@ -28,6 +28,10 @@ MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
 EVENT_STREAM = "text/event-stream"
 _PAGE_ROWS = 1000
+_REFUSALS = {
+    403: "The scope read is missing, or the consumer belongs to another principal.",
+    404: "No consumer has this name; `POST /api/consumers` creates one.",
+}
 # Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -69,7 +73,7 @@ class StreamQuery(_Types, SubscribeRequest):
 
 
 @feed.get("")
-@operation(query=PollQuery, answers={200: FeedPage})
+@operation(query=PollQuery, answers={200: FeedPage}, refusals=_REFUSALS)
 def poll(query: PollQuery) -> Response:
     """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
 
@@ -96,7 +100,7 @@ def poll(query: PollQuery) -> Response:
 
 def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
-        claim = services().checkpoints.read(query.consumer)
+        claim = services().checkpoints.read(query.consumer, auth.principal())
         return subscription.decide_for(claim, services().outbox.window())
     return subscription.decide(query.after, query.epoch, services().outbox.window())
 
@@ -171,10 +175,12 @@ def _stream_fields() -> dict[str, str]:
 
 
 @feed.get("/stream")
-@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}})
+@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}}, refusals=_REFUSALS)
 def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
     subscription.check(query)
+    if query.consumer:
+        services().checkpoints.require(query.consumer, auth.principal())
     if refusal := limits.admit_connection():
         return refusal
     if request.method == "HEAD":
@@ -200,7 +206,7 @@ class _Monologue:
 
     def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
         """Send the verdict and what follows it, until someone asks to end."""
-        subscriber.subscribe(self._wanted)
+        subscriber.subscribe(self._wanted, may_create=False)
         while subscriber.ending is None:
             if doorbell.wait(subscriber.patience()):
                 doorbell.wire.read()

@@ -25,6 +25,21 @@ def is_foreign(origin: str | None, host: str) -> bool:
     return not (found and port) or place.removesuffix(port) != host.lower().removesuffix(port)
 
 
+def is_asked_by_own_page() -> bool:
+    """Return whether the browser says that a page of this site sends the request, or a person by the address bar.
+
+    Browsers send Sec-Fetch-Site over TLS and to loopback only. Elsewhere Origin or Referer has to name this host, since
+    a link on another site's page sends the cookie as well.
+    """
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if is_foreign(origin, request.host):
+        return False
+    if site is not None:
+        return site in ("same-origin", "none")
+    page = re.match(r"https?://[^/?#]+", request.headers.get("Referer", ""), re.IGNORECASE)
+    return origin is not None or (page is not None and not is_foreign(page[0], request.host))
+
+
 def is_allowed() -> bool:
     """Return whether the request comes from a page of another site that we know."""
     origin = request.headers.get("Origin", "").lower()

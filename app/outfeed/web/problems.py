@@ -15,6 +15,7 @@ from outfeed.errors import (
     DatabaseError,
     EventConflict,
     Forbidden,
+    ForbiddenConsumer,
     IllegalMove,
     InvalidEvent,
     InvalidRequest,
@@ -36,6 +37,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, _event_conflict)
     app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
+    app.register_error_handler(ForbiddenConsumer, lambda error: answer(403, str(error), code=error.code))
     app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))

@@ -50,7 +50,7 @@ class Services:
         self.metrics = metrics or Metrics()
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.checkpoints = Checkpoints(self.database)
+        self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         self.hub = Hub(self.outbox, Consumers(self.checkpoints), FeedStats(self.metrics))
         self.mark = Mark(settings.database)
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
