@@ -44,8 +44,8 @@ def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
 
     names = [line.split()[0] for line in commands.strip().splitlines()]
     assert names == [
-        *("serve", "upgrade", "release", "status", "config", "log", "events", "tail", "prune", "backup", "restore", "doctor"),
-        *("user", "token", "consumer", "webhook", "simulate"),
+        *("serve", "upgrade", "release", "status", "config", "log", "events", "tail", "prune", "backup", "restore"),
+        *("doctor", "user", "token", "consumer", "webhook", "simulate"),
     ]
     assert "..." not in commands
 
