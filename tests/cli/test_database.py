@@ -1,6 +1,8 @@
-"""upgrade and status."""
+"""upgrade, release and status."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 from outfeed.store.event_log import log_event
 
@@ -25,6 +27,39 @@ class TestUpgrade:
 
         assert result.exit_code == 1
         assert "9999.future" in result.stderr
+
+
+class TestAdoption:
+    def test_without_the_flag_the_plan_is_printed_and_nothing_is_changed(self, outfeed, tmp_path):
+        path = tmp_path / "outfeed.db"
+        with closing(sqlite3.connect(path)) as raw:
+            raw.executescript("CREATE TABLE orders (n); CREATE TABLE user (name)")
+        before = path.read_bytes()
+
+        result = outfeed("upgrade")
+
+        assert result.exit_code == 1
+        assert result.output.splitlines()[0] == f"{path} holds orders, user. An adoption would"
+        assert "refuses UPDATE of event_log, and INSERT or REPLACE of a known id" in result.output
+        assert result.output.splitlines()[-1].endswith("outfeed upgrade --adopt")
+        assert path.read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    def test_with_the_flag_it_is_done_and_release_undoes_it(self, outfeed, tmp_path):
+        path = tmp_path / "outfeed.db"
+        with closing(sqlite3.connect(path)) as raw:
+            raw.execute("CREATE TABLE orders (n)")
+        assert "Applied" in outfeed("upgrade", "--adopt").output
+        asked = outfeed("release")
+        assert asked.exit_code == 1
+        assert "Tables to remove" in asked.output
+
+        result = outfeed("release", "--yes")
+
+        assert "its journal mode is delete" in result.output.splitlines()[-1]
+        with closing(sqlite3.connect(path)) as raw:
+            names = raw.execute("SELECT name FROM sqlite_master WHERE name <> 'sqlite_sequence'").fetchall()
+        assert names == [("orders",)]
 
 
 class TestStatus:

@@ -312,3 +312,42 @@ class TestRestore:
             assert not done.wait(0.3)
         restoring.join(20)
         assert done.is_set()
+
+
+class TestTablesOfAnotherProgram:
+    """A restore replaces the whole file, so it must not take another program's rows by surprise."""
+
+    @pytest.fixture
+    def saved(self, database):
+        copy = database.path.with_name("without-orders.db")
+        backup.backup(database, copy)
+        return copy
+
+    @pytest.fixture
+    def adopted(self, database, raw, saved):
+        raw.executescript("CREATE TABLE orders (n); CREATE TABLE stock (n); INSERT INTO orders VALUES (1)")
+        copy = database.path.with_name("with-orders.db")
+        backup.backup(database, copy)
+        raw.execute("INSERT INTO orders VALUES (2)")
+        return copy
+
+    @pytest.mark.parametrize("do", [backup.restore, backup.inspect])
+    def test_they_are_listed_and_need_whole_database(self, database, raw, adopted, do):
+        by = {"by": "tests"} if do is backup.restore else {}
+        with pytest.raises(BadBackup, match=r"orders, stock.*nothing was restored.*--whole-database"):
+            do(database, adopted, **by)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
+        assert [file.name for file in database.path.parent.glob("*restor*")] == []
+
+    def test_with_whole_database_they_are_those_of_the_backup(self, database, raw, adopted):
+        backup.restore(database, adopted, by="tests", whole_database=True)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,)]
+
+    def test_a_backup_that_lacks_one_is_refused(self, database, raw, adopted, saved):
+        with pytest.raises(BadBackup, match=r"lacks tables that .*: orders, stock"):
+            backup.restore(database, saved, by="tests", whole_database=True)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
+
+    def test_a_new_machine_needs_no_leave(self, tmp_path, adopted):
+        restored = backup.restore(db.at(tmp_path / "new" / "outfeed.db"), adopted, by="tests")
+        assert restored.kept is None
