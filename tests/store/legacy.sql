@@ -258,7 +258,7 @@ CREATE TABLE webhook (
     failures INTEGER NOT NULL,  -- posts
     revision INTEGER NOT NULL  -- raised by commands, so that whoever delivers asks anew
 );
-INSERT INTO "webhook" VALUES('ops','https://ops.example/hook','task.*','whsec_legacy',0,0,'active','2026-11-30T04:29:19.866Z',NULL,NULL,NULL,NULL,0,0,0);
+INSERT INTO "webhook" VALUES('ops','https://ops.example/hook','task.*','whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',0,0,'paused','2026-11-30T04:29:19.866Z',NULL,NULL,NULL,NULL,0,0,0);
 CREATE INDEX event_log_task_id ON event_log (task_id);
 CREATE INDEX event_log_agent_id ON event_log (agent_id);
 CREATE INDEX event_log_timestamp ON event_log (timestamp);
