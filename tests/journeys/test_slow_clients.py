@@ -153,7 +153,7 @@ def test_health_waits_for_no_request_that_waits_for_the_database(hasty: AilingSe
     request = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
     with contextlib.ExitStack() as stack:
         with hasty.locked():
-            writers = [stack.enter_context(client(hasty)) for _ in range(30)]
+            writers = [stack.enter_context(client(hasty, f"127.0.9.{number + 1}")) for number in range(30)]
             for each in writers:
                 each.sendall(request)
             with client(hasty) as sock:
