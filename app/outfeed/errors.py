@@ -11,6 +11,7 @@ OutfeedError
 ├── Unreachable             a server has not answered for as long as the caller would wait
 ├── Superseded              a newer connection of the same consumer is the active one
 ├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
+├── UndeclaredRoute         a route declares no permission
 ├── Forbidden               the principal may not do that
 │   └── ForbiddenConsumer   the consumer belongs to another principal
 ├── TooManyChecks           too many passwords are being checked; try again
@@ -94,6 +95,10 @@ class IllegalMove(OutfeedError):
     def __init__(self, state: str, problem: str) -> None:
         super().__init__(problem)
         self.state = state
+
+
+class UndeclaredRoute(OutfeedError):
+    """A route declares no permission, so it can't be registered."""
 
 
 class Forbidden(OutfeedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -12,9 +13,11 @@ from flask_wtf.csrf import generate_csrf
 from freezegun import freeze_time
 from werkzeug.test import TestResponse
 
+from outfeed.access import READ, WRITE
 from outfeed.store import account, user
 from outfeed.store.database import Database
 from outfeed.web import auth
+from outfeed.web.permission import requires
 from tests.server import hidden_fields
 
 HOUR = timedelta(hours=1)
@@ -23,8 +26,13 @@ Visit = Callable[..., TestResponse]
 
 def show_tokens_and_names(app: Flask) -> None:
     """Add /csrf and /who, which answer with what only a page or the log would show."""
-    app.add_url_rule("/csrf", view_func=generate_csrf)
-    app.add_url_rule("/who", view_func=lambda: auth.principal().name, methods=["GET", "POST"], endpoint="who")
+    views = {
+        ("GET", "/csrf"): requires(READ, is_page=True)(partial(generate_csrf)),
+        ("GET", "/who"): requires(READ, is_page=True)(lambda: auth.principal().name),
+        ("POST", "/who"): requires(WRITE, is_page=True)(lambda: auth.principal().name),
+    }
+    for (method, path), view in views.items():
+        app.add_url_rule(path, view_func=view, methods=[method], endpoint=f"{method} {path}")
 
 
 def bearer(app: Flask, secret: str | None) -> Visit:

@@ -15,6 +15,7 @@ from outfeed.web.health import health
 from outfeed.web.log import log
 from outfeed.web.metrics import metrics as metrics_page
 from outfeed.web.pages import pages
+from outfeed.web.permission import DeclaringFlask
 from outfeed.web.proxies import Proxies
 from outfeed.web.services import Services
 from outfeed.web.sign_in import sign_in
@@ -28,9 +29,9 @@ MAX_BODY_BYTES = 8 * 2**20
 def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     """Return the app over an upgraded database. It answers at once; `start` of its Services makes the feed move.
 
-    It counts in *metrics*, by default in its own.
+    It counts in *metrics*, by default in its own. Raises ConfigError, UndeclaredRoute.
     """
-    app = Flask("outfeed", static_folder=None)
+    app = DeclaringFlask("outfeed", static_folder=None)
     app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
     app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)

@@ -17,6 +17,7 @@ from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import NotFound
 
 from outfeed.events import DISPLAY
+from outfeed.web.permission import public
 
 FOLDER = Path(__file__).parents[1] / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
@@ -32,12 +33,14 @@ assets = Blueprint("assets", __name__)
 
 
 @assets.get("/static/<path:name>")
+@public()
 def asked_again(name: str) -> Response:
     """Return a file that may be another one tomorrow."""
     return _answer(name, "no-cache")
 
 
 @assets.get("/static/v-<version>/<path:name>")
+@public()
 def kept(version: str, name: str) -> Response:
     """Return a file for good. A page from before an upgrade gets the one of now, and not for good."""
     return _answer(name, "public, max-age=31536000, immutable" if version == VERSION else "no-cache")

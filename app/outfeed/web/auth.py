@@ -1,13 +1,12 @@
 """Who may: tokens, tickets, sessions, CSRF and the headers that defend a browser.
 
-Decided before routing, so that a stranger can't tell which paths exist. A request is public, or bears a token or a
-ticket, or belongs to a person who signed in; a bearer token is never topped up by a cookie.
+Each route declares the permission that it needs (web/permission.py). A request is public, or bears a token or a ticket,
+or belongs to a person who signed in; a bearer token is never topped up by a cookie.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -19,23 +18,16 @@ from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import Unauthorized
 
-from outfeed.access import READ, WRITE, Principal
+from outfeed.access import Principal
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
 from outfeed.store import account, user
 from outfeed.store.database import Database
-from outfeed.web import limits, origins
+from outfeed.web import limits, origins, permission
+from outfeed.web.permission import Permission
 from outfeed.web.problems import answer, problem, wants_page
 from outfeed.web.services import services
 
-PUBLIC_PATHS = {"/healthz", "/healthz/", "/readyz", "/readyz/", "/login"}
-MACHINE_PATHS = {"api", "ws", "metrics", "healthz", "readyz"}  # first segments; a stranger gets 401 there, never a page
-SOCKET_PATH = "/ws"
-CONNECTION_PATHS = {SOCKET_PATH, "/api/feed/stream"}
-DOCS = "/api/docs"  # the one page among them
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-# To post here needs no scope to write. Whose a consumer is, its checkpoints check (store/checkpoint.py).
-READ_IS_ENOUGH = re.compile("/api/tickets|/api/consumers(/[^/]+/ack)?|/logout|/password")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
     "object-src 'none'; img-src 'self' data:",
@@ -124,54 +116,55 @@ def require_still() -> None:
 
 def _admit() -> ResponseReturnValue | None:
     """Let the request pass, or return its refusal."""
-    if request.path in PUBLIC_PATHS or request.path.startswith("/static/"):
+    needed = permission.of_request()
+    if needed.scope is None:
         return None
-    if request.path in CONNECTION_PATHS and (refusal := _refuse_connection()):
+    if needed.is_connection and (refusal := _refuse_connection(needed)):
         return refusal
     if answered := origins.preflight():
         return answered
     if request.authorization and request.authorization.type == "bearer":
-        return _admit_token(request.authorization.token or "")
-    if request.path == SOCKET_PATH and "ticket" in request.args:
-        return _admit_ticket(request.args["ticket"])
-    if current_user.is_authenticated and not _is_from_elsewhere():
-        return _admit_visitor()
-    return _turn_away()
+        return _admit_token(request.authorization.token or "", needed.scope)
+    if needed.takes_tickets and "ticket" in request.args:
+        return _admit_ticket(request.args["ticket"], needed.scope)
+    if current_user.is_authenticated and not _is_from_elsewhere(needed):
+        return _admit_visitor(needed.scope)
+    return _turn_away(needed)
 
 
-def _refuse_connection() -> Response | None:
+def _refuse_connection(needed: Permission) -> Response | None:
     """Count the attempt, before anything is looked up, and refuse pages of sites that we don't know."""
     attempts = services().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
         return refusal
-    if _is_from_elsewhere() and not origins.is_allowed():
+    if _is_from_elsewhere(needed) and not origins.is_allowed():
         return problem(403, "this page's origin may not open the feed")
     return None
 
 
-def _is_from_elsewhere() -> bool:
+def _is_from_elsewhere(needed: Permission) -> bool:
     """Return whether another site's page opens a socket: allowed or not, our cookie doesn't speak for it."""
-    return request.path == SOCKET_PATH and origins.is_foreign(request.headers.get("Origin"), request.host)
+    return needed.takes_tickets and origins.is_foreign(request.headers.get("Origin"), request.host)
 
 
-def _admit_token(secret: str) -> Response | None:
+def _admit_token(secret: str, scope: str) -> Response | None:
     found = account.find_token(_database(), secret)
     if found is None:
         return _challenge('Bearer error="invalid_token"', "this token is unknown, has expired or was revoked")
     if refusal := limits.refusal("requests", found.grant, services().settings.requests_per_minute):
         return refusal
     services().rights.note_use(found.grant)
-    return _require(found)
+    return _require(found, scope)
 
 
-def _admit_ticket(ticket: str) -> Response | None:
+def _admit_ticket(ticket: str, scope: str) -> Response | None:
     found = account.redeem_ticket(_database(), ticket)
     if found is None:
         return _challenge("Bearer", "this ticket was used or has expired; ask for another")
-    return _require(found)
+    return _require(found, scope)
 
 
-def _admit_visitor() -> Response | None:
+def _admit_visitor(scope: str) -> Response | None:
     if "consumer" in request.args and not origins.is_asked_by_own_page():
         services().metrics.note_refusal("forbidden")
         return answer(
@@ -185,24 +178,22 @@ def _admit_visitor() -> Response | None:
         if wants_page():
             return answer(403, "You have signed in anew since this page was loaded. Go back, reload it, and try again.")
         return answer(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
-    return _require(current_user.principal)
+    return _require(current_user.principal, scope)
 
 
-def _require(found: Principal) -> Response | None:
-    """Take *found* for the request's principal if it may do that kind of thing."""
+def _require(found: Principal, scope: str) -> Response | None:
+    """Take *found* for the request's principal; return the refusal if it lacks *scope*."""
     g.principal = found
-    is_own = request.method == "POST" and READ_IS_ENOUGH.fullmatch(request.path)
-    needed = READ if request.method in SAFE_METHODS or is_own else WRITE
-    if not found.may(needed):
-        services().metrics.note_refusal("forbidden")
-    return None if found.may(needed) else answer(403, f"this needs the scope {needed}")
+    if found.may(scope):
+        return None
+    services().metrics.note_refusal("forbidden")
+    return answer(403, f"this needs the scope {scope}")
 
 
-def _turn_away() -> ResponseReturnValue:
+def _turn_away(needed: Permission) -> ResponseReturnValue:
     """Send a stranger who wants a page to the sign-in, and refuse any other."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
-    is_page = request.path == DOCS or request.path.split("/")[1] not in MACHINE_PATHS
-    if is_page and request.method in ("GET", "HEAD") and accepts_html:
+    if needed.is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.path) + (f"?{query}" if query else "")
         return redirect("/login?" + urlencode({"next": target}))

@@ -8,11 +8,13 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, NotFound
 
+from outfeed.access import READ
 from outfeed.errors import Superseded
 from outfeed.feed.subscription import MAX_SEQ, ConsumerName, validated
 from outfeed.history import CONSUMER_NAME
 from outfeed.web import auth
 from outfeed.web.api.operation import JSON, json_answer, operation
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -49,6 +51,7 @@ class Ack(BaseModel):
 
 
 @consumers.post("")
+@requires(READ)
 @operation(
     body={JSON: NewConsumer},
     answers={201: Consumer, 200: Consumer},
@@ -70,6 +73,7 @@ def create() -> Response:
 
 
 @consumers.post("/<name>/ack")
+@requires(READ)
 @operation(
     body={JSON: Ack},
     answers={200: Ack},

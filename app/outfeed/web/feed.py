@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field, field_validator
 
 from outfeed import clock
+from outfeed.access import READ
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
 from outfeed.feed.hub import POLL
@@ -22,6 +23,7 @@ from outfeed.web import auth, connection, limits
 from outfeed.web.api.operation import operation, query_string
 from outfeed.web.api.shapes import FeedPage
 from outfeed.web.connection import Doorbell, Ending, granted_rates
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 MAX_SCANNED_ROWS = 20_000
@@ -73,6 +75,7 @@ class StreamQuery(_Types, SubscribeRequest):
 
 
 @feed.get("")
+@requires(READ)
 @operation(query=PollQuery, answers={200: FeedPage}, refusals=_REFUSALS)
 def poll(query: PollQuery) -> Response:
     """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
@@ -175,6 +178,7 @@ def _stream_fields() -> dict[str, str]:
 
 
 @feed.get("/stream")
+@requires(READ, is_connection=True)
 @operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}}, refusals=_REFUSALS)
 def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify
 
 from outfeed.errors import DatabaseError
 from outfeed.store import triggers
+from outfeed.web.permission import public
 from outfeed.web.services import services
 
 health = Blueprint("health", __name__)
@@ -15,6 +16,7 @@ health = Blueprint("health", __name__)
 
 @health.get("/healthz")
 @health.get("/healthz/")
+@public()
 def healthz() -> Response:
     """Answer as long as requests are answered at all."""
     return jsonify(status="alive")
@@ -22,6 +24,7 @@ def healthz() -> Response:
 
 @health.get("/readyz")
 @health.get("/readyz/")
+@public()
 def readyz() -> tuple[Response, int]:
     """200 while polls are current, events can be written and reach the feed; 503 with the reasons otherwise."""
     problems = services().unready_because()

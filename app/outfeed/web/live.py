@@ -12,13 +12,16 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.utilities import generate_accept_token
 
 from outfeed import clock
+from outfeed.access import READ
 from outfeed.feed import dialogue, frames
 from outfeed.feed.subscriber import State, Subscriber
 from outfeed.feed.wire import Gone, Wire
-from outfeed.web import auth, connection, limits
+from outfeed.web import connection, limits
 from outfeed.web.connection import Doorbell, Ending
+from outfeed.web.permission import requires
 from outfeed.web.problems import problem
 
+PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
 live = Blueprint("live", __name__)
@@ -32,7 +35,7 @@ def init_app(app: Flask) -> None:
 
 def _check_handshake() -> Response | None:
     """Refuse what is no WebSocket handshake (RFC 6455 section 4.2.1)."""
-    if request.path != auth.SOCKET_PATH:
+    if request.path != PATH:
         return None
     options = [option.strip() for option in request.headers.get("Connection", "").lower().split(",")]
     is_upgrade = "upgrade" in options and request.headers.get("Upgrade", "").lower() == "websocket"
@@ -54,7 +57,8 @@ def _is_key(text: str) -> bool:
         return False
 
 
-@live.route(auth.SOCKET_PATH, websocket=True)
+@live.route(PATH, websocket=True)
+@requires(READ, is_connection=True, takes_tickets=True)
 def socket() -> Response:
     """Serve one client until either side ends it."""
     if refusal := limits.admit_connection():

@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from outfeed import clock
+from outfeed.access import READ
 from outfeed.errors import UnknownName
 from outfeed.events import DISPLAY, display_of
 from outfeed.store import log_page
@@ -22,6 +23,7 @@ from outfeed.store.log_page import LogFilter
 from outfeed.store.swarm import View, look
 from outfeed.web import addresses, auth
 from outfeed.web.pages import Row, cut, rowid
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 LOG_ROWS = 50
@@ -45,6 +47,7 @@ def give_addresses() -> dict[str, Any]:
 
 
 @log.get("/swarm/events")
+@requires(READ, is_page=True)
 def events() -> ResponseReturnValue:
     """Show the log, newest first, filtered and in pages; with `id`, that event."""
     if event_id := request.args.get("id"):
@@ -96,6 +99,7 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
 
 
 @log.get("/swarm/events/<path:event_id>")
+@requires(READ, is_page=True)
 def event(event_id: str) -> str:
     """Show one event, whole, with its neighbours."""
     database, visible = services().database, auth.principal().visible
@@ -134,6 +138,7 @@ class Step:
 
 
 @log.get("/swarm/tasks/<path:task_id>")
+@requires(READ, is_page=True)
 def task(task_id: str) -> str:
     """Show what has happened to a task, in order."""
     found = _known(lambda view: view.task(task_id))
@@ -141,6 +146,7 @@ def task(task_id: str) -> str:
 
 
 @log.get("/swarm/agents/<path:agent_id>")
+@requires(READ, is_page=True)
 def agent(agent_id: str) -> str:
     """Show what an agent has done, in order."""
     found = _known(lambda view: view.agent(agent_id))

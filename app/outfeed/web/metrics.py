@@ -11,10 +11,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from outfeed.access import READ
 from outfeed.errors import DatabaseError, Forbidden
 from outfeed.metrics import DATABASE, PREFIX, WORKER
 from outfeed.store import checkpoint, chores, outbox, webhook
 from outfeed.web import auth
+from outfeed.web.permission import requires
 from outfeed.web.services import Services, services
 
 MAX_CONSUMERS = 100
@@ -25,6 +27,7 @@ Counts = dict[str, list[tuple[list[str], float | None]]]
 
 
 @metrics.get("/metrics")
+@requires(READ)
 def show() -> Response:
     """Return every metric, as Prometheus reads them; not to a token that sees some types only."""
     if auth.principal().types:

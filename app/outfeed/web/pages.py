@@ -11,11 +11,12 @@ from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.access import ADMIN, WRITE
+from outfeed.access import ADMIN, READ, WRITE
 from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
 from outfeed.store.event_log import list_page
 from outfeed.web import addresses, auth
 from outfeed.web.dashboard import read_board, read_chart
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 LIVE_ROWS = 20
@@ -137,12 +138,14 @@ def about_the_visitor() -> dict[str, bool]:
 
 
 @pages.get("/")
+@requires(READ, is_page=True)
 def home() -> ResponseReturnValue:
     """Send on to the live feed."""
     return redirect(url_for("pages.live"))
 
 
 @pages.get("/swarm/live")
+@requires(READ, is_page=True)
 def live() -> str:
     """Show the swarm as it is and the newest rows of the log; the scripts go on from there."""
     visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does

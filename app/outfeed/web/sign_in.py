@@ -11,9 +11,11 @@ from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFError
 
+from outfeed.access import READ
 from outfeed.log_message import LogMessage
 from outfeed.store import account, user
 from outfeed.web import auth, limits, passwords
+from outfeed.web.permission import public, requires
 from outfeed.web.problems import answer
 from outfeed.web.services import services
 
@@ -25,6 +27,7 @@ sign_in = Blueprint("sign_in", __name__)
 
 
 @sign_in.get("/login")
+@public(is_page=True)
 def login() -> ResponseReturnValue:
     """Show the form, or for a sign-in link the page with its button. Changes nothing: scanners follow links."""
     target, code = _local(request.args.get("next", HOME)), request.args.get("code")
@@ -34,6 +37,7 @@ def login() -> ResponseReturnValue:
 
 
 @sign_in.post("/login")
+@public(is_page=True)
 def begin() -> ResponseReturnValue:
     """Sign in with the code of a link, or with name and password."""
     target, code = _local(request.form.get("next", HOME)), request.form.get("code")
@@ -70,6 +74,7 @@ def _sign_in_by_password(target: str, name: str, password: str) -> ResponseRetur
 
 
 @sign_in.post("/logout")
+@requires(READ, is_page=True)
 def logout() -> ResponseReturnValue:
     """End the session, here, for any copy of its cookie, and on its open connections."""
     if current_user.is_authenticated:
@@ -79,6 +84,7 @@ def logout() -> ResponseReturnValue:
 
 
 @sign_in.get("/password")
+@requires(READ, is_page=True)
 def password() -> ResponseReturnValue:
     """Show the form for the own password."""
     if not auth.principal().is_session:
@@ -87,6 +93,7 @@ def password() -> ResponseReturnValue:
 
 
 @sign_in.post("/password")
+@requires(READ, is_page=True)
 def set_password() -> ResponseReturnValue:
     """Set the own password. All sessions end; this browser gets a new one."""
     name = auth.principal().name

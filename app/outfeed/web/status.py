@@ -13,12 +13,11 @@ from flask.typing import ResponseReturnValue
 from outfeed import clock
 from outfeed.access import ADMIN
 from outfeed.config import Settings
-from outfeed.errors import Forbidden
 from outfeed.feed.hub import POLL
 from outfeed.feed.stats import Percentiles
 from outfeed.store import checkpoint, retention, vitals, webhook
 from outfeed.store.policy import Policy
-from outfeed.web import auth
+from outfeed.web.permission import requires
 from outfeed.web.services import Services, services
 
 FORESEEN_ROWS = 10_000
@@ -29,10 +28,9 @@ status_page = Blueprint("status", __name__)
 
 
 @status_page.get("/status")
+@requires(ADMIN, is_page=True)
 def show() -> ResponseReturnValue:
-    """Show it. Raises Forbidden."""
-    if not auth.principal().may(ADMIN):
-        raise Forbidden(f"{auth.principal().name} is no operator, and so may not see the status")
+    """Show it."""
     found = services()
     seen = vitals.read(found.database)
     policy = Policy.of(found.settings)

@@ -11,13 +11,14 @@ from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest
 
 from outfeed import clock
-from outfeed.access import Principal
+from outfeed.access import READ, WRITE, Principal
 from outfeed.errors import Forbidden
 from outfeed.events import EventType
 from outfeed.feed.subscription import validated
 from outfeed.store.swarm import Agent, Bid, Task, TaskState, View, look
 from outfeed.web import auth
 from outfeed.web.api.operation import JSON, json_answer, operation
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 from outfeed.web.swarm_shapes import (
     AgentPage,
@@ -72,6 +73,7 @@ def _hidden(principal: Principal) -> list[EventType]:
 
 
 @swarm.post("/api/swarm/agents")
+@requires(WRITE)
 @operation(body={JSON: NewAgent}, answers={201: AgentShape}, refusals=NO_JSON)
 def join() -> Response:
     """Register a new agent."""
@@ -79,6 +81,7 @@ def join() -> Response:
 
 
 @swarm.post("/api/swarm/agents/<agent_id>/heartbeat")
+@requires(WRITE)
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
 def beat(agent_id: str) -> Response:
     """Say that the agent is there. Needed only while it makes no other call."""
@@ -86,6 +89,7 @@ def beat(agent_id: str) -> Response:
 
 
 @swarm.delete("/api/swarm/agents/<agent_id>")
+@requires(WRITE)
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
 def leave(agent_id: str) -> Response:
     """Let the agent go. What it holds fails, and its bids no longer count."""
@@ -93,6 +97,7 @@ def leave(agent_id: str) -> Response:
 
 
 @swarm.post("/api/swarm/agents/<agent_id>/tools")
+@requires(WRITE)
 @operation(body={JSON: ToolUse}, answers={201: AgentShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def use_tool(agent_id: str) -> Response:
     """Log that the agent called a tool, or how the call ended."""
@@ -108,6 +113,7 @@ def use_tool(agent_id: str) -> Response:
 
 
 @swarm.get("/api/swarm/agents")
+@requires(READ)
 @operation(query=AgentsQuery, answers={200: AgentPage})
 def list_agents(query: AgentsQuery) -> Response:
     """Return a page of agents, newest first."""
@@ -117,6 +123,7 @@ def list_agents(query: AgentsQuery) -> Response:
 
 
 @swarm.get("/api/swarm/agents/<agent_id>")
+@requires(READ)
 @operation(answers={200: AgentShape}, refusals=NO_AGENT)
 def get_agent(agent_id: str) -> Response:
     """Return one agent."""
@@ -128,6 +135,7 @@ def get_agent(agent_id: str) -> Response:
 
 
 @swarm.post("/api/swarm/tasks")
+@requires(WRITE)
 @operation(body={JSON: NewTask}, answers={201: TaskShape}, refusals=NO_JSON)
 def post_task() -> Response:
     """Post a task. It is open for bids at once."""
@@ -135,6 +143,7 @@ def post_task() -> Response:
 
 
 @swarm.post("/swarm/tasks")
+@requires(WRITE, is_page=True)
 def post_task_by_form() -> ResponseReturnValue:
     """Post a task from the page, and go back there."""
     services().coordinator.post(request.form.get("description", ""))
@@ -142,6 +151,7 @@ def post_task_by_form() -> ResponseReturnValue:
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/bids")
+@requires(WRITE)
 @operation(body={JSON: NewBid}, answers={201: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def bid(task_id: str) -> Response:
     """Offer to do the task. The lowest bid wins when its time is over."""
@@ -150,6 +160,7 @@ def bid(task_id: str) -> Response:
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/start")
+@requires(WRITE)
 @operation(body={JSON: Start}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def start(task_id: str) -> Response:
     """Say that work has begun."""
@@ -157,6 +168,7 @@ def start(task_id: str) -> Response:
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/complete")
+@requires(WRITE)
 @operation(body={JSON: Completion}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def complete(task_id: str) -> Response:
     """End the task with its result."""
@@ -165,6 +177,7 @@ def complete(task_id: str) -> Response:
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/fail")
+@requires(WRITE)
 @operation(body={JSON: Failure}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def fail(task_id: str) -> Response:
     """Give the task up."""
@@ -173,6 +186,7 @@ def fail(task_id: str) -> Response:
 
 
 @swarm.get("/api/swarm/tasks")
+@requires(READ)
 @operation(query=TasksQuery, answers={200: TaskPage})
 def list_tasks(query: TasksQuery) -> Response:
     """Return a page of tasks, newest first. Those with the state `bidding` are the open auctions."""
@@ -182,6 +196,7 @@ def list_tasks(query: TasksQuery) -> Response:
 
 
 @swarm.get("/api/swarm/tasks/<task_id>")
+@requires(READ)
 @operation(answers={200: TaskStory}, refusals=NO_TASK)
 def get_task(task_id: str) -> Response:
     """Return one task with its bids, the best first."""
@@ -191,6 +206,7 @@ def get_task(task_id: str) -> Response:
 
 
 @swarm.get("/api/swarm")
+@requires(READ)
 @operation(answers={200: SwarmShape})
 def get_swarm() -> Response:
     """Return the whole swarm at one moment, and the seq to follow the feed from."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
+from outfeed.access import READ
 from outfeed.store import account
 from outfeed.web import auth
 from outfeed.web.api.operation import json_answer, operation
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 tickets = Blueprint("tickets", __name__)
@@ -21,6 +23,7 @@ class Ticket(BaseModel):
 
 
 @tickets.post("/api/tickets")
+@requires(READ)
 @operation(answers={201: Ticket})
 def post_ticket() -> Response:
     """Make a ticket that opens one WebSocket, in the name of who asks and to read only."""

@@ -7,18 +7,22 @@ from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, current_app, jsonify, render_template, request
 
+from outfeed.access import READ
 from outfeed.web.api import openapi
+from outfeed.web.permission import requires
 
 docs = Blueprint("docs", __name__)
 
 
 @docs.get("/openapi.json")
+@requires(READ)
 def specification() -> Response:
     """Return the OpenAPI document."""
     return jsonify(openapi.document(current_app))
 
 
 @docs.get("/docs")
+@requires(READ, is_page=True)
 def page() -> str:
     """Show the OpenAPI document, with a line to copy for each operation."""
     document = openapi.document(current_app)

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
+from outfeed.access import READ, WRITE
 from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.store import event_log, log_page
@@ -28,6 +29,7 @@ from outfeed.web.api.shapes import (
     Receipt,
     Summary,
 )
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 NDJSON = "application/x-ndjson"
@@ -69,6 +71,7 @@ class SummaryQuery(BaseModel):
 
 
 @events.post("/events")
+@requires(WRITE)
 @operation(
     body={JSON: NewEvent | NewEvents, NDJSON: NewLines},
     answers={201: Receipt | list[Receipt], 200: Receipt | list[Receipt]},
@@ -166,6 +169,7 @@ def _suggestion(name: str) -> str:
 
 
 @events.get("/events")
+@requires(READ)
 @operation(query=LogQuery, answers={200: LogPage})
 def list_events(query: LogQuery) -> Response:
     """Return a page of the log, newest first.
@@ -181,6 +185,7 @@ def list_events(query: LogQuery) -> Response:
 
 
 @events.get("/events/summary")
+@requires(READ)
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
     """Return how many events of each type the last `minutes` brought."""
@@ -189,6 +194,7 @@ def summarise(query: SummaryQuery) -> Response:
 
 
 @events.get("/events/<path:event_id>")
+@requires(READ)
 @operation(answers={200: LoggedEvent}, refusals={404: "No event has this id."})
 def get_event(event_id: str) -> Response:
     """Return one event of the log."""

@@ -13,12 +13,14 @@ from typing import Literal
 from flask import Blueprint, Response, stream_with_context
 from werkzeug.exceptions import Unauthorized
 
+from outfeed.access import READ
 from outfeed.events import Event
 from outfeed.store import log_page
 from outfeed.store.log_page import LogFilter
 from outfeed.web import auth, limits
 from outfeed.web.api.operation import operation
 from outfeed.web.api.shapes import Lines, LogFilters
+from outfeed.web.permission import requires
 from outfeed.web.services import services
 
 EVENTS_A_PIECE = 200
@@ -39,6 +41,7 @@ class ExportQuery(LogFilters):
 
 
 @export.get("/events/export")
+@requires(READ)
 @operation(query=ExportQuery, answers={200: {NDJSON: Lines, CSV: str}})
 def export_events(query: ExportQuery) -> Response:
     """Return every event that matches, newest first, as a file.
