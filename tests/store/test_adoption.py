@@ -1,0 +1,275 @@
+"""Another program's database is adopted only on demand, and a refusal leaves no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from outfeed import log_event
+from outfeed.errors import AdoptionNeeded, DatabaseBusy, SchemaMismatch
+from outfeed.store import adoption, files, migrate, schema, upgrade
+from outfeed.store import database as db
+from tests import forked
+from tests.server import Server
+from tests.store import dying
+
+ADR_017 = """
+    CREATE TABLE event_log (id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT,
+        agent_id TEXT, data TEXT, timestamp TEXT NOT NULL);
+"""
+# Names that Outfeed's tables had, or that applications often use.
+COMMON = (
+    "user", "task", "session", "token", "ticket", "meta", "webhook", "checkpoint", "agent", "bid", "arrival",
+    "sign_in_code",
+)  # fmt: skip
+UNFIT = {
+    "no agent_id": (ADR_017.replace("agent_id TEXT,", ""), "no column agent_id"),
+    "other columns": ("CREATE TABLE event_log (a)", "no column id, event_type, source, task_id"),
+    "without rowid": (ADR_017.replace(");", ") WITHOUT ROWID;"), "WITHOUT ROWID"),
+    "upper case": (ADR_017.replace("event_log", "EVENT_LOG").replace(");", ") WITHOUT ROWID;"), "WITHOUT ROWID"),
+    "no key": (ADR_017.replace("id TEXT PRIMARY KEY", "id TEXT", 1), "primary key"),
+    "a number as key": (ADR_017.replace("id TEXT PRIMARY", "id INTEGER PRIMARY", 1), "primary key, as text"),
+    "a column that must be given": (ADR_017.replace("data TEXT", "data TEXT, tenant TEXT NOT NULL"), "column tenant"),
+    "a view": ("CREATE VIEW event_log AS SELECT 1 AS id", "it is a view"),
+    "a virtual table": ("CREATE VIRTUAL TABLE event_log USING fts5(id)", "it is a virtual table"),
+    "an outbox": ("CREATE TABLE Outbox (a)", "outbox: Outfeed needs this name"),
+    "the prefix": ("CREATE TABLE Outfeed_x (a); CREATE TABLE b (a)", "outfeed_x: Outfeed needs this name"),
+    "an index": ("CREATE TABLE a (task_id); CREATE INDEX event_log_task_id ON a (task_id)", "event_log_task_id"),
+    "an index on other columns": (f"{ADR_017} CREATE INDEX event_log_source ON event_log (data)", "event_log_source"),
+    "a trigger": (
+        "CREATE TABLE a (b); CREATE TRIGGER event_log_outbox AFTER INSERT ON a BEGIN SELECT 1; END",
+        "event_log_outbox",
+    ),
+    "a broken view": (
+        "CREATE TABLE a (b); CREATE VIEW old AS SELECT * FROM gone",
+        r"view old is broken \(no such",
+    ),
+    "UTF-16": ("PRAGMA encoding = 'UTF-16'; CREATE TABLE a (b)", "UTF-16"),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outfeed.db"
+
+
+def make(path: Path, script: str = "CREATE TABLE orders (n); INSERT INTO orders VALUES (1)") -> None:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript(script)
+
+
+def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return raw.execute(sql).fetchall()
+
+
+def trace(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return each file's time of change and content; only `-shm` may change, since a reader of a `-wal` needs it."""
+    return {
+        file.name: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in folder.iterdir()
+        if not file.name.endswith("-shm")
+    }
+
+
+ENTRANCES: dict[str, Callable[[Path], object]] = {
+    "upgrade": upgrade.upgrade,
+    "upgrade --adopt": lambda path: upgrade.upgrade(path, adopt=True),
+    "migrations": migrate.upgrade,
+}
+
+
+@pytest.mark.parametrize(("script", "reason"), UNFIT.values(), ids=UNFIT)
+def test_what_does_not_fit_is_refused_without_a_trace(path: Path, script: str, reason: str) -> None:
+    make(path, script)
+    before = trace(path.parent)
+    for _ in range(3):
+        for enter in ENTRANCES.values():
+            with pytest.raises(SchemaMismatch, match=reason):
+                enter(path)
+    assert trace(path.parent) == before
+
+
+@pytest.mark.parametrize("mode", ["delete", "persist", "truncate", "wal"])
+@pytest.mark.parametrize("is_open", [False, True], ids=["alone", "beside a writer"])
+def test_without_leave_nothing_is_touched(path: Path, mode: str, is_open: bool) -> None:
+    make(path, f"PRAGMA journal_mode = {mode}; {ADR_017} CREATE TABLE orders (n);")
+    with contextlib.ExitStack() as stack:
+        if is_open:
+            writer = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+            writer.execute("INSERT INTO orders VALUES (1)")
+        before = trace(path.parent)
+        for _ in range(3):
+            for enter in (upgrade.upgrade, migrate.upgrade):
+                with pytest.raises(AdoptionNeeded, match=r"orders.*outfeed upgrade --adopt"):
+                    enter(path)
+            assert any("UPDATE of event_log" in line for line in adoption.plan(path))
+        assert trace(path.parent) == before
+        assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
+
+
+def test_log_event_refuses_a_log_that_was_not_adopted(path: Path) -> None:
+    make(path, ADR_017)
+    before = trace(path.parent)
+    with pytest.raises(SchemaMismatch, match="outfeed upgrade"):
+        log_event("a.b", "s")
+    with contextlib.closing(sqlite3.connect(path)) as own, pytest.raises(SchemaMismatch, match="outfeed upgrade"):
+        log_event("a.b", "s", connection=own)
+    db.at(path).close()
+    assert trace(path.parent) == before
+
+
+def test_serve_refuses_and_names_the_command(path: Path) -> None:
+    make(path)
+    before = trace(path.parent)
+    environment = {"OUTFEED_DATABASE": str(path), "OUTFEED_BIND": "127.0.0.1:0"}
+    command = [sys.executable, "-m", "outfeed", "serve"]
+    done = subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "outfeed upgrade --adopt" in done.stderr
+    assert trace(path.parent) == before
+
+
+def test_a_transaction_that_was_cut_off_is_left_to_its_program(path: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal, sqlite3, sys
+raw = sqlite3.connect(sys.argv[1], isolation_level=None)
+raw.execute("PRAGMA cache_size = 1")
+raw.execute("BEGIN")
+for n in range(2000):
+    raw.execute("INSERT INTO orders VALUES (?)", ("x" * 500,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    make(path)
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.with_name("outfeed.db-journal").stat().st_size > 0
+    before = trace(path.parent)
+    for _ in range(3):
+        for enter in ENTRANCES.values():
+            with pytest.raises(SchemaMismatch, match="a transaction that was cut off"):
+                enter(path)
+    assert trace(path.parent) == before
+    assert ask(path, "SELECT count(*) FROM orders") == [(1,)]
+    upgrade.upgrade(path, adopt=True)
+
+
+def test_a_network_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path)
+    before = trace(path.parent)
+    monkeypatch.setattr(files, "filesystem_of", lambda _: "nfs4")
+    with pytest.raises(SchemaMismatch, match="lies on nfs4"):
+        upgrade.upgrade(path, adopt=True)
+    assert trace(path.parent) == before
+
+
+def test_a_read_only_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path)
+    before = trace(path.parent)
+    # Root may write whatever the mode says, so the mount is what the test changes.
+    monkeypatch.setattr(adoption.os, "access", lambda *_: False)
+    with pytest.raises(SchemaMismatch, match="read-only"):
+        upgrade.upgrade(path, adopt=True)
+    assert trace(path.parent) == before
+
+
+def test_a_writer_that_keeps_the_lock_is_waited_for_and_leaves_no_copy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path)
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy):
+            upgrade.upgrade(path, adopt=True)
+        writer.execute("ROLLBACK")
+    assert list(path.parent.glob("*before-upgrade*")) == []
+    assert ask(path, "PRAGMA journal_mode") == [("delete",)]
+    upgrade.upgrade(path, adopt=True)
+
+
+def test_what_appears_after_the_look_is_refused_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path)
+    keep = upgrade.keep
+
+    def meanwhile(*arguments: object) -> Path:
+        make(path, "CREATE TABLE outbox (mine)")
+        return keep(*arguments)
+
+    monkeypatch.setattr(upgrade, "keep", meanwhile)
+    with pytest.raises(SchemaMismatch, match="outbox"):
+        upgrade.upgrade(path, adopt=True)
+    assert {name for (name,) in ask(path, "SELECT name FROM sqlite_master")} == {"orders", "outbox"}
+    assert ask(path, "PRAGMA journal_mode") == [("delete",)]
+    assert list(path.parent.glob("*before-upgrade*")) == []
+
+
+def test_a_database_with_common_names_is_adopted_and_served(path: Path, tmp_path: Path) -> None:
+    tables = " ".join(f"CREATE TABLE {name} (n); INSERT INTO {name} VALUES ('{name}');" for name in COMMON)
+    yoyo = "CREATE TABLE _yoyo_migration (migration_id); INSERT INTO _yoyo_migration VALUES ('1.a');"
+    make(path, f"{tables} CREATE INDEX agent_state ON agent (n); {yoyo}")
+    assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
+    assert migrate.upgrade(path) == []
+    with Server(tmp_path) as server:
+        make(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('e', 'a.b', 's', '2024-01-15')")
+        with server.http() as http:
+            answer = http.get("/api/feed?after=0").json()
+        assert [event["id"] for event in answer["events"]][-1] == "e"
+    assert [ask(path, f"SELECT n FROM {name}") for name in COMMON] == [[(name,)] for name in COMMON]
+    assert ask(path, "SELECT migration_id FROM _yoyo_migration") == [("1.a",)]
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        assert adoption.foreign_tables(raw) == sorted([*COMMON, "_yoyo_migration"])
+
+
+class TestAnEventLogOfTheProgram:
+    def test_its_events_are_listed_and_not_replayed(self, path: Path) -> None:
+        make(path, f"{ADR_017} INSERT INTO event_log VALUES ('old', 'a.b', 's', NULL, NULL, NULL, '2024-01-15')")
+        migrate.upgrade(path, adopt=True)
+        log_event("a.b", "s", id="new")
+        db.at(path).close()
+        assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
+        assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
+
+    def test_it_may_have_more_columns_that_need_no_value(self, path: Path) -> None:
+        make(path, ADR_017.replace("timestamp TEXT", "severity INT NOT NULL DEFAULT 0, note TEXT, timestamp TEXT"))
+        migrate.upgrade(path, adopt=True)
+        log_event("a.b", "s", id="new")
+        db.at(path).close()
+        assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
+
+    def test_its_own_index_of_the_same_column_is_used(self, path: Path) -> None:
+        make(path, f"{ADR_017} CREATE INDEX event_log_source ON event_log (source)")
+        assert migrate.upgrade(path, adopt=True) == schema.migrations()
+
+
+def copies(folder: Path) -> Iterator[Path]:
+    for number in range(1_000):
+        file = folder / f"{number}.db"
+        make(file, f"{ADR_017} CREATE TABLE orders (n); INSERT INTO orders VALUES (1);")
+        yield file
+
+
+def test_a_kill_at_any_statement_leaves_the_program_its_tables(tmp_path: Path) -> None:
+    def adopted_until(file: Path, last: int) -> int | None:
+        process = forked.context.Process(target=dying.upgrade, args=(file, last, tmp_path / "told"))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    fresh = copies(tmp_path)
+    assert adopted_until(next(fresh), 10_000) == 0
+    statements = int((tmp_path / "told").read_text())
+    for last in [*range(1, statements, statements // 8), statements]:
+        file = next(fresh)
+        assert adopted_until(file, last) == -signal.SIGKILL
+        migrate.upgrade(file, adopt=True)
+        assert migrate.pending(file) == []
+        assert ask(file, "SELECT n FROM orders") == [(1,)]
