@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
     max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    max_incomplete_per_ip: int = Field(
+        256,
+        ge=0,
+        description="Connections of one address with an incomplete request or an unread answer. 0: no limit.",
+    )
     connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
     requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
     sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")

@@ -12,8 +12,13 @@ from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
-# Threads beyond those of the connections that stay open, so that HTTP answers at the limit.
+# Threads beyond those of the connections that stay open, so that HTTP answers at the limit: for each request that is
+# served, and for answers of long polls, which are no open connections any more.
 SPARE_THREADS = 32
+REQUESTS_AT_ONCE = 24
+# Connections whose request, or the answer to it, is on its way: no thread waits for them. Clients that come back all at
+# once are among them for some milliseconds.
+MIN_INCOMPLETE = 256
 # A connection that stays open has its socket, and a pair that wakes its thread.
 DESCRIPTORS_A_CONNECTION = 3
 # For SQLite and logs.
@@ -64,13 +69,18 @@ os.register_at_fork(after_in_child=_start_anew)
 
 def needed_descriptors(max_connections: int) -> int:
     """Return how many open files a worker may come to."""
-    requests = SPARE_THREADS + idle_connections(max_connections)
+    requests = SPARE_THREADS + incomplete_connections(max_connections) + idle_connections(max_connections)
     return DESCRIPTORS_A_CONNECTION * max_connections + requests + SPARE_DESCRIPTORS
 
 
 def idle_connections(max_connections: int) -> int:
     """Return how many clients a worker keeps between two requests."""
     return needed_threads(max_connections) // 2
+
+
+def incomplete_connections(max_connections: int) -> int:
+    """Return how many clients with an incomplete request, or an answer that they have not taken, a worker waits for."""
+    return max(MIN_INCOMPLETE, needed_threads(max_connections) // 2)
 
 
 def needed_threads(max_connections: int) -> int:

@@ -7,7 +7,6 @@ import itertools
 import os
 import resource
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -212,31 +211,12 @@ def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
     assert ailing.workers() == [worker]
 
 
-def test_no_thread_is_left(scene: Scene, ailing: AilingServer) -> None:
-    scene.write()
-    with ailing.lacking("threads"), contextlib.ExitStack() as held:
-        while any(scene.write().status_code == 201 for _ in range(3)):  # until every thread there is waits for an event
-            for _ in range(5):  # faster than those who wait give up
-                held.enter_context(contextlib.closing(waiting_client(ailing)))
-        slow = held.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", ailing.port))))
-        # A thread that ends what it was at is there for one more, so each may have to ask again.
-        refused = wait_until(lambda: (answer := scene.write()).status_code == 503 and answer, "a writer is refused")
-        assert "out of threads" in refused.json()["detail"]
-        assert "out of threads" in scene.unready()
-        with pytest.raises(BlockingIOError):  # accepted before them, and not answered before it asks
-            slow.recv(1, socket.MSG_DONTWAIT)
-        slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: feed\r\n\r\n")
-        assert slow.recv(1000).startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 200 "))
-
-        def status_of_a_refused_socket() -> int | None:
-            try:
-                held.enter_context(ailing.connect())
-            except InvalidStatus as error:
-                return error.response.status_code
-            return None
-
-        assert wait_until(status_of_a_refused_socket, "a socket is refused") == 503
-    scene.goes_on()
+def test_a_server_that_gets_too_few_threads_does_not_start(tmp_path: Path) -> None:
+    """Every thread that a client may need is there before the first client is: none meets a shortage later."""
+    server = AilingServer(tmp_path)
+    with server.lacking("threads"), pytest.raises(AssertionError, match="server ended with 3"):
+        server.start()
+    assert "OUTFEED_MAX_CONNECTIONS needs 1032 threads a worker" in server.output
 
 
 def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_the_handshake(
@@ -248,16 +228,6 @@ def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_th
     assert b"out of file descriptors" in (refused.value.response.body or b"")
     scene.goes_on()
     ailing.connect().__exit__()
-
-
-def waiting_client(server: Server) -> socket.socket:
-    """Return a socket on which a long poll was asked for that nothing will answer soon."""
-    client = socket.create_connection(("127.0.0.1", server.port))
-    client.sendall(
-        "GET /api/feed?types=none.such&after=0&wait=20 HTTP/1.1\r\nHost: feed\r\n"
-        f"Authorization: Bearer {server.token}\r\n\r\n".encode()
-    )
-    return client
 
 
 # --- the database is not what it was ----------------------------------------------------------------------------------

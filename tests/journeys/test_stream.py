@@ -171,6 +171,7 @@ class TestRequest:
             b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nContent-Length: %d\r\n\r\n"
         )
         with raw_request(shared, request % 100_000 + b"x" * 60_000) as connection:
+            connection.sendall(b"x" * 40_000)
             read_until(connection, b"event: subscribed")
             connection.sendall(b"x" * 40_000)
             write(shared, 1)

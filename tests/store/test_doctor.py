@@ -149,7 +149,7 @@ def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw)
 
 def test_limits_below_the_connections_are_found(database, monkeypatch):
     monkeypatch.setattr(doctor.process, "thread_limit", lambda: 500)
-    monkeypatch.setattr(doctor, "_hard_limit", lambda _: 700)
+    monkeypatch.setattr(doctor, "_hard_limit", lambda _: 1000)
     found = findings(database, "limits", max_connections=1000)
     assert ["open files" in found[0].what, "threads" in found[1].what] == [True, True]
     assert findings(database, "limits", max_connections=100) == []

@@ -9,6 +9,8 @@ import math
 
 from flask import Flask, Response, g, request
 
+from outfeed.web.admission import Admission
+from outfeed.web.incoming import note_admitted
 from outfeed.web.problems import problem
 from outfeed.web.proxies import household
 from outfeed.web.services import services
@@ -44,23 +46,42 @@ def later(status: int, detail: str, wait_secs: int) -> Response:
     return response
 
 
-# --- connections that stay open ---------------------------------------------------------------------------------------
+# --- connections that stay open, and exports --------------------------------------------------------------------------
 
 
 def admit_connection() -> Response | None:
     """Take a place for the request's connection until it ends; return the refusal where there is none."""
+    refusal = _admit(services().admission, "connections")
+    if refusal is None:
+        note_admitted(request.environ)
+    return refusal
+
+
+def admit_export() -> Response | None:
+    """Take a place for an export; return the refusal if too many are on their way. `keep_place` holds it."""
+    return _admit(services().exports, "exports")
+
+
+def keep_place(response: Response) -> None:
+    """Keep the request's place until all of *response* is sent: Flask ends a request before it streams the answer."""
+    admission, address = g.pop("place")
+    response.call_on_close(lambda: admission.give_back(address))
+
+
+def _admit(admission: Admission, what: str) -> Response | None:
     address = client()
-    match services().admission.take(address):
+    match admission.take(address):
         case "server":
-            services().metrics.note_refusal("connections")
-            return later(503, "too many connections", RETRY_AFTER_SECS)
+            services().metrics.note_refusal(what)
+            return later(503, f"too many {what}", RETRY_AFTER_SECS)
         case "address":
-            services().metrics.note_refusal("connections_of_address")
-            return later(429, "too many connections from your address", RETRY_AFTER_SECS)
-    g.place = address
+            services().metrics.note_refusal(f"{what}_of_address")
+            return later(429, f"too many {what} from your address", RETRY_AFTER_SECS)
+    g.place = admission, address
     return None
 
 
 def _give_back(_: BaseException | None) -> None:
-    if (address := g.pop("place", None)) is not None:
-        services().admission.give_back(address)
+    if (place := g.pop("place", None)) is not None:
+        admission, address = place
+        admission.give_back(address)

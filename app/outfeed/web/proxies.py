@@ -18,7 +18,7 @@ class Proxies:
 
     def __init__(self, wsgi_app: Callable[..., Iterable[bytes]], networks: Iterable[str]) -> None:
         self._wsgi_app = wsgi_app
-        self._networks = [ipaddress.ip_network(network) for network in networks]
+        self._trusts = _membership(networks)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         peer = parse(environ.get("REMOTE_ADDR", ""))
@@ -43,8 +43,21 @@ class Proxies:
                 break
         return nearest
 
-    def _trusts(self, address: _Address) -> bool:
-        return any(address in network for network in self._networks)
+
+def membership(networks: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether an address lies in one of *networks*."""
+    contains = _membership(networks)
+
+    def is_member(text: str) -> bool:
+        address = parse(text)
+        return address is not None and contains(address)
+
+    return is_member
+
+
+def _membership(networks: Iterable[str]) -> Callable[[_Address], bool]:
+    parsed = [ipaddress.ip_network(network) for network in networks]
+    return lambda address: any(address in network for network in parsed)
 
 
 def parse(text: str) -> _Address | None:

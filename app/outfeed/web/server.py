@@ -20,7 +20,13 @@ from outfeed.access import READ, WRITE
 from outfeed.config import Settings, environment_with, warn_of_unknown_settings
 from outfeed.errors import ConfigError, UnknownName
 from outfeed.metrics import Metrics
-from outfeed.process import die_with, idle_connections, needed_descriptors, needed_threads
+from outfeed.process import (
+    die_with,
+    idle_connections,
+    incomplete_connections,
+    needed_descriptors,
+    needed_threads,
+)
 from outfeed.store import account, upgrade
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -80,14 +86,16 @@ class Server(BaseApplication):
         super().__init__()
 
     def load_config(self) -> None:
-        threads = needed_threads(self.settings.max_connections)
+        connections = self.settings.max_connections
+        threads = needed_threads(connections)
         for name, value in {
             "bind": self.settings.bind,
             "workers": self.settings.workers,
             "worker_class": Worker,
             "threads": threads,
-            "worker_connections": threads + idle_connections(self.settings.max_connections),
+            "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
             "keepalive": KEEPALIVE_SECS,
+            "sendfile": False,  # it would pass by ClientSocket.sendall
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
             "proc_name": "outfeed",

@@ -37,6 +37,9 @@ from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.delivery import DeliveryContext
 from outfeed.webhooks.dispatcher import Dispatcher
 
+# At once, in a worker: each holds a thread until its reader has all of it (REQUESTS_AT_ONCE in process.py).
+MAX_EXPORTS = 8
+MAX_EXPORTS_PER_ADDRESS = 4
 INTEGRITY_EVERY_SECS = 6 * 3600.0
 # To read every page takes a core for seconds: not while all viewers come back.
 INTEGRITY_DELAY_SECS = 300.0
@@ -61,6 +64,7 @@ class Services:
         self.rights = Rights(self.database, self.hub)
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
         self.shortages = Shortages(self.metrics)
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
         self.probe = Probe(self.database)

@@ -8,7 +8,6 @@ from outfeed import clock
 from outfeed.metrics import Metrics
 
 DESCRIPTORS = "file descriptors"
-THREADS = "threads"
 LATELY_SECS = 2.0
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import Unauthorized
 from outfeed.events import Event
 from outfeed.store import log_page
 from outfeed.store.log_page import LogFilter
-from outfeed.web import auth
+from outfeed.web import auth, limits
 from outfeed.web.api.operation import operation
 from outfeed.web.api.shapes import Lines, LogFilters
 from outfeed.web.services import services
@@ -45,9 +45,12 @@ def export_events(query: ExportQuery) -> Response:
 
     What is written meanwhile is not in it. A text in CSV that a spreadsheet would take for a formula begins with `'`.
     """
+    if refusal := limits.admit_export():
+        return refusal
     filter_ = query.filter(auth.principal().visible)
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
+    limits.keep_place(response)
     response.headers["Content-Disposition"] = f'attachment; filename="events.{query.format}"'
     return response
 

@@ -1,0 +1,228 @@
+"""Clients that send or read slowly, on the real server: each costs its own connection, and no thread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outfeed.web.assets import FOLDER
+from scripts.soaks.stage import fill
+from tests.journeys.test_failures import AilingServer
+from tests.journeys.test_limits import HEALTHY_SECS, connect, probing, status
+from tests.offenders import KINDS, Offenders, secs_to_live, sockets_of
+from tests.server import Server
+from tests.waits import PATIENCE_SECS, shortest, wait_until
+
+LIVE_SECS = 1.0
+PLACES = 10  # for incomplete requests of one address
+EXPORTS = 4  # of one address, at once
+MAX_BODY_BYTES = 8 * 2**20
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: feed\r\n\r\n"
+EVENT = json.dumps({"event_type": "a.b", "source": "s"}).encode()
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AilingServer]:
+    """A server of few connections that gives slow clients a fifth of the time; each test has addresses of its own."""
+    folder = tmp_path_factory.mktemp("hasty")
+    server = AilingServer(folder, max_connections=20, max_incomplete_per_ip=PLACES)
+    server.ailments.write_text("hasty patience=5")
+    with server:
+        fill(server.database, 50_000)
+        yield server
+
+
+@contextlib.contextmanager
+def client(server: Server, address: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECS, source_address=(address, 0)) as sock:
+        yield sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Return all that the server sends until it closes; nothing if it closes with a reset."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := sock.recv(1 << 16):
+            received += chunk
+    return received
+
+
+def read_answers(sock: socket.socket, count: int) -> bytes:
+    received = b""
+    while received.count(b'{"status":"alive"}') < count:
+        chunk = sock.recv(1 << 16)
+        assert chunk, received
+        received += chunk
+    return received
+
+
+def post(server: Server, *headers: str) -> bytes:
+    lines = ["POST /api/events HTTP/1.1", "Host: feed", f"Authorization: Bearer {server.token}"]
+    return "\r\n".join([*lines, "Content-Type: application/json", *headers, "", ""]).encode()
+
+
+# --- offenders --------------------------------------------------------------------------------------------------------
+
+
+def test_offenders_of_every_kind_delay_nobody_and_are_gone_in_time(hasty: Server) -> None:
+    """Without limits any of the kinds has every thread: the server has 52, and 200 sockets come."""
+    assert hasty.token
+    before = sockets_of(hasty)
+
+    def secs_beside_them() -> float:
+        with Offenders(hasty, 40):
+            wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
+            live = shortest(lambda: secs_to_live(hasty), LIVE_SECS)
+            assert live < LIVE_SECS
+            with probing(hasty) as took:
+                wait_until(lambda: len(took) > 40, "some answers")
+                wait_until(lambda: sockets_of(hasty) <= before + 2, "the offenders are gone", timeout=8)
+        return max(took)
+
+    assert shortest(secs_beside_them, HEALTHY_SECS) < HEALTHY_SECS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offenders_of_one_kind_alone_hold_no_thread(hasty: Server, kind: str) -> None:
+    before = sockets_of(hasty)
+    with Offenders(hasty, 100, kinds=[kind]):
+        wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
+        assert shortest(lambda: secs_to_live(hasty), LIVE_SECS) < LIVE_SECS
+    wait_until(lambda: sockets_of(hasty) <= before + 2, "all are gone")
+
+
+def test_the_oldest_incomplete_request_of_an_address_gives_way_and_no_complete_one(hasty: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        oldest, *others = (stack.enter_context(client(hasty, "127.0.5.1")) for _ in range(PLACES))
+        neighbour = stack.enter_context(client(hasty, "127.0.5.2"))
+        for each in (oldest, *others, neighbour):
+            each.sendall(HEALTH[:-1])
+        viewer, head = connect(hasty, "127.0.5.1")
+        viewer.close()
+        assert status(head) == 101
+        newest = stack.enter_context(client(hasty, "127.0.5.1"))
+        newest.sendall(HEALTH[:-1])
+        assert read_all(oldest) == b""
+        for each in (*others, neighbour, newest):
+            each.sendall(HEALTH[-1:])
+            read_answers(each, 1)
+
+
+def test_an_address_has_so_many_exports_at_once_and_the_server_too(hasty: Server) -> None:
+    export = b"GET /api/events/export HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer %b\r\n\r\n" % hasty.token.encode()
+
+    def ask(address: str) -> int:
+        sock = stack.enter_context(client(hasty, address))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(export)
+        return status(sock.recv(100))
+
+    with contextlib.ExitStack() as stack:
+        assert [ask("127.0.6.1") for _ in range(5)] == [200] * 4 + [429]
+        assert [ask("127.0.6.2") for _ in range(4)] == [200] * 4
+        assert ask("127.0.6.3") == 503
+    with contextlib.ExitStack() as stack:
+        wait_until(lambda: ask("127.0.6.3") == 200, "their places are free again")
+
+
+def test_a_client_that_asks_again_before_it_has_read_gets_one_answer(hasty: Server) -> None:
+    with Offenders(hasty, 1, "127.0.8.1", kinds=["many answers"]):
+        for _ in range(50):
+            with client(hasty) as sock:
+                sock.sendall(HEALTH)
+                read_answers(sock, 1)
+        assert 0 < unsent_to(hasty, "127.0.8.1") < 2 * len((FOLDER / "outfeed.css").read_bytes())
+
+
+def unsent_to(server: Server, address: str) -> int:
+    """Return how many bytes the kernel holds for clients with that address, as it says itself."""
+    remote = socket.inet_aton(address)[::-1].hex().upper()
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    local = f":{server.port:04X}"
+    return sum(int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(local) and row[2].startswith(remote))
+
+
+def test_health_waits_for_no_request_that_waits_for_the_database(hasty: AilingServer) -> None:
+    request = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
+    with contextlib.ExitStack() as stack:
+        with hasty.locked():
+            writers = [stack.enter_context(client(hasty, f"127.0.9.{number + 1}")) for number in range(30)]
+            for each in writers:
+                each.sendall(request)
+            for _ in range(20):  # the first may come before the writers' requests
+                with client(hasty) as sock:
+                    sock.sendall(HEALTH)
+                    read_answers(sock, 1)
+            assert not select.select(writers, [], [], 0)[0], "all wait for the lock, or for their turn"
+        answers = [each.recv(1 << 16) for each in writers]
+    assert {status(answer) for answer in answers} == {201}
+
+
+def test_a_request_has_one_deadline_however_it_drips(hasty: Server) -> None:
+    with client(hasty, "127.0.7.1") as sock:
+        began = time.monotonic()
+        sock.sendall(post(hasty, "Content-Length: 1000"))
+        sock.settimeout(0.1)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < PATIENCE_SECS:
+                sock.sendall(b" ")
+                with contextlib.suppress(TimeoutError):
+                    assert sock.recv(100) == b""
+                    break
+    assert 1 < time.monotonic() - began < 6
+
+
+# --- what is slow, and well -------------------------------------------------------------------------------------------
+
+
+def test_pipelined_requests_are_answered_in_order(hasty: Server) -> None:
+    with client(hasty) as sock:
+        sized = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
+        sock.sendall(HEALTH + sized + HEALTH[:10])
+        assert [line for line in read_answers(sock, 1).split(b"\r\n") if line.startswith(b"HTTP/")] != []
+        sock.sendall(HEALTH[10:] * 1)
+        assert b"201 CREATED" in read_answers(sock, 1)
+
+
+def test_a_chunked_body_and_one_that_is_asked_for(hasty: Server) -> None:
+    with client(hasty) as sock:
+        sock.sendall(post(hasty, "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
+        sock.sendall(b"0\r\n\r\n")
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
+    with client(hasty) as sock:
+        sock.sendall(post(hasty, "Expect: 100-continue", f"Content-Length: {len(EVENT)}"))
+        assert sock.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(EVENT)
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("headers", [f"Content-Length: {MAX_BODY_BYTES + 1}", "Transfer-Encoding: chunked"])
+def test_a_client_that_sends_too_much_before_it_reads_gets_its_413(hasty: Server, headers: str) -> None:
+    chunk = b"%x\r\n" % (MAX_BODY_BYTES + 1) if "chunked" in headers else b""
+    with client(hasty) as sock:
+        sock.sendall(post(hasty, headers) + chunk + b" " * (MAX_BODY_BYTES + 1))
+        sock.shutdown(socket.SHUT_WR)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"Connection: close\r\n" in answer
+
+
+def test_a_client_that_waits_for_nothing_more_gets_its_answer(hasty: Server) -> None:
+    with client(hasty) as sock:
+        sock.sendall(HEALTH)
+        sock.shutdown(socket.SHUT_WR)
+        assert b'{"status":"alive"}' in read_all(sock)
+
+
+def test_a_server_told_to_stop_waits_for_no_half_request(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, contextlib.ExitStack() as stack:
+        for beginning in (b"", HEALTH[:-1], post(server, "Content-Length: 10")):
+            stack.enter_context(client(server)).sendall(beginning)
+        assert server.stop() < 3.5
