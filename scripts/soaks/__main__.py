@@ -16,7 +16,7 @@ import click
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd, library, mix
+from scripts.soaks import crowd, library, mix, slow
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Company, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
@@ -51,6 +51,7 @@ def main(
 ) -> None:
     """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, prune, search.
 
+    Between: 1,100 sockets of one address that send or read too slowly, and a viewer beside them.
     With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random, from the seed.
     After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
     """
@@ -95,16 +96,19 @@ def run_schemathesis(minutes: float) -> None:
 
 
 def run_rounds(seed: int, rounds: int, events: int) -> None:
-    """Kill, let the crowd in, resume from far behind, prune."""
+    """Kill, let the crowd in, besiege with slow clients, resume from far behind, prune."""
     logged, killed = run_kills(random.Random(seed), iter(range(1, rounds + 1)))
     arrival = run_crowd()
+    siege = slow.withstand()
     run_far_behind()
     if events:
         run_prune(events)
     click.echo(
         f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {logged:,} events of the"
         f" log, in order; {crowd.CLIENTS:,} clients {crowd.BEHIND} behind were live in {arrival.live_secs:.1f} s, with"
-        f" /healthz at {arrival.slowest_health_ms:.0f} ms at most."
+        f" /healthz at {arrival.slowest_health_ms:.0f} ms at most; beside {slow.OFFENDERS:,} slow sockets of one"
+        f" address a viewer was live in {siege.live_secs:.2f} s, with /healthz at {siege.slowest_health_ms:.0f} ms at"
+        f" most, and they were gone after {siege.gone_secs:.0f} s."
     )
 
 
