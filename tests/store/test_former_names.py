@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from outfeed.errors import SchemaMismatch
-from outfeed.store import adoption, former_names, migrate, schema, upgrade
+from outfeed.store import adoption, backup, former_names, migrate, schema, upgrade
+from outfeed.store import database as db
 from tests import forked
 from tests.server import Server
 from tests.store import dying
@@ -169,6 +170,21 @@ def test_a_kill_at_any_statement_leaves_the_former_names_or_the_present_ones(pat
         assert upgraded_until(file, last) == -signal.SIGKILL
         migrate.upgrade(file)
         assert rows(file, "outfeed_") == before, f"after statement {last}"
+
+
+def test_a_restore_waits_for_the_upgrade(path: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.db"
+    migrate.upgrade(saved)
+    before = rows(path, "")
+    with pytest.raises(SchemaMismatch, match="run `outfeed upgrade` first"):
+        backup.restore(db.at(path), saved, by="tests")
+    assert rows(path, "") == before
+
+
+def test_a_backup_with_the_former_names_is_restored_under_the_present_ones(path: Path, tmp_path: Path) -> None:
+    backup.restore(db.at(tmp_path / "live.db"), path, by="tests")
+    assert rows(tmp_path / "live.db", "outfeed_")["task"] == rows(path, "")["task"]
+    db.at(tmp_path / "live.db").close()
 
 
 def test_a_server_serves_what_it_renamed(path: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable
-from outfeed.store import adoption, audit, chores, files, lease, migrate
+from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable, SchemaMismatch
+from outfeed.store import adoption, audit, chores, files, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.retention import JOB as PRUNE
@@ -219,6 +219,8 @@ def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_databa
     if not live.exists():
         return
     with closing(db.connect(live)) as connection, db.explained(live):
+        if former_names.are_used(connection):
+            raise SchemaMismatch(f"{live} was made by an earlier version; run `outfeed upgrade` first, then restore")
         foreign = adoption.foreign_tables(connection)
     with closing(db.connect(fresh)) as connection, db.explained(fresh):
         lost = sorted(set(foreign).difference(adoption.foreign_tables(connection)))
