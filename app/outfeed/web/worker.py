@@ -75,23 +75,26 @@ class Worker(ThreadWorker):
         self._health_thread = ThreadPoolExecutor(1, "health")
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Start every thread that may ever be needed: a shortage ends the start, and no client meets it later."""
-        pool = ThreadPoolExecutor(self.cfg.threads, "request")
+        """Start every thread that may ever be needed, and end them: a shortage ends the start of the worker.
+
+        Threads start again as clients come. With a thousand idle ones, bursts to 500 clients were half as fast.
+        """
         all_run = threading.Barrier(self.cfg.threads + 2)
-        try:
-            for _ in range(self.cfg.threads):
-                pool.submit(all_run.wait)
-            self._health_thread.submit(all_run.wait)
-        except RuntimeError as error:  # "can't start new thread"
-            all_run.abort()
-            log.critical(
-                "OUTFEED_MAX_CONNECTIONS needs %d threads a worker and the system does not give them; lower it, or"
-                " raise the limit (`ulimit -u`, TasksMax=, pids.max)",
-                self.cfg.threads,
-            )
-            raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from error
-        all_run.wait()
-        return pool
+        with ThreadPoolExecutor(self.cfg.threads, "probe") as probe:
+            try:
+                self._health_thread.submit(all_run.wait)
+                for _ in range(self.cfg.threads):
+                    probe.submit(all_run.wait)
+            except RuntimeError as error:  # "can't start new thread"
+                all_run.abort()
+                log.critical(
+                    "OUTFEED_MAX_CONNECTIONS needs %d threads a worker and the system does not give them; lower it, or"
+                    " raise the limit (`ulimit -u`, TasksMax=, pids.max)",
+                    self.cfg.threads,
+                )
+                raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from error
+            all_run.wait()
+        return ThreadPoolExecutor(self.cfg.threads, "request")
 
     def run(self) -> None:
         settings = self.wsgi.extensions["outfeed"].settings
@@ -235,8 +238,17 @@ class Worker(ThreadWorker):
             self.method_queue.defer(self._serve_next)
 
     def _submit(self, pool: ThreadPoolExecutor, conn: Connection) -> None:
-        served = pool.submit(self.handle, conn)
+        served: Future[Any] = Future()
         served.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+        # Without a new thread the request is in the queue all the same, and waits for one of the others.
+        with suppress(RuntimeError):
+            pool.submit(self._serve, conn, served)
+
+    def _serve(self, conn: Connection, served: Future[Any]) -> None:
+        try:
+            served.set_result(self.handle(conn))
+        except BaseException as error:  # noqa: BLE001 - handed on: `finish_request` closes the connection
+            served.set_exception(error)
 
     # --- its answer goes out ------------------------------------------------------------------------------------------
 
