@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -116,15 +117,89 @@ def test_without_leave_nothing_is_touched(path: Path, mode: str, is_open: bool) 
         assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
 
 
-def test_log_event_refuses_a_log_that_was_not_adopted(path: Path) -> None:
-    make(path, ADR_017)
+def kill_a_writer(path: Path, code: str) -> None:
+    """Run *code*, which has the connection `raw`, in a process that SIGKILL ends with the connection open."""
+    code = f"""
+import os, signal, sqlite3, sys
+raw = sqlite3.connect(sys.argv[1], isolation_level=None)
+{code}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
+# The cache is spilled, so that pages of an open transaction stand in the file and its journal is hot.
+CUT_OFF = """
+raw.execute("PRAGMA cache_size = 1")
+raw.execute("BEGIN")
+for n in range(2000):
+    raw.execute("INSERT INTO orders VALUES (?)", ("x" * 500,))
+"""
+LEFT_WAL = """
+raw.execute("PRAGMA journal_mode = WAL")
+raw.execute("INSERT INTO orders VALUES (2)")
+"""
+WRITERS: dict[str, tuple[str, str]] = {
+    "in rollback mode": ("", ""),
+    "in WAL mode": ("PRAGMA journal_mode = WAL;", ""),
+    "with a -wal that a killed writer left": ("", LEFT_WAL),
+    "with a transaction that was cut off": ("", CUT_OFF),
+    "with a table outfeed_meta of its own": ("CREATE TABLE outfeed_meta (key, value);", ""),
+}
+
+
+@pytest.mark.parametrize(("script", "code"), WRITERS.values(), ids=WRITERS)
+def test_log_event_refuses_a_log_that_was_not_adopted(path: Path, script: str, code: str) -> None:
+    make(path, f"{script} {ADR_017} CREATE TABLE orders (n)")
+    if code:
+        kill_a_writer(path, code)
     before = trace(path.parent)
-    with pytest.raises(SchemaMismatch, match="outfeed upgrade"):
-        log_event("a.b", "s")
-    with contextlib.closing(sqlite3.connect(path)) as own, pytest.raises(SchemaMismatch, match="outfeed upgrade"):
-        log_event("a.b", "s", connection=own)
+    for _ in range(3):
+        with pytest.raises(SchemaMismatch, match=r"outfeed upgrade --adopt|was cut off"):
+            log_event("a.b", "s")
+        assert trace(path.parent) == before
     db.at(path).close()
     assert trace(path.parent) == before
+
+
+def test_log_event_on_a_connection_of_the_program_is_refused(path: Path) -> None:
+    make(path, f"{ADR_017} CREATE TABLE outfeed_meta (n)")
+    before = trace(path.parent)
+    for _ in range(3):
+        with contextlib.closing(sqlite3.connect(path)) as own, pytest.raises(SchemaMismatch, match="upgrade --adopt"):
+            log_event("a.b", "s", connection=own)
+    assert trace(path.parent) == before
+
+
+@pytest.mark.parametrize(
+    "code", [LEFT_WAL + 'raw.execute("CREATE TABLE outbox (n)")', CUT_OFF], ids=["-wal", "journal"]
+)
+def test_journals_are_found_behind_a_link(path: Path, code: str) -> None:
+    folder = path.parent / "elsewhere"
+    folder.mkdir()
+    make(folder / "shop.db", "CREATE TABLE orders (n)")
+    kill_a_writer(folder / "shop.db", code)
+    path.symlink_to(folder / "shop.db")
+    before = trace(folder)
+    for _ in range(3):
+        with pytest.raises(SchemaMismatch, match=r"outbox|was cut off"):
+            upgrade.upgrade(path, adopt=True)
+    assert trace(folder) == before
+    assert list(path.parent.glob("outfeed.db*")) == [path]
+
+
+@pytest.mark.parametrize("name", [b"a b?.db", b"100%41#.db", b"latin-\xe9.db", "ü&mode=rw.db".encode(), b"'\";.db"])
+def test_a_path_may_have_any_bytes(path: Path, name: bytes) -> None:
+    file = path.parent / os.fsdecode(name)
+    make(file)
+    before = trace(path.parent)
+    with pytest.raises(AdoptionNeeded):
+        upgrade.upgrade(Path(f"/{file}"))
+    assert trace(path.parent) == before
+    upgrade.upgrade(file, adopt=True)
+    assert ask(file, "SELECT n FROM orders") == [(1,)]
+    assert migrate.pending(file) == []
 
 
 def test_serve_refuses_and_names_the_command(path: Path) -> None:
@@ -139,18 +214,8 @@ def test_serve_refuses_and_names_the_command(path: Path) -> None:
 
 
 def test_a_transaction_that_was_cut_off_is_left_to_its_program(path: Path, tmp_path: Path) -> None:
-    code = """
-import os, signal, sqlite3, sys
-raw = sqlite3.connect(sys.argv[1], isolation_level=None)
-raw.execute("PRAGMA cache_size = 1")
-raw.execute("BEGIN")
-for n in range(2000):
-    raw.execute("INSERT INTO orders VALUES (?)", ("x" * 500,))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
     make(path)
-    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_a_writer(path, CUT_OFF)
     assert path.with_name("outfeed.db-journal").stat().st_size > 0
     before = trace(path.parent)
     for _ in range(3):

@@ -53,9 +53,8 @@ def connect(path: Path) -> sqlite3.Connection:
     with explained(path):
         if not path.exists():
             raise DatabaseMissing(f"no database at {path.absolute()}; `outfeed serve` or `outfeed upgrade` makes one")
-        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
         connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
+            _uri(path, "mode=rw"), uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
         )
         connection.text_factory = _text
         with ExitStack() as undo:
@@ -64,6 +63,11 @@ def connect(path: Path) -> sqlite3.Connection:
                 connection.execute(pragma)
             undo.pop_all()
         return connection
+
+
+def _uri(path: Path, options: str) -> str:
+    # Bytes, since a path may not be UTF-8; an empty authority, since a path may begin with two slashes.
+    return f"file://{quote(os.fsencode(path.absolute()))}?{options}"
 
 
 def is_new(path: Path) -> bool:
@@ -78,11 +82,12 @@ def look(path: Path) -> Iterator[sqlite3.Connection]:
     With a `-wal` beside the file, only `-shm` may change. Raises SchemaMismatch if a rollback journal must be played
     back first, since that would change the file; DatabaseUnreadable.
     """
+    path = path.resolve()  # SQLite keeps its journals beside the file that a link points to
     has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
     # Opened with mode=ro, a file in WAL mode without its `-wal` would get one.
     mode = "mode=ro" if has_journal else "immutable=1"
     with explained(path):
-        uri = f"file:{quote(str(path.absolute()))}?{mode}"
+        uri = _uri(path, mode)
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
             connection.text_factory = _text
             _refuse_hot_journal(connection, path)
@@ -124,12 +129,15 @@ def refuse_foreign(connection: sqlite3.Connection) -> None:
     cursor = connection.cursor()
     cursor.row_factory = None  # a caller's own connection may have another
     try:
-        cursor.execute("SELECT 1 FROM outfeed_meta LIMIT 0")
+        cursor.execute("SELECT key, value, (SELECT applied_at FROM outfeed_migration) FROM outfeed_meta LIMIT 0")
     except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):
+        if "no such table" not in str(error) and "no such column" not in str(error):
             raise
         (path,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
-        raise SchemaMismatch(f"{path} is not an upgraded Outfeed database; run `outfeed upgrade`") from error
+        raise SchemaMismatch(
+            f"{path} is not an upgraded Outfeed database; run `outfeed upgrade`, "
+            "or `outfeed upgrade --adopt` if another program made it"
+        ) from error
 
 
 def _text(raw: bytes) -> str:
@@ -205,6 +213,7 @@ class Database:
         self._pid = os.getpid()
         self._file: tuple[int, int] | None = None
         self._inherited: list[sqlite3.Connection] = []
+        self._upgraded: tuple[int, int] | None = None
         self.failure: DatabaseError | None = None
         self._checking = threading.Lock()
         self._damage: _Damage | None = None
@@ -227,6 +236,18 @@ class Database:
         except DatabaseDamaged as error:
             self._note_damage(error, file)
             raise
+
+    def refuse_foreign(self) -> None:
+        """Raise SchemaMismatch unless the file is an upgraded database, and leave no trace of the look.
+
+        A connection that can write would roll back a journal of the other program, or leave a `-wal`. Each file is
+        looked at once.
+        """
+        file = self.identity()
+        if file is not None and file != self._upgraded:
+            with look(self.path) as connection:
+                refuse_foreign(connection)
+            self._upgraded = file
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -94,12 +94,14 @@ def log_event(
     if connection is not None:
         db.refuse_foreign(connection)
         return _append_once(connection, draft)
+    database = db.default()
+    database.refuse_foreign()
     if id is None:
-        with db.default().one_write() as own:
+        with database.one_write() as own:
             db.refuse_foreign(own)
             _insert(own, draft)
         return event
-    with db.default().transaction() as own:
+    with database.transaction() as own:
         db.refuse_foreign(own)
         return _append_once(own, draft)
 
