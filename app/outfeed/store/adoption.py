@@ -19,6 +19,7 @@ from outfeed.store import database, files, former_names, schema
 
 PREFIX = "outfeed_"
 EVENT_LOG_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
+OPTIONAL_COLUMNS = ("task_id", "agent_id", "data")
 # Indexes that a program may have made itself: such an index is used as it is.
 LOG_INDEXES = {f"event_log_{column}": column for column in ("task_id", "agent_id", "timestamp", "event_type", "source")}
 TRIGGERS = ("event_log_guard_insert", "event_log_guard_update", "event_log_outbox", "event_log_stale")
@@ -47,7 +48,8 @@ class _Object(NamedTuple):
 
 def is_outfeed(connection: sqlite3.Connection) -> bool:
     """Return whether Outfeed made or adopted this database, under its present names."""
-    return any(each.type == "table" and each.name == "outfeed_migration" for each in _objects(connection))
+    columns = connection.execute("SELECT lower(name) FROM pragma_table_info('outfeed_migration')").fetchall()
+    return columns == [("name",), ("applied_at",)]
 
 
 def is_foreign(connection: sqlite3.Connection) -> bool:
@@ -160,8 +162,9 @@ def _taken(connection: sqlite3.Connection) -> list[str]:
 
 
 def _is_log_index(connection: sqlite3.Connection, each: _Object) -> bool:
-    columns = connection.execute("SELECT name FROM pragma_index_info(?)", (each.name,)).fetchall()
-    return each.type == "index" and each.table == "event_log" and columns == [(LOG_INDEXES[each.name],)]
+    columns = connection.execute("SELECT lower(name) FROM pragma_index_info(?)", (each.name,)).fetchall()
+    query = "SELECT 1 FROM pragma_index_list('event_log') WHERE lower(name) = ? AND NOT \"unique\" AND NOT partial"
+    return bool(connection.execute(query, (each.name,)).fetchone()) and columns == [(LOG_INDEXES[each.name],)]
 
 
 def _misfit(connection: sqlite3.Connection) -> str | None:
@@ -180,9 +183,13 @@ def _misfit(connection: sqlite3.Connection) -> str | None:
     if not _has_rowid(connection):
         return "it is a WITHOUT ROWID table, and the log is ordered by rowid"
     keys = [name for name, column in columns.items() if column[3]]
-    if keys != ["id"] or columns["id"][0] == "integer":
+    if keys != ["id"] or "int" in columns["id"][0]:
         return "id must be its primary key, as text"
+    if "rowid" in columns:
+        return "its column rowid hides the rowid, by which the log is ordered"
     for name, (_, not_null, default, _) in columns.items():
+        if name in OPTIONAL_COLUMNS and not_null:
+            return f"its column {name} is NOT NULL, and an event may have none"
         if name not in EVENT_LOG_COLUMNS and not_null and default is None:
             return f"its column {name} is NOT NULL without a default, so no event could be written"
     return None
