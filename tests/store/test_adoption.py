@@ -256,35 +256,137 @@ def test_a_read_only_filesystem_is_refused(path: Path, monkeypatch: pytest.Monke
     assert trace(path.parent) == before
 
 
-def test_a_writer_that_keeps_the_lock_is_waited_for_and_leaves_no_copy(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_busy_writer_leads_to_a_refusal_without_a_trace(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, begin: str
 ) -> None:
-    make(path)
+    make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
     monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
-        writer.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseBusy):
-            upgrade.upgrade(path, adopt=True)
+        writer.execute(begin)
+        before = trace(path.parent)
+        for _ in range(3):
+            with pytest.raises(DatabaseBusy):
+                upgrade.upgrade(path, adopt=True)
+            with pytest.raises(AdoptionNeeded):
+                upgrade.upgrade(path)
+        assert trace(path.parent) == before
         writer.execute("ROLLBACK")
-    assert list(path.parent.glob("*before-upgrade*")) == []
+    assert ask(path, "PRAGMA journal_mode") == [(mode,)]
+    assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
+
+
+def test_a_program_that_reads_leads_to_a_refusal_without_a_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT n FROM orders").fetchall()
+        before = trace(path.parent)
+        for _ in range(3):
+            with pytest.raises(DatabaseBusy):
+                upgrade.upgrade(path, adopt=True)
+        assert trace(path.parent) == before
+
+
+def test_a_program_that_reads_after_the_commit_does_not_undo_the_adoption(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    use_wal = db.use_wal
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+
+        def beside_a_reader(file: Path) -> None:
+            reader.execute("BEGIN")
+            reader.execute("SELECT n FROM orders").fetchall()
+            use_wal(file)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(db, "use_wal", beside_a_reader)
+            done = upgrade.upgrade(path, adopt=True)
+    assert done.migrations == schema.migrations()
+    assert done.kept is not None
+    assert ask(done.kept, "SELECT name FROM sqlite_master") == [("orders",)]
     assert ask(path, "PRAGMA journal_mode") == [("delete",)]
+    assert upgrade.upgrade(path).migrations == []
+    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_what_appears_after_the_look_is_refused_under_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
+    keep = upgrade.keep
+    before: list[dict[str, tuple[int, str]]] = []
+
+    def meanwhile(file: Path, why: str) -> Path:
+        make(path, "CREATE TABLE outbox (mine)")
+        before.append(trace(path.parent))
+        return keep(file, why)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrade, "keep", meanwhile)
+        with pytest.raises(SchemaMismatch, match="outbox"):
+            upgrade.upgrade(path, adopt=True)
+    assert [trace(path.parent)] == before
+    assert ask(path, "PRAGMA journal_mode") == [(mode,)]
+    make(path, "DROP TABLE outbox")
     upgrade.upgrade(path, adopt=True)
 
 
-def test_what_appears_after_the_look_is_refused_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path)
-    keep = upgrade.keep
+    before = trace(path.parent)
+    statements = schema.statements
+    for bad, reason in {
+        "CREATE TABLE orders (n)": "already exists",
+        "INSERT INTO orders VALUES (1/0, 2)": "columns",
+    }.items():
 
-    def meanwhile(*arguments: object) -> Path:
-        make(path, "CREATE TABLE outbox (mine)")
-        return keep(*arguments)
+        def and_a_bad_one(name: str, bad: str = bad) -> Iterator[str]:
+            yield from statements(name)
+            yield bad
 
-    monkeypatch.setattr(upgrade, "keep", meanwhile)
-    with pytest.raises(SchemaMismatch, match="outbox"):
-        upgrade.upgrade(path, adopt=True)
-    assert {name for (name,) in ask(path, "SELECT name FROM sqlite_master")} == {"orders", "outbox"}
-    assert ask(path, "PRAGMA journal_mode") == [("delete",)]
-    assert list(path.parent.glob("*before-upgrade*")) == []
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "statements", and_a_bad_one)
+            with pytest.raises(SchemaMismatch, match=reason):
+                upgrade.upgrade(path, adopt=True)
+    assert trace(path.parent) == before
+
+
+def test_of_two_starters_one_adopts_and_keeps_one_copy(path: Path) -> None:
+    for attempt in range(3):
+        file = path.with_name(f"{attempt}.db")
+        make(file)
+        code = """
+import sys
+from pathlib import Path
+from outfeed.store import upgrade
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(upgrade.upgrade(Path(sys.argv[1]), adopt=True).migrations))
+"""
+        starters = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for starter in starters:
+            assert starter.stdout is not None
+            assert starter.stdout.readline() == "ready\n"
+        for starter in starters:
+            assert starter.stdin is not None
+            starter.stdin.write("go\n")
+            starter.stdin.flush()
+        said = sorted(int(starter.communicate()[0]) for starter in starters)
+        assert said == [0, len(schema.migrations())]
+        (kept,) = path.parent.glob(f"{file.name}.before-upgrade-*")
+        assert ask(kept, "SELECT name FROM sqlite_master") == [("orders",)]
+        assert ask(file, "SELECT n FROM orders") == [(1,)]
 
 
 def test_a_database_with_common_names_is_adopted_and_served(path: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from outfeed.errors import DatabaseError
 from outfeed.store import lease
+from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
+LOCKS = Path("/proc/locks")
 
 HOLDER = """
 import sys
@@ -100,6 +102,26 @@ class TestHold:
             os.waitpid(child, 0)
             for descriptor in (*ready, *done):
                 os.close(descriptor)
+
+    def test_a_process_that_waited_for_a_removed_file_shares_the_new_one(self, file):
+        got, done = threading.Event(), threading.Event()
+
+        def wait():
+            with lease.hold(file, wait=True):
+                got.set()
+                done.wait(10)
+
+        waiting = threading.Thread(target=wait)
+        with lease.hold(file, wait=True):
+            waiting.start()
+            inode = f":{file.stat().st_ino} "
+            wait_until(lambda: any("->" in line and inode in line for line in LOCKS.read_text().splitlines()), "waits")
+            file.unlink()
+        assert got.wait(10)
+        with lease.hold(file, wait=False) as is_held:
+            assert not is_held
+        done.set()
+        waiting.join(10)
 
     def test_only_its_owner_can_read_the_file_and_it_stays(self, file):
         with lease.hold(file, wait=True):

@@ -30,19 +30,35 @@ def lock_file(database: Path, job: str | None = None) -> Path:
 def hold(file: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lease on *file* during the block, and yield whether it is held: always after *wait*.
 
-    Each call is a holder of its own, also in one process. The file stays, mode 0600: were it removed, two could hold
-    "the same" lease. Raises DatabaseError when it can't be made.
+    Each call is a holder of its own, also in one process. The file stays, mode 0600, unless its holder removes it:
+    a process that waited for the removed file opens the new one. Raises DatabaseError when it can't be made.
     """
+    descriptor, is_held = _open_and_lock(file, wait=wait)
     try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
-    try:
-        yield _lock(descriptor, wait=wait)
+        yield is_held
     finally:
         # Closing is not enough where a child was forked meanwhile: its copy of the descriptor shares the lock.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+def _open_and_lock(file: Path, *, wait: bool) -> tuple[int, bool]:
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+        is_held = _lock(descriptor, wait=wait)
+        if not is_held or _is_at(file, descriptor):
+            return descriptor, is_held
+        os.close(descriptor)
+
+
+def _is_at(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

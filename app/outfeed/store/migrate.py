@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from outfeed import clock
@@ -25,17 +26,29 @@ def upgrade(path: Path, *, adopt: bool = False) -> list[str]:
     Many processes may call it at once: one does the work and the others wait for it. Raises AdoptionNeeded without
     *adopt* if the file holds tables that Outfeed did not make; SchemaMismatch if newer code made the database or its
     contents do not fit; DatabaseBusy if a writer keeps the lock; DatabaseError if the folder can't be written.
-    A call that raises has changed nothing.
+    A call that raises has changed nothing, and leaves no lock file that was not there.
     """
     check(path, adopt=adopt)
     _make_folder(path.parent)
     lock_file = lease.lock_file(path)
+    is_new = not lock_file.exists()
     with lease.hold(lock_file, wait=False) as is_held:
         if is_held:
-            return _upgrade_alone(path, adopt=adopt)
+            with _removed_if_refused(lock_file if is_new else None):
+                return _upgrade_alone(path, adopt=adopt)
     log.info(LogMessage("waiting for another upgrade", database=path))
     with lease.hold(lock_file, wait=True):
         return _upgrade_alone(path, adopt=adopt)
+
+
+@contextmanager
+def _removed_if_refused(lock_file: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, sqlite3.Error):
+        if lock_file is not None:
+            lock_file.unlink(missing_ok=True)
+        raise
 
 
 def check(path: Path, *, adopt: bool = False) -> None:
@@ -87,13 +100,18 @@ def _make_folder(folder: Path) -> None:
 def _upgrade_alone(path: Path, *, adopt: bool) -> list[str]:
     if database.is_new(path):
         database.create(path)
-    applied = []
-    if pending(path):
-        with database.explained(path), closing(database.connect(path)) as connection:
-            applied = _apply(connection, path, adopt=adopt)
-        log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
-    # After the commit, since a refusal must not change the journal mode. A copy that was put back may lack WAL.
-    database.use_wal(path)
+    if not pending(path):
+        database.use_wal(path)  # a copy that was put back may lack it
+        return []
+    with database.explained(path), closing(database.connect(path)) as connection:
+        applied = _apply(connection, path, adopt=adopt)
+    log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
+    # After the commit, since a refusal must not change the journal mode.
+    try:
+        database.use_wal(path)
+    except DatabaseError as error:
+        # The migrations stand, so this is no failure. The server sets the mode as soon as it can.
+        log.warning(LogMessage("journal mode is not WAL yet", database=path, reason=error))
     return applied
 
 

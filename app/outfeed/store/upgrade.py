@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import OutfeedError, SchemaMismatch
+from outfeed.errors import SchemaMismatch
 from outfeed.log_message import LogMessage
 from outfeed.store import backup, database, files, lease, migrate, schema
 
@@ -35,11 +35,14 @@ def upgrade(path: Path, *, adopt: bool = False) -> Upgraded:
     migrate.check(path, adopt=adopt)
     refuse_served(path, "upgrade")
     kept = keep(path, "before-upgrade")
+    applied: list[str] = []
     try:
-        return Upgraded(migrate.upgrade(path, adopt=adopt), kept)
-    except OutfeedError:
-        kept.unlink(missing_ok=True)
-        raise
+        applied = migrate.upgrade(path, adopt=adopt)
+    finally:
+        # Nothing was changed: it was refused, or another process has done it meanwhile.
+        if not applied:
+            kept.unlink(missing_ok=True)
+    return Upgraded(applied, kept if applied else None)
 
 
 def refuse_served(path: Path, doing: str) -> None:
