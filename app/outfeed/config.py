@@ -290,7 +290,7 @@ def settings() -> Settings:
 def remote(url: str | None = None) -> tuple[str, str | None]:
     """Return the server that remote commands talk to, *url* or the settings', and the token for it.
 
-    A token of the environment goes to no address that only the .env file names: the file may belong to somebody else.
+    A token of the environment goes to no address that only the .env file names: the file may be another user's.
     Raises ConfigError.
     """
     current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}

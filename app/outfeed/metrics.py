@@ -35,7 +35,7 @@ WORKER = {
     "events": Metric("counter", "Events that the worker has read and pushed; types of your own are other.", ("type",)),
     "position": Metric(
         "gauge",
-        "The seq up to which it has pushed; where nobody may be sent anything, a poll interval late; NaN at first.",
+        "The last seq that the worker published; a poll interval late while no client is due; NaN at first.",
     ),
     "poll_seconds": Metric("histogram", "How long each poll of the outbox took."),
     "poll_age_seconds": Metric("gauge", "Seconds since the last poll that completed; NaN before the first."),
@@ -48,7 +48,7 @@ WORKER = {
     "bytes": Metric("counter", "The bytes in them.", ("transport",)),
     "fallbacks": Metric("counter", "Live clients that could not take it, and went on from the outbox."),
     "refusals": Metric("counter", "Requests and connections that were turned away.", ("reason",)),
-    "errors": Metric("counter", "Errors of ours that were caught; the log has their tracebacks.", ("where",)),
+    "errors": Metric("counter", "Unexpected errors that were caught; the log has their tracebacks.", ("where",)),
     "ready": Metric("gauge", "1 where /readyz says 200."),
 }
 DATABASE = {

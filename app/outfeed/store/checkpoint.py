@@ -170,7 +170,7 @@ def _set_owner(connection: sqlite3.Connection, name: str, owner: str) -> None:
     connection.execute("UPDATE outfeed_checkpoint SET owner = ? WHERE name = ?", (owner, name))
 
 
-# --- as a part of the caller's write transaction, whoever that is -----------------------------------------------------
+# --- as a part of the caller's write transaction --------------------------------------------------------------------
 
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
