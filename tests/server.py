@@ -129,6 +129,7 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        print(self.output[-4000:])  # pytest shows it with a failure
         if kind is None:
             assert "Traceback" not in self.output, self.output
             assert secrets_in(self.output) == []
