@@ -20,7 +20,8 @@ def main() -> None:
     from outfeed import clock
     from outfeed.config import settings
     from outfeed.errors import OutfeedError
-    from outfeed.store import backup, database
+    from outfeed.store import database
+    from outfeed.upkeep import backup
 
     stem = settings().database.stem
     made = arguments.to / f"{stem}-{clock.now():%Y%m%dT%H%M%SZ}.db"

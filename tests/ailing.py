@@ -66,7 +66,7 @@ def main(file: Path) -> None:
     socket.socketpair = make_pair_limited
 
     from outfeed.cli import main as outfeed
-    from outfeed.web import incoming, worker
+    from outfeed.http.server import incoming, worker
 
     haste = 1 if missing("hasty") is None else 5
     worker.FIRST_REQUEST_SECS /= haste

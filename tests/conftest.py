@@ -20,9 +20,11 @@ from werkzeug.routing import Rule
 from outfeed import config
 from outfeed.store import database as db
 from outfeed.store.database import Database
+from tests.app_fixtures import api, flask_app, outfeed, services
 from tests.server import Server, make_database, upgraded_database
 from tests.waits import wait_until
 
+__all__ = ["api", "flask_app", "outfeed", "services"]
 MEMORY = Path("/dev/shm")
 
 # What a shell starts in the background ignores SIGINT, and so would all that we start and mean to interrupt.

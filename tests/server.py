@@ -33,8 +33,9 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from prometheus_client.parser import text_string_to_metric_families
 
-from outfeed.store import account, migrate, user
+from outfeed.access.store import account, user
 from outfeed.store import database as db
+from outfeed.store import migrate
 from tests.clients import FeedClient
 from tests.forked import Forked
 from tests.waits import PATIENCE_SECS, wait_until

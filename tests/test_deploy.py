@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from outfeed import config
-from outfeed.web.worker import KEEPALIVE_SECS
+from outfeed.http.server.worker import KEEPALIVE_SECS
 from tests.server import Server
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import pytest
 from outfeed import config, metrics
 from outfeed.cli import main
 from outfeed.feed import frames
-from outfeed.web import create_app
+from outfeed.http.app import create_app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

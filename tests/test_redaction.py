@@ -20,11 +20,11 @@ from outfeed.config import REDACT_KEYS, Settings
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import make_event
 from outfeed.history import read_item
+from outfeed.http.app import create_app
 from outfeed.redaction import REDACTED, redact
 from outfeed.store import event_log
 from outfeed.store.outbox import Outbox
-from outfeed.web import create_app
-from tests.web.cast import bearer, tokens
+from tests.http.cast import bearer, tokens
 
 ALNUM = ascii_letters + digits
 FIRST = "k7Qz"  # in each generated secret, so that it is none of our own words

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         list_events,
         log_event,
     )
-    from outfeed.store.retention import prune_events
     from outfeed.swarm.coordinator import get_coordinator
+    from outfeed.upkeep.retention import prune_events
 
 __all__ = [
     "Event",
@@ -47,7 +47,7 @@ _MODULES = {
     "FeedHandler": "log_handler",
     "OutfeedError": "errors",
     "get_coordinator": "swarm.coordinator",
-    "prune_events": "store.retention",
+    "prune_events": "upkeep.retention",
 }
 
 

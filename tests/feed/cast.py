@@ -9,13 +9,13 @@ import threading
 from collections.abc import Collection
 from typing import Any
 
-from outfeed.access import Principal
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item, Page, Window
 from outfeed.metrics import PREFIX, Metrics
+from outfeed.principal import Principal
 
 
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
-from outfeed.access import Principal
+from outfeed.principal import Principal
 from tests.feed.scene import Client, Feed
 
 OTHER = Principal("other", ("read",), "token:other")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from outfeed import clock
-from outfeed.access import Principal
 from outfeed.errors import DatabaseMissing, DatabaseUnreadable
 from outfeed.feed import frames
 from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
@@ -21,6 +20,7 @@ from outfeed.feed.subscriber import State
 from outfeed.feed.subscription import Filter
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Claim, Page
+from outfeed.principal import Principal
 from tests.feed.cast import VIEWER, counted
 from tests.feed.scene import Client, Feed, StagedSource
 from tests.feed.stage import Stage

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from outfeed.access import EVERYTHING
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
 from outfeed.feed.subscription import FeedRequest, Filter, decide, parse_subscribe, start_of_last
 from outfeed.history import Item, Window
+from outfeed.principal import EVERYTHING
 from tests.feed.cast import MemorySource
 
 MINE = "epoch-1"

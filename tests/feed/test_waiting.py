@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from outfeed.access import Visible
 from outfeed.feed import tail
 from outfeed.feed.hub import Hub
 from outfeed.feed.relay import Relay
 from outfeed.feed.subscription import Filter
+from outfeed.principal import Visible
 from tests.feed.cast import MemorySource, hub_of
 from tests.waits import wait_until
 

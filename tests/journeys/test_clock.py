@@ -15,9 +15,9 @@ from freezegun import freeze_time
 
 from outfeed import clock
 from outfeed.config import Settings
+from outfeed.http.services import Services
 from outfeed.jobs import Job, Jobs
 from outfeed.store.database import Database
-from outfeed.web.services import Services
 from tests.feed.scene import Client
 from tests.waits import wait_until
 

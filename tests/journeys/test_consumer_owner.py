@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from outfeed.access.store import account, user
 from outfeed.client import Client, ConsumerSuperseded
-from outfeed.store import account, user
 from outfeed.store import database as db
 from tests.clients import FeedClient
 from tests.server import Server

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from outfeed.web.server import GRACE_SECS
+from outfeed.http.server.serve import GRACE_SECS
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 

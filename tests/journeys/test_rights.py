@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from outfeed import clock
-from outfeed.store import account, user
+from outfeed.access.store import account, user
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from tests.clients import FeedClient

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 
-from outfeed.web.worker import Worker
+from outfeed.http.server.worker import Worker
 from tests.feed.scene import Feed
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until

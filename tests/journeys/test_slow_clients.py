@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from outfeed.web.assets import FOLDER
+from outfeed.http.assets import FOLDER
 from scripts.soaks.stage import fill
 from tests.journeys.test_failures import AilingServer
 from tests.journeys.test_limits import HEALTHY_SECS, connect, probing, status

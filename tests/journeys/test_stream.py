@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from outfeed.web.server import GRACE_SECS
+from outfeed.http.server.serve import GRACE_SECS
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 from tests.ways import SseParser, Stream

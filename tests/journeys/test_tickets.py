@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from outfeed.store import account
+from outfeed.access.store import account
 from outfeed.store import database as db
 from tests.server import Server, free_port
 

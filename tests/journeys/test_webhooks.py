@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from outfeed.store import database as db
-from outfeed.store import webhook
+from outfeed.webhooks import store as webhook
 from tests.receiver import SECRET, Post, Receiver, Reply
 from tests.server import Server, writer
 from tests.waits import wait_until

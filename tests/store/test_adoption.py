@@ -17,8 +17,9 @@ import pytest
 
 from outfeed import log_event
 from outfeed.errors import AdoptionNeeded, DatabaseBusy, SchemaMismatch
-from outfeed.store import adoption, files, migrate, schema, upgrade
+from outfeed.store import adoption, files, migrate, schema
 from outfeed.store import database as db
+from outfeed.upkeep import upgrade
 from tests import forked
 from tests.server import Server
 from tests.store import dying
@@ -369,7 +370,7 @@ def test_of_two_starters_one_adopts_and_keeps_one_copy(path: Path) -> None:
         code = """
 import sys
 from pathlib import Path
-from outfeed.store import upgrade
+from outfeed.upkeep import upgrade
 print("ready", flush=True)
 sys.stdin.readline()
 print(len(upgrade.upgrade(Path(sys.argv[1]), adopt=True).migrations))

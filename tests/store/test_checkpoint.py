@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import pytest
 
 from outfeed import log_event
-from outfeed.access import Principal
+from outfeed.access.store import account, user
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.source import Checkpoints as ItsProtocol
-from outfeed.store import account, checkpoint, user
+from outfeed.principal import Principal
+from outfeed.store import checkpoint
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox

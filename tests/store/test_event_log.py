@@ -15,9 +15,9 @@ from freezegun import freeze_time
 
 import outfeed
 from outfeed import clock, config
-from outfeed.access import EVERYTHING
 from outfeed.errors import DatabaseMissing, EventConflict, InvalidEvent, SchemaMismatch
 from outfeed.events import Event, EventType
+from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
 from outfeed.store import event_log
 from outfeed.store.database import Database

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from outfeed.errors import SchemaMismatch
-from outfeed.store import adoption, backup, former_names, migrate, schema, upgrade
+from outfeed.store import adoption, former_names, migrate, schema
 from outfeed.store import database as db
+from outfeed.upkeep import backup, upgrade
 from tests import forked
 from tests.server import Server
 from tests.store import dying

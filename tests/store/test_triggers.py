@@ -10,9 +10,11 @@ import threading
 import pytest
 
 from outfeed import list_events
-from outfeed.store import account, retention, triggers
-from outfeed.store.policy import Policy
+from outfeed.access.store import account
+from outfeed.store import triggers
 from outfeed.store.triggers import Reconciler
+from outfeed.upkeep import retention
+from outfeed.upkeep.policy import Policy
 
 DROP = "DROP TRIGGER event_log_outbox"
 REBUILD = """

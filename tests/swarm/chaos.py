@@ -6,8 +6,8 @@ from pathlib import Path
 
 from outfeed.errors import DatabaseBusy, IllegalMove, UnknownName
 from outfeed.store import database as db
-from outfeed.store.swarm import look
 from outfeed.swarm.coordinator import Coordinator
+from outfeed.swarm.store import look
 
 
 def main(path: Path, seed: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from outfeed.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
 from outfeed.store.event_log import list_events
-from outfeed.store.swarm import AgentState, TaskState, look
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
+from outfeed.swarm.store import AgentState, TaskState, look
 from tests.swarm.conftest import AUCTION_SECS
 from tests.swarm.replay import disagreements
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from outfeed.errors import IllegalMove
 from outfeed.store import database as db
-from outfeed.store.swarm import look
 from outfeed.swarm.coordinator import Coordinator
+from outfeed.swarm.store import look
 from tests.swarm.conftest import AUCTION_SECS, Wall
 from tests.swarm.replay import disagreements
 

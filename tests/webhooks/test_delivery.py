@@ -15,14 +15,15 @@ from outfeed import clock, config, list_events, log_event
 from outfeed.errors import NotBlocked
 from outfeed.events import sentence
 from outfeed.feed.relay import Relay
-from outfeed.store import checkpoint, webhook
+from outfeed.http.services import Services
+from outfeed.store import checkpoint
 from outfeed.store import database as db
 from outfeed.store.database import Database
-from outfeed.store.erasure import erase
 from outfeed.store.mark import Mark
 from outfeed.store.outbox import Outbox
-from outfeed.web.services import Services
+from outfeed.upkeep.erasure import erase
 from outfeed.webhooks import delivery, dispatcher
+from outfeed.webhooks import store as webhook
 from outfeed.webhooks.blocked import blocking_items
 from outfeed.webhooks.delivery import MAX_PAUSE_SECS, MAX_RETRY_AFTER_SECS, pause_secs
 from outfeed.webhooks.target import TOTAL_SECS

@@ -24,23 +24,23 @@ BY = "command line"
 
 # In the order that help shows: the module in this folder, and the command in it.
 COMMANDS = {
-    "serve": ("serve", "serve"),
-    "upgrade": ("database", "upgrade"),
-    "release": ("database", "release"),
-    "status": ("database", "status"),
-    "config": ("config", "config"),
-    "log": ("events", "log"),
-    "events": ("events", "events"),
-    "tail": ("tail", "tail"),
-    "prune": ("keeping", "prune"),
-    "backup": ("keeping", "backup"),
-    "restore": ("keeping", "restore"),
-    "doctor": ("keeping", "doctor"),
-    "user": ("user", "user"),
-    "token": ("token", "token"),
-    "consumer": ("consumer", "consumer"),
-    "webhook": ("webhook", "webhook"),
-    "simulate": ("simulate", "simulate"),
+    "serve": ("cli.serve", "serve"),
+    "upgrade": ("upkeep.database_commands", "upgrade"),
+    "release": ("upkeep.database_commands", "release"),
+    "status": ("upkeep.database_commands", "status"),
+    "config": ("cli.config", "config"),
+    "log": ("log.commands", "log"),
+    "events": ("log.commands", "events"),
+    "tail": ("cli.tail", "tail"),
+    "prune": ("upkeep.commands", "prune"),
+    "backup": ("upkeep.commands", "backup"),
+    "restore": ("upkeep.commands", "restore"),
+    "doctor": ("upkeep.commands", "doctor"),
+    "user": ("access.user_commands", "user"),
+    "token": ("access.token_commands", "token"),
+    "consumer": ("consumers.commands", "consumer"),
+    "webhook": ("webhooks.commands", "webhook"),
+    "simulate": ("swarm.commands", "simulate"),
 }
 
 
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"outfeed.cli.{module}"), attribute)
+        command: click.Command = getattr(importlib.import_module(f"outfeed.{module}"), attribute)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

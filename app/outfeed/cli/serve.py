@@ -18,6 +18,6 @@ def serve(demo: bool) -> None:
     Example:
       OUTFEED_BIND=0.0.0.0:8000 outfeed serve
     """
-    from outfeed.web import server
+    from outfeed.http.server import serve as server
 
     server.serve(settings(), demo=demo)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-from outfeed.access import Principal
 from outfeed.history import Claim, Page, Window
+from outfeed.principal import Principal
 
 
 class Source(Protocol):

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from outfeed import clock
-from outfeed.access import Principal
 from outfeed.errors import DatabaseError, InvalidRequest
 from outfeed.feed import subscription
 from outfeed.feed.cohort import Cohort, Delivery
@@ -26,6 +25,7 @@ from outfeed.feed.subscription import SubscribeRequest, Subscription, Verdict
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item
 from outfeed.log_message import LogMessage
+from outfeed.principal import Principal
 
 if TYPE_CHECKING:
     from outfeed.feed.hub import Hub

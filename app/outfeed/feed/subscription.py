@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from outfeed.access import Visible, is_of_type
 from outfeed.errors import InvalidRequest
 from outfeed.feed.encoding import Batch, Encoding, grouped
 from outfeed.feed.pace import MIN_RATE
 from outfeed.feed.source import Source
 from outfeed.history import CONSUMER_NAME, Claim, Item, Window
+from outfeed.principal import Visible, is_of_type
 
 MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.access import Principal
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.history import Claim, Window
+from outfeed.principal import Principal
 from outfeed.store import audit
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window

@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from outfeed import clock
-from outfeed.access import EVERYTHING, Visible
 from outfeed.config import settings
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import Event, make_event
+from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
+from outfeed.principal import EVERYTHING, Visible
 from outfeed.redaction import redact
 from outfeed.store import database as db
-from outfeed.store import log_page, rows
+from outfeed.store import rows
 from outfeed.store.database import Database
-from outfeed.store.log_page import LogFilter
 
 _INSERT = """
     INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)"""

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from outfeed.access import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from outfeed.config import settings
 from outfeed.events import Event, known_type
 from outfeed.history import loads_leniently
+from outfeed.principal import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from outfeed.access import Visible
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item
-from outfeed.store.webhook import Webhook
+from outfeed.principal import Visible
+from outfeed.webhooks.store import Webhook
 
 PAGE_EVENTS = 1000
 

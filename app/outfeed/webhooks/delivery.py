@@ -17,10 +17,10 @@ from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 from outfeed.store.database import Database
-from outfeed.store.webhook import WebhookLease
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import PAGE_EVENTS, filter_of
 from outfeed.webhooks.message import Message
+from outfeed.webhooks.store import WebhookLease
 from outfeed.webhooks.target import Answer, Target
 
 # How often the checkpoint follows the head while no event matches.

@@ -8,7 +8,8 @@ import threading
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
 from outfeed.log_message import LogMessage
-from outfeed.store import lease, webhook
+from outfeed.store import lease
+from outfeed.webhooks import store as webhook
 from outfeed.webhooks.delivery import Delivery, DeliveryContext
 
 TICK_SECS = 1.0

@@ -1,0 +1,98 @@
+"""Rights: open connections obey when a right is taken back or runs out, wherever that was done."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+from outfeed import clock
+from outfeed.access.store import account
+from outfeed.errors import DatabaseError
+from outfeed.feed import frames
+from outfeed.feed.hub import Hub
+from outfeed.feed.subscriber import Subscriber
+from outfeed.log_message import LogMessage
+from outfeed.principal import Principal
+from outfeed.store.database import Database
+
+log = logging.getLogger(__name__)
+
+
+class Rights:
+    """Checks the subscribers of one process again. Looking whether anything has changed costs one SELECT.
+
+    `_lock` guards `_uses`: when tokens were used, written now and then, so that no request waits for a writer.
+    """
+
+    def __init__(self, database: Database, hub: Hub) -> None:
+        self._database = database
+        self._hub = hub
+        self._seen = (-1, -1)
+        self._lock = threading.Lock()
+        self._uses: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Take the counters as they are: nobody is connected yet. Raises DatabaseError."""
+        self._seen = account.rights(self._database)
+
+    def check(self) -> None:
+        """Send away who may no longer see what they asked for, and forget what was erased. Never raises."""
+        try:
+            now = account.rights(self._database)
+            if now[0] != self._seen[0]:
+                self._check_all()
+            else:
+                self._check_times()
+            if now[1] != self._seen[1]:
+                self._hub.forget()
+            self._seen = now
+        except DatabaseError as error:
+            log.warning(LogMessage("rights not checked, trying again", error=error))
+
+    def _check_all(self) -> None:
+        current: dict[str, Principal | None] = {}
+        for subscriber in self._hub.subscribers():
+            grant = subscriber.principal.grant
+            if grant not in current:
+                current[grant] = account.principal_of(self._database, grant)
+            _apply(current[grant], subscriber)
+
+    def check_newcomer(self, subscriber: Subscriber) -> None:
+        """Look again at one that was just added to the hub: `check` may have looked in vain since it was admitted.
+
+        Raises DatabaseError.
+        """
+        _apply(account.principal_of(self._database, subscriber.principal.grant), subscriber)
+
+    def _check_times(self) -> None:
+        now = clock.now()
+        for subscriber in self._hub.subscribers():
+            if subscriber.principal.is_over(now):
+                subscriber.ask_to_end(frames.SIGNED_OUT, "expired")
+
+    def note_use(self, grant: str) -> None:
+        """Remember that a token was used just now."""
+        with self._lock:
+            self._uses[grant] = clock.timestamp()
+
+    def write_uses(self) -> None:
+        """Write down when tokens were used. Never raises: what can't be written now is written the next time."""
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        try:
+            if uses:
+                account.note_uses(self._database, uses)
+        except DatabaseError as error:
+            log.warning(LogMessage("uses of tokens not written, trying again", error=error))
+            with self._lock:
+                self._uses = uses | self._uses
+
+
+def _apply(found: Principal | None, subscriber: Subscriber) -> None:
+    """Send *subscriber* away unless what it may is what *found*, who it is now, may."""
+    if found is None or not found.may_follow:
+        subscriber.ask_to_end(frames.SIGNED_OUT, "signed out or revoked")
+    elif found != subscriber.principal:
+        # Still welcome, with other rights: it comes back and gets a filter that knows of them.
+        subscriber.ask_to_end(frames.RESTARTING, f"retry_ms={random.randint(0, 500)}")  # noqa: S311

@@ -1,0 +1,169 @@
+"""Signing in, by a link that works once or a name and a password; signing out; the own password."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, redirect, render_template, request, session
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_user, logout_user
+from flask_wtf.csrf import CSRFError
+
+from outfeed.access import auth, passwords
+from outfeed.access.store import account, user
+from outfeed.http import limits
+from outfeed.http.permission import public, requires
+from outfeed.http.problems import answer
+from outfeed.http.services import services
+from outfeed.log_message import LogMessage
+from outfeed.principal import READ
+
+HOME = "/swarm/live"
+FORM_EXPIRED = "The form expired. Please try again."
+LINK_ENDED = "This link has been used or has expired. Ask for a new one, or sign in with your password."
+log = logging.getLogger(__name__)
+sign_in = Blueprint("sign_in", __name__)
+
+
+@sign_in.get("/login")
+@public(is_page=True)
+def login() -> ResponseReturnValue:
+    """Show the form, or for a sign-in link the page with its button. Changes nothing: scanners follow links."""
+    target, code = _local(request.args.get("next", HOME)), request.args.get("code")
+    if code is not None:
+        return _link_page(target, code)
+    return redirect(target) if current_user.is_authenticated else _login_page(target)
+
+
+@sign_in.post("/login")
+@public(is_page=True)
+def begin() -> ResponseReturnValue:
+    """Sign in with the code of a link, or with name and password."""
+    target, code = _local(request.form.get("next", HOME)), request.form.get("code")
+    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
+    try:
+        auth.csrf.protect()  # without it another site could sign a visitor in as somebody else
+    except CSRFError:
+        if code is not None:
+            return _link_page(target, code, FORM_EXPIRED)
+        return _login_page(target, FORM_EXPIRED, name), 403
+    if refusal := _count_attempt():
+        return refusal
+    if code is not None:
+        return _sign_in_by_code(target, code)
+    return _sign_in_by_password(target, name, password)
+
+
+def _sign_in_by_code(target: str, code: str) -> ResponseReturnValue:
+    name = account.redeem_code(services().database, code)
+    if name is None:
+        _note_refusal(None, "link")
+        return _login_page(target, LINK_ENDED), 401
+    _begin_session(name, "link")
+    return redirect(target, 303)
+
+
+def _sign_in_by_password(target: str, name: str, password: str) -> ResponseReturnValue:
+    """A wrong name and a wrong password are answered alike, and take as long."""
+    if not passwords.matches(user.password_hash(services().database, name), password):
+        _note_refusal(name, "password")
+        return _login_page(target, "Name or password is wrong.", name), 401
+    _begin_session(name, "password")
+    return redirect(target, 303)
+
+
+@sign_in.post("/logout")
+@requires(READ, is_page=True)
+def logout() -> ResponseReturnValue:
+    """End the session, here, for any copy of its cookie, and on its open connections."""
+    if current_user.is_authenticated:
+        _end_session()
+        log.info(LogMessage("signed out", name=auth.principal().name, address=request.remote_addr))
+    return redirect("/login", 303)
+
+
+@sign_in.get("/password")
+@requires(READ, is_page=True)
+def password() -> ResponseReturnValue:
+    """Show the form for the own password."""
+    if not auth.principal().is_session:
+        return answer(403, "only who signed in has a password")
+    return _password_page()
+
+
+@sign_in.post("/password")
+@requires(READ, is_page=True)
+def set_password() -> ResponseReturnValue:
+    """Set the own password. All sessions end; this browser gets a new one."""
+    name = auth.principal().name
+    if not auth.principal().is_session:
+        return answer(403, "only who signed in has a password")
+    if refusal := _count_attempt():
+        return refusal
+    stored = user.password_hash(services().database, name)
+    if stored is not None and not passwords.matches(stored, request.form.get("current", "")):
+        return _password_page("The current password is wrong."), 403
+    chosen = request.form.get("password", "")
+    if chosen != request.form.get("again", chosen):
+        return _password_page("The two are not the same."), 422
+    try:
+        user.set_password(services().database, name, passwords.hash_of(chosen), by=name)
+    except ValueError as error:
+        return _password_page(f"{str(error)[0].upper()}{str(error)[1:]}."), 422
+    _begin_session(name, "password")
+    return redirect(HOME, 303)
+
+
+def _count_attempt() -> Response | None:
+    return limits.refusal("attempts to sign in", limits.client(), services().settings.sign_ins_per_minute)
+
+
+def _begin_session(name: str, how: str) -> None:
+    """Sign *name* in with a key that nobody has seen; what was planted in the cookie before is gone."""
+    if current_user.is_authenticated:
+        _end_session()
+    session.clear()
+    session.permanent = True
+    lifetime = timedelta(days=services().settings.session_days)
+    facts: dict[str, Any] = {"how": how, "by": name, "address": request.remote_addr or ""}
+    login_user(auth.Visitor(account.create_session(services().database, name, lifetime, **facts)))
+    log.info(LogMessage("signed in", name=name, how=how, address=request.remote_addr))
+
+
+def _end_session() -> None:
+    account.end_session(services().database, current_user.get_id())
+    logout_user()
+    session.clear()
+
+
+def _note_refusal(name: str | None, how: str) -> None:
+    log.warning(LogMessage("sign-in refused", how=how, address=request.remote_addr))
+    known = name if name and user.find(services().database, name) else None
+    account.note_refusal(services().database, known, how=how, address=request.remote_addr or "")
+
+
+def _login_page(target: str, refusal: str | None = None, name: str = "") -> str:
+    needs_link = not account.has_operator_with_password(services().database)
+    return render_template("login.html", problem=refusal, next=target, name=name, needs_link=needs_link)
+
+
+def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseReturnValue:
+    name = account.find_code(services().database, code)
+    if name is None:
+        return _login_page(target, LINK_ENDED), 401
+    page = render_template("link.html", problem=refusal, next=target, code=code, name=name)
+    # The path would carry the code into the next requests' Referer. Its origin alone is what Flask-WTF needs over TLS.
+    return page, 403 if refusal else 200, {"Referrer-Policy": "strict-origin"}
+
+
+def _password_page(refusal: str | None = None) -> str:
+    has_one = user.password_hash(services().database, auth.principal().name) is not None
+    return render_template("password.html", problem=refusal, has_password=has_one, min_chars=passwords.MIN_CHARS)
+
+
+def _local(target: str) -> str:
+    """Return *target* if it is a path on this server, else the home page. Browsers read a backslash as a slash."""
+    is_local = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if is_local else HOME

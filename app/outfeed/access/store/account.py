@@ -1,0 +1,326 @@
+"""Who may, by a secret: tokens of programs, sign-in codes, sessions, and tickets for pages elsewhere.
+
+All are 256 random bits of which only the SHA-256 is stored: enough for what nobody can guess, and quick to look up
+(scrypt would cost 96 ms a check). Nothing is cached, so every process knows of a change at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from outfeed import clock
+from outfeed.errors import NameTaken, UnknownName
+from outfeed.principal import READ, ROLES, SCOPES, Principal, check_patterns
+from outfeed.store import audit
+from outfeed.store import database as db
+from outfeed.store.database import Database
+
+TOKEN_PREFIX = "outfeed_"
+MAX_NAME_CHARS = 100
+FIRST_OPERATOR = "operator"
+CODE_LIFETIME = timedelta(days=1)
+TICKET_LIFETIME = timedelta(minutes=1)
+
+_PRINCIPAL_OF_TOKEN = "SELECT name, scopes, types, expires_at FROM outfeed_token WHERE hash = ?"
+_PRINCIPAL_OF_SESSION = """
+    SELECT user.name, user.role, session.expires_at
+    FROM outfeed_session AS session JOIN outfeed_user AS user ON user.name = session.user
+    WHERE session.hash = ? AND NOT user.is_disabled
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; the secret itself is not. Empty *types*: all."""
+
+    name: str
+    scopes: tuple[str, ...]
+    types: tuple[str, ...]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+
+
+# --- who it is --------------------------------------------------------------------------------------------------------
+
+
+def principal_of(database: Database, grant: str) -> Principal | None:
+    """Return who has *grant* now; None when it was taken back or has run out."""
+    kind, _, rest = grant.partition(":")
+    if kind == "ticket":
+        owner = principal_of(database, rest)
+        return _bearer_of_ticket(owner) if owner else None
+    with database.connection() as connection:
+        if kind == "token":
+            row = connection.execute(_PRINCIPAL_OF_TOKEN, (rest,)).fetchone()
+            found = row and Principal(row[0], _listed(row[1]), grant, _listed(row[2]), _moment(row[3]))
+        else:
+            row = connection.execute(_PRINCIPAL_OF_SESSION, (rest,)).fetchone()
+            found = row and Principal(row[0], ROLES[row[1]], grant, (), _moment(row[2]))
+    return found if found and not found.is_over(clock.now()) else None
+
+
+def _bearer_of_ticket(owner: Principal) -> Principal | None:
+    """Reads what its owner may, without the audit: it runs in a page that is not ours."""
+    return replace(owner, scopes=(READ,), grant=f"ticket:{owner.grant}") if owner.may(READ) else None
+
+
+def rights(database: Database) -> tuple[int, int]:
+    """Return two counters: one moves when somebody may have lost a right, the other when events were erased."""
+    with database.connection() as connection:
+        return int(db.meta(connection, "rights")), int(db.meta(connection, "erasures"))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def create_token(
+    database: Database,
+    name: str,
+    scopes: Iterable[str],
+    *,
+    types: Iterable[str] = (),
+    expires_at: datetime | None = None,
+    by: str | None = None,
+) -> str:
+    """Make a token and return its secret, which can't be shown again. No *types*: all.
+
+    Raises ValueError for a bad name, scope or type, NameTaken.
+    """
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    scopes, types = check_scopes(scopes), check_patterns(types)
+    expiry = clock.isoformat(expires_at) if expires_at else None
+    row = (check_name(name), _hash(secret), ",".join(scopes), ",".join(types), clock.timestamp(), expiry)
+    with database.transaction() as connection:
+        try:
+            connection.execute(
+                "INSERT INTO outfeed_token (name, hash, scopes, types, created_at, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        except sqlite3.IntegrityError:
+            raise NameTaken(
+                f"there is already a token named {name!r}; revoke it first or choose another name"
+            ) from None
+        facts = {"name": name, "scopes": list(scopes), "types": list(types), "expires_at": expiry}
+        audit.record(connection, "access.token_created", by, **facts)
+    return secret
+
+
+def list_tokens(database: Database) -> list[Token]:
+    """Return every token, by name."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT name, scopes, types, created_at, expires_at, last_used_at FROM outfeed_token ORDER BY name"
+        ).fetchall()
+    return [Token(row[0], _listed(row[1]), _listed(row[2]), *row[3:]) for row in rows]
+
+
+def revoke_token(database: Database, name: str, *, by: str | None = None) -> None:
+    """Delete the token of that name. Raises UnknownName."""
+    with database.transaction() as connection:
+        if not connection.execute("DELETE FROM outfeed_token WHERE name = ?", (name,)).rowcount:
+            raise UnknownName(f"there is no token named {name!r}; `outfeed token list` shows them all")
+        audit.record(connection, "access.token_revoked", by, name=name)
+
+
+def find_token(database: Database, secret: str) -> Principal | None:
+    """Return who has the token with that secret; None where there is none, or it was revoked or has expired."""
+    return principal_of(database, f"token:{_hash(secret)}")
+
+
+def note_uses(database: Database, uses: Mapping[str, str]) -> None:
+    """Remember when tokens were last used: *uses* has the time for each grant. No audit event, no loss of right."""
+    rows = [(at, grant.removeprefix("token:"), at) for grant, at in uses.items()]
+    with database.transaction() as connection:
+        connection.executemany(
+            "UPDATE outfeed_token SET last_used_at = ? WHERE hash = ? AND coalesce(last_used_at, '') < ?", rows
+        )
+
+
+def check_name(name: str) -> str:
+    """Return *name* if a token or a user may have it, else raise ValueError."""
+    if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
+        raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} printable characters, got {name!r:.120}")
+    return name
+
+
+def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return *scopes* each once and in the order of SCOPES. Raises ValueError when one is unknown or there is none."""
+    wanted = set(scopes)
+    if not wanted or not wanted <= set(SCOPES):
+        raise ValueError(f"scopes are any of {', '.join(SCOPES)}, got {', '.join(sorted(wanted)) or 'none'}")
+    return tuple(scope for scope in SCOPES if scope in wanted)
+
+
+# --- sign-in codes ----------------------------------------------------------------------------------------------------
+
+
+def create_code(database: Database, lifetime: timedelta, user: str | None = None) -> str:
+    """Return a new code that signs *user* in once, within *lifetime*; without one the first operator.
+
+    Expired ones are purged.
+    """
+    code, now = secrets.token_urlsafe(32), clock.now()
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
+        row = (_hash(code), user, clock.isoformat(now + lifetime))
+        connection.execute("INSERT INTO outfeed_sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
+    return code
+
+
+def find_code(database: Database, code: str) -> str | None:
+    """Return the name of the user whom *code* would sign in; None for a used, expired or unknown one.
+
+    Reads only. The name of the first operator is the one that `redeem_code` would choose now.
+    """
+    with database.connection() as connection:
+        return _user_of_code(connection, code)
+
+
+def redeem_code(database: Database, code: str) -> str | None:
+    """Use *code* up and return the name of the user whom it signs in; None as in `find_code`.
+
+    Of any number of concurrent callers, one gets the name. The first operator is created here, if there is none.
+    """
+    if find_code(database, code) is None:
+        return None  # before the write lock: a stranger's guesses must not make writers wait
+    with database.transaction() as connection:
+        name = _user_of_code(connection, code)
+        if name is not None:
+            connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", (_hash(code),))
+            row = (name, clock.timestamp())  # ignored unless this is the first operator
+            connection.execute(
+                "INSERT OR IGNORE INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row
+            )
+        return name
+
+
+def _user_of_code(connection: sqlite3.Connection, code: str) -> str | None:
+    query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
+    row = connection.execute(query, (_hash(code), clock.timestamp())).fetchone()
+    if row is None:
+        return None
+    if row[0] is None:
+        return _first_operator(connection)
+    found = connection.execute("SELECT name FROM outfeed_user WHERE name = ? AND NOT is_disabled", row).fetchone()
+    return found[0] if found else None
+
+
+def has_operator_with_password(database: Database) -> bool:
+    """Return whether an operator can sign in without a code."""
+    with database.connection() as connection:
+        return _has_operator_with_password(connection)
+
+
+def _has_operator_with_password(connection: sqlite3.Connection) -> bool:
+    query = "SELECT 1 FROM outfeed_user WHERE role = 'operator' AND password IS NOT NULL AND NOT is_disabled"
+    return connection.execute(query).fetchone() is not None
+
+
+def end_codes_of_first_operator(connection: sqlite3.Connection) -> None:
+    """Delete the codes that create the first operator if an operator has a password.
+
+    Without this they would be valid again once that operator is disabled.
+    """
+    if _has_operator_with_password(connection):
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user IS NULL")
+
+
+def _first_operator(connection: sqlite3.Connection) -> str | None:
+    """Return the name of the operator without a password, or a free name for a new one."""
+    if _has_operator_with_password(connection):
+        return None
+    row = connection.execute(
+        "SELECT name FROM outfeed_user WHERE role = 'operator' AND NOT is_disabled ORDER BY created_at, name LIMIT 1"
+    ).fetchone()
+    return row[0] if row else _free_name(connection)
+
+
+def _free_name(connection: sqlite3.Connection) -> str:
+    taken = {name for (name,) in connection.execute("SELECT name FROM outfeed_user")}
+    name, number = FIRST_OPERATOR, 1
+    while name in taken:
+        number += 1
+        name = f"{FIRST_OPERATOR}-{number}"
+    return name
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def create_session(
+    database: Database, user: str, lifetime: timedelta, *, how: str = "link", by: str | None = None, address: str = ""
+) -> str:
+    """Return the random key of a new session of *user*. Expired ones are purged.
+
+    *how* (link, password), *by* and *address* are for the audit.
+    """
+    key, now = secrets.token_urlsafe(32), clock.now()
+    row = (_hash(key), user, clock.isoformat(now), clock.isoformat(now + lifetime))
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM outfeed_session WHERE expires_at <= ?", (clock.isoformat(now),))
+        connection.execute("INSERT INTO outfeed_session (hash, user, created_at, expires_at) VALUES (?, ?, ?, ?)", row)
+        audit.record(connection, "access.signed_in", by, name=user, how=how, address=address)
+    return key
+
+
+def note_refusal(database: Database, user: str | None, *, how: str, address: str) -> None:
+    """Write the event of a sign-in that was refused. *user* is a name we know: what else was typed may be a secret."""
+    with database.transaction() as connection:
+        audit.record(connection, "access.sign_in_refused", "stranger", name=user, how=how, address=address)
+
+
+def find_session(database: Database, key: str) -> Principal | None:
+    """Return whose session *key* opens; None where it has ended or expired, or the user is disabled."""
+    return principal_of(database, f"session:{_hash(key)}")
+
+
+def end_session(database: Database, key: str) -> None:
+    """Make *key* worthless, also to whoever copied the cookie."""
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM outfeed_session WHERE hash = ?", (_hash(key),))
+
+
+# --- tickets ----------------------------------------------------------------------------------------------------------
+
+
+def create_ticket(database: Database, principal: Principal) -> str:
+    """Return a ticket that opens one WebSocket in *principal*'s name, to read, within TICKET_LIFETIME."""
+    ticket, now = secrets.token_urlsafe(32), clock.now()
+    row = (_hash(ticket), principal.grant, clock.isoformat(now + TICKET_LIFETIME))
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM outfeed_ticket WHERE expires_at <= ?", (clock.isoformat(now),))
+        connection.execute("INSERT INTO outfeed_ticket (hash, rests_on, expires_at) VALUES (?, ?, ?)", row)
+    return ticket
+
+
+def redeem_ticket(database: Database, ticket: str) -> Principal | None:
+    """Use *ticket* up and return in whose name it reads; None for a bad one."""
+    wanted = (_hash(ticket), clock.timestamp())
+    query = "SELECT rests_on FROM outfeed_ticket WHERE hash = ? AND expires_at > ?"
+    with database.connection() as connection:
+        row = connection.execute(query, wanted).fetchone()
+    if row is None:
+        return None  # before the write lock, as with codes
+    with database.transaction() as connection:
+        if connection.execute("DELETE FROM outfeed_ticket WHERE hash = ?", wanted[:1]).rowcount != 1:
+            return None
+    return principal_of(database, f"ticket:{row[0]}")
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,102 @@
+"""Users: people with a role and, once they have set one, a password. It comes here as a hash and is never read out."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from outfeed import clock
+from outfeed.access.store.account import check_name, end_codes_of_first_operator
+from outfeed.errors import NameTaken, UnknownName
+from outfeed.principal import ROLES
+from outfeed.store import audit
+from outfeed.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """What is known of a user; the password is not."""
+
+    name: str
+    role: str
+    has_password: bool
+    is_disabled: bool
+    created_at: str
+
+
+def add(database: Database, name: str, role: str, *, by: str | None = None) -> None:
+    """Make a user without a password. Raises ValueError for a bad name or role, NameTaken."""
+    row = (check_name(name), check_role(role), clock.timestamp())
+    with database.transaction() as connection:
+        try:
+            connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            raise NameTaken(f"there is already a user named {name!r}") from None
+        audit.record(connection, "access.user_added", by, name=name, role=role)
+
+
+def list_all(database: Database) -> list[User]:
+    """Return every user, by name."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT name, role, password IS NOT NULL, is_disabled, created_at FROM outfeed_user ORDER BY name"
+        ).fetchall()
+    return [User(name, role, bool(has), bool(disabled), created_at) for name, role, has, disabled, created_at in rows]
+
+
+def find(database: Database, name: str) -> User | None:
+    """Return the user of that name, or None."""
+    return next((user for user in list_all(database) if user.name == name), None)
+
+
+def set_role(database: Database, name: str, role: str, *, by: str | None = None) -> None:
+    """Give the user another role, at once also where they are connected. Raises ValueError, UnknownName."""
+    with database.transaction() as connection:
+        _update(connection, name, "role = ?", check_role(role))
+        end_codes_of_first_operator(connection)
+        audit.record(connection, "access.role_changed", by, name=name, role=role)
+
+
+def set_password(database: Database, name: str, password_hash: str, *, by: str | None = None) -> None:
+    """Replace the password, end the user's sessions and void their sign-in links. Raises UnknownName.
+
+    An operator's password also voids the links for the first operator.
+    """
+    with database.transaction() as connection:
+        _update(connection, name, "password = ?", password_hash)
+        end_codes_of_first_operator(connection)
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
+        audit.record(connection, "access.password_changed", by, name=name)
+
+
+def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | None = None) -> None:
+    """Shut the user out, or let them in again; their sessions end for good. Raises UnknownName."""
+    with database.transaction() as connection:
+        _update(connection, name, "is_disabled = ?", int(is_disabled))
+        end_codes_of_first_operator(connection)
+        connection.execute("DELETE FROM outfeed_session WHERE user = ?", (name,))
+        connection.execute("DELETE FROM outfeed_sign_in_code WHERE user = ?", (name,))
+        audit.record(connection, "access.user_disabled" if is_disabled else "access.user_enabled", by, name=name)
+
+
+def password_hash(database: Database, name: str) -> str | None:
+    """Return the hash that a password of *name* has to match; None where nobody can sign in with one."""
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT password FROM outfeed_user WHERE name = ? AND NOT is_disabled", (name,)
+        ).fetchone()
+    return row[0] if row else None
+
+
+def check_role(role: str) -> str:
+    """Return *role* if there is such a one, else raise ValueError."""
+    if role not in ROLES:
+        raise ValueError(f"a role is one of {', '.join(ROLES)}, got {role!r:.80}")
+    return role
+
+
+def _update(connection: sqlite3.Connection, name: str, assignment: str, value: str | int) -> None:
+    statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
+    if not connection.execute(statement, (value, name)).rowcount:
+        raise UnknownName(f"there is no user named {name!r}; `outfeed user list` shows them all")

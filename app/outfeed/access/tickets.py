@@ -1,0 +1,31 @@
+"""Tickets: how a page of another site gets in, in the name of its own server and to read only."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+from pydantic import BaseModel, Field
+
+from outfeed.access import auth
+from outfeed.access.store import account
+from outfeed.http.api.operation import json_answer, operation
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.principal import READ
+
+tickets = Blueprint("tickets", __name__)
+
+
+class Ticket(BaseModel):
+    """What opens one WebSocket: `/ws?ticket=…`."""
+
+    ticket: str
+    expires_in: int = Field(description="Seconds in which it has to be used.")
+
+
+@tickets.post("/api/tickets")
+@requires(READ)
+@operation(answers={201: Ticket})
+def post_ticket() -> Response:
+    """Make a ticket that opens one WebSocket, in the name of who asks and to read only."""
+    ticket = account.create_ticket(services().database, auth.principal())
+    return json_answer({"ticket": ticket, "expires_in": int(account.TICKET_LIFETIME.total_seconds())}, 201)

@@ -1,0 +1,123 @@
+"""`outfeed token`: what lets programs in."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+import click
+
+from outfeed import clock
+from outfeed import principal as access
+from outfeed.access.store import account
+from outfeed.cli import BY, show
+from outfeed.store import database
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _scopes(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    try:
+        return account.check_scopes(scope.strip() for scope in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _types(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    patterns = [stripped for one in value.split(",") if (stripped := one.strip())]
+    if not patterns:
+        raise click.BadParameter("names no type; without --types it is all of them")
+    try:
+        return access.check_patterns(patterns)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _expiry(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    """Read `90d`, `12h`, `30m`, or a moment in ISO 8601 with its zone."""
+    if value is None:
+        return None
+    if match := re.fullmatch(r"([1-9]\d{0,5})([mhd])", value):
+        return clock.now() + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise click.BadParameter(f"like 90d, 12h, 30m or 2030-01-31T00:00Z, got {value!r:.80}")
+    if moment <= clock.now():
+        raise click.BadParameter(f"{value} has passed")
+    return moment
+
+
+def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return account.check_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke tokens. A running server knows of a change at once.
+
+    \b
+    Example:
+      outfeed token create ci --scopes read,write
+    """
+
+
+@token.command()
+@click.argument("name", callback=_name)
+@click.option("--scopes", callback=_scopes, required=True, help="Any of read, write, admin, with commas between.")
+@click.option("--types", callback=_types, help="Only these events, with commas between: task.*,bid.submitted")
+@click.option("--expires", callback=_expiry, metavar="WHEN", help="After 90d, 12h, 30m, or at an ISO 8601 moment.")
+def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...], expires: datetime | None) -> None:
+    """Make a token called NAME and print it, this once.
+
+    \b
+    Example:
+      OUTFEED_TOKEN=$(outfeed token create dashboard --scopes read --types 'task.*' --expires 90d)
+    """
+    secret = account.create_token(database.default(), name, scopes, types=types, expires_at=expires, by=BY)
+    click.echo(secret)
+    click.echo(f"Made token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
+
+
+@token.command("list")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one token a line.")
+def list_(is_json: bool) -> None:
+    """Show every token's name, scopes, limits and last use, never the token itself.
+
+    \b
+    Example:
+      outfeed token list
+    """
+    tokens = account.list_tokens(database.default())
+    if is_json:
+        names = ("name", "scopes", "types", "created_at", "expires_at", "last_used_at")
+        click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in tokens))
+        return
+    if tokens:
+        show.table(("Name", "Scopes", "Types", "Created", "Expires", "Last used"), map(_row, tokens))
+    click.echo(f"There {'is' if len(tokens) == 1 else 'are'} {show.count(len(tokens), 'token')}.")
+
+
+def _row(one: account.Token) -> tuple[str, ...]:
+    limits = (",".join(one.scopes), ",".join(one.types) or "all")
+    return (one.name, *limits, one.created_at, one.expires_at or "never", one.last_used_at or "never")
+
+
+@token.command()
+@click.argument("name", callback=_name)
+def revoke(name: str) -> None:
+    """Make the token called NAME worthless.
+
+    \b
+    Example:
+      outfeed token revoke ci
+    """
+    account.revoke_token(database.default(), name, by=BY)
+    click.echo(f"Revoked token {name}.")

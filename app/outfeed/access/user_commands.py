@@ -1,0 +1,139 @@
+"""`outfeed user`: people who sign in."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from outfeed.access.store import account
+from outfeed.access.store import user as users
+from outfeed.cli import BY, show
+from outfeed.config import settings
+from outfeed.principal import ROLES
+from outfeed.store import database
+
+_ROLE = click.Choice(list(ROLES))
+
+
+def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return account.check_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group()
+def user() -> None:
+    """Invite people, change what they may, shut them out. A running server obeys at once.
+
+    A viewer reads, a producer also writes, an operator does everything.
+
+    \b
+    Example:
+      outfeed user add ann --role viewer
+    """
+
+
+@user.command()
+@click.argument("name", callback=_name)
+@click.option("--role", type=_ROLE, required=True, help="What they may do.")
+@click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of making a link.")
+def add(name: str, role: str, password_stdin: bool) -> None:
+    """Make the user NAME and print a link that signs them in, once, within a day.
+
+    \b
+    Example:
+      outfeed user add ann --role viewer
+    """
+    hashed = _hash(_read_password()) if password_stdin else None
+    users.add(database.default(), name, role, by=BY)
+    if hashed is not None:
+        users.set_password(database.default(), name, hashed, by=BY)
+        click.echo(f"Added {name} as {role}.")
+        return
+    code = account.create_code(database.default(), account.CODE_LIFETIME, name)
+    click.echo(f"{settings().base_url}/login?code={code}")
+    click.echo(f"Added {name} as {role}. The link signs them in, once, within a day.", err=True)
+
+
+@user.command("list")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one user a line.")
+def list_(is_json: bool) -> None:
+    """Show every user's name, role, state and age.
+
+    \b
+    Example:
+      outfeed user list
+    """
+    found = users.list_all(database.default())
+    if is_json:
+        names = ("name", "role", "has_password", "is_disabled", "created_at")
+        click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
+        return
+    if found:
+        rows = [(one.name, one.role, _state(one), one.created_at) for one in found]
+        show.table(("Name", "Role", "State", "Created"), rows)
+    click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'user')}.")
+
+
+def _state(one: users.User) -> str:
+    return "disabled" if one.is_disabled else "active" if one.has_password else "no password yet"
+
+
+@user.command("set-password")
+@click.argument("name", callback=_name)
+def set_password(name: str) -> None:
+    """Give the user NAME a new password and end their sessions.
+
+    Asks for it on a terminal; else reads it from stdin, up to the end of the line.
+
+    \b
+    Example:
+      outfeed user set-password ann
+    """
+    is_terminal = sys.stdin.isatty()
+    password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else _read_password()
+    users.set_password(database.default(), name, _hash(password), by=BY)
+    click.echo(f"Set the password of {name}. Their sessions have ended.")
+
+
+def _read_password() -> str:
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _hash(password: str) -> str:
+    from outfeed.access import passwords
+
+    try:
+        return passwords.hash_of(password)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@user.command("set-role")
+@click.argument("name", callback=_name)
+@click.argument("role", type=_ROLE)
+def set_role(name: str, role: str) -> None:
+    """Make the user NAME a viewer, producer or operator.
+
+    \b
+    Example:
+      outfeed user set-role ann operator
+    """
+    users.set_role(database.default(), name, role, by=BY)
+    click.echo(f"Made {name} {role}.")
+
+
+@user.command()
+@click.argument("name", callback=_name)
+@click.option("--undo", is_flag=True, help="Let them in again.")
+def disable(name: str, undo: bool) -> None:
+    """Shut the user NAME out, wherever they are signed in.
+
+    \b
+    Example:
+      outfeed user disable ann
+    """
+    users.set_disabled(database.default(), name, not undo, by=BY)
+    click.echo(f"{'Enabled' if undo else 'Disabled'} {name}.")

@@ -1,0 +1,1 @@
+"""Durable consumers: named readers whose position is kept in the database. Their API and commands."""

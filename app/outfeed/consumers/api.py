@@ -1,0 +1,105 @@
+"""Durable consumers over HTTP: creating one, and acknowledging what `GET /api/feed?consumer=` gave."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from flask import Blueprint, Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import BadRequest, NotFound
+
+from outfeed.access import auth
+from outfeed.errors import Superseded
+from outfeed.feed.subscription import MAX_SEQ, ConsumerName, validated
+from outfeed.history import CONSUMER_NAME
+from outfeed.http.api.operation import JSON, json_answer, operation
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.principal import READ
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
+_FORBIDDEN = "The scope read is missing, or the consumer belongs to another principal (`forbidden_consumer`)."
+
+consumers = Blueprint("consumers", __name__, url_prefix="/api/consumers")
+
+
+class NewConsumer(BaseModel):
+    """The consumer to create."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[ConsumerName, Field(examples=["cron"])]
+
+
+class Consumer(BaseModel):
+    """A durable consumer: everything up to `seq` of `epoch` is acknowledged."""
+
+    name: str
+    owner: str | None = Field(description="`token:NAME` or `user:NAME`; null before the first claim.")
+    epoch: str
+    seq: int
+    is_protected: bool = Field(description="Whether pruning waits for it.")
+
+
+class Ack(BaseModel):
+    """How far a consumer has handled the feed: `cursor` and `epoch` of a page, or an event's seq."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seq: Annotated[int, Field(ge=0, le=MAX_SEQ, examples=[57])]
+    epoch: Annotated[str, Field(min_length=1, max_length=200, examples=["0f3c…"])]
+
+
+@consumers.post("")
+@requires(READ)
+@operation(
+    body={JSON: NewConsumer},
+    answers={201: Consumer, 200: Consumer},
+    refusals={
+        400: "The body is no JSON.",
+        403: _FORBIDDEN,
+        415: "The body is not JSON.",
+        422: "The name breaks a rule, or the caller has too many consumers (`too_many_consumers`).",
+    },
+)
+def create() -> Response:
+    """Create a durable consumer at the head, owned by the caller.
+
+    200 if the caller owns it already, or is an operator. Its connection goes on.
+    """
+    found, is_new = services().checkpoints.create(_body(NewConsumer).name, auth.principal())
+    fields = {name: getattr(found, name) for name in Consumer.model_fields}
+    return json_answer(fields, 201 if is_new else 200)
+
+
+@consumers.post("/<name>/ack")
+@requires(READ)
+@operation(
+    body={JSON: Ack},
+    answers={200: Ack},
+    refusals={
+        400: "The body is no JSON.",
+        403: _FORBIDDEN,
+        404: "No consumer has this name.",
+        415: "The body is not JSON.",
+        422: "The seq was never given out, or a field breaks a rule.",
+    },
+)
+def acknowledge(name: str) -> Response:
+    """Move the checkpoint of the consumer to `seq` of `epoch`; on the disk when answered."""
+    if not CONSUMER_NAME.fullmatch(name):
+        raise NotFound(f"no consumer can be named {name!r:.80}")
+    ack = _body(Ack)
+    try:
+        services().checkpoints.move(name, ack.epoch, ack.seq, auth.principal())
+    except Superseded:
+        raise NotFound(f"no consumer is named {name!r}") from None
+    return jsonify(seq=ack.seq, epoch=ack.epoch)
+
+
+def _body(shape: type[_Shape]) -> _Shape:
+    """Return the JSON body as *shape*. Raises InvalidRequest, BadRequest, UnsupportedMediaType."""
+    fields = request.get_json()
+    if not isinstance(fields, dict):
+        raise BadRequest("the body must be a JSON object")
+    return validated(shape, fields)

@@ -1,0 +1,156 @@
+"""What the API can do: for machines as OpenAPI, for people as a page made of the same document."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
+
+from outfeed.http.api import openapi
+from outfeed.http.permission import requires
+from outfeed.principal import READ
+
+docs = Blueprint("docs", __name__, url_prefix="/api")
+
+
+@docs.get("/openapi.json")
+@requires(READ)
+def specification() -> Response:
+    """Return the OpenAPI document."""
+    return jsonify(openapi.document(current_app))
+
+
+@docs.get("/docs")
+@requires(READ, is_page=True)
+def page() -> str:
+    """Show the OpenAPI document, with a line to copy for each operation."""
+    document = openapi.document(current_app)
+    schemas = document["components"]["schemas"]
+    operations = [
+        _entry(path, method, operation, schemas)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    shapes = {name: (schema, _fields(schema)) for name, schema in sorted(schemas.items())}
+    return render_template("api_docs.html", operations=operations, shapes=shapes, version=document["info"]["version"])
+
+
+class Field(NamedTuple):
+    """A parameter, or a field of a shape, as a row. *shape* is the name of the shape that it holds, if any."""
+
+    name: str
+    kind: str
+    shape: str | None
+    rules: str
+    text: str
+    is_required: bool
+
+
+class Answer(NamedTuple):
+    """One status that an operation answers with."""
+
+    status: str
+    text: str
+    bodies: list[tuple[str, str, str | None]]  # media type, kind, shape
+
+
+class Entry(NamedTuple):
+    """An operation as the page shows it."""
+
+    anchor: str
+    method: str
+    path: str
+    operation: dict[str, Any]
+    parameters: list[Field]
+    bodies: list[tuple[str, str, str | None]]
+    answers: list[Answer]
+    refusals: list[Answer]
+    example: str
+
+
+def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> Entry:
+    bodies = _bodies(operation.get("requestBody", {}))
+    answers = [Answer(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
+    return Entry(
+        anchor=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        operation=operation,
+        parameters=[_parameter(one) for one in operation["parameters"]],
+        bodies=bodies,
+        answers=[one for one in answers if one.status < "4"],
+        refusals=[one for one in answers if "4" <= one.status < "6"],
+        example=_example(path, method, next((shapes[shape] for _, _, shape in bodies if shape), None)),
+    )
+
+
+def _bodies(holder: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    return [(media_type, *_kind(body["schema"])) for media_type, body in holder.get("content", {}).items()]
+
+
+def _parameter(parameter: dict[str, Any]) -> Field:
+    schema = parameter["schema"]
+    return Field(
+        parameter["name"], *_kind(schema), _rules(schema), parameter.get("description", ""), parameter["required"]
+    )
+
+
+def _fields(schema: dict[str, Any]) -> list[Field]:
+    required = schema.get("required", ())
+    return [
+        Field(name, *_kind(one), _rules(one), one.get("description", ""), name in required)
+        for name, one in schema.get("properties", {}).items()
+    ]
+
+
+def _kind(schema: dict[str, Any]) -> tuple[str, str | None]:
+    """Return a schema in words, and the name of the shape among them."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return name, name
+    if "anyOf" in schema:
+        kinds = [_kind(one) for one in schema["anyOf"]]
+        return " or ".join(text for text, _ in kinds), next((shape for _, shape in kinds if shape), None)
+    if schema.get("type") == "array":
+        text, shape = _kind(schema["items"])
+        return f"array of {text}", shape
+    if "enum" in schema:
+        return " or ".join(json.dumps(value) for value in schema["enum"]), None
+    return schema.get("type", "any JSON"), None
+
+
+_RULES = {
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {}",
+    "maxItems": "at most {}",
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "default": "default {}",
+}
+
+
+def _rules(schema: dict[str, Any]) -> str:
+    inner: dict[str, Any] = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), {})
+    found = {**inner, **schema}
+    texts = [text.format(f"{found[name]:,}" if isinstance(found[name], int) else found[name])
+             for name, text in _RULES.items() if found.get(name) not in (None, [], 2**63 - 1)]  # fmt: skip
+    return ", ".join(texts)
+
+
+_PATH_EXAMPLES = {"{event_id}": "task-1-created", "{name}": "ops-bot"}
+
+
+def _example(path: str, method: str, shape: dict[str, Any] | None) -> str:
+    """Return the operation as a command, with the examples of the *shape* that its body has."""
+    lines = ['curl -H "Authorization: Bearer $OUTFEED_TOKEN"']
+    if method != "get":
+        lines[0] += f" -X {method.upper()}"
+    if shape is not None:
+        body = {name: field["examples"][0] for name, field in shape["properties"].items() if "examples" in field}
+        lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]
+    for name, example in _PATH_EXAMPLES.items():
+        path = path.replace(name, example)
+    return " \\\n".join([*lines, f"  {request.url_root.rstrip('/')}{path}"])

@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document, made of what the views say with `@operation`.
+
+No library makes it. Those that take pydantic models (flask-openapi3 4.3 and spectree 3.0, read in 2026) know one media
+type, JSON, for each body and answer, so neither NDJSON nor problem+json, and the first makes the schema of a query anew
+with every request. pydantic writes the schemas, in OpenAPI 3.1's own dialect; what is left is this file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from flask import Flask
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+from werkzeug.routing import Rule
+
+from outfeed.http.api.operation import OPERATIONS, Operation
+from outfeed.log.shapes import Problem
+
+PROBLEM = "application/problem+json"
+_REFERENCE = "#/components/schemas/{model}"
+_REFUSALS = {
+    401: "Neither a token nor a session, or an unknown one.",
+    403: "The token lacks the scope.",
+    422: "A parameter breaks a rule.",
+    503: "The database can't be used right now; Retry-After says when to try again.",
+}
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI of every view of *app* that says what it takes."""
+    schemas = _Schemas()
+    paths: dict[str, Any] = {}
+    for rule, method, operation in _operations(app):
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        paths.setdefault(path, {})[method.lower()] = _operation(schemas, app, rule, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Outfeed",
+            "version": _version(),
+            "description": "A restart-safe live event feed. The live feed itself is a WebSocket at /ws.",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.definitions,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "`outfeed token create`"}},
+        },
+    }
+
+
+def _version() -> str:
+    try:
+        return version("outfeed")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0"
+
+
+def _operations(app: Flask) -> Iterator[tuple[Rule, str, Operation]]:
+    for rule in app.url_map.iter_rules():
+        described = OPERATIONS.get(app.view_functions[rule.endpoint])
+        if described is not None:
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule, method, described
+
+
+def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) -> dict[str, Any]:
+    text = inspect.getdoc(app.view_functions[rule.endpoint]) or ""
+    summary, _, description = text.partition("\n\n")
+    fields: dict[str, Any] = {
+        "operationId": rule.endpoint.rpartition(".")[2],
+        "summary": " ".join(summary.split()),
+        "description": " ".join(description.split()),
+        "parameters": [*_path_parameters(rule), *_query_parameters(schemas, operation)],
+        "responses": _responses(schemas, operation),
+    }
+    if operation.body:
+        fields["requestBody"] = {"required": True, "content": _content(schemas, operation.body, "validation")}
+    return fields
+
+
+def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
+    for name in sorted(rule.arguments):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _query_parameters(schemas: _Schemas, operation: Operation) -> Iterator[dict[str, Any]]:
+    if operation.query is None:
+        return
+    model = schemas.of(operation.query, "validation", is_inline=True)
+    for name, found in model["properties"].items():
+        schema = _without_null(found)
+        parameter = {"name": name, "in": "query", "required": name in model.get("required", ())}
+        if description := schema.pop("description", None):
+            parameter["description"] = description
+        if schema.get("type") == "array":
+            parameter |= {"style": "form", "explode": False}  # with commas between
+        yield parameter | {"schema": schema}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query string can leave a parameter out, but not say null."""
+    schema = {name: value for name, value in schema.items() if name != "title"}
+    if "anyOf" in schema:
+        (first,) = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+        schema = {**first, **schema}
+    if schema.get("default", "") is None:
+        del schema["default"]
+    return schema
+
+
+def _responses(schemas: _Schemas, operation: Operation) -> dict[str, Any]:
+    answers = {
+        str(status): {"description": HTTPStatus(status).phrase, "content": _content(schemas, shapes, "serialization")}
+        for status, shapes in operation.answers.items()
+    }
+    problem = {"content": _content(schemas, {PROBLEM: Problem}, "serialization")}
+    texts = {**_REFUSALS, **operation.refusals}
+    refusals = {str(status): {"description": text, **problem} for status, text in sorted(texts.items())}
+    return answers | refusals | {"default": {"description": "Another problem.", **problem}}
+
+
+def _content(schemas: _Schemas, shapes: Any, mode: JsonSchemaMode) -> dict[str, Any]:
+    return {media_type: {"schema": schemas.of(shape, mode)} for media_type, shape in shapes.items()}
+
+
+class _Schemas:
+    """pydantic's schemas; `definitions` gathers those that have a name."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, Any] = {}
+
+    def of(self, shape: Any, mode: JsonSchemaMode, *, is_inline: bool = False) -> dict[str, Any]:
+        """Return the schema of *shape*, or where it has a name a reference to it."""
+        schema = TypeAdapter(shape).json_schema(mode=mode, ref_template=_REFERENCE)
+        for name, definition in schema.pop("$defs", {}).items():
+            self._define(name, definition)
+        title = schema.get("title")
+        if is_inline or title is None or schema.get("type") != "object":
+            return schema
+        self._define(title, schema)
+        return {"$ref": _REFERENCE.format(model=title)}
+
+    def _define(self, name: str, schema: dict[str, Any]) -> None:
+        known = self.definitions.setdefault(name, schema)
+        assert known == schema, f"two shapes are called {name}"

@@ -1,0 +1,71 @@
+"""HTTP and WebSocket. Flask turns requests into calls on the store and the feed; no rule of theirs lives here."""
+
+from __future__ import annotations
+
+from flask import Flask
+from jinja2 import FileSystemLoader
+
+from outfeed.access import auth
+from outfeed.access.sign_in import sign_in
+from outfeed.access.tickets import tickets
+from outfeed.config import Settings
+from outfeed.consumers.api import consumers
+from outfeed.http import bodies, compression, guesses, limits, logs, problems
+from outfeed.http.api.docs import docs
+from outfeed.http.assets import PACKAGE, assets
+from outfeed.http.health import health
+from outfeed.http.metrics import metrics as metrics_page
+from outfeed.http.permission import DeclaringFlask
+from outfeed.http.proxies import Proxies
+from outfeed.http.services import Services
+from outfeed.http.status import status_page
+from outfeed.http.transports import websocket as live
+from outfeed.http.transports.feed import feed
+from outfeed.log.api import events
+from outfeed.log.export import export
+from outfeed.log.live import pages
+from outfeed.log.pages import log
+from outfeed.metrics import Metrics
+from outfeed.swarm.api import swarm
+
+MAX_BODY_BYTES = 8 * 2**20
+
+
+def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
+    """Return the app over an upgraded database. It answers at once; `start` of its Services makes the feed move.
+
+    It counts in *metrics*, by default in its own. Raises ConfigError, UndeclaredRoute.
+    """
+    app = DeclaringFlask("outfeed", static_folder=None)
+    folders = [PACKAGE / "templates", *PACKAGE.glob("*/templates")]
+    app.jinja_loader = FileSystemLoader(folders)
+    app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
+    app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
+    app.extensions["outfeed"] = Services(settings, metrics)
+    app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+    logs.init_app(app)
+    bodies.init_app(app)
+    problems.init_app(app)
+    limits.init_app(app)
+    auth.init_app(app)
+    live.init_app(app)
+    guesses.init_app(app)
+    compression.init_app(app)
+    for blueprint in (
+        assets,
+        health,
+        metrics_page,
+        sign_in,
+        events,
+        export,
+        docs,
+        feed,
+        consumers,
+        tickets,
+        swarm,
+        pages,
+        log,
+        status_page,
+    ):
+        app.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,37 @@
+"""Addresses that people guess: with a slash too many, or the beginning of one that exists."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from flask import Flask, current_app, redirect, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from outfeed.http.problems import http_problem
+
+HOMES = {"/swarm": "/swarm/live", "/swarm/tasks": "/swarm/live", "/swarm/agents": "/swarm/live"}
+
+
+def init_app(app: Flask) -> None:
+    """Redirect what has no route to the one that was meant. A redirect names no host."""
+    app.register_error_handler(NotFound, _redirect)
+    app.register_error_handler(MethodNotAllowed, _redirect)
+
+
+def _redirect(error: HTTPException) -> ResponseReturnValue:
+    target = _meant() if request.url_rule is None and request.method in ("GET", "HEAD") else None
+    if target is None:
+        return http_problem(error)
+    query = request.query_string.decode("ascii", "replace")
+    return redirect(target + (f"?{query}" if query else ""))
+
+
+def _meant() -> str | None:
+    path = re.sub("/+", "/", request.path).rstrip("/")
+    if path in HOMES:
+        return HOMES[path]
+    adapter = current_app.create_url_adapter(request)
+    is_route = path != request.path and adapter is not None and adapter.test(path, "GET")
+    return quote(path) if is_route else None

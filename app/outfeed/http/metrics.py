@@ -1,0 +1,97 @@
+"""/metrics, for Prometheus: what all workers count, and what the database says of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outfeed.access import auth
+from outfeed.errors import DatabaseError, Forbidden
+from outfeed.http.permission import requires
+from outfeed.http.services import Services, services
+from outfeed.metrics import DATABASE, PREFIX, WORKER
+from outfeed.principal import READ
+from outfeed.store import checkpoint, outbox
+from outfeed.upkeep import chores
+from outfeed.webhooks import store as webhook
+
+MAX_CONSUMERS = 100
+metrics = Blueprint("metrics", __name__)
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+# By metric its samples: the values of the labels, and the value.
+Counts = dict[str, list[tuple[list[str], float | None]]]
+
+
+@metrics.get("/metrics")
+@requires(READ)
+def show() -> Response:
+    """Return every metric, as Prometheus reads them; not to a token that sees some types only."""
+    if auth.principal().types:
+        raise Forbidden("/metrics counts all types; this token sees some")
+    registry = CollectorRegistry()
+    registry.register(Everything(services()))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class Everything(Collector):
+    """What is shown to one request."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def describe(self) -> list[Metric]:
+        return []  # or the registry would collect once more
+
+    def collect(self) -> Iterator[Metric]:
+        yield from of_workers(self._services)
+        try:
+            counts = of_database(self._services)
+        except DatabaseError:
+            counts = {}  # `outfeed_ready` says so
+        for name, declared in DATABASE.items():
+            family = _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=declared.labels)
+            for labels, value in counts.get(name, []):
+                family.add_metric(labels, math.nan if value is None else value)
+            yield family
+
+
+def of_workers(services: Services) -> Iterable[Metric]:
+    """Return what each worker counts, by its label; the gauges of the others are a second old."""
+    services.measure()
+    families = {PREFIX + name: Metric(PREFIX + name, each.help, each.kind) for name, each in WORKER.items()}
+    for worker, found in services.metrics.by_worker():
+        for family in found:
+            families[family.name].samples += [
+                sample._replace(labels={"worker": worker, **sample.labels})
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+    return families.values()
+
+
+def of_database(services: Services) -> Counts:
+    """Return what the database says of itself; nothing here counts rows. Raises DatabaseError."""
+    database = services.database
+    window = services.outbox.window()
+    consumers = sorted(checkpoint.list_checkpoints(database), key=lambda each: -each.lag)[:MAX_CONSUMERS]
+    webhooks = webhook.list_webhooks(database)
+    done = chores.known(database)
+    return {
+        "outbox_head": [([], window.last_seq)],
+        "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
+        "consumer_lag": [([each.name], each.lag) for each in consumers],
+        "webhook_lag": [([each.name], each.lag) for each in webhooks],
+        "webhook_deliveries": [([each.name], each.delivered) for each in webhooks],
+        "webhook_failures": [([each.name], each.failures) for each in webhooks],
+        "database_bytes": [([], outbox.file_bytes(database.path))],
+        "wal_bytes": [([], outbox.file_bytes(database.path, "-wal"))],
+        "chore_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
+        "chore_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
+        "chore_seconds": [([name], each.seconds) for name, each in done.items()],
+    }

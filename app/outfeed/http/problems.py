@@ -1,0 +1,124 @@
+"""Errors as `application/problem+json` (RFC 9457), whatever went wrong, also before a route was found."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from outfeed.errors import (
+    DatabaseError,
+    EventConflict,
+    Forbidden,
+    ForbiddenConsumer,
+    IllegalMove,
+    InvalidEvent,
+    InvalidRequest,
+    TooManyChecks,
+    UnknownName,
+)
+from outfeed.http.services import services
+from outfeed.log_message import LogMessage
+
+RETRY_AFTER_SECS = 2
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
+log = logging.getLogger(__name__)
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of the app as a problem, or as a page where a person asked for one."""
+    app.register_error_handler(HTTPException, http_problem)
+    app.register_error_handler(InvalidEvent, _invalid_event)
+    app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(EventConflict, _event_conflict)
+    app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
+    app.register_error_handler(ForbiddenConsumer, lambda error: answer(403, str(error), code=error.code))
+    app.register_error_handler(TooManyChecks, _later)
+    app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
+    app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
+    app.register_error_handler(DatabaseError, _unavailable)
+    app.register_error_handler(OSError, _short)
+    app.register_error_handler(Exception, _unforeseen)
+
+
+def problem(status: int, detail: str, **more: Any) -> Response:
+    """Return the problem as a response; *more* are extension members."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+
+
+def answer(status: int, detail: str, **more: Any) -> Response:
+    """Return the problem as a page to someone who asked for one outside the API, else as JSON."""
+    if wants_page():
+        title = HTTPStatus(status).phrase
+        return Response(render_template("error.html", status=status, title=title, detail=detail), status)
+    return problem(status, detail, **more)
+
+
+def wants_page() -> bool:
+    """Return whether the request is a browser's, for something outside the API."""
+    best = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
+    return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
+
+
+def http_problem(error: HTTPException) -> Response:
+    """Return an error of HTTP as the rest of the app answers it."""
+    status = error.code or 500
+    response = answer(status, error.description or HTTPStatus(status).phrase)
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers[name] = value
+    return response
+
+
+def _invalid_event(error: InvalidEvent) -> Response:
+    return _about_event(422, error, field=error.field)
+
+
+def _event_conflict(error: EventConflict) -> Response:
+    return _about_event(409, error)
+
+
+def _about_event(status: int, error: InvalidEvent | EventConflict, **more: Any) -> Response:
+    if error.index is None:
+        return answer(status, str(error), **more)
+    return answer(status, f"event {error.index}: {error}", index=error.index, **more)
+
+
+def _invalid_request(error: InvalidRequest) -> Response:
+    return answer(422, str(error), code=error.code)
+
+
+def _later(error: TooManyChecks) -> Response:
+    return _unavailable_now(str(error))
+
+
+def _unavailable(error: DatabaseError) -> Response:
+    log.error(LogMessage("database unavailable", path=request.path, error=error))
+    services().metrics.note_refusal("database")
+    return _unavailable_now(error.in_short, code="database_unavailable")
+
+
+def _unavailable_now(detail: str, **more: Any) -> Response:
+    response = answer(503, detail, **more)
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECS)
+    return response
+
+
+def _short(error: OSError) -> Response:
+    """The system has no descriptor, memory or room left: not a fault of the request's, and it passes."""
+    if error.errno not in _SHORTAGES:
+        return _unforeseen(error)
+    log.error(LogMessage("request refused", path=request.path, error=error))
+    return _unavailable_now(f"the server can't do that now: {error.strerror}")
+
+
+def _unforeseen(error: Exception) -> Response:
+    # The edge of a request: the traceback goes to the log, not to the client.
+    log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
+    return answer(500, "an error of ours; it was logged")

@@ -1,0 +1,210 @@
+"""`outfeed serve`: gunicorn with threads that stops at once, leaves nothing behind, and says where to sign in."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import os
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+
+import click
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from outfeed.access.auth import secret_key
+from outfeed.access.store import account
+from outfeed.config import Settings, environment_with, warn_of_unknown_settings
+from outfeed.errors import ConfigError, UnknownName
+from outfeed.http import logs
+from outfeed.http.app import create_app
+from outfeed.http.server.metrics_folder import MetricsFolder
+from outfeed.http.server.worker import KEEPALIVE_SECS, Worker
+from outfeed.metrics import Metrics
+from outfeed.principal import READ, WRITE
+from outfeed.process import (
+    die_with,
+    idle_connections,
+    incomplete_connections,
+    needed_descriptors,
+    needed_threads,
+)
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.mark import Mark, renew_epoch_if_behind
+from outfeed.store.outbox import Outbox
+from outfeed.upkeep import upgrade
+
+GRACE_SECS = 4
+DEMO_TOKEN = "serve --demo"
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, *, demo: bool = False) -> None:
+    """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
+    logs.configure(settings)
+    warn_of_unknown_settings()
+    lift_descriptor_limit(settings)
+    prepare_database(settings)
+    secret_key(settings)  # made before the workers need it
+    Server(settings, demo=demo).run()
+
+
+def lift_descriptor_limit(settings: Settings) -> None:
+    """Allow a descriptor for each connection. Raises ConfigError where the system's hard limit is below that."""
+    wanted = needed_descriptors(settings.max_connections)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise ConfigError(
+            f"OUTFEED_MAX_CONNECTIONS: {settings.max_connections} needs {wanted} open files and the system allows "
+            f"{hard}; lower it, or raise the limit (`ulimit -Hn`, LimitNOFILE=)"
+        )
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def prepare_database(settings: Settings) -> None:
+    """Make or upgrade the database, and see that it is not behind what was served before."""
+    upgrade.upgrade(settings.database)
+    upgrade.serve(settings.database)
+    database = db.at(settings.database)
+    renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
+    database.close()
+
+
+class Server(BaseApplication):
+    """gunicorn, set up for this app and nothing else: no file and no variable of its own is read."""
+
+    def __init__(self, settings: Settings, *, demo: bool) -> None:
+        self.settings = settings
+        self._is_demo = demo
+        self._metrics: MetricsFolder | None = None
+        self._number = 0  # of the worker that this process is
+        self._simulation: subprocess.Popen[bytes] | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        connections = self.settings.max_connections
+        threads = needed_threads(connections)
+        for name, value in {
+            "bind": self.settings.bind,
+            "workers": self.settings.workers,
+            "worker_class": Worker,
+            "threads": threads,
+            "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
+            "keepalive": KEEPALIVE_SECS,
+            "sendfile": False,  # it would pass by ClientSocket.sendall
+            "graceful_timeout": GRACE_SECS,
+            "timeout": 60,
+            "proc_name": "outfeed",
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
+            "logger_class": logs.Logger,
+            "pre_fork": self._number_worker,
+            "post_fork": self._become_worker,
+            "post_worker_init": self._start_services,
+            "child_exit": self._forget_worker,
+            "worker_exit": stop_services,
+            "when_ready": self._prepare,
+            "on_exit": self._clean_up,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Return the worker's app; gunicorn calls this after the fork."""
+        metrics = Metrics.shared(self._metrics.path, self._number) if self._metrics else Metrics()
+        return create_app(self.settings, metrics)
+
+    def _number_worker(self, arbiter: Arbiter, worker: Worker) -> None:
+        """Give *worker* the lowest number that no living worker has; a worker's successor so takes its number."""
+        taken = {each.number for each in arbiter.WORKERS.values()}
+        worker.number = next(number for number in itertools.count() if number not in taken)
+
+    def _become_worker(self, arbiter: Arbiter, worker: Worker) -> None:
+        """End with the master, also on SIGKILL: an orphan would keep the port from the next server."""
+        die_with(arbiter.pid)
+        self._number = worker.number
+
+    def _forget_worker(self, _: Arbiter, worker: Worker) -> None:
+        if self._metrics is not None:
+            self._metrics.forget(worker.number)
+
+    def _start_services(self, worker: Worker) -> None:
+        """Read the head and begin to poll: after the fork, before the port is answered.
+
+        What is there by then stays to the end, and the collector need not go through it again: an eighth of the work
+        when a thousand viewers come.
+        """
+        worker.wsgi.extensions["outfeed"].start()
+        gc.collect()
+        gc.freeze()
+
+    def _prepare(self, arbiter: Arbiter) -> None:
+        """Make what the workers share: after the port is bound, before the first fork."""
+        if self.settings.workers > 1:
+            self._metrics = MetricsFolder()
+        self._announce(arbiter)
+
+    def _announce(self, arbiter: Arbiter) -> None:
+        """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
+        host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
+        url = f"http://{_reachable(host)}:{port}"
+        if self._is_demo:
+            self._simulation = start_simulation(url, make_demo_token(db.at(self.settings.database)))
+        click.echo(f"Outfeed serves {url} from {self.settings.database}")
+        database = db.at(self.settings.database)
+        if account.has_operator_with_password(database):
+            click.echo(f"Sign in: {url}/login")
+        else:
+            code = account.create_code(database, account.CODE_LIFETIME)
+            click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        database.close()  # nothing open while the workers are forked
+
+    def _clean_up(self, _: Arbiter) -> None:
+        self._end_simulation()
+        if self._metrics is not None:
+            self._metrics.remove()
+
+    def _end_simulation(self) -> None:
+        if self._simulation is not None:
+            self._simulation.terminate()
+            self._simulation.wait()
+            revoke_demo_token(db.at(self.settings.database))
+            db.at(self.settings.database).close()
+
+
+def _reachable(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compares, binds nothing
+    return f"[{host}]" if ":" in host else host
+
+
+def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
+    """Run the simulated swarm in a process of its own, which ends with this one."""
+    command = [sys.executable, "-m", "outfeed", "simulate", "--parent", str(os.getpid())]
+    return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - our own command
+
+
+def make_demo_token(database: Database) -> str:
+    """Return a new token for the simulated swarm. That of a demo which was killed is worth nothing from now on."""
+    revoke_demo_token(database)
+    return account.create_token(database, DEMO_TOKEN, (READ, WRITE))
+
+
+def revoke_demo_token(database: Database) -> None:
+    """Take the simulated swarm's token back."""
+    with suppress(UnknownName):
+        account.revoke_token(database, DEMO_TOKEN)
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def stop_services(_: Arbiter, worker: Worker) -> None:
+    """End the worker's threads. A worker that failed to boot has none."""
+    if worker.booted and worker.wsgi is not None:
+        worker.wsgi.extensions["outfeed"].stop()

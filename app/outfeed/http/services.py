@@ -1,0 +1,156 @@
+"""What one serving process is made of, wired together: the store below, the feed above it, and what drives both."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from flask import current_app
+
+from outfeed.access.rights import Rights
+from outfeed.config import Settings
+from outfeed.feed.consumers import Consumers
+from outfeed.feed.hub import Hub
+from outfeed.feed.pace import Pacer
+from outfeed.feed.relay import Relay
+from outfeed.feed.stats import FeedStats
+from outfeed.history import Item
+from outfeed.http.admission import Admission, Rates
+from outfeed.http.server.shortages import Shortages
+from outfeed.jobs import Job, Jobs
+from outfeed.log.store.activity import ActivityLog
+from outfeed.log.store.indexer import Indexer
+from outfeed.log.store.search import path_of
+from outfeed.metrics import Metrics
+from outfeed.store import database as db
+from outfeed.store.checkpoint import Checkpoints
+from outfeed.store.mark import Mark, Point
+from outfeed.store.outbox import Outbox
+from outfeed.store.probe import Probe
+from outfeed.store.triggers import Reconciler
+from outfeed.store.watcher import Watcher
+from outfeed.swarm.coordinator import Coordinator
+from outfeed.swarm.sweeper import Sweeper
+from outfeed.upkeep.policy import Policy
+from outfeed.upkeep.scheduled import EVERY_SECS, Scheduled
+from outfeed.webhooks.addresses import Allowlist
+from outfeed.webhooks.delivery import DeliveryContext
+from outfeed.webhooks.dispatcher import Dispatcher
+
+# At once, in a worker: each holds a thread until its reader has all of it (REQUESTS_AT_ONCE in process.py).
+MAX_EXPORTS = 8
+MAX_EXPORTS_PER_ADDRESS = 4
+INTEGRITY_EVERY_SECS = 6 * 3600.0
+# To read every page takes a core for seconds: not while all viewers come back.
+INTEGRITY_DELAY_SECS = 300.0
+
+
+class Services:
+    """The parts of a process that serves. Nothing runs before `start`, so that a fork may come in between."""
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.database = db.at(settings.database)
+        self.outbox = Outbox(self.database, settings.max_event_bytes)
+        self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
+        self.hub = Hub(self.outbox, Consumers(self.checkpoints), FeedStats(self.metrics))
+        self.mark = Mark(settings.database)
+        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
+        self.pacer = Pacer(self.relay.poll)
+        self.hub.plan = self.pacer.plan
+        self.coordinator = Coordinator.of(settings)
+        self.activity = ActivityLog(self.database)
+        self.rights = Rights(self.database, self.hub)
+        self.rates = Rates()
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
+        self.shortages = Shortages(self.metrics)
+        self._client_kinds: frozenset[tuple[str, str]] = frozenset()
+        self.probe = Probe(self.database)
+        self.reconciler = Reconciler(self.database)
+        self.indexer = Indexer(self.database)
+        self.retention = Scheduled(self.database, Policy.of(settings))
+        self.jobs = Jobs(
+            {
+                "poll": Job(self.relay.poll, settings.poll_interval),
+                "mark": Job(self.mark.sync, 1.0),
+                "swarm": Job(Sweeper(self.coordinator).sweep, 1.0),
+                "rights": Job(self.rights.check, 0.5),
+                "uses": Job(self.rights.write_uses, 5.0),
+                "triggers": Job(self.reconciler.check, 0.5),
+                "prune": Job(self.retention.run, EVERY_SECS),
+                "search": Job(self.indexer.run, 1.0),
+                "probe": Job(self.probe.check, 1.0),
+                **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
+                "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+            }
+        )
+        self.webhooks = Dispatcher(
+            DeliveryContext(
+                self.database, self.outbox, self.hub, self.metrics, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
+        self.watcher = Watcher(settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick)
+        self.hub.rouse = self.watcher.rouse
+
+    def start(self) -> None:
+        """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        self.rights.start()
+        self.relay.start()
+        self.relay.poll()  # which remembers what may be told from now on
+        self.pacer.start()
+        self.jobs.start()
+        self.watcher.start()
+        self.webhooks.start()
+
+    def stop(self) -> None:
+        """End the threads and close the files; returns when they have ended."""
+        self.webhooks.stop()
+        self.watcher.stop()
+        self.retention.stop()
+        self.indexer.stop()
+        self.jobs.stop()
+        self.pacer.stop()
+        self.rights.write_uses()
+        self.mark.close()
+        self.database.close()
+        db.at(path_of(self.settings.database)).close()
+
+    def unready_because(self) -> list[str]:
+        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
+        problems = []
+        if self.relay.age > 3 * self.settings.poll_interval:
+            problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
+        if self.relay.failure:
+            problems.append(f"the last poll failed: {self.relay.failure}")
+        problems += [f"out of {what}" for what in self.shortages.lately()]
+        return problems + self.probe.problems()
+
+    def measure(self) -> None:
+        """Set the gauges to the present values."""
+        age, counts = self.relay.age, self.hub.counts()
+        self.metrics.position.set(self.hub.position)
+        self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
+        self.metrics.ready.set(not self.unready_because())
+        # With several workers a gauge can't be removed: a kind of client that is gone is set to 0.
+        self._client_kinds = kinds = self._client_kinds.union(counts)
+        for kind in kinds:
+            self.metrics.clients.labels(*kind).set(counts[kind])
+
+    def _remember(self, epoch: str, item: Item) -> None:
+        self.mark.advance(epoch, Point.of(item))
+
+    def _tick(self) -> None:
+        """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
+        self.jobs.mend()
+        if self.relay.age > 2 * self.settings.poll_interval:
+            self.relay.poll()
+
+
+def services() -> Services:
+    """Return the services of the app that handles the current request."""
+    found = current_app.extensions["outfeed"]
+    assert isinstance(found, Services)
+    return found

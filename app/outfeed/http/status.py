@@ -1,0 +1,134 @@
+"""/status: how the feed of this process is doing, for its operators."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.feed.hub import POLL
+from outfeed.feed.stats import Percentiles
+from outfeed.http.permission import requires
+from outfeed.http.services import Services, services
+from outfeed.principal import ADMIN
+from outfeed.store import checkpoint
+from outfeed.upkeep import retention, vitals
+from outfeed.upkeep.policy import Policy
+from outfeed.webhooks import store as webhook
+
+FORESEEN_ROWS = 10_000
+TRANSPORTS = {"websocket": "WebSocket", "stream": "Server-sent events", POLL: "Long poll"}
+_CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|\?.*")
+
+status_page = Blueprint("status", __name__)
+
+
+@status_page.get("/status")
+@requires(ADMIN, is_page=True)
+def show() -> ResponseReturnValue:
+    """Show it."""
+    found = services()
+    seen = vitals.read(found.database)
+    policy = Policy.of(found.settings)
+    return render_template(
+        "status.html",
+        now=clock.now(),
+        problems=found.unready_because(),
+        vitals=seen,
+        oldest_at=clock.parsed(seen.oldest_at),
+        relay=found.relay,
+        deliveries=spread_of(found.relay.stats.deliveries.recent()),
+        polls=spread_of(found.relay.stats.polls.recent()),
+        clients=list(clients_of(found)),
+        consumers=[each for each in checkpoint.list_checkpoints(found.database) if ":" not in each.name],
+        webhooks=webhook.list_webhooks(found.database),
+        rules=rules_of(found.settings),
+        doomed=retention.foresee(found.database, policy, FORESEEN_ROWS),
+        foreseen_rows=FORESEEN_ROWS,
+        settings=found.settings,
+    )
+
+
+class Clients(NamedTuple):
+    """The clients of one transport: in all, and those that are live, replaying, and neither."""
+
+    transport: str
+    total: int
+    live: int
+    replaying: int
+    idle: int
+
+
+def clients_of(found: Services) -> Iterator[Clients]:
+    """Yield the clients of this process by transport; also those transports that nobody uses."""
+    counts = found.hub.counts()
+    for transport, label in TRANSPORTS.items():
+        states = {state: count for (name, state), count in counts.items() if name == transport}
+        live, replaying = states.pop("live", 0) + states.pop("waiting", 0), states.pop("replaying", 0)
+        idle = sum(states.values())
+        yield Clients(label, live + replaying + idle, live, replaying, idle)
+
+
+def spread_of(spread: Percentiles) -> tuple[str, str, int]:
+    """Return p50 and p99 in words, and of how many."""
+    return duration(spread.p50), duration(spread.p99), spread.samples
+
+
+def duration(secs: float | None) -> str:
+    """Return a time in the unit that suits it."""
+    if secs is None:
+        return "–"
+    if secs < 0.01:
+        return f"{secs * 1000:.1f} ms"
+    return f"{secs * 1000:.0f} ms" if secs < 1 else f"{secs:.1f} s"
+
+
+def rules_of(settings: Settings) -> list[tuple[str, str]]:
+    """Return what is kept for how long, as (what, how long)."""
+    by_type = settings.retention_days_by_type.items()
+    return [
+        ("The log", _days(settings.retention_days)),
+        *((f"The log, {type_}", _days(days)) for type_, days in by_type),
+        ("The outbox", _days(settings.replay_days)),
+        ("The outbox, while a protected consumer lags", _days(settings.max_consumer_lag_days)),
+    ]
+
+
+def _days(days: float | None) -> str:
+    return f"{days:g} day{'' if days == 1 else 's'}" if days else "for ever"
+
+
+@status_page.app_template_filter("size")
+def size(count: int) -> str:
+    """Return bytes in the unit that suits them."""
+    value, units = float(count), iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and (following := next(units, None)):
+        value, unit = value / 1024, following
+    return f"{value:.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+
+
+@status_page.app_template_filter("ago")
+def ago(moment: datetime | str | None) -> str:
+    """Return how long ago that was, in the largest unit."""
+    if isinstance(moment, str):
+        moment = clock.parsed(moment)
+    if moment is None:
+        return "never"
+    secs = max(0, int((clock.now() - moment).total_seconds()))
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if secs >= length:
+            return f"{secs // length} {unit} ago"
+    return f"{secs} s ago"
+
+
+@status_page.app_template_filter("address")
+def address(url: str) -> str:
+    """Return a URL without what may be a secret in it."""
+    return _CREDENTIALS.sub("", url)

@@ -1,0 +1,225 @@
+"""The feed over HTTP: by cursor, by long poll, and as server-sent events."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field, field_validator
+
+from outfeed import clock
+from outfeed.access import auth
+from outfeed.errors import InvalidRequest, Overtaken
+from outfeed.feed import subscription
+from outfeed.feed.hub import POLL
+from outfeed.feed.pace import SLACK
+from outfeed.feed.sse import SSE
+from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
+from outfeed.history import Item
+from outfeed.http import limits
+from outfeed.http.api.operation import operation, query_string
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.http.transports import connection
+from outfeed.http.transports.connection import Doorbell, Ending, granted_rates
+from outfeed.log.shapes import FeedPage
+from outfeed.principal import READ
+
+MAX_SCANNED_ROWS = 20_000
+MAX_WAIT_SECS = 60
+EVENT_STREAM = "text/event-stream"
+_PAGE_ROWS = 1000
+_REFUSALS = {
+    403: "The scope read is missing, or the consumer belongs to another principal.",
+    404: "No consumer has this name; `POST /api/consumers` creates one.",
+}
+# Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    "Connection": "close",
+}
+_STREAM_HEAD = "\r\n".join(
+    ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in _STREAM_HEADERS.items()), "", ""]
+).encode()
+
+feed = Blueprint("feed", __name__, url_prefix="/api/feed")
+
+
+class _Types:
+    """`types=a,b` in a query string is a list."""
+
+    @field_validator("types", mode="before", check_fields=False)
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) and value else value or ()
+
+
+class PollQuery(_Types, FeedRequest):
+    """The cursor and the filters of a request for the feed."""
+
+    consumer: subscription.ConsumerName | None = None
+    last: Annotated[int, Field(ge=1, le=subscription.MAX_LAST)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECS, allow_inf_nan=False)] = 0
+
+
+class StreamQuery(_Types, SubscribeRequest):
+    """A subscription in the query string."""
+
+
+# --- by cursor --------------------------------------------------------------------------------------------------------
+
+
+@feed.get("")
+@requires(READ)
+@operation(query=PollQuery, answers={200: FeedPage}, refusals=_REFUSALS)
+def poll(query: PollQuery) -> Response:
+    """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
+
+    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
+    waits counts as a connection.
+    """
+    began = clock.monotonic()
+    if query.consumer and query.after is not None:
+        raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after'")
+    subscription.require_epoch(query)
+    if query.wait and (refusal := limits.admit_connection()):
+        return refusal
+    while True:
+        verdict = _verdict(query)
+        try:
+            events, cursor = _collect(query, verdict)
+            if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
+                events, cursor = _wait(query, verdict, events, cursor, began)
+                auth.require_still()
+        except Overtaken:
+            continue  # pruned between the verdict and the read: the next verdict says so
+        return _answer(verdict, events, cursor)
+
+
+def _verdict(query: PollQuery) -> Verdict:
+    if query.consumer:
+        claim = services().checkpoints.read(query.consumer, auth.principal())
+        return subscription.decide_for(claim, services().outbox.window())
+    return subscription.decide(query.after, query.epoch, services().outbox.window())
+
+
+def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
+    """Return what is owed: what follows the cursor, else the `last`, else nothing, whatever came meanwhile."""
+    if verdict.kind in ("resumed", "gap"):
+        return _read_on(query, verdict, verdict.after)
+    if query.last is None:
+        return [], verdict.after
+    with services().hub.reading:
+        start = subscription.start_of_last(
+            services().outbox, query.filter(auth.principal().visible), query.last, verdict.head
+        )
+    return _read_on(query, verdict, start)
+
+
+def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+    """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
+    found: list[Item] = []
+    end = cursor + MAX_SCANNED_ROWS
+    page_end = None
+    while cursor != page_end and cursor < end and len(found) < query.limit:
+        page_end = cursor
+        page = services().hub.pages.read_after(cursor, min(_PAGE_ROWS, end - cursor))
+        with services().hub.reading:
+            page.window.prove(verdict.epoch, cursor)
+            found += query.filter(auth.principal().visible).matching(page.items)
+        cursor = page.through
+    if len(found) > query.limit:
+        del found[query.limit :]
+        cursor = found[-1].seq
+    return found, cursor
+
+
+def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
+    """Wait for the first event, and so long that who asks again at once stays within the rate."""
+    deadline = began + query.wait
+    hub = services().hub
+    while not events and (left := deadline - clock.monotonic()) > 0:
+        hub.wait_for(query.filter(auth.principal().visible), verdict.epoch, cursor, left)
+        events, cursor = _read_on(query, verdict, cursor)
+        if hub.closing.is_set():
+            break
+    rate, _ = granted_rates()
+    hub.closing.wait(max(0.0, min(deadline, began + SLACK / rate) - clock.monotonic()))
+    return events, cursor
+
+
+def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
+    services().hub.vouch(cursor)
+    fields = verdict.as_dict()
+    del fields["after"]
+    fields["head"] = max(verdict.head, cursor)
+    head = orjson.dumps(fields | {"cursor": cursor})
+    # The items are JSON already; each begins with a brace that makes room for its seq.
+    rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
+    body = b'%b,"events":[%b]}' % (head[:-1], rows)
+    services().hub.stats.note_sent(POLL, bool(events), len(body) if events else 0)
+    response = Response(body, content_type="application/json")
+    response.headers["Cache-Control"] = "no-cache"
+    response.set_etag(hashlib.sha256(body).hexdigest()[:32])
+    response.make_conditional(request)
+    return response
+
+
+# --- as a stream ------------------------------------------------------------------------------------------------------
+
+
+def _stream_fields() -> dict[str, str]:
+    return {**query_string(), **_last_event_id()}
+
+
+@feed.get("/stream")
+@requires(READ, is_connection=True)
+@operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}}, refusals=_REFUSALS)
+def stream(query: StreamQuery) -> Response:
+    """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
+    subscription.check(query)
+    if query.consumer:
+        services().checkpoints.require(query.consumer, auth.principal())
+    if refusal := limits.admit_connection():
+        return refusal
+    if request.method == "HEAD":
+        return Response(headers=_STREAM_HEADERS)
+    return connection.serve(_STREAM_HEAD, SSE, _Monologue(query))
+
+
+def _last_event_id() -> dict[str, str]:
+    value = request.headers.get("Last-Event-ID", "")
+    if not value or "consumer" in request.args:  # a consumer's place is its checkpoint
+        return {}
+    epoch, _, seq = value.rpartition(":")
+    if not epoch or not seq.isdigit():
+        raise InvalidRequest("invalid_field", "Last-Event-ID: must be epoch:seq")
+    return {"after": seq, "epoch": epoch}
+
+
+class _Monologue:
+    """One subscription, and what follows it. The client has nothing to say."""
+
+    def __init__(self, wanted: SubscribeRequest) -> None:
+        self._wanted = wanted
+
+    def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
+        """Send the verdict and what follows it, until someone asks to end."""
+        subscriber.subscribe(self._wanted, may_create=False)
+        while subscriber.ending is None:
+            if doorbell.wait(subscriber.patience()):
+                doorbell.wire.read()
+            if subscriber.state is State.REPLAYING:
+                subscriber.advance()
+        return subscriber.ending
+
+    def is_farewell(self, _: bytes) -> bool:
+        """Return False: what the client says means nothing."""
+        return False

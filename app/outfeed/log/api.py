@@ -1,0 +1,206 @@
+"""Events: append them, one or many, and read the log."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import itertools
+import json
+from typing import Annotated, Any, NoReturn
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
+
+from outfeed.access import auth
+from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
+from outfeed.feed.subscription import MAX_SEQ
+from outfeed.http import bodies
+from outfeed.http.api.operation import JSON, json_answer, operation
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.log.shapes import (
+    MAX_BATCH_EVENTS,
+    LogFilters,
+    LoggedEvent,
+    LogPage,
+    NewEvent,
+    NewEvents,
+    NewLines,
+    Receipt,
+    Summary,
+)
+from outfeed.log.store import log_page
+from outfeed.principal import READ, WRITE
+from outfeed.store import event_log
+
+NDJSON = "application/x-ndjson"
+LINES = {NDJSON, "application/ndjson", "application/jsonl"}
+
+events = Blueprint("events", __name__, url_prefix="/api")
+_one = TypeAdapter(NewEvent)
+_many = TypeAdapter(NewEvents)
+# pydantic's words where they would puzzle a reader.
+_PLAIN = {
+    "missing": "is missing",
+    "extra_forbidden": "is an unknown field",
+    "dict_type": "an event is a JSON object, and a batch an array of them",
+    "string_type": "must be text",
+    "too_short": "a batch has at least one event",
+    "too_long": f"a batch has at most {MAX_BATCH_EVENTS:,} events",
+}
+
+
+class LogQuery(LogFilters):
+    """Filters of the log, all of which must hold, and the place in it."""
+
+    id: Annotated[
+        str | None, Field(description="Only this event, whatever the filters; any id can be asked for here.")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
+
+
+class SummaryQuery(BaseModel):
+    """How far a summary looks back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    minutes: Annotated[float, Field(gt=0, le=60 * 24 * 366 * 10, allow_inf_nan=False)] = 60
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@events.post("/events")
+@requires(WRITE)
+@operation(
+    body={JSON: NewEvent | NewEvents, NDJSON: NewLines},
+    answers={201: Receipt | list[Receipt], 200: Receipt | list[Receipt]},
+    refusals={
+        400: "The body is no JSON.",
+        403: "An event is of a type that this principal may not write.",
+        409: "An id is known with other content.",
+        413: "The body is larger than 8 MiB, as sent or unpacked.",
+        415: "The body is neither JSON nor NDJSON, or its Content-Encoding is not gzip.",
+        422: "An event breaks a rule; `index` and `field` say which.",
+        503: "The database is busy or full; Retry-After says when to try again.",
+    },
+)
+def post_events() -> Response:
+    """Append one event, or up to 1,000 at once, all or none. Durable when answered.
+
+    An array, and NDJSON (one event a line), are answered with an array in the same order. 201 if any event is new,
+    200 if all were known: the same call again is safe where each event has an `id`.
+    """
+    submitted, is_batch = _submitted()
+    for event_type in dict.fromkeys(event["event_type"] for event in submitted):
+        auth.principal().require_write(event_type)
+    try:
+        recorded = event_log.record(services().database, submitted, services().settings.max_event_bytes)
+    except (InvalidEvent, EventConflict) as error:
+        if not is_batch:
+            error.index = None
+        raise
+    receipts = [{"id": one.event.id, "seq": one.seq, "epoch": one.epoch} for one in recorded]
+    return json_answer(receipts if is_batch else receipts[0], 201 if any(one.is_new for one in recorded) else 200)
+
+
+def _submitted() -> tuple[list[NewEvent], bool]:
+    """Return the body's events, of the right shape, and whether they are a batch.
+
+    What they hold is checked where every event is made.
+    """
+    if request.mimetype in LINES:
+        value: Any = _parsed_lines(bodies.read())
+    elif request.is_json:
+        value = _parsed(bodies.read(), "the body")
+    else:
+        raise UnsupportedMediaType(f"the body must be {JSON} or {NDJSON}")
+    try:
+        if isinstance(value, list):
+            return _many.validate_python(value, strict=True), True
+        return [_one.validate_python(value, strict=True)], False
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def _parsed_lines(body: bytes) -> list[Any]:
+    lines = ((number, line) for number, line in enumerate(io.BytesIO(body), 1) if line.strip())
+    found = list(itertools.islice(lines, MAX_BATCH_EVENTS + 1))
+    if len(found) > MAX_BATCH_EVENTS:  # before any is parsed: millions of lines fit the body
+        raise InvalidRequest("invalid_event", _PLAIN["too_long"])
+    return [_parsed(line, f"line {number}") for number, line in found]
+
+
+def _parsed(text: bytes, name: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{name} is not JSON: {error}") from None
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
+    """Return the first of the shape's problems as ours, with the event and field it is about."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # A misspelt name explains why another is missing.
+    unknown = [each for each in found if each["type"] == "extra_forbidden" and each["loc"][:-1] == found[0]["loc"][:-1]]
+    first = (unknown or found)[0]
+    index, field = [*(part for part in first["loc"] if isinstance(part, int)), None][0], first["loc"][-1:]
+    problem = _PLAIN.get(first["type"], first["msg"])
+    if first["type"] == "extra_forbidden":
+        problem += _suggestion(str(field[0]))
+    if field and isinstance(field[0], str):
+        return InvalidEvent(f"{field[0]:.80}", problem, index=index)
+    return InvalidRequest("invalid_event", problem if index is None else f"event {index}: {problem}")
+
+
+def _suggestion(name: str) -> str:
+    """Return the question for the field that was probably meant; nothing where none is near."""
+    fields = list(NewEvent.__annotations__)
+    near = [each for each in fields if name.lower() in each.split("_")]
+    near += difflib.get_close_matches(name.lower(), fields, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@events.get("/events")
+@requires(READ)
+@operation(query=LogQuery, answers={200: LogPage})
+def list_events(query: LogQuery) -> Response:
+    """Return a page of the log, newest first.
+
+    A page that looked at many events which don't match ends before it is full, and may be empty; `next` goes on.
+    """
+    visible = auth.principal().visible
+    if query.id is not None:
+        found = log_page.find(services().database, visible, query.id)
+        return json_answer({"events": [found[1].as_dict()] if found else [], "next": None})
+    page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=query.cursor)
+    return json_answer({"events": [event.as_dict() for _, event in page.events], "next": page.older})
+
+
+@events.get("/events/summary")
+@requires(READ)
+@operation(query=SummaryQuery, answers={200: Summary})
+def summarise(query: SummaryQuery) -> Response:
+    """Return how many events of each type the last `minutes` brought."""
+    summary = event_log.get_event_summary(query.minutes, services().database, auth.principal().visible)
+    return json_answer({"minutes": query.minutes, "summary": summary})
+
+
+@events.get("/events/<path:event_id>")
+@requires(READ)
+@operation(answers={200: LoggedEvent}, refusals={404: "No event has this id."})
+def get_event(event_id: str) -> Response:
+    """Return one event of the log."""
+    event = event_log.get_event(event_id, services().database, auth.principal().visible)
+    if event is None:
+        raise NotFound(f"no event with the id {event_id!r:.220}")
+    return json_answer(event.as_dict())

@@ -1,0 +1,100 @@
+"""Commands on the log: log, events."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outfeed import clock
+from outfeed.cli import show
+
+
+def _json(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    try:
+        return None if value is None else json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}") from error
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    moment = clock.parsed(value)
+    if value is not None and moment is None:
+        raise click.BadParameter(f"no time like 2026-01-31T12:00:00Z: {value}")
+    return moment
+
+
+@click.command()
+@click.argument("event_type", metavar="TYPE")
+@click.option("--source", required=True, help="What the event comes from.")
+@click.option("--task-id", help="The task it belongs to.")
+@click.option("--agent-id", help="The agent it belongs to.")
+@click.option("--data", metavar="JSON", callback=_json, help="Anything else, as JSON.")
+@click.option("--id", "event_id", help="The event's own id: writing the same again changes nothing.")
+def log(event_type: str, event_id: str | None, **fields: Any) -> None:
+    """Write one event of TYPE, such as task.created.
+
+    \b
+    Example:
+      outfeed log task.created --source coordinator --task-id task-1 --data '{"description": "Write the docs"}'
+    """
+    from outfeed.store.event_log import log_event
+
+    event = log_event(event_type, id=event_id, **fields)
+    click.echo(f"Logged {event.event_type} as {event.id}.")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--type", "event_type", help="Only these types, with commas between; task.* is all that begin so.")
+@click.option("--source", help="Only this source.")
+@click.option("--task-id", help="Only this task.")
+@click.option("--agent-id", help="Only this agent.")
+@click.option("--text", help='Only with these words; "a phrase"; a beginning: wor*.')
+@click.option("--from", "since", callback=_moment, metavar="TIME", help="Only from then on; UTC unless it has a zone.")
+@click.option("--to", "until", callback=_moment, metavar="TIME", help="Only before that.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event a line.")
+@click.pass_context
+def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
+    """Show events from the log, newest first.
+
+    \b
+    Example:
+      outfeed events --type task.failed --text timeout --limit 20
+    """
+    from outfeed.store.event_log import list_events
+
+    if context.invoked_subcommand is not None:
+        return
+    found = list_events(**filters)
+    if is_json:
+        click.echo(show.as_json_lines(event.as_dict() for event in found))
+        return
+    for event in found:
+        click.echo(show.event_line(event))
+    click.echo(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No event matches.")
+
+
+@events.command("import")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--into", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The database to make.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
+    """Read archives that `prune --archive` wrote into a new database.
+
+    The events are in its log, not in its feed. One that is in several archives comes once.
+
+    \b
+    Example:
+      outfeed events import /var/backups/outfeed/*.ndjson.gz --into old.db
+    """
+    from outfeed.upkeep import archive
+
+    count = archive.read_in(files, into)
+    if is_json:
+        click.echo(show.as_json({"events": count, "files": len(files), "database": str(into)}))
+        return
+    click.echo(f"Read {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")

@@ -1,0 +1,101 @@
+"""The log as a file: what matches, as NDJSON or CSV, streamed in short reads, however much it is."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+from flask import Blueprint, Response, stream_with_context
+from werkzeug.exceptions import Unauthorized
+
+from outfeed.access import auth
+from outfeed.events import Event
+from outfeed.http import limits
+from outfeed.http.api.operation import operation
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.log.shapes import Lines, LogFilters
+from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
+from outfeed.principal import READ
+
+EVENTS_A_PIECE = 200
+COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "timestamp", "data")
+BOM = "\ufeff"  # without it Excel guesses the encoding
+NDJSON, CSV = "application/x-ndjson", "text/csv"
+
+# What a formula begins with, full-width signs too.
+_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
+_BLANK = frozenset("\t\r\n")
+export = Blueprint("export", __name__, url_prefix="/api")
+
+
+class ExportQuery(LogFilters):
+    """Filters of the log, and the form."""
+
+    format: Literal["ndjson", "csv"] = "ndjson"
+
+
+@export.get("/events/export")
+@requires(READ)
+@operation(query=ExportQuery, answers={200: {NDJSON: Lines, CSV: str}})
+def export_events(query: ExportQuery) -> Response:
+    """Return every event that matches, newest first, as a file.
+
+    What is written meanwhile is not in it. A text in CSV that a spreadsheet would take for a formula begins with `'`.
+    """
+    if refusal := limits.admit_export():
+        return refusal
+    filter_ = query.filter(auth.principal().visible)
+    write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
+    response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
+    limits.keep_place(response)
+    response.headers["Content-Disposition"] = f'attachment; filename="events.{query.format}"'
+    return response
+
+
+def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header: str) -> Iterator[bytes]:
+    """Yield the file in pieces; the connection is cut where it must not go on: an end would look like the whole."""
+    yield header.encode()
+    events = log_page.every(services().database, filter_)
+    while piece := list(itertools.islice(events, EVENTS_A_PIECE)):
+        yield write(piece).encode("utf-8", "replace")
+        if services().hub.closing.is_set():
+            raise ConnectionResetError(errno.ECONNRESET, "the server ends")
+        try:
+            auth.require_still()
+        except Unauthorized as error:
+            raise ConnectionResetError(errno.ECONNRESET, "signed out or revoked") from error
+
+
+def _as_lines(events: Iterable[Event]) -> str:
+    return "".join(json.dumps(event.as_dict(), ensure_ascii=False, separators=(",", ":")) + "\n" for event in events)
+
+
+def _as_rows(events: Iterable[Event]) -> str:
+    return "".join(
+        _row([_cell(getattr(event, name)) for name in COLUMNS[:-1]] + [_data_cell(event)]) for event in events
+    )
+
+
+def _data_cell(event: Event) -> str:
+    if event.data is None:
+        return ""
+    return _cell(json.dumps(event.data, ensure_ascii=False, separators=(",", ":")))
+
+
+def _cell(value: object) -> str:
+    """Return text that no spreadsheet takes for a formula (owasp.org/www-community/attacks/CSV_Injection)."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text[:1] in _BLANK or text.lstrip()[:1] in _FORMULA else text
+
+
+def _row(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()

@@ -1,0 +1,161 @@
+"""The pages that people look at, rendered on the server; the live one goes on by WebSocket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from flask import Blueprint, g, redirect, render_template, url_for
+from flask.typing import ResponseReturnValue
+
+from outfeed import clock
+from outfeed.access import auth
+from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
+from outfeed.http import addresses
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.principal import ADMIN, READ, WRITE
+from outfeed.store.event_log import list_page
+from outfeed.swarm.dashboard import read_board, read_chart
+
+LIVE_ROWS = 20
+MAX_ID_CHARS = 20
+MAX_PART_CHARS = 200
+MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
+
+pages = Blueprint("pages", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An event as `_event.html` shows it. `event-feed/list.js` has the same rules."""
+
+    event: Event
+    display: Display
+    parts: list[tuple[str, bool]]
+
+    @classmethod
+    def of(cls, event: Event) -> Row:
+        """Return the row that shows *event*."""
+        parts = [(cut(text, MAX_PART_CHARS), is_name) for text, is_name in sentence_parts(event)]
+        return cls(event, display_of(event.event_type), parts)
+
+    @property
+    def moment(self) -> datetime | None:
+        """The event's time in UTC; what has no zone is taken for UTC; None where a raw writer left no time."""
+        try:
+            moment = datetime.fromisoformat(self.event.timestamp)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    @property
+    def time(self) -> str:
+        """The time as `clock_of` has it, or what a raw writer left in its place."""
+        return clock_of(self.moment) if self.moment else shown(self.event.timestamp)
+
+    @property
+    def meta(self) -> list[tuple[str, str, str]]:
+        """Source and ids as (field, value, short form), without those that the sentence already names."""
+        said = {text for text, is_name in self.parts if is_name}
+        fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
+        return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in said]
+
+    @property
+    def fields(self) -> list[tuple[str, str, str | None]]:
+        """What is set, as (field, value, address of the event or of the log with that filter)."""
+        event = self.event
+        found: list[tuple[str, str | None, Callable[[str], str] | None]] = [
+            ("id", event.id, addresses.of_event),
+            ("event_type", event.event_type, lambda value: addresses.of_log(type=value)),
+            ("source", event.source, lambda value: addresses.of_log(source=value)),
+            ("task_id", event.task_id, addresses.of_task),
+            ("agent_id", event.agent_id, addresses.of_agent),
+            ("timestamp", event.timestamp, None),
+        ]
+        return [
+            (name, shown(value), link(value) if link and len(value) <= MAX_NAME_CHARS else None)
+            for name, value, link in found
+            if value
+        ]
+
+    @property
+    def data(self) -> str | None:
+        """The data as indented JSON, cut; None for no data."""
+        if self.event.omitted_bytes:
+            return f"{self.event.omitted_bytes:,} bytes of data are too large to be shown here."
+        if self.event.data is None:
+            return None
+        return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)
+
+
+def cut(text: str, length: int) -> str:
+    """Return *text*, or its first *length* characters and an ellipsis."""
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def shown(value: str) -> str:
+    """Return *value*, a name or a time, cut where a raw writer left more than our own may write."""
+    return cut(value, MAX_NAME_CHARS)
+
+
+def shorten(value: str) -> str:
+    """Return *value*, or the end of a long one: time-ordered ids made together all begin alike."""
+    return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
+
+
+@pages.app_template_filter("clock")
+def clock_of(moment: datetime | str) -> str:
+    """Return the time of day in UTC, with the date unless it is today's, and its year unless it is this one.
+
+    Text that names no moment, which only a raw writer leaves, is shown as it is.
+    """
+    if isinstance(moment, str):
+        found = clock.parsed(moment)
+        if found is None:
+            return shown(moment)
+        moment = found
+    now = clock.now()
+    if moment.date() == now.date():
+        return f"{moment:%H:%M:%S}"
+    year = "" if moment.year == now.year else f" {moment.year}"
+    return f"{moment.day} {moment:%b}{year} {moment:%H:%M:%S}"
+
+
+def rowid(text: str) -> int:
+    """Return *text* as a rowid. Raises ValueError for what SQLite has none of."""
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"no rowid: {number}")
+    return number
+
+
+@pages.app_context_processor
+def about_the_visitor() -> dict[str, bool]:
+    """Tell every page whether to lead to what is for operators."""
+    return {"is_operator": "principal" in g and auth.principal().may(ADMIN)}
+
+
+@pages.get("/")
+@requires(READ, is_page=True)
+def home() -> ResponseReturnValue:
+    """Send on to the live feed."""
+    return redirect(url_for("pages.live"))
+
+
+@pages.get("/swarm/live")
+@requires(READ, is_page=True)
+def live() -> str:
+    """Show the swarm as it is and the newest rows of the log; the scripts go on from there."""
+    visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does
+    events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
+    return render_template(
+        "live.html",
+        rows=[Row.of(event) for event in events],
+        board=read_board(),
+        chart=read_chart(visible),
+        may_post=auth.principal().may(WRITE),
+        agent_timeout_secs=services().settings.agent_timeout_secs,
+    )

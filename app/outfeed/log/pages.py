@@ -1,0 +1,191 @@
+"""The log's pages: filtered and in pages, one event, and the story of a task or an agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from flask import Blueprint, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
+
+from outfeed import clock
+from outfeed.access import auth
+from outfeed.errors import UnknownName
+from outfeed.events import DISPLAY, display_of
+from outfeed.http import addresses
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.log.live import Row, cut, rowid
+from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
+from outfeed.principal import READ
+from outfeed.store.event_log import split_types
+from outfeed.swarm.store import View, look
+
+LOG_ROWS = 50
+STORY_ROWS = 200
+MAX_JSON_CHARS = 65_536
+FILTERS = ("type", "source", "task", "agent", "from", "to", "text")
+KNOWN = {*FILTERS, "id", "cursor", "newer", "live"}
+ALIASES = {"event_type": "type", "types": "type", "task_id": "task", "agent_id": "agent"}  # the API's and the feed's
+
+log = Blueprint("log", __name__)
+_Found = TypeVar("_Found")
+
+
+@log.app_context_processor
+def give_addresses() -> dict[str, Any]:
+    """Let every template link to events, tasks and agents, and colour a type."""
+    return {"addresses": addresses, "kind_of": lambda event_type: display_of(event_type).kind}
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+@log.get("/swarm/events")
+@requires(READ, is_page=True)
+def events() -> ResponseReturnValue:
+    """Show the log, newest first, filtered and in pages; with `id`, that event."""
+    if event_id := request.args.get("id"):
+        return event(event_id)
+    if ALIASES.keys() & request.args.keys():  # the page's script knows the page's names only
+        renamed = [(ALIASES.get(name, name), value) for name, value in request.args.items(multi=True)]
+        return redirect(f"{addresses.of_log()}?{urlencode(renamed)}")
+    given, unknown = _given()
+    filter_, problem = _filter(given)
+    if unknown:
+        problem = f"{problem or ''} Not a filter of the log, and left out: {cut(', '.join(unknown), 80)}".strip()
+    newer = request.args.get("newer", type=rowid)
+    cursor = newer if newer is not None else request.args.get("cursor", type=rowid)
+    page = log_page.list_page(services().database, filter_, limit=LOG_ROWS, cursor=cursor, is_newer=newer is not None)
+    if newer is not None and len(page.events) < LOG_ROWS and not page.is_cut:
+        return redirect(addresses.of_log(**given))  # the newest page, filled up
+    return render_template(
+        "events.html",
+        rows=[Row.of(found) for _, found in page.events],
+        page=page,
+        cursor=cursor,
+        counts=log_page.count(services().database, filter_),
+        filters=given,
+        problem=problem,
+        types=list(DISPLAY),
+    )
+
+
+def _given() -> tuple[dict[str, str], list[str]]:
+    """Return the filters, and the names that are none. Types may be given several times."""
+    given = {name: list(filter(None, map(str.strip, values))) for name, values in request.args.lists()}
+    filters = {name: ",".join(given[name]) if name == "type" else given[name][0] for name in FILTERS if given.get(name)}
+    repeated = [name for name in FILTERS if name != "type" and len(set(given.get(name, []))) > 1]
+    return filters, [name for name in given if name not in KNOWN] + [f"{name} (twice)" for name in repeated]
+
+
+def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
+    """Return the conditions, and what is wrong with those that are left out. Times in *given* become plain UTC."""
+    times = {name: clock.parsed(given[name]) for name in ("from", "to") if name in given}
+    bad = [given[name] for name, moment in times.items() if moment is None]
+    since, until = (clock.isoformat(moment) if (moment := times.get(name)) else None for name in ("from", "to"))
+    filter_ = LogFilter(
+        auth.principal().visible, split_types(given.get("type")), given.get("source"), given.get("task"),
+        given.get("agent"), since, until, given.get("text"),
+    )  # fmt: skip
+    given |= {name: f"{moment:%Y-%m-%dT%H:%M:%S}" for name, moment in times.items() if moment}  # UTC, as inputs have it
+    problem = f"No time like 2026-01-31T12:00 and left out: {cut(', '.join(bad), 80)}" if bad else None
+    return filter_, problem
+
+
+@log.get("/swarm/events/<path:event_id>")
+@requires(READ, is_page=True)
+def event(event_id: str) -> str:
+    """Show one event, whole, with its neighbours."""
+    database, visible = services().database, auth.principal().visible
+    found = log_page.find(database, visible, event_id)
+    if found is None:
+        raise NotFound(f"no event with the id {event_id!r:.220}")
+    place, event = found
+    filters = {"In the log": LogFilter(visible)}
+    if event.task_id:
+        filters["Of this task"] = LogFilter(visible, task_id=event.task_id)
+    if event.agent_id:
+        filters["Of this agent"] = LogFilter(visible, agent_id=event.agent_id)
+    neighbours = [(name, log_page.neighbours(database, filter_, place)) for name, filter_ in filters.items()]
+    text = None if event.data is None else json.dumps(event.data, ensure_ascii=False, indent=2)
+    return render_template(
+        "event.html",
+        row=Row.of(event),
+        text=text and text[:MAX_JSON_CHARS],
+        left_out=max(0, len(text or "") - MAX_JSON_CHARS),
+        neighbours=[
+            (name, Row.of(pair.before) if pair.before else None, Row.of(pair.after) if pair.after else None)
+            for name, pair in neighbours
+        ],
+    )
+
+
+# --- stories ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a story, and how long after the one before it."""
+
+    row: Row
+    after: str | None
+
+
+@log.get("/swarm/tasks/<path:task_id>")
+@requires(READ, is_page=True)
+def task(task_id: str) -> str:
+    """Show what has happened to a task, in order."""
+    found = _known(lambda view: view.task(task_id))
+    return _story("task", task_id, LogFilter(auth.principal().visible, task_id=task_id), found)
+
+
+@log.get("/swarm/agents/<path:agent_id>")
+@requires(READ, is_page=True)
+def agent(agent_id: str) -> str:
+    """Show what an agent has done, in order."""
+    found = _known(lambda view: view.agent(agent_id))
+    return _story("agent", agent_id, LogFilter(auth.principal().visible, agent_id=agent_id), found)
+
+
+def _known(ask: Callable[[View], _Found]) -> _Found | None:
+    """Return what the coordinator knows, to who may see all of the swarm: ids may also be any writer's own."""
+    if auth.principal().visible.types:
+        return None
+    try:
+        with look(services().database) as view:
+            return ask(view)
+    except UnknownName:
+        return None
+
+
+def _story(kind: str, id_: str, filter_: LogFilter, known: object) -> str:
+    page = log_page.list_page(services().database, filter_, limit=STORY_ROWS)
+    if not page.events and known is None:
+        raise NotFound(f"no event names the {kind} {id_!r:.220}")
+    rows = [Row.of(found) for _, found in reversed(page.events)]
+    moments = [None, *(row.moment for row in rows)]
+    steps = [Step(row, _pause(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
+    return render_template(
+        "story.html", kind=kind, id=id_, known=known, steps=steps, has_earlier=page.older is not None
+    )
+
+
+def _pause(before: datetime | None, moment: datetime | None) -> str | None:
+    """Return how long that was, in words; None where it is not known."""
+    if before is None or moment is None:
+        return None
+    secs = (moment - before) / timedelta(seconds=1)
+    if abs(secs) < 60:
+        return f"{secs:+.1f} s"
+    sign, minutes = "+" if secs > 0 else "-", round(abs(secs) / 60)
+    if minutes < 120:
+        return f"{sign}{minutes} min"
+    hours = round(minutes / 60)
+    return f"{sign}{hours} h" if hours < 48 else f"{sign}{round(hours / 24)} d"

@@ -1,0 +1,163 @@
+"""The shapes of what the API takes and answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic reads typing's only from Python 3.12 on
+
+from outfeed import clock
+from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
+from outfeed.log.store.log_page import LogFilter
+from outfeed.principal import Visible
+from outfeed.store.event_log import split_types
+
+MAX_BATCH_EVENTS = 1000
+
+# What a field may hold is checked once, where every event is made (outfeed/events.py); here it is told.
+_NAME_RULES = {"minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000]*$"}
+_Name = Annotated[str, Field(json_schema_extra={**_NAME_RULES})]
+_Type = Annotated[str, Field(json_schema_extra={"maxLength": MAX_TYPE_CHARS, "pattern": f"^{TYPE_PATTERN.pattern}$"})]
+
+
+@with_config(ConfigDict(extra="forbid", title="NewEvent"))
+class NewEvent(TypedDict, total=False):
+    """An event to append. An `id` makes the call safe to repeat."""
+
+    event_type: Annotated[
+        Required[_Type], Field(description="Like `task.created`; your own are fine.", examples=["task.created"])
+    ]
+    source: Annotated[Required[_Name], Field(description="Who says so.", examples=["coordinator"])]
+    task_id: Annotated[_Name | None, Field(examples=["task-1"])]
+    agent_id: Annotated[_Name | None, Field(examples=["agent-7"])]
+    data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
+    id: Annotated[
+        _Name | None, Field(description="The idempotency key; made when absent.", examples=["task-1-created"])
+    ]
+    timestamp: Annotated[
+        Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None,
+        Field(description="ISO 8601 with a zone; now by default.", examples=["2026-01-31T12:00:00.000Z"]),
+    ]
+
+
+NewEvents = Annotated[list[NewEvent], Field(min_length=1, max_length=MAX_BATCH_EVENTS)]
+Lines = Annotated[str, Field(description="One event a line.")]
+NewLines = Annotated[str, Field(description="One event a line.", min_length=1)]
+
+
+class Receipt(BaseModel):
+    """Where an event went."""
+
+    id: str
+    seq: int | None = Field(description="Its place in the feed; null once that row of the outbox is pruned.")
+    epoch: str = Field(description="The history that the seq belongs to.")
+
+
+class LoggedEvent(BaseModel):
+    """An event of the log."""
+
+    id: str
+    event_type: str
+    source: str
+    task_id: str | None
+    agent_id: str | None
+    timestamp: str
+    data: Any
+    omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+
+
+def _utc(moment: datetime) -> datetime:
+    """What has no zone is UTC. Raises ValueError for what is no date there."""
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999") from None
+
+
+_Moment = Annotated[datetime, AfterValidator(_utc)]
+
+
+class LogFilters(BaseModel):
+    """Filters of the log, all of which must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_type: Annotated[
+        str | None, Field(description="Exact types, or prefixes like `task.*`, with commas between.")
+    ] = None
+    source: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+    from_: Annotated[_Moment | None, Field(alias="from", description="Timestamps from there on.")] = None
+    to: Annotated[_Moment | None, Field(description="Timestamps before that.")] = None
+    text: Annotated[
+        str | None,
+        Field(max_length=1000, description='Words that the event must have; "a phrase"; a beginning: `wor*`.'),
+    ] = None
+
+    def filter(self, visible: Visible) -> LogFilter:
+        """Return these conditions and the principal's."""
+        since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
+        return LogFilter(
+            visible, split_types(self.event_type), self.source, self.task_id, self.agent_id, since, until, self.text
+        )
+
+
+class LogPage(BaseModel):
+    """A page of the log."""
+
+    events: list[LoggedEvent]
+    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+
+
+class Summary(BaseModel):
+    """Events by type."""
+
+    minutes: float
+    summary: dict[str, int]
+
+
+class FeedEvent(BaseModel):
+    """An event of the feed. What a raw writer left out is null."""
+
+    seq: int
+    id: str | None
+    event_type: str | None
+    source: str | None
+    task_id: str | None
+    agent_id: str | None
+    timestamp: str | None
+    data: Any
+    omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+
+
+class Missing(BaseModel):
+    """Seqs that were pruned before they could be read."""
+
+    from_: int = Field(alias="from")
+    to: int
+
+
+class FeedPage(BaseModel):
+    """The events after a cursor, and the verdict on it. `cursor` is what to ask with next."""
+
+    epoch: str
+    verdict: Literal["live", "resumed", "gap", "reset"]
+    missing: Missing | None = Field(None, description="Only with the verdict gap.")
+    events: list[FeedEvent]
+    cursor: int
+    head: int = Field(description="The newest seq.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str | None = Field(None, description="A stable name of what went wrong.")
+    field: str | None = Field(None, description="The bad field of an event.")
+    index: int | None = Field(None, description="Which event of a batch, from 0.")

@@ -1,0 +1,380 @@
+"""Pages of the log: what matches a filter, newest first, from a place on. No page reads more than so many rows.
+
+One index leads: that of the condition that fewest events meet, or the full-text index. Each lists its rowids in order,
+so nothing is sorted and nothing is scanned; the other conditions are looked up in the rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from outfeed.events import Event
+from outfeed.log.store import search
+from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
+from outfeed.principal import Visible
+from outfeed.redaction import redact
+from outfeed.store import rows
+from outfeed.store.database import Database
+
+# Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
+MAX_SCANNED = 20_000
+MAX_COUNTED = 10_000
+FIRST_CHUNK, MAX_CHUNK = 64, MAX_COUNTED
+MAX_TIMED = 5000  # events of a time range that are led by the index on timestamp
+_LAST_TIME = "\U0010ffff"
+UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
+MAX_TYPES = 50  # that a prefix may stand for, to be led by the index
+_RANGE = "rowid BETWEEN ? AND ?"
+_ENOUGH = 1000  # conditions that more events meet are all the same
+_DISTINCT = """
+    WITH RECURSIVE found (type) AS (
+        SELECT min(event_type) FROM event_log WHERE event_type >= :low AND event_type < :high
+        UNION ALL
+        SELECT (SELECT min(event_type) FROM event_log WHERE event_type > type AND event_type < :high)
+        FROM found WHERE type IS NOT NULL
+    )
+    SELECT type FROM found WHERE type IS NOT NULL LIMIT :limit
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which events of the log: all conditions hold. *types* are exact, or prefixes like `task.*`; empty is all.
+
+    *since* (inclusive) and *until* are timestamps as the log has them; *text* is words to look for.
+    """
+
+    visible: Visible
+    types: tuple[str, ...] = ()
+    source: str | None = None
+    task_id: str | None = None
+    agent_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+    text: str | None = None
+
+    def where(self) -> rows.Where:
+        """Return all but the text as conditions."""
+        filters = {
+            "source = ?": self.source, "task_id = ?": self.task_id, "agent_id = ?": self.agent_id,
+            "timestamp >= ?": self.since, "timestamp < ?": self.until,
+        }  # fmt: skip
+        given: rows.Where = {clause: (value,) for clause, value in filters.items() if value is not None}
+        return given | rows.of_types(self.types) | rows.seen(self.visible)
+
+    def expression(self) -> str | None:
+        """Return the text for FTS5, narrowed by the fields; None where there is no word in it."""
+        found = search.expression(self.text or "")
+        if found is None:
+            return None
+        for values in ([self.source], [self.task_id], [self.agent_id], [one.removesuffix(".*") for one in self.types]):
+            given = [value for value in values if value]
+            if given and search.may_narrow(given):
+                found = search.narrowed(found, given)
+        return found
+
+
+class Match(NamedTuple):
+    """A row that matches."""
+
+    rowid: int
+    event_type: str
+
+
+class _Chunk(NamedTuple):
+    """What matches among the next rows, the last of these, and what it cost to look at them."""
+
+    matches: list[Match]
+    end: int
+    cost: int
+
+
+class LogPage(NamedTuple):
+    """Rows with their events, newest first, and where older and newer ones go on; None where there are none.
+
+    *is_cut*: the page ends because enough was read, not because it is full or there is no more.
+    """
+
+    events: list[tuple[int, Event]]
+    older: int | None
+    newer: int | None
+    is_cut: bool = False
+
+
+class Counts(NamedTuple):
+    """How many match, by type, the most frequent first. *is_all*: no more than these; else it was not counted on."""
+
+    by_type: dict[str, int]
+    is_all: bool
+
+    @property
+    def total(self) -> int:
+        """How many were counted."""
+        return sum(self.by_type.values())
+
+
+class Neighbours(NamedTuple):
+    """The events before and after one."""
+
+    before: Event | None
+    after: Event | None
+
+
+def list_page(
+    database: Database, filter_: LogFilter, *, limit: int, cursor: int | None = None, is_newer: bool = False
+) -> LogPage:
+    """Return up to *limit* events older than *cursor*, the newest of these; or the oldest of those newer than it."""
+    walk = Walk(database, filter_, cursor, is_upward=is_newer)
+    found = [match.rowid for match in itertools.islice(walk, limit + 1)]
+    has_more = len(found) > limit
+    is_cut = not has_more and not walk.is_over
+    found = found[:limit]
+    onward = found[-1] if has_more else walk.place if is_cut else None
+    backward = None if cursor is None else found[0] if found else cursor
+    if is_newer:
+        found.reverse()
+        onward, backward = backward, onward
+    with database.connection() as connection:
+        events = rows.load(connection, found)
+    return LogPage(list(events.items()), onward, backward, is_cut)
+
+
+def every(database: Database, filter_: LogFilter) -> Iterator[Event]:
+    """Yield all events that match, newest first, in short reads. What is written meanwhile is not among them."""
+    matches = iter(Walk(database, filter_, max_scanned=None))
+    while chunk := [match.rowid for match in itertools.islice(matches, 500)]:
+        with database.connection() as connection:
+            events = rows.load(connection, chunk)
+        yield from events.values()
+
+
+def count(database: Database, filter_: LogFilter) -> Counts:
+    """Count the newest events that match, up to MAX_COUNTED."""
+    walk = Walk(database, filter_, chunk=MAX_CHUNK)
+    found = Counter(match.event_type for match in itertools.islice(walk, MAX_COUNTED))
+    return Counts(redact(dict(found.most_common())), walk.is_over and found.total() < MAX_COUNTED)
+
+
+def find(database: Database, visible: Visible, event_id: str) -> tuple[int, Event] | None:
+    """Return the row and the event with that id, whatever its size; None where there is none that may be seen."""
+    try:
+        with database.connection() as connection:
+            row = connection.execute(
+                f"SELECT {rows.COLUMNS}, rowid FROM event_log WHERE id = ?",  # noqa: S608 - ours
+                (event_id,),
+            ).fetchone()
+    except UnicodeEncodeError:  # a lone surrogate: nothing can have such an id
+        return None
+    if row is None or not visible.covers(str(row[1])):
+        return None
+    return row[7], rows.event_of(row[:7])
+
+
+def neighbours(database: Database, filter_: LogFilter, rowid: int) -> Neighbours:
+    """Return the events that match before and after that row, as far as they are near."""
+    found = []
+    for is_upward in (False, True):
+        match = next(iter(Walk(database, filter_, rowid, is_upward=is_upward)), None)
+        with database.connection() as connection:
+            events = rows.load(connection, [match.rowid] if match else [])
+        found.append(next(iter(events.values()), None))
+    return Neighbours(*found)
+
+
+class Walk:
+    """Goes through the rows from *cursor* on, down or up, and yields what matches.
+
+    *place*: everything up to that row has been looked at. *is_over*: there is nothing beyond it. It ends early when
+    *max_scanned* rows were looked at.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        filter_: LogFilter,
+        cursor: int | None = None,
+        *,
+        is_upward: bool = False,
+        max_scanned: int | None = MAX_SCANNED,
+        chunk: int = FIRST_CHUNK,
+    ) -> None:
+        self.place = cursor
+        self.is_over = False
+        self._database = database
+        self._filter = filter_
+        self._is_upward = is_upward
+        self._left = max_scanned
+        self._chunk = chunk
+        self._index = Index(database)
+        self._where = filter_.where()
+        self._expression = filter_.expression() if filter_.text is not None else None
+
+    def __iter__(self) -> Iterator[Match]:
+        if self._filter.text is None or self._expression is not None:
+            self._leads, self._rowids = self._choose_leads()
+            for span in self._spans():
+                yield from self._walk(span)
+                if self._is_spent:
+                    return
+        self.is_over = True
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._left is not None and self._left <= 0
+
+    def _spans(self) -> Iterator[Span]:
+        """Yield what is to be gone through, in the order of the walk."""
+        low, high = MIN_ROWID, MAX_ROWID
+        if self.place is not None:
+            low, high = (self.place + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.place - 1)
+        is_by_time = self._rowids is None and (self._filter.since is not None or self._filter.until is not None)
+        spans = self._index.spans() if self._expression or is_by_time else [Span(low, high)]
+        for span in reversed(spans) if self._is_upward else spans:
+            if span.high >= low and span.low <= high and span.may_hold(self._filter.since, self._filter.until):
+                yield span._replace(low=max(low, span.low), high=min(high, span.high))
+
+    def _walk(self, span: Span) -> Iterator[Match]:
+        size = self._chunk
+        while span.low <= span.high and not self._is_spent:
+            found = self._next(span, size)
+            self._spend(found.cost)
+            yield from found.matches
+            self.place = found.end
+            span = span._replace(low=found.end + 1) if self._is_upward else span._replace(high=found.end - 1)
+            size = min(size * 4, MAX_CHUNK)
+
+    def _spend(self, cost: int) -> None:
+        if self._left is not None:
+            self._left -= cost
+
+    def _next(self, span: Span, size: int) -> _Chunk:
+        """Look at the next rows of the span."""
+        if self._expression is None:
+            led = self._lead(span, size)
+            return _Chunk(
+                [row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led)
+            )
+        if span.block is not None:
+            found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
+            if found is not None:
+                return _Chunk(self._matching(found), self._end(span, found, size), len(found) + 1)
+        led = self._lead(span, UNINDEXED_CHUNK)
+        among = self._read_texts([match.rowid for match, is_good in led if is_good])
+        end = self._end(span, [match.rowid for match, _ in led], UNINDEXED_CHUNK)
+        return _Chunk([match for match, _ in led if match.rowid in among], end, len(led) * UNINDEXED_COST)
+
+    def _end(self, span: Span, rowids: list[int], size: int) -> int:
+        """Return the last row that has been looked at."""
+        if len(rowids) == size:
+            return rowids[-1]
+        return span.high if self._is_upward else span.low
+
+    def _read_texts(self, rowids: list[int]) -> set[int]:
+        """Return those rowids whose text matches, without the index."""
+        assert self._expression is not None
+        with self._database.connection() as connection:
+            events = rows.load(connection, rowids)
+        texts = [(rowid, search.text_of(event)) for rowid, event in events.items()]
+        return search.matching(self._expression, texts) if texts else set()
+
+    def _matching(self, rowids: list[int]) -> list[Match]:
+        """Return those that meet the conditions, in the same order."""
+        if not rowids:
+            return []
+        clauses, values = rows.bound(
+            {"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where}
+        )
+        sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - clauses are ours
+        with self._database.connection() as connection:
+            types = dict(connection.execute(sql, values).fetchall())
+        return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
+
+    # --- which index leads ---
+
+    def _choose_leads(self) -> tuple[list[tuple[str, str]], list[int] | None]:
+        """Return the column and value, or several of one column, that fewest events have; none: all rows.
+
+        Or, where the times leave still fewer, all of their rows, in order.
+        """
+        filter_ = self._filter
+        fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
+        types = filter_.types or filter_.visible.types
+        with self._database.connection() as connection:
+            indexed = _indexed(connection)
+            choices = [[(column, value)] for column, value in fields if value is not None and column in indexed]
+            if types and "event_type" in indexed and (named := _types(connection, types)) is not None:
+                choices.append([("event_type", name) for name in named or types[:1]])
+            costs = [min(_ENOUGH, sum(_frequency(connection, *lead) for lead in leads)) for leads in choices]
+            rowids = self._rowids_by_time(connection) if "timestamp" in indexed else None
+        fewest = min(costs, default=_ENOUGH)
+        if rowids is not None and (len(rowids) <= fewest or fewest == _ENOUGH):
+            return [], rowids
+        return (choices[costs.index(fewest)] if choices else []), None
+
+    def _rowids_by_time(self, connection: sqlite3.Connection) -> list[int] | None:
+        since, until = self._filter.since, self._filter.until
+        if since is None and until is None:
+            return None
+        sql = (
+            "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? LIMIT ?"
+        )
+        found = connection.execute(sql, (since or "", until or _LAST_TIME, MAX_TIMED + 1)).fetchall()
+        return sorted(row[0] for row in found) if len(found) <= MAX_TIMED else None
+
+    def _lead(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+        """Return the next rows that the leading index has, and whether they meet the other conditions."""
+        if self._rowids is not None:
+            return self._lead_by_time(span, limit)
+        clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
+        select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - clauses are ours
+        parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._leads]
+        parts = parts or [f"{select} NOT INDEXED WHERE {_RANGE}"]
+        bounds = [[value, span.low, span.high] for _, value in self._leads] or [[span.low, span.high]]
+        # Of several each is in order, and SQLite merges them.
+        sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {'ASC' if self._is_upward else 'DESC'} LIMIT ?"
+        bound = [value for each in bounds for value in (*values, *each)]
+        with self._database.connection() as connection:
+            found = connection.execute(sql, (*bound, limit)).fetchall()
+        return [(_match(rowid, type_), bool(is_good)) for rowid, type_, is_good in found]
+
+    def _lead_by_time(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+        assert self._rowids is not None
+        start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
+        rowids = self._rowids[start:end][:limit] if self._is_upward else self._rowids[start:end][::-1][:limit]
+        good = {match.rowid: match for match in self._matching(rowids)}
+        return [(good.get(rowid) or Match(rowid, ""), rowid in good) for rowid in rowids]
+
+
+def _match(rowid: int, event_type: object) -> Match:
+    return Match(rowid, str(rows.readable(event_type)))
+
+
+def _indexed(connection: sqlite3.Connection) -> set[str]:
+    """Return the columns that have their index: tools that rebuild a table drop them."""
+    sql = "SELECT substr(name, 11) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'event_log'"
+    return {row[0] for row in connection.execute(sql).fetchall()}
+
+
+def _types(connection: sqlite3.Connection, patterns: tuple[str, ...]) -> list[str] | None:
+    """Return the types in the log that *patterns* name; None for too many."""
+    names: list[str] = []
+    for pattern in patterns:
+        if not pattern.endswith(".*"):
+            names.append(pattern)
+            continue
+        bounds = {"low": pattern[:-1], "high": pattern[:-2] + "/", "limit": MAX_TYPES + 1}  # "/" follows "."
+        names += [row[0] for row in connection.execute(_DISTINCT, bounds).fetchall()]
+    names = list(dict.fromkeys(names))
+    return names if len(names) <= MAX_TYPES else None
+
+
+def _frequency(connection: sqlite3.Connection, column: str, value: str) -> int:
+    sql = f"SELECT 1 FROM event_log INDEXED BY event_log_{column} WHERE {column} = ? LIMIT ?"  # noqa: S608 - ours
+    return len(connection.execute(sql, (value, _ENOUGH)).fetchall())

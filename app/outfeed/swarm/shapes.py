@@ -1,0 +1,191 @@
+"""The shapes of what the swarm's API takes and answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from outfeed.feed.subscription import MAX_SEQ
+from outfeed.swarm.coordinator import (
+    MAX_BID_SATS,
+    MAX_DESCRIPTION_CHARS,
+    MAX_NAME_CHARS,
+    MAX_REASON_CHARS,
+    MAX_TOOL_NAME_CHARS,
+)
+from outfeed.swarm.store import AgentState, TaskState
+
+# What a text or number may hold is checked once, in the coordinator; here it is told.
+_TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+_LINE = r"^[^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u001f\u007f]*$"
+
+
+def _told(example: Any, **rules: Any) -> Any:
+    return Field(examples=[example], json_schema_extra=rules)
+
+
+def _text(example: str, max_chars: int, pattern: str = _TEXT) -> Any:
+    return _told(example, minLength=1, maxLength=max_chars, pattern=pattern)
+
+
+def _whole(value: Any) -> Any:
+    """In JSON 50.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Id = Annotated[str, Field(examples=["agent-3f9a1c2b7d004e51"])]
+_Limit = Annotated[int, Field(ge=1, le=1000)]
+_Cursor = Annotated[int, Field(ge=1, le=MAX_SEQ, description="`next` of the page before.")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewAgent(_Request):
+    """An agent that joins."""
+
+    name: Annotated[str, _text("Forge", MAX_NAME_CHARS, _LINE)]
+
+
+class NewTask(_Request):
+    """A task to post."""
+
+    description: Annotated[str, _text("Write the docs", MAX_DESCRIPTION_CHARS)]
+
+
+class NewBid(_Request):
+    """An agent's offer to do a task."""
+
+    agent_id: _Id
+    bid_sats: Annotated[int, BeforeValidator(_whole), _told(50, minimum=0, maximum=MAX_BID_SATS)]
+
+
+class Start(_Request):
+    """The beginning of work. The agent may be left out: it is the one that the task was assigned to."""
+
+    agent_id: _Id | None = None
+
+
+class Completion(_Request):
+    """The end of work."""
+
+    agent_id: _Id
+    result: Annotated[Any, Field(description="Any JSON.", examples=["12 pages written"])] = None
+
+
+class Failure(_Request):
+    """The end of work without a result."""
+
+    agent_id: _Id
+    reason: Annotated[str, _text("the source is encrypted", MAX_REASON_CHARS)]
+
+
+class ToolUse(_Request):
+    """A tool that an agent calls, or how the call ended. With `task_id` it is part of that task's story."""
+
+    tool_name: Annotated[str, _text("web_search", MAX_TOOL_NAME_CHARS)]
+    status: Literal["called", "completed", "failed"]
+    task_id: _Id | None = None
+    details: Annotated[
+        dict[Literal["arguments", "result", "reason", "duration_ms"], Any],
+        Field(description="Goes into the event's data.", examples=[{"arguments": {"query": "sqlite wal"}}]),
+    ] = {}
+
+
+class AgentsQuery(BaseModel):
+    """Which agents, and the place in their list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: AgentState | None = None
+    limit: _Limit = 100
+    cursor: _Cursor | None = None
+
+
+class TasksQuery(BaseModel):
+    """Which tasks, and the place in their list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: TaskState | None = None
+    limit: _Limit = 100
+    cursor: _Cursor | None = None
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+class AgentShape(BaseModel):
+    """An agent. Times are UTC, ISO 8601."""
+
+    id: str
+    name: str
+    state: AgentState
+    joined_at: str
+    seen_at: str
+    expires_at: str | None = Field(description="When it has left unless it is heard of before; null once it has.")
+    left_at: str | None
+    reason: str | None = Field(description="Why it left.")
+
+
+class BidShape(BaseModel):
+    """A bid."""
+
+    agent_id: str
+    agent_name: str
+    bid_sats: int
+    created_at: str
+
+
+class TaskShape(BaseModel):
+    """A task. `agent_id`, `agent_name` and `bid_sats` are the auction's winner's."""
+
+    id: str
+    description: str
+    state: TaskState
+    created_at: str
+    closes_at: str
+    seconds_left: float | None = Field(description="Until the auction is over; null when it is closed.")
+    bid_count: int
+    lowest_bid_sats: int | None
+    agent_id: str | None
+    agent_name: str | None
+    bid_sats: int | None
+    assigned_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    result: Any
+    reason: str | None = Field(description="Why it failed.")
+
+
+class TaskStory(TaskShape):
+    """A task with its bids, the best first."""
+
+    bids: list[BidShape]
+
+
+class AgentPage(BaseModel):
+    """Agents, newest first."""
+
+    agents: list[AgentShape]
+    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+
+
+class TaskPage(BaseModel):
+    """Tasks, newest first."""
+
+    tasks: list[TaskShape]
+    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+
+
+class SwarmShape(BaseModel):
+    """The whole swarm at one moment. Every event up to `seq` of `epoch` is in it: follow the feed from there."""
+
+    epoch: str
+    seq: int
+    now: str
+    agents: list[AgentShape] = Field(description="Who is there, the longest first.")
+    tasks: dict[TaskState, list[TaskShape]] = Field(description="The newest of each state.")
+    counts: dict[TaskState, int] = Field(description="10,001 is more than 10,000.")

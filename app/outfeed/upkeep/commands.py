@@ -1,0 +1,253 @@
+"""Commands that keep the database: prune, backup, restore, doctor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outfeed.cli import BY, show
+from outfeed.config import MAX_DAYS, settings
+from outfeed.errors import UnknownName
+from outfeed.text import escaped
+
+if TYPE_CHECKING:
+    from outfeed.upkeep.doctor import Finding
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Age in days.")
+@click.option("--id", "event_id", help="This one event, out of the log and the outbox.")
+@click.option(
+    "--archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep what is deleted in gzipped files in this folder.",
+)
+@click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def prune(
+    older_than_days: int | None, event_id: str | None, archive: Path | None, dry_run: bool, is_json: bool
+) -> None:
+    """Delete old events, or one event from everywhere.
+
+    In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays. Waits for a prune
+    that is at work. The outbox keeps what is young enough to resume from, or not acknowledged by a protected consumer.
+
+    \b
+    Example:
+      outfeed prune --older-than-days 30 --archive /var/backups/outfeed
+      outfeed prune --id 0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d
+    """
+    if (older_than_days is None) == (event_id is None):
+        raise click.UsageError("say --older-than-days or --id")
+    if older_than_days is not None:
+        _prune_old(older_than_days, archive, dry_run, is_json)
+    elif archive is not None:
+        raise click.UsageError("--archive goes with --older-than-days")
+    elif event_id is not None:
+        _erase(event_id, dry_run, is_json)
+
+
+def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:
+    from outfeed.store import database
+    from outfeed.upkeep import retention
+    from outfeed.upkeep.policy import Policy
+
+    policy = Policy.older_than(older_than_days, settings())
+    if dry_run:
+        done = retention.plan(database.default(), policy)
+    else:
+        with _Bar("Pruning", lambda: retention.plan(database.default(), policy).events, is_shown=not is_json) as bar:
+            done = retention.prune(
+                database.default(),
+                policy,
+                by=BY,
+                archive=archive,
+                on_progress=bar.add,
+                on_wait=_tell_waiting,
+            )
+    if is_json:
+        facts = {"matched": done.events, "deleted": 0 if dry_run else done.events, "older_than_days": older_than_days}
+        more = {"outbox_rows": done.outbox_rows, "archives": list(map(str, done.archives)), "dry_run": dry_run}
+        click.echo(show.as_json({**facts, **more, "freed_bytes": done.freed_bytes}))
+        return
+    what = retention.sentence(done, policy)
+    if done.archives:
+        what += f"; the events are in {show.count(len(done.archives), 'file')} in {archive}"
+    click.echo(f"Would prune {what.removeprefix('Pruned ')}; nothing was deleted." if dry_run else f"{what}.")
+
+
+def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
+    from outfeed.store import database
+    from outfeed.upkeep import erasure
+
+    is_found = erasure.erase(database.default(), event_id, dry_run=dry_run, by=BY)
+    if is_json:
+        facts = {"matched": int(is_found), "deleted": int(is_found and not dry_run)}
+        click.echo(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))
+    elif is_found:
+        what = f"event {event_id} from the log and the outbox"
+        click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+    if not is_found:
+        raise UnknownName(f"there is no event with the id {event_id!r:.220}")
+
+
+def _tell_waiting() -> None:
+    click.echo("Waiting for another prune to end.", err=True)
+
+
+class _Bar:
+    """A progress bar on a terminal's stderr, and nothing where there is none."""
+
+    def __init__(self, label: str, length: Callable[[], int], *, is_shown: bool) -> None:
+        self._label = label
+        self._length = length
+        self._is_shown = is_shown and sys.stderr.isatty()
+        self._open = ExitStack()
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        if self._is_shown:
+            bar = click.progressbar(length=self._length(), label=self._label, file=sys.stderr)
+            self._bar = self._open.enter_context(bar)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.close()
+
+    def add(self, amount: int) -> None:
+        if self._bar is not None:
+            self._bar.update(amount)
+
+    def set(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.length = total
+            self._bar.update(done - self._bar.pos)
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def backup(file: Path, is_json: bool) -> None:
+    """Write a checked copy of the live database to FILE, mode 0600.
+
+    Writers go on meanwhile. FILE is replaced when the copy is whole and on the disk, or not at all.
+
+    \b
+    Example:
+      outfeed backup /var/backups/outfeed/today.db
+    """
+    from outfeed.store import database
+    from outfeed.upkeep import backup as store
+
+    with _Bar("Copying", lambda: 0, is_shown=not is_json) as bar:
+        content = store.backup(database.default(), file, bar.set)
+    if is_json:
+        click.echo(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
+        return
+    click.echo(f"Backed up {show.count(content.events, 'event')} to {file}, checked.")
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--dry-run", is_flag=True, help="Check FILE and say what it holds; change nothing.")
+@click.option("--whole-database", is_flag=True, help="Replace another program's tables in the database as well.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> None:
+    """Put the backup FILE into the live database.
+
+    The feed may be served meanwhile: every client is told that its cursor is worthless (reset). The database as it was
+    is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds
+    tables of another program, --whole-database is needed: their rows are replaced as well.
+
+    \b
+    Example:
+      outfeed restore /var/backups/outfeed/today.db
+    """
+    from outfeed.store import database
+    from outfeed.upkeep import backup as store
+
+    if dry_run:
+        content, kept = store.inspect(database.default(), file, whole_database=whole_database), None
+    else:
+        with _Bar("Restoring", lambda: 0, is_shown=not is_json) as bar:
+            content, kept = store.restore(database.default(), file, bar.set, by=BY, whole_database=whole_database)
+    if is_json:
+        facts = {"file": str(file), "kept": str(kept) if kept else None, "dry_run": dry_run}
+        click.echo(show.as_json({**facts, **content._asdict()}))
+        return
+    what = f"{file}, with {show.count(content.events, 'event')}"
+    beside = f" What was there is in {kept}." if kept else ""
+    click.echo(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended without harm.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", "is_quiet", is_flag=True, help="Print nothing unless there is a problem; for cron.")
+@click.pass_context
+def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) -> None:
+    """Look for what can lose events or stop the feed.
+
+    For each finding: what it is, why it matters, what to type. A note is worth knowing and no problem. Exit 1 if there
+    is a problem.
+
+    \b
+    Example:
+      outfeed doctor --fix
+    """
+    from outfeed.store import database
+    from outfeed.upkeep import doctor as store
+
+    found = store.examine(database.default(), settings())
+    fixed = _mend(found) if fix else []
+    if fixed:
+        found = store.examine(database.default(), settings())
+    problems = sum(one.level == store.PROBLEM for findings in found.values() for one in findings)
+    if is_json:
+        rows = [_facts(rule, one) for rule, findings in found.items() for one in findings]
+        click.echo(show.as_json({"ok": not problems, "findings": rows, "fixed": fixed, "rules": list(found)}))
+    elif problems or fixed or not is_quiet:
+        for what in fixed:
+            click.echo(f"Fixed: {escaped(what)}.")
+        for rule, findings in found.items():
+            for one in findings:
+                _print(rule, one)
+        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
+        click.echo(f"Looked at {show.count(len(found), 'thing')} and {end}.")
+    context.exit(1 if problems else 0)
+
+
+def _mend(found: dict[str, list[Finding]]) -> list[str]:
+    fixed = []
+    for findings in found.values():
+        for one in findings:
+            if one.fix is not None:
+                one.fix()
+                fixed.append(one.what)
+    return fixed
+
+
+def _facts(rule: str, one: Finding) -> dict[str, Any]:
+    return {
+        "rule": rule,
+        "level": one.level,
+        "what": one.what,
+        "why": one.why,
+        "type": one.type,
+        "fixable": one.fix is not None,
+    }
+
+
+def _print(rule: str, one: Finding) -> None:
+    colour = "red" if one.level == "problem" else "yellow"
+    click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
+    click.echo(f"    why   {escaped(one.why)}")
+    click.echo(f"    type  {escaped(one.type)}")

@@ -1,0 +1,87 @@
+"""Commands on the database as a whole: upgrade, release, status."""
+
+from __future__ import annotations
+
+import click
+
+from outfeed.cli import show
+from outfeed.config import settings
+from outfeed.text import escaped
+
+
+@click.command()
+@click.option("--adopt", is_flag=True, help="Add Outfeed's tables to a database that holds another program's.")
+@click.pass_context
+def upgrade(context: click.Context, /, adopt: bool) -> None:
+    """Make the database, or bring it to this version's schema.
+
+    An existing database is copied beside itself first. Refused while a server serves it. A database that holds tables
+    of another program is adopted with --adopt only; without it the command prints what it would do and exits 1.
+
+    \b
+    Example:
+      OUTFEED_DATABASE=/var/lib/outfeed/outfeed.db outfeed upgrade
+    """
+    from outfeed.errors import AdoptionNeeded
+    from outfeed.store import adoption
+    from outfeed.upkeep import upgrade as upgrades
+
+    path = settings().database
+    try:
+        names, kept = upgrades.upgrade(path, adopt=adopt)
+    except AdoptionNeeded:
+        for line in adoption.plan(path):
+            click.echo(escaped(line))
+        click.echo("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
+        context.exit(1)
+    for name in names:
+        click.echo(name)
+    if kept:
+        click.echo(f"The database before the upgrade: {kept}")
+    click.echo(f"Applied {show.count(len(names), 'migration')} to {path}." if names else f"{path} is up to date.")
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do it without a question.")
+def release(yes: bool) -> None:
+    """Take Outfeed out of another program's database again.
+
+    Removes Outfeed's tables, indexes and triggers, and the files beside the database, and puts the journal mode back.
+    An event_log that the program had before the adoption stays. A copy of the database is kept beside it. Stop the
+    server and the program first.
+
+    \b
+    Example:
+      outfeed release --yes
+    """
+    from outfeed.upkeep import release as store
+
+    path = settings().database
+    planned = store.plan(path)
+    click.echo(f"Tables to remove from {path}: {', '.join(planned.tables)}.")
+    click.echo(f"event_log {'stays' if planned.keeps_log else 'is removed with all events'}.")
+    if not yes:
+        click.confirm("Release the database?", abort=True)
+    done = store.release(path)
+    click.echo(f"The database before the release: {done.kept}")
+    click.echo(f"Removed {show.count(len(done.tables), 'table')} from {path}; its journal mode is {done.journal_mode}.")
+
+
+@click.command()
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def status(is_json: bool) -> None:
+    """Show the feed's head and epoch, and how many rows there are.
+
+    \b
+    Example:
+      outfeed status --json
+    """
+    from outfeed.store import database, outbox
+
+    facts = {"database": str(settings().database), **outbox.status(database.default())}
+    if is_json:
+        click.echo(show.as_json(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<10}{value:,}" if isinstance(value, int) else f"{name:<10}{value}")
+    click.echo(f"The feed stands at seq {facts['head']:,}.")

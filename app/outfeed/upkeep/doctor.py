@@ -1,0 +1,377 @@
+"""The doctor: rules that look at a database and this machine, and say what is wrong, why it matters, and what to type.
+
+A *problem* can lose events, or keep the feed from working. A *note* is worth knowing, and makes nothing fail.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import re
+import resource
+import shlex
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from outfeed import clock, process
+from outfeed.config import Settings
+from outfeed.errors import SchemaMismatch
+from outfeed.store import database as db
+from outfeed.store import files, migrate, triggers
+from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
+from outfeed.store.mark import Mark, renew_epoch_if_behind
+from outfeed.store.outbox import Outbox
+from outfeed.upkeep import readers, upgrade
+
+PROBLEM, NOTE = "problem", "note"
+MIN_FREE_BYTES = 256 * 2**20
+MAX_AHEAD = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be. *fix*, where there is one, mends it and harms nothing."""
+
+    level: str
+    what: str
+    why: str
+    type: str
+    fix: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What the rules look at; *reader* was looked up before the database was opened."""
+
+    database: Database
+    connection: sqlite3.Connection
+    settings: Settings
+    reader: readers.Reader | None
+
+    def pragma(self, name: str) -> int | str:
+        value: int | str = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    @property
+    def quoted(self) -> str:
+        return shlex.quote(str(self.database.path))
+
+
+def examine(database: Database, settings: Settings) -> dict[str, list[Finding]]:
+    """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
+    database.close()
+    reader = readers.oldest(database.path)
+    with closing(db.connect(database.path)) as connection, db.explained(database.path):
+        patient = Patient(database, connection, settings, reader)
+        found = {}
+        for name, rule in RULES.items():
+            found[name] = list(rule(patient))
+            if name == "tables" and found[name]:
+                break  # the rules after it read them
+        return found
+
+
+def _tables(patient: Patient) -> Iterator[Finding]:
+    try:
+        pending = migrate.pending(patient.database.path)
+    except SchemaMismatch as error:
+        yield Finding(PROBLEM, str(error), "this code does not know what is in there", "pip install --upgrade outfeed")
+        return
+    if pending:
+        yield Finding(
+            PROBLEM,
+            f"{len(pending)} migrations are pending: {', '.join(pending)}",
+            "the code asks for tables that are not there",
+            "outfeed upgrade",
+            lambda: migrate.upgrade(patient.database.path),
+        )
+        return
+    known = {row[0] for row in patient.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for name in ("event_log", "outbox", "outfeed_meta"):
+        if name not in known:
+            yield _broken_outbox(f"the table {name} is missing", "no event can be written, or none reaches the feed")
+
+
+def _server(patient: Patient) -> Iterator[Finding]:
+    running, ours = upgrade.serving(patient.database.path), upgrade.version()
+    if running is not None and running != ours:
+        yield Finding(
+            NOTE,
+            f"outfeed {running} serves this database, and this is {ours}",
+            "it goes on with the old code until it is started again, and upgrades wait for that",
+            "systemctl restart outfeed",
+        )
+
+
+def _sqlite(_: Patient) -> Iterator[Finding]:
+    if sqlite3.sqlite_version_info < (3, 51, 3):
+        yield Finding(
+            NOTE,
+            f"SQLite is {sqlite3.sqlite_version}",
+            "before 3.51.3 two checkpoints at one moment can, very rarely, damage a database (sqlite.org/wal.html)",
+            "take backups (scripts/backup_feed.py), and a newer SQLite when your system has it",
+        )
+
+
+def _filesystem(patient: Patient) -> Iterator[Finding]:
+    kind = files.filesystem_of(patient.database.path.resolve())
+    if kind and files.is_remote(kind):
+        yield Finding(
+            PROBLEM,
+            f"the database lies on {kind}",
+            "it has no locks and no shared memory that SQLite could rely on: the database will be damaged",
+            f"outfeed backup /var/lib/outfeed/{patient.database.path.name}, and set OUTFEED_DATABASE to it",
+        )
+
+
+def _integrity(patient: Patient) -> Iterator[Finding]:
+    for (problem,) in patient.connection.execute("PRAGMA integrity_check(5)").fetchall():
+        if problem != "ok":
+            yield Finding(
+                PROBLEM,
+                f"the database is damaged: {problem}",
+                "what is read may be wrong, and what is written may be lost",
+                f"move {patient.quoted}, its -wal and -shm away, then outfeed restore FILE, with your newest backup",
+            )
+
+
+def _triggers(patient: Patient) -> Iterator[Finding]:
+    for problem in triggers.problems(patient.database):
+        yield Finding(
+            PROBLEM,
+            problem,
+            "events may not reach the feed, history be rewritten, or rights that were taken back stay with who is "
+            "connected; a tool that rebuilt the table did it",
+            "outfeed doctor --fix",
+            lambda: triggers.mend(patient.database),
+        )
+
+
+def _missed(patient: Patient) -> Iterator[Finding]:
+    if not triggers.problems(patient.database) and (count := triggers.missed(patient.database)):
+        yield Finding(
+            PROBLEM,
+            f"{count:,} events of the log were never in the outbox",
+            "they were written while a trigger was missing; no client has seen them",
+            "outfeed doctor --fix",
+            lambda: triggers.add_missed(patient.database),
+        )
+
+
+def _outbox(patient: Patient) -> Iterator[Finding]:
+    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'outbox'"
+    sql = str(patient.connection.execute(query).fetchone()[0])
+    if not re.search(r"\bAUTOINCREMENT\b", sql, re.IGNORECASE):
+        yield _broken_outbox("the outbox has no AUTOINCREMENT", "once it is pruned, its seqs are used again")
+    if re.search(r"\b(UNIQUE|CHECK|REFERENCES|NOT\s+NULL)\b", sql, re.IGNORECASE) or _unique_indexes(patient):
+        yield _broken_outbox(
+            "the outbox has a constraint that can fail", "INSERT OR IGNORE and OR REPLACE lose its rows"
+        )
+
+
+def _unique_indexes(patient: Patient) -> bool:
+    query = "SELECT count(*) FROM pragma_index_list('outbox') WHERE \"unique\""
+    return bool(patient.connection.execute(query).fetchone()[0])
+
+
+def _broken_outbox(what: str, why: str) -> Finding:
+    return Finding(PROBLEM, what, why, "outfeed restore FILE, with your newest backup")
+
+
+def _indexes(patient: Patient) -> Iterator[Finding]:
+    rows = patient.connection.execute(
+        "SELECT substr(key, 7), value FROM outfeed_meta WHERE key LIKE 'index:%' AND NOT EXISTS"
+        " (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = substr(key, 7))"
+    ).fetchall()
+    for name, sql in rows:
+        yield Finding(
+            PROBLEM,
+            f"index {name} is missing",
+            "what it serves becomes slow, or fails; a tool that rebuilt the table did it",
+            "outfeed doctor --fix",
+            functools.partial(_execute, patient.database, sql),
+        )
+
+
+def _execute(database: Database, sql: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(sql)
+
+
+def _null_ids(patient: Patient) -> Iterator[Finding]:
+    (count,) = patient.connection.execute("SELECT count(*) FROM event_log WHERE id IS NULL").fetchone()
+    if count:
+        yield Finding(
+            NOTE,
+            f"{count:,} events have no id",
+            "they can be neither shown by id nor pruned; they come from before the feed",
+            f"sqlite3 {patient.quoted} 'DELETE FROM event_log WHERE id IS NULL'",  # noqa: S608 - for people
+        )
+
+
+def _journal(patient: Patient) -> Iterator[Finding]:
+    if (mode := patient.pragma("journal_mode")) != "wal":
+        yield Finding(
+            PROBLEM,
+            f"journal_mode is {mode}",
+            "readers and writers wait for each other, and commits are noticed late",
+            "outfeed doctor --fix",
+            lambda: db.use_wal(patient.database.path),
+        )
+
+
+def _synchronous(_: Patient) -> Iterator[Finding]:
+    with closing(sqlite3.connect(":memory:")) as plain:
+        (level,) = plain.execute("PRAGMA synchronous").fetchone()
+    if level < 2:
+        yield Finding(
+            NOTE,
+            f"connections of this SQLite are at synchronous={level} by default",
+            "a power cut can take the newest commits of writers that do not say otherwise; ours do",
+            "PRAGMA synchronous = FULL, in your writers",
+        )
+
+
+def _wal(patient: Patient) -> Iterator[Finding]:
+    wal = Path(f"{patient.database.path}-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    if size <= JOURNAL_SIZE_LIMIT_BYTES:
+        return
+    _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    reader = patient.reader
+    who = (
+        f"; process {reader.pid} reads since frame {reader.frames:,} of {frames:,}" if reader and done < frames else ""
+    )
+    yield Finding(
+        PROBLEM if done < frames else NOTE,
+        f"the write-ahead log is {size / 2**20:,.0f} MiB{who}",
+        "a read that never ends keeps it from being reset, and it grows until the disk is full",
+        f"ps -p {reader.pid} -f, and end it or its query" if who and reader else "lsof -- " + shlex.quote(str(wal)),
+    )
+
+
+def _auto_vacuum(patient: Patient) -> Iterator[Finding]:
+    if patient.pragma("auto_vacuum") != 2:
+        yield Finding(
+            NOTE,
+            "auto_vacuum is not INCREMENTAL",
+            "the file never becomes smaller; what pruning frees is only used again",
+            f"stop outfeed, then: sqlite3 {patient.quoted} 'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'",
+        )
+
+
+def _disk(patient: Patient) -> Iterator[Finding]:
+    folder = patient.database.path.resolve().parent
+    free, size = shutil.disk_usage(folder).free, patient.database.path.stat().st_size
+    if free < max(MIN_FREE_BYTES, size):
+        yield Finding(
+            PROBLEM if free < MIN_FREE_BYTES else NOTE,
+            f"{free / 2**20:,.0f} MiB are free in {folder}, for a database of {size / 2**20:,.0f} MiB",
+            "when it is full no event can be written" if free < MIN_FREE_BYTES else "a restore needs room for copies",
+            "outfeed prune --older-than-days 30 --dry-run",
+        )
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    row = patient.connection.execute("SELECT created_at FROM outbox ORDER BY seq DESC LIMIT 1").fetchone()
+    newest = clock.parsed(row[0]) if row else None
+    if newest is not None and newest > clock.now() + MAX_AHEAD:
+        ahead = newest - clock.now()
+        yield Finding(
+            PROBLEM,
+            f"the newest event was written {ahead / timedelta(hours=1):,.1f} hours from now",
+            "a clock was wrong then or is now: pruning keeps too much or takes too much",
+            "timedatectl status",
+        )
+
+
+def _limits(patient: Patient) -> Iterator[Finding]:
+    connections = patient.settings.max_connections
+    for name, needed, allowed in (
+        ("open files", process.needed_descriptors(connections), _hard_limit(resource.RLIMIT_NOFILE)),
+        ("threads", process.needed_threads(connections), process.thread_limit()),
+    ):
+        if allowed is not None and allowed < needed:
+            yield Finding(
+                PROBLEM,
+                f"OUTFEED_MAX_CONNECTIONS={connections} needs {needed:,} {name} a worker; {allowed:,} are allowed",
+                "clients are refused, and then everything else is",
+                f"OUTFEED_MAX_CONNECTIONS={max(1, connections * allowed // needed - 100)}, or raise that limit",
+            )
+
+
+def _hard_limit(kind: int) -> int | None:
+    hard = resource.getrlimit(kind)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _mark(patient: Patient) -> Iterator[Finding]:
+    outbox = Outbox(patient.database, patient.settings.max_event_bytes)
+    mark = Mark(patient.database.path)
+    window = outbox.window()
+    point = mark.read().get(window.epoch)
+    if point is not None and window.last_seq < point.seq:
+        yield Finding(
+            PROBLEM,
+            f"the feed was served up to seq {point.seq:,}, and the database ends at {window.last_seq:,}",
+            "a copy was put back, or a power cut took commits: the same seqs would be used for other events",
+            "outfeed doctor --fix",
+            lambda: renew_epoch_if_behind(patient.database, outbox, mark),
+        )
+
+
+def _gunicorn(_: Patient) -> Iterator[Finding]:
+    version = importlib.metadata.version("gunicorn")
+    if int(version.split(".")[0]) >= 26:
+        yield Finding(
+            PROBLEM,
+            f"gunicorn is {version}",
+            "from 26 on each connection whose peer does not close holds up all new ones for 2 s",
+            "pip install 'gunicorn>=25.3,<26'",
+        )
+
+
+def _secrets(patient: Patient) -> Iterator[Finding]:
+    database, secret = patient.database.path, Path(f"{patient.database.path}.secret")
+    for path, forbidden, verb, mend in (
+        (database, 0o002, "write to", "o-w"),
+        (secret, 0o066, "read or write", "go-rw"),
+    ):
+        if path.exists() and (mode := path.stat().st_mode) & forbidden:
+            yield Finding(
+                PROBLEM,
+                f"others on this machine may {verb} {path.name}",
+                "who can, can sign in as anybody",
+                f"chmod {mend} {shlex.quote(str(path))}",
+                functools.partial(os.chmod, path, mode & 0o777 & ~forbidden),
+            )
+
+
+RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+    "sqlite": _sqlite,
+    "server": _server,
+    "gunicorn": _gunicorn,
+    "filesystem": _filesystem,
+    "disk": _disk,
+    "limits": _limits,
+    "permissions": _secrets,
+    "journal": _journal,
+    "synchronous": _synchronous,
+    "auto_vacuum": _auto_vacuum,
+    "write-ahead log": _wal,
+    "integrity": _integrity,
+    "tables": _tables,
+    "triggers": _triggers,
+    "missed events": _missed,
+    "outbox": _outbox,
+    "indexes": _indexes,
+    "ids": _null_ids,
+    "clock": _clock,
+    "mark": _mark,
+}

@@ -1,0 +1,233 @@
+"""`outfeed webhook`: the URLs that the server posts events to."""
+
+from __future__ import annotations
+
+import re
+from typing import TextIO
+
+import click
+
+from outfeed import clock
+from outfeed.cli import BY, show
+from outfeed.config import settings
+from outfeed.errors import InvalidRequest, NotBlocked, OutfeedError, TargetUnresolvable
+from outfeed.feed.subscription import FeedRequest, validated
+from outfeed.history import Item
+from outfeed.store import database as db
+from outfeed.store.outbox import Outbox
+from outfeed.text import escaped
+from outfeed.webhooks import store
+from outfeed.webhooks.addresses import Allowlist
+from outfeed.webhooks.blocked import blocking_items
+from outfeed.webhooks.message import Message, check_secret, new_secret
+from outfeed.webhooks.target import PORTS, Target, check_url
+
+MAX_BATCH = 1000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
+
+
+def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise click.BadParameter("a name has up to 55 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _url(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        check_url(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+def _types(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    wanted = tuple(filter(None, (each.strip() for each in value.split(","))))
+    try:
+        return validated(FeedRequest, {"types": wanted}).types
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _secret(_: click.Context, __: click.Parameter, value: TextIO | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        with value:
+            return check_secret(value.read())
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group()
+def webhook() -> None:
+    """Post events to a URL, signed, in order, until each has arrived.
+
+    A running server obeys within a second.
+
+    \b
+    Example:
+      outfeed webhook add ops https://ops.example.com/outfeed --types system.error
+    """
+
+
+@webhook.command()
+@click.argument("name", callback=_name)
+@click.argument("url", callback=_url)
+@click.option("--types", callback=_types, default="", help="Only these: exact types or task.*, with commas between.")
+@click.option(
+    "--secret-file", "given", type=click.File(), callback=_secret,
+    help="Where a secret stands that the target knows already.  [default: make one and print it, this once]",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Post lists of up to this many events.")
+def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: int | None) -> None:
+    """Post every event from now on to URL, under the name NAME.
+
+    Prints the secret that signs them (Standard Webhooks).
+
+    \b
+    Example:
+      outfeed webhook add ops https://ops.example.com/outfeed --types system.error,task.*
+    """
+    _require_allowed(url)
+    secret = given or new_secret()
+    store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0)
+    if given is None:
+        click.echo(secret)
+    click.echo(f"Webhook {name} begins now.{'' if given else ' Its secret is not shown again.'}", err=given is None)
+
+
+def _require_allowed(url: str) -> None:
+    """Fail for a target that the server would refuse; only warn if its name has no address yet."""
+    parsed = check_url(url)
+    try:
+        Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
+    except TargetUnresolvable as problem:
+        click.echo(f"Warning: {problem}", err=True)
+
+
+@webhook.command("list")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one webhook a line.")
+def list_(is_json: bool) -> None:
+    """Show every webhook, its lag, why it fails and which event blocks it; never its secret.
+
+    \b
+    Example:
+      outfeed webhook list
+    """
+    found = [(each, _blocking(each)) for each in store.list_webhooks(db.default())]
+    if is_json:
+        click.echo(show.as_json_lines(_facts(*each) for each in found))
+        return
+    if found:
+        show.table(
+            ("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble", "Blocked by"),
+            (_row(*each) for each in found),
+        )
+    click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'webhook')}.")
+    for each, items in found:
+        if items:
+            click.echo(f"`outfeed webhook skip {each.name}` skips {_named(items)}.", err=True)
+
+
+def _blocking(each: store.Webhook) -> list[Item]:
+    return blocking_items(Outbox(db.default(), settings().max_event_bytes), each)
+
+
+def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
+    hidden = {"secret", "revision", "batch_end"}
+    facts = {name: value for name, value in each._asdict().items() if name not in hidden}
+    named = [{"seq": item.seq, "id": item.id, "event_type": item.event_type} for item in blocking]
+    return {**facts, "blocked_by": named}
+
+
+def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
+    trouble = f"{each.last_error}, since {each.failing_since}" if each.last_error else ""
+    types = ",".join(each.types) or "all"
+    blocked_by = f"{_named(blocking)}, status {each.last_status or 'none'}" if blocking else ""
+    return each.name, each.state, f"{each.delivered:,}", f"{each.lag:,}", types, each.url, trouble, blocked_by
+
+
+def _named(items: list[Item]) -> str:
+    first = items[0]
+    others = f" and {show.count(len(items) - 1, 'more event')} up to seq {items[-1].seq}" if len(items) > 1 else ""
+    return f"seq {first.seq} {escaped(first.event_type)} {escaped(str(first.id))}{others}"
+
+
+@webhook.command()
+@click.argument("name")
+def test(name: str) -> None:
+    """Post a message of the type `webhook.test` to NAME, once, from here.
+
+    \b
+    Example:
+      outfeed webhook test ops
+    """
+    found = store.find(db.default(), name)
+    target = Target(found.url, Allowlist.parse(settings().webhook_allow))
+    message = Message.of_test(name)
+    began = clock.monotonic()
+    answer = target.post(message.body, message.signed(found.secret))
+    target.close()
+    if not answer.is_delivered:
+        raise OutfeedError(f"webhook {name} did not take it: {answer}")
+    click.echo(f"Webhook {name} took it: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
+
+
+@webhook.command()
+@click.argument("name")
+def pause(name: str) -> None:
+    """Post nothing more to NAME; its events wait.
+
+    \b
+    Example:
+      outfeed webhook pause ops
+    """
+    store.pause(db.default(), name)
+    click.echo(f"Webhook {name} is paused.")
+
+
+@webhook.command()
+@click.argument("name")
+def resume(name: str) -> None:
+    """Go on posting to NAME where it stopped, or try again now.
+
+    \b
+    Example:
+      outfeed webhook resume ops
+    """
+    found = store.resume(db.default(), name)
+    click.echo(f"Webhook {name} goes on after {found.seq:,}, {show.count(found.lag, 'event')} behind.")
+
+
+@webhook.command()
+@click.argument("name")
+def skip(name: str) -> None:
+    """Skip the event that blocks NAME; with --batch, the whole batch.
+
+    Fails if the last post did not fail. The log of audit events says what was skipped.
+
+    \b
+    Example:
+      outfeed webhook skip ops
+    """
+    found = store.find(db.default(), name)
+    blocking = _blocking(found)
+    if not blocking:
+        raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
+    store.skip(db.default(), found, blocking, BY)
+    click.echo(f"Webhook {name} skipped {_named(blocking)}.")
+    if found.state == store.State.PAUSED:
+        click.echo(f"It is paused: `outfeed webhook resume {name}` continues.", err=True)
+
+
+@webhook.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget NAME, its secret and how far it was.
+
+    \b
+    Example:
+      outfeed webhook remove ops
+    """
+    store.remove(db.default(), name)
+    click.echo(f"Webhook {name} is gone.")

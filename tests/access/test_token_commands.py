@@ -1,0 +1,86 @@
+"""token create, list, revoke."""
+
+import json
+import re
+
+import pytest
+
+from outfeed import clock
+from outfeed.access.store import account
+
+
+class TestCreate:
+    def test_stdout_is_the_token_and_nothing_else(self, outfeed, database):
+        result = outfeed("token", "create", "ci", "--scopes", "write, read")
+
+        assert re.fullmatch(r"outfeed_[\w-]{43}\n", result.stdout)
+        assert result.stderr == "Made token ci with scopes read,write. It is not shown again.\n"
+        assert account.find_token(database, result.stdout.strip()).scopes == ("read", "write")
+
+    def test_a_name_that_is_taken_fails_and_the_first_token_stays(self, outfeed, database):
+        first = outfeed("token", "create", "ci", "--scopes", "read").stdout.strip()
+
+        second = outfeed("token", "create", "ci", "--scopes", "admin")
+
+        assert (second.exit_code, second.stdout) == (1, "")
+        assert second.stderr.startswith("Error: there is already a token named 'ci'")
+        assert account.find_token(database, first)
+
+
+class TestList:
+    def test_it_shows_names_and_scopes_but_no_token(self, outfeed, database):
+        secrets = [account.create_token(database, name, ["read", "admin"]) for name in ("web", "ci")]
+
+        people, machines = outfeed("token", "list").output, outfeed("token", "list", "--json").output
+
+        assert re.search(r"ci +read,admin +all +2\S+Z +never +never *\n *web +read,admin", people)
+        assert people.endswith("There are 2 tokens.\n")
+        assert [(one["name"], one["scopes"]) for one in json.loads(machines)] == [
+            ("ci", ["read", "admin"]),
+            ("web", ["read", "admin"]),
+        ]
+        assert not any(secret in people + machines for secret in secrets)
+
+    def test_a_long_name_is_whole_in_a_pipe(self, outfeed, database):
+        account.create_token(database, "n" * 100, ["read"])
+
+        assert "n" * 100 in outfeed("token", "list").output
+
+    def test_none_is_said_so_or_an_empty_array(self, outfeed, database):
+        assert outfeed("token", "list").output == "There are 0 tokens.\n"
+        assert json.loads(outfeed("token", "list", "--json").output) == []
+
+
+class TestRevoke:
+    def test_the_token_is_worthless_at_once(self, outfeed, database):
+        secret = account.create_token(database, "ci", ["read"])
+
+        assert outfeed("token", "revoke", "ci").output == "Revoked token ci.\n"
+
+        assert account.find_token(database, secret) is None
+
+    def test_an_unknown_name_fails(self, outfeed, database):
+        result = outfeed("token", "revoke", "nobody")
+
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: there is no token named 'nobody'")
+
+
+class TestLimits:
+    def test_a_token_may_be_limited_to_types_and_to_a_time(self, outfeed, database):
+        arguments = ("--scopes", "read", "--types", "task.*, bid.submitted", "--expires", "90d")
+        secret = outfeed("token", "create", "ci", *arguments).stdout.strip()
+
+        found = account.find_token(database, secret)
+        assert found.types == ("task.*", "bid.submitted")
+        assert 89 <= (found.expires_at - clock.now()).days <= 90
+        assert re.search(r"ci +read +task\.\*,bid\.submitted +2\S+Z +2\S+Z +never", outfeed("token", "list").output)
+
+    @pytest.mark.parametrize("option", [
+        ("--types", ""), ("--types", " , "), ("--types", "*"), ("--types", "task*"),
+        ("--expires", "soon"), ("--expires", "2020-01-01T00:00Z"),
+        ("--expires", "2099-01-01"), ("--expires", "0d"),
+    ])  # fmt: skip
+    def test_a_bad_limit_is_misuse(self, outfeed, database, option):
+        assert outfeed("token", "create", "ci", "--scopes", "read", *option).exit_code == 2
+        assert account.list_tokens(database) == []

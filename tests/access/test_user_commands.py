@@ -1,0 +1,87 @@
+"""user add, list, set-password, set-role, disable."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from outfeed.access import passwords
+from outfeed.access.store import account, user
+from outfeed.cli import main
+from outfeed.store.event_log import list_events
+
+
+def with_stdin(text, *arguments):
+    return CliRunner().invoke(main, list(arguments), input=text)
+
+
+class TestAdd:
+    def test_it_prints_a_link_that_signs_the_user_in_once(self, outfeed, database):
+        result = outfeed("user", "add", "ann", "--role", "viewer")
+
+        code = re.fullmatch(r"http://127\.0\.0\.1:8000/login\?code=(\S+)\n", result.stdout)[1]
+        assert account.redeem_code(database, code) == "ann"
+        assert user.find(database, "ann").role == "viewer"
+
+    def test_a_password_may_be_given_instead(self, outfeed, database):
+        result = with_stdin("correct horse\n", "user", "add", "ann", "--role", "operator", "--password-stdin")
+
+        assert result.output == "Added ann as operator.\n"
+        assert passwords.matches(user.password_hash(database, "ann"), "correct horse")
+
+    @pytest.mark.parametrize("arguments", [("ann",), ("ann", "--role", "king"), ("", "--role", "viewer")])
+    def test_it_is_misused_without_a_role_or_a_name(self, outfeed, database, arguments):
+        assert outfeed("user", "add", *arguments).exit_code == 2
+
+    def test_a_name_is_given_once(self, outfeed, database):
+        outfeed("user", "add", "ann", "--role", "viewer")
+
+        assert outfeed("user", "add", "ann", "--role", "operator").exit_code == 1
+        assert user.find(database, "ann").role == "viewer"
+
+
+class TestList:
+    def test_people_and_machines_see_names_roles_and_states_but_no_password(self, outfeed, database):
+        user.add(database, "ann", "viewer")
+        user.add(database, "bob", "operator")
+        user.set_password(database, "bob", "a hash")
+        user.set_disabled(database, "bob", True)
+
+        people, machines = outfeed("user", "list").output, outfeed("user", "list", "--json").output
+
+        assert re.search(r"ann +viewer +no password yet +2.*\n *bob +operator +disabled", people)
+        assert [(one["name"], one["is_disabled"]) for one in json.loads(machines)] == [("ann", False), ("bob", True)]
+        assert "a hash" not in people + machines
+
+
+class TestChanges:
+    @pytest.fixture(autouse=True)
+    def ann(self, database):
+        user.add(database, "ann", "viewer")
+
+    def test_a_password_comes_from_stdin_where_there_is_no_terminal(self, database):
+        assert with_stdin("correct horse\n", "user", "set-password", "ann").exit_code == 0
+        assert passwords.matches(user.password_hash(database, "ann"), "correct horse")
+
+    @pytest.mark.parametrize("text", ["", "\n", "short\n"])
+    def test_one_that_is_too_short_or_missing_is_misuse(self, database, text):
+        assert with_stdin(text, "user", "set-password", "ann").exit_code == 2
+        assert user.password_hash(database, "ann") is None
+
+    def test_a_role_and_a_ban_count_at_once_and_are_in_the_audit(self, outfeed, database):
+        assert outfeed("user", "set-role", "ann", "producer").output == "Made ann producer.\n"
+        assert outfeed("user", "disable", "ann").output == "Disabled ann.\n"
+        assert user.find(database, "ann").is_disabled
+        assert outfeed("user", "disable", "ann", "--undo").output == "Enabled ann.\n"
+
+        assert user.find(database, "ann").role == "producer"
+        assert [(event.event_type, event.data["by"]) for event in reversed(list_events())] == [
+            ("access.role_changed", "command line"),
+            ("access.user_disabled", "command line"),
+            ("access.user_enabled", "command line"),
+        ]
+
+    @pytest.mark.parametrize("arguments", [("set-role", "bob", "viewer"), ("disable", "bob")])
+    def test_somebody_unknown_fails(self, outfeed, arguments):
+        assert outfeed("user", *arguments).exit_code == 1

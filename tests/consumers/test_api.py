@@ -1,0 +1,194 @@
+"""Durable consumers over HTTP: who creates, reads and acknowledges one."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.http.app import create_app
+from outfeed.store import checkpoint
+from outfeed.store.database import Database
+from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
+
+OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
+FORBIDDEN = "forbidden_consumer"
+GETS = ["/api/feed?consumer=cron", "/api/feed?consumer=cron&wait=5", "/api/feed/stream?consumer=cron"]
+# A server that lends no socket can't stream; that comes after all checks.
+IS_ADMITTED = {200: True, 501: True, 403: False}
+
+
+class House:
+    """An app, and visitors: the token `bot`, who owns the consumer `cron`, and others."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.app = create_app(Settings(database=database.path, max_consumers_per_owner=3, sign_ins_per_minute=0))
+        show_tokens_and_names(self.app)
+        self.app.extensions["outfeed"].hub.close()  # a long poll would wait for events
+        scopes = {"bot": ["read"], "reader": ["read"], "writer": ["read", "write"], "admin": ["admin"]}
+        made = {name: account.create_token(database, name, wanted) for name, wanted in scopes.items()}
+        self.visits: dict[str, Visit] = {name: bearer(self.app, secret) for name, secret in made.items()}
+        self.visits |= {role: signed_in(self.app, database, role) for role in ("viewer", "operator")}
+
+    def create(self, who: str, name: str = "cron") -> Any:
+        return self.visits[who]("POST", "/api/consumers", json={"name": name})
+
+    def get(self, who: str, path: str, headers: dict[str, str] | None = None) -> Any:
+        return self.visits[who]("GET", path, headers or OWN_PAGE)
+
+    def ack(self, who: str, seq: int = 0) -> Any:
+        epoch = self.app.extensions["outfeed"].outbox.window().epoch
+        return self.visits[who]("POST", "/api/consumers/cron/ack", json={"seq": seq, "epoch": epoch})
+
+    def names(self) -> set[str]:
+        return {each.name for each in checkpoint.list_checkpoints(self.database)}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, upgraded: Any) -> Any:
+    path = tmp_path_factory.mktemp("consumers") / "outfeed.db"
+    shutil.copy(upgraded, path)
+    database = Database(path)
+    yield House(database)
+    database.close()
+
+
+@pytest.fixture(autouse=True)
+def no_consumers(house: House) -> None:
+    for name in house.names():
+        checkpoint.remove(house.database, name)
+
+
+class TestCreate:
+    @pytest.mark.parametrize(("who", "owner"), [("bot", "token:bot"), ("viewer", "user:viewer0")])
+    def test_a_post_creates_one_at_the_head_that_is_the_callers(self, house: House, who: str, owner: str) -> None:
+        first, again = house.create(who), house.create(who)
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json == again.json
+        head = house.app.extensions["outfeed"].outbox.window()
+        assert first.json == {
+            "name": "cron", "owner": owner, "epoch": head.epoch, "seq": head.last_seq, "is_protected": False,
+        }  # fmt: skip
+
+    def test_one_of_another_principal_is_refused(self, house: House) -> None:
+        house.create("bot")
+        answer = house.create("reader")
+        assert (answer.status_code, answer.json["code"]) == (403, FORBIDDEN)
+        assert house.create("operator").json["owner"] == "token:bot"
+
+    def test_each_owner_has_its_limit(self, house: House) -> None:
+        assert [house.create("bot", f"c{n}").status_code for n in range(4)] == [201, 201, 201, 422]
+        answer = house.create("bot", "c4")
+        assert answer.json["code"] == "too_many_consumers"
+        assert "the limit is 3" in answer.json["detail"]
+        assert house.create("reader").status_code == 201
+        assert house.names() == {"c0", "c1", "c2", "cron"}
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            ({"name": "webhook:ops"}, 422),
+            ({"name": ""}, 422),
+            ({"name": "cron", "is_protected": True}, 422),
+            ({}, 422),
+            (["cron"], 400),
+        ],
+    )
+    def test_what_is_no_name_is_refused(self, house: House, body: Any, status: int) -> None:
+        assert house.visits["admin"]("POST", "/api/consumers", json=body).status_code == status
+        assert house.names() == set()
+
+    @pytest.mark.parametrize("path", ["/api/consumers", "/api/consumers/cron/ack"])
+    def test_a_body_that_is_nested_too_deeply_is_refused(self, house: House, path: str) -> None:
+        deep = "[" * 100_000 + "]" * 100_000
+        answer = house.visits["bot"]("POST", path, data=deep, content_type="application/json")
+        assert (answer.status_code, answer.json["detail"]) == (422, "the body is nested too deeply")
+
+
+class TestUse:
+    @pytest.mark.parametrize("path", GETS)
+    def test_a_get_creates_none_and_says_how_to(self, house: House, path: str) -> None:
+        for who in ("bot", "operator"):
+            answer = house.get(who, path)
+            assert answer.status_code == 404
+            assert "POST /api/consumers" in answer.json["detail"]
+        assert house.names() == set()
+
+    @pytest.mark.parametrize("path", GETS)
+    def test_the_owner_and_operators_read_it_and_nobody_else(self, house: House, path: str) -> None:
+        house.create("bot")
+        answers = {who: house.get(who, path) for who in house.visits}
+        assert {who: IS_ADMITTED[answer.status_code] for who, answer in answers.items()} == {
+            "bot": True, "admin": True, "operator": True, "reader": False, "writer": False, "viewer": False,
+        }  # fmt: skip
+        assert answers["reader"].json["code"] == FORBIDDEN
+
+    def test_the_owner_and_operators_acknowledge_it_and_nobody_else(self, house: House) -> None:
+        house.create("bot")
+        answers = {who: house.ack(who) for who in house.visits}
+        assert {who: answer.status_code for who, answer in answers.items()} == {
+            "bot": 200, "admin": 200, "operator": 200, "reader": 403, "writer": 403, "viewer": 403,
+        }  # fmt: skip
+        assert answers["reader"].json["code"] == FORBIDDEN
+
+    def test_a_users_consumer_is_not_a_tokens_of_the_same_name(self, house: House) -> None:
+        name = house.visits["viewer"].name  # type: ignore[attr-defined]
+        house.create("viewer")
+        namesake = bearer(house.app, account.create_token(house.database, name, ["read"]))
+        assert namesake("GET", GETS[0]).status_code == 403
+        assert house.get("viewer", GETS[0]).status_code == 200
+
+
+class TestOtherSites:
+    """A page elsewhere can have a browser send the cookie with a GET."""
+
+    HOST = "http://localhost"
+    REFUSED = (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "null"},
+        {"Referer": "https://elsewhere.example/page"},
+        {"Referer": "http://localhost.elsewhere.example/"},
+        {"Referer": "http://["},
+        {},
+    )
+    ADMITTED = (
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": HOST},
+        {"Referer": f"{HOST}/swarm/live"},
+    )
+
+    @pytest.mark.parametrize("path", GETS)
+    @pytest.mark.parametrize("headers", REFUSED, ids=str)
+    def test_their_pages_use_no_consumer_by_a_session(self, house: House, path: str, headers: dict[str, str]) -> None:
+        house.create("operator")
+        answer = house.visits["operator"]("GET", path, headers)
+        assert answer.status_code == 403
+        assert "only from a page of this site" in answer.json["detail"]
+
+    @pytest.mark.parametrize("headers", REFUSED, ids=str)
+    def test_such_a_get_gives_no_consumer_an_owner(self, house: House, headers: dict[str, str]) -> None:
+        checkpoint.add(house.database, "cron", is_protected=None)
+        house.visits["viewer"]("GET", GETS[0], headers)
+        assert [each.owner for each in checkpoint.list_checkpoints(house.database)] == [None]
+
+    @pytest.mark.parametrize("headers", ADMITTED, ids=str)
+    def test_our_pages_do(self, house: House, headers: dict[str, str]) -> None:
+        house.create("operator")
+        assert house.visits["operator"]("GET", GETS[0], headers).status_code == 200
+
+    @pytest.mark.parametrize("headers", REFUSED, ids=str)
+    def test_a_token_says_enough(self, house: House, headers: dict[str, str]) -> None:
+        house.create("bot")
+        assert house.visits["bot"]("GET", GETS[0], headers).status_code == 200
+
+    @pytest.mark.parametrize("headers", REFUSED, ids=str)
+    def test_without_a_consumer_nothing_has_changed(self, house: House, headers: dict[str, str]) -> None:
+        assert house.visits["viewer"]("GET", "/api/feed?after=0", headers).status_code == 200

@@ -1,0 +1,20 @@
+"""What a browser fetches for the modules of a page."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urljoin
+
+from tests.http.cast import Visit
+
+NAMED = re.compile(r'(?:\bfrom |\bimport |\bimport\(|\bnew URL\()"([^"]+)"(?=;|\)|, import\.meta\.url)')
+
+
+def paths_read_by(visit: Visit, *modules: str) -> set[str]:
+    """Return the paths of *modules*, and of whatever these and their imports name as beside themselves."""
+    read: set[str] = set()
+    named = set(modules)
+    while path := next(iter(named - read), None):
+        read.add(path)
+        named |= {urljoin(path, name) for name in NAMED.findall(visit("GET", path).text)}
+    return read

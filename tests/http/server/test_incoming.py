@@ -1,0 +1,136 @@
+"""Incoming: which of the connections that the main loop waits for are closed, and how an answer is kept."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from gunicorn.config import Config
+
+from outfeed.http.server import incoming
+from outfeed.http.server.incoming import ClientSocket, Connection, Incomplete
+
+LATER = 1e9
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+        accepted, _ = listener.accept()
+        with ClientSocket(accepted) as client:
+            yield client, peer
+
+
+@pytest.fixture
+def connect() -> Iterator[object]:
+    opened: list[socket.socket] = []
+
+    def connect(address: str, data: bytes = b"") -> Connection:
+        ours, theirs = socket.socketpair()
+        opened.append(theirs)
+        connection = Connection(Config(), ours, (address, 1), ("", 0), 10_000)
+        opened.append(ours)
+        connection.assembly.feed(data)
+        return connection
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+class TestIncomplete:
+    def test_the_oldest_of_an_address_gives_way_to_its_newest(self, connect):
+        incomplete = Incomplete(10, 2, 1000, lambda _: False)
+        first, second, third = (connect("192.0.2.1") for _ in range(3))
+        neighbour = connect("192.0.2.2")
+        assert [incomplete.put(each, LATER) for each in (neighbour, first, second)] == [[], [], []]
+        assert incomplete.put(third, LATER) == [first]
+
+    def test_one_ipv6_network_is_one_address(self, connect):
+        incomplete = Incomplete(10, 1, 1000, lambda _: False)
+        first, second = connect("2001:db8::1"), connect("2001:db8::2")
+        assert incomplete.put(first, LATER) == []
+        assert incomplete.put(second, LATER) == [first]
+
+    def test_a_proxy_has_the_whole_limit(self, connect):
+        incomplete = Incomplete(3, 1, 1000, lambda address: address == "10.0.0.1")
+        first, *others = (connect("10.0.0.1") for _ in range(4))
+        assert [incomplete.put(each, LATER) for each in (first, *others)] == [[], [], [], [first]]
+
+    def test_beyond_the_whole_limit_the_address_with_most_gives_way(self, connect):
+        incomplete = Incomplete(3, 3, 1000, lambda _: False)
+        alone = connect("192.0.2.1")
+        many = [connect("192.0.2.2") for _ in range(2)]
+        for each in (alone, *many):
+            incomplete.put(each, LATER)
+        assert incomplete.put(connect("192.0.2.3"), LATER) == [many[0]]
+
+    def test_beyond_the_bytes_the_oldest_that_holds_many_gives_way(self, connect):
+        incomplete = Incomplete(9, 9, 1000, lambda _: False)
+        silent, heavy, heavier = connect("192.0.2.1"), connect("192.0.2.2", b"x" * 600), connect("192.0.2.3")
+        assert [incomplete.put(each, LATER) for each in (silent, heavy, heavier)] == [[], [], []]
+        heavier.assembly.feed(b"x" * 600)
+        assert incomplete.put(heavier, LATER) == [heavy]
+        incomplete.remove(heavy)
+        assert incomplete.put(heavier, LATER) == []
+
+    def test_a_connection_is_late_after_its_deadline(self, connect):
+        incomplete = Incomplete(9, 9, 1000, lambda _: False)
+        soon, later = connect("192.0.2.1"), connect("192.0.2.1")
+        incomplete.put(soon, 5.0)
+        incomplete.put(later, 6.0)
+        assert incomplete.late(5.0) == [soon]
+
+    def test_told_to_stop_it_waits_briefly_and_not_for_one_that_was_silent(self, connect):
+        incomplete = Incomplete(9, 9, 1000, lambda _: False)
+        silent, half = connect("192.0.2.1"), connect("192.0.2.1", b"GET")
+        half.began = 1.0
+        incomplete.put(silent, LATER)
+        incomplete.put(half, LATER)
+        incomplete.hurry(2.0)
+        assert (incomplete.late(1.0), incomplete.late(2.0)) == ([silent], [silent, half])
+
+
+class TestClientSocket:
+    def test_a_short_answer_waits_for_no_reader(self, pair):
+        client, peer = pair
+        answer = bytes(range(256)) * 512
+        for _ in range(2):
+            client.sendall(answer)
+        received = b""
+        while len(received) < 2 * len(answer):
+            client.flush()
+            received += peer.recv(1 << 20)
+        assert received == 2 * answer
+        assert client.flush()
+
+    def test_an_answer_that_is_not_read_is_given_up(self, pair, monkeypatch):
+        client, _ = pair
+        monkeypatch.setattr(incoming, "UNREAD_SECS", 0.05)
+        with pytest.raises(BrokenPipeError, match="no byte"):
+            client.sendall(bytes(32 * 2**20))
+        assert client.flush(), "nothing is left for the main loop to wait with"
+
+    def test_so_many_threads_wait_and_no_more(self, pair, monkeypatch):
+        client, _ = pair
+        monkeypatch.setattr(ClientSocket, "_waiting", incoming.threading.BoundedSemaphore(1))
+        with ClientSocket._waiting, pytest.raises(BrokenPipeError, match="threads wait"):
+            client.sendall(bytes(32 * 2**20))
+
+    def test_a_long_answer_arrives_whole_at_a_slow_reader(self, pair):
+        client, peer = pair
+        answer = bytes(range(256)) * 2**17
+        received = bytearray()
+
+        def read() -> None:
+            while len(received) < len(answer):
+                received.extend(peer.recv(1 << 16))
+
+        reader = incoming.threading.Thread(target=read)
+        reader.start()
+        client.sendall(answer)
+        while not client.flush():
+            pass
+        reader.join()
+        assert bytes(received) == answer

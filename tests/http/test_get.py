@@ -1,0 +1,79 @@
+"""GET is safe: whatever follows a link, previews it or fetches it ahead leaves the database as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from outfeed.access.store import account, user
+from outfeed.config import Settings
+from outfeed.http.app import create_app
+from outfeed.store import event_log
+from tests.http.cast import HOUR, bearer, signed_in
+
+# What a GET may change, and why. A WebSocket begins with a GET, and its ticket is good for one.
+EXCEPTIONS = {"/ws": "uses up the ticket in its query, which lives for a minute and is never in a link"}
+ACCEPTS = {"a browser": "text/html,*/*;q=0.8", "a program": "application/json"}
+
+
+@pytest.fixture
+def app(database):
+    app = create_app(Settings(database=database.path))
+    yield app
+    app.extensions["outfeed"].database.close()
+
+
+@pytest.fixture
+def urls(app, database):
+    """A URL for each route that takes GET, with arguments that name something, and each sign-in link."""
+    user.add(database, "invited", "viewer")
+    codes = [account.create_code(database, HOUR, name) for name in ("invited", None)]
+    coordinator = app.extensions["outfeed"].coordinator
+    agent, task = coordinator.join("Forge"), coordinator.post("Write the docs")
+    event_log.record(database, [{"id": "known", "event_type": "job.done", "source": "cron"}], 65_536)
+    values = {
+        "event_id": "known", "agent_id": agent.id, "task_id": task.id, "name": "outfeed.css", "version": "1",
+    }  # fmt: skip
+    routes = [rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and rule.rule not in EXCEPTIONS]
+    adapter = app.url_map.bind("localhost")
+    found = [adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments}) for rule in routes]
+    queries = ["/api/feed?last=10", "/api/events/export?format=csv", "/swarm/events?id=known", "/api/events?text=done"]
+    return [
+        *found,
+        *queries,
+        *(f"/login?code={code}&next=/status" for code in codes),
+        "/login?code=guessed",
+        "/nowhere",
+    ]
+
+
+def content(database):
+    """Return all that the database holds; when a token was last used is noted, and is no change."""
+    with contextlib.closing(sqlite3.connect(database.path)) as raw:
+        raw.execute("BEGIN")
+        raw.execute("UPDATE outfeed_token SET last_used_at = NULL")
+        return list(raw.iterdump())
+
+
+@pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
+@pytest.mark.parametrize("visitor", ["operator", "token", "stranger"])
+def test_no_get_and_no_head_changes_the_database(app, database, urls, visitor, accept):
+    visits = {
+        "operator": signed_in(app, database),
+        "token": bearer(app, account.create_token(database, "tests", ["admin"])),
+        "stranger": bearer(app, None),
+    }
+    before = content(database)
+
+    for url in urls:
+        for method in ("GET", "HEAD"):
+            status = visits[visitor](method, url, {"Accept": accept}).status_code
+            app.extensions["outfeed"].rights.write_uses()
+            assert content(database) == before, f"{method} {url}"
+            assert status != 500, f"{method} {url}"
+
+
+def test_each_exception_is_a_route(app):
+    assert EXCEPTIONS.keys() <= {rule.rule for rule in app.url_map.iter_rules()}

@@ -1,0 +1,68 @@
+"""Addresses that people guess lead to the page or the call that was meant, and to no other host."""
+
+from __future__ import annotations
+
+import pytest
+
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.http.app import create_app
+from tests.http.cast import bearer, show_tokens_and_names, signed_in
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture
+def operator(database):
+    app = create_app(Settings(database=database.path))
+    show_tokens_and_names(app)
+    yield signed_in(app, database)
+    app.extensions["outfeed"].database.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("path", "location"), [
+    ("/swarm", "/swarm/live"),
+    ("/swarm/", "/swarm/live"),
+    ("/swarm/tasks", "/swarm/live"),
+    ("/swarm/agents/", "/swarm/live"),
+    ("/swarm/live/", "/swarm/live"),
+    ("/swarm//live", "/swarm/live"),
+    ("/static//outfeed.css", "/static/outfeed.css"),
+    ("/swarm/events/?type=task.*&text=a%20b", "/swarm/events?type=task.*&text=a%20b"),
+    ("/status/", "/status"),
+    ("/api/docs/", "/api/docs"),
+    ("/api/events/?limit=1", "/api/events?limit=1"),
+    ("/api/feed/", "/api/feed"),
+])  # fmt: skip
+def test_a_guess_leads_to_what_was_meant(operator, method, path, location):
+    answer = operator(method, path, HTML)
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, location)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/", "/nowhere//evil.example/", "/swarm/nowhere", "/ws//x"])
+def test_what_names_nothing_is_not_found(operator, path):
+    answer = operator("GET", path, HTML)
+
+    assert answer.status_code == 404
+    assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/static//x", "/swarm//live", "/swarm/live/", "/static//v-1//x"])
+def test_no_redirect_names_the_host_that_was_asked_for(operator, path):
+    for headers in (HTML, {**HTML, "Host": "evil.example"}):
+        assert "evil.example" not in operator("GET", path, headers).headers.get("Location", "/")
+
+
+@pytest.mark.parametrize("path", ["/api/events/", "/swarm/live", "/swarm/"])
+def test_what_changes_something_is_not_led_anywhere(operator, path):
+    assert operator("POST", path, json={}).status_code in (404, 405)
+
+
+def test_a_refusal_of_the_swarm_names_the_type_as_it_is_written(database):
+    app = create_app(Settings(database=database.path))
+    reader = bearer(app, account.create_token(database, "some", ["read"], types=["agent.*"]))
+
+    assert "type 'task.created'," in reader("GET", "/api/swarm").json["detail"]
+    app.extensions["outfeed"].database.close()

@@ -1,0 +1,188 @@
+"""Limits: whose address counts, how many at once, how often."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from outfeed import clock
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.http.admission import Admission, Rates
+from outfeed.http.app import create_app
+from outfeed.http.proxies import Proxies, household
+from tests.http.cast import bearer
+
+
+class TestProxies:
+    @pytest.mark.parametrize(("peer", "forwarded_for", "client"), [
+        ("192.0.2.9", None, "192.0.2.9"),
+        ("192.0.2.9", "198.51.100.1", "192.0.2.9"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "203.0.113.5, 198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "203.0.113.5, 198.51.100.1, 10.0.0.2,10.0.0.3", "198.51.100.1"),
+        ("10.0.0.1", "10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "nonsense", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1, nonsense, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1:5678", "198.51.100.1"),
+        ("10.0.0.1", '"[2001:db8::7]:5678"', "2001:db8::7"),
+        ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("::ffff:192.0.2.9", "198.51.100.1", "192.0.2.9"),
+        ("fd00::1", "2001:db8::7", "2001:db8::7"),
+    ])  # fmt: skip
+    def test_the_client_is_the_rightmost_that_is_not_ours(self, peer, forwarded_for, client):
+        environ = {"REMOTE_ADDR": peer} | ({} if forwarded_for is None else {"HTTP_X_FORWARDED_FOR": forwarded_for})
+
+        Proxies(lambda environ, _: [], ["10.0.0.0/8", "fd00::/8"])(environ, None)
+
+        assert environ["REMOTE_ADDR"] == client
+
+    @pytest.mark.parametrize(("peer", "proto", "scheme"), [
+        ("10.0.0.1", "https", "https"), ("192.0.2.9", "https", "http"), ("10.0.0.1", "gopher", "http"),
+        ("10.0.0.1", "http, https", "https"),
+    ])  # fmt: skip
+    def test_a_scheme_is_believed_of_a_proxy_alone(self, peer, proto, scheme):
+        environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_PROTO": proto, "wsgi.url_scheme": "http"}
+
+        Proxies(lambda environ, _: [], ["10.0.0.0/8"])(environ, None)
+
+        assert environ["wsgi.url_scheme"] == scheme
+
+    def test_one_household_of_ipv6_is_one_address(self):
+        assert household("2001:db8:1:2::a") == household("2001:db8:1:2:ffff::b") != household("2001:db8:1:3::a")
+        assert household("192.0.2.1") != household("192.0.2.2")
+
+
+class TestAdmission:
+    def test_an_address_and_the_whole_have_their_limits(self):
+        admission = Admission(3, 2)
+
+        assert [admission.take("a") for _ in range(3)] == [None, None, "address"]
+        assert [admission.take("b") for _ in range(2)] == [None, "server"]
+        admission.give_back("a")
+        assert admission.take("b") is None
+
+    def test_of_many_at_once_no_more_get_in(self):
+        admission, admitted, start = Admission(50, 0), [], threading.Barrier(16)
+
+        def take():
+            start.wait()
+            for _ in range(20):
+                if admission.take("a") is None:
+                    admitted.append(1)
+
+        threads = [threading.Thread(target=take) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(admitted) == 50
+
+
+class TestRatesOfOne:
+    @pytest.fixture
+    def at(self, monkeypatch):
+        """Sets the monotonic clock."""
+        return lambda secs: monkeypatch.setattr(clock, "monotonic", lambda: secs)
+
+    def test_a_minute_begins_with_the_first_and_refusals_do_not_count(self, at):
+        rates, taken = Rates(), []
+        for secs in (1000, 1030, 1031, 1059.5, 1060, 1061, 1062):
+            at(secs)
+            taken.append(rates.take("requests", "a", 2))
+
+        assert taken == [0, 0, 29, 0.5, 0, 0, 58]
+
+    def test_everyone_and_everything_is_counted_alone(self, at):
+        rates = Rates()
+        at(5)
+
+        assert [rates.take(*each, 1) for each in (("x", "a"), ("x", "b"), ("y", "a"), ("x", "a"))] == [0, 0, 0, 60]
+
+    def test_who_is_gone_is_forgotten(self, at):
+        rates = Rates()
+        for secs in range(0, 600, 10):
+            at(secs)
+            rates.take("x", f"address {secs}", 1)
+
+        assert len(rates._counts) <= 13
+
+    def test_of_many_at_once_no_more_get_through(self):
+        rates = Rates()
+
+        with ThreadPoolExecutor(16) as pool:
+            taken = list(pool.map(lambda _: rates.take("x", "a", 50), range(1000)))
+
+        assert taken.count(0) == 50
+
+
+@pytest.fixture
+def app_of(database):
+    made = []
+
+    def make(**settings):
+        made.append(create_app(Settings(database=database.path, **settings)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.extensions["outfeed"].database.close()
+
+
+class TestRates:
+    def test_a_token_has_its_requests_a_minute_and_no_other_token_pays(self, app_of, database):
+        app = app_of(requests_per_minute=5)
+        one, other = (bearer(app, account.create_token(database, name, ["read"])) for name in ("one", "other"))
+
+        answers = [one("GET", "/api/events").status_code for _ in range(7)]
+
+        assert answers == [200] * 5 + [429] * 2
+        assert 1 <= int(one("GET", "/api/events").headers["Retry-After"]) <= 60
+        assert other("GET", "/api/events").status_code == 200
+
+    def test_attempts_to_connect_are_counted_before_anybody_is_looked_up(self, app_of, database):
+        app = app_of(connection_attempts_per_minute=5)
+        stranger, good = bearer(app, "outfeed_x"), bearer(app, account.create_token(database, "good", ["read"]))
+        for _ in range(5):
+            assert stranger("GET", "/ws").status_code == 401
+
+        assert good("GET", "/ws").status_code == 429
+        assert good("GET", "/api/feed/stream").status_code == 429
+        assert good("GET", "/api/events").status_code == 200
+        assert good("GET", "/ws", environ_base={"REMOTE_ADDR": "192.0.2.7"}).status_code == 426
+
+    def test_a_forged_address_makes_no_difference(self, app_of):
+        app = app_of(connection_attempts_per_minute=3)
+        stranger = bearer(app, None)
+
+        answers = [stranger("GET", "/ws", {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in range(5)]
+
+        assert answers == [401] * 3 + [429] * 2
+
+    def test_a_place_is_given_back_when_the_handshake_comes_to_nothing(self, app_of, database):
+        app = app_of(max_connections_per_ip=1)
+        good = bearer(app, account.create_token(database, "good", ["read"]))
+        handshake = {
+            "Connection": "Upgrade", "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }  # fmt: skip
+        for _ in range(3):
+            assert good("GET", "/ws", handshake).status_code == 501  # no socket beneath this test's client
+
+        assert app.extensions["outfeed"].admission.take("127.0.0.1") is None
+
+
+def test_a_thousand_tokens_are_looked_up_in_no_time(database):
+    import time
+
+    secrets = [account.create_token(database, f"client-{number}", ["read"]) for number in range(100)]
+    began = time.process_time()
+
+    for _ in range(10):
+        assert all(account.find_token(database, secret) for secret in secrets)
+
+    assert time.process_time() - began < 2  # with scrypt: 96 s

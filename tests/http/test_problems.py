@@ -1,0 +1,53 @@
+"""Errors as pages: what a person is shown when the server can't answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from outfeed.config import Settings
+from outfeed.http.app import create_app
+from tests.http.cast import bearer, signed_in
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture
+def app(database):
+    app = create_app(Settings(database=database.path))
+    yield app
+    app.extensions["outfeed"].database.close()
+
+
+@pytest.mark.parametrize("path", ["/swarm/events?type=a.b&text=x", "/swarm/live", "/login", "/password", "/nowhere"])
+@pytest.mark.parametrize("visitor", ["operator", "stranger"])
+def test_a_database_that_is_gone_is_a_page_with_the_reason_and_no_path(app, database, visitor, path):
+    visit = signed_in(app, database) if visitor == "operator" else bearer(app, None)
+    database.path.rename(database.path.with_name("away.db"))
+
+    answer = visit("GET", path, HTML)
+    if answer.status_code == 302:  # a stranger's page, before the database is asked
+        answer = visit("GET", answer.headers["Location"], HTML)
+
+    assert (answer.status_code, answer.mimetype) == (503, "text/html")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "the database is not there" in answer.text
+    assert str(database.path.parent) not in answer.text
+    assert ">Try again</a>" in answer.text
+
+
+def test_the_page_of_an_outage_leads_back_to_what_was_asked_for(app, database):
+    visit = signed_in(app, database)
+    database.path.rename(database.path.with_name("away.db"))
+
+    assert '<a href="?type=a.b&amp;text=x">Try again</a>' in visit("GET", "/swarm/events?type=a.b&text=x", HTML).text
+    assert ">Try again</a>" not in visit("POST", "/password", HTML).text
+
+
+def test_the_pages_come_back_with_the_database(app, database):
+    visit = signed_in(app, database)
+    away = database.path.rename(database.path.with_name("away.db"))
+    assert visit("GET", "/swarm/events", HTML).status_code == 503
+
+    away.rename(database.path)
+
+    assert visit("GET", "/swarm/events", HTML).status_code == 200

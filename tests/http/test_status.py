@@ -1,0 +1,117 @@
+"""The status page: what it says of a feed at work, of one that stands still, and of those who follow it."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from freezegun import freeze_time
+
+from outfeed import clock
+from outfeed.config import Settings
+from outfeed.feed.stats import Percentiles
+from outfeed.http import status
+from outfeed.http.app import create_app
+from outfeed.store import checkpoint
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.webhooks import store as webhook
+from tests.feed.scene import Client
+from tests.http.cast import Visit, show_tokens_and_names, signed_in
+
+
+@pytest.fixture
+def app(database: Database) -> Flask:
+    app = create_app(Settings(database=database.path, retention_days=30, retention_days_by_type={"tool.*": 1}))
+    show_tokens_and_names(app)
+    return app
+
+
+@pytest.fixture
+def operator(app: Flask, database: Database) -> Visit:
+    return signed_in(app, database)
+
+
+def section(visit: Visit, name: str) -> str:
+    """Return that section's text."""
+    found = re.search(rf'<section id="{name}".*?</section>', visit("GET", "/status").text, re.DOTALL)
+    assert found is not None
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", found[0]).split()))
+
+
+def test_a_feed_that_does_not_poll_is_not_ready_and_says_why(operator: Visit) -> None:
+    assert section(operator, "health") == "Not ready the last completed poll is inf s old"
+
+
+def test_it_says_where_the_feed_is(app: Flask, operator: Visit, database: Database) -> None:
+    services = app.extensions["outfeed"]
+    head = services.outbox.window().last_seq
+    services.relay.start()
+    assert section(operator, "health").startswith("Ready")
+    with Client(services) as client:
+        client.subscribe()
+        log_event("a.b", "s")
+        services.relay.poll()
+    assert f"Head {head + 1:,}" in section(operator, "feed")
+    assert "p99" in section(operator, "deliveries")
+    assert section(operator, "deliveries").count("of 1 ") == 1
+    assert section(operator, "relay").count("of 1") == 1
+    assert re.search(r"Database [\d.]+ KiB Write-ahead log [\d.]+ [KM]iB", section(operator, "files"))
+
+
+def test_it_counts_the_clients_by_transport(app: Flask, operator: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {("websocket", "live"): 2, ("websocket", "idle"): 1, ("stream", "replaying"): 1, ("poll", "waiting"): 3}
+    monkeypatch.setattr(app.extensions["outfeed"].hub, "counts", lambda: counts)
+    assert section(operator, "clients").endswith("WebSocket 3 2 0 1 Server-sent events 1 0 1 0 Long poll 3 3 0 0")
+
+
+def test_consumers_and_webhooks_are_shown_with_their_lag(operator: Visit, database: Database) -> None:
+    assert "outfeed consumer add" in section(operator, "consumers")
+    assert "outfeed webhook add" in section(operator, "webhooks")
+    checkpoint.add(database, "ops-bot", is_protected=True)
+    webhook.add(database, "audit", "https://me:secret@example.org/hook?key=secret", types=(), secret="x", batch=0)
+    log_event("a.b", "s")
+    log_event("a.b", "s")
+    assert re.search(r"ops-bot [\d,]+ 2 yes \d s ago$", section(operator, "consumers"))
+    assert section(operator, "webhooks").endswith("audit active 2 0 0 never https://example.org/hook")
+    assert "secret" not in operator("GET", "/status").text
+
+
+def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
+    operator: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with freeze_time(clock.now() - timedelta(days=9)):
+        for event_type in ("tool.called", "tool.called", "task.created"):
+            log_event(event_type, "s")
+    kept = section(operator, "retention")
+    assert "The log 30 days The log, tool.* 1 day The outbox 7 days" in kept
+    assert kept.endswith("The next prune would remove 2 events of the log and 0 rows of the outbox.")
+    monkeypatch.setattr(status, "FORESEEN_ROWS", 2)
+    assert "2+ events" in section(operator, "retention")
+
+
+@pytest.mark.parametrize(
+    ("secs", "text"), [(None, "–"), (0.00044, "0.4 ms"), (0.0123, "12 ms"), (0.9, "900 ms"), (2.345, "2.3 s")]
+)
+def test_a_time_is_told_in_the_unit_that_suits_it(secs: float | None, text: str) -> None:
+    assert status.duration(secs) == text
+    assert status.spread_of(Percentiles(1, secs, secs)) == (text, text, 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (204_800, "200 KiB"), (2**60, "1048576 TiB")],
+)
+def test_bytes_are_told_in_the_unit_that_suits_them(count: int, text: str) -> None:
+    assert status.size(count) == text
+
+
+def test_how_long_ago_is_told_in_the_largest_unit() -> None:
+    ages = [timedelta(seconds=-5), timedelta(seconds=59), timedelta(minutes=3), timedelta(hours=30), timedelta(days=9)]
+    with freeze_time("2026-01-31T12:00:00Z"):
+        told = [status.ago(clock.now() - age) for age in ages]
+        assert told == ["0 s ago", "59 s ago", "3 min ago", "1 d ago", "9 d ago"]
+    assert [status.ago(None), status.ago("when?")] == ["never", "never"]

@@ -1,0 +1,181 @@
+"""The feed over HTTP where a real server can't be brought to do it: between two steps, and when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from outfeed import log_event
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.feed.subscriber import Subscriber
+from outfeed.http.app import create_app
+from outfeed.http.transports import connection
+from outfeed.store import checkpoint
+from outfeed.store.database import Database
+from tests.app_fixtures import Api
+from tests.feed.cast import Peer
+
+EVENTS = 5
+
+
+@pytest.fixture
+def flask_app(database: Database) -> Iterator[Flask]:
+    for n in range(EVENTS):
+        log_event("task.created", "tests", data={"n": n})
+    app = create_app(Settings())
+    services = app.extensions["outfeed"]
+    services.relay.start()
+    yield app
+    services.mark.close()
+
+
+@pytest.fixture
+def bearer(database: Database) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.create_token(database, 'reader', ['read'])}"}
+
+
+@pytest.mark.parametrize("query", ["", "?after=99&epoch={epoch}", "?after=2&epoch=other"])
+def test_what_is_committed_after_a_verdict_of_live_or_reset_comes_with_the_next_answer(
+    flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """Its cursor is where the head was; nobody shows the events of an answer that says nothing is owed."""
+    outbox = flask_app.extensions["outfeed"].outbox
+    now = outbox.window()
+    monkeypatch.setattr(outbox, "window", lambda: now._replace(last_seq=3))
+    page = flask_app.test_client().get(f"/api/feed{query.format(epoch=now.epoch)}", headers=bearer).get_json()
+    assert (page["events"], page["cursor"]) == ([], 3)
+
+
+def test_an_error_of_ours_ends_the_stream_as_a_stream(
+    flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with a page of another status in the middle of it."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Subscriber, "advance", fail)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    with Peer() as peer:
+        with contextlib.suppress(StopIteration):
+            flask_app.test_client().get(
+                "/api/feed/stream?after=0", headers=bearer, environ_base={connection.SOCKET_KEY: peer._server_end}
+            )
+        received = b""
+        while chunk := peer.socket.recv(1 << 16):
+            received += chunk
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"an error of ours"}\n\n')
+    assert "unforeseen" in caplog.text
+    assert len(flask_app.extensions["outfeed"].hub) == 0
+
+
+def _stream(app: Flask, path: str, headers: dict[str, str], peer: Peer) -> None:
+    with contextlib.suppress(StopIteration):
+        app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer._server_end})
+
+
+def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
+    flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = flask_app.extensions["outfeed"]
+    services.rights.start()
+    add = services.hub.add
+
+    def add_late(subscriber: Subscriber) -> None:
+        account.revoke_token(database, subscriber.principal.name)
+        services.rights.check()
+        add(subscriber)
+
+    monkeypatch.setattr(services.hub, "add", add_late)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    received = b""
+    with Peer() as peer:
+        serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream", bearer, peer])
+        serving.start()
+        try:
+            while chunk := peer.socket.recv(1 << 16):
+                received += chunk
+        finally:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    assert b'data: {"code":4001,' in received
+
+
+@pytest.mark.parametrize("change", ["removed", "given away"])
+def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_again(
+    flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    services = flask_app.extensions["outfeed"]
+    services.rights.start()
+    account.create_token(database, "other", ["read"])
+    flask_app.test_client().post("/api/consumers", headers=bearer, json={"name": "cron"})
+    add = services.hub.add
+
+    def add_late(subscriber: Subscriber) -> None:
+        if change == "removed":
+            checkpoint.remove(database, "cron")
+        else:
+            checkpoint.own(database, "cron", "token:other")
+        add(subscriber)
+
+    monkeypatch.setattr(services.hub, "add", add_late)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    received = b""
+    with Peer() as peer:
+        serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream?consumer=cron", bearer, peer])
+        serving.start()
+        try:
+            while b"event: " not in received and (chunk := peer.socket.recv(1 << 16)):
+                received += chunk
+        finally:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    assert b'event: closed\ndata: {"code":4009,' in received
+    owners = [each.owner for each in checkpoint.list_checkpoints(database)]
+    assert owners == ([] if change == "removed" else ["token:other"])
+
+
+def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: Database) -> None:
+    log_event("task.created", "tests")
+    app = create_app(Settings(event_rate=0.02))
+    services = app.extensions["outfeed"]
+    services.relay.start()
+    services.hub.close()
+    token = account.create_token(database, "reader", ["read"])
+    began = time.monotonic()
+    page = app.test_client().get("/api/feed?after=0&wait=30", headers={"Authorization": f"Bearer {token}"}).get_json()
+    services.mark.close()
+    assert len(page["events"]) == 1
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("path", ["/api/feed?after=0", "/api/events?limit=9", "/api/events/export?format=ndjson"])
+def test_a_list_takes_the_values_of_all_its_parameters(api: Api, path: str) -> None:
+    for event_type in ("a.one", "b.two", "c.three", "d.four"):
+        api.post("/api/events", json={"event_type": event_type, "source": "s"})
+    name = "types" if "feed" in path else "event_type"
+    answer = api.get(f"{path}&{name}=a.one,b.*&{name}=&{name}=c.three")
+    assert sorted(re.findall(r"[abcd]\.(?:one|two|three|four)", answer.text)) == ["a.one", "b.two", "c.three"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/feed?after=0&after=0", "/api/feed?source=a&source=b", "/api/feed/stream?task_id=a&task_id=b",
+        "/api/events?source=a&source=b", "/api/events/summary?minutes=1&minutes=2", "/api/swarm/tasks?limit=1&limit=2",
+    ],
+)  # fmt: skip
+def test_another_parameter_that_is_repeated_is_refused(api: Api, path: str) -> None:
+    answer = api.get(path)
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
+    assert "is given 2 times" in answer.json["detail"]

@@ -1,0 +1,374 @@
+"""Full-text search: what is found; and the index: fed, forgetful, and made again whatever happens to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outfeed import config
+from outfeed.log.store import indexer, search
+from outfeed.log.store.indexer import Indexer
+from outfeed.store import database as db
+from outfeed.store import event_log, lease, triggers
+from outfeed.store.database import Database
+from outfeed.store.event_log import list_events
+from outfeed.store.outbox import Outbox
+from outfeed.upkeep import backup, erasure, retention
+
+Write = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer, "MAX_PAUSE_SECS", 0)
+
+
+@pytest.fixture
+def raw(database: Database) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+        yield connection
+    db.at(search.path_of(database.path)).close()
+
+
+@pytest.fixture
+def write(raw: sqlite3.Connection) -> Write:
+    """Log one event for each of *data*, as a raw writer does; its id is its place."""
+
+    def write(*data: Any, **columns: Any) -> None:
+        for value in data:
+            (count,) = raw.execute("SELECT count(*) FROM outbox").fetchone()
+            row = {"id": f"e{count + 1}", "event_type": "a.b", "source": "s", "timestamp": "2026-03-10T12:00:00.000Z"}
+            row |= {"data": value if isinstance(value, str | bytes) else json.dumps(value), **columns}
+            raw.execute(
+                f"INSERT INTO event_log ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values())
+            )
+
+    return write
+
+
+def found(text: str) -> list[str]:
+    return [event.id for event in list_events(text=text)]
+
+
+def in_index(database: Database, text: str) -> list[int]:
+    """Return the rowids that the index itself has, without the log."""
+    index, expression = search.Index(database), search.expression(text)
+    assert expression is not None
+    return [
+        rowid
+        for span in index.spans()
+        if span.block is not None
+        for rowid in index.find(span, expression, 10**6, is_upward=True) or []
+    ]
+
+
+@pytest.fixture(params=["indexed", "not indexed yet"])
+def index(request: pytest.FixtureRequest, database: Database) -> Callable[[], None]:
+    return Indexer(database).run if request.param == "indexed" else lambda: None
+
+
+class TestWhatIsFound:
+    @pytest.mark.parametrize(
+        ("text", "ids"),
+        [
+            ("timeout", ["e2", "e1"]),
+            ("TIMEOUT database", ["e1"]),
+            ("time*", ["e2", "e1"]),
+            ("time", []),
+            ('"out of memory"', ["e3"]),
+            ('"memory out"', []),
+            ('"out of mem"*', ["e3"]),
+            ('"out of memory', ["e3"]),
+            ("naive", ["e4"]),
+            ("worker-7", ["e4"]),
+            ("a.b", ["e5", "e4", "e3", "e2", "e1"]),
+            ("next line", ["e5"]),
+            ("4711", ["e5"]),
+            ("reason", ["e2", "e1"]),
+            ("日本*", ["e5"]),
+            ("***", []),
+            ("", []),
+            (" - ", []),
+        ],
+    )
+    def test_words_phrases_and_beginnings(
+        self, write: Write, index: Callable[[], None], text: str, ids: list[str]
+    ) -> None:
+        write({"reason": "Timeout of the database"}, {"reason": "timeout"}, ["ran out of memory"])
+        write({"name": "Naïve"}, source="worker-7")
+        write({"text": "next\nline", "n": [4711, None, True], "日本語": "東京"})
+        index()
+        assert found(text) == ids
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '"',
+            '""',
+            "AND",
+            "a AND",
+            "NOT a",
+            "NEAR(",
+            "(",
+            "text:x",
+            "^x",
+            "a-b",
+            "{a}",
+            "+",
+            "a\0b",
+            "\ud800",
+            "'",
+            "*",
+        ],
+    )
+    def test_no_text_is_an_error(self, write: Write, index: Callable[[], None], text: str) -> None:
+        write({"a": 1})
+        index()
+        found(text)
+
+    def test_secrets_are_not_found_and_their_bytes_not_in_the_file(self, database: Database, write: Write) -> None:
+        write({"password": "hunter2xyz", "note": "plain"}, "Bearer abcdef1234567890abcdef")
+        Indexer(database).run()
+        assert found("plain") == ["e1"]
+        for secret in ("hunter2xyz", "abcdef1234567890abcdef"):
+            assert in_index(database, secret) == found(secret) == []
+            assert secret.encode() not in files_of(database)
+
+    def test_poison_stops_nothing(self, database: Database, write: Write) -> None:
+        write(b"\xff\x00", "[" * 5000, "{oops", '"\\ud800"', "1e999")
+        write({"deep": "enough"}, id="\ud7ff", timestamp="t")
+        Indexer(database).run()
+        assert found("oops") == ["e3"]
+        assert found("enough") == ["\ud7ff"]
+
+    def test_what_is_written_after_the_index_is_found_at_once(self, database: Database, write: Write) -> None:
+        write({"n": "early"})
+        Indexer(database).run()
+        write({"n": "late"})
+        assert found("early") == ["e1"]
+        assert found("late") == ["e2"]
+
+
+def files_of(database: Database) -> bytes:
+    path = search.path_of(database.path)
+    return b"".join(file.read_bytes() for suffix in ("", "-wal") if (file := Path(f"{path}{suffix}")).exists())
+
+
+class TestTheIndex:
+    def test_it_follows_the_outbox_and_has_each_event_once(self, database: Database, write: Write) -> None:
+        first, second = Indexer(database), Indexer(database)
+        for n in range(3):
+            write(*[{"n": "word"}] * 400)
+            (first, second)[n % 2].run()
+            assert in_index(database, "word") == list(range(1, (n + 1) * 400 + 1))
+
+    def test_one_process_does_it(self, database: Database, write: Write) -> None:
+        write({"n": "word"})
+        with lease.hold(lease.lock_file(database.path, indexer.JOB), wait=True):
+            Indexer(database).run()
+        assert not search.path_of(database.path).exists()
+
+    def test_the_log_from_before_the_feed_is_in_it(
+        self, database: Database, raw: sqlite3.Connection, write: Write
+    ) -> None:
+        write({"n": "old"})
+        raw.execute("DELETE FROM outbox")
+        Indexer(database).run()
+        write({"n": "old"}, id="new")
+        Indexer(database).run()
+        assert in_index(database, "old") == [1, 2]
+
+    @pytest.mark.parametrize("harm", ["deleted", "no database", "damaged", "of another history", "other keys"])
+    def test_it_is_made_again(
+        self, database: Database, write: Write, harm: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write({"n": "word", "colour": "green"})
+        Indexer(database).run()
+        path = search.path_of(database.path)
+        db.at(path).close()
+        if harm == "deleted":
+            path.unlink()
+        elif harm == "no database":
+            path.write_bytes(b"not a database" * 1000)
+        elif harm == "damaged":
+            Path(f"{path}-wal").unlink(missing_ok=True)
+            path.write_bytes(path.read_bytes()[:4096] + b"\xaa" * 8192)
+        elif harm == "of another history":
+            Outbox(database, 1000).renew_epoch(Outbox(database, 1000).window().epoch)
+        else:
+            monkeypatch.setenv("OUTFEED_REDACT_KEYS", "colour")
+            config.settings.cache_clear()
+        assert found("word") == ["e1"]
+        for _ in range(3):
+            Indexer(database).run()
+        assert in_index(database, "word") == [1]
+        assert in_index(database, "green") == ([] if harm == "other keys" else [1])
+        assert not list(path.parent.glob("*.damaged"))
+
+    def test_a_restore_is_another_history(self, database: Database, write: Write, tmp_path: Path) -> None:
+        write({"n": "stays"})
+        backup.backup(database, tmp_path / "saved.db")
+        write({"n": "after"})
+        Indexer(database).run()
+        backup.restore(database, tmp_path / "saved.db", by="tests")
+        assert found("after") == []
+        Indexer(database).run()
+        assert in_index(database, "after") == []
+        assert found("stays") == ["e1"]
+
+    def test_a_rebuilt_table_has_other_rows(self, database: Database, raw: sqlite3.Connection, write: Write) -> None:
+        write({"n": "one"}, {"n": "two"}, {"n": "three"})
+        Indexer(database).run()
+        raw.executescript(
+            "CREATE TABLE fresh AS SELECT * FROM event_log WHERE id <> 'e1' ORDER BY rowid; DROP TABLE event_log;"
+            "ALTER TABLE fresh RENAME TO event_log"
+        )
+        triggers.mend(database)
+        Indexer(database).run()
+        assert found("one") == in_index(database, "one") == []
+        assert found("three") == ["e3"]
+
+    def test_what_was_pruned_unseen_is_not_missed(
+        self, database: Database, raw: sqlite3.Connection, write: Write
+    ) -> None:
+        write({"n": "one"})
+        Indexer(database).run()
+        write({"n": "two"}, {"n": "three"})
+        raw.execute("DELETE FROM outbox WHERE seq <= 2")
+        Indexer(database).run()
+        assert in_index(database, "two") == [2]
+
+    def test_a_kill_at_any_moment_leaves_it_right(self, database: Database, write: Write) -> None:
+        write(*[{"n": "word"}] * 2000)
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from outfeed.log.store import indexer; from outfeed.store import database as db\n"
+            "print(flush=True)\n"
+            "indexer.Indexer(db.at(Path(sys.argv[1]))).run(); print(flush=True)"
+        )
+        for _ in range(2):
+            process = subprocess.Popen([sys.executable, "-c", code, str(database.path)], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            process.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+        Indexer(database).run()
+        assert in_index(database, "word") == list(range(1, 2001))
+
+
+class TestForgetting:
+    @pytest.fixture
+    def tick(self, database: Database) -> Callable[[], None]:
+        """Two runs: what is deleted is waited for, until no more is."""
+        one = Indexer(database)
+
+        def run() -> None:
+            one.run()
+            one.run()
+
+        return run
+
+    def test_an_erased_event_is_in_neither_file(
+        self, database: Database, write: Write, tick: Callable[[], None]
+    ) -> None:
+        write({"n": "keepword"}, {"n": "secretword"})
+        tick()
+        assert found("secretword") == ["e2"]
+        assert erasure.erase(database, "e2")
+        assert found("secretword") == []
+        tick()
+        assert in_index(database, "secretword") == []
+        assert b"secretword" not in files_of(database)
+        assert in_index(database, "keepword") == [1]
+
+    def test_the_row_of_an_erased_event_may_be_used_again(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    ) -> None:
+        write({"n": "first"}, {"n": "second"})
+        tick()
+        raw.execute("DELETE FROM event_log WHERE id = 'e2'")
+        write({"n": "third"})
+        tick()
+        assert in_index(database, "second") == []
+        assert in_index(database, "third") == [2]
+        assert found("third") == ["e3"]
+
+    @pytest.mark.parametrize("left", [0, 1])
+    def test_what_stands_in_a_row_that_was_used_before_is_found_at_once(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None], left: int
+    ) -> None:
+        write({"n": "first"}, {"n": "second"})
+        tick()
+        raw.execute("DELETE FROM event_log WHERE rowid > ?", (left,))
+        write({"n": "third"})
+        assert raw.execute("SELECT max(rowid) FROM event_log").fetchone() == (left + 1,)
+        assert found("third") == ["e3"]
+        tick()
+        assert in_index(database, "third") == [left + 1]
+
+    def test_who_prunes_what_is_old_leaves_the_rest_to_the_index(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    ) -> None:
+        write({"n": "first"}, {"n": "second"})
+        tick()
+        raw.execute("DELETE FROM event_log WHERE rowid = 1")
+        assert in_index(database, "second") == [2]
+
+    def test_blocks_that_are_empty_go(
+        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    ) -> None:
+        write({"n": "oldword"})
+        raw.execute("INSERT INTO event_log (rowid, id, event_type, source, data, timestamp)"
+                    " VALUES (70000, 'far', 'a.b', 's', '\"farword\"', 't')")  # fmt: skip
+        tick()
+        assert [span.block for span in search.Index(database).spans()] == [None, 1, 0, None]
+        raw.execute("DELETE FROM event_log WHERE id = 'e1'")
+        tick()
+        assert [span.block for span in search.Index(database).spans()] == [None, 1, None]
+        assert b"oldword" not in files_of(database)
+        assert raw.execute("SELECT * FROM outfeed_search_stale").fetchall() == []
+
+    def test_a_deletion_while_its_block_is_made_anew_is_not_forgotten(
+        self, database: Database, raw: sqlite3.Connection, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write({"n": "one"}, {"n": "two"})
+        one = Indexer(database)
+        one.run()
+        raw.execute("DELETE FROM event_log WHERE id = 'e1'")
+        make = one._make
+
+        def make_and_delete(number: int) -> None:
+            make(number)
+            raw.execute("DELETE FROM event_log WHERE id = 'e2'")
+
+        monkeypatch.setattr(one, "_make", make_and_delete)
+        one.run()
+        one.run()
+        monkeypatch.undo()
+        monkeypatch.setattr(indexer, "MAX_PAUSE_SECS", 0)
+        monkeypatch.setenv("OUTFEED_DATABASE", str(database.path))
+        one.run()
+        one.run()
+        assert in_index(database, "two") == []
+
+    def test_a_prune_leaves_no_word(self, database: Database, write: Write, tick: Callable[[], None]) -> None:
+        write({"n": "ancient"}, timestamp="2020-01-01T00:00:00.000Z")
+        event_log.log_event("a.b", "s", data="recent")
+        tick()
+        retention.prune_events(30)
+        tick()
+        assert in_index(database, "ancient") == []
+        assert b"ancient" not in files_of(database)
+        assert len(in_index(database, "recent")) == 1

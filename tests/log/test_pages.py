@@ -1,0 +1,327 @@
+"""The log's pages and its export, as a browser without a script and a program get them."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import sqlite3
+import sys
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from freezegun import freeze_time
+
+from outfeed.access.store import account
+from outfeed.log.store import log_page
+from outfeed.log.store.search import path_of
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from tests.app_fixtures import Api
+from tests.http.cast import bearer
+
+BOM = "\ufeff"
+ODD_IDS = ["summary", "export", "/lead", "a\nb", "a/b", "a//b", "..", "a?b", "%2F", "ü x", "-", "."]
+
+
+@pytest.fixture(autouse=True)
+def closed(database: Database) -> Any:
+    yield
+    db.at(path_of(database.path)).close()
+
+
+def write(count: int, **fields: Any) -> None:
+    for number in range(1, count + 1):
+        log_event(**{"event_type": "task.created", "source": "s", "id": f"e{number}", "data": {"n": number}} | fields)
+
+
+def ids(answer: Any) -> list[str]:
+    assert answer.status_code == 200
+    return [html.unescape(found) for found in re.findall(r'data-id="([^"]*)"', answer.text)]
+
+
+def links(answer: Any) -> dict[str, str]:
+    """Return the addresses in the page by their words."""
+    found = re.findall(r'<a [^>]*?href="([^"]+)"[^>]*>(.*?)</a>', answer.text, re.DOTALL)
+    return {" ".join(re.sub(r"<[^>]+>", " ", words).split()): html.unescape(href) for href, words in found}
+
+
+class TestTheLog:
+    def test_filters_stand_in_the_address_and_in_the_form(self, api: Api) -> None:
+        log_event(
+            "task.failed", "worker", "t1", "a1", {"reason": "timeout"}, id="hit", timestamp="2026-01-31T12:00:00Z"
+        )
+        log_event(
+            "task.failed", "worker", "t1", "a1", {"reason": "timeout"}, id="late", timestamp="2026-01-31T13:00:00Z"
+        )
+        write(3)
+        address = (
+            "/swarm/events?type=task.*,x.y&source=worker&task=t1&agent=a1&text=%22timeout%22"
+            "&from=2026-01-31T12:00&to=2026-01-31T12:30:00Z"
+        )
+        answer = api.get(address)
+        assert ids(answer) == ["hit"]
+        assert "<strong>1 event</strong>" in answer.text
+        for value in (
+            "task.*,x.y",
+            "worker",
+            "t1",
+            "a1",
+            "&#34;timeout&#34;",
+            "2026-01-31T12:00:00",
+            "2026-01-31T12:30:00",
+        ):
+            assert f'value="{value}"' in answer.text
+        assert ids(api.get(links(answer)["task.failed 1"])) == ["hit"]
+        assert json.loads(api.get(links(answer)["NDJSON"]).text)["id"] == "hit"
+
+    def test_pages_lead_to_older_and_newer_ones(self, api: Api) -> None:
+        write(120)
+        first = api.get("/swarm/events?type=task.*")
+        second = api.get(links(first)["Older →"])
+        third = api.get(links(second)["Older →"])
+        assert [len(ids(page)) for page in (first, second, third)] == [50, 50, 20]
+        assert ids(first)[0], ids(third)[-1] == ("e120", "e1")
+        assert "Older →" not in links(third)
+        assert ids(api.get(links(third)["← Newer"])) == ids(second)
+        write(1, id="fresh")
+        back = api.get(links(second)["← Newer"])
+        assert ids(back) == ids(first)
+        assert api.get(links(back)["← Newer"]).headers["Location"] == "/swarm/events?type=task.*"
+
+    def test_counts_say_where_they_stopped(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_page, "MAX_COUNTED", 3)
+        write(3)
+        assert "<strong>3+ events</strong>" in api.get("/swarm/events").text
+
+    def test_a_page_without_a_match_in_reach_leads_on(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(1, id="deep", source="rare")
+        write(100, agent_id="a")
+        defaults = log_page.Walk.__init__.__kwdefaults__
+        monkeypatch.setattr(log_page.Walk.__init__, "__kwdefaults__", {**defaults, "max_scanned": 60})
+        monkeypatch.setattr(log_page, "UNINDEXED_CHUNK", 5)
+        page = api.get("/swarm/events?from=2020-01-01&text=rare")
+        assert ids(page) == []
+        assert "Nothing so far" in page.text
+        while "Search further back →" in (onward := links(page)):
+            page = api.get(onward["Search further back →"])
+        assert ids(page) == ["deep"]
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("from=yesterday", "left out: yesterday"),
+            ("text=%00&type=%00", "No event matches"),
+            ("type=*", "No event matches"),
+            ("text=" + quote('"AND (NEAR'), "No event matches"),
+            ("cursor=x", "The log is empty"),
+            ("taskid=nope&x=y", "Not a filter of the log, and left out: taskid, x"),
+            ("source=a&source=b", "Not a filter of the log, and left out: source (twice)"),
+            ("from=yesterday&_external=1&endpoint=x", "left out: yesterday Not a filter of the log"),
+            ("newer=99999999999999999999", "The log is empty"),
+        ],
+    )
+    def test_no_query_is_an_error(self, api: Api, query: str, said: str) -> None:
+        answer = api.get(f"/swarm/events?{query}")
+        assert answer.status_code == 200
+        assert said in answer.text
+
+    @pytest.mark.parametrize(
+        ("asked", "location"),
+        [
+            ("task_id=t%201&live=1", "task=t+1&live=1"),
+            ("event_type=a.b&event_type=c.*", "type=a.b&type=c.%2A"),
+            ("agent_id=a&source=s&_external=1", "agent=a&source=s&_external=1"),
+        ],
+    )
+    def test_the_names_of_the_api_lead_to_the_same_filter(self, api: Api, asked: str, location: str) -> None:
+        answer = api.get(f"/swarm/events?{asked}")
+        assert (answer.status_code, answer.location) == (302, f"/swarm/events?{location}")
+
+    def test_types_may_be_given_several_times(self, api: Api) -> None:
+        for id_ in ("a.one", "b.two", "c.three"):
+            write(1, id=id_, event_type=id_)
+        assert ids(api.get("/swarm/events?type=a.one&type=c.*")) == ["c.three", "a.one"]
+
+    def test_rows_below_zero_are_paged_like_all_others(self, api: Api, database: Database) -> None:
+        with closing(sqlite3.connect(database.path)) as raw, raw:
+            for rowid in (2, 1, 0, -2):
+                raw.execute(
+                    "INSERT INTO event_log (rowid, id, event_type, source, timestamp) VALUES (?, ?, 'a.b', 's', ?)",
+                    (rowid, f"r{rowid}", "2026-01-15T10:30:00.000Z"),
+                )
+        found, query = [], ""
+        while query is not None:
+            answer = api.get(f"/api/events?limit=1{query}")
+            assert answer.status_code == 200, answer.json
+            found += [event["id"] for event in answer.json["events"]]
+            query = None if answer.json["next"] is None else f"&cursor={answer.json['next']}"
+            assert len(found) < 6
+        assert found == ["r2", "r1", "r0", "r-2"]
+        assert ids(api.get("/swarm/events?cursor=0")) == ["r-2"]
+        assert ids(api.get("/swarm/events?cursor=-1")) == ["r-2"]
+
+    def test_a_time_has_its_date_and_its_year_where_they_are_not_those_of_now(self, api: Api) -> None:
+        for timestamp in ("2025-12-31T23:59:59Z", "2026-01-01T01:30:00+01:00", "2026-03-04T05:06:07Z"):
+            write(1, id=timestamp, timestamp=timestamp)
+        with freeze_time("2026-03-04T23:00:00Z"):
+            page = api.get("/swarm/events").text
+        assert re.findall(r"<time [^>]+>([^<]+)", page) == ["05:06:07", "1 Jan 00:30:00", "31 Dec 2025 23:59:59"]
+
+    def test_what_may_not_be_seen_is_not_counted_and_not_found(self, api: Api, database: Database) -> None:
+        write(2)
+        log_event("agent.joined", "s", data={"name": "hidden"})
+        tasks = bearer(api.app, account.create_token(database, "few", ["read"], types=["task.*"]))
+        page = tasks("GET", "/swarm/events")
+        assert ids(page) == ["e2", "e1"]
+        assert "<strong>2 events</strong>" in page.text
+        assert ids(tasks("GET", "/swarm/events?text=hidden")) == []
+        assert tasks("GET", "/api/events/export?text=hidden").text == ""
+
+
+class TestOneEvent:
+    @pytest.mark.parametrize("event_id", ODD_IDS)
+    def test_any_id_leads_from_its_row_to_its_page_and_its_json(self, api: Api, event_id: str) -> None:
+        log_event("a.b", "s", data={"text": "<b>bold</b>"}, id=event_id)
+        row = api.get("/swarm/events")
+        page = api.get(links(row)[" ".join(event_id.split())])
+        assert page.status_code == 200
+        assert "&lt;b&gt;bold&lt;/b&gt;" in page.text
+        found = api.get(links(page)["This event as JSON"]).json
+        assert found.get("id") == event_id or [event["id"] for event in found["events"]] == [event_id]
+        assert api.get("/api/events", query_string={"id": event_id}).json["events"][0]["id"] == event_id
+
+    def test_an_unknown_id_is_an_empty_list_and_no_page(self, api: Api) -> None:
+        assert api.get("/api/events?id=nobody").json == {"events": [], "next": None}
+        assert api.get("/swarm/events/nobody").status_code == api.get("/swarm/events?id=nobody").status_code == 404
+
+    def test_it_has_neighbours_in_the_log_of_its_task_and_of_its_agent(self, api: Api) -> None:
+        for number, (task, agent) in enumerate(
+            [("t1", "a1"), ("t2", "a1"), ("t1", "a2"), ("t2", "a2"), ("t1", "a1")], 1
+        ):
+            log_event("a.b", "s", task, agent, id=f"e{number}")
+        page = api.get("/swarm/events/e3").text
+        assert re.findall(r'rel="(next|prev)" href="/swarm/events/(e\d)"', page) == [
+            ("next", "e4"), ("prev", "e2"), ("next", "e5"), ("prev", "e1"), ("next", "e4"),
+        ]  # fmt: skip
+
+    def test_of_a_task_or_an_agent_only_where_it_names_one(self, api: Api) -> None:
+        log_event("a.b", "s", task_id="t1", id="one")
+        write(2)
+        page = api.get("/swarm/events/one").text
+        assert re.findall("<h2>(In the log|Of this .*)</h2>", page) == ["In the log", "Of this task"]
+
+    def test_large_data_is_cut(self, api: Api) -> None:
+        log_event("a.b", "s", data=["x" * 60_000] * 1, id="large")
+        assert len(api.get("/swarm/events/large").text) < 100_000
+
+
+class TestStories:
+    def test_a_task_is_told_in_order_with_what_the_coordinator_knows(self, api: Api) -> None:
+        coordinator = api.services.coordinator
+        agent = coordinator.join("Forge")
+        task = coordinator.post("Write the docs")
+        coordinator.bid(task.id, agent.id, 50)
+        page = api.get(f"/swarm/tasks/{task.id}").text
+        assert "Write the docs" in page
+        assert 'data-state="bidding"' in page
+        assert re.findall(r"<dt>event_type</dt><dd><a [^>]+>([^<]+)", page) == [
+            "task.created", "task.bidding", "bid.submitted"
+        ]  # fmt: skip
+        assert page.count('class="after"') == 2
+        assert "Forge" in api.get(f"/swarm/agents/{agent.id}").text
+
+    def test_any_writers_task_has_a_story(self, api: Api) -> None:
+        write(3, task_id="mine", timestamp="2026-01-31T12:00:00Z")
+        write(1, task_id="mine", id="x", timestamp="2026-01-31T13:30:00Z")
+        page = api.get("/swarm/tasks/mine")
+        assert ids(page) == ["e1", "e2", "e3", "x"]
+        assert "+90 min" in page.text
+
+    def test_a_long_story_begins_in_the_log(self, api: Api) -> None:
+        write(205, agent_id="a1")
+        page = api.get("/swarm/agents/a1")
+        assert (ids(page)[0], ids(page)[-1]) == ("e6", "e205")
+        assert links(page)["Earlier events are in the log"] == "/swarm/events?agent=a1"
+
+    def test_who_may_not_see_the_swarm_is_not_told_its_state(self, api: Api, database: Database) -> None:
+        task = api.services.coordinator.post("Write the docs")
+        few = bearer(api.app, account.create_token(database, "few", ["read"], types=["task.bidding"]))
+        page = few("GET", f"/swarm/tasks/{task.id}").text
+        assert "task.bidding" in page
+        assert "data-state" not in page
+        assert few("GET", "/swarm/tasks/nobody").status_code == 404
+
+
+class TestExport:
+    def test_csv_and_ndjson_hold_what_matches_newest_first(self, api: Api) -> None:
+        write(450)
+        write(3, source="other", id=None)
+        lines = api.get("/api/events/export?source=s")
+        assert lines.content_type == "application/x-ndjson; charset=utf-8"
+        assert [json.loads(line)["data"]["n"] for line in lines.text.splitlines()] == list(range(450, 0, -1))
+        table = api.get("/api/events/export?source=s&format=csv")
+        assert table.data.startswith(b"\xef\xbb\xbfid,")  # else Excel guesses the encoding
+        assert table.headers["Content-Disposition"] == 'attachment; filename="events.csv"'
+        rows = list(csv.DictReader(io.StringIO(table.text.removeprefix(BOM))))
+        assert [json.loads(row["data"])["n"] for row in rows] == list(range(450, 0, -1))
+        assert {row["event_type"] for row in rows} == {"task.created"}
+
+    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\uff1d1"])
+    def test_a_cell_is_no_formula(self, api: Api, text: str) -> None:
+        log_event("a.b", text, id="x", data=-1)
+        (row,) = csv.DictReader(
+            io.StringIO(api.get("/api/events/export?format=csv").text.removeprefix(BOM), newline="")
+        )
+        assert (row["source"], row["data"]) == ("'" + text, "'-1")
+        assert json.loads(api.get("/api/events/export").text)["source"] == text
+
+    def test_it_is_redacted(self, api: Api, database: Database) -> None:
+        with closing(sqlite3.connect(database.path)) as raw, raw:
+            raw.execute(
+                "INSERT INTO event_log VALUES ('x', 'a.b', 's', NULL, NULL, '{\"password\": \"hunter2\"}', 't')"
+            )
+        for form in ("csv", "ndjson"):
+            text = api.get(f"/api/events/export?format={form}").text
+            assert "[redacted]" in text
+            assert "hunter2" not in text
+
+    def test_it_holds_no_read_open_and_ends_early_where_its_token_was_revoked(
+        self, api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.modules["outfeed.log.export"], "EVENTS_A_PIECE", 10)
+        write(50)
+        pieces = api.get("/api/events/export").iter_encoded()
+        assert next(pieces) == b""
+        assert next(pieces).count(b"\n") == 10
+        with closing(sqlite3.connect(database.path, timeout=0)) as raw:
+            write(1, id="meanwhile")
+            busy, frames, done = raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            assert (busy, frames) == (0, done)
+        account.revoke_token(database, "tests")
+        with pytest.raises(ConnectionResetError):
+            b"".join(pieces)
+
+    def test_a_bad_query_names_the_field(self, api: Api) -> None:
+        for query in ("format=xml", "from=yesterday", "limit=5"):
+            answer = api.get(f"/api/events/export?{query}")
+            assert answer.status_code == 422
+            assert query.partition("=")[0] in answer.json["detail"]
+
+
+def test_the_api_filters_by_text_and_time(api: Api) -> None:
+    log_event("a.b", "s", data="timeout", id="old", timestamp="2026-01-31T12:00:00Z")
+    log_event("a.b", "s", data="timeout", id="new", timestamp="2026-01-31T12:00:01Z")
+    write(3)
+
+    def found(**query: str) -> list[str]:
+        return [event["id"] for event in api.get("/api/events", query_string=query).json["events"]]
+
+    assert found(text="timeout") == ["new", "old"]
+    assert found(text="timeout", to="2026-01-31T12:00:01Z") == ["old"]
+    assert found(to="2026-01-31T13:00:01+01:00", **{"from": "2026-01-31T12:00:00"}) == ["old"]

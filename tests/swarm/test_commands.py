@@ -1,0 +1,199 @@
+"""The simulated swarm: it uses feed and API, outlives the server, and ends with the process that started it."""
+
+import contextlib
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from outfeed.client import Client
+from outfeed.events import EventType
+from outfeed.swarm.commands import until_told
+from outfeed.swarm.simulator import NAMES, TASKS, ApiClient, Scenario, Simulator
+from tests.server import Server
+from tests.swarm.replay import disagreements
+from tests.waits import PATIENCE_SECS, wait_until
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
+# On a busy machine the agents need longer to leave.
+PATIENTLY = f"""
+from outfeed.cli import main
+from outfeed.swarm import simulator
+simulator.FAREWELL_SECS = {PATIENCE_SECS}
+main(prog_name="outfeed")
+"""
+
+
+def simulate(*arguments):
+    return [sys.executable, "-c", PATIENTLY, "simulate", "--agents", "8", "--rate", "300", *arguments]
+
+
+def started(server, *arguments, **variables):
+    environment = server.environment | {"OUTFEED_TOKEN": server.token} | variables
+    return subprocess.Popen(simulate(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def ask(server, sql):
+    with closing(sqlite3.connect(server.database)) as connection:
+        return [row[0] for row in connection.execute(sql)]
+
+
+def types(server):
+    return set(ask(server, "SELECT DISTINCT event_type FROM event_log"))
+
+
+def completed(server):
+    return ask(server, "SELECT count(*) FROM outfeed_task WHERE state = 'completed'")[0]
+
+
+def present(server):
+    return ask(server, "SELECT name FROM outfeed_agent WHERE state <> 'left'")
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = until_told()
+        telling = threading.Thread(target=signal.getsignal(signal.SIGTERM), args=(signal.SIGTERM, None), daemon=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with stop._cond:
+        telling.start()
+        telling.join(PATIENCE_SECS)
+        assert not telling.is_alive()
+    assert stop.wait(PATIENCE_SECS)
+
+
+class TestSimulate:
+    def test_every_type_of_event_is_seen_soon_and_the_agents_leave_at_the_end(self, tmp_path):
+        with Server(tmp_path, **AT_ONCE) as server, started(server) as process:
+            wait_until(lambda: types(server) >= set(EventType), "an event of every type", timeout=60)
+            process.send_signal(signal.SIGTERM)
+            output = process.stderr.read()
+            assert process.wait() == 0
+            assert re.fullmatch(r"The simulated swarm stopped after \d+ tasks\.\n", output)
+            assert present(server) == []
+            assert disagreements(server.database) == []
+
+    def test_it_goes_on_when_the_server_is_killed_and_comes_back(self, tmp_path):
+        with Server(tmp_path, **AT_ONCE) as server, started(server, "--url", server.url) as process:
+            wait_until(lambda: completed(server), "a task completed", timeout=60)
+            server.kill()
+            before = completed(server)
+            server.start()
+            wait_until(lambda: completed(server) > before, "another task completed", timeout=60)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0
+            assert disagreements(server.database) == []
+
+    def test_a_refused_token_is_an_error(self, server):
+        for token in (None, "outfeed_wrong"):
+            environment = server.environment | ({"OUTFEED_TOKEN": token} if token else {})
+            done = subprocess.run(simulate(), cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+            assert done.returncode == 1
+            assert "(401)" in done.stderr
+            assert "Traceback" not in done.stderr
+
+    def test_a_server_without_a_swarm_is_an_error(self, server):
+        environment = server.environment | {"OUTFEED_TOKEN": server.token}
+        done = subprocess.run(
+            simulate("--url", f"{server.url}/static"),
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "is it an Outfeed server?" in done.stderr
+
+    def test_no_proxy_of_the_environment_is_used_for_this_machine(self, server):
+        with started(server, HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9") as process:
+            wait_until(lambda: len(present(server)) == len(NAMES), "all joined")
+            process.send_signal(signal.SIGTERM)
+
+
+class TestUrl:
+    def run(self, *arguments):
+        return subprocess.run(simulate(*arguments), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+
+    @pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8000", "ws://127.0.0.1:8000", "http://", "http://a:b"])
+    def test_what_is_no_address_is_an_error_at_once(self, url):
+        done = self.run("--url", url)
+        assert done.returncode == 2
+        assert "is not an address like https://feed.example" in done.stderr
+
+    def test_a_failed_connection_is_reported(self):
+        with subprocess.Popen(
+            simulate("--url", "http://127.0.0.1:1"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0
+        assert re.fullmatch(r"Can't reach http://127\.0\.0\.1:1: .+; trying again in \d+\.\d s\n", line)
+
+
+class TestProcess:
+    def test_it_ends_with_the_process_that_started_it(self, server):
+        code = f"import subprocess; p = subprocess.Popen({simulate()!r}); print(p.pid, flush=True); p.wait()"
+        environment = server.environment | {"OUTFEED_TOKEN": server.token}
+        with subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as parent:
+            pid = int(parent.stdout.readline())
+            wait_until(lambda: present(server), "an agent")
+            parent.kill()
+
+        wait_until(lambda: not is_running(pid), "the orphan ended")
+
+    def test_it_does_nothing_for_a_parent_that_is_gone(self):
+        done = subprocess.run(
+            simulate("--parent", "1"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+
+
+class TestDemo:
+    def test_it_runs_the_swarm_with_a_token_that_dies_with_it(self, tmp_path):
+        server = Server(tmp_path)
+        with contextlib.ExitStack() as running:
+            running.push(server)
+            server.start("--demo")
+            wait_until(lambda: present(server), "an agent")
+            (first,) = ask(server, "SELECT hash FROM outfeed_token")
+            server.kill()
+            server.start("--demo")
+            wait_until(lambda: ask(server, "SELECT hash FROM outfeed_token") != [first], "another token")
+            wait_until(lambda: ask(server, "SELECT number FROM outfeed_bid"), "a bid")
+            server.stop()
+            assert ask(server, "SELECT name FROM outfeed_token") == []
+            assert "outfeed_" not in server.output
+
+
+def test_there_is_a_name_for_each_agent():
+    client = Client("http://127.0.0.1:1")
+    api = ApiClient(client.url, None, threading.Event(), print)
+    many = [agent.name for agent in Simulator(api, client, agents=40, rate=2, seed=1).agents]
+    assert many[:9] == [*NAMES, "Forge-2"]
+    assert len(set(many)) == 40
+
+
+def test_a_scenario_is_the_same_for_the_same_seed():
+    one, same, other = ([scenario.one_of(TASKS) for _ in range(20)] for scenario in map(Scenario, (1, 1, 2)))
+    assert one == same != other

@@ -1,0 +1,227 @@
+"""The dashboard as the server renders it: the swarm, the chart, and who gets to see which."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from freezegun import freeze_time
+
+from outfeed import clock
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.events import DISPLAY, KINDS
+from outfeed.http import compression
+from outfeed.http.app import create_app
+from outfeed.http.assets import VERSION
+from outfeed.log.live import clock_of
+from outfeed.log.store.activity import MINUTES, Activity
+from outfeed.principal import EVERYTHING, Visible
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.swarm import dashboard
+from outfeed.swarm.dashboard import axis_end, bids_text, draw, left_text
+from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
+from tests.http.modules import paths_read_by
+
+BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
+
+
+@pytest.fixture
+def house(database: Database) -> dict[str, Visit]:
+    """Visitors of an app with one agent, which holds one task; two auctions, and one task that nobody wanted."""
+    app = create_app(Settings(database=database.path))
+    show_tokens_and_names(app)
+    coordinator = app.extensions["outfeed"].coordinator
+    agent = coordinator.join("Forge")
+    won, lost = coordinator.post("Write <the> docs"), coordinator.post("Dull work")
+    coordinator.bid(won.id, agent.id, 50)
+    with freeze_time(clock.now() + timedelta(seconds=coordinator.auction_secs)):
+        for task_id in (won.id, lost.id):
+            assert coordinator.close_auction(task_id)
+    coordinator.auction_secs = 3630
+    coordinator.bid(coordinator.post("Label tickets").id, agent.id, 1500)
+    with freeze_time(clock.now() + timedelta(seconds=1)):  # ends after the one before
+        coordinator.post("Check links")
+    cast = {role: signed_in(app, database, role) for role in ("viewer", "producer", "operator")}
+    secret = account.create_token(database, "tasks", ["read"], types=["task.*"])
+    return cast | {"tasks": bearer(app, secret)}
+
+
+def panel(page: str, name: str) -> str:
+    """Return a panel's rows as text, without the template."""
+    section = re.search(rf'data-panel="{name}".*?<ul>(.*?)</ul>', page, re.DOTALL)
+    assert section is not None
+    return " ".join(re.sub(r"<[^>]+>", " ", section[1]).split())
+
+
+def test_it_shows_the_swarm_without_a_script(house: dict[str, Visit]) -> None:
+    page = house["operator"]("GET", "/swarm/live").text
+    counts = re.findall(r'data-state="(\w+)"><dt>\1</dt><dd>([\d,]+)</dd>', page)
+    assert counts == [("bidding", "2"), ("assigned", "1"), ("started", "0"), ("completed", "0"), ("failed", "1")]
+    assert re.fullmatch(r"Forge busy \d+ s ago Write &lt;the&gt; docs", panel(page, "agents"))
+    assert panel(page, "auctions") == (
+        "Label tickets 60 min 1 bid, lowest 1,500 sats Check links 60 min no bid yet"
+    )  # fmt: skip
+    assert re.fullmatch(r"Write &lt;the&gt; docs [\d:]{8} assigned · Forge · 50 sats", panel(page, "work"))
+    assert re.fullmatch(r"Dull work [\d:]{8} failed · no bids", panel(page, "ended"))
+
+
+def test_what_ended_on_another_day_has_its_date(house: dict[str, Visit]) -> None:
+    with freeze_time(clock.now() + timedelta(days=9)):
+        page = house["operator"]("GET", "/swarm/live").text
+    assert re.fullmatch(r"Dull work \d+ \w{3} (\d{4} )?[\d:]{8} failed · no bids", panel(page, "ended"))
+
+
+def test_who_may_only_read_gets_no_form(house: dict[str, Visit]) -> None:
+    forms = {name: 'class="panel post"' in visit("GET", "/swarm/live").text for name, visit in house.items()}
+    assert forms == {"viewer": False, "producer": True, "operator": True, "tasks": False}
+
+
+def test_who_sees_some_types_gets_the_chart_of_them_and_no_swarm(house: dict[str, Visit]) -> None:
+    page = house["tasks"]("GET", "/swarm/live").text
+    assert "data-panel" not in page
+    assert "data-src" not in page
+    totals = dict(re.findall(r'<label data-kind="(\w+)">.*?"count">(\d+)<', page))
+    assert int(totals.pop("task")) > 0
+    assert set(totals.values()) == {"0"}
+
+
+def test_the_status_is_in_the_menu_of_operators(house: dict[str, Visit]) -> None:
+    menus = {name: 'href="/status"' in visit("GET", "/swarm/live").text for name, visit in house.items()}
+    assert menus == {"viewer": False, "producer": False, "operator": True, "tasks": False}
+
+
+def test_pages_are_compressed_for_who_takes_it(house: dict[str, Visit]) -> None:
+    log_event("system.info", "s", data={"message": "x" * 200})
+    packed = {"Accept-Encoding": "gzip"}
+    for path in ("/swarm/live", "/static/event-feed.js"):
+        answer = house["operator"]("GET", path, packed)
+        plain = house["operator"]("GET", path)
+        assert (answer.headers["Content-Encoding"], plain.headers.get("Content-Encoding")) == ("gzip", None)
+        assert len(answer.data) < len(plain.data) / 2
+        assert "Accept-Encoding" in answer.headers["Vary"]
+        assert "Accept-Encoding" in plain.headers["Vary"]
+    etag = answer.headers["ETag"]
+    assert etag.startswith("W/")
+    assert house["operator"]("GET", path, packed | {"If-None-Match": etag}).status_code == 304
+    assert "Content-Encoding" not in house["operator"]("GET", "/api/events", packed).headers
+
+
+@pytest.mark.parametrize("path", ["/swarm/live", "/swarm/events", "/swarm/events?id=an-id", "/status"])
+def test_a_page_asks_for_every_module_at_once(house: dict[str, Visit], path: str) -> None:
+    log_event("system.info", "s", id="an-id")
+    page = house["operator"]("GET", path).text
+    links = re.findall(r'<link rel="modulepreload" href="([^"]+)"', page)
+    scripts = re.findall(r'<script type="module" src="([^"]+)"', page)
+    read = paths_read_by(house["operator"], *scripts)
+    assert sorted([*links, *scripts]) == sorted(path for path in read if path.endswith(".js"))
+    assert len(links) > len(scripts) > 0
+
+
+def test_the_live_page_asks_at_once_for_what_its_scripts_begin_with(house: dict[str, Visit]) -> None:
+    asked = {name: re.findall('as="fetch" crossorigin href="([^"]+)"', visit("GET", "/swarm/live").text)
+             for name, visit in house.items()}  # fmt: skip
+    types = VERSION.join(["/static/v-", "/event-types.json"])
+    assert asked.pop("tasks") == [types]  # who may not see the swarm
+    assert list(asked.values()) == [[types, "/api/swarm"]] * 3
+
+
+def test_static_files_are_kept_for_good_under_the_address_of_their_content_alone(house: dict[str, Visit]) -> None:
+    page = house["viewer"]("GET", "/swarm/live").text
+    read = paths_read_by(house["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
+    assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/chart.js"} < {
+        path.removeprefix(f"/static/v-{VERSION}/") for path in read
+    }
+    for path in read:
+        answer = house["viewer"]("GET", path)
+        plain, old = (
+            house["viewer"]("GET", path.replace(f"v-{VERSION}/", other)) for other in ("", "v-0123456789abcdef/")
+        )
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert "Cookie" not in answer.headers["Vary"]
+        assert answer.data == plain.data == old.data
+        assert plain.headers["Cache-Control"] == old.headers["Cache-Control"] == "no-cache"
+        assert house["viewer"]("GET", path, {"If-None-Match": plain.headers["ETag"]}).status_code == 304
+
+
+def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
+    static = Path(compression.__file__).parents[1] / "static"
+    paths = [f"/static/{file.relative_to(static)}" for file in static.rglob("*") if file.is_file()]
+    misses = []
+    for _ in range(2):
+        for path in paths:
+            house["operator"]("GET", path, {"Accept-Encoding": "gzip"})
+        misses.append(compression._kept.cache_info().misses)
+    assert misses[0] == misses[1]
+
+
+# --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def test_a_time_that_a_raw_writer_broke_is_shown_as_it_is() -> None:
+    for text in ("yesterday", "", "2026-13-99T00:00:00Z", "x" * 150):
+        assert clock_of(text) == text
+
+
+@pytest.mark.parametrize(
+    ("secs", "text"), [(-3, "closing"), (0, "closing"), (0.1, "1 s"), (15, "15 s"), (119.5, "2 min")]
+)
+def test_the_time_left_is_told_to_the_second_that_has_begun(secs: float, text: str) -> None:
+    assert left_text(secs) == text
+
+
+def test_bids_are_counted_in_words() -> None:
+    assert [bids_text(0, None), bids_text(1, 5), bids_text(2, 1500)] == [
+        "no bid yet", "1 bid, lowest 5 sats", "2 bids, lowest 1,500 sats",
+    ]  # fmt: skip
+
+
+def test_more_than_are_counted_are_many() -> None:
+    assert [dashboard._count(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
+
+
+def activity(minutes: dict[int, dict[str, int]]) -> Activity:
+    return Activity("epoch", 9, BEGIN, [Counter(minutes.get(index, {})) for index in range(MINUTES)])
+
+
+@pytest.mark.parametrize(("peak", "end"), [(0, 10), (10, 10), (11, 20), (21, 50), (51, 100), (180, 200), (1001, 2000)])
+def test_the_axis_ends_at_a_round_number(peak: int, end: int) -> None:
+    assert axis_end(peak) == end
+
+
+def test_kinds_are_stacked_in_one_order() -> None:
+    chart = draw(activity({0: {"agent.joined": 5, "task.failed": 2, "task.created": 3}, 59: {"x.y": 1}}), EVERYTHING)
+    assert [band.kind for band in chart.bands] == list(KINDS)
+    assert {band.kind: band.path for band in chart.bands if band.path} == {
+        "task": "M0 50.00h8v50.00h-8z",
+        "agent": "M0 0.00h8v50.00h-8z",
+        "other": "M590 90.00h8v10.00h-8z",
+    }
+    assert (chart.top, chart.peak, chart.total) == (10, 10, 11)
+
+
+def test_the_table_says_the_same_newest_first() -> None:
+    rows = list(
+        draw(activity({0: {"task.created": 1}, 4: {"task.created": 2}, 5: {"tool.called": 4}}), EVERYTHING).rows
+    )
+    assert len(rows) == 12
+    assert rows[-1] == (BEGIN, [3, 0, 0, 0, 0, 0])
+    assert rows[-2] == (BEGIN + timedelta(minutes=5), [0, 0, 0, 4, 0, 0])
+
+
+def test_what_may_not_be_seen_is_not_counted() -> None:
+    found = activity({0: {"access.signed_in": 1, "system.pruned": 1, "system.info": 1, "task.created": 1}})
+    assert draw(found, Visible()).total == 2
+    assert draw(found, Visible(types=("task.*",))).total == 1
+
+
+def test_the_kinds_of_the_script_are_those_of_the_table() -> None:
+    """`kindOf` in swarm/chart.js knows the prefix, and that an auction is about bids."""
+    for event_type, display in DISPLAY.items():
+        prefix = event_type.partition(".")[0]
+        expected = {"auction": "bid", "access": "system"}.get(prefix, prefix)
+        assert display.kind == expected

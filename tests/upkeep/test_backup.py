@@ -1,0 +1,355 @@
+"""Backup and restore: one state, checked and private; put back under whoever reads and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import stat
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from outfeed import list_events
+from outfeed.access.store import account, user
+from outfeed.errors import BadBackup, DatabaseBusy, SchemaMismatch
+from outfeed.store import checkpoint, migrate
+from outfeed.store import database as db
+from outfeed.store.database import Database
+from outfeed.upkeep import backup
+from tests.server import writer
+from tests.waits import wait_until
+
+
+@pytest.fixture
+def raw(database):
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+        yield connection
+
+
+def write(raw, *ids):
+    statement = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')"
+    for event_id in ids:
+        raw.execute(statement, (event_id,))
+
+
+def ids(path):
+    query = "SELECT id FROM event_log WHERE source <> 'outfeed' ORDER BY rowid"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute(query)]
+
+
+def epoch(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0]
+
+
+class TestBackup:
+    def test_it_holds_what_the_database_held(self, database, raw, tmp_path):
+        write(raw, "a", "b")
+        content = backup.backup(database, tmp_path / "new folder" / "copy.db")
+        copy = tmp_path / "new folder" / "copy.db"
+        assert ids(copy) == ["a", "b"]
+        assert content == (epoch(database.path), 2, 2, 2)
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
+
+    def test_it_is_one_state_under_load_and_ends(self, database, tmp_path):
+        with contextlib.closing(sqlite3.connect(database.path)) as raw, raw:
+            raw.executemany(
+                "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')",
+                [(f"old-{n}", '"' + "x" * 3000 + '"') for n in range(5000)],
+            )
+        with writer(database.path, rate=300) as written:
+            wait_until(lambda: len(ids(database.path)) > 5000, "it writes")
+            content = backup.backup(database, tmp_path / "copy.db")
+            wait_until(lambda: len(ids(database.path)) > content.events, "it writes on")
+        found = ids(tmp_path / "copy.db")
+        assert found == ids(database.path)[: len(found)]
+        assert content.events == content.outbox_rows == content.head == len(found)
+        assert len(found) < 5000 + len(written)
+
+    def test_a_copy_that_is_not_whole_gets_no_name(self, database, raw, tmp_path, monkeypatch):
+        write(raw, "a")
+        monkeypatch.setattr(backup, "_check_whole", lambda *_: (_ for _ in ()).throw(BadBackup("damaged")))
+        (tmp_path / "copy.db").write_bytes(b"")
+        with pytest.raises(BadBackup, match="damaged"):
+            backup.backup(database, tmp_path / "copy.db")
+        assert (tmp_path / "copy.db").read_bytes() == b""
+        assert not list(tmp_path.glob(".copy*"))
+
+    def test_a_damaged_database_is_not_backed_up(self, database, raw, tmp_path):
+        write(raw, *(f"event-{n}" for n in range(500)))
+        raw.execute("PRAGMA writable_schema = ON")
+        raw.execute("UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'outbox')"
+                    " WHERE name = 'event_log_source'")  # fmt: skip
+        database.close()
+        with pytest.raises((BadBackup, db.DatabaseUnreadable)):
+            backup.backup(database, tmp_path / "copy.db")
+        assert not (tmp_path / "copy.db").exists()
+
+    @pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
+    def test_it_never_replaces_the_live_database_or_what_belongs_to_it(self, database, raw, suffix, tmp_path):
+        write(raw, "a")
+        Path(f"{database.path}{suffix}").touch()
+        link = tmp_path / "link"
+        link.symlink_to(Path(f"{database.path}{suffix}"))
+        for target in (Path(f"{database.path}{suffix}"), link):
+            with pytest.raises(BadBackup, match="live database"):
+                backup.backup(database, target)
+        assert ids(database.path) == ["a"]
+
+    def test_a_file_that_is_no_database_is_not_replaced(self, database, tmp_path):
+        (tmp_path / "notes.txt").write_text("dear diary")
+        with pytest.raises(BadBackup, match="no database"):
+            backup.backup(database, tmp_path / "notes.txt")
+        assert (tmp_path / "notes.txt").read_text() == "dear diary"
+
+
+class TestRestore:
+    @pytest.fixture
+    def saved(self, database, raw, tmp_path):
+        write(raw, "a", "b")
+        backup.backup(database, tmp_path / "saved.db")
+        write(raw, "c", "d")
+        return tmp_path / "saved.db"
+
+    def test_what_was_saved_is_live_under_a_new_epoch_and_what_was_live_is_kept(self, database, saved):
+        before = epoch(database.path)
+        restored = backup.restore(database, saved, by="tests")
+        assert ids(database.path) == ["a", "b"]
+        assert epoch(database.path) == restored.content.epoch != before
+        assert ids(restored.kept) == ["a", "b", "c", "d"]
+        assert epoch(restored.kept) == before
+        assert stat.S_IMODE(restored.kept.stat().st_mode) == 0o600
+        assert restored.kept.parent == database.path.parent
+        assert not list(database.path.parent.glob("*restoring*"))
+        (event,) = list_events(source="outfeed")
+        assert event.event_type == "system.restored"
+        assert (event.data["kept"], event.data["by"]) == (restored.kept.name, "tests")
+
+    def test_the_file_stays_the_same_and_open_connections_go_on(self, database, raw, saved):
+        inode = database.path.stat().st_ino
+        with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM event_log").fetchone() == (4,)
+            backup.restore(database, saved, by="tests")
+            assert reader.execute("SELECT count(*) FROM event_log").fetchone() == (4,)
+            reader.execute("COMMIT")
+            assert reader.execute("SELECT count(*) FROM event_log").fetchone() == (3,)
+        write(raw, "e")
+        assert ids(database.path) == ["a", "b", "e"]
+        assert database.path.stat().st_ino == inode
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_what_is_written_between_the_keeping_and_the_restore_is_kept_too(self, database, raw, saved, monkeypatch):
+        keep = backup._keep
+        monkeypatch.setattr(backup, "_keep", lambda *paths: (keep(*paths), write(raw, "late", "later")))
+        restored = backup.restore(database, saved, by="tests")
+        assert ids(restored.kept) == ["a", "b", "c", "d", "late", "later"]
+        with contextlib.closing(sqlite3.connect(restored.kept)) as kept:
+            assert kept.execute("SELECT event_id FROM outbox ORDER BY seq").fetchall()[-1] == ("later",)
+        assert ids(database.path) == ["a", "b"]
+
+    def test_under_a_raw_writer_every_event_is_in_one_or_the_other(self, database, saved):
+        with writer(database.path, rate=300) as written:
+            kept = [backup.restore(database, saved, by="tests").kept for _ in range(3)]
+            wait_until(lambda: len(ids(database.path)) > 2, "it writes on")
+        after = {each for path in [database.path, *kept] for each in ids(path)}
+        assert set(written) <= after
+        assert set(written) & set(ids(database.path))
+
+    def test_who_may_stays_as_it_is_now(self, database, tmp_path):
+        account.create_token(database, "kept", ["read"])
+        old = account.create_token(database, "revoked since", ["admin"])
+        user.add(database, "ann", "viewer")
+        session = account.create_session(database, "ann", timedelta(days=1))
+        backup.backup(database, tmp_path / "saved.db")
+        account.revoke_token(database, "revoked since")
+        account.end_session(database, session)
+        user.set_disabled(database, "ann", True)
+        user.add(database, "bob", "operator")
+        new = account.create_token(database, "made since", ["read"])
+        ticket = account.create_ticket(database, account.find_token(database, new))
+        backup.restore(database, tmp_path / "saved.db", by="tests")
+        assert [token.name for token in account.list_tokens(database)] == ["kept", "made since"]
+        assert account.find_token(database, old) is None
+        assert account.find_token(database, new) is not None
+        assert account.find_session(database, session) is None
+        assert account.redeem_ticket(database, ticket) is not None
+        assert [(each.name, each.is_disabled) for each in user.list_all(database)] == [("ann", True), ("bob", False)]
+
+    def test_no_loss_of_rights_goes_unnoticed_over_a_restore(self, database, saved):
+        """The servers look at counters; those of the backup could be the ones they saw last."""
+        before = account.rights(database)
+        account.create_token(database, "tests", ["read"])
+        account.revoke_token(database, "tests")
+        after = account.rights(database)
+        backup.restore(database, saved, by="tests")
+        assert all(now > seen for now, seen in zip(account.rights(database), max(before, after), strict=True))
+
+    def test_consumers_stay_and_are_told_that_history_is_another_one(self, database, raw, saved):
+        old = epoch(database.path)
+        checkpoint.add(database, "bot", is_protected=True)
+        backup.restore(database, saved, by="tests")
+        (bot,) = checkpoint.list_checkpoints(database)
+        assert (bot.name, bot.epoch, bot.seq, bot.is_protected) == ("bot", old, 4, True)
+        assert checkpoint.floor(raw) is None
+
+    def test_every_table_that_the_events_do_not_account_for_is_carried_over(self, raw):
+        known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale"}
+        ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
+        assert known - ours == set(backup.CARRIED_OVER)
+
+    def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, saved, monkeypatch):
+        secret = account.create_token(database, "tests", ["read"])
+        keep = backup._keep
+        monkeypatch.setattr(backup, "_keep", lambda *paths: (keep(*paths), account.revoke_token(database, "tests")))
+        backup.restore(database, saved, by="tests")
+        assert account.find_token(database, secret) is None
+
+    def test_another_page_size_and_a_copy_made_by_cp_are_taken(self, database, raw, tmp_path):
+        write(raw, "a")
+        for page_size in (1024, 4096, 16384):
+            saved = tmp_path / f"{page_size}.db"
+            backup.backup(database, saved)
+            with contextlib.closing(sqlite3.connect(saved)) as copy:
+                copy.execute(f"PRAGMA page_size = {page_size}")
+                copy.execute("VACUUM")
+                copy.execute("PRAGMA journal_mode = WAL")
+            shutil.copy(saved, tmp_path / "by cp.db")
+            backup.restore(database, tmp_path / "by cp.db", by="tests")
+            assert ids(database.path) == ["a"]
+
+    def test_a_database_that_is_gone_is_made_anew(self, database, saved):
+        database.close()
+        database.path.unlink()
+        assert backup.restore(database, saved, by="tests").kept is None
+        assert ids(database.path) == ["a", "b"]
+        assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
+
+    def test_on_a_new_machine_its_folder_is_made(self, database, saved, tmp_path):
+        fresh = Database(tmp_path / "new" / "folder" / "outfeed.db")
+        assert backup.restore(fresh, saved, by="tests").kept is None
+        assert ids(fresh.path) == ["a", "b"]
+        fresh.close()
+
+    def test_a_look_changes_nothing(self, database, saved):
+        before = sorted(path.name for path in database.path.parent.iterdir())
+        assert backup.inspect(database, saved).events == 2
+        assert ids(database.path) == ["a", "b", "c", "d"]
+        assert sorted(path.name for path in database.path.parent.iterdir()) == before
+
+    def cut(self, saved):
+        saved.write_bytes(saved.read_bytes()[:-5000])
+
+    def falsify(self, saved):
+        """Readable, and wrong: an index that says something else than its table."""
+        with contextlib.closing(sqlite3.connect(saved, isolation_level=None)) as copy:
+            copy.execute("PRAGMA writable_schema = ON")
+            copy.execute("UPDATE sqlite_master SET sql = replace(sql, '(source)', '(event_type)')")
+
+    def scribble(self, saved):
+        saved.write_text("no database at all" * 1000)
+
+    def empty(self, saved):
+        saved.write_bytes(b"")
+
+    def foreign(self, saved):
+        saved.unlink()
+        with contextlib.closing(sqlite3.connect(saved)) as other:
+            other.execute("CREATE TABLE pictures (a)")
+
+    def remove(self, saved):
+        saved.unlink()
+
+    @pytest.mark.parametrize("harm", ["cut", "falsify", "scribble", "empty", "foreign", "remove"])
+    def test_what_is_no_backup_changes_nothing(self, database, saved, harm):
+        getattr(self, harm)(saved)
+        before = epoch(database.path)
+        with pytest.raises(BadBackup):
+            backup.restore(database, saved, by="tests")
+        assert ids(database.path) == ["a", "b", "c", "d"]
+        assert epoch(database.path) == before
+        assert not list(database.path.parent.glob("*before-restore*"))
+
+    def test_the_live_database_itself_is_no_backup(self, database, saved):
+        with pytest.raises(BadBackup, match="live database itself"):
+            backup.restore(database, database.path, by="tests")
+
+    def test_one_made_by_newer_code_changes_nothing(self, database, saved):
+        with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
+            copy.execute("INSERT INTO outfeed_migration (applied_at, name) VALUES ('x', '9999.later')")
+        with pytest.raises(SchemaMismatch, match=r"9999\.later"):
+            backup.restore(database, saved, by="tests")
+        assert ids(database.path) == ["a", "b", "c", "d"]
+
+    def test_one_made_by_older_code_is_upgraded(self, database, saved):
+        with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
+            copy.execute("DELETE FROM outfeed_migration WHERE name = '0010.keeping'")
+            copy.execute("DROP TABLE outfeed_arrival")
+            copy.execute("DELETE FROM outfeed_meta WHERE key = 'adopted' OR key LIKE 'index:%'")
+        backup.restore(database, saved, by="tests")
+        assert migrate.pending(database.path) == []
+
+    def test_a_writer_that_never_ends_is_not_waited_for_for_ever(self, database, raw, saved, monkeypatch):
+        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+        raw.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy, match="nothing was restored"):
+            backup.restore(database, saved, by="tests")
+        raw.execute("ROLLBACK")
+        assert ids(database.path) == ["a", "b", "c", "d"]
+
+    def test_no_prune_is_at_work_meanwhile(self, database, saved):
+        from outfeed.store import lease
+
+        done = threading.Event()
+        with lease.hold(lease.lock_file(database.path, "prune"), wait=True):
+            restoring = threading.Thread(target=lambda: (backup.restore(database, saved, by="tests"), done.set()))
+            restoring.start()
+            assert not done.wait(0.3)
+        restoring.join(20)
+        assert done.is_set()
+
+
+class TestTablesOfAnotherProgram:
+    """A restore replaces the whole file, so it must not take another program's rows by surprise."""
+
+    @pytest.fixture
+    def saved(self, database):
+        copy = database.path.with_name("without-orders.db")
+        backup.backup(database, copy)
+        return copy
+
+    @pytest.fixture
+    def adopted(self, database, raw, saved):
+        raw.executescript("CREATE TABLE orders (n); CREATE TABLE stock (n); INSERT INTO orders VALUES (1)")
+        copy = database.path.with_name("with-orders.db")
+        backup.backup(database, copy)
+        raw.execute("INSERT INTO orders VALUES (2)")
+        return copy
+
+    @pytest.mark.parametrize("do", [backup.restore, backup.inspect])
+    def test_they_are_listed_and_need_whole_database(self, database, raw, adopted, do):
+        by = {"by": "tests"} if do is backup.restore else {}
+        with pytest.raises(BadBackup, match=r"orders, stock.*nothing was restored.*--whole-database"):
+            do(database, adopted, **by)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
+        assert [file.name for file in database.path.parent.glob("*restor*")] == []
+
+    def test_with_whole_database_they_are_those_of_the_backup(self, database, raw, adopted):
+        backup.restore(database, adopted, by="tests", whole_database=True)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,)]
+
+    def test_a_backup_that_lacks_one_is_refused(self, database, raw, adopted, saved):
+        with pytest.raises(BadBackup, match=r"lacks tables that .*: orders, stock"):
+            backup.restore(database, saved, by="tests", whole_database=True)
+        assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
+
+    def test_a_new_machine_needs_no_leave(self, tmp_path, adopted):
+        restored = backup.restore(db.at(tmp_path / "new" / "outfeed.db"), adopted, by="tests")
+        assert restored.kept is None

@@ -1,0 +1,228 @@
+"""The doctor: each rule finds what it is for, says what to type, and mends what it may."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from outfeed import log_event
+from outfeed.config import Settings, settings
+from outfeed.store import files
+from outfeed.store.mark import Mark, Point
+from outfeed.upkeep import doctor, readers
+from outfeed.upkeep.doctor import RULES, examine
+
+
+@pytest.fixture
+def raw(database):
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+        yield connection
+
+
+def findings(database, rule=None, **changed):
+    found = examine(database, Settings(**changed) if changed else settings())
+    return found[rule] if rule else [one for each in found.values() for one in each]
+
+
+def test_a_fresh_database_has_no_problem(database):
+    log_event("a.b", "tests")
+    assert [one for one in findings(database) if one.level == doctor.PROBLEM] == []
+    assert list(examine(database, settings())) == list(RULES)
+
+
+HARMS = {
+    "triggers": ("DROP TRIGGER event_log_outbox", "event_log_outbox is missing"),
+    "missed events": (
+        "DROP TRIGGER event_log_outbox; INSERT INTO event_log VALUES ('x', 'a.b', 's', NULL, NULL, NULL, 't');",
+        "1 events of the log were never",
+    ),
+    "indexes": ("DROP INDEX event_log_timestamp", "event_log_timestamp is missing"),
+    "journal": ("PRAGMA journal_mode = DELETE", "journal_mode is delete"),
+}
+
+
+@pytest.mark.parametrize("rule", HARMS)
+def test_what_is_found_is_mended(database, raw, rule):
+    log_event("a.b", "tests")
+    database.close()
+    sql, what = HARMS[rule]
+    (trigger,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = 'event_log_outbox'").fetchone()
+    raw.executescript(sql)
+    if rule == "missed events":
+        raw.execute(trigger)
+    found = findings(database, rule)
+    assert found[0].level == doctor.PROBLEM
+    assert what in found[0].what
+    assert found[0].why
+    assert found[0].type == "outfeed doctor --fix"
+    found[0].fix()
+    assert findings(database, rule) == []
+
+
+OUTBOXES = {
+    "seq INTEGER PRIMARY KEY, event_id, payload, created_at": "AUTOINCREMENT",
+    "seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id UNIQUE, payload, created_at": "constraint",
+    "seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id, payload NOT NULL, created_at": "constraint",
+    "seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id, payload CHECK (payload <> ''), created_at": "constraint",
+}
+
+
+@pytest.mark.parametrize("columns", OUTBOXES)
+def test_an_outbox_that_could_lose_rows_is_found(database, raw, columns):
+    raw.executescript(f"DROP TABLE outbox; CREATE TABLE outbox ({columns})")
+    assert any(OUTBOXES[columns] in one.what for one in findings(database, "outbox"))
+
+
+def test_a_unique_index_on_the_outbox_is_found(database, raw):
+    raw.execute("CREATE UNIQUE INDEX one ON outbox (event_id)")
+    assert "constraint" in findings(database, "outbox")[0].what
+
+
+@pytest.mark.parametrize("table", ["outbox", "event_log", "outfeed_meta"])
+def test_a_table_that_is_missing_is_found_and_what_needs_no_table_is_still_looked_at(database, raw, table):
+    raw.execute(f"DROP TABLE {table}")
+    found = examine(database, settings())
+    assert [one.what for one in found["tables"]] == [f"the table {table} is missing"]
+    assert "integrity" in found
+
+
+def test_damage_is_found(database, raw):
+    for n in range(300):
+        log_event("a.b", f"tests-{n}")
+    raw.execute("DELETE FROM event_log WHERE rowid > 250")
+    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    raw.execute("PRAGMA writable_schema = ON")
+    raw.execute(
+        "UPDATE sqlite_master SET sql = replace(sql, '(source)', '(event_type)') WHERE name = 'event_log_source'"
+    )
+    found = findings(database, "integrity")
+    assert found
+    assert "restore" in found[0].type
+
+
+def test_pending_migrations_are_found_and_applied(database, raw):
+    raw.execute("DELETE FROM outfeed_migration WHERE name LIKE '0010%'")
+    raw.executescript("DROP TABLE outfeed_arrival; DELETE FROM outfeed_meta WHERE key LIKE 'index:%'")
+    (found,) = findings(database, "tables")
+    assert "0010.keeping" in found.what
+    found.fix()
+    assert findings(database, "tables") == []
+
+
+def test_a_clock_that_was_ahead_is_found(database, raw):
+    log_event("a.b", "tests")
+    assert findings(database, "clock") == []
+    raw.execute("UPDATE outbox SET created_at = '2099-01-01T00:00:00.000Z'")
+    assert "hours from now" in findings(database, "clock")[0].what
+
+
+def test_ids_that_are_null_are_a_note(database, raw):
+    raw.execute("DROP TRIGGER event_log_guard_insert")
+    raw.execute("INSERT INTO event_log VALUES (NULL, 'a.b', 's', NULL, NULL, NULL, 't')")
+    (found,) = findings(database, "ids")
+    assert (found.level, found.what) == (doctor.NOTE, "1 events have no id")
+
+
+def test_a_file_that_never_shrinks_is_a_note(tmp_path, database, raw):
+    raw.execute("PRAGMA journal_mode = DELETE")
+    raw.executescript("PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA journal_mode = WAL")
+    database.close()
+    assert findings(database, "auto_vacuum")[0].level == doctor.NOTE
+
+
+def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw):
+    log_event("a.b", "tests")
+    (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
+    mark = Mark(database.path)
+    mark.advance(epoch, Point(50, 1))
+    mark.close()
+    (found,) = findings(database, "mark")
+    assert "up to seq 50, and the database ends at 1" in found.what
+    found.fix()
+    assert findings(database, "mark") == []
+
+
+def test_limits_below_the_connections_are_found(database, monkeypatch):
+    monkeypatch.setattr(doctor.process, "thread_limit", lambda: 500)
+    monkeypatch.setattr(doctor, "_hard_limit", lambda _: 1000)
+    found = findings(database, "limits", max_connections=1000)
+    assert ["open files" in found[0].what, "threads" in found[1].what] == [True, True]
+    assert findings(database, "limits", max_connections=100) == []
+
+
+def test_little_room_on_the_disk_is_found(database, monkeypatch):
+    usage = type("usage", (), {"free": 10 * 2**20})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    assert findings(database, "disk")[0].level == doctor.PROBLEM
+
+
+MOUNTS = """\
+22 1 0:20 / / rw - ext4 /dev/sda rw
+30 22 0:31 / /srv/my\\040share rw,relatime shared:1 - nfs4 server:/x rw
+31 22 0:32 / /srv rw - xfs /dev/sdb rw
+"""
+
+
+def test_the_filesystem_is_that_of_the_nearest_mount(tmp_path, monkeypatch):
+    (tmp_path / "mounts").write_text(MOUNTS)
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
+    kinds = {path: files.filesystem_of(Path(path)) for path in ("/srv/my share/a.db", "/srv/a.db", "/srvx/a.db")}
+    assert kinds == {"/srv/my share/a.db": "nfs4", "/srv/a.db": "xfs", "/srvx/a.db": "ext4"}
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs"])
+def test_a_remote_filesystem_is_a_problem(database, monkeypatch, kind):
+    monkeypatch.setattr(files, "filesystem_of", lambda _: kind)
+    assert findings(database, "filesystem")[0].what == f"the database lies on {kind}"
+
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM event_log").fetchone()
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_oldest_reader_is_named_with_the_log_it_holds_up(database, raw, monkeypatch):
+    log_event("a.b", "tests")
+    command = [sys.executable, "-c", READER, str(database.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "reading\n"
+        for n in range(50):
+            log_event("a.b", f"tests-{n}")
+        database.close()
+        raw.close()
+        oldest = readers.oldest(database.path)
+        assert oldest is not None
+        assert oldest.pid == process.pid
+        monkeypatch.setattr(doctor, "JOURNAL_SIZE_LIMIT_BYTES", 1000)
+        (found,) = findings(database, "write-ahead log")
+        assert f"process {process.pid} reads since frame" in found.what
+        assert found.type.startswith(f"ps -p {process.pid} -f")
+        process.stdin.close()
+
+
+def test_a_key_that_others_may_read_is_found_and_closed(database):
+    key = database.path.with_name(database.path.name + ".secret")
+    key.write_text("x")
+    os.chmod(key, 0o640)
+    (found,) = findings(database, "permissions")
+    found.fix()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert findings(database, "permissions") == []
+
+
+def test_a_database_that_anyone_may_write_is_found_and_closed(database):
+    os.chmod(database.path, 0o666)
+    (found,) = findings(database, "permissions")
+    found.fix()
+    assert findings(database, "permissions") == []

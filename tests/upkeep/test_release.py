@@ -1,0 +1,116 @@
+"""A release takes Outfeed out of another program's database, and leaves the program's data as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from outfeed import log_event
+from outfeed.errors import DatabaseBusy, SchemaMismatch
+from outfeed.store import database as db
+from outfeed.store import lease, migrate
+from outfeed.upkeep import release, upgrade
+
+PROGRAM = """
+    CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT);
+    CREATE INDEX user_name ON user (name);
+    INSERT INTO user (name) VALUES ('ann');
+"""
+LOG = """
+    CREATE TABLE event_log (id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT,
+        agent_id TEXT, data TEXT, timestamp TEXT NOT NULL);
+    CREATE INDEX event_log_task_id ON event_log (task_id);
+    INSERT INTO event_log VALUES ('old', 'a.b', 's', NULL, NULL, NULL, '2024-01-15');
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outfeed.db"
+
+
+def make(path: Path, script: str) -> set[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript(script)
+    return objects(path)
+
+
+def objects(path: Path) -> set[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return set(raw.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+
+
+def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return raw.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
+@pytest.mark.parametrize("has_log", [False, True], ids=["without a log", "with a log"])
+def test_the_file_is_the_programs_alone_again(path: Path, mode: str, has_log: bool) -> None:
+    before = make(path, f"PRAGMA journal_mode = {mode}; {PROGRAM} {LOG if has_log else ''}")
+    migrate.upgrade(path, adopt=True)
+    log_event("job.done", "tests", id="new")
+    db.at(path).close()
+    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+    done = release.release(path)
+    # SQLite keeps the table that AUTOINCREMENT made.
+    assert objects(path) - before <= {("table", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)")}
+    assert before <= objects(path)
+    assert ask(path, "SELECT name FROM user") == [("ann",)]
+    if has_log:
+        assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
+    # TRUNCATE is a setting of a connection; the file knows WAL and not WAL.
+    assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
+    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+    assert {file.name for file in path.parent.glob("outfeed.db*")} == {path.name, done.kept.name}
+    assert ("new",) in ask(done.kept, "SELECT event_id FROM outbox")
+
+
+def test_it_can_be_adopted_again(path: Path) -> None:
+    make(path, PROGRAM + LOG)
+    for _ in range(2):
+        migrate.upgrade(path, adopt=True)
+        release.release(path)
+    assert migrate.upgrade(path, adopt=True) == migrate.schema.migrations()
+
+
+def test_a_database_that_outfeed_made_is_not_released(database: db.Database) -> None:
+    before = objects(database.path)
+    with pytest.raises(SchemaMismatch, match="nothing but Outfeed's tables"):
+        release.release(database.path)
+    assert objects(database.path) == before
+
+
+def test_a_database_without_a_feed_has_nothing_to_release(path: Path) -> None:
+    make(path, PROGRAM)
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match="nothing to release"):
+        release.plan(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("outfeed.db?*")) == []
+
+
+def test_a_served_database_is_not_released(path: Path) -> None:
+    make(path, PROGRAM)
+    migrate.upgrade(path, adopt=True)
+    lease.share(lease.lock_file(path, "serve"), upgrade.version())
+    with pytest.raises(SchemaMismatch, match="is being served"):
+        release.release(path)
+
+
+def test_an_open_program_keeps_the_release_from_changing_anything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path, PROGRAM)
+    migrate.upgrade(path, adopt=True)
+    monkeypatch.setattr(release, "PATIENCE_SECS", 0.1)
+    before = objects(path)
+    with contextlib.closing(sqlite3.connect(path)) as program:
+        program.execute("SELECT * FROM user").fetchall()
+        with pytest.raises(DatabaseBusy, match="open in another program"):
+            release.release(path)
+    assert objects(path) == before
+    assert list(path.parent.glob("*before-release*")) == []
+    release.release(path)

@@ -1,0 +1,207 @@
+"""webhook add, list, skip, test, pause, resume, remove."""
+
+import base64
+import json
+import re
+import socket
+import threading
+
+import pytest
+
+from outfeed import config
+from outfeed.store import checkpoint
+from outfeed.webhooks import store as webhook
+from tests.receiver import SECRET, Receiver, Reply
+
+
+@pytest.fixture(autouse=True)
+def loopback_allowed(monkeypatch):
+    monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", "127.0.0.1")
+    config.settings.cache_clear()
+
+
+URL = "http://127.0.0.1:9/hook"
+
+
+class TestAdd:
+    def test_stdout_is_the_secret_and_nothing_else(self, outfeed, database):
+        result = outfeed("webhook", "add", "ops", URL)
+
+        assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{44}\n", result.stdout)
+        assert result.stderr == "Webhook ops begins now. Its secret is not shown again.\n"
+        assert webhook.find(database, "ops").secret == result.stdout.strip()
+
+    def test_pruning_waits_for_it(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL)
+
+        assert [(one.name, one.is_protected) for one in checkpoint.list_checkpoints(database)] == [
+            ("webhook:ops", True)
+        ]
+
+    def test_a_secret_of_the_target_is_read_and_not_shown(self, outfeed, database, tmp_path):
+        file = tmp_path / "secret"
+        file.write_text(SECRET + "\n")
+
+        result = outfeed("webhook", "add", "ops", URL, "--secret-file", file, "--types", "task.*, x.y", "--batch", "50")
+
+        assert result.output == "Webhook ops begins now.\n"
+        found = webhook.find(database, "ops")
+        assert (found.secret, found.types, found.batch) == (SECRET, ("task.*", "x.y"), 50)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["no good", URL], ["", URL], ["webhook:x", URL], ["n" * 56, URL],
+            ["ops", "ftp://127.0.0.1/"], ["ops", "127.0.0.1"], ["ops", "http://u:p@127.0.0.1/"],
+            ["ops", URL, "--types", "*"], ["ops", URL, "--types", "a b"], ["ops", URL, "--batch", "0"],
+            ["ops", URL, "--batch", "1001"], ["ops", URL, "--secret-file", "/dev/null"],
+            ["ops", URL, "--secret-file", "/no/such/file"],
+        ],
+    )  # fmt: skip
+    def test_what_it_cannot_be_is_misuse(self, outfeed, database, arguments):
+        assert outfeed("webhook", "add", *arguments).exit_code == 2
+        assert webhook.list_webhooks(database) == []
+
+    def test_a_bad_secret_is_not_shown(self, outfeed, database, tmp_path):
+        file = tmp_path / "secret"
+        file.write_text(base64.b64encode(b"too short").decode())
+
+        assert file.read_text() not in outfeed("webhook", "add", "ops", URL, "--secret-file", file).output
+
+    @pytest.mark.parametrize(
+        "url", ["http://127.0.0.2/", "http://localhost:80/x", "https://[::1]/", "http://10.0.0.1/"]
+    )
+    def test_a_private_target_needs_the_setting(self, outfeed, database, monkeypatch, url):
+        monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", "")
+        config.settings.cache_clear()
+
+        result = outfeed("webhook", "add", "ops", url)
+
+        assert result.exit_code == 1
+        assert "OUTFEED_WEBHOOK_ALLOW" in result.stderr
+        assert webhook.list_webhooks(database) == []
+
+    def test_a_name_that_is_taken_fails_and_the_first_stays(self, outfeed, database):
+        secret = outfeed("webhook", "add", "ops", URL).stdout.strip()
+
+        result = outfeed("webhook", "add", "ops", URL + "2")
+
+        assert result.exit_code == 1
+        assert "there is already a webhook named 'ops'" in result.stderr
+        assert (webhook.find(database, "ops").url, webhook.find(database, "ops").secret) == (URL, secret)
+
+
+class TestList:
+    def test_it_shows_how_it_goes_but_no_secret(self, outfeed, database):
+        secret = outfeed("webhook", "add", "ops", URL, "--types", "task.*").stdout.strip()
+        outfeed("log", "task.created", "--source", "s")
+
+        people, machines = outfeed("webhook", "list").output, outfeed("webhook", "list", "--json").output
+
+        assert re.search(rf"ops +active +0 +1 +task\.\* +{URL}", people)
+        assert people.endswith("There is 1 webhook.\n")
+        (facts,) = json.loads(machines)
+        assert {"name": "ops", "state": "active", "lag": 1, "types": ["task.*"], "url": URL, "failures": 0}.items() <= (
+            facts.items()
+        )
+        assert secret not in people + machines
+        assert "secret" not in facts
+
+    def test_none_is_said_so(self, outfeed, database):
+        assert outfeed("webhook", "list").output == "There are 0 webhooks.\n"
+        assert json.loads(outfeed("webhook", "list", "--json").output) == []
+
+
+class TestSkip:
+    @pytest.fixture
+    def blocked(self, outfeed, database):
+        """A webhook that took the first event, and whose target answers 400 to the second."""
+        outfeed("webhook", "add", "ops", URL, "--types", "a.*")
+        for event_type in ("a.b", "x.y", "a.c", "a.d"):
+            outfeed("log", event_type, "--source", "s", "--id", f"of-{event_type}")
+        lease = webhook.claim(database, "ops")
+        lease.acknowledge(1, events=1, status=200, batch_end=None)
+        lease.failed(400, "the target answered 400")
+
+    def test_list_names_the_event_that_blocks(self, outfeed, blocked):
+        people, (facts,) = outfeed("webhook", "list"), json.loads(outfeed("webhook", "list", "--json").output)
+
+        assert "seq 3 a.c of-a.c, status 400" in people.stdout
+        assert "`outfeed webhook skip ops` skips seq 3 a.c of-a.c." in people.stderr
+        assert facts["blocked_by"] == [{"seq": 3, "id": "of-a.c", "event_type": "a.c"}]
+        assert facts["last_status"] == 400
+
+    def test_skip_skips_that_event_and_no_other(self, outfeed, blocked, database):
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
+        found = webhook.find(database, "ops")
+        assert (found.seq, found.failing_since, found.last_error) == (3, None, None)
+        assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next one has not failed"
+        assert webhook.find(database, "ops").seq == 3
+
+    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, blocked, database):
+        webhook.pause(database, "ops")
+
+        result = outfeed("webhook", "skip", "ops")
+
+        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert webhook.find(database, "ops").state == "paused"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 3, 2 events behind.\n"
+
+
+class TestTest:
+    @pytest.mark.parametrize("status", [204, 500])
+    def test_it_posts_a_signed_message_from_here(self, outfeed, database, status):
+        with Receiver(behave=lambda _: Reply(status, {"content-length": "0"} if status == 204 else {})) as receiver:
+            receiver.secret = outfeed("webhook", "add", "ops", receiver.url).stdout.strip()
+
+            result = outfeed("webhook", "test", "ops")
+
+        assert [(post.body["type"], post.body["data"]) for post in receiver.posts] == [
+            ("webhook.test", {"webhook": "ops"})
+        ]
+        assert receiver.problems == []
+        assert result.exit_code == (0 if status == 204 else 1)
+        assert str(status) in result.output
+        assert webhook.find(database, "ops").delivered == 0
+
+    @pytest.mark.parametrize("answer", [b"\x1b[2J nonsense\r\n\r\n", b"HTTP/1.1 500 \x1b[2Jno\r\n\x1b[2J: x\r\n\r\n"])
+    def test_an_answer_of_escape_sequences_steers_no_terminal(self, outfeed, database, answer):
+        def answer_once():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            outfeed("webhook", "add", "ops", f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            thread = threading.Thread(target=answer_once)
+            thread.start()
+            result = outfeed("webhook", "test", "ops")
+            thread.join()
+
+        assert result.exit_code == 1
+        assert "webhook ops did not take it" in result.stderr
+        assert "\x1b" not in result.output
+
+
+class TestTheRest:
+    def test_pause_resume_remove(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL)
+
+        assert outfeed("webhook", "pause", "ops").output == "Webhook ops is paused.\n"
+        assert webhook.versions(database) == {}
+        outfeed("log", "a.b", "--source", "s")
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 0, 1 event behind.\n"
+        assert list(webhook.versions(database)) == ["ops"]
+        assert outfeed("webhook", "remove", "ops").output == "Webhook ops is gone.\n"
+        assert webhook.list_webhooks(database) == []
+        assert checkpoint.list_checkpoints(database) == []
+
+    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "remove"])
+    def test_an_unknown_name_fails(self, outfeed, database, command):
+        result = outfeed("webhook", command, "nobody")
+
+        assert result.exit_code == 1
+        assert "there is no webhook named 'nobody'" in result.stderr
