@@ -12,7 +12,7 @@ from outfeed.cli import main as outfeed
 
 ROOT = Path(__file__).parents[1]
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["outfeed.http.server.serve", "outfeed.cli.serve", "tests.forked"])
+context.set_forkserver_preload(["outfeed.http.server.serve", "outfeed.http.server.command", "tests.forked"])
 
 
 class Forked:

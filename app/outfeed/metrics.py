@@ -54,17 +54,8 @@ WORKER = {
 DATABASE = {
     "outbox_head": Metric("gauge", "The newest seq."),
     "outbox_depth": Metric("gauge", "Seqs from the oldest that is kept to the newest."),
-    "consumer_lag": Metric(
-        "gauge", "Seqs that a consumer has not acknowledged; the 100 furthest behind.", ("consumer",)
-    ),
-    "webhook_lag": Metric("gauge", "Seqs that a webhook has not taken over.", ("webhook",)),
-    "webhook_deliveries": Metric("counter", "Events that a webhook has taken over.", ("webhook",)),
-    "webhook_failures": Metric("counter", "Posts in a row that failed, and all before them.", ("webhook",)),
     "database_bytes": Metric("gauge", "Size of the database file."),
     "wal_bytes": Metric("gauge", "Size of the write-ahead log."),
-    "chore_success_timestamp_seconds": Metric("gauge", "When a prune or backup last went well.", ("chore",)),
-    "chore_failure_timestamp_seconds": Metric("gauge", "When one last failed.", ("chore",)),
-    "chore_seconds": Metric("gauge", "How long the last one that went well took.", ("chore",)),
 }
 
 

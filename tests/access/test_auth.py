@@ -10,6 +10,7 @@ import pytest
 from freezegun import freeze_time
 
 from outfeed.access import auth, passwords
+from outfeed.access.rights import Rights
 from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
@@ -84,7 +85,7 @@ class TestWhoMay:
 
     def test_when_a_token_was_last_used_is_written_once_in_a_while(self, cast, flask_app, database):
         cast["reader"]("GET", "/api/events")
-        flask_app.extensions["outfeed"].rights.write_uses()
+        flask_app.extensions["outfeed"].part(Rights).write_uses()
 
         used = [token.name for token in account.list_tokens(database) if token.last_used_at]
         assert used == ["reader"]

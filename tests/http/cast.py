@@ -13,8 +13,8 @@ from flask_wtf.csrf import generate_csrf
 from freezegun import freeze_time
 from werkzeug.test import TestResponse
 
-from outfeed.access import auth
 from outfeed.access.store import account, user
+from outfeed.http import identity
 from outfeed.http.permission import requires
 from outfeed.principal import READ, WRITE
 from outfeed.store.database import Database
@@ -28,8 +28,8 @@ def show_tokens_and_names(app: Flask) -> None:
     """Add /csrf and /who, which answer with what only a page or the log would show."""
     views = {
         ("GET", "/csrf"): requires(READ, is_page=True)(partial(generate_csrf)),
-        ("GET", "/who"): requires(READ, is_page=True)(lambda: auth.principal().name),
-        ("POST", "/who"): requires(WRITE, is_page=True)(lambda: auth.principal().name),
+        ("GET", "/who"): requires(READ, is_page=True)(lambda: identity.principal().name),
+        ("POST", "/who"): requires(WRITE, is_page=True)(lambda: identity.principal().name),
     }
     for (method, path), view in views.items():
         app.add_url_rule(path, view_func=view, methods=[method], endpoint=f"{method} {path}")

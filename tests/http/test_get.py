@@ -7,10 +7,12 @@ import sqlite3
 
 import pytest
 
+from outfeed.access.rights import Rights
 from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.store import event_log
+from outfeed.swarm.part import SwarmPart
 from tests.http.cast import HOUR, bearer, signed_in
 
 # What a GET may change, and why. A WebSocket begins with a GET, and its ticket is good for one.
@@ -30,7 +32,7 @@ def urls(app, database):
     """A URL for each route that takes GET, with arguments that name something, and each sign-in link."""
     user.add(database, "invited", "viewer")
     codes = [account.create_code(database, HOUR, name) for name in ("invited", None)]
-    coordinator = app.extensions["outfeed"].coordinator
+    coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
     agent, task = coordinator.join("Forge"), coordinator.post("Write the docs")
     event_log.record(database, [{"id": "known", "event_type": "job.done", "source": "cron"}], 65_536)
     values = {
@@ -70,7 +72,7 @@ def test_no_get_and_no_head_changes_the_database(app, database, urls, visitor, a
     for url in urls:
         for method in ("GET", "HEAD"):
             status = visits[visitor](method, url, {"Accept": accept}).status_code
-            app.extensions["outfeed"].rights.write_uses()
+            app.extensions["outfeed"].part(Rights).write_uses()
             assert content(database) == before, f"{method} {url}"
             assert status != 500, f"{method} {url}"
 

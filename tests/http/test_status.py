@@ -18,6 +18,7 @@ from outfeed.http.app import create_app
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
+from outfeed.upkeep import feature
 from outfeed.webhooks import store as webhook
 from tests.feed.scene import Client
 from tests.http.cast import Visit, show_tokens_and_names, signed_in
@@ -89,7 +90,7 @@ def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
     kept = section(operator, "retention")
     assert "The log 30 days The log, tool.* 1 day The outbox 7 days" in kept
     assert kept.endswith("The next prune would remove 2 events of the log and 0 rows of the outbox.")
-    monkeypatch.setattr(status, "FORESEEN_ROWS", 2)
+    monkeypatch.setattr(feature, "FORESEEN_ROWS", 2)
     assert "2+ events" in section(operator, "retention")
 
 

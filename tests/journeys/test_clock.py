@@ -14,6 +14,7 @@ import pytest
 from freezegun import freeze_time
 
 from outfeed import clock
+from outfeed.access.rights import Rights
 from outfeed.config import Settings
 from outfeed.http.services import Services
 from outfeed.jobs import Job, Jobs
@@ -41,7 +42,7 @@ def settable_clock() -> Iterator[Any]:
 def started(services: Services, *parts: str) -> Iterator[None]:
     """Start those of the process's parts that drive the feed; all of them, or the ones that are named."""
     drivers = [getattr(services, part) for part in parts or ("jobs", "watcher")]
-    services.rights.start()
+    services.part(Rights).start()
     services.relay.start()
     for driver in drivers:
         driver.start()

@@ -22,6 +22,7 @@ from outfeed.log.store.search import path_of
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
+from outfeed.swarm.part import SwarmPart
 from tests.app_fixtures import Api
 from tests.http.cast import bearer
 
@@ -223,7 +224,7 @@ class TestOneEvent:
 
 class TestStories:
     def test_a_task_is_told_in_order_with_what_the_coordinator_knows(self, api: Api) -> None:
-        coordinator = api.services.coordinator
+        coordinator = api.services.part(SwarmPart).coordinator
         agent = coordinator.join("Forge")
         task = coordinator.post("Write the docs")
         coordinator.bid(task.id, agent.id, 50)
@@ -250,7 +251,7 @@ class TestStories:
         assert links(page)["Earlier events are in the log"] == "/swarm/events?agent=a1"
 
     def test_who_may_not_see_the_swarm_is_not_told_its_state(self, api: Api, database: Database) -> None:
-        task = api.services.coordinator.post("Write the docs")
+        task = api.services.part(SwarmPart).coordinator.post("Write the docs")
         few = bearer(api.app, account.create_token(database, "few", ["read"], types=["task.bidding"]))
         page = few("GET", f"/swarm/tasks/{task.id}").text
         assert "task.bidding" in page

@@ -10,6 +10,7 @@ from outfeed import clock, config
 from outfeed.access.store import account
 from outfeed.http.app import create_app
 from outfeed.store.event_log import list_events
+from outfeed.swarm.part import SwarmPart
 from tests.http.cast import follow
 
 
@@ -42,7 +43,7 @@ def task(api):
 
 
 def close_auctions(app):
-    coordinator = app.extensions["outfeed"].coordinator
+    coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
     with freeze_time(clock.now() + timedelta(seconds=coordinator.auction_secs)):
         for task_id in coordinator.due_auctions():
             coordinator.close_auction(task_id)

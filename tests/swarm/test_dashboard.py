@@ -24,6 +24,7 @@ from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 from outfeed.swarm import dashboard
 from outfeed.swarm.dashboard import axis_end, bids_text, draw, left_text
+from outfeed.swarm.part import SwarmPart
 from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.http.modules import paths_read_by
 
@@ -35,7 +36,7 @@ def house(database: Database) -> dict[str, Visit]:
     """Visitors of an app with one agent, which holds one task; two auctions, and one task that nobody wanted."""
     app = create_app(Settings(database=database.path))
     show_tokens_and_names(app)
-    coordinator = app.extensions["outfeed"].coordinator
+    coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
     agent = coordinator.join("Forge")
     won, lost = coordinator.post("Write <the> docs"), coordinator.post("Dull work")
     coordinator.bid(won.id, agent.id, 50)

@@ -203,7 +203,7 @@ class TestRestore:
         known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale"}
         ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
-        assert known - ours == set(backup.CARRIED_OVER)
+        assert known - ours == set(backup.kept_tables())
 
     def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, saved, monkeypatch):
         secret = account.create_token(database, "tests", ["read"])

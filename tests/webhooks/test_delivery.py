@@ -464,7 +464,7 @@ def test_the_end_waits_for_no_target_that_hangs(
     log(1)
     with serving(monkeypatch) as services:
         wait_until(lambda: receiver.posts, "it hangs")
-        services.webhooks.stop()
+        services.part(dispatcher.Dispatcher).stop()
         assert not is_over.is_set()
         assert {"outfeed-webhooks", "outfeed-webhook-ops"}.isdisjoint(each.name for each in threading.enumerate())
     released.set()

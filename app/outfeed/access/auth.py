@@ -16,8 +16,8 @@ from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from werkzeug.exceptions import Unauthorized
 
+from outfeed.access.rights import Rights
 from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
@@ -79,12 +79,14 @@ class _Sessions(SecureCookieSessionInterface):
 
 def init_app(app: Flask) -> None:
     """Guard every route of *app*. Call it before anything else handles requests."""
+    settings = app.extensions["outfeed"].settings
     app.config.update(
+        SECRET_KEY=secret_key(settings),
         SESSION_COOKIE_NAME="outfeed_session",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=int(app.extensions["outfeed"].settings.session_days * 86_400),
+        PERMANENT_SESSION_LIFETIME=int(settings.session_days * 86_400),
         WTF_CSRF_CHECK_DEFAULT=False,  # `_admit` asks for it, only where a cookie is what lets a request in
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
@@ -96,19 +98,6 @@ def init_app(app: Flask) -> None:
     csrf.init_app(app)
     app.before_request(_admit)
     app.after_request(_add_headers)
-
-
-def principal() -> Principal:
-    """Return who this request comes from. On public paths there is nobody to ask for."""
-    found = g.principal
-    assert isinstance(found, Principal)
-    return found
-
-
-def require_still() -> None:
-    """Raise Unauthorized where the right that the request came with was taken back while it waited."""
-    if account.principal_of(_database(), principal().grant) != principal():
-        raise Unauthorized("signed out or revoked")
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------
@@ -153,7 +142,7 @@ def _admit_token(secret: str, scope: str) -> Response | None:
         return _challenge('Bearer error="invalid_token"', "this token is unknown, has expired or was revoked")
     if refusal := limits.refusal("requests", found.grant, services().settings.requests_per_minute):
         return refusal
-    services().rights.note_use(found.grant)
+    services().part(Rights).note_use(found.grant)
     return _require(found, scope)
 
 

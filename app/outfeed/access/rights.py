@@ -12,6 +12,8 @@ from outfeed.errors import DatabaseError
 from outfeed.feed import frames
 from outfeed.feed.hub import Hub
 from outfeed.feed.subscriber import Subscriber
+from outfeed.http.identity import Guard
+from outfeed.jobs import Job
 from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
 from outfeed.store.database import Database
@@ -19,7 +21,7 @@ from outfeed.store.database import Database
 log = logging.getLogger(__name__)
 
 
-class Rights:
+class Rights(Guard):
     """Checks the subscribers of one process again. Looking whether anything has changed costs one SELECT.
 
     `_lock` guards `_uses`: when tokens were used, written now and then, so that no request waits for a writer.
@@ -31,6 +33,7 @@ class Rights:
         self._seen = (-1, -1)
         self._lock = threading.Lock()
         self._uses: dict[str, str] = {}
+        self.jobs = {"rights": Job(self.check, 0.5), "uses": Job(self.write_uses, 5.0)}
 
     def start(self) -> None:
         """Take the counters as they are: nobody is connected yet. Raises DatabaseError."""
@@ -58,6 +61,10 @@ class Rights:
                 current[grant] = account.principal_of(self._database, grant)
             _apply(current[grant], subscriber)
 
+    def principal_of(self, grant: str) -> Principal | None:
+        """Return the principal that *grant* stands for now; None once it was revoked. Raises DatabaseError."""
+        return account.principal_of(self._database, grant)
+
     def check_newcomer(self, subscriber: Subscriber) -> None:
         """Look again at one that was just added to the hub: `check` may have looked in vain since it was admitted.
 
@@ -70,6 +77,10 @@ class Rights:
         for subscriber in self._hub.subscribers():
             if subscriber.principal.is_over(now):
                 subscriber.ask_to_end(frames.SIGNED_OUT, "expired")
+
+    def close(self) -> None:
+        """Write the uses that no job has written yet."""
+        self.write_uses()
 
     def note_use(self, grant: str) -> None:
         """Remember that a token was used just now."""

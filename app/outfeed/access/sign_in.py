@@ -13,7 +13,7 @@ from flask_wtf.csrf import CSRFError
 
 from outfeed.access import auth, passwords
 from outfeed.access.store import account, user
-from outfeed.http import limits
+from outfeed.http import identity, limits
 from outfeed.http.permission import public, requires
 from outfeed.http.problems import answer
 from outfeed.http.services import services
@@ -80,7 +80,7 @@ def logout() -> ResponseReturnValue:
     """End the session, here, for any copy of its cookie, and on its open connections."""
     if current_user.is_authenticated:
         _end_session()
-        log.info(LogMessage("signed out", name=auth.principal().name, address=request.remote_addr))
+        log.info(LogMessage("signed out", name=identity.principal().name, address=request.remote_addr))
     return redirect("/login", 303)
 
 
@@ -88,7 +88,7 @@ def logout() -> ResponseReturnValue:
 @requires(READ, is_page=True)
 def password() -> ResponseReturnValue:
     """Show the form for the own password."""
-    if not auth.principal().is_session:
+    if not identity.principal().is_session:
         return answer(403, "only who signed in has a password")
     return _password_page()
 
@@ -97,8 +97,8 @@ def password() -> ResponseReturnValue:
 @requires(READ, is_page=True)
 def set_password() -> ResponseReturnValue:
     """Set the own password. All sessions end; this browser gets a new one."""
-    name = auth.principal().name
-    if not auth.principal().is_session:
+    name = identity.principal().name
+    if not identity.principal().is_session:
         return answer(403, "only who signed in has a password")
     if refusal := _count_attempt():
         return refusal
@@ -159,7 +159,7 @@ def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseRe
 
 
 def _password_page(refusal: str | None = None) -> str:
-    has_one = user.password_hash(services().database, auth.principal().name) is not None
+    has_one = user.password_hash(services().database, identity.principal().name) is not None
     return render_template("password.html", problem=refusal, has_password=has_one, min_chars=passwords.MIN_CHARS)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
-from outfeed.access import auth
 from outfeed.access.store import account
+from outfeed.http import identity
 from outfeed.http.api.operation import json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -27,5 +27,5 @@ class Ticket(BaseModel):
 @operation(answers={201: Ticket})
 def post_ticket() -> Response:
     """Make a ticket that opens one WebSocket, in the name of who asks and to read only."""
-    ticket = account.create_ticket(services().database, auth.principal())
+    ticket = account.create_ticket(services().database, identity.principal())
     return json_answer({"ticket": ticket, "expires_in": int(account.TICKET_LIFETIME.total_seconds())}, 201)

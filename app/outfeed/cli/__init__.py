@@ -17,43 +17,31 @@ import click
 
 from outfeed.config import unknown_settings
 from outfeed.errors import ConfigError, OutfeedError
+from outfeed.feature import registered
 from outfeed.text import escaped
 
 # Who did it, in the audit: whoever has a shell on this machine.
 BY = "command line"
 
-# In the order that help shows: the module in this folder, and the command in it.
-COMMANDS = {
-    "serve": ("cli.serve", "serve"),
-    "upgrade": ("upkeep.database_commands", "upgrade"),
-    "release": ("upkeep.database_commands", "release"),
-    "status": ("upkeep.database_commands", "status"),
-    "config": ("cli.config", "config"),
-    "log": ("log.commands", "log"),
-    "events": ("log.commands", "events"),
-    "tail": ("cli.tail", "tail"),
-    "prune": ("upkeep.commands", "prune"),
-    "backup": ("upkeep.commands", "backup"),
-    "restore": ("upkeep.commands", "restore"),
-    "doctor": ("upkeep.commands", "doctor"),
-    "user": ("access.user_commands", "user"),
-    "token": ("access.token_commands", "token"),
-    "consumer": ("consumers.commands", "consumer"),
-    "webhook": ("webhooks.commands", "webhook"),
-    "simulate": ("swarm.commands", "simulate"),
-}
+# Those that belong to no feature: by name the place, `module:attribute`, below `outfeed`.
+OWN_COMMANDS = {"serve": "http.server.command:serve", "config": "cli.config:config", "tail": "cli.tail:tail"}
+
+
+def commands() -> dict[str, str]:
+    """Return every command's place by its name, in the order that help shows."""
+    return OWN_COMMANDS | {name: place for feature in registered() for name, place in feature.commands.items()}
 
 
 class LazyGroup(click.Group):
     """Loads a command's module when the command is asked for: `outfeed log` needs no web framework."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if (place := commands().get(cmd_name)) is None:
             return None
-        module, attribute = COMMANDS[cmd_name]
+        module, _, attribute = place.partition(":")
         command: click.Command = getattr(importlib.import_module(f"outfeed.{module}"), attribute)
         return command
 

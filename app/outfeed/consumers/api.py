@@ -8,10 +8,10 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, NotFound
 
-from outfeed.access import auth
 from outfeed.errors import Superseded
 from outfeed.feed.subscription import MAX_SEQ, ConsumerName, validated
 from outfeed.history import CONSUMER_NAME
+from outfeed.http import identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -67,7 +67,7 @@ def create() -> Response:
 
     200 if the caller owns it already, or is an operator. Its connection goes on.
     """
-    found, is_new = services().checkpoints.create(_body(NewConsumer).name, auth.principal())
+    found, is_new = services().checkpoints.create(_body(NewConsumer).name, identity.principal())
     fields = {name: getattr(found, name) for name in Consumer.model_fields}
     return json_answer(fields, 201 if is_new else 200)
 
@@ -91,7 +91,7 @@ def acknowledge(name: str) -> Response:
         raise NotFound(f"no consumer can be named {name!r:.80}")
     ack = _body(Ack)
     try:
-        services().checkpoints.move(name, ack.epoch, ack.seq, auth.principal())
+        services().checkpoints.move(name, ack.epoch, ack.seq, identity.principal())
     except Superseded:
         raise NotFound(f"no consumer is named {name!r}") from None
     return jsonify(seq=ack.seq, epoch=ack.epoch)

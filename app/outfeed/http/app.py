@@ -5,11 +5,8 @@ from __future__ import annotations
 from flask import Flask
 from jinja2 import FileSystemLoader
 
-from outfeed.access import auth
-from outfeed.access.sign_in import sign_in
-from outfeed.access.tickets import tickets
 from outfeed.config import Settings
-from outfeed.consumers.api import consumers
+from outfeed.feature import registered
 from outfeed.http import bodies, compression, guesses, limits, logs, problems
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
@@ -21,12 +18,7 @@ from outfeed.http.services import Services
 from outfeed.http.status import status_page
 from outfeed.http.transports import websocket as live
 from outfeed.http.transports.feed import feed
-from outfeed.log.api import events
-from outfeed.log.export import export
-from outfeed.log.live import pages
-from outfeed.log.pages import log
 from outfeed.metrics import Metrics
-from outfeed.swarm.api import swarm
 
 MAX_BODY_BYTES = 8 * 2**20
 
@@ -40,32 +32,19 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     folders = [PACKAGE / "templates", *PACKAGE.glob("*/templates")]
     app.jinja_loader = FileSystemLoader(folders)
     app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
-    app.config.update(SECRET_KEY=auth.secret_key(settings), MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)
     app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     logs.init_app(app)
     bodies.init_app(app)
     problems.init_app(app)
     limits.init_app(app)
-    auth.init_app(app)
+    for feature in registered():
+        feature.init_app(app)
     live.init_app(app)
     guesses.init_app(app)
     compression.init_app(app)
-    for blueprint in (
-        assets,
-        health,
-        metrics_page,
-        sign_in,
-        events,
-        export,
-        docs,
-        feed,
-        consumers,
-        tickets,
-        swarm,
-        pages,
-        log,
-        status_page,
-    ):
+    own = (assets, health, metrics_page, docs, feed, status_page)
+    for blueprint in (*own, *(each for feature in registered() for each in feature.blueprints())):
         app.register_blueprint(blueprint)
     return app

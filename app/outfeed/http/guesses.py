@@ -9,9 +9,8 @@ from flask import Flask, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from outfeed.feature import registered
 from outfeed.http.problems import http_problem
-
-HOMES = {"/swarm": "/swarm/live", "/swarm/tasks": "/swarm/live", "/swarm/agents": "/swarm/live"}
 
 
 def init_app(app: Flask) -> None:
@@ -30,8 +29,9 @@ def _redirect(error: HTTPException) -> ResponseReturnValue:
 
 def _meant() -> str | None:
     path = re.sub("/+", "/", request.path).rstrip("/")
-    if path in HOMES:
-        return HOMES[path]
+    for feature in registered():
+        if path in feature.redirects:
+            return feature.redirects[path]
     adapter = current_app.create_url_adapter(request)
     is_route = path != request.path and adapter is not None and adapter.test(path, "GET")
     return quote(path) if is_route else None

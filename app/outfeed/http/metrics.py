@@ -11,28 +11,25 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from outfeed.access import auth
 from outfeed.errors import DatabaseError, Forbidden
+from outfeed.feature import Samples, registered
+from outfeed.http import identity
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.metrics import DATABASE, PREFIX, WORKER
+from outfeed.metrics import Metric as DeclaredMetric
 from outfeed.principal import READ
-from outfeed.store import checkpoint, outbox
-from outfeed.upkeep import chores
-from outfeed.webhooks import store as webhook
+from outfeed.store import outbox
 
-MAX_CONSUMERS = 100
 metrics = Blueprint("metrics", __name__)
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-# By metric its samples: the values of the labels, and the value.
-Counts = dict[str, list[tuple[list[str], float | None]]]
 
 
 @metrics.get("/metrics")
 @requires(READ)
 def show() -> Response:
     """Return every metric, as Prometheus reads them; not to a token that sees some types only."""
-    if auth.principal().types:
+    if identity.principal().types:
         raise Forbidden("/metrics counts all types; this token sees some")
     registry = CollectorRegistry()
     registry.register(Everything(services()))
@@ -54,11 +51,19 @@ class Everything(Collector):
             counts = of_database(self._services)
         except DatabaseError:
             counts = {}  # `outfeed_ready` says so
-        for name, declared in DATABASE.items():
+        for name, declared in declared_metrics().items():
             family = _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=declared.labels)
             for labels, value in counts.get(name, []):
                 family.add_metric(labels, math.nan if value is None else value)
             yield family
+
+
+def declared_metrics() -> dict[str, DeclaredMetric]:
+    """Return what is counted in the database, by name: the core's metrics, and those of each feature."""
+    found = dict(DATABASE)
+    for feature in registered():
+        found |= feature.metrics
+    return found
 
 
 def of_workers(services: Services) -> Iterable[Metric]:
@@ -75,23 +80,16 @@ def of_workers(services: Services) -> Iterable[Metric]:
     return families.values()
 
 
-def of_database(services: Services) -> Counts:
+def of_database(services: Services) -> dict[str, Samples]:
     """Return what the database says of itself; nothing here counts rows. Raises DatabaseError."""
     database = services.database
     window = services.outbox.window()
-    consumers = sorted(checkpoint.list_checkpoints(database), key=lambda each: -each.lag)[:MAX_CONSUMERS]
-    webhooks = webhook.list_webhooks(database)
-    done = chores.known(database)
-    return {
+    own: dict[str, Samples] = {
         "outbox_head": [([], window.last_seq)],
         "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
-        "consumer_lag": [([each.name], each.lag) for each in consumers],
-        "webhook_lag": [([each.name], each.lag) for each in webhooks],
-        "webhook_deliveries": [([each.name], each.delivered) for each in webhooks],
-        "webhook_failures": [([each.name], each.failures) for each in webhooks],
         "database_bytes": [([], outbox.file_bytes(database.path))],
         "wal_bytes": [([], outbox.file_bytes(database.path, "-wal"))],
-        "chore_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
-        "chore_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
-        "chore_seconds": [([name], each.seconds) for name, each in done.items()],
     }
+    for feature in registered():
+        own |= feature.samples(services)
+    return own

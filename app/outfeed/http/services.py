@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from typing import TypeVar
 
 from flask import current_app
 
-from outfeed.access.rights import Rights
 from outfeed.config import Settings
+from outfeed.feature import Part, registered
 from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.pace import Pacer
@@ -18,9 +18,6 @@ from outfeed.history import Item
 from outfeed.http.admission import Admission, Rates
 from outfeed.http.server.shortages import Shortages
 from outfeed.jobs import Job, Jobs
-from outfeed.log.store.activity import ActivityLog
-from outfeed.log.store.indexer import Indexer
-from outfeed.log.store.search import path_of
 from outfeed.metrics import Metrics
 from outfeed.store import database as db
 from outfeed.store.checkpoint import Checkpoints
@@ -29,13 +26,6 @@ from outfeed.store.outbox import Outbox
 from outfeed.store.probe import Probe
 from outfeed.store.triggers import Reconciler
 from outfeed.store.watcher import Watcher
-from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.sweeper import Sweeper
-from outfeed.upkeep.policy import Policy
-from outfeed.upkeep.scheduled import EVERY_SECS, Scheduled
-from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.delivery import DeliveryContext
-from outfeed.webhooks.dispatcher import Dispatcher
 
 # At once, in a worker: each holds a thread until its reader has all of it (REQUESTS_AT_ONCE in process.py).
 MAX_EXPORTS = 8
@@ -43,6 +33,7 @@ MAX_EXPORTS_PER_ADDRESS = 4
 INTEGRITY_EVERY_SECS = 6 * 3600.0
 # To read every page takes a core for seconds: not while all viewers come back.
 INTEGRITY_DELAY_SECS = 300.0
+P = TypeVar("P", bound=Part)
 
 
 class Services:
@@ -59,9 +50,6 @@ class Services:
         self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
         self.pacer = Pacer(self.relay.poll)
         self.hub.plan = self.pacer.plan
-        self.coordinator = Coordinator.of(settings)
-        self.activity = ActivityLog(self.database)
-        self.rights = Rights(self.database, self.hub)
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
@@ -69,54 +57,46 @@ class Services:
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
         self.probe = Probe(self.database)
         self.reconciler = Reconciler(self.database)
-        self.indexer = Indexer(self.database)
-        self.retention = Scheduled(self.database, Policy.of(settings))
+        self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
         self.jobs = Jobs(
             {
                 "poll": Job(self.relay.poll, settings.poll_interval),
                 "mark": Job(self.mark.sync, 1.0),
-                "swarm": Job(Sweeper(self.coordinator).sweep, 1.0),
-                "rights": Job(self.rights.check, 0.5),
-                "uses": Job(self.rights.write_uses, 5.0),
                 "triggers": Job(self.reconciler.check, 0.5),
-                "prune": Job(self.retention.run, EVERY_SECS),
-                "search": Job(self.indexer.run, 1.0),
                 "probe": Job(self.probe.check, 1.0),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
                 "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+                **{name: job for part in self.parts for name, job in part.jobs.items()},
             }
         )
-        self.webhooks = Dispatcher(
-            DeliveryContext(
-                self.database, self.outbox, self.hub, self.metrics, Allowlist.parse(settings.webhook_allow),
-                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
-            )
-        )  # fmt: skip
         self.watcher = Watcher(settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick)
         self.hub.rouse = self.watcher.rouse
 
+    def part(self, kind: type[P]) -> P:
+        """Return what a feature runs in this process, by its class or a base of it."""
+        return next(part for part in self.parts if isinstance(part, kind))
+
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
-        self.rights.start()
         self.relay.start()
         self.relay.poll()  # which remembers what may be told from now on
         self.pacer.start()
+        for part in self.parts:
+            part.start()
         self.jobs.start()
         self.watcher.start()
-        self.webhooks.start()
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
-        self.webhooks.stop()
+        for part in self.parts:  # before the jobs, which are waited for
+            part.stop()
         self.watcher.stop()
-        self.retention.stop()
-        self.indexer.stop()
         self.jobs.stop()
         self.pacer.stop()
-        self.rights.write_uses()
+        for part in self.parts:
+            part.close()
         self.mark.close()
         self.database.close()
-        db.at(path_of(self.settings.database)).close()
 
     def unready_because(self) -> list[str]:
         """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""

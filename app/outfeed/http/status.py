@@ -11,18 +11,14 @@ from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.config import Settings
+from outfeed.feature import registered
 from outfeed.feed.hub import POLL
 from outfeed.feed.stats import Percentiles
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.principal import ADMIN
-from outfeed.store import checkpoint
-from outfeed.upkeep import retention, vitals
-from outfeed.upkeep.policy import Policy
-from outfeed.webhooks import store as webhook
+from outfeed.store import vitals
 
-FORESEEN_ROWS = 10_000
 TRANSPORTS = {"websocket": "WebSocket", "stream": "Server-sent events", POLL: "Long poll"}
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|\?.*")
 
@@ -35,7 +31,6 @@ def show() -> ResponseReturnValue:
     """Show it."""
     found = services()
     seen = vitals.read(found.database)
-    policy = Policy.of(found.settings)
     return render_template(
         "status.html",
         now=clock.now(),
@@ -46,12 +41,9 @@ def show() -> ResponseReturnValue:
         deliveries=spread_of(found.relay.stats.deliveries.recent()),
         polls=spread_of(found.relay.stats.polls.recent()),
         clients=list(clients_of(found)),
-        consumers=[each for each in checkpoint.list_checkpoints(found.database) if ":" not in each.name],
-        webhooks=webhook.list_webhooks(found.database),
-        rules=rules_of(found.settings),
-        doomed=retention.foresee(found.database, policy, FORESEEN_ROWS),
-        foreseen_rows=FORESEEN_ROWS,
         settings=found.settings,
+        sections=[feature.status_template for feature in registered() if feature.status_template],
+        **{name: value for feature in registered() for name, value in feature.status(found).items()},
     )
 
 
@@ -87,21 +79,6 @@ def duration(secs: float | None) -> str:
     if secs < 0.01:
         return f"{secs * 1000:.1f} ms"
     return f"{secs * 1000:.0f} ms" if secs < 1 else f"{secs:.1f} s"
-
-
-def rules_of(settings: Settings) -> list[tuple[str, str]]:
-    """Return what is kept for how long, as (what, how long)."""
-    by_type = settings.retention_days_by_type.items()
-    return [
-        ("The log", _days(settings.retention_days)),
-        *((f"The log, {type_}", _days(days)) for type_, days in by_type),
-        ("The outbox", _days(settings.replay_days)),
-        ("The outbox, while a protected consumer lags", _days(settings.max_consumer_lag_days)),
-    ]
-
-
-def _days(days: float | None) -> str:
-    return f"{days:g} day{'' if days == 1 else 's'}" if days else "for ever"
 
 
 @status_page.app_template_filter("size")

@@ -12,10 +12,9 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from outfeed.access import auth
 from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.feed.subscription import MAX_SEQ
-from outfeed.http import bodies
+from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -95,7 +94,7 @@ def post_events() -> Response:
     """
     submitted, is_batch = _submitted()
     for event_type in dict.fromkeys(event["event_type"] for event in submitted):
-        auth.principal().require_write(event_type)
+        identity.principal().require_write(event_type)
     try:
         recorded = event_log.record(services().database, submitted, services().settings.max_event_bytes)
     except (InvalidEvent, EventConflict) as error:
@@ -178,7 +177,7 @@ def list_events(query: LogQuery) -> Response:
 
     A page that looked at many events which don't match ends before it is full, and may be empty; `next` goes on.
     """
-    visible = auth.principal().visible
+    visible = identity.principal().visible
     if query.id is not None:
         found = log_page.find(services().database, visible, query.id)
         return json_answer({"events": [found[1].as_dict()] if found else [], "next": None})
@@ -191,7 +190,7 @@ def list_events(query: LogQuery) -> Response:
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
     """Return how many events of each type the last `minutes` brought."""
-    summary = event_log.get_event_summary(query.minutes, services().database, auth.principal().visible)
+    summary = event_log.get_event_summary(query.minutes, services().database, identity.principal().visible)
     return json_answer({"minutes": query.minutes, "summary": summary})
 
 
@@ -200,7 +199,7 @@ def summarise(query: SummaryQuery) -> Response:
 @operation(answers={200: LoggedEvent}, refusals={404: "No event has this id."})
 def get_event(event_id: str) -> Response:
     """Return one event of the log."""
-    event = event_log.get_event(event_id, services().database, auth.principal().visible)
+    event = event_log.get_event(event_id, services().database, identity.principal().visible)
     if event is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     return json_answer(event.as_dict())

@@ -13,9 +13,8 @@ from typing import Literal
 from flask import Blueprint, Response, stream_with_context
 from werkzeug.exceptions import Unauthorized
 
-from outfeed.access import auth
 from outfeed.events import Event
-from outfeed.http import limits
+from outfeed.http import identity, limits
 from outfeed.http.api.operation import operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -51,7 +50,7 @@ def export_events(query: ExportQuery) -> Response:
     """
     if refusal := limits.admit_export():
         return refusal
-    filter_ = query.filter(auth.principal().visible)
+    filter_ = query.filter(identity.principal().visible)
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
     limits.keep_place(response)
@@ -68,7 +67,7 @@ def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header:
         if services().hub.closing.is_set():
             raise ConnectionResetError(errno.ECONNRESET, "the server ends")
         try:
-            auth.require_still()
+            identity.require_still()
         except Unauthorized as error:
             raise ConnectionResetError(errno.ECONNRESET, "signed out or revoked") from error
 

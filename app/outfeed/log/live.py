@@ -11,9 +11,8 @@ from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.access import auth
 from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
-from outfeed.http import addresses
+from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import ADMIN, READ, WRITE
@@ -135,7 +134,7 @@ def rowid(text: str) -> int:
 @pages.app_context_processor
 def about_the_visitor() -> dict[str, bool]:
     """Tell every page whether to lead to what is for operators."""
-    return {"is_operator": "principal" in g and auth.principal().may(ADMIN)}
+    return {"is_operator": "principal" in g and identity.principal().may(ADMIN)}
 
 
 @pages.get("/")
@@ -149,13 +148,13 @@ def home() -> ResponseReturnValue:
 @requires(READ, is_page=True)
 def live() -> str:
     """Show the swarm as it is and the newest rows of the log; the scripts go on from there."""
-    visible = replace(auth.principal().visible, has_audit=False)  # as `<event-feed>` does
+    visible = replace(identity.principal().visible, has_audit=False)  # as `<event-feed>` does
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
     return render_template(
         "live.html",
         rows=[Row.of(event) for event in events],
         board=read_board(),
         chart=read_chart(visible),
-        may_post=auth.principal().may(WRITE),
+        may_post=identity.principal().may(WRITE),
         agent_timeout_secs=services().settings.agent_timeout_secs,
     )

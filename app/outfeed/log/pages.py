@@ -14,10 +14,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from outfeed import clock
-from outfeed.access import auth
 from outfeed.errors import UnknownName
 from outfeed.events import DISPLAY, display_of
-from outfeed.http import addresses
+from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log.live import Row, cut, rowid
@@ -91,7 +90,7 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
     bad = [given[name] for name, moment in times.items() if moment is None]
     since, until = (clock.isoformat(moment) if (moment := times.get(name)) else None for name in ("from", "to"))
     filter_ = LogFilter(
-        auth.principal().visible, split_types(given.get("type")), given.get("source"), given.get("task"),
+        identity.principal().visible, split_types(given.get("type")), given.get("source"), given.get("task"),
         given.get("agent"), since, until, given.get("text"),
     )  # fmt: skip
     given |= {name: f"{moment:%Y-%m-%dT%H:%M:%S}" for name, moment in times.items() if moment}  # UTC, as inputs have it
@@ -103,7 +102,7 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
 @requires(READ, is_page=True)
 def event(event_id: str) -> str:
     """Show one event, whole, with its neighbours."""
-    database, visible = services().database, auth.principal().visible
+    database, visible = services().database, identity.principal().visible
     found = log_page.find(database, visible, event_id)
     if found is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
@@ -143,7 +142,7 @@ class Step:
 def task(task_id: str) -> str:
     """Show what has happened to a task, in order."""
     found = _known(lambda view: view.task(task_id))
-    return _story("task", task_id, LogFilter(auth.principal().visible, task_id=task_id), found)
+    return _story("task", task_id, LogFilter(identity.principal().visible, task_id=task_id), found)
 
 
 @log.get("/swarm/agents/<path:agent_id>")
@@ -151,12 +150,12 @@ def task(task_id: str) -> str:
 def agent(agent_id: str) -> str:
     """Show what an agent has done, in order."""
     found = _known(lambda view: view.agent(agent_id))
-    return _story("agent", agent_id, LogFilter(auth.principal().visible, agent_id=agent_id), found)
+    return _story("agent", agent_id, LogFilter(identity.principal().visible, agent_id=agent_id), found)
 
 
 def _known(ask: Callable[[View], _Found]) -> _Found | None:
     """Return what the coordinator knows, to who may see all of the swarm: ids may also be any writer's own."""
-    if auth.principal().visible.types:
+    if identity.principal().visible.types:
         return None
     try:
         with look(services().database) as view:

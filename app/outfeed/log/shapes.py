@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Required
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic reads typing's only from Python 3.12 on
@@ -117,47 +117,3 @@ class Summary(BaseModel):
 
     minutes: float
     summary: dict[str, int]
-
-
-class FeedEvent(BaseModel):
-    """An event of the feed. What a raw writer left out is null."""
-
-    seq: int
-    id: str | None
-    event_type: str | None
-    source: str | None
-    task_id: str | None
-    agent_id: str | None
-    timestamp: str | None
-    data: Any
-    omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
-
-
-class Missing(BaseModel):
-    """Seqs that were pruned before they could be read."""
-
-    from_: int = Field(alias="from")
-    to: int
-
-
-class FeedPage(BaseModel):
-    """The events after a cursor, and the verdict on it. `cursor` is what to ask with next."""
-
-    epoch: str
-    verdict: Literal["live", "resumed", "gap", "reset"]
-    missing: Missing | None = Field(None, description="Only with the verdict gap.")
-    events: list[FeedEvent]
-    cursor: int
-    head: int = Field(description="The newest seq.")
-
-
-class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str | None = Field(None, description="A stable name of what went wrong.")
-    field: str | None = Field(None, description="The bad field of an event.")
-    index: int | None = Field(None, description="Which event of a batch, from 0.")

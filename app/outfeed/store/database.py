@@ -43,6 +43,8 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}",
 )
+# For annotations elsewhere: only store/ imports sqlite3.
+Connection = sqlite3.Connection
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -11,14 +11,16 @@ from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest
 
 from outfeed import clock
-from outfeed.access import auth
 from outfeed.errors import Forbidden
 from outfeed.events import EventType
 from outfeed.feed.subscription import validated
+from outfeed.http import identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import READ, WRITE, Principal
+from outfeed.swarm.coordinator import Coordinator
+from outfeed.swarm.part import SwarmPart
 from outfeed.swarm.shapes import (
     AgentPage,
     AgentShape,
@@ -52,11 +54,16 @@ NO_TASK = {404: "No task has this id, or no agent."}
 NOT_NOW = {409: "It is not this task's or agent's turn; `state` says what stands in the way."}
 
 
+def coordinator() -> Coordinator:
+    """Return the coordinator of this process."""
+    return services().part(SwarmPart).coordinator
+
+
 @swarm.before_request
 def admit() -> None:
     """Keep the swarm from who may see only some of its events. Raises Forbidden."""
-    if hidden := _hidden(auth.principal()):
-        name = auth.principal().name
+    if hidden := _hidden(identity.principal()):
+        name = identity.principal().name
         raise Forbidden(f"{name} may not see events of the type {hidden[0].value!r}, and so not the swarm")
 
 
@@ -77,7 +84,7 @@ def _hidden(principal: Principal) -> list[EventType]:
 @operation(body={JSON: NewAgent}, answers={201: AgentShape}, refusals=NO_JSON)
 def join() -> Response:
     """Register a new agent."""
-    return json_answer(agent_fields(services().coordinator.join(_body(NewAgent).name)), 201)
+    return json_answer(agent_fields(coordinator().join(_body(NewAgent).name)), 201)
 
 
 @swarm.post("/api/swarm/agents/<agent_id>/heartbeat")
@@ -85,7 +92,7 @@ def join() -> Response:
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
 def beat(agent_id: str) -> Response:
     """Say that the agent is there. Needed only while it makes no other call."""
-    return json_answer(agent_fields(services().coordinator.beat(agent_id)))
+    return json_answer(agent_fields(coordinator().beat(agent_id)))
 
 
 @swarm.delete("/api/swarm/agents/<agent_id>")
@@ -93,7 +100,7 @@ def beat(agent_id: str) -> Response:
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
 def leave(agent_id: str) -> Response:
     """Let the agent go. What it holds fails, and its bids no longer count."""
-    return json_answer(agent_fields(services().coordinator.leave(agent_id)))
+    return json_answer(agent_fields(coordinator().leave(agent_id)))
 
 
 @swarm.post("/api/swarm/agents/<agent_id>/tools")
@@ -102,7 +109,7 @@ def leave(agent_id: str) -> Response:
 def use_tool(agent_id: str) -> Response:
     """Log that the agent called a tool, or how the call ended."""
     body = _body(ToolUse)
-    agent = services().coordinator.use_tool(
+    agent = coordinator().use_tool(
         agent_id,
         body.tool_name,
         body.status,
@@ -139,14 +146,14 @@ def get_agent(agent_id: str) -> Response:
 @operation(body={JSON: NewTask}, answers={201: TaskShape}, refusals=NO_JSON)
 def post_task() -> Response:
     """Post a task. It is open for bids at once."""
-    return json_answer(task_fields(services().coordinator.post(_body(NewTask).description)), 201)
+    return json_answer(task_fields(coordinator().post(_body(NewTask).description)), 201)
 
 
 @swarm.post("/swarm/tasks")
 @requires(WRITE, is_page=True)
 def post_task_by_form() -> ResponseReturnValue:
     """Post a task from the page, and go back there."""
-    services().coordinator.post(request.form.get("description", ""))
+    coordinator().post(request.form.get("description", ""))
     return redirect(url_for("pages.live"), 303)
 
 
@@ -156,7 +163,7 @@ def post_task_by_form() -> ResponseReturnValue:
 def bid(task_id: str) -> Response:
     """Offer to do the task. The lowest bid wins when its time is over."""
     body = _body(NewBid)
-    return json_answer(task_fields(services().coordinator.bid(task_id, body.agent_id, body.bid_sats)), 201)
+    return json_answer(task_fields(coordinator().bid(task_id, body.agent_id, body.bid_sats)), 201)
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/start")
@@ -164,7 +171,7 @@ def bid(task_id: str) -> Response:
 @operation(body={JSON: Start}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def start(task_id: str) -> Response:
     """Say that work has begun."""
-    return json_answer(task_fields(services().coordinator.start(task_id, _body(Start).agent_id)))
+    return json_answer(task_fields(coordinator().start(task_id, _body(Start).agent_id)))
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/complete")
@@ -173,7 +180,7 @@ def start(task_id: str) -> Response:
 def complete(task_id: str) -> Response:
     """End the task with its result."""
     body = _body(Completion)
-    return json_answer(task_fields(services().coordinator.complete(task_id, body.agent_id, body.result)))
+    return json_answer(task_fields(coordinator().complete(task_id, body.agent_id, body.result)))
 
 
 @swarm.post("/api/swarm/tasks/<task_id>/fail")
@@ -182,7 +189,7 @@ def complete(task_id: str) -> Response:
 def fail(task_id: str) -> Response:
     """Give the task up."""
     body = _body(Failure)
-    return json_answer(task_fields(services().coordinator.fail(task_id, body.agent_id, body.reason)))
+    return json_answer(task_fields(coordinator().fail(task_id, body.agent_id, body.reason)))
 
 
 @swarm.get("/api/swarm/tasks")
@@ -237,7 +244,7 @@ def agent_fields(agent: Agent) -> dict[str, Any]:
     fields = {
         name: getattr(agent, name) for name in ("id", "name", "state", "joined_at", "seen_at", "left_at", "reason")
     }
-    return fields | {"expires_at": services().coordinator.expiry_of(agent)}
+    return fields | {"expires_at": coordinator().expiry_of(agent)}
 
 
 def task_fields(task: Task) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from outfeed import clock
-from outfeed.access import auth
 from outfeed.events import KINDS, display_of
+from outfeed.http import identity
 from outfeed.http.services import services
+from outfeed.log.part import LogPart
 from outfeed.log.store.activity import MINUTES, Activity
 from outfeed.principal import Visible
 from outfeed.swarm.api import SHOWN_OPEN, covers_swarm
@@ -46,7 +47,7 @@ class Board:
 
 def read_board() -> Board | None:
     """Return the swarm as it is; None for who may see only some of its events."""
-    if not covers_swarm(auth.principal()):
+    if not covers_swarm(identity.principal()):
         return None
     now = clock.now()
     with look(services().database) as view:
@@ -200,7 +201,7 @@ class Chart:
 
 def read_chart(visible: Visible) -> Chart:
     """Return the chart of what may be seen."""
-    return draw(services().activity.read(), visible)
+    return draw(services().part(LogPart).activity.read(), visible)
 
 
 def draw(activity: Activity, visible: Visible) -> Chart:

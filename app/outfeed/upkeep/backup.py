@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from outfeed import clock
 from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable, SchemaMismatch
+from outfeed.feature import registered
 from outfeed.store import adoption, audit, files, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -24,13 +25,6 @@ from outfeed.upkeep.retention import JOB as PRUNE
 
 STEP_PAGES = 1024
 MAX_BUSY_STEPS = 6  # each has waited for the lock as long as any connection of ours
-# What a restore leaves as it is now: a token that was revoked since the backup must stay so, and a consumer must be
-# told that its history is another one, not be taken for a new one: it keeps its old epoch, and protection. The swarm's
-# tables are not among them: they are what the events say.
-CARRIED_OVER = (
-    "outfeed_user", "outfeed_token", "outfeed_sign_in_code", "outfeed_session", "outfeed_ticket", "outfeed_checkpoint",
-    "outfeed_webhook",
-)  # fmt: skip
 # Past where every server has seen them: a right that was lost just before must be noticed.
 _MOVE_ON = """
     UPDATE main.outfeed_meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(
@@ -334,7 +328,7 @@ def _carry_over(live: Path, fresh: Path, say: Callable[[sqlite3.Connection], Non
     with closing(db.connect(fresh)) as connection, db.explained(fresh):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute("BEGIN")  # IMMEDIATE would ask for the live database's lock as well, which the restore has
-        for table in CARRIED_OVER:
+        for table in kept_tables():
             ours, theirs = (_columns(connection, schema, table) for schema in ("main", "live"))
             if not ours or not theirs:
                 continue
@@ -344,6 +338,15 @@ def _carry_over(live: Path, fresh: Path, say: Callable[[sqlite3.Connection], Non
         connection.execute(_MOVE_ON)
         say(connection)
         connection.execute("COMMIT")
+
+
+def kept_tables() -> list[str]:
+    """Return the tables that a restore leaves as they are now.
+
+    A token that was revoked since the backup stays revoked. A consumer is told that its history is another one: it
+    keeps its old epoch and its protection.
+    """
+    return [table for feature in registered() for table in feature.kept_tables]
 
 
 def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:

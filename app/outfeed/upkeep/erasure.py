@@ -6,10 +6,10 @@ import time
 from contextlib import closing
 
 from outfeed import clock
+from outfeed.feature import registered
 from outfeed.store import audit
 from outfeed.store import database as db
 from outfeed.store.database import Database
-from outfeed.swarm import store as swarm
 
 PATIENCE_SECS = 1.0
 PAUSE_SECS = 0.02
@@ -32,12 +32,11 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
         if dry_run or not any(counts):
             return any(counts)
-        swarm.erase(connection, event_id)
+        for feature in registered():
+            feature.erase(connection, event_id)
         for statement in _DELETE_ONE:
             connection.execute(statement, (event_id,))
         connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'erasures'")
-        # Whoever delivers to one begins anew: it may have waited for hours to post what was read before.
-        connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")
         message = f"Pruned event {event_id} from the log and the outbox"
         audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
     _empty_write_ahead_log(database)

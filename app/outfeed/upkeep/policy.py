@@ -55,3 +55,18 @@ class Policy:
     def shortest_days(self) -> float | None:
         """The shortest that any event is kept in the log."""
         return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)
+
+
+def rules_of(settings: Settings) -> list[tuple[str, str]]:
+    """Return what is kept for how long, as (what, how long)."""
+    by_type = settings.retention_days_by_type.items()
+    return [
+        ("The log", _days(settings.retention_days)),
+        *((f"The log, {type_}", _days(days)) for type_, days in by_type),
+        ("The outbox", _days(settings.replay_days)),
+        ("The outbox, while a protected consumer lags", _days(settings.max_consumer_lag_days)),
+    ]
+
+
+def _days(days: float | None) -> str:
+    return f"{days:g} day{'' if days == 1 else 's'}" if days else "for ever"

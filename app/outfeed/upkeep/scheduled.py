@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from outfeed import clock
 from outfeed.errors import OutfeedError
 from outfeed.events import EventType
+from outfeed.feature import Part
+from outfeed.jobs import Job
 from outfeed.log_message import LogMessage
 from outfeed.store import audit, lease
 from outfeed.store import database as db
@@ -24,13 +26,14 @@ MAX_LEAP = timedelta(days=1)
 log = logging.getLogger(__name__)
 
 
-class Scheduled:
+class Scheduled(Part):
     """Prunes by *policy*. `run` is called about every hour, by each process that serves; one does it."""
 
     def __init__(self, database: Database, policy: Policy) -> None:
         self._database = database
         self._policy = policy
         self._stopping = threading.Event()
+        self.jobs = {"prune": Job(self.run, EVERY_SECS)}
 
     def run(self) -> None:
         """Prune unless another process is at it or the clock can't be believed. What fails is logged."""

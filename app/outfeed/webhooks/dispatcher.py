@@ -7,6 +7,7 @@ import threading
 
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
+from outfeed.feature import Part
 from outfeed.log_message import LogMessage
 from outfeed.store import lease
 from outfeed.webhooks import store as webhook
@@ -71,7 +72,7 @@ class WebhookWorker:
                 self._stopping.wait(TICK_SECS)
 
 
-class Dispatcher:
+class Dispatcher(Part):
     """A thread that waits for the lease, and starts and stops workers as the table says, once a second."""
 
     def __init__(self, context: DeliveryContext) -> None:

@@ -280,3 +280,8 @@ def _tell(connection: sqlite3.Connection, name: str, what: str) -> None:
     log.warning(LogMessage("webhook trouble", name=name, what=what))
     data = {"message": message, "webhook": name}
     event_log.log_event(EventType.SYSTEM_WARNING, SOURCE, data=data, connection=connection)
+
+
+def restart_deliveries(connection: sqlite3.Connection) -> None:
+    """Have every delivery begin anew: it may have waited for hours to post what was read before."""
+    connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")

@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 
 from outfeed import log_event
+from outfeed.access.rights import Rights
 from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.feed.subscriber import Subscriber
@@ -88,12 +89,12 @@ def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = flask_app.extensions["outfeed"]
-    services.rights.start()
+    services.part(Rights).start()
     add = services.hub.add
 
     def add_late(subscriber: Subscriber) -> None:
         account.revoke_token(database, subscriber.principal.name)
-        services.rights.check()
+        services.part(Rights).check()
         add(subscriber)
 
     monkeypatch.setattr(services.hub, "add", add_late)
@@ -116,7 +117,7 @@ def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     services = flask_app.extensions["outfeed"]
-    services.rights.start()
+    services.part(Rights).start()
     account.create_token(database, "other", ["read"])
     flask_app.test_client().post("/api/consumers", headers=bearer, json={"name": "cron"})
     add = services.hub.add

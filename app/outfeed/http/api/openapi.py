@@ -20,7 +20,7 @@ from pydantic.json_schema import JsonSchemaMode
 from werkzeug.routing import Rule
 
 from outfeed.http.api.operation import OPERATIONS, Operation
-from outfeed.log.shapes import Problem
+from outfeed.http.api.problem import Problem
 
 PROBLEM = "application/problem+json"
 _REFERENCE = "#/components/schemas/{model}"

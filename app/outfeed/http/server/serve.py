@@ -9,17 +9,15 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import suppress
 
 import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from outfeed.access.auth import secret_key
-from outfeed.access.store import account
 from outfeed.config import Settings, environment_with, warn_of_unknown_settings
-from outfeed.errors import ConfigError, UnknownName
+from outfeed.errors import ConfigError
+from outfeed.feature import registered
 from outfeed.http import logs
 from outfeed.http.app import create_app
 from outfeed.http.server.metrics_folder import MetricsFolder
@@ -50,7 +48,8 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     warn_of_unknown_settings()
     lift_descriptor_limit(settings)
     prepare_database(settings)
-    secret_key(settings)  # made before the workers need it
+    for feature in registered():
+        feature.prepare(settings)
     Server(settings, demo=demo).run()
 
 
@@ -155,14 +154,11 @@ class Server(BaseApplication):
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         url = f"http://{_reachable(host)}:{port}"
         if self._is_demo:
-            self._simulation = start_simulation(url, make_demo_token(db.at(self.settings.database)))
+            self._simulation = start_simulation(url, issue_demo_token(db.at(self.settings.database)))
         click.echo(f"Outfeed serves {url} from {self.settings.database}")
         database = db.at(self.settings.database)
-        if account.has_operator_with_password(database):
-            click.echo(f"Sign in: {url}/login")
-        else:
-            code = account.create_code(database, account.CODE_LIFETIME)
-            click.echo(f"Sign in with this link, once: {url}/login?code={code}")
+        for line in filter(None, (feature.sign_in_line(database, url) for feature in registered())):
+            click.echo(line)
         database.close()  # nothing open while the workers are forked
 
     def _clean_up(self, _: Arbiter) -> None:
@@ -189,16 +185,18 @@ def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - our own command
 
 
-def make_demo_token(database: Database) -> str:
-    """Return a new token for the simulated swarm. That of a demo which was killed is worth nothing from now on."""
-    revoke_demo_token(database)
-    return account.create_token(database, DEMO_TOKEN, (READ, WRITE))
+def issue_demo_token(database: Database) -> str:
+    """Return a new token for the simulated swarm. Raises ConfigError if no feature issues tokens."""
+    for feature in registered():
+        if (token := feature.issue_token(database, DEMO_TOKEN, (READ, WRITE))) is not None:
+            return token
+    raise ConfigError("--demo needs a feature that issues tokens")
 
 
 def revoke_demo_token(database: Database) -> None:
-    """Take the simulated swarm's token back."""
-    with suppress(UnknownName):
-        account.revoke_token(database, DEMO_TOKEN)
+    """Revoke the simulated swarm's token."""
+    for feature in registered():
+        feature.revoke_token(database, DEMO_TOKEN)
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------

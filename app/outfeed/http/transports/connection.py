@@ -11,13 +11,12 @@ from typing import Any, Protocol
 
 from flask import Response, request
 
-from outfeed.access import auth
 from outfeed.errors import DatabaseError, ForbiddenConsumer, Overtaken, Superseded, UnknownName
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.wire import Wire
-from outfeed.http import limits
+from outfeed.http import identity, limits
 from outfeed.http.problems import problem
 from outfeed.http.server.shortages import DESCRIPTORS
 from outfeed.http.services import services
@@ -53,7 +52,7 @@ def serve(head: bytes, encoding: Encoding, talk: Talk) -> Response:
         services().shortages.note(DESCRIPTORS)
         return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     with doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, encoding, granted_rates(), auth.principal())
+        subscriber = Subscriber(services().hub, wire, doorbell.ring, encoding, granted_rates(), identity.principal())
         ending = _ending_of(lambda: _attend(subscriber, doorbell, head, talk))
     if ending is not None:
         code, reason = ending
@@ -67,7 +66,7 @@ def _attend(subscriber: Subscriber, doorbell: Doorbell, head: bytes, talk: Talk)
     doorbell.wire.write(head, lambda: True)
     services().hub.add(subscriber)
     try:
-        services().rights.check_newcomer(subscriber)
+        identity.guard().check_newcomer(subscriber)
         return talk.converse(subscriber, doorbell)
     finally:
         services().hub.remove(subscriber)
@@ -96,7 +95,7 @@ def _ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
 def granted_rates() -> tuple[float, float]:
     """Return the rate for who names none, and the most to be had: only a program with a token may go faster."""
     rate = services().settings.event_rate
-    return rate, rate if auth.principal().is_browser else 0
+    return rate, rate if identity.principal().is_browser else 0
 
 
 class Doorbell:

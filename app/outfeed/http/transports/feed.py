@@ -10,7 +10,6 @@ from flask import Blueprint, Response, request
 from pydantic import Field, field_validator
 
 from outfeed import clock
-from outfeed.access import auth
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
 from outfeed.feed.hub import POLL
@@ -19,13 +18,13 @@ from outfeed.feed.sse import SSE
 from outfeed.feed.subscriber import State, Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from outfeed.history import Item
-from outfeed.http import limits
+from outfeed.http import identity, limits
 from outfeed.http.api.operation import operation, query_string
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Doorbell, Ending, granted_rates
-from outfeed.log.shapes import FeedPage
+from outfeed.http.transports.shapes import FeedPage
 from outfeed.principal import READ
 
 MAX_SCANNED_ROWS = 20_000
@@ -97,7 +96,7 @@ def poll(query: PollQuery) -> Response:
             events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 events, cursor = _wait(query, verdict, events, cursor, began)
-                auth.require_still()
+                identity.require_still()
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)
@@ -105,7 +104,7 @@ def poll(query: PollQuery) -> Response:
 
 def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
-        claim = services().checkpoints.read(query.consumer, auth.principal())
+        claim = services().checkpoints.read(query.consumer, identity.principal())
         return subscription.decide_for(claim, services().outbox.window())
     return subscription.decide(query.after, query.epoch, services().outbox.window())
 
@@ -118,7 +117,7 @@ def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
         return [], verdict.after
     with services().hub.reading:
         start = subscription.start_of_last(
-            services().outbox, query.filter(auth.principal().visible), query.last, verdict.head
+            services().outbox, query.filter(identity.principal().visible), query.last, verdict.head
         )
     return _read_on(query, verdict, start)
 
@@ -133,7 +132,7 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
         page = services().hub.pages.read_after(cursor, min(_PAGE_ROWS, end - cursor))
         with services().hub.reading:
             page.window.prove(verdict.epoch, cursor)
-            found += query.filter(auth.principal().visible).matching(page.items)
+            found += query.filter(identity.principal().visible).matching(page.items)
         cursor = page.through
     if len(found) > query.limit:
         del found[query.limit :]
@@ -146,7 +145,7 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     deadline = began + query.wait
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
-        hub.wait_for(query.filter(auth.principal().visible), verdict.epoch, cursor, left)
+        hub.wait_for(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_on(query, verdict, cursor)
         if hub.closing.is_set():
             break
@@ -186,7 +185,7 @@ def stream(query: StreamQuery) -> Response:
     """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
     subscription.check(query)
     if query.consumer:
-        services().checkpoints.require(query.consumer, auth.principal())
+        services().checkpoints.require(query.consumer, identity.principal())
     if refusal := limits.admit_connection():
         return refusal
     if request.method == "HEAD":

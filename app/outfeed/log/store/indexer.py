@@ -108,6 +108,10 @@ class Indexer:
                 log.warning(LogMessage("search index is not kept, trying again", error=error))
             self._failure = str(error)
 
+    def close(self) -> None:
+        """Close the index."""
+        self._file.close()
+
     def stop(self) -> None:
         """Have a run that is at work end soon."""
         self._stopping.set()

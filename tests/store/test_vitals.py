@@ -6,9 +6,9 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from outfeed.store import vitals
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.upkeep import vitals
 
 
 def test_an_empty_feed_has_no_oldest_row(database: Database) -> None:

@@ -1,0 +1,68 @@
+"""The feature: users, tokens, sessions and tickets, and the check of each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+from outfeed.config import Settings
+from outfeed.errors import UnknownName
+from outfeed.feature import Feature, Process
+
+if TYPE_CHECKING:
+    from flask import Blueprint, Flask
+
+    from outfeed.access.rights import Rights
+    from outfeed.store.database import Database
+
+
+class Access(Feature):
+    """Who may do what."""
+
+    commands: ClassVar[Mapping[str, str]] = {
+        "user": "access.user_commands:user",
+        "token": "access.token_commands:token",
+    }
+    kept_tables = ("outfeed_user", "outfeed_token", "outfeed_sign_in_code", "outfeed_session", "outfeed_ticket")
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.access.sign_in import sign_in
+        from outfeed.access.tickets import tickets
+
+        return sign_in, tickets
+
+    def init_app(self, app: Flask) -> None:
+        from outfeed.access import auth
+
+        auth.init_app(app)
+
+    def part(self, process: Process) -> Rights:
+        from outfeed.access.rights import Rights
+
+        return Rights(process.database, process.hub)
+
+    def prepare(self, settings: Settings) -> None:
+        from outfeed.access.auth import secret_key
+
+        secret_key(settings)
+
+    def sign_in_line(self, database: Database, url: str) -> str:
+        from outfeed.access.store import account
+
+        if account.has_operator_with_password(database):
+            return f"Sign in: {url}/login"
+        code = account.create_code(database, account.CODE_LIFETIME)
+        return f"Sign in with this link, once: {url}/login?code={code}"
+
+    def issue_token(self, database: Database, name: str, scopes: tuple[str, ...]) -> str:
+        from outfeed.access.store import account
+
+        self.revoke_token(database, name)
+        return account.create_token(database, name, scopes)
+
+    def revoke_token(self, database: Database, name: str) -> None:
+        from outfeed.access.store import account
+
+        with suppress(UnknownName):
+            account.revoke_token(database, name)

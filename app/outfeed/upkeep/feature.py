@@ -1,0 +1,58 @@
+"""The feature: retention, backups and the doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from outfeed.feature import Feature, Process, Samples
+from outfeed.metrics import Metric
+
+if TYPE_CHECKING:
+    from outfeed.upkeep.scheduled import Scheduled
+
+FORESEEN_ROWS = 10_000
+
+
+class Upkeep(Feature):
+    """What keeps a database small, whole and restorable."""
+
+    commands: ClassVar[Mapping[str, str]] = {
+        "upgrade": "upkeep.database_commands:upgrade",
+        "release": "upkeep.database_commands:release",
+        "status": "upkeep.database_commands:status",
+        "prune": "upkeep.commands:prune",
+        "backup": "upkeep.commands:backup",
+        "restore": "upkeep.commands:restore",
+        "doctor": "upkeep.commands:doctor",
+    }
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "chore_success_timestamp_seconds": Metric("gauge", "When a prune or backup last went well.", ("chore",)),
+        "chore_failure_timestamp_seconds": Metric("gauge", "When one last failed.", ("chore",)),
+        "chore_seconds": Metric("gauge", "How long the last one that went well took.", ("chore",)),
+    }
+    status_template = "_upkeep_status.html"
+
+    def part(self, process: Process) -> Scheduled:
+        from outfeed.upkeep.policy import Policy
+        from outfeed.upkeep.scheduled import Scheduled
+
+        return Scheduled(process.database, Policy.of(process.settings))
+
+    def status(self, process: Process) -> Mapping[str, Any]:
+        from outfeed.upkeep import retention
+        from outfeed.upkeep.policy import Policy, rules_of
+
+        policy = Policy.of(process.settings)
+        doomed = retention.foresee(process.database, policy, FORESEEN_ROWS)
+        return {"rules": rules_of(process.settings), "doomed": doomed, "foreseen_rows": FORESEEN_ROWS}
+
+    def samples(self, process: Process) -> Mapping[str, Samples]:
+        from outfeed.upkeep import chores
+
+        done = chores.known(process.database)
+        return {
+            "chore_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
+            "chore_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
+            "chore_seconds": [([name], each.seconds) for name, each in done.items()],
+        }

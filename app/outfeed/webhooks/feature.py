@@ -1,0 +1,55 @@
+"""The feature: webhooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from outfeed.feature import Feature, Process, Samples
+from outfeed.metrics import Metric
+from outfeed.webhooks import store
+
+if TYPE_CHECKING:
+    from outfeed.store.database import Connection
+    from outfeed.webhooks.dispatcher import Dispatcher
+
+
+class Webhooks(Feature):
+    """Events that the server posts to URLs."""
+
+    commands: ClassVar[Mapping[str, str]] = {"webhook": "webhooks.commands:webhook"}
+    kept_tables = ("outfeed_webhook",)
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "webhook_lag": Metric("gauge", "Seqs that a webhook has not taken over.", ("webhook",)),
+        "webhook_deliveries": Metric("counter", "Events that a webhook has taken over.", ("webhook",)),
+        "webhook_failures": Metric("counter", "Posts in a row that failed, and all before them.", ("webhook",)),
+    }
+    status_template = "_webhooks_status.html"
+
+    def part(self, process: Process) -> Dispatcher:
+        from outfeed.webhooks.addresses import Allowlist
+        from outfeed.webhooks.delivery import DeliveryContext
+        from outfeed.webhooks.dispatcher import Dispatcher
+
+        settings = process.settings
+        return Dispatcher(
+            DeliveryContext(
+                process.database, process.outbox, process.hub, process.metrics, Allowlist.parse(settings.webhook_allow),
+                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            )
+        )  # fmt: skip
+
+    def erase(self, connection: Connection, event_id: str) -> None:
+        store.restart_deliveries(connection)
+
+    def status(self, process: Process) -> Mapping[str, Any]:
+        return {"webhooks": store.list_webhooks(process.database)}
+
+    def samples(self, process: Process) -> Mapping[str, Samples]:
+        found = store.list_webhooks(process.database)
+        return {
+            "webhook_lag": [([each.name], each.lag) for each in found],
+            "webhook_deliveries": [([each.name], each.delivered) for each in found],
+            "webhook_failures": [([each.name], each.failures) for each in found],
+        }
