@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from outfeed.http.assets import FOLDER
+from outfeed.http.assets import PACKAGE
 from scripts.soaks.stage import fill
 from tests.journeys.test_failures import AilingServer
 from tests.journeys.test_limits import HEALTHY_SECS, connect, probing, status
@@ -138,7 +138,7 @@ def test_a_client_that_asks_again_before_it_has_read_gets_one_answer(hasty: Serv
             with client(hasty) as sock:
                 sock.sendall(HEALTH)
                 read_answers(sock, 1)
-        assert 0 < unsent_to(hasty, "127.0.8.1") < 2 * len((FOLDER / "outfeed.css").read_bytes())
+        assert 0 < unsent_to(hasty, "127.0.8.1") < 2 * len((PACKAGE / "static" / "outfeed.css").read_bytes())
 
 
 def unsent_to(server: Server, address: str) -> int:
