@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from outfeed.access.feature import Access
-from outfeed.consumers.feature import Consumers
+from outfeed.access.feature import AccessFeature
+from outfeed.consumers.feature import ConsumersFeature
 from outfeed.feature import Feature
-from outfeed.log.feature import Log
-from outfeed.swarm.feature import Swarm
-from outfeed.upkeep.feature import Upkeep
-from outfeed.webhooks.feature import Webhooks
+from outfeed.log.feature import LogFeature
+from outfeed.swarm.feature import SwarmFeature
+from outfeed.upkeep.feature import UpkeepFeature
+from outfeed.webhooks.feature import WebhooksFeature
 
 FEATURES: tuple[Feature, ...] = (
-    Log(),
-    Upkeep(),
-    Access(),
-    Consumers(),
-    Webhooks(),
-    Swarm(),
+    LogFeature(),
+    UpkeepFeature(),
+    AccessFeature(),
+    ConsumersFeature(),
+    WebhooksFeature(),
+    SwarmFeature(),
 )

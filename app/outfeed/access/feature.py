@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from outfeed.store.database import Database
 
 
-class Access(Feature):
+class AccessFeature(Feature):
     """Who may do what."""
 
     commands: ClassVar[Mapping[str, str]] = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 100
 
 
-class Consumers(Feature):
+class ConsumersFeature(Feature):
     """Named readers whose position is kept in the database."""
 
     commands: ClassVar[Mapping[str, str]] = {"consumer": "consumers.commands:consumer"}

@@ -26,8 +26,8 @@ from outfeed.log.shapes import (
     NewEvent,
     NewEvents,
     NewLines,
-    Receipt,
     Summary,
+    WriteReceipt,
 )
 from outfeed.log.store import log_page
 from outfeed.principal import READ, WRITE
@@ -75,7 +75,7 @@ class SummaryQuery(BaseModel):
 @requires(WRITE)
 @operation(
     body={JSON: NewEvent | NewEvents, NDJSON: NewLines},
-    answers={201: Receipt | list[Receipt], 200: Receipt | list[Receipt]},
+    answers={201: WriteReceipt | list[WriteReceipt], 200: WriteReceipt | list[WriteReceipt]},
     refusals={
         400: "The body is no JSON.",
         403: "An event is of a type that this principal may not write.",

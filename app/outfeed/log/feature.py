@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from outfeed.log.part import LogPart
 
 
-class Log(Feature):
+class LogFeature(Feature):
     """The events, newest first."""
 
     commands: ClassVar[Mapping[str, str]] = {"log": "log.commands:log", "events": "log.commands:events"}

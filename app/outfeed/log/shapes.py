@@ -47,7 +47,7 @@ Lines = Annotated[str, Field(description="One event a line.")]
 NewLines = Annotated[str, Field(description="One event a line.", min_length=1)]
 
 
-class Receipt(BaseModel):
+class WriteReceipt(BaseModel):
     """Where an event went."""
 
     id: str

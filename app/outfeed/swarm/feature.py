@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from outfeed.swarm.part import SwarmPart
 
 
-class Swarm(Feature):
+class SwarmFeature(Feature):
     """A swarm of agents that bid for tasks: one use of the feed. No other module imports it."""
 
     commands: ClassVar[Mapping[str, str]] = {"simulate": "swarm.commands:simulate"}

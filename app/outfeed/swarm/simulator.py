@@ -86,7 +86,7 @@ class ApiClient:
         self.stop.set()
 
 
-class Agent(threading.Thread):
+class SimulatedAgent(threading.Thread):
     """One agent. `inbox` brings the feed's events to its thread, and None to wake it."""
 
     def __init__(self, name: str, api: ApiClient, scenario: Scenario, agents: int, rate: float) -> None:
@@ -160,7 +160,7 @@ class Simulator:
         self.posted = 0
         self._api, self._client, self._scenario, self._task_secs = api, client, Scenario(seed), EVENTS_A_TASK / rate
         names = [NAMES[n % len(NAMES)] + f"-{n // len(NAMES) + 1}" * (n >= len(NAMES)) for n in range(agents)]
-        self.agents = [Agent(name, api, Scenario(f"{seed} {name}"), agents, rate) for name in names]
+        self.agents = [SimulatedAgent(name, api, Scenario(f"{seed} {name}"), agents, rate) for name in names]
 
     def run(self) -> None:
         """Simulate until told to stop, then wait until the agents have left. Raises OutfeedError."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FORESEEN_ROWS = 10_000
 
 
-class Upkeep(Feature):
+class UpkeepFeature(Feature):
     """What keeps a database small, whole and restorable."""
 
     commands: ClassVar[Mapping[str, str]] = {

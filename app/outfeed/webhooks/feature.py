@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from outfeed.webhooks.dispatcher import Dispatcher
 
 
-class Webhooks(Feature):
+class WebhooksFeature(Feature):
     """Events that the server posts to URLs."""
 
     commands: ClassVar[Mapping[str, str]] = {"webhook": "webhooks.commands:webhook"}

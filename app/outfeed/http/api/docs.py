@@ -36,7 +36,7 @@ def page() -> str:
     return render_template("api_docs.html", operations=operations, shapes=shapes, version=document["info"]["version"])
 
 
-class Field(NamedTuple):
+class FieldRow(NamedTuple):
     """A parameter, or a field of a shape, as a row. *shape* is the name of the shape that it holds, if any."""
 
     name: str
@@ -47,7 +47,7 @@ class Field(NamedTuple):
     is_required: bool
 
 
-class Answer(NamedTuple):
+class AnswerRow(NamedTuple):
     """One status that an operation answers with."""
 
     status: str
@@ -55,24 +55,24 @@ class Answer(NamedTuple):
     bodies: list[tuple[str, str, str | None]]  # media type, kind, shape
 
 
-class Entry(NamedTuple):
+class OperationRow(NamedTuple):
     """An operation as the page shows it."""
 
     anchor: str
     method: str
     path: str
     operation: dict[str, Any]
-    parameters: list[Field]
+    parameters: list[FieldRow]
     bodies: list[tuple[str, str, str | None]]
-    answers: list[Answer]
-    refusals: list[Answer]
+    answers: list[AnswerRow]
+    refusals: list[AnswerRow]
     example: str
 
 
-def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> Entry:
+def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> OperationRow:
     bodies = _bodies(operation.get("requestBody", {}))
-    answers = [Answer(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
-    return Entry(
+    answers = [AnswerRow(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
+    return OperationRow(
         anchor=operation["operationId"],
         method=method.upper(),
         path=path,
@@ -89,17 +89,17 @@ def _bodies(holder: dict[str, Any]) -> list[tuple[str, str, str | None]]:
     return [(media_type, *_kind(body["schema"])) for media_type, body in holder.get("content", {}).items()]
 
 
-def _parameter(parameter: dict[str, Any]) -> Field:
+def _parameter(parameter: dict[str, Any]) -> FieldRow:
     schema = parameter["schema"]
-    return Field(
+    return FieldRow(
         parameter["name"], *_kind(schema), _rules(schema), parameter.get("description", ""), parameter["required"]
     )
 
 
-def _fields(schema: dict[str, Any]) -> list[Field]:
+def _fields(schema: dict[str, Any]) -> list[FieldRow]:
     required = schema.get("required", ())
     return [
-        Field(name, *_kind(one), _rules(one), one.get("description", ""), name in required)
+        FieldRow(name, *_kind(one), _rules(one), one.get("description", ""), name in required)
         for name, one in schema.get("properties", {}).items()
     ]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 
-class FeedEvent(BaseModel):
+class FeedItem(BaseModel):
     """An event of the feed. What a raw writer left out is null."""
 
     seq: int
@@ -34,6 +34,6 @@ class FeedPage(BaseModel):
     epoch: str
     verdict: Literal["live", "resumed", "gap", "reset"]
     missing: Missing | None = Field(None, description="Only with the verdict gap.")
-    events: list[FeedEvent]
+    events: list[FeedItem]
     cursor: int
     head: int = Field(description="The newest seq.")
