@@ -6,6 +6,7 @@ import contextlib
 import random
 import re
 import selectors
+import socket
 import sqlite3
 import threading
 import time
@@ -14,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from outfeed.feed import frames
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import State
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
-from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
+from tests.feed.stage import check_whole, seqs_of
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest
 
@@ -52,11 +54,11 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
     source = MemorySource()
     source.add(3)
-    hub = hub_of(source)
-    relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
-    relay.start()
+    core = core_of(source)
+    core.relay.start()
+    rng = random.Random(5)
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         publishing = threading.Event()
 
@@ -64,22 +66,29 @@ def test_a_join_compares_positions_under_the_lock() -> None:
             publishing.set()
             for _ in range(300):
                 source.add(1)
-                relay.poll()
+                core.relay.poll()
+
+        def join() -> None:
+            while subscriber.state is not State.LIVE:
+                subscriber.advance()
 
         thread = threading.Thread(target=publish_meanwhile)
         thread.start()
         publishing.wait()
-        for _ in range(300):
-            while subscriber.state is not State.LIVE:
-                subscriber.advance()
-            subscriber._leave(State.REPLAYING)
-        while subscriber.state is not State.LIVE:
-            subscriber.advance()
+        joins = 0
+        while thread.is_alive() or joins < 300:
+            join()
+            after = max(0, core.hub.position - rng.choice([0, 0, 1, 5]))
+            subscriber.subscribe(SubscribeRequest(after=after, epoch=source.epoch))
+            joins += 1
+        join()
         thread.join()
-        relay.poll()
-        hub.remove(subscriber)
-        frames_of_peer = peer.take_messages(until_seq=303)
-    assert [frame["seq"] for frame in frames_of_peer if frame["type"] == "event"] == list(range(1, 304))
+        core.relay.poll()
+        core.hub.remove(subscriber)
+        peer.server_end.shutdown(socket.SHUT_WR)
+        messages = peer.take_all()
+    check_whole(messages)
+    assert seqs_of(messages[-1]) == [303] or messages[-1]["payload"]["after"] == 303
 
 
 def test_two_hundred_clients_five_hundred_behind_are_live_within_six_seconds(server: Server) -> None:
