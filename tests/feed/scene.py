@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from outfeed.errors import Overtaken
 from outfeed.feed import dialogue, frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.core import Core
 from outfeed.feed.subscriber import Subscriber
 from outfeed.history import Item, Window
@@ -104,7 +104,7 @@ class Client(Peer):
     # --- the server's side --------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> ClientState:
         return self.subscriber.state
 
     def say(self, **fields: Any) -> None:
@@ -113,7 +113,7 @@ class Client(Peer):
 
     def go_live(self) -> None:
         """Take the steps of the own thread until the subscriber is live."""
-        while self.state is State.REPLAYING:
+        while self.state is ClientState.REPLAYING:
             assert self.subscriber.ending is None, self.subscriber.ending
             self.subscriber.advance()
 
@@ -140,7 +140,7 @@ class Client(Peer):
     def _step(self) -> None:
         if self._inbox:
             dialogue.answer(self.subscriber, self._inbox.pop(0))
-        if self.state is State.REPLAYING:
+        if self.state is ClientState.REPLAYING:
             self.subscriber.advance()
         elif not self._inbox:
             self._woken.wait(1)

@@ -10,7 +10,7 @@ import pytest
 
 from outfeed import clock
 from outfeed.feed import frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Cohort
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.subscriber import Subscriber
@@ -74,7 +74,7 @@ class Viewer:
 
     def step(self) -> None:
         """Do what its own thread does while it is behind, as long as there is something to do now."""
-        while self.subscriber.state is State.REPLAYING and self.subscriber.ending is None:
+        while self.subscriber.state is ClientState.REPLAYING and self.subscriber.ending is None:
             if self.subscriber.wait_secs() or self.socket.room is not None:
                 return  # it is not its turn, or would wait for the socket
             self.subscriber.advance()

@@ -6,7 +6,7 @@ import pytest
 
 from outfeed.errors import Overtaken
 from outfeed.feed import frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
@@ -22,7 +22,7 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
     with Peer() as peer:
         subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
-        while subscriber.state is not State.LIVE:
+        while subscriber.state is not ClientState.LIVE:
             subscriber.advance()
         assert [frame["seq"] for frame in peer.take_messages(until_seq=3)[1:]] == [1, 2, 3]
 

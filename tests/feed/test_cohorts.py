@@ -15,7 +15,7 @@ import pytest
 from outfeed import clock
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import encoding, frames, subscription, tail
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Membership, Place
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscription import SubscribeRequest
@@ -225,7 +225,7 @@ class TestMerging:
         stage.run(0.5, 50)
         assert len(stage.cohorts) == 1
         assert leaving.seqs() == []
-        assert leaving.subscriber.state is State.IDLE
+        assert leaving.subscriber.state is ClientState.IDLE
 
     def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, stage: Stage) -> None:
         """It joins the cohort between the moment a batch is made and the moment it is sent."""
@@ -273,7 +273,7 @@ class TestComingAndGoing:
         viewer.socket.room = 10
         viewer.on_wake = step
         stage.write(1)
-        assert viewer.subscriber.state is State.LIVE
+        assert viewer.subscriber.state is ClientState.LIVE
         stage.write(1)
         assert (viewer.seqs(), other.seqs()) == ([1, 2], [1, 2])
         assert len(stage.cohorts) == 1
@@ -334,11 +334,11 @@ class TestFallingBehind:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 50)
         viewer = stage.join()
         stage.run(1, 200)
-        assert viewer.subscriber.state is State.REPLAYING
+        assert viewer.subscriber.state is ClientState.REPLAYING
         assert viewer.wakes == 1
         assert not stage.cohorts
         stage.run(200 * INTERVAL)
-        assert viewer.subscriber.state is State.LIVE
+        assert viewer.subscriber.state is ClientState.LIVE
         all_after(viewer, stage.source.last_seq)
         assert busiest_second(viewer.times()) <= 10
 
@@ -347,7 +347,7 @@ class TestFallingBehind:
         stage.run(0.5, 200)
         viewer.socket.room = 100
         stage.run(1, 200)
-        assert viewer.subscriber.state is State.REPLAYING
+        assert viewer.subscriber.state is ClientState.REPLAYING
         viewer.socket.room = None
         stage.run(1, 200)
         stage.run(0.5)
@@ -360,7 +360,7 @@ class TestFallingBehind:
         viewer = stage.join(batch=True)
         stage.run(0.5, 200)
         viewer.socket.room = 100
-        while viewer.subscriber.state is State.LIVE:
+        while viewer.subscriber.state is ClientState.LIVE:
             stage.run(0.005, 200)
         assert viewer.wakes == 1
         viewer.socket.room = None

@@ -13,7 +13,7 @@ import pytest
 from outfeed.errors import Overtaken
 from outfeed.feed import frames
 from outfeed.feed import tail as tail_module
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Cohort, Membership
 from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
 from tests.feed.cast import Ended, item
@@ -86,7 +86,7 @@ def test_who_lies_before_the_tail_is_not_brought_up_from_it(feed: Feed, client: 
     feed.write(TAIL_EVENTS + 10)
     client.say(action="subscribe", channel="events", after=9, epoch=feed.source.epoch)
     assert not join(feed, client).is_live
-    assert client.state is State.REPLAYING
+    assert client.state is ClientState.REPLAYING
     client.say(action="subscribe", channel="events", after=10, epoch=feed.source.epoch)
     assert join(feed, client).is_live
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from outfeed.feed import frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.core import Core
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
@@ -66,7 +66,7 @@ class Client:
         wait_secs = self.subscriber.wait_secs()
         self._bell.wait(timeout if wait_secs is None else min(timeout, wait_secs))
         self._bell.clear()
-        if self.subscriber.state is State.REPLAYING:
+        if self.subscriber.state is ClientState.REPLAYING:
             self.subscriber.advance()
 
     def _read(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from outfeed import clock
 from outfeed.errors import DatabaseMissing, DatabaseUnreadable
 from outfeed.feed import frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscription import Filter
@@ -120,7 +120,7 @@ def test_what_a_client_reads_before_it_was_pushed_is_recorded_first() -> None:
         client.say(action="subscribe", channel="events", after=0)
         feed.core.forget()
         feed.source.add(500)
-        while client.state is State.REPLAYING:
+        while client.state is ClientState.REPLAYING:
             client.subscriber.advance()
             assert feed.recorded[-1][1] >= client.subscriber.place.cursor
 

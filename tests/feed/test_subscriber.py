@@ -13,7 +13,7 @@ import pytest
 
 from outfeed.errors import Overtaken
 from outfeed.feed import dialogue, frames, subscriber
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.encoding import Batch
 from outfeed.feed.page_cache import PAGE_EVENTS
 from outfeed.feed.subscriber import JOIN_EVENTS
@@ -39,7 +39,7 @@ def client(feed: Feed) -> Iterator[Client]:
 def fill_socket(feed: Feed, client: Client) -> None:
     """Write events until the client, who reads nothing, has fallen out of the live."""
     for _ in range(1000):
-        if client.state is not State.LIVE:
+        if client.state is not ClientState.LIVE:
             return
         feed.write(20, data=BIG)
     raise AssertionError("the socket never filled")
@@ -71,7 +71,7 @@ def test_it_gets_nothing_once_it_has_unsubscribed(feed: Feed, client: Client) ->
     feed.write(1)
     assert client.take_message() == {"type": "unsubscribed", "payload": {"channel": "events"}}
     assert client.has_nothing_to_read()
-    assert client.state is State.IDLE
+    assert client.state is ClientState.IDLE
 
 
 # --- behind -----------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_one_inside_the_tail_is_brought_up_without_a_read(feed: Feed, client: Cl
 def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 2500, event_type="x.y")
     client.subscribe(after=0, types=["task.*"])
-    assert client.state is State.LIVE
+    assert client.state is ClientState.LIVE
     feed.write(1, event_type="task.a")
     frame = client.take_message()
     assert (frame["prev"], frame["seq"]) == (0, TAIL_EVENTS + 2501)
@@ -180,7 +180,7 @@ def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more:
         # then it has all of it, in order, by its own reads where the tail is too short; and is live again
         assert client.seen == list(range(1, feed.source.last_seq + 1))
         assert (feed.source.reads > before) == reads
-        wait_until(lambda: client.state is State.LIVE, "live again")
+        wait_until(lambda: client.state is ClientState.LIVE, "live again")
         feed.write(1)
         assert client.follow(feed.source.last_seq) == [feed.source.last_seq]
 
@@ -189,7 +189,7 @@ def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
     with Client(feed) as stalled, Client(feed) as other:
         stalled.subscribe()
         other.subscribe()
-        while stalled.state is State.LIVE:
+        while stalled.state is ClientState.LIVE:
             feed.write(20, data=BIG)
             other.follow(feed.source.last_seq)
         feed.write(1)
@@ -200,7 +200,7 @@ def test_of_what_a_socket_does_not_take_only_the_end_of_one_frame_is_kept(feed: 
     client.subscribe()
     client.server_end.room = 100
     feed.write(20, data=BIG)
-    assert client.state is State.REPLAYING
+    assert client.state is ClientState.REPLAYING
     # when it takes more, and a pong is written, then that comes behind the frame that was cut
     client.server_end.room = None
     client.subscriber.write(b"\x8a\x00")
@@ -226,7 +226,7 @@ def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed)
         # when it is brought up under the hub's lock
         client.subscriber.advance()
         # then it is not live yet, and its own thread carries on behind the frame that was cut
-        assert client.state is State.REPLAYING
+        assert client.state is ClientState.REPLAYING
         assert 0 < client.subscriber.place.cursor < 40
         client.run()
         client.take_verdict()
@@ -257,7 +257,7 @@ def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Cli
     client.server_end.room = room
     feed.hub.heartbeat()
     # then it carries on by itself, behind what was begun
-    assert client.state is State.REPLAYING
+    assert client.state is ClientState.REPLAYING
     client.server_end.room = None
     feed.write(2)
     client.go_live()
@@ -364,7 +364,7 @@ def test_bad_messages_are_answered_with_an_error(client: Client, text: str | byt
     frame = client.take_message()
     assert (frame["type"], frame["payload"]["code"]) == ("error", code)
     assert frame["payload"]["message"]
-    assert client.state is State.IDLE
+    assert client.state is ClientState.IDLE
 
 
 def test_a_ping_is_answered_with_a_pong(client: Client) -> None:
@@ -410,7 +410,7 @@ def test_a_cursor_ahead_of_this_process_has_it_poll_first(feed: Feed, client: Cl
     assert feed.hub.position == 5
     assert client.take_verdict()["verdict"] == "resumed"
     client.go_live()
-    assert client.state is State.LIVE
+    assert client.state is ClientState.LIVE
 
 
 def test_a_subscription_ahead_of_this_process_gets_nothing_before_its_cursor(feed: Feed, client: Client) -> None:
@@ -438,7 +438,7 @@ def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there() -> 
         client.say(action="subscribe", channel="events")
         assert client.take_verdict()["after"] == 5
         client.subscriber.advance()
-        assert client.state is State.REPLAYING
+        assert client.state is ClientState.REPLAYING
         # when it can poll again, then nothing up to the cursor is sent
         is_full.clear()
         feed.relay.poll()
@@ -533,9 +533,9 @@ LEGAL = {
 }
 
 
-@pytest.mark.parametrize("old", State)
-@pytest.mark.parametrize("new", State)
-def test_an_illegal_move_raises_and_says_what_it_was(old: State, new: State) -> None:
+@pytest.mark.parametrize("old", ClientState)
+@pytest.mark.parametrize("new", ClientState)
+def test_an_illegal_move_raises_and_says_what_it_was(old: ClientState, new: ClientState) -> None:
     if (old.value, new.value) in LEGAL:
         assert old.moved_to(new) is new
     else:
@@ -548,7 +548,7 @@ def test_one_that_has_ended_can_not_subscribe_again(feed: Feed, client: Client) 
     feed.hub.remove(client.subscriber)
     with pytest.raises(RuntimeError, match="from closed to replaying"):
         client.say(action="subscribe", channel="events")
-    assert client.state is State.CLOSED
+    assert client.state is ClientState.CLOSED
 
 
 def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, client: Client) -> None:
@@ -558,6 +558,6 @@ def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, clie
         other.server_end.before_send = lambda: feed.hub.remove(client.subscriber)
         feed.write(1)
         feed.hub.remove(client.subscriber)
-        assert client.state is State.CLOSED
+        assert client.state is ClientState.CLOSED
         assert client.has_nothing_to_read()
         assert other.follow(1) == [1]

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from outfeed.feed import frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
@@ -69,7 +69,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
                 core.relay.poll()
 
         def join() -> None:
-            while subscriber.state is not State.LIVE:
+            while subscriber.state is not ClientState.LIVE:
                 subscriber.advance()
 
         thread = threading.Thread(target=publish_meanwhile)

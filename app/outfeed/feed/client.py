@@ -9,7 +9,7 @@ from outfeed.principal import Principal
 from outfeed.feed.wire import Wire
 
 
-class State(enum.Enum):
+class ClientState(enum.Enum):
     """The states of a subscriber. IDLE: connected, without a subscription."""
 
     IDLE = "idle"
@@ -17,7 +17,7 @@ class State(enum.Enum):
     LIVE = "live"
     CLOSED = "closed"
 
-    def moved_to(self, state: State) -> State:
+    def moved_to(self, state: ClientState) -> ClientState:
         """Return *state*. Raises RuntimeError if a subscriber cannot go there from here."""
         if (self, state) not in _MOVES:
             raise RuntimeError(f"a subscriber can't go from {self.value} to {state.value}")
@@ -25,12 +25,12 @@ class State(enum.Enum):
 
 
 _MOVES = {
-    (State.IDLE, State.REPLAYING),
-    (State.REPLAYING, State.REPLAYING),
-    (State.REPLAYING, State.LIVE),
-    (State.LIVE, State.REPLAYING),
-    (State.REPLAYING, State.IDLE),
-    (State.LIVE, State.IDLE),
+    (ClientState.IDLE, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.LIVE),
+    (ClientState.LIVE, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.IDLE),
+    (ClientState.LIVE, ClientState.IDLE),
 }
 
 
@@ -46,7 +46,7 @@ class ConnectedClient(Protocol):
         ...
 
     @property
-    def state(self) -> State:
+    def state(self) -> ClientState:
         """Its state now."""
         ...
 

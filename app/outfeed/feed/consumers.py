@@ -8,7 +8,7 @@ from typing import TypeAlias
 from outfeed.errors import InvalidRequest, OutfeedError, Overtaken
 from outfeed.feed import frames
 from outfeed.feed.client import ConnectedClient
-from outfeed.feed.source import Checkpoints
+from outfeed.feed.source import CheckpointStore
 from outfeed.history import Claim
 
 _REASON = "a newer connection of this consumer"
@@ -22,7 +22,7 @@ class Consumers:
     are noted in the order in which they were made, and the relay waits for none of them.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: CheckpointStore) -> None:
         self._checkpoints = checkpoints
         self._lock = threading.Lock()
         self._claiming = threading.Lock()

@@ -10,9 +10,9 @@ from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
 from outfeed.feed.pace import Pacer
 from outfeed.feed.page_cache import PageCache
-from outfeed.feed.reader import Reader
+from outfeed.feed.reader import FeedReader
 from outfeed.feed.relay import Relay
-from outfeed.feed.source import Checkpoints, Source
+from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.waiters import Waiters
 from outfeed.history import Item
@@ -32,7 +32,7 @@ class Core:
     def __init__(
         self,
         source: Source,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointStore,
         record: Callable[[str, Item], None],
         *,
         heartbeat_secs: float,
@@ -48,7 +48,7 @@ class Core:
         self.waiters = Waiters(self.cohorts, self.wanted)
         self.hub = Hub(self.cohorts, self.waiters, self.stats)
         self.relay = Relay(source, self.hub, self.consumers, self.pages, record, heartbeat_secs, workers)
-        self.reader = Reader(source, self.pages, self.cohorts, self.waiters, self.relay)
+        self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
     def forget(self) -> None:
         """Drop everything that was read, since some of it was erased from the history."""

@@ -18,7 +18,7 @@ from outfeed.history import Claim, Item
 REPLAY_READERS = 4
 
 
-class Reader:
+class FeedReader:
     """Reads the source. Any thread may call any method; those that read or encode take a *turn* for it.
 
     Nothing is returned that would be forgotten over a restore: what lies beyond the position is recorded in the

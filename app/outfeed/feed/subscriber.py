@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from outfeed import clock
 from outfeed.errors import DatabaseError, InvalidRequest
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Membership, Place
 from outfeed.feed.core import Core
 from outfeed.feed.encoding import Encoding
@@ -59,7 +59,7 @@ class Subscriber:
         self._core = core
         self._wake = wake
         self._rates = rates
-        self._state = State.IDLE
+        self._state = ClientState.IDLE
         self._membership = Membership(self, self.place)
         self._idle_since = clock.monotonic()
         self._page: list[Item] = []
@@ -80,7 +80,7 @@ class Subscriber:
         wanted = request.filter(self.principal.visible)
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             after = reader.start_of_last(wanted, request.last, verdict.head)
-        due = self._leave(State.REPLAYING)  # a client that subscribes again and again is sent nothing sooner
+        due = self._leave(ClientState.REPLAYING)  # a client that subscribes again and again is sent nothing sooner
         if claim is None:
             consumers.release(self)
         rate = self._granted(request.rate)
@@ -95,7 +95,7 @@ class Subscriber:
 
         Raises InvalidRequest, Superseded, Overtaken.
         """
-        if seq > (self._membership.position if self._state is State.LIVE else self.place.cursor):
+        if seq > (self._membership.position if self._state is ClientState.LIVE else self.place.cursor):
             raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
         self._core.consumers.acknowledge(self, self.epoch, seq)
 
@@ -107,14 +107,14 @@ class Subscriber:
 
     def unsubscribe(self) -> None:
         """Leave the feed, and stay connected for a while."""
-        if self._state is not State.IDLE:
-            self._leave(State.IDLE)
+        if self._state is not ClientState.IDLE:
+            self._leave(ClientState.IDLE)
             self._core.consumers.release(self)
             self._idle_since = clock.monotonic()
 
-    def _leave(self, state: State) -> float:
+    def _leave(self, state: ClientState) -> float:
         """Leave the cohort, if in one, for *state*; return when the next frame may go."""
-        due = self._core.cohorts.leave(self._membership) if self._state is State.LIVE else self.place.due
+        due = self._core.cohorts.leave(self._membership) if self._state is ClientState.LIVE else self.place.due
         self.place = self.place._replace(due=due)
         self._state = self._state.moved_to(state)
         return due
@@ -145,13 +145,13 @@ class Subscriber:
 
     def _join(self) -> None:
         self._membership = self._core.cohorts.join(self, self.subscription, self.epoch, self.place)
-        self._state = self._state.moved_to(State.LIVE)
+        self._state = self._state.moved_to(ClientState.LIVE)
         self._take_over()
 
     def _take_over(self) -> None:
         """Go on where the membership has ended."""
-        if self._state is State.LIVE and not self._membership.is_live:
-            self._state = self._state.moved_to(State.REPLAYING)
+        if self._state is ClientState.LIVE and not self._membership.is_live:
+            self._state = self._state.moved_to(ClientState.REPLAYING)
             self.place = self._membership.place
 
     def _wait_for_hub(self) -> None:
@@ -207,22 +207,22 @@ class Subscriber:
     def wait_secs(self) -> float | None:
         """Return how many seconds the own thread may wait for the client: until it is due, for ever when LIVE."""
         match self.state:
-            case State.REPLAYING:
+            case ClientState.REPLAYING:
                 return max(0.0, self.place.due - clock.monotonic()) if self._page else 0.0
-            case State.IDLE:
+            case ClientState.IDLE:
                 return max(0.0, self._idle_since + IDLE_SECS - clock.monotonic())
         return None
 
     @property
     def is_idle_too_long(self) -> bool:
         """Whether the client has had its time to subscribe."""
-        return self._state is State.IDLE and self.wait_secs() == 0
+        return self._state is ClientState.IDLE and self.wait_secs() == 0
 
     def end(self) -> None:
         """Leave the feed for good."""
-        if self._state is State.LIVE:
+        if self._state is ClientState.LIVE:
             self._core.cohorts.leave(self._membership)
-        self._state = State.CLOSED
+        self._state = ClientState.CLOSED
         self._core.consumers.release(self)
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -233,10 +233,10 @@ class Subscriber:
         return self.subscription.encoding.transport
 
     @property
-    def state(self) -> State:
+    def state(self) -> ClientState:
         """REPLAYING as soon as the client has fallen behind, before its own thread notices."""
-        has_fallen_behind = self._state is State.LIVE and not self._membership.is_live
-        return State.REPLAYING if has_fallen_behind else self._state
+        has_fallen_behind = self._state is ClientState.LIVE and not self._membership.is_live
+        return ClientState.REPLAYING if has_fallen_behind else self._state
 
     def wake(self) -> None:
         """Wake the own thread."""

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from outfeed import clock
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.hub import POLL
 from outfeed.feed.pace import SLACK
 from outfeed.feed.sse import SSE
@@ -211,7 +211,7 @@ class _Monologue:
         while subscriber.ending is None:
             if doorbell.wait(subscriber.wait_secs()):
                 doorbell.wire.read()
-            if subscriber.state is State.REPLAYING:
+            if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending
 

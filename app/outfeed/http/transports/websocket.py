@@ -13,7 +13,7 @@ from wsproto.utilities import generate_accept_token
 
 from outfeed import clock
 from outfeed.feed import dialogue, frames
-from outfeed.feed.client import State
+from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.wire import Gone, Wire
 from outfeed.http import limits
@@ -95,7 +95,7 @@ class _Dialogue:
                 return ending
             if self._messages:
                 dialogue.answer(subscriber, self._messages.popleft())
-            if subscriber.state is State.REPLAYING:
+            if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending
 
