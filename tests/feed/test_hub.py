@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from outfeed.errors import Overtaken
 from outfeed.feed import frames
 from outfeed.feed import tail as tail_module
 from outfeed.feed.client import ClientState
-from outfeed.feed.cohort import Cohort, Membership
+from outfeed.feed.cohort import Cohort, Membership, Place
 from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
 from tests.feed.cast import Ended, item
 from tests.feed.scene import Client, Feed
@@ -195,6 +195,41 @@ def test_the_counts_say_how_many_are_in_each_state(feed: Feed, client: Client, o
     assert feed.hub.counts() == {("websocket", "live"): 1, ("websocket", "replaying"): 1}
     feed.hub.remove(other.subscriber)
     assert feed.hub.counts() == {("websocket", "live"): 1}
+
+
+class SteppedPlace(Place):
+    """A place that has *step* called whenever its cursor is read."""
+
+    step: Callable[[], None] = staticmethod(lambda: None)
+
+    @property
+    def cursor(self) -> int:  # type: ignore[override]
+        self.step()
+        return int(self[0])
+
+
+def test_nothing_is_published_between_a_joiners_look_at_the_position_and_its_place_in_a_cohort(
+    feed: Feed, client: Client
+) -> None:
+    def publish() -> None:
+        thread = threading.Thread(target=feed.write, args=(1,))
+        threads.append(thread)
+        thread.start()
+        thread.join(0.1)
+
+    feed.write(3)
+    client.say(action="subscribe", channel="events", after=1, epoch=feed.source.epoch)
+    client.take_verdict()
+    threads: list[threading.Thread] = []
+    place = SteppedPlace(1, 1)
+    place.step = publish
+    client.subscriber.place = place
+    assert join(feed, client).is_live
+    place.step = lambda: None
+    for thread in threads:
+        thread.join()
+    assert len(threads) > 1
+    assert client.follow(feed.source.last_seq) == list(range(2, feed.source.last_seq + 1))
 
 
 # --- heartbeats -------------------------------------------------------------------------------------------------------

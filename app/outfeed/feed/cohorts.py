@@ -161,7 +161,7 @@ class Cohorts:
         member = Membership(client, place)
         with self._lock:
             self._check(epoch)
-            # Positions are compared under the lock: tests/journeys/test_joining.py fails without it.
+            # Positions are compared under the lock: tests/feed/test_hub.py fails without it.
             rest = self._tail.after(place.cursor)
             if rest is None or place.cursor > self.position:
                 return member
