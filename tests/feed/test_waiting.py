@@ -10,6 +10,7 @@ import pytest
 from outfeed.feed import tail
 from outfeed.feed.core import Core
 from outfeed.feed.subscription import Filter
+from outfeed.history import Item
 from outfeed.principal import Visible
 from tests.feed.cast import MemorySource, core_of
 from tests.waits import wait_until
@@ -82,6 +83,22 @@ class TestWaitFor:
         source.add(1)
         core.relay.poll()
         assert Waiting(core, cursor=3).ends()
+
+    def test_what_is_published_between_its_look_at_the_tail_and_its_wait_ends_it(
+        self, core: Core, source: MemorySource
+    ) -> None:
+        class Stepped(Filter):
+            """Has the next event published while the first, which doesn't match, is looked at."""
+
+            def matches(self, item: Item) -> bool:
+                if item.seq == 4 and source.last_seq == 4:
+                    source.add(1, event_type="wanted.one")
+                    core.relay.poll()
+                return super().matches(item)
+
+        source.add(1, event_type="other.one")
+        core.relay.poll()
+        assert Waiting(core, Stepped(Visible(), types=("wanted.*",)), cursor=3).ends()
 
     def test_what_has_left_the_tail_again_ends_it_at_once(
         self, core: Core, source: MemorySource, monkeypatch: pytest.MonkeyPatch
