@@ -122,6 +122,12 @@ class Client(Peer):
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
+    def ends(self) -> bool:
+        """Return whether the thread that `run` started ends within a few seconds."""
+        assert self._thread is not None
+        self._thread.join(5)
+        return not self._thread.is_alive()
+
     def ask(self, **fields: Any) -> None:
         """Have the own thread receive a message."""
         self._inbox.append(json.dumps(fields))

@@ -26,7 +26,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 12_345.678
-        monkeypatch.setattr(clock._Monotonic, "read", lambda: self.now)
+        monkeypatch.setattr(clock, "monotonic", lambda: self.now)
 
 
 class Socket:

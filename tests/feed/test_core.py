@@ -129,7 +129,7 @@ class TestACohortThatFails:
         assert len(stage.cohorts) == 1
 
 
-class TestASeq:
+class TestRecording:
     """Whatever asks, the verdict is made from a fresh window, and what it says is recorded first."""
 
     @pytest.mark.parametrize("way", ["verdict", "claim", "page"])

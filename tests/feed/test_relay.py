@@ -287,7 +287,7 @@ def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None
     assert core_of(source).relay.age == float("inf")
     feed = Feed(source)
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     feed.relay.poll()
     now[0] += 5
     assert feed.relay.age == 5
@@ -387,7 +387,7 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
     monkeypatch: pytest.MonkeyPatch, workers: int, took: float, count: int, rest: float
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     source = SteppedSource()
     feed = Feed(source, workers=workers)
     with Client(feed) as client:
@@ -403,7 +403,7 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
 
 def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     feed = Feed(heartbeat_secs=15)
     with Client(feed) as client:
         client.subscribe()
@@ -433,7 +433,7 @@ def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
 
 def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     source = FailingSource()
     feed = Feed(source, heartbeat_secs=15)
     with Client(feed) as client:
