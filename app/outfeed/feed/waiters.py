@@ -22,15 +22,9 @@ class Waiters:
         self._cohorts = cohorts
         self._wanted = wanted
         self._lock = threading.Lock()
-        self._waiting: dict[Filter, list[threading.Event]] = {}
-        self._since: float | None = None
-        self._polls = 0
+        self._waiting: dict[Filter, dict[threading.Event, bool]] = {}  # the values say which are clients
+        self._since = 0.0
         self._is_closed = False
-
-    @property
-    def polls(self) -> int:
-        """How many clients wait."""
-        return self._polls
 
     @property
     def count(self) -> int:
@@ -39,9 +33,15 @@ class Waiters:
             return sum(map(len, self._waiting.values()))
 
     @property
+    def polls(self) -> int:
+        """How many clients wait."""
+        with self._lock:
+            return sum(sum(waiting.values()) for waiting in self._waiting.values())
+
+    @property
     def since(self) -> float | None:
-        """When the first of those who wait began, on the monotonic clock; None if none waits."""
-        return self._since
+        """Since when there has always been one that waits, on the monotonic clock; None if none does."""
+        return self._since if self._waiting else None
 
     def wait(
         self, filter_: Filter, epoch: str, cursor: int, timeout: float, event: threading.Event | None = None
@@ -51,20 +51,18 @@ class Waiters:
         A caller that passes an *event* can end the wait by setting it, and does not count as a client.
         """
         woken = event or threading.Event()
-        self._enter(filter_, woken, is_client=event is None)
-        try:
-            if not self._is_there(filter_, epoch, cursor):
-                self._wanted.set()
-                woken.wait(timeout)
-        finally:
-            self._leave(filter_, woken, is_client=event is None)
-
-    def _enter(self, filter_: Filter, woken: threading.Event, *, is_client: bool) -> None:
         with self._lock:
-            if self._since is None:
+            if not self._waiting:
                 self._since = clock.monotonic()
-            self._waiting.setdefault(filter_, []).append(woken)
-            self._polls += is_client
+            self._waiting.setdefault(filter_, {})[woken] = event is None
+        if not self._is_there(filter_, epoch, cursor):
+            self._wanted.set()
+            woken.wait(timeout)
+        with self._lock:
+            waiting = self._waiting.get(filter_, {})
+            waiting.pop(woken, None)
+            if not waiting:
+                self._waiting.pop(filter_, None)
 
     def _is_there(self, filter_: Filter, epoch: str, cursor: int) -> bool:
         try:
@@ -73,36 +71,20 @@ class Waiters:
             return True
         return self._is_closed or rest is None or any(map(filter_.matches, rest))
 
-    def _leave(self, filter_: Filter, woken: threading.Event, *, is_client: bool) -> None:
-        with self._lock:
-            self._polls -= is_client
-            waiting = self._waiting.get(filter_, [])
-            if woken in waiting:
-                waiting.remove(woken)
-            if not waiting:
-                self._waiting.pop(filter_, None)
-            self._note_empty()
-
     def wake(self, items: list[Item]) -> None:
         """Wake those for whom one of *items* matches."""
         with self._lock:
             for filter_ in [each for each in self._waiting if any(map(each.matches, items))]:
-                self._wake(filter_)
+                for woken in self._waiting.pop(filter_):
+                    woken.set()
 
     def wake_all(self) -> None:
         """Wake all who wait."""
         with self._lock:
-            for filter_ in list(self._waiting):
-                self._wake(filter_)
-
-    def _wake(self, filter_: Filter) -> None:
-        for woken in self._waiting.pop(filter_):
-            woken.set()
-        self._note_empty()
-
-    def _note_empty(self) -> None:
-        if not self._waiting:
-            self._since = None
+            for waiting in self._waiting.values():
+                for woken in waiting:
+                    woken.set()
+            self._waiting = {}
 
     def close(self) -> None:
         """Wake all, and let none wait from now on."""
