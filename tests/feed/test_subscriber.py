@@ -264,6 +264,22 @@ def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Cli
     assert client.follow(5) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("room", [0, 1, 10])
+def test_after_a_notice_that_was_cut_the_event_before_is_right_for_one_whom_nothing_matched(
+    feed: Feed, client: Client, room: int
+) -> None:
+    # given a live client that was told 0, at position 3
+    client.subscribe(types=["task.*"])
+    feed.write(3, event_type="x.y")
+    client.server_end.room = room
+    feed.hub.tell_stale("the database is not there", None)
+    assert client.state is ClientState.REPLAYING
+    client.server_end.room = None
+    client.go_live()
+    feed.write(2, event_type="task.a")
+    assert client.follow(5) == [4, 5]
+
+
 # --- replacing a subscription -----------------------------------------------------------------------------------------
 
 
