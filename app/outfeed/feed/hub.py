@@ -16,7 +16,6 @@ from outfeed.feed.encoding import Batch
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.tail import Tail
 from outfeed.feed.waiters import Waiters
-from outfeed.feed.wire import Wire
 from outfeed.history import Item, Window
 from outfeed.log_message import LogMessage
 
@@ -90,7 +89,7 @@ class Hub:
     def _write(self, each: CohortBatch) -> None:
         """Write the batch to each client that is still a member, without ever waiting."""
         cohort, batch = each.cohort, each.batch
-        size = len(batch.data)
+        data, size = batch.data, len(batch.data)
         for member in each.members:
             wire = member.client.wire
             try:
@@ -99,7 +98,10 @@ class Hub:
                     # all. One that left and joined again is another member.
                     if member.cohort is not cohort:
                         continue
-                    sent = _offer(wire, batch.data)
+                    try:
+                        sent = wire.offer(data)
+                    except OSError:
+                        sent = 0  # gone: its own thread meets the same error, and ends it
                     if sent == size:
                         continue
                     place = keep_cut(wire, batch, sent, Place(each.start, batch.prev, cohort.due))
@@ -183,13 +185,6 @@ class Hub:
         self._waiters.close()
         for client in clients:
             client.ask_to_end(*_restarting())
-
-
-def _offer(wire: Wire, data: bytes) -> int:
-    try:
-        return wire.offer(data)
-    except OSError:
-        return 0  # gone: its own thread meets the same error, and ends it
 
 
 def _restarting() -> tuple[int, str]:
