@@ -81,7 +81,7 @@ class Consumers:
     def close_superseded(self) -> None:
         """Close the connections that another process has superseded. A claim is a commit, so the relay polls at once.
 
-        Reads the connected names only, without the lock. A claim that was made meanwhile is another entry of `_active`.
+        Reads the connected names only, without the lock. A later claim is another entry of `_active`.
         """
         with self._lock:
             connected = dict(self._active)

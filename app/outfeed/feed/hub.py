@@ -76,8 +76,6 @@ class Hub:
         self._send(self._cohorts.collect())
 
     def _send(self, round_: Round) -> None:
-        for clients, error in round_.failed:
-            self._fail(clients, error)
         for each in round_.batches:
             self._write(each)
             count = len(each.members)
@@ -85,6 +83,8 @@ class Hub:
             self.stats.note_sent(transport, count * len(each.batch.ends), count * len(each.batch.data))
         for client in round_.behind:
             client.wake()
+        for clients, error in round_.failed:
+            self._fail(clients, error)
 
     def _write(self, each: CohortBatch) -> None:
         """Write the batch to each client that is still a member, without ever waiting."""

@@ -59,7 +59,7 @@ class PageCache:
         kept = self._find(seq)
         if kept is None:
             with self._reading:
-                kept = self._find(seq)  # another may have read it meanwhile
+                kept = self._find(seq)  # another thread may have read it
                 if kept is None:
                     return self._read_after(seq, limit)
         window = self._source.window()
