@@ -16,7 +16,7 @@ from outfeed.config import Settings
 if TYPE_CHECKING:  # no command that needs neither waits for Flask to load
     from flask import Blueprint, Flask
 
-    from outfeed.feed.hub import Hub
+    from outfeed.feed.core import Core
     from outfeed.feed.relay import Relay
     from outfeed.jobs import Job
     from outfeed.metrics import Metric, Metrics
@@ -34,7 +34,7 @@ class Process(Protocol):
     metrics: Metrics
     database: Database
     outbox: Outbox
-    hub: Hub
+    core: Core
     relay: Relay
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
-from outfeed.feed.consumers import Consumers
-from outfeed.feed.hub import Hub
+from outfeed.feed.core import Core
 from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item, Page, Window
 from outfeed.metrics import PREFIX, Metrics
@@ -103,14 +103,40 @@ class MemoryCheckpoints:
             raise ForbiddenConsumer(name)
 
 
-def hub_of(source: MemorySource) -> Hub:
-    """Return a hub on *source* with consumers in memory."""
-    return Hub(source, Consumers(MemoryCheckpoints(source)))
+def core_of(source: MemorySource, heartbeat_secs: float = 3600) -> Core:
+    """Return a core on *source* with consumers in memory and no high-water mark."""
+    return Core(source, MemoryCheckpoints(source), lambda *_: None, heartbeat_secs=heartbeat_secs)
 
 
 def counted(metrics: Metrics, name: str, **labels: str) -> float:
     """Return the value of the sample of that name and labels; 0 where nothing was counted."""
     return metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
+
+
+class ServerEnd:
+    """The server's end of a real connection, at which a test can cut a write and act before one.
+
+    It takes only *room* bytes more, if that is set. *before_send* is called before each write.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.room: int | None = None
+        self.before_send: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes, flags: int) -> int:
+        if data:
+            self.before_send()
+        if self.room is None:
+            return self._sock.send(data, flags)
+        if self.room == 0:
+            raise BlockingIOError
+        sent = self._sock.send(data[: self.room], flags)
+        self.room -= sent
+        return sent
 
 
 class Ended(AssertionError):
@@ -123,12 +149,13 @@ class Peer:
     def __init__(self, send_buffer_bytes: int | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.socket = socket.create_connection(listener.getsockname())
-            self._server_end, _ = listener.accept()
+            accepted, _ = listener.accept()
         if send_buffer_bytes:
-            self._server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer_bytes)
         self.socket.settimeout(10)
-        self.wire = Wire(self._server_end)
+        self.server_end = ServerEnd(accepted)
+        self.wire = Wire(self.server_end)  # type: ignore[arg-type]
         self._buffer = b""
 
     def __enter__(self) -> Peer:
@@ -136,7 +163,7 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
-        self._server_end.close()
+        self.server_end.close()
 
     def take_frame(self) -> tuple[int, bytes]:
         """Return the opcode and body of the next frame; it must be whole, unmasked and not fragmented."""
@@ -164,6 +191,14 @@ class Peer:
         messages = [self.take_message()]
         while messages[-1].get("seq") != until_seq:
             messages.append(self.take_message())
+        return messages
+
+    def take_all(self) -> list[dict[str, Any]]:
+        """Return all messages until the server ends the connection."""
+        messages = []
+        with contextlib.suppress(Ended):
+            while True:
+                messages.append(self.take_message())
         return messages
 
     def _take(self, size: int) -> bytes:

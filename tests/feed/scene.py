@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from outfeed.errors import Overtaken
 from outfeed.feed import dialogue, frames
-from outfeed.feed.consumers import Consumers
-from outfeed.feed.hub import Hub
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import ClientState
+from outfeed.feed.core import Core
+from outfeed.feed.subscriber import Subscriber
 from outfeed.history import Item, Window
 from tests.feed.cast import VIEWER, MemoryCheckpoints, MemorySource, Peer
 
@@ -31,65 +29,47 @@ class StagedSource(MemorySource):
             return super().window()
 
 
-class SteppedHub(Hub):
-    """A hub that lets a test act while a batch is on its way: its members are copied, and not written to yet."""
-
-    def __init__(self, source: MemorySource, checkpoints: MemoryCheckpoints) -> None:
-        super().__init__(source, Consumers(checkpoints))
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def _send(self, round_: Any) -> None:
-        if round_.deliveries:
-            self.meanwhile()
-        super()._send(round_)
-
-
 class Feed:
-    """A source, a hub and a relay that has started; nothing polls by itself."""
+    """A source and a core whose relay has started; nothing polls by itself."""
 
-    def __init__(self, source: MemorySource | None = None, heartbeat_secs: float = 3600) -> None:
+    def __init__(
+        self,
+        source: MemorySource | None = None,
+        heartbeat_secs: float = 3600,
+        workers: int = 1,
+        record: Callable[[str, Item], None] | None = None,
+    ) -> None:
         self.source = source or StagedSource()
         self.checkpoints = MemoryCheckpoints(self.source)
-        self.hub = SteppedHub(self.source, self.checkpoints)
-        self.remembered: list[tuple[str, int]] = []
-        self.relay = Relay(self.hub, self._remember, heartbeat_secs)
-        self.relay._next_heartbeat = float("inf")  # none unless a test asks for one
+        self.recorded: list[tuple[str, int]] = []
+        self.core = Core(
+            self.source, self.checkpoints, record or self._record, heartbeat_secs=heartbeat_secs, workers=workers
+        )
+        self.hub, self.relay = self.core.hub, self.core.relay
         self.relay.start()
 
-    def _remember(self, epoch: str, item: Item) -> None:
-        self.remembered.append((epoch, item.seq))
+    def _record(self, epoch: str, item: Item) -> None:
+        self.recorded.append((epoch, item.seq))
 
     def write(self, count: int, **fields: Any) -> None:
         """Commit *count* events and push them."""
         self.source.add(count, **fields)
         self.relay.poll()
 
+    def cohorts(self) -> int:
+        """Return how many cohorts there are."""
+        return len(self.core.cohorts.live())
 
-class HasHub(Protocol):
+    def clients(self) -> int:
+        """Return how many clients are connected or wait."""
+        return self.hub.counts().total()
+
+
+class HasCore(Protocol):
     """What a client connects to: a Feed, or the services of a real process."""
 
     @property
-    def hub(self) -> Hub: ...
-
-
-class NarrowSocket:
-    """A real socket that takes only *room* bytes more, so that a write is cut at a byte of the test's choice."""
-
-    def __init__(self, sock: socket.socket, room: int) -> None:
-        self._sock = sock
-        self.room: int | None = room
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def send(self, data: bytes, flags: int) -> int:
-        if self.room is None:
-            return self._sock.send(data, flags)
-        if self.room == 0:
-            raise BlockingIOError
-        sent = self._sock.send(data[: self.room], flags)
-        self.room -= sent
-        return sent
+    def core(self) -> Core: ...
 
 
 class Client(Peer):
@@ -98,9 +78,9 @@ class Client(Peer):
     A test calls `advance` itself, or has `run` do what a connection's own thread does.
     """
 
-    def __init__(self, feed: HasHub, send_buffer_bytes: int | None = None) -> None:
+    def __init__(self, feed: HasCore, send_buffer_bytes: int | None = None) -> None:
         super().__init__(send_buffer_bytes)
-        self.hub = feed.hub
+        self.hub = feed.core.hub
         self.cursor = 0
         self.epoch = ""
         self.seen: list[int] = []
@@ -109,8 +89,8 @@ class Client(Peer):
         self._inbox: list[str] = []
         self._is_leaving = False
         self._thread: threading.Thread | None = None
-        self.subscriber = Subscriber(feed.hub, self.wire, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
-        feed.hub.add(self.subscriber)
+        self.subscriber = Subscriber(feed.core, self.wire, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
+        self.hub.add(self.subscriber)
 
     def __exit__(self, *_: object) -> None:
         self._is_leaving = True
@@ -121,16 +101,10 @@ class Client(Peer):
         self.hub.remove(self.subscriber)
         super().__exit__()
 
-    def narrow(self, room: int) -> NarrowSocket:
-        """Let the server's end take only *room* bytes more, until the answer's `room` is None."""
-        narrow = NarrowSocket(self._server_end, room)
-        self.wire._sock = narrow  # type: ignore[assignment]
-        return narrow
-
     # --- the server's side --------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> ClientState:
         return self.subscriber.state
 
     def say(self, **fields: Any) -> None:
@@ -139,7 +113,7 @@ class Client(Peer):
 
     def go_live(self) -> None:
         """Take the steps of the own thread until the subscriber is live."""
-        while self.state is State.REPLAYING:
+        while self.state is ClientState.REPLAYING:
             assert self.subscriber.ending is None, self.subscriber.ending
             self.subscriber.advance()
 
@@ -147,6 +121,12 @@ class Client(Peer):
         """Serve the client on a thread of its own; `ask` reaches it."""
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
+
+    def ends(self) -> bool:
+        """Return whether the thread that `run` started ends within a few seconds."""
+        assert self._thread is not None
+        self._thread.join(5)
+        return not self._thread.is_alive()
 
     def ask(self, **fields: Any) -> None:
         """Have the own thread receive a message."""
@@ -161,12 +141,12 @@ class Client(Peer):
             except Overtaken:
                 self.is_overtaken = True
             self.hub.remove(self.subscriber)
-            self._server_end.shutdown(1)
+            self.server_end.shutdown(1)
 
     def _step(self) -> None:
         if self._inbox:
             dialogue.answer(self.subscriber, self._inbox.pop(0))
-        if self.state is State.REPLAYING:
+        if self.state is ClientState.REPLAYING:
             self.subscriber.advance()
         elif not self._inbox:
             self._woken.wait(1)

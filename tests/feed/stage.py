@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from outfeed import clock
 from outfeed.feed import frames
+from outfeed.feed.client import ClientState
+from outfeed.feed.cohort import Cohort
 from outfeed.feed.encoding import Encoding
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from outfeed.feed.wire import Wire
-from tests.feed.cast import VIEWER, MemorySource, hub_of
+from tests.feed.cast import VIEWER, MemorySource, core_of
 
 STEP_SECS = 0.005
 
@@ -25,16 +26,17 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 12_345.678
-        monkeypatch.setattr(clock._Monotonic, "read", lambda: self.now)
+        monkeypatch.setattr(clock, "monotonic", lambda: self.now)
 
 
 class Socket:
-    """Takes what is written, up to *room* bytes where that is set, and notes when."""
+    """Takes what is written, up to *room* bytes if that is set, and notes when; then it calls *after_send*."""
 
     def __init__(self, time: Clock) -> None:
         self._time = time
         self.room: int | None = None
         self.writes: list[tuple[float, bytes]] = []
+        self.after_send: Callable[[], None] = lambda: None
 
     def setsockopt(self, *_: Any) -> None:
         pass
@@ -46,6 +48,7 @@ class Socket:
         if self.room is not None:
             self.room -= len(taken)
         self.writes.append((self._time.now, bytes(taken)))
+        self.after_send()
         return len(taken)
 
     @property
@@ -59,19 +62,20 @@ class Viewer:
     def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(stage.time)
         self.wakes = 0
-        self.subscriber = Subscriber(stage.hub, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
-        self._hub = stage.hub
+        self.on_wake: Callable[[], None] = lambda: None
+        self.subscriber = Subscriber(stage.core, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         self.wakes += 1
+        self.on_wake()
 
     def subscribe(self, **fields: Any) -> None:
         self.subscriber.subscribe(SubscribeRequest(**fields))
 
     def step(self) -> None:
         """Do what its own thread does while it is behind, as long as there is something to do now."""
-        while self.subscriber.state is State.REPLAYING and self.subscriber.ending is None:
-            if self.subscriber.patience() or self.socket.room is not None:
+        while self.subscriber.state is ClientState.REPLAYING and self.subscriber.ending is None:
+            if self.subscriber.wait_secs() or self.socket.room is not None:
                 return  # it is not its turn, or would wait for the socket
             self.subscriber.advance()
 
@@ -108,24 +112,18 @@ class Viewer:
 
 
 class Stage:
-    """A source, a hub and a relay; the test's thread stands in for all of theirs."""
+    """A source and a core; the test's thread stands in for the pacer's, the watcher's and those of the clients."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = Clock(monkeypatch)
         self.source = MemorySource()
-        self.hub = hub_of(self.source)
-        self.relay = Relay(self.hub, lambda *_: None, heartbeat_secs=1e9)
-        self.hub.plan = self._plan
-        self.hub.rouse = self._rouse
+        self.core = core_of(self.source, heartbeat_secs=1e9)
+        self.hub, self.relay = self.core.hub, self.core.relay
         self.viewers: list[Viewer] = []
-        self._due: float | None = None
         self._rests_until: float | None = None
         self._owed = 0.0
         self.relay.start()
         self.relay.poll()
-
-    def _plan(self, due: float) -> None:
-        self._due = due if self._due is None else min(self._due, due)
 
     def _notice(self) -> None:
         """Do what the watcher does when something was committed, unless it rests."""
@@ -133,12 +131,13 @@ class Stage:
             self._call()
 
     def _call(self) -> None:
+        self.core.wanted.clear()
         rest = self.relay.poll_if_wanted()
         self._rests_until = self.time.now + rest if rest else None
 
-    def _rouse(self) -> None:
-        if self._rests_until is not None:
-            self._rests_until = self.time.now
+    @property
+    def _is_rested(self) -> bool:
+        return self._rests_until is not None and (self.core.wanted.is_set() or self._rests_until <= self.time.now)
 
     def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> Viewer:
         viewer = Viewer(self, encoding, rates)
@@ -167,10 +166,9 @@ class Stage:
 
     def tick(self) -> None:
         """Do what is due now: the pacer's beat, the end of the watcher's rest, the steps of those who are behind."""
-        if self._due is not None and self._due <= self.time.now:
-            self._due = None
+        if self.core.pacer.take_due():
             self.relay.poll()
-        if self._rests_until is not None and self._rests_until <= self.time.now:
+        if self._is_rested:
             self._call()
         for viewer in self.viewers:
             viewer.step()
@@ -181,8 +179,8 @@ class Stage:
         self._notice()
 
     @property
-    def cohorts(self) -> list[Any]:
-        return list(self.hub._all_cohorts())
+    def cohorts(self) -> list[Cohort]:
+        return [cohort for cohort, _ in self.core.cohorts.live()]
 
 
 def frames_of(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -219,6 +217,18 @@ def check(messages: list[dict[str, Any]]) -> int:
             assert message["prev"] <= cursor < seqs[0], message
             cursor = seqs[-1]
     return cursor
+
+
+def check_whole(messages: list[dict[str, Any]]) -> None:
+    """Fail unless every subscription had each event after its verdict, once, as far as it went."""
+    check(messages)
+    expected = 0
+    for message in messages:
+        if message["type"] == "subscribed":
+            expected = message["payload"]["after"] + 1
+        for seq in seqs_of(message):
+            assert seq == expected
+            expected += 1
 
 
 def busiest_second(times: list[float]) -> int:

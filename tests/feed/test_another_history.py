@@ -6,23 +6,23 @@ import pytest
 
 from outfeed.errors import Overtaken
 from outfeed.feed import frames
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import ClientState
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
 from tests.feed.scene import Client, Feed
 
 
 def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_position() -> None:
     source = MemorySource()
     source.add(3)
-    hub = hub_of(source)
-    relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
+    core = core_of(source)
+    hub, relay = core.hub, core.relay
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
-        while subscriber.state is not State.LIVE:
+        while subscriber.state is not ClientState.LIVE:
             subscriber.advance()
         assert [frame["seq"] for frame in peer.take_messages(until_seq=3)[1:]] == [1, 2, 3]
 

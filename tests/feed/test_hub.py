@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +13,8 @@ import pytest
 from outfeed.errors import Overtaken
 from outfeed.feed import frames
 from outfeed.feed import tail as tail_module
-from outfeed.feed.pace import Pacer
-from outfeed.feed.subscriber import State
+from outfeed.feed.client import ClientState
+from outfeed.feed.cohort import Cohort, Membership, Place
 from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
 from tests.feed.cast import Ended, item
 from tests.feed.scene import Client, Feed
@@ -35,6 +35,12 @@ def client(feed: Feed) -> Iterator[Client]:
 def other(feed: Feed) -> Iterator[Client]:
     with Client(feed) as other:
         yield other
+
+
+def join(feed: Feed, client: Client) -> Membership:
+    """Have the cohorts take the client where it stands."""
+    found = client.subscriber
+    return feed.core.cohorts.join(found, found.subscription, found.epoch, found.place)
 
 
 # --- the tail ---------------------------------------------------------------------------------------------------------
@@ -79,10 +85,10 @@ def test_an_item_larger_than_the_tail_leaves_it_empty_and_right() -> None:
 def test_who_lies_before_the_tail_is_not_brought_up_from_it(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 10)
     client.say(action="subscribe", channel="events", after=9, epoch=feed.source.epoch)
-    assert not feed.hub.join(client.subscriber)
-    assert client.state is State.REPLAYING
+    assert not join(feed, client).is_live
+    assert client.state is ClientState.REPLAYING
     client.say(action="subscribe", channel="events", after=10, epoch=feed.source.epoch)
-    assert feed.hub.join(client.subscriber)
+    assert join(feed, client).is_live
 
 
 # --- cohorts ----------------------------------------------------------------------------------------------------------
@@ -142,32 +148,41 @@ def test_one_filter_costs_one_cohort_and_an_empty_cohort_is_forgotten(
 ) -> None:
     client.subscribe(types=["b.c", "a.*"])
     other.subscribe(types=["a.*", "b.c", "b.c"])
-    assert len(feed.hub._cohorts) == 1
+    assert feed.cohorts() == 1
     client.say(action="unsubscribe", channel="events")
     feed.hub.remove(other.subscriber)
-    assert feed.hub._cohorts == {}
+    assert feed.cohorts() == 0
 
 
-def test_one_that_fell_behind_and_is_back_before_it_was_taken_off_the_list_stays_on_it(
-    feed: Feed, client: Client
+def only_member(feed: Feed) -> tuple[Cohort, Membership]:
+    [(cohort, [member])] = feed.core.cohorts.live()
+    return cohort, member
+
+
+def test_one_that_is_back_in_its_cohort_before_the_relay_finds_that_it_fell_behind_stays_in_it(
+    feed: Feed, client: Client, other: Client
 ) -> None:
-    # given one who is back in its cohort by the time the relay's thread takes it off
+    # given one that has left its cohort, which another keeps alive, and is back in it
     client.subscribe()
-    cohort = client.subscriber.cohort
-    assert cohort is not None
-    feed.hub.part(client.subscriber, cohort)
-    # then it still gets everything
+    cohort, member = only_member(feed)
+    other.subscribe()
+    client.say(action="subscribe", channel="events")
+    client.take_verdict()
+    client.go_live()
+    # when the relay's thread finds that a batch for its earlier stay was cut, then it still gets everything
+    assert not feed.core.cohorts.fall_behind(member, cohort, cohort.place)
     feed.write(1)
-    assert client.follow(1) == [1]
+    assert (client.follow(1), other.follow(1)) == ([1], [1])
+    assert feed.cohorts() == 1
 
 
 def test_one_that_parts_from_a_cohort_leaves_its_namesake_alone(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe()
-    old = client.subscriber.cohort
-    assert old is not None
+    old, member = only_member(feed)
     client.say(action="unsubscribe", channel="events")
     other.subscribe()
-    feed.hub.part(client.subscriber, old)
+    assert not feed.core.cohorts.fall_behind(member, old, old.place)
+    feed.core.cohorts.leave(member)
     feed.write(1)
     assert other.follow(1) == [1]
 
@@ -175,11 +190,46 @@ def test_one_that_parts_from_a_cohort_leaves_its_namesake_alone(feed: Feed, clie
 def test_the_counts_say_how_many_are_in_each_state(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe()
     assert feed.hub.counts() == {("websocket", "idle"): 1, ("websocket", "live"): 1}
-    assert len(feed.hub) == 2
+    assert feed.clients() == 2
     other.say(action="subscribe", channel="events", after=0)
     assert feed.hub.counts() == {("websocket", "live"): 1, ("websocket", "replaying"): 1}
     feed.hub.remove(other.subscriber)
-    assert (feed.hub.counts(), len(feed.hub)) == ({("websocket", "live"): 1}, 1)
+    assert feed.hub.counts() == {("websocket", "live"): 1}
+
+
+class SteppedPlace(Place):
+    """A place that has *step* called whenever its cursor is read."""
+
+    step: Callable[[], None] = staticmethod(lambda: None)
+
+    @property
+    def cursor(self) -> int:  # type: ignore[override]
+        self.step()
+        return int(self[0])
+
+
+def test_nothing_is_published_between_a_joiners_look_at_the_position_and_its_place_in_a_cohort(
+    feed: Feed, client: Client
+) -> None:
+    def publish() -> None:
+        thread = threading.Thread(target=feed.write, args=(1,))
+        threads.append(thread)
+        thread.start()
+        thread.join(0.1)
+
+    feed.write(3)
+    client.say(action="subscribe", channel="events", after=1, epoch=feed.source.epoch)
+    client.take_verdict()
+    threads: list[threading.Thread] = []
+    place = SteppedPlace(1, 1)
+    place.step = publish
+    client.subscriber.place = place
+    assert join(feed, client).is_live
+    place.step = lambda: None
+    for thread in threads:
+        thread.join()
+    assert len(threads) > 1
+    assert client.follow(feed.source.last_seq) == list(range(2, feed.source.last_seq + 1))
 
 
 # --- heartbeats -------------------------------------------------------------------------------------------------------
@@ -208,13 +258,17 @@ def test_only_the_live_get_heartbeats(feed: Feed, client: Client, other: Client)
 
 
 def test_a_heartbeat_on_its_way_is_not_written_after_a_new_verdict(feed: Feed, client: Client) -> None:
-    client.subscribe()
-    cohort = client.subscriber.cohort
-    assert cohort is not None
-    client.say(action="subscribe", channel="events", after=0)
-    client.take_verdict()
-    client.subscriber.heartbeat(cohort, frames.message("heartbeat", {"cursor": 9}))
-    assert client.has_nothing_to_read()
+    # given two in one cohort, of which one is sent its heartbeat first
+    with Client(feed) as first:
+        first.subscribe()
+        client.subscribe()
+        # when the other subscribes again meanwhile
+        first.server_end.before_send = lambda: client.say(action="subscribe", channel="events", after=0)
+        feed.hub.heartbeat()
+        # then it gets the verdict and no heartbeat
+        client.take_verdict()
+        assert client.has_nothing_to_read()
+        assert first.take_message()["type"] == "heartbeat"
 
 
 # --- another history --------------------------------------------------------------------------------------------------
@@ -346,11 +400,8 @@ def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch
     """One relay publishes, prunes and beats; the others come, go, stall and ask again, each on threads of its own."""
     monkeypatch.setattr(tail_module, "TAIL_EVENTS", 60)  # so that the source is read as well
     feed = Feed(heartbeat_secs=0.001)
-    feed.relay._next_heartbeat = 0.0
     dice = random.Random(seed)
-    pacer = Pacer(feed.relay.poll)
-    feed.hub.plan = pacer.plan
-    pacer.start()
+    feed.core.pacer.start(feed.relay.poll)
     viewers = [Viewer(feed, seed * 6 + n) for n in range(6)]
     threads = [threading.Thread(target=viewer.run) for viewer in viewers]
     for thread in threads:
@@ -377,14 +428,14 @@ def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch
         thread.join(30)
     stop.set()
     beats.join()
-    pacer.stop()
+    feed.core.pacer.stop()
     assert not any(thread.is_alive() for thread in threads)
     for viewer in viewers:
         assert viewer.problem is None
         viewer.check(sorted(matching["a.b"] + ([] if "types" in viewer.fields else matching["x.y"])))
-    assert len(feed.hub) == 0
+    assert feed.clients() == 0
 
 
 def test_overtaken_is_raised_by_whoever_asks_for_another_epoch(feed: Feed) -> None:
     with pytest.raises(Overtaken):
-        feed.hub.tail_after(0, "other")
+        feed.core.cohorts.tail_after(0, "other")

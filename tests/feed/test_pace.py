@@ -71,7 +71,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.rings: list[float] = []
-        self.pacer = Pacer(self.ring)
+        self.pacer = Pacer()
 
     def ring(self) -> None:
         self.rings.append(time.monotonic())
@@ -80,7 +80,7 @@ class Bell:
 @pytest.fixture
 def bell() -> Iterator[Bell]:
     found = Bell()
-    found.pacer.start()
+    found.pacer.start(found.ring)
     yield found
     found.pacer.stop()
 
@@ -109,8 +109,8 @@ def test_what_is_planned_during_a_call_is_kept() -> None:
         rings.append(1)
         pacer.plan(0) if len(rings) < 50 else done.set()
 
-    pacer = Pacer(ring)
-    pacer.start()
+    pacer = Pacer()
+    pacer.start(ring)
     pacer.plan(0)
     assert done.wait(5)
     pacer.stop()
@@ -134,12 +134,12 @@ def test_what_is_taken_out_while_a_slow_one_is_on_its_way_to_it_is_not_sent(monk
     stage = Stage(monkeypatch)
     stage.source.add(30)
     stage.relay.poll()
-    stage.hub.forget()  # so that it reads a page of its own
+    stage.core.forget()  # so that it reads a page of its own
     viewer = stage.join(after=0, rate=10)
     stage.run(1)
     assert 2 <= len(viewer.seqs()) <= 15
     stage.source.items = [item for item in stage.source.items if item.seq != 20]
-    stage.hub.forget()
+    stage.core.forget()
     stage.run(10)
     assert viewer.seqs() == [seq for seq in range(1, 31) if seq != 20]
     assert busiest_second(viewer.times()) <= 10

@@ -57,15 +57,15 @@ def test_while_one_reads_nothing_is_kept(source: MemorySource, time: Clock) -> N
     cache = PageCache(source)
     for after in (0, 2 * PAGE_EVENTS):
         replay(cache, after, 4 * PAGE_EVENTS)
-        assert cache._pages == []
+        assert cache.kept_events == 0
         time.now += page_cache.CROWD_SECS
     crowded(cache)
     replay(cache, 0, PAGE_EVENTS)
-    assert cache._pages != []
+    assert cache.kept_events > 0
     time.now += page_cache.KEEP_SECS + 1
     cache.forget_old()
     replay(cache, 0, 4 * PAGE_EVENTS)
-    assert cache._pages == []
+    assert cache.kept_events == 0
 
 
 def test_who_comes_later_costs_no_read(cache: PageCache, source: MemorySource) -> None:
@@ -93,11 +93,11 @@ def test_of_those_who_ask_at_once_one_reads() -> None:
     is_free.set()
     feed = Feed(Slow())
     feed.source.add(3000)
-    crowded(feed.hub.pages)
+    crowded(feed.core.pages)
     reads = feed.source.reads
     found: list[Page] = []
     is_free.clear()
-    threads = [threading.Thread(target=lambda: found.append(feed.hub.pages.read_after(0, 1000))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(feed.core.pages.read_after(0, 1000))) for _ in range(8)]
     for thread in threads:
         thread.start()
     is_free.set()
@@ -110,8 +110,8 @@ def test_of_those_who_ask_at_once_one_reads() -> None:
 def test_many_clients_that_were_away_for_long_are_served_from_one_read_of_each_page() -> None:
     feed = Feed()
     feed.write(10 * PAGE_EVENTS)
-    feed.hub.forget()
-    crowded(feed.hub.pages)
+    feed.core.forget()
+    crowded(feed.core.pages)
     reads = feed.source.reads
     for _ in range(5):
         with Client(feed) as client:
@@ -155,10 +155,10 @@ def put_back(source: MemorySource, seq: int) -> None:
 def test_what_is_taken_out_of_the_history_is_forgotten_at_once_with_the_tail() -> None:
     feed = Feed()
     feed.write(3 * PAGE_EVENTS)
-    crowded(feed.hub.pages).read_after(0, 1000)
+    crowded(feed.core.pages).read_after(0, 1000)
     feed.source.items = [item for item in feed.source.items if item.seq != 7]
-    feed.hub.forget()
-    assert 7 not in [item.seq for item in feed.hub.pages.read_after(0, 1000).items]
+    feed.core.forget()
+    assert 7 not in [item.seq for item in feed.core.pages.read_after(0, 1000).items]
 
 
 def test_what_is_taken_out_while_it_is_read_is_not_kept(
@@ -181,23 +181,24 @@ def test_what_is_taken_out_while_it_is_read_is_not_kept(
 def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, time: Clock) -> None:
     crowded(cache).read_after(0, 1000)
     cache.forget_old()
-    assert cache._pages != []
+    assert cache.kept_events > 0
     time.now += page_cache.KEEP_SECS + 1
     source.items = [item for item in source.items if item.seq != 7]
     assert 7 not in [item.seq for item in cache.read_after(0, 1000).items]
     crowded(cache).read_after(0, 1000)
     time.now += page_cache.KEEP_SECS + 1
     cache.forget_old()
-    assert cache._pages == []
+    assert cache.kept_events == 0
 
 
 def test_the_heartbeat_gives_the_memory_back(time: Clock) -> None:
-    feed = Feed()
+    feed = Feed(heartbeat_secs=60)
     feed.write(3 * PAGE_EVENTS)
-    crowded(feed.hub.pages).read_after(0, 1000)
-    time.now += page_cache.KEEP_SECS + 1
-    feed.hub.heartbeat()
-    assert feed.hub.pages._pages == []
+    crowded(feed.core.pages).read_after(0, 1000)
+    time.now += 60
+    assert feed.core.pages.kept_events > 0
+    feed.relay.poll()
+    assert feed.core.pages.kept_events == 0
 
 
 @pytest.mark.parametrize("bound", ["CACHE_EVENTS", "CACHE_BYTES"])
@@ -207,7 +208,7 @@ def test_the_oldest_go_when_there_are_too_many(
     size = sum(len(item.json) for item in source.items[2 * PAGE_EVENTS : 4 * PAGE_EVENTS])
     monkeypatch.setattr(page_cache, bound, {"CACHE_EVENTS": 2 * PAGE_EVENTS, "CACHE_BYTES": size}[bound])
     replay(cache, 0, 4 * PAGE_EVENTS)
-    assert len(cache._pages) == 2
+    assert cache.kept_events == 2 * PAGE_EVENTS
     reads = source.reads
     replay(cache, 2 * PAGE_EVENTS, 4 * PAGE_EVENTS)
     assert source.reads == reads

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from outfeed.feed import frames
-from outfeed.feed.hub import Hub
-from outfeed.feed.pace import Pacer
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import ClientState
+from outfeed.feed.core import Core
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
-from tests.feed.stage import check, seqs_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
+from tests.feed.stage import check_whole, seqs_of
 from tests.waits import wait_until
 
 CLIENTS = 8
@@ -36,11 +35,11 @@ def switching_often() -> Iterator[None]:
 class Client:
     """One client on two threads: the server's, which subscribes again and again, and its own, which reads."""
 
-    def __init__(self, hub: Hub, peer: Peer, seed: int) -> None:
-        self._hub, self._peer = hub, peer
+    def __init__(self, core: Core, peer: Peer, seed: int) -> None:
+        self._hub, self._peer = core.hub, peer
         self._rng = random.Random(seed)
         self._bell = threading.Event()
-        self.subscriber = Subscriber(hub, peer.wire, self._bell.set, frames.WEBSOCKET, (100, 0), VIEWER)
+        self.subscriber = Subscriber(core, peer.wire, self._bell.set, frames.WEBSOCKET, (100, 0), VIEWER)
         self.messages: list[dict[str, Any]] = []
         self.cursor = 0
         self.is_settled = threading.Event()
@@ -64,10 +63,10 @@ class Client:
         self.subscriber.subscribe(SubscribeRequest(after=after, epoch="epoch-1", **fields))
 
     def _step(self, timeout: float) -> None:
-        patience = self.subscriber.patience()
-        self._bell.wait(timeout if patience is None else min(timeout, patience))
+        wait_secs = self.subscriber.wait_secs()
+        self._bell.wait(timeout if wait_secs is None else min(timeout, wait_secs))
         self._bell.clear()
-        if self.subscriber.state is State.REPLAYING:
+        if self.subscriber.state is ClientState.REPLAYING:
             self.subscriber.advance()
 
     def _read(self) -> None:
@@ -89,14 +88,12 @@ class Client:
 def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     source = MemorySource()
     source.add(100)
-    hub = hub_of(source)
-    relay = Relay(hub, lambda *_: None, heartbeat_secs=0.02)
+    core = core_of(source, heartbeat_secs=0.02)
+    relay = core.relay
     relay.start()
-    pacer = Pacer(relay.poll)
-    hub.plan = pacer.plan
-    pacer.start()
+    core.pacer.start(relay.poll)
     peers = [Peer(send_buffer_bytes=32_768 if n % 4 == 0 else None) for n in range(CLIENTS)]
-    clients = [Client(hub, peer, seed) for seed, peer in enumerate(peers)]
+    clients = [Client(core, peer, seed) for seed, peer in enumerate(peers)]
     try:
         for client in clients:
             for thread in client.threads:
@@ -109,26 +106,14 @@ def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -
         relay.poll()
         last = source.last_seq
         wait_until(lambda: all(client.cursor == last for client in clients), f"all at {last}", timeout=20)
-        wait_until(lambda: relay.poll() or len(list(hub._all_cohorts())) == 1, "one cohort is left")
+        wait_until(lambda: relay.poll() or len(core.cohorts.live()) == 1, "one cohort is left")
     finally:
         for client in clients:
             client.end()
-        pacer.stop()
+        core.pacer.stop()
         for peer in peers:
             peer.__exit__()
     for client in clients:
         check_whole(client.messages)
-    assert not list(hub._all_cohorts())
-    assert not hub.counts()
-
-
-def check_whole(messages: list[dict[str, Any]]) -> None:
-    """Fail unless every subscription had each event after its verdict, once, as far as it went."""
-    check(messages)
-    expected = 0
-    for message in messages:
-        if message["type"] == "subscribed":
-            expected = message["payload"]["after"] + 1
-        for seq in seqs_of(message):
-            assert seq == expected
-            expected += 1
+    assert not core.cohorts.live()
+    assert not core.hub.counts()

@@ -14,14 +14,14 @@ import pytest
 from outfeed import clock
 from outfeed.errors import DatabaseMissing, DatabaseUnreadable
 from outfeed.feed import frames
-from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS, Relay
+from outfeed.feed.client import ClientState
+from outfeed.feed.relay import BURST_EVENTS, MAX_REST_SECS, PAGE_EVENTS
 from outfeed.feed.sse import SSE
-from outfeed.feed.subscriber import State
 from outfeed.feed.subscription import Filter
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Claim, Page
 from outfeed.principal import Principal
-from tests.feed.cast import VIEWER, counted
+from tests.feed.cast import VIEWER, core_of, counted
 from tests.feed.scene import Client, Feed, StagedSource
 from tests.feed.stage import Stage
 from tests.waits import wait_until
@@ -54,38 +54,36 @@ def on_another_thread(call: Callable[[], None]) -> None:
 
 
 def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
-    feed = Feed()
-    feed.source.add(5)
-    relay = Relay(feed.hub, lambda epoch, item: None, 3600)
-    relay.start()
+    source = StagedSource()
+    source.add(5)
+    feed = Feed(source)
     assert (feed.hub.position, feed.hub.epoch) == (5, "epoch-1")
     with Client(feed) as client:
         client.subscribe()
-        feed.source.add(2)
-        relay.poll()
+        feed.write(2)
         assert client.follow(7) == [6, 7]
 
 
 def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
-    feed = Feed()
-    feed.source.add(TAIL_EVENTS + 20)
-    feed.source.prune(10)
-    Relay(feed.hub, lambda epoch, item: None, 3600).start()
+    source = StagedSource()
+    source.add(TAIL_EVENTS + 20)
+    source.prune(10)
+    feed = Feed(source)
     reads = feed.source.reads
     with Client(feed) as client:
         client.subscribe(after=20, epoch="epoch-1")
         assert feed.source.reads == reads
         assert client.follow(TAIL_EVENTS + 20)[0] == 21
-    assert feed.hub.tail_after(19, "epoch-1") is None
+    assert feed.core.cohorts.tail_after(19, "epoch-1") is None
 
 
 def test_of_few_events_it_has_all_that_were_not_pruned() -> None:
-    feed = Feed()
-    feed.source.add(20)
-    feed.source.prune(10)
-    Relay(feed.hub, lambda epoch, item: None, 3600).start()
-    assert feed.hub.tail_after(9, "epoch-1") is None
-    rest = feed.hub.tail_after(10, "epoch-1")
+    source = StagedSource()
+    source.add(20)
+    source.prune(10)
+    feed = Feed(source)
+    assert feed.core.cohorts.tail_after(9, "epoch-1") is None
+    rest = feed.core.cohorts.tail_after(10, "epoch-1")
     assert rest is not None
     assert [item.seq for item in rest] == list(range(11, 21))
 
@@ -96,65 +94,63 @@ def test_one_poll_takes_all_pages() -> None:
     assert feed.hub.position == 3 * PAGE_EVENTS + 1
 
 
-def test_what_is_about_to_be_sent_is_remembered_first() -> None:
+def test_what_is_about_to_be_sent_is_recorded_first() -> None:
     feed = Feed()
-    feed.hub.meanwhile = lambda: remembered.append(list(feed.remembered))
-    remembered: list[list[tuple[str, int]]] = []
+    recorded: list[list[tuple[str, int]]] = []
     with Client(feed) as client:
         client.subscribe()
+        client.server_end.before_send = lambda: recorded.append(list(feed.recorded))
         feed.write(3)
-    assert remembered == [[("epoch-1", 3)]]
+    assert recorded == [[("epoch-1", 3)]]
 
 
 @pytest.mark.parametrize("fields", [{}, {"after": 0}, {"after": 3, "epoch": "epoch-1"}, {"last": 2}])
-def test_what_a_client_is_told_before_it_was_pushed_is_remembered_first(fields: dict[str, Any]) -> None:
+def test_what_a_client_is_told_before_it_was_pushed_is_recorded_first(fields: dict[str, Any]) -> None:
     feed = Feed()
     feed.source.add(5)
     with Client(feed) as client:
         client.say(action="subscribe", channel="events", **fields)
-        assert feed.remembered == [("epoch-1", 5)]
+        assert feed.recorded == [("epoch-1", 5)]
 
 
-def test_what_a_client_reads_before_it_was_pushed_is_remembered_first() -> None:
+def test_what_a_client_reads_before_it_was_pushed_is_recorded_first() -> None:
     feed = Feed()
     feed.write(TAIL_EVENTS + 500)
     with Client(feed) as client:
         client.say(action="subscribe", channel="events", after=0)
-        feed.hub.forget()
+        feed.core.forget()
         feed.source.add(500)
-        while client.state is State.REPLAYING:
+        while client.state is ClientState.REPLAYING:
             client.subscriber.advance()
-            assert feed.remembered[-1][1] >= client.subscriber.cursor
+            assert feed.recorded[-1][1] >= client.subscriber.place.cursor
 
 
-def test_what_was_there_at_the_start_is_remembered_since_it_may_be_replayed() -> None:
+def test_what_was_there_at_the_start_is_recorded_since_it_may_be_replayed() -> None:
     feed = Feed()
     feed.source.add(3)
     feed.relay.start()
     feed.relay.poll()
     feed.relay.poll()
-    assert feed.remembered == [("epoch-1", 3)]
+    assert feed.recorded == [("epoch-1", 3)]
     feed.source.renew_epoch("epoch-1")
     feed.relay.poll()
-    assert feed.remembered[1:] == [("epoch-1+", 3)]
+    assert feed.recorded[1:] == [("epoch-1+", 3)]
 
 
-def test_what_can_not_be_remembered_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    feed = Feed()
+def test_what_can_not_be_recorded_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     failing = [OSError(errno.ENOSPC, "No space left on device")]
 
-    def remember(epoch: str, item: object) -> None:
+    def record(epoch: str, item: object) -> None:
         if failing:
             raise failing.pop()
 
-    relay = Relay(feed.hub, remember, 3600)
+    feed = Feed(record=record)
     with Client(feed) as client:
         client.subscribe()
-        feed.source.add(1)
-        relay.poll()
+        feed.write(1)
         assert client.take_message()["payload"]["reason"] == "the server has an I/O error: No space left on device"
         assert client.has_nothing_to_read()
-        relay.poll()
+        feed.relay.poll()
         assert client.follow(1) == [1]
 
 
@@ -173,13 +169,14 @@ def test_a_poll_that_finds_another_at_work_has_it_go_round_again() -> None:
 
 @pytest.mark.parametrize("entrance", ["poll", "poll_now"])
 def test_a_poll_during_the_heartbeat_of_another_is_not_lost(entrance: str) -> None:
+    """The commit is noticed after the last look at the source, before the other call lets go."""
     feed = Feed(heartbeat_secs=0)
-    feed.relay._next_heartbeat = 0
-    heartbeat = feed.hub.heartbeat
-    act = once(lambda: (feed.source.add(1), on_another_thread(feed.relay.poll))[-1])
-    feed.hub.heartbeat = lambda: (act(), heartbeat())[-1]  # type: ignore[method-assign]
-    getattr(feed.relay, entrance)()
-    assert feed.hub.position == 1
+    with Client(feed) as client:
+        client.subscribe()
+        client.server_end.before_send = once(lambda: (feed.source.add(1), on_another_thread(feed.relay.poll))[-1])
+        getattr(feed.relay, entrance)()
+        assert feed.hub.position == 1
+        assert [client.take_message()["type"] for _ in range(2)] == ["heartbeat", "event"]
 
 
 def test_poll_now_has_pushed_what_was_committed_before_it_returns() -> None:
@@ -287,10 +284,10 @@ def test_a_failure_is_logged_once_told_and_tried_again(caplog: pytest.LogCapture
 
 def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     source = FailingSource()
+    assert core_of(source).relay.age == float("inf")
     feed = Feed(source)
-    assert Relay(feed.hub, lambda epoch, item: None, 1).age == float("inf")
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     feed.relay.poll()
     now[0] += 5
     assert feed.relay.age == 5
@@ -390,15 +387,14 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
     monkeypatch: pytest.MonkeyPatch, workers: int, took: float, count: int, rest: float
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     source = SteppedSource()
-    feed = Feed(source)
-    relay = Relay(feed.hub, lambda epoch, item: None, 3600, workers)
+    feed = Feed(source, workers=workers)
     with Client(feed) as client:
         client.subscribe()
         source.after_read = once(lambda: now.append(now.pop() + took))
         source.add(count)
-        assert relay.poll_if_wanted() == pytest.approx(rest)
+        assert feed.relay.poll_if_wanted() == pytest.approx(rest)
         assert client.follow(count) == list(range(1, count + 1))
 
 
@@ -407,9 +403,8 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
 
 def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     feed = Feed(heartbeat_secs=15)
-    feed.relay._next_heartbeat = 0
     with Client(feed) as client:
         client.subscribe()
         beats = []
@@ -420,12 +415,11 @@ def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch:
             while (message := client.take_message())["type"] != "pong":
                 beats.append(now[0])
                 assert message["type"] == "heartbeat"
-    assert beats == [1001, 1016, 1031]
+    assert beats == [1015, 1030]
 
 
 def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
     feed = Feed(heartbeat_secs=0)
-    feed.relay._next_heartbeat = 0
     with Client(feed) as client:
         client.subscribe()
         feed.write(2)
@@ -439,7 +433,7 @@ def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
 
 def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     source = FailingSource()
     feed = Feed(source, heartbeat_secs=15)
     with Client(feed) as client:
@@ -480,7 +474,7 @@ def test_another_reason_is_told_at_once() -> None:
 def test_a_long_poll_ends_with_an_outage() -> None:
     source = FailingSource()
     feed = Feed(source)
-    waiting = threading.Thread(target=feed.hub.wait_for, args=(Filter(VIEWER.visible), "epoch-1", 0, 60))
+    waiting = threading.Thread(target=feed.core.reader.wait, args=(Filter(VIEWER.visible), "epoch-1", 0, 60))
     waiting.start()
     wait_until(lambda: feed.hub.counts()["poll", "waiting"], "it waits")
     source.error = DatabaseMissing("x")

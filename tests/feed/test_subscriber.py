@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 
 from outfeed.errors import Overtaken
 from outfeed.feed import dialogue, frames, subscriber
+from outfeed.feed.client import ClientState
 from outfeed.feed.encoding import Batch
 from outfeed.feed.page_cache import PAGE_EVENTS
-from outfeed.feed.subscriber import JOIN_EVENTS, State
+from outfeed.feed.subscriber import JOIN_EVENTS
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
 from tests.feed.scene import Client, Feed, StagedSource
@@ -37,7 +39,7 @@ def client(feed: Feed) -> Iterator[Client]:
 def fill_socket(feed: Feed, client: Client) -> None:
     """Write events until the client, who reads nothing, has fallen out of the live."""
     for _ in range(1000):
-        if client.state is not State.LIVE:
+        if client.state is not ClientState.LIVE:
             return
         feed.write(20, data=BIG)
     raise AssertionError("the socket never filled")
@@ -69,7 +71,7 @@ def test_it_gets_nothing_once_it_has_unsubscribed(feed: Feed, client: Client) ->
     feed.write(1)
     assert client.take_message() == {"type": "unsubscribed", "payload": {"channel": "events"}}
     assert client.has_nothing_to_read()
-    assert client.state is State.IDLE
+    assert client.state is ClientState.IDLE
 
 
 # --- behind -----------------------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def test_one_inside_the_tail_is_brought_up_without_a_read(feed: Feed, client: Cl
 def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 2500, event_type="x.y")
     client.subscribe(after=0, types=["task.*"])
-    assert client.state is State.LIVE
+    assert client.state is ClientState.LIVE
     feed.write(1, event_type="task.a")
     frame = client.take_message()
     assert (frame["prev"], frame["seq"]) == (0, TAIL_EVENTS + 2501)
@@ -178,7 +180,7 @@ def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more:
         # then it has all of it, in order, by its own reads where the tail is too short; and is live again
         assert client.seen == list(range(1, feed.source.last_seq + 1))
         assert (feed.source.reads > before) == reads
-        wait_until(lambda: client.state is State.LIVE, "live again")
+        wait_until(lambda: client.state is ClientState.LIVE, "live again")
         feed.write(1)
         assert client.follow(feed.source.last_seq) == [feed.source.last_seq]
 
@@ -187,12 +189,24 @@ def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
     with Client(feed) as stalled, Client(feed) as other:
         stalled.subscribe()
         other.subscribe()
-        while stalled.state is State.LIVE:
+        while stalled.state is ClientState.LIVE:
             feed.write(20, data=BIG)
             other.follow(feed.source.last_seq)
         feed.write(1)
         assert other.follow(feed.source.last_seq)
-        assert len(stalled.wire._rest) < len(BIG) + 200, "more than the end of one frame is kept"
+
+
+def test_of_what_a_socket_does_not_take_only_the_end_of_one_frame_is_kept(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    client.server_end.room = 100
+    feed.write(20, data=BIG)
+    assert client.state is ClientState.REPLAYING
+    # when it takes more, and a pong is written, then that comes behind the frame that was cut
+    client.server_end.room = None
+    client.subscriber.write(b"\x8a\x00")
+    assert client.take_frame()[0] == 1
+    assert client.take_frame()[0] == 10
+    assert client.has_nothing_to_read()
 
 
 def test_an_answer_does_not_corrupt_the_frame_that_was_cut(feed: Feed, client: Client) -> None:
@@ -212,8 +226,8 @@ def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed)
         # when it is brought up under the hub's lock
         client.subscriber.advance()
         # then it is not live yet, and its own thread carries on behind the frame that was cut
-        assert client.state is State.REPLAYING
-        assert 0 < client.subscriber.cursor < 40
+        assert client.state is ClientState.REPLAYING
+        assert 0 < client.subscriber.place.cursor < 40
         client.run()
         client.take_verdict()
         assert client.follow(40) == list(range(1, 41))
@@ -223,10 +237,10 @@ def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed)
 def test_wherever_a_batch_is_cut_the_stream_is_whole(feed: Feed, client: Client, room: int) -> None:
     # given a live client whose socket takes so many bytes of a batch of three
     client.subscribe()
-    narrow = client.narrow(room)
+    client.server_end.room = room
     feed.write(3)
     # when the socket has room again, and a pong comes in between
-    narrow.room = None
+    client.server_end.room = None
     client.subscriber.write(b"\x8a\x00")
     feed.write(2)
     client.go_live()
@@ -240,25 +254,46 @@ def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Cli
     # given a live client whose socket takes so many bytes of a heartbeat
     client.subscribe()
     feed.write(3)
-    narrow = client.narrow(room)
+    client.server_end.room = room
     feed.hub.heartbeat()
     # then it carries on by itself, behind what was begun
-    assert client.state is State.REPLAYING
-    narrow.room = None
+    assert client.state is ClientState.REPLAYING
+    client.server_end.room = None
     feed.write(2)
     client.go_live()
     assert client.follow(5) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("room", [0, 1, 10])
+def test_after_a_notice_that_was_cut_the_event_before_is_right_for_one_whom_nothing_matched(
+    feed: Feed, client: Client, room: int
+) -> None:
+    # given a live client that was told 0, at position 3
+    client.subscribe(types=["task.*"])
+    feed.write(3, event_type="x.y")
+    client.server_end.room = room
+    feed.hub.tell_stale("the database is not there", None)
+    assert client.state is ClientState.REPLAYING
+    client.server_end.room = None
+    client.go_live()
+    feed.write(2, event_type="task.a")
+    assert client.follow(5) == [4, 5]
 
 
 # --- replacing a subscription -----------------------------------------------------------------------------------------
 
 
 def test_a_batch_on_its_way_is_not_written_after_the_verdict_of_a_new_subscription(feed: Feed, client: Client) -> None:
-    client.subscribe(types=["old.*"])
-    feed.hub.meanwhile = lambda: client.say(action="subscribe", channel="events", types=["new.*"])
-    feed.write(1, event_type="old.event")
-    assert client.take_verdict()["after"] == 1
-    assert client.has_nothing_to_read()
+    # given two in one cohort, of which one is sent a batch first
+    with Client(feed) as first:
+        first.subscribe(types=["old.*"])
+        client.subscribe(types=["old.*"])
+        first.server_end.before_send = lambda: client.say(action="subscribe", channel="events", types=["new.*"])
+        # when the other subscribes again meanwhile, then it gets nothing after its verdict
+        feed.write(1, event_type="old.event")
+        assert client.take_verdict()["after"] == 1
+        assert client.has_nothing_to_read()
+        assert first.follow(1) == [1]
 
 
 def test_a_batch_on_its_way_is_not_written_twice_to_one_that_left_and_joined_again(feed: Feed, client: Client) -> None:
@@ -268,11 +303,11 @@ def test_a_batch_on_its_way_is_not_written_twice_to_one_that_left_and_joined_aga
         client.subscribe()
 
         def subscribe_again() -> None:
-            feed.hub.meanwhile = lambda: None
+            other.server_end.before_send = lambda: None
             client.say(action="subscribe", channel="events", after=0)
             client.go_live()
 
-        feed.hub.meanwhile = subscribe_again
+        other.server_end.before_send = subscribe_again
         # when the batch is written
         feed.write(2)
         # then it has it by its new subscription, once
@@ -288,7 +323,7 @@ def test_nothing_of_the_old_is_written_once_the_verdict_is_even_when_the_filter_
     with Client(feed) as other:
         other.subscribe()
         client.subscribe()
-        feed.hub.meanwhile = lambda: client.say(action="subscribe", channel="events")
+        other.server_end.before_send = lambda: client.say(action="subscribe", channel="events")
         feed.write(1)
         assert client.take_verdict()["after"] == 1
         assert client.has_nothing_to_read()
@@ -345,7 +380,7 @@ def test_bad_messages_are_answered_with_an_error(client: Client, text: str | byt
     frame = client.take_message()
     assert (frame["type"], frame["payload"]["code"]) == ("error", code)
     assert frame["payload"]["message"]
-    assert client.state is State.IDLE
+    assert client.state is ClientState.IDLE
 
 
 def test_a_ping_is_answered_with_a_pong(client: Client) -> None:
@@ -391,7 +426,7 @@ def test_a_cursor_ahead_of_this_process_has_it_poll_first(feed: Feed, client: Cl
     assert feed.hub.position == 5
     assert client.take_verdict()["verdict"] == "resumed"
     client.go_live()
-    assert client.state is State.LIVE
+    assert client.state is ClientState.LIVE
 
 
 def test_a_subscription_ahead_of_this_process_gets_nothing_before_its_cursor(feed: Feed, client: Client) -> None:
@@ -406,19 +441,26 @@ def test_a_subscription_ahead_of_this_process_gets_nothing_before_its_cursor(fee
     assert client.follow(6) == [6]
 
 
-def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there(feed: Feed, client: Client) -> None:
-    # given a process that can't read just now, and a client whose cursor lies ahead of it
-    feed.hub.hurry = lambda: None
+def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there() -> None:
+    # given a process that can't poll just now, and a client whose cursor lies ahead of it
+    def record(*_: object) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    is_full = [True]
+    feed = Feed(record=record)
     feed.source.add(5)
-    client.say(action="subscribe", channel="events")
-    assert client.take_verdict()["after"] == 5
-    client.subscriber.advance()
-    assert client.state is State.REPLAYING
-    # when it can read again, then nothing up to the cursor is sent
-    feed.relay.poll()
-    client.go_live()
-    feed.write(1)
-    assert client.take_message()["seq"] == 6
+    with Client(feed) as client:
+        client.say(action="subscribe", channel="events")
+        assert client.take_verdict()["after"] == 5
+        client.subscriber.advance()
+        assert client.state is ClientState.REPLAYING
+        # when it can poll again, then nothing up to the cursor is sent
+        is_full.clear()
+        feed.relay.poll()
+        client.go_live()
+        feed.write(1)
+        assert client.take_message()["seq"] == 6
 
 
 # --- endings ----------------------------------------------------------------------------------------------------------
@@ -448,8 +490,9 @@ def test_one_who_joins_when_the_hub_is_in_another_epoch_is_told(feed: Feed, clie
     feed.relay.poll()
     with pytest.raises(Overtaken, match="epoch"):
         client.subscriber.advance()
+    found = client.subscriber
     with pytest.raises(Overtaken, match="epoch"):
-        feed.hub.join(client.subscriber)
+        feed.core.cohorts.join(found, found.subscription, found.epoch, found.place)
 
 
 def test_the_first_reason_to_end_counts(client: Client) -> None:
@@ -463,27 +506,25 @@ def test_one_that_is_asked_to_end_stops_waiting_for_its_socket(feed: Feed, clien
     fill_socket(feed, client)
     client.run()
     client.subscriber.ask_to_end(frames.RESTARTING, "")
-    assert client._thread is not None
-    client._thread.join(5)
-    assert not client._thread.is_alive()
+    assert client.ends()
 
 
 def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscribed(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     with Client(feed) as client:
-        assert client.subscriber.patience() == 60
+        assert client.subscriber.wait_secs() == 60
         client.subscribe()
-        assert client.subscriber.patience() is None
+        assert client.subscriber.wait_secs() is None
         now[0] += 30
         client.say(action="unsubscribe", channel="events")
-        assert client.subscriber.patience() == 60
+        assert client.subscriber.wait_secs() == 60
         now[0] += 59
         assert not client.subscriber.is_idle_too_long
         now[0] += 1
-        assert client.subscriber.patience() == 0
+        assert client.subscriber.wait_secs() == 0
         assert client.subscriber.is_idle_too_long
 
 
@@ -491,7 +532,7 @@ def test_messages_that_subscribe_to_nothing_do_not_buy_time(client: Client, monk
     monkeypatch.setattr(subscriber, "IDLE_SECS", 0.0)
     client.say(action="ping")
     client.say(action="unsubscribe", channel="events")
-    assert client.subscriber.patience() == 0
+    assert client.subscriber.wait_secs() == 0
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
@@ -506,23 +547,31 @@ LEGAL = {
 }
 
 
-@pytest.mark.parametrize("old", State)
-@pytest.mark.parametrize("new", State)
-def test_an_illegal_move_raises_and_says_what_it_was(client: Client, old: State, new: State) -> None:
-    client.subscriber.state = old
+@pytest.mark.parametrize("old", ClientState)
+@pytest.mark.parametrize("new", ClientState)
+def test_an_illegal_move_raises_and_says_what_it_was(old: ClientState, new: ClientState) -> None:
     if (old.value, new.value) in LEGAL:
-        client.subscriber._move(new)
-        assert client.state is new
+        assert old.moved_to(new) is new
     else:
         with pytest.raises(RuntimeError, match=f"from {old.value} to {new.value}"):
-            client.subscriber._move(new)
-        assert client.state is old
+            old.moved_to(new)
+
+
+def test_one_that_has_ended_can_not_subscribe_again(feed: Feed, client: Client) -> None:
+    client.subscribe()
+    feed.hub.remove(client.subscriber)
+    with pytest.raises(RuntimeError, match="from closed to replaying"):
+        client.say(action="subscribe", channel="events")
+    assert client.state is ClientState.CLOSED
 
 
 def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, client: Client) -> None:
-    client.subscribe()
-    feed.hub.meanwhile = lambda: feed.hub.remove(client.subscriber)
-    feed.write(1)
-    feed.hub.remove(client.subscriber)
-    assert client.state is State.CLOSED
-    assert client.has_nothing_to_read()
+    with Client(feed) as other:
+        other.subscribe()
+        client.subscribe()
+        other.server_end.before_send = lambda: feed.hub.remove(client.subscriber)
+        feed.write(1)
+        feed.hub.remove(client.subscriber)
+        assert client.state is ClientState.CLOSED
+        assert client.has_nothing_to_read()
+        assert other.follow(1) == [1]

@@ -171,7 +171,7 @@ def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypat
 def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     # given a peer that takes longer for the whole than one may take for a byte
     now = [1000.0]
-    monkeypatch.setattr("outfeed.clock._Monotonic.read", lambda: now[0])
+    monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     with Peer(SMALL_BUFFER_BYTES) as peer:
         cut(peer.wire, frames.text(b"x" * 3_000_000))
         received = bytearray()

@@ -6,19 +6,25 @@ import contextlib
 import random
 import re
 import selectors
+import socket
 import sqlite3
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
+import pytest
 
 from outfeed.feed import frames
-from outfeed.feed.relay import Relay
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import ClientState
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
-from tests.feed.cast import VIEWER, MemorySource, Peer, hub_of
+from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
+from tests.feed.stage import check_whole, seqs_of
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest
 
@@ -48,38 +54,57 @@ def join_again_and_again(client: FeedClient, seed: int, joins: int = 100) -> Non
         assert client.seen == list(range(after + 1, client.seen[-1] + 1 if client.seen else after + 1))
 
 
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("switching_often")
 def test_a_join_compares_positions_under_the_lock() -> None:
     """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
     source = MemorySource()
     source.add(3)
-    hub = hub_of(source)
-    relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
-    relay.start()
+    core = core_of(source)
+    core.relay.start()
+    rng = random.Random(5)
+    messages: list[dict[str, Any]] = []
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
-        publishing = threading.Event()
+        has_joined = threading.Event()
 
         def publish_meanwhile() -> None:
-            publishing.set()
-            for _ in range(300):
+            for _ in range(100_000):
                 source.add(1)
-                relay.poll()
+                core.relay.poll()
+                if has_joined.is_set():
+                    return
+
+        def join() -> None:
+            while subscriber.state is not ClientState.LIVE:
+                subscriber.advance()
 
         thread = threading.Thread(target=publish_meanwhile)
+        reader = threading.Thread(target=lambda: messages.extend(peer.take_all()))
         thread.start()
-        publishing.wait()
+        reader.start()
         for _ in range(300):
-            while subscriber.state is not State.LIVE:
-                subscriber.advance()
-            subscriber._leave(State.REPLAYING)
-        while subscriber.state is not State.LIVE:
-            subscriber.advance()
+            join()
+            after = max(0, core.hub.position - rng.choice([0, 0, 1, 5]))
+            subscriber.subscribe(SubscribeRequest(after=after, epoch=source.epoch))
+        join()
+        has_joined.set()
         thread.join()
-        relay.poll()
-        hub.remove(subscriber)
-        frames_of_peer = peer.take_messages(until_seq=303)
-    assert [frame["seq"] for frame in frames_of_peer if frame["type"] == "event"] == list(range(1, 304))
+        source.add(1)
+        core.relay.poll()
+        core.hub.remove(subscriber)
+        peer.server_end.shutdown(socket.SHUT_WR)
+        reader.join()
+    check_whole(messages)
+    assert seqs_of(messages[-1]) == [source.last_seq]
 
 
 def test_two_hundred_clients_five_hundred_behind_are_live_within_six_seconds(server: Server) -> None:

@@ -10,7 +10,7 @@ import pytest
 from outfeed import log_event
 from outfeed.access.store import account, user
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
-from outfeed.feed.source import Checkpoints as ItsProtocol
+from outfeed.feed.source import CheckpointStore
 from outfeed.principal import Principal
 from outfeed.store import checkpoint
 from outfeed.store.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ STRANGERS = {"another token": OTHER, "a user of the same name": NAMESAKE, "a pag
 class World(Protocol):
     """Checkpoints over a history of events."""
 
-    checkpoints: ItsProtocol
+    checkpoints: CheckpointStore
 
     def write(self, count: int) -> None: ...
 

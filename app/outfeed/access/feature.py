@@ -40,7 +40,7 @@ class AccessFeature(Feature):
     def part(self, process: Process) -> Rights:
         from outfeed.access.rights import Rights
 
-        return Rights(process.database, process.hub)
+        return Rights(process.database, process.core)
 
     def prepare(self, settings: Settings) -> None:
         from outfeed.access.auth import secret_key

@@ -10,8 +10,8 @@ from outfeed import clock
 from outfeed.access.store import account
 from outfeed.errors import DatabaseError
 from outfeed.feed import frames
-from outfeed.feed.hub import Hub
-from outfeed.feed.subscriber import Subscriber
+from outfeed.feed.client import ConnectedClient
+from outfeed.feed.core import Core
 from outfeed.http.identity import Guard
 from outfeed.jobs import Job
 from outfeed.log_message import LogMessage
@@ -27,9 +27,9 @@ class Rights(Guard):
     `_lock` guards `_uses`: when tokens were used, written now and then, so that no request waits for a writer.
     """
 
-    def __init__(self, database: Database, hub: Hub) -> None:
+    def __init__(self, database: Database, core: Core) -> None:
         self._database = database
-        self._hub = hub
+        self._core = core
         self._seen = (-1, -1)
         self._lock = threading.Lock()
         self._uses: dict[str, str] = {}
@@ -48,14 +48,14 @@ class Rights(Guard):
             else:
                 self._check_times()
             if now[1] != self._seen[1]:
-                self._hub.forget()
+                self._core.forget()
             self._seen = now
         except DatabaseError as error:
             log.warning(LogMessage("rights not checked, trying again", error=error))
 
     def _check_all(self) -> None:
         current: dict[str, Principal | None] = {}
-        for subscriber in self._hub.subscribers():
+        for subscriber in self._core.hub.clients():
             grant = subscriber.principal.grant
             if grant not in current:
                 current[grant] = account.principal_of(self._database, grant)
@@ -65,7 +65,7 @@ class Rights(Guard):
         """Return the principal that *grant* stands for now; None once it was revoked. Raises DatabaseError."""
         return account.principal_of(self._database, grant)
 
-    def check_newcomer(self, subscriber: Subscriber) -> None:
+    def check_newcomer(self, subscriber: ConnectedClient) -> None:
         """Look again at one that was just added to the hub: `check` may have looked in vain since it was admitted.
 
         Raises DatabaseError.
@@ -74,7 +74,7 @@ class Rights(Guard):
 
     def _check_times(self) -> None:
         now = clock.now()
-        for subscriber in self._hub.subscribers():
+        for subscriber in self._core.hub.clients():
             if subscriber.principal.is_over(now):
                 subscriber.ask_to_end(frames.SIGNED_OUT, "expired")
 
@@ -100,7 +100,7 @@ class Rights(Guard):
                 self._uses = uses | self._uses
 
 
-def _apply(found: Principal | None, subscriber: Subscriber) -> None:
+def _apply(found: Principal | None, subscriber: ConnectedClient) -> None:
     """Send *subscriber* away unless what it may is what *found*, who it is now, may."""
     if found is None or not found.may_follow:
         subscriber.ask_to_end(frames.SIGNED_OUT, "signed out or revoked")

@@ -1,20 +1,18 @@
-"""Consumers: which subscriber of this process is the active connection of which durable consumer."""
+"""Consumers: which client of this process is the active connection of which durable consumer."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from outfeed.errors import InvalidRequest, OutfeedError, Overtaken
 from outfeed.feed import frames
-from outfeed.feed.source import Checkpoints
+from outfeed.feed.client import ConnectedClient
+from outfeed.feed.source import CheckpointStore
 from outfeed.history import Claim
 
-if TYPE_CHECKING:
-    from outfeed.feed.subscriber import Subscriber
-
 _REASON = "a newer connection of this consumer"
-_Active: TypeAlias = "tuple[Subscriber, Claim]"
+_Active: TypeAlias = tuple[ConnectedClient, Claim]
 
 
 class Consumers:
@@ -24,66 +22,66 @@ class Consumers:
     are noted in the order in which they were made, and the relay waits for none of them.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: CheckpointStore) -> None:
         self._checkpoints = checkpoints
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
         self._active: dict[str, _Active] = {}
 
-    def claim(self, subscriber: Subscriber, name: str, *, may_create: bool) -> Claim:
-        """Make *subscriber* the consumer's connection and return where it stands; an older one is sent away.
+    def claim(self, client: ConnectedClient, name: str, *, may_create: bool) -> Claim:
+        """Make *client* the consumer's connection, close an older one, and return where the consumer stands.
 
-        If the claim is refused, what *subscriber* had claimed before stays its own. Raises what the checkpoints raise.
+        If the claim is refused, what *client* had claimed before stays its own. Raises what the checkpoints raise.
         """
         with self._claiming:
-            before = self._release(subscriber)  # nobody is compared with a claim that it has just made itself
+            before = self._release(client)  # so that it is not superseded by its own claim
             try:
-                claim = self._checkpoints.claim(name, subscriber.principal, may_create=may_create)
+                claim = self._checkpoints.claim(name, client.principal, may_create=may_create)
             except OutfeedError:  # nothing was claimed
                 with self._lock:
                     self._active |= before
                 raise
             with self._lock:
                 older = self._active.get(name)
-                self._active[name] = (subscriber, claim)
+                self._active[name] = (client, claim)
         if older is not None:
             older[0].ask_to_end(frames.SUPERSEDED, _REASON)
         return claim
 
-    def release(self, subscriber: Subscriber) -> None:
-        """Forget that *subscriber* is a consumer's connection; the checkpoint stays where it is."""
-        self._release(subscriber)
+    def release(self, client: ConnectedClient) -> None:
+        """Forget that *client* is a consumer's connection; the checkpoint stays where it is."""
+        self._release(client)
 
-    def _release(self, subscriber: Subscriber) -> dict[str, _Active]:
+    def _release(self, client: ConnectedClient) -> dict[str, _Active]:
         with self._lock:
-            released = {name: active for name, active in self._active.items() if active[0] is subscriber}
+            released = {name: active for name, active in self._active.items() if active[0] is client}
             for name in released:
                 del self._active[name]
         return released
 
-    def acknowledge(self, subscriber: Subscriber, epoch: str, seq: int) -> None:
-        """Move the checkpoint of *subscriber*'s consumer to *seq*, which it was sent.
+    def acknowledge(self, client: ConnectedClient, epoch: str, seq: int) -> None:
+        """Move the checkpoint of *client*'s consumer to *seq*, which it was sent.
 
         Raises InvalidRequest without a consumer, ForbiddenConsumer, Superseded, Overtaken.
         """
         with self._lock:
-            claims = [claim for each, claim in self._active.values() if each is subscriber]
+            claims = [claim for each, claim in self._active.values() if each is client]
         if not claims:
             raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
         try:
-            self._checkpoints.move(claims[0].name, epoch, seq, subscriber.principal, claims[0].generation)
+            self._checkpoints.move(claims[0].name, epoch, seq, client.principal, claims[0].generation)
         except InvalidRequest as error:  # a restore came first: it holds the lock that this has waited for
             raise Overtaken("the epoch changed") from error
 
     @property
     def are_connected(self) -> bool:
-        """Whether any consumer's connection is."""
+        """Whether any client is a consumer's connection."""
         return bool(self._active)
 
-    def send_superseded_away(self) -> None:
-        """End the connections that another process has superseded. A claim is a commit, so the relay comes at once.
+    def close_superseded(self) -> None:
+        """Close the connections that another process has superseded. A claim is a commit, so the relay polls at once.
 
-        Reads the connected names only, without the lock. A claim that was made meanwhile is another entry of `_active`.
+        Reads the connected names only, without the lock. A later claim is another entry of `_active`.
         """
         with self._lock:
             connected = dict(self._active)
@@ -93,5 +91,5 @@ class Consumers:
         superseded = [active for name, active in connected.items() if newest.get(name) != active[1].generation]
         with self._lock:
             superseded = [active for active in superseded if self._active.get(active[1].name) is active]
-        for subscriber, _ in superseded:
-            subscriber.ask_to_end(frames.SUPERSEDED, _REASON)
+        for client, _ in superseded:
+            client.ask_to_end(frames.SUPERSEDED, _REASON)

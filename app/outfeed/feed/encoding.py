@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +32,17 @@ class Batch(NamedTuple):
             end += len(piece)
             ends.append(end)
         return cls(b"".join(pieces), ends, seqs, prev)
+
+    def cut_at(self, sent: int) -> tuple[int | None, bytes]:
+        """Return the last seq in the first *sent* bytes, or None, and the unsent end of a cut piece.
+
+        The seq of a cut piece counts: the client gets the rest of that piece before anything else.
+        """
+        if not sent:
+            return None, b""
+        cut = bisect_left(self.ends, sent)
+        end = self.ends[cut] if self.ends else len(self.data)
+        return (self.seqs[cut] if self.seqs else None), self.data[sent:end]
 
     @property
     def last(self) -> int:

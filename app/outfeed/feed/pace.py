@@ -11,7 +11,7 @@ from outfeed import clock
 # Between frames, as a share of 1/rate: jitter on the way must not make eleven of ten within a second.
 SLACK = 1.1
 
-# The slowest pace that is kept, in frames a second; what a clock can't count to would stop the one that waits for it.
+# The slowest pace that is kept, in frames a second. A moment beyond what a clock can count would stop the pacer.
 MIN_RATE = 0.01
 
 
@@ -34,17 +34,17 @@ def due_at(rate: float, due: float, now: float) -> float:
 
 
 class Pacer:
-    """A thread that calls *on_due* when what was planned is due, and sleeps else. `_changed` guards the plan."""
+    """When the next paced cohort is due, and a thread that waits for that moment. `_changed` guards it."""
 
-    def __init__(self, on_due: Callable[[], None]) -> None:
-        self._on_due = on_due
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._due: float | None = None
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="outfeed-pacer", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to keep the plan."""
+    def start(self, on_due: Callable[[], None]) -> None:
+        """Start a thread that calls *on_due* whenever a planned moment has come."""
+        self._thread = threading.Thread(target=self._run, args=(on_due,), name="outfeed-pacer", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,25 +52,36 @@ class Pacer:
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def plan(self, due: float) -> None:
-        """Have *on_due* called at *due*, on the monotonic clock, or earlier if that is planned already."""
+        """Plan a call at *due*, on the monotonic clock, or earlier if one is planned already."""
         with self._changed:
             if self._due is None or due < self._due:
                 self._due = due
                 self._changed.notify()
 
-    def _run(self) -> None:
+    def take_due(self) -> bool:
+        """Return whether the planned moment has come, once."""
+        with self._changed:
+            return self._take_due()
+
+    def _take_due(self) -> bool:
+        if self._due is None or self._due > clock.monotonic():
+            return False
+        self._due = None
+        return True
+
+    def _run(self, on_due: Callable[[], None]) -> None:
         while self._wait():
-            self._on_due()
+            on_due()
 
     def _wait(self) -> bool:
+        """Return True when a moment has come, False when the thread is to end."""
         with self._changed:
             while not self._is_stopping:
-                left = None if self._due is None else self._due - clock.monotonic()
-                if left is not None and left <= 0:
-                    self._due = None
+                if self._take_due():
                     return True
-                self._changed.wait(left)
+                self._changed.wait(None if self._due is None else self._due - clock.monotonic())
             return False

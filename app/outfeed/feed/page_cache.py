@@ -1,4 +1,4 @@
-"""The page cache: what was just read of the source, for all who were away at the same time and replay the same."""
+"""The page cache: pages that were just read, for clients that were away at the same time and replay the same."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from outfeed import clock
 from outfeed.feed.source import Source
 from outfeed.history import Item, Page, items_after
 
-# Pages end at multiples of this, so that those who began at different cursors read the same from there on.
+# Pages end at multiples of this, so that clients that began at different cursors read the same from there on.
 PAGE_EVENTS = 1000
-# Those who were away together go through the pages together: a few are enough.
+# Clients that were away together go through the pages together: a few are enough.
 CACHE_EVENTS = 16 * PAGE_EVENTS
 CACHE_BYTES = 4 * 2**20
 KEEP_SECS = 10.0
-# One who reads elsewhere so soon after another read is another reader.
+# A read elsewhere so soon after another one is another client's.
 CROWD_SECS = 1.0
 
 
@@ -34,10 +34,12 @@ class _Kept(NamedTuple):
 class PageCache:
     """Reads a source from behind. Any thread may call any method; `_lock` guards the pages, the oldest first.
 
-    One reads at a time, with `_reading` held: those ahead of the others, who read for all, would else run away from
-    them, until what was kept is gone when the others come to it. With 20 clients 300,000 events behind all have three
-    times as much a second. Nothing is kept while only one reads, whom memory that is used over and over serves a
-    quarter faster.
+    One thread reads at a time, with `_reading` held. Else the clients in front, which read for all, would get so far
+    ahead that a page is dropped before the others come to it: with 20 clients 300,000 events behind, all have three
+    times as much a second. While only one client reads, nothing is kept: it is served a quarter faster by memory that
+    is used again and again.
+
+    `erasures` counts the calls of `forget`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -45,7 +47,7 @@ class PageCache:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._pages: list[_Kept] = []
-        self._generation = 0
+        self.erasures = 0
         self._last_through = 0
         self._last_read_at = self._crowded_until = -math.inf
 
@@ -57,7 +59,7 @@ class PageCache:
         kept = self._find(seq)
         if kept is None:
             with self._reading:
-                kept = self._find(seq)  # another may have read it meanwhile
+                kept = self._find(seq)  # another thread may have read it
                 if kept is None:
                     return self._read_after(seq, limit)
         window = self._source.window()
@@ -67,14 +69,19 @@ class PageCache:
         through = kept.through if len(items) <= limit else items[limit - 1].seq
         return Page(window, items[:limit], through)
 
+    @property
+    def kept_events(self) -> int:
+        """How many events are kept."""
+        return sum(len(kept.items) for kept in self._pages)
+
     def forget(self) -> None:
-        """Keep nothing: some of it was taken out of the history."""
+        """Drop all pages: some events were erased from the history."""
         with self._lock:
             self._pages = []
-            self._generation += 1  # nor what is being read just now
+            self.erasures += 1  # nor what is being read just now
 
     def forget_old(self) -> None:
-        """Give back the memory of what nobody came for."""
+        """Free the memory of pages that no client has asked for in time."""
         oldest = clock.monotonic() - KEEP_SECS
         with self._lock:
             self._pages = [kept for kept in self._pages if kept.read_at >= oldest]
@@ -87,15 +94,15 @@ class PageCache:
             )
 
     def _read_after(self, seq: int, limit: int) -> Page:
-        generation = self._generation
+        erasures = self.erasures
         page = self._source.read_after(seq, min(limit, PAGE_EVENTS - seq % PAGE_EVENTS))
-        self._note(seq, page, generation)
+        self._note(seq, page, erasures)
         return page
 
-    def _note(self, seq: int, page: Page, generation: int) -> None:
-        """Keep *page*, what was read after *seq*, if it may be of use to another and nothing was forgotten since.
+    def _note(self, seq: int, page: Page, erasures: int) -> None:
+        """Keep *page*, which was read after *seq*, if another client may use it and nothing was erased since.
 
-        Not where it ends at the head, where more is to come; and not where one reads, each time where it has stopped.
+        A page that ends at the head is of no use, since more will come. Nor is any page while one client reads on.
         """
         now = clock.monotonic()
         with self._lock:
@@ -103,7 +110,7 @@ class PageCache:
                 self._crowded_until = now + KEEP_SECS
             self._last_through, self._last_read_at = page.through, now
             is_of_use = now < self._crowded_until and page.through < page.window.last_seq
-            if not is_of_use or generation != self._generation:
+            if not is_of_use or erasures != self.erasures:
                 return
             size = sum(len(item.json) for item in page.items)
             self._pages.append(_Kept(page.window.epoch, seq, page.through, page.items, size, now))
@@ -111,5 +118,4 @@ class PageCache:
                 del self._pages[0]
 
     def _is_too_large(self) -> bool:
-        events = sum(len(kept.items) for kept in self._pages)
-        return events > CACHE_EVENTS or sum(kept.size for kept in self._pages) > CACHE_BYTES
+        return self.kept_events > CACHE_EVENTS or sum(kept.size for kept in self._pages) > CACHE_BYTES

@@ -9,7 +9,10 @@ from datetime import timedelta
 
 from outfeed import clock
 from outfeed.errors import DatabaseError
+from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
+from outfeed.feed.page_cache import PageCache
+from outfeed.feed.source import Source
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
@@ -23,33 +26,42 @@ log = logging.getLogger(__name__)
 
 
 class Relay:
-    """`poll` may be called at any time by anyone: the scheduler, the watcher, a client whose cursor is ahead.
+    """`poll` may be called at any time by any thread: the scheduler, the watcher, a client whose cursor is ahead.
 
     One call at a time does the work; `_working` is held by it. A call that finds another at work makes that one go
     round again, so that no commit waits for the next second. It is one of *workers*, each with a relay of its own.
     """
 
     def __init__(
-        self, hub: Hub, remember: Callable[[str, Item], None], heartbeat_secs: float, workers: int = 1
+        self,
+        source: Source,
+        hub: Hub,
+        consumers: Consumers,
+        pages: PageCache,
+        record: Callable[[str, Item], None],
+        heartbeat_secs: float,
+        workers: int,
     ) -> None:
+        self._source = source
         self._hub = hub
-        self._remember = remember
+        self._consumers = consumers
+        self._pages = pages
+        self._record = record
         self._heartbeat_secs = heartbeat_secs
         self._workers = workers
         self._working = threading.Lock()
         self._is_wanted = False
-        self._head: tuple[str, Item] | None = None  # what is there to be replayed, not remembered yet
-        self._next_heartbeat = 0.0
+        self._head: tuple[str, Item] | None = None  # may be replayed, and is not recorded yet
+        self._next_heartbeat = clock.monotonic() + heartbeat_secs
         self._completed_at: float | None = None
         self._failure: str | None = None
         self._told: str | None = None  # why nothing can be read, as the clients know it
         self.stats = hub.stats
-        hub.hurry = self.poll_now
 
     def start(self) -> None:
-        """Take the head as position: what was committed before is for those who resume. Raises DatabaseError.
+        """Take the head as position: earlier events are for clients that resume. Raises DatabaseError.
 
-        The newest of it are kept for them: after a restart all viewers come back from about the same place.
+        The newest of them are kept in the tail: after a restart all clients come back from about the same place.
         """
         self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
@@ -69,17 +81,24 @@ class Relay:
     def poll_if_wanted(self) -> float:
         """Poll for what was just committed; return for how many seconds to leave what comes now to the next poll.
 
-        Where all who are live keep a pace, that is until the next beat: one read, not one for each commit. In a burst
-        it is as long as this poll took, times the workers: on busy processors, pushing every few events to hundreds of
-        clients holds the writers, who sleep in each fsync, down to a quarter of their speed.
+        If all live clients keep a pace, that is until the next one is due: one read, not one for each commit. In a
+        burst it is as long as this poll took, times the workers: on busy processors, pushing every few events to
+        hundreds of clients slows down the writers, which wait in each fsync, to a quarter of their speed.
         """
         rest = 0.0
-        if self._hub.wanted_from() <= clock.monotonic():
+        if self.wanted_from() <= clock.monotonic():
             began, position = clock.monotonic(), self._hub.position
             self.poll()
             if self._hub.position - position >= BURST_EVENTS:
                 rest = min(self._workers * (clock.monotonic() - began), MAX_REST_SECS)
-        return max(rest, self._hub.wanted_from() - clock.monotonic())
+        return max(rest, self.wanted_from() - clock.monotonic())
+
+    def wanted_from(self) -> float:
+        """Return from when on new events are wanted, on the monotonic clock; infinity if no client waits for any.
+
+        While a consumer is connected, they always are: a commit may be the claim of another connection.
+        """
+        return 0.0 if self._consumers.are_connected else self._hub.wanted_from()
 
     def poll_now(self) -> None:
         """Push what is pending before returning, after waiting for a call that is at work."""
@@ -107,8 +126,8 @@ class Relay:
                 while self._advance():
                     pass
                 self._hub.flush()
-                self._hub.greet()
-                self._hub.consumers.send_superseded_away()
+                self._hub.send_first_heartbeats()
+                self._consumers.close_superseded()
             self._beat()
         except (DatabaseError, OSError) as error:
             if self._note_failure(error):
@@ -133,16 +152,16 @@ class Relay:
         """Take one page; True where there is more to do."""
         hub = self._hub
         if self._head:
-            self._remember(*self._head)
+            self._record(*self._head)
             self._head = None
-        page = hub.source.read_after(hub.position, PAGE_EVENTS)
+        page = self._source.read_after(hub.position, PAGE_EVENTS)
         window = page.window
         if window.epoch != hub.epoch:
             self._begin(1)
             return True
         if window.last_seq < hub.position:
             # A copy was put back under us: the seqs after its head would be used again.
-            hub.source.renew_epoch(window.epoch)
+            self._source.renew_epoch(window.epoch)
             return True
         if window.first_seq > hub.position + 1:
             hub.skip(window.first_seq - 1)
@@ -152,15 +171,15 @@ class Relay:
 
     def _begin(self, most: int) -> None:
         """Stand at the head, with *most* of what is newest at hand. All before it may be replayed from now on."""
-        newest = self._hub.source.read_before(MAX_SEQ, most)
+        newest = self._source.read_before(MAX_SEQ, most)
         self._hub.begin(newest.window, newest.items[::-1])
         self._head = (newest.window.epoch, newest.items[0]) if newest.items else None
 
     def _publish(self, page: Page) -> None:
         if page.items:
-            self._remember(page.window.epoch, page.items[-1])
+            self._record(page.window.epoch, page.items[-1])
         if page.through > self._hub.position:
-            wanted_from = self._hub.wanted_from()
+            wanted_from = self.wanted_from()
             self._hub.publish(page.items, page.through)
             self.stats.note_delivery(page.written_at, wanted_from)
             self.stats.note_events(page.items)
@@ -181,6 +200,7 @@ class Relay:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._heartbeat_secs
             self._hub.heartbeat()
+            self._pages.forget_old()
 
 
 def _reason(error: DatabaseError | OSError) -> str:

@@ -1,4 +1,4 @@
-"""Source: anything the relay and replays can read. Checkpoints: where durable consumers stand."""
+"""Source: anything the relay and replays can read. CheckpointStore: where durable consumers stand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Source(Protocol):
         ...
 
 
-class Checkpoints(Protocol):
+class CheckpointStore(Protocol):
     """Where durable consumers stand. Any thread may call any method; what is answered is on the disk."""
 
     def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:

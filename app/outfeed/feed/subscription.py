@@ -33,7 +33,7 @@ _TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 class Filter:
     """Which events match: all conditions hold. Empty *types*, or None, is no condition.
 
-    *visible* is what the principal may see at all; whoever makes a filter has to say.
+    *visible* is what the principal may see at all. It has no default.
     """
 
     visible: Visible
@@ -197,7 +197,8 @@ class Verdict:
 def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
     """Return where a client with that cursor stands in *window*, which was read fresh from the database.
 
-    Fresh, because this process's position may lie behind what another worker has already sent.
+    Fresh, because this process's position may lie behind what another worker has already sent. `FeedReader.verdict` is
+    the only caller: it also ensures that the head is recorded.
     """
     head = window.last_seq
     if after is None:

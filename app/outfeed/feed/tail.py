@@ -1,4 +1,4 @@
-"""The tail: the hub's newest items, matched to nobody, from which those who join late are brought up."""
+"""The tail: the newest items, unfiltered, from which clients that join are brought up to the position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TAIL_BYTES = 4 * 2**20
 
 
 class Tail:
-    """Holds every item above `start`, up to the hub's position; the hub's lock guards it."""
+    """Holds every item above `start`, up to the position. The lock of `Cohorts` guards it."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -17,7 +17,7 @@ class Tail:
         self._bytes = 0
 
     def extend(self, items: list[Item]) -> None:
-        """Add *items*, newer than all, and let the oldest go beyond TAIL_EVENTS and TAIL_BYTES."""
+        """Add *items*, newer than all, and drop the oldest above TAIL_EVENTS and TAIL_BYTES."""
         self._items += items
         self._bytes += sum(len(item.json) for item in items)
         excess = max(0, len(self._items) - TAIL_EVENTS)
@@ -31,7 +31,7 @@ class Tail:
         self._bytes = size
 
     def after(self, seq: int) -> list[Item] | None:
-        """Return the items above *seq*, or None where they are not all here."""
+        """Return the items above *seq*, or None if some of them are not here."""
         if seq < self.start:
             return None
         return items_after(self._items, seq)

@@ -9,10 +9,7 @@ from flask import current_app
 
 from outfeed.config import Settings
 from outfeed.feature import Part, registered
-from outfeed.feed.consumers import Consumers
-from outfeed.feed.hub import Hub
-from outfeed.feed.pace import Pacer
-from outfeed.feed.relay import Relay
+from outfeed.feed.core import Core
 from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
 from outfeed.http.admission import Admission, Rates
@@ -45,11 +42,12 @@ class Services:
         self.database = db.at(settings.database)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
         self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
-        self.hub = Hub(self.outbox, Consumers(self.checkpoints), FeedStats(self.metrics))
         self.mark = Mark(settings.database)
-        self.relay = Relay(self.hub, self._remember, settings.heartbeat_secs, settings.workers)
-        self.pacer = Pacer(self.relay.poll)
-        self.hub.plan = self.pacer.plan
+        self.core = Core(
+            self.outbox, self.checkpoints, self._record,
+            heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(self.metrics),
+        )  # fmt: skip
+        self.hub, self.relay = self.core.hub, self.core.relay
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
@@ -69,8 +67,9 @@ class Services:
                 **{name: job for part in self.parts for name, job in part.jobs.items()},
             }
         )
-        self.watcher = Watcher(settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick)
-        self.hub.rouse = self.watcher.rouse
+        self.watcher = Watcher(
+            settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick, roused=self.core.wanted
+        )
 
     def part(self, kind: type[P]) -> P:
         """Return what a feature runs in this process, by its class or a base of it."""
@@ -79,8 +78,8 @@ class Services:
     def start(self) -> None:
         """Take the head as position, then poll: by the scheduler, and at once on a commit."""
         self.relay.start()
-        self.relay.poll()  # which remembers what may be told from now on
-        self.pacer.start()
+        self.relay.poll()  # which records what may be told from now on
+        self.core.pacer.start(self.relay.poll)
         for part in self.parts:
             part.start()
         self.jobs.start()
@@ -92,7 +91,7 @@ class Services:
             part.stop()
         self.watcher.stop()
         self.jobs.stop()
-        self.pacer.stop()
+        self.core.pacer.stop()
         for part in self.parts:
             part.close()
         self.mark.close()
@@ -119,7 +118,7 @@ class Services:
         for kind in kinds:
             self.metrics.clients.labels(*kind).set(counts[kind])
 
-    def _remember(self, epoch: str, item: Item) -> None:
+    def _record(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Point.of(item))
 
     def _tick(self) -> None:

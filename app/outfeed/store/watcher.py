@@ -86,15 +86,21 @@ class Watcher:
     """A thread that calls *on_commit* after commits, at times in vain, and *on_tick* about every second.
 
     Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds it wants no
-    call: the watcher looks at nothing so long, unless it is roused, and then calls again.
+    call: the watcher looks at nothing so long, unless it is roused, by `rouse` or *roused*, and then calls again.
     """
 
-    def __init__(self, path: Path, on_commit: Callable[[], float], on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_commit: Callable[[], float],
+        on_tick: Callable[[], None],
+        roused: threading.Event | None = None,
+    ) -> None:
         self._path = path
         self._on_commit = on_commit
         self._on_tick = on_tick
         self._stopping = threading.Event()
-        self._roused = threading.Event()
+        self._roused = roused or threading.Event()
         self._rests_until = 0.0
         self._notices: _Notices | None = None
         self._thread = threading.Thread(target=self._run, name="outfeed-watcher", daemon=True)

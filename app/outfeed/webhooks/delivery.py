@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from outfeed import clock
+from outfeed.feed.core import Core
 from outfeed.feed.encoding import grouped
-from outfeed.feed.hub import Hub
 from outfeed.feed.source import Source
-from outfeed.feed.subscription import decide_for
 from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
@@ -40,7 +39,7 @@ class DeliveryContext:
 
     database: Database
     source: Source
-    hub: Hub
+    core: Core
     metrics: Metrics
     allowlist: Allowlist
     give_up_after: timedelta
@@ -88,7 +87,8 @@ class Delivery:
 
     def _settle(self) -> None:
         """Begin at the checkpoint. If its place is gone, begin at the next one and write a warning."""
-        verdict = decide_for(self.lease.claim, self.lease.window)
+        verdict = self._context.core.reader.verdict(self.lease.claim)
+        self._epoch = verdict.epoch
         if verdict.missing is not None:
             first, last = verdict.missing
             self._skip_to(verdict.after, f"missed {first} to {last}: they were pruned before they were delivered")
@@ -104,7 +104,7 @@ class Delivery:
         """Deliver the events of one page; return False if there was no further page."""
         page = self._context.source.read_after(self._position, PAGE_EVENTS)
         page.window.prove(self._epoch, self._position)
-        self._context.hub.vouch(page.through)
+        self._context.core.reader.ensure_recorded(self._epoch, page.through)
         items = self._filter.matching(page.items)
         while items and not self._is_cancelled:
             group = self._next_group(items)
@@ -186,13 +186,13 @@ class Delivery:
     def _idle(self) -> None:
         """Write the checkpoint, then wait for an event that matches."""
         self._acknowledge()
-        hub = self._context.hub
+        hub = self._context.core.hub
         if hub.closing.is_set() or hub.epoch != self._epoch:
             self._rest(SETTLE_SECS)
             return
         self._woken.clear()
         if not self._is_cancelled:
-            hub.wait_for(self._filter, self._epoch, self._position, IDLE_SECS, self._woken)
+            self._context.core.reader.wait(self._filter, self._epoch, self._position, IDLE_SECS, self._woken)
 
     def _rest(self, secs: float) -> None:
         self._woken.clear()

@@ -92,7 +92,7 @@ class Dispatcher(Part):
 
     @property
     def _is_over(self) -> bool:
-        return self._stopping.is_set() or self._context.hub.closing.is_set()
+        return self._stopping.is_set() or self._context.core.hub.closing.is_set()
 
     def _run(self) -> None:
         file = lease.lock_file(self._context.database.path, "webhooks")

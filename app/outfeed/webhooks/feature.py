@@ -35,7 +35,7 @@ class WebhooksFeature(Feature):
         settings = process.settings
         return Dispatcher(
             DeliveryContext(
-                process.database, process.outbox, process.hub, process.metrics, Allowlist.parse(settings.webhook_allow),
+                process.database, process.outbox, process.core, process.metrics, Allowlist.parse(settings.webhook_allow),
                 give_up_after=timedelta(hours=settings.webhook_give_up_hours),
             )
         )  # fmt: skip

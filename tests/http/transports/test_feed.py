@@ -69,7 +69,7 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
     with Peer() as peer:
         with contextlib.suppress(StopIteration):
             flask_app.test_client().get(
-                "/api/feed/stream?after=0", headers=bearer, environ_base={connection.SOCKET_KEY: peer._server_end}
+                "/api/feed/stream?after=0", headers=bearer, environ_base={connection.SOCKET_KEY: peer.server_end}
             )
         received = b""
         while chunk := peer.socket.recv(1 << 16):
@@ -77,12 +77,12 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
     assert received.count(b"HTTP/1.1 ") == 1
     assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"an error of ours"}\n\n')
     assert "unforeseen" in caplog.text
-    assert len(flask_app.extensions["outfeed"].hub) == 0
+    assert not flask_app.extensions["outfeed"].hub.counts()
 
 
 def _stream(app: Flask, path: str, headers: dict[str, str], peer: Peer) -> None:
     with contextlib.suppress(StopIteration):
-        app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer._server_end})
+        app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer.server_end})
 
 
 def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(

@@ -28,7 +28,7 @@ class Room:
     def wait(self, _: float | None) -> bool:
         return True
 
-    def patience(self) -> None:
+    def wait_secs(self) -> None:
         return None
 
     def hear(self, data: bytes) -> tuple[int, str] | None:

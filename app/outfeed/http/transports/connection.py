@@ -52,7 +52,7 @@ def serve(head: bytes, encoding: Encoding, talk: Talk) -> Response:
         services().shortages.note(DESCRIPTORS)
         return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     with doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, encoding, granted_rates(), identity.principal())
+        subscriber = Subscriber(services().core, wire, doorbell.ring, encoding, granted_rates(), identity.principal())
         ending = _ending_of(lambda: _attend(subscriber, doorbell, head, talk))
     if ending is not None:
         code, reason = ending

@@ -12,10 +12,11 @@ from pydantic import Field, field_validator
 from outfeed import clock
 from outfeed.errors import InvalidRequest, Overtaken
 from outfeed.feed import subscription
+from outfeed.feed.client import ClientState
 from outfeed.feed.hub import POLL
 from outfeed.feed.pace import SLACK
 from outfeed.feed.sse import SSE
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from outfeed.history import Item
 from outfeed.http import identity, limits
@@ -104,9 +105,8 @@ def poll(query: PollQuery) -> Response:
 
 def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
-        claim = services().checkpoints.read(query.consumer, identity.principal())
-        return subscription.decide_for(claim, services().outbox.window())
-    return subscription.decide(query.after, query.epoch, services().outbox.window())
+        return services().core.reader.verdict(services().checkpoints.read(query.consumer, identity.principal()))
+    return services().core.reader.verdict(query)
 
 
 def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
@@ -115,10 +115,7 @@ def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
         return _read_on(query, verdict, verdict.after)
     if query.last is None:
         return [], verdict.after
-    with services().hub.reading:
-        start = subscription.start_of_last(
-            services().outbox, query.filter(identity.principal().visible), query.last, verdict.head
-        )
+    start = services().core.reader.start_of_last(query.filter(identity.principal().visible), query.last, verdict.head)
     return _read_on(query, verdict, start)
 
 
@@ -129,11 +126,11 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
     page_end = None
     while cursor != page_end and cursor < end and len(found) < query.limit:
         page_end = cursor
-        page = services().hub.pages.read_after(cursor, min(_PAGE_ROWS, end - cursor))
-        with services().hub.reading:
-            page.window.prove(verdict.epoch, cursor)
-            found += query.filter(identity.principal().visible).matching(page.items)
-        cursor = page.through
+        wanted = query.filter(identity.principal().visible)
+        matching, cursor = services().core.reader.read_after(
+            wanted, verdict.epoch, cursor, min(_PAGE_ROWS, end - cursor)
+        )
+        found += matching
     if len(found) > query.limit:
         del found[query.limit :]
         cursor = found[-1].seq
@@ -145,7 +142,7 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     deadline = began + query.wait
     hub = services().hub
     while not events and (left := deadline - clock.monotonic()) > 0:
-        hub.wait_for(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
+        services().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_on(query, verdict, cursor)
         if hub.closing.is_set():
             break
@@ -155,7 +152,6 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
 
 
 def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
-    services().hub.vouch(cursor)
     fields = verdict.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)
@@ -213,9 +209,9 @@ class _Monologue:
         """Send the verdict and what follows it, until someone asks to end."""
         subscriber.subscribe(self._wanted, may_create=False)
         while subscriber.ending is None:
-            if doorbell.wait(subscriber.patience()):
+            if doorbell.wait(subscriber.wait_secs()):
                 doorbell.wire.read()
-            if subscriber.state is State.REPLAYING:
+            if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending
 

@@ -13,7 +13,8 @@ from wsproto.utilities import generate_accept_token
 
 from outfeed import clock
 from outfeed.feed import dialogue, frames
-from outfeed.feed.subscriber import State, Subscriber
+from outfeed.feed.client import ClientState
+from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.wire import Gone, Wire
 from outfeed.http import limits
 from outfeed.http.permission import requires
@@ -94,7 +95,7 @@ class _Dialogue:
                 return ending
             if self._messages:
                 dialogue.answer(subscriber, self._messages.popleft())
-            if subscriber.state is State.REPLAYING:
+            if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending
 
@@ -109,7 +110,7 @@ class _Dialogue:
         """Wait for the client as long as it may take, and grant it messages for the time that has passed."""
         began = clock.monotonic()
         self._credit += MAX_MESSAGES_PER_SEC * (began - self._listened_at)
-        has_news = doorbell.wait(subscriber.patience())
+        has_news = doorbell.wait(subscriber.wait_secs())
         self._listened_at = clock.monotonic()
         rested = self._credit + MAX_MESSAGES_PER_SEC * (self._listened_at - began)
         self._credit = max(self._credit, min(rested, MAX_MESSAGES_PER_SEC))

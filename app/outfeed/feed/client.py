@@ -1,0 +1,63 @@
+"""What the cohorts, the consumers and the hub need of a connected client. `Subscriber` implements it."""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from outfeed.principal import Principal
+from outfeed.feed.wire import Wire
+
+
+class ClientState(enum.Enum):
+    """The states of a subscriber. IDLE: connected, without a subscription."""
+
+    IDLE = "idle"
+    REPLAYING = "replaying"
+    LIVE = "live"
+    CLOSED = "closed"
+
+    def moved_to(self, state: ClientState) -> ClientState:
+        """Return *state*. Raises RuntimeError if a subscriber cannot go there from here."""
+        if (self, state) not in _MOVES:
+            raise RuntimeError(f"a subscriber can't go from {self.value} to {state.value}")
+        return state
+
+
+_MOVES = {
+    (ClientState.IDLE, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.LIVE),
+    (ClientState.LIVE, ClientState.REPLAYING),
+    (ClientState.REPLAYING, ClientState.IDLE),
+    (ClientState.LIVE, ClientState.IDLE),
+}
+
+
+class ConnectedClient(Protocol):
+    """One connected client, for all threads but its own."""
+
+    wire: Wire
+    principal: Principal
+
+    @property
+    def transport(self) -> str:
+        """The name of its transport in the counts."""
+        ...
+
+    @property
+    def state(self) -> ClientState:
+        """Its state now."""
+        ...
+
+    def wake(self) -> None:
+        """Wake its own thread."""
+        ...
+
+    def ask_to_end(self, code: int, reason: str) -> None:
+        """Have its own thread close the connection with *code*. The first call decides."""
+        ...
+
+    def end(self) -> None:
+        """Leave the feed for good. Its own thread calls this."""
+        ...

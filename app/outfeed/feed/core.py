@@ -1,0 +1,56 @@
+"""The core of one process, put together. Nothing in it runs by itself: threads and timers call from outside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from outfeed.feed.cohorts import Cohorts
+from outfeed.feed.consumers import Consumers
+from outfeed.feed.hub import Hub
+from outfeed.feed.pace import Pacer
+from outfeed.feed.page_cache import PageCache
+from outfeed.feed.reader import FeedReader
+from outfeed.feed.relay import Relay
+from outfeed.feed.source import CheckpointStore, Source
+from outfeed.feed.stats import FeedStats
+from outfeed.feed.waiters import Waiters
+from outfeed.history import Item
+from outfeed.metrics import Metrics
+
+
+class Core:
+    """Its parts, each of which gets the others in its constructor.
+
+    Call `relay.poll` every second and when `pacer` is due, and `relay.poll_if_wanted` after a commit, at the earliest
+    when the rest is over that it returned, or when *wanted* is set. A test does so on one thread, with a clock, a
+    source and sockets of its own (tests/feed/stage.py).
+
+    *record* writes an item of an epoch to the high-water mark; it is called before that item is sent.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        checkpoints: CheckpointStore,
+        record: Callable[[str, Item], None],
+        *,
+        heartbeat_secs: float,
+        workers: int = 1,
+        stats: FeedStats | None = None,
+    ) -> None:
+        self.stats = stats or FeedStats(Metrics())
+        self.wanted = threading.Event()
+        self.pacer = Pacer()
+        self.pages = PageCache(source)
+        self.consumers = Consumers(checkpoints)
+        self.cohorts = Cohorts(self.pacer, self.wanted, self.stats)
+        self.waiters = Waiters(self.cohorts, self.wanted)
+        self.hub = Hub(self.cohorts, self.waiters, self.stats)
+        self.relay = Relay(source, self.hub, self.consumers, self.pages, record, heartbeat_secs, workers)
+        self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
+
+    def forget(self) -> None:
+        """Drop everything that was read, since some of it was erased from the history."""
+        self.cohorts.forget()
+        self.pages.forget()

@@ -1,0 +1,211 @@
+"""The core: a cohort that fails ends alone, and the parts are put together without circles."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import outfeed
+from outfeed.feed import frames
+from outfeed.feed.client import ClientState
+from outfeed.feed.encoding import Batch
+from outfeed.history import Item
+from tests.feed.cast import counted
+from tests.feed.scene import Client, Feed
+from tests.feed.stage import Stage, Viewer
+
+PACKAGE = Path(outfeed.__file__).parent
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+class Raising(frames.WebSocketEncoding):
+    """An encoding that fails at what it is told to."""
+
+    def __init__(self, *raises_at: str) -> None:
+        self.raises_at = raises_at
+
+    def _raise_at(self, what: str) -> None:
+        if what in self.raises_at:
+            raise RuntimeError(f"planted in {what}")
+
+    def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
+        if items:
+            self._raise_at("events")
+        return super().singles(items, prev, epoch)
+
+    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+        self._raise_at("heartbeat")
+        return super().heartbeat(cursor, epoch)
+
+    def stale(self, reason: str | None, since: str | None) -> bytes:
+        self._raise_at("stale")
+        return super().stale(reason, since)
+
+
+def join(stage: Stage, encoding: frames.WebSocketEncoding, **fields: Any) -> Viewer:
+    viewer = stage.admit(encoding)
+    viewer.subscribe(**fields)
+    viewer.step()
+    return viewer
+
+
+class TestACohortThatFails:
+    @pytest.mark.parametrize("rate", [0, 10])
+    def test_it_ends_its_own_members_and_all_others_get_every_event(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture, rate: float
+    ) -> None:
+        # given healthy clients before and after two that share a cohort whose encoding fails
+        encoding = Raising("events")
+        before = join(stage, frames.WEBSOCKET, rate=rate, batch=True)
+        failing = [join(stage, encoding, rate=rate) for _ in range(2)]
+        after = join(stage, frames.WEBSOCKET, rate=rate, types=("a.*",), batch=True)
+        assert len(stage.cohorts) == 3
+        # when events come
+        with caplog.at_level(logging.ERROR):
+            for _ in range(3):
+                stage.write()
+                stage.run(1)
+        # then the healthy have all of them, each with the one before it
+        for viewer in (before, after):
+            messages = viewer.messages()
+            assert [message["prev"] for message in messages if "prev" in message] == [0, 1, 2]
+            assert viewer.seqs() == [1, 2, 3]
+            assert viewer.subscriber.state is ClientState.LIVE
+        # and the others are closed, and the error is logged with its traceback and counted, once
+        for viewer in failing:
+            assert viewer.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+            assert viewer.seqs() == []
+        [record] = caplog.records
+        assert record.exc_info is not None
+        assert "planted in events" in str(record.exc_info[1])
+        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
+        assert stage.relay.failure is None
+        assert len(stage.cohorts) == 2
+
+    @pytest.mark.parametrize("message", ["heartbeat", "stale"])
+    def test_so_it_does_where_a_heartbeat_or_a_notice_fails(self, stage: Stage, message: str) -> None:
+        failing, healthy = join(stage, Raising(message), rate=0), stage.join(rate=0)
+        if message == "stale":
+            stage.hub.tell_stale("the database is not there", None)
+        else:
+            stage.hub.heartbeat()
+        assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+        stage.write(2)
+        assert healthy.seqs() == [1, 2]
+        assert healthy.messages()[1]["type"] == message
+        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
+
+    def test_a_client_whose_socket_fails_in_an_unforeseen_way_ends_alone(self, stage: Stage) -> None:
+        def fail() -> None:
+            if failing.subscriber.state is ClientState.LIVE:
+                raise ValueError("non-zero flags not allowed in calls to send() on a TLS socket")
+
+        viewers = [stage.join(rate=0) for _ in range(3)]
+        failing = viewers[1]
+        failing.socket.after_send = fail
+        stage.write(2)
+        assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+        assert [viewer.seqs() for viewer in viewers if viewer is not failing] == [[1, 2], [1, 2]]
+        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
+
+    def test_an_encoding_that_fails_for_one_that_joins_concerns_that_one_alone(self, stage: Stage) -> None:
+        healthy = stage.join(rate=0)
+        stage.write(3)
+        joining = stage.admit(Raising("events"))
+        joining.subscribe(rate=0, after=0)
+        with pytest.raises(RuntimeError, match="planted in events"):
+            joining.step()
+        stage.write(1)
+        assert healthy.seqs() == [1, 2, 3, 4]
+        assert len(stage.cohorts) == 1
+
+
+class TestRecording:
+    """Whatever asks, the verdict is made from a fresh window, and what it says is recorded first."""
+
+    @pytest.mark.parametrize("way", ["verdict", "claim", "page"])
+    def test_nothing_is_answered_before_it_is_recorded(self, way: str) -> None:
+        feed = Feed()
+        feed.source.add(3)
+        with Client(feed) as client:
+            reader = feed.core.reader
+            if way == "claim":
+                claim = feed.checkpoints.claim("ops", client.subscriber.principal)
+                assert reader.verdict(claim).head == 3
+            elif way == "verdict":
+                client.say(action="subscribe", channel="events", after=1, epoch="epoch-1")
+                assert client.take_verdict()["head"] == 3
+            else:
+                items, end = reader.read_after(client.subscriber.subscription.filter, "epoch-1", 0, 10)
+                assert ([item.seq for item in items], end) == ([1, 2, 3], 3)
+            assert feed.recorded == [("epoch-1", 3)]
+
+    def test_a_history_that_the_hub_has_not_seen_is_taken_over_first(self) -> None:
+        feed = Feed()
+        feed.write(5)
+        feed.source.renew_epoch("epoch-1")
+        feed.source.items, feed.source.last_seq = feed.source.items[:2], 2
+        with Client(feed) as client:
+            client.say(action="subscribe", channel="events", after=5, epoch="epoch-1")
+            verdict = client.take_verdict()
+        assert (verdict["verdict"], verdict["epoch"], verdict["after"]) == ("reset", "epoch-1+", 2)
+        assert feed.hub.epoch == "epoch-1+"
+        assert feed.recorded[-1] == ("epoch-1+", 2)
+
+
+class TestStructure:
+    def test_no_module_of_the_core_imports_itself_by_a_detour_not_even_for_types(self) -> None:
+        imports = {path.stem: set(imported_by(path)) for path in (PACKAGE / "feed").glob("*.py")}
+        assert imports["hub"] >= {"cohorts", "waiters"}, "no import was found"
+        for module in imports:
+            assert module not in reachable(imports, module)
+
+    def test_no_collaborator_is_assigned_to_an_attribute_of_another_object(self) -> None:
+        """Each part gets its collaborators in its constructor, where a forgotten one is an error."""
+        for path, node in nodes(PACKAGE):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute | ast.Lambda):
+                targets = [each.value for each in node.targets if isinstance(each, ast.Attribute)]
+                own = [isinstance(each, ast.Name) and each.id == "self" for each in targets]
+                assert all(own), f"{path}:{node.lineno}: {ast.unparse(node)}"
+
+    def test_a_class_of_the_core_shares_its_name_with_no_other(self) -> None:
+        places: dict[str, list[str]] = {}
+        for path, node in nodes(PACKAGE):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.parent.name)
+        assert "Cohorts" in places
+        shared = {name: where for name, where in places.items() if len(where) > 1 and "feed" in where}
+        assert shared == {}
+
+
+def nodes(folder: Path) -> Iterator[tuple[Path, ast.AST]]:
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path, node
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "outfeed.feed":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("outfeed.feed."):
+            yield str(node.module).rpartition(".")[2]
+
+
+def reachable(imports: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    rest = set(imports[start])
+    while rest:
+        module = rest.pop()
+        found.add(module)
+        rest |= imports.get(module, set()) - found
+    return found
