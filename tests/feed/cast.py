@@ -1,4 +1,4 @@
-"""The cast of the pipeline's tests: a source in memory, and the far end of a wire."""
+"""The cast of the pipeline's tests: a source in memory, and the far end of a connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.consumers import Consumers
 from outfeed.feed.hub import Hub
-from outfeed.feed.wire import Wire
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.history import Claim, Item, Page, Window
 from outfeed.metrics import PREFIX, Metrics
 from outfeed.principal import Principal
@@ -118,7 +118,7 @@ class Ended(AssertionError):
 
 
 class Peer:
-    """A client at the far end of a real TCP connection; `wire` is the server's end."""
+    """A client at the far end of a real TCP connection; `writer` writes to it from the server's end."""
 
     def __init__(self, send_buffer_bytes: int | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -128,7 +128,7 @@ class Peer:
             self._server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer_bytes)
         self.socket.settimeout(10)
-        self.wire = Wire(self._server_end)
+        self.writer = SocketWriter(self._server_end)
         self._buffer = b""
 
     def __enter__(self) -> Peer:

@@ -93,7 +93,7 @@ class NarrowSocket:
 
 
 class Client(Peer):
-    """A subscriber of *feed*'s hub and the client at the far end of its wire.
+    """A subscriber of *feed*'s hub and the client at the far end of its connection.
 
     A test calls `advance` itself, or has `run` do what a connection's own thread does.
     """
@@ -109,7 +109,7 @@ class Client(Peer):
         self._inbox: list[str] = []
         self._is_leaving = False
         self._thread: threading.Thread | None = None
-        self.subscriber = Subscriber(feed.hub, self.wire, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
+        self.subscriber = Subscriber(feed.hub, self.writer, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
         feed.hub.add(self.subscriber)
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +124,7 @@ class Client(Peer):
     def narrow(self, room: int) -> NarrowSocket:
         """Let the server's end take only *room* bytes more, until the answer's `room` is None."""
         narrow = NarrowSocket(self._server_end, room)
-        self.wire._sock = narrow  # type: ignore[assignment]
+        self.writer._sock = narrow  # type: ignore[assignment]
         return narrow
 
     # --- the server's side --------------------------------------------------------------------------------------------

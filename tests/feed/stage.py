@@ -12,9 +12,9 @@ from outfeed import clock
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.relay import Relay
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import State, Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from outfeed.feed.wire import Wire
 from tests.feed.cast import VIEWER, MemorySource, hub_of
 
 STEP_SECS = 0.005
@@ -59,7 +59,7 @@ class Viewer:
     def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(stage.time)
         self.wakes = 0
-        self.subscriber = Subscriber(stage.hub, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
+        self.subscriber = Subscriber(stage.hub, SocketWriter(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
         self._hub = stage.hub
 
     def _wake(self) -> None:

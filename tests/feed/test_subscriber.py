@@ -192,7 +192,7 @@ def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
             other.follow(feed.source.last_seq)
         feed.write(1)
         assert other.follow(feed.source.last_seq)
-        assert len(stalled.wire._rest) < len(BIG) + 200, "more than the end of one frame is kept"
+        assert len(stalled.writer._remainder) < len(BIG) + 200, "more than the end of one frame is kept"
 
 
 def test_an_answer_does_not_corrupt_the_frame_that_was_cut(feed: Feed, client: Client) -> None:

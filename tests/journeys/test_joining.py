@@ -56,7 +56,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     relay = Relay(hub, lambda *_: None, heartbeat_secs=60)
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(hub, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(hub, peer.writer, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         publishing = threading.Event()
 

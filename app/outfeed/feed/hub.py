@@ -40,7 +40,7 @@ class Hub:
     """`_lock` guards position, epoch, tail, cohorts and the set of subscribers.
 
     It is never held while a batch is sent to the cohorts, only while one joiner is brought up, without waiting.
-    Locks are taken in the order hub, wire.
+    Locks are taken in the order hub, writer.
     """
 
     def __init__(self, source: Source, consumers: Consumers, stats: FeedStats | None = None) -> None:

@@ -21,8 +21,8 @@ from outfeed.feed.cohort import Cohort, Delivery
 from outfeed.feed.encoding import Batch, Encoding
 from outfeed.feed.pace import due_at, next_due
 from outfeed.feed.page_cache import PAGE_EVENTS
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscription import SubscribeRequest, Subscription, Verdict
-from outfeed.feed.wire import Wire
 from outfeed.history import Claim, Item
 from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
@@ -60,7 +60,7 @@ _MOVES = {
 class Subscriber:
     """One client. Its own thread calls `subscribe` and `advance`; the relay's thread `push` and `heartbeat`.
 
-    The wire's lock guards `state`, `cohort`, `joined_at`, `cursor`, `prev` and `due`: the relay reads them, and takes
+    The writer's lock guards `state`, `cohort`, `joined_at`, `cursor`, `prev` and `due`: the relay reads them, and takes
     a subscriber out of its cohort, under that lock; only the own thread (with the hub's lock before it) puts one in.
 
     `cursor`: everything that matches up to there is written. `prev`: the last seq the client was told. `due`: when the
@@ -71,7 +71,7 @@ class Subscriber:
     def __init__(
         self,
         hub: Hub,
-        wire: Wire,
+        wire: SocketWriter,
         wake: Callable[[], None],
         encoding: Encoding,
         rates: tuple[float, float],
@@ -168,9 +168,9 @@ class Subscriber:
     def advance(self) -> None:
         """Take one step from REPLAYING towards LIVE: finish the cut frame, then send what was read, join, or read on.
 
-        Raises Overtaken when the rows after the cursor are gone, Stalled or OSError when the client is.
+        Raises Overtaken when the rows after the cursor are gone, ClientStalled or OSError when the client is.
         """
-        if not self._wire.drain(self._is_wanted):
+        if not self._wire.flush(self._is_wanted):
             return
         if self._page and self._erasures == self._hub.erasures:
             self._send_next()
@@ -237,7 +237,7 @@ class Subscriber:
         self.cursor = max(self.cursor, self._page_end)
 
     def write(self, data: bytes) -> bool:
-        """Write one answer, after what is unsent; False when the connection is to end. Raises Stalled, OSError."""
+        """Write one answer, after what is unsent; False when the connection is to end. Raises OSError."""
         return self._wire.write(data, self._is_wanted)
 
     def _is_wanted(self) -> bool:
@@ -270,7 +270,7 @@ class Subscriber:
             if self.ending is not None:
                 return False
             batch = self.subscription.encode(self.subscription.filter.matching(items), self.prev, self.epoch)
-            sent = self._wire.offer(batch.data)
+            sent = self._wire.try_send(batch.data)
             if sent < len(batch.data):
                 self._note_cut(batch, sent, self.cursor)
                 return False
@@ -325,7 +325,7 @@ class Subscriber:
             if sent == len(data):
                 return
             if sent:
-                self._wire.keep(data[sent:])
+                self._wire.stash_remainder(data[sent:])
             self.cursor, self.prev = cohort.position, cohort.prev
             self._fall_behind(cohort)
         self._hub.part(self, cohort)
@@ -350,16 +350,16 @@ class Subscriber:
 
     def _offer(self, data: bytes) -> int:
         try:
-            return self._wire.offer(data)
+            return self._wire.try_send(data)
         except OSError:
             return 0  # gone: its own thread meets the same error, and ends it
 
     def _note_cut(self, batch: Batch, sent: int, start: int) -> None:
-        """Set the cursor to the last piece that is out or begun; the end of a cut one stays with the wire."""
+        """Set the cursor to the last piece that is out or begun; the end of a cut one stays with the writer."""
         whole = bisect_right(batch.ends, sent)
         begin = batch.ends[whole - 1] if whole else 0
         if sent > begin:
-            self._wire.keep(batch.data[sent : batch.ends[whole]])
+            self._wire.stash_remainder(batch.data[sent : batch.ends[whole]])
             whole += 1
         self.cursor, self.prev = (batch.seqs[whole - 1],) * 2 if whole else (start, batch.prev)
 

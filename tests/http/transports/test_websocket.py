@@ -35,7 +35,7 @@ class Room:
         """Return how the dialogue would end once the client has said that."""
         self.peer.socket.sendall(data)
         assert self.dialogue._has_news(self, self)
-        ending: tuple[int, str] | None = self.dialogue._listen(self, self.peer.wire)
+        ending: tuple[int, str] | None = self.dialogue._listen(self, self.peer.writer)
         self.dialogue._messages.clear()
         return ending
 

@@ -14,8 +14,8 @@ from flask import Response, request
 from outfeed.errors import DatabaseError, ForbiddenConsumer, Overtaken, Superseded, UnknownName
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
-from outfeed.feed.wire import Wire
 from outfeed.http import identity, limits
 from outfeed.http.problems import problem
 from outfeed.http.server.shortages import DESCRIPTORS
@@ -45,25 +45,25 @@ def serve(head: bytes, encoding: Encoding, talk: Talk) -> Response:
     lent = request.environ.get(SOCKET_KEY)
     if lent is None:
         return problem(501, "this server lends no sockets; start it with `outfeed serve`")
-    wire = Wire(lent)
+    writer = SocketWriter(lent)
     try:
-        doorbell = Doorbell(wire)
+        doorbell = Doorbell(writer)
     except OSError:
         services().shortages.note(DESCRIPTORS)
         return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     with doorbell:
-        subscriber = Subscriber(services().hub, wire, doorbell.ring, encoding, granted_rates(), identity.principal())
+        subscriber = Subscriber(services().hub, writer, doorbell.ring, encoding, granted_rates(), identity.principal())
         ending = _ending_of(lambda: _attend(subscriber, doorbell, head, talk))
     if ending is not None:
         code, reason = ending
         log.info(LogMessage("client closed", code=code, reason=reason))
-        wire.say_goodbye(encoding.goodbye(*ending))
-    wire.hang_up(GOODBYE_SECS if ending else 0, talk.is_farewell)
+        writer.send_close(encoding.goodbye(*ending))
+    writer.close(GOODBYE_SECS if ending else 0, talk.is_farewell)
     return _Served()
 
 
 def _attend(subscriber: Subscriber, doorbell: Doorbell, head: bytes, talk: Talk) -> Ending | None:
-    doorbell.wire.write(head, lambda: True)
+    doorbell.writer.write(head, lambda: True)
     services().hub.add(subscriber)
     try:
         identity.guard().check_newcomer(subscriber)
@@ -99,15 +99,15 @@ def granted_rates() -> tuple[float, float]:
 
 
 class Doorbell:
-    """Wakes the thread that waits for the client at the far end of *wire*; any thread may ring."""
+    """Wakes the thread that waits for the client at the far end of *writer*; any thread may ring."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    def __init__(self, writer: SocketWriter) -> None:
+        self.writer = writer
         # Sockets, not a pipe: a late ring on a closed one is an error, never a write to someone else's descriptor.
         self._hears, self._rings = socket.socketpair()
         self._poller = select.poll()
         self._poller.register(self._hears, select.POLLIN)
-        self._poller.register(wire, select.POLLIN)
+        self._poller.register(writer, select.POLLIN)
 
     def __enter__(self) -> Doorbell:
         return self
@@ -125,7 +125,7 @@ class Doorbell:
         ready = {descriptor for descriptor, _ in self._poller.poll(None if timeout is None else timeout * 1000)}
         if self._hears.fileno() in ready:
             self._hears.recv(4096)
-        return self.wire.fileno() in ready
+        return self.writer.fileno() in ready
 
 
 class _Served(Response):

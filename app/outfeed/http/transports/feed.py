@@ -214,7 +214,7 @@ class _Monologue:
         subscriber.subscribe(self._wanted, may_create=False)
         while subscriber.ending is None:
             if doorbell.wait(subscriber.patience()):
-                doorbell.wire.read()
+                doorbell.writer.read()
             if subscriber.state is State.REPLAYING:
                 subscriber.advance()
         return subscriber.ending

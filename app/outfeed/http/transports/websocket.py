@@ -12,9 +12,10 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.utilities import generate_accept_token
 
 from outfeed import clock
+from outfeed.errors import ClientGone
 from outfeed.feed import dialogue, frames
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import State, Subscriber
-from outfeed.feed.wire import Gone, Wire
 from outfeed.http import limits
 from outfeed.http.permission import requires
 from outfeed.http.problems import problem
@@ -90,7 +91,7 @@ class _Dialogue:
             if subscriber.is_idle_too_long:
                 return frames.POLICY, "no subscription"
             has_news = not self._messages and self._has_news(subscriber, doorbell)
-            if has_news and (ending := self._listen(subscriber, doorbell.wire)):
+            if has_news and (ending := self._listen(subscriber, doorbell.writer)):
                 return ending
             if self._messages:
                 dialogue.answer(subscriber, self._messages.popleft())
@@ -115,9 +116,9 @@ class _Dialogue:
         self._credit = max(self._credit, min(rested, MAX_MESSAGES_PER_SEC))
         return has_news
 
-    def _listen(self, subscriber: Subscriber, wire: Wire) -> Ending | None:
-        """Take what the client has sent; return how to end it where that breaks a rule. Raises Gone, OSError."""
-        self._protocol.receive_data(wire.read())
+    def _listen(self, subscriber: Subscriber, writer: SocketWriter) -> Ending | None:
+        """Take what the client has sent; return how to end it where that breaks a rule. Raises ClientGone, OSError."""
+        self._protocol.receive_data(writer.read())
         for event in self._protocol.events():
             ending = None
             if not isinstance(event, CloseConnection) and not self._is_affordable(event):
@@ -132,8 +133,8 @@ class _Dialogue:
             elif isinstance(event, CloseConnection):
                 while self._messages:
                     dialogue.answer(subscriber, self._messages.popleft())
-                wire.say_goodbye(self._protocol.send(event.response()))
-                raise Gone("closed by the client")
+                writer.send_close(self._protocol.send(event.response()))
+                raise ClientGone("closed by the client")
             if ending:
                 return ending
         return None
