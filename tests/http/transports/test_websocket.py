@@ -54,6 +54,7 @@ class Room(Waker):
         super().__init__(peer.writer)
         self.now = 0.0
         self.secs_a_wait = 0.0
+        self.timeouts: list[float | None] = []
         self._peer = peer
         self.subscriber: Any = None
         self.handler: Any = None
@@ -67,6 +68,7 @@ class Room(Waker):
         return ending
 
     def wait(self, timeout: float | None) -> bool:
+        self.timeouts.append(timeout)
         self.now += self.secs_a_wait
         if has_input := super().wait(0):
             return has_input
@@ -145,6 +147,15 @@ def test_nothing_is_kept_of_a_client_that_does_not_use_the_protocol(room: Room) 
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 100_000
+
+
+def test_a_client_is_pinged_every_25_seconds(room: Room, peer: Peer) -> None:
+    room.secs_a_wait = 12.5
+    for _ in range(3):
+        assert room.receive(PING) == ALL_READ
+    assert room.timeouts == [25, 12.5] * 3, "the thread waits no longer than until the next ping"
+    pong = (1, b'{"type":"pong"}')
+    assert [peer.take_frame() for _ in range(5)] == [pong, (9, b""), pong, (9, b""), pong]
 
 
 @pytest.fixture

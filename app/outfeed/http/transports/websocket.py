@@ -27,6 +27,8 @@ from outfeed.principal import READ
 PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
+# Between pings, on the monotonic clock: the library's own would stop if the wall clock was set back.
+PING_SECS = 25.0
 live = Blueprint("live", __name__)
 sock = Sock()
 
@@ -106,15 +108,19 @@ class WebSocketHandler:
         self._violation: Ending | None = None
         self._allowed = float(MAX_MESSAGES_PER_SEC)
         self._waited_at = clock.monotonic()
+        self._ping_at = self._waited_at + PING_SECS
 
     def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
-        """Answer messages and send events until either side ends the connection."""
+        """Answer messages, and send events and pings, until either side ends the connection."""
         self._ws.event.read = partial(self._read, subscriber, waker)
         while subscriber.ending is None and self._violation is None:
             if subscriber.is_idle_too_long:
                 return frames.POLICY, "no subscription"
+            if self._secs_to_ping() == 0:
+                self._ping_at = clock.monotonic() + PING_SECS
+                subscriber.write(frames.PING)
             try:
-                message = self._ws.receive(subscriber.patience())
+                message = self._ws.receive(self._patience(subscriber))
             except ConnectionClosed as closed:
                 return None if self._frames.is_at_close else (int(closed.reason), closed.message or "")
             if message is not None:
@@ -122,6 +128,14 @@ class WebSocketHandler:
             if subscriber.state is State.REPLAYING:
                 subscriber.advance()
         return subscriber.ending or self._violation
+
+    def _secs_to_ping(self) -> float:
+        return max(0.0, self._ping_at - clock.monotonic())
+
+    def _patience(self, subscriber: Subscriber) -> float:
+        """Return how many seconds this thread may wait for the client."""
+        patience = subscriber.patience()
+        return self._secs_to_ping() if patience is None else min(patience, self._secs_to_ping())
 
     def is_close_frame(self, data: bytes) -> bool:
         """Return whether the client's close frame has come; never if the library has rejected a frame."""
