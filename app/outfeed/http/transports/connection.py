@@ -52,7 +52,7 @@ def prepare() -> Response | None:
     """Take the request's socket for a connection that stays open; return the refusal if that is not possible."""
     sock = request.environ.get(SOCKET_KEY)
     if sock is None:
-        return problem(501, "this server lends no sockets; start it with `outfeed serve`")
+        return problem(501, "this server gives no access to its sockets; start it with `outfeed serve`")
     writer = SocketWriter(sock)
     try:
         g.waker = Waker(writer)
