@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import struct
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from simple_websocket import ConnectionClosed, Server
 
 from outfeed.errors import NoInput, UndeclaredRoute
 from outfeed.http.permission import DeclaringFlask, requires
-from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket, NoThread, ReadingEvent
+from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket, NoThread, ReadingEvent, forget_handshake
 from outfeed.principal import READ
 
 HANDSHAKE = {
@@ -41,6 +43,7 @@ def ws() -> Server:
     """The library's end of a connection, as /ws makes it, after its handshake."""
     server = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
     server.sock.take_sent()
+    forget_handshake(server)
     return server
 
 
@@ -88,6 +91,21 @@ def test_it_sends_no_pings_and_limits_no_message_by_itself(ws: Server) -> None:
     assert (ws.ping_interval, ws.max_message_size) == (None, None)
     assert process(ws, masked(0x81, b"x" * 65_000)) == b""
     assert ws.connected
+
+
+@pytest.mark.usefixtures("ws")  # the first connection fills the caches of the libraries
+def test_what_is_kept_of_the_handshake_can_be_freed_and_is_a_good_part_of_a_connection() -> None:
+    def size(*, is_kept: bool) -> int:
+        tracemalloc.start()
+        server = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
+        if not is_kept:
+            forget_handshake(server)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return held
+
+    assert size(is_kept=False) < 0.75 * size(is_kept=True)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------

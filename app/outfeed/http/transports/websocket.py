@@ -21,7 +21,7 @@ from outfeed.http.problems import problem
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Ending, Waker
 from outfeed.http.transports.incoming_frames import IncomingFrames
-from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket
+from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket, forget_handshake
 from outfeed.principal import READ
 
 PATH = "/ws"
@@ -92,6 +92,7 @@ def _open() -> Response | None:
 def socket(ws: Server) -> None:
     """Serve one client until either side ends it."""
     request.environ = g.pop("environ")
+    forget_handshake(ws)
     connection.run(ws.sock.take_sent(), frames.WEBSOCKET, WebSocketHandler(ws))
 
 
