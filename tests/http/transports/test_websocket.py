@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from simple_websocket import Server
 
 from outfeed import clock
@@ -149,6 +149,11 @@ def test_nothing_is_kept_of_a_client_that_does_not_use_the_protocol(room: Room) 
     assert held < 100_000
 
 
+def test_a_client_that_closes_is_answered_and_needs_no_close_frame_of_the_server(room: Room, peer: Peer) -> None:
+    assert room.receive(PING + masked(0x88, b"\x03\xe8bye")) is None
+    assert [peer.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}'), (8, b"\x03\xe8bye")]
+
+
 def test_a_client_is_pinged_every_25_seconds(room: Room, peer: Peer) -> None:
     room.secs_a_wait = 12.5
     for _ in range(3):
@@ -243,3 +248,24 @@ def test_a_client_that_is_served_has_one_thread(flask_app: Flask, database: Data
         peer.socket.sendall(PING)
         assert peer.take_frame() == (1, b'{"type":"pong"}')
         assert threading.active_count() == before + 1
+
+
+def test_nothing_follows_the_close_frame_that_answers_an_invalid_frame(
+    flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(masked(0x83) + PING)
+        assert peer.take_frame() == (8, struct.pack("!H", 1002) + b"Invalid opcode 0x3")
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.socket.recv(1) == b""
+
+
+def test_the_request_has_its_own_environ_again_when_it_ends(flask_app: Flask, database: Database, peer: Peer) -> None:
+    """Flask breaks a reference cycle in it, which would otherwise hold the request's memory until a collection."""
+    sockets: list[Any] = []
+    flask_app.teardown_request(lambda _: sockets.append(request.environ[connection.SOCKET_KEY]))
+    with served(flask_app, database, peer):
+        head_of(peer)
+    assert sockets == [peer._server_end]
