@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import struct
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask, request
 from simple_websocket import Server
+from wsproto.handshake import H11Handshake
 
 from outfeed import clock
 from outfeed.access.store import account
@@ -139,6 +142,11 @@ def test_a_close_frame_of_the_client_after_ours_is_noticed(room: Room, first: by
     assert [room.handler.is_close_frame(data[:-1]), room.handler.is_close_frame(data[-1:])] == [False, True]
 
 
+def test_after_an_invalid_frame_no_bytes_are_taken_for_a_close_frame(room: Room) -> None:
+    assert room.receive(masked(0x83)) == (1002, "Invalid opcode 0x3")
+    assert not room.handler.is_close_frame(masked(0x88))
+
+
 def test_nothing_is_kept_of_a_client_that_does_not_use_the_protocol(room: Room) -> None:
     assert room.receive(b"GET / HTTP/1.1\r\n\r\n") == (1002, "Invalid opcode 0x7")
     tracemalloc.start()
@@ -239,6 +247,40 @@ def test_no_compression_is_agreed_on(flask_app: Flask, database: Database, peer:
         head = head_of(peer)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in head.lower()
+
+
+def test_a_client_that_closes_is_not_waited_for(
+    flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 60.0)
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(masked(0x88, b"\x03\xe8"))
+        assert peer.take_frame() == (8, b"\x03\xe8")
+        assert peer.socket.recv(1) == b""
+
+
+def test_nothing_is_kept_of_the_handshake(flask_app: Flask, database: Database, peer: Peer) -> None:
+    def handshakes() -> int:
+        gc.collect()
+        return sum(isinstance(each, H11Handshake) for each in gc.get_objects())
+
+    before = handshakes()
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(PING)
+        peer.take_frame()
+        assert handshakes() == before
+
+
+def test_a_wait_that_was_ended_once_is_not_ended_again(peer: Peer) -> None:
+    waker = Waker(peer.writer)
+    waker.wake()
+    assert not waker.wait(None)
+    began = time.monotonic()
+    assert not waker.wait(0.05)
+    assert time.monotonic() - began >= 0.05
+    waker.close()
 
 
 def test_a_client_that_is_served_has_one_thread(flask_app: Flask, database: Database, peer: Peer) -> None:
