@@ -9,6 +9,9 @@ OutfeedError
 ├── Refused                 a server will not serve this client, now or later
 │   └── ConsumerSuperseded  another connection has taken over this client's consumer
 ├── Unreachable             a server has not answered for as long as the caller would wait
+├── ClientGone              a connected client has ended the connection
+├── ClientStalled           a connected client accepts no more bytes
+├── NoInput                 a client has sent nothing that is not processed yet
 ├── Superseded              a newer connection of the same consumer is the active one
 ├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
 ├── UndeclaredRoute         a route declares no permission
@@ -83,6 +86,18 @@ class ConsumerSuperseded(Refused):
 
 class Unreachable(OutfeedError):
     """The server has not answered in time. What was sent may have been written: send the same again."""
+
+
+class ClientGone(OutfeedError, OSError):
+    """A connected client has ended the connection."""
+
+
+class ClientStalled(OutfeedError, OSError):
+    """A connected client has accepted no byte for too long."""
+
+
+class NoInput(OutfeedError):
+    """A client has sent nothing that is not processed yet. No OSError: that would mean the end of the connection."""
 
 
 class Superseded(OutfeedError):

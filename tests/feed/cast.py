@@ -1,4 +1,4 @@
-"""The cast of the pipeline's tests: a source in memory, and the far end of a wire."""
+"""The cast of the pipeline's tests: a source in memory, and the far end of a writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.core import Core
-from outfeed.feed.wire import Wire
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.history import Claim, Item, Page, Window
 from outfeed.metrics import PREFIX, Metrics
 from outfeed.principal import Principal
@@ -144,7 +144,7 @@ class Ended(AssertionError):
 
 
 class Peer:
-    """A client at the far end of a real TCP connection; `wire` is the server's end."""
+    """A client at the far end of a real TCP connection; `writer` is the server's end."""
 
     def __init__(self, send_buffer_bytes: int | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -155,7 +155,7 @@ class Peer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer_bytes)
         self.socket.settimeout(10)
         self.server_end = ServerEnd(accepted)
-        self.wire = Wire(self.server_end)  # type: ignore[arg-type]
+        self.writer = SocketWriter(self.server_end)  # type: ignore[arg-type]
         self._buffer = b""
 
     def __enter__(self) -> Peer:

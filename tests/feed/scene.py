@@ -73,7 +73,7 @@ class HasCore(Protocol):
 
 
 class Client(Peer):
-    """A subscriber of *feed*'s hub and the client at the far end of its wire.
+    """A subscriber of *feed*'s hub and the client at the far end of its writer.
 
     A test calls `advance` itself, or has `run` do what a connection's own thread does.
     """
@@ -89,7 +89,7 @@ class Client(Peer):
         self._inbox: list[str] = []
         self._is_leaving = False
         self._thread: threading.Thread | None = None
-        self.subscriber = Subscriber(feed.core, self.wire, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
+        self.subscriber = Subscriber(feed.core, self.writer, self._woken.set, frames.WEBSOCKET, (0, 0), VIEWER)
         self.hub.add(self.subscriber)
 
     def __exit__(self, *_: object) -> None:

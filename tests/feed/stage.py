@@ -13,9 +13,9 @@ from outfeed.feed import frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Cohort
 from outfeed.feed.encoding import Encoding
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from outfeed.feed.wire import Wire
 from tests.feed.cast import VIEWER, MemorySource, core_of
 
 STEP_SECS = 0.005
@@ -63,7 +63,7 @@ class Viewer:
         self.socket = Socket(stage.time)
         self.wakes = 0
         self.on_wake: Callable[[], None] = lambda: None
-        self.subscriber = Subscriber(stage.core, Wire(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
+        self.subscriber = Subscriber(stage.core, SocketWriter(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         self.wakes += 1

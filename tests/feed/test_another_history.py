@@ -20,7 +20,7 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
     hub, relay = core.hub, core.relay
     relay.start()
     with Peer() as peer:
-        subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(core, peer.writer, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         while subscriber.state is not ClientState.LIVE:
             subscriber.advance()
@@ -33,7 +33,7 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
 
         assert subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
         hub.remove(subscriber)
-        peer.wire.say_goodbye(frames.close(*subscriber.ending))
+        peer.writer.send_close(frames.close(*subscriber.ending))
         opcode, _ = peer.take_frame()
         assert opcode == 8, "an event of the other history went out"
 

@@ -39,7 +39,7 @@ class Client:
         self._hub, self._peer = core.hub, peer
         self._rng = random.Random(seed)
         self._bell = threading.Event()
-        self.subscriber = Subscriber(core, peer.wire, self._bell.set, frames.WEBSOCKET, (100, 0), VIEWER)
+        self.subscriber = Subscriber(core, peer.writer, self._bell.set, frames.WEBSOCKET, (100, 0), VIEWER)
         self.messages: list[dict[str, Any]] = []
         self.cursor = 0
         self.is_settled = threading.Event()

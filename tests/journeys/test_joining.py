@@ -72,7 +72,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
     rng = random.Random(5)
     messages: list[dict[str, Any]] = []
     with Peer() as peer:
-        subscriber = Subscriber(core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(core, peer.writer, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         subscriber.subscribe(SubscribeRequest(after=0))
         has_joined = threading.Event()
 

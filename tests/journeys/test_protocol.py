@@ -168,6 +168,7 @@ BROKEN: dict[str, tuple[bytes, int]] = {
     "a length of two exabytes": (struct.pack("!BBQ", 0x81, 0xFF, 2**61) + b"mask" + b"x" * 70_000, 1009),
     "a negative length": (struct.pack("!BBQ", 0x81, 0xFF, 2**63) + b"mask", 1002),
     "a message that is too large": (frame(b'"' + b"x" * MAX_MESSAGE_BYTES + b'"'), 1009),
+    "a message of too many bytes, not characters": (frame(('"' + "é" * 40_000 + '"').encode()), 1009),
     "a binary message that is too large": (frame(b"x" * (MAX_MESSAGE_BYTES + 1), first=0x82), 1009),
     "a message that is too large in parts": (
         frame(b"x" * 60_000, first=0x01) + frame(b"x" * 60_000, first=0x00) + frame(b"", first=0x80),

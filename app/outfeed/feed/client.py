@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.principal import Principal
-from outfeed.feed.wire import Wire
 
 
 class ClientState(enum.Enum):
@@ -37,7 +37,7 @@ _MOVES = {
 class ConnectedClient(Protocol):
     """One connected client, for all threads but its own."""
 
-    wire: Wire
+    writer: SocketWriter
     principal: Principal
 
     @property

@@ -13,10 +13,10 @@ from outfeed.feed.client import ConnectedClient
 from outfeed.feed.cohort import Cohort, CohortBatch, Membership, Place
 from outfeed.feed.encoding import Batch
 from outfeed.feed.pace import Pacer
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.subscription import Subscription
 from outfeed.feed.tail import Tail
-from outfeed.feed.wire import Wire
 from outfeed.history import Item
 
 
@@ -37,7 +37,7 @@ class Cohorts:
 
     `_lock` guards the position, the epoch, the tail, and every cohort and membership; all changes of them are methods
     of this class. It is held while one client that joins is brought up, without waiting, and never while a batch is
-    written. Locks are taken in the order: this one, a client's wire.
+    written. Locks are taken in the order: this one, a client's writer.
 
     *pacer* is told when a cohort is due; *wanted* is set when new events are wanted sooner than before.
     """
@@ -176,12 +176,12 @@ class Cohorts:
 
     def _bring_up(self, member: Membership, subscription: Subscription, rest: list[Item]) -> bool:
         """Write *rest* and move *member* to the position; False if its socket doesn't take all of it at once."""
-        place, wire = member.place, member.client.wire
+        place, writer = member.place, member.client.writer
         batch = subscription.encode(subscription.filter.matching(rest), place.prev, self.epoch)
-        with wire.lock:
-            sent = wire.offer(batch.data)
+        with writer.lock:
+            sent = writer.try_send(batch.data)
             if sent < len(batch.data):
-                member.place = keep_cut(wire, batch, sent, place)
+                member.place = keep_cut(writer, batch, sent, place)
                 return False
         self._stats.note_sent(member.client.transport, len(batch.ends), len(batch.data))
         member.place = place._replace(cursor=self.position, prev=batch.last)
@@ -231,14 +231,14 @@ class Cohorts:
             self._tail = Tail(self.position)
 
 
-def keep_cut(wire: Wire, batch: Batch, sent: int, start: Place) -> Place:
+def keep_cut(writer: SocketWriter, batch: Batch, sent: int, start: Place) -> Place:
     """Keep the unsent end of the piece that was cut after *sent* bytes; return where a client from *start* stands now.
 
-    The caller holds the wire's lock.
+    The caller holds the writer's lock.
     """
     seq, unsent = batch.cut_at(sent)
     if unsent:
-        wire.keep(unsent)
+        writer.stash_remainder(unsent)
     return Place(start.cursor, batch.prev, start.due) if seq is None else Place(seq, seq, start.due)
 
 

@@ -91,20 +91,20 @@ class Hub:
         cohort, batch = each.cohort, each.batch
         data, size = batch.data, len(batch.data)
         for member in each.members:
-            wire = member.client.wire
+            writer = member.client.writer
             try:
-                with wire.lock:
+                with writer.lock:
                     # A client leaves before its own thread writes a verdict: the batch comes before that, or not at
                     # all. One that left and joined again is another member.
                     if member.cohort is not cohort:
                         continue
                     try:
-                        sent = wire.offer(data)
+                        sent = writer.try_send(data)
                     except OSError:
                         sent = 0  # gone: its own thread meets the same error, and ends it
                     if sent == size:
                         continue
-                    place = keep_cut(wire, batch, sent, Place(each.start, batch.prev, cohort.due))
+                    place = keep_cut(writer, batch, sent, Place(each.start, batch.prev, cohort.due))
                 if self._cohorts.fall_behind(member, cohort, place):
                     member.client.wake()
             except Exception as error:  # noqa: BLE001 - the edge of a client: `_fail` logs it

@@ -19,8 +19,8 @@ from outfeed.feed.core import Core
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.pace import due_at, next_due
 from outfeed.feed.page_cache import PAGE_EVENTS
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscription import Filter, SubscribeRequest, Subscription
-from outfeed.feed.wire import Wire
 from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
@@ -44,13 +44,13 @@ class Subscriber:
     def __init__(
         self,
         core: Core,
-        wire: Wire,
+        writer: SocketWriter,
         wake: Callable[[], None],
         encoding: Encoding,
         rates: tuple[float, float],
         principal: Principal,
     ) -> None:
-        self.wire = wire
+        self.writer = writer
         self.principal = principal
         self.subscription = Subscription(Filter(principal.visible), batch=False, rate=0, encoding=encoding)
         self.epoch = ""
@@ -122,10 +122,10 @@ class Subscriber:
     def advance(self) -> None:
         """Take one step from REPLAYING towards LIVE: finish the cut frame, then send what was read, join, or read on.
 
-        Raises Overtaken when the rows after the cursor are gone, Stalled or OSError when the client is.
+        Raises Overtaken when the rows after the cursor are gone, ClientStalled or OSError when the client is.
         """
         self._take_over()
-        if not self.wire.drain(self._is_wanted):
+        if not self.writer.flush(self._is_wanted):
             return
         if self._page and self._erasures == self._core.reader.erasures:
             self._send_next()
@@ -198,8 +198,8 @@ class Subscriber:
         self.place = self.place._replace(cursor=max(self.place.cursor, self._page_end))
 
     def write(self, data: bytes) -> bool:
-        """Write one answer, after what is unsent; False when the connection is to end. Raises Stalled, OSError."""
-        return self.wire.write(data, self._is_wanted)
+        """Write one answer, after what is unsent; False when the connection is to end. Raises OSError."""
+        return self.writer.write(data, self._is_wanted)
 
     def _is_wanted(self) -> bool:
         return self.ending is None

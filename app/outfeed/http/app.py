@@ -16,6 +16,7 @@ from outfeed.http.permission import DeclaringFlask
 from outfeed.http.proxies import Proxies
 from outfeed.http.services import Services
 from outfeed.http.status import status_page
+from outfeed.http.transports import connection
 from outfeed.http.transports import websocket as live
 from outfeed.http.transports.feed import feed
 from outfeed.metrics import Metrics
@@ -41,6 +42,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     limits.init_app(app)
     for feature in registered():
         feature.init_app(app)
+    connection.init_app(app)
     live.init_app(app)
     guesses.init_app(app)
     compression.init_app(app)

@@ -33,12 +33,15 @@ class WebhooksFeature(Feature):
         from outfeed.webhooks.dispatcher import Dispatcher
 
         settings = process.settings
-        return Dispatcher(
-            DeliveryContext(
-                process.database, process.outbox, process.core, process.metrics, Allowlist.parse(settings.webhook_allow),
-                give_up_after=timedelta(hours=settings.webhook_give_up_hours),
-            )
-        )  # fmt: skip
+        context = DeliveryContext(
+            process.database,
+            process.outbox,
+            process.core,
+            process.metrics,
+            Allowlist.parse(settings.webhook_allow),
+            give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+        )
+        return Dispatcher(context)
 
     def erase(self, connection: Connection, event_id: str) -> None:
         store.restart_deliveries(connection)

@@ -1,93 +1,312 @@
-"""The dialogue of /ws: how many messages a client may send, and what it may still say when it is over."""
+"""The handler of /ws: how much a client may send, and what ends its connection."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
 import struct
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask import Flask, request
+from simple_websocket import Server
+from wsproto.handshake import H11Handshake
 
 from outfeed import clock
+from outfeed.access.store import account
+from outfeed.config import Settings
 from outfeed.feed import frames
-from outfeed.http.transports.websocket import MAX_MESSAGES_PER_SEC, _Dialogue
-from tests.feed.cast import Peer
+from outfeed.feed.subscriber import Subscriber
+from outfeed.http.app import create_app
+from outfeed.http.transports import connection
+from outfeed.http.transports.connection import Waker
+from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket
+from outfeed.http.transports.websocket import MAX_MESSAGES_PER_SEC, WebSocketHandler
+from outfeed.store.database import Database
+from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
 
-PING = struct.pack("!BB", 0x81, 0x80 | 18) + bytes(4) + b'{"action": "ping"}'
+HANDSHAKE = {
+    "HTTP_HOST": "localhost",
+    "HTTP_UPGRADE": "websocket",
+    "HTTP_CONNECTION": "Upgrade",
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+    "HTTP_SEC_WEBSOCKET_KEY": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+ACCEPT = b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI="
+ALL_READ = (1000, "the client has sent nothing else")
+FLOOD = (frames.POLICY, "more than 100 messages a second")
 
 
-class Room:
-    """What a dialogue takes place in: a clock that a test moves, a doorbell that is always rung, a peer to speak."""
+def masked(first: int, body: bytes = b"") -> bytes:
+    """Return a client's frame of less than 126 bytes; its mask changes nothing."""
+    return struct.pack("!BB", first, 0x80 | len(body)) + bytes(4) + body
+
+
+PING = masked(0x81, b'{"action": "ping"}')
+
+
+class Room(Waker):
+    """Runs a handler until it has read all that the client has sent. The test moves the clock."""
 
     def __init__(self, peer: Peer) -> None:
-        self.peer = peer
+        super().__init__(peer.writer)
         self.now = 0.0
-        self.dialogue: Any = None
+        self.secs_a_wait = 0.0
+        self.timeouts: list[float | None] = []
+        self._peer = peer
+        self.subscriber: Any = None
+        self.handler: Any = None
 
-    def wait(self, _: float | None) -> bool:
-        return True
-
-    def wait_secs(self) -> None:
-        return None
-
-    def hear(self, data: bytes) -> tuple[int, str] | None:
-        """Return how the dialogue would end once the client has said that."""
-        self.peer.socket.sendall(data)
-        assert self.dialogue._has_news(self, self)
-        ending: tuple[int, str] | None = self.dialogue._listen(self, self.peer.wire)
-        self.dialogue._messages.clear()
+    def receive(self, data: bytes) -> tuple[int, str] | None:
+        """Return how the handler ends after the client has sent *data*."""
+        self.subscriber = Subscriber(core_of(MemorySource()), self.writer, self.wake, frames.WEBSOCKET, (0, 0), VIEWER)
+        self._peer.socket.sendall(data)
+        ending: tuple[int, str] | None = self.handler.run(self.subscriber, self)
         return ending
+
+    def wait(self, timeout: float | None) -> bool:
+        self.timeouts.append(timeout)
+        self.now += self.secs_a_wait
+        if has_input := super().wait(0):
+            return has_input
+        self.subscriber.ask_to_end(*ALL_READ)
+        return False
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+def peer() -> Iterator[Peer]:
     with Peer() as peer:
-        room = Room(peer)
-        monkeypatch.setattr(clock, "monotonic", lambda: room.now)
-        room.dialogue = _Dialogue()
-        yield room
+        peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what is sent has come
+        yield peer
+
+
+@pytest.fixture
+def room(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    room = Room(peer)
+    monkeypatch.setattr(clock, "monotonic", lambda: room.now)
+    room.handler = WebSocketHandler(Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS))
+    room.handler._ws.sock.take_sent()
+    yield room
+    room.close()
+
+
+# --- how much a client may send ---------------------------------------------------------------------------------------
 
 
 def test_so_many_messages_at_once_and_no_more(room: Room) -> None:
-    assert room.hear(PING * MAX_MESSAGES_PER_SEC) is None
-    assert room.hear(PING) == (frames.POLICY, "more than 100 messages a second")
+    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert room.receive(PING) == FLOOD
 
 
 @pytest.mark.parametrize("opcode", [0x89, 0x8A, 0x00], ids=["ping", "pong", "fragment"])
 def test_frames_that_are_no_messages_count_as_well(room: Room, opcode: int) -> None:
-    room.write = lambda _: None  # type: ignore[attr-defined]
-    assert room.hear(struct.pack("!BB", 0x01, 0x80) + bytes(4)) is None
-    frame = struct.pack("!BB", opcode, 0x80) + bytes(4)
-    assert room.hear(frame * (MAX_MESSAGES_PER_SEC - 1)) is None
-    assert room.hear(frame) == (frames.POLICY, "more than 100 messages a second")
+    assert room.receive(masked(0x01)) == ALL_READ
+    assert room.receive(masked(opcode) * (MAX_MESSAGES_PER_SEC - 1)) == ALL_READ
+    assert room.receive(masked(opcode)) == FLOOD
 
 
 def test_a_message_that_comes_in_parts_counts_once(room: Room) -> None:
     for _ in range(MAX_MESSAGES_PER_SEC):
         for byte in PING:
-            assert room.hear(bytes([byte])) is None
-    assert room.hear(PING) == (frames.POLICY, "more than 100 messages a second")
+            assert room.receive(bytes([byte])) == ALL_READ
+    assert room.receive(PING) == FLOOD
 
 
-def test_who_rests_may_not_send_more_at_once_for_that(room: Room) -> None:
-    room.wait = lambda _: bool(setattr(room, "now", room.now + 60)) or True  # type: ignore[method-assign]
-    assert room.hear(PING * MAX_MESSAGES_PER_SEC) is None
-    assert room.hear(PING * (MAX_MESSAGES_PER_SEC + 1)) == (frames.POLICY, "more than 100 messages a second")
+def test_a_client_that_rests_may_not_send_more_at_once_for_that(room: Room) -> None:
+    room.secs_a_wait = 20
+    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert room.receive(PING * (MAX_MESSAGES_PER_SEC + 1)) == FLOOD
 
 
-def test_what_came_while_nobody_listened_is_no_flood(room: Room) -> None:
-    assert room.hear(PING * MAX_MESSAGES_PER_SEC) is None
+def test_what_came_while_the_thread_did_not_read_is_no_flood(room: Room) -> None:
+    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
     room.now += 2
-    assert room.hear(PING * 2 * MAX_MESSAGES_PER_SEC) is None
-    assert room.hear(PING) == (frames.POLICY, "more than 100 messages a second")
+    assert room.receive(PING * 2 * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert room.receive(PING) == FLOOD
 
 
-def test_of_who_speaks_no_websocket_nothing_is_kept(room: Room) -> None:
-    assert room.hear(b"GET / HTTP/1.1\r\n\r\n") == (1002, "Invalid opcode 0x7")
+# --- what ends the connection -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [bytes(1), PING, masked(0x89, b"?")], ids=["half a frame", "a message", "a ping"])
+def test_a_close_frame_of_the_client_after_ours_is_noticed(room: Room, first: bytes) -> None:
+    assert room.receive(b"") == ALL_READ
+    close = masked(0x88, b"\x03\xe8bye")
+    data = first + close if len(first) > 1 else close
+    assert [room.handler.is_close_frame(data[:-1]), room.handler.is_close_frame(data[-1:])] == [False, True]
+
+
+def test_after_an_invalid_frame_no_bytes_are_taken_for_a_close_frame(room: Room) -> None:
+    assert room.receive(masked(0x83)) == (1002, "Invalid opcode 0x3")
+    assert not room.handler.is_close_frame(masked(0x88))
+
+
+def test_nothing_is_kept_of_a_client_that_does_not_use_the_protocol(room: Room) -> None:
+    assert room.receive(b"GET / HTTP/1.1\r\n\r\n") == (1002, "Invalid opcode 0x7")
     tracemalloc.start()
     for _ in range(100):
-        assert not room.dialogue.is_farewell(bytes(16_384))
+        assert not room.handler.is_close_frame(bytes(16_384))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 100_000
+
+
+def test_a_client_that_closes_is_answered_and_needs_no_close_frame_of_the_server(room: Room, peer: Peer) -> None:
+    assert room.receive(PING + masked(0x88, b"\x03\xe8bye")) is None
+    assert [peer.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}'), (8, b"\x03\xe8bye")]
+
+
+def test_a_client_is_pinged_every_25_seconds(room: Room, peer: Peer) -> None:
+    room.secs_a_wait = 12.5
+    for _ in range(3):
+        assert room.receive(PING) == ALL_READ
+    assert room.timeouts == [25, 12.5] * 3, "the thread waits no longer than until the next ping"
+    pong = (1, b'{"type":"pong"}')
+    assert [peer.take_frame() for _ in range(5)] == [pong, (9, b""), pong, (9, b""), pong]
+
+
+@pytest.fixture
+def flask_app(database: Database) -> Iterator[Flask]:
+    app = create_app(Settings())
+    services = app.extensions["outfeed"]
+    services.relay.start()
+    yield app
+    services.mark.close()
+
+
+@contextlib.contextmanager
+def served(app: Flask, database: Database, peer: Peer, **environ: Any) -> Iterator[None]:
+    """Have *app* serve *peer*'s handshake on another thread, which ends with the block."""
+    handshake = {**HANDSHAKE, "HTTP_AUTHORIZATION": f"Bearer {account.create_token(database, 'reader', ['read'])}"}
+    base = {**handshake, connection.SOCKET_KEY: peer.server_end, **environ}
+
+    def serve() -> None:
+        with contextlib.suppress(StopIteration):
+            app.test_client().get("/ws", base_url="ws://localhost", environ_overrides=base)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    peer.socket.close()
+    thread.join()
+
+
+def head_of(peer: Peer) -> bytes:
+    """Return the answer to the handshake."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        received += peer.socket.recv(1)
+    return received
+
+
+def test_an_error_in_the_handler_closes_the_connection_with_1011(
+    flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Left to Flask-Sock and Flask, it would be a page with status 500 inside the WebSocket."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Subscriber, "subscribe", fail)
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    with served(flask_app, database, peer):
+        assert head_of(peer).startswith(b"HTTP/1.1 101 ")
+        peer.socket.sendall(masked(0x81, b'{"action":"subscribe","channel":"events"}'))
+        assert peer.take_frame() == (8, struct.pack("!H", 1011) + b"an error of ours")
+        assert peer.socket.recv(1) == b""
+    assert "unforeseen" in caplog.text
+    assert flask_app.extensions["outfeed"].hub.clients() == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"HTTP_SEC_WEBSOCKET_PROTOCOL": "\xe9"},
+        {"HTTP_USER_AGENT": "a\x0bb"},
+        {"HTTP_CONNECTION": "Upgrade, \xe9"},
+        {"HTTP_TRANSFER_ENCODING": "gzip"},
+    ],
+)
+def test_a_header_that_the_library_would_reject_changes_nothing(
+    flask_app: Flask, database: Database, peer: Peer, headers: dict[str, str]
+) -> None:
+    with served(flask_app, database, peer, **headers):
+        head = head_of(peer)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert ACCEPT in head
+
+
+def test_no_compression_is_agreed_on(flask_app: Flask, database: Database, peer: Peer) -> None:
+    with served(flask_app, database, peer, HTTP_SEC_WEBSOCKET_EXTENSIONS="permessage-deflate"):
+        head = head_of(peer)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"extensions" not in head.lower()
+
+
+def test_a_client_that_closes_is_not_waited_for(
+    flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 60.0)
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(masked(0x88, b"\x03\xe8"))
+        assert peer.take_frame() == (8, b"\x03\xe8")
+        assert peer.socket.recv(1) == b""
+
+
+def test_nothing_is_kept_of_the_handshake(flask_app: Flask, database: Database, peer: Peer) -> None:
+    def handshakes() -> int:
+        gc.collect()
+        return sum(isinstance(each, H11Handshake) for each in gc.get_objects())
+
+    before = handshakes()
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(PING)
+        peer.take_frame()
+        assert handshakes() == before
+
+
+def test_a_wait_that_was_ended_once_is_not_ended_again(peer: Peer) -> None:
+    waker = Waker(peer.writer)
+    waker.wake()
+    assert not waker.wait(None)
+    began = time.monotonic()
+    assert not waker.wait(0.05)
+    assert time.monotonic() - began >= 0.05
+    waker.close()
+
+
+def test_a_client_that_is_served_has_one_thread(flask_app: Flask, database: Database, peer: Peer) -> None:
+    before = threading.active_count()
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(PING)
+        assert peer.take_frame() == (1, b'{"type":"pong"}')
+        assert threading.active_count() == before + 1
+
+
+def test_nothing_follows_the_close_frame_that_answers_an_invalid_frame(
+    flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    with served(flask_app, database, peer):
+        head_of(peer)
+        peer.socket.sendall(masked(0x83) + PING)
+        assert peer.take_frame() == (8, struct.pack("!H", 1002) + b"Invalid opcode 0x3")
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.socket.recv(1) == b""
+
+
+def test_the_request_has_its_own_environ_again_when_it_ends(flask_app: Flask, database: Database, peer: Peer) -> None:
+    """Flask breaks a reference cycle in it, which would otherwise hold the request's memory until a collection."""
+    sockets: list[Any] = []
+    flask_app.teardown_request(lambda _: sockets.append(request.environ[connection.SOCKET_KEY]))
+    with served(flask_app, database, peer):
+        head_of(peer)
+    assert sockets == [peer.server_end]

@@ -15,7 +15,7 @@ from gunicorn.workers.gthread import TConn
 from outfeed.http.proxies import household
 from outfeed.http.server.assembly import Assembly
 
-# A client that takes no byte of an answer for this long is cut off. WebSockets and streams: feed/wire.py.
+# A client that takes no byte of an answer for this long is cut off. WebSockets and streams: feed/socket_writer.py.
 UNREAD_SECS = 15.0
 # So much of an answer is kept for a client that has not taken it yet; a thread waits only with what is more.
 MAX_UNSENT_BYTES = 256 * 1024

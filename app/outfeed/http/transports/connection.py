@@ -1,4 +1,4 @@
-"""Connections that stay open: a request's socket, lent by the server, and the thread that serves it."""
+"""Connections that stay open: the socket of a request, and the thread that serves its client."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from flask import Response, request
+from flask import Flask, Response, g, request
 
 from outfeed.errors import DatabaseError, ForbiddenConsumer, Overtaken, Superseded, UnknownName
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
-from outfeed.feed.wire import Wire
 from outfeed.http import identity, limits
 from outfeed.http.problems import problem
 from outfeed.http.server.shortages import DESCRIPTORS
@@ -28,54 +28,79 @@ log = logging.getLogger(__name__)
 Ending = tuple[int, str]  # close code, reason
 
 
-class Talk(Protocol):
-    """What is said over one kind of connection."""
+class ConnectionHandler(Protocol):
+    """Serves the client of one kind of connection."""
 
-    def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
-        """Serve the client until someone asks to end; return the code and reason. Raises OSError when it has gone."""
+    def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
+        """Serve the client until either side ends the connection.
+
+        Return the code and reason to close with, or None if the client has left. Raises OSError when it has.
+        """
         ...
 
-    def is_farewell(self, data: bytes) -> bool:
-        """Return whether *data*, which came after our goodbye, completes the client's."""
+    def is_close_frame(self, data: bytes) -> bool:
+        """Return whether *data*, received after the server's close frame, completes the client's."""
         ...
 
 
-def serve(head: bytes, encoding: Encoding, talk: Talk) -> Response:
-    """Answer the request with *head*, and be a subscriber of the feed for as long as *talk* goes on."""
-    lent = request.environ.get(SOCKET_KEY)
-    if lent is None:
-        return problem(501, "this server lends no sockets; start it with `outfeed serve`")
-    wire = Wire(lent)
+def init_app(app: Flask) -> None:
+    """Release what `prepare` took when the request has ended."""
+    app.teardown_request(_release)
+
+
+def prepare() -> Response | None:
+    """Take the request's socket for a connection that stays open; return the refusal if that is not possible."""
+    sock = request.environ.get(SOCKET_KEY)
+    if sock is None:
+        return problem(501, "this server gives no access to its sockets; start it with `outfeed serve`")
+    writer = SocketWriter(sock)
     try:
-        doorbell = Doorbell(wire)
+        g.waker = Waker(writer)
     except OSError:
         services().shortages.note(DESCRIPTORS)
         return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
-    with doorbell:
-        subscriber = Subscriber(services().core, wire, doorbell.ring, encoding, granted_rates(), identity.principal())
-        ending = _ending_of(lambda: _attend(subscriber, doorbell, head, talk))
-    if ending is not None:
-        code, reason = ending
-        log.info(LogMessage("client closed", code=code, reason=reason))
-        wire.say_goodbye(encoding.goodbye(*ending))
-    wire.hang_up(GOODBYE_SECS if ending else 0, talk.is_farewell)
+    return None
+
+
+def _release(_: BaseException | None) -> None:
+    if waker := g.pop("waker", None):
+        waker.close()
+
+
+def serve(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> Response:
+    """Answer the request on its socket: with *head*, and then with the feed."""
+    if refusal := prepare():
+        return refusal
+    run(head, encoding, handler)
     return _Served()
 
 
-def _attend(subscriber: Subscriber, doorbell: Doorbell, head: bytes, talk: Talk) -> Ending | None:
-    doorbell.wire.write(head, lambda: True)
+def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
+    """Write *head*, and subscribe the client to the feed until *handler* returns; then close the connection."""
+    waker: Waker = g.waker
+    subscriber = Subscriber(services().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
+    ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
+    if ending is not None:
+        code, reason = ending
+        log.info(LogMessage("client closed", code=code, reason=reason))
+        waker.writer.send_close(encoding.goodbye(*ending))
+    waker.writer.close(GOODBYE_SECS if ending else 0, handler.is_close_frame)
+
+
+def _attend(subscriber: Subscriber, waker: Waker, head: bytes, handler: ConnectionHandler) -> Ending | None:
+    waker.writer.write(head, lambda: True)
     services().hub.add(subscriber)
     try:
         identity.guard().check_newcomer(subscriber)
-        return talk.converse(subscriber, doorbell)
+        return handler.run(subscriber, waker)
     finally:
         services().hub.remove(subscriber)
 
 
-def _ending_of(conversation: Callable[[], Ending | None]) -> Ending | None:
-    """Hold the conversation; return the code and reason to close with, None where the client has gone."""
+def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
+    """Serve the client; return the code and reason to close with, or None if the client has left."""
     try:
-        return conversation()
+        return serve_client()
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
     except (Superseded, ForbiddenConsumer, UnknownName) as error:  # removed or given away since the stream was admitted
@@ -98,34 +123,33 @@ def granted_rates() -> tuple[float, float]:
     return rate, rate if identity.principal().is_browser else 0
 
 
-class Doorbell:
-    """Wakes the thread that waits for the client at the far end of *wire*; any thread may ring."""
+class Waker:
+    """Wakes the thread that waits for the client of *writer*; any thread may call `wake`."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        # Sockets, not a pipe: a late ring on a closed one is an error, never a write to someone else's descriptor.
-        self._hears, self._rings = socket.socketpair()
+    def __init__(self, writer: SocketWriter) -> None:
+        self.writer = writer
+        # Sockets, not a pipe: a late `wake` on a closed one is an error, never a write to another descriptor.
+        self._receiver, self._sender = socket.socketpair()
         self._poller = select.poll()
-        self._poller.register(self._hears, select.POLLIN)
-        self._poller.register(wire, select.POLLIN)
+        self._poller.register(self._receiver, select.POLLIN)
+        self._poller.register(writer, select.POLLIN)
 
-    def __enter__(self) -> Doorbell:
-        return self
+    def close(self) -> None:
+        """Free the descriptors."""
+        self._receiver.close()
+        self._sender.close()
 
-    def __exit__(self, *_: object) -> None:
-        self._hears.close()
-        self._rings.close()
-
-    def ring(self) -> None:
-        with contextlib.suppress(OSError):  # closed, or rung often enough
-            self._rings.send(b"!", socket.MSG_DONTWAIT)
+    def wake(self) -> None:
+        """Have `wait` return."""
+        with contextlib.suppress(OSError):  # closed, or woken often enough
+            self._sender.send(b"!", socket.MSG_DONTWAIT)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for a ring, or *timeout* seconds; True where the client has sent something, or has gone."""
+        """Wait *timeout* seconds, or for `wake`; return whether the client has sent something or is gone."""
         ready = {descriptor for descriptor, _ in self._poller.poll(None if timeout is None else timeout * 1000)}
-        if self._hears.fileno() in ready:
-            self._hears.recv(4096)
-        return self.wire.fileno() in ready
+        if self._receiver.fileno() in ready:
+            self._receiver.recv(4096)
+        return self.writer.fileno() in ready
 
 
 class _Served(Response):

@@ -24,7 +24,7 @@ from outfeed.http.api.operation import operation, query_string
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.http.transports import connection
-from outfeed.http.transports.connection import Doorbell, Ending, granted_rates
+from outfeed.http.transports.connection import Ending, Waker, granted_rates
 from outfeed.http.transports.shapes import FeedPage
 from outfeed.principal import READ
 
@@ -186,7 +186,7 @@ def stream(query: StreamQuery) -> Response:
         return refusal
     if request.method == "HEAD":
         return Response(headers=_STREAM_HEADERS)
-    return connection.serve(_STREAM_HEAD, SSE, _Monologue(query))
+    return connection.serve(_STREAM_HEAD, SSE, SSEHandler(query))
 
 
 def _last_event_id() -> dict[str, str]:
@@ -199,22 +199,22 @@ def _last_event_id() -> dict[str, str]:
     return {"after": seq, "epoch": epoch}
 
 
-class _Monologue:
-    """One subscription, and what follows it. The client has nothing to say."""
+class SSEHandler:
+    """Serves one subscription. What the client sends is read and dropped."""
 
     def __init__(self, wanted: SubscribeRequest) -> None:
         self._wanted = wanted
 
-    def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
-        """Send the verdict and what follows it, until someone asks to end."""
+    def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
+        """Send the verdict and the events until the server ends the stream."""
         subscriber.subscribe(self._wanted, may_create=False)
         while subscriber.ending is None:
-            if doorbell.wait(subscriber.wait_secs()):
-                doorbell.wire.read()
+            if waker.wait(subscriber.wait_secs()):
+                waker.writer.read()
             if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
         return subscriber.ending
 
-    def is_farewell(self, _: bytes) -> bool:
-        """Return False: what the client says means nothing."""
+    def is_close_frame(self, _: bytes) -> bool:
+        """Return False: the client of a stream sends no frames."""
         return False

@@ -1,42 +1,48 @@
-"""/ws: takes a WebSocket in, and hands its messages and its thread to a subscriber of the feed."""
+"""/ws: a Flask-Sock route whose clients are subscribers of the feed."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections import deque
+from contextlib import suppress
+from functools import partial
 
-from flask import Blueprint, Flask, Response, request
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
-from wsproto.utilities import generate_accept_token
+from flask import Blueprint, Flask, Response, g, request
+from flask_sock import Sock
+from simple_websocket import ConnectionClosed, Server
 
 from outfeed import clock
+from outfeed.errors import NoInput
 from outfeed.feed import dialogue, frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
-from outfeed.feed.wire import Gone, Wire
 from outfeed.http import limits
 from outfeed.http.permission import requires
 from outfeed.http.problems import problem
 from outfeed.http.transports import connection
-from outfeed.http.transports.connection import Doorbell, Ending
+from outfeed.http.transports.connection import Ending, Waker
+from outfeed.http.transports.incoming_frames import IncomingFrames
+from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket, forget_handshake
 from outfeed.principal import READ
 
 PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
+# Between pings, on the monotonic clock: the library's own would stop if the wall clock was set back.
+PING_SECS = 25.0
 live = Blueprint("live", __name__)
+sock = Sock()
 
 
 def init_app(app: Flask) -> None:
     """Serve /ws."""
+    app.config["SOCK_SERVER_OPTIONS"] = SERVER_OPTIONS
     app.before_request(_check_handshake)
     app.register_blueprint(live)
 
 
 def _check_handshake() -> Response | None:
-    """Refuse what is no WebSocket handshake (RFC 6455 section 4.2.1)."""
+    """Refuse a request to /ws that is no WebSocket handshake (RFC 6455 section 4.2.1)."""
     if request.path != PATH:
         return None
     options = [option.strip() for option in request.headers.get("Connection", "").lower().split(",")]
@@ -59,98 +65,118 @@ def _is_key(text: str) -> bool:
         return False
 
 
-@live.route(PATH, websocket=True)
-@requires(READ, is_connection=True, takes_tickets=True)
-def socket() -> Response:
-    """Serve one client until either side ends it."""
+@live.before_request
+def _open() -> Response | None:
+    """Admit the connection, and give the library a handshake that it accepts, with a socket of ours.
+
+    It refuses some requests that gunicorn and `_check_handshake` accept, by an error that would be a 500. It agrees on
+    compression if it is offered, which costs memory for each client.
+    """
     if refusal := limits.admit_connection():
         return refusal
-    # No extension is agreed to: compression would cost memory for each client, and inflate what it may send.
-    accept = generate_accept_token(request.headers["Sec-WebSocket-Key"].encode())
-    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    return connection.serve(b"%bSec-WebSocket-Accept: %b\r\n\r\n" % (head, accept), frames.WEBSOCKET, _Dialogue())
+    if refusal := connection.prepare():
+        return refusal
+    g.environ = request.environ
+    request.environ = {
+        connection.SOCKET_KEY: MemorySocket(),
+        "HTTP_HOST": "outfeed",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": request.headers["Sec-WebSocket-Key"],
+    }
+    return None
 
 
-class _Dialogue:
-    """The messages of one client, as wsproto reads them; it makes pongs and close replies, too.
+@sock.route(PATH, bp=live)
+@requires(READ, is_connection=True, takes_tickets=True)
+def socket(ws: Server) -> None:
+    """Serve one client until either side ends it."""
+    request.environ = g.pop("environ")
+    forget_handshake(ws)
+    connection.run(ws.sock.take_sent(), frames.WEBSOCKET, WebSocketHandler(ws))
 
-    `_credit` is how many more frames it may send now. It has MAX_MESSAGES_PER_SEC at most, but for what may have
-    come while nobody listened.
+
+class WebSocketHandler:
+    """Has the library read a client's frames one at a time, and answers the messages in them.
+
+    `_allowed` is the number of frames that the client may have sent by now: at most MAX_MESSAGES_PER_SEC more than it
+    has, except for those that may have come while this thread did not read.
     """
 
-    def __init__(self) -> None:
-        self._protocol = Connection(ConnectionType.SERVER)
-        self._messages: deque[str | bytes] = deque()
-        self._unfinished = bytearray()
-        self._credit = float(MAX_MESSAGES_PER_SEC)
-        self._listened_at = clock.monotonic()
+    def __init__(self, ws: Server) -> None:
+        self._ws = ws
+        self._frames = IncomingFrames()
+        self._violation: Ending | None = None
+        self._allowed = float(MAX_MESSAGES_PER_SEC)
+        self._waited_at = clock.monotonic()
+        self._ping_at = self._waited_at + PING_SECS
 
-    def converse(self, subscriber: Subscriber, doorbell: Doorbell) -> Ending | None:
-        """Answer messages and send what is owed, until someone asks to end."""
-        while subscriber.ending is None:
+    def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
+        """Answer messages, and send events and pings, until either side ends the connection."""
+        self._ws.event.read = partial(self._read, subscriber, waker)
+        while subscriber.ending is None and self._violation is None:
             if subscriber.is_idle_too_long:
                 return frames.POLICY, "no subscription"
-            has_news = not self._messages and self._has_news(subscriber, doorbell)
-            if has_news and (ending := self._listen(subscriber, doorbell.wire)):
-                return ending
-            if self._messages:
-                dialogue.answer(subscriber, self._messages.popleft())
+            if self._secs_to_ping() == 0:
+                self._ping_at = clock.monotonic() + PING_SECS
+                subscriber.write(frames.PING)
+            try:
+                message = self._ws.receive(self._patience(subscriber))
+            except ConnectionClosed as closed:
+                return None if self._frames.is_at_close else (int(closed.reason), closed.message or "")
+            if message is not None:
+                dialogue.answer(subscriber, message)
             if subscriber.state is ClientState.REPLAYING:
                 subscriber.advance()
-        return subscriber.ending
+        return subscriber.ending or self._violation
 
-    def is_farewell(self, data: bytes) -> bool:
-        """Return whether the client's close frame has come."""
-        if self._protocol.state is ConnectionState.CLOSED:
-            return False  # it speaks no WebSocket
-        self._protocol.receive_data(data)
-        return any(isinstance(event, CloseConnection) for event in self._protocol.events())
+    def _secs_to_ping(self) -> float:
+        return max(0.0, self._ping_at - clock.monotonic())
 
-    def _has_news(self, subscriber: Subscriber, doorbell: Doorbell) -> bool:
-        """Wait for the client as long as it may take, and grant it messages for the time that has passed."""
+    def _patience(self, subscriber: Subscriber) -> float:
+        """Return how many seconds this thread may wait for the client."""
+        patience = subscriber.wait_secs()
+        return self._secs_to_ping() if patience is None else min(patience, self._secs_to_ping())
+
+    def is_close_frame(self, data: bytes) -> bool:
+        """Return whether the client's close frame has come; never if the library has rejected a frame."""
+        if not self._ws.connected:
+            return False
+        self._frames.feed(data)
+        while self._frames.take():
+            if self._frames.is_at_close:
+                return True
+        return False
+
+    def _read(self, subscriber: Subscriber, waker: Waker, timeout: float | None) -> None:
+        """Have the library process the next bytes of the client's, of one frame at most, and write its answer."""
+        data = self._frames.take()
+        if not data and self._has_input(waker, timeout):
+            self._frames.feed(waker.writer.read())
+            data = self._frames.take()
+        self._violation = self._find_violation()
+        if not data or self._violation:
+            return
+        self._ws.sock.received = data
+        with suppress(NoInput):
+            self._ws.thread.target()
+        if answer := self._ws.sock.take_sent():
+            subscriber.write(answer) if self._ws.connected else waker.writer.send_close(answer)
+
+    def _has_input(self, waker: Waker, timeout: float | None) -> bool:
+        """Wait for the client, and allow it frames for the time that has passed."""
         began = clock.monotonic()
-        self._credit += MAX_MESSAGES_PER_SEC * (began - self._listened_at)
-        has_news = doorbell.wait(subscriber.wait_secs())
-        self._listened_at = clock.monotonic()
-        rested = self._credit + MAX_MESSAGES_PER_SEC * (self._listened_at - began)
-        self._credit = max(self._credit, min(rested, MAX_MESSAGES_PER_SEC))
-        return has_news
+        self._allowed += MAX_MESSAGES_PER_SEC * (began - self._waited_at)
+        has_input = waker.wait(timeout)
+        self._waited_at = clock.monotonic()
+        allowed = self._allowed + MAX_MESSAGES_PER_SEC * (self._waited_at - began)
+        self._allowed = max(self._allowed, min(allowed, self._frames.count + MAX_MESSAGES_PER_SEC))
+        return has_input
 
-    def _listen(self, subscriber: Subscriber, wire: Wire) -> Ending | None:
-        """Take what the client has sent; return how to end it where that breaks a rule. Raises Gone, OSError."""
-        self._protocol.receive_data(wire.read())
-        for event in self._protocol.events():
-            ending = None
-            if not isinstance(event, CloseConnection) and not self._is_affordable(event):
-                ending = frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
-            elif isinstance(event, TextMessage | BytesMessage):
-                ending = self._take(event)
-            elif isinstance(event, Ping):
-                subscriber.write(self._protocol.send(event.response()))
-            elif isinstance(event, CloseConnection) and self._protocol.state is ConnectionState.OPEN:
-                ending = event.code, event.reason or ""  # no frame of the client's, but what is wrong with one
-                self._protocol.receive_data(None)
-            elif isinstance(event, CloseConnection):
-                while self._messages:
-                    dialogue.answer(subscriber, self._messages.popleft())
-                wire.say_goodbye(self._protocol.send(event.response()))
-                raise Gone("closed by the client")
-            if ending:
-                return ending
-        return None
-
-    def _take(self, event: TextMessage | BytesMessage) -> Ending | None:
-        """Keep a message, or a part of one."""
-        self._unfinished += event.data.encode() if isinstance(event, TextMessage) else event.data
-        if len(self._unfinished) > MAX_MESSAGE_BYTES:
+    def _find_violation(self) -> Ending | None:
+        if self._frames.count > self._allowed:
+            return frames.POLICY, f"more than {MAX_MESSAGES_PER_SEC} messages a second"
+        if self._frames.message_bytes > MAX_MESSAGE_BYTES:
             return frames.TOO_LARGE, f"more than {MAX_MESSAGE_BYTES} bytes"
-        if event.message_finished:
-            message = bytes(self._unfinished)
-            self._unfinished.clear()
-            self._messages.append(message.decode() if isinstance(event, TextMessage) else message)
         return None
-
-    def _is_affordable(self, event: Event) -> bool:
-        """Count a frame, a ping's and a fragment's as well as a message's: each costs us about the same."""
-        self._credit -= getattr(event, "frame_finished", True)
-        return self._credit >= 0

@@ -1,4 +1,4 @@
-"""The wire: what was begun is finished first, whoever writes next; nobody waits but the client's own thread."""
+"""The socket writer: a cut frame is finished before the next; only the client's own thread waits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outfeed.feed import frames, wire
-from outfeed.feed.wire import Stalled, Wire
+from outfeed.errors import ClientStalled
+from outfeed.feed import frames, socket_writer
+from outfeed.feed.socket_writer import SocketWriter
 from tests.feed.cast import Peer
 from tests.waits import wait_until
 
@@ -38,11 +39,11 @@ def peer() -> Iterator[Peer]:
         yield peer
 
 
-def cut(wire: Wire, frame: bytes = LARGE) -> None:
-    """Offer one frame that the socket can't take, and keep its end, as a subscriber does."""
-    with wire.lock:
-        sent = wire.offer(frame)
-        wire.keep(frame[sent:])
+def cut(writer: SocketWriter, frame: bytes = LARGE) -> None:
+    """Try to send one frame that the socket can't take whole, and stash its remainder, as a subscriber does."""
+    with writer.lock:
+        sent = writer.try_send(frame)
+        writer.stash_remainder(frame[sent:])
     assert 0 < sent < len(frame)
 
 
@@ -56,56 +57,58 @@ def read_frames(peer: Peer, count: int) -> Iterator[list[tuple[int, bytes]]]:
     thread.join()
 
 
-def test_an_offer_sends_what_the_socket_takes_and_never_waits(peer: Peer) -> None:
-    with peer.wire.lock:
-        sent = peer.wire.offer(LARGE)
+def test_try_send_sends_what_the_socket_takes_and_never_waits(peer: Peer) -> None:
+    with peer.writer.lock:
+        sent = peer.writer.try_send(LARGE)
         assert 0 < sent < len(LARGE)
-        assert peer.wire.offer(LARGE[sent:]) < len(LARGE) - sent
+        assert peer.writer.try_send(LARGE[sent:]) < len(LARGE) - sent
 
 
-def test_nothing_goes_while_the_rest_of_an_earlier_frame_is_in_the_way(peer: Peer) -> None:
-    cut(peer.wire)
-    with peer.wire.lock:
-        assert peer.wire.offer(NEXT) == 0
+def test_nothing_is_sent_before_the_remainder_of_an_earlier_frame(peer: Peer) -> None:
+    cut(peer.writer)
+    with peer.writer.lock:
+        assert peer.writer.try_send(NEXT) == 0
 
 
-WRITERS: dict[str, Callable[[Wire], object]] = {
-    "the own thread": lambda wire: wire.write(NEXT, always),
-    "a batch": lambda wire: offered(wire, NEXT),
+WRITERS: dict[str, Callable[[SocketWriter], object]] = {
+    "the own thread": lambda writer: writer.write(NEXT, always),
+    "a batch": lambda writer: sent_of(writer, NEXT),
 }
 
 
-def offered(wire: Wire, frame: bytes) -> int:
-    with wire.lock:
-        return wire.offer(frame)
+def sent_of(writer: SocketWriter, frame: bytes) -> int:
+    with writer.lock:
+        return writer.try_send(frame)
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_cut_frame_is_finished_first_by_whoever_writes_next(peer: Peer, write: Callable[[Wire], object]) -> None:
+def test_a_cut_frame_is_finished_first_by_whoever_writes_next(
+    peer: Peer, write: Callable[[SocketWriter], object]
+) -> None:
     # given a frame of which only the beginning went
     frame = frames.text(b"x" * 20_000)
-    with peer.wire.lock:
-        assert peer.wire.offer(frame[:10]) == 10
-        peer.wire.keep(frame[10:])
+    with peer.writer.lock:
+        assert peer.writer.try_send(frame[:10]) == 10
+        peer.writer.stash_remainder(frame[10:])
     # when anyone writes
     with read_frames(peer, 2) as taken:
-        write(peer.wire)
+        write(peer.writer)
     # then both frames are whole
     assert taken == [(1, b"x" * 20_000), (1, b"next")]
 
 
-class OfferedBetween:
-    """A lock that *offer* takes first, once: just before its owner takes it for the second time."""
+class SentBetween:
+    """A lock that *send* takes first, once: just before its owner takes it for the second time."""
 
-    def __init__(self, lock: threading.Lock, offer: Callable[[], None]) -> None:
+    def __init__(self, lock: threading.Lock, send: Callable[[], None]) -> None:
         self._lock = lock
-        self._offer = offer
+        self._send = send
         self._entries = 0
 
     def __enter__(self) -> None:
         self._entries += 1
         if self._entries == 2:
-            self._offer()
+            self._send()
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
@@ -114,7 +117,7 @@ class OfferedBetween:
 
 def test_a_frame_that_a_batch_cuts_between_the_own_threads_look_and_its_write_stays_whole(peer: Peer) -> None:
     # given a batch that is cut after the own thread saw that nothing is unsent, and before it writes
-    peer.wire.lock = OfferedBetween(peer.wire.lock, lambda: cut(peer.wire))  # type: ignore[assignment]
+    peer.writer.lock = SentBetween(peer.writer.lock, lambda: cut(peer.writer))  # type: ignore[assignment]
     taken: list[tuple[int, bytes]] = []
     reader = threading.Thread(target=lambda: taken.extend(peer.take_frame() for _ in range(2)))
 
@@ -124,48 +127,53 @@ def test_a_frame_that_a_batch_cuts_between_the_own_threads_look_and_its_write_st
         return True
 
     # when it writes, to a peer that reads nothing before
-    assert peer.wire.write(NEXT, read_from_now_on)
+    assert peer.writer.write(NEXT, read_from_now_on)
     reader.join()
     # then both frames are whole
     assert [(opcode, len(body)) for opcode, body in taken] == [(1, 8_000_000), (1, 4)]
 
 
-def test_a_goodbye_finishes_the_cut_frame_first(peer: Peer) -> None:
+def test_a_close_frame_follows_the_remainder_of_a_cut_frame(peer: Peer) -> None:
     frame = frames.text(b"begun")
-    with peer.wire.lock:
-        peer.wire.offer(frame[:3])
-        peer.wire.keep(frame[3:])
-    assert peer.wire.say_goodbye(frames.close(1001, "bye"))
+    with peer.writer.lock:
+        peer.writer.try_send(frame[:3])
+        peer.writer.stash_remainder(frame[3:])
+    peer.writer.send_close(frames.close(1001, "bye"))
     assert [peer.take_frame(), peer.take_frame()] == [(1, b"begun"), (8, b"\x03\xe9bye")]
 
 
-def test_nothing_follows_a_goodbye(peer: Peer) -> None:
-    assert peer.wire.say_goodbye(frames.close(1012, "retry_ms=1"))
-    assert offered(peer.wire, NEXT) == 0
-    peer.wire.write(NEXT, always)
-    peer.wire.hang_up(0, never)
+def test_nothing_follows_a_close_frame(peer: Peer) -> None:
+    peer.writer.send_close(frames.close(1012, "retry_ms=1"))
+    assert sent_of(peer.writer, NEXT) == 0
+    peer.writer.write(NEXT, always)
+    peer.writer.close(0, never)
     assert peer.take_frame() == (8, struct.pack("!H", 1012) + b"retry_ms=1")
     assert peer.socket.recv(1) == b""
 
 
-def test_a_goodbye_that_does_not_fit_is_left_out(peer: Peer) -> None:
-    cut(peer.wire)
-    assert not peer.wire.say_goodbye(frames.close(1012, ""))
+def test_a_close_frame_that_the_socket_does_not_take_is_dropped(peer: Peer) -> None:
+    cut(peer.writer)
+    peer.writer.send_close(frames.close(1012, ""))
+    peer.writer.close(0, never)
+    received = b""
+    while chunk := peer.socket.recv(1 << 20):
+        received += chunk
+    assert received == LARGE[: len(received)]
 
 
-def test_a_goodbye_to_one_who_is_gone_is_no_error() -> None:
+def test_a_close_frame_to_a_client_that_is_gone_is_no_error() -> None:
     with Peer() as peer:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
-        peer.wire.say_goodbye(frames.close(1012, ""))
-        peer.wire.hang_up(0, never)
+        peer.writer.send_close(frames.close(1012, ""))
+        peer.writer.close(0, never)
 
 
 def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut(peer.wire)
-    monkeypatch.setattr(wire, "STALL_SECS", 0.05)
-    with pytest.raises(Stalled):
-        peer.wire.drain(always)
+    cut(peer.writer)
+    monkeypatch.setattr(socket_writer, "STALL_SECS", 0.05)
+    with pytest.raises(ClientStalled):
+        peer.writer.flush(always)
 
 
 def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,25 +181,25 @@ def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatc
     now = [1000.0]
     monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     with Peer(SMALL_BUFFER_BYTES) as peer:
-        cut(peer.wire, frames.text(b"x" * 3_000_000))
+        cut(peer.writer, frames.text(b"x" * 3_000_000))
         received = bytearray()
 
         def read_slowly() -> bool:
             received.extend(peer.socket.recv(1 << 20))
-            now[0] += wire.STALL_SECS / 4
+            now[0] += socket_writer.STALL_SECS / 4
             return True
 
         # when it is waited for, then it gets all
-        assert peer.wire.drain(read_slowly)
-        assert now[0] > 1000 + wire.STALL_SECS, "it was too fast to show anything"
+        assert peer.writer.flush(read_slowly)
+        assert now[0] > 1000 + socket_writer.STALL_SECS, "it was too fast to show anything"
         while received.count(b"x") < 3_000_000:
             received.extend(peer.socket.recv(1 << 20))
 
 
 def test_the_own_thread_stops_waiting_when_it_is_not_wanted_any_more(peer: Peer) -> None:
-    cut(peer.wire)
-    assert not peer.wire.drain(lambda: False)
-    assert not peer.wire.write(NEXT, lambda: False)
+    cut(peer.writer)
+    assert not peer.writer.flush(lambda: False)
+    assert not peer.writer.write(NEXT, lambda: False)
 
 
 def test_a_connection_that_is_gone_raises_at_the_next_write() -> None:
@@ -199,30 +207,30 @@ def test_a_connection_that_is_gone_raises_at_the_next_write() -> None:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
         with pytest.raises(OSError):  # noqa: PT011 - whichever the kernel says
-            wait_until(lambda: peer.wire.write(NEXT, always) and False, "an error")
+            wait_until(lambda: peer.writer.write(NEXT, always) and False, "an error")
 
 
-def test_hanging_up_waits_for_the_peer_to_end_whatever_it_still_says() -> None:
+def test_close_waits_for_the_client_to_end_the_connection_whatever_it_sends() -> None:
     with Peer() as peer:
         peer.socket.sendall(b"x" * 10_000)
         peer.socket.shutdown(socket.SHUT_WR)
-        peer.wire.hang_up(10, never)  # returns at once
+        peer.writer.close(10, never)  # returns at once
         assert peer.socket.recv(1) == b""
 
 
-def test_hanging_up_waits_no_longer_than_for_a_farewell() -> None:
+def test_close_waits_no_longer_than_for_a_close_frame() -> None:
     with Peer() as peer:
-        peer.socket.sendall(b"fare")
-        peer.socket.sendall(b"well")
-        said = bytearray()
-        peer.wire.hang_up(10, lambda data: said.extend(data) or said == b"farewell")  # type: ignore[func-returns-value]
-        assert said == b"farewell"
+        peer.socket.sendall(b"clo")
+        peer.socket.sendall(b"se")
+        received = bytearray()
+        peer.writer.close(10, lambda data: received.extend(data) or received == b"close")  # type: ignore[func-returns-value]
+        assert received == b"close"
         assert peer.socket.recv(1) == b""
 
 
-def test_hanging_up_ends_a_peer_that_does_not() -> None:
+def test_close_ends_the_connection_of_a_client_that_does_not() -> None:
     with Peer() as peer:
-        peer.wire.hang_up(0.01, never)
+        peer.writer.close(0.01, never)
         assert peer.socket.recv(1) == b""
 
 
@@ -240,9 +248,9 @@ def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[
         stage = _Mixture(peer)
         for kind, argument in steps:
             getattr(stage, kind)(argument)
-        while not (stage.read(1 << 20), peer.wire.drain(lambda: stage.read(1 << 20)))[1]:
+        while not (stage.read(1 << 20), peer.writer.flush(lambda: stage.read(1 << 20)))[1]:
             pass
-        peer.wire.hang_up(0, never)
+        peer.writer.close(0, never)
         received = list(stage.frames_to_the_end())
     assert received == stage.expected
 
@@ -260,23 +268,23 @@ class _Mixture:
         return b"%d:" % self._count + b"x" * size
 
     def batch(self, sizes: list[int]) -> None:
-        """As the relay does: offer all in one, keep the end of the frame that was cut, drop those behind it."""
+        """As the relay does: send all in one, stash the remainder of the frame that was cut, drop those behind it."""
         bodies = [self._frame(size) for size in sizes]
-        with self.peer.wire.lock:
-            left = self.peer.wire.offer(b"".join(map(frames.text, bodies)))
+        with self.peer.writer.lock:
+            left = self.peer.writer.try_send(b"".join(map(frames.text, bodies)))
             for body in bodies:
                 frame = frames.text(body)
                 if left <= 0:
                     break
                 self.expected.append((1, body))
                 if left < len(frame):
-                    self.peer.wire.keep(frame[left:])
+                    self.peer.writer.stash_remainder(frame[left:])
                 left -= len(frame)
 
     def write(self, size: int) -> None:
         """As the own thread does, while the peer reads on."""
         body = self._frame(size)
-        assert self.peer.wire.write(frames.text(body), lambda: self.read(1 << 20))
+        assert self.peer.writer.write(frames.text(body), lambda: self.read(1 << 20))
         self.expected.append((1, body))
 
     def read(self, size: int) -> bool:

@@ -1,0 +1,132 @@
+"""The socket writer: one socket, one lock, and the unsent remainder of one frame.
+
+All writes to a client go through it: the relay's batches, and the answers of the client's own thread. Only the own
+thread reads.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from outfeed import clock
+from outfeed.errors import ClientGone, ClientStalled
+
+# A client that takes no byte for this long is disconnected; TCP_USER_TIMEOUT tells the kernel the same.
+STALL_SECS = 60.0
+# How often a thread that waits for a slow client checks whether it should stop.
+_CHECK_SECS = 0.5
+# Joined once: these flags are an enum, and to join them costs a tenth of a send.
+_NON_BLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_READ_BYTES = 16 * 1024
+
+
+class SocketWriter:
+    """Writes to one socket. `lock` guards its sending side; the relay never waits for it.
+
+    The remainder is the unsent part of a frame that the socket took only the beginning of. The next writer sends it
+    first, or the stream would be corrupt. At most that and one answer are held for a client.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.lock = threading.Lock()
+        self._sock = sock
+        self._remainder = b""
+        self._is_closing = False
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_SECS * 1000))
+
+    # --- with the lock held -------------------------------------------------------------------------------------------
+
+    def try_send(self, data: bytes) -> int:
+        """Send as much of *data* as the socket takes at once; return the number of bytes. The caller holds `lock`.
+
+        Returns 0 while the remainder of an earlier frame is unsent. Raises OSError when the connection is gone.
+        """
+        if self._is_closing or (self._remainder and not self._send_remainder()):
+            return 0
+        return self._send(data)
+
+    def stash_remainder(self, remainder: bytes) -> None:
+        """Keep the unsent part of a frame that `try_send` cut. The caller holds `lock`."""
+        self._remainder = remainder
+
+    def _send_remainder(self) -> bool:
+        if self._remainder:
+            self._remainder = self._remainder[self._send(self._remainder) :]
+        return not self._remainder
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data, _NON_BLOCKING)
+        except BlockingIOError:
+            return 0
+
+    # --- the client's own thread --------------------------------------------------------------------------------------
+
+    def flush(self, is_wanted: Callable[[], bool]) -> bool:
+        """Wait until nothing is unsent; return False if *is_wanted* says stop. Raises ClientStalled, OSError."""
+        deadline = clock.monotonic() + STALL_SECS
+        left = -1
+        while True:
+            with self.lock:
+                if self._send_remainder():
+                    return True
+                before, left = left, len(self._remainder)
+            if left != before:
+                deadline = clock.monotonic() + STALL_SECS
+            if not is_wanted():
+                return False
+            if clock.monotonic() >= deadline:
+                raise ClientStalled(f"the client accepted no byte for {STALL_SECS:.0f} s")
+            self._poll(select.POLLOUT, min(_CHECK_SECS, STALL_SECS))
+
+    def write(self, frame: bytes, is_wanted: Callable[[], bool]) -> bool:
+        """Write one whole frame after what is unsent; wait as `flush` does."""
+        if not self.flush(is_wanted):
+            return False
+        with self.lock:
+            if not self._is_closing:
+                sent = self.try_send(frame)
+                self._remainder += frame[sent:]  # after what the relay cut meanwhile, if anything
+        return self.flush(is_wanted)
+
+    def send_close(self, frame: bytes) -> None:
+        """Send the close frame if the socket takes it at once; drop every later write."""
+        with self.lock:
+            with suppress(OSError):  # the client is gone
+                self.try_send(frame)
+            self._is_closing = True
+
+    def read(self) -> bytes:
+        """Return what the client has sent; nothing if nothing has come yet. Raises ClientGone, OSError."""
+        try:
+            data = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+        if not data:
+            raise ClientGone("the client has ended the connection")
+        return data
+
+    def close(self, timeout: float, is_close_frame: Callable[[bytes], bool]) -> None:
+        """Shut the connection down once the client has ended it or sent a close frame; *timeout* is in seconds."""
+        deadline = clock.monotonic() + timeout
+        with suppress(OSError):
+            while (left := deadline - clock.monotonic()) > 0:
+                if self._poll(select.POLLIN, left) and is_close_frame(self.read()):
+                    break
+        with suppress(OSError):  # the client is gone
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _poll(self, event: int, timeout: float) -> bool:
+        poller = select.poll()
+        poller.register(self._sock, event)
+        return bool(poller.poll(timeout * 1000))
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()

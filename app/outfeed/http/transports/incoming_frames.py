@@ -1,0 +1,58 @@
+"""Incoming frames: the bytes of a WebSocket client, cut into frames and counted (RFC 6455 section 5.2).
+
+The library does not count pings, pongs and fragments, and counts messages in characters. Only headers are read here:
+the library rejects an invalid frame when it gets the frame's first bytes.
+"""
+
+from __future__ import annotations
+
+_CONTINUATION = 0
+_CLOSE = 8
+
+
+class IncomingFrames:
+    """`count`: the frames that have begun, but for close frames. `message_bytes`: the payload of the last message."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.message_bytes = 0
+        self._buffer = bytearray()
+        self._opcode = _CONTINUATION
+        self._missing = 0  # bytes of the payload of the frame that has begun
+
+    @property
+    def is_at_close(self) -> bool:
+        """Whether the last bytes that were taken are the end of a close frame."""
+        return self._opcode == _CLOSE and not self._missing
+
+    def feed(self, data: bytes) -> None:
+        """Add what the client has sent."""
+        self._buffer += data
+
+    def take(self) -> bytes:
+        """Return the next bytes, of one frame at most; none while a header is incomplete."""
+        size = 0 if self._missing else self._begin()
+        payload_size = min(self._missing, len(self._buffer) - size)
+        data = bytes(self._buffer[: size + payload_size])
+        del self._buffer[: len(data)]
+        self._missing -= payload_size
+        if self._opcode < _CLOSE:
+            self.message_bytes += payload_size
+        return data
+
+    def _begin(self) -> int:
+        """Begin the next frame if its header is complete; return the size of the header, else 0."""
+        if len(self._buffer) < 2:
+            return 0
+        length = self._buffer[1] & 0x7F
+        size_of_length = {126: 2, 127: 8}.get(length, 0)
+        size_of_mask = 4 if self._buffer[1] & 0x80 else 0
+        size = 2 + size_of_length + size_of_mask
+        if len(self._buffer) < size:
+            return 0
+        self._opcode = self._buffer[0] & 0x0F
+        self._missing = int.from_bytes(self._buffer[2 : 2 + size_of_length]) if size_of_length else length
+        self.count += self._opcode != _CLOSE
+        if _CONTINUATION < self._opcode < _CLOSE:
+            self.message_bytes = 0
+        return size
