@@ -44,9 +44,7 @@ ARROWS = {
     "log_handler -> client": "a handler may write over HTTP",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
     "http -> upkeep": "",
-    "log -> swarm": "",
     "store -> log": "",
-    "swarm -> log": "",
 }
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")

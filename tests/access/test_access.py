@@ -59,6 +59,7 @@ TABLE = {
     ("GET", "/static/v-<version>/<path:name>"): ("/static/v-1/outfeed.css", ANYBODY),
     ("GET", "/"): ("/", row(302)),
     ("GET", "/swarm/live"): ("/swarm/live", row(200)),
+    ("GET", "/swarm/board"): ("/swarm/board", row(200)),
     ("GET", "/swarm/events"): ("/swarm/events", row(200)),
     # for operators, and programs with the scope admin
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),

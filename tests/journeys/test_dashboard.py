@@ -1,4 +1,4 @@
-"""What people see of the swarm in a real browser: it moves by the feed alone, over restarts and gaps, on any screen."""
+"""What people see of the swarm in a real browser: it moves with the feed, over restarts and gaps, on any screen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -14,7 +13,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from outfeed import clock
 from outfeed.store import database as db
 from outfeed.store.event_log import log_event
 from outfeed.swarm.coordinator import Coordinator
@@ -77,11 +75,8 @@ class Dashboard(LivePage):
     """The live page's panels, read as a viewer reads them."""
 
     def __init__(self, page: Page, server: Server, **more: Any) -> None:
-        self.asked: list[str] = []
         self._database = server.database
-        page.on("request", lambda request: self.asked.append(request.url.removeprefix(server.url)))
-        with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
-            super().__init__(page, server, **more)
+        super().__init__(page, server, **more)
 
     def row(self, panel: str, text: str) -> Locator:
         return self.page.locator(f'[data-panel="{panel}"] li').filter(has_text=text)
@@ -106,16 +101,6 @@ class Dashboard(LivePage):
         with contextlib.closing(sqlite3.connect(self._database)) as raw:
             (head,) = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         wait_until(lambda: self.cursor() == head, f"{head} is shown")
-
-    def wait_for_the_swarm(self, swarm: Swarm) -> None:
-        """Return once the page knows the swarm, and the server's clock: it shows who joins now."""
-        swarm.join("Witness")
-        expect(self.row("agents", "Witness")).to_be_visible()
-
-    @property
-    def snapshots(self) -> int:
-        """How often the page has asked for the swarm."""
-        return self.asked.count("/api/swarm")
 
 
 def rows_of(page: Page) -> Any:
@@ -176,7 +161,6 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
     for each in watched:
         expect(each.page.get_by_text("No agent is here")).to_be_visible()
 
-    assert [(each.snapshots, each.asked.count("/swarm/live")) for each in watched] == [(1, 1)] * 3
     moved = rows_of(watched[2].page)
     watched[2].page.route("**/swarm.js", lambda route: route.abort())
     watched[2].page.reload()
@@ -204,14 +188,11 @@ def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed
     expect(dashboard.row("agents", "Nightshift")).to_contain_text("idle")
     expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
     expect(page.locator(".counts .stale")).to_have_text("")
-    assert dashboard.snapshots == 1
     swarm.call("DELETE", f"/agents/{agent.id}")
 
 
 @pytest.mark.parametrize("verdict", ["gap", "reset"])
-def test_where_events_are_missing_the_swarm_and_the_chart_are_asked_for_anew(
-    server: Server, swarm: Swarm, page: Page, verdict: str
-) -> None:
+def test_where_events_are_missing_the_board_is_of_now(server: Server, swarm: Swarm, page: Page, verdict: str) -> None:
     dashboard = Dashboard(page, server)
     failed = dashboard.count("failed")
     server.kill()
@@ -233,8 +214,6 @@ def test_where_events_are_missing_the_swarm_and_the_chart_are_asked_for_anew(
     dashboard.expect_count("failed", failed + 1)
     swarm.call("DELETE", f"/agents/{agent.id}")
     expect(dashboard.row("agents", agent.name)).to_have_count(0)
-    page.wait_for_function("document.querySelector('.chart') !== null")
-    assert dashboard.snapshots == 2
 
 
 def test_panels_move_while_the_list_stands_still(server: Server, swarm: Swarm, page: Page) -> None:
@@ -369,58 +348,6 @@ def test_the_charts_table_leaves_the_list_its_room(server: Server, page: Page) -
     assert table.evaluate("table => table.clientHeight < table.scrollHeight")
     assert page.locator(".chart").evaluate("chart => chart.clientHeight >= chart.scrollHeight")  # nothing cut off
     assert dashboard.scroller.evaluate("scroller => scroller.clientHeight") > 100
-
-
-def log_at(server: Server, moment: datetime) -> None:
-    change(
-        server.database,
-        "INSERT INTO event_log (id, event_type, source, timestamp)"
-        f" VALUES (lower(hex(randomblob(8))), 'tool.called', 'tests', '{clock.isoformat(moment)}')",
-    )
-
-
-def test_an_event_of_a_minute_that_has_not_begun_here_is_shown_once_it_has(
-    server: Server, swarm: Swarm, page: Page
-) -> None:
-    page.clock.install()
-    dashboard = Dashboard(page, server)
-    dashboard.wait_for_the_swarm(swarm)
-    total = page.locator('label[data-kind="tool"] .count')
-    before = int(total.inner_text())
-    log_at(server, clock.now() + timedelta(minutes=1, seconds=30))
-    dashboard.wait_for_the_newest()
-    page.clock.run_for(2000)
-    expect(total).to_have_text(str(before))
-    page.clock.fast_forward("02:00")
-    page.clock.run_for(2000)
-    expect(total).to_have_text(str(before + 1))
-
-
-def test_a_page_that_is_hidden_goes_on_counting(server: Server, swarm: Swarm, page: Page) -> None:
-    page.clock.install()
-    dashboard = Dashboard(page, server)
-    dashboard.wait_for_the_swarm(swarm)
-    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.isHidden ?? true, configurable: true})")
-    page.clock.run_for(2000)  # what was to be painted already
-    page.clock.fast_forward("03:00:00")
-    log_at(server, clock.now() + timedelta(hours=3))
-    dashboard.wait_for_the_newest()
-    page.evaluate("window.isHidden = false; document.dispatchEvent(new Event('visibilitychange'))")
-    page.clock.run_for(2000)
-    expect(page.locator('label[data-kind="tool"] .count')).to_have_text("1")
-
-
-def test_minutes_go_by_in_the_chart(server: Server, swarm: Swarm, page: Page) -> None:
-    log_now(server, "tool.called")
-    page.clock.install()
-    dashboard = Dashboard(page, server)
-    dashboard.wait_for_the_swarm(swarm)
-    expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
-    first = int(re.findall(r"M(\d+)", dashboard.bars()["tool"])[-1])
-    page.clock.fast_forward("02:00")
-    page.clock.run_for(2000)
-    moved = re.compile(rf"^(M.*)?M({first - 20}|{first - 30}) [^M]*$")  # one more may have gone by in earnest
-    expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", moved)
 
 
 # --- everywhere -------------------------------------------------------------------------------------------------------

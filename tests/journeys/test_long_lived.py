@@ -106,34 +106,23 @@ def test_the_chart_counts_what_the_server_counts(shared: Server, page: Page) -> 
 
 def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3 * 3600_000")
-    moment = clock.timestamp()  # of a minute that the page has: the next one begins when the server's clock is known
-    log(shared, timestamp=moment)
-    with held(page, "**/api/swarm"):
-        live = LivePage(page, shared)
-        before = int(total(page).inner_text())
-        log(shared, timestamp=moment)
-        wait_until(lambda: live.cursor() == 2, "received before the server's clock is known")
-        expect(total(page)).to_have_text(str(before + 1))
+    LivePage(page, shared)
+    before = int(total(page).inner_text())
     log(shared)
-    expect(total(page)).to_have_text(str(before + 2))
+    expect(total(page)).to_have_text(str(before + 1))
 
 
-def test_a_clock_that_is_set_while_the_page_is_open_takes_nothing_from_the_chart(
+def test_a_clock_that_is_set_while_the_page_is_open_moves_no_deadline(
     shared: Server, http: httpx.Client, page: Page
 ) -> None:
-    log(shared)
-    live = LivePage(page, shared)
-    agent = call(http, "POST", "/agents", name="Witness")["id"]
-    expect(row(page, "agents", "Witness")).to_be_visible()  # the page knows the swarm, and the server's clock
-    before = int(total(page).inner_text())
-    with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
-        page.evaluate("window.real = Date.now; Date.now = () => real() + 86400e3")
-        log(shared)
-    page.evaluate("Date.now = real")
-    log(shared)
-    wait_until(lambda: live.cursor() == 4, "received")
-    expect(total(page)).to_have_text(str(before + 2))
-    call(http, "DELETE", f"/agents/{agent}")
+    call(http, "POST", "/tasks", description="Open for two minutes")
+    LivePage(page, shared)
+    left = row(page, "auctions", "Open for two minutes").locator(".left")
+    page.evaluate("window.real = Date.now; Date.now = () => real() + 86400e3")
+    before = left.inner_text()
+    expect(left).not_to_have_text(before)
+    expect(left).to_have_text(re.compile(r"^1\d\d s$"))
+    change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
 def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: httpx.Client, page: Page) -> None:
@@ -178,10 +167,10 @@ def test_a_year_ago_is_not_today(shared: Server, page: Page) -> None:
 
 def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server: Server, page: Page) -> None:
     write(server.database, *tasks(50))
-    page.route("**/api/swarm", lambda route: route.fulfill(status=503, body="{}"))
+    page.route("**/swarm/board*", lambda route: route.fulfill(status=503, body="{}"))
     live = LivePage(page, server)
     write(server.database, *tasks(1))
-    wait_until(lambda: live.cursor() == 51, "it waits for the swarm")
+    wait_until(lambda: live.cursor() == 51, "it waits for the board")
     server.kill()
     live.expect_state("reconnecting")
     for table in ("outbox", "event_log"):
@@ -191,33 +180,24 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
     server.start()
     live.hurry()
     live.expect_state("live")
-    with page.expect_response(lambda answer: answer.url.endswith("/api/swarm") and answer.ok):
-        page.unroute("**/api/swarm")
+    with page.expect_response(lambda answer: "/swarm/board" in answer.url and answer.ok):
+        page.unroute("**/swarm/board*")
     with server.http() as http:
         call(http, "POST", "/agents", name="Of another history")
     expect(row(page, "agents", "Of another history")).to_be_visible()
     expect(total(page, "agent")).to_have_text("1")
 
 
-def test_the_swarm_is_asked_for_once_somebody_has_signed_in_again(
-    shared: Server, http: httpx.Client, page: Page
-) -> None:
-    refusals = [401]
+def test_the_board_is_asked_for_again_after_a_refusal(shared: Server, http: httpx.Client, page: Page) -> None:
+    refusals = [503, 401]
 
-    def refuse_once(route: Route) -> None:
+    def refuse_twice(route: Route) -> None:
         route.fulfill(status=refusals.pop(), body="{}") if refusals else route.continue_()
 
-    page.route("**/api/swarm", refuse_once)
-    agent = call(http, "POST", "/agents", name="Unseen while signed out")["id"]
     LivePage(page, shared)
-
-    def is_told() -> bool:
-        """The feed says that it is live once more; the page may not have taken in the refusal at the first time."""
-        page.get_by_role("button", name="Pause").click()
-        page.get_by_role("button", name="Resume").click()
-        return row(page, "agents", "Unseen while signed out").is_visible()
-
-    wait_until(is_told, "asked for again")
+    page.route("**/swarm/board*", refuse_twice)
+    agent = call(http, "POST", "/agents", name="Unseen while signed out")["id"]
+    expect(row(page, "agents", "Unseen while signed out")).to_be_visible()
     assert refusals == []
     call(http, "DELETE", f"/agents/{agent}")
 
@@ -235,10 +215,29 @@ def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Pa
     change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
-def test_nothing_of_the_page_begins_before_the_dashboard_listens(shared: Server, page: Page) -> None:
-    LivePage(page, shared)
-    first = page.locator("script[type=module]").first
-    expect(first).to_have_attribute("src", re.compile("swarm.js"))  # which imports the others
+def test_what_came_before_the_boards_script_ran_is_on_the_board(shared: Server, http: httpx.Client, page: Page) -> None:
+    with held(page, "**/swarm.js"):
+        page.goto(f"{shared.url}/swarm/live", wait_until="commit")
+        expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
+        agent = call(http, "POST", "/agents", name="Early")["id"]
+        expect(page.locator("event-feed .rows > .event").first).to_contain_text("Early")
+        expect(row(page, "agents", "Early")).to_have_count(0)
+    expect(row(page, "agents", "Early")).to_be_visible()
+    call(http, "DELETE", f"/agents/{agent}")
+
+
+def test_what_the_feed_had_not_shown_when_the_boards_script_ran_is_on_the_board(
+    shared: Server, http: httpx.Client, page: Page
+) -> None:
+    with held(page, "**/event-types.json"):  # without it the feed shows no row
+        with held(page, "**/swarm.js"):
+            page.goto(f"{shared.url}/swarm/live", wait_until="commit")
+            expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
+            agent = call(http, "POST", "/agents", name="Early")["id"]
+            wait_until(lambda: page.evaluate("document.querySelector('event-feed').waiting") >= 1, "received")
+        page.wait_for_load_state("domcontentloaded")  # all scripts have run
+    expect(row(page, "agents", "Early")).to_be_visible()
+    call(http, "DELETE", f"/agents/{agent}")
 
 
 # --- the keyboard -----------------------------------------------------------------------------------------------------

@@ -240,15 +240,11 @@ def test_a_page_that_is_opened_again_says_what_went_by_meanwhile(shared: Server,
 def test_a_page_that_is_opened_again_asks_once_for_what_moves_and_for_no_file(
     shared: Server, proxy: Proxy, page: Page
 ) -> None:
-    def open_it() -> None:
-        with page.expect_event("requestfinished", lambda request: request.url.endswith("/api/swarm")):
-            LivePage(page, shared, proxy.url)
-
-    open_it()
+    LivePage(page, shared, proxy.url)
     page.goto("about:blank")
     before = len(proxy.requests)
-    open_it()
-    assert sorted(path for _, path in proxy.requests[before:]) == ["/api/swarm", "/swarm/live", "/ws"]
+    LivePage(page, shared, proxy.url)
+    assert sorted(path for _, path in proxy.requests[before:]) == ["/swarm/live", "/ws"]
 
 
 # --- the database is gone ---------------------------------------------------------------------------------------------

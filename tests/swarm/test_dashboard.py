@@ -13,17 +13,16 @@ from freezegun import freeze_time
 from outfeed import clock
 from outfeed.access.store import account
 from outfeed.config import Settings
-from outfeed.events import DISPLAY, KINDS
+from outfeed.events import KINDS
 from outfeed.http import compression
 from outfeed.http.app import create_app
 from outfeed.http.assets import VERSION
 from outfeed.log.live import clock_of
-from outfeed.log.store.activity import MINUTES, Activity
 from outfeed.principal import EVERYTHING, Visible
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.swarm import dashboard
-from outfeed.swarm.dashboard import axis_end, bids_text, draw, left_text
+from outfeed.swarm.activity import MINUTES, Activity
+from outfeed.swarm.dashboard import axis_end, bids_text, count_text, draw, left_text
 from outfeed.swarm.part import SwarmPart
 from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.http.modules import paths_read_by
@@ -85,7 +84,7 @@ def test_who_may_only_read_gets_no_form(house: dict[str, Visit]) -> None:
 def test_who_sees_some_types_gets_the_chart_of_them_and_no_swarm(house: dict[str, Visit]) -> None:
     page = house["tasks"]("GET", "/swarm/live").text
     assert "data-panel" not in page
-    assert "data-src" not in page
+    assert 'class="panel counts"' not in page
     totals = dict(re.findall(r'<label data-kind="(\w+)">.*?"count">(\d+)<', page))
     assert int(totals.pop("task")) > 0
     assert set(totals.values()) == {"0"}
@@ -119,22 +118,14 @@ def test_a_page_asks_for_every_module_at_once(house: dict[str, Visit], path: str
     links = re.findall(r'<link rel="modulepreload" href="([^"]+)"', page)
     scripts = re.findall(r'<script type="module" src="([^"]+)"', page)
     read = paths_read_by(house["operator"], *scripts)
-    assert sorted([*links, *scripts]) == sorted(path for path in read if path.endswith(".js"))
+    assert {*links, *scripts} == {path for path in read if path.endswith(".js")}
     assert len(links) > len(scripts) > 0
-
-
-def test_the_live_page_asks_at_once_for_what_its_scripts_begin_with(house: dict[str, Visit]) -> None:
-    asked = {name: re.findall('as="fetch" crossorigin href="([^"]+)"', visit("GET", "/swarm/live").text)
-             for name, visit in house.items()}  # fmt: skip
-    types = VERSION.join(["/static/v-", "/event-types.json"])
-    assert asked.pop("tasks") == [types]  # who may not see the swarm
-    assert list(asked.values()) == [[types, "/api/swarm"]] * 3
 
 
 def test_static_files_are_kept_for_good_under_the_address_of_their_content_alone(house: dict[str, Visit]) -> None:
     page = house["viewer"]("GET", "/swarm/live").text
     read = paths_read_by(house["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
-    assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/chart.js"} < {
+    assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/patch.js"} < {
         path.removeprefix(f"/static/v-{VERSION}/") for path in read
     }
     for path in read:
@@ -182,7 +173,7 @@ def test_bids_are_counted_in_words() -> None:
 
 
 def test_more_than_are_counted_are_many() -> None:
-    assert [dashboard._count(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
+    assert [count_text(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
 
 
 def activity(minutes: dict[int, dict[str, int]]) -> Activity:
@@ -218,11 +209,3 @@ def test_what_may_not_be_seen_is_not_counted() -> None:
     found = activity({0: {"access.signed_in": 1, "system.pruned": 1, "system.info": 1, "task.created": 1}})
     assert draw(found, Visible()).total == 2
     assert draw(found, Visible(types=("task.*",))).total == 1
-
-
-def test_the_kinds_of_the_script_are_those_of_the_table() -> None:
-    """`kindOf` in swarm/chart.js knows the prefix, and that an auction is about bids."""
-    for event_type, display in DISPLAY.items():
-        prefix = event_type.partition(".")[0]
-        expected = {"auction": "bid", "access": "system"}.get(prefix, prefix)
-        assert display.kind == expected

@@ -28,7 +28,8 @@ def _compress(response: Response) -> Response:
     if not is_static and (response.mimetype not in TYPES or response.is_streamed):
         return response
     response.vary.add("Accept-Encoding")
-    if response.status_code != 200 or request.method != "GET" or not request.accept_encodings["gzip"]:
+    is_wanted = request.accept_encodings["gzip"] and "Content-Encoding" not in response.headers
+    if response.status_code != 200 or request.method != "GET" or not is_wanted:
         return response
     data = response.get_data()
     if len(data) >= MIN_BYTES:

@@ -15,9 +15,8 @@ from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.principal import ADMIN, READ, WRITE
+from outfeed.principal import ADMIN, READ
 from outfeed.store.event_log import list_page
-from outfeed.swarm.dashboard import read_board, read_chart
 
 LIVE_ROWS = 20
 MAX_ID_CHARS = 20
@@ -147,14 +146,7 @@ def home() -> ResponseReturnValue:
 @pages.get("/swarm/live")
 @requires(READ, is_page=True)
 def live() -> str:
-    """Show the swarm as it is and the newest rows of the log; the scripts go on from there."""
+    """Show the newest rows of the log, and above them `live_board`, a template global that a feature may register."""
     visible = replace(identity.principal().visible, has_audit=False)  # as `<event-feed>` does
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
-    return render_template(
-        "live.html",
-        rows=[Row.of(event) for event in events],
-        board=read_board(),
-        chart=read_chart(visible),
-        may_post=identity.principal().may(WRITE),
-        agent_timeout_secs=services().settings.agent_timeout_secs,
-    )
+    return render_template("live.html", rows=[Row.of(event) for event in events])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, redirect, render_template, request
+from flask import Blueprint, current_app, redirect, render_template, request
 from flask.typing import ResponseReturnValue
+from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
 from outfeed import clock
-from outfeed.errors import UnknownName
 from outfeed.events import DISPLAY, display_of
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
@@ -24,7 +24,6 @@ from outfeed.log.store import log_page
 from outfeed.log.store.log_page import LogFilter
 from outfeed.principal import READ
 from outfeed.store.event_log import split_types
-from outfeed.swarm.store import View, look
 
 LOG_ROWS = 50
 STORY_ROWS = 200
@@ -34,7 +33,8 @@ KNOWN = {*FILTERS, "id", "cursor", "newer", "live"}
 ALIASES = {"event_type": "type", "types": "type", "task_id": "task", "agent_id": "agent"}  # the API's and the feed's
 
 log = Blueprint("log", __name__)
-_Found = TypeVar("_Found")
+# What a feature may put into app.extensions["story_heads"]: by kind, task or agent, a function of the id.
+StoryHeads = Mapping[str, Callable[[str], Markup | None]]
 
 
 @log.app_context_processor
@@ -141,39 +141,31 @@ class Step:
 @requires(READ, is_page=True)
 def task(task_id: str) -> str:
     """Show what has happened to a task, in order."""
-    found = _known(lambda view: view.task(task_id))
-    return _story("task", task_id, LogFilter(identity.principal().visible, task_id=task_id), found)
+    return _story("task", task_id, LogFilter(identity.principal().visible, task_id=task_id))
 
 
 @log.get("/swarm/agents/<path:agent_id>")
 @requires(READ, is_page=True)
 def agent(agent_id: str) -> str:
     """Show what an agent has done, in order."""
-    found = _known(lambda view: view.agent(agent_id))
-    return _story("agent", agent_id, LogFilter(identity.principal().visible, agent_id=agent_id), found)
+    return _story("agent", agent_id, LogFilter(identity.principal().visible, agent_id=agent_id))
 
 
-def _known(ask: Callable[[View], _Found]) -> _Found | None:
-    """Return what the coordinator knows, to who may see all of the swarm: ids may also be any writer's own."""
-    if identity.principal().visible.types:
-        return None
-    try:
-        with look(services().database) as view:
-            return ask(view)
-    except UnknownName:
-        return None
-
-
-def _story(kind: str, id_: str, filter_: LogFilter, known: object) -> str:
+def _story(kind: str, id_: str, filter_: LogFilter) -> str:
     page = log_page.list_page(services().database, filter_, limit=STORY_ROWS)
-    if not page.events and known is None:
+    head = _head_of(kind, id_)
+    if not page.events and head is None:
         raise NotFound(f"no event names the {kind} {id_!r:.220}")
     rows = [Row.of(found) for _, found in reversed(page.events)]
     moments = [None, *(row.moment for row in rows)]
     steps = [Step(row, _pause(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
-    return render_template(
-        "story.html", kind=kind, id=id_, known=known, steps=steps, has_earlier=page.older is not None
-    )
+    return render_template("story.html", kind=kind, id=id_, head=head, steps=steps, has_earlier=page.older is not None)
+
+
+def _head_of(kind: str, id_: str) -> Markup | None:
+    """Return the part of the page about the task or agent itself; None if no feature knows it or may show it."""
+    heads: StoryHeads = current_app.extensions.get("story_heads", {})
+    return heads[kind](id_) if kind in heads else None
 
 
 def _pause(before: datetime | None, moment: datetime | None) -> str | None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from outfeed.feature import Part, Process
 from outfeed.jobs import Job
-from outfeed.log.store.activity import ActivityLog
 from outfeed.log.store.indexer import Indexer
 
 
 class LogPart(Part):
-    """The search index, kept current, and the activity of the last hour."""
+    """The search index, kept current."""
 
     def __init__(self, process: Process) -> None:
-        self.activity = ActivityLog(process.database)
         self._indexer = Indexer(process.database)
         self.jobs = {"search": Job(self._indexer.run, 1.0)}
 

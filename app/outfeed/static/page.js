@@ -2,12 +2,12 @@
 // counts what came while nobody looked.
 
 import "./event-feed.js"; // in one go with what listens to it
-import { clockOf } from "./event-feed/elements.js";
+import { clockOf, setText } from "./event-feed/elements.js";
 
 /** Show the times in *root* in the reader's zone. */
 export function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
-    time.textContent = clockOf(new Date(time.dateTime), "short" in time.dataset);
+    setText(time, clockOf(new Date(time.dateTime), "short" in time.dataset));
   }
 }
 

@@ -18,7 +18,7 @@ from outfeed.http import identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.principal import READ, WRITE, Principal
+from outfeed.principal import READ, WRITE, Visible
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.part import SwarmPart
 from outfeed.swarm.shapes import (
@@ -62,18 +62,18 @@ def coordinator() -> Coordinator:
 @swarm.before_request
 def admit() -> None:
     """Keep the swarm from who may see only some of its events. Raises Forbidden."""
-    if hidden := _hidden(identity.principal()):
+    if hidden := _hidden(identity.principal().visible):
         name = identity.principal().name
         raise Forbidden(f"{name} may not see events of the type {hidden[0].value!r}, and so not the swarm")
 
 
-def covers_swarm(principal: Principal) -> bool:
-    """Return whether *principal* may see all events of the swarm, and so the swarm."""
-    return not _hidden(principal)
+def covers_swarm(visible: Visible) -> bool:
+    """Return whether all events of the swarm are visible, and so the swarm."""
+    return not _hidden(visible)
 
 
-def _hidden(principal: Principal) -> list[EventType]:
-    return [each for each in TYPES if not principal.visible.covers(each)]
+def _hidden(visible: Visible) -> list[EventType]:
+    return [each for each in TYPES if not visible.covers(each)]
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------

@@ -1,22 +1,29 @@
-"""The dashboard's panels and chart, for the page as the server renders it. `static/swarm/` has the same rules."""
+"""The board: the swarm's panels and the chart, rendered on the server for the page and for each update of it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from flask import Blueprint, Response, current_app, render_template, request
+from flask.blueprints import BlueprintSetupState
+from markupsafe import Markup
+
 from outfeed import clock
+from outfeed.errors import UnknownName
 from outfeed.events import KINDS, display_of
 from outfeed.http import identity
-from outfeed.http.services import services
-from outfeed.log.part import LogPart
-from outfeed.log.store.activity import MINUTES, Activity
-from outfeed.principal import Visible
-from outfeed.swarm.api import SHOWN_OPEN, covers_swarm
+from outfeed.http.limits import later
+from outfeed.http.permission import requires
+from outfeed.http.services import Services, services
+from outfeed.principal import READ, WRITE, Visible
+from outfeed.swarm.activity import MINUTES, Activity
+from outfeed.swarm.api import covers_swarm
+from outfeed.swarm.boards import Boards, Content, Scope
 from outfeed.swarm.store import MAX_COUNTED, Agent, Task, TaskState, View, look
 
 SHOWN_AGENTS = 50
@@ -33,60 +40,165 @@ Row = dict[str, Any]  # what stands in the places that `_swarm_rows.html` has
 WORK = (TaskState.STARTED, TaskState.ASSIGNED)
 ENDED = (TaskState.COMPLETED, TaskState.FAILED)
 
+dashboard = Blueprint("dashboard", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The rows of a panel, and how many there are in all."""
+
+    rows: list[Row]
+    total: int
+
+    @property
+    def count(self) -> str:
+        """The total, and how many of it are shown unless all are."""
+        shown = f", {len(self.rows)} shown" if self.total > len(self.rows) else ""
+        return f"{count_text(self.total)}{shown}"
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The swarm at one moment: counts by state, and the rows of each panel."""
+    """The swarm at one moment: counts by state, and each panel."""
 
     counts: dict[str, str]
-    agents: list[Row]
-    auctions: list[Row]
-    work: list[Row]
-    ended: list[Row]
+    agents: Listed
+    auctions: Listed
+    work: Listed
+    ended: Listed
 
 
-def read_board() -> Board | None:
-    """Return the swarm as it is; None for who may see only some of its events."""
-    if not covers_swarm(identity.principal()):
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+@dashboard.record_once
+def prepare(state: BlueprintSetupState) -> None:
+    """Register the boards that viewers share, and the heads of the stories of tasks and agents."""
+    found: Services = state.app.extensions["outfeed"]
+    boards = Boards(found.database, render, lambda: len(found.hub))
+    state.app.extensions["outfeed_boards"] = boards
+    state.app.extensions["story_heads"] = {"task": _task_head, "agent": _agent_head}
+
+
+@dashboard.get("/swarm/board")
+@requires(READ, is_page=True)
+def show_board() -> Response:
+    """Return the board alone, for a page that shows an older one; 304 if the page shows this one.
+
+    It may lack the events of the last moments; `data-seq` says up to which it has them.
+    """
+    found = _boards().recent(_scope())
+    if found is None:
+        return later(503, "the board is being rendered for another viewer", 1)
+    response = Response(found.html, mimetype="text/html")
+    if request.accept_encodings["gzip"]:
+        response = Response(found.gzipped, mimetype="text/html", headers={"Content-Encoding": "gzip"})
+    response.set_etag(found.etag, weak=True)
+    response.headers["Outfeed-Now"] = clock.timestamp()
+    response.headers["Outfeed-Spread"] = f"{found.spread_secs:.3f}"
+    response.make_conditional(request)
+    return response
+
+
+@dashboard.app_template_global()
+def live_board() -> Markup:
+    """Return the board of now, with the form that posts a task, for the live page."""
+    found = _boards().current(_scope())
+    html = render_template(
+        "_board.html",
+        rendering=Markup(found.html.decode()),  # noqa: S704 - a template made it
+        spread_secs=found.spread_secs,
+        now=clock.timestamp(),
+        may_post=covers_swarm(identity.principal().visible) and identity.principal().may(WRITE),
+        agent_timeout_secs=services().settings.agent_timeout_secs,
+    )
+    return Markup(html)  # noqa: S704 - a template made it
+
+
+def _boards() -> Boards:
+    found = current_app.extensions["outfeed_boards"]
+    assert isinstance(found, Boards)
+    return found
+
+
+def _scope() -> Scope:
+    hidden = frozenset(request.args.get("hide", "").split(",")).intersection(KINDS)
+    return Scope(identity.principal().visible.types, hidden, request.host_url)
+
+
+def render(scope: Scope, content: Content) -> str:
+    """Return the board as HTML. A viewer without permission for all of the swarm's events gets only the chart."""
+    visible = Visible(scope.types)
+    return render_template(
+        "_swarm_rows.html",
+        board=read_board(content.view) if covers_swarm(visible) else None,
+        chart=draw(content.activity, visible, scope.hidden),
+        host_url=scope.host_url,
+    )
+
+
+# --- stories ----------------------------------------------------------------------------------------------------------
+
+
+def _task_head(task_id: str) -> Markup | None:
+    return _head("task", lambda view: view.task(task_id))
+
+
+def _agent_head(agent_id: str) -> Markup | None:
+    return _head("agent", lambda view: view.agent(agent_id))
+
+
+def _head(kind: str, ask: Callable[[View], Task | Agent]) -> Markup | None:
+    """Return the head of a story, if the viewer may see all types: the id may also be one of any other writer."""
+    if identity.principal().visible.types:
         return None
+    try:
+        with look(services().database) as view:
+            known = ask(view)
+    except UnknownName:
+        return None
+    return Markup(render_template("_story_head.html", kind=kind, known=known))  # noqa: S704 - a template made it
+
+
+# --- the panels -------------------------------------------------------------------------------------------------------
+
+
+def read_board(view: View) -> Board:
+    """Return the swarm as *view* has it."""
     now = clock.now()
-    with look(services().database) as view:
-        work = _tasks(view, WORK, SHOWN_WORK)
-        doing = {task.agent_id: task for task in reversed(work)}
-        agents = view.present_agents(SHOWN_AGENTS)
-        found = {state.value: _count(number) for state, number in zip(TaskState, view.counts().values(), strict=True)}
-        return Board(
-            counts=found,
-            agents=[agent_row(each, doing.get(each.id), now) for each in agents],
-            auctions=[auction_row(each, now) for each in _auctions(view)],
-            work=[task_row(each) for each in work],
-            ended=[task_row(each) for each in _tasks(view, ENDED, SHOWN_ENDED)],
-        )
+    counts = {TaskState(state): number for state, number in view.counts().items()}
+    agents = view.present_agents(SHOWN_AGENTS)
+    doing = view.work_of(agents)
+    return Board(
+        counts={state.value: count_text(number) for state, number in counts.items()},
+        agents=Listed([agent_row(each, doing.get(each.id), now) for each in agents], view.present_count()),
+        auctions=Listed(
+            [auction_row(each, now) for each in view.next_auctions(SHOWN_AUCTIONS)], counts[TaskState.BIDDING]
+        ),
+        work=_listed(view, WORK, SHOWN_WORK, counts),
+        ended=_listed(view, ENDED, SHOWN_ENDED, counts),
+    )
 
 
-def _tasks(view: View, states: tuple[TaskState, ...], limit: int) -> list[Task]:
+def _listed(view: View, states: tuple[TaskState, ...], limit: int, counts: Mapping[TaskState, int]) -> Listed:
     """Return the tasks in those states, the newest to reach one first."""
     found = [task for state in states for task in view.tasks(state=state, limit=limit)[0]]
-    return sorted(found, key=_latest, reverse=True)[:limit]
+    newest = sorted(found, key=_latest, reverse=True)[:limit]
+    return Listed([task_row(task) for task in newest], sum(counts[state] for state in states))
 
 
-def _auctions(view: View) -> list[Task]:
-    """Return the open auctions, the first to close first."""
-    found, _ = view.tasks(state=TaskState.BIDDING, limit=SHOWN_OPEN)
-    return sorted(found, key=lambda task: task.closes_at)[:SHOWN_AUCTIONS]
-
-
-def _count(number: int) -> str:
+def count_text(number: int) -> str:
+    """Return a count with separators; a count above MAX_COUNTED is "10,000+"."""
     return f"{MAX_COUNTED:,}+" if number > MAX_COUNTED else f"{number:,}"
 
 
-def agent_row(agent: Agent, task: Task | None, now: datetime) -> Row:
-    """Return the agent's row; *task* is what it is at."""
+def agent_row(agent: Agent, work: str | None, now: datetime) -> Row:
+    """Return the agent's row; *work* describes the task that it holds."""
     return {
         "key": agent.id,
         "state": agent.state.value,
         "name": agent.name,
-        "doing": _cut(task.description) if task else "waits for work",
+        "doing": _cut(work) if work else "waits for work",
         "seen": seen(agent.seen_at, now),
         "seen_at": agent.seen_at,
     }
@@ -113,6 +225,7 @@ def auction_row(task: Task, now: datetime) -> Row:
         "key": task.id,
         "description": _cut(task.description),
         "bids": bids_text(task.bid_count, task.lowest_bid_sats),
+        "closes_at": task.closes_at,
         "left": left_text(left),
         "whole_secs": max(1, round(whole)),
         "left_secs": max(0, round(left)),
@@ -170,8 +283,13 @@ class Band(NamedTuple):
 
     kind: str
     counts: list[int]
-    total: int
     path: str
+    is_shown: bool
+
+    @property
+    def total(self) -> int:
+        """How many events of the kind there are."""
+        return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +305,6 @@ class Chart:
     bands: list[Band]
 
     @property
-    def counts(self) -> dict[str, list[int]]:
-        """The counts by kind, for the script that goes on from here."""
-        return {band.kind: band.counts for band in self.bands}
-
-    @property
     def rows(self) -> Iterator[tuple[datetime, list[int]]]:
         """The same as a table: each MINUTES_A_ROW, the newest first, a count for each band."""
         for start in range(MINUTES - MINUTES_A_ROW, -1, -MINUTES_A_ROW):
@@ -199,25 +312,23 @@ class Chart:
             yield self.begin + timedelta(minutes=start), counts
 
 
-def read_chart(visible: Visible) -> Chart:
-    """Return the chart of what may be seen."""
-    return draw(services().part(LogPart).activity.read(), visible)
-
-
-def draw(activity: Activity, visible: Visible) -> Chart:
-    """Return the chart of *activity*."""
+def draw(activity: Activity, visible: Visible, hidden: Collection[str] = ()) -> Chart:
+    """Return the chart of what may be seen of *activity*; *hidden* kinds are counted and not drawn."""
     counts = {kind: [0] * MINUTES for kind in KINDS}
     for index, minute in enumerate(activity.minutes):
         for event_type, count in minute.items():
             if visible.covers(event_type):
                 counts[display_of(event_type).kind][index] += count
-    sums = [sum(column) for column in zip(*counts.values(), strict=True)]
+    shown = [counts[kind] for kind in KINDS if kind not in hidden]
+    sums = [sum(column) for column in zip(*shown, strict=True)] or [0]
     top = axis_end(max(sums))
     floors = [0] * MINUTES
     bands = []
     for kind in KINDS:
-        bands.append(Band(kind, counts[kind], sum(counts[kind]), _path(floors, counts[kind], top)))
-        floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
+        is_shown = kind not in hidden
+        bands.append(Band(kind, counts[kind], _path(floors, counts[kind], top) if is_shown else "", is_shown))
+        if is_shown:
+            floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
     return Chart(activity.epoch, activity.seq, activity.begin, top, max(sums), sum(sums), bands)
 
 

@@ -23,8 +23,9 @@ class SwarmFeature(Feature):
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.swarm.api import swarm
+        from outfeed.swarm.dashboard import dashboard
 
-        return (swarm,)
+        return swarm, dashboard
 
     def part(self, process: Process) -> SwarmPart:
         from outfeed.swarm.part import SwarmPart
@@ -32,4 +33,4 @@ class SwarmFeature(Feature):
         return SwarmPart(process)
 
     def erase(self, connection: Connection, event_id: str) -> None:
-        store.erase(connection, event_id)
+        store.erase(connection, [event_id])

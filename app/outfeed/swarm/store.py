@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -193,6 +193,24 @@ class View:
         query = f"{_AGENT} INDEXED BY outfeed_agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
         return [_agent(row) for row in self._connection.execute(query, (limit,)).fetchall()]
 
+    def present_count(self) -> int:
+        """Return how many agents are there; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_agent WHERE state <> 'left' LIMIT ?)"
+        return int(self._connection.execute(query, (MAX_COUNTED + 1,)).fetchone()[0])
+
+    def next_auctions(self, limit: int) -> list[Task]:
+        """Return the open auctions, the first to close first."""
+        query = f"{_TASK} WHERE task.state = 'bidding' ORDER BY closes_at, task.number LIMIT ?"
+        return [_task(row) for row in self._connection.execute(query, (limit,)).fetchall()]
+
+    def work_of(self, agents: list[Agent]) -> dict[str, str]:
+        """Return the description of the task that each of *agents* holds, of several the newest."""
+        query = (
+            "SELECT agent_id, description FROM outfeed_task WHERE state IN ('assigned', 'started')"
+            " AND agent_id IN (SELECT value FROM json_each(?)) ORDER BY number"
+        )
+        return dict(self._connection.execute(query, (json.dumps([agent.id for agent in agents]),)).fetchall())
+
     def tasks(
         self, *, state: TaskState | None = None, limit: int = 100, cursor: int | None = None
     ) -> tuple[list[Task], int | None]:
@@ -283,21 +301,27 @@ def begin(database: Database) -> Iterator[Turn]:
         yield Turn(connection)
 
 
-def erase(connection: sqlite3.Connection, event_id: str) -> None:
-    """Put `[redacted]` in the place of what that event said and a row repeats; the swarm goes on with it."""
+def erase(connection: sqlite3.Connection, event_ids: Iterable[str]) -> int:
+    """Replace by `[redacted]` what these events said and a row repeats; return how many rows changed."""
+    return sum(_erase(connection, event_id) for event_id in event_ids)
+
+
+def _erase(connection: sqlite3.Connection, event_id: str) -> int:
     told = _told(connection, event_id)
     if not isinstance(told, dict) or told.get("source") != SOURCE or str(told.get("event_type")) not in _REPEATED:
-        return
+        return 0
     table, column = _REPEATED[told["event_type"]]
     id_ = str(told.get(f"{table}_id"))
     row = connection.execute(f"SELECT {column} FROM outfeed_{table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
     data = told.get("data")
     if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
-        return
+        return 0
     kept = _parsed(row[0]) if column == "result" else row[0]
-    if kept == data[column]:  # else it is an event of a raw writer's, which changed nothing
-        hidden = json.dumps(REDACTED) if column == "result" else REDACTED
-        connection.execute(f"UPDATE outfeed_{table} SET {column} = ? WHERE id = ?", (hidden, id_))  # noqa: S608 - ours
+    if kept != data[column]:  # an event of a raw writer, which changed nothing
+        return 0
+    hidden = json.dumps(REDACTED) if column == "result" else REDACTED
+    sql = f"UPDATE outfeed_{table} SET {column} = ? WHERE id = ?"  # noqa: S608 - ours
+    return connection.execute(sql, (hidden, id_)).rowcount
 
 
 def _told(connection: sqlite3.Connection, event_id: str) -> Any:

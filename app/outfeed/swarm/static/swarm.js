@@ -1,217 +1,185 @@
 /*
- * The dashboard: panels of the swarm, and a chart of its events, that move by what <event-feed> receives.
+ * The board: what the server renders of the swarm, renewed when <event-feed> receives events.
  *
- * The swarm is asked for once (GET /api/swarm); from then on each event says what it changes. So a thousand viewers cost
- * the server nothing but the feed. It is asked again where events are missing (gap, reset), or speak of what is unknown.
- * What stands in a row is decided here as in web/dashboard.py; the rows themselves are the page's <template>s.
+ * Agents, tasks and counts are known to the server alone. While events flow the page asks for the board once a second,
+ * with one request at a time, until the board has every event that the feed has received. A hidden page does not ask.
+ * Only the time that is left or has gone by runs on here, by the server's clock.
  */
 
-import "./event-feed.js";
-import "./page.js"; // in one go with the feed: none of them misses what it says first
 import { clockOf, setText } from "./event-feed/elements.js";
-import { parse } from "./event-feed/numbers.js";
-import { Chart, keepNewest } from "./swarm/chart.js";
-import { Panel, postInPlace } from "./swarm/panel.js";
-import { countText, rowsOf } from "./swarm/rows.js";
-import { SHOWN, Swarm } from "./swarm/state.js";
+import { localise } from "./page.js";
+import { postInPlace } from "./swarm/form.js";
+import { patch } from "./swarm/patch.js";
+import { showTimes } from "./swarm/times.js";
 
-const MAX_AGENTS = 500; // that the server tells of, as SHOWN_AGENTS in web/swarm.py
-const OPEN = ["bidding", "assigned", "started"];
+const EVERY_MS = 1_000; // or as long as the server wants the requests of all viewers to be spread over
+const SOON_MS = 200;
+const MINUTE_SPREAD_MS = 5_000;
+const VERDICT_SPREAD_MS = 2_000; // after a restart all viewers ask
+const MAX_SHARE = 4; // a page pauses so many times longer than the answer took: a busy server is asked less often
+const ANSWER_MS = 10_000;
+const RETRY_MS = 2_000;
+const MAX_RETRY_MS = 60_000;
 const MINUTE_MS = 60_000;
 
-const PAINT_MS = 250;
-const TICK_MS = 1_000;
-const ANSWER_MS = 10_000;
-const SPREAD_MS = 3_000; // who misses events misses them with everybody else: not all ask at once
-const RETRY_MS = 5_000;
-const AGAIN_MS = 10_000; // at most so often for what is unknown
-const AGAIN_CUT_MS = 120_000; // where there is more than the server tells: what is unknown stays so
-
-/** Brings the feed to the swarm, the chart and the panels. */
 class Board {
   #element;
-  #swarm = new Swarm();
-  #chart;
-  #panels;
-  #timeoutSecs;
-  #ahead = null; // of the server's clock before the viewer's, in ms; null while that is not known
-  #clockSetAt = 0; // by the viewer's wall clock, when the page began; another one once it was set
-  #isLoaded = false;
-  #isCut = false; // the swarm is larger than what the server tells of it
-  #isOwed = false; // asked for while signed out
-  #waiting = []; // what came since the swarm was asked for
-  #feedEpoch = null;
-  #askTimer = 0;
-  #askedAt = -Infinity;
-  #asked = 0;
-  #renewal = 0;
-  #paintTimer = 0;
+  #form;
+  #received = { epoch: null, seq: 0 }; // of the feed
+  #etag = "";
+  #spread; // over how many ms all viewers spread their requests
+  #isOwed = false; // the board may lack something
+  #isAsking = false;
+  #timer = 0;
+  #earliest = 0; // the next request, by performance.now()
+  #failures = 0;
+  #ahead; // of the server's clock before performance.now()
+  #minute;
+  #isStale = false;
 
-  constructor(element) {
+  constructor(element, feed) {
     this.#element = element;
-    this.#chart = new Chart(element.querySelector(".chart"), () => this.#schedule());
-    this.#panels = new Map(
-      Array.from(element.querySelectorAll("[data-panel]"), (panel) => [panel.dataset.panel, new Panel(panel)]),
-    );
-    this.#timeoutSecs = Number(element.dataset.agentTimeoutSecs);
-    element.addEventListener("event-feed:received", ({ detail }) => this.#receive(detail.events));
-    element.addEventListener("event-feed:verdict", ({ detail }) => this.#judge(detail));
-    element.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail));
-    document.addEventListener("visibilitychange", () => document.hidden || this.#schedule());
-    setInterval(() => this.#schedule(), TICK_MS);
-    this.#ask();
+    this.#form = element.querySelector("form");
+    if (this.#form) postInPlace(this.#form);
+    this.#spread = 1000 * element.dataset.spread;
+    const [page] = performance.getEntriesByType("navigation");
+    this.#setClock(element.dataset.now, page?.responseStart ?? 0);
+    element.addEventListener("change", ({ target }) => target.matches(".legend input") && this.#ask());
+    document.addEventListener("event-feed:received", ({ detail }) => this.#receive(detail.events.at(-1)));
+    // Events that came before this module ran are shown later. After a verdict, a shown event may be of another epoch.
+    document.addEventListener("event-feed:event", ({ detail }) => this.#received.epoch ?? this.#receive(detail));
+    document.addEventListener("event-feed:verdict", ({ detail }) => this.#judge(detail));
+    document.addEventListener("event-feed:erased", () => this.#owe(SOON_MS));
+    document.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail));
+    document.addEventListener("visibilitychange", () => document.hidden || this.#owe(0));
+    setInterval(() => this.#tick(), EVERY_MS);
+    this.#restoreLegend();
+    this.#receive({ seq: feed.cursor });
+    this.#tick();
   }
 
   get #now() {
-    return Date.now() + (this.#ahead ?? 0);
+    return performance.now() + this.#ahead;
   }
 
-  /** Let minutes go by in the chart, by the server's clock alone: they don't come back. */
-  #advance() {
-    if (this.#ahead === null) return;
-    if (Math.abs(clockSetAt() - this.#clockSetAt) > MINUTE_MS) {
-      this.#ahead = null;
-      this.#askLater(SPREAD_MS);
-      return;
-    }
-    this.#chart.advance(this.#now);
+  #setClock(now, at) {
+    this.#ahead = Date.parse(now) - at;
+    this.#minute = Math.floor(this.#now / MINUTE_MS);
+  }
+
+  #tick() {
+    if (document.hidden) return;
+    this.#showTimes(this.#element);
+    localise(this.#element); // at midnight a time gets its date
+    if (this.#isStale || Math.floor(this.#now / MINUTE_MS) === this.#minute) return;
+    this.#minute = Math.floor(this.#now / MINUTE_MS);
+    this.#owe(MINUTE_SPREAD_MS);
+  }
+
+  #showTimes(root) {
+    showTimes(root, this.#now, Number(this.#element.dataset.agentTimeoutSecs));
   }
 
   // The feed
 
-  #receive(events) {
-    this.#advance(); // painting does so too, but nobody paints a page that is hidden
-    for (const { event, seq } of events) this.#chart.add(event, seq);
-    if (this.#isLoaded) this.#apply(events);
-    else keepNewest(this.#waiting, events);
-    this.#schedule();
+  #receive({ seq }) {
+    this.#received.seq = Math.max(this.#received.seq, seq);
+    if (this.#isBehind) this.#owe(SOON_MS);
   }
 
-  #apply(events) {
-    const isKnown = events.map(({ event, seq }) => this.#swarm.apply(event, seq)).every(Boolean);
-    const againMs = this.#isCut ? AGAIN_CUT_MS : AGAIN_MS;
-    if (!isKnown) this.#askLater(Math.max(SPREAD_MS, this.#askedAt + againMs - performance.now()));
+  #judge({ epoch, head }) {
+    if (epoch !== this.#received.epoch) this.#received = { epoch, seq: 0 };
+    this.#received.seq = Math.max(this.#received.seq, head);
+    if (this.#isBehind) this.#owe(VERDICT_SPREAD_MS);
   }
 
-  /** Ask again where events were missed: at the beginning more than the feed begins with, later by a gap or a reset. */
-  #judge({ verdict, after, epoch, missing }) {
-    this.#feedEpoch = epoch;
-    const isMissing = verdict === "reset" || missing !== undefined || (verdict === "live" && after > this.#chart.seq);
-    if (!isMissing) return;
-    if (verdict === "reset") this.#waiting = [];
-    if (verdict !== "live") this.#asked += 1; // an answer that is on its way lacks what is missing, too
-    this.#chart.hold(verdict === "reset");
-    this.#renewChartLater(Math.random() * SPREAD_MS);
-    this.#isLoaded = false;
-    this.#askLater(SPREAD_MS);
+  /** Whether the board lacks something that the feed has received. */
+  get #isBehind() {
+    const { epoch, seq } = this.#element.querySelector(".chart").dataset;
+    return this.#received.seq > Number(seq) || (this.#received.epoch ?? epoch) !== epoch;
   }
 
   #tellState({ state, held }) {
-    if (this.#isOwed && ["live", "polling"].includes(state)) {
-      this.#isOwed = false;
-      this.#askLater(SPREAD_MS);
-    }
     const isFresh = !held && ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
     this.#element.classList.toggle("is-stale", !isFresh);
     const note = this.#element.querySelector(".stale");
     if (note && (isFresh || !note.textContent)) setText(note, isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);
+    if (isFresh && this.#isStale && this.#form) setText(this.#form.querySelector("[role=alert]"), "");
+    this.#isStale = !isFresh;
+    if (!["live", "polling"].includes(state) || !this.#failures) return;
+    this.#earliest = 0; // the server is there again
+    this.#askSoon(VERDICT_SPREAD_MS);
   }
 
-  // The swarm
+  // The server
 
-  #askLater(most) {
-    clearTimeout(this.#askTimer);
-    this.#askTimer = setTimeout(() => this.#ask(), Math.random() * most);
+  #owe(spread) {
+    this.#isOwed = true;
+    if (!this.#timer && !this.#isAsking) this.#askSoon(spread);
+  }
+
+  /** Ask within *spread* ms, but not before a new request is due. */
+  #askSoon(spread) {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    if (document.hidden || this.#isAsking) return; // it asks when it is shown, or when the answer has come
+    const wait = Math.random() * Math.max(spread, this.#spread);
+    this.#timer = setTimeout(() => this.#ask(), Math.max(wait, this.#earliest - performance.now()));
   }
 
   async #ask() {
-    clearTimeout(this.#askTimer);
-    const { src } = this.#element.dataset;
-    if (!src) {
-      this.#ahead = 0; // nobody says what the server's clock says
-      this.#clockSetAt = clockSetAt();
-      return;
-    }
-    this.#isLoaded = false;
-    this.#askedAt = performance.now();
-    const number = ++this.#asked;
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#isOwed = true;
+    if (this.#isAsking || document.hidden) return;
+    this.#isAsking = true;
+    this.#isOwed = false;
+    const began = performance.now();
+    let pause = EVERY_MS;
     try {
-      const answer = await fetch(src, { signal: AbortSignal.timeout(ANSWER_MS) });
-      if (answer.status === 401) {
-        this.#isOwed = true; // the feed says so, and when that has changed
-        return;
-      }
-      if (!answer.ok) throw new Error(`GET ${src}: ${answer.status}`);
-      const snapshot = parse(await answer.text());
-      if (number === this.#asked) this.#load(snapshot);
+      await this.#renew();
+      this.#failures = 0;
+      pause = Math.max(EVERY_MS, this.#spread, MAX_SHARE * (performance.now() - began));
     } catch {
-      if (number === this.#asked) this.#askLater(RETRY_MS); // the server is away, or busy
+      this.#isOwed = true; // the server is away, busy, or has signed this viewer out
+      pause = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** this.#failures++) * (0.5 + Math.random());
+    }
+    this.#earliest = began + pause;
+    this.#isAsking = false;
+    if (this.#isOwed || this.#isBehind) this.#owe(0);
+  }
+
+  async #renew() {
+    const headers = this.#etag && { "If-None-Match": this.#etag };
+    const url = `${this.#element.dataset.src}?${new URLSearchParams({ hide: this.#hiddenKinds })}`;
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const answer = await fetch(url, { headers: headers || {}, redirect: "error", signal });
+    if (!answer.ok && answer.status !== 304) throw new Error(`GET ${url}: ${answer.status}`);
+    const text = await answer.text();
+    this.#setClock(answer.headers.get("Outfeed-Now"), performance.now());
+    this.#spread = 1000 * answer.headers.get("Outfeed-Spread");
+    if (answer.status === 304) return;
+    this.#show(new DOMParser().parseFromString(text, "text/html").body);
+    this.#etag = answer.headers.get("ETag");
+  }
+
+  #show(fresh) {
+    localise(fresh);
+    this.#showTimes(fresh);
+    for (const part of fresh.children) {
+      const shown = this.#element.querySelector(`:scope > .${part.classList[part.classList.length - 1]}`);
+      if (shown) patch(shown, part);
     }
   }
 
-  #load(snapshot) {
-    this.#ahead = Date.parse(snapshot.now) - Date.now();
-    this.#clockSetAt = clockSetAt();
-    this.#isCut = isCut(snapshot);
-    this.#swarm.load(snapshot);
-    this.#isLoaded = true;
-    const waiting = this.#waiting.splice(0);
-    if (this.#feedEpoch === null || this.#feedEpoch === snapshot.epoch) this.#apply(waiting);
-    this.#schedule();
+  get #hiddenKinds() {
+    return Array.from(this.#element.querySelectorAll(".legend input:not(:checked)"), ({ value }) => value).join(",");
   }
 
-  #renewChartLater(ms) {
-    const number = ++this.#renewal;
-    setTimeout(() => this.#renewChart(number), ms);
-  }
-
-  /** The server draws it; what it has counted stands in its page. */
-  async #renewChart(number) {
-    if (number !== this.#renewal) return;
-    try {
-      const answer = await fetch(location.href, { signal: AbortSignal.timeout(ANSWER_MS) });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (number !== this.#renewal) return;
-      this.#chart.load(page.querySelector(".chart").dataset);
-      this.#schedule();
-    } catch {
-      if (number === this.#renewal) this.#renewChartLater(RETRY_MS * (1 + Math.random()));
-    }
-  }
-
-  // Painting
-
-  /** Paint soon, at most once in PAINT_MS; not at all while nobody looks. */
-  #schedule() {
-    if (document.hidden) return;
-    this.#paintTimer ||= setTimeout(() => {
-      this.#paintTimer = 0;
-      this.#paint();
-    }, PAINT_MS);
-  }
-
-  #paint() {
-    const now = this.#now;
-    this.#advance();
-    this.#chart.draw();
-    if (this.#swarm.epoch === null) return;
-    for (const [state, count] of Object.entries(this.#swarm.counts)) {
-      setText(this.#element.querySelector(`.counts [data-state="${state}"] dd`), countText(count));
-    }
-    const rows = rowsOf(this.#swarm, now, this.#timeoutSecs);
-    for (const [name, panel] of this.#panels) panel.show(rows[name], SHOWN[name]);
+  /** A reload may restore unchecked boxes, while the server has drawn all kinds. */
+  #restoreLegend() {
+    if (this.#hiddenKinds) this.#ask();
   }
 }
 
-/** When by the wall clock the page began: the same for as long as nobody sets that clock. */
-function clockSetAt() {
-  return Date.now() - performance.now();
-}
-
-function isCut({ agents, tasks, counts }) {
-  return agents.length >= MAX_AGENTS || OPEN.some((state) => counts[state] > tasks[state].length);
-}
-
-new Board(document.querySelector(".board"));
-const form = document.querySelector("form.post");
-if (form) postInPlace(form);
+new Board(document.querySelector(".board"), document.querySelector("event-feed"));

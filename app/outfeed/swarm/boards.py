@@ -1,0 +1,137 @@
+"""Boards that viewers share: 1,000 viewers with the same permissions cost one rendering per change."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from outfeed import clock
+from outfeed.store.database import Database
+from outfeed.store.outbox import read_window
+from outfeed.swarm.activity import Activity, ActivityLog
+from outfeed.swarm.store import View
+
+# While events flow, a rendering is at least this old before the next one, and rendering takes a tenth of the time at
+# most. A page asks every second, so it shows an event within that second and this age: tests/journeys/test_board.py.
+MIN_AGE_SECS = 0.25
+RENDERING_SHARE = 10
+MAX_AGE_SECS = 1.0  # heartbeats leave no event, and relative times grow old
+MAX_KEPT = 32
+# A request costs 1 ms of CPU (measured 2026-11-30): half a core, if all viewers ask at once.
+REQUESTS_PER_SECOND = 500
+
+
+class Scope(NamedTuple):
+    """The parameters of a rendering. Empty *types* is all; the chart omits *hidden* kinds."""
+
+    types: tuple[str, ...]
+    hidden: frozenset[str]
+    host_url: str
+
+
+class Content(NamedTuple):
+    """The data of a board, read in one transaction."""
+
+    view: View
+    activity: Activity
+
+
+class _Stamp(NamedTuple):
+    """The state of the database that a rendering shows, and the minute that its chart ends with."""
+
+    epoch: str
+    seq: int
+    minute: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A board as bytes. Viewers spread their requests for the next over *spread_secs*; *made_at* is monotonic."""
+
+    html: bytes
+    gzipped: bytes
+    etag: str
+    stamp: _Stamp
+    made_at: float
+    cost_secs: float
+    spread_secs: float
+
+
+class Boards:
+    """The newest rendering of each scope. `_lock` is held by the thread that renders, and guards what is kept."""
+
+    def __init__(
+        self, database: Database, render: Callable[[Scope, Content], str], count_viewers: Callable[[], int]
+    ) -> None:
+        self._database = database
+        self.render = render
+        self._count_viewers = count_viewers
+        self._activity = ActivityLog()
+        self._lock = threading.Lock()
+        self._kept: dict[Scope, Rendering] = {}
+
+    def current(self, scope: Scope) -> Rendering:
+        """Return the board of now."""
+        with self._lock:
+            kept = self._kept.get(scope)
+            return kept if kept and self._is_current(kept) else self._make(scope)
+
+    def recent(self, scope: Scope) -> Rendering | None:
+        """Return the board of now, or one of some moments ago; waits for no other thread.
+
+        None if no board is kept and another thread is rendering. After a start that takes up to a second, if the last
+        hour has some 100,000 events.
+        """
+        kept = self._kept.get(scope)
+        if (kept and _is_young(kept)) or not self._lock.acquire(blocking=False):
+            return kept
+        try:
+            return kept if kept and self._is_current(kept) else self._make(scope)
+        finally:
+            self._lock.release()
+
+    def _is_current(self, kept: Rendering) -> bool:
+        if _age(kept) >= MAX_AGE_SECS:
+            return False
+        with self._database.connection() as connection:
+            window = read_window(connection)
+        return kept.stamp == _Stamp(window.epoch, window.last_seq, _minute())
+
+    def _make(self, scope: Scope) -> Rendering:
+        began, minute = clock.monotonic(), _minute()
+        with self._database.snapshot() as connection:
+            activity = self._activity.read(connection)
+            html = self.render(scope, Content(View(connection), activity)).encode("utf-8", "replace")
+        made_at = clock.monotonic()
+        made = Rendering(
+            html=html,
+            gzipped=gzip.compress(html, 5, mtime=0),
+            etag=hashlib.sha256(html).hexdigest()[:16],
+            stamp=_Stamp(activity.epoch, activity.seq, minute),
+            made_at=made_at,
+            cost_secs=made_at - began,
+            spread_secs=self._count_viewers() / REQUESTS_PER_SECOND,
+        )
+        self._kept.pop(scope, None)
+        self._kept[scope] = made  # the newest is the last
+        if len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return made
+
+
+def _age(kept: Rendering) -> float:
+    return clock.monotonic() - kept.made_at
+
+
+def _is_young(kept: Rendering) -> bool:
+    is_made_lately = _age(kept) < max(MIN_AGE_SECS, RENDERING_SHARE * kept.cost_secs)
+    return is_made_lately and kept.stamp.minute == _minute()
+
+
+def _minute() -> datetime:
+    return clock.now().replace(second=0, microsecond=0)

@@ -1,0 +1,34 @@
+// The form that posts a task, without leaving the page.
+
+import { setText } from "../event-feed/elements.js";
+
+const ANSWER_MS = 10_000;
+
+export function postInPlace(form) {
+  const { description } = form.elements;
+  const problem = form.querySelector("[role=alert]");
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    if (form.ariaBusy === "true") return;
+    form.ariaBusy = "true";
+    const { value } = description;
+    setText(problem, await post(value, form.elements.csrf_token?.value));
+    form.ariaBusy = "false";
+    if (!problem.textContent && description.value === value) form.reset();
+    description.focus();
+  };
+}
+
+/** Return what went wrong; nothing where all went well. */
+async function post(description, token) {
+  const headers = { "Content-Type": "application/json", ...(token && { "X-CSRFToken": token }) };
+  const body = JSON.stringify({ description });
+  const signal = AbortSignal.timeout(ANSWER_MS);
+  try {
+    const answer = await fetch("/api/swarm/tasks", { method: "POST", headers, body, signal });
+    if (answer.status === 401) return "You are signed out. Sign in, then post it again.";
+    return answer.ok ? "" : (await answer.json()).detail;
+  } catch {
+    return "No answer. It may have been posted all the same: look before you post it again.";
+  }
+}

@@ -1,0 +1,48 @@
+// Changes an element of the page into a newer rendering of it. Equal nodes are not touched, so the focus, scroll
+// positions, selections and open details stay.
+
+import { setText } from "../event-feed/elements.js";
+
+const LOCAL = new Set(["class", "open"]); // attributes that the page itself changes
+
+/** Make *shown* equal to *fresh*. The page itself fills elements with `data-local`. Text beside elements never changes. */
+export function patch(shown, fresh) {
+  if ("local" in shown.dataset || shown.isEqualNode(fresh)) return;
+  const focused = document.activeElement;
+  patchAttributes(shown, fresh);
+  if (fresh.firstElementChild) patchChildren(shown, fresh);
+  else setText(shown, fresh.textContent);
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // it was moved
+}
+
+function patchAttributes(shown, fresh) {
+  for (const { name, value } of fresh.attributes) {
+    if (!LOCAL.has(name) && shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  }
+  for (const { name } of Array.from(shown.attributes)) {
+    if (!LOCAL.has(name) && !fresh.hasAttribute(name)) shown.removeAttribute(name);
+  }
+}
+
+/** A child with a `data-key` is found by its key, any other child by its place. */
+function patchChildren(shown, fresh) {
+  const all = Array.from(fresh.children); // insertBefore takes some of them away
+  const keys = new Set(all.map(keyOf));
+  for (const child of Array.from(shown.children)) {
+    if (keyOf(child) && !keys.has(keyOf(child))) child.remove();
+  }
+  const keyed = new Map(Array.from(shown.children, (child) => [keyOf(child), child]));
+  all.forEach((wanted, index) => {
+    const place = shown.children[index] ?? null;
+    const key = keyOf(wanted);
+    const found = key ? keyed.get(key) : place?.localName === wanted.localName && place;
+    if (found) patch(found, wanted);
+    else if (key) wanted.classList.add("new");
+    if (!found || found !== place) shown.insertBefore(found || wanted, place);
+  });
+  while (shown.childElementCount > all.length) shown.lastElementChild.remove();
+}
+
+function keyOf(element) {
+  return element.dataset.key;
+}

@@ -1,0 +1,298 @@
+"""How the board renews itself: seldom enough, soon enough, true at any size, and without moving what somebody uses."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, Request, Route, expect
+
+from outfeed import clock
+from tests.page import LivePage, change, write
+from tests.server import Server
+from tests.waits import shortest, wait_until
+
+MAX_SECS_TO_SHOW = 1.5
+
+
+@pytest.fixture
+def http(shared: Server) -> Iterator[httpx.Client]:
+    with shared.http() as client:
+        yield client
+
+
+class Requests:
+    """The requests of *page* for the board: when each began and ended, in monotonic seconds."""
+
+    def __init__(self, page: Page) -> None:
+        self.began: list[float] = []
+        self.open = 0
+        self.most_open = 0
+        page.on("request", self._begin)
+        page.on("requestfinished", self._end)
+        page.on("requestfailed", self._end)
+
+    def _begin(self, request: Request) -> None:
+        if "/swarm/board" in request.url:
+            self.began.append(time.monotonic())
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+
+    def _end(self, request: Request) -> None:
+        self.open -= "/swarm/board" in request.url
+
+
+def total(page: Page, kind: str = "system") -> Locator:
+    return page.locator(f'label[data-kind="{kind}"] .count')
+
+
+def log(path: Path, event_type: str = "system.info", count: int = 1) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO event_log (id, event_type, source, timestamp)"
+            " VALUES (lower(hex(randomblob(8))), ?, 'tests', ?)",
+            [(event_type, clock.timestamp())] * count,
+        )
+
+
+def turn(page: Page, state: str) -> None:
+    """Hide the page, or show it."""
+    page.evaluate(
+        "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        state,
+    )
+
+
+def board_of(page: Page) -> Any:
+    """Have the page remember its elements, to be compared with those of later."""
+    return page.evaluate("window.elements = Array.from(document.querySelectorAll('.board *'))")
+
+
+# --- when it asks -----------------------------------------------------------------------------------------------------
+
+
+def test_while_events_flow_it_asks_once_a_second_and_ends_with_the_last_of_them(shared: Server, page: Page) -> None:
+    requests = Requests(page)
+    LivePage(page, shared)
+    count = int(total(page).inner_text())
+    for _ in itertools.takewhile(lambda _: len(requests.began) < 4, itertools.count()):
+        log(shared.database)
+        count += 1
+        page.evaluate("1")  # lets the page's own events come in
+    expect(total(page)).to_have_text(f"{count:,}")
+    gaps = [after - before for before, after in itertools.pairwise(requests.began)]
+    assert min(gaps) > 0.9
+    assert requests.most_open == 1
+    head = shared.base + sqlite_count(shared.database)
+    expect(page.locator(".chart")).to_have_attribute("data-seq", str(head))
+    asked = len(requests.began)
+    page.get_by_role("button", name="Pause").click()  # time goes by, and nothing happens
+    assert len(requests.began) - asked <= 1
+
+
+def sqlite_count(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return int(raw.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+@pytest.mark.parametrize("others_per_second", [0, 50])
+def test_an_event_is_on_the_board_within_a_second_and_a_half(
+    shared: Server, http: httpx.Client, page: Page, others_per_second: int
+) -> None:
+    LivePage(page, shared)
+    names = (f"Agent {number}" for number in itertools.count())
+
+    def secs_to_show() -> float:
+        if others_per_second:
+            write(shared.database, *[{"message": "another"}] * others_per_second, event_type="system.info")
+        name = next(names)
+        agent = http.post("/api/swarm/agents", json={"name": name}).json()["id"]
+        began = time.monotonic()
+        page.wait_for_function(
+            "name => document.querySelector('[data-panel=agents]').textContent.includes(name)", arg=name
+        )
+        secs = time.monotonic() - began
+        http.delete(f"/api/swarm/agents/{agent}")
+        return secs
+
+    assert shortest(secs_to_show, MAX_SECS_TO_SHOW) < MAX_SECS_TO_SHOW
+
+
+def test_a_board_that_lacks_what_the_feed_has_is_asked_for_again(
+    shared: Server, http: httpx.Client, page: Page
+) -> None:
+    LivePage(page, shared)
+    before, old = int(total(page).inner_text()), http.get("/swarm/board")
+    answers = [old]
+
+    def answer(route: Route) -> None:
+        if not answers:
+            return route.continue_()
+        old = answers.pop()
+        return route.fulfill(status=200, headers=dict(old.headers) | {"Content-Encoding": "identity"}, body=old.text)
+
+    page.route("**/swarm/board*", answer)
+    log(shared.database)
+    expect(total(page)).to_have_text(str(before + 1))
+    assert answers == []
+
+
+def test_a_hidden_page_does_not_ask_and_asks_once_when_it_is_shown(shared: Server, page: Page) -> None:
+    live = LivePage(page, shared)
+    before = int(total(page).inner_text())
+    turn(page, "hidden")
+    requests = Requests(page)
+    log(shared.database, count=3)
+    wait_until(lambda: live.cursor() == 3, "the feed has them")
+    assert requests.began == []
+    turn(page, "visible")
+    expect(total(page)).to_have_text(str(before + 3))
+    assert len(requests.began) == 1
+
+
+def test_it_asks_when_another_minute_begins(shared: Server, page: Page) -> None:
+    page.clock.install()
+    LivePage(page, shared)
+    requests = Requests(page)
+    page.clock.fast_forward("01:00")
+    page.clock.run_for(6_000)
+    wait_until(lambda: page.evaluate("1") and requests.began, "it asks")
+
+
+def test_it_waits_longer_from_failure_to_failure_and_ends_that_when_the_feed_is_back(
+    server: Server, page: Page
+) -> None:
+    live = LivePage(page, server)
+    statuses = []
+
+    def refuse(route: Route) -> None:
+        statuses.append(clock.monotonic())
+        route.fulfill(status=503, body="busy")
+
+    page.route("**/swarm/board*", refuse)
+    log(server.database)
+    wait_until(lambda: page.evaluate("1") and len(statuses) == 2, "it asked twice")
+    assert statuses[1] - statuses[0] > 0.9
+    server.kill()
+    live.expect_state("reconnecting")
+    page.unroute("**/swarm/board*")
+    log(server.database)
+    server.start()
+    live.hurry()
+    live.expect_state("live")
+    expect(total(page)).to_have_text("2")
+
+
+# --- what it shows ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(shared: Server) -> Iterator[None]:
+    """A thousand agents and three hundred open auctions."""
+    now, later = clock.timestamp(), "2099-01-01T00:00:00.000Z"
+    with contextlib.closing(sqlite3.connect(shared.database)) as raw, raw:
+        raw.executemany(
+            "INSERT INTO outfeed_agent (id, name, state, joined_at, seen_at) VALUES (?, 'crowd', 'idle', ?, ?)",
+            [(f"agent-{number:016x}", now, later) for number in range(1000)],
+        )
+        raw.executemany(
+            "INSERT INTO outfeed_task (id, description, state, created_at, closes_at)"
+            " VALUES (?, 'crowd', 'bidding', ?, ?)",
+            [(f"task-{number:016x}", now, later) for number in range(300)],
+        )
+    log(shared.database)  # so that no board of before is kept
+    yield
+    change(shared.database, "DELETE FROM outfeed_agent WHERE name = 'crowd'")
+    change(shared.database, "DELETE FROM outfeed_task WHERE description = 'crowd'")
+
+
+@pytest.mark.usefixtures("crowd")
+def test_totals_of_lists_that_are_cut_are_true_before_and_after_an_update(
+    shared: Server, http: httpx.Client, page: Page
+) -> None:
+    LivePage(page, shared)
+    agents, auctions = (page.locator(f"[data-panel={name}] h2 .count") for name in ("agents", "auctions"))
+    expect(agents).to_have_text("1,000, 50 shown")
+    expect(auctions).to_have_text("300, 50 shown")
+    expect(page.locator("[data-panel=auctions] li")).to_have_count(50)
+    agent = http.post("/api/swarm/agents", json={"name": "crowd"}).json()["id"]
+    expect(agents).to_have_text("1,001, 50 shown")
+    http.delete(f"/api/swarm/agents/{agent}")
+    expect(agents).to_have_text("1,000, 50 shown")
+
+
+def test_late_events_are_counted_at_their_own_time_while_the_page_is_open(shared: Server, page: Page) -> None:
+    LivePage(page, shared)
+    before = int(total(page, "tool").inner_text())
+    with contextlib.closing(sqlite3.connect(shared.database)) as raw, raw:
+        raw.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 3499)"
+            " INSERT INTO event_log (id, event_type, source, timestamp) SELECT lower(hex(randomblob(8))),"
+            " 'tool.called', 'late', strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || (10 + i % 40) || ' minutes') FROM n"
+        )
+    expect(total(page, "tool")).to_have_text(f"{before + 3500:,}")
+    bars = page.locator('path[data-kind="tool"]').get_attribute("d") or ""
+    assert len(re.findall("M", bars)) >= 40
+    page.goto(f"{shared.url}/swarm/events?source=late")
+    expect(page.locator("#counts strong")).to_have_text("3,500 events")
+
+
+# --- what it leaves alone ---------------------------------------------------------------------------------------------
+
+
+def test_an_update_touches_only_what_has_changed(shared: Server, http: httpx.Client, page: Page) -> None:
+    agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("One", "Two", "Three")]
+    LivePage(page, shared)
+    page.get_by_text("As a table").click()
+    panel = page.locator("[data-panel=agents]")
+    links = panel.locator("li a")
+    expect(links).to_have_count(3)
+    links.nth(1).focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-panel=agents] li:last-child a'))")
+    board_of(page)
+    http.delete(f"/api/swarm/agents/{agents[0]}")
+    expect(links).to_have_count(2)
+    expect(links.first).to_be_focused()
+    expect(page.locator(".chart details")).to_have_attribute("open", "")
+    assert page.evaluate("getSelection().toString()") == "Three"
+    row = "window.elements.filter(element => !element.isConnected)"
+    assert page.evaluate(f"new Set({row}.map(element => element.closest('li')?.dataset.key)).size") == 1
+    for agent in agents[1:]:
+        http.delete(f"/api/swarm/agents/{agent}")
+
+
+def test_what_is_typed_and_what_was_unchecked_stay(shared: Server, page: Page) -> None:
+    LivePage(page, shared)
+    field = page.get_by_placeholder("What is to be done")
+    field.fill("half a thought")
+    page.get_by_role("checkbox", name="Tool").uncheck()
+    expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
+    before = int(total(page).inner_text())
+    log(shared.database)
+    log(shared.database, "tool.called")
+    expect(total(page)).to_have_text(str(before + 1))
+    expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
+    expect(page.get_by_role("checkbox", name="Tool")).not_to_be_checked()
+    expect(field).to_have_value("half a thought")
+
+
+def test_a_message_of_the_form_ends_with_its_cause(server: Server, page: Page) -> None:
+    live = LivePage(page, server)
+    server.kill()
+    live.expect_state("reconnecting")
+    page.get_by_placeholder("What is to be done").fill("Too early")
+    page.get_by_role("button", name="Post task").click()
+    expect(page.get_by_role("alert")).to_contain_text("No answer")
+    server.start()
+    live.hurry()
+    live.expect_state("live")
+    expect(page.locator(".post [role=alert]")).to_have_text("")

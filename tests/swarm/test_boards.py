@@ -1,0 +1,201 @@
+"""Boards that viewers share: one rendering per change, nobody's but their own, and a page without any."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from freezegun import freeze_time
+
+from outfeed import clock
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.http.app import create_app
+from outfeed.store.database import Database
+from outfeed.store.event_log import log_event
+from outfeed.swarm import boards
+from tests.http.cast import Visit, bearer
+from tests.waits import PATIENCE_SECS
+
+
+@pytest.fixture
+def app(database: Database) -> Iterator[Flask]:
+    yield create_app(Settings(database=database.path))
+    database.close()
+
+
+@pytest.fixture
+def viewer(app: Flask, database: Database) -> Visit:
+    return bearer(app, account.create_token(database, "viewer", ["read"]))
+
+
+@pytest.fixture
+def rendered(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[boards.Scope]:
+    """What was rendered, each time by scope."""
+    found: list[boards.Scope] = []
+    shared = app.extensions["outfeed_boards"]
+    render = shared.render
+
+    def note(scope: boards.Scope, content: boards.Content) -> str:
+        found.append(scope)
+        return str(render(scope, content))
+
+    monkeypatch.setattr(shared, "render", note)
+    return found
+
+
+def seq(visit: Visit) -> int:
+    found = re.search(r'data-seq="(\d+)"', visit("GET", "/swarm/board").text)
+    assert found is not None
+    return int(found[1])
+
+
+def test_viewers_share_a_rendering_until_something_happens(
+    app: Flask, database: Database, viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards, "MIN_AGE_SECS", 0)
+    monkeypatch.setattr(boards, "MAX_AGE_SECS", 3600)
+    monkeypatch.setattr(boards, "RENDERING_SHARE", 0)
+    another = bearer(app, account.create_token(database, "another", ["read", "write"]))
+    log_event("a.b", "tests")
+    with freeze_time(clock.now()):  # no minute begins
+        pages = [visit("GET", "/swarm/board").data for visit in (viewer, another) * 10]
+        assert len(set(pages)) == len(rendered) == 1
+        assert viewer("GET", "/swarm/live").status_code == 200
+        assert len(rendered) == 1
+        head = log_event("a.b", "tests") and seq(viewer)
+        assert (head, len(rendered)) == (2, 2)
+
+
+def test_while_events_flow_a_rendering_is_shared_for_a_moment(
+    viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards, "MIN_AGE_SECS", 3600)
+    with freeze_time(clock.now()) as frozen:
+        for _ in range(10):
+            log_event("a.b", "tests")
+            assert seq(viewer) == 1  # which says that it is of before
+        assert len(rendered) == 1
+        assert 'data-seq="10"' in viewer("GET", "/swarm/live").text  # the page is never of before: it may be a form's
+        frozen.tick(timedelta(minutes=1))
+        seq(viewer)
+        assert len(rendered) == 3
+
+
+def test_no_request_waits_for_a_rendering_unless_it_is_for_a_page(database: Database) -> None:
+    is_rendering, may_end = threading.Event(), threading.Event()
+    may_end.set()
+
+    def render(scope: boards.Scope, content: boards.Content) -> str:
+        is_rendering.set()
+        assert may_end.wait(PATIENCE_SECS)
+        return f"up to {content.activity.seq}"
+
+    shared = boards.Boards(database, render, lambda: 0)
+    scopes = [boards.Scope(types, frozenset(), "") for types in ((), ("task.*",))]
+    with freeze_time(clock.now()) as frozen, ThreadPoolExecutor(1) as pool:
+        before = shared.recent(scopes[0])
+        assert before is not None
+        log_event("a.b", "tests")
+        frozen.tick(timedelta(minutes=1))  # what is kept is not of now
+        is_rendering.clear()
+        may_end.clear()
+        rendering = pool.submit(shared.current, scopes[0])
+        assert is_rendering.wait(PATIENCE_SECS)
+        assert shared.recent(scopes[0]) is before
+        assert shared.recent(scopes[1]) is None
+        may_end.set()
+        assert rendering.result().html == b"up to 1"
+        found = shared.recent(scopes[1])
+        assert found is not None
+        assert found.html == b"up to 1"
+
+
+def test_a_page_that_shows_the_same_gets_304(viewer: Visit) -> None:
+    log_event("a.b", "tests")
+    answer = viewer("GET", "/swarm/board")
+    again = viewer("GET", "/swarm/board", {"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert clock.parsed(again.headers["Outfeed-Now"]) is not None
+    log_event("a.b", "tests")
+    assert "no-store" in answer.headers["Cache-Control"]
+
+
+def test_a_rendering_is_compressed_once_for_all(viewer: Visit) -> None:
+    packed, plain = viewer("GET", "/swarm/board", {"Accept-Encoding": "gzip"}), viewer("GET", "/swarm/board")
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+    assert "Accept-Encoding" in packed.headers["Vary"]
+    assert "Content-Encoding" not in plain.headers
+
+
+def test_many_viewers_are_told_to_spread_their_requests(database: Database, viewer: Visit) -> None:
+    busy = boards.Boards(database, lambda *_: "a board", lambda: 1000)
+    everything = boards.Scope((), frozenset(), "")
+    assert busy.current(everything).spread_secs == 1000 / boards.REQUESTS_PER_SECOND
+    assert viewer("GET", "/swarm/board").headers["Outfeed-Spread"] == "0.000"
+    assert 'data-spread="0.0"' in viewer("GET", "/swarm/live").text
+
+
+def test_nobody_gets_the_board_of_viewers_who_may_see_more(app: Flask, database: Database, viewer: Visit) -> None:
+    for event_type in ("task.created", "tool.called", "access.signed_in"):
+        log_event(event_type, "tests")
+    limited = {
+        types: bearer(app, account.create_token(database, types, ["read"], types=[types]))
+        for types in ("task.*", "tool.*")
+    }
+
+    def totals(visit: Visit) -> dict[str, int]:
+        page = visit("GET", "/swarm/board").text
+        return {kind: int(count) for kind, count in re.findall(r'data-kind="(\w+)"><input.*?"count">(\d+)<', page)}
+
+    for _ in range(2):
+        assert totals(viewer) == {"task": 1, "agent": 0, "bid": 0, "tool": 1, "system": 0, "other": 0}
+        assert sum(totals(limited["task.*"]).values()) == totals(limited["task.*"])["task"] == 1
+        assert sum(totals(limited["tool.*"]).values()) == totals(limited["tool.*"])["tool"] == 1
+        assert "data-panel" in viewer("GET", "/swarm/board").text
+        assert not any("data-panel" in visit("GET", "/swarm/board").text for visit in limited.values())
+
+
+def test_one_hosts_address_is_not_shown_at_another(viewer: Visit) -> None:
+    for host in ("one.example", "two.example"):
+        page = viewer("GET", "/swarm/board", {"Host": host}).text
+        assert re.findall(r"http://[^/]+/api/swarm/agents", page) == [f"http://{host}/api/swarm/agents"]
+
+
+def test_kinds_that_a_viewer_hides_are_counted_and_not_drawn(viewer: Visit) -> None:
+    log_event("task.created", "tests")
+    log_event("tool.called", "tests")
+    page = viewer("GET", "/swarm/board?hide=tool,nonsense").text
+    assert 'data-kind="tool" d=""' in page
+    assert 'data-kind="task" d="M' in page
+    assert re.search(r'checkbox"  ?value="tool"><span>tool</span> <span class="count">1<', page)
+    assert 'data-kind="tool" d="M' in viewer("GET", "/swarm/board").text
+
+
+def test_only_so_many_renderings_are_kept(
+    app: Flask, viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards, "MAX_KEPT", 2)
+    monkeypatch.setattr(boards, "MAX_AGE_SECS", 3600)
+    with freeze_time(clock.now()):
+        for kinds in ("", "tool", "bid", "", "bid"):
+            viewer("GET", f"/swarm/board?hide={kinds}")
+    assert [sorted(scope.hidden) for scope in rendered] == [[], ["tool"], ["bid"], []]
+
+
+def test_without_the_swarm_the_page_is_the_feed_alone(app: Flask, viewer: Visit) -> None:
+    del app.jinja_env.globals["live_board"]
+    del app.extensions["story_heads"]
+    log_event("task.created", "tests", "task-1")
+    page = viewer("GET", "/swarm/live").text
+    assert "<event-feed>" in page
+    assert not re.search("swarm.js|class=.board|class=.panel", page)
+    assert viewer("GET", "/swarm/tasks/task-1").status_code == 200
+    assert viewer("GET", "/swarm/tasks/unknown").status_code == 404
