@@ -34,7 +34,7 @@ class Scope(NamedTuple):
     host_url: str
 
 
-class Content(NamedTuple):
+class BoardContent(NamedTuple):
     """The data of a board, read in one transaction."""
 
     view: View
@@ -66,7 +66,7 @@ class Boards:
     """The newest rendering of each scope. `_lock` is held by the thread that renders, and guards what is kept."""
 
     def __init__(
-        self, database: Database, render: Callable[[Scope, Content], str], count_viewers: Callable[[], int]
+        self, database: Database, render: Callable[[Scope, BoardContent], str], count_viewers: Callable[[], int]
     ) -> None:
         self._database = database
         self.render = render
@@ -106,7 +106,7 @@ class Boards:
         began, minute = clock.monotonic(), _minute()
         with self._database.snapshot() as connection:
             activity = self._activity.read(connection)
-            html = self.render(scope, Content(View(connection), activity)).encode("utf-8", "replace")
+            html = self.render(scope, BoardContent(View(connection), activity)).encode("utf-8", "replace")
         made_at = clock.monotonic()
         made = Rendering(
             html=html,

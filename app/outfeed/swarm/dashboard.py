@@ -75,7 +75,7 @@ class Board:
 def prepare(state: BlueprintSetupState) -> None:
     """Register the boards that viewers share, and the heads of the stories of tasks and agents."""
     found: Services = state.app.extensions["outfeed"]
-    boards = Boards(found.database, render, lambda: len(found.hub))
+    boards = Boards(found.database, render, lambda: len(found.hub.clients()))
     state.app.extensions["outfeed_boards"] = boards
     state.app.extensions["story_heads"] = {"task": _task_head, "agent": _agent_head}
 

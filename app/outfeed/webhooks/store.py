@@ -30,7 +30,7 @@ _SELECT = f"""
 log = logging.getLogger(__name__)
 
 
-class State(StrEnum):
+class WebhookState(StrEnum):
     """Whether the server posts to it."""
 
     ACTIVE = "active"
@@ -46,7 +46,7 @@ class Webhook(NamedTuple):
     secret: str
     batch: int
     batch_end: int
-    state: State
+    state: WebhookState
     created_at: str
     failing_since: str | None
     last_status: int | None
@@ -73,7 +73,7 @@ def consumer_of(name: str) -> str:
 
 def add(database: Database, name: str, url: str, *, types: Iterable[str], secret: str, batch: int) -> None:
     """Make an active webhook that begins at the head; pruning waits for it. Raises NameTaken."""
-    row = (name, url, ",".join(types), secret, batch, State.ACTIVE, clock.timestamp())
+    row = (name, url, ",".join(types), secret, batch, WebhookState.ACTIVE, clock.timestamp())
     with database.transaction() as connection:
         try:
             connection.execute(
@@ -104,13 +104,13 @@ def find(database: Database, name: str) -> Webhook:
 def pause(database: Database, name: str) -> None:
     """Post nothing more to it until it is resumed; what comes meanwhile waits. Raises UnknownName."""
     with database.transaction() as connection:
-        _set_state(connection, name, State.PAUSED)
+        _set_state(connection, name, WebhookState.PAUSED)
 
 
 def resume(database: Database, name: str) -> Webhook:
     """Go on where it stopped, at once, also where it only waits for its next try. Raises UnknownName."""
     with database.transaction() as connection:
-        _set_state(connection, name, State.ACTIVE)
+        _set_state(connection, name, WebhookState.ACTIVE)
         connection.execute("UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL WHERE name = ?", (name,))
         return _find(connection, name)
 
@@ -143,7 +143,7 @@ def remove(database: Database, name: str) -> None:
         checkpoint.forget(connection, consumer_of(name))
 
 
-def _set_state(connection: sqlite3.Connection, name: str, state: State) -> None:
+def _set_state(connection: sqlite3.Connection, name: str, state: WebhookState) -> None:
     changed = connection.execute(
         "UPDATE outfeed_webhook SET state = ?, revision = revision + 1 WHERE name = ?", (state, name)
     ).rowcount
@@ -164,7 +164,7 @@ def _find(connection: sqlite3.Connection, name: str) -> Webhook:
 def _webhook(row: tuple[Any, ...], window: Window) -> Webhook:
     epoch, seq = row[-2:]
     found = Webhook._make((*row, window.last_seq - (seq if epoch == window.epoch else 0)))
-    return found._replace(types=tuple(filter(None, row[2].split(","))), state=State(found.state))
+    return found._replace(types=tuple(filter(None, row[2].split(","))), state=WebhookState(found.state))
 
 
 # --- for whoever delivers ---------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def versions(database: Database) -> dict[str, Version]:
             "SELECT webhook.name, webhook.created_at, revision, coalesce(generation, 0) FROM outfeed_webhook AS webhook"
             " LEFT JOIN outfeed_checkpoint AS checkpoint ON checkpoint.name = 'webhook:' || webhook.name"
             " WHERE state = ?",
-            (State.ACTIVE,),
+            (WebhookState.ACTIVE,),
         ).fetchall()
     return {name: Version(*version) for name, *version in rows}
 
@@ -197,7 +197,7 @@ def claim(database: Database, name: str) -> WebhookLease | None:
     """
     with database.transaction() as connection:
         row = connection.execute("SELECT state FROM outfeed_webhook WHERE name = ?", (name,)).fetchone()
-        if row is None or row[0] != State.ACTIVE:
+        if row is None or row[0] != WebhookState.ACTIVE:
             return None
         is_new = not checkpoint.exists(connection, consumer_of(name))
         claimed = checkpoint.renew(connection, consumer_of(name), is_protected=True)
@@ -259,7 +259,7 @@ class WebhookLease:
         """Pause the webhook, and say why as an event, in one transaction."""
         with self._database.transaction() as connection:
             self._prove(connection)
-            _set_state(connection, self.webhook.name, State.PAUSED)
+            _set_state(connection, self.webhook.name, WebhookState.PAUSED)
             _tell(connection, self.webhook.name, f"is paused: {reason}")
 
     def skip_to(self, epoch: str, seq: int, reason: str, *, batch_end: int) -> None:
