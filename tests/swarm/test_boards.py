@@ -42,7 +42,7 @@ def rendered(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[boards.Scope]:
     shared = app.extensions["outfeed_boards"]
     render = shared.render
 
-    def note(scope: boards.Scope, content: boards.Content) -> str:
+    def note(scope: boards.Scope, content: boards.BoardContent) -> str:
         found.append(scope)
         return str(render(scope, content))
 
@@ -92,7 +92,7 @@ def test_no_request_waits_for_a_rendering_unless_it_is_for_a_page(database: Data
     is_rendering, may_end = threading.Event(), threading.Event()
     may_end.set()
 
-    def render(scope: boards.Scope, content: boards.Content) -> str:
+    def render(scope: boards.Scope, content: boards.BoardContent) -> str:
         is_rendering.set()
         assert may_end.wait(PATIENCE_SECS)
         return f"up to {content.activity.seq}"

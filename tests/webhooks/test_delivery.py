@@ -305,7 +305,7 @@ class TestGivingUp:
             wait_until(lambda: len(receiver.posts) >= (2 if hours < 24 else 1), "tried")
             wait_until(lambda: hours < 24 or warnings(), "said")
             state = webhook.find(database, "ops").state
-            assert state == (webhook.State.ACTIVE if hours < 24 else webhook.State.PAUSED)
+            assert state == (webhook.WebhookState.ACTIVE if hours < 24 else webhook.WebhookState.PAUSED)
             receiver.behave = lambda _: Reply()
             if hours > 24:
                 assert len(receiver.posts) == 1

@@ -23,7 +23,7 @@ from outfeed.http.services import Services, services
 from outfeed.principal import READ, WRITE, Visible
 from outfeed.swarm.activity import MINUTES, Activity
 from outfeed.swarm.api import covers_swarm
-from outfeed.swarm.boards import Boards, Content, Scope
+from outfeed.swarm.boards import BoardContent, Boards, Scope
 from outfeed.swarm.store import MAX_COUNTED, Agent, Task, TaskState, View, look
 
 SHOWN_AGENTS = 50
@@ -126,7 +126,7 @@ def _scope() -> Scope:
     return Scope(identity.principal().visible.types, hidden, request.host_url)
 
 
-def render(scope: Scope, content: Content) -> str:
+def render(scope: Scope, content: BoardContent) -> str:
     """Return the board as HTML. A viewer without permission for all of the swarm's events gets only the chart."""
     visible = Visible(scope.types)
     return render_template(

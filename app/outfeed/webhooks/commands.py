@@ -216,7 +216,7 @@ def skip(name: str) -> None:
         raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
     store.skip(db.default(), found, blocking, BY)
     click.echo(f"Webhook {name} skipped {_named(blocking)}.")
-    if found.state == store.State.PAUSED:
+    if found.state == store.WebhookState.PAUSED:
         click.echo(f"It is paused: `outfeed webhook resume {name}` continues.", err=True)
 
 
