@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # no command that needs neither waits for Flask to load
     from flask import Blueprint, Flask
 
     from outfeed.feed.core import Core
-    from outfeed.feed.relay import Relay
     from outfeed.jobs import Job
     from outfeed.metrics import Metric, Metrics
     from outfeed.store.database import Connection, Database
@@ -35,7 +34,6 @@ class Process(Protocol):
     database: Database
     outbox: Outbox
     core: Core
-    relay: Relay
 
 
 class Part:

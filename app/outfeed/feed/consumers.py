@@ -15,7 +15,7 @@ _REASON = "a newer connection of this consumer"
 _Active: TypeAlias = tuple[ConnectedClient, Claim]
 
 
-class Consumers:
+class ConsumerConnections:
     """One active connection a name, across processes: the newest claim has the highest generation.
 
     `_lock` guards `_active`. `_claiming` is held over the claim in the database, which may wait for a writer: so claims

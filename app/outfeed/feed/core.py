@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from outfeed.feed.cohorts import Cohorts
-from outfeed.feed.consumers import Consumers
+from outfeed.feed.consumers import ConsumerConnections
 from outfeed.feed.hub import Hub
 from outfeed.feed.pace import Pacer
 from outfeed.feed.page_cache import PageCache
@@ -43,7 +43,7 @@ class Core:
         self.wanted = threading.Event()
         self.pacer = Pacer()
         self.pages = PageCache(source)
-        self.consumers = Consumers(checkpoints)
+        self.consumers = ConsumerConnections(checkpoints)
         self.cohorts = Cohorts(self.pacer, self.wanted, self.stats)
         self.waiters = Waiters(self.cohorts, self.wanted)
         self.hub = Hub(self.cohorts, self.waiters, self.stats)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from outfeed import clock
 from outfeed.errors import DatabaseError
-from outfeed.feed.consumers import Consumers
+from outfeed.feed.consumers import ConsumerConnections
 from outfeed.feed.hub import Hub
 from outfeed.feed.page_cache import PageCache
 from outfeed.feed.source import Source
@@ -36,7 +36,7 @@ class Relay:
         self,
         source: Source,
         hub: Hub,
-        consumers: Consumers,
+        consumers: ConsumerConnections,
         pages: PageCache,
         record: Callable[[str, Item], None],
         heartbeat_secs: float,
