@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,9 +18,11 @@ from outfeed.feed import dialogue, frames, subscriber
 from outfeed.feed.client import ClientState
 from outfeed.feed.encoding import Batch
 from outfeed.feed.page_cache import PAGE_EVENTS
-from outfeed.feed.subscriber import JOIN_EVENTS
+from outfeed.feed.subscriber import JOIN_EVENTS, Subscriber
+from outfeed.feed.subscription import SubscribeRequest
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
+from tests.feed.cast import VIEWER, Peer
 from tests.feed.scene import Client, Feed, StagedSource
 from tests.waits import wait_until
 
@@ -575,3 +579,21 @@ def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, clie
         assert client.state is ClientState.CLOSED
         assert client.has_nothing_to_read()
         assert other.follow(1) == [1]
+
+
+def test_one_that_has_ended_is_freed_at_once(feed: Feed) -> None:
+    """Without the garbage collector, which may take its time, and with it what a thousand clients held."""
+    with Peer() as peer:
+        subscriber = Subscriber(feed.core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        feed.hub.add(subscriber)
+        subscriber.subscribe(SubscribeRequest())
+        subscriber.advance()
+        assert subscriber.state is ClientState.LIVE
+        gc.disable()
+        try:
+            feed.hub.remove(subscriber)
+            found = weakref.ref(subscriber)
+            del subscriber
+            assert found() is None
+        finally:
+            gc.enable()

@@ -60,7 +60,7 @@ class Subscriber:
         self._wake = wake
         self._rates = rates
         self._state = ClientState.IDLE
-        self._membership = Membership(self, self.place)
+        self._membership: Membership | None = None
         self._idle_since = clock.monotonic()
         self._page: list[Item] = []
         self._page_end = 0
@@ -95,7 +95,7 @@ class Subscriber:
 
         Raises InvalidRequest, Superseded, Overtaken.
         """
-        if seq > (self._membership.position if self._state is ClientState.LIVE else self.place.cursor):
+        if seq > (self._membership.position if self._membership else self.place.cursor):
             raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
         self._core.consumers.acknowledge(self, self.epoch, seq)
 
@@ -114,10 +114,11 @@ class Subscriber:
 
     def _leave(self, state: ClientState) -> float:
         """Leave the cohort, if in one, for *state*; return when the next frame may go."""
-        due = self._core.cohorts.leave(self._membership) if self._state is ClientState.LIVE else self.place.due
-        self.place = self.place._replace(due=due)
         self._state = self._state.moved_to(state)
-        return due
+        if self._membership is not None:
+            self.place = self.place._replace(due=self._core.cohorts.leave(self._membership))
+            self._membership = None
+        return self.place.due
 
     def advance(self) -> None:
         """Take one step from REPLAYING towards LIVE: finish the cut frame, then send what was read, join, or read on.
@@ -150,9 +151,9 @@ class Subscriber:
 
     def _take_over(self) -> None:
         """Go on where the membership has ended."""
-        if self._state is ClientState.LIVE and not self._membership.is_live:
+        if self._membership is not None and not self._membership.is_live:
             self._state = self._state.moved_to(ClientState.REPLAYING)
-            self.place = self._membership.place
+            self.place, self._membership = self._membership.place, None
 
     def _wait_for_hub(self) -> None:
         """Have this process poll up to where another one has been; wait a while, not in a spin, if it can't now."""
@@ -220,9 +221,10 @@ class Subscriber:
 
     def end(self) -> None:
         """Leave the feed for good."""
-        if self._state is ClientState.LIVE:
-            self._core.cohorts.leave(self._membership)
         self._state = ClientState.CLOSED
+        if self._membership is not None:
+            self._core.cohorts.leave(self._membership)
+            self._membership = None
         self._core.consumers.release(self)
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -235,8 +237,9 @@ class Subscriber:
     @property
     def state(self) -> ClientState:
         """REPLAYING as soon as the client has fallen behind, before its own thread notices."""
-        has_fallen_behind = self._state is ClientState.LIVE and not self._membership.is_live
-        return ClientState.REPLAYING if has_fallen_behind else self._state
+        state, membership = self._state, self._membership
+        has_fallen_behind = state is ClientState.LIVE and membership is not None and not membership.is_live
+        return ClientState.REPLAYING if has_fallen_behind else state
 
     def wake(self) -> None:
         """Wake the own thread."""
