@@ -584,7 +584,7 @@ def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, clie
 def test_one_that_has_ended_is_freed_at_once(feed: Feed) -> None:
     """Without the garbage collector, which may take its time, and with it what a thousand clients held."""
     with Peer() as peer:
-        subscriber = Subscriber(feed.core, peer.wire, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
+        subscriber = Subscriber(feed.core, peer.writer, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         feed.hub.add(subscriber)
         subscriber.subscribe(SubscribeRequest())
         subscriber.advance()
