@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
@@ -43,11 +43,7 @@ class Row:
     @property
     def moment(self) -> datetime | None:
         """The event's time in UTC; what has no zone is taken for UTC; None where a raw writer left no time."""
-        try:
-            moment = datetime.fromisoformat(self.event.timestamp)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
-            return None
+        return clock.parsed(self.event.timestamp)
 
     @property
     def time(self) -> str:

@@ -14,6 +14,7 @@ from outfeed.errors import DatabaseError, SchemaMismatch
 from outfeed.events import EventType
 from outfeed.log_message import LogMessage
 from outfeed.store import database as db
+from outfeed.store import instants
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 
@@ -26,10 +27,10 @@ _NEWEST_IN_BOTH = """
     SELECT event_log.rowid FROM outbox JOIN event_log ON event_log.id = outbox.event_id ORDER BY seq DESC LIMIT 1
 """
 # An outbox none of whose events is left in the log: whatever is older than its last row is history.
-_NEWEST_OLDER = """
+_NEWEST_OLDER = f"""
     SELECT max(rowid) FROM event_log
-    WHERE julianday(timestamp) < (SELECT julianday(created_at) FROM outbox ORDER BY seq DESC LIMIT 1)
-"""
+    WHERE {instants.sql("timestamp")} < (SELECT {instants.sql("created_at")} FROM outbox ORDER BY seq DESC LIMIT 1)
+"""  # noqa: S608 - ours
 
 
 class Broken(NamedTuple):
