@@ -13,17 +13,17 @@ from outfeed import clock
 from outfeed.store.rows import Where
 
 _FUNCTION = "outfeed_utc"
-_OWN_FORM = "timestamp GLOB '????-??-??T????????.???Z'"
+IS_OWN_FORM = "timestamp GLOB '????-??-??T????????.???Z'"
 # Read as bytes: a text that is no UTF-8 would make the call fail.
 _PARSED = f"CASE typeof(timestamp) WHEN 'text' THEN {_FUNCTION}(CAST(timestamp AS BLOB)) END"
 # date() is NULL for what is no time. With a modifier it is 2 March for 30 February.
 _WITHIN = f"""CASE
-    WHEN NOT ({_OWN_FORM}) THEN coalesce({_PARSED} BETWEEN ? AND ?, 0)
+    WHEN NOT ({IS_OWN_FORM}) THEN coalesce({_PARSED} BETWEEN ? AND ?, 0)
     WHEN timestamp BETWEEN ? AND ? THEN date(timestamp, '+0 days') IS substr(timestamp, 1, 10)
     ELSE 0
 END"""
 # The minute of a timestamp in UTC, `2026-01-31T12:30`; NULL for what names no time.
-MINUTE = f"substr(CASE WHEN {_OWN_FORM} THEN timestamp ELSE {_PARSED} END, 1, 16)"
+MINUTE = f"substr(CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END, 1, 16)"
 LATEST = "9999-12-31T23:59:59.999999"
 # An offset from UTC in ISO 8601 is less than a day.
 _MAX_OFFSET = timedelta(days=1)

@@ -65,11 +65,18 @@ _AFTER = """
     WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?
 """
 _WIDEN = """
-    INSERT INTO zone (number, low, high) VALUES (:number, :low, :high)
+    INSERT INTO zone (number, low, high) VALUES (?, ?, ?)
     ON CONFLICT (number) DO UPDATE SET low = min(low, excluded.low), high = max(high, excluded.high)
 """
 
 
+_OWN_TIMES = f"""
+    SELECT rowid >> ?, min(substr(timestamp, 1, 23)), max(substr(timestamp, 1, 23)) FROM event_log NOT INDEXED
+    WHERE rowid BETWEEN ? AND ? AND {instants.IS_OWN_FORM} GROUP BY 1
+"""  # noqa: S608 - ours
+_OTHER_TIMES = f"""
+    SELECT rowid, timestamp FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? AND NOT ({instants.IS_OWN_FORM})
+"""  # noqa: S608
 _FORGET_TIMES = "DELETE FROM zone WHERE number BETWEEN ? AND ?"
 
 
@@ -236,12 +243,13 @@ class Indexer:
             return False
         began = clock.monotonic()
         first, last = number << BLOCK_BITS, (number + 1 << BLOCK_BITS) - 1
-        with self._log.connection() as connection:
-            sql = "SELECT rowid, timestamp FROM event_log WHERE rowid BETWEEN ? AND ?"
-            found = {rowid: rows.readable(value) for rowid, value in connection.execute(sql, (first, last)).fetchall()}
+        with self._log.snapshot() as connection:
+            own = connection.execute(_OWN_TIMES, (ZONE_BITS, first, last)).fetchall()
+            others = connection.execute(_OTHER_TIMES, (first, last)).fetchall()
         with self._writing() as connection:
             connection.execute("INSERT INTO block (number, is_made) VALUES (?, 0)", (number,))
-            _widen(connection, found)
+            connection.executemany(_WIDEN, own)
+            _widen(connection, {rowid: rows.readable(timestamp) for rowid, timestamp in others})
         self._pause_after(began)
         return True
 
@@ -352,9 +360,7 @@ def _widen(connection: sqlite3.Connection, timestamps: dict[int, Any]) -> None:
     for rowid, timestamp in timestamps.items():
         if (moment := instants.utc(timestamp)) is not None:
             zones.setdefault(rowid >> ZONE_BITS, []).append(moment)
-    connection.executemany(
-        _WIDEN, [{"number": zone, "low": min(found), "high": max(found)} for zone, found in zones.items()]
-    )
+    connection.executemany(_WIDEN, [(zone, min(found), max(found)) for zone, found in zones.items()])
 
 
 def put_away(path: Path) -> None:

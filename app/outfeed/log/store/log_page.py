@@ -334,7 +334,9 @@ class Walk:
     def _rowids_by_time(self, connection: sqlite3.Connection) -> list[int] | None:
         """Return the rows that have the times, in order; None where they are many, or near each other in the log."""
         filter_ = self._filter
-        if not filter_.is_timed or timed.are_few(connection, self._indexed_spans, MAX_SCANNED):
+        if not filter_.is_timed or self._are_too_many(connection):
+            return None
+        if timed.are_few(connection, self._indexed_spans, MAX_SCANNED):
             return None
         times, values = rows.bound(instants.within(filter_.since, filter_.until))
         select = _TEXTS.format(times=times.replace("WHERE", "AND", 1))
@@ -345,6 +347,11 @@ class Walk:
                 return None
             found += [row[0] for row in connection.execute(select, (low, high, *values, MAX_TIMED + 1)).fetchall()]
         return sorted(found) if len(found) <= MAX_TIMED else None
+
+    def _are_too_many(self, connection: sqlite3.Connection) -> bool:
+        """Return whether as many have the times as texts in Outfeed's own form alone."""
+        own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
+        return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
 
     def _lead(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
         """Return the next rows that the leading index has, and whether they meet the other conditions."""
