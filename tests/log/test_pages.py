@@ -19,6 +19,7 @@ from freezegun import freeze_time
 from outfeed.access.store import account
 from outfeed.log.store import log_page
 from outfeed.log.store.search import path_of
+from outfeed.store import audit
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
@@ -326,3 +327,30 @@ def test_the_api_filters_by_text_and_time(api: Api) -> None:
     assert found(text="timeout") == ["new", "old"]
     assert found(text="timeout", to="2026-01-31T12:00:01Z") == ["old"]
     assert found(to="2026-01-31T13:00:01+01:00", **{"from": "2026-01-31T12:00:00"}) == ["old"]
+
+
+def test_the_api_says_where_a_text_was_found(api: Api) -> None:
+    data = {"password": "hunter2", "message": "重跑gen-itgc后50条"}
+    api.post("/api/events", json={"event_type": "job.done", "source": "s", "id": "a", "data": data})
+    answer = api.get("/api/events", query_string={"text": "itgc -other"})
+    [event] = answer.json["events"]
+    assert event["match"] == {"text": "message: 重跑gen-itgc后50条", "marks": [[15, 19]]}
+    assert api.get("/api/events", query_string={"text": "hunter2"}).json["events"] == []
+    assert "match" not in api.get("/api/events").json["events"][0]
+    assert "match" not in api.get("/api/events", query_string={"text": "-other"}).json["events"][0]
+
+
+def test_the_page_marks_what_was_found_and_nothing_else(api: Api) -> None:
+    data = {"message": "<mark>not ours</mark> NullPointerException"}
+    api.post("/api/events", json={"event_type": "job.done", "source": "s", "data": data})
+    page = api.get("/swarm/events", query_string={"text": "exception"}).text
+    assert "message: &lt;mark&gt;not ours&lt;/mark&gt; NullPointer<mark>Exception</mark></span>" in page
+    assert "<mark>" not in api.get("/swarm/events").text
+
+
+def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: Database) -> None:
+    assert "of them audit" not in api.get("/swarm/events").text
+    with database.transaction() as connection:
+        audit.record(connection, "access.signed_in", "tests", name="ann")
+    counts = re.search(r'<span class="audit"[^>]*>(\d+) of them audit', api.get("/swarm/events").text)
+    assert counts is not None

@@ -66,7 +66,7 @@ def events() -> ResponseReturnValue:
         return redirect(addresses.of_log(**given))  # the newest page, filled up
     return render_template(
         "events.html",
-        rows=[Row.of(found) for _, found in page.events],
+        rows=[Row.of(found, filter_.text) for _, found in page.events],
         page=page,
         cursor=cursor,
         counts=log_page.count(services().database, filter_),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from outfeed.events import Event
 from outfeed.log.store import search, timed
 from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
-from outfeed.principal import Visible
+from outfeed.principal import Visible, is_audit
 from outfeed.redaction import redact
 from outfeed.store import instants, rows
 from outfeed.store.database import Database
@@ -126,6 +126,11 @@ class Counts(NamedTuple):
     def total(self) -> int:
         """How many were counted."""
         return sum(self.by_type.values())
+
+    @property
+    def audit(self) -> int:
+        """How many of them are audit events, which the live list and its chart leave out."""
+        return sum(count for event_type, count in self.by_type.items() if is_audit(event_type))
 
 
 class Neighbours(NamedTuple):

@@ -20,6 +20,7 @@ from outfeed.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from outfeed.events import Event
 from outfeed.log.store import words
 from outfeed.log.store.query import EVERY, Query, phrase
+from outfeed.log.store.snippet import Snippet, snippet
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
 from outfeed.store import database as db
@@ -68,6 +69,12 @@ def _lines(data: Any) -> Iterator[str]:
             todo += reversed([(f"{key}: " if key else "", item) for key, item in items])
         else:
             yield f"{name}{_JSON_NAMES[value] if value is None or isinstance(value, bool) else value}"
+
+
+def snippet_of(event: Event, text: str) -> Snippet | None:
+    """Return the part of *event*, which is redacted, in which the search for *text* finds something; None for none."""
+    query = Query.of(text)
+    return snippet(query, text_of(event)) if query else None
 
 
 def indexed(text: str) -> str:
