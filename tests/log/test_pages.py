@@ -18,7 +18,9 @@ from freezegun import freeze_time
 
 from outfeed.access.store import account
 from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.search import path_of
+from outfeed.principal import EVERYTHING
 from outfeed.store import audit
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -349,8 +351,13 @@ def test_the_page_marks_what_was_found_and_nothing_else(api: Api) -> None:
 
 
 def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: Database) -> None:
-    assert "of them audit" not in api.get("/swarm/events").text
+    operator = bearer(api.app, account.create_token(database, "ops", ["admin"]))
+    write(2)
     with database.transaction() as connection:
         audit.record(connection, "access.signed_in", "tests", name="ann")
-    counts = re.search(r'<span class="audit"[^>]*>(\d+) of them audit', api.get("/swarm/events").text)
-    assert counts is not None
+    [counted] = re.findall(r'<span class="audit"[^>]*>(\d+) of them audit', operator("GET", "/swarm/events").text)
+    by_type = log_page.count(database, LogFilter(EVERYTHING)).by_type
+    assert int(counted) == sum(by_type.values()) - 2
+    assert "of them audit" not in api.get("/swarm/events").text
+    assert "(with audit events)" in operator("GET", "/swarm/live").text
+    assert "(with audit events)" not in api.get("/swarm/live").text

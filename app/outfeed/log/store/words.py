@@ -15,7 +15,7 @@ from typing import NamedTuple
 MAX_REMEMBERED, MAX_REMEMBERED_CHARS = 20_000, 64
 # A part of a UUID is as good as random: cut at each digit it would be a dozen words of one character.
 MAX_NUMBERS = 3
-_HEX = re.compile(r"(?=.*[0-9].*[a-f].*[0-9]|.*[a-f].*[0-9].*[a-f])[0-9a-f]+", re.IGNORECASE)
+_HEX = re.compile("[0-9a-f]+|[0-9A-F]+")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 _ACCENT = re.compile("[\u0300-\u036f]+")
@@ -52,7 +52,7 @@ def placed(text: str) -> list[Token]:
     return [
         Token(token, match.start() + start, match.start() + end)
         for match in _words().finditer(text)
-        for token, start, end in _placed_known.get(match[0]) or _cut(match[0])
+        for token, start, end in (_cut_short if len(match[0]) <= MAX_REMEMBERED_CHARS else _cut)(match[0])
     ]
 
 
@@ -73,19 +73,24 @@ def indexed(text: str) -> str:
 # --- a word -----------------------------------------------------------------------------------------------------------
 
 _known: dict[str, tuple[str, ...]] = {}
-_placed_known: dict[str, tuple[Token, ...]] = {}
 
 
 def _learn(word: str) -> tuple[str, ...]:
     """Return the word's tokens, and remember those of a short one."""
-    placed = _cut(word)
-    found = tuple(token.text for token in placed)
+    if word.isascii() and (word.isdigit() or (word.isalpha() and (word.islower() or word.isupper()))):
+        found: tuple[str, ...] = (word.lower(),)
+    else:
+        found = tuple(token for piece, _, _ in _pieces(word) if (token := _folded(piece)))
     if len(word) <= MAX_REMEMBERED_CHARS:
         if len(_known) > MAX_REMEMBERED:
             _known.clear()
-            _placed_known.clear()
-        _known[word], _placed_known[word] = found, placed
+        _known[word] = found
     return found
+
+
+@functools.lru_cache(MAX_REMEMBERED)
+def _cut_short(word: str) -> tuple[Token, ...]:
+    return _cut(word)
 
 
 def _cut(word: str) -> tuple[Token, ...]:
@@ -95,9 +100,8 @@ def _cut(word: str) -> tuple[Token, ...]:
 def _pieces(word: str) -> list[tuple[str, int, int]]:
     """Return the word cut at its case and digits, as (piece, start, end); an id of hex digits stays whole."""
     found = [(match[0], *match.span()) for match in (_PIECE if word.isascii() else _letters()).finditer(word)]
-    if len(found) < 3 or not (_HEX.fullmatch(word) or sum(piece[0].isdigit() for piece, _, _ in found) > MAX_NUMBERS):
-        return found
-    return [(word, 0, len(word))]
+    is_id = len(found) > 2 and (_HEX.fullmatch(word) or sum(piece[0].isdigit() for piece, *_ in found) > MAX_NUMBERS)
+    return [(word, 0, len(word))] if is_id else found
 
 
 def _folded(piece: str) -> str:
