@@ -59,7 +59,7 @@ class TextMatch(BaseModel):
     """A part of an event in which `text` was found."""
 
     text: str
-    marks: list[tuple[int, int]] = Field(
+    marks: list[list[int]] = Field(
         description="The beginning and end of each hit in it, in characters (code points), in order."
     )
 

@@ -137,7 +137,7 @@ class TestWhatIsFound:
             ("据库连接", ["cn"]),
             ("库", ["cn"]),
             ("数据库*", ["cn"]),
-            ("数据库连接超时，请稍后重试", ["cn"]),
+            ("数据库连接超时、请稍后重试", ["cn"]),
             ("数库", []),
             ("itgc", ["mixed"]),
             ("重跑gen-itgc后50条", ["mixed"]),
@@ -174,7 +174,7 @@ class TestWhatIsFound:
     def test_parts_of_words_and_of_scripts_without_spaces(
         self, write: Write, index: Callable[[], None], text: str, ids: list[str]
     ) -> None:
-        write({"message": "数据库连接超时，请稍后重试"}, id="cn")
+        write({"message": "数据库连接超时、请稍后重试"}, id="cn")
         write("重跑gen-itgc后50条", id="mixed")
         write("ภาษาไทยง่าย", id="th")
         write("서버가 죽었다", id="kr")
