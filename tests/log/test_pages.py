@@ -361,3 +361,30 @@ def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: D
     assert "of them audit" not in api.get("/swarm/events").text
     assert "(with audit events)" in operator("GET", "/swarm/live").text
     assert "(with audit events)" not in api.get("/swarm/live").text
+
+
+@pytest.mark.parametrize("timestamp", ["2026-01-31 12:30:00", "2026-01-31T14:30:00+02:00", "20260131T123000Z"])
+def test_a_raw_timestamp_is_its_instant_over_http_and_on_the_page(api: Api, database: Database, timestamp: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('r', 'job.done', 'cron', ?)",
+            (timestamp,),
+        )
+    for path in ("/api/events", "/api/events/export", "/swarm/events"):
+        for query, is_there in (
+            ({"from": "2026-01-31T12:30:00Z"}, True),
+            ({"from": "2026-01-31T12:30:00.001Z"}, False),
+            ({"to": "2026-01-31T12:30:00Z"}, False),
+            ({"to": "2026-01-31T12:30:00.001Z"}, True),
+        ):
+            assert ("cron" in api.get(path, query_string=query).text) == is_there, (path, query)
+    with freeze_time("2026-01-31T13:00:00Z"):
+        assert api.get("/api/events/summary").json["summary"] == {"job.done": 1}
+
+
+def test_a_time_keeps_its_fraction_from_page_to_page(api: Api) -> None:
+    for second in (0, 1):
+        write(60, id=None, timestamp=f"2026-01-31T12:00:0{second}.400Z")
+    page = api.get("/swarm/events?from=2026-01-31T12:00:00.500Z")
+    assert "60 events" in page.text
+    assert "from=2026-01-31T12:00:00.500" in links(page)["Older \u2192"].replace("%3A", ":")

@@ -233,8 +233,8 @@ def list_events(
     """Return up to *limit* events that match all filters, newest first, after skipping *offset*. -1 is all.
 
     *event_type* may be several with commas between, and prefixes: `task.*`. *text* is words that the event must have,
-    "phrases", or beginnings: `word*`. *since* and *until* (exclusive) are aware datetimes. `data` above
-    OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
+    "phrases", or beginnings: `word*`; `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware
+    datetimes. `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
     """
     first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
     filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)

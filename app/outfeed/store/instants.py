@@ -17,11 +17,14 @@ IS_OWN_FORM = "timestamp GLOB '????-??-??T????????.???Z'"
 # Read as bytes: a text that is no UTF-8 would make the call fail.
 _PARSED = f"CASE typeof(timestamp) WHEN 'text' THEN {_FUNCTION}(CAST(timestamp AS BLOB)) END"
 # date() is NULL for what is no time. With a modifier it is 2 March for 30 February.
+_IS_DATE = "date(timestamp, '+0 days') IS substr(timestamp, 1, 10)"
 _WITHIN = f"""CASE
     WHEN NOT ({IS_OWN_FORM}) THEN coalesce({_PARSED} BETWEEN ? AND ?, 0)
-    WHEN timestamp BETWEEN ? AND ? THEN date(timestamp, '+0 days') IS substr(timestamp, 1, 10)
+    WHEN timestamp BETWEEN ? AND ? THEN {_IS_DATE}
     ELSE 0
 END"""
+# Whether a timestamp names a time.
+IS_READABLE = f"CASE WHEN {IS_OWN_FORM} THEN {_IS_DATE} ELSE {_PARSED} IS NOT NULL END"
 # The minute of a timestamp in UTC, `2026-01-31T12:30`; NULL for what names no time.
 MINUTE = f"substr(CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END, 1, 16)"
 LATEST = "9999-12-31T23:59:59.999999"

@@ -44,7 +44,7 @@ MAX_PAUSE_SECS = 0.5
 # Where text order is time order, but for an offset of less than a day.
 _DATED = f"""(
     typeof(timestamp) = 'text' AND timestamp GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
-    AND {instants.sql("timestamp")} IS NOT NULL
+    AND {instants.IS_READABLE}
 )"""
 _DATED_BEFORE = f"""
     SELECT rowid, timestamp, event_type, CAST(id AS BLOB) FROM event_log
