@@ -6,6 +6,7 @@ is that of time; each other one is parsed. Bounds are timestamps in Outfeed's ow
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -76,6 +77,7 @@ def texts(since: str | None, until: str | None) -> list[tuple[str, str]]:
     ]
 
 
+@functools.lru_cache(16_384)  # a page that is asked for again has the same texts
 def _utc(raw: bytes) -> str | None:
     try:
         return utc(raw.decode())
