@@ -27,7 +27,7 @@ from outfeed.store.database import Database
 # Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
 MAX_SCANNED = 20_000
 MAX_COUNTED = 10_000
-FIRST_CHUNK, MAX_CHUNK = 64, MAX_COUNTED
+FIRST_CHUNK, MAX_CHUNK = 64, 2_500
 MAX_TIMED = 5000  # events of a time range that are led by the index on timestamp
 MAX_TIMED_TEXTS = 50_000  # of that index that are looked at: timestamps with an offset stand up to a day away
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
