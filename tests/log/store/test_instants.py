@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,7 +15,7 @@ import outfeed
 from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict
-from outfeed.log.store import log_page, search
+from outfeed.log.store import indexer, log_page, search, timed
 from outfeed.log.store.activity import MINUTES, ActivityLog
 from outfeed.log.store.indexer import Indexer
 from outfeed.log.store.log_page import LogFilter
@@ -176,3 +177,35 @@ def test_zones_of_the_index_keep_a_walk_short(database: Database, raw: sqlite3.C
     spans = search.Index(database).spans("2026-01-01T00:00:00.000Z", "2026-01-01T01:00:00.000Z")
     assert [(span.low, span.high) for span in spans if span.is_timed] == [(0, 1023)]
     assert instants.utc("2026-01-01 00:01:00") == "2026-01-01T00:01:00.000000"
+
+
+def test_the_index_agrees_with_the_clock_whatever_comes_and_goes(
+    database: Database, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (search, indexer):
+        monkeypatch.setattr(module, "BLOCK_BITS", 5)
+        monkeypatch.setattr(module, "ZONE_BITS", 2)
+    monkeypatch.setattr(timed, "MAX_READ", 10)
+    monkeypatch.setattr(log_page, "MAX_SCANNED", 40)
+    chance = random.Random(7)
+    forms, times, keeper = list(FORMS.values()), dict[str, datetime](), Indexer(database, pause_factor=0)
+    for number in range(240):
+        late = chance.choice([0, 0, 0, 1, 40]) * HOUR
+        moment = NOW + number * 10 * MINUTE - late
+        times[f"e{number}"] = moment
+        write(raw, {f"e{number}": chance.choice(forms)(moment)})
+        if chance.random() < 0.1:
+            raw.execute("DELETE FROM event_log WHERE rowid = (SELECT max(rowid) FROM event_log)")
+            del times[f"e{number}"]
+        if chance.random() < 0.1:
+            keeper.run()
+        if number % 20 == 0:
+            since = NOW + chance.randrange(-300, 2400) * MINUTE
+            until = since + chance.choice([1, 60, 600, 6000]) * MINUTE
+            wanted = {id_ for id_, moment in times.items() if since <= moment < until}
+            assert found(clock.isoformat(since), clock.isoformat(until)) == wanted
+            assert found(clock.isoformat(since), clock.isoformat(until), text="s") == wanted
+            with freeze_time(until):
+                minutes = (until - since) / MINUTE
+                summary = {"a.b": count} if (count := sum(since <= moment for moment in times.values())) else {}
+                assert event_log.get_event_summary(minutes) == summary
