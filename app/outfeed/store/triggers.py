@@ -154,9 +154,9 @@ def _broken(connection: sqlite3.Connection) -> list[Broken]:
         " AND name = substr(key, 9) WHERE key LIKE 'trigger:%'"
     ).fetchall()
     broken = [Broken(name, expected, found) for name, expected, found in rows if found != expected]
-    if FILLING not in {each.name for each in broken}:
-        expected = next(expected for name, expected, _ in rows if name == FILLING)
-        broken += [Broken(FILLING, expected, expected, newer) for newer in _newer(connection)[:1]]
+    for name, expected, found in rows:
+        if name == FILLING and found == expected:
+            broken += [Broken(name, expected, found, newer) for newer in _newer(connection)[:1]]
     return broken
 
 
