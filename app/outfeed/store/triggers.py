@@ -165,7 +165,8 @@ def _newer(connection: sqlite3.Connection) -> list[str]:
     the log would get a lower seq than the event that it follows from."""
     rows = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log' COLLATE NOCASE"
-        " AND rowid > (SELECT rowid FROM sqlite_master WHERE type = 'trigger' AND name = ?) ORDER BY rowid",
+        " AND rowid > (SELECT rowid FROM sqlite_master WHERE type = 'trigger' AND name = ?)"
+        " AND 'trigger:' || name NOT IN (SELECT key FROM outfeed_meta) ORDER BY rowid",
         (FILLING,),
     ).fetchall()
     return [str(name) for name, sql in rows if _AFTER_INSERT.search(_COMMENT.sub(" ", str(sql)))]
