@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-# Strict where fromisoformat is not: it takes some counts of milliseconds for dates.
-_ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+")
+# Strict where fromisoformat is not: it takes some counts of milliseconds for dates. RFC 3339 allows small letters.
+_ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+", re.ASCII | re.IGNORECASE)
 
 
 class _Monotonic:
@@ -58,7 +58,7 @@ def parsed(value: object) -> datetime | None:
     if not isinstance(value, str) or not _ISO_8601.fullmatch(value):
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value.upper())
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -1,5 +1,7 @@
 """How results look."""
 
+import time
+
 import pytest
 
 from outfeed.cli import show
@@ -30,6 +32,17 @@ def test_time_is_local(monkeypatch):
 
     local = datetime(2024, 1, 15, 10, 30, tzinfo=UTC).astimezone()
     assert f"{local:%Y-%m-%d %H:%M:%S}" in line
+
+
+@pytest.mark.parametrize("timestamp", ["2024-01-15 10:30:00", "2024-01-15T12:30:00+02:00", "2024-01-15t10:30:00z"])
+def test_a_raw_timestamp_is_shown_as_its_instant(monkeypatch, timestamp):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    line = show.event_line(event(timestamp=timestamp))
+    monkeypatch.undo()
+    time.tzset()
+
+    assert "2024-01-15 19:30:00" in line
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ from freezegun import freeze_time
 
 from outfeed.access.store import account
 from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.search import path_of
+from outfeed.principal import EVERYTHING
+from outfeed.store import audit
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
@@ -326,3 +329,62 @@ def test_the_api_filters_by_text_and_time(api: Api) -> None:
     assert found(text="timeout") == ["new", "old"]
     assert found(text="timeout", to="2026-01-31T12:00:01Z") == ["old"]
     assert found(to="2026-01-31T13:00:01+01:00", **{"from": "2026-01-31T12:00:00"}) == ["old"]
+
+
+def test_the_api_says_where_a_text_was_found(api: Api) -> None:
+    data = {"password": "hunter2", "message": "重跑gen-itgc后50条"}
+    api.post("/api/events", json={"event_type": "job.done", "source": "s", "id": "a", "data": data})
+    answer = api.get("/api/events", query_string={"text": "itgc -other"})
+    [event] = answer.json["events"]
+    assert event["match"] == {"text": "message: 重跑gen-itgc后50条", "marks": [[15, 19]]}
+    assert api.get("/api/events", query_string={"text": "hunter2"}).json["events"] == []
+    assert "match" not in api.get("/api/events").json["events"][0]
+    assert "match" not in api.get("/api/events", query_string={"text": "-other"}).json["events"][0]
+
+
+def test_the_page_marks_what_was_found_and_nothing_else(api: Api) -> None:
+    data = {"message": "<mark>not ours</mark> NullPointerException"}
+    api.post("/api/events", json={"event_type": "job.done", "source": "s", "data": data})
+    page = api.get("/swarm/events", query_string={"text": "exception"}).text
+    assert "message: &lt;mark&gt;not ours&lt;/mark&gt; NullPointer<mark>Exception</mark></span>" in page
+    assert "<mark>" not in api.get("/swarm/events").text
+
+
+def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: Database) -> None:
+    operator = bearer(api.app, account.create_token(database, "ops", ["admin"]))
+    write(2)
+    with database.transaction() as connection:
+        audit.record(connection, "access.signed_in", "tests", name="ann")
+    [counted] = re.findall(r'<span class="audit"[^>]*>(\d+) of them audit', operator("GET", "/swarm/events").text)
+    by_type = log_page.count(database, LogFilter(EVERYTHING)).by_type
+    assert int(counted) == sum(by_type.values()) - 2
+    assert "of them audit" not in api.get("/swarm/events").text
+    assert "(with audit events)" in operator("GET", "/swarm/live").text
+    assert "(with audit events)" not in api.get("/swarm/live").text
+
+
+@pytest.mark.parametrize("timestamp", ["2026-01-31 12:30:00", "2026-01-31T14:30:00+02:00", "20260131T123000Z"])
+def test_a_raw_timestamp_is_its_instant_over_http_and_on_the_page(api: Api, database: Database, timestamp: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('r', 'job.done', 'cron', ?)",
+            (timestamp,),
+        )
+    for path in ("/api/events", "/api/events/export", "/swarm/events"):
+        for query, is_there in (
+            ({"from": "2026-01-31T12:30:00Z"}, True),
+            ({"from": "2026-01-31T12:30:00.001Z"}, False),
+            ({"to": "2026-01-31T12:30:00Z"}, False),
+            ({"to": "2026-01-31T12:30:00.001Z"}, True),
+        ):
+            assert ("cron" in api.get(path, query_string=query).text) == is_there, (path, query)
+    with freeze_time("2026-01-31T13:00:00Z"):
+        assert api.get("/api/events/summary").json["summary"] == {"job.done": 1}
+
+
+def test_a_time_keeps_its_fraction_from_page_to_page(api: Api) -> None:
+    for second in (0, 1):
+        write(60, id=None, timestamp=f"2026-01-31T12:00:0{second}.400Z")
+    page = api.get("/swarm/events?from=2026-01-31T12:00:00.500Z")
+    assert "60 events" in page.text
+    assert "from=2026-01-31T12:00:00.500" in links(page)["Older \u2192"].replace("%3A", ":")

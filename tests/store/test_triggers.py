@@ -264,3 +264,39 @@ def test_a_journal_mode_that_a_copy_brought_is_put_back(database, raw, caplog):
     with contextlib.closing(sqlite3.connect(database.path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert caplog.text.count("journal mode put back before=delete") == 1
+
+
+DERIVED = """
+    CREATE TRIGGER {name} AFTER /* of the shop */ insert
+    ON event_log WHEN NEW.event_type = 'a.b'
+    BEGIN
+        INSERT INTO event_log (id, event_type, source, timestamp) VALUES (NEW.id || '-effect', 'c.d', 's', 'now');
+    END
+"""
+
+
+def test_the_feeds_trigger_stays_the_newest_so_that_a_cause_comes_before_its_effect(database, raw, write, fed):
+    raw.execute(DERIVED.format(name='"on order"'))
+    problem = "trigger event_log_outbox runs after the trigger on order"
+    assert triggers.problems(database) == [problem]
+    Reconciler(database).check()
+    assert triggers.problems(database) == []
+    write("a")
+    raw.execute("VACUUM")
+    write("b")
+    assert fed() == ["a", "a-effect", "b", "b-effect"]
+    assert [each["triggers"] for each in warnings()] == [[problem]]
+    assert [each["added"] for each in warnings()] == [0]
+
+
+def test_a_newer_trigger_of_another_kind_is_left_as_it_is(database, raw):
+    for name, when in (
+        ("x", "BEFORE INSERT"),
+        ("y", "AFTER UPDATE"),
+        ("z", "AFTER DELETE"),
+        ("after_insert", "INSERT"),
+    ):
+        raw.execute(f"CREATE TRIGGER {name} {when} ON event_log BEGIN SELECT 1; END")
+    raw.execute("CREATE TABLE other (x)")
+    raw.execute("CREATE TRIGGER w AFTER INSERT ON other BEGIN SELECT 1; END")
+    assert triggers.problems(database) == []

@@ -15,6 +15,7 @@ from outfeed import clock
 from outfeed.log.store import log_page
 from outfeed.log.store.log_page import LogFilter
 from outfeed.principal import EVERYTHING
+from outfeed.store import instants
 from outfeed.store.database import Database
 from outfeed.store.event_log import get_event_summary
 from outfeed.swarm import activity
@@ -126,13 +127,22 @@ def test_another_history_is_read_anew(database: Database, raw: sqlite3.Connectio
     assert (counts(log, database), read(log, database).epoch) == ({}, "another")
 
 
-def test_the_query_looks_at_the_last_hour_alone(raw: sqlite3.Connection) -> None:
-    plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {activity.QUERY}", ("a", "b"))]
-    assert plan[0] == "SEARCH event_log USING INDEX event_log_timestamp (timestamp>? AND timestamp<?)"
-    assert not any("SCAN" in step for step in plan)
+TIMES, VALUES = next(iter(instants.within("2026-01-31T11:31:00.000Z", None).items()))
 
 
-def test_what_is_new_is_found_by_its_seq(raw: sqlite3.Connection) -> None:
-    plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {activity.ADDED_QUERY}", (1, "a", "b"))]
-    assert plan[0] == "SEARCH outbox USING INTEGER PRIMARY KEY (rowid>?)"
+@pytest.mark.parametrize(
+    ("query", "values", "step"),
+    [
+        (activity.QUERY, ("a", "b"), "event_log USING INDEX event_log_timestamp (timestamp>? AND timestamp<?)"),
+        (activity.ADDED_QUERY, (1,), "outbox USING INTEGER PRIMARY KEY (rowid>?)"),
+    ],
+    ids=["the hour", "what is new"],
+)
+def test_a_query_looks_at_its_events_alone(
+    raw: sqlite3.Connection, query: str, values: tuple[str | int, ...], step: str
+) -> None:
+    instants.register(raw)
+    rows = raw.execute(f"EXPLAIN QUERY PLAN {query.format(times=TIMES)}", (*values, *VALUES)).fetchall()
+    plan = [row[3] for row in rows]
+    assert plan[0] == f"SEARCH {step}"
     assert not any("SCAN" in step for step in plan)

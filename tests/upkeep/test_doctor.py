@@ -65,6 +65,15 @@ def test_what_is_found_is_mended(database, raw, rule):
     assert findings(database, rule) == []
 
 
+def test_a_trigger_that_runs_before_the_feeds_is_found_and_put_behind_it(database, raw):
+    raw.execute("CREATE TRIGGER theirs AFTER INSERT ON event_log BEGIN SELECT 1; END")
+    [found] = findings(database, "triggers")
+    assert found.what == "trigger event_log_outbox runs after the trigger theirs"
+    assert "an effect come before its cause" in found.why
+    found.fix()
+    assert findings(database, "triggers") == []
+
+
 OUTBOXES = {
     "seq INTEGER PRIMARY KEY, event_id, payload, created_at": "AUTOINCREMENT",
     "seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id UNIQUE, payload, created_at": "constraint",

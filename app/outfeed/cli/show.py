@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import click
 
+from outfeed import clock
 from outfeed.events import Event, display_of, sentence_parts
 from outfeed.text import escaped
 
@@ -33,9 +33,11 @@ def event_line(event: Event) -> str:
 def _local_time(timestamp: object) -> str:
     """Return a timestamp in local time; as it stands where a raw writer wrote something else."""
     try:
-        return f"{datetime.fromisoformat(str(timestamp)).astimezone():%Y-%m-%d %H:%M:%S}"
+        if (moment := clock.parsed(timestamp)) is not None:
+            return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError):
-        return escaped(str(timestamp))[:19].ljust(19)
+        pass  # in the first or last hours of the calendar, elsewhere
+    return escaped(str(timestamp))[:19].ljust(19)
 
 
 def as_json(value: Any) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
+from outfeed.events import Event
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
@@ -29,7 +30,7 @@ from outfeed.log.shapes import (
     Summary,
     WriteReceipt,
 )
-from outfeed.log.store import log_page
+from outfeed.log.store import log_page, search
 from outfeed.principal import READ, WRITE
 from outfeed.store import event_log
 
@@ -176,13 +177,20 @@ def list_events(query: LogQuery) -> Response:
     """Return a page of the log, newest first.
 
     A page that looked at many events which don't match ends before it is full, and may be empty; `next` goes on.
+    With `text`, `match` is the part of an event in which it was found.
     """
     visible = identity.principal().visible
     if query.id is not None:
         found = log_page.find(services().database, visible, query.id)
         return json_answer({"events": [found[1].as_dict()] if found else [], "next": None})
     page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=query.cursor)
-    return json_answer({"events": [event.as_dict() for _, event in page.events], "next": page.older})
+    answered = [event.as_dict() | _match_of(event, query.text) for _, event in page.events]
+    return json_answer({"events": answered, "next": page.older})
+
+
+def _match_of(event: Event, text: str | None) -> dict[str, Any]:
+    found = search.snippet_of(event, text) if text else None
+    return {"match": found.as_dict()} if found else {}
 
 
 @events.get("/events/summary")

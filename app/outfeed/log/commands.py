@@ -52,7 +52,7 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 @click.option("--source", help="Only this source.")
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
-@click.option("--text", help='Only with these words; "a phrase"; a beginning: wor*.')
+@click.option("--text", help='Only with these words; "a phrase"; wor*; one OR other; -excluded.')
 @click.option("--from", "since", callback=_moment, metavar="TIME", help="Only from then on; UTC unless it has a zone.")
 @click.option("--to", "until", callback=_moment, metavar="TIME", help="Only before that.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
@@ -15,6 +15,8 @@ from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
+from outfeed.log.store.search import snippet_of
+from outfeed.log.store.snippet import Snippet
 from outfeed.principal import ADMIN, READ
 from outfeed.store.event_log import list_page
 
@@ -33,21 +35,18 @@ class Row:
     event: Event
     display: Display
     parts: list[tuple[str, bool]]
+    snippet: Snippet | None = None
 
     @classmethod
-    def of(cls, event: Event) -> Row:
-        """Return the row that shows *event*."""
-        parts = [(cut(text, MAX_PART_CHARS), is_name) for text, is_name in sentence_parts(event)]
-        return cls(event, display_of(event.event_type), parts)
+    def of(cls, event: Event, text: str | None = None) -> Row:
+        """Return the row that shows *event*, and where the search for *text* has found something in it."""
+        parts = [(cut(part, MAX_PART_CHARS), is_name) for part, is_name in sentence_parts(event)]
+        return cls(event, display_of(event.event_type), parts, snippet_of(event, text) if text else None)
 
     @property
     def moment(self) -> datetime | None:
         """The event's time in UTC; what has no zone is taken for UTC; None where a raw writer left no time."""
-        try:
-            moment = datetime.fromisoformat(self.event.timestamp)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
-            return None
+        return clock.parsed(self.event.timestamp)
 
     @property
     def time(self) -> str:

@@ -66,7 +66,7 @@ def events() -> ResponseReturnValue:
         return redirect(addresses.of_log(**given))  # the newest page, filled up
     return render_template(
         "events.html",
-        rows=[Row.of(found) for _, found in page.events],
+        rows=[Row.of(found, filter_.text) for _, found in page.events],
         page=page,
         cursor=cursor,
         counts=log_page.count(services().database, filter_),
@@ -93,9 +93,14 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
         identity.principal().visible, split_types(given.get("type")), given.get("source"), given.get("task"),
         given.get("agent"), since, until, given.get("text"),
     )  # fmt: skip
-    given |= {name: f"{moment:%Y-%m-%dT%H:%M:%S}" for name, moment in times.items() if moment}  # UTC, as inputs have it
+    given |= {name: _as_input(moment) for name, moment in times.items() if moment}
     problem = f"No time like 2026-01-31T12:00 and left out: {cut(', '.join(bad), 80)}" if bad else None
     return filter_, problem
+
+
+def _as_input(moment: datetime) -> str:
+    """Return a time in UTC as inputs of the form have it, to the millisecond where it has a fraction."""
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
 
 
 @log.get("/swarm/events/<path:event_id>")

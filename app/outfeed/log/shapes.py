@@ -55,6 +55,15 @@ class WriteReceipt(BaseModel):
     epoch: str = Field(description="The history that the seq belongs to.")
 
 
+class TextMatch(BaseModel):
+    """A part of an event in which `text` was found."""
+
+    text: str
+    marks: list[list[int]] = Field(
+        description="The beginning and end of each hit in it, in characters (code points), in order."
+    )
+
+
 class LoggedEvent(BaseModel):
     """An event of the log."""
 
@@ -66,6 +75,7 @@ class LoggedEvent(BaseModel):
     timestamp: str
     data: Any
     omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+    match: TextMatch | None = Field(None, description="Where `text` was found; present only if it was searched for.")
 
 
 def _utc(moment: datetime) -> datetime:
@@ -94,7 +104,10 @@ class LogFilters(BaseModel):
     to: Annotated[_Moment | None, Field(description="Timestamps before that.")] = None
     text: Annotated[
         str | None,
-        Field(max_length=1000, description='Words that the event must have; "a phrase"; a beginning: `wor*`.'),
+        Field(
+            max_length=1000,
+            description='Words that the event must have; "a phrase"; a beginning: `wor*`; `one OR other`; `-excluded`.',
+        ),
     ] = None
 
     def filter(self, visible: Visible) -> LogFilter:

@@ -30,6 +30,7 @@ from outfeed.errors import (
     SchemaMismatch,
 )
 from outfeed.process import renew_in_children
+from outfeed.store import instants
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
@@ -59,6 +60,7 @@ def connect(path: Path) -> sqlite3.Connection:
             _uri(path, "mode=rw"), uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
         )
         connection.text_factory = _text
+        instants.register(connection)
         with ExitStack() as undo:
             undo.callback(connection.close)
             for pragma in _PRAGMAS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import Event, make_event
-from outfeed.log.store import log_page
+from outfeed.log.store import log_page, timed
 from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.search import Index
 from outfeed.principal import EVERYTHING, Visible
 from outfeed.redaction import redact
 from outfeed.store import database as db
@@ -49,8 +51,12 @@ class _Draft(NamedTuple):
         if known is self:
             return
         is_same = self._content() == known._content()
-        if not is_same or (self.has_timestamp and self.event.timestamp != known.event.timestamp):
+        if not is_same or (self.has_timestamp and not self._is_at(known.event.timestamp)):
             raise EventConflict(f"id {self.event.id!r} is already known with other content; nothing was written")
+
+    def _is_at(self, timestamp: str) -> bool:
+        """Return whether *timestamp*, which a raw writer may have written, is the time of this event."""
+        return timestamp == self.event.timestamp or clock.parsed(timestamp) == clock.parsed(self.event.timestamp)
 
     def _content(self) -> tuple[str | None, ...]:
         # JSON as text, not as Python values: 1, 1.0 and True are equal there and different in JSON.
@@ -227,8 +233,8 @@ def list_events(
     """Return up to *limit* events that match all filters, newest first, after skipping *offset*. -1 is all.
 
     *event_type* may be several with commas between, and prefixes: `task.*`. *text* is words that the event must have,
-    "phrases", or beginnings: `word*`. *since* and *until* (exclusive) are aware datetimes. `data` above
-    OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
+    "phrases", or beginnings: `word*`; `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware
+    datetimes. `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
     """
     first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
     filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
@@ -261,26 +267,21 @@ def get_agent_events(agent_id: str) -> list[Event]:
 
 def get_recent_events(minutes: float = 60) -> list[Event]:
     """Return the events whose timestamp lies in the last *minutes*, newest first."""
-    with db.default().connection() as connection:
-        rowids = connection.execute(
-            "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? ORDER BY rowid DESC",
-            (_since(minutes),),
-        ).fetchall()
-        return list(rows.load(connection, [row[0] for row in rowids]).values())
+    return list(log_page.every(db.default(), LogFilter(EVERYTHING, since=_since(minutes))))
 
 
 def get_event_summary(
     minutes: float = 60, database: Database | None = None, visible: Visible = EVERYTHING
 ) -> dict[str, int]:
     """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
-    clauses, values = rows.bound({"timestamp >= ?": (_since(minutes),), **rows.seen(visible)})
-    with (database or db.default()).connection() as connection:
-        found = connection.execute(
-            f"SELECT event_type, count(*) FROM event_log INDEXED BY event_log_timestamp {clauses}"  # noqa: S608
-            " GROUP BY event_type ORDER BY 2 DESC, 1",
-            values,
-        ).fetchall()
-    return redact(dict(found))
+    since, database = _since(minutes), database or db.default()
+    seen, values = rows.bound(rows.seen(visible))
+    spans, found = Index(database).spans(since), Counter[str]()
+    with database.snapshot() as connection:
+        for part in timed.parts(connection, spans, since, None):
+            sql = f"SELECT event_type, count(*) {part.clause} {seen.replace('WHERE', 'AND', 1)} GROUP BY 1"
+            found.update(dict(connection.execute(sql, (*part.values, *values)).fetchall()))
+    return redact(dict(sorted(found.items(), key=lambda each: (-each[1], str(each[0])))))
 
 
 def _since(minutes: float) -> str:

@@ -11,35 +11,44 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from outfeed.errors import DatabaseError, SchemaMismatch
-from outfeed.events import EventType
+from outfeed.events import MAX_NAME_CHARS, EventType
 from outfeed.log_message import LogMessage
 from outfeed.store import database as db
+from outfeed.store import instants
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 
 FILLING, STALE = "event_log_outbox", "event_log_stale"
 log = logging.getLogger(__name__)
 
+_AFTER_INSERT = re.compile(r"\bAFTER\s+INSERT\s+ON\b", re.IGNORECASE)
+_COMMENT = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
 # What the filling trigger inserts; NEW there is the row.
 _FILLED = re.compile(r"INSERT INTO outbox \(event_id, payload, created_at\) VALUES \((.*)\);\s*END", re.DOTALL)
 _NEWEST_IN_BOTH = """
     SELECT event_log.rowid FROM outbox JOIN event_log ON event_log.id = outbox.event_id ORDER BY seq DESC LIMIT 1
 """
 # An outbox none of whose events is left in the log: whatever is older than its last row is history.
-_NEWEST_OLDER = """
+_NEWEST_OLDER = f"""
     SELECT max(rowid) FROM event_log
-    WHERE julianday(timestamp) < (SELECT julianday(created_at) FROM outbox ORDER BY seq DESC LIMIT 1)
-"""
+    WHERE {instants.sql("timestamp")} < (SELECT {instants.sql("created_at")} FROM outbox ORDER BY seq DESC LIMIT 1)
+"""  # noqa: S608 - ours
 
 
 class Broken(NamedTuple):
-    """A trigger that isn't as we made it: its name, what it must say, and what it says (None: it is missing)."""
+    """A trigger that isn't as we made it: its name, what it must say, and what it says (None: it is missing).
+
+    Or that another one, *newer*, runs before: SQLite runs the newest first.
+    """
 
     name: str
     expected: str
     found: str | None
+    newer: str | None = None
 
     def __str__(self) -> str:
+        if self.newer is not None:
+            return f"trigger {self.name} runs after the trigger {self.newer[:MAX_NAME_CHARS]}"
         return f"trigger {self.name} is {'missing' if self.found is None else 'altered'}"
 
 
@@ -107,7 +116,7 @@ def mend(database: Database, anchor: Any = None) -> Mended | None:
             connection.execute(each.expected)
         added = 0
         for each in broken:
-            if each.name == FILLING:
+            if each.name == FILLING and each.newer is None:
                 added = _add_missed(connection, each.expected, anchor)
             if each.name == STALE:  # the full-text index has missed deletions, and rows may have other rowids
                 connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'renumberings'")
@@ -144,7 +153,23 @@ def _broken(connection: sqlite3.Connection) -> list[Broken]:
         "SELECT substr(key, 9), value, sql FROM outfeed_meta LEFT JOIN sqlite_master ON type = 'trigger'"
         " AND name = substr(key, 9) WHERE key LIKE 'trigger:%'"
     ).fetchall()
-    return [Broken(name, expected, found) for name, expected, found in rows if found != expected]
+    broken = [Broken(name, expected, found) for name, expected, found in rows if found != expected]
+    for name, expected, found in rows:
+        if name == FILLING and found == expected:
+            broken += [Broken(name, expected, found, newer) for newer in _newer(connection)[:1]]
+    return broken
+
+
+def _newer(connection: sqlite3.Connection) -> list[str]:
+    """Return the other triggers that run after each INSERT before the feed's own: an event that one of them adds to
+    the log would get a lower seq than the event that it follows from."""
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log' COLLATE NOCASE"
+        " AND rowid > (SELECT rowid FROM sqlite_master WHERE type = 'trigger' AND name = ?)"
+        " AND 'trigger:' || name NOT IN (SELECT key FROM outfeed_meta) ORDER BY rowid",
+        (FILLING,),
+    ).fetchall()
+    return [str(name) for name, sql in rows if _AFTER_INSERT.search(_COMMENT.sub(" ", str(sql)))]
 
 
 def _add_missed(connection: sqlite3.Connection, trigger: str, anchor: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.store import database as db
+from outfeed.store import instants
 from outfeed.store.outbox import read_window
 
 MINUTES = 60
@@ -19,16 +20,16 @@ RECOUNT_SECS = 60.0
 _RECOUNT_SHARE = 50
 MAX_ADDED = 10_000  # to add more new events costs more than to count the hour again
 
-# ISO 8601 in UTC begins with the minute. A raw writer's timestamp in another form is not counted.
-QUERY = """
-    SELECT substr(timestamp, 1, 16), event_type, count(*) FROM event_log INDEXED BY event_log_timestamp
-    WHERE timestamp >= ? AND timestamp < ? GROUP BY 1, 2
-"""
-ADDED_QUERY = """
-    SELECT substr(timestamp, 1, 16), event_type, count(*)
+# By the index: the texts that may name a time between the bounds stand up to a day away.
+QUERY = f"""
+    SELECT {instants.MINUTE}, event_type, count(*) FROM event_log INDEXED BY event_log_timestamp
+    WHERE timestamp >= ? AND timestamp < ? AND {{times}} GROUP BY 1, 2
+"""  # noqa: S608 - ours
+ADDED_QUERY = f"""
+    SELECT {instants.MINUTE}, event_type, count(*)
     FROM outbox CROSS JOIN event_log ON event_log.id = outbox.event_id
-    WHERE seq > ? AND timestamp >= ? AND timestamp < ? GROUP BY 1, 2
-"""
+    WHERE seq > ? AND {{times}} GROUP BY 1, 2
+"""  # noqa: S608
 
 
 class Activity(NamedTuple):
@@ -82,13 +83,16 @@ class ActivityLog:
     def _recount(self, connection: sqlite3.Connection, since: datetime) -> None:
         began = clock.monotonic()
         self._counts = {}
-        self._count(connection.execute(QUERY, _range(since)).fetchall())
+        times, values = _within(since)
+        for texts in instants.texts(*_range(since)):
+            self._count(connection.execute(QUERY.format(times=times), (*texts, *values)).fetchall())
         ended = clock.monotonic()
         self._recount_at = ended + max(RECOUNT_SECS, _RECOUNT_SHARE * (ended - began))
 
     def _add(self, connection: sqlite3.Connection, since: datetime) -> None:
         self._counts = {key: counts for key, counts in self._counts.items() if key >= _key(since)}
-        self._count(connection.execute(ADDED_QUERY, (self._seq, *_range(since))).fetchall())
+        times, values = _within(since)
+        self._count(connection.execute(ADDED_QUERY.format(times=times), (self._seq, *values)).fetchall())
 
     def _count(self, rows: list[tuple[str, Any, int]]) -> None:
         for minute, event_type, count in rows:
@@ -100,4 +104,10 @@ def _key(minute: datetime) -> str:
 
 
 def _range(since: datetime) -> tuple[str, str]:
-    return _key(since), _key(since + _MINUTE * MINUTES + _HORIZON)
+    return clock.isoformat(since), clock.isoformat(since + _MINUTE * MINUTES + _HORIZON)
+
+
+def _within(since: datetime) -> tuple[str, tuple[str | int, ...]]:
+    """Return the SQL condition that an event is of the hour or the horizon, and the values that it binds."""
+    [found] = instants.within(*_range(since)).items()
+    return found

@@ -146,8 +146,8 @@ def _triggers(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             problem,
-            "events may not reach the feed, history be rewritten, or rights that were taken back stay with who is "
-            "connected; a tool that rebuilt the table did it",
+            "events may not reach the feed, history be rewritten, an effect come before its cause, or rights that were "
+            "taken back stay with who is connected; a tool that rebuilt the table did it, or a newer trigger",
             "outfeed doctor --fix",
             lambda: triggers.mend(patient.database),
         )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.config import settings
-from outfeed.store import audit, checkpoint, lease
+from outfeed.store import audit, checkpoint, instants, lease
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.upkeep import chores
@@ -41,10 +41,10 @@ PAUSE_FACTOR = 3
 MIN_PAUSE_SECS = 0.002
 MAX_PAUSE_SECS = 0.5
 
-# Where text order is time order, but for an offset of less than a day. julianday() alone takes plain numbers for dates.
-_DATED = """(
+# Where text order is time order, but for an offset of less than a day.
+_DATED = f"""(
     typeof(timestamp) = 'text' AND timestamp GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
-    AND julianday(timestamp) IS NOT NULL
+    AND {instants.IS_READABLE}
 )"""
 _DATED_BEFORE = f"""
     SELECT rowid, timestamp, event_type, CAST(id AS BLOB) FROM event_log

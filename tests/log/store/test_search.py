@@ -17,6 +17,7 @@ import pytest
 from outfeed import config
 from outfeed.log.store import indexer, search
 from outfeed.log.store.indexer import Indexer
+from outfeed.log.store.snippet import Snippet
 from outfeed.store import database as db
 from outfeed.store import event_log, lease, triggers
 from outfeed.store.database import Database
@@ -24,6 +25,15 @@ from outfeed.store.event_log import list_events
 from outfeed.store.outbox import Outbox
 from outfeed.upkeep import backup, erasure, retention
 
+# An index as it was before words were cut.
+FORMER = """
+    PRAGMA auto_vacuum = INCREMENTAL;
+    CREATE TABLE state (epoch TEXT, renumberings INTEGER, signature TEXT, seq INTEGER, last_rowid INTEGER, last_id);
+    CREATE TABLE block (number INTEGER PRIMARY KEY, low, high);
+    INSERT INTO block VALUES (0, '2026', '2027');
+    CREATE VIRTUAL TABLE words_0 USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2');
+    INSERT INTO words_0 (rowid, text) VALUES (1, 'NullPointerException');
+"""
 Write = Callable[..., None]
 
 
@@ -84,6 +94,17 @@ class TestWhatIsFound:
             ("TIMEOUT database", ["e1"]),
             ("time*", ["e2", "e1"]),
             ("time", []),
+            ("timeout OR memory", ["e3", "e2", "e1"]),
+            ("timeout -database", ["e2"]),
+            ("timeout NOT database", ["e2"]),
+            ("timeout AND database", ["e1"]),
+            ("database OR memory reason", ["e1"]),
+            ("-timeout", ["e5", "e4", "e3"]),
+            ('-"out of memory" -naive -next', ["e2", "e1"]),
+            ("NOT timeout -memory naive", ["e4"]),
+            ("OR timeout OR", ["e2", "e1"]),
+            ("or", []),
+            ("worker-7 -worker-8", ["e4"]),
             ('"out of memory"', ["e3"]),
             ('"memory out"', []),
             ('"out of mem"*', ["e3"]),
@@ -110,8 +131,86 @@ class TestWhatIsFound:
         assert found(text) == ids
 
     @pytest.mark.parametrize(
+        ("text", "ids"),
+        [
+            ("数据库", ["cn"]),
+            ("据库连接", ["cn"]),
+            ("库", ["cn"]),
+            ("数据库*", ["cn"]),
+            ("数据库连接超时、请稍后重试", ["cn"]),
+            ("数库", []),
+            ("itgc", ["mixed"]),
+            ("重跑gen-itgc后50条", ["mixed"]),
+            ("跑gen", ["mixed"]),
+            ("50", ["mixed"]),
+            ("ไทย", ["th"]),
+            ("서버", ["kr"]),
+            ("Exception", ["java"]),
+            ("exception", ["java"]),
+            ("pointer", ["java"]),
+            ("NullPointerException", ["java"]),
+            ("nullpointerexception", ["java"]),
+            ('"nullpointerexception was thrown"', ["java"]),
+            ('"PointerException was"', ["java"]),
+            ("nullpoint*", ["java"]),
+            ("pointerexception", []),
+            ("retry", ["snake"]),
+            ("max_retry_count", ["snake"]),
+            ("sha", ["snake"]),
+            ("256", ["snake"]),
+            ("utf8mb4", ["snake"]),
+            ("ERRLOG", ["snake"]),
+            ("👍", ["emoji"]),
+            ("🎉", ["emoji"]),
+            ("❤", ["emoji"]),
+            ("👎", []),
+            ("uberprufung", ["de"]),
+            ("prufung", ["de"]),
+            ("0190a2b4-7f2c", ["uuid"]),
+            ("7f2c", ["uuid"]),
+            ("7", []),
+        ],
+    )
+    def test_parts_of_words_and_of_scripts_without_spaces(
+        self, write: Write, index: Callable[[], None], text: str, ids: list[str]
+    ) -> None:
+        write({"message": "数据库连接超时、请稍后重试"}, id="cn")
+        write("重跑gen-itgc后50条", id="mixed")
+        write("ภาษาไทยง่าย", id="th")
+        write("서버가 죽었다", id="kr")
+        write({"error": "java.lang.NullPointerException was thrown"}, id="java")
+        write({"max_retry_count": "sha256 utf8mb4", "a.b-errLOG": None}, id="snake")
+        write("well done 👍🏽🎉, ❤️", id="emoji")
+        write("ÜberPrüfung", id="de")
+        write({"ref": "0190a2b4-7f2c-7d3e-8a1b-b7c41d2a9e03"}, id="uuid")
+        index()
+        assert found(text) == ids
+
+    @pytest.mark.parametrize("length", [21_000, 60_000])
+    def test_the_last_word_of_a_long_event_is_found(self, write: Write, index: Callable[[], None], length: int) -> None:
+        write({"message": "hay " * (length // 4) + "needle"}, ["hay"] * (length // 7) + ["needle"])
+        index()
+        assert found("needle") == ["e2", "e1"]
+
+    def test_what_is_nested_deeply_is_found(self, write: Write, index: Callable[[], None]) -> None:
+        write('{"a":' * 400 + '"needle"' + "}" * 400)
+        index()
+        assert found("needle") == ["e1"]
+
+    @pytest.mark.parametrize(
         "text",
         [
+            "-",
+            "--a",
+            "- a",
+            '-"',
+            "OR",
+            "a OR",
+            "OR OR -a",
+            "NOT",
+            "a OR NOT b",
+            "··",
+            "-··",
             '"',
             '""',
             "AND",
@@ -139,9 +238,31 @@ class TestWhatIsFound:
         write({"password": "hunter2xyz", "note": "plain"}, "Bearer abcdef1234567890abcdef")
         Indexer(database).run()
         assert found("plain") == ["e1"]
-        for secret in ("hunter2xyz", "abcdef1234567890abcdef"):
+        for secret in ("hunter2xyz", "hunter", "abcdef1234567890abcdef", "hunt*"):
             assert in_index(database, secret) == found(secret) == []
             assert secret.encode() not in files_of(database)
+        assert search.snippet_of(list_events()[1], "plain OR hunter2xyz") == Snippet("note: plain", [(6, 11)])
+
+    def test_what_became_a_secret_is_not_looked_for_in_an_older_index(
+        self, database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write({"colour": "green"})
+        Indexer(database).run()
+        monkeypatch.setenv("OUTFEED_REDACT_KEYS", "colour")
+        config.settings.cache_clear()
+        assert found("green") == []
+
+    def test_an_index_of_another_format_is_made_anew(
+        self, database: Database, raw: sqlite3.Connection, write: Write
+    ) -> None:
+        write({"n": "NullPointerException"})
+        with contextlib.closing(sqlite3.connect(search.path_of(database.path), isolation_level=None)) as old:
+            old.executescript(FORMER)
+            state = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
+            old.execute("INSERT INTO state VALUES (?, 0, 'of format 1', 1, 1, 'e1')", state)
+        assert found("pointer") == ["e1"]
+        Indexer(database).run()
+        assert in_index(database, "pointer") == [1]
 
     def test_poison_stops_nothing(self, database: Database, write: Write) -> None:
         write(b"\xff\x00", "[" * 5000, "{oops", '"\\ud800"', "1e999")

@@ -6,7 +6,6 @@ transactions that move it on. What it has not reached yet is still found, by rea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import operator
 import sqlite3
@@ -14,22 +13,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outfeed import clock
-from outfeed.config import settings
 from outfeed.errors import DatabaseDamaged, DatabaseMissing, OutfeedError, SchemaMismatch
 from outfeed.events import Event
 from outfeed.log.store import search
-from outfeed.log.store.search import BLOCK_BITS, MAX_ROWID, Fingerprint, path_of, table, text_of
+from outfeed.log.store.search import (
+    BLOCK_BITS,
+    MAX_ROWID,
+    ZONE_BITS,
+    Fingerprint,
+    indexed,
+    path_of,
+    signature,
+    table,
+    text_of,
+)
 from outfeed.log_message import LogMessage
 from outfeed.store import database as db
-from outfeed.store import lease, rows
+from outfeed.store import instants, lease, rows
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 
 JOB = "search"
-FORMAT = 1  # of the file; another one is made anew
 CHUNK_ROWS = 100
 PASSED_ROWS = 1000  # of blocks that are still to be made, and then have them
 # After each chunk a pause of three times as long as it took: what serves the feed runs in the same interpreter, and a
@@ -41,18 +48,36 @@ MAX_LOOKS = 30
 VACUUM_PAGES = 1000
 log = logging.getLogger(__name__)
 
+# A block's events are timed before their words are made: the first and the last instant of each zone of rowids.
 _TABLES = """
-    CREATE TABLE IF NOT EXISTS state (
+    DROP TABLE IF EXISTS state;
+    DROP TABLE IF EXISTS block;
+    DROP TABLE IF EXISTS zone;
+    CREATE TABLE state (
         epoch TEXT, renumberings INTEGER, signature TEXT,
         seq INTEGER, last_rowid INTEGER, last_id
     );
-    CREATE TABLE IF NOT EXISTS block (number INTEGER PRIMARY KEY, low, high);
+    CREATE TABLE block (number INTEGER PRIMARY KEY, is_made INTEGER NOT NULL);
+    CREATE TABLE zone (number INTEGER PRIMARY KEY, low TEXT NOT NULL, high TEXT NOT NULL);
 """
 _AFTER = """
     SELECT outbox.seq, event_log.rowid, event_log.id FROM outbox LEFT JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?
 """
-_WIDEN = "UPDATE block SET low = min(low, ?), high = max(high, ?) WHERE number = ?"
+_WIDEN = """
+    INSERT INTO zone (number, low, high) VALUES (?, ?, ?)
+    ON CONFLICT (number) DO UPDATE SET low = min(low, excluded.low), high = max(high, excluded.high)
+"""
+
+
+_OWN_TIMES = f"""
+    SELECT rowid >> ?, min(substr(timestamp, 1, 23)), max(substr(timestamp, 1, 23)) FROM event_log NOT INDEXED
+    WHERE rowid BETWEEN ? AND ? AND {instants.IS_OWN_FORM} GROUP BY 1
+"""  # noqa: S608 - ours
+_OTHER_TIMES = f"""
+    SELECT rowid, timestamp FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? AND NOT ({instants.IS_OWN_FORM})
+"""  # noqa: S608
+_FORGET_TIMES = "DELETE FROM zone WHERE number BETWEEN ? AND ?"
 
 
 class Stopped(Exception):
@@ -123,7 +148,7 @@ class Indexer:
         if state is None or not self._is_of(found, state):
             self._begin_anew(found)
             return True
-        return self._follow(state) or self._renew_stale() or self._build_next()
+        return self._follow(state) or self._renew_stale() or self._time_next() or self._build_next()
 
     def _look(self) -> Log:
         with self._log.snapshot() as connection:
@@ -163,12 +188,11 @@ class Indexer:
         self._path.chmod(0o600)
         _damaged(self._path).unlink(missing_ok=True)
         with self._writing() as connection:
+            sql = "SELECT name FROM sqlite_master WHERE name LIKE 'words%' AND sql LIKE 'CREATE VIRTUAL TABLE%'"
+            for (name,) in connection.execute(sql).fetchall():
+                connection.execute(f'DROP TABLE "{name}"')
             for statement in filter(str.strip, _TABLES.split(";")):
                 connection.execute(statement)
-            for (number,) in connection.execute("SELECT number FROM block").fetchall():
-                connection.execute(f"DROP TABLE IF EXISTS {table(number)}")
-            connection.execute("DELETE FROM block")
-            connection.execute("DELETE FROM state")
             state = State(found.fingerprint, signature(), found.last_seq, found.last_rowid, found.last_id)
             connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", (*state.fingerprint, *state[1:]))
         self._give_space_back()
@@ -178,20 +202,22 @@ class Indexer:
     def _follow(self, state: State) -> bool:
         """Index the next events of the outbox."""
         began = clock.monotonic()
-        made = self._made()
+        blocks = self._blocks()
         with self._log.snapshot() as connection:
             found = connection.execute(_AFTER, (state.seq, PASSED_ROWS)).fetchall()
-            wanted = [place for place, row in enumerate(found) if row[1] is not None and row[1] >> BLOCK_BITS in made]
+            wanted = [place for place, row in enumerate(found) if row[1] is not None and row[1] >> BLOCK_BITS in blocks]
             if len(wanted) > CHUNK_ROWS:
                 del found[wanted[CHUNK_ROWS] :]
             events = rows.load(connection, [found[place][1] for place in wanted[:CHUNK_ROWS]])
         if not found:
             return False
         with self._writing() as connection:
+            _widen(connection, {rowid: event.timestamp for rowid, event in events.items()})
             for number in sorted({rowid >> BLOCK_BITS for rowid in events}):
-                self._append(
-                    connection, number, {key: one for key, one in events.items() if key >> BLOCK_BITS == number}
-                )
+                if blocks[number]:
+                    self._append(
+                        connection, number, {key: one for key, one in events.items() if key >> BLOCK_BITS == number}
+                    )
             met = [(rowid, id_) for _, rowid, id_ in found if rowid is not None]
             last = max([(state.last_rowid, state.last_id), *met], key=operator.itemgetter(0))
             connection.execute("UPDATE state SET seq = ?, last_rowid = ?, last_id = ?", (found[-1][0], *last))
@@ -205,28 +231,48 @@ class Indexer:
         self._insert(connection, number, fresh)
 
     def _insert(self, connection: sqlite3.Connection, number: int, events: dict[int, Event]) -> None:
-        if events:
-            sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - ours
-            connection.executemany(sql, ((rowid, text_of(event)) for rowid, event in sorted(events.items())))
-            times = [str(event.timestamp) for event in events.values()]
-            connection.execute(_WIDEN, (min(times), max(times), number))
+        sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - ours
+        connection.executemany(sql, ((rowid, indexed(text_of(event))) for rowid, event in sorted(events.items())))
 
     # --- what is old, and what is gone ---
 
+    def _time_next(self) -> bool:
+        """Note the times of the newest block that has none: all of them before any old word, since it takes seconds."""
+        number = self._newest_outside(set(self._blocks()))
+        if number is None:
+            return False
+        began = clock.monotonic()
+        first, last = number << BLOCK_BITS, (number + 1 << BLOCK_BITS) - 1
+        with self._log.snapshot() as connection:
+            own = connection.execute(_OWN_TIMES, (ZONE_BITS, first, last)).fetchall()
+            others = connection.execute(_OTHER_TIMES, (first, last)).fetchall()
+        with self._writing() as connection:
+            connection.execute("INSERT INTO block (number, is_made) VALUES (?, 0)", (number,))
+            connection.executemany(_WIDEN, own)
+            _widen(connection, {rowid: rows.readable(timestamp) for rowid, timestamp in others})
+        self._pause_after(began)
+        return True
+
     def _build_next(self) -> bool:
         """Make the newest block that is not there yet."""
-        made = self._made()
+        number = self._newest_outside({number for number, is_made in self._blocks().items() if is_made})
+        if number is not None:
+            self._make(number)
+        return number is not None
+
+    def _newest_outside(self, blocks: set[int]) -> int | None:
+        """Return the newest block with events that is none of *blocks*."""
         rowid = MAX_ROWID
         while (last := self._last_rowid(rowid)) is not None:
-            if (number := last >> BLOCK_BITS) not in made:
-                self._make(number)
-                return True
+            if (number := last >> BLOCK_BITS) not in blocks:
+                return number
             rowid = (number << BLOCK_BITS) - 1
-        return False
+        return None
 
-    def _made(self) -> set[int]:
+    def _blocks(self) -> dict[int, bool]:
+        """Return the blocks that are timed, each with whether its words are made."""
         with self._whole(), self._file.connection() as connection:
-            return {row[0] for row in connection.execute("SELECT number FROM block").fetchall()}
+            return {row[0]: bool(row[1]) for row in connection.execute("SELECT number, is_made FROM block").fetchall()}
 
     def _last_rowid(self, up_to: int) -> int | None:
         with self._log.connection() as connection:
@@ -243,9 +289,7 @@ class Indexer:
             self._stale = (deletions, looks + 1)
             return False
         for number, seen in stale:
-            with self._file.connection() as connection:
-                is_made = connection.execute("SELECT 1 FROM block WHERE number = ?", (number,)).fetchone()
-            if is_made:
+            if number in self._blocks():
                 self._make(number)
             with self._log.transaction() as connection:
                 connection.execute("DELETE FROM outfeed_search_stale WHERE block = ? AND deletions = ?", (number, seen))
@@ -256,20 +300,22 @@ class Indexer:
 
     def _make(self, number: int) -> None:
         """Make a block of what the log has there now; no block of nothing. In one transaction."""
-        position, last = (number << BLOCK_BITS) - 1, (number + 1 << BLOCK_BITS) - 1
+        first, last = number << BLOCK_BITS, (number + 1 << BLOCK_BITS) - 1
+        position = first - 1
         with self._writing() as connection:
             connection.execute(f"DROP TABLE IF EXISTS {table(number)}")
             connection.execute("DELETE FROM block WHERE number = ?", (number,))
+            connection.execute(_FORGET_TIMES, (first >> ZONE_BITS, last >> ZONE_BITS))
             while events := self._read(position, last):
                 began = clock.monotonic()
-                if position < number << BLOCK_BITS:
+                if position < first:
                     connection.execute(search.SCHEMA.format(table=table(number)))
-                    low = str(next(iter(events.values())).timestamp)
-                    connection.execute("INSERT INTO block (number, low, high) VALUES (?, ?, ?)", (number, low, low))
+                    connection.execute("INSERT INTO block (number, is_made) VALUES (?, 1)", (number,))
                 self._insert(connection, number, events)
+                _widen(connection, {rowid: event.timestamp for rowid, event in events.items()})
                 position = max(events)
                 self._pause_after(began)
-            if connection.execute("SELECT 1 FROM block WHERE number = ?", (number,)).fetchone():
+            if position >= first:
                 connection.execute(f"INSERT INTO {table(number)} ({table(number)}) VALUES ('optimize')")  # noqa: S608
 
     def _read(self, after: int, last: int) -> dict[int, Event]:
@@ -308,10 +354,13 @@ class Indexer:
             raise Stopped
 
 
-def signature() -> str:
-    """Return what the texts in an index depend on."""
-    given = f"{FORMAT} {settings().redact_keys} {settings().max_event_bytes}"
-    return hashlib.sha256(given.encode()).hexdigest()
+def _widen(connection: sqlite3.Connection, timestamps: dict[int, Any]) -> None:
+    """Note the times of events, by their rowids; a timestamp that is no time lies between none."""
+    zones: dict[int, list[str]] = {}
+    for rowid, timestamp in timestamps.items():
+        if (moment := instants.utc(timestamp)) is not None:
+            zones.setdefault(rowid >> ZONE_BITS, []).append(moment)
+    connection.executemany(_WIDEN, [(zone, min(found), max(found)) for zone, found in zones.items()])
 
 
 def put_away(path: Path) -> None:

@@ -6,6 +6,7 @@ so nothing is sorted and nothing is scanned; the other conditions are looked up 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sqlite3
@@ -16,21 +17,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from outfeed.events import Event
-from outfeed.log.store import search
+from outfeed.log.store import search, timed
 from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
-from outfeed.principal import Visible
+from outfeed.principal import Visible, is_audit
 from outfeed.redaction import redact
-from outfeed.store import rows
+from outfeed.store import instants, rows
 from outfeed.store.database import Database
 
 # Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
 MAX_SCANNED = 20_000
 MAX_COUNTED = 10_000
-FIRST_CHUNK, MAX_CHUNK = 64, MAX_COUNTED
+FIRST_CHUNK, MAX_CHUNK = 64, 2_500
 MAX_TIMED = 5000  # events of a time range that are led by the index on timestamp
-_LAST_TIME = "\U0010ffff"
+MAX_TIMED_TEXTS = 50_000  # of that index that are looked at: timestamps with an offset stand up to a day away
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
 MAX_TYPES = 50  # that a prefix may stand for, to be led by the index
+_TEXTS = """
+    SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? {times} LIMIT ?
+"""
+_COUNT_TEXTS = f"SELECT count(*) FROM ({_TEXTS.format(times='')})"  # noqa: S608 - ours
 _RANGE = "rowid BETWEEN ? AND ?"
 _ENOUGH = 1000  # conditions that more events meet are all the same
 _DISTINCT = """
@@ -48,7 +53,7 @@ _DISTINCT = """
 class LogFilter:
     """Which events of the log: all conditions hold. *types* are exact, or prefixes like `task.*`; empty is all.
 
-    *since* (inclusive) and *until* are timestamps as the log has them; *text* is words to look for.
+    *since* (inclusive) and *until* are timestamps in Outfeed's own form; *text* is words to look for.
     """
 
     visible: Visible
@@ -62,12 +67,15 @@ class LogFilter:
 
     def where(self) -> rows.Where:
         """Return all but the text as conditions."""
-        filters = {
-            "source = ?": self.source, "task_id = ?": self.task_id, "agent_id = ?": self.agent_id,
-            "timestamp >= ?": self.since, "timestamp < ?": self.until,
-        }  # fmt: skip
+        filters = {"source = ?": self.source, "task_id = ?": self.task_id, "agent_id = ?": self.agent_id}
         given: rows.Where = {clause: (value,) for clause, value in filters.items() if value is not None}
-        return given | rows.of_types(self.types) | rows.seen(self.visible)
+        times = instants.within(self.since, self.until)
+        return given | times | rows.of_types(self.types) | rows.seen(self.visible)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it has a time."""
+        return self.since is not None or self.until is not None
 
     def expression(self) -> str | None:
         """Return the text for FTS5, narrowed by the fields; None where there is no word in it."""
@@ -118,6 +126,11 @@ class Counts(NamedTuple):
     def total(self) -> int:
         """How many were counted."""
         return sum(self.by_type.values())
+
+    @property
+    def audit(self) -> int:
+        """How many of them are audit events, which the live list and its chart leave out."""
+        return sum(count for event_type, count in self.by_type.items() if is_audit(event_type))
 
 
 class Neighbours(NamedTuple):
@@ -234,11 +247,15 @@ class Walk:
         low, high = MIN_ROWID, MAX_ROWID
         if self.place is not None:
             low, high = (self.place + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.place - 1)
-        is_by_time = self._rowids is None and (self._filter.since is not None or self._filter.until is not None)
-        spans = self._index.spans() if self._expression or is_by_time else [Span(low, high)]
+        is_by_index = self._expression or (self._filter.is_timed and self._rowids is None)
+        spans = self._indexed_spans if is_by_index else [Span(low, high)]
         for span in reversed(spans) if self._is_upward else spans:
-            if span.high >= low and span.low <= high and span.may_hold(self._filter.since, self._filter.until):
+            if span.high >= low and span.low <= high:
                 yield span._replace(low=max(low, span.low), high=min(high, span.high))
+
+    @functools.cached_property
+    def _indexed_spans(self) -> list[Span]:
+        return self._index.spans(self._filter.since, self._filter.until)
 
     def _walk(self, span: Span) -> Iterator[Match]:
         size = self._chunk
@@ -301,7 +318,8 @@ class Walk:
     def _choose_leads(self) -> tuple[list[tuple[str, str]], list[int] | None]:
         """Return the column and value, or several of one column, that fewest events have; none: all rows.
 
-        Or, where the times leave still fewer, all of their rows, in order.
+        Or, where the times leave still fewer, all of their rows, in order; where the full-text index knows that the
+        times lie near each other, it leads.
         """
         filter_ = self._filter
         fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
@@ -319,14 +337,26 @@ class Walk:
         return (choices[costs.index(fewest)] if choices else []), None
 
     def _rowids_by_time(self, connection: sqlite3.Connection) -> list[int] | None:
-        since, until = self._filter.since, self._filter.until
-        if since is None and until is None:
+        """Return the rows that have the times, in order; None where they are many, or near each other in the log."""
+        filter_ = self._filter
+        if not filter_.is_timed or self._are_too_many(connection):
             return None
-        sql = (
-            "SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? LIMIT ?"
-        )
-        found = connection.execute(sql, (since or "", until or _LAST_TIME, MAX_TIMED + 1)).fetchall()
-        return sorted(row[0] for row in found) if len(found) <= MAX_TIMED else None
+        if timed.are_few(connection, self._indexed_spans, MAX_SCANNED):
+            return None
+        times, values = rows.bound(instants.within(filter_.since, filter_.until))
+        select = _TEXTS.format(times=times.replace("WHERE", "AND", 1))
+        found, left = list[int](), MAX_TIMED_TEXTS
+        for low, high in instants.texts(filter_.since, filter_.until):
+            left -= connection.execute(_COUNT_TEXTS, (low, high, left + 1)).fetchone()[0]
+            if left < 0:
+                return None
+            found += [row[0] for row in connection.execute(select, (low, high, *values, MAX_TIMED + 1)).fetchall()]
+        return sorted(found) if len(found) <= MAX_TIMED else None
+
+    def _are_too_many(self, connection: sqlite3.Connection) -> bool:
+        """Return whether as many have the times as texts in Outfeed's own form alone."""
+        own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
+        return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
 
     def _lead(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
         """Return the next rows that the leading index has, and whether they meet the other conditions."""

@@ -7,30 +7,33 @@ is made anew, small enough for that, and a search goes from block to block only 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from outfeed.config import settings
 from outfeed.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from outfeed.events import Event
+from outfeed.log.store import words
+from outfeed.log.store.query import EVERY, Query, phrase
+from outfeed.log.store.snippet import Snippet, snippet
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
 from outfeed.store import database as db
 from outfeed.store.database import Database
+from outfeed.store.instants import bounds
 
-BLOCK_BITS = 16
-MAX_TEXT_CHARS = 16_384  # of an event; what stands behind is not found
+FORMAT = 2  # of the file; another one is made anew
+BLOCK_BITS, ZONE_BITS = 16, 10
 MIN_ROWID, MAX_ROWID = -(2**63), 2**63 - 1
-SCHEMA = "CREATE VIRTUAL TABLE {table} USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
+# The texts are tokens already. This tokenizer alone takes every character beyond ASCII for a part of a word.
+SCHEMA = "CREATE VIRTUAL TABLE {table} USING fts5(text, content='', tokenize='ascii')"
 _QUERY = "SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid BETWEEN ? AND ? ORDER BY rowid {order} LIMIT ?"
-_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.?)")  # in JSON: what follows is no part of a word
-_PART = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
+_JSON_NAMES = {None: "null", True: "true", False: "false"}
 log = logging.getLogger(__name__)
 
 
@@ -49,54 +52,59 @@ def table(block: int) -> str:
 
 
 def text_of(event: Event) -> str:
-    """Return what can be found of an event: its type, source and ids, and every name and value in its data."""
+    """Return what can be found of an event, in lines: its type, source, ids, and each name and value in its data."""
     fields = (event.event_type, event.source, event.task_id, event.agent_id, event.id)
-    try:
-        data = "" if event.data is None else json.dumps(event.data, ensure_ascii=False)
-    except RecursionError:
-        data = ""
-    text = " ".join([*map(str, filter(None, fields)), _ESCAPE.sub(" ", data[:MAX_TEXT_CHARS])])
-    return text[:MAX_TEXT_CHARS]
+    return "\n".join([*map(str, filter(None, fields)), *_lines(event.data)])
+
+
+def _lines(data: Any) -> Iterator[str]:
+    """Yield `name: value` of all that is in *data*, in its order. Without recursion: raw writers nest deeply."""
+    todo = [] if data is None else [("", data)]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, dict | list):
+            if name:
+                yield name
+            items = value.items() if isinstance(value, dict) else [("", item) for item in value]
+            todo += reversed([(f"{key}: " if key else "", item) for key, item in items])
+        else:
+            yield f"{name}{_JSON_NAMES[value] if value is None or isinstance(value, bool) else value}"
+
+
+def snippet_of(event: Event, text: str) -> Snippet | None:
+    """Return the part of *event*, which is redacted, in which the search for *text* finds something; None for none."""
+    query = Query.of(text)
+    return snippet(query, text_of(event)) if query else None
+
+
+def indexed(text: str) -> str:
+    """Return what the index has of a text."""
+    return f"{EVERY} {words.indexed(text)}"
 
 
 def expression(text: str) -> str | None:
-    """Return FTS5's words for *text*: words that must all be there, "phrases", and beginnings, `word*`.
-
-    Any text is fine. None where there is no word in it.
-    """
-    parts = []
-    for quoted, star, plain in _PART.findall(text):
-        words = quoted or plain.rstrip("*")
-        if _has_words(words):
-            parts.append(_phrase(words) + ("*" if star or plain.endswith("*") else ""))
-    return " AND ".join(parts) or None
+    """Return the search for *text*, which may be any, as FTS5 has it; None if there is no word in it."""
+    query = Query.of(text)
+    return query.expression if query else None
 
 
 def narrowed(expression: str, values: Iterable[str]) -> str:
     """Return *expression*, ANDed with any of *values*, which are fields of an event."""
-    phrases = [_phrase(value) for value in values]
+    phrases = [phrase(words.tokens(value)) for value in values]
     return f"({expression}) AND ({' OR '.join(phrases)})"
 
 
 def may_narrow(values: Iterable[str]) -> bool:
     """Return whether all of them are in the index as they are."""
-    return all(_has_words(value) and redact(value) == value for value in values)
-
-
-def _phrase(words: str) -> str:
-    return '"' + words.replace('"', '""').replace("\0", " ") + '"'
-
-
-def _has_words(text: str) -> bool:
-    """Return whether the tokenizer would find anything: letters, numbers, and what is for private use."""
-    return any(unicodedata.category(char)[0] in "LN" or unicodedata.category(char) == "Co" for char in text)
+    return all(words.tokens(value) and redact(value) == value for value in values)
 
 
 def matching(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
     """Return the rowids of those *texts* that match: for what is not in the index yet."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
         memory.execute(SCHEMA.format(table="words"))
-        memory.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+        rows = ((rowid, indexed(text)) for rowid, text in texts)
+        memory.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
         return {row[0] for row in memory.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))}
 
 
@@ -104,18 +112,12 @@ def matching(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
 
 
 class Span(NamedTuple):
-    """Rowids from *low* to *high*. With a *block* they are indexed, and their timestamps lie between *times*."""
+    """Rowids from *low* to *high*. With a *block* their words are indexed; *is_timed*: and so are their times."""
 
     low: int
     high: int
     block: int | None = None
-    times: tuple[str, str] | None = None
-
-    def may_hold(self, since: str | None, until: str | None) -> bool:
-        """Return whether an event here may have a timestamp from *since* on and before *until*."""
-        return self.times is None or (
-            (since is None or self.times[1] >= since) and (until is None or self.times[0] < until)
-        )
+    is_timed: bool = False
 
 
 class Fingerprint(NamedTuple):
@@ -137,23 +139,28 @@ class Index:
         self._database = database
         self._file = db.at(path_of(database.path))
 
-    def spans(self) -> list[Span]:
-        """Return all rowids there can be, the newest first, in spans that are indexed or not."""
+    def spans(self, since: str | None = None, until: str | None = None) -> list[Span]:
+        """Return all rowids there can be, the newest first, in spans that are indexed or not.
+
+        With *since* or *until*, without most of those that the index knows to lie at other times.
+        """
         try:
             with self._database.connection() as connection:
                 fingerprint = Fingerprint.of(connection)
             with self._file.snapshot() as connection:
-                state = connection.execute("SELECT epoch, renumberings, last_rowid, last_id FROM state").fetchone()
-                blocks = connection.execute("SELECT number, low, high FROM block ORDER BY number DESC").fetchall()
-            unsure = self._used_again(*state[2:]) if state else set()
+                sql = "SELECT epoch, renumberings, signature, last_rowid, last_id FROM state"
+                state = connection.execute(sql).fetchone()
+                timed = connection.execute("SELECT number, is_made FROM block ORDER BY number DESC").fetchall()
+                zones = _zones(connection, since, until) if since or until else None
+            unsure = self._used_again(*state[3:]) if state else set()
         except (DatabaseMissing, SchemaMismatch):
             return [Span(MIN_ROWID, MAX_ROWID)]
         except DatabaseError as error:
             log.warning(LogMessage("search index can't be read", error=error))
             return [Span(MIN_ROWID, MAX_ROWID)]
-        if state is None or state[:2] != fingerprint:
+        if state is None or state[:3] != (*fingerprint, signature()):
             return [Span(MIN_ROWID, MAX_ROWID)]
-        return list(_spans(state[2], [block for block in blocks if block[0] not in unsure]))
+        return list(_spans(state[3], [block for block in timed if block[0] not in unsure], zones))
 
     def _used_again(self, last_rowid: int, last_id: object) -> set[int]:
         """Return the blocks in which new events may stand in rows of deleted ones, which the index knows.
@@ -182,12 +189,30 @@ class Index:
         return [row[0] for row in rows]
 
 
-def _spans(last_rowid: int, blocks: list[tuple[int, str, str]]) -> Iterator[Span]:
+def _zones(connection: sqlite3.Connection, since: str | None, until: str | None) -> dict[int, tuple[int, int]]:
+    """Return by block the first and last zone in which an event may lie between the times."""
+    sql = "SELECT number >> ?, min(number), max(number) FROM zone WHERE high >= ? AND low < ? GROUP BY 1"
+    found = connection.execute(sql, (BLOCK_BITS - ZONE_BITS, *bounds(since, until))).fetchall()
+    return {block: (first, last) for block, first, last in found}
+
+
+def _spans(last_rowid: int, blocks: list[tuple[int, bool]], zones: dict[int, tuple[int, int]] | None) -> Iterator[Span]:
     high = MAX_ROWID
-    for number, *times in blocks:
+    for number, is_made in blocks:
         first, last = number << BLOCK_BITS, min((number + 1 << BLOCK_BITS) - 1, last_rowid)
         if high > last:
             yield Span(last + 1, high)
-        yield Span(first, last, number, (times[0], times[1]))
         high = first - 1
+        if zones is not None:
+            if number not in zones:
+                continue
+            first = max(first, zones[number][0] << ZONE_BITS)
+            last = min(last, (zones[number][1] + 1 << ZONE_BITS) - 1)
+        yield Span(first, last, number if is_made else None, is_timed=True)
     yield Span(MIN_ROWID, high)
+
+
+def signature() -> str:
+    """Return what the texts in an index depend on. An index of other ones may have words that are secrets now."""
+    given = f"{FORMAT} {settings().redact_keys} {settings().max_event_bytes}"
+    return hashlib.sha256(given.encode()).hexdigest()

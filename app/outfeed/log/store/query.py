@@ -1,0 +1,94 @@
+"""What is searched for: words that an event must have, alternatives, and words that it must not have. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from outfeed.log.store import words
+
+# In the index of each event, and no word of any text: what is left if only words are excluded.
+EVERY = "··"
+_PART = re.compile(r'(?P<minus>(?<!\S)-)?(?:"(?P<quoted>[^"]*)"?(?P<star>\*?)|(?P<plain>[^\s"]+))')
+_OPERATORS = ("AND", "OR", "NOT")
+
+
+class Term(NamedTuple):
+    """A word, a phrase or, with *is_prefix*, its beginning, by its tokens; *uncut* if the case cuts it."""
+
+    cut: list[str]
+    uncut: list[str]
+    is_prefix: bool
+
+    @property
+    def forms(self) -> list[list[str]]:
+        """The token sequences of which an event has one."""
+        return [form for form in (self.cut, self.uncut) if form]
+
+    @property
+    def expression(self) -> str:
+        """The term for FTS5."""
+        found = [phrase(form) + "*" * self.is_prefix for form in self.forms]
+        return found[0] if len(found) == 1 else f"({' OR '.join(found)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search: one term of each group must be there, and none of *excluded*."""
+
+    groups: list[list[Term]]
+    excluded: list[Term]
+
+    @classmethod
+    def of(cls, text: str) -> Query | None:
+        """Read *text*, which may be any; None if there is no word in it."""
+        groups: list[list[Term]] = []
+        excluded: list[Term] = []
+        operator = ""
+        for part in _PART.finditer(text):
+            if part["plain"] in _OPERATORS and not part["minus"]:
+                operator = part["plain"]
+                continue
+            term = _term(part)
+            if not term:
+                continue
+            if part["minus"] or operator == "NOT":
+                excluded.append(term)
+            elif operator == "OR" and groups:
+                groups[-1].append(term)
+            else:
+                groups.append([term])
+            operator = ""
+        return cls(groups, excluded) if groups or excluded else None
+
+    @property
+    def terms(self) -> list[Term]:
+        """The terms that an event may have."""
+        return [term for group in self.groups for term in group]
+
+    @property
+    def expression(self) -> str:
+        """The query for FTS5."""
+        required = " AND ".join(_any_of(term.expression for term in group) for group in self.groups)
+        if not self.excluded:
+            return required
+        return f"({required or phrase([EVERY])}) NOT {_any_of(term.expression for term in self.excluded)}"
+
+
+def phrase(tokens: Iterable[str]) -> str:
+    """Return the tokens in a row, for FTS5."""
+    return f'"{" ".join(tokens)}"'
+
+
+def _term(part: re.Match[str]) -> Term | None:
+    plain = part["plain"] or ""
+    text = part["quoted"] or plain.rstrip("*")
+    cut = words.tokens(text)
+    return Term(cut, words.uncut(text, cut), bool(part["star"]) or plain.endswith("*")) if cut else None
+
+
+def _any_of(expressions: Iterable[str]) -> str:
+    found = list(expressions)
+    return found[0] if len(found) == 1 else f"({' OR '.join(found)})"

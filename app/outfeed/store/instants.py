@@ -1,0 +1,85 @@
+"""Instants in SQL: rows of `event_log` by the time that their timestamp names, in whatever form a raw writer left it.
+
+`clock.parsed` alone decides what a text means. Texts in Outfeed's own form are compared as they are, since their order
+is that of time; each other one is parsed. Bounds are timestamps in Outfeed's own form.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+from outfeed import clock
+from outfeed.store.rows import Where
+
+_FUNCTION = "outfeed_utc"
+IS_OWN_FORM = "timestamp GLOB '????-??-??T????????.???Z'"
+# Read as bytes: a text that is no UTF-8 would make the call fail.
+_PARSED = f"CASE typeof(timestamp) WHEN 'text' THEN {_FUNCTION}(CAST(timestamp AS BLOB)) END"
+# date() is NULL for what is no time. With a modifier it is 2 March for 30 February.
+_IS_DATE = "date(timestamp, '+0 days') IS substr(timestamp, 1, 10)"
+_WITHIN = f"""CASE
+    WHEN NOT ({IS_OWN_FORM}) THEN coalesce({_PARSED} BETWEEN ? AND ?, 0)
+    WHEN timestamp BETWEEN ? AND ? THEN {_IS_DATE}
+    ELSE 0
+END"""
+# Whether a timestamp names a time.
+IS_READABLE = f"CASE WHEN {IS_OWN_FORM} THEN {_IS_DATE} ELSE {_PARSED} IS NOT NULL END"
+# The minute of a timestamp in UTC, `2026-01-31T12:30`; NULL for what names no time.
+MINUTE = f"substr(CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END, 1, 16)"
+LATEST = "9999-12-31T23:59:59.999999"
+# An offset from UTC in ISO 8601 is less than a day.
+_MAX_OFFSET = timedelta(days=1)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC) + _MAX_OFFSET, datetime.max.replace(tzinfo=UTC) - 2 * _MAX_OFFSET
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Teach *connection* what a text means as a time."""
+    connection.create_function(_FUNCTION, 1, _utc, deterministic=True)
+
+
+def utc(value: object) -> str | None:
+    """Return the instant that *value* names, in UTC to the microsecond and without `Z`: in text order; or None."""
+    moment = clock.parsed(value)
+    return None if moment is None else moment.isoformat(timespec="microseconds")[:26]
+
+
+def sql(text: str) -> str:
+    """Return the SQL for `utc` of the SQL expression *text*."""
+    return f"CASE typeof({text}) WHEN 'text' THEN {_FUNCTION}(CAST({text} AS BLOB)) END"
+
+
+def bounds(since: str | None, until: str | None) -> tuple[str, str]:
+    """Return the bounds as texts that `utc` lies between: from the first on, and before the second.
+
+    No timestamp equals a bound, which is shorter. So BETWEEN excludes *until*, too.
+    """
+    return (since or "").removesuffix("Z"), (until or LATEST).removesuffix("Z")
+
+
+def within(since: str | None, until: str | None) -> Where:
+    """Return the condition that a row's instant lies from *since* on and before *until*; none for neither."""
+    low, high = bounds(since, until)
+    return {_WITHIN: (low, high, low, high)} if since or until else {}
+
+
+def texts(since: str | None, until: str | None) -> list[tuple[str, str]]:
+    """Return the ranges, end exclusive, in which all texts stand that name an instant between the bounds."""
+    first = max(_FIRST, clock.parsed(since) or _FIRST) - _MAX_OFFSET
+    last = min(_LAST, clock.parsed(until) or _LAST) + 2 * _MAX_OFFSET
+    low, high = f"{first:%Y-%m-%d}".rjust(10, "0"), f"{last:%Y-%m-%d}".rjust(10, "0")
+    years = first.isocalendar().year, last.isocalendar().year
+    return [
+        (low, high),  # 2026-01-31
+        (low.replace("-", ""), high.replace("-", "")),  # 20260131T
+        (f"{years[0]:04}-W", f"{years[1]:04}-X"),  # 2026-W05
+    ]
+
+
+@functools.lru_cache(16_384)  # a page that is asked for again has the same texts
+def _utc(raw: bytes) -> str | None:
+    try:
+        return utc(raw.decode())
+    except UnicodeDecodeError:
+        return None
