@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from outfeed.errors import OutfeedError
     from outfeed.events import Event, EventType
-    from outfeed.log_handler import FeedHandler
-    from outfeed.store.event_log import (
+    from outfeed.log.store.reading import (
         get_agent_events,
         get_event,
         get_event_summary,
         get_recent_events,
         get_task_events,
         list_events,
-        log_event,
     )
+    from outfeed.log_handler import FeedHandler
+    from outfeed.store.event_log import log_event
     from outfeed.swarm.coordinator import get_coordinator
     from outfeed.upkeep.retention import prune_events
 
@@ -47,6 +47,7 @@ _MODULES = {
     "FeedHandler": "log_handler",
     "OutfeedError": "errors",
     "get_coordinator": "swarm.coordinator",
+    "log_event": "store.event_log",
     "prune_events": "upkeep.retention",
 }
 
@@ -54,7 +55,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"outfeed.{_MODULES.get(name, 'store.event_log')}"), name)
+    return getattr(importlib.import_module(f"outfeed.{_MODULES.get(name, 'log.store.reading')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
 from outfeed.http.app import create_app
-from outfeed.store.event_log import list_events
+from outfeed.log.store.reading import list_events
 from tests.http.cast import bearer, follow, show_tokens_and_names, signed_in, tokens
 from tests.http.modules import paths_read_by
 from tests.server import hidden_fields

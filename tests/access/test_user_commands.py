@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from outfeed.access import passwords
 from outfeed.access.store import account, user
 from outfeed.cli import main
-from outfeed.store.event_log import list_events
+from outfeed.log.store.reading import list_events
 
 
 def with_stdin(text, *arguments):

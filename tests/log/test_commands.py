@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from outfeed.store.event_log import get_event, list_events, log_event
+from outfeed.log.store.reading import get_event, list_events
+from outfeed.store.event_log import log_event
 
 
 class TestLog:

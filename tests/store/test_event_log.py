@@ -17,6 +17,7 @@ import outfeed
 from outfeed import clock, config
 from outfeed.errors import DatabaseMissing, EventConflict, InvalidEvent, SchemaMismatch
 from outfeed.events import Event, EventType
+from outfeed.log.store import reading
 from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
 from outfeed.store import event_log
@@ -227,7 +228,7 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
     found: list[Event] = []
     cursor = None
     while True:
-        page, cursor = event_log.list_page(db.default(), EVERYTHING, limit=size, cursor=cursor)
+        page, cursor = reading.list_page(db.default(), EVERYTHING, limit=size, cursor=cursor)
         found += page
         outfeed.log_event("a.b", "later")
         if cursor is None:
@@ -236,8 +237,8 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
 
 
 def test_the_last_page_says_that_there_is_no_more(ten: list[Event]) -> None:
-    assert event_log.list_page(db.default(), EVERYTHING, limit=10)[1] is None
-    assert event_log.list_page(db.default(), EVERYTHING, limit=9)[1] is not None
+    assert reading.list_page(db.default(), EVERYTHING, limit=10)[1] is None
+    assert reading.list_page(db.default(), EVERYTHING, limit=9)[1] is not None
 
 
 def test_data_above_the_limit_is_left_out_of_lists_and_whole_in_the_event(

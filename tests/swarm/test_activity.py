@@ -14,10 +14,10 @@ from freezegun import freeze_time
 from outfeed import clock
 from outfeed.log.store import log_page
 from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.reading import get_event_summary
 from outfeed.principal import EVERYTHING
 from outfeed.store import instants
 from outfeed.store.database import Database
-from outfeed.store.event_log import get_event_summary
 from outfeed.swarm import activity
 from outfeed.swarm.activity import MINUTES, Activity, ActivityLog
 from outfeed.upkeep.erasure import erase

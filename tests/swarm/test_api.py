@@ -9,7 +9,7 @@ from freezegun import freeze_time
 from outfeed import clock, config
 from outfeed.access.store import account
 from outfeed.http.app import create_app
-from outfeed.store.event_log import list_events
+from outfeed.log.store.reading import list_events
 from outfeed.swarm.part import SwarmPart
 from tests.http.cast import follow
 

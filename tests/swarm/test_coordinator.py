@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from outfeed.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
-from outfeed.store.event_log import list_events
+from outfeed.log.store.reading import list_events
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
 from outfeed.swarm.store import AgentState, TaskState, look
 from tests.swarm.conftest import AUCTION_SECS

@@ -14,8 +14,8 @@ import pytest
 from freezegun import freeze_time
 
 from outfeed import clock, log_event
+from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
-from outfeed.store.event_log import list_events
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.store import look
 from outfeed.upkeep.erasure import erase

@@ -30,7 +30,7 @@ from outfeed.log.shapes import (
     Summary,
     WriteReceipt,
 )
-from outfeed.log.store import log_page, search
+from outfeed.log.store import log_page, reading, search
 from outfeed.principal import READ, WRITE
 from outfeed.store import event_log
 
@@ -198,7 +198,7 @@ def _match_of(event: Event, text: str | None) -> dict[str, Any]:
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
     """Return how many events of each type the last `minutes` brought."""
-    summary = event_log.get_event_summary(query.minutes, services().database, identity.principal().visible)
+    summary = reading.get_event_summary(query.minutes, services().database, identity.principal().visible)
     return json_answer({"minutes": query.minutes, "summary": summary})
 
 
@@ -207,7 +207,7 @@ def summarise(query: SummaryQuery) -> Response:
 @operation(answers={200: LoggedEvent}, refusals={404: "No event has this id."})
 def get_event(event_id: str) -> Response:
     """Return one event of the log."""
-    event = event_log.get_event(event_id, services().database, identity.principal().visible)
+    event = reading.get_event(event_id, services().database, identity.principal().visible)
     if event is None:
         raise NotFound(f"no event with the id {event_id!r:.220}")
     return json_answer(event.as_dict())

@@ -65,7 +65,7 @@ def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
     Example:
       outfeed events --type task.failed --text timeout --limit 20
     """
-    from outfeed.store.event_log import list_events
+    from outfeed.log.store.reading import list_events
 
     if context.invoked_subcommand is not None:
         return

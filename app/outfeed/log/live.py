@@ -15,10 +15,10 @@ from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
+from outfeed.log.store.reading import list_page
 from outfeed.log.store.search import snippet_of
 from outfeed.log.store.snippet import Snippet
 from outfeed.principal import ADMIN, READ
-from outfeed.store.event_log import list_page
 
 LIVE_ROWS = 20
 MAX_ID_CHARS = 20

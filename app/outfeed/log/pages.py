@@ -22,8 +22,8 @@ from outfeed.http.services import services
 from outfeed.log.live import Row, cut, rowid
 from outfeed.log.store import log_page
 from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.reading import split_types
 from outfeed.principal import READ
-from outfeed.store.event_log import split_types
 
 LOG_ROWS = 50
 STORY_ROWS = 200

@@ -11,8 +11,8 @@ from typing_extensions import TypedDict  # pydantic reads typing's only from Pyt
 from outfeed import clock
 from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
 from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.reading import split_types
 from outfeed.principal import Visible
-from outfeed.store.event_log import split_types
 
 MAX_BATCH_EVENTS = 1000
 

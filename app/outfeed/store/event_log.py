@@ -1,24 +1,17 @@
-"""The log: append events, and read them back newest first (in rowid order)."""
+"""The log: append events to `event_log`, each once."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import Event, make_event
-from outfeed.log.store import log_page, timed
-from outfeed.log.store.log_page import LogFilter
-from outfeed.log.store.search import Index
-from outfeed.principal import EVERYTHING, Visible
-from outfeed.redaction import redact
 from outfeed.store import database as db
 from outfeed.store import rows
 from outfeed.store.database import Database
@@ -207,84 +200,3 @@ def _seqs_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, in
             (json.dumps(ids),),
         ).fetchall()
     )
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def get_event(event_id: str, database: Database | None = None, visible: Visible = EVERYTHING) -> Event | None:
-    """Return the event with that id, whatever its size; None where there is none that may be seen."""
-    found = log_page.find(database or db.default(), visible, event_id)
-    return found[1] if found else None
-
-
-def list_events(
-    event_type: str | None = None,
-    task_id: str | None = None,
-    agent_id: str | None = None,
-    source: str | None = None,
-    limit: int = 100,
-    offset: int = 0,
-    *,
-    text: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> list[Event]:
-    """Return up to *limit* events that match all filters, newest first, after skipping *offset*. -1 is all.
-
-    *event_type* may be several with commas between, and prefixes: `task.*`. *text* is words that the event must have,
-    "phrases", or beginnings: `word*`; `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware
-    datetimes. `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
-    """
-    first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
-    filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
-    end = None if limit < 0 else offset + limit
-    return list(itertools.islice(log_page.every(db.default(), filter_), offset, end))
-
-
-def split_types(text: str | None) -> tuple[str, ...]:
-    """Return the types and prefixes in *text*, which has commas between."""
-    return tuple(filter(None, map(str.strip, (text or "").split(","))))
-
-
-def list_page(
-    database: Database, visible: Visible, *, limit: int = 100, cursor: int | None = None
-) -> tuple[list[Event], int | None]:
-    """Return a page of what may be seen, newest first, and the *cursor* of the next; None where there is no more."""
-    page = log_page.list_page(database, LogFilter(visible), limit=limit, cursor=cursor)
-    return [event for _, event in page.events], page.older
-
-
-def get_task_events(task_id: str) -> list[Event]:
-    """Return the task's events, newest first."""
-    return list_events(task_id=task_id, limit=-1)
-
-
-def get_agent_events(agent_id: str) -> list[Event]:
-    """Return the agent's events, newest first."""
-    return list_events(agent_id=agent_id, limit=-1)
-
-
-def get_recent_events(minutes: float = 60) -> list[Event]:
-    """Return the events whose timestamp lies in the last *minutes*, newest first."""
-    return list(log_page.every(db.default(), LogFilter(EVERYTHING, since=_since(minutes))))
-
-
-def get_event_summary(
-    minutes: float = 60, database: Database | None = None, visible: Visible = EVERYTHING
-) -> dict[str, int]:
-    """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
-    since, database = _since(minutes), database or db.default()
-    seen, values = rows.bound(rows.seen(visible))
-    spans, found = Index(database).spans(since), Counter[str]()
-    with database.snapshot() as connection:
-        for part in timed.parts(connection, spans, since, None):
-            sql = f"SELECT event_type, count(*) {part.clause} {seen.replace('WHERE', 'AND', 1)} GROUP BY 1"
-            found.update(dict(connection.execute(sql, (*part.values, *values)).fetchall()))
-    return redact(dict(sorted(found.items(), key=lambda each: (-each[1], str(each[0])))))
-
-
-def _since(minutes: float) -> str:
-    if not minutes > 0:
-        raise ValueError(f"minutes must be above 0, got {minutes!r}")
-    return clock.isoformat(clock.now() - timedelta(minutes=minutes))

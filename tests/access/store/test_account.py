@@ -11,8 +11,8 @@ from freezegun import freeze_time
 
 from outfeed.access.store import account, user
 from outfeed.errors import NameTaken, UnknownName
+from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
-from outfeed.store.event_log import list_events
 
 HOUR = timedelta(hours=1)
 

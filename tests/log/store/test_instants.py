@@ -15,12 +15,12 @@ import outfeed
 from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict
-from outfeed.log.store import indexer, log_page, search, timed
+from outfeed.log.store import indexer, log_page, reading, search, timed
 from outfeed.log.store.indexer import Indexer
 from outfeed.log.store.log_page import LogFilter
 from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
-from outfeed.store import event_log, instants
+from outfeed.store import instants
 from outfeed.store.database import Database
 from outfeed.swarm.activity import MINUTES, ActivityLog
 from outfeed.upkeep import retention
@@ -109,7 +109,7 @@ def test_a_text_counts_as_its_instant_everywhere(
     assert found(hour_ago, now, text="s") == {"new"}
     assert found(clock.isoformat(NOW - 5 * MINUTE), clock.isoformat(NOW)) == {"new"}
     assert found(clock.isoformat(NOW - HOUR), clock.isoformat(NOW - 5 * MINUTE)) == set()
-    assert event_log.get_event_summary(60) == {"a.b": 2}
+    assert reading.get_event_summary(60) == {"a.b": 2}
     assert [event.id for event in outfeed.get_recent_events(60)] == ["new", "future"]
     old = retention.Prune(database, Policy.older_than(1, settings()), "tests").old_events()
     assert [id_ for keys in old for _, id_ in keys] == [b"older"]
@@ -135,7 +135,7 @@ def test_what_is_no_time_lies_between_no_times(raw: sqlite3.Connection, index: C
     index()
     assert found("0001-01-01T00:00:00.000Z", None) == found(None, "9999-12-31T23:59:59.999Z") == set()
     assert len(found(None, None)) == len(UNREADABLE)
-    assert event_log.get_event_summary(60 * 24 * 366) == {}
+    assert reading.get_event_summary(60 * 24 * 366) == {}
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31 23:59:59"])
@@ -211,4 +211,4 @@ def test_the_index_agrees_with_the_clock_whatever_comes_and_goes(
             with freeze_time(until):
                 minutes = (until - since) / MINUTE
                 summary = {"a.b": count} if (count := sum(since <= moment for moment in times.values())) else {}
-                assert event_log.get_event_summary(minutes) == summary
+                assert reading.get_event_summary(minutes) == summary

@@ -17,11 +17,11 @@ import pytest
 from outfeed import config
 from outfeed.log.store import indexer, search
 from outfeed.log.store.indexer import Indexer
+from outfeed.log.store.reading import list_events
 from outfeed.log.store.snippet import Snippet
 from outfeed.store import database as db
 from outfeed.store import event_log, lease, triggers
 from outfeed.store.database import Database
-from outfeed.store.event_log import list_events
 from outfeed.store.outbox import Outbox
 from outfeed.upkeep import backup, erasure, retention
 

@@ -104,7 +104,7 @@ class _Chunk(NamedTuple):
     cost: int
 
 
-class LogPage(NamedTuple):
+class FoundPage(NamedTuple):
     """Rows with their events, newest first, and where older and newer ones go on; None where there are none.
 
     *is_cut*: the page ends because enough was read, not because it is full or there is no more.
@@ -142,7 +142,7 @@ class Neighbours(NamedTuple):
 
 def list_page(
     database: Database, filter_: LogFilter, *, limit: int, cursor: int | None = None, is_newer: bool = False
-) -> LogPage:
+) -> FoundPage:
     """Return up to *limit* events older than *cursor*, the newest of these; or the oldest of those newer than it."""
     walk = Walk(database, filter_, cursor, is_upward=is_newer)
     found = [match.rowid for match in itertools.islice(walk, limit + 1)]
@@ -156,7 +156,7 @@ def list_page(
         onward, backward = backward, onward
     with database.connection() as connection:
         events = rows.load(connection, found)
-    return LogPage(list(events.items()), onward, backward, is_cut)
+    return FoundPage(list(events.items()), onward, backward, is_cut)
 
 
 def every(database: Database, filter_: LogFilter) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from outfeed.log.store import words
 from outfeed.log.store.query import Query, Term
-from outfeed.log.store.words import Token
+from outfeed.log.store.words import Word
 
 MAX_CHARS = 200
 LEAD_CHARS = 60  # before the first hit
@@ -62,7 +62,7 @@ def _hits(term: Term, line: str) -> list[_Span]:
     return [span for stream in streams for form in term.forms for span in _places(form, stream, term.is_prefix)]
 
 
-def _places(form: list[str], stream: list[Token], is_prefix: bool) -> Iterator[_Span]:
+def _places(form: list[str], stream: list[Word], is_prefix: bool) -> Iterator[_Span]:
     size, texts = len(form), [token.text for token in stream]
     for place in range(len(texts) - size + 1):
         last = texts[place + size - 1]

@@ -14,14 +14,16 @@ MAX_READ = 20_000
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? LIMIT ?)"
 
 
-class Part(NamedTuple):
+class TimedPart(NamedTuple):
     """A part of `event_log` as `FROM … WHERE …`, and the values that it binds."""
 
     clause: str
     values: tuple[str | int, ...]
 
 
-def parts(connection: sqlite3.Connection, spans: list[Span], since: str | None, until: str | None) -> Iterator[Part]:
+def parts(
+    connection: sqlite3.Connection, spans: list[Span], since: str | None, until: str | None
+) -> Iterator[TimedPart]:
     """Yield parts of the log that together have each event between the times once.
 
     *spans* are those that `Index.spans` gave for the times, before *connection* began to read.
@@ -31,14 +33,14 @@ def parts(connection: sqlite3.Connection, spans: list[Span], since: str | None, 
     for span in spans:
         if span.is_timed or not _has_index(connection) or _size(connection, span, MAX_READ + 1) <= MAX_READ:
             clause = f"FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? {times}"
-            yield Part(clause, (span.low, span.high, *values))
+            yield TimedPart(clause, (span.low, span.high, *values))
             continue
         for low, high in instants.texts(since, until):
             clause = (
                 "FROM event_log INDEXED BY event_log_timestamp"
                 f" WHERE timestamp >= ? AND timestamp < ? AND rowid BETWEEN ? AND ? {times}"
             )
-            yield Part(clause, (low, high, span.low, span.high, *values))
+            yield TimedPart(clause, (low, high, span.low, span.high, *values))
 
 
 def are_few(connection: sqlite3.Connection, spans: list[Span], limit: int) -> bool:

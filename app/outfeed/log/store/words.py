@@ -32,7 +32,7 @@ _FAR_WORDS = ((0x10000, 0x16FDF), (0x1B300, 0x1EFFF))
 _FAR_SINGLES = ((0x16FE0, 0x1B2FF), (0x1F000, 0xE0000), (0xF0000, 0x10FFFF))
 
 
-class Token(NamedTuple):
+class Word(NamedTuple):
     """A token and the characters of the text that it stands for."""
 
     text: str
@@ -47,10 +47,10 @@ def tokens(text: str) -> list[str]:
     return [token for word in found for token in known.get(word) or _learn(word)]
 
 
-def placed(text: str) -> list[Token]:
+def placed(text: str) -> list[Word]:
     """Return `tokens`, each with its place in *text*."""
     return [
-        Token(token, match.start() + start, match.start() + end)
+        Word(token, match.start() + start, match.start() + end)
         for match in _words().finditer(text)
         for token, start, end in (_cut_short if len(match[0]) <= MAX_REMEMBERED_CHARS else _cut)(match[0])
     ]
@@ -89,12 +89,12 @@ def _learn(word: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(MAX_REMEMBERED)
-def _cut_short(word: str) -> tuple[Token, ...]:
+def _cut_short(word: str) -> tuple[Word, ...]:
     return _cut(word)
 
 
-def _cut(word: str) -> tuple[Token, ...]:
-    return tuple(Token(token, start, end) for piece, start, end in _pieces(word) if (token := _folded(piece)))
+def _cut(word: str) -> tuple[Word, ...]:
+    return tuple(Word(token, start, end) for piece, start, end in _pieces(word) if (token := _folded(piece)))
 
 
 def _pieces(word: str) -> list[tuple[str, int, int]]:
