@@ -271,6 +271,20 @@ def test_a_heartbeat_on_its_way_is_not_written_after_a_new_verdict(feed: Feed, c
         assert first.take_message()["type"] == "heartbeat"
 
 
+def test_an_erasure_is_told_to_the_live_with_the_next_poll_and_to_others_with_their_verdict(
+    feed: Feed, client: Client, other: Client
+) -> None:
+    assert "erasures" not in client.subscribe()
+    feed.write(3)
+    client.follow(3)
+    feed.core.forget(erased=2)
+    feed.relay.poll()
+    assert client.take_message() == {"type": "heartbeat", "payload": {"cursor": 3, "erasures": 2}}
+    feed.relay.poll()
+    assert client.has_nothing_to_read()
+    assert other.subscribe()["erasures"] == 2
+
+
 # --- another history --------------------------------------------------------------------------------------------------
 
 

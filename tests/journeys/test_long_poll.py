@@ -200,6 +200,19 @@ async def wait_together(server: Server) -> None:
     assert took < SOON_SECS, took
 
 
+def test_an_erasure_ends_the_wait_and_is_told_from_then_on(server: Server) -> None:
+    write(server, 2)
+    assert "erasures" not in get(server)
+    erased = get(server, last=1)["events"][0]["id"]
+    with asking(server, **here(server), types="no.such", wait=2 * SOON_SECS) as asked:
+        wait_for_waiting(server, 1)
+        began = time.monotonic()
+        assert server.run("prune", "--id", erased).returncode == 0
+        assert asked.result()["erasures"] == 1
+        assert time.monotonic() - began < SOON_SECS
+    assert get(server)["erasures"] == 1
+
+
 def share_of_cpu(pid: int) -> float:
     """Return how much of a CPU the process used over two seconds, however long these took here."""
     used, began = cpu_secs(pid), time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -258,3 +259,117 @@ def test_a_time_of_another_year_says_so(shared: Server, page: Page) -> None:
     assert live.rows.locator("time").evaluate("time => time.scrollWidth <= time.clientWidth")  # in full
     page.goto(f"{shared.url}/swarm/events")
     expect(page.locator(".event time")).to_have_text("15 Jan 2026 11:30:00")
+
+
+# --- columns, keys and paper ------------------------------------------------------------------------------------------
+
+
+def write_at(server: Server, *moments: str) -> None:
+    for moment in moments:
+        change(
+            server.database,
+            "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp) VALUES"
+            " (lower(hex(randomblob(8))), 'task.created', 'days', 'days',"
+            f""" '{{"description": "a task"}}', '{moment}')""",
+        )
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "en-US", "de-DE", "ja-JP"])
+def test_icons_and_sentences_stand_in_columns_whatever_the_day(
+    shared: Server, browser: Browser, context: BrowserContext, locale: str
+) -> None:
+    days = ("2024-02-29T01:00:00Z", "2026-01-15T10:30:00Z", "2026-06-14T23:59:00Z", "nonsense", "2026-06-15T09:00:00Z")
+    write_at(shared, *days)
+    state = context.storage_state()
+    with contextlib.closing(browser.new_context(viewport=DESKTOP, locale=locale, storage_state=state)) as own:  # type: ignore[arg-type]
+        page = own.new_page()
+        page.clock.set_fixed_time("2026-06-15T12:00:00Z")
+        for path in ("/swarm/live", "/swarm/events", "/swarm/tasks/days"):
+            page.goto(shared.url + path)
+            rows = page.locator(".rows > .event" if path == "/swarm/live" else ".events > .event")
+            expect(rows).to_have_count(len(days))
+            for part in (".icon", ".sentence"):
+                lefts = rows.locator(part).evaluate_all("all => all.map(one => one.getBoundingClientRect().left)")
+                assert len(set(lefts)) == 1, (path, part, lefts)
+            cut = rows.locator("time").evaluate_all(
+                "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+            )
+            assert cut == 0, path
+
+
+def test_a_row_of_another_day_that_comes_live_keeps_the_columns(shared: Server, page: Page) -> None:
+    page.clock.set_fixed_time("2026-06-15T12:00:00Z")
+    write_at(shared, "2026-06-15T09:00:00Z")
+    page.goto(f"{shared.url}/swarm/events?live=1")
+    rows = page.locator("#rows > .event")
+    expect(rows).to_have_count(1)
+    page.locator("event-feed").evaluate(
+        "feed => feed.state === 'live' || new Promise(met => feed.addEventListener('event-feed:state', met))"
+    )
+    write_at(shared, "2025-12-31T09:00:00Z")
+    expect(rows).to_have_count(2)
+    lefts = rows.locator(".sentence").evaluate_all("all => all.map(one => one.getBoundingClientRect().left)")
+    assert lefts[0] == lefts[1]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_keyboard_comes_to_the_chart_s_table_before_its_legend(
+    shared: Server, page: Page, size: dict[str, int]
+) -> None:
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    LivePage(page, shared)
+    summary, legend = page.get_by_text("As a table"), page.locator(".legend input")
+    page.locator(".chart summary").focus()
+    page.keyboard.press("Tab")
+    expect(legend.first).to_be_focused()
+    if size is DESKTOP:
+        assert summary.bounding_box()["x"] < legend.first.bounding_box()["x"]  # type: ignore[index]
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    table, plot = page.locator(".chart table"), page.locator(".chart svg")
+    expect(table).to_be_visible()
+    assert table.bounding_box()["y"] > plot.bounding_box()["y"]  # type: ignore[index]
+
+
+def test_a_password_manager_finds_the_name_where_a_password_is_set(shared: Server, page: Page) -> None:
+    page.goto(f"{shared.url}/password")
+    field = page.locator("input[autocomplete=username]")
+    expect(field).to_have_attribute("value", re.compile("^operator-"))
+    assert field.evaluate("field => field.type") == "text"
+    box = field.bounding_box()
+    assert box is not None
+    assert box["width"] <= 1
+    page.get_by_label("New password").focus()
+    page.keyboard.press("Shift+Tab")
+    expect(field).not_to_be_focused()  # nor read to those who listen
+    expect(field).to_have_attribute("aria-hidden", "true")
+
+
+def test_live_is_printed_with_its_colours_in_full_and_without_its_controls(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(60))
+    write(shared.database, {"message": "many words " * 20}, event_type="system.error")
+    with shared.http() as http:
+        for number in range(30):
+            http.post("/api/swarm/agents", json={"name": f"agent {number}"}).raise_for_status()
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between its margins
+    live = LivePage(page, shared)
+    page.emulate_media(media="print", color_scheme="dark", reduced_motion="reduce")
+    for hidden in ("button", "input", "nav"):
+        expect(page.locator(hidden).filter(visible=True)).to_have_count(0)
+    for part in (
+        ".row .mark",
+        ".rows > .event",
+        ".event-feed .dot, event-feed .dot",
+        ".chart path[data-kind]",
+        ".counts div",
+    ):
+        assert page.locator(part).first.evaluate("part => getComputedStyle(part).printColorAdjust") == "exact", part
+    for list_ in page.locator(".list .scroll, event-feed .scroller").all():
+        assert list_.evaluate("list => list.scrollHeight <= list.clientHeight + 1")
+    expect(live.rows.last).to_be_visible()
+    bottoms = page.locator(".list, event-feed").evaluate_all(
+        "all => all.every(one => [...one.querySelectorAll('.row')].every(row =>"
+        " row.getBoundingClientRect().bottom <= one.getBoundingClientRect().bottom + 1))"
+    )
+    assert bottoms
+    expect(page.locator("body")).to_have_css("color", "rgb(27, 36, 48)")

@@ -281,6 +281,57 @@ def test_a_page_that_lost_its_server_during_an_outage_says_that_instead(server: 
     live.expect_state("reconnecting")
 
 
+BREAK = {
+    "gone": lambda path: path.rename(f"{path}.away"),
+    "another file": lambda path: (path.rename(f"{path}.away"), path.write_bytes(b"no database " * 2000)),
+    "an empty file": lambda path: (path.rename(f"{path}.away"), path.touch()),
+    "a folder": lambda path: (path.rename(f"{path}.away"), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("way", BREAK)
+def test_live_and_the_log_say_within_3_s_that_the_database_cannot_be_read_and_recover(
+    server: Server, page: Page, context: BrowserContext, way: str
+) -> None:
+    write(server.database, *tasks(1))
+    live, log = LivePage(page, server), context.new_page()
+    status = context.new_page()
+    status.goto(f"{server.url}/status")
+    log.goto(f"{server.url}/swarm/events?live=1")
+    log.locator("event-feed").evaluate(
+        "feed => feed.state === 'live' || new Promise(met => feed.addEventListener('event-feed:state', met))"
+    )
+    for suffix in ("-wal", "-shm"):
+        if (beside := Path(f"{server.database}{suffix}")).exists():
+            beside.rename(f"{server.database}.away{suffix}")
+    BREAK[way](server.database)
+    live.expect_state("stale", timeout=3000 + 2000)  # a loaded machine has two seconds more
+    expect(status.locator("#outage h2")).to_contain_text("The database")
+    expect(log.locator("#live-state")).to_contain_text("stale: the database", timeout=2000)
+
+    reloaded = context.new_page()
+    for path in ("/swarm/live", "/swarm/events", "/status", "/password", "/login", "/nowhere"):
+        answer = reloaded.goto(server.url + path)
+        assert answer is not None
+        assert answer.status == 503
+        expect(reloaded.locator(".card")).to_contain_text("the database")
+        expect(reloaded.locator(".card")).to_have_css("border-radius", "10px")  # the look of all pages
+
+    for suffix in ("-wal", "-shm"):
+        Path(f"{server.database}{suffix}").unlink(missing_ok=True)
+    if way == "a folder":
+        server.database.rmdir()
+    for suffix in ("-wal", "-shm", ""):  # the database last: opened without its -wal it would be an older one
+        if (kept := Path(f"{server.database}.away{suffix}")).exists():
+            kept.rename(f"{server.database}{suffix}")
+    live.expect_state("live", timeout=2 * PATIENCE_MS)
+    expect(log.locator("#live-state")).to_have_text("", timeout=2 * PATIENCE_MS)
+    expect(status.locator("#outage")).to_be_hidden()
+    write(server.database, *tasks(1, "after"))
+    live.expect_rows(2)
+    expect(log.locator("#rows .sentence").first).to_have_text("New task: after 0")
+
+
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ class Rights(Guard):
     def start(self) -> None:
         """Take the counters as they are: nobody is connected yet. Raises DatabaseError."""
         self._seen = account.rights(self._database)
+        self._core.hub.erased = self._seen[1]
 
     def check(self) -> None:
         """Send away who may no longer see what they asked for, and forget what was erased. Never raises."""
@@ -48,7 +49,7 @@ class Rights(Guard):
             else:
                 self._check_times()
             if now[1] != self._seen[1]:
-                self._core.forget()
+                self._core.forget(erased=now[1])
             self._seen = now
         except DatabaseError as error:
             log.warning(LogMessage("rights not checked, trying again", error=error))

@@ -50,7 +50,12 @@ class Core:
         self.relay = Relay(source, self.hub, self.consumers, self.pages, record, heartbeat_secs, workers)
         self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
-    def forget(self) -> None:
-        """Drop everything that was read, since some of it was erased from the history."""
+    def forget(self, erased: int = 0) -> None:
+        """Drop everything that was read, since some of it was erased from the history.
+
+        *erased* is how many events were erased so far: heartbeats, verdicts and polls say so, and long polls end.
+        """
         self.cohorts.forget()
         self.pages.forget()
+        self.hub.erased = erased or self.hub.erased
+        self.waiters.wake_all()

@@ -70,8 +70,8 @@ class Encoding(Protocol):
         """Return the verdict."""
         ...
 
-    def heartbeat(self, cursor: int, epoch: str) -> bytes:
-        """Return the news that everything up to *cursor* has been written."""
+    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
+        """Return the news that everything up to *cursor* has been written, and how many erasures there have been."""
         ...
 
     def stale(self, reason: str | None, since: str | None) -> bytes:

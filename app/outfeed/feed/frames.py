@@ -52,8 +52,8 @@ class WebSocketEncoding:
     def subscribed(self, payload: dict[str, Any]) -> bytes:
         return message("subscribed", payload)
 
-    def heartbeat(self, cursor: int, epoch: str) -> bytes:
-        return message("heartbeat", {"cursor": cursor})
+    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
+        return message("heartbeat", {"cursor": cursor, **({"erasures": erasures} if erasures else {})})
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return message("stale", {"reason": reason, "since": since})

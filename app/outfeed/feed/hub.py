@@ -29,6 +29,7 @@ class Hub:
     def __init__(self, cohorts: Cohorts, waiters: Waiters, stats: FeedStats) -> None:
         self.stats = stats
         self.closing = threading.Event()
+        self.erased = 0  # how many events were erased from this history, as the clients are told
         self._cohorts = cohorts
         self._waiters = waiters
         self._lock = threading.Lock()
@@ -132,7 +133,7 @@ class Hub:
         self._tell(self._cohorts.live(), self._heartbeat_of)
 
     def _heartbeat_of(self, cohort: Cohort) -> bytes:
-        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch)
+        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.erased)
 
     def tell_stale(self, reason: str | None, since: str | None) -> None:
         """Tell every live client that the source can't be read, why, and since when; None: it can again.

@@ -56,6 +56,7 @@ class Relay:
         self._completed_at: float | None = None
         self._failure: str | None = None
         self._told: str | None = None  # why nothing can be read, as the clients know it
+        self._told_erased = 0  # how many events were erased, as the clients know it
         self.stats = hub.stats
 
     def start(self) -> None:
@@ -65,6 +66,7 @@ class Relay:
         """
         self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
+        self._told_erased = self._hub.erased
 
     def poll(self) -> None:
         """Push what is pending; returns at once when another call is at work, which then goes round again.
@@ -197,8 +199,9 @@ class Relay:
             self._told, self._next_heartbeat = None, 0.0
             self._hub.tell_stale(None, None)
         now = clock.monotonic()
-        if now >= self._next_heartbeat:
+        if now >= self._next_heartbeat or self._told_erased != self._hub.erased:
             self._next_heartbeat = now + self._heartbeat_secs
+            self._told_erased = self._hub.erased
             self._hub.heartbeat()
             self._pages.forget_old()
 

@@ -36,7 +36,7 @@ class SseEncoding:
         where = f"{payload['epoch']}:{payload['after']}".encode()
         return b"event: subscribed\nid: %b\ndata: %b\n\n" % (where, orjson.dumps(payload))
 
-    def heartbeat(self, cursor: int, epoch: str) -> bytes:
+    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
         return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
 
     def stale(self, reason: str | None, since: str | None) -> bytes:

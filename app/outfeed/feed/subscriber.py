@@ -88,6 +88,8 @@ class Subscriber:
         self.epoch, self._page = verdict.epoch, []
         self.place = Place(after, after, due_at(rate, due, clock.monotonic()))
         payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
+        if erased := self._core.hub.erased:
+            payload["erasures"] = erased
         self.write(self.subscription.encoding.subscribed(payload))
 
     def acknowledge(self, seq: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -119,6 +119,13 @@ def clock_of(moment: datetime | str) -> str:
         return f"{moment:%H:%M:%S}"
     year = "" if moment.year == now.year else f" {moment.year}"
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M:%S}"
+
+
+@pages.app_template_filter("times")
+def width_of_times(rows: Iterable[Row]) -> str:
+    """Return the name of the width that the times of *rows* need, as `widthOf` in event-feed/elements.js has it."""
+    longest = max((len(row.time) for row in rows), default=0)
+    return next((name for most, name in ((8, "time"), (15, "date"), (20, "year")) if longest <= most), "long")
 
 
 def rowid(text: str) -> int:

@@ -28,7 +28,9 @@
  *   event-feed:event     {event, seq, replayed}: once for each, after it was shown; `replayed` is true for what had
  *                        happened before the feed (again) went live: nothing to notify anybody of
  *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
- *   event-feed:state     {state, behind, waiting, cursor, held}; held: so much waits that nothing more is received
+ *   event-feed:erased    events were erased from the history: a list made before may show one of them
+ *   event-feed:state     {state, behind, waiting, cursor, held, reason}; held: so much waits that nothing more is
+ *                        received; reason: why the server can't read its database
  *
  * An integer in an event's data that a number can't hold is a Number object that has its digits as text and as JSON.
  *
@@ -38,6 +40,10 @@
  * reconnect asks for what follows `received`: what waits between the two (paused, or scrolled away from the top) stays
  * in memory, so nothing is asked for twice or lost. The cursor moves, and is stored, only after its row is in the list.
  *
+ * The server's own page puts rows of its log between the tags. If the feed has fewer than `limit`, since the outbox is
+ * kept for less time than the log, the rows before them come from the log. After a reset or an erasure the list is made
+ * anew: nothing stays in it that the database has not.
+ *
  * The list holds the newest 500. When more wait for one frame, the oldest of them get no row, since newer ones would
  * push it out before anybody saw it; they count as seen: the cursor moves past them, and each is fired as an event.
  */
@@ -46,8 +52,9 @@ import { Bar, Filter } from "./event-feed/bar.js";
 import { Connection } from "./event-feed/connection.js";
 import { NUMBER, make } from "./event-feed/elements.js";
 import { List, MAX_ROWS } from "./event-feed/list.js";
-import { STYLE } from "./event-feed/look.js";
+import { dress } from "./event-feed/look.js";
 import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./event-feed/news.js";
+import { readLog } from "./event-feed/past.js";
 import { Sentences } from "./event-feed/sentences.js";
 import { Subscription, addressOf, remember, remembered, wantedBy } from "./event-feed/subscription.js";
 import { Frame, Scroller } from "./event-feed/view.js";
@@ -59,7 +66,7 @@ const FRAME_MS = 6; // steps are taken for so long in each frame; layout and pai
 const MAX_NEW = 20; // in a flood all would be highlighted, which says nothing and costs much
 
 class EventFeed extends HTMLElement {
-  static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch"];
+  static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch", "theme"];
 
   #sentences = new Sentences();
   #filter = new Filter(() => this.#sift());
@@ -70,10 +77,17 @@ class EventFeed extends HTMLElement {
   #link = "closed";
   #retryAt = 0;
   #isRefused = false;
+  #refusal = null; // why this page can't open the feed
   #outage = null; // {reason, since}: why the server can't read its database, and since when
   #heardAt = null; // when the server last said that all is well
   #hasBegun = false; // since the page was opened
   #hasBeenLive = false;
+  #erasures = null; // how many the history has had
+  #remadeAt = null; // up to this seq the list is made anew with the next verdict
+  #isSettled = false; // all that the feed had at its verdict is in the list
+  #owed = []; // notices that belong above it
+  #lastFill = null; // the answer of the log that the list waits for
+  #hasLog = false; // the page's server has put rows of its log between the tags
   #isPaused = false;
   #isHeld = false;
   #wasHeld = false;
@@ -85,7 +99,9 @@ class EventFeed extends HTMLElement {
   #frame = new Frame(() => this.#render());
   #tick = 0;
   #state = "";
+  #reason = null;
   #stopListening = null;
+  #choose = () => {}; // the colours of the theme
   #scroller = new Scroller(this.#list, this.#filter, {
     look: () => this.#waiting.length && this.#frame.request(),
     top: () => this.showNew(),
@@ -101,7 +117,6 @@ class EventFeed extends HTMLElement {
   constructor() {
     super();
     const root = this.attachShadow({ mode: "open" });
-    root.adoptedStyleSheets = [STYLE];
     const head = make("div", "head", this.#bar.element);
     root.append(head, this.#scroller.element, slot("footer"), this.#bar.status);
   }
@@ -127,6 +142,7 @@ class EventFeed extends HTMLElement {
     const wake = () => document.hidden || this.#wake();
     document.addEventListener("visibilitychange", wake, { signal });
     addEventListener("online", wake, { signal });
+    this.#choose = dress(this.shadowRoot, this, signal);
     addEventListener("offline", () => this.#connection.check(), { signal });
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
@@ -145,6 +161,7 @@ class EventFeed extends HTMLElement {
   }
 
   attributeChangedCallback(name, before, now) {
+    if (name === "theme") return this.#choose();
     if (!this.#subscription || this.#isStale || before === now) return; // not in a page yet, or about to begin anew
     this.#isStale = true;
     queueMicrotask(() => this.#beginAnew());
@@ -186,7 +203,7 @@ class EventFeed extends HTMLElement {
 
   #newConnection() {
     return new Connection(this.#address, this.getAttribute("ticket-url"), {
-      link: (link, until, outage) => this.#linkChanged(link, until, outage),
+      link: (link, news) => this.#linkChanged(link, news),
       frame: (frame) => this.#read(frame),
       page: (page) => this.#readPage(page),
       request: () => this.#subscription.request(),
@@ -205,8 +222,9 @@ class EventFeed extends HTMLElement {
     this.#news = new News();
     this.#waiting = [];
     this.#cursor = 0;
-    this.#gap = null;
-    this.#isRefused = this.#hasBeenLive = this.#scroller.isReading = false;
+    this.#gap = this.#lastFill = null;
+    this.#owed = [];
+    this.#isRefused = this.#hasBeenLive = this.#scroller.isReading = this.#isSettled = false;
     this.#list.clear();
     if (!this.isConnected) return;
     this.#connection.close();
@@ -235,7 +253,8 @@ class EventFeed extends HTMLElement {
     this.#frame.request();
   }
 
-  #linkChanged(link, until, outage) {
+  #linkChanged(link, { until, outage, refusal }) {
+    this.#refusal = refusal;
     if (until) this.#outage = outage && { reason: outage, since: this.#outage?.since ?? this.#heardAt };
     this.#link = link;
     this.#retryAt = until;
@@ -252,7 +271,7 @@ class EventFeed extends HTMLElement {
     if (type === "subscribed") this.#begin(payload);
     else if (type === "event") this.#receive(this.#subscription.take(prev, [{ ...payload, seq }]));
     else if (type === "events") this.#receive(this.#subscription.take(prev, payload));
-    else if (type === "heartbeat") this.#reach(payload.cursor);
+    else if (type === "heartbeat") this.#beat(payload);
     else if (type === "stale") this.#tellStale(payload);
     else if (type === "error") this.#refuse(payload);
   }
@@ -264,27 +283,37 @@ class EventFeed extends HTMLElement {
     if (verdict) this.#begin(verdict);
     this.#receive(this.#subscription.take(this.#subscription.received, page.events));
     this.#reach(page.cursor, page.head);
+    if (!verdict) this.#noteErasures(page.erasures);
+  }
+
+  #beat({ cursor, erasures }) {
+    this.#reach(cursor);
+    this.#noteErasures(erasures);
   }
 
   #begin(verdict) {
     const before = this.#hasBegun ? null : remembered(this.#storageKey);
+    const remadeAt = this.#remadeAt;
     this.#hasBegun = true;
     this.#isRefused = false;
+    this.#remadeAt = null;
     this.#subscription.accept(verdict);
     this.#news.begin(verdict);
-    if (verdict.verdict === "gap") this.#tellGap(verdict.missing);
-    else if (verdict.verdict === "reset") this.#tellReset(verdict);
+    if (remadeAt !== null) this.#owed.unshift(...this.#empty());
+    if (verdict.verdict === "reset") this.#tellReset(verdict);
+    else if (verdict.verdict === "gap" && verdict.missing.to > (remadeAt ?? 0)) this.#tellGap(verdict.missing);
     else if (before?.epoch === verdict.epoch) this.#tellAway(before.cursor + 1, verdict.after);
     this.#fire("verdict", verdict);
     this.#frame.request();
     this.#update();
+    this.#noteErasures(verdict.erasures);
   }
 
   #receive(events) {
     if (events === null) return this.#connection.subscribe();
-    const isAudited = this.hasAttribute("types") || this.hasAttribute("audit");
-    const received = this.#news.pick(events, isAudited);
-    this.#waiting.push(...received);
+    const picked = this.#news.pick(events, this.#isAudited);
+    const received = picked.filter(({ isAgain }) => !isAgain);
+    this.#waiting.push(...picked);
     if (received.length) this.#fire("received", { events: received });
     this.#frame.request();
     this.#hold();
@@ -296,6 +325,32 @@ class EventFeed extends HTMLElement {
     this.#subscription.reach(cursor, head);
     this.#frame.request();
     this.#update();
+  }
+
+  /** Erased events are told by their number alone. If it has moved, receive again what the list holds. */
+  #noteErasures(number = 0) {
+    const before = this.#erasures;
+    this.#erasures = number;
+    if (before === null || before === number) return;
+    const { received } = this.#subscription;
+    const seqs = [...this.#list.seqs, ...this.#waiting.map(({ event }) => event?.seq)].filter(Boolean);
+    this.#remadeAt = received;
+    this.#news.repeat(received);
+    this.#subscription.rewind(Math.min(received + 1, ...seqs) - 1);
+    this.#fire("erased", {});
+    this.#connection.subscribe();
+  }
+
+  /** Make the list anew: what is received from now on is all that it shows. Return the notices that it had. */
+  #empty() {
+    const notices = [...this.#list.notices, ...this.#waiting.flatMap(({ notice }) => notice ?? [])];
+    this.#waiting = [];
+    this.#lastFill = null;
+    this.#isSettled = this.#scroller.isReading = false;
+    this.#list.clear();
+    this.#hasLog ||= this.#slotted.length > 0;
+    for (const row of this.#slotted) row.remove();
+    return notices;
   }
 
   /** The server is there and can't read its database; without a reason it can again. */
@@ -311,6 +366,7 @@ class EventFeed extends HTMLElement {
   }
 
   #refuse({ message }) {
+    if (!this.#subscription.isAnswered) this.#connection.giveUp(); // the same request would be refused again
     if (this.#isRefused) return;
     this.#isRefused = true;
     this.#tell(refusalNotice(message));
@@ -338,7 +394,12 @@ class EventFeed extends HTMLElement {
   #tellReset({ head }) {
     const ids = [...this.#list.ids, ...this.#waiting.map(({ event }) => event?.id)];
     this.#news.skip(ids.filter(Boolean), head); // a restored backup sends them once more
-    this.#mark(resetNotice(this.#logHref));
+    this.#erasures = null;
+    this.#empty();
+    const { label, row } = resetNotice(this.#logHref);
+    this.#gap = row;
+    this.#owed = [row];
+    this.#bar.mark(label);
   }
 
   #tellAway(from, to) {
@@ -373,6 +434,7 @@ class EventFeed extends HTMLElement {
 
   #render() {
     if (this.#isReady && !this.#isPaused && !this.#scroller.isReading) this.#show();
+    if (!this.#waiting.length && !this.#isSettled && this.#isReady) this.#settle();
     if (this.#isHeld && !this.#waiting.length) this.#connect();
     this.#update();
   }
@@ -396,9 +458,37 @@ class EventFeed extends HTMLElement {
     }
     const last = this.#waiting.length ? items.findLast(({ event }) => event)?.event.seq : this.#subscription.received;
     this.#remember(last ?? this.#cursor);
-    for (const { event, replayed } of items) {
-      if (event) this.#fire("event", { event, seq: event.seq, replayed });
+    for (const { event, replayed, isAgain } of items) {
+      if (event && !isAgain) this.#fire("event", { event, seq: event.seq, replayed });
     }
+  }
+
+  /** The list has what the feed had at its verdict: what is missing before it, and what belongs above it, follow. */
+  #settle() {
+    if (!this.#subscription.isAnswered || this.#subscription.behind) return;
+    this.#isSettled = true;
+    this.#owed.splice(0).forEach((notice) => this.#tell(notice));
+    const ids = new Set(this.#list.ids);
+    const isShort = this.#list.ids.length < (wantedBy(this).last ?? 0);
+    const isLonger = this.#hasLog || this.#slotted.some((row) => !ids.has(row.dataset.id));
+    if (isShort && isLonger && !this.hasAttribute("ticket-url")) this.#fill();
+  }
+
+  /** Put the log's rows under those of the feed. */
+  async #fill() {
+    const fill = (this.#lastFill = {});
+    const events = await readLog(this.#address, wantedBy(this));
+    if (fill !== this.#lastFill) return; // the list was made anew meanwhile
+    const picked = this.#news.pick(events, this.#isAudited);
+    if (this.#list.append(picked)) this.#scroller.hideFallback();
+  }
+
+  get #slotted() {
+    return [...this.querySelectorAll(".event[data-id]")];
+  }
+
+  get #isAudited() {
+    return this.hasAttribute("types") || this.hasAttribute("audit");
   }
 
   /** Show what the filter lets through. */
@@ -423,7 +513,7 @@ class EventFeed extends HTMLElement {
 
   #currentState() {
     if (this.#link === "signed-out") return "signed-out";
-    if (this.#isRefused) return "refused";
+    if (this.#isRefused || this.#link === "refused") return "refused";
     if (this.#outage) return "stale";
     if (this.#isHeld) return "paused";
     if (!this.#subscription.isAnswered) {
@@ -446,6 +536,7 @@ class EventFeed extends HTMLElement {
       waiting: length ? waiting : "",
       behind: this.#subscription.behind,
       outage: this.#outage,
+      refusal: this.#refusal,
       news: length && this.#scroller.isReading && !this.#isPaused ? `${waiting} new` : "",
       retryAt: this.#retryAt,
       loginHref: this.getAttribute("login-href") ?? "/login",
@@ -456,16 +547,19 @@ class EventFeed extends HTMLElement {
     this.#scroller.isBusy = state === "catching-up";
     clearTimeout(this.#tick);
     if (state === "reconnecting" || state === "stale") this.#tick = setTimeout(() => this.#update(), 1000);
-    if (state !== this.#state || this.#isHeld !== this.#wasHeld) this.#changeState(state);
+    const reason = state === "stale" ? this.#outage.reason : null;
+    if (state !== this.#state || this.#isHeld !== this.#wasHeld || reason !== this.#reason) this.#changeState(state, reason);
   }
 
-  #changeState(state) {
+  #changeState(state, reason) {
     const before = this.#state;
     this.#state = state;
+    this.#reason = reason;
     this.#wasHeld = this.#isHeld;
     if (before && before !== state) this.#bar.announce(this.#bar.text);
     const { behind } = this.#subscription;
-    this.#fire("state", { state, behind, waiting: this.#waiting.length, cursor: this.#cursor, held: this.#isHeld });
+    const { length: waiting } = this.#waiting;
+    this.#fire("state", { state, behind, waiting, cursor: this.#cursor, held: this.#isHeld, reason });
   }
 
   #fire(name, detail) {

@@ -2,13 +2,19 @@
 // counts what came while nobody looked.
 
 import "./event-feed.js"; // in one go with what listens to it
-import { clockOf, setText } from "./event-feed/elements.js";
+import { clockOf, setText, widthOf } from "./event-feed/elements.js";
 
 /** Show the times in *root* in the reader's zone. */
 export function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     setText(time, clockOf(new Date(time.dateTime), "short" in time.dataset));
   }
+  root.querySelectorAll(".events").forEach(align);
+}
+
+/** Give the times in *list* one width, so that what follows them stands in columns. */
+export function align(list) {
+  list.dataset.times = widthOf(Math.max(...Array.from(list.querySelectorAll("time"), (time) => time.textContent.length)));
 }
 
 localise(document);

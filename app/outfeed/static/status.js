@@ -23,11 +23,21 @@ async function ask() {
   try {
     const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     if (answer.redirected || answer.status === 401) return "signed-out";
-    if (!answer.ok) return answer.status;
-    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const text = await answer.text();
+    if (!answer.ok) return detailIn(text) ?? `the server answers ${answer.status}`;
+    show(new DOMParser().parseFromString(text, "text/html"));
     return "";
   } catch {
     return "unreached";
+  }
+}
+
+/** The reason in a problem (RFC 9457); null in what a proxy says. */
+function detailIn(text) {
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return null;
   }
 }
 
@@ -51,13 +61,13 @@ function isSelected(section) {
 
 /** Say why the figures are old, in the place of what was said of the feed's health; nothing where they are not. */
 function tell(reason) {
-  if (outage.dataset.reason === String(reason)) return; // what is told again would be announced anew
+  if (outage.dataset.reason === reason) return; // what is told again would be announced anew
   outage.dataset.reason = reason;
   outage.hidden = !reason;
   vitals.classList.toggle("is-stale", !outage.hidden);
   if (!reason) return;
   const since = clockOf(new Date(time.dateTime));
-  outage.querySelector("h2").textContent = TITLES[reason] ?? `The server answers ${reason}`;
+  outage.querySelector("h2").textContent = TITLES[reason] ?? reason.charAt(0).toUpperCase() + reason.slice(1);
   outage.querySelector("p").textContent = `Nothing is known since ${since}: the figures below are from then. `
     + (reason === "signed-out" ? "They go on once you have signed in." : "This page goes on asking.");
   outage.querySelector("a").hidden = reason !== "signed-out";

@@ -141,7 +141,8 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     """Wait for the first event, and so long that who asks again at once stays within the rate."""
     deadline = began + query.wait
     hub = services().hub
-    while not events and (left := deadline - clock.monotonic()) > 0:
+    erased = hub.erased
+    while not events and hub.erased == erased and (left := deadline - clock.monotonic()) > 0:
         services().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_on(query, verdict, cursor)
         if hub.closing.is_set():
@@ -155,6 +156,8 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
     fields = verdict.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)
+    if erased := services().hub.erased:
+        fields["erasures"] = erased
     head = orjson.dumps(fields | {"cursor": cursor})
     # The items are JSON already; each begins with a brace that makes room for its seq.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)

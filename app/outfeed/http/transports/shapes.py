@@ -37,3 +37,6 @@ class FeedPage(BaseModel):
     events: list[FeedItem]
     cursor: int
     head: int = Field(description="The newest seq.")
+    erasures: int | None = Field(
+        None, description="How many events were erased from this history. If it has moved, read your copy again."
+    )

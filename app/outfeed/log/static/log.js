@@ -1,9 +1,10 @@
 // The log with a script: times of the filter in the reader's zone, short addresses, and new rows on top.
 //
 // The server alone knows what matches. <event-feed> subscribes to as much of the filter as the feed knows, out of sight,
-// and says when something has happened; then the page is asked for again, and the rows it has more are put on top.
+// and says when something has happened; then the page is asked for again. The rows it has more are put on top, and those
+// that it has no more are taken out. After a restore or an erasure the list is that of the new page.
 
-import { localise } from "./page.js";
+import { align, localise } from "./page.js";
 
 const AT_ONCE_MS = 100; // events come in groups
 const ANSWER_MS = 10_000;
@@ -43,7 +44,7 @@ const FEED = { type: "types", source: "source", task: "task-id", agent: "agent-i
 const STATES = {
   live: "", polling: "", connecting: "connecting", "catching-up": "catching up",
   reconnecting: "reconnecting", "signed-out": "signed out", refused: "refused", paused: "paused",
-  stale: "stale: the server can't read its database",
+  stale: "stale",
 };
 
 /** Says how many rows are new: to who listens at once and then now and then, and to who is elsewhere in the title. */
@@ -115,6 +116,8 @@ class Live {
   #pauseMs = BEAT_MS;
   #isAsking = false;
   #isOwed = false; // something has happened since the page was asked for
+  #isAnother = false; // the log may have lost any row
+  #isRestored = false;
 
   constructor(input) {
     this.#switch = input;
@@ -144,8 +147,10 @@ class Live {
       const value = given.get(name)?.trim(); // as the server takes it
       if (value) feed.setAttribute(attribute, value);
     }
-    for (const name of ["event", "verdict"]) feed.addEventListener(`event-feed:${name}`, () => this.#expect());
-    feed.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail.state));
+    feed.addEventListener("event-feed:event", () => this.#expect());
+    feed.addEventListener("event-feed:verdict", ({ detail }) => this.#begun(detail.verdict));
+    feed.addEventListener("event-feed:erased", () => this.#distrust());
+    feed.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail));
     this.#feed = feed;
     document.querySelector("main").append(feed);
   }
@@ -157,11 +162,22 @@ class Live {
     this.#feed = null;
     this.#dropPill();
     this.#announcer.end("");
-    this.#tellState("live");
+    this.#tellState({ state: "live" });
   }
 
-  #tellState(state) {
-    this.#state.textContent = STATES[state];
+  #begun(verdict) {
+    this.#isRestored ||= verdict === "reset";
+    if (verdict === "reset") this.#distrust();
+    this.#expect();
+  }
+
+  #distrust() {
+    this.#isAnother = true;
+    this.#expect();
+  }
+
+  #tellState({ state, reason = null }) {
+    this.#state.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
     this.#login.hidden = state !== "signed-out";
     if (this.#login.hidden) return;
     this.#login.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
@@ -181,37 +197,67 @@ class Live {
     this.#askedAt = performance.now();
     this.#isAsking = true;
     this.#isOwed = false;
+    const isAnother = this.#isAnother;
+    this.#isAnother = false;
     try {
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
       if (!answer.ok) throw new Error(`GET ${location}: ${answer.status}`);
-      if (!answer.redirected && this.#feed) this.#take(await answer.text());
+      const text = await answer.text();
+      if (!answer.redirected && this.#feed) this.#take(text, isAnother);
       this.#pauseMs = BEAT_MS;
     } catch {
       this.#isOwed = true;
+      this.#isAnother ||= isAnother;
       this.#pauseMs = RETRY_MS * (1 + Math.random());
     }
     this.#isAsking = false;
     if (this.#isOwed && this.#feed) this.#expect();
   }
 
-  #take(text) {
+  #take(text, isAnother) {
     const page = new DOMParser().parseFromString(text, "text/html");
+    localise(page);
     const total = totalOf(page);
     const counts = document.getElementById("counts");
     // Who has the focus in there keeps it, and sees the counts of now with the next answer.
     if (!counts.contains(document.activeElement)) counts.replaceWith(page.getElementById("counts"));
+    if (this.#isRestored) this.#tellRestored();
+    this.#drop(page, isAnother);
     const known = new Set(Array.from(rowsOf(document), (row) => row.dataset.id));
     const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(row.dataset.id));
     if (!fresh.length) return;
     const isAll = fresh.length === rowsOf(page).length;
     const number = isAll && page.querySelector(".paging .older") ? this.#grownTo(total, fresh.length) : just(fresh.length);
-    if (this.#isReading) {
-      this.#offer(number);
-      return;
-    }
+    if (this.#isReading) return this.#offer(number);
     this.#put(page, fresh, isAll);
     this.#total = total;
     this.#announcer.tell(number);
+  }
+
+  /** Take out the rows that the log has no more; those below the page's may be gone too if it is *isAnother*. */
+  #drop(page, isAnother) {
+    const ids = new Set(Array.from(rowsOf(page), (row) => row.dataset.id));
+    const shown = Array.from(rowsOf(document));
+    const isWhole = isAnother || !page.querySelector(".paging .older");
+    const end = isWhole ? shown.length : shown.findLastIndex((row) => ids.has(row.dataset.id));
+    const gone = shown.slice(0, Math.max(0, end)).filter((row) => !ids.has(row.dataset.id));
+    for (const row of gone) row.remove();
+    if (gone.length && !rowsOf(document).length) this.#replace(page);
+    else if (isAnother) swap(".paging", page);
+    if (gone.length) this.#total = totalOf(page);
+  }
+
+  #replace(page) {
+    for (const part of [".panel", ".paging"]) swap(part, page);
+  }
+
+  #tellRestored() {
+    this.#isRestored = false;
+    const text = "The database was restored. This list shows what it holds now.";
+    const notice = document.getElementById("restored") ?? document.createElement("p");
+    Object.assign(notice, { id: "restored", className: "restored", textContent: text });
+    document.querySelector(".panel").before(notice);
+    this.#announcer.end(text);
   }
 
   /** How many are new where the page has no room for all: at least *count*. The server counts up to a limit. */
@@ -230,9 +276,9 @@ class Live {
     this.#dropPill();
     const list = document.getElementById("rows");
     for (const row of fresh) row.classList.add("new");
-    localise(page);
     if (list && !isAll && list.childElementCount + fresh.length <= MAX_ROWS) list.prepend(...fresh);
-    else for (const part of [".panel", ".paging"]) document.querySelector(part).replaceWith(page.querySelector(part));
+    else this.#replace(page);
+    align(document.getElementById("rows"));
   }
 
   #offer(number) {
@@ -256,6 +302,11 @@ class Live {
     scrollTo(0, 0);
     this.#expect();
   }
+}
+
+/** Put a part of *page* in the place of the document's. */
+function swap(part, page) {
+  document.querySelector(part).replaceWith(document.importNode(page.querySelector(part), true));
 }
 
 function rowsOf(page) {

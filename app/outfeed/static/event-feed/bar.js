@@ -23,7 +23,7 @@ export class Bar {
   constructor(title, filter, on) {
     const news = [this.#chip, this.#retry, this.#pill, this.#gap];
     this.element = make("div", "bar", title, ...news, filter.element, this.#pause);
-    this.status.role = "status";
+    this.status.setAttribute("role", "status");
     this.#retry.onclick = () => on.retry();
     this.#pill.title = "Show them (Home in the list)";
     this.#pill.onclick = () => on.pill();
@@ -39,9 +39,9 @@ export class Bar {
   }
 
   /** *retryAt* is a moment in ms; *waiting* a number as text, empty for none. */
-  show({ state, behind, waiting, outage, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
+  show({ state, behind, waiting, outage, refusal, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
     const secs = Math.ceil((retryAt - Date.now()) / 1000);
-    setText(this.#label, describe(state, { behind, waiting, outage, secs }));
+    setText(this.#label, describe(state, { behind, waiting, outage, refusal, secs }));
     this.#retry.hidden = !["reconnecting", "stale"].includes(state) || secs <= 1;
     this.#chip.title = isPolling ? "No WebSocket gets through, so the feed asks over HTTP" : "";
     this.element.dataset.state = state;
@@ -49,6 +49,7 @@ export class Bar {
     this.#login.href = loginHref;
     setText(this.#pill, news);
     this.#pill.hidden = !news;
+    this.element.dataset.crowded = !this.#retry.hidden || !this.#pill.hidden;
     setText(this.#pause, isPaused ? "Resume" : "Pause");
     this.#pause.dataset.paused = isPaused;
     this.#gap.hidden = !hasGap;
@@ -72,7 +73,7 @@ export class Bar {
   }
 }
 
-function describe(state, { behind, waiting, outage, secs }) {
+function describe(state, { behind, waiting, outage, refusal, secs }) {
   const texts = {
     connecting: "Connecting",
     live: "Live",
@@ -82,7 +83,7 @@ function describe(state, { behind, waiting, outage, secs }) {
     reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
     stale: `Stale: ${outage?.reason}${outage?.since ? ` · last data ${clockOf(outage.since)}` : ""}`,
     "signed-out": "Signed out",
-    refused: "Refused",
+    refused: refusal ?? "Refused",
   };
   return texts[state];
 }
@@ -103,16 +104,16 @@ export class Filter {
   constructor(onchange) {
     this.#onchange = onchange;
     const chips = make("div", "chips", ...this.#chips.values());
-    chips.role = "group";
-    chips.ariaLabel = "Show only";
+    chips.setAttribute("role", "group");
+    chips.setAttribute("aria-label", "Show only");
     Object.assign(this.#input, { type: "search", placeholder: "Filter rows", maxLength: 200, autocomplete: "off" });
     this.#input.dir = "auto";
     this.#input.spellcheck = false;
-    this.#input.ariaLabel = "Filter the rows by text";
-    this.#input.ariaKeyShortcuts = "/";
+    this.#input.setAttribute("aria-label", "Filter the rows by text");
+    this.#input.setAttribute("aria-keyshortcuts", "/");
     this.#input.oninput = () => this.#change();
-    this.element.role = "search";
-    this.element.ariaLabel = "Rows";
+    this.element.setAttribute("role", "search");
+    this.element.setAttribute("aria-label", "Rows");
     this.element.append(this.#count, chips, this.#input);
     const button = make("button", "", "Show all rows");
     button.onclick = () => this.clear();
@@ -145,7 +146,7 @@ export class Filter {
   }
 
   clear() {
-    for (const chip of this.#chips.values()) chip.ariaPressed = "false";
+    for (const chip of this.#chips.values()) chip.setAttribute("aria-pressed", "false");
     this.#pressed.clear();
     this.#input.value = "";
     this.#change();
@@ -154,7 +155,7 @@ export class Filter {
   #chip(kind) {
     const chip = make("button", "", kind.charAt(0).toUpperCase() + kind.slice(1));
     chip.dataset.kind = kind;
-    chip.ariaPressed = "false";
+    chip.setAttribute("aria-pressed", "false");
     chip.hidden = true;
     chip.onclick = () => this.#press(chip, kind);
     return chip;
@@ -162,7 +163,7 @@ export class Filter {
 
   #press(chip, kind) {
     if (!this.#pressed.delete(kind)) this.#pressed.add(kind);
-    chip.ariaPressed = String(this.#pressed.has(kind));
+    chip.setAttribute("aria-pressed", this.#pressed.has(kind));
     this.#change();
   }
 

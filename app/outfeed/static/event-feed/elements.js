@@ -37,6 +37,13 @@ export function momentOf(text) {
   return DATE.test(text) && !Number.isNaN(moment.valueOf()) ? moment : null;
 }
 
+/** The name of the width that the times of a list need, whose longest has *chars*: see `--times` in outfeed.css. */
+export function widthOf(chars) {
+  if (chars <= 8) return "time";
+  if (chars <= 15) return "date";
+  return chars <= 20 ? "year" : "long";
+}
+
 /** The time of day in the reader's zone, with the date unless it is today's; to the minute where it is to be short. */
 export function clockOf(moment, isShort = false) {
   const time = (isShort ? SHORT_TIME : TIME).format(moment);

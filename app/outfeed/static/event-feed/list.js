@@ -1,6 +1,6 @@
 // The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden as the filter says.
 
-import { NUMBER, clockOf, linkTo, make, momentOf } from "./elements.js";
+import { NUMBER, clockOf, linkTo, make, momentOf, widthOf } from "./elements.js";
 
 // --- the list --------------------------------------------------------------------------------------------------------
 
@@ -12,7 +12,9 @@ export class List {
   #filter;
   #logHref;
   #today = "";
+  #longest = 0; // of the times, in characters
   #items = new WeakMap(); // row → {event, kind, text}
+  #past = new Map(); // id → row, of those that came from the log
   #focused = null; // the row that last got the focus, if by the keyboard: a pointer leaves it where it happens to be
 
   /** *logHref* is asked, when a row is opened, where the log is. */
@@ -31,18 +33,57 @@ export class List {
   }
 
   get ids() {
-    return Array.from(this.element.children, (row) => this.#items.get(row)?.event.id);
+    return this.#events.map(({ id }) => id);
+  }
+
+  /** Of the rows that came by the feed. */
+  get seqs() {
+    return this.#events.map(({ seq }) => seq).filter(Boolean);
+  }
+
+  /** Oldest first. */
+  get notices() {
+    return [...this.element.querySelectorAll(":scope > .notice")].reverse();
+  }
+
+  get #events() {
+    return Array.from(this.element.children, (row) => this.#items.get(row)?.event).filter(Boolean);
   }
 
   /** Put *items*, oldest first, on top; those that are live are highlighted if they are few. */
   render(items, isCalm = true) {
     this.restamp();
-    this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed)).reverse());
+    for (const { event } of items) this.#past.get(event?.id)?.remove();
+    this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed && !item.isAgain)).reverse());
+    this.#trim();
+  }
+
+  /** Put *items* of the log, newest first, below the rows. Return how many there are that no row shows. */
+  append(items) {
+    const ids = new Set(this.ids);
+    const known = items.findLastIndex(({ event }) => ids.has(event.id)); // what is newer comes by the feed
+    const missing = items.slice(known + 1);
+    for (const item of missing) this.#past.set(item.event.id, this.#row(item, false));
+    this.element.append(...missing.map(({ event }) => this.#past.get(event.id)));
+    this.#trim();
+    return missing.length;
+  }
+
+  /** The times have one width, so that what follows them stands in columns. */
+  #align() {
+    const times = widthOf(this.#longest);
+    if (this.element.dataset.times !== times) this.element.dataset.times = times;
+  }
+
+  #trim() {
+    this.#align();
     while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
     if (this.#filter.isOn) this.#tellFilter();
   }
 
   clear() {
+    this.#past.clear();
+    this.#longest = 0;
     this.element.replaceChildren();
     this.sift();
   }
@@ -86,7 +127,18 @@ export class List {
     return next >= 0;
   }
 
-  #row({ event }, isNew) {
+  /** An event that no row can be made of is shown as text: it must not stop those after it. */
+  #row(item, isNew) {
+    try {
+      return this.#rowOf(item, isNew);
+    } catch (error) {
+      console.error("event-feed: an event can't be shown:", error);
+      const { seq, id, event_type: type } = item.event;
+      return make("li", "notice", `Event ${seq ?? ""} can't be shown: ${type} ${id}`);
+    }
+  }
+
+  #rowOf({ event }, isNew) {
     const display = this.#sentences.displayOf(String(event.event_type));
     const parts = this.#sentences.partsOf(event, display);
     const row = rowOf(event, display, parts);
@@ -94,6 +146,7 @@ export class List {
     const said = [event.event_type, event.source, event.task_id, event.agent_id, ...parts.map(([text]) => text)];
     const item = { event, kind: display.kind, text: said.join(" ").toLowerCase() };
     this.#items.set(row, item);
+    this.#longest = Math.max(this.#longest, row.querySelector("time").textContent.length);
     this.#filter.offer(display.kind);
     row.hidden = !this.#filter.matches(item);
     return row;
@@ -106,7 +159,9 @@ export class List {
     this.#today = today;
     for (const time of this.element.querySelectorAll("time[datetime]")) {
       time.textContent = clockOf(new Date(time.dateTime));
+      this.#longest = Math.max(this.#longest, time.textContent.length);
     }
+    this.#align();
   }
 
   /** The details are made when a row is first opened: most never are. */
@@ -122,12 +177,12 @@ export class List {
 function rowOf(event, display, parts) {
   const sentence = make("span", "sentence", ...parts.map(([text, isName]) => (isName ? make("b", "", text) : text)));
   const icon = make("span", "icon", display.icon);
-  icon.ariaHidden = "true";
+  icon.setAttribute("aria-hidden", "true");
   const summary = make("summary", "", icon, sentence, timeOf(event.timestamp), metaOf(event, parts));
   summary.tabIndex = -1;
   const row = make("li", "event", make("details", "", summary));
   row.dataset.kind = display.kind;
-  row.dataset.seq = event.seq;
+  if (event.seq) row.dataset.seq = event.seq;
   row.classList.toggle("error", display.error);
   return row;
 }

@@ -1,28 +1,66 @@
 // How the feed looks: colours from the page's custom properties, light and dark from its color-scheme. The rows of
-// outfeed.css look the same.
+// outfeed.css look the same. Constructable stylesheets: allowed by `style-src 'self'`, and no file more.
 
-// A constructable stylesheet: allowed by `style-src 'self'`, and no file more.
-export const STYLE = new CSSStyleSheet();
-STYLE.replaceSync(`
+// --- colours ---------------------------------------------------------------------------------------------------------
+
+// Each in light and in dark.
+const COLOURS = {
+  surface: ["#fff", "#161b22"],
+  ink: ["#1b2430", "#e3e8ef"],
+  muted: ["#5c6878", "#93a0b1"],
+  line: ["#e6eaef", "#252d38"],
+  hover: ["#f6f8fa", "#1b222b"],
+  accent: ["#2a5fd0", "#7aa7ff"],
+  good: ["#128253", "#3fcf8e"],
+  warn: ["#9a5b00", "#f0b849"],
+  "warn-ground": ["#fdf6e7", "#2a2314"],
+  error: ["#bf2c2c", "#ff8a80"],
+  "error-ground": ["#fdf0ef", "#2d1a1c"],
+  field: ["#8a94a3", "#5d6a7a"],
+  task: ["#3b74e0", "#6ea0ff"],
+  agent: ["#14957a", "#37c2a2"],
+  bid: ["#d19a1c", "#e5b445"],
+  tool: ["#8458d4", "#b08cf5"],
+  system: ["#5d6b7d", "#8794a6"],
+  other: ["#98a2b0", "#6b7685"],
+};
+
+const LIGHT = palette((light) => light);
+const DARK = palette((_, dark) => dark);
+// A browser that has it follows a page whose color-scheme changes. baseline: guarded
+const EITHER = CSS.supports("color", "light-dark(#000, #fff)") ? palette((...both) => `light-dark(${both})`) : null;
+const SYSTEM = matchMedia("(prefers-color-scheme: dark)");
+
+function palette(pick) {
+  const lines = Object.entries(COLOURS).map(([name, both]) => `--_${name}: var(--${name}, ${pick(...both)});`);
+  return sheetOf(`:host { ${lines.join(" ")} }`);
+}
+
+function sheetOf(text) {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(text);
+  return sheet;
+}
+
+/** Give *root* the style, with light or dark colours as *host* and the system want it. Return what chooses again. */
+export function dress(root, host, signal) {
+  root.adoptedStyleSheets = [STYLE]; // which has the color-scheme of a theme
+  const choose = () => (root.adoptedStyleSheets = [STYLE, EITHER ?? (isDark(host) ? DARK : LIGHT)]);
+  choose();
+  if (!EITHER) SYSTEM.addEventListener("change", choose, { signal });
+  return choose;
+}
+
+/** Whether the color-scheme of *host* is dark; of both, what the system has. */
+function isDark(host) {
+  const schemes = getComputedStyle(host).colorScheme.split(" ");
+  return schemes.includes("dark") && (SYSTEM.matches || !schemes.includes("light"));
+}
+
+// --- the rest --------------------------------------------------------------------------------------------------------
+
+const STYLE = sheetOf(`
 :host {
-  --_surface: var(--surface, light-dark(#fff, #161b22));
-  --_ink: var(--ink, light-dark(#1b2430, #e3e8ef));
-  --_muted: var(--muted, light-dark(#5c6878, #93a0b1));
-  --_line: var(--line, light-dark(#e6eaef, #252d38));
-  --_hover: var(--hover, light-dark(#f6f8fa, #1b222b));
-  --_accent: var(--accent, light-dark(#2a5fd0, #7aa7ff));
-  --_good: var(--good, light-dark(#128253, #3fcf8e));
-  --_warn: var(--warn, light-dark(#9a5b00, #f0b849));
-  --_warn-ground: var(--warn-ground, light-dark(#fdf6e7, #2a2314));
-  --_error: var(--error, light-dark(#bf2c2c, #ff8a80));
-  --_error-ground: var(--error-ground, light-dark(#fdf0ef, #2d1a1c));
-  --_field: var(--field, light-dark(#8a94a3, #5d6a7a));
-  --_task: var(--task, light-dark(#3b74e0, #6ea0ff));
-  --_agent: var(--agent, light-dark(#14957a, #37c2a2));
-  --_bid: var(--bid, light-dark(#d19a1c, #e5b445));
-  --_tool: var(--tool, light-dark(#8458d4, #b08cf5));
-  --_system: var(--system, light-dark(#5d6b7d, #8794a6));
-  --_other: var(--other, light-dark(#98a2b0, #6b7685));
   --_mono: var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
   display: flex;
   flex-direction: column;
@@ -142,11 +180,11 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 @container (max-width: 30rem) {
   .chip { flex: 1 1 0; min-width: 8rem; }
   .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-  .bar[data-state="stale"] .label { white-space: normal; }
+  .bar:is([data-state="stale"], [data-state="refused"]) .label { white-space: normal; }
   .gap { order: 1; }
   .bar { column-gap: 0.5rem; }
   .retry, .pill { padding: 0 0.625rem; }
-  .bar:has(:is(.retry, .pill):not([hidden])) slot { display: none; }
+  .bar[data-crowded="true"] slot { display: none; }
   .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
 }
 .pause::before {
@@ -186,7 +224,10 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 .pill:hover { background: color-mix(in srgb, var(--_accent) 88%, var(--_ink)); }
 .pill:focus-visible { outline-offset: 2px; }
 
-.rows { margin: 0; padding: 0; list-style: none; }
+.rows { --_times: 4.25rem; margin: 0; padding: 0; list-style: none; }
+.rows[data-times="date"] { --_times: 7.5rem; }
+.rows[data-times="year"] { --_times: 9.75rem; }
+.rows[data-times="long"] { --_times: 11rem; }
 li { border-bottom: 1px solid var(--_line); }
 .event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
 [data-kind="task"] { --_kind: var(--_task); }
@@ -197,7 +238,7 @@ li { border-bottom: 1px solid var(--_line); }
 [data-kind="other"] { --_kind: var(--_other); }
 summary {
   display: grid;
-  grid-template-columns: minmax(4.25rem, max-content) 1.375rem minmax(0, 1fr) auto;
+  grid-template-columns: var(--_times) 1.375rem minmax(0, 1fr) auto;
   align-items: baseline;
   gap: 0 0.75rem;
   padding: 0.375rem 1rem 0.375rem 0.8125rem;
@@ -288,6 +329,14 @@ pre {
   }
   .pause::before { color: ButtonText; forced-color-adjust: none; } /* a triangle has borders that must not be seen */
   .pill { border: 1px solid; }
+}
+@media print {
+  :host { display: block; max-height: none; overflow: visible; border: 0; }
+  .scroller { overflow: visible; }
+  .pause, .retry, .pill, .filter, .chip a { display: none; }
+  .event { content-visibility: visible; break-inside: avoid; }
+  .event, .dot { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .sentence, .error .sentence { display: block; white-space: normal; overflow-wrap: anywhere; }
 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `);

@@ -15,6 +15,7 @@ export class News {
   #isInterrupted = true; // between two verdicts there was no way in
   #replayedUntil = 0; // events up to here had happened before the feed went live
   #shownBefore = { ids: new Set(), until: 0 };
+  #repeatedUntil = 0;
 
   /** There is no way in any more. */
   interrupt() {
@@ -22,23 +23,29 @@ export class News {
   }
 
   begin({ verdict, head }) {
+    if (verdict === "reset") this.#repeatedUntil = 0;
     if (this.#isInterrupted || verdict === "reset") this.#replayedUntil = head;
     this.#isInterrupted = false;
   }
 
-  /** Those of *ids* that come once more, up to the seq *until*, are not shown again. */
+  /** What comes up to the seq *until* has come before. */
+  repeat(until) {
+    this.#repeatedUntil = Math.max(this.#repeatedUntil, until);
+  }
+
+  /** So have those of *ids* that come up to the seq *until*. */
   skip(ids, until) {
     this.#shownBefore = { ids: new Set(ids), until };
   }
 
-  /** Return {event, seq, replayed} for each that is to be shown. */
+  /** Return {event, seq, replayed, isAgain} for each that is to be shown; isAgain: it has been before. */
   pick(events, isAudited) {
     const { ids, until } = this.#shownBefore;
     const picked = [];
     for (const event of events) {
-      if (event.seq <= until && ids.has(event.id)) continue;
       if (AUDIT.test(event.event_type) && !isAudited) continue;
-      picked.push({ event, seq: event.seq, replayed: event.seq <= this.#replayedUntil });
+      const isAgain = event.seq <= this.#repeatedUntil || (event.seq <= until && ids.has(event.id));
+      picked.push({ event, seq: event.seq, replayed: event.seq <= this.#replayedUntil, isAgain });
     }
     return picked;
   }
@@ -56,7 +63,7 @@ export function gapNotice({ from, to }, logHref) {
 
 /** The feed has another history now. Return the same two. */
 export function resetNotice(logHref) {
-  const text = "The database was replaced or restored; rows below this line are from before it. What it holds now:";
+  const text = "The database was replaced or restored. The rows below are what it holds now:";
   return { label: "Feed began anew", row: noticeRow("Reset: the feed began anew.", text, logLink(logHref)) };
 }
 

@@ -17,12 +17,13 @@ class LongInteger extends Number {
   }
 
   toJSON() {
-    return JSON.rawJSON(this.#digits);
+    return JSON.rawJSON(this.#digits); // baseline: guarded
   }
 }
 
 /** As JSON.parse; a browser that doesn't say what was written (before 2025) rounds as that does. */
 export function parse(text) {
+  // baseline: guarded
   return JSON.rawJSON && LONG.test(text) ? JSON.parse(text, keep) : JSON.parse(text);
 }
 

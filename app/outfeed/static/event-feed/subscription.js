@@ -62,10 +62,11 @@ export class Subscription {
   }
 
   /** Return the verdict of a page as a frame would have it; null where a poll merely goes on. */
-  verdictOf({ epoch, verdict, missing, events, cursor, head }) {
+  verdictOf({ epoch, verdict, missing, events, cursor, head, erasures }) {
     if (this.isAnswered && verdict === "resumed") return null;
     const before = verdict === "resumed" ? this.received : (events[0]?.seq ?? cursor + 1) - 1;
-    return { channel: "events", epoch, verdict, ...(missing && { missing }), after: missing?.to ?? before, head };
+    const after = missing?.to ?? before;
+    return { channel: "events", epoch, verdict, ...(missing && { missing }), after, head, erasures };
   }
 
   accept({ epoch, after, head }) {
@@ -89,6 +90,12 @@ export class Subscription {
     if (!this.isAnswered) return;
     this.received = Math.max(this.received, seq);
     this.head = Math.max(head, this.received);
+  }
+
+  /** What follows *seq* is wanted once more. */
+  rewind(seq) {
+    this.isAnswered = false;
+    this.received = seq;
   }
 
   /** What was asked is not answered any more: the connection is gone. */

@@ -5,6 +5,7 @@ import { make } from "./elements.js";
 // --- the next frame --------------------------------------------------------------------------------------------------
 
 const LATEST_MS = 250; // for a page that is hidden before its frame came
+const RETRY_MS = 1000;
 
 /** A hidden page gets no frames and slow timers, so it renders at once. */
 export class Frame {
@@ -26,7 +27,12 @@ export class Frame {
   /** Render in place of what was asked for. */
   now() {
     this.cancel();
-    this.#render();
+    try {
+      this.#render();
+    } catch (error) {
+      console.error("event-feed: showing again after", error);
+      this.#timer = setTimeout(() => this.request(), RETRY_MS);
+    }
   }
 
   cancel() {
@@ -54,8 +60,8 @@ export class Scroller {
     this.#on = on;
     this.element.append(list.element, filter.nothing, this.#fallback);
     this.element.tabIndex = 0;
-    this.element.role = "region";
-    this.element.ariaLabel = "Events, newest first";
+    this.element.setAttribute("role", "region");
+    this.element.setAttribute("aria-label", "Events, newest first");
     this.element.onscroll = () => this.look();
     this.element.addEventListener("toggle", () => this.look(), true);
     for (const name of ["focusin", "focusout"]) this.element.addEventListener(name, () => this.look());
@@ -89,7 +95,7 @@ export class Scroller {
   }
 
   set isBusy(isBusy) {
-    this.element.ariaBusy = String(isBusy);
+    this.element.setAttribute("aria-busy", isBusy);
   }
 
   #press(event) {

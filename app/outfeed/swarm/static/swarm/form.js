@@ -9,11 +9,11 @@ export function postInPlace(form) {
   const problem = form.querySelector("[role=alert]");
   form.onsubmit = async (event) => {
     event.preventDefault();
-    if (form.ariaBusy === "true") return;
-    form.ariaBusy = "true";
+    if (form.getAttribute("aria-busy") === "true") return;
+    form.setAttribute("aria-busy", "true");
     const { value } = description;
     setText(problem, await post(value, form.elements.csrf_token?.value));
-    form.ariaBusy = "false";
+    form.setAttribute("aria-busy", "false");
     if (!problem.textContent && description.value === value) form.reset();
     description.focus();
   };
