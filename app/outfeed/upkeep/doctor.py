@@ -6,7 +6,6 @@ A *problem* can lose events, or keep the feed from working. A *note* is worth kn
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import re
 import resource
@@ -27,7 +26,7 @@ from outfeed.store import files, migrate, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
-from outfeed.upkeep import readers, upgrade
+from outfeed.upkeep import upgrade
 
 PROBLEM, NOTE = "problem", "note"
 MIN_FREE_BYTES = 256 * 2**20
@@ -47,12 +46,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What the rules look at; *reader* was looked up before the database was opened."""
+    """What the rules look at."""
 
     database: Database
     connection: sqlite3.Connection
     settings: Settings
-    reader: readers.Reader | None
 
     def pragma(self, name: str) -> int | str:
         value: int | str = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -65,10 +63,8 @@ class Patient:
 
 def examine(database: Database, settings: Settings) -> dict[str, list[Finding]]:
     """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
-    database.close()
-    reader = readers.oldest(database.path)
     with closing(db.connect(database.path)) as connection, db.explained(database.path):
-        patient = Patient(database, connection, settings, reader)
+        patient = Patient(database, connection, settings)
         found = {}
         for name, rule in RULES.items():
             found[name] = list(rule(patient))
@@ -226,34 +222,17 @@ def _journal(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _synchronous(_: Patient) -> Iterator[Finding]:
-    with closing(sqlite3.connect(":memory:")) as plain:
-        (level,) = plain.execute("PRAGMA synchronous").fetchone()
-    if level < 2:
-        yield Finding(
-            NOTE,
-            f"connections of this SQLite are at synchronous={level} by default",
-            "a power cut can take the newest commits of writers that do not say otherwise; ours do",
-            "PRAGMA synchronous = FULL, in your writers",
-        )
-
-
 def _wal(patient: Patient) -> Iterator[Finding]:
     wal = Path(f"{patient.database.path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
-    if size <= JOURNAL_SIZE_LIMIT_BYTES:
-        return
-    _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    reader = patient.reader
-    who = (
-        f"; process {reader.pid} reads since frame {reader.frames:,} of {frames:,}" if reader and done < frames else ""
-    )
-    yield Finding(
-        PROBLEM if done < frames else NOTE,
-        f"the write-ahead log is {size / 2**20:,.0f} MiB{who}",
-        "a read that never ends keeps it from being reset, and it grows until the disk is full",
-        f"ps -p {reader.pid} -f, and end it or its query" if who and reader else "lsof -- " + shlex.quote(str(wal)),
-    )
+    if size > JOURNAL_SIZE_LIMIT_BYTES:
+        _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        yield Finding(
+            PROBLEM if done < frames else NOTE,
+            f"the write-ahead log is {size / 2**20:,.0f} MiB",
+            "a read transaction that never ends prevents its reset, and it grows until the disk is full",
+            f"lsof {shlex.quote(str(wal))}, and end the process that reads",
+        )
 
 
 def _auto_vacuum(patient: Patient) -> Iterator[Finding]:
@@ -326,17 +305,6 @@ def _mark(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _gunicorn(_: Patient) -> Iterator[Finding]:
-    version = importlib.metadata.version("gunicorn")
-    if int(version.split(".")[0]) >= 26:
-        yield Finding(
-            PROBLEM,
-            f"gunicorn is {version}",
-            "from 26 on each connection whose peer does not close holds up all new ones for 2 s",
-            "pip install 'gunicorn>=25.3,<26'",
-        )
-
-
 def _secrets(patient: Patient) -> Iterator[Finding]:
     database, secret = patient.database.path, Path(f"{patient.database.path}.secret")
     for path, forbidden, verb, mend in (
@@ -356,13 +324,11 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "sqlite": _sqlite,
     "server": _server,
-    "gunicorn": _gunicorn,
     "filesystem": _filesystem,
     "disk": _disk,
     "limits": _limits,
     "permissions": _secrets,
     "journal": _journal,
-    "synchronous": _synchronous,
     "auto_vacuum": _auto_vacuum,
     "write-ahead log": _wal,
     "integrity": _integrity,
