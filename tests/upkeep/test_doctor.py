@@ -148,14 +148,6 @@ def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw)
     assert findings(database, "mark") == []
 
 
-def test_limits_below_the_connections_are_found(database, monkeypatch):
-    monkeypatch.setattr(doctor.process, "thread_limit", lambda: 500)
-    monkeypatch.setattr(doctor, "_hard_limit", lambda _: 1000)
-    found = findings(database, "limits", max_connections=1000)
-    assert ["open files" in found[0].what, "threads" in found[1].what] == [True, True]
-    assert findings(database, "limits", max_connections=100) == []
-
-
 def test_little_room_on_the_disk_is_found(database, monkeypatch):
     usage = type("usage", (), {"free": 10 * 2**20})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import resource
 import shlex
 import shutil
 import sqlite3
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from outfeed import clock, process
+from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
@@ -270,26 +269,6 @@ def _clock(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _limits(patient: Patient) -> Iterator[Finding]:
-    connections = patient.settings.max_connections
-    for name, needed, allowed in (
-        ("open files", process.needed_descriptors(connections), _hard_limit(resource.RLIMIT_NOFILE)),
-        ("threads", process.needed_threads(connections), process.thread_limit()),
-    ):
-        if allowed is not None and allowed < needed:
-            yield Finding(
-                PROBLEM,
-                f"OUTFEED_MAX_CONNECTIONS={connections} needs {needed:,} {name} a worker; {allowed:,} are allowed",
-                "clients are refused, and then everything else is",
-                f"OUTFEED_MAX_CONNECTIONS={max(1, connections * allowed // needed - 100)}, or raise that limit",
-            )
-
-
-def _hard_limit(kind: int) -> int | None:
-    hard = resource.getrlimit(kind)[1]
-    return None if hard == resource.RLIM_INFINITY else hard
-
-
 def _mark(patient: Patient) -> Iterator[Finding]:
     outbox = Outbox(patient.database, patient.settings.max_event_bytes)
     mark = Mark(patient.database.path)
@@ -326,7 +305,6 @@ RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "server": _server,
     "filesystem": _filesystem,
     "disk": _disk,
-    "limits": _limits,
     "permissions": _secrets,
     "journal": _journal,
     "auto_vacuum": _auto_vacuum,
