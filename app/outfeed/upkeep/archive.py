@@ -132,15 +132,12 @@ class _Segment:
         self._raw.flush()
         os.fsync(self._raw.fileno())
         digest = _digest(self._path)
-        for path in names:
-            # The checksum comes first, so that no file stands there without one.
-            if path.exists() or not _put_checksum(path, digest):
-                continue
-            self._path.rename(path)
-            self._raw.close()
-            files.sync(path.parent)
-            return path
-        raise AssertionError("names never end")
+        # The checksum comes first, so that no file stands there without one.
+        path = next(path for path in names if not path.exists() and _put_checksum(path, digest))
+        self._path.rename(path)
+        self._raw.close()
+        files.sync(path.parent)
+        return path
 
     def discard(self) -> None:
         with suppress(OSError):
