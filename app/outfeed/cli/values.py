@@ -11,7 +11,7 @@ from outfeed.errors import InvalidRequest
 
 
 def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a click callback that returns what *check* makes of a given value; its ValueError is a misuse."""
+    """Return a click callback that passes a given value to *check*; its ValueError becomes a usage error."""
 
     def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
         try:

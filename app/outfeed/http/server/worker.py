@@ -334,13 +334,13 @@ class Worker(ThreadWorker):
     # --- no descriptor is left ----------------------------------------------------------------------------------------
 
     def _keep_reserve(self) -> None:
-        """Have a descriptor in reserve for a client that has to be told that there is no other."""
+        """Open the descriptor that is reserved for telling one client that no other is left."""
         if self._reserve is None:
             with suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _give_reserve(self) -> bool:
-        """Free the reserved descriptor for the client that waits; False if another client has it."""
+        """Free the reserved descriptor for the next client; return False if a client has it already."""
         if self._reserve is None:
             return False
         os.close(self._reserve)
@@ -348,7 +348,7 @@ class Worker(ThreadWorker):
         return True
 
     def _refuse(self, conn: Connection) -> None:
-        """Answer 503 for want of descriptors, and note the shortage."""
+        """Answer 503 because no descriptor is left, and note the shortage."""
         self.wsgi.extensions["outfeed"].shortages.note(DESCRIPTORS)
         detail = f"the server is out of {DESCRIPTORS}; nothing was done, try again"
         body = problem(503, detail, problems=[detail]).get_data()
