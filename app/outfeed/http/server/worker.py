@@ -21,11 +21,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import orjson
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 from outfeed import clock
-from outfeed.http.problems import RETRY_AFTER_SECS, problem
+from outfeed.http.problems import RETRY_AFTER_SECS
 from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
 from outfeed.http.server.incoming import UNREAD_SECS, ClientSocket, Connection, Incomplete
@@ -207,7 +208,10 @@ class Worker(ThreadWorker):
         conn.began = None
         conn.request = conn.assembly.take()
         if conn.is_ending or conn.sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
-            self._refuse(conn)
+            conn.is_ending = True
+            with suppress(OSError):
+                conn.sock.sendall(self._unavailable())
+            self._send_rest(conn)
         elif getattr(conn.request, "path", None) == _HEALTH_PATH:
             self._submit(self._health_thread, conn)
         else:
@@ -347,17 +351,22 @@ class Worker(ThreadWorker):
         self._reserve = None
         return True
 
-    def _refuse(self, conn: Connection) -> None:
-        """Answer 503 because no descriptor is left, and note the shortage."""
+    def _unavailable(self) -> bytes:
+        """Return the 503 for want of descriptors, and note the shortage."""
         self.wsgi.extensions["outfeed"].shortages.note(DESCRIPTORS)
         detail = f"the server is out of {DESCRIPTORS}; nothing was done, try again"
-        body = problem(503, detail, problems=[detail]).get_data()
+        body = orjson.dumps(
+            {
+                "type": "about:blank",
+                "title": "Service Unavailable",
+                "status": 503,
+                "detail": detail,
+                "problems": [detail],
+            }
+        )
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: {RETRY_AFTER_SECS}\r\n"
             "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
         )
-        conn.is_ending = True
-        with suppress(OSError):
-            conn.sock.sendall(head.encode() + body)
-        self._send_rest(conn)
+        return head.encode() + body
