@@ -191,47 +191,39 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
     Example:
       outfeed doctor --fix
     """
+    rules, found = _examine()
+    fixed = [one.what for _, one in found if one.fix is not None] if fix else []
+    if fixed:
+        for _, one in found:
+            if one.fix is not None:
+                one.fix()
+        rules, found = _examine()
+    problems = sum(one.level == "problem" for _, one in found)
+    if is_json:
+        facts = [_facts(rule, one) for rule, one in found]
+        click.echo(show.as_json({"ok": not problems, "findings": facts, "fixed": fixed, "rules": rules}))
+    elif problems or fixed or not is_quiet:
+        for what in fixed:
+            click.echo(f"Fixed: {escaped(what)}.")
+        for rule, one in found:
+            _print(rule, one)
+        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
+        click.echo(f"Looked at {show.count(len(rules), 'thing')} and {end}.")
+    context.exit(1 if problems else 0)
+
+
+def _examine() -> tuple[list[str], list[tuple[str, Finding]]]:
+    """Return the names of the rules that were checked, and each finding with its rule."""
     from outfeed.store import database
     from outfeed.upkeep import doctor as store
 
     found = store.examine(database.default(), settings())
-    fixed = _mend(found) if fix else []
-    if fixed:
-        found = store.examine(database.default(), settings())
-    problems = sum(one.level == store.PROBLEM for findings in found.values() for one in findings)
-    if is_json:
-        rows = [_facts(rule, one) for rule, findings in found.items() for one in findings]
-        click.echo(show.as_json({"ok": not problems, "findings": rows, "fixed": fixed, "rules": list(found)}))
-    elif problems or fixed or not is_quiet:
-        for what in fixed:
-            click.echo(f"Fixed: {escaped(what)}.")
-        for rule, findings in found.items():
-            for one in findings:
-                _print(rule, one)
-        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
-        click.echo(f"Looked at {show.count(len(found), 'thing')} and {end}.")
-    context.exit(1 if problems else 0)
-
-
-def _mend(found: dict[str, list[Finding]]) -> list[str]:
-    fixed = []
-    for findings in found.values():
-        for one in findings:
-            if one.fix is not None:
-                one.fix()
-                fixed.append(one.what)
-    return fixed
+    return list(found), [(rule, one) for rule, findings in found.items() for one in findings]
 
 
 def _facts(rule: str, one: Finding) -> dict[str, Any]:
-    return {
-        "rule": rule,
-        "level": one.level,
-        "what": one.what,
-        "why": one.why,
-        "type": one.type,
-        "fixable": one.fix is not None,
-    }
+    told = {name: getattr(one, name) for name in ("level", "what", "why", "type")}
+    return {"rule": rule, **told, "fixable": one.fix is not None}
 
 
 def _print(rule: str, one: Finding) -> None:
