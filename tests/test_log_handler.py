@@ -199,6 +199,21 @@ class TestTheProgramNeverNotices:
             "log records don't reach the feed; said once error=broken"
         ]
 
+    def test_the_end_of_the_program_does_not_wait_for_a_complaint_that_waits_for_it(
+        self, handler: FeedHandler, writes: Writes
+    ) -> None:
+        writes.errors = [RuntimeError("broken")]
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            root.warning("lost")
+            with handler.lock:  # as `logging.shutdown` does
+                writes.is_open.set()
+                handler.flush()
+                assert (handler.dropped, handler.queue.unfinished_tasks) == (1, 0)
+        finally:
+            root.removeHandler(handler)
+
     def test_a_missing_database_fails_nothing(self, logger: logging.Logger) -> None:
         handler = FeedHandler("billing")
         logger.addHandler(handler)

@@ -6,16 +6,18 @@ logging.getLogger().addHandler(FeedHandler("billing", Client(url, token)))     #
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler
+from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any
 
 from outfeed import clock
 from outfeed.config import settings
-from outfeed.errors import DatabaseBusy, InvalidEvent, OutfeedError, Unreachable
+from outfeed.errors import DatabaseBusy, InvalidEvent, Unreachable
 from outfeed.events import MAX_NAME_CHARS, EventType, make_event, new_id
 from outfeed.log_message import LogMessage
 from outfeed.process import renew_in_children
@@ -40,73 +42,76 @@ _Fields = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-class FeedHandler(logging.Handler):
+class FeedHandler(QueueHandler):
     """Turns records from WARNING on into `system.warning` and `system.error` events of *source*.
 
     `emit` only formats and queues; a daemon thread writes, to *client*'s server or to the database that
-    OUTFEED_DATABASE names. While MAX_WAITING wait, or where nothing can be written, records are dropped: `dropped`
-    counts them, and one event says so when writing works again. `extra={"task_id": …, "agent_id": …}` is kept. At exit
-    it waits for what is queued, 2 * FLUSH_SECS at most. Raises InvalidEvent for a *source* that is none.
+    OUTFEED_DATABASE names. If MAX_WAITING wait, or events cannot be written, records are dropped: `dropped` counts
+    them, and one event says so when writing works again. `extra={"task_id": …, "agent_id": …}` is kept. At exit it
+    waits for queued records, 2 * FLUSH_SECS at most. Raises InvalidEvent for an invalid *source*.
     """
 
+    queue: Queue[_Fields | None]
+
     def __init__(self, source: str, client: Client | None = None, level: int = logging.WARNING) -> None:
-        super().__init__(level)
         make_event(EventType.SYSTEM_INFO, source, max_event_bytes=0)
+        super().__init__(Queue(MAX_WAITING))
+        self.setLevel(level)
+        # A filter runs without the handler's lock, which `logging.shutdown` holds while it waits for the thread.
+        self.addFilter(self._is_of_program)
         self.source = source
-        self.dropped = 0
-        self._write = _write_locally if client is None else _writer_to(client)
+        self._write = functools.partial(client.publish, give_up_secs=TRY_SECS) if client else _write_locally
+        self._rejected = 0  # changed under the handler's lock
+        self._lost = self._told = 0  # changed by the handler's own thread
         self._has_complained = False
         self.start_anew()
         renew_in_children(self)
 
     def start_anew(self) -> None:
-        """Begin with an empty queue and no thread: also in a forked child, whose parent keeps what waited."""
-        self._changed = threading.Condition()  # guards all below
-        self._waiting: deque[_Fields] = deque()
-        self._being_written = 0
-        self._untold = 0
+        """Begin with an empty queue and no thread. A forked child does so too: its parent writes what was queued."""
+        self.queue = Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
-        self._is_closing = False
+        self._closing = threading.Event()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record, or drop it. Returns at once."""
-        if record.name.partition(".")[0] in OWN_LOGGERS or threading.current_thread() is self._thread:
-            return
-        try:
-            self._put(self._fields(record))
-        except Exception:  # noqa: BLE001 - the edge to a program that must not fail for its log; it says so on stderr
-            self.handleError(record)
+    @property
+    def dropped(self) -> int:
+        """Return how many records did not become events."""
+        return self._rejected + self._lost
 
     def flush(self) -> None:
-        """Wait until what is queued is written, FLUSH_SECS at most."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._being_written, FLUSH_SECS)
+        """Wait until the queued records are written or dropped, FLUSH_SECS at most. Returns at once after `close`."""
+        with self.queue.all_tasks_done:
+            self.queue.all_tasks_done.wait_for(
+                lambda: not self.queue.unfinished_tasks or self._closing.is_set(), FLUSH_SECS
+            )
 
     def close(self) -> None:
         """Flush, and end the thread."""
         self.flush()
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(FLUSH_SECS / 10)
+        self._closing.set()
+        with suppress(Full):  # then the thread has no need to be woken
+            self.queue.put_nowait(None)
+        if self._thread is not None:
+            self._thread.join(FLUSH_SECS / 10)
         super().close()
 
     # --- in the program's threads ---
 
-    def _put(self, fields: _Fields) -> None:
-        with self._changed:
-            if len(self._waiting) >= MAX_WAITING or self._is_closing:
-                self._count_dropped(1)
-                return
-            self._waiting.append(fields)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="outfeed-log", daemon=True)
-                self._thread.start()
+    def _is_of_program(self, record: logging.LogRecord) -> bool:
+        return record.name.partition(".")[0] not in OWN_LOGGERS and threading.current_thread() is not self._thread
 
-    def _fields(self, record: logging.LogRecord) -> _Fields:
+    def enqueue(self, record: Any) -> None:
+        """Queue the event that `prepare` returned, or count it as dropped."""
+        if self._closing.is_set() or self.queue.full():
+            self._rejected += 1
+            return
+        self.queue.put_nowait(record)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="outfeed-log", daemon=True)
+            self._thread.start()
+
+    def prepare(self, record: logging.LogRecord) -> _Fields:
+        """Return the record as the fields of an event."""
         data = {
             "message": _text(record.getMessage(), MAX_MESSAGE_CHARS),
             "level": record.levelname,
@@ -131,23 +136,22 @@ class FeedHandler(logging.Handler):
     # --- in the handler's own thread ---
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            if self._deliver(batch):
+        while batch := self._take():
+            if self._deliver([fields for fields in batch if fields is not None]):
                 self._tell_dropped()
-            with self._changed:
-                self._being_written = 0
-                self._changed.notify_all()
+            for _ in batch:
+                self.queue.task_done()
 
-    def _take(self) -> list[_Fields] | None:
-        """Return what waits, up to a batch; None where the handler is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closing)
-            if self._is_closing:
-                self._count_dropped(len(self._waiting))
-                return None
-            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-            self._being_written = len(batch)
+    def _take(self) -> list[_Fields | None]:
+        """Wait for queued events; return up to MAX_BATCH, none once the handler is closed."""
+        batch = [self.queue.get()]
+        with suppress(Empty):
+            while len(batch) < MAX_BATCH:
+                batch.append(self.queue.get_nowait())
+        if not self._closing.is_set():
             return batch
+        self._lost += len(batch) - batch.count(None) + self.queue.qsize()
+        return []
 
     def _deliver(self, batch: list[_Fields]) -> bool:
         """Write the batch, in however many attempts; return whether anything was written."""
@@ -156,21 +160,18 @@ class FeedHandler(logging.Handler):
                 self._write(batch)
                 return True
             except (DatabaseBusy, Unreachable) as error:
-                with self._changed:
-                    if self._changed.wait_for(lambda: self._is_closing, RETRY_SECS):
-                        return self._lose(batch, error)
+                if self._closing.wait(RETRY_SECS):
+                    return self._lose(batch, error)
             except InvalidEvent as error:
                 if error.index is None:
                     return self._lose(batch, error)
                 self._cut(batch, error.index, error)
-            except OutfeedError as error:
-                return self._lose(batch, error)
-            except Exception as error:  # noqa: BLE001 - the thread's edge: without it nothing would be written any more
+            except Exception as error:  # noqa: BLE001 - the thread's edge: without it no more events would be written
                 return self._lose(batch, error)
         return False
 
     def _cut(self, batch: list[_Fields], index: int, error: InvalidEvent) -> None:
-        """Shorten the event that was refused; lose it when it was short."""
+        """Shorten the event that was refused; drop it if it was short already."""
         message = batch[index]["data"]["message"]
         if set(batch[index]["data"]) == {"message"}:
             self._lose([batch.pop(index)], error)
@@ -178,37 +179,24 @@ class FeedHandler(logging.Handler):
             batch[index]["data"] = {"message": message[:MAX_CUT_CHARS]}
 
     def _lose(self, batch: list[_Fields], error: Exception) -> bool:
-        with self._changed:
-            self._count_dropped(len(batch))
+        self._lost += len(batch)
         if not self._has_complained:
             self._has_complained = True
             log.warning(LogMessage("log records don't reach the feed; said once", error=error))
         return False
 
-    def _count_dropped(self, count: int) -> None:
-        self.dropped += count
-        self._untold += count
-
     def _tell_dropped(self) -> None:
-        """Say, as an event, how many were dropped since this was last said."""
-        with self._changed:
-            count, self._untold = self._untold, 0
-        if count:
+        """Write an event that says how many records were dropped since the last such event."""
+        dropped = self.dropped
+        if count := dropped - self._told:
+            self._told = dropped
             data = {"message": f"{count:,} log records were dropped", "dropped": count}
-            self._deliver(
-                [{"event_type": EventType.SYSTEM_WARNING, "source": self.source, "data": data, "id": new_id()}]
-            )
+            fields = {"event_type": EventType.SYSTEM_WARNING, "source": self.source, "data": data, "id": new_id()}
+            self._deliver([fields])
 
 
 def _write_locally(events: list[_Fields]) -> None:
     event_log.record(db.default(), events, settings().max_event_bytes)
-
-
-def _writer_to(client: Client) -> Callable[[list[_Fields]], None]:
-    def write(events: list[_Fields]) -> None:
-        client.publish(events, give_up_secs=TRY_SECS)
-
-    return write
 
 
 def _text(text: str, max_chars: int) -> str:

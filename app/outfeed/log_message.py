@@ -6,7 +6,7 @@ from __future__ import annotations
 class LogMessage:
     """A message for `log.warning` and its like. Any handler writes it as text: `poll failed error=locked`.
 
-    A handler that knows it can write the fields apart: `logs.Json` does.
+    A handler that knows it can write the fields apart: `http.logs.Json` does.
     """
 
     def __init__(self, text: str, /, **fields: object) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import weakref
-from pathlib import Path
 from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
@@ -86,18 +84,3 @@ def incomplete_connections(max_connections: int) -> int:
 def needed_threads(max_connections: int) -> int:
     """Return how many threads a worker may come to: each connection that stays open has one."""
     return max_connections + SPARE_THREADS
-
-
-def thread_limit() -> int | None:
-    """Return how many threads the system lets us have, None where it sets no limit or doesn't say."""
-    limits = [_number(path) for path in ("/sys/fs/cgroup/pids.max", "/proc/sys/kernel/threads-max")]
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    limits.append(None if hard == resource.RLIM_INFINITY else hard)
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text("ascii"))
-    except (OSError, ValueError):
-        return None  # no such file here, or "max"

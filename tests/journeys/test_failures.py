@@ -219,6 +219,14 @@ def test_a_server_that_gets_too_few_threads_does_not_start(tmp_path: Path) -> No
     assert "OUTFEED_MAX_CONNECTIONS needs 1032 threads a worker" in server.output
 
 
+def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.command = ("sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh", sys.executable, "-m", "outfeed")
+    with pytest.raises(AssertionError, match="server ended with 1"):
+        server.start()
+    assert "OUTFEED_MAX_CONNECTIONS: 1000 needs" in server.output
+
+
 def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_the_handshake(
     scene: Scene, ailing: AilingServer
 ) -> None:

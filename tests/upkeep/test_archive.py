@@ -119,6 +119,25 @@ def test_a_prune_of_another_database_into_the_same_folder_leaves_it_alone(databa
     assert [len(ids) for ids in whole(folder).values()] == [5]
 
 
+def test_prunes_with_the_same_process_id_may_share_a_folder(database, raw, folder, tmp_path):
+    """They run in two containers, for instance, and their databases have the same name."""
+    fill(raw, 5)
+    other = tmp_path / "elsewhere" / database.path.name
+    other.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(other)) as copy:
+        raw.backup(copy)
+    with contextlib.ExitStack() as archives:
+        first, second = (
+            archives.enter_context(contextlib.closing(archive.Archive(path, folder, datetime.now(UTC))))
+            for path in (database.path, other)
+        )
+        first.add([1, 2, 3])
+        second.add([4, 5])
+        first.finish()
+        second.finish()
+    assert [len(ids) for ids in whole(folder).values()] == [3, 2]
+
+
 def test_nothing_old_makes_no_file(database, raw, folder):
     prune(database, Policy(30), by="tests", archive=folder)
     assert list(folder.iterdir()) == []

@@ -11,34 +11,25 @@ from outfeed import clock
 from outfeed import principal as access
 from outfeed.access.store import account
 from outfeed.cli import BY, show
+from outfeed.cli.values import checked, separated
 from outfeed.store import database
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def _scopes(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    try:
-        return account.check_scopes(scope.strip() for scope in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def _scopes(value: str) -> tuple[str, ...]:
+    return account.check_scopes(separated(value))
 
 
-def _types(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    patterns = [stripped for one in value.split(",") if (stripped := one.strip())]
+def _types(value: str) -> tuple[str, ...]:
+    patterns = separated(value)
     if not patterns:
-        raise click.BadParameter("names no type; without --types it is all of them")
-    try:
-        return access.check_patterns(patterns)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise ValueError("names no type; without --types it is all of them")
+    return access.check_patterns(patterns)
 
 
-def _expiry(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+def _expiry(value: str) -> datetime:
     """Read `90d`, `12h`, `30m`, or a moment in ISO 8601 with its zone."""
-    if value is None:
-        return None
     if match := re.fullmatch(r"([1-9]\d{0,5})([mhd])", value):
         return clock.now() + timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
@@ -46,17 +37,10 @@ def _expiry(_: click.Context, __: click.Parameter, value: str | None) -> datetim
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise click.BadParameter(f"like 90d, 12h, 30m or 2030-01-31T00:00Z, got {value!r:.80}")
+        raise ValueError(f"like 90d, 12h, 30m or 2030-01-31T00:00Z, got {value!r:.80}")
     if moment <= clock.now():
-        raise click.BadParameter(f"{value} has passed")
+        raise ValueError(f"{value} has passed")
     return moment
-
-
-def _name(_: click.Context, __: click.Parameter, value: str) -> str:
-    try:
-        return account.check_name(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.group()
@@ -70,18 +54,22 @@ def token() -> None:
 
 
 @token.command()
-@click.argument("name", callback=_name)
-@click.option("--scopes", callback=_scopes, required=True, help="Any of read, write, admin, with commas between.")
-@click.option("--types", callback=_types, help="Only these events, with commas between: task.*,bid.submitted")
-@click.option("--expires", callback=_expiry, metavar="WHEN", help="After 90d, 12h, 30m, or at an ISO 8601 moment.")
-def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...], expires: datetime | None) -> None:
+@click.argument("name", callback=checked(account.check_name))
+@click.option(
+    "--scopes", callback=checked(_scopes), required=True, help="Any of read, write, admin, with commas between."
+)
+@click.option("--types", callback=checked(_types), help="Only these events, with commas between: task.*,bid.submitted")
+@click.option(
+    "--expires", callback=checked(_expiry), metavar="WHEN", help="After 90d, 12h, 30m, or at an ISO 8601 moment."
+)
+def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, expires: datetime | None) -> None:
     """Make a token called NAME and print it, this once.
 
     \b
     Example:
       OUTFEED_TOKEN=$(outfeed token create dashboard --scopes read --types 'task.*' --expires 90d)
     """
-    secret = account.create_token(database.default(), name, scopes, types=types, expires_at=expires, by=BY)
+    secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
     click.echo(secret)
     click.echo(f"Made token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
 
@@ -100,9 +88,8 @@ def list_(is_json: bool) -> None:
         names = ("name", "scopes", "types", "created_at", "expires_at", "last_used_at")
         click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in tokens))
         return
-    if tokens:
-        show.table(("Name", "Scopes", "Types", "Created", "Expires", "Last used"), map(_row, tokens))
-    click.echo(f"There {'is' if len(tokens) == 1 else 'are'} {show.count(len(tokens), 'token')}.")
+    columns = ("Name", "Scopes", "Types", "Created", "Expires", "Last used")
+    show.listing("token", columns, [_row(one) for one in tokens])
 
 
 def _row(one: account.Token) -> tuple[str, ...]:
@@ -111,7 +98,7 @@ def _row(one: account.Token) -> tuple[str, ...]:
 
 
 @token.command()
-@click.argument("name", callback=_name)
+@click.argument("name", callback=checked(account.check_name))
 def revoke(name: str) -> None:
     """Make the token called NAME worthless.
 

@@ -9,18 +9,13 @@ import click
 from outfeed.access.store import account
 from outfeed.access.store import user as users
 from outfeed.cli import BY, show
+from outfeed.cli.values import checked
 from outfeed.config import settings
 from outfeed.principal import ROLES
 from outfeed.store import database
 
 _ROLE = click.Choice(list(ROLES))
-
-
-def _name(_: click.Context, __: click.Parameter, value: str) -> str:
-    try:
-        return account.check_name(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+_NAME = checked(account.check_name)
 
 
 @click.group()
@@ -36,7 +31,7 @@ def user() -> None:
 
 
 @user.command()
-@click.argument("name", callback=_name)
+@click.argument("name", callback=_NAME)
 @click.option("--role", type=_ROLE, required=True, help="What they may do.")
 @click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of making a link.")
 def add(name: str, role: str, password_stdin: bool) -> None:
@@ -71,10 +66,8 @@ def list_(is_json: bool) -> None:
         names = ("name", "role", "has_password", "is_disabled", "created_at")
         click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
         return
-    if found:
-        rows = [(one.name, one.role, _state(one), one.created_at) for one in found]
-        show.table(("Name", "Role", "State", "Created"), rows)
-    click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'user')}.")
+    rows = [(one.name, one.role, _state(one), one.created_at) for one in found]
+    show.listing("user", ("Name", "Role", "State", "Created"), rows)
 
 
 def _state(one: users.User) -> str:
@@ -82,7 +75,7 @@ def _state(one: users.User) -> str:
 
 
 @user.command("set-password")
-@click.argument("name", callback=_name)
+@click.argument("name", callback=_NAME)
 def set_password(name: str) -> None:
     """Give the user NAME a new password and end their sessions.
 
@@ -112,7 +105,7 @@ def _hash(password: str) -> str:
 
 
 @user.command("set-role")
-@click.argument("name", callback=_name)
+@click.argument("name", callback=_NAME)
 @click.argument("role", type=_ROLE)
 def set_role(name: str, role: str) -> None:
     """Make the user NAME a viewer, producer or operator.
@@ -126,7 +119,7 @@ def set_role(name: str, role: str) -> None:
 
 
 @user.command()
-@click.argument("name", callback=_name)
+@click.argument("name", callback=_NAME)
 @click.option("--undo", is_flag=True, help="Let them in again.")
 def disable(name: str, undo: bool) -> None:
     """Shut the user NAME out, wherever they are signed in.

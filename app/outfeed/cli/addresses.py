@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
-import click
+from outfeed.cli.values import checked
 
 
-def feed_address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Return *value* if it is the address of a server, by HTTP or by WebSocket."""
-    return _checked(value, ("http", "https", "ws", "wss"))
+def _address(*schemes: str) -> Callable[..., Any]:
+    def check(value: str) -> str:
+        if not _is_address(value, schemes):
+            raise ValueError(f"{value!r} is not an address like https://feed.example")
+        return value
 
-
-def http_address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Return *value* if it is the address of a server, by HTTP."""
-    return _checked(value, ("http", "https"))
-
-
-def _checked(value: str | None, schemes: tuple[str, ...]) -> str | None:
-    if value is not None and not _is_address(value, schemes):
-        raise click.BadParameter(f"{value!r} is not an address like https://feed.example")
-    return value
+    return checked(check)
 
 
 def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
@@ -29,3 +24,7 @@ def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:  # the port is no number, or a bracket is not closed
         return False
+
+
+feed_address = _address("http", "https", "ws", "wss")
+http_address = _address("http", "https")

@@ -63,6 +63,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(drawn)
 
 
+def listing(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, if it has rows, and how many *noun*s there are."""
+    if rows:
+        table(columns, rows)
+    click.echo(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun)}.")
+
+
 def count(number: int, noun: str) -> str:
     """Return `1 event`, `1,200 events`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

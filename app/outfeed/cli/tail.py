@@ -6,6 +6,7 @@ import click
 
 from outfeed.cli import show
 from outfeed.cli.addresses import feed_address
+from outfeed.cli.values import separated
 from outfeed.client import Client, Cursor, Gap, Reset
 from outfeed.config import remote
 from outfeed.text import escaped
@@ -34,7 +35,7 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
         after=after,
         epoch=epoch,
         last=last if after is None else 0,
-        types=[one.strip() for one in types.split(",") if one.strip()] if types else [],
+        types=separated(types or ""),
         on_missing=_warn,
         on_connection=lambda text: click.secho(escaped(text), dim=True, err=True),
     )

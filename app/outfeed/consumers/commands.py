@@ -5,21 +5,22 @@ from __future__ import annotations
 import click
 
 from outfeed.cli import BY, show
+from outfeed.cli.values import checked
 from outfeed.history import CONSUMER_NAME
 from outfeed.store import checkpoint
 from outfeed.store import database as db
 
 
-def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+def _name(value: str) -> str:
     if not CONSUMER_NAME.fullmatch(value):
-        raise click.BadParameter("a name has up to 64 letters, digits, dots, dashes and underscores")
+        raise ValueError("a name has up to 64 letters, digits, dots, dashes and underscores")
     return value
 
 
-def _principal(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    kind, _colon, name = (value or "").partition(":")
-    if value is not None and not (kind in ("token", "user") and name):
-        raise click.BadParameter(f"a principal is token:NAME or user:NAME, got {value!r:.80}")
+def _principal(value: str) -> str:
+    kind, _, name = value.partition(":")
+    if kind not in ("token", "user") or not name:
+        raise ValueError(f"a principal is token:NAME or user:NAME, got {value!r:.80}")
     return value
 
 
@@ -46,9 +47,8 @@ def list_(is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json_lines(each._asdict() for each in found))
         return
-    if found:
-        show.table(("Name", "Owner", "Acknowledged", "Lag", "Protected", "Last seen"), map(_row, found))
-    click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'consumer')}.")
+    columns = ("Name", "Owner", "Acknowledged", "Lag", "Protected", "Last seen")
+    show.listing("consumer", columns, [_row(each) for each in found])
 
 
 def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
@@ -57,13 +57,13 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
 
 
 @consumer.command()
-@click.argument("name", callback=_name)
+@click.argument("name", callback=checked(_name))
 @click.option(
     "--protected/--unprotected", "is_protected", default=None,
     help="Whether pruning of the outbox waits for it; a new one is unprotected.",
 )  # fmt: skip
 @click.option(
-    "--owner", metavar="PRINCIPAL", callback=_principal,
+    "--owner", metavar="PRINCIPAL", callback=checked(_principal),
     help="token:NAME or user:NAME, which may use it. Without one it is the first that claims an unprotected one.",
 )  # fmt: skip
 def add(name: str, is_protected: bool | None, owner: str | None) -> None:
@@ -82,8 +82,8 @@ def add(name: str, is_protected: bool | None, owner: str | None) -> None:
 
 
 @consumer.command()
-@click.argument("name", callback=_name)
-@click.argument("principal", callback=_principal)
+@click.argument("name", callback=checked(_name))
+@click.argument("principal", callback=checked(_principal))
 def own(name: str, principal: str) -> None:
     """Give the consumer NAME to PRINCIPAL, token:NAME or user:NAME; another owner's connection is closed with 4009.
 

@@ -6,6 +6,7 @@ Each line of a request or a connection says of which one: by the id that the ans
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
 import secrets
@@ -15,7 +16,6 @@ from typing import Any
 
 from flask import Flask, Response, g, has_request_context, request
 from gunicorn import glogging
-from pythonjsonlogger.json import JsonFormatter
 
 from outfeed import clock
 from outfeed.config import Settings
@@ -70,24 +70,21 @@ class Text(logging.Formatter):
         return "\n    ".join([first, *map(escaped, traceback)])
 
 
-class Json(JsonFormatter):
+class Json(logging.Formatter):
     """An object a line: each field of a LogMessage stands beside its text."""
 
-    def __init__(self) -> None:
-        super().__init__("%(levelname)s %(name)s", rename_fields={"levelname": "level", "name": "logger"})
-
-    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        super().add_fields(log_data, record, message_dict)
+    def format(self, record: logging.LogRecord) -> str:
         message = _message_of(record)
-        start = {
+        line = {
             "time": clock.isoformat(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname,
+            "logger": record.name,
             "message": message.text,
         }
-        log_data.update(start | {name: str(value) for name, value in message.fields.items()} | start)
-
-    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return {key: hide_secrets(value) if isinstance(value, str) else value for key, value in log_data.items()}
+        fields = {name: str(value) for name, value in message.fields.items() if name not in line}
+        if record.exc_info:
+            fields["exc_info"] = self.formatException(record.exc_info)
+        return json.dumps({name: hide_secrets(value) for name, value in (line | fields).items()})
 
 
 class Handler(logging.StreamHandler[Any]):
@@ -95,15 +92,30 @@ class Handler(logging.StreamHandler[Any]):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._repeats = Repeats()
+        self._written: dict[tuple[str, int, str], tuple[float, int]] = {}  # when, and how often left out since
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            times = self._repeats.note(record)
+            times = self._times_left_out(record)
             if times is not None:
                 super().emit(_with_fields(record, ({"repeated": times} if times else {}) | _request_of()))
         except Exception:  # noqa: BLE001 - handlers never fail their caller; handleError writes the traceback
             self.handleError(record)
+
+    def _times_left_out(self, record: logging.LogRecord) -> int | None:
+        """Return how often *record* was left out since it was last written, None if it is left out again."""
+        if record.levelno < logging.WARNING:
+            return 0
+        key = (record.name, record.levelno, record.getMessage())
+        now = clock.monotonic()
+        at, times = self._written.get(key, (-REPEAT_SECS, 0))
+        if now - at < REPEAT_SECS:
+            self._written[key] = (at, times + 1)
+            return None
+        if len(self._written) >= MAX_REMEMBERED:
+            self._written.clear()
+        self._written[key] = (now, 0)
+        return times
 
 
 def _with_fields(record: logging.LogRecord, more: dict[str, object]) -> logging.LogRecord:
@@ -115,28 +127,6 @@ def _with_fields(record: logging.LogRecord, more: dict[str, object]) -> logging.
 
 def _message_of(record: logging.LogRecord) -> LogMessage:
     return record.msg if isinstance(record.msg, LogMessage) else LogMessage(record.getMessage())
-
-
-class Repeats:
-    """How often each warning and error came again within REPEAT_SECS. The lock of the handler guards it."""
-
-    def __init__(self) -> None:
-        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
-
-    def note(self, record: logging.LogRecord) -> int | None:
-        """Return how often *record* was left out since it was last written; None if it is to be left out again."""
-        if record.levelno < logging.WARNING:
-            return 0
-        key = (record.name, record.levelno, record.getMessage())
-        now = clock.monotonic()
-        at, times = self._said.get(key, (-REPEAT_SECS, 0))
-        if now - at < REPEAT_SECS:
-            self._said[key] = (at, times + 1)
-            return None
-        if len(self._said) >= MAX_REMEMBERED:
-            self._said.clear()
-        self._said[key] = (now, 0)
-        return times
 
 
 # --- which request ----------------------------------------------------------------------------------------------------

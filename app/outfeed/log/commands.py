@@ -11,19 +11,20 @@ import click
 
 from outfeed import clock
 from outfeed.cli import show
+from outfeed.cli.values import checked
 
 
-def _json(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+def _json(value: str) -> Any:
     try:
-        return None if value is None else json.loads(value)
+        return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}") from error
+        raise ValueError(f"not JSON: {error}") from error
 
 
-def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+def _moment(value: str) -> datetime:
     moment = clock.parsed(value)
-    if value is not None and moment is None:
-        raise click.BadParameter(f"no time like 2026-01-31T12:00:00Z: {value}")
+    if moment is None:
+        raise ValueError(f"no time like 2026-01-31T12:00:00Z: {value}")
     return moment
 
 
@@ -32,7 +33,7 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
 @click.option("--source", required=True, help="What the event comes from.")
 @click.option("--task-id", help="The task it belongs to.")
 @click.option("--agent-id", help="The agent it belongs to.")
-@click.option("--data", metavar="JSON", callback=_json, help="Anything else, as JSON.")
+@click.option("--data", metavar="JSON", callback=checked(_json), help="Anything else, as JSON.")
 @click.option("--id", "event_id", help="The event's own id: writing the same again changes nothing.")
 def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     """Write one event of TYPE, such as task.created.
@@ -53,8 +54,10 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
 @click.option("--text", help='Only with these words; "a phrase"; wor*; one OR other; -excluded.')
-@click.option("--from", "since", callback=_moment, metavar="TIME", help="Only from then on; UTC unless it has a zone.")
-@click.option("--to", "until", callback=_moment, metavar="TIME", help="Only before that.")
+@click.option(
+    "--from", "since", callback=checked(_moment), metavar="TIME", help="Only from then on; UTC unless it has a zone."
+)
+@click.option("--to", "until", callback=checked(_moment), metavar="TIME", help="Only before that.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event a line.")
 @click.pass_context

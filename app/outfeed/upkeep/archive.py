@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -80,7 +81,7 @@ class Archive:
         """Write the rows of the log with these rowids; return the keys of those that are there."""
         with files.explained(f"write to the archive folder {self._folder}"):
             if self._segment is None:
-                self._segment = _Segment(self._folder / f"{self._stem}-{os.getpid()}{PARTIAL_SUFFIX}")
+                self._segment = _Segment(self._folder / f"{self._stem}-{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
             rows = _read(self._database, rowids)
             for row in rows:
                 self._segment.write(_line(row[1:]))
@@ -116,7 +117,6 @@ class _Segment:
         self.events = 0
         self.size = 0
         self._path = path
-        path.unlink(missing_ok=True)
         files.make_private(path)
         self._raw: IO[bytes] = path.open("r+b")
         fcntl.flock(self._raw, fcntl.LOCK_EX)
@@ -132,15 +132,12 @@ class _Segment:
         self._raw.flush()
         os.fsync(self._raw.fileno())
         digest = _digest(self._path)
-        for path in names:
-            # The checksum comes first, so that no file stands there without one.
-            if path.exists() or not _put_checksum(path, digest):
-                continue
-            self._path.rename(path)
-            self._raw.close()
-            files.sync(path.parent)
-            return path
-        raise AssertionError("names never end")
+        # The checksum comes first, so that no file stands there without one.
+        path = next(path for path in names if not path.exists() and _put_checksum(path, digest))
+        self._path.rename(path)
+        self._raw.close()
+        files.sync(path.parent)
+        return path
 
     def discard(self) -> None:
         with suppress(OSError):

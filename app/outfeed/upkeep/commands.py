@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +64,13 @@ def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_jso
     if dry_run:
         done = retention.plan(database.default(), policy)
     else:
-        with _Bar("Pruning", lambda: retention.plan(database.default(), policy).events, is_shown=not is_json) as bar:
+        with _bar("Pruning", is_json, lambda: retention.plan(database.default(), policy).events) as bar:
             done = retention.prune(
                 database.default(),
                 policy,
                 by=BY,
                 archive=archive,
-                on_progress=bar.add,
+                on_progress=bar.update,
                 on_wait=_tell_waiting,
             )
     if is_json:
@@ -103,33 +103,21 @@ def _tell_waiting() -> None:
     click.echo("Waiting for another prune to end.", err=True)
 
 
-class _Bar:
-    """A progress bar on a terminal's stderr, and nothing where there is none."""
+def _bar(label: str, is_json: bool, length: Callable[[], int] = lambda: 0) -> Any:
+    """Return a progress bar, which is shown if stderr is a terminal; *length* is called only then."""
+    if is_json or not sys.stderr.isatty():
+        return click.progressbar(length=0, file=io.StringIO())
+    return click.progressbar(length=length(), label=label, file=sys.stderr)
 
-    def __init__(self, label: str, length: Callable[[], int], *, is_shown: bool) -> None:
-        self._label = label
-        self._length = length
-        self._is_shown = is_shown and sys.stderr.isatty()
-        self._open = ExitStack()
-        self._bar: Any = None
 
-    def __enter__(self) -> _Bar:
-        if self._is_shown:
-            bar = click.progressbar(length=self._length(), label=self._label, file=sys.stderr)
-            self._bar = self._open.enter_context(bar)
-        return self
+def _show(bar: Any) -> Callable[[int, int], None]:
+    """Return a function that shows how many of how many pages are done."""
 
-    def __exit__(self, *error: Any) -> None:
-        self._open.close()
+    def show(done: int, total: int) -> None:
+        bar.length = total
+        bar.update(done - bar.pos)
 
-    def add(self, amount: int) -> None:
-        if self._bar is not None:
-            self._bar.update(amount)
-
-    def set(self, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._bar.length = total
-            self._bar.update(done - self._bar.pos)
+    return show
 
 
 @click.command()
@@ -147,8 +135,8 @@ def backup(file: Path, is_json: bool) -> None:
     from outfeed.store import database
     from outfeed.upkeep import backup as store
 
-    with _Bar("Copying", lambda: 0, is_shown=not is_json) as bar:
-        content = store.backup(database.default(), file, bar.set)
+    with _bar("Copying", is_json) as bar:
+        content = store.backup(database.default(), file, _show(bar))
     if is_json:
         click.echo(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
         return
@@ -177,8 +165,8 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
     if dry_run:
         content, kept = store.inspect(database.default(), file, whole_database=whole_database), None
     else:
-        with _Bar("Restoring", lambda: 0, is_shown=not is_json) as bar:
-            content, kept = store.restore(database.default(), file, bar.set, by=BY, whole_database=whole_database)
+        with _bar("Restoring", is_json) as bar:
+            content, kept = store.restore(database.default(), file, _show(bar), by=BY, whole_database=whole_database)
     if is_json:
         facts = {"file": str(file), "kept": str(kept) if kept else None, "dry_run": dry_run}
         click.echo(show.as_json({**facts, **content._asdict()}))
@@ -203,47 +191,39 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
     Example:
       outfeed doctor --fix
     """
+    rules, found = _examine()
+    fixed = [one.what for _, one in found if one.fix is not None] if fix else []
+    if fixed:
+        for _, one in found:
+            if one.fix is not None:
+                one.fix()
+        rules, found = _examine()
+    problems = sum(one.level == "problem" for _, one in found)
+    if is_json:
+        facts = [_facts(rule, one) for rule, one in found]
+        click.echo(show.as_json({"ok": not problems, "findings": facts, "fixed": fixed, "rules": rules}))
+    elif problems or fixed or not is_quiet:
+        for what in fixed:
+            click.echo(f"Fixed: {escaped(what)}.")
+        for rule, one in found:
+            _print(rule, one)
+        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
+        click.echo(f"Looked at {show.count(len(rules), 'thing')} and {end}.")
+    context.exit(1 if problems else 0)
+
+
+def _examine() -> tuple[list[str], list[tuple[str, Finding]]]:
+    """Return the names of the rules that were checked, and each finding with its rule."""
     from outfeed.store import database
     from outfeed.upkeep import doctor as store
 
     found = store.examine(database.default(), settings())
-    fixed = _mend(found) if fix else []
-    if fixed:
-        found = store.examine(database.default(), settings())
-    problems = sum(one.level == store.PROBLEM for findings in found.values() for one in findings)
-    if is_json:
-        rows = [_facts(rule, one) for rule, findings in found.items() for one in findings]
-        click.echo(show.as_json({"ok": not problems, "findings": rows, "fixed": fixed, "rules": list(found)}))
-    elif problems or fixed or not is_quiet:
-        for what in fixed:
-            click.echo(f"Fixed: {escaped(what)}.")
-        for rule, findings in found.items():
-            for one in findings:
-                _print(rule, one)
-        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
-        click.echo(f"Looked at {show.count(len(found), 'thing')} and {end}.")
-    context.exit(1 if problems else 0)
-
-
-def _mend(found: dict[str, list[Finding]]) -> list[str]:
-    fixed = []
-    for findings in found.values():
-        for one in findings:
-            if one.fix is not None:
-                one.fix()
-                fixed.append(one.what)
-    return fixed
+    return list(found), [(rule, one) for rule, findings in found.items() for one in findings]
 
 
 def _facts(rule: str, one: Finding) -> dict[str, Any]:
-    return {
-        "rule": rule,
-        "level": one.level,
-        "what": one.what,
-        "why": one.why,
-        "type": one.type,
-        "fixable": one.fix is not None,
-    }
+    told = {name: getattr(one, name) for name in ("level", "what", "why", "type")}
+    return {"rule": rule, **told, "fixable": one.fix is not None}
 
 
 def _print(rule: str, one: Finding) -> None:

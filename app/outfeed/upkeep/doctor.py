@@ -6,10 +6,8 @@ A *problem* can lose events, or keep the feed from working. A *note* is worth kn
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import re
-import resource
 import shlex
 import shutil
 import sqlite3
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from outfeed import clock, process
+from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
@@ -27,7 +25,7 @@ from outfeed.store import files, migrate, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
-from outfeed.upkeep import readers, upgrade
+from outfeed.upkeep import upgrade
 
 PROBLEM, NOTE = "problem", "note"
 MIN_FREE_BYTES = 256 * 2**20
@@ -47,12 +45,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What the rules look at; *reader* was looked up before the database was opened."""
+    """What the rules look at."""
 
     database: Database
     connection: sqlite3.Connection
     settings: Settings
-    reader: readers.Reader | None
 
     def pragma(self, name: str) -> int | str:
         value: int | str = self.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -65,10 +62,8 @@ class Patient:
 
 def examine(database: Database, settings: Settings) -> dict[str, list[Finding]]:
     """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
-    database.close()
-    reader = readers.oldest(database.path)
     with closing(db.connect(database.path)) as connection, db.explained(database.path):
-        patient = Patient(database, connection, settings, reader)
+        patient = Patient(database, connection, settings)
         found = {}
         for name, rule in RULES.items():
             found[name] = list(rule(patient))
@@ -226,34 +221,17 @@ def _journal(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _synchronous(_: Patient) -> Iterator[Finding]:
-    with closing(sqlite3.connect(":memory:")) as plain:
-        (level,) = plain.execute("PRAGMA synchronous").fetchone()
-    if level < 2:
-        yield Finding(
-            NOTE,
-            f"connections of this SQLite are at synchronous={level} by default",
-            "a power cut can take the newest commits of writers that do not say otherwise; ours do",
-            "PRAGMA synchronous = FULL, in your writers",
-        )
-
-
 def _wal(patient: Patient) -> Iterator[Finding]:
     wal = Path(f"{patient.database.path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
-    if size <= JOURNAL_SIZE_LIMIT_BYTES:
-        return
-    _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    reader = patient.reader
-    who = (
-        f"; process {reader.pid} reads since frame {reader.frames:,} of {frames:,}" if reader and done < frames else ""
-    )
-    yield Finding(
-        PROBLEM if done < frames else NOTE,
-        f"the write-ahead log is {size / 2**20:,.0f} MiB{who}",
-        "a read that never ends keeps it from being reset, and it grows until the disk is full",
-        f"ps -p {reader.pid} -f, and end it or its query" if who and reader else "lsof -- " + shlex.quote(str(wal)),
-    )
+    if size > JOURNAL_SIZE_LIMIT_BYTES:
+        _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        yield Finding(
+            PROBLEM if done < frames else NOTE,
+            f"the write-ahead log is {size / 2**20:,.0f} MiB",
+            "a read transaction that never ends prevents its reset, and it grows until the disk is full",
+            f"lsof {shlex.quote(str(wal))}, and end the process that reads",
+        )
 
 
 def _auto_vacuum(patient: Patient) -> Iterator[Finding]:
@@ -291,26 +269,6 @@ def _clock(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _limits(patient: Patient) -> Iterator[Finding]:
-    connections = patient.settings.max_connections
-    for name, needed, allowed in (
-        ("open files", process.needed_descriptors(connections), _hard_limit(resource.RLIMIT_NOFILE)),
-        ("threads", process.needed_threads(connections), process.thread_limit()),
-    ):
-        if allowed is not None and allowed < needed:
-            yield Finding(
-                PROBLEM,
-                f"OUTFEED_MAX_CONNECTIONS={connections} needs {needed:,} {name} a worker; {allowed:,} are allowed",
-                "clients are refused, and then everything else is",
-                f"OUTFEED_MAX_CONNECTIONS={max(1, connections * allowed // needed - 100)}, or raise that limit",
-            )
-
-
-def _hard_limit(kind: int) -> int | None:
-    hard = resource.getrlimit(kind)[1]
-    return None if hard == resource.RLIM_INFINITY else hard
-
-
 def _mark(patient: Patient) -> Iterator[Finding]:
     outbox = Outbox(patient.database, patient.settings.max_event_bytes)
     mark = Mark(patient.database.path)
@@ -323,17 +281,6 @@ def _mark(patient: Patient) -> Iterator[Finding]:
             "a copy was put back, or a power cut took commits: the same seqs would be used for other events",
             "outfeed doctor --fix",
             lambda: renew_epoch_if_behind(patient.database, outbox, mark),
-        )
-
-
-def _gunicorn(_: Patient) -> Iterator[Finding]:
-    version = importlib.metadata.version("gunicorn")
-    if int(version.split(".")[0]) >= 26:
-        yield Finding(
-            PROBLEM,
-            f"gunicorn is {version}",
-            "from 26 on each connection whose peer does not close holds up all new ones for 2 s",
-            "pip install 'gunicorn>=25.3,<26'",
         )
 
 
@@ -356,13 +303,10 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "sqlite": _sqlite,
     "server": _server,
-    "gunicorn": _gunicorn,
     "filesystem": _filesystem,
     "disk": _disk,
-    "limits": _limits,
     "permissions": _secrets,
     "journal": _journal,
-    "synchronous": _synchronous,
     "auto_vacuum": _auto_vacuum,
     "write-ahead log": _wal,
     "integrity": _integrity,

@@ -9,8 +9,9 @@ import click
 
 from outfeed import clock
 from outfeed.cli import BY, show
+from outfeed.cli.values import checked, separated
 from outfeed.config import settings
-from outfeed.errors import InvalidRequest, NotBlocked, OutfeedError, TargetUnresolvable
+from outfeed.errors import NotBlocked, OutfeedError, TargetUnresolvable
 from outfeed.feed.subscription import FeedRequest, validated
 from outfeed.history import Item
 from outfeed.store import database as db
@@ -26,36 +27,24 @@ MAX_BATCH = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 
 
-def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise click.BadParameter("a name has up to 55 letters, digits, dots, dashes and underscores")
+        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
     return value
 
 
-def _url(_: click.Context, __: click.Parameter, value: str) -> str:
-    try:
-        check_url(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def _url(value: str) -> str:
+    check_url(value)
     return value
 
 
-def _types(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    wanted = tuple(filter(None, (each.strip() for each in value.split(","))))
-    try:
-        return validated(FeedRequest, {"types": wanted}).types
-    except InvalidRequest as error:
-        raise click.BadParameter(str(error)) from error
+def _types(value: str) -> tuple[str, ...]:
+    return validated(FeedRequest, {"types": separated(value)}).types
 
 
-def _secret(_: click.Context, __: click.Parameter, value: TextIO | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        with value:
-            return check_secret(value.read())
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def _secret(value: TextIO) -> str:
+    with value:
+        return check_secret(value.read())
 
 
 @click.group()
@@ -71,11 +60,13 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.argument("name", callback=_name)
-@click.argument("url", callback=_url)
-@click.option("--types", callback=_types, default="", help="Only these: exact types or task.*, with commas between.")
+@click.argument("name", callback=checked(_name))
+@click.argument("url", callback=checked(_url))
 @click.option(
-    "--secret-file", "given", type=click.File(), callback=_secret,
+    "--types", callback=checked(_types), default="", help="Only these: exact types or task.*, with commas between."
+)
+@click.option(
+    "--secret-file", "given", type=click.File(), callback=checked(_secret),
     help="Where a secret stands that the target knows already.  [default: make one and print it, this once]",
 )  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Post lists of up to this many events.")
@@ -118,12 +109,8 @@ def list_(is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json_lines(_facts(*each) for each in found))
         return
-    if found:
-        show.table(
-            ("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble", "Blocked by"),
-            (_row(*each) for each in found),
-        )
-    click.echo(f"There {'is' if len(found) == 1 else 'are'} {show.count(len(found), 'webhook')}.")
+    columns = ("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble", "Blocked by")
+    show.listing("webhook", columns, [_row(*each) for each in found])
     for each, items in found:
         if items:
             click.echo(f"`outfeed webhook skip {each.name}` skips {_named(items)}.", err=True)

@@ -47,61 +47,39 @@ class FieldRow(NamedTuple):
     is_required: bool
 
 
-class AnswerRow(NamedTuple):
-    """One status that an operation answers with."""
-
-    status: str
-    text: str
-    bodies: list[tuple[str, str, str | None]]  # media type, kind, shape
-
-
-class OperationRow(NamedTuple):
-    """An operation as the page shows it."""
-
-    anchor: str
-    method: str
-    path: str
-    operation: dict[str, Any]
-    parameters: list[FieldRow]
-    bodies: list[tuple[str, str, str | None]]
-    answers: list[AnswerRow]
-    refusals: list[AnswerRow]
-    example: str
-
-
-def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> OperationRow:
+def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation as the page shows it. Each body is (media type, kind, shape)."""
     bodies = _bodies(operation.get("requestBody", {}))
-    answers = [AnswerRow(status, one["description"], _bodies(one)) for status, one in operation["responses"].items()]
-    return OperationRow(
-        anchor=operation["operationId"],
-        method=method.upper(),
-        path=path,
-        operation=operation,
-        parameters=[_parameter(one) for one in operation["parameters"]],
-        bodies=bodies,
-        answers=[one for one in answers if one.status < "4"],
-        refusals=[one for one in answers if "4" <= one.status < "6"],
-        example=_example(path, method, next((shapes[shape] for _, _, shape in bodies if shape), None)),
-    )
+    answers = [
+        {"status": status, "text": one["description"], "bodies": _bodies(one)}
+        for status, one in operation["responses"].items()
+    ]
+    return {
+        "anchor": operation["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "operation": operation,
+        "parameters": [
+            _field(one["name"], one["schema"] | one, is_required=one["required"]) for one in operation["parameters"]
+        ],
+        "bodies": bodies,
+        "answers": [one for one in answers if one["status"] < "4"],
+        "refusals": [one for one in answers if "4" <= one["status"] < "6"],
+        "example": _example(path, method, next((shapes[shape] for _, _, shape in bodies if shape), None)),
+    }
 
 
 def _bodies(holder: dict[str, Any]) -> list[tuple[str, str, str | None]]:
     return [(media_type, *_kind(body["schema"])) for media_type, body in holder.get("content", {}).items()]
 
 
-def _parameter(parameter: dict[str, Any]) -> FieldRow:
-    schema = parameter["schema"]
-    return FieldRow(
-        parameter["name"], *_kind(schema), _rules(schema), parameter.get("description", ""), parameter["required"]
-    )
-
-
 def _fields(schema: dict[str, Any]) -> list[FieldRow]:
     required = schema.get("required", ())
-    return [
-        FieldRow(name, *_kind(one), _rules(one), one.get("description", ""), name in required)
-        for name, one in schema.get("properties", {}).items()
-    ]
+    return [_field(name, one, is_required=name in required) for name, one in schema.get("properties", {}).items()]
+
+
+def _field(name: str, schema: dict[str, Any], *, is_required: bool) -> FieldRow:
+    return FieldRow(name, *_kind(schema), _rules(schema), schema.get("description", ""), is_required)
 
 
 def _kind(schema: dict[str, Any]) -> tuple[str, str | None]:
@@ -134,9 +112,12 @@ _RULES = {
 
 def _rules(schema: dict[str, Any]) -> str:
     inner: dict[str, Any] = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), {})
-    found = {**inner, **schema}
-    texts = [text.format(f"{found[name]:,}" if isinstance(found[name], int) else found[name])
-             for name, text in _RULES.items() if found.get(name) not in (None, [], 2**63 - 1)]  # fmt: skip
+    found = {name: value for name, value in (inner | schema).items() if value not in (None, [], 2**63 - 1)}
+    texts = [
+        text.format(f"{found[name]:,}" if isinstance(found[name], int) else found[name])
+        for name, text in _RULES.items()
+        if name in found
+    ]
     return ", ".join(texts)
 
 

@@ -1,10 +1,11 @@
-"""Shortages: what the system had none left of, lately."""
+"""Shortages: resources of the system that a worker ran out of a moment ago."""
 
 from __future__ import annotations
 
 import logging
 
 from outfeed import clock
+from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 
 DESCRIPTORS = "file descriptors"
@@ -13,20 +14,19 @@ log = logging.getLogger(__name__)
 
 
 class Shortages:
-    """What one worker ran out of, and when it last met that. Each entry is written whole, by any thread."""
+    """When one worker last ran out of which resource. Any thread may note one."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._met: dict[str, float] = {}
 
     def note(self, what: str) -> None:
-        """Remember that there was no *what* just now; logged when it begins."""
+        """Count and log a client that was refused because no *what* was left."""
         self._metrics.note_refusal(what.replace(" ", "_"))
-        if what not in self.lately():
-            log.error("out of %s, refusing who comes", what)
         self._met[what] = clock.monotonic()
+        log.error(LogMessage("client refused: a resource has run out", resource=what))
 
     def lately(self) -> list[str]:
-        """Return what there was none of within LATELY_SECS."""
+        """Return the resources that ran out within LATELY_SECS."""
         now = clock.monotonic()
         return [what for what, met in self._met.items() if now - met < LATELY_SECS]

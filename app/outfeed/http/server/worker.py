@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import resource
-import select
 import selectors
 import socket
 import threading
@@ -36,8 +35,8 @@ from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_conne
 
 # Left free for what is being served: SQLite's files, selectors.
 SPARE_DESCRIPTORS = 8
-# A request that is refused is read first: with bytes unread, a close becomes a reset, and the refusal is lost.
-_PATIENCE_MS = 20
+# Between two attempts to accept while no descriptor is left, not even the reserved one.
+_PATIENCE_SECS = 0.02
 # For the first byte of a connection. Between two requests it may be idle for longer: KEEPALIVE_SECS.
 FIRST_REQUEST_SECS = 5.0
 # From the first byte of a request to the last byte of its body.
@@ -143,24 +142,25 @@ class Worker(ThreadWorker):
         """Accept those who wait, some at a time: each round of the loop costs a wait for Python's lock."""
         self._keep_reserve()
         for _ in range(_ACCEPT_AT_ONCE):
-            if not self._accept_one(listener):
-                break
+            try:
+                client, peer = listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ECONNABORTED):
+                    return
+                if error.errno not in _NONE_LEFT:
+                    raise
+                if not self._give_reserve():
+                    time.sleep(_PATIENCE_SECS)  # the selector would return at once, again and again
+                    return
+            else:
+                self._take_in(client, peer, listener.getsockname())
 
-    def _accept_one(self, listener: Any) -> bool:
-        try:
-            client, peer = listener.accept()
-        except OSError as error:
-            if error.errno in _NONE_LEFT:
-                self._turn_away(listener)
-            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                raise
-            return False
+    def _take_in(self, client: socket.socket, peer: Any, server: Any) -> None:
         self.nr_conns += 1
-        max_body_bytes = self.wsgi.config["MAX_CONTENT_LENGTH"]
         sock = ClientSocket(client, self._on_admitted)
-        conn = Connection(self.cfg, sock, peer, listener.getsockname(), max_body_bytes)
+        conn = Connection(self.cfg, sock, peer, server, self.wsgi.config["MAX_CONTENT_LENGTH"])
+        conn.is_ending = self._reserve is None  # it has the last descriptor: its request is refused
         self._read(conn)
-        return True
 
     def on_client_socket_readable(self, conn: Connection, client: socket.socket) -> None:
         self.poller.unregister(client)
@@ -207,7 +207,7 @@ class Worker(ThreadWorker):
         self._watch(conn, 0)
         conn.began = None
         conn.request = conn.assembly.take()
-        if conn.sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
+        if conn.is_ending or conn.sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
             conn.is_ending = True
             with suppress(OSError):
                 conn.sock.sendall(self._unavailable())
@@ -338,27 +338,18 @@ class Worker(ThreadWorker):
     # --- no descriptor is left ----------------------------------------------------------------------------------------
 
     def _keep_reserve(self) -> None:
+        """Open the descriptor that is reserved for telling one client that no other is left."""
         if self._reserve is None:
             with suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _turn_away(self, listener: Any) -> None:
-        """Take the client in on the descriptor that was kept for that, to tell it that there is no other."""
+    def _give_reserve(self) -> bool:
+        """Free the reserved descriptor for the next client; return False if a client has it already."""
         if self._reserve is None:
-            time.sleep(_PATIENCE_MS / 1000)  # the selector would return at once, again and again
-            return
+            return False
         os.close(self._reserve)
         self._reserve = None
-        with suppress(OSError):
-            client, _ = listener.accept()
-            with client:
-                client.setblocking(False)
-                if has_asked(client):
-                    with suppress(OSError):
-                        client.recv(1 << 20)
-                client.send(self._unavailable())
-                client.shutdown(socket.SHUT_WR)
-        self._keep_reserve()
+        return True
 
     def _unavailable(self) -> bytes:
         """Return the 503 for want of descriptors, and note the shortage."""
@@ -379,10 +370,3 @@ class Worker(ThreadWorker):
             "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
         )
         return head.encode() + body
-
-
-def has_asked(client: socket.socket) -> bool:
-    """Return whether something of the client's is there to be read, or comes within _PATIENCE_MS."""
-    poller = select.poll()
-    poller.register(client, select.POLLIN)
-    return bool(poller.poll(_PATIENCE_MS))

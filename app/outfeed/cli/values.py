@@ -1,0 +1,27 @@
+"""Values of options and arguments: the callback that checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from outfeed.errors import InvalidRequest
+
+
+def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a click callback that passes a given value to *check*; its ValueError becomes a usage error."""
+
+    def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else check(value)
+        except (ValueError, InvalidRequest) as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def separated(value: str) -> list[str]:
+    """Return the parts of *value* between commas, without spaces around them and without empty ones."""
+    return [part for each in value.split(",") if (part := each.strip())]
