@@ -33,6 +33,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from prometheus_client.parser import text_string_to_metric_families
 
+from outfeed.access import auth
 from outfeed.access.store import account, user
 from outfeed.store import database as db
 from outfeed.store import migrate
@@ -242,10 +243,19 @@ class Server:
         database.close()
         return self.cookie(key)
 
+    @property
+    def cookie_name(self) -> str:
+        """The name of the session's cookie: no other server has the same."""
+        return auth.cookie_name(self._secret_key)
+
+    @property
+    def _secret_key(self) -> str:
+        return Path(f"{self.database}.secret").read_text().strip()
+
     def cookie(self, key: str) -> str:
         """Return the cookie of the session with that key."""
         app = Flask("outfeed")
-        app.secret_key = Path(f"{self.database}.secret").read_text().strip()
+        app.secret_key = self._secret_key
         signer = SecureCookieSessionInterface().get_signing_serializer(app)
         assert signer is not None
         return str(signer.dumps({"_user_id": key, "_fresh": True, "_permanent": True}))

@@ -96,6 +96,107 @@ def test_all_bad_values_are_told_at_once_each_with_its_name_and_value(monkeypatc
         assert bad[line.partition(":")[0].removeprefix("OUTFEED_")] in line
 
 
+@pytest.mark.parametrize("name", config.Settings.model_fields)
+def test_no_error_shows_a_regular_expression(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("\x01", "nan", "-1", "a b://c", "[", "x" * 9, ",=,"):
+        monkeypatch.setenv("OUTFEED_" + name.upper(), value)
+        said = ""
+        try:
+            config.load()
+        except ConfigError as error:
+            said = str(error)
+        assert [sign for sign in ("pattern", "\\d", "^", "$") if sign in said] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("8000", "must be ADDRESS:PORT, like 127.0.0.1:8000"),
+        (":8000", "must be ADDRESS:PORT, like 127.0.0.1:8000"),
+        ("127.0.0.1", "must be ADDRESS:PORT, like 127.0.0.1:8000"),
+        ("http://127.0.0.1:8000", "must be ADDRESS:PORT, like 127.0.0.1:8000"),
+        ("::1:8000", "must be ADDRESS:PORT, like 127.0.0.1:8000"),
+        ("127.0.0.1:99999", "must be ADDRESS:PORT with a port from 1 to 65535"),
+        ("127.0.0.1:0", "must be ADDRESS:PORT with a port from 1 to 65535"),
+        ("[::1::]:8000", "At most one '::' permitted in '::1::'"),
+    ],
+)
+def test_a_bad_address_to_listen_on_is_explained(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_BIND", value)
+    with pytest.raises(ConfigError) as refused:
+        config.load()
+    assert str(refused.value) == f"OUTFEED_BIND: {reason} (got {value!r})"
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("~/feed.db", "{home}/feed.db"),
+        ("sqlite:///feed.db", "feed.db"),
+        ("sqlite:////var/feed.db", "/var/feed.db"),
+        ("sqlite:///~/feed.db", "{home}/feed.db"),
+    ],
+)
+def test_a_path_may_begin_with_the_home_folder_or_be_an_sqlite_url(
+    value: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OUTFEED_DATABASE", value)
+    assert config.load().database == Path(path.format(home=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "value", ["sqlite://feed.db", "sqlite:feed.db", "postgresql:///feed", "file:feed.db", "sqlite:///a?x=1"]
+)
+def test_another_url_is_no_database(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_DATABASE", value)
+    with pytest.raises(ConfigError, match="OUTFEED_DATABASE: must be a path, or sqlite:///PATH"):
+        config.load()
+
+
+def test_the_home_folder_counts_in_the_path_of_a_secret_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text(SECRET)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", "~/key")
+    assert config.load().secret_key is not None
+    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", "~nobody-like-this/key")
+    with pytest.raises(ConfigError, match="OUTFEED_SECRET_KEY_FILE: can't read"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    ("value", "url", "prefix"),
+    [
+        ("https://Feed.example", "https://feed.example", ""),
+        ("https://feed.example:8443/", "https://feed.example:8443", ""),
+        ("http://[::1]:80/feed/", "http://[::1]:80/feed", "/feed"),
+        ("https://example.com/a/b", "https://example.com/a/b", "/a/b"),
+    ],
+)
+def test_the_public_address_may_have_a_path(value: str, url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_PUBLIC_URL", value)
+    assert (config.load().public_url, config.load().prefix) == (url, prefix)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("feed.example", "must be an address like https://feed.example"),
+        ("ftp://feed.example", "must be an address like https://feed.example"),
+        ("https://user:key@feed.example", "must be an address like https://example.com or"),
+        ("https://feed.example/?x=1", "must be an address like https://example.com or"),
+        ("https://feed.example/a//b", "must be an address like https://example.com or"),
+        ("https://feed.example/é", "must be an address like https://example.com or"),
+        ("https://feed.example/api/feed", "must not begin its path with /api, which is a path of Outfeed's own"),
+        ("https://feed.example:99999", "Port out of range"),
+    ],
+)
+def test_a_bad_public_address_is_explained(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTFEED_PUBLIC_URL", value)
+    with pytest.raises(ConfigError, match=f"^OUTFEED_PUBLIC_URL: {reason}"):
+        config.load()
+
+
 def test_a_secret_is_in_no_error_and_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTFEED_SECRET_KEY", "tooshort")
     with pytest.raises(ConfigError, match="OUTFEED_SECRET_KEY") as refused:

@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -35,10 +36,21 @@ REDACT_KEYS = (
 _Names = Annotated[tuple[str, ...], NoDecode]
 # A name, not a number: what ends in digits only would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
+_BIND = re.compile(r"(\[(?P<v6>[^\]]+)\]|[^:\s\[\]/]+):(?P<port>\d{1,5})")
+_URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PREFIX_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+MAX_PORT = 65_535
 MAX_DAYS = 36_500
 MASKED = "********"
+LOCAL_LINK = "The link works on this machine only. Set OUTFEED_PUBLIC_URL to the address that others reach."
 _DOTENV = ".env"
-_LOCAL_ADDRESSES = ("127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+# An address to listen on that stands for all of the machine's, and one to connect to instead.
+_ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+_LIKE_SQLITE_URL = "must be a path, or sqlite:///PATH"
+# The first segments of Outfeed's own paths: a prefix like one of them could not be told from the path itself.
+OWN_SEGMENTS = (
+    "api", "docs", "healthz", "login", "logout", "metrics", "password", "readyz", "static", "status", "swarm", "ws",
+)  # fmt: skip
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
 
@@ -49,10 +61,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=_DOTENV, extra="ignore", frozen=True)
 
     database: Path = Field(Path("instance/outfeed.db"), description="The SQLite database file.")
-    bind: str = Field(
-        "127.0.0.1:8000",
-        pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$",
-        description="Address and port that `serve` listens on.",
+    bind: str = Field("127.0.0.1:8000", description="Address and port that `serve` listens on.")
+    public_url: str | None = Field(
+        None, description="Address that browsers reach the server at, also below a path: `https://example.com/feed`."
     )
     workers: int = Field(1, ge=1, le=64, description="Server processes. Limits are per worker.")
     secret_key: SecretStr | None = Field(
@@ -75,7 +86,8 @@ class Settings(BaseSettings):
         (), description="Origins of other sites whose pages may embed the feed, with commas between."
     )
     trusted_proxies: _Names = Field(
-        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with commas between."
+        (),
+        description="Addresses or networks of proxies, with commas, whose X-Forwarded-For, -Proto and -Host count.",
     )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
@@ -111,15 +123,13 @@ class Settings(BaseSettings):
     webhook_give_up_hours: float = Field(
         24.0, gt=0, le=8760, description="Hours after which a webhook that only fails is paused."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Least severe line that is logged."
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe line that is logged."
     )
-    log_format: str = Field(
-        "auto",
-        pattern="^(auto|text|json)$",
-        description="How lines look: `auto` is text on a terminal, JSON elsewhere.",
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="How lines look: `auto` is text on a terminal, JSON elsewhere."
     )
-    url: str | None = Field(None, pattern="^https?://", description="Server that remote commands talk to.")
+    url: str | None = Field(None, description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
 
     redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
@@ -147,8 +157,41 @@ class Settings(BaseSettings):
     @field_validator("database", mode="before")
     @classmethod
     def _database_is_named(cls, value: Any) -> Any:
-        if not str(value).strip() or Path(str(value)).is_dir():
+        path = _path_in(str(value))
+        if not str(value).strip() or path.is_dir():
             raise ValueError("must name a file")
+        return path
+
+    @field_validator("bind")
+    @classmethod
+    def _binds_an_address_and_a_port(cls, value: str) -> str:
+        match = _BIND.fullmatch(value)
+        if match is None:
+            raise ValueError("must be ADDRESS:PORT, like 127.0.0.1:8000")
+        if not 1 <= int(match["port"]) <= MAX_PORT:
+            raise ValueError(f"must be ADDRESS:PORT with a port from 1 to {MAX_PORT}")
+        if match["v6"] is not None:
+            ipaddress.IPv6Address(match["v6"])  # its ValueError says what is wrong
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_public_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = _split_url(value)
+        path = parts.path.rstrip("/")
+        if parts.query or parts.fragment or "@" in parts.netloc or not _PREFIX_PATH.fullmatch(path):
+            raise ValueError("must be an address like https://example.com or https://example.com/feed")
+        if path.split("/")[1:2] and path.split("/")[1] in OWN_SEGMENTS:
+            raise ValueError(f"must not begin its path with /{path.split('/')[1]}, which is a path of Outfeed's own")
+        return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            _split_url(value)
         return value
 
     @field_validator("webhook_allow")
@@ -191,7 +234,60 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """The server's address as a URL, without a slash at the end."""
-        return (self.url or f"http://{self.bind}").rstrip("/")
+        return (self.url or self.bound_url).rstrip("/")
+
+    @property
+    def bound_url(self) -> str:
+        """The address that `serve` listens on as a URL, one of this machine's if it listens on all of them."""
+        host, port = self.bound
+        return f"http://{url_host(host)}:{port}"
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """The host and the port that `serve` listens on."""
+        host, _, port = self.bind.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def prefix(self) -> str:
+        """The path of OUTFEED_PUBLIC_URL without a slash at the end; empty if there is none."""
+        return urlsplit(self.public_url or "").path
+
+
+def _path_in(value: str) -> Path:
+    """Return the path that *value* names: `~` is the home folder, and `sqlite:///x.db` is `x.db`."""
+    if value.startswith("sqlite:///"):
+        value = value.removeprefix("sqlite:///")
+        if "?" in value or "#" in value:
+            raise ValueError(f"{_LIKE_SQLITE_URL}, without parameters")
+    elif _URL_SCHEME.match(value) or value.startswith(("sqlite:", "file:")):
+        raise ValueError(_LIKE_SQLITE_URL)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"names a user without a home folder: {error}") from error
+
+
+def _split_url(value: str) -> SplitResult:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or not value.isprintable():
+        raise ValueError("must be an address like https://feed.example")
+    return parts
+
+
+def url_host(host: str) -> str:
+    """Return *host* as a URL has it, one of this machine's if it stands for all of its addresses."""
+    host = _ALL_ADDRESSES.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def is_local_url(url: str) -> bool:
+    """Return whether *url* leads to the machine that it is used on."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -202,8 +298,8 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if path is None:
             return None, field_name, False
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
+            return Path(path).expanduser().read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{PREFIX}{field_name.upper()}_FILE: can't read {path}: {error}") from error
 
     def __call__(self) -> dict[str, Any]:
@@ -307,8 +403,7 @@ def remote(url: str | None = None) -> tuple[str, str | None]:
 
 def _is_local(current: Settings) -> bool:
     """Return whether the address is one that this machine's own server listens on."""
-    host = current.bind.rpartition(":")[0].strip("[]")
-    return current.url is None and (host == "localhost" or host in _LOCAL_ADDRESSES)
+    return current.url is None and is_local_url(current.bound_url)
 
 
 def proxy_variables(schemes: Iterable[str]) -> list[str]:

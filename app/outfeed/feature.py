@@ -76,6 +76,9 @@ class Feature:
         """Return what runs in *process*. Nothing runs before its `start`, so that a fork may come in between."""
         return None
 
+    def check(self, settings: Settings) -> None:
+        """Raise ConfigError if *settings* can't be used. Called before the database is touched; changes nothing."""
+
     def prepare(self, settings: Settings) -> None:
         """Make what all workers share, in the master, before the first fork. Raises ConfigError."""
 

@@ -30,6 +30,15 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def has_terminal() -> bool:
+    """Return whether the process has a controlling terminal: SIGHUP then says that it was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def sleep_precisely() -> None:
     """Have this thread's sleeps end on time, not up to 50 us later, which the kernel takes to wake several at once."""
     _prctl(_PR_SET_TIMERSLACK, 1)

@@ -234,7 +234,7 @@ class TestFrames:
     @pytest.mark.parametrize("visitor", ["reader", "tasks", "admin", "viewer", "operator"])
     def test_who_may_read_gets_an_answer_to_each_frame(self, running, secrets, visitor):
         is_person = visitor not in secrets
-        options = {"headers": {"Cookie": "outfeed_session=" + running.sign_in(visitor)}} if is_person else {}
+        options = {"headers": {"Cookie": f"{running.cookie_name}=" + running.sign_in(visitor)}} if is_person else {}
         with FeedClient(running.url, None if is_person else secrets[visitor], **options) as client:
             for frame, answer in FRAMES.values():
                 client.socket.send(json.dumps(frame))

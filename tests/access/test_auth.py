@@ -42,7 +42,8 @@ def cast(flask_app, database):
 
 
 def cookie_of(visitor):
-    return "outfeed_session=" + visitor.client.get_cookie("outfeed_session").value
+    name = visitor.client.application.config["SESSION_COOKIE_NAME"]
+    return f"{name}={visitor.client.get_cookie(name).value}"
 
 
 class TestWhoMay:

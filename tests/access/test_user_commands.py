@@ -6,10 +6,13 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from outfeed import config
 from outfeed.access import passwords
 from outfeed.access.store import account, user
 from outfeed.cli import main
+from outfeed.config import LOCAL_LINK
 from outfeed.log.store.reading import list_events
+from tests.server import Server, free_port
 
 
 def with_stdin(text, *arguments):
@@ -23,6 +26,40 @@ class TestAdd:
         code = re.fullmatch(r"http://127\.0\.0\.1:8000/login\?code=(\S+)\n", result.stdout)[1]
         assert account.redeem_code(database, code) == "ann"
         assert user.find(database, "ann").role == "viewer"
+
+    @pytest.mark.parametrize(
+        ("settings", "address", "is_local"),
+        [
+            ({"BIND": "0.0.0.0:8123"}, "http://127.0.0.1:8123", True),
+            ({"BIND": "[::]:8123"}, "http://[::1]:8123", True),
+            ({"BIND": "192.0.2.7:8123"}, "http://192.0.2.7:8123", False),
+            ({"URL": "http://localhost:9/"}, "http://localhost:9", True),
+            (
+                {"URL": "http://feed.internal", "PUBLIC_URL": "https://example.com/feed/"},
+                "https://example.com/feed",
+                False,
+            ),
+        ],
+    )
+    def test_the_link_leads_to_the_public_address_or_warns(
+        self, outfeed, database, monkeypatch, settings, address, is_local
+    ):
+        for name, value in settings.items():
+            monkeypatch.setenv(f"OUTFEED_{name}", value)
+        config.settings.cache_clear()
+        result = outfeed("user", "add", "ann", "--role", "viewer")
+        assert result.stdout.startswith(f"{address}/login?code=")
+        assert (LOCAL_LINK in result.stderr) == is_local
+
+    def test_the_link_leads_to_the_server_that_runs(self, tmp_path):
+        with Server(tmp_path) as server:
+            elsewhere = Server(tmp_path)
+            elsewhere.port = free_port()
+            done = elsewhere.run("user", "add", "ann", "--role", "viewer")
+            assert done.stdout.startswith(f"{server.url}/login?code=")
+            assert LOCAL_LINK in done.stderr
+        done = elsewhere.run("user", "add", "bob", "--role", "viewer")
+        assert done.stdout.startswith(f"http://127.0.0.1:{elsewhere.port}/login?code=")
 
     def test_a_password_may_be_given_instead(self, outfeed, database):
         result = with_stdin("correct horse\n", "user", "add", "ann", "--role", "operator", "--password-stdin")

@@ -77,7 +77,7 @@ def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browse
     ) as opened:
         opened.set_default_timeout(PATIENCE_MS)
         host, value = urlsplit(server.url).hostname or "", server.sign_in("operator")
-        opened.add_cookies([{"name": "outfeed_session", "value": value, "domain": host, "path": "/"}])
+        opened.add_cookies([{"name": server.cookie_name, "value": value, "domain": host, "path": "/"}])
         yield opened
 
 

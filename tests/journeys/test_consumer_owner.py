@@ -52,7 +52,7 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
         database.close()
         cookies = {"namesake": server.cookie(key), "operator": server.session}
         own_page = {"Sec-Fetch-Site": "same-origin"}
-        headers |= {name: {"Cookie": f"outfeed_session={cookie}", **own_page} for name, cookie in cookies.items()}
+        headers |= {name: {"Cookie": f"{server.cookie_name}={cookie}", **own_page} for name, cookie in cookies.items()}
         yield Cast(server, headers, itertools.count())
 
 

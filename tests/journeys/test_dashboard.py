@@ -376,7 +376,7 @@ def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page, 
 
 def test_signing_out_in_one_tab_is_told_in_the_other(server: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_context(viewport=DESKTOP)) as own:  # type: ignore[arg-type]
-        own.add_cookies([{"name": "outfeed_session", "value": server.sign_in("operator"), "url": server.url}])
+        own.add_cookies([{"name": server.cookie_name, "value": server.sign_in("operator"), "url": server.url}])
         dashboard = Dashboard(own.new_page(), server)
         other = own.new_page()
         other.goto(f"{server.url}/status")

@@ -246,7 +246,7 @@ def test_what_is_new_is_announced_now_and_then_and_in_full(server: Server, page:
 
 def test_who_was_signed_out_is_led_to_the_sign_in_and_back(server: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_context()) as own:
-        own.add_cookies([{"name": "outfeed_session", "value": server.sign_in("viewer"), "url": server.url}])
+        own.add_cookies([{"name": server.cookie_name, "value": server.sign_in("viewer"), "url": server.url}])
         page, other = own.new_page(), own.new_page()
         page.goto(f"{server.url}/swarm/events?type=task.*")
         switch_on(page)

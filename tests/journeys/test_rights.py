@@ -103,12 +103,12 @@ ENDS = {
 def test_a_person_is_shut_out_of_sockets_and_streams_and_the_neighbour_is_not(
     server: Server, rights: Database, end: Callable[[Database, str, str], object]
 ) -> None:
-    neighbours = {"Cookie": "outfeed_session=" + server.sign_in("viewer")}
+    neighbours = {"Cookie": f"{server.cookie_name}=" + server.sign_in("viewer")}
 
     def secs_to_shut_out() -> float:
         ann = add_viewer(rights)
         key = account.create_session(rights, ann, timedelta(hours=1))
-        headers = {"Cookie": "outfeed_session=" + server.cookie(key)}
+        headers = {"Cookie": f"{server.cookie_name}=" + server.cookie(key)}
         with (
             FeedClient(server.url, None, headers=headers) as socket,
             FeedClient(server.url, None, headers=neighbours) as neighbour,
@@ -172,7 +172,9 @@ def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server:
 def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, rights: Database) -> None:
     ann = add_viewer(rights)
     user.set_role(rights, ann, "operator")
-    headers = {"Cookie": "outfeed_session=" + server.cookie(account.create_session(rights, ann, timedelta(hours=1)))}
+    headers = {
+        "Cookie": f"{server.cookie_name}=" + server.cookie(account.create_session(rights, ann, timedelta(hours=1)))
+    }
     with FeedClient(server.url, None, headers=headers) as client:
         before, epoch = client.subscribe()["after"], client.epoch
 

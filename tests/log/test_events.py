@@ -214,6 +214,18 @@ class TestPacked:
         assert written(raw) == []
 
 
+@pytest.mark.parametrize("path", ["/api/consumers", "/api/swarm/agents"])
+def test_every_json_body_may_be_packed(api: Api, path: str) -> None:
+    def post(body: bytes, encoding: str) -> Any:
+        headers = {**api.headers, "Content-Encoding": encoding}
+        return api.client.post(path, data=body, content_type=JSON, headers=headers)
+
+    assert post(gzip.compress(b'{"name": "forge"}'), "gzip").status_code == 201
+    assert post(gzip.compress(b"{name"), "gzip").json["detail"] == "the body is not JSON"
+    assert post(b"{}", "br").status_code == 415
+    assert "did you mean name?" in post(b'{"nme": "forge"}', "identity").json["detail"]
+
+
 @pytest.mark.parametrize("path", ["/api/consumers/x/ack", "/api/swarm/agents"])
 def test_a_deeply_nested_body_is_refused_by_each_route_that_reads_json(api: Api, path: str) -> None:
     answer = api.post(path, data='{"seq": ' + "[" * 100_000, content_type=JSON)

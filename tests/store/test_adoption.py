@@ -21,7 +21,7 @@ from outfeed.store import adoption, files, migrate, schema
 from outfeed.store import database as db
 from outfeed.upkeep import upgrade
 from tests import forked
-from tests.server import Server
+from tests.server import Server, free_port
 from tests.store import dying
 
 ADR_017 = """
@@ -220,7 +220,7 @@ def test_serve_refuses_and_says_what_to_do(path: Path, script: str, code: str) -
     if code:
         kill_a_writer(path, code)
     before = trace(path.parent)
-    environment = {"OUTFEED_DATABASE": str(path), "OUTFEED_BIND": "127.0.0.1:0"}
+    environment = {"OUTFEED_DATABASE": str(path), "OUTFEED_BIND": f"127.0.0.1:{free_port()}"}
     command = [sys.executable, "-m", "outfeed", "serve"]
     for _ in range(3):
         done = subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from outfeed.store import outbox as module
 from outfeed.store.database import Database
 from outfeed.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
 from outfeed.store.triggers import problems as trigger_problems
+from tests.waits import PATIENCE_SECS
 
 MAX_EVENT_BYTES = 65_536
 ROW = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')"
@@ -236,6 +238,34 @@ def test_another_file_at_the_path_gets_a_new_epoch_though_its_head_is_higher(
     assert after.epoch != before.epoch
     assert after.last_seq == 55
     assert outbox.read_after(0, 100).window.epoch == after.epoch, "once is enough"
+
+
+def test_two_threads_that_notice_another_file_renew_its_epoch_once(
+    database: Database, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.read_after(0, 100)
+    # given a thread that has looked at the path, and is held up there
+    has_looked, may_go_on, identity = threading.Event(), threading.Event(), database.identity
+
+    def look_and_wait() -> tuple[int, int] | None:
+        found = identity()
+        if threading.current_thread() is slow and not has_looked.is_set():
+            has_looked.set()
+            may_go_on.wait(PATIENCE_SECS)
+        return found
+
+    monkeypatch.setattr(database, "identity", look_and_wait)
+    slow = threading.Thread(target=lambda: outbox.read_after(0, 100))
+    slow.start()
+    assert has_looked.wait(PATIENCE_SECS)
+    # when another thread notices the new file meanwhile
+    backup(database.path, tmp_path / "copy.db")
+    replace(database.path, tmp_path / "copy.db")
+    renewed = outbox.read_after(0, 100).window.epoch
+    may_go_on.set()
+    slow.join(PATIENCE_SECS)
+    # then the first one does not renew it again
+    assert outbox.read_after(0, 100).window.epoch == renewed
 
 
 def test_the_same_file_back_at_its_path_keeps_its_epoch(database: Database, outbox: Outbox, tmp_path: Path) -> None:

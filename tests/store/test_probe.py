@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from freezegun import freeze_time
 
 from outfeed import log_event
-from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseFull, DatabaseReadOnly
+from outfeed.errors import DatabaseBusy, DatabaseDamaged, DatabaseError, DatabaseFull, DatabaseReadOnly
 from outfeed.store import database as db
+from outfeed.store import lease
 from outfeed.store.database import Database
-from outfeed.store.probe import Probe
+from outfeed.store.probe import CHECK, FRESH_SECS, Probe
+from tests.waits import PATIENCE_SECS, wait_until
 
 
 @pytest.fixture
@@ -104,3 +109,68 @@ def test_damage_that_was_mended_in_place_is_noticed(
 
 def test_full_is_a_kind_of_busy() -> None:
     assert issubclass(DatabaseFull, DatabaseBusy)
+
+
+def damage(database: Database) -> None:
+    """Overwrite a page that nobody reads."""
+    for _ in range(50):
+        log_event("a.b", source="s", data={"text": "x" * 3000})
+    database.close()
+    with database.path.open("r+b") as file:
+        file.seek(database.path.stat().st_size // 4096 // 2 * 4096)
+        file.write(bytes(range(256)) * 8)
+
+
+def test_one_process_at_a_time_looks_through_and_the_others_look_once_it_found_damage(
+    probe: Probe, database: Database
+) -> None:
+    damage(database)
+    with lease.hold(lease.lock_file(database.path, CHECK), wait=True):
+        probe.look_through()
+        probe.check()
+        assert probe.problems() == []
+    probe.check()
+    assert "is damaged" in probe.problems()[0]
+    other = Probe(Database(database.path))
+    other.look_through()
+    assert "is damaged" in other.problems()[0]
+
+
+def test_what_one_process_has_found_whole_the_others_do_not_read(probe: Probe, database: Database) -> None:
+    log_event("a.b", source="s")
+    with freeze_time() as clock:
+        probe.look_through()
+        damage(database)
+        other = Probe(Database(database.path))
+        other.look_through()
+        assert other.problems() == []
+        clock.tick(FRESH_SECS + 1)
+        other.look_through()
+        assert "is damaged" in other.problems()[0]
+
+
+def test_a_check_ends_when_it_is_interrupted_and_nothing_is_logged(
+    probe: Probe, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.closing(sqlite3.connect(database.path)) as raw, raw:
+        raw.execute("CREATE TABLE large AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9000)"
+                    " SELECT i, hex(zeroblob(900)) FROM n")  # fmt: skip
+    file = lease.lock_file(database.path, CHECK)
+
+    def look_again_and_again() -> None:
+        while not database.is_interrupted:
+            probe.look_through()
+            file.write_text("")  # or the next look would be spared
+
+    thread = threading.Thread(target=look_again_and_again)
+    thread.start()
+    wait_until(file.exists, "looking")
+    began = time.monotonic()
+    database.interrupt_checks()
+    thread.join(PATIENCE_SECS)
+    assert time.monotonic() - began < 1
+    with pytest.raises(DatabaseError, match="interrupted"):
+        database.check()
+    assert (probe.problems(), caplog.records) == ([], [])
+    database.close()
+    database.check()

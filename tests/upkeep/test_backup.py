@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import stat
@@ -14,7 +15,7 @@ import pytest
 
 from outfeed import list_events
 from outfeed.access.store import account, user
-from outfeed.errors import BadBackup, DatabaseBusy, SchemaMismatch
+from outfeed.errors import BadBackup, DatabaseBusy, OutfeedError, SchemaMismatch
 from outfeed.store import checkpoint, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
@@ -49,6 +50,7 @@ def epoch(path):
 class TestBackup:
     def test_it_holds_what_the_database_held(self, database, raw, tmp_path):
         write(raw, "a", "b")
+        (tmp_path / "new folder").mkdir()
         content = backup.backup(database, tmp_path / "new folder" / "copy.db")
         copy = tmp_path / "new folder" / "copy.db"
         assert ids(copy) == ["a", "b"]
@@ -106,6 +108,34 @@ class TestBackup:
         with pytest.raises(BadBackup, match="no database"):
             backup.backup(database, tmp_path / "notes.txt")
         assert (tmp_path / "notes.txt").read_text() == "dear diary"
+
+    def test_a_link_stays_a_link_and_its_target_is_replaced(self, database, raw, tmp_path):
+        write(raw, "a")
+        (tmp_path / "disk").mkdir()
+        for name in ("there.db", "not-there-yet.db"):
+            target, link = tmp_path / "disk" / name, tmp_path / f"latest-{name}"
+            link.symlink_to(target)
+            if name == "there.db":
+                backup.backup(database, target)
+                write(raw, "b")
+            backup.backup(database, link)
+            assert link.is_symlink()
+            assert ids(target) == ["a", "b"]
+
+    def test_what_is_no_regular_file_is_not_replaced(self, database, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "link").symlink_to(tmp_path / "pipe")
+        (tmp_path / "round").symlink_to(tmp_path / "round")
+        for name, reason in (("pipe", "no regular file"), ("link", "no regular file"), ("round", "can't write")):
+            with pytest.raises(OutfeedError, match=reason):
+                backup.backup(database, tmp_path / name)
+        assert (tmp_path / "pipe").is_fifo()
+        assert (tmp_path / "link").is_symlink()
+
+    def test_a_folder_that_is_missing_is_named_and_not_made(self, database, tmp_path):
+        with pytest.raises(OutfeedError, match=f"there is no folder {tmp_path}/typo; make it first"):
+            backup.backup(database, tmp_path / "typo" / "copy.db")
+        assert not (tmp_path / "typo").exists()
 
 
 class TestRestore:

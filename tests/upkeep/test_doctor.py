@@ -223,3 +223,24 @@ def test_a_database_that_anyone_may_write_is_found_and_closed(database):
     (found,) = findings(database, "permissions")
     found.fix()
     assert findings(database, "permissions") == []
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_writer_can_find_out_whether_its_rows_are_refused_and_writes_nothing(raw, database, is_trusted):
+    (note,) = findings(database, "writers")
+    assert note.level == doctor.NOTE
+    assert doctor.WRITER_CHECK in note.type
+    raw.execute(f"PRAGMA trusted_schema = {'ON' if is_trusted else 'OFF'}")
+    refuses = not is_trusted and sqlite3.sqlite_version_info < (3, 42)
+    with pytest.raises(sqlite3.OperationalError, match="unsafe use") if refuses else contextlib.nullcontext():
+        raw.execute(doctor.WRITER_CHECK)
+    row = ("x", "a.b", "s", "t")
+    with pytest.raises(sqlite3.OperationalError, match="unsafe use") if refuses else contextlib.nullcontext():
+        raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, ?, ?, ?)", row)
+    assert raw.execute("SELECT count(*) FROM event_log").fetchone() == (0 if refuses else 1,)
+
+
+def test_the_readme_has_the_check_for_writers_and_names_the_exceptions():
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    for text in (doctor.WRITER_CHECK, "`trusted_schema=OFF`", "before 3.42", "SELECT json_quote(1)", "busy timeout"):
+        assert text in readme

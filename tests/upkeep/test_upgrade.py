@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outfeed.errors import SchemaMismatch
-from outfeed.store import migrate, schema
+from outfeed.store import migrate, schema, serving
 from outfeed.store.lease import lock_file, share
 from outfeed.upkeep import doctor, upgrade
 from tests.server import Server
@@ -59,7 +59,7 @@ def test_nothing_is_copied_where_nothing_is_to_do(old: Path, tmp_path: Path) -> 
 
 def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        assert upgrade.serving(server.database) == upgrade.version()
+        assert serving.serving(server.database) == (upgrade.version(), server.url)
         assert upgrade.upgrade(server.database).migrations == [], "up to date: nothing to refuse"
         with monkeypatch.context() as patched:
             newer = [*sorted(schema.migrations_dir().glob("*.sql")), Path("9999.newer.sql")]
@@ -68,7 +68,7 @@ def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pyte
                 upgrade.upgrade(server.database)
         assert list(server.database.parent.glob("*before-upgrade*")) == []
         server.kill()
-        wait_until(lambda: upgrade.serving(server.database) is None, "freed by the kernel")
+        wait_until(lambda: serving.serving(server.database) is None, "freed by the kernel")
 
 
 def test_the_doctor_names_a_server_of_another_version(database, tmp_path: Path, monkeypatch) -> None:

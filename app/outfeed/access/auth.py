@@ -6,12 +6,17 @@ or belongs to a person who signed in; a bearer token is never topped up by a coo
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from flask import Flask, Response, g, redirect, request
+from flask import Flask, Response, current_app, g, redirect, request, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
@@ -22,25 +27,22 @@ from outfeed.access.store import account, user
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
 from outfeed.http import limits, origins, permission
+from outfeed.http.headers import HEADERS
 from outfeed.http.permission import Permission
 from outfeed.http.problems import answer, problem, wants_page
 from outfeed.http.services import services
+from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
+from outfeed.store import files
 from outfeed.store.database import Database
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
-    "object-src 'none'; img-src 'self' data:",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    # Not no-referrer: over TLS Flask-WTF compares the referrer with the host.
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+_FORM_REFUSED = {
+    "csrf": "You have signed in anew since this page was loaded. Go back, reload it, and try again.",
+    "origin": "This form does not seem to come from a page of this server.",
 }
-
+_SEND_TOKEN = "Send it as the header X-CSRFToken or the form field csrf_token."
 csrf = CSRFProtect()
+log = logging.getLogger(__name__)
 
 
 class Visitor(UserMixin):
@@ -81,12 +83,14 @@ def init_app(app: Flask) -> None:
     """Guard every route of *app*. Call it before anything else handles requests."""
     settings = app.extensions["outfeed"].settings
     app.config.update(
-        SECRET_KEY=secret_key(settings),
-        SESSION_COOKIE_NAME="outfeed_session",
+        SECRET_KEY=(key := secret_key(settings)),
+        SESSION_COOKIE_NAME=cookie_name(key),
+        SESSION_COOKIE_PATH=settings.prefix or "/",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=int(settings.session_days * 86_400),
+        WTF_CSRF_SSL_STRICT=False,  # `refused_form` looks at Origin and Sec-Fetch-Site, too
         WTF_CSRF_CHECK_DEFAULT=False,  # `_admit` asks for it, only where a cookie is what lets a request in
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
@@ -126,14 +130,16 @@ def _refuse_connection(needed: Permission) -> Response | None:
     attempts = services().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
         return refusal
-    if _is_from_elsewhere(needed) and not origins.is_allowed():
-        return problem(403, "this page's origin may not open the feed")
-    return None
+    mismatch = origins.why_foreign_origin() if needed.takes_tickets else None
+    if mismatch is None or origins.is_allowed():
+        return None
+    note_refusal("origin", mismatch)
+    return problem(403, f"this page's origin may not open the feed: {mismatch}")
 
 
 def _is_from_elsewhere(needed: Permission) -> bool:
     """Return whether another site's page opens a socket: allowed or not, our cookie doesn't speak for it."""
-    return needed.takes_tickets and origins.is_foreign(request.headers.get("Origin"), request.host)
+    return needed.takes_tickets and origins.why_foreign_origin() is not None
 
 
 def _admit_token(secret: str, scope: str) -> Response | None:
@@ -154,20 +160,55 @@ def _admit_ticket(ticket: str, scope: str) -> Response | None:
 
 
 def _admit_visitor(scope: str) -> Response | None:
-    if "consumer" in request.args and not origins.is_asked_by_own_page():
-        services().metrics.note_refusal("forbidden")
+    if "consumer" in request.args and (mismatch := origins.why_foreign()):
+        note_refusal("origin", mismatch)
         return answer(
             403,
-            "consumer: a session may use a consumer only from a page of this site (Sec-Fetch-Site, Origin or Referer"
-            " must say so); send a token as `Authorization: Bearer outfeed_…`",
+            f"consumer: a session may use a consumer only from a page of this site ({mismatch}); send a token as"
+            " `Authorization: Bearer outfeed_…`",
         )
+    if refusal := refused_form():
+        if wants_page():
+            return answer(403, f"{_FORM_REFUSED[refusal.reason]} ({refusal.detail})")
+        return answer(403, f"{refusal.detail} {_SEND_TOKEN}" if refusal.reason == "csrf" else refusal.detail)
+    return _require(current_user.principal, scope)
+
+
+class Refusal(NamedTuple):
+    """Why a form was refused: the *reason*, origin or csrf, and what did not match what."""
+
+    reason: str
+    detail: str
+
+
+def refused_form() -> Refusal | None:
+    """Return why what is sent can't be from a form or a script of our own page; None if it is, or is a safe method.
+
+    Over TLS the page's origin counts besides its token. A refusal is counted and logged.
+    """
+    if request.method not in current_app.config["WTF_CSRF_METHODS"]:
+        return None
+    if request.is_secure and (mismatch := origins.why_foreign_form()):
+        return _refuse_form("origin", mismatch)
     try:
         csrf.protect()
     except CSRFError as error:
-        if wants_page():
-            return answer(403, "You have signed in anew since this page was loaded. Go back, reload it, and try again.")
-        return answer(403, f"{error.description} Send it as the header X-CSRFToken or the form field csrf_token.")
-    return _require(current_user.principal, scope)
+        name = current_app.config["SESSION_COOKIE_NAME"]
+        why = error.description if name in request.cookies else f"{error.description} The cookie {name} is missing."
+        return _refuse_form("csrf", why)
+    return None
+
+
+def _refuse_form(reason: str, detail: str) -> Refusal:
+    note_refusal(reason, detail)
+    return Refusal(reason, detail)
+
+
+def note_refusal(reason: str, detail: str) -> None:
+    """Count the request's refusal, and log *detail*: what did not match what."""
+    services().metrics.note_refusal(reason)
+    fields = {"reason": reason, "path": request.path, "address": request.remote_addr}
+    log.warning(LogMessage("request refused", **fields, detail=detail))
 
 
 def _require(found: Principal, scope: str) -> Response | None:
@@ -184,8 +225,8 @@ def _turn_away(needed: Permission) -> ResponseReturnValue:
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
     if needed.is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
-        target = quote(request.path) + (f"?{query}" if query else "")
-        return redirect("/login?" + urlencode({"next": target}))
+        target = quote(request.script_root + request.path) + (f"?{query}" if query else "")
+        return redirect(f"{url_for('sign_in.login')}?{urlencode({'next': target})}")
     if wants_page():  # a form that was open for longer than its session
         return _challenge("Bearer", "You are signed out, and nothing was done.")
     return _challenge("Bearer", "sign in, or send a token as `Authorization: Bearer outfeed_…`")
@@ -221,18 +262,42 @@ def secret_key(settings: Settings) -> str:
 
     Made on the first call, mode 0600; processes that start at once get the same one. Raises ConfigError.
     """
+    check_key(settings)
     if settings.secret_key:
         return settings.secret_key.get_secret_value()
-    path = Path(f"{settings.database}.secret")
-    try:
+    path = _key_file(settings)
+    with _explained(path):
         if not path.exists():
             _make_key(path)
+        return path.read_text(encoding="ascii").strip()
+
+
+def cookie_name(key: str) -> str:
+    """Return the name of the session's cookie: cookies ignore the port, so two servers on a host need two names."""
+    return f"outfeed_session_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def check_key(settings: Settings) -> None:
+    """Raise ConfigError if the kept key can't be used. Makes none."""
+    path = _key_file(settings)
+    with _explained(path):
+        if settings.secret_key or not path.exists():
+            return
         key = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"can't keep a secret key in {path} ({error}); set OUTFEED_SECRET_KEY") from error
     if len(key) < 16:
         raise ConfigError(f"{path} holds no usable key; delete it, or set OUTFEED_SECRET_KEY")
-    return key
+
+
+def _key_file(settings: Settings) -> Path:
+    return Path(f"{settings.database}.secret")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"can't keep a secret key in {path} ({error}); set OUTFEED_SECRET_KEY") from error
 
 
 def _make_key(path: Path) -> None:
@@ -244,6 +309,7 @@ def _make_key(path: Path) -> None:
             file.write(secrets.token_urlsafe(48) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        files.give_to_owner_of_folder(draft)
         os.link(draft, path)
     except FileExistsError:
         pass

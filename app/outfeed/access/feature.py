@@ -42,6 +42,11 @@ class AccessFeature(Feature):
 
         return Rights(process.database, process.core)
 
+    def check(self, settings: Settings) -> None:
+        from outfeed.access.auth import check_key
+
+        check_key(settings)
+
     def prepare(self, settings: Settings) -> None:
         from outfeed.access.auth import secret_key
 

@@ -6,10 +6,9 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response, redirect, render_template, request, session
+from flask import Blueprint, Response, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
-from flask_wtf.csrf import CSRFError
 
 from outfeed.access import auth, passwords
 from outfeed.access.store import account, user
@@ -21,7 +20,10 @@ from outfeed.log_message import LogMessage
 from outfeed.principal import READ
 
 HOME = "/swarm/live"
-FORM_EXPIRED = "The form expired. Please try again."
+FORM_REFUSED = {
+    "csrf": "The form expired. Please try again.",
+    "origin": "The form does not seem to come from a page of this server.",
+}
 LINK_ENDED = "This link has been used or has expired. Ask for a new one, or sign in with your password."
 log = logging.getLogger(__name__)
 sign_in = Blueprint("sign_in", __name__)
@@ -31,7 +33,7 @@ sign_in = Blueprint("sign_in", __name__)
 @public(is_page=True)
 def login() -> ResponseReturnValue:
     """Show the form, or for a sign-in link the page with its button. Changes nothing: scanners follow links."""
-    target, code = _local(request.args.get("next", HOME)), request.args.get("code")
+    target, code = _local(request.args.get("next", "")), request.args.get("code")
     if code is not None:
         return _link_page(target, code)
     return redirect(target) if current_user.is_authenticated else _login_page(target)
@@ -41,16 +43,16 @@ def login() -> ResponseReturnValue:
 @public(is_page=True)
 def begin() -> ResponseReturnValue:
     """Sign in with the code of a link, or with name and password."""
-    target, code = _local(request.form.get("next", HOME)), request.form.get("code")
+    target, code = _local(request.form.get("next", "")), request.form.get("code")
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    try:
-        auth.csrf.protect()  # without it another site could sign a visitor in as somebody else
-    except CSRFError:
+    # Without this another site could sign a visitor in as somebody else.
+    if refused := auth.refused_form():
+        refusal = f"{FORM_REFUSED[refused.reason]} ({refused.detail})"
         if code is not None:
-            return _link_page(target, code, FORM_EXPIRED)
-        return _login_page(target, FORM_EXPIRED, name), 403
-    if refusal := _count_attempt():
-        return refusal
+            return _link_page(target, code, refusal)
+        return _login_page(target, refusal, name), 403
+    if limit := _count_attempt():
+        return limit
     if code is not None:
         return _sign_in_by_code(target, code)
     return _sign_in_by_password(target, name, password)
@@ -81,7 +83,7 @@ def logout() -> ResponseReturnValue:
     if current_user.is_authenticated:
         _end_session()
         log.info(LogMessage("signed out", name=identity.principal().name, address=request.remote_addr))
-    return redirect("/login", 303)
+    return redirect(url_for("sign_in.login"), 303)
 
 
 @sign_in.get("/password")
@@ -113,7 +115,7 @@ def set_password() -> ResponseReturnValue:
     except ValueError as error:
         return _password_page(f"{str(error)[0].upper()}{str(error)[1:]}."), 422
     _begin_session(name, "password")
-    return redirect(HOME, 303)
+    return redirect(f"{request.script_root}{HOME}", 303)
 
 
 def _count_attempt() -> Response | None:
@@ -164,6 +166,6 @@ def _password_page(refusal: str | None = None) -> str:
 
 
 def _local(target: str) -> str:
-    """Return *target* if it is a path on this server, else the home page. Browsers read a backslash as a slash."""
-    is_local = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
-    return target if is_local else HOME
+    """Return *target* if it is a path of Outfeed's, else the home page. Browsers read a backslash as a slash."""
+    is_local = target.startswith(f"{request.script_root}/") and not target.startswith(("//", "/\\"))
+    return target if is_local and target.isprintable() else f"{request.script_root}{HOME}"

@@ -9,8 +9,8 @@ import click
 from outfeed.access.store import account
 from outfeed.access.store import user as users
 from outfeed.cli import BY, show
+from outfeed.cli.links import sign_in_link
 from outfeed.cli.values import checked
-from outfeed.config import settings
 from outfeed.principal import ROLES
 from outfeed.store import database
 
@@ -48,7 +48,7 @@ def add(name: str, role: str, password_stdin: bool) -> None:
         click.echo(f"Added {name} as {role}.")
         return
     code = account.create_code(database.default(), account.CODE_LIFETIME, name)
-    click.echo(f"{settings().base_url}/login?code={code}")
+    click.echo(sign_in_link(code))
     click.echo(f"Added {name} as {role}. The link signs them in, once, within a day.", err=True)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, NotFound
 
 from outfeed.errors import Superseded
 from outfeed.feed.subscription import MAX_SEQ, ConsumerName, validated
 from outfeed.history import CONSUMER_NAME
-from outfeed.http import identity
+from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -99,7 +99,7 @@ def acknowledge(name: str) -> Response:
 
 def _body(shape: type[_Shape]) -> _Shape:
     """Return the JSON body as *shape*. Raises InvalidRequest, BadRequest, UnsupportedMediaType."""
-    fields = request.get_json()
+    fields = bodies.read_json()
     if not isinstance(fields, dict):
         raise BadRequest("the body must be a JSON object")
     return validated(shape, fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +15,7 @@ from outfeed.feed.pace import MIN_RATE
 from outfeed.feed.source import Source
 from outfeed.history import CONSUMER_NAME, Claim, Item, Window
 from outfeed.principal import Visible, is_of_type
+from outfeed.text import near
 
 MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000
@@ -24,9 +25,9 @@ _LOOKBACK_PAGE = 1000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
-ConsumerName = Annotated[str, Field(pattern=f"^{CONSUMER_NAME.pattern}$")]
+ConsumerName = Annotated[str, Field(max_length=64, pattern=f"^{CONSUMER_NAME.pattern}$")]
 # Exact, or a prefix: `task.*`.
-_TypePattern = Annotated[str, Field(pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
+_TypePattern = Annotated[str, Field(max_length=200, pattern=r"^[^*\s,]{1,198}(\.\*)?$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +165,22 @@ def require_epoch(request: FeedRequest) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(fields: Iterable[str] = ()) -> Iterator[None]:
+    """Turn an invalid request into InvalidRequest; *fields* are the known ones, for suggestions."""
     try:
         yield
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
+        problems = []
+        for each in error.errors(include_url=False):
+            name = ".".join(map(str, each["loc"]))
+            meant = near(name, fields) if each["type"] == "extra_forbidden" else None
+            problems.append(f"{name:.80}: {each['msg']}" + (f" (did you mean {meant}?)" if meant else ""))
         raise InvalidRequest("invalid_field", "; ".join(problems)) from None
 
 
 def validated(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
     """Return *fields*, texts of a query string, as *model*. Raises InvalidRequest that names each bad field."""
-    with _explained():
+    with _explained([field.alias or name for name, field in model.model_fields.items()]):
         return model.model_validate(fields)
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flask import url_for
+from flask import request, url_for
+
+from outfeed.http.services import services
 
 # No slash: proxies and browsers merge and resolve them.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@~-]*")
 _OF_THE_API = {"type": "event_type", "task": "task_id", "agent": "agent_id"}
+
+
+def of_site() -> str:
+    """Return this server's address as its visitors know it, without a slash at the end."""
+    return services().settings.public_url or request.url_root.rstrip("/")
 
 
 def of_event(event_id: str) -> str:

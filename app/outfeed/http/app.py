@@ -12,6 +12,7 @@ from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
 from outfeed.http.health import health
 from outfeed.http.metrics import metrics as metrics_page
+from outfeed.http.mount import Mount
 from outfeed.http.permission import DeclaringFlask
 from outfeed.http.proxies import Proxies
 from outfeed.http.services import Services
@@ -35,7 +36,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)
-    app.wsgi_app = Proxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
+    app.wsgi_app = Proxies(  # type: ignore[method-assign]
+        Mount(app.wsgi_app, settings.prefix), settings.trusted_proxies
+    )
     logs.init_app(app)
     bodies.init_app(app)
     problems.init_app(app)

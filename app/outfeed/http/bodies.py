@@ -29,6 +29,16 @@ def init_app(app: Flask) -> None:
     app.json = _Json(app)
 
 
+def read_json() -> Any:
+    """Return the body of the request as JSON, unpacked. Raises 400, 413 and 415 as HTTPException."""
+    if not request.is_json or "Content-Encoding" not in request.headers:
+        return request.get_json()
+    try:
+        return current_app.json.loads(read())
+    except ValueError:
+        raise BadRequest("the body is not JSON") from None
+
+
 def read() -> bytes:
     """Return the body of the request, unpacked. Raises 400, 413 and 415 as HTTPException."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()

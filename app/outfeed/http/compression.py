@@ -41,6 +41,6 @@ def _compress(response: Response) -> Response:
     return response
 
 
-@functools.lru_cache(maxsize=64)  # for more than there are files: tests/web/test_dashboard.py
+@functools.lru_cache(maxsize=64)  # for more than there are files: tests/swarm/test_dashboard.py
 def _kept(data: bytes) -> bytes:
     return gzip.compress(data, 9, mtime=0)

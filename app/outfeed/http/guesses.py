@@ -24,7 +24,7 @@ def _redirect(error: HTTPException) -> ResponseReturnValue:
     if target is None:
         return http_problem(error)
     query = request.query_string.decode("ascii", "replace")
-    return redirect(target + (f"?{query}" if query else ""))
+    return redirect(request.script_root + target + (f"?{query}" if query else ""))
 
 
 def _meant() -> str | None:

@@ -1,43 +1,98 @@
-"""Origins: what pages of other sites may use of this one, if OUTFEED_ALLOWED_ORIGINS names them.
+"""Origins: which site's page sends a request, and what pages of other sites may use of this one.
 
-They get the module with those that it imports, its table of event types, and the feed; never with a cookie. A page's
-server asks for a ticket in its own name (web/tickets.py), and the page opens one WebSocket with it.
+A page is this server's own if the browser says so (Sec-Fetch-Site), or if its origin has a host that the server is
+known by: the Host of the request, X-Forwarded-Host of a trusted proxy, or the host of OUTFEED_PUBLIC_URL.
+
+Pages of sites that OUTFEED_ALLOWED_ORIGINS names get the module with those that it imports, its table of event types,
+and the feed; never with a cookie. A page's server asks for a ticket in its own name (web/tickets.py), and the page
+opens one WebSocket with it.
 """
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from flask import Response, request
 
+from outfeed.http.proxies import FORWARDED_HOST
 from outfeed.http.services import services
+from outfeed.text import escaped
 
 SHARED_PATHS = re.compile(r"/static/event-feed(/[a-z-]+)?\.js|/static/event-types\.json|/api/feed")
 PREFLIGHT_SECS = 600
+MAX_SHOWN_CHARS = 200
+_SITE = "Sec-Fetch-Site"
+_PORTS = {"http": ":80", "https": ":443"}
+_ADVICE = "set OUTFEED_PUBLIC_URL, or have a trusted proxy send X-Forwarded-Host"
 
 
-def is_foreign(origin: str | None, host: str) -> bool:
-    """Return whether a browser sent *origin* for a page of another host or port. An absent one is not foreign."""
-    if origin is None:
-        return False
-    scheme, found, place = origin.lower().partition("://")
-    port = {"http": ":80", "https": ":443"}.get(scheme)
-    return not (found and port) or place.removesuffix(port) != host.lower().removesuffix(port)
+# --- which page sends it ----------------------------------------------------------------------------------------------
 
 
-def is_asked_by_own_page() -> bool:
-    """Return whether the browser says that a page of this site sends the request, or a person by the address bar.
+def own_hosts() -> dict[str, str]:
+    """Return each host that this server is known by, with its port, by what says so."""
+    found = {"Host": request.host}
+    if forwarded := request.environ.get(FORWARDED_HOST):
+        found["X-Forwarded-Host"] = forwarded
+    if public_url := services().settings.public_url:
+        found["OUTFEED_PUBLIC_URL"] = urlsplit(public_url).netloc
+    return found
 
-    Browsers send Sec-Fetch-Site over TLS and to loopback only. Elsewhere Origin or Referer has to name this host, since
-    a link on another site's page sends the cookie as well.
+
+def why_foreign_origin() -> str | None:
+    """Return why the request's Origin is another site's; None for an own one and for none."""
+    origin = request.headers.get("Origin")
+    if origin is None or request.headers.get(_SITE) == "same-origin":
+        return None
+    return _mismatch("Origin", origin)
+
+
+def why_foreign_form() -> str | None:
+    """Return why what is sent over TLS is not from a page of this site. The token in the form counts besides."""
+    return None if request.headers.get(_SITE) == "same-origin" else why_foreign()
+
+
+def why_foreign() -> str | None:
+    """Return why the request can't be said to come from a page of this site, or from a person by the address bar.
+
+    Browsers send Sec-Fetch-Site over TLS and to loopback only. Elsewhere Origin or Referer has to name a host of this
+    server, since a link on another site's page sends the cookie as well.
     """
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if is_foreign(origin, request.host):
-        return False
+    site, origin = request.headers.get(_SITE), request.headers.get("Origin")
+    if origin is not None and (mismatch := _mismatch("Origin", origin)):
+        return mismatch
     if site is not None:
-        return site in ("same-origin", "none")
-    page = re.match(r"https?://[^/?#]+", request.headers.get("Referer", ""), re.IGNORECASE)
-    return origin is not None or (page is not None and not is_foreign(page[0], request.host))
+        return None if site in ("same-origin", "none") else f"Sec-Fetch-Site is {_shown(site)}, and not 'same-origin'"
+    if origin is not None:
+        return None
+    if page := re.match(r"https?://[^/?#]+", request.headers.get("Referer", ""), re.IGNORECASE):
+        return _mismatch("Referer", page[0])
+    return "neither Sec-Fetch-Site, Origin nor Referer says which page sent it"
+
+
+def _mismatch(header: str, origin: str) -> str | None:
+    """Return what *origin* does not match, None if it matches. Over TLS the page itself must have come over TLS."""
+    scheme, _, place = origin.lower().partition("://")
+    port = _PORTS.get(scheme)
+    is_weaker = request.is_secure and scheme == "http"
+    hosts = own_hosts()
+    if (
+        port
+        and not is_weaker
+        and place.removesuffix(port) in {host.lower().removesuffix(port) for host in hosts.values()}
+    ):
+        return None
+    ours = ", ".join(f"{_shown(host)} ({name})" for name, host in hosts.items())
+    scheme = " over https" if is_weaker else ""
+    return f"{header} is {_shown(origin)}, and this server is {ours}{scheme}: {_ADVICE}"
+
+
+def _shown(value: str) -> str:
+    return f"'{escaped(value[:MAX_SHOWN_CHARS])}'"
+
+
+# --- what other sites may use -----------------------------------------------------------------------------------------
 
 
 def is_allowed() -> bool:

@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
+# Where a request has the host that a trusted proxy says it was sent to.
+FORWARDED_HOST = "outfeed.forwarded_host"
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -28,6 +30,8 @@ class Proxies:
                 scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
                 if scheme in ("http", "https"):
                     environ["wsgi.url_scheme"] = scheme
+                if host := environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip():
+                    environ[FORWARDED_HOST] = host
             else:
                 environ["REMOTE_ADDR"] = str(peer)
         return self._wsgi_app(environ, start_response)

@@ -87,6 +87,7 @@ class Services:
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
+        self.database.interrupt_checks()
         for part in self.parts:  # before the jobs, which are waited for
             part.stop()
         self.watcher.stop()

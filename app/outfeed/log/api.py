@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import itertools
 import json
@@ -16,7 +15,7 @@ from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.events import Event
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.http import bodies, identity
-from outfeed.http.api.operation import JSON, json_answer, operation
+from outfeed.http.api.operation import JSON, MAX_SOUGHT_CHARS, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log.shapes import (
@@ -33,6 +32,7 @@ from outfeed.log.shapes import (
 from outfeed.log.store import log_page, reading, search
 from outfeed.principal import READ, WRITE
 from outfeed.store import event_log
+from outfeed.text import near
 
 NDJSON = "application/x-ndjson"
 LINES = {NDJSON, "application/ndjson", "application/jsonl"}
@@ -55,7 +55,11 @@ class LogQuery(LogFilters):
     """Filters of the log, all of which must hold, and the place in it."""
 
     id: Annotated[
-        str | None, Field(description="Only this event, whatever the filters; any id can be asked for here.")
+        str | None,
+        Field(
+            max_length=MAX_SOUGHT_CHARS,
+            description="Only this event, whatever the filters; any id can be asked for here.",
+        ),
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
@@ -161,10 +165,8 @@ def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
 
 def _suggestion(name: str) -> str:
     """Return the question for the field that was probably meant; nothing where none is near."""
-    fields = list(NewEvent.__annotations__)
-    near = [each for each in fields if name.lower() in each.split("_")]
-    near += difflib.get_close_matches(name.lower(), fields, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    meant = near(name, NewEvent.__annotations__)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

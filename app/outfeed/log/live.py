@@ -15,6 +15,7 @@ from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
+from outfeed.log import hints
 from outfeed.log.store.reading import list_page
 from outfeed.log.store.search import snippet_of
 from outfeed.log.store.snippet import Snippet
@@ -137,9 +138,10 @@ def rowid(text: str) -> int:
 
 
 @pages.app_context_processor
-def about_the_visitor() -> dict[str, bool]:
-    """Tell every page whether to lead to what is for operators."""
-    return {"is_operator": "principal" in g and identity.principal().may(ADMIN)}
+def about_the_visitor() -> dict[str, object]:
+    """Tell every page whether to lead to what is for operators, and how to log an event."""
+    is_operator = "principal" in g and identity.principal().may(ADMIN)
+    return {"is_operator": is_operator, "hints": hints, "settings": services().settings}
 
 
 @pages.get("/")

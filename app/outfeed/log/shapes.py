@@ -10,11 +10,14 @@ from typing_extensions import TypedDict  # pydantic reads typing's only from Pyt
 
 from outfeed import clock
 from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
+from outfeed.http.api.operation import MAX_SOUGHT_CHARS
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.reading import split_types
 from outfeed.principal import Visible
 
 MAX_BATCH_EVENTS = 1000
+MAX_TYPES_CHARS = 20_100
+_Sought = Annotated[str, Field(max_length=MAX_SOUGHT_CHARS)]
 
 # What a field may hold is checked once, where every event is made (outfeed/events.py); here it is told.
 _NAME_RULES = {"minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000]*$"}
@@ -95,11 +98,12 @@ class LogFilters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     event_type: Annotated[
-        str | None, Field(description="Exact types, or prefixes like `task.*`, with commas between.")
+        str | None,
+        Field(max_length=MAX_TYPES_CHARS, description="Exact types, or prefixes like `task.*`, with commas between."),
     ] = None
-    source: str | None = None
-    task_id: str | None = None
-    agent_id: str | None = None
+    source: _Sought | None = None
+    task_id: _Sought | None = None
+    agent_id: _Sought | None = None
     from_: Annotated[_Moment | None, Field(alias="from", description="Timestamps from there on.")] = None
     to: Annotated[_Moment | None, Field(description="Timestamps before that.")] = None
     text: Annotated[

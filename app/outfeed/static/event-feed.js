@@ -5,15 +5,15 @@
  *   <event-feed></event-feed>
  *
  * Attributes, all optional; a change of the first seven subscribes anew, with an empty list:
- *   src         the WebSocket, "/ws" beside this module; the long poll is "api/feed" beside it
+ *   src         the WebSocket, "ws" of the server that this module comes from; the long poll is "api/feed" beside it
  *   types       which events: exact types or prefixes, "task.*,system.error"
  *   source, task-id, agent-id   which events: all that are given have to match
  *   limit       how many of the newest to begin with: 100; at most 1,000; 0 for none
  *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
  *   audit       to show also what operators do with rights and history; without it only `types` that name it do
  *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
- *   log-href    the log, "/swarm/events" beside this module; the pages of tasks and agents lie beside it
- *   login-href  "/login"
+ *   log-href    the log, "swarm/events" of that server; the pages of tasks and agents lie beside it
+ *   login-href  "login" of that server
  *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
  *               POST /api/tickets; there is no long poll then
  * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
@@ -55,11 +55,12 @@ import { List, MAX_ROWS } from "./event-feed/list.js";
 import { dress } from "./event-feed/look.js";
 import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./event-feed/news.js";
 import { readLog } from "./event-feed/past.js";
+import { ROOT } from "./event-feed/root.js";
 import { Sentences } from "./event-feed/sentences.js";
 import { Subscription, addressOf, remember, remembered, wantedBy } from "./event-feed/subscription.js";
 import { Frame, Scroller } from "./event-feed/view.js";
 
-const LOG = "/swarm/events";
+const LOG = `${ROOT}swarm/events`;
 const MAX_WAITING = 1000; // beyond it the connection is put down, and taken up again at `received` when rows flow
 const EVENTS_A_STEP = 25;
 const FRAME_MS = 6; // steps are taken for so long in each frame; layout and paint take more than the steps
@@ -233,7 +234,7 @@ class EventFeed extends HTMLElement {
   }
 
   get #address() {
-    return addressOf(this, import.meta.url);
+    return addressOf(this, ROOT);
   }
 
   async #load() {
@@ -407,7 +408,7 @@ class EventFeed extends HTMLElement {
   }
 
   get #logHref() {
-    return this.getAttribute("log-href") ?? new URL(LOG, import.meta.url).href;
+    return this.getAttribute("log-href") ?? LOG;
   }
 
   #mark({ label, row }) {
@@ -539,7 +540,7 @@ class EventFeed extends HTMLElement {
       refusal: this.#refusal,
       news: length && this.#scroller.isReading && !this.#isPaused ? `${waiting} new` : "",
       retryAt: this.#retryAt,
-      loginHref: this.getAttribute("login-href") ?? "/login",
+      loginHref: this.getAttribute("login-href") ?? `${ROOT}login`,
       isPolling: this.#link === "polling",
       isPaused: this.#isPaused,
       hasGap: this.#gap !== null,

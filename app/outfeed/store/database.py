@@ -30,13 +30,15 @@ from outfeed.errors import (
     SchemaMismatch,
 )
 from outfeed.process import renew_in_children
-from outfeed.store import instants
+from outfeed.store import files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
 # A damaged database is looked at again after this long, or after ten times as long as a look took.
 RECHECK_SECS = 5.0
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 2**20
+# Of SQLite's virtual machine: a check of 280 MiB ended 70 ms after it was interrupted (2026).
+_STEPS_BETWEEN_LOOKS = 1000
 
 # Never an mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
 _PRAGMAS = (
@@ -115,7 +117,10 @@ def create(path: Path) -> None:
 
     `auto_vacuum` counts only before the first table is made (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
+    if not path.exists():
+        path.touch()
+        files.give_to_owner_of_folder(path)
     with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -221,6 +226,7 @@ class Database:
         self.failure: DatabaseError | None = None
         self._checking = threading.Lock()
         self._damage: _Damage | None = None
+        self._interrupted = threading.Event()
         renew_in_children(self)
 
     def __repr__(self) -> str:
@@ -307,6 +313,7 @@ class Database:
     def start_anew(self) -> None:
         """In a forked child: the locks may be held by threads that don't exist here."""
         self._lock, self._writing, self._checking = threading.Lock(), threading.Lock(), threading.Lock()
+        self._interrupted = threading.Event()
 
     @property
     def damage(self) -> DatabaseDamaged | None:
@@ -318,11 +325,21 @@ class Database:
         """Read every page, and take note where they contradict each other. Raises DatabaseError."""
         file = self.identity()
         with closing(connect(self.path)) as connection, explained(self.path):
+            connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_LOOKS)
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             error = _damaged(self.path, " ".join(said.split()))
             self._note_damage(error, file)
             raise error
+
+    def interrupt_checks(self) -> None:
+        """Have a check that is at work, and each that begins, raise DatabaseError at once, until `close`."""
+        self._interrupted.set()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether checks are interrupted."""
+        return self._interrupted.is_set()
 
     def recheck(self) -> None:
         """Where the file was found damaged, look whether it still is; not at once again, and one thread at a time."""
@@ -355,6 +372,7 @@ class Database:
 
     def close(self) -> None:
         """Close the idle connections. One in use is closed when it comes back."""
+        self._interrupted.clear()
         with self._lock:
             idle, self._idle, self._file = self._idle, [], None
         for connection in idle:

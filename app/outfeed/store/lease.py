@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from outfeed.errors import DatabaseError
+from outfeed.store import files
 
-_NOTE_BYTES = 64
+_NOTE_BYTES = 512
 
 
 def lock_file(database: Path, job: str | None = None) -> Path:
@@ -44,10 +45,7 @@ def hold(file: Path, *, wait: bool) -> Iterator[bool]:
 
 def _open_and_lock(file: Path, *, wait: bool) -> tuple[int, bool]:
     while True:
-        try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+        descriptor = files.open_lock(file)
         is_held = _lock(descriptor, wait=wait)
         if not is_held or _is_at(file, descriptor):
             return descriptor, is_held
@@ -74,12 +72,12 @@ def share(file: Path, note: str) -> None:
 
     Nothing gives it up earlier: a child that did so would give it up for its parent. Raises DatabaseError.
     """
+    descriptor = files.open_lock(file)
     try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.pwrite(descriptor, note.ljust(_NOTE_BYTES).encode(), 0)
     except OSError as error:
-        raise DatabaseError(f"can't make the lock file {file}: {error.strerror}") from error
+        raise DatabaseError(f"can't write the lock file {file}: {error.strerror}") from error
 
 
 def sharer(file: Path) -> str | None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from outfeed.history import Item
 from outfeed.log_message import LogMessage
+from outfeed.store import files
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 
@@ -143,6 +144,7 @@ class Mark:
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
+        files.give_to_owner_of_folder(fresh)
         os.replace(fresh, self.path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 

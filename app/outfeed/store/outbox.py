@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ class Outbox:
         self._database = database
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_event_bytes + HEAD_BYTES  # of a payload that is read whole
+        self._noticing = threading.Lock()
         self._file: tuple[int, int] | None = None
         self._epoch: str | None = None
 
@@ -87,10 +89,15 @@ class Outbox:
 
     def _notice_other_file(self) -> None:
         """Renew the epoch when the path names another file than before: its history may have gone another way."""
-        file = self._database.identity()
-        if file is not None and self._file not in (None, file) and self._epoch is not None:
-            self.renew_epoch(self._epoch)
-        self._file = file or self._file
+        if self._database.identity() in (None, self._file):
+            return
+        # One thread at a time, which looks again: another may have renewed the epoch meanwhile.
+        with self._noticing:
+            file = self._database.identity()
+            if file is not None and self._file not in (None, file) and self._epoch is not None:
+                self.renew_epoch(self._epoch)
+                self._epoch = None  # until a page was read from this file
+            self._file = file or self._file
 
     def _read(self, sql: str, seq: int, limit: int) -> list[_Part]:
         """Return the parts of a page: one statement where that is enough, as it is for what was just committed."""

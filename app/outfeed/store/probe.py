@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 from outfeed import clock
 from outfeed.errors import DatabaseError
 from outfeed.log_message import LogMessage
+from outfeed.store import lease
 from outfeed.store.database import Database
 
 EVERY_SECS = 10.0
 # With less than this to spare, or after a write has failed, only a write that needs room shows whether there is some.
 TIGHT_BYTES = 2**20
 ROOM_BYTES = 65_536
+CHECK = "integrity"
+# Workers that start together check together, and one of them is enough. Less than INTEGRITY_DELAY_SECS in
+# web/services.py, so that a server that was started again checks in any case.
+FRESH_SECS = 240.0
 log = logging.getLogger(__name__)
+
+
+def _is_fresh(file: Path) -> bool:
+    """Return whether a process has found the database whole in the last FRESH_SECS."""
+    try:
+        return 0 <= clock.now().timestamp() - float(file.read_text("ascii")) < FRESH_SECS
+    except ValueError:
+        return False
 
 
 class Probe:
@@ -24,9 +38,12 @@ class Probe:
         self._database = database
         self._next = 0.0
         self._said: str | None = None
+        self._awaits_check = False  # another process reads the whole file
 
     def check(self) -> None:
         """Try to write: every EVERY_SECS, and each time while writes fail. Never raises."""
+        if self._awaits_check:
+            self.look_through()
         now = clock.monotonic()
         is_well = self._database.failure is None and self._database.damage is None
         if is_well and now < self._next:
@@ -40,11 +57,22 @@ class Probe:
             self._say(None)
 
     def look_through(self) -> None:
-        """Read the whole file, for damage where nobody has read. Never raises."""
+        """Read the whole file, for damage where nobody has read. Never raises.
+
+        One process at a time does so, under a lease, and finds the file whole for all. If it is damaged, each of the
+        others reads it as well, to refuse its own writes. `Database.interrupt_checks` ends it.
+        """
         try:
-            self._database.check()
-        except DatabaseError as error:
-            log.error(LogMessage("database can't be checked", error=error))
+            file = lease.lock_file(self._database.path, CHECK)
+            with lease.hold(file, wait=False) as is_held:
+                self._awaits_check = not is_held
+                if is_held and not _is_fresh(file):
+                    file.write_text("", "ascii")
+                    self._database.check()
+                    file.write_text(str(clock.now().timestamp()), "ascii")
+        except (DatabaseError, OSError) as error:
+            if not self._database.is_interrupted:
+                log.error(LogMessage("database can't be checked", error=error))
 
     def problems(self) -> list[str]:
         """Return why nothing can be written, one sentence each; none when all is well."""

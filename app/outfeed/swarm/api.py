@@ -14,7 +14,7 @@ from outfeed import clock
 from outfeed.errors import Forbidden
 from outfeed.events import EventType
 from outfeed.feed.subscription import validated
-from outfeed.http import identity
+from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -274,7 +274,7 @@ def _body(shape: type[_Shape]) -> _Shape:
     """Return the JSON body as *shape*; no body at all is an empty object. Raises InvalidRequest, BadRequest."""
     if not request.get_data():
         return validated(shape, {})
-    fields = request.get_json()
+    fields = bodies.read_json()
     if not isinstance(fields, dict):
         raise BadRequest("the body must be a JSON object")
     return validated(shape, fields)

@@ -71,9 +71,9 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
 
 
 def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
-    _check_target(database, target)
     with files.explained(f"write {target}"):
-        files.make_folder(target.parent)
+        target = files.final_target(target)
+        _check_target(database, target)
         with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
             content = _copy(database.path, fresh, on_progress)
             files.sync(fresh)
@@ -95,8 +95,6 @@ def copy_as_it_is(source: Path, target: Path) -> None:
 
 
 def _check_target(database: Database, target: Path) -> None:
-    if target.is_dir():
-        raise BadBackup(f"{target} is a folder; name a file in it")
     if not target.exists():
         return
     ours = [Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock", "-search")]
@@ -271,6 +269,7 @@ def _match_pages(live: Path, fresh: Path) -> None:
 
 
 def _put_in_place(path: Path, fresh: Path) -> None:
+    path = files.final_target(path)
     # Side files of a database that is gone would be taken for its own.
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
-from outfeed.store import files, migrate, triggers
+from outfeed.store import files, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
@@ -30,6 +30,8 @@ from outfeed.upkeep import upgrade
 PROBLEM, NOTE = "problem", "note"
 MIN_FREE_BYTES = 256 * 2**20
 MAX_AHEAD = timedelta(minutes=1)
+# Compiles the triggers with the writer's own SQLite and settings, and runs nothing.
+WRITER_CHECK = "EXPLAIN INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('x', 'x.y', 'x', 'x')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,11 @@ def _tables(patient: Patient) -> Iterator[Finding]:
 
 
 def _server(patient: Patient) -> Iterator[Finding]:
-    running, ours = upgrade.serving(patient.database.path), upgrade.version()
-    if running is not None and running != ours:
+    running, ours = serving.serving(patient.database.path), upgrade.version()
+    if running is not None and running.version != ours:
         yield Finding(
             NOTE,
-            f"outfeed {running} serves this database, and this is {ours}",
+            f"outfeed {running.version} serves this database, and this is {ours}",
             "it goes on with the old code until it is started again, and upgrades wait for that",
             "systemctl restart outfeed",
         )
@@ -112,6 +114,17 @@ def _sqlite(_: Patient) -> Iterator[Finding]:
             "before 3.51.3 two checkpoints at one moment can, very rarely, damage a database (sqlite.org/wal.html)",
             "take backups (scripts/backup_feed.py), and a newer SQLite when your system has it",
         )
+
+
+def _writers(_: Patient) -> Iterator[Finding]:
+    """Name the writers that the trigger can refuse: only they can find out whether they are among them."""
+    yield Finding(
+        NOTE,
+        "a writer's own SQLite runs the trigger: with trusted_schema=OFF it must be 3.42 or newer, it needs the JSON"
+        " functions, and its busy timeout must not be 0",
+        "its INSERT fails with 'unsafe use of json_object()', 'no such function' or 'database is locked'",
+        f"in the writer's program: {WRITER_CHECK}; it fails if the trigger is refused, and writes nothing",
+    )
 
 
 def _filesystem(patient: Patient) -> Iterator[Finding]:
@@ -302,6 +315,7 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
 
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "sqlite": _sqlite,
+    "writers": _writers,
     "server": _server,
     "filesystem": _filesystem,
     "disk": _disk,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import SchemaMismatch
 from outfeed.log_message import LogMessage
-from outfeed.store import database, files, lease, migrate, schema
+from outfeed.store import database, files, migrate, schema, serving
 from outfeed.upkeep import backup
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,10 @@ def upgrade(path: Path, *, adopt: bool = False) -> Upgraded:
 
 def refuse_served(path: Path, doing: str) -> None:
     """Raise SchemaMismatch while a server serves the database at *path*."""
-    if (server := serving(path)) is not None:
-        raise SchemaMismatch(f"{path} is being served by outfeed {server}; stop it, then {doing}: nothing was changed")
+    if (server := serving.serving(path)) is not None:
+        raise SchemaMismatch(
+            f"{path} is being served by outfeed {server.version}; stop it, then {doing}: nothing was changed"
+        )
 
 
 def keep(path: Path, why: str) -> Path:
@@ -70,11 +72,6 @@ def version() -> str:
     return importlib.metadata.version(schema.DISTRIBUTION)
 
 
-def serve(path: Path) -> None:
-    """Say that this process, and those forked from it, serve the database; until the last of them ends."""
-    lease.share(lease.lock_file(path, "serve"), version())
-
-
-def serving(path: Path) -> str | None:
-    """Return the version of a server that serves the database at *path*; None where none does."""
-    return lease.sharer(lease.lock_file(path, "serve"))
+def serve(path: Path, url: str) -> None:
+    """Say that this process, and those forked from it, serve the database at *url*; until the last of them ends."""
+    serving.announce(path, serving.Server(version(), url))

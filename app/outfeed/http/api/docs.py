@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, current_app, jsonify, render_template
 
+from outfeed.http import addresses
 from outfeed.http.api import openapi
 from outfeed.http.permission import requires
 from outfeed.principal import READ
@@ -134,4 +135,4 @@ def _example(path: str, method: str, shape: dict[str, Any] | None) -> str:
         lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]
     for name, example in _PATH_EXAMPLES.items():
         path = path.replace(name, example)
-    return " \\\n".join([*lines, f"  {request.url_root.rstrip('/')}{path}"])
+    return " \\\n".join([*lines, f"  {addresses.of_site()}{path}"])

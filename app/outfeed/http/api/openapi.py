@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from werkzeug.routing import Rule
 
-from outfeed.http.api.operation import OPERATIONS, Operation
+from outfeed.http.api.operation import MAX_SOUGHT_CHARS, OPERATIONS, Operation
 from outfeed.http.api.problem import Problem
 
 PROBLEM = "application/problem+json"
@@ -46,6 +46,7 @@ def document(app: Flask) -> dict[str, Any]:
             "version": _version(),
             "description": "A restart-safe live event feed. The live feed itself is a WebSocket at /ws.",
         },
+        "servers": [{"url": app.extensions["outfeed"].settings.public_url or "/"}],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -85,9 +86,13 @@ def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) 
     return fields
 
 
+# A longer one is the name of nothing.
+_PATH_PART = {"type": "string", "minLength": 1, "maxLength": MAX_SOUGHT_CHARS}
+
+
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
     for name in sorted(rule.arguments):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        yield {"name": name, "in": "path", "required": True, "schema": {**_PATH_PART}}
 
 
 def _query_parameters(schemas: _Schemas, operation: Operation) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,9 @@ from outfeed.feed.subscription import validated
 
 JSON = "application/json"
 LISTS = {"types", "event_type"}  # parameters that take several values
+# Of a text that a query seeks. A raw writer's names may be longer than our own, but a request line has to hold them
+# all: tests/http/server/test_request_line.py.
+MAX_SOUGHT_CHARS = 1000
 OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 View = Callable[..., Response]

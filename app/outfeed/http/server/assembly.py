@@ -12,11 +12,13 @@ from collections.abc import Generator
 from typing import Any
 
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import InvalidHeader
+from gunicorn.http.errors import InvalidHeader, LimitRequestLine
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# More than any request that the API's schemas allow: tests/http/server/test_request_line.py.
+MAX_REQUEST_LINE_BYTES = 320 * 1024
 # What a chunked body may have beside its content: chunks of some bytes each would cost the main loop seconds.
 MAX_CHUNK_OVERHEAD_BYTES = 2**20
 _MAX_CHUNK_LINE_BYTES = 4096
@@ -37,6 +39,7 @@ class Assembly:
         self._cfg = cfg
         self._peer = peer
         self._max_body_bytes = max_body_bytes
+        self._max_line_bytes = cfg.limit_request_line or MAX_REQUEST_LINE_BYTES
         self._received = bytearray()
         self._searched = 0  # so many bytes hold no end of a header
         self._count = 0
@@ -88,12 +91,14 @@ class Assembly:
         return expects
 
     def _read_head(self) -> bool:
-        """Parse the header if it is complete, or longer than gunicorn allows: then gunicorn raises the reason."""
+        """Parse the header if it is complete, or too long: then the reason is raised."""
         end = self._received.find(_HEAD_END, max(0, self._searched - len(_HEAD_END) + 1))
         size = end + len(_HEAD_END) if end >= 0 else len(self._received)
         if end < 0 and not self._is_head_too_long():
             self._searched = size
             return False
+        if self._received.find(_CRLF, 0, self._max_line_bytes + len(_CRLF)) < 0:
+            raise LimitRequestLine(size, self._max_line_bytes)
         head, expected = _EXPECT.subn(b"", bytes(self._received[:size]))
         del self._received[:size]
         self._searched = 0
@@ -110,7 +115,7 @@ class Assembly:
         return True
 
     def _is_head_too_long(self) -> bool:
-        size, longest_line = len(self._received), self._cfg.limit_request_line + len(_CRLF)
+        size, longest_line = len(self._received), self._max_line_bytes + len(_CRLF)
         if size > longest_line and self._received.find(_CRLF, 0, longest_line) < 0:
             return True
         return size > longest_line + self._cfg.limit_request_fields * (self._cfg.limit_request_field_size + 2) + 4

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import itertools
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -15,17 +17,19 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from outfeed.config import Settings, environment_with, warn_of_unknown_settings
+from outfeed.config import LOCAL_LINK, Settings, environment_with, url_host, warn_of_unknown_settings
 from outfeed.errors import ConfigError
 from outfeed.feature import registered
 from outfeed.http import logs
 from outfeed.http.app import create_app
+from outfeed.http.server import binding
 from outfeed.http.server.metrics_folder import MetricsFolder
 from outfeed.http.server.worker import KEEPALIVE_SECS, Worker
 from outfeed.metrics import Metrics
 from outfeed.principal import READ, WRITE
 from outfeed.process import (
     die_with,
+    has_terminal,
     idle_connections,
     incomplete_connections,
     needed_descriptors,
@@ -47,6 +51,9 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     logs.configure(settings)
     warn_of_unknown_settings()
     lift_descriptor_limit(settings)
+    binding.require_free(settings)
+    for feature in registered():
+        feature.check(settings)
     prepare_database(settings)
     for feature in registered():
         feature.prepare(settings)
@@ -69,7 +76,7 @@ def lift_descriptor_limit(settings: Settings) -> None:
 def prepare_database(settings: Settings) -> None:
     """Make or upgrade the database, and see that it is not behind what was served before."""
     upgrade.upgrade(settings.database)
-    upgrade.serve(settings.database)
+    upgrade.serve(settings.database, settings.bound_url)
     database = db.at(settings.database)
     renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
     database.close()
@@ -84,6 +91,7 @@ class Server(BaseApplication):
         self._metrics: MetricsFolder | None = None
         self._number = 0  # of the worker that this process is
         self._simulation: subprocess.Popen[bytes] | None = None
+        self._ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # `nohup`
         super().__init__()
 
     def load_config(self) -> None:
@@ -96,6 +104,7 @@ class Server(BaseApplication):
             "threads": threads,
             "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
             "keepalive": KEEPALIVE_SECS,
+            "limit_request_line": 0,  # web/assembly.py has a limit of its own, and gunicorn's ends at 8 KiB
             "sendfile": False,  # it would pass by ClientSocket.sendall
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
@@ -139,24 +148,36 @@ class Server(BaseApplication):
         What is there by then stays to the end, and the collector need not go through it again: an eighth of the work
         when a thousand viewers come.
         """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all processes; the master ends the worker
         worker.wsgi.extensions["outfeed"].start()
         gc.collect()
         gc.freeze()
 
     def _prepare(self, arbiter: Arbiter) -> None:
         """Make what the workers share: after the port is bound, before the first fork."""
+        self._end_with_terminal(arbiter)
         if self.settings.workers > 1:
             self._metrics = MetricsFolder()
         self._announce(arbiter)
 
+    def _end_with_terminal(self, arbiter: Arbiter) -> None:
+        """Have SIGHUP end the server if it has a terminal, since then the terminal is gone. Elsewhere it reloads."""
+        if self._ignores_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        elif has_terminal():
+            signal.signal(signal.SIGHUP, lambda *_: arbiter.signal(signal.SIGTERM, None))
+
     def _announce(self, arbiter: Arbiter) -> None:
         """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
-        url = f"http://{_reachable(host)}:{port}"
+        local_url = f"http://{url_host(host)}:{port}"
+        url = self.settings.public_url or local_url
         if self._is_demo:
-            self._simulation = start_simulation(url, issue_demo_token(db.at(self.settings.database)))
+            self._simulation = start_simulation(local_url, issue_demo_token(db.at(self.settings.database)))
         click.echo(f"Outfeed serves {url} from {self.settings.database}")
         database = db.at(self.settings.database)
+        if self.settings.public_url is None and ipaddress.ip_address(host).is_unspecified:
+            click.echo(LOCAL_LINK)
         for line in filter(None, (feature.sign_in_line(database, url) for feature in registered())):
             click.echo(line)
         database.close()  # nothing open while the workers are forked
@@ -172,11 +193,6 @@ class Server(BaseApplication):
             self._simulation.wait()
             revoke_demo_token(db.at(self.settings.database))
             db.at(self.settings.database).close()
-
-
-def _reachable(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compares, binds nothing
-    return f"[{host}]" if ":" in host else host
 
 
 def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:

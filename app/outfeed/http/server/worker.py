@@ -21,8 +21,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import orjson
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from outfeed import clock
@@ -30,7 +30,9 @@ from outfeed.http.problems import RETRY_AFTER_SECS
 from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
 from outfeed.http.server.incoming import UNREAD_SECS, ClientSocket, Connection, Incomplete
+from outfeed.http.server.raw_problems import problem_of, raw_problem
 from outfeed.http.server.shortages import DESCRIPTORS
+from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
 
 # Left free for what is being served: SQLite's files, selectors.
@@ -66,6 +68,7 @@ class Worker(ThreadWorker):
     number = 0  # the master gives it
     _reserve: int | None = None
     _incomplete: Incomplete
+    _health_paths: tuple[str, str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -97,6 +100,7 @@ class Worker(ThreadWorker):
 
     def run(self) -> None:
         settings = self.wsgi.extensions["outfeed"].settings
+        self._health_paths = (_HEALTH_PATH, settings.prefix + _HEALTH_PATH)
         self.max_keepalived = idle_connections(settings.max_connections)
         self._incomplete = Incomplete(
             incomplete_connections(settings.max_connections),
@@ -212,7 +216,7 @@ class Worker(ThreadWorker):
             with suppress(OSError):
                 conn.sock.sendall(self._unavailable())
             self._send_rest(conn)
-        elif getattr(conn.request, "path", None) == _HEALTH_PATH:
+        elif getattr(conn.request, "path", None) in self._health_paths:
             self._submit(self._health_thread, conn)
         else:
             self._ready.append(conn)
@@ -249,6 +253,15 @@ class Worker(ThreadWorker):
             served.set_result(self.handle(conn))
         except BaseException as error:  # noqa: BLE001 - handed on: `finish_request` closes the connection
             served.set_exception(error)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request that can't be parsed as the app answers errors: gunicorn's own answer is HTML."""
+        if not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        log.warning(LogMessage("invalid request", address=addr[0], error=exc))
+        with suppress(OSError):
+            client.sendall(problem_of(exc))
 
     # --- its answer goes out ------------------------------------------------------------------------------------------
 
@@ -355,18 +368,4 @@ class Worker(ThreadWorker):
         """Return the 503 for want of descriptors, and note the shortage."""
         self.wsgi.extensions["outfeed"].shortages.note(DESCRIPTORS)
         detail = f"the server is out of {DESCRIPTORS}; nothing was done, try again"
-        body = orjson.dumps(
-            {
-                "type": "about:blank",
-                "title": "Service Unavailable",
-                "status": 503,
-                "detail": detail,
-                "problems": [detail],
-            }
-        )
-        head = (
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: {RETRY_AFTER_SECS}\r\n"
-            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + body
+        return raw_problem(503, detail, {"Retry-After": str(RETRY_AFTER_SECS)}, problems=[detail])

@@ -4,6 +4,7 @@
 // and says when something has happened; then the page is asked for again. The rows it has more are put on top, and those
 // that it has no more are taken out. After a restore or an erasure the list is that of the new page.
 
+import { ROOT } from "./event-feed/root.js";
 import { align, localise } from "./page.js";
 
 const AT_ONCE_MS = 100; // events come in groups
@@ -180,7 +181,7 @@ class Live {
     this.#state.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
     this.#login.hidden = state !== "signed-out";
     if (this.#login.hidden) return;
-    this.#login.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+    this.#login.href = `${ROOT}login?next=${encodeURIComponent(location.pathname + location.search)}`;
     this.#announcer.end("Signed out");
   }
 

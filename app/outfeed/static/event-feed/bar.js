@@ -11,7 +11,7 @@ export class Bar {
   element;
   status = make("div", "unseen");
   #label = make("span", "label");
-  #login = linkTo("/login", "Sign in");
+  #login = linkTo("", "Sign in");
   #chip = make("span", "chip", make("span", "dot"), this.#label, this.#login);
   #retry = make("button", "retry", "Try now");
   #pill = make("button", "pill");

@@ -6,7 +6,7 @@ const MAX_LAST = 1000; // the protocol's limit for `last`
 
 /** The address of the WebSocket; `src` is relative to *base*. */
 export function addressOf(element, base) {
-  const url = new URL(element.getAttribute("src") || "/ws", base);
+  const url = new URL(element.getAttribute("src") || "ws", base);
   url.protocol = url.protocol.replace("http", "ws");
   return url.href;
 }

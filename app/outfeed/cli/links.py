@@ -1,0 +1,27 @@
+"""Links that a command prints for somebody to open in a browser."""
+
+from __future__ import annotations
+
+import click
+
+from outfeed.config import LOCAL_LINK, is_local_url, settings
+from outfeed.store.serving import serving
+
+
+def sign_in_link(code: str) -> str:
+    """Return the link that signs in with *code*; warn on stderr if it works on this machine only.
+
+    It leads to OUTFEED_PUBLIC_URL, else to OUTFEED_URL, else to the server that runs, else to OUTFEED_BIND.
+    """
+    url = _address()
+    if is_local_url(url):
+        click.echo(LOCAL_LINK, err=True)
+    return f"{url}/login?code={code}"
+
+
+def _address() -> str:
+    current = settings()
+    if current.public_url or current.url:
+        return current.public_url or current.base_url
+    server = serving(current.database)
+    return server.url if server is not None and server.url else current.bound_url

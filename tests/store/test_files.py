@@ -1,0 +1,73 @@
+"""Files: what root makes belongs to the owner of the folder, and an error names the owner."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from outfeed.access import auth
+from outfeed.config import Settings
+from outfeed.errors import DatabaseError
+from outfeed.store import database, files, lease, mark, migrate
+from outfeed.upkeep import backup
+
+SERVICE = 12_345  # a user without a name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of a service that runs as its own user; if the tests do not run as root, as theirs."""
+    made = tmp_path / "service"
+    made.mkdir()
+    with suppress(PermissionError):
+        os.chown(made, SERVICE, SERVICE)
+    return made
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    return {(path.lstat().st_uid, path.lstat().st_gid) for path in (folder, *folder.rglob("*"))}
+
+
+def test_all_files_beside_the_database_belong_to_the_owner_of_the_folder(folder: Path) -> None:
+    path = folder / "new" / "outfeed.db"
+    migrate.upgrade(path)
+    auth.secret_key(Settings(database=path))
+    with lease.hold(lease.lock_file(path, "prune"), wait=True):
+        pass
+    place = mark.Mark(path)
+    place.advance("0" * 32, mark.Point(1, 2))
+    place.close()
+    backup.backup(database.at(path), path.with_name("copy.db"))
+    with database.at(path).transaction() as connection:
+        connection.execute("DELETE FROM outbox")
+        names = {each.name for each in path.parent.iterdir()}
+    assert {"outfeed.db", "outfeed.db-wal", "outfeed.db.secret", "outfeed.db.mark", "copy.db"} <= names
+    assert len(owners(folder)) == 1
+    database.at(path).close()
+
+
+def test_a_folder_that_is_made_is_private(tmp_path: Path) -> None:
+    files.make_folder(tmp_path / "a" / "b")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o700, 0o700]
+
+
+def test_an_error_about_a_file_of_another_user_names_its_owner_and_the_command(tmp_path: Path) -> None:
+    (tmp_path / "own").touch()
+    assert files.owner_advice(tmp_path / "own") == ""
+    other = Path("/proc/1/root") if os.geteuid() else tmp_path / "theirs"
+    if not os.geteuid():
+        other.touch()
+        os.chown(other, SERVICE, SERVICE)
+        assert f"{other} belongs to {SERVICE}, and this process runs as root: chown root {other}" in files.owner_advice(
+            other
+        )
+
+
+def test_a_lock_file_that_can_not_be_opened_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").mkdir()
+    with pytest.raises(DatabaseError, match=r"can't make the lock file .*x\.lock: Is a directory"):
+        files.open_lock(tmp_path / "x.lock")
