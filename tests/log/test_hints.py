@@ -16,8 +16,8 @@ from flask import Flask
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log import hints
+from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
-from outfeed.store.event_log import list_events
 from tests.http.cast import show_tokens_and_names, signed_in
 from tests.server import ROOT, Server
 
