@@ -23,7 +23,8 @@ from tests.server import ROOT, Server
 
 
 def hint_in(page: str) -> str:
-    return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', page, re.DOTALL)[0])
+    empty = page.partition('<div class="empty">')[2]
+    return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', empty, re.DOTALL)[0])
 
 
 def test_an_operator_gets_a_command_that_works_in_any_folder(
