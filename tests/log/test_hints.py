@@ -16,14 +16,15 @@ from flask import Flask
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log import hints
+from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
-from outfeed.store.event_log import list_events
 from tests.http.cast import show_tokens_and_names, signed_in
 from tests.server import ROOT, Server
 
 
 def hint_in(page: str) -> str:
-    return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', page, re.DOTALL)[0])
+    empty = page.partition('<div class="empty">')[2]
+    return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', empty, re.DOTALL)[0])
 
 
 def test_an_operator_gets_a_command_that_works_in_any_folder(

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from outfeed import clock
 from outfeed.errors import UnknownName
 from outfeed.events import KINDS, display_of
-from outfeed.http import identity
+from outfeed.http import addresses, identity
 from outfeed.http.limits import later
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
@@ -123,7 +123,7 @@ def _boards() -> Boards:
 
 def _scope() -> Scope:
     hidden = frozenset(request.args.get("hide", "").split(",")).intersection(KINDS)
-    return Scope(identity.principal().visible.types, hidden, request.host_url)
+    return Scope(identity.principal().visible.types, hidden, f"{addresses.of_site()}/")
 
 
 def render(scope: Scope, content: BoardContent) -> str:

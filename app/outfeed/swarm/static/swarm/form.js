@@ -1,6 +1,7 @@
 // The form that posts a task, without leaving the page.
 
 import { setText } from "../event-feed/elements.js";
+import { ROOT } from "../event-feed/root.js";
 
 const ANSWER_MS = 10_000;
 
@@ -25,7 +26,7 @@ async function post(description, token) {
   const body = JSON.stringify({ description });
   const signal = AbortSignal.timeout(ANSWER_MS);
   try {
-    const answer = await fetch("/api/swarm/tasks", { method: "POST", headers, body, signal });
+    const answer = await fetch(`${ROOT}api/swarm/tasks`, { method: "POST", headers, body, signal });
     if (answer.status === 401) return "You are signed out. Sign in, then post it again.";
     return answer.ok ? "" : (await answer.json()).detail;
   } catch {
