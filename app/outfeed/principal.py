@@ -13,7 +13,8 @@ READ, WRITE, ADMIN = "read", "write", "admin"
 SCOPES = (READ, WRITE, ADMIN)
 ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 
-# The audit's own types are for `admin` only, to read and to write. What else begins with `system.` is everybody's.
+# The audit's own types: only `admin` reads them, and only Outfeed writes them. What else begins with `system.` is
+# everybody's.
 AUDIT_PREFIX = "access."
 AUDIT_TYPES = ("system.pruned", "system.restored")
 _PATTERN = re.compile(r"[^*\s,]{1,198}(\.\*)?")
@@ -115,5 +116,9 @@ class Principal:
 
     def require_write(self, event_type: object) -> None:
         """Raise Forbidden unless it may write events of that type. What is no type is refused by who checks events."""
-        if isinstance(event_type, str) and not (self.may(WRITE) and self.visible.covers(event_type)):
+        if not isinstance(event_type, str):
+            return
+        if is_audit(event_type):
+            raise Forbidden(f"only Outfeed itself writes events of the type {event_type!r:.80}")
+        if not (self.may(WRITE) and self.visible.covers(event_type)):
             raise Forbidden(f"{self.name} may not write events of the type {event_type!r:.80}")
