@@ -219,7 +219,9 @@ class TestReading:
         '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"',
         'say "password" : "hunter2"', "say 'token' : 'hunter2'", "'password'\u00a0:\u2003'hunter2'",
         json.dumps("https://" + "ü" * 190 + ":hunter2" + "ü" * 190 + "@host", ensure_ascii=False),
-        "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
+        "[" * 600 + '{"password":"hunter2"}' + "]" * 600, "[" * 5000 + '{"password":"hunter2"}' + "]" * 5000,
+        "[" * 5000 + '{"password" : [{"a":"hunter2"}]}' + "]" * 5000, "[" * 5000 + '{"pass\\u0077ord":{"a":"hunter2"}}',
+        "[" * 5000 + '"Bearer hunter2", {"a": "{\\"password\\": \\"hunter2\\"}"}' + "]" * 5000,
     ])  # fmt: skip
     def test_odd_json_hides_nothing(self, database, data):
         raw_row(database, data)
@@ -228,6 +230,11 @@ class TestReading:
 
         assert b"hunter2" not in item.json
         assert "hunter2" not in repr(reading.list_events())
+
+    def test_what_is_nested_deeply_keeps_what_is_no_secret(self):
+        text = "[" * 5000 + '{"n":1,"password":["x"],"token":2,"a":"b"}' + "]" * 5000
+
+        assert redact(text) == text.replace('["x"]', '"[redacted]"')
 
     def test_what_has_no_secret_goes_out_as_it_is(self):
         raw = b'{"id":"1","event_type":"a.b","data":{"n":12345678901234567890123,"b":[1.0,"x"]}}'

@@ -20,6 +20,8 @@ _HINTS = re.compile(rb"\\|'(?=[^'\"]{0,24}:)|" + HINT.encode())
 _PAIR = re.compile(
     r"""(?<!\\)(\\{0,7}["'])([\w .-]{1,100})\1(\s{0,8}:\s{0,8})(\\{0,7}["'])(?:\\.|[^\\])*?\4""", re.DOTALL
 )
+# Of JSON, all that redaction needs to see.
+_TOKEN = re.compile(r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])', re.DOTALL)
 
 
 def redact(value: Any) -> Any:
@@ -158,13 +160,50 @@ class _Redactor:
             value = json.loads(text)
             found = self.redact(value)
             return text if found == value else json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-        except (ValueError, RecursionError):
+        except ValueError:
             return text
+        except RecursionError:
+            return self._redact_deep_json(text)
+
+    def _redact_deep_json(self, text: str) -> str:
+        """Redact JSON that is nested deeper than a parser goes, token by token."""
+        parts: list[str] = []
+        done = depth = hidden_depth = 0  # hidden_depth: that of a container under a secret name; 0 for none
+        name_end = -1  # where the name of a secret has just ended
+        for match in _TOKEN.finditer(text):
+            is_secret = name_end >= 0 and not text[name_end : match.start()].strip()
+            name_end = -1
+            if match["bracket"] is not None:
+                depth += 1 if match["bracket"] in "[{" else -1
+                if is_secret and not hidden_depth:
+                    parts += [text[done : match.start()], f'"{REDACTED}"']
+                    hidden_depth = depth
+                elif depth < hidden_depth:
+                    done, hidden_depth = match.end(), 0
+            elif not hidden_depth:
+                name_end = match.end() if match["colon"] and self.is_secret(_loaded(match["string"])) else -1
+                shown = f'"{REDACTED}"' if is_secret else self._redact_string(match["string"])
+                parts += [text[done : match.start()], shown, match["colon"] or ""]
+                done = match.end()
+        return "".join([*parts, "" if hidden_depth else text[done:]])
+
+    def _redact_string(self, token: str) -> str:
+        value = _loaded(token)
+        shown = self._redact_text(value)
+        return token if shown == value else json.dumps(shown, ensure_ascii=False)
 
     def _redact_pair(self, match: re.Match[str]) -> str:
         quote, key, colon, value_quote = match.groups()
         hidden = f"{quote}{key}{quote}{colon}{value_quote}{REDACTED}{value_quote}"
         return hidden if self.is_secret(key) else match[0]
+
+
+def _loaded(token: str) -> str:
+    """Return the string of JSON, or the token itself if it is none."""
+    try:
+        return str(json.loads(token, strict=False))
+    except ValueError:
+        return token
 
 
 _last_redactor = _Redactor(())

@@ -176,7 +176,7 @@ class TestRoutes:
         answers = {write(name) for name in ("both", "tasks", "producer", "operator", "admin")}
 
         assert answers == {403}
-        assert event_log.list_events(event_type=event_type) == []
+        assert event_log.list_events(event_type=event_type, source="s") == []
 
     @pytest.mark.parametrize("event_type", ["system.error", "system.warning", "system.info", "accessory.sold"])
     def test_everybody_who_writes_may_write_what_only_resembles_them(self, cast, event_type):

@@ -135,8 +135,8 @@ def _parsed_lines(body: bytes) -> list[Any]:
 
 def _parsed(text: bytes, name: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return bodies.parsed(lambda: json.loads(text, parse_constant=_refuse_constant), name)
+    except ValueError as error:
         raise BadRequest(f"{name} is not JSON: {error}") from None
 
 

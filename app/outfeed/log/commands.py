@@ -16,7 +16,9 @@ from outfeed.cli import show
 def _json(_: click.Context, __: click.Parameter, value: str | None) -> Any:
     try:
         return None if value is None else json.loads(value)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise click.BadParameter("nested too deeply") from None
+    except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}") from error
 
 
