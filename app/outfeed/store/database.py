@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from outfeed.errors import (
     SchemaMismatch,
 )
 from outfeed.process import renew_in_children
-from outfeed.store import instants
+from outfeed.store import files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
@@ -111,11 +111,14 @@ def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def create(path: Path) -> None:
-    """Make an empty database at *path*, and the folders above it.
+    """Make an empty database at *path*, and the folders above it, for their owner alone; a file there keeps its mode.
 
-    `auto_vacuum` counts only before the first table is made (sqlite.org/pragma.html#pragma_auto_vacuum).
+    SQLite gives `-wal` and `-shm` the mode of the database. `auto_vacuum` counts only before the first table is made
+    (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
+    with suppress(OSError):  # it is there, or SQLite says why it can't be made
+        files.make_private(path)
     with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")

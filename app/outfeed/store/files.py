@@ -31,7 +31,9 @@ def make_private(path: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make *folder* for its owner alone, and those above it, unless it is there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # `mkdir(parents=True)` gives the mode to the last one only.
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from outfeed.history import Item
 from outfeed.log_message import LogMessage
+from outfeed.store import files
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 
@@ -142,6 +143,8 @@ class Mark:
         earlier = [(name, point) for name, point in self._read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)  # of a process that ended half-way
+        files.make_private(fresh)
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
         os.replace(fresh, self.path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)

@@ -15,7 +15,7 @@ from pathlib import Path
 from outfeed import clock
 from outfeed.errors import DatabaseError, SchemaMismatch
 from outfeed.log_message import LogMessage
-from outfeed.store import adoption, database, former_names, lease, schema
+from outfeed.store import adoption, database, files, former_names, lease, schema
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _lacking(applied: set[str], path: Path) -> list[str]:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
     except OSError as error:
         raise DatabaseError(f"can't make the folder {folder}: {error.strerror}") from error
 
