@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from outfeed.errors import Forbidden
 
@@ -55,6 +56,21 @@ class Visible:
 
 # For who has the database's file itself.
 EVERYTHING = Visible(has_audit=True)
+
+
+class Wanted(Protocol):
+    """Which events a reader wants: all conditions hold. Empty *types*, or None, is no condition."""
+
+    @property
+    def visible(self) -> Visible: ...
+    @property
+    def types(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def agent_id(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
