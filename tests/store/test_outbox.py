@@ -321,7 +321,8 @@ def test_the_newest_that_match_are_found_in_sql(
     outbox: Outbox, raw: sqlite3.Connection, wanted: Filter, expected: list[int]
 ) -> None:
     rows = [
-        ("a.b", "s", None, None), ("task.created", "me", None, None), ("access.x", "s", None, None), ("c.d", "s", "", ""),
+        ("a.b", "s", None, None), ("task.created", "me", None, None), ("access.x", "s", None, None),
+        ("c.d", "s", "", ""),
         (None, None, None, None), ("a.b", 7, None, None), ("task.failed", "s", "t1", "a1"), ("taskx.y", "s", "t2", "a"),
     ]  # fmt: skip
     names = ("event_type", "source", "task_id", "agent_id")

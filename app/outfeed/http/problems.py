@@ -19,6 +19,7 @@ from outfeed.errors import (
     IllegalMove,
     InvalidEvent,
     InvalidRequest,
+    QueryCancelled,
     TooManyChecks,
     UnknownName,
 )
@@ -39,6 +40,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
     app.register_error_handler(ForbiddenConsumer, lambda error: answer(403, str(error), code=error.code))
     app.register_error_handler(TooManyChecks, _later)
+    app.register_error_handler(QueryCancelled, _cancelled)
     app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
@@ -96,6 +98,11 @@ def _invalid_request(error: InvalidRequest) -> Response:
 
 def _later(error: TooManyChecks) -> Response:
     return _unavailable_now(str(error))
+
+
+def _cancelled(error: QueryCancelled) -> Response:
+    services().metrics.note_refusal("slow_query")
+    return _unavailable_now(str(error), code="query_cancelled")
 
 
 def _unavailable(error: DatabaseError) -> Response:

@@ -95,7 +95,7 @@ class Outbox:
     def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
         """Return the seqs of the newest *limit* events above *after*, up to *up_to*, that match, newest first.
 
-        In SQL: 100,000 events take 0.1 s, without Python's lock. Payloads that the trigger did not write may be missing.
+        In SQL, without Python's lock: 100,000 events take 0.1 s. Payloads that no trigger wrote may be missing.
         """
         fields = {"source = ?": wanted.source, "task_id = ?": wanted.task_id, "agent_id = ?": wanted.agent_id}
         given: Where = {clause: (value,) for clause, value in fields.items() if value is not None}
