@@ -135,6 +135,6 @@ class Principal:
         if not isinstance(event_type, str):
             return
         if is_audit(event_type):
-            raise Forbidden(f"only Outfeed itself writes events of the type {event_type!r:.80}")
+            raise Forbidden(f"only Outfeed itself writes events of the type {str(event_type)!r:.80}")
         if not (self.may(WRITE) and self.visible.covers(event_type)):
-            raise Forbidden(f"{self.name} may not write events of the type {event_type!r:.80}")
+            raise Forbidden(f"{self.name} may not write events of the type {str(event_type)!r:.80}")

@@ -12,7 +12,10 @@ from websockets.exceptions import InvalidStatus
 
 from outfeed.access.store import account
 from outfeed.config import Settings
+from outfeed.errors import Forbidden
+from outfeed.events import EventType
 from outfeed.http.app import create_app
+from outfeed.principal import Principal
 from outfeed.store import database as db
 from outfeed.store import event_log
 from outfeed.store.event_log import log_event
@@ -177,6 +180,10 @@ class TestRoutes:
 
         assert answers == {403}
         assert event_log.list_events(event_type=event_type, source="s") == []
+
+    def test_a_refusal_names_the_type_as_it_is_written(self):
+        with pytest.raises(Forbidden, match=r"events of the type 'task\.created'$"):
+            Principal("bot", ("read",), "token:1").require_write(EventType.TASK_CREATED)
 
     @pytest.mark.parametrize("event_type", ["system.error", "system.warning", "system.info", "accessory.sold"])
     def test_everybody_who_writes_may_write_what_only_resembles_them(self, cast, event_type):

@@ -7,6 +7,7 @@ import errno
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -32,6 +33,8 @@ NDJSON, CSV = "application/x-ndjson", "text/csv"
 # What a formula begins with, full-width signs too.
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 _BLANK = frozenset("\t\r\n")
+# The same behind what separates cells where the comma does not, as in Excel in most of Europe. No quotes help there.
+_INNER = re.compile(r"""(?s)((?:;|(?<=.)[|\t\r\n])[\s"']*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 export = Blueprint("export", __name__, url_prefix="/api")
 
 
@@ -100,7 +103,7 @@ def _data_cell(event: Event) -> str:
 
 def _cell(value: object) -> str:
     """Return text that no spreadsheet takes for a formula (owasp.org/www-community/attacks/CSV_Injection)."""
-    text = "" if value is None else str(value)
+    text = _INNER.sub(r"\1'", "" if value is None else str(value))
     return f"'{text}" if text[:1] in _BLANK or text.lstrip()[:1] in _FORMULA else text
 
 

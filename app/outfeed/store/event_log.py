@@ -118,7 +118,7 @@ def append_audit(connection: sqlite3.Connection, event_type: str, source: str, d
 def _refuse_audit(event_type: object) -> None:
     """Raise InvalidEvent for a type of the audit, so that no program's event reads as what Outfeed did."""
     if isinstance(event_type, str) and is_audit(event_type):
-        raise InvalidEvent("event_type", f"is reserved for Outfeed's own audit events, got {event_type!r:.80}")
+        raise InvalidEvent("event_type", f"is reserved for Outfeed's own audit events, got {str(event_type)!r:.80}")
 
 
 def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_bytes: int) -> list[Recorded]:
