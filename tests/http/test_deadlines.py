@@ -10,10 +10,11 @@ import pytest
 from outfeed import log_event
 from outfeed.config import Settings
 from outfeed.errors import QueryCancelled
+from outfeed.http import deadlines
+from outfeed.http.app import create_app
 from outfeed.store import deadline
-from outfeed.web import create_app, deadlines
+from tests.http.cast import bearer, tokens
 from tests.store.test_deadline import ENDLESS
-from tests.web.cast import bearer, tokens
 
 
 def refusals(app, reason):

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from outfeed.cli import main
 from outfeed.config import Settings
+from outfeed.http.app import create_app
+from outfeed.log.store.indexer import Indexer
 from outfeed.store import event_log
-from outfeed.store.indexer import Indexer
-from outfeed.web import create_app
-from tests.web.cast import bearer, tokens
+from tests.http.cast import bearer, tokens
 
 DEPTHS = [65, 254, 255, 970, 990, 2000]
 

@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from outfeed import list_events
+from outfeed.access.store import account
 from outfeed.config import Settings
+from outfeed.http.app import create_app
 from outfeed.metrics import Metrics
-from outfeed.store import account
-from outfeed.web import create_app
-from tests.web.cast import bearer, tokens
+from tests.http.cast import bearer, tokens
 
 
 def count(metrics, reason):
@@ -92,7 +92,7 @@ def test_an_error_of_a_request_and_of_a_job_becomes_an_event(app, visit, monkeyp
     def broken(*_, **__):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("outfeed.store.log_page.list_page", broken)
+    monkeypatch.setattr("outfeed.log.store.log_page.list_page", broken)
     assert visit("admin", "GET", "/api/events").status_code == 500
     services.metrics.note_error("job search", RuntimeError("planted"))
     services.own_errors.write()

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from outfeed.access import EVERYTHING, Visible
 from outfeed.errors import DatabaseMissing, SchemaMismatch
 from outfeed.feed.subscription import Filter
 from outfeed.history import Page, Window
+from outfeed.principal import EVERYTHING, Visible
 from outfeed.store import outbox as module
 from outfeed.store.database import Database
 from outfeed.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from outfeed.log.store.indexer import Indexer
 from outfeed.store import migrate
 from outfeed.store.database import Database
-from outfeed.store.indexer import Indexer
 from outfeed.store.mark import Mark, Point
 
 

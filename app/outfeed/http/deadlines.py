@@ -10,8 +10,8 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.store import deadline
 from outfeed.http.permission import DeclaringFlask
+from outfeed.store import deadline
 
 QUERY_SECS = 10.0
 LOOK_SECS = 0.2  # between two looks whether the client is there

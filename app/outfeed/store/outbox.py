@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from outfeed.access import Wanted
 from outfeed.history import Item, Page, Window, read_item
+from outfeed.principal import Wanted
 from outfeed.store.database import Database
 from outfeed.store.rows import Where, of_types, seen
 
