@@ -99,3 +99,19 @@ def test_an_error_of_a_request_and_of_a_job_becomes_an_event(app, visit, monkeyp
 
     found = {event.data["message"] for event in list_events(event_type="system.error")}
     assert found == {"request: RuntimeError: planted", "job search: RuntimeError: planted"}
+
+
+def test_an_error_of_the_relay_becomes_an_event(app, monkeypatch):
+    services = app.extensions["outfeed"]
+
+    def broken():
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(services.hub, "greet", broken)
+    services.relay.start()
+    services.relay.poll()
+    services.relay.poll()
+    services.own_errors.write()
+
+    (event,) = list_events(event_type="system.error")
+    assert event.data == {"message": "poll: RuntimeError: planted (2 times)", "place": "poll", "count": 2}

@@ -30,7 +30,8 @@ def seen(visible: Visible) -> Where:
     if not visible.has_audit:
         where[f"substr(event_type, 1, {len(AUDIT_PREFIX)}) <> ?"] = (AUDIT_PREFIX,)
         where[f"event_type NOT IN ({', '.join('?' * len(AUDIT_TYPES))})"] = AUDIT_TYPES
-    return where | of_types(visible.types)
+    # Spelled differently from a filter's own types, which stand in the same mapping.
+    return where | {f"({clause})": values for clause, values in of_types(visible.types).items()}
 
 
 def of_types(patterns: Iterable[str]) -> Where:

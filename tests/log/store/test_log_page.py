@@ -43,6 +43,7 @@ FILTERS = {
     "none": LogFilter(VIEWER),
     "none, by an operator": LogFilter(EVERYTHING),
     "a token's types": LogFilter(Visible(("task.*",))),
+    "a type beyond a token's": LogFilter(Visible(("tool.called",)), ("task.created",), agent_id="agent-3"),
     "type": LogFilter(VIEWER, ("task.failed",)),
     "unknown type": LogFilter(VIEWER, ("none.such",)),
     "prefix": LogFilter(VIEWER, ("task.*",)),
