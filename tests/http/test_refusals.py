@@ -107,7 +107,7 @@ def test_an_error_of_the_relay_becomes_an_event(app, monkeypatch):
     def broken():
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(services.hub, "greet", broken)
+    monkeypatch.setattr(services.hub, "send_first_heartbeats", broken)
     services.relay.start()
     services.relay.poll()
     services.relay.poll()

@@ -218,7 +218,7 @@ class Subscriber:
 
     def note_refusal(self, reason: str, **details: object) -> None:
         """Count and log that the client was refused something."""
-        self._hub.stats.metrics.note_refusal(reason, **details)
+        self._core.stats.metrics.note_refusal(reason, **details)
 
     @property
     def is_idle_too_long(self) -> bool:
