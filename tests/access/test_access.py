@@ -10,6 +10,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from outfeed import list_events
 from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.errors import Forbidden
@@ -179,7 +180,7 @@ class TestRoutes:
         answers = {write(name) for name in ("both", "tasks", "producer", "operator", "admin")}
 
         assert answers == {403}
-        assert event_log.list_events(event_type=event_type, source="s") == []
+        assert list_events(event_type=event_type, source="s") == []
 
     def test_a_refusal_names_the_type_as_it_is_written(self):
         with pytest.raises(Forbidden, match=r"events of the type 'task\.created'$"):

@@ -9,11 +9,11 @@ from contextlib import closing
 import pytest
 from click.testing import CliRunner
 
+from outfeed import list_events
 from outfeed.cli import main
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log.store.indexer import Indexer
-from outfeed.store import event_log
 from tests.http.cast import bearer, tokens
 
 DEPTHS = [65, 254, 255, 970, 990, 2000]
@@ -82,7 +82,7 @@ class TestEachReader:
     def test_the_index_of_the_search_has_its_words(self, database, get, data):
         Indexer(database).run()
 
-        assert [event.id for event in event_log.list_events(text="needle")] == ["deep"]
+        assert [event.id for event in list_events(text="needle")] == ["deep"]
 
     @pytest.mark.parametrize("arguments", [["events"], ["events", "--json"], ["events", "--text", "needle"]])
     def test_a_command_prints_it(self, database, data, arguments):
