@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any, NoReturn
 
 import orjson
@@ -97,12 +96,20 @@ def test_nesting_is_read_at_any_depth_of_the_stack(limit: int, depth: int) -> No
         assert orjson.loads(deeper(levels))["event_type"] in ("a.b", "system.unreadable")
 
 
-def test_a_deeply_nested_event_keeps_the_fields_before_its_data() -> None:
-    raw = json.dumps(event()).encode().replace(b", ", b",").replace(b": ", b":")
-    raw = raw.replace(b'"data":null', b'"data":' + nested(sys.getrecursionlimit()))
-    fields = strict(read_item(1, raw, 0, LIMIT).json)
-    assert (fields["id"], fields["event_type"], fields["source"], fields["data"]) == ("i", "a.b", "s", None)
-    assert fields["omitted_bytes"] >= 2 * sys.getrecursionlimit() - 10
+@pytest.mark.parametrize("depth", [65, 254, 255, 970, 1024, 5000])
+def test_data_that_is_nested_deeper_than_64_levels_is_its_text(depth: int) -> None:
+    raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + nested(depth) + b"}"
+
+    fields = strict(read_item(1, raw, 0, 65_536).json)
+
+    assert (fields["id"], fields["event_type"], fields["source"]) == ("i", "a.b", "s")
+    assert (fields["data"], fields["flattened"]) == (nested(depth).decode(), True)
+
+
+def test_data_of_64_levels_is_read_as_it_is() -> None:
+    raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + nested(64) + b"}"
+
+    assert read_item(1, raw, 0, LIMIT).json == raw
 
 
 # --- what is made of what ---------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
 FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "webhooks"}
-BASE = {"config", "errors", "clock", "process", "text", "log_message"}
-EVENT = {"events", "history", "metrics", "principal", "redaction"}
+BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting"}
+EVENT = {"credentials", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}
 # From the ground up. A part imports what lies below its level; on one level no part knows another.
 LEVELS = (
@@ -38,6 +38,7 @@ ARROWS = {
     "config -> log_message": "",
     "history -> events": "an item of the outbox holds an event",
     "history -> redaction": "and is redacted",
+    "redaction -> credentials": "the table of shapes",
     "events -> redaction": "a written event is redacted",
     "jobs -> clock": "",
     "http -> cli": "`outfeed serve` is a command",

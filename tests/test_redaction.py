@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from outfeed import config
 from outfeed.cli import main
 from outfeed.config import REDACT_KEYS, Settings
+from outfeed.credentials import SHAPES
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import make_event
 from outfeed.history import read_item
 from outfeed.http.app import create_app
 from outfeed.log.store import reading
 from outfeed.redaction import REDACTED, redact
-from outfeed.store import event_log
+from outfeed.store import event_log, rows
 from outfeed.store.outbox import Outbox
 from tests.http.cast import bearer, tokens
 
@@ -103,7 +104,9 @@ class TestShapes:
         "eyJ" * 20_000, "eyJ." * 16_000, "\\" * 60_000, '"' * 60_000, "://" * 20_000,
         "-----BEGIN PRIVATE KEY----- " * 2000,
         '"a":"\'' * 12_000, "'a':\"" * 12_000, '\\"a\\":\\"' * 8000, "bearer " * 9000, "bearer " + "a" * 60_000,
-        "{" * 60_000 + '":', "basic " * 10_000, "://a:" * 12_000,
+        "{" * 60_000 + '":', "basic " * 10_000, "://a:" * 12_000, "123456789:" * 6000, "abc.MNO" * 9000,
+        "hooks.slack.com/services/" * 2500, "whsec_" * 10_000, "xoxb.xox" * 8000, "sk-" * 20_000, ":" * 60_000,
+        "1" * 60_000 + ":", "M" + "a" * 60_000 + ".",
     ], ids=lambda text: text[:12])  # fmt: skip
     def test_no_text_takes_long(self, text):
         began = time.process_time()
@@ -111,6 +114,82 @@ class TestShapes:
         redact(text)
 
         assert time.process_time() - began < 1
+
+
+RANDOM = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6a7B8c9D0"
+HEX = "0123456789abcdef" * 4
+# The least that has to follow a mark; another shape takes RANDOM.
+ENDINGS = {
+    "private key": "RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+    "age": "QQPQYRTX2XJ0GY7XK5Q8L0W9V3T4Z6",
+    "JWT, signed cookie": JWT[3:],
+    "basic": "dXNlcjpwYXNzdzByZA==",
+    "user and password in a URL": "me:hunter2@host",
+    "Airtable": HEX,
+    "AWS": "IOSFODNN7EXAMPLE",
+    "Azure client": RANDOM[:33],
+    "Cloudflare": f"{HEX[:24]}-{HEX}",
+    "Discord": f"{RANDOM[:6]}.{RANDOM[:27]}",
+    "Google": RANDOM[:35],
+    "Mailgun": HEX[:32],
+    "Outfeed": RANDOM[:43],
+    "SendGrid": f"{RANDOM[:22]}.{RANDOM[:43]}",
+    "Slack": f"b-{RANDOM[:20]}",
+    "Telegram": RANDOM[:35],
+    "Twilio": HEX[:32],
+}
+BEGINNINGS = {
+    "Airtable": f"pat{RANDOM[:14]}", "Azure client": "abc8", "Discord": f"M{RANDOM[:24]}", "Telegram": "123456789",
+    "Terraform": RANDOM[:14], "Slack, Discord webhook": "https://host", "user and password in a URL": "https",
+}  # fmt: skip
+EXAMPLES = [
+    pytest.param(BEGINNINGS.get(name, "") + mark + ENDINGS.get(name, RANDOM), id=f"{name} {mark}")
+    for name, shape in SHAPES.items()
+    for mark in shape.marks
+]
+
+
+def secret_part(secret):
+    """Return what must not be seen of it: of a URL the scheme and host stay."""
+    return "hunter2" if "hunter2" in secret else secret[-20:]
+
+
+class TestEachShapeOfTheTable:
+    @pytest.mark.parametrize("secret", EXAMPLES)
+    @pytest.mark.parametrize("hide", [
+        lambda secret: secret, lambda secret: {secret: 1}, lambda secret: [f"x = {secret} failed"],
+        lambda secret: json.dumps({"a": [secret]}), lambda secret: {"a": json.dumps(json.dumps([secret]))},
+    ], ids=["value", "key", "in a text", "JSON in a text", "JSON in JSON in a text"])  # fmt: skip
+    def test_it_is_hidden_in_data_when_it_is_written_and_when_it_is_read(self, secret, hide):
+        data = hide(secret)
+        row = json.dumps({"id": "1", "event_type": "a.b", "source": "s", "data": data}).encode()
+
+        event, encoded = make_event("a.b", "s", data=data, max_event_bytes=65_536)
+
+        assert secret_part(secret) not in encoded
+        assert secret_part(secret) not in repr(event.data)
+        assert secret_part(secret) not in read_item(1, row, 0, 65_536).json.decode()
+        assert secret_part(secret) not in repr(rows.event_of(("1", "a.b", "s", None, None, json.dumps(data), None)))
+
+    @pytest.mark.parametrize("secret", EXAMPLES)
+    def test_it_is_hidden_in_the_source_and_refused_as_an_id(self, secret):
+        row = json.dumps({"id": "1", "event_type": "a.b", "source": secret, "data": None}).encode()
+
+        event, _ = make_event("a.b", secret, max_event_bytes=65_536)
+
+        assert secret_part(secret) not in event.source
+        assert secret_part(secret) not in read_item(1, row, 0, 65_536).json.decode()
+        assert secret_part(secret) not in rows.event_of(("1", "a.b", secret, None, None, None, None)).source
+        with pytest.raises(InvalidEvent, match="credential"):
+            make_event("a.b", "s", id=secret, max_event_bytes=65_536)
+
+    @pytest.mark.parametrize("text", [
+        "task_done", "2024-01-15T10:30:00.123Z", "host:5432", "10:30:00", "agent_not_enough_sats_left_today",
+        "0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d", "key-value", "xai-lab", "sha1:0123456789abcdef0123456789abcdef01234567",
+        "hf_model", "SG.1", "SKU", "risk-free", "a.b.c.d", "patent pending. done", "key_0123", "1//2",
+    ])  # fmt: skip
+    def test_plain_text_that_resembles_one_stays(self, text):
+        assert redact({"a": text, text: [text]}) == {"a": text, text: [text]}
 
 
 class TestWriting:
@@ -140,7 +219,9 @@ class TestReading:
         '"{\\"password\\": \\"hunter2\\"}"', '{"password": "hunter2"',
         'say "password" : "hunter2"', "say 'token' : 'hunter2'", "'password'\u00a0:\u2003'hunter2'",
         json.dumps("https://" + "ü" * 190 + ":hunter2" + "ü" * 190 + "@host", ensure_ascii=False),
-        "[" * 600 + '{"password":"hunter2"}' + "]" * 600,
+        "[" * 600 + '{"password":"hunter2"}' + "]" * 600, "[" * 5000 + '{"password":"hunter2"}' + "]" * 5000,
+        "[" * 5000 + '{"password" : [{"a":"hunter2"}]}' + "]" * 5000, "[" * 5000 + '{"pass\\u0077ord":{"a":"hunter2"}}',
+        "[" * 5000 + '"Bearer hunter2", {"a": "{\\"password\\": \\"hunter2\\"}"}' + "]" * 5000,
     ])  # fmt: skip
     def test_odd_json_hides_nothing(self, database, data):
         raw_row(database, data)
@@ -149,6 +230,11 @@ class TestReading:
 
         assert b"hunter2" not in item.json
         assert "hunter2" not in repr(reading.list_events())
+
+    def test_what_is_nested_deeply_keeps_what_is_no_secret(self):
+        text = "[" * 5000 + '{"n":1,"password":["x"],"token":2,"a":"b"}' + "]" * 5000
+
+        assert redact(text) == text.replace('["x"]', '"[redacted]"')
 
     def test_what_has_no_secret_goes_out_as_it_is(self):
         raw = b'{"id":"1","event_type":"a.b","data":{"n":12345678901234567890123,"b":[1.0,"x"]}}'

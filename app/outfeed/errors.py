@@ -18,6 +18,7 @@ OutfeedError
 ├── Forbidden               the principal may not do that
 │   └── ForbiddenConsumer   the consumer belongs to another principal
 ├── TooManyChecks           too many passwords are being checked; try again
+├── QueryCancelled          a query took too long, or nobody waits for it
 ├── BadArchive              an archive is not what was written, or can't be read in there
 ├── BadBackup               a file is no whole backup of a feed
 ├── TargetForbidden         a webhook's target has no address that may be called
@@ -128,6 +129,10 @@ class ForbiddenConsumer(Forbidden):
 
 class TooManyChecks(OutfeedError):
     """Too many passwords are being checked at once; try again."""
+
+
+class QueryCancelled(OutfeedError):
+    """A query took longer than its deadline, or nobody waits for its result any more."""
 
 
 class BadArchive(OutfeedError):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.errors import InvalidEvent
+from outfeed.nesting import MAX_DEPTH, is_deep, may_be_deep
 from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 MAX_NAME_CHARS = 200
@@ -23,6 +24,7 @@ _UUID_RANDOM = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
 # for 5 ms. A forked child takes its own.
 _drawn: list[int] = []
 os.register_at_fork(after_in_child=_drawn.clear)
+_TOO_DEEP = f"is nested too deeply; at most {MAX_DEPTH} levels are allowed"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 TYPE_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
@@ -142,7 +144,7 @@ def known_type(text: str) -> str:
 
 
 def encode_data(data: Any, max_event_bytes: int) -> str | None:
-    """Return *data* as compact JSON, strict: no NaN, no lone surrogates. Raises InvalidEvent."""
+    """Return *data* as compact JSON, strict: no NaN, no lone surrogates, not nested deeply. Raises InvalidEvent."""
     if data is None:
         return None
     try:
@@ -151,7 +153,9 @@ def encode_data(data: Any, max_event_bytes: int) -> str | None:
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         raise InvalidEvent("data", f"is not JSON-serialisable: {error}") from None
     except RecursionError:
-        raise InvalidEvent("data", "is nested too deeply") from None
+        raise InvalidEvent("data", _TOO_DEEP) from None
+    if may_be_deep(text) and is_deep(data):
+        raise InvalidEvent("data", _TOO_DEEP)
     if size > max_event_bytes:
         raise InvalidEvent("data", f"is {size:,} bytes as JSON; at most {max_event_bytes:,} are allowed")
     return text

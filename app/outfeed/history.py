@@ -6,12 +6,14 @@ import json
 import math
 import re
 from bisect import bisect_right
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
 
 from outfeed.errors import Overtaken
 from outfeed.events import MAX_NAME_CHARS
+from outfeed.nesting import MAX_DEPTH, flattened, is_deep, may_be_deep
 from outfeed.redaction import REDACTED, may_hold_secrets, redact
 
 
@@ -89,9 +91,12 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0.
 
     Never fails, so that one odd row can't stop the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a
-    double its text, and `data` above *max_event_bytes* becomes null with `omitted_bytes`.
+    double its text, `data` nested deeper than MAX_DEPTH its text with `flattened`, and `data` above *max_event_bytes*
+    becomes null with `omitted_bytes`.
     """
     raw = raw or b"null"
+    if may_be_deep(raw):
+        raw = _flat(raw)
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -109,6 +114,14 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
     get = fields.get
     type_ = str(get("event_type"))
     return Item(seq, raw, get("id"), type_, get("source"), get("task_id"), get("agent_id"), get("timestamp"))
+
+
+def _flat(raw: bytes) -> bytes:
+    """Return the event with what is nested too deeply as text."""
+    with suppress(ValueError):  # deeper than orjson reads, or no JSON
+        if not is_deep(orjson.loads(raw), MAX_DEPTH + 1):
+            return raw
+    return flattened(raw.decode("utf-8", "replace")).encode()
 
 
 def loads_leniently(text: str) -> Any:

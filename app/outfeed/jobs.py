@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from apscheduler.events import EVENT_JOB_ERROR
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -39,10 +40,11 @@ class Every(BaseTrigger):
 class Jobs:
     """Runs each of *table*, by name, on APScheduler.
 
-    Each has an executor of its own, with one thread: one that takes long delays no other.
+    Each has an executor of its own, with one thread: one that takes long delays no other. *on_error* is called with the
+    name of a job and what it raised; APScheduler logs it, and runs the job again at its next time.
     """
 
-    def __init__(self, table: Mapping[str, Job]) -> None:
+    def __init__(self, table: Mapping[str, Job], on_error: Callable[[str, BaseException], None] | None = None) -> None:
         # It writes two lines a run, and a warning for each that is left out while the one before is at work.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
@@ -50,6 +52,8 @@ class Jobs:
             self._scheduler.add_job(
                 call, Every(secs, delay), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
             )
+        if on_error is not None:
+            self._scheduler.add_listener(lambda event: on_error(event.job_id, event.exception), EVENT_JOB_ERROR)
         self._offset = 0.0
 
     def start(self) -> None:

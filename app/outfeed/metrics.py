@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -16,8 +18,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from outfeed import config
+from outfeed import clock, config
+from outfeed.log_message import LogMessage
 
+LOG_EVERY_SECS = 60.0
+log = logging.getLogger(__name__)
 PREFIX = "outfeed_"
 # Seconds. The feed delivers in about a millisecond; an hour is a database that was away.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 3600.0)
@@ -88,6 +93,9 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._lock = threading.Lock()  # guards _refused: by reason when it was last logged, and how often it came since
+        self._refused: dict[str, tuple[float, int]] = {}
+        self._reports: list[Callable[[str, BaseException], None]] = []
         self._folder = folder
         for name, each in WORKER.items():
             setattr(self, name, _MADE_BY[each.kind](PREFIX + name, each.help, each.labels, registry=self.registry))
@@ -109,13 +117,29 @@ class Metrics:
         """Whether other workers show these too. The gauges must then be set without a request for them."""
         return self._folder is not None
 
-    def note_refusal(self, reason: str) -> None:
-        """Count a refused request or connection. *reason* is one of few: it becomes a label."""
-        self.refusals.labels(reason).inc()
+    def note_refusal(self, reason: str, **details: object) -> None:
+        """Count a refused request or connection, and log it with *details*: the first of *reason* in each minute.
 
-    def note_error(self, where: str) -> None:
+        *reason* is one of few: it becomes a label.
+        """
+        self.refusals.labels(reason).inc()
+        with self._lock:
+            logged_at, count = self._refused.get(reason, (-math.inf, 0))
+            is_due = clock.monotonic() - logged_at >= LOG_EVERY_SECS
+            self._refused[reason] = (clock.monotonic(), 0) if is_due else (logged_at, count + 1)
+        if is_due:
+            more = {"unlogged": count} if count else {}
+            log.warning(LogMessage("refused", reason=reason, **details, **more))
+
+    def note_error(self, where: str, error: BaseException) -> None:
         """Count an unforeseen error, caught at the edge of a loop or a connection; the log has its traceback."""
         self.errors.labels(where).inc()
+        for report in self._reports:
+            report(where, error)
+
+    def report_errors_to(self, report: Callable[[str, BaseException], None]) -> None:
+        """Call *report* with the place and the error, on the thread that caught it, for each that is noted."""
+        self._reports.append(report)
 
     def by_worker(self) -> Iterator[tuple[str, Iterable[Family]]]:
         """Yield each worker's number and what it has counted."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from outfeed.errors import Forbidden
 
@@ -13,7 +14,8 @@ READ, WRITE, ADMIN = "read", "write", "admin"
 SCOPES = (READ, WRITE, ADMIN)
 ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 
-# The audit's own types are for `admin` only, to read and to write. What else begins with `system.` is everybody's.
+# The audit's own types: only `admin` reads them, and only Outfeed writes them. What else begins with `system.` is
+# everybody's.
 AUDIT_PREFIX = "access."
 AUDIT_TYPES = ("system.pruned", "system.restored")
 _PATTERN = re.compile(r"[^*\s,]{1,198}(\.\*)?")
@@ -54,6 +56,21 @@ class Visible:
 
 # For who has the database's file itself.
 EVERYTHING = Visible(has_audit=True)
+
+
+class Wanted(Protocol):
+    """Which events a reader wants: all conditions hold. Empty *types*, or None, is no condition."""
+
+    @property
+    def visible(self) -> Visible: ...
+    @property
+    def types(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def agent_id(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +132,9 @@ class Principal:
 
     def require_write(self, event_type: object) -> None:
         """Raise Forbidden unless it may write events of that type. What is no type is refused by who checks events."""
-        if isinstance(event_type, str) and not (self.may(WRITE) and self.visible.covers(event_type)):
-            raise Forbidden(f"{self.name} may not write events of the type {event_type!r:.80}")
+        if not isinstance(event_type, str):
+            return
+        if is_audit(event_type):
+            raise Forbidden(f"only Outfeed itself writes events of the type {str(event_type)!r:.80}")
+        if not (self.may(WRITE) and self.visible.covers(event_type)):
+            raise Forbidden(f"{self.name} may not write events of the type {str(event_type)!r:.80}")

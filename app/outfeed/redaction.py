@@ -7,45 +7,21 @@ import re
 from typing import Any
 
 from outfeed.config import settings
+from outfeed.credentials import CREDENTIAL, HINT
 
 REDACTED = "[redacted]"
 MAX_REMEMBERED_KEYS = 10_000
 MAX_REMEMBERED_SHAPES = 1_000
 
-# Well-known credentials. Each begins where no word goes on, so that no text takes more than a few passes.
-_CREDENTIALS = re.compile(
-    r"""
-      -----BEGIN\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----
-        [\s\S]*?(?:-----END\ [A-Z0-9 ]{0,40}PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
-    | (?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)*                                      # JWT, signed session cookies
-    | (?<![\w-])(?ai:bearer)\ +(?:[\w.~+/=-]{16,}|(?=[a-zA-Z_.~+/=-]*[0-9])[\w.~+/=-]{6,})
-    | (?<![\w-])(?ai:basic)\ +(?=[a-zA-Z+/]*[0-9=])[A-Za-z0-9+/]{8,}={0,2}(?![\w+/])
-    | (?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])                            # AWS
-    | (?<![\w-])AIza[\w-]{35}                                                            # Google
-    | (?<![\w-])ya29\.[\w-]{16,}
-    | (?<![\w-])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,})
-    | (?<![\w-])xox[a-z]-[\w-]{10,}                                                      # Slack
-    | (?<![\w-])[sr]k_(?:live|test)_[A-Za-z0-9]{10,}                                      # Stripe
-    | (?<![\w-])sk-[\w-]{20,}                                                            # model providers
-    | (?<![\w-])npm_[A-Za-z0-9]{30,}
-    | (?<![\w-])outfeed_[\w-]{43}
-    | (?<=://)[^/\s:@"']{0,200}:[^/\s@"']{1,200}(?=@)                                      # https://user:password@host
-    """,
-    re.VERBOSE,
-)
-# A superset of the above. A scan pays for each place where an alternative could begin: each begins with a letter that
-# is rare, or whose neighbours decide at once; 3 us for 300 bytes. In JSON anything may hide behind a backslash.
-_HINT = (
-    r"J(?<=eyJ)|/(?<=://)(?=[^/\s]{0,1604}@)|A(?:KIA|SIA|Iza)|y(?=a29)"
-    r"|B(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] |EGIN )|b(?:[Ee][Aa][Rr][Ee][Rr] |[Aa][Ss][Ii][Cc] )"
-    r"|g(?:h[pousr]_|ithub_pat_|lpat-)|k(?:_(?=live|test)|-(?<=\bsk-))|n(?=pm_)|x(?=ox[a-z]-)|f(?<=outf)(?=eed_)"
-)
-_TEXT_HINTS = re.compile(_HINT)
-_HINTS = re.compile(rb"\\|'(?=[^'\"]{0,24}:)|" + _HINT.encode())
+# In JSON anything may hide behind a backslash.
+_TEXT_HINTS = re.compile(HINT)
+_HINTS = re.compile(rb"\\|'(?=[^'\"]{0,24}:)|" + HINT.encode())
 # A name and its value in text that is nearly JSON; in JSON inside JSON the quotes are escaped.
 _PAIR = re.compile(
     r"""(?<!\\)(\\{0,7}["'])([\w .-]{1,100})\1(\s{0,8}:\s{0,8})(\\{0,7}["'])(?:\\.|[^\\])*?\4""", re.DOTALL
 )
+# Of JSON, all that redaction needs to see.
+_TOKEN = re.compile(r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])', re.DOTALL)
 
 
 def redact(value: Any) -> Any:
@@ -174,7 +150,7 @@ class _Redactor:
     def _redact_text(self, text: str) -> str:
         if _may_hold_pairs(text):
             text = _PAIR.sub(self._redact_pair, self._redact_json(text))
-        return _CREDENTIALS.sub(REDACTED, text) if _TEXT_HINTS.search(text) else text
+        return CREDENTIAL.sub(REDACTED, text) if _TEXT_HINTS.search(text) else text
 
     def _redact_json(self, text: str) -> str:
         """Look into a text that is itself JSON."""
@@ -184,13 +160,50 @@ class _Redactor:
             value = json.loads(text)
             found = self.redact(value)
             return text if found == value else json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-        except (ValueError, RecursionError):
+        except ValueError:
             return text
+        except RecursionError:
+            return self._redact_deep_json(text)
+
+    def _redact_deep_json(self, text: str) -> str:
+        """Redact JSON that is nested deeper than a parser goes, token by token."""
+        parts: list[str] = []
+        done = depth = hidden_depth = 0  # hidden_depth: that of a container under a secret name; 0 for none
+        name_end = -1  # where the name of a secret has just ended
+        for match in _TOKEN.finditer(text):
+            is_secret = name_end >= 0 and not text[name_end : match.start()].strip()
+            name_end = -1
+            if match["bracket"] is not None:
+                depth += 1 if match["bracket"] in "[{" else -1
+                if is_secret and not hidden_depth:
+                    parts += [text[done : match.start()], f'"{REDACTED}"']
+                    hidden_depth = depth
+                elif depth < hidden_depth:
+                    done, hidden_depth = match.end(), 0
+            elif not hidden_depth:
+                name_end = match.end() if match["colon"] and self.is_secret(_loaded(match["string"])) else -1
+                shown = f'"{REDACTED}"' if is_secret else self._redact_string(match["string"])
+                parts += [text[done : match.start()], shown, match["colon"] or ""]
+                done = match.end()
+        return "".join([*parts, "" if hidden_depth else text[done:]])
+
+    def _redact_string(self, token: str) -> str:
+        value = _loaded(token)
+        shown = self._redact_text(value)
+        return token if shown == value else json.dumps(shown, ensure_ascii=False)
 
     def _redact_pair(self, match: re.Match[str]) -> str:
         quote, key, colon, value_quote = match.groups()
         hidden = f"{quote}{key}{quote}{colon}{value_quote}{REDACTED}{value_quote}"
         return hidden if self.is_secret(key) else match[0]
+
+
+def _loaded(token: str) -> str:
+    """Return the string of JSON, or the token itself if it is none."""
+    try:
+        return str(json.loads(token, strict=False))
+    except ValueError:
+        return token
 
 
 _last_redactor = _Redactor(())

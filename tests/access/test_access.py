@@ -10,9 +10,13 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from outfeed import list_events
 from outfeed.access.store import account
 from outfeed.config import Settings
+from outfeed.errors import Forbidden
+from outfeed.events import EventType
 from outfeed.http.app import create_app
+from outfeed.principal import Principal
 from outfeed.store import database as db
 from outfeed.store import event_log
 from outfeed.store.event_log import log_event
@@ -169,13 +173,18 @@ class TestRoutes:
         assert seen("tasks") == {"task.created"}
 
     @pytest.mark.parametrize("event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored"])
-    def test_nobody_but_an_operator_writes_an_event_of_the_audit(self, cast, event_type):
+    def test_nobody_writes_an_event_of_the_audit_over_http(self, cast, event_type):
         def write(name):
             return cast[name]("POST", "/api/events", json={"event_type": event_type, "source": "s"}).status_code
 
-        answers = {name: write(name) for name in ("both", "tasks", "producer", "operator", "admin")}
+        answers = {write(name) for name in ("both", "tasks", "producer", "operator", "admin")}
 
-        assert answers == {"both": 403, "tasks": 403, "producer": 403, "operator": 201, "admin": 201}
+        assert answers == {403}
+        assert list_events(event_type=event_type, source="s") == []
+
+    def test_a_refusal_names_the_type_as_it_is_written(self):
+        with pytest.raises(Forbidden, match=r"events of the type 'task\.created'$"):
+            Principal("bot", ("read",), "token:1").require_write(EventType.TASK_CREATED)
 
     @pytest.mark.parametrize("event_type", ["system.error", "system.warning", "system.info", "accessory.sold"])
     def test_everybody_who_writes_may_write_what_only_resembles_them(self, cast, event_type):
@@ -217,10 +226,13 @@ def secrets(running):
 
 @pytest.fixture(scope="module")
 def two_events(running, secrets):
-    for event_type in ("task.created", "agent.joined", "access.x"):
+    for event_type in ("task.created", "agent.joined"):
         headers = {"Authorization": f"Bearer {secrets['admin']}"}
         body = {"event_type": event_type, "source": "s"}
         assert httpx.post(f"{running.url}/api/events", headers=headers, json=body, verify=False).status_code == 201
+    with db.at(running.database).transaction() as connection:
+        event_log.append_audit(connection, "access.x", "s", None)
+    db.at(running.database).close()
 
 
 class TestFrames:

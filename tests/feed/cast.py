@@ -13,9 +13,10 @@ from typing import Any
 from outfeed.errors import ForbiddenConsumer, InvalidRequest, Superseded, UnknownName
 from outfeed.feed.core import Core
 from outfeed.feed.socket_writer import SocketWriter
+from outfeed.feed.subscription import Filter
 from outfeed.history import Claim, Item, Page, Window
 from outfeed.metrics import PREFIX, Metrics
-from outfeed.principal import Principal
+from outfeed.principal import Principal, Wanted
 
 
 def item(seq: int, event_type: str = "a.b", source: str | None = "s", data: str = "") -> Item:
@@ -62,6 +63,12 @@ class MemorySource:
         with self._lock:
             found = [each for each in reversed(self.items) if each.seq < seq]
             return Page(self.window(), found[:limit], 0 if len(found) <= limit else found[limit - 1].seq)
+
+    def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
+        filter_ = Filter(wanted.visible, wanted.types, wanted.source, wanted.task_id, wanted.agent_id)
+        with self._lock:
+            found = [each.seq for each in filter_.matching(self.items) if after < each.seq <= up_to]
+            return found[::-1][:limit]
 
     def renew_epoch(self, epoch: str) -> None:
         if self.epoch == epoch:

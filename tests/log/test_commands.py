@@ -39,6 +39,8 @@ class TestLog:
             (("task.created", "--source", ""), "source"),
             (("task.created", "--source", "s", "--data", json.dumps("x" * 70_000)), "data"),
             (("task.created", "--source", "s", "--data", "NaN"), "data"),
+            (("access.signed_in", "--source", "me"), "event_type"),
+            (("system.pruned", "--source", "me"), "event_type"),
         ],
     )
     def test_what_is_outside_the_limits_fails_and_is_named(self, outfeed, database, arguments, named):

@@ -125,6 +125,7 @@ BAD = {
     "no JSON": ("{", JSON, 400, {}, "not JSON"),
     "a constant": ('[{"event_type": "a.b", "source": "s", "data": NaN}]', JSON, 400, {}, "NaN"),
     "deep": ("[" * 100_000, JSON, 400, {}, "not JSON"),
+    "deep, and whole": ("[" * 99_999 + "]" * 99_999, JSON, 422, {"code": "invalid_json"}, "nested too deeply"),
     "null": ("null", JSON, 422, {"code": "invalid_event"}, "JSON object"),
     "text": ('"event"', JSON, 422, {"code": "invalid_event"}, "JSON object"),
     "an empty batch": ("[]", JSON, 422, {"code": "invalid_event"}, "at least one"),
@@ -231,6 +232,26 @@ def test_a_deeply_nested_body_is_refused_by_each_route_that_reads_json(api: Api,
     answer = api.post(path, data='{"seq": ' + "[" * 100_000, content_type=JSON)
 
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_json")
+
+
+@pytest.mark.parametrize("depth", [65, 70, 970, 5000])
+@pytest.mark.parametrize("form", ["one", "batch", "lines"])
+def test_data_that_is_nested_too_deeply_is_refused(api: Api, raw: sqlite3.Connection, depth: int, form: str) -> None:
+    event = '{"event_type":"a.b","source":"s","data":' + "[" * depth + "]" * depth + "}"
+    body, content_type = {"one": (event, JSON), "batch": (f"[{event}]", JSON), "lines": (event, NDJSON)}[form]
+    answer = api.post("/api/events", data=body, content_type=content_type)
+
+    assert answer.status_code == 422
+    assert "nested too deeply" in answer.json["detail"]
+    assert written(raw) == []
+
+
+@pytest.mark.parametrize("form", ["one", "batch", "lines"])
+def test_data_of_64_levels_is_written(api: Api, form: str) -> None:
+    event = '{"event_type":"a.b","source":"s","data":' + "[" * 64 + "]" * 64 + "}"
+    body, content_type = {"one": (event, JSON), "batch": (f"[{event}]", JSON), "lines": (event, NDJSON)}[form]
+
+    assert api.post("/api/events", data=body, content_type=content_type).status_code == 201
 
 
 class TestWhenTheDatabaseCanNot:

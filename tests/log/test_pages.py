@@ -285,6 +285,20 @@ class TestExport:
         assert (row["source"], row["data"]) == ("'" + text, "'-1")
         assert json.loads(api.get("/api/events/export").text)["source"] == text
 
+    @pytest.mark.parametrize("separator", [";", "\t", "|"])
+    @pytest.mark.parametrize("text", ["x{};=1+1;y", "x{} =1+1", "x{}-1", "x\n=1+1{}", "x{}\uff1d1", "x{}@SUM(A1)"])
+    def test_a_text_is_no_formula_where_another_character_separates_cells(
+        self, api: Api, separator: str, text: str
+    ) -> None:
+        text = text.format(separator)
+        log_event("a.b", text, id="x", task_id="t", data=[text])
+        table = api.get("/api/events/export?format=csv").text.removeprefix(BOM)
+
+        cells = [cell for line in table.splitlines() for cell in line.split(separator)]
+
+        assert not [cell for cell in cells if cell.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d"))]
+        assert json.loads(api.get("/api/events/export").text)["source"] == text
+
     def test_it_is_redacted(self, api: Api, database: Database) -> None:
         with closing(sqlite3.connect(database.path)) as raw, raw:
             raw.execute(

@@ -39,6 +39,20 @@ def count(raw: sqlite3.Connection, table: str = "event_log") -> int:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored"])
+def test_no_program_writes_an_event_of_the_audit(database: Database, raw: sqlite3.Connection, event_type: str) -> None:
+    for write in (
+        lambda: event_log.log_event(event_type, "outfeed"),
+        lambda: event_log.log_event(event_type, "outfeed", id="1"),
+        lambda: event_log.log_event(event_type, "outfeed", connection=raw),
+        lambda: event_log.record(database, [{"event_type": event_type, "source": "outfeed"}], 1000),
+    ):
+        with pytest.raises(InvalidEvent, match="event_type: is reserved"):
+            write()
+
+    assert count(raw) == 0
+
+
 def test_an_event_is_in_the_log_and_the_outbox_when_the_call_returns(raw: sqlite3.Connection) -> None:
     event = outfeed.log_event("task.created", "coordinator", task_id="t", agent_id="a", data={"bid_sats": 100})
     assert raw.execute("SELECT * FROM event_log").fetchall() == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from outfeed.errors import DatabaseMissing, SchemaMismatch
+from outfeed.feed.subscription import Filter
 from outfeed.history import Page, Window
+from outfeed.principal import EVERYTHING, Visible
 from outfeed.store import outbox as module
 from outfeed.store.database import Database
 from outfeed.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
@@ -328,3 +331,42 @@ def test_a_table_that_was_rebuilt_has_lost_all_its_triggers(database: Database, 
         "CREATE TABLE fresh AS SELECT * FROM event_log; DROP TABLE event_log; ALTER TABLE fresh RENAME TO event_log;"
     )
     assert trigger_problems(database) == [f"trigger {name} is missing" for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Filter(EVERYTHING), [8, 7, 6, 5, 4, 3, 2, 1]),
+        (Filter(Visible()), [8, 7, 6, 5, 4, 2, 1]),
+        (Filter(Visible(types=("task.*",))), [7, 2]),
+        (Filter(EVERYTHING, types=("task.*", "a.b")), [7, 6, 2, 1]),
+        (Filter(Visible(types=("a.b",)), types=("task.created",)), []),
+        (Filter(EVERYTHING, source="me"), [2]),
+        (Filter(EVERYTHING, task_id="t1"), [7]),
+        (Filter(EVERYTHING, agent_id="a1", types=("task.*",)), [7]),
+        (Filter(EVERYTHING, types=("nothing.*",)), []),
+    ],
+)
+def test_the_newest_that_match_are_found_in_sql(
+    outbox: Outbox, raw: sqlite3.Connection, wanted: Filter, expected: list[int]
+) -> None:
+    rows = [
+        ("a.b", "s", None, None), ("task.created", "me", None, None), ("access.x", "s", None, None),
+        ("c.d", "s", "", ""),
+        (None, None, None, None), ("a.b", 7, None, None), ("task.failed", "s", "t1", "a1"), ("taskx.y", "s", "t2", "a"),
+    ]  # fmt: skip
+    names = ("event_type", "source", "task_id", "agent_id")
+    for row in rows:
+        payload = json.dumps(dict(zip(names, row, strict=True)))
+        raw.execute("INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", (payload,))
+
+    assert outbox.newest(wanted, 100, after=0, up_to=100) == expected
+    assert outbox.newest(wanted, 2, after=0, up_to=100) == expected[:2]
+    assert outbox.newest(wanted, 100, after=2, up_to=6) == [seq for seq in expected if 2 < seq <= 6]
+
+
+def test_a_payload_that_no_trigger_wrote_stops_no_look_for_the_newest(outbox: Outbox, raw: sqlite3.Connection) -> None:
+    for payload in ("nonsense", b"\xff", None, "[" * 5000, '{"event_type": "a.b"}'):
+        raw.execute("INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", (payload,))
+
+    assert outbox.newest(Filter(EVERYTHING, types=("a.b",)), 100, after=0, up_to=100) == [5]

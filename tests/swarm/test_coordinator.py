@@ -299,7 +299,7 @@ class TestMoves:
         nested: list = []
         for _ in range(101):
             nested = [nested]
-        with pytest.raises(InvalidEvent, match="nested more than 100"):
+        with pytest.raises(InvalidEvent, match="nested more than 63"):
             coordinator.complete(stage.task("started").id, stage.agent.id, nested)
 
 

@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import stat
 import sys
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -242,6 +243,56 @@ class TestReadingIn:
 
     def strip(self, one):
         Path(f"{one}.sha256").unlink()
+
+    def nest(self, one):
+        self.replace(
+            one,
+            json.dumps({**dict.fromkeys(COLUMNS.split(", "), "x"), "data": "DATA"})
+            .replace('"DATA"', "[" * 65 + "]" * 65)
+            .encode(),
+        )
+
+    def lengthen(self, one):
+        self.replace(one, b"[" + b"[]," * 6_000_000 + b"[]]")
+
+    def nest_beyond_the_stack(self, one):
+        self.replace(one, b"[" * 100_000)
+
+    def replace(self, one, line):
+        one.write_bytes(gzip.compress(line))
+        digest = hashlib.sha256(one.read_bytes()).hexdigest()
+        Path(f"{one}.sha256").write_text(f"{digest}  {one.name}\n")
+
+    @pytest.mark.parametrize(
+        ("harm", "message"),
+        [
+            ("nest", "line 1 is nested too deeply"),
+            ("nest_beyond_the_stack", "line 1 is nested too deeply"),
+            ("lengthen", "line 1 has more than"),
+        ],
+    )
+    def test_a_hostile_one_is_refused_before_it_costs_much(self, one, tmp_path, harm, message):
+        getattr(self, harm)(one)
+        tracemalloc.start()
+        try:
+            with pytest.raises(BadArchive, match=message):
+                archive.read_in([one], tmp_path / "new.db")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 6 * archive.MAX_LINE_BYTES
+        assert not list(tmp_path.glob("new.db*"))
+
+    def test_events_that_were_written_deeper_come_back_as_they_were(self, database, raw, folder, tmp_path):
+        fill(raw, 3)
+        deep = "[" * 970 + "]" * 970
+        raw.execute(f"INSERT INTO event_log ({COLUMNS}) VALUES ('deep', 'a.b', 's', NULL, NULL, ?, ?)", (deep, OLD))
+        (path,) = prune(database, Policy(30), by="tests", archive=folder).archives
+
+        assert archive.read_in([path], tmp_path / "new.db") == 4
+
+        with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as new:
+            assert new.execute("SELECT data FROM event_log WHERE id = 'deep'").fetchone() == (deep,)
 
     @pytest.mark.parametrize(
         ("harm", "message"), [("flip", "is not what was written"), ("cut", "no archive"), ("strip", "has no checksum")]

@@ -16,7 +16,7 @@ import pytest
 from outfeed import list_events
 from outfeed.access.store import account, user
 from outfeed.errors import BadBackup, DatabaseBusy, OutfeedError, SchemaMismatch
-from outfeed.store import checkpoint, migrate
+from outfeed.store import checkpoint, foreign_schema, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.upkeep import backup
@@ -45,6 +45,23 @@ def ids(path):
 def epoch(path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0]
+
+
+STEAL = "INSERT INTO event_log (id, event_type, source, data, timestamp) SELECT hex(randomblob(8)), 'a.b', 's', "
+HOSTILE = {
+    "a trigger on a table that is carried over": "CREATE TRIGGER evil AFTER INSERT ON outfeed_webhook BEGIN"
+    f" {STEAL} NEW.secret, 't'; END",
+    "a trigger on the log": "CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN DELETE FROM outfeed_token; END",
+    "a trigger on the outbox": "CREATE TRIGGER evil BEFORE INSERT ON outbox BEGIN DELETE FROM outfeed_user; END",
+    "a trigger of ours that says something else": "DROP TRIGGER outfeed_token_removed; CREATE TRIGGER"
+    " outfeed_token_removed AFTER DELETE ON outfeed_token BEGIN DELETE FROM outfeed_user; END",
+    "a view in the place of a table": "DROP TABLE outfeed_ticket; CREATE VIEW outfeed_ticket AS SELECT 1;"
+    " CREATE TRIGGER evil INSTEAD OF INSERT ON outfeed_ticket BEGIN DELETE FROM outfeed_user; END",
+    "a text that mending would run": "INSERT INTO outfeed_meta VALUES ('trigger:evil', 'CREATE TRIGGER evil AFTER"
+    " INSERT ON outbox BEGIN DELETE FROM outfeed_user; END')",
+    "a text that doctor would run": "UPDATE outfeed_meta SET value = 'DROP TABLE outfeed_user'"
+    " WHERE key = 'index:outbox_event_id'",
+}
 
 
 class TestBackup:
@@ -325,6 +342,47 @@ class TestRestore:
             copy.execute("DELETE FROM outfeed_meta WHERE key = 'adopted' OR key LIKE 'index:%'")
         backup.restore(database, saved, by="tests")
         assert migrate.pending(database.path) == []
+
+    @pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE)
+    def test_sql_of_another_program_on_our_tables_is_refused_and_does_not_run(self, database, raw, saved, harm):
+        account.create_token(database, "cron", ["read"])
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.executescript(harm)
+        before = raw.execute("SELECT * FROM outfeed_token, event_log").fetchall()
+
+        for call in (backup.inspect, lambda *arguments: backup.restore(*arguments, by="tests")):
+            with pytest.raises(BadBackup, match="holds SQL that Outfeed did not make"):
+                call(database, saved)
+
+        assert raw.execute("SELECT * FROM outfeed_token, event_log").fetchall() == before
+
+    def test_on_a_new_machine_it_is_refused_as_well(self, saved, tmp_path):
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.executescript(HOSTILE["a trigger on the log"])
+
+        with pytest.raises(BadBackup, match="the trigger evil on event_log"):
+            backup.restore(Database(tmp_path / "new.db"), saved, by="tests")
+        assert not (tmp_path / "new.db").exists()
+
+    def test_a_trigger_that_the_live_database_has_too_is_restored(self, database, raw, tmp_path):
+        raw.execute("CREATE TABLE copy (id)")
+        raw.execute("CREATE TRIGGER mine AFTER INSERT ON event_log BEGIN INSERT INTO copy VALUES (NEW.id); END")
+        backup.backup(database, tmp_path / "saved.db")
+
+        backup.restore(database, tmp_path / "saved.db", by="tests", whole_database=True)
+
+        assert raw.execute("SELECT count(*) FROM sqlite_master WHERE name = 'mine'").fetchone() == (1,)
+
+    def test_sql_on_tables_of_another_program_is_restored_and_listed(self, database, raw, saved, tmp_path):
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.executescript(
+                "CREATE TABLE orders (id); CREATE VIEW all_orders AS SELECT * FROM orders;"
+                " CREATE TRIGGER noted AFTER INSERT ON orders BEGIN SELECT 1; END"
+            )
+
+        backup.restore(database, saved, by="tests")
+
+        assert foreign_schema.in_file(saved) == ["the view all_orders", "the trigger noted on orders"]
 
     def test_a_writer_that_never_ends_is_not_waited_for_for_ever(self, database, raw, saved, monkeypatch):
         monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)

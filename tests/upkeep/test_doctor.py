@@ -244,3 +244,34 @@ def test_the_readme_has_the_check_for_writers_and_names_the_exceptions():
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
     for text in (doctor.WRITER_CHECK, "`trusted_schema=OFF`", "before 3.42", "SELECT json_quote(1)", "busy timeout"):
         assert text in readme
+
+
+def test_a_file_of_ours_that_others_may_read_is_reported(database):
+    assert findings(database, "privacy") == []
+    os.chmod(database.path, 0o644)
+    found, *_ = findings(database, "privacy")  # SQLite gives -wal and -shm the same mode
+    assert found.level == doctor.NOTE
+    assert "has the mode 0644" in found.what
+    assert "chmod go-rw" in found.type
+
+
+@pytest.mark.parametrize(
+    ("sql", "level"),
+    [
+        ("CREATE TRIGGER evil AFTER INSERT ON outfeed_token BEGIN SELECT 1; END", doctor.PROBLEM),
+        ("CREATE TRIGGER evil AFTER INSERT ON outbox BEGIN SELECT 1; END", doctor.PROBLEM),
+        ("CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN SELECT 1; END", doctor.NOTE),
+    ],
+)
+def test_a_trigger_of_another_program_on_our_tables_is_reported(database, raw, sql, level):
+    assert findings(database, "foreign triggers") == []
+    raw.execute(sql)
+    (found,) = findings(database, "foreign triggers")
+    assert found.level == level
+    assert "the trigger evil" in found.what
+
+
+def test_a_trigger_on_a_table_of_another_program_is_no_finding(database, raw):
+    raw.execute("CREATE TABLE orders (id)")
+    raw.execute("CREATE TRIGGER noted AFTER INSERT ON orders BEGIN SELECT 1; END")
+    assert findings(database, "foreign triggers") == []

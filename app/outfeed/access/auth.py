@@ -216,7 +216,7 @@ def _require(found: Principal, scope: str) -> Response | None:
     g.principal = found
     if found.may(scope):
         return None
-    services().metrics.note_refusal("forbidden")
+    services().metrics.note_refusal("forbidden", path=request.path, principal=found.name, scope=scope)
     return answer(403, f"this needs the scope {scope}")
 
 
@@ -233,7 +233,7 @@ def _turn_away(needed: Permission) -> ResponseReturnValue:
 
 
 def _challenge(scheme: str, detail: str) -> Response:
-    services().metrics.note_refusal("unauthorized")
+    services().metrics.note_refusal("unauthorized", path=request.path, address=limits.client())
     response = answer(401, detail)
     response.headers["WWW-Authenticate"] = scheme
     return response

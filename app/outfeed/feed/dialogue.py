@@ -15,7 +15,10 @@ def answer(subscriber: Subscriber, text: str | bytes) -> None:
     """Obey one message; whatever is wrong with it becomes an `error` frame, and what was in force stays."""
     try:
         _obey(subscriber, text)
-    except (InvalidRequest, ForbiddenConsumer) as error:
+    except ForbiddenConsumer as error:
+        subscriber.note_refusal("ownership", error=error)
+        subscriber.write(frames.error(error.code, str(error)))
+    except InvalidRequest as error:
         subscriber.write(frames.error(error.code, str(error)))
 
 

@@ -114,7 +114,7 @@ class Hub:
 
     def _fail(self, clients: list[ConnectedClient], error: Exception) -> None:
         """Close *clients*, which *error* concerns and which have left their cohort; the others go on."""
-        self.stats.metrics.note_error("cohort")
+        self.stats.metrics.note_error("cohort", error)
         log.error(LogMessage("cohort failed, its clients are closed", clients=len(clients)), exc_info=error)
         for client in clients:
             client.ask_to_end(frames.OUR_FAULT, "internal server error")

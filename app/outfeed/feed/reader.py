@@ -27,6 +27,7 @@ class FeedReader:
 
     def __init__(self, source: Source, pages: PageCache, cohorts: Cohorts, waiters: Waiters, relay: Relay) -> None:
         self.turn = threading.BoundedSemaphore(REPLAY_READERS)
+        self._looking_back = threading.Lock()  # one at a time: it may look at each of very many events
         self._source = source
         self._pages = pages
         self._cohorts = cohorts
@@ -49,7 +50,7 @@ class FeedReader:
 
     def start_of_last(self, filter_: Filter, count: int, head: int) -> int:
         """Return the seq after which the newest *count* matching events up to *head* follow."""
-        with self.turn:
+        with self._looking_back:
             return subscription.start_of_last(self._source, filter_, count, head)
 
     def read_after(self, filter_: Filter, epoch: str, cursor: int, limit: int) -> tuple[list[Item], int]:

@@ -136,7 +136,7 @@ class Relay:
                 log.error(LogMessage("poll failed, trying again", error=error))
             self._tell_stale(_reason(error))
         except Exception as error:
-            self.stats.metrics.note_error("poll")
+            self.stats.metrics.note_error("poll", error)
             # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from outfeed.history import Claim, Page, Window
-from outfeed.principal import Principal
+from outfeed.principal import Principal, Wanted
 
 
 class Source(Protocol):
@@ -22,6 +22,13 @@ class Source(Protocol):
 
     def read_before(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items below *seq*, newest first."""
+        ...
+
+    def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
+        """Return the seqs of the newest *limit* events in that range that match, newest first.
+
+        Never costs more than a look at each event of the range. An event that the trigger did not write may be missing.
+        """
         ...
 
     def renew_epoch(self, epoch: str) -> None:

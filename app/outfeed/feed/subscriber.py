@@ -216,6 +216,10 @@ class Subscriber:
                 return max(0.0, self._idle_since + IDLE_SECS - clock.monotonic())
         return None
 
+    def note_refusal(self, reason: str, **details: object) -> None:
+        """Count and log that the client was refused something."""
+        self._core.stats.metrics.note_refusal(reason, **details)
+
     @property
     def is_idle_too_long(self) -> bool:
         """Whether the client has had its time to subscribe."""

@@ -21,7 +21,6 @@ MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000
 # `last` looks back no further than this, so that a filter that matches nothing can't read the whole outbox.
 MAX_LOOKBACK = 100_000
-_LOOKBACK_PAGE = 1000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -226,13 +225,9 @@ def decide_for(claim: Claim, window: Window) -> Verdict:
 
 
 def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:
-    """Return the seq after which the newest *count* matching events up to *head* follow."""
-    start, seq, found = head, head + 1, 0
-    while found < count and seq > max(head - MAX_LOOKBACK, 1):
-        page = source.read_before(seq, _LOOKBACK_PAGE)
-        for item in filter_.matching(page.items)[: count - found]:
-            start, found = item.seq - 1, found + 1
-        if page.through == 0:
-            break
-        seq = page.through
-    return start
+    """Return the seq after which the newest *count* matching events up to *head* follow.
+
+    It may look at MAX_LOOKBACK events, so `FeedReader` lets one look back at a time.
+    """
+    seqs = source.newest(filter_, count, after=max(head - MAX_LOOKBACK, 0), up_to=head)
+    return min(seqs, default=head + 1) - 1

@@ -10,10 +10,10 @@ from outfeed.feature import registered
 from outfeed.http import bodies, compression, guesses, limits, logs, problems
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
+from outfeed.http.deadlines import PunctualFlask
 from outfeed.http.health import health
 from outfeed.http.metrics import metrics as metrics_page
 from outfeed.http.mount import Mount
-from outfeed.http.permission import DeclaringFlask
 from outfeed.http.proxies import Proxies
 from outfeed.http.services import Services
 from outfeed.http.status import status_page
@@ -30,7 +30,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
 
     It counts in *metrics*, by default in its own. Raises ConfigError, UndeclaredRoute.
     """
-    app = DeclaringFlask("outfeed", static_folder=None)
+    app = PunctualFlask("outfeed", static_folder=None)
     folders = [PACKAGE / "templates", *PACKAGE.glob("*/templates")]
     app.jinja_loader = FileSystemLoader(folders)
     app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is

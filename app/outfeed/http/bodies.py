@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, current_app, request
@@ -10,18 +11,29 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from outfeed.errors import InvalidRequest
+from outfeed.nesting import MAX_DEPTH, is_deep
 
 MAX_MEMBERS = 16  # for each the rest is copied
+ENVELOPE_DEPTH = 2  # a list of events, and each event, around `data`
 GZIP = ("gzip", "x-gzip")
 _WBITS = 31  # zlib: with the header of gzip
 
 
 class _Json(DefaultJSONProvider):
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        try:
-            return super().loads(s, **kwargs)
-        except RecursionError:
-            raise InvalidRequest("invalid_json", "the body is nested too deeply") from None
+        return parsed(lambda: super(_Json, self).loads(s, **kwargs), "the body")
+
+
+def parsed(parse: Callable[[], Any], name: str) -> Any:
+    """Return the JSON that *parse* reads. Raises InvalidRequest if it is nested too deeply, and what *parse* raises."""
+    try:
+        value = parse()
+    except RecursionError:
+        value = None
+    else:
+        if not is_deep(value, MAX_DEPTH + ENVELOPE_DEPTH):
+            return value
+    raise InvalidRequest("invalid_json", f"{name} is nested too deeply; data may have {MAX_DEPTH} levels")
 
 
 def init_app(app: Flask) -> None:

@@ -35,7 +35,7 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
     wait_secs = services().rates.take(what, whose, per_minute)
     if not wait_secs:
         return None
-    services().metrics.note_refusal(what.replace(" ", "_"))
+    services().metrics.note_refusal(what.replace(" ", "_"), whose=whose, limit=per_minute)
     return later(429, f"more than {per_minute} {what} a minute", math.ceil(wait_secs))
 
 
@@ -72,10 +72,10 @@ def _admit(admission: Admission, what: str) -> Response | None:
     address = client()
     match admission.take(address):
         case "server":
-            services().metrics.note_refusal(what)
+            services().metrics.note_refusal(what, address=address)
             return later(503, f"too many {what}", RETRY_AFTER_SECS)
         case "address":
-            services().metrics.note_refusal(f"{what}_of_address")
+            services().metrics.note_refusal(f"{what}_of_address", address=address)
             return later(429, f"too many {what} from your address", RETRY_AFTER_SECS)
     g.place = admission, address
     return None

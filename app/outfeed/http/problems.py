@@ -19,6 +19,7 @@ from outfeed.errors import (
     IllegalMove,
     InvalidEvent,
     InvalidRequest,
+    QueryCancelled,
     TooManyChecks,
     UnknownName,
 )
@@ -36,9 +37,10 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(EventConflict, _event_conflict)
-    app.register_error_handler(Forbidden, lambda error: answer(403, str(error)))
-    app.register_error_handler(ForbiddenConsumer, lambda error: answer(403, str(error), code=error.code))
+    app.register_error_handler(Forbidden, _forbidden)
+    app.register_error_handler(ForbiddenConsumer, _forbidden_consumer)
     app.register_error_handler(TooManyChecks, _later)
+    app.register_error_handler(QueryCancelled, _cancelled)
     app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
@@ -94,8 +96,24 @@ def _invalid_request(error: InvalidRequest) -> Response:
     return answer(422, str(error), code=error.code)
 
 
+def _forbidden(error: Forbidden) -> Response:
+    services().metrics.note_refusal("forbidden", path=request.path, error=error)
+    return answer(403, str(error))
+
+
+def _forbidden_consumer(error: ForbiddenConsumer) -> Response:
+    services().metrics.note_refusal("ownership", path=request.path, error=error)
+    return answer(403, str(error), code=error.code)
+
+
 def _later(error: TooManyChecks) -> Response:
+    services().metrics.note_refusal("password_checks")
     return _unavailable_now(str(error))
+
+
+def _cancelled(error: QueryCancelled) -> Response:
+    services().metrics.note_refusal("slow_query", path=request.path)
+    return _unavailable_now(str(error), code="query_cancelled")
 
 
 def _unavailable(error: DatabaseError) -> Response:
@@ -121,4 +139,5 @@ def _short(error: OSError) -> Response:
 def _unforeseen(error: Exception) -> Response:
     # The edge of a request: the traceback goes to the log, not to the client.
     log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
+    services().metrics.note_error("request", error)
     return answer(500, "an error of ours; it was logged")

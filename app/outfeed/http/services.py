@@ -20,6 +20,7 @@ from outfeed.store import database as db
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.mark import Mark, Point
 from outfeed.store.outbox import Outbox
+from outfeed.store.own_errors import OwnErrors
 from outfeed.store.probe import Probe
 from outfeed.store.triggers import Reconciler
 from outfeed.store.watcher import Watcher
@@ -40,6 +41,8 @@ class Services:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.database = db.at(settings.database)
+        self.own_errors = OwnErrors(self.database)
+        self.metrics.report_errors_to(self.own_errors.note)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
         self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         self.mark = Mark(settings.database)
@@ -64,8 +67,10 @@ class Services:
                 "probe": Job(self.probe.check, 1.0),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
                 "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+                "own errors": Job(self.own_errors.write, 1.0),
                 **{name: job for part in self.parts for name, job in part.jobs.items()},
-            }
+            },
+            on_error=lambda name, error: self.metrics.note_error(f"job {name}", error),
         )
         self.watcher = Watcher(
             settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick, roused=self.core.wanted

@@ -139,9 +139,13 @@ def _parsed_lines(body: bytes) -> list[Any]:
 
 def _parsed(text: bytes, name: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return bodies.parsed(lambda: json.loads(text, parse_constant=_refuse_constant), name)
+    except ValueError as error:
         raise BadRequest(f"{name} is not JSON: {error}") from None
+    except InvalidRequest:
+        if text.rstrip().endswith((b"]", b"}")):
+            raise
+        raise BadRequest(f"{name} is not JSON: it ends inside a value") from None
 
 
 def _refuse_constant(text: str) -> NoReturn:

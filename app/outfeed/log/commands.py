@@ -17,7 +17,9 @@ from outfeed.cli.values import checked
 def _json(value: str) -> Any:
     try:
         return json.loads(value)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
 
 

@@ -7,14 +7,16 @@ import errno
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from flask import Blueprint, Response, stream_with_context
 from werkzeug.exceptions import Unauthorized
 
+from outfeed.errors import QueryCancelled
 from outfeed.events import Event
-from outfeed.http import identity, limits
+from outfeed.http import deadlines, identity, limits
 from outfeed.http.api.operation import operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -31,6 +33,8 @@ NDJSON, CSV = "application/x-ndjson", "text/csv"
 # What a formula begins with, full-width signs too.
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 _BLANK = frozenset("\t\r\n")
+# The same behind what separates cells where the comma does not, as in Excel in most of Europe. No quotes help there.
+_INNER = re.compile(r"""(?s)((?:;|(?<=.)[|\t\r\n])[\s"']*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 export = Blueprint("export", __name__, url_prefix="/api")
 
 
@@ -51,6 +55,7 @@ def export_events(query: ExportQuery) -> Response:
     if refusal := limits.admit_export():
         return refusal
     filter_ = query.filter(identity.principal().visible)
+    filter_.expression()  # a bad text is refused before the file begins
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
     limits.keep_place(response)
@@ -62,7 +67,7 @@ def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header:
     """Yield the file in pieces; the connection is cut where it must not go on: an end would look like the whole."""
     yield header.encode()
     events = log_page.every(services().database, filter_)
-    while piece := list(itertools.islice(events, EVENTS_A_PIECE)):
+    while piece := _next_piece(events):
         yield write(piece).encode("utf-8", "replace")
         if services().hub.closing.is_set():
             raise ConnectionResetError(errno.ECONNRESET, "the server ends")
@@ -70,6 +75,14 @@ def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header:
             identity.require_still()
         except Unauthorized as error:
             raise ConnectionResetError(errno.ECONNRESET, "signed out or revoked") from error
+
+
+def _next_piece(events: Iterator[Event]) -> list[Event]:
+    try:
+        with deadlines.limited():
+            return list(itertools.islice(events, EVENTS_A_PIECE))
+    except QueryCancelled as error:
+        raise ConnectionResetError(errno.ECONNRESET, "the query took too long") from error
 
 
 def _as_lines(events: Iterable[Event]) -> str:
@@ -90,7 +103,7 @@ def _data_cell(event: Event) -> str:
 
 def _cell(value: object) -> str:
     """Return text that no spreadsheet takes for a formula (owasp.org/www-community/attacks/CSV_Injection)."""
-    text = "" if value is None else str(value)
+    text = _INNER.sub(r"\1'", "" if value is None else str(value))
     return f"'{text}" if text[:1] in _BLANK or text.lstrip()[:1] in _FORMULA else text
 
 

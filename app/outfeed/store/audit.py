@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from outfeed.store.event_log import log_event
+from outfeed.store.event_log import append_audit
 
 SOURCE = "outfeed"
 
@@ -16,4 +16,4 @@ def record(connection: sqlite3.Connection, event_type: str, by: str | None, **da
     *by* is who asked for it; None where nobody did, as in a fixture, and then nothing is written.
     """
     if by is not None:
-        log_event(event_type, SOURCE, data={**data, "by": by}, connection=connection)
+        append_audit(connection, event_type, SOURCE, {**data, "by": by})

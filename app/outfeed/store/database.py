@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from outfeed.errors import (
     DatabaseMissing,
     DatabaseReadOnly,
     DatabaseUnreadable,
+    QueryCancelled,
     SchemaMismatch,
 )
 from outfeed.process import renew_in_children
-from outfeed.store import files, instants
+from outfeed.store import deadline, files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_IDLE_CONNECTIONS = 8
@@ -113,14 +114,14 @@ def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def create(path: Path) -> None:
-    """Make an empty database at *path*, and the folders above it.
+    """Make an empty database at *path*, and the folders above it, for their owner alone; a file there keeps its mode.
 
-    `auto_vacuum` counts only before the first table is made (sqlite.org/pragma.html#pragma_auto_vacuum).
+    SQLite gives `-wal` and `-shm` the mode of the database. `auto_vacuum` counts only before the first table is made
+    (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
     files.make_folder(path.parent)
-    if not path.exists():
-        path.touch()
-        files.give_to_owner_of_folder(path)
+    with suppress(OSError):  # it is there, or SQLite says why it can't be made
+        files.make_private(path)
     with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -161,6 +162,8 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+            raise QueryCancelled("this query took too long and was ended; ask for less") from error
         raise _explain(error, path) from error
 
 
@@ -233,13 +236,16 @@ class Database:
         return f"Database({str(self.path)!r})"
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit. SQLite's errors come out as ours."""
+    def connection(self, *, is_limited: bool = True) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit. SQLite's errors come out as ours.
+
+        Unless *is_limited* is False, the thread's deadline counts, if it has one: raises QueryCancelled.
+        """
         file = self.identity()
         try:
             connection = self._take(file)
             try:
-                with explained(self.path):
+                with explained(self.path), deadline.kept(connection) if is_limited else nullcontext():
                     yield connection
             finally:
                 self._give_back(connection, file)
@@ -276,7 +282,7 @@ class Database:
         has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and what else a
         DatabaseError can be: nothing was written then.
         """
-        with self._noted(), self._turn(), self.connection() as connection:
+        with self._noted(), self._turn(), self.connection(is_limited=False) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -284,7 +290,7 @@ class Database:
     @contextmanager
     def one_write(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection in autocommit for one statement that writes, which costs less than a transaction."""
-        with self._noted(), self.connection() as connection:
+        with self._noted(), self.connection(is_limited=False) as connection:
             yield connection
 
     @contextmanager

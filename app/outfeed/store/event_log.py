@@ -12,6 +12,7 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict, InvalidEvent
 from outfeed.events import Event, make_event
+from outfeed.principal import is_audit
 from outfeed.store import database as db
 from outfeed.store import rows
 from outfeed.store.database import Database
@@ -86,6 +87,7 @@ def log_event(
     Raises InvalidEvent (nothing was written), EventConflict (the id is known with other content), DatabaseMissing,
     DatabaseBusy, SchemaMismatch.
     """
+    _refuse_audit(event_type)
     event, data_json = make_event(
         event_type, source, task_id, agent_id, data,
         id=id, timestamp=timestamp, max_event_bytes=settings().max_event_bytes,
@@ -104,6 +106,19 @@ def log_event(
     with database.transaction() as own:
         db.refuse_foreign(own)
         return _append_once(own, draft)
+
+
+def append_audit(connection: sqlite3.Connection, event_type: str, source: str, data: Any) -> None:
+    """Append an event of the audit, whose types `log_event` refuses, in the caller's transaction."""
+    event, data_json = make_event(event_type, source, data=data, max_event_bytes=settings().max_event_bytes)
+    db.refuse_foreign(connection)
+    _insert(connection, _Draft(event, data_json, has_id=False, has_timestamp=False))
+
+
+def _refuse_audit(event_type: object) -> None:
+    """Raise InvalidEvent for a type of the audit, so that no program's event reads as what Outfeed did."""
+    if isinstance(event_type, str) and is_audit(event_type):
+        raise InvalidEvent("event_type", f"is reserved for Outfeed's own audit events, got {str(event_type)!r:.80}")
 
 
 def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_bytes: int) -> list[Recorded]:
@@ -129,6 +144,7 @@ def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_by
 
 def _draft(index: int, fields: Mapping[str, Any], max_event_bytes: int, moment: clock.Moment) -> _Draft:
     try:
+        _refuse_audit(fields.get("event_type"))
         event, data_json = make_event(**fields, max_event_bytes=max_event_bytes, moment=moment)
     except InvalidEvent as error:
         error.index = index

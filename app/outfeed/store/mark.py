@@ -143,6 +143,8 @@ class Mark:
         earlier = [(name, point) for name, point in self._read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)  # of a process that ended half-way
+        files.make_private(fresh)
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
         files.give_to_owner_of_folder(fresh)
         os.replace(fresh, self.path)

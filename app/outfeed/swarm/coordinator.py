@@ -22,6 +22,7 @@ from outfeed import clock
 from outfeed.config import Settings, settings
 from outfeed.errors import IllegalMove, InvalidEvent
 from outfeed.events import EventType
+from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.swarm import moves
@@ -33,7 +34,7 @@ MAX_DESCRIPTION_CHARS = 2000
 MAX_REASON_CHARS = 2000
 MAX_TOOL_NAME_CHARS = 200
 MAX_BID_SATS = 21_000_000 * 100_000_000  # all there will ever be
-MAX_RESULT_DEPTH = 100
+MAX_RESULT_DEPTH = MAX_DEPTH - 1
 SWEEP_LIMIT = 200
 # Rows are stamped behind the write lock: one from further in the future was written before the clock was set back.
 FUTURE = timedelta(seconds=1)
@@ -326,11 +327,6 @@ def _text(field: str, value: str, max_chars: int) -> str:
 
 
 def _check_depth(result: Any) -> None:
-    """Raise InvalidEvent for what readers of the task might not get through."""
-    level = [result]
-    for _ in range(MAX_RESULT_DEPTH):
-        nodes = [node for node in level if isinstance(node, dict | list)]
-        if not nodes:
-            return
-        level = [child for node in nodes for child in (node.values() if isinstance(node, dict) else node)]
-    raise InvalidEvent("result", f"is nested more than {MAX_RESULT_DEPTH} levels deep")
+    """Raise InvalidEvent for what does not fit into an event's data, as its `result`."""
+    if is_deep(result, MAX_RESULT_DEPTH):
+        raise InvalidEvent("result", f"is nested more than {MAX_RESULT_DEPTH} levels deep")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from outfeed.errors import BadArchive
+from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store import files, lease, migrate, schema
 
@@ -32,6 +33,8 @@ PARTIAL_SUFFIX = ".partial"
 MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 2**20
 _COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
+# Of one event, as JSON: what a hostile archive may take of the memory is a multiple of it.
+MAX_LINE_BYTES = 16 * 2**20
 _BATCH_ROWS = 1000
 
 
@@ -200,7 +203,7 @@ def _as_json(name: str, value: Any) -> Any:
     if name != "data":
         return text
     parsed = json.loads(text)
-    if parsed is None or _compact(parsed) != text:
+    if parsed is None or is_deep(parsed) or _compact(parsed) != text:
         raise ValueError("another spelling")
     return parsed
 
@@ -244,8 +247,7 @@ def _fill(fresh: Path, paths: Iterable[Path]) -> int:
         for statement in schema.statements("0001.event-log"):
             connection.execute(statement)
         for path in paths:
-            rows = _rows(path)
-            while batch := list(itertools.islice(rows, _BATCH_ROWS)):
+            for batch in _batches(path):
                 _insert(connection, batch)
         (count,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
     # A log that was there before the feed: its events are listed, not replayed.
@@ -268,14 +270,41 @@ def _bare(value: Any) -> Any:
     return bytes(value) if isinstance(value, bytes) else value
 
 
-def _rows(path: Path) -> Iterator[list[Any]]:
+def _batches(path: Path) -> Iterator[list[list[Any]]]:
+    """Yield the rows in lists that are limited in rows and in bytes."""
     _check(path)
+    rows: list[list[Any]] = []
+    size = 0
     try:
-        with gzip.open(path, "rb") as lines:
-            for line in lines:
-                yield _row(json.loads(line))
+        for number, line in enumerate(_lines(path), 1):
+            rows.append(_row(_fields_of(line, f"line {number}")))
+            size += len(line)
+            if len(rows) >= _BATCH_ROWS or size >= MAX_LINE_BYTES:
+                yield rows
+                rows, size = [], 0
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise BadArchive(f"{path} is no archive of events: {error or type(error).__name__}") from error
+    yield rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines, and of one that is too long its beginning."""
+    with gzip.open(path, "rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            yield line
+
+
+def _fields_of(line: bytes, name: str) -> Any:
+    """Return the JSON of a line. Raises ValueError, also for what would take too much memory or stack."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"{name} has more than {MAX_LINE_BYTES:,} bytes")
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+    if is_deep(fields, MAX_DEPTH + 1):
+        raise ValueError(f"{name} is nested too deeply")
+    return fields
 
 
 def _check(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable, SchemaMismatch
 from outfeed.feature import registered
-from outfeed.store import adoption, audit, files, former_names, lease, migrate
+from outfeed.store import adoption, audit, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.upkeep import chores
@@ -177,7 +177,7 @@ def restore(
     In one transaction: writers wait while it is copied, then go on in what was restored; whoever reads gets the old or
     the new. What they had written until then is all in the file that is kept. Who may, and the consumers, stay as they
     are now; a `system.restored` event says *by* whom. Raises BadBackup, SchemaMismatch (newer code made it),
-    DatabaseError, with nothing changed.
+    DatabaseError, with nothing changed. A file whose triggers another program made on Outfeed's tables is no backup.
     """
     _make_ready(database, source)
     with lease.hold(lease.lock_file(database.path, PRUNE), wait=True), _prepared(database, source) as fresh:
@@ -235,7 +235,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
     fresh_path = database.path.with_name(f"{database.path.name}.{os.getpid()}.restoring")
     with files.explained(f"write beside {database.path}"), _fresh(fresh_path) as fresh:
         try:
-            _take_in(source, fresh)
+            _take_in(source, fresh, database.path)
             migrate.upgrade(fresh)
         except DatabaseDamaged as error:
             raise BadBackup(f"{source} is no backup of a feed: it is damaged, or no database") from error
@@ -248,9 +248,14 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
         yield fresh
 
 
-def _take_in(source: Path, fresh: Path) -> None:
+def _take_in(source: Path, fresh: Path, live: Path) -> None:
+    """Copy *source*, page by page, so that none of its triggers runs, and refuse it if one of them might later."""
     with closing(db.connect(source)) as backup_, closing(sqlite3.connect(fresh)) as copy, db.explained(source):
+        for connection in (backup_, copy):
+            connection.execute("PRAGMA trusted_schema = OFF")
         backup_.backup(copy)
+        foreign_schema.check(copy, source, live)
+        copy.execute("PRAGMA trusted_schema = ON")  # indexes may call functions of JSON, which SQLite mistrusts
         _check_whole(copy, source)
         if not copy.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_log'").fetchone():
             raise BadBackup(f"{source} is a database, and no backup of a feed: it has no event_log")

@@ -159,7 +159,7 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
     Example:
       outfeed restore /var/backups/outfeed/today.db
     """
-    from outfeed.store import database
+    from outfeed.store import database, foreign_schema
     from outfeed.upkeep import backup as store
 
     if dry_run:
@@ -174,6 +174,8 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
     what = f"{file}, with {show.count(content.events, 'event')}"
     beside = f" What was there is in {kept}." if kept else ""
     click.echo(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
+    if foreign := foreign_schema.in_file(file):
+        click.echo(escaped(f"It holds SQL of another program: {', '.join(foreign)}."))
 
 
 @click.command()

@@ -21,7 +21,7 @@ from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
-from outfeed.store import files, migrate, serving, triggers
+from outfeed.store import files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
@@ -313,6 +313,32 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             )
 
 
+def _private(patient: Patient) -> Iterator[Finding]:
+    """Files that Outfeed makes are 0600; a file that was there before keeps its mode."""
+    path = patient.database.path
+    for each in (path, *(Path(f"{path}{suffix}") for suffix in ("-wal", "-shm", ".mark", "-search"))):
+        if each.exists() and (mode := each.stat().st_mode & 0o777) & 0o044:
+            yield Finding(
+                NOTE,
+                f"{each.name} has the mode {mode:04o}: other users of this machine may read it",
+                "it holds webhook secrets, password hashes and events as they were written",
+                f"chmod go-rw {shlex.quote(str(each))}, unless another program's user reads it",
+            )
+
+
+def _foreign(patient: Patient) -> Iterator[Finding]:
+    for each in foreign_schema.find(patient.connection):
+        if each.is_on_ours and not foreign_schema.is_known(
+            each.name
+        ):  # the rule `triggers` reports one that is altered
+            yield Finding(
+                NOTE if each.table.lower() == "event_log" else PROBLEM,
+                f"{each} is not Outfeed's",
+                "it runs in the transaction of each writer, and can change rights or copy secrets into the log",
+                f"sqlite3 {patient.quoted} 'DROP {each.kind.upper()} \"{each.name}\"', unless you made it",
+            )
+
+
 RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "sqlite": _sqlite,
     "writers": _writers,
@@ -320,12 +346,14 @@ RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
     "filesystem": _filesystem,
     "disk": _disk,
     "permissions": _secrets,
+    "privacy": _private,
     "journal": _journal,
     "auto_vacuum": _auto_vacuum,
     "write-ahead log": _wal,
     "integrity": _integrity,
     "tables": _tables,
     "triggers": _triggers,
+    "foreign triggers": _foreign,
     "missed events": _missed,
     "outbox": _outbox,
     "indexes": _indexes,

@@ -65,10 +65,10 @@ class WebhookWorker:
             except OutfeedError as error:
                 log.warning(LogMessage("webhook waits", name=self._name, error=error))
                 self._stopping.wait(TICK_SECS)
-            except Exception:
+            except Exception as error:
                 # The edge of the loop: the worker tries again after any error.
                 log.exception(LogMessage("webhook failed, trying again", name=self._name))
-                self._context.metrics.note_error("webhook")
+                self._context.metrics.note_error("webhook", error)
                 self._stopping.wait(TICK_SECS)
 
 
@@ -104,10 +104,10 @@ class Dispatcher(Part):
                             self._dispatch()
             except OutfeedError as error:
                 log.warning(LogMessage("webhooks wait", error=error))
-            except Exception:
+            except Exception as error:
                 # The edge of the loop: the dispatcher tries again after any error.
                 log.exception("webhooks failed, trying again")
-                self._context.metrics.note_error("webhooks")
+                self._context.metrics.note_error("webhooks", error)
             self._stopping.wait(TICK_SECS)
 
     def _dispatch(self) -> None:

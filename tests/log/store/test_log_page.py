@@ -43,6 +43,7 @@ FILTERS = {
     "none": LogFilter(VIEWER),
     "none, by an operator": LogFilter(EVERYTHING),
     "a token's types": LogFilter(Visible(("task.*",))),
+    "a type beyond a token's": LogFilter(Visible(("tool.called",)), ("task.created",), agent_id="agent-3"),
     "type": LogFilter(VIEWER, ("task.failed",)),
     "unknown type": LogFilter(VIEWER, ("none.such",)),
     "prefix": LogFilter(VIEWER, ("task.*",)),
@@ -233,3 +234,9 @@ def test_an_event_has_neighbours(indexed: Database) -> None:
     assert (near.before.id, near.after.id) == ("e462", "e582")
     assert log_page.find(indexed, Visible(("tool.*",)), "e2500") is None
     assert log_page.find(indexed, VIEWER, "\ud800") is None
+
+
+def test_a_filter_by_type_counts_beside_the_types_of_a_token() -> None:
+    where = LogFilter(Visible(("a.b",)), ("c.d",)).where()
+
+    assert {("a.b",), ("c.d",)} <= set(where.values())

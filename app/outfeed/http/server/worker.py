@@ -134,7 +134,7 @@ class Worker(ThreadWorker):
         if not self.alive:
             self._incomplete.hurry(now + STOP_SECS)
         for conn in self._incomplete.late(now):
-            self._note_refusal("unread_answer" if conn.events & selectors.EVENT_WRITE else "slow_request")
+            self._note_refusal("unread_answer" if conn.events & selectors.EVENT_WRITE else "slow_request", conn)
             self._drop(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -267,7 +267,7 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         if conn.sock.gave_up:
-            self._note_refusal("unread_answer")
+            self._note_refusal("unread_answer", conn)
         self._served.discard(conn)
         conn.sock.is_admitted = False
         self._serve_next()
@@ -320,7 +320,7 @@ class Worker(ThreadWorker):
         """Wait for *conn*; another connection may have to be closed for it."""
         self._watch(conn, events)
         for other in self._incomplete.put(conn, deadline):
-            self._note_refusal("incomplete_requests")
+            self._note_refusal("incomplete_requests", other)
             self._drop(other)
 
     def _watch(self, conn: Connection, events: int) -> None:
@@ -339,8 +339,8 @@ class Worker(ThreadWorker):
         else:
             self._read(conn)
 
-    def _note_refusal(self, reason: str) -> None:
-        self.wsgi.extensions["outfeed"].metrics.note_refusal(reason)
+    def _note_refusal(self, reason: str, conn: Connection) -> None:
+        self.wsgi.extensions["outfeed"].metrics.note_refusal(reason, address=conn.address)
 
     def _drop(self, conn: Connection) -> None:
         self._incomplete.remove(conn)

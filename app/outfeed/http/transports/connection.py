@@ -21,6 +21,7 @@ from outfeed.http.problems import problem
 from outfeed.http.server.shortages import DESCRIPTORS
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
+from outfeed.store import deadline
 
 SOCKET_KEY = "gunicorn.socket"
 GOODBYE_SECS = 1.0
@@ -79,9 +80,12 @@ def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
     """Write *head*, and subscribe the client to the feed until *handler* returns; then close the connection."""
     waker: Waker = g.waker
     subscriber = Subscriber(services().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
-    ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
+    with deadline.unlimited():  # each of its reads is short, and it stays for days
+        ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
     if ending is not None:
         code, reason = ending
+        if code == frames.POLICY:
+            services().metrics.note_refusal("policy", why=reason, address=limits.client())
         log.info(LogMessage("client closed", code=code, reason=reason))
         waker.writer.send_close(encoding.goodbye(*ending))
     waker.writer.close(GOODBYE_SECS if ending else 0, handler.is_close_frame)
@@ -103,17 +107,20 @@ def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
         return serve_client()
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
-    except (Superseded, ForbiddenConsumer, UnknownName) as error:  # removed or given away since the stream was admitted
+    except ForbiddenConsumer as error:  # given away since the stream was admitted
+        services().metrics.note_refusal("ownership", error=error)
+        return frames.SUPERSEDED, str(error)
+    except (Superseded, UnknownName) as error:  # removed since the stream was admitted
         return frames.SUPERSEDED, str(error)
     except OSError:
         return None
     except DatabaseError as error:
         log.error(LogMessage("client closed for want of the database", error=error))
         return frames.OUR_FAULT, "the database can't be read right now"
-    except Exception:
+    except Exception as error:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed by an error of ours")
-        services().metrics.note_error("connection")
+        services().metrics.note_error("connection", error)
         return frames.OUR_FAULT, "an error of ours"
 
 

@@ -27,6 +27,7 @@ from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Ending, Waker, granted_rates
 from outfeed.http.transports.shapes import FeedPage
 from outfeed.principal import READ
+from outfeed.store import deadline
 
 MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
@@ -96,8 +97,9 @@ def poll(query: PollQuery) -> Response:
         try:
             events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
-                events, cursor = _wait(query, verdict, events, cursor, began)
-                identity.require_still()
+                with deadline.unlimited():  # it may wait for longer, and each read is short
+                    events, cursor = _wait(query, verdict, events, cursor, began)
+                    identity.require_still()
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict says so
         return _answer(verdict, events, cursor)

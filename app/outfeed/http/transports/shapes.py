@@ -19,6 +19,9 @@ class FeedItem(BaseModel):
     timestamp: str | None
     data: Any
     omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+    flattened: bool | None = Field(
+        None, description="True if `data` is the JSON text of what is nested deeper than 64 levels; only then present."
+    )
 
 
 class Missing(BaseModel):

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from outfeed.errors import InvalidRequest
 from outfeed.log.store import words
 
 # In the index of each event, and no word of any text: what is left if only words are excluded.
 EVERY = "··"
 _PART = re.compile(r'(?P<minus>(?<!\S)-)?(?:"(?P<quoted>[^"]*)"?(?P<star>\*?)|(?P<plain>[^\s"]+))')
+# Each word costs a list of its places, and a beginning the lists of all that begin so.
+MAX_WORDS, MIN_PREFIX_CHARS = 32, 2
 _OPERATORS = ("AND", "OR", "NOT")
 
 
@@ -43,7 +46,10 @@ class Query:
 
     @classmethod
     def of(cls, text: str) -> Query | None:
-        """Read *text*, which may be any; None if there is no word in it."""
+        """Read *text*; None if there is no word in it.
+
+        Raises InvalidRequest for more than MAX_WORDS words and phrases, or a beginning that is too short.
+        """
         groups: list[list[Term]] = []
         excluded: list[Term] = []
         operator = ""
@@ -61,6 +67,7 @@ class Query:
             else:
                 groups.append([term])
             operator = ""
+        _refuse_too_many(len(excluded) + sum(map(len, groups)))
         return cls(groups, excluded) if groups or excluded else None
 
     @property
@@ -86,7 +93,17 @@ def _term(part: re.Match[str]) -> Term | None:
     plain = part["plain"] or ""
     text = part["quoted"] or plain.rstrip("*")
     cut = words.tokens(text)
-    return Term(cut, words.uncut(text, cut), bool(part["star"]) or plain.endswith("*")) if cut else None
+    if not cut:
+        return None
+    is_prefix = bool(part["star"]) or plain.endswith("*")
+    if is_prefix and text.isascii() and len(text.strip()) < MIN_PREFIX_CHARS:
+        raise InvalidRequest("invalid_field", f"text: {text}* is too short; give {MIN_PREFIX_CHARS} characters")
+    return Term(cut, words.uncut(text, cut), is_prefix)
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MAX_WORDS:
+        raise InvalidRequest("invalid_field", f"text: has {count} words and phrases; at most {MAX_WORDS} are allowed")
 
 
 def _any_of(expressions: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from outfeed.config import settings
+from outfeed.credentials import CREDENTIAL
 from outfeed.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from outfeed.events import Event
 from outfeed.log.store import words
@@ -214,5 +215,5 @@ def _spans(last_rowid: int, blocks: list[tuple[int, bool]], zones: dict[int, tup
 
 def signature() -> str:
     """Return what the texts in an index depend on. An index of other ones may have words that are secrets now."""
-    given = f"{FORMAT} {settings().redact_keys} {settings().max_event_bytes}"
+    given = f"{FORMAT} {CREDENTIAL.pattern} {settings().redact_keys} {settings().max_event_bytes}"
     return hashlib.sha256(given.encode()).hexdigest()

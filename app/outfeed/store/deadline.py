@@ -1,0 +1,65 @@
+"""Deadlines: the reads of a thread end at a time, or when nobody waits for them any more.
+
+SQLite asks between two steps of a query whether to go on, so neither a scan nor a search can outlast its deadline.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from outfeed import clock
+
+STEPS = 20_000  # of SQLite's machine between two looks: about a millisecond
+_of_thread = threading.local()
+
+
+class _Deadline(NamedTuple):
+    """When it is over, on the monotonic clock, and whether somebody still waits for what is read."""
+
+    at: float
+    is_wanted: Callable[[], bool]
+
+    def is_over(self) -> bool:
+        return clock.monotonic() >= self.at or not self.is_wanted()
+
+
+@contextmanager
+def limited(secs: float, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Let this thread's reads in the block take *secs* in all. A read beyond that raises QueryCancelled."""
+    with _set(_Deadline(clock.monotonic() + secs, is_wanted)):
+        yield
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Let this thread's reads in the block take their time, inside of `limited` as well."""
+    with _set(None):
+        yield
+
+
+@contextmanager
+def _set(deadline: _Deadline | None) -> Iterator[None]:
+    before = getattr(_of_thread, "deadline", None)
+    _of_thread.deadline = deadline
+    try:
+        yield
+    finally:
+        _of_thread.deadline = before
+
+
+@contextmanager
+def kept(connection: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt what *connection* does in the block once this thread's deadline is over."""
+    deadline: _Deadline | None = getattr(_of_thread, "deadline", None)
+    if deadline is None:
+        yield
+        return
+    connection.set_progress_handler(deadline.is_over, STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
