@@ -6,9 +6,12 @@ import ast
 import configparser
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,7 +47,6 @@ ARROWS = {
     "http -> cli": "`outfeed serve` is a command",
     "log_handler -> client": "a handler may write over HTTP",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
-    "http -> upkeep": "",
     "store -> log": "",
 }
 
@@ -178,6 +180,64 @@ class TestTheHouse:
         }
         undeclared = {name for name in libraries if not {_normal(owner) for owner in owners.get(name, [])} & provided}
         assert undeclared == set()
+
+
+class TestTheWhole:
+    def test_no_module_imports_one_that_imports_it(self):
+        try:
+            TopologicalSorter(import_graph()).prepare()
+        except CycleError as error:
+            pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+    def test_no_two_public_classes_have_one_name(self):
+        names = Counter(
+            node.name
+            for file in modules()
+            for node in ast.parse((PACKAGE / file).read_text("utf-8")).body
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        )
+        assert [name for name, count in names.items() if count > 1] == []
+
+    @pytest.mark.parametrize("feature", sorted(FEATURES))
+    def test_without_a_feature_everything_else_is_imported(self, feature, tmp_path):
+        copy = tmp_path / "outfeed"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.rmtree(copy / feature)
+        root = copy / "features.py"
+        lines = root.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if f"{feature.capitalize()}Feature" not in line]
+        assert len(kept) == len(lines) - 2, "one line imports the feature, one registers it"
+        root.write_text("".join(kept), "utf-8")
+
+        names = sorted(dotted(file.relative_to(tmp_path / "outfeed")) for file in copy.rglob("*.py"))
+        code = (
+            f"import importlib, outfeed\nfor name in {names!r}: importlib.import_module(name)\nprint(outfeed.__file__)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert Path(done.stdout.strip()) == copy / "__init__.py"
+
+
+def dotted(file: Path) -> str:
+    """Return the dotted name of the module at *file*, relative to the package."""
+    return ".".join(("outfeed", *file.with_suffix("").parts)).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which modules each module imports, also inside functions and for types."""
+    known = {dotted(file) for file in modules()}
+
+    def module_of(name: str) -> str:
+        while name not in known:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {}
+    for file in modules():
+        tree = ast.parse((PACKAGE / file).read_text("utf-8"))
+        names = [name for _, name in _imports(file, tree) if name.split(".")[0] == "outfeed"]
+        graph[dotted(file)] = {module_of(name) for name in names} - {dotted(file)}
+    return graph
 
 
 def _normal(requirement: str) -> str:

@@ -80,7 +80,10 @@ class Feature:
         """Raise ConfigError if *settings* can't be used. Called before the database is touched; changes nothing."""
 
     def prepare(self, settings: Settings) -> None:
-        """Make what all workers share, in the master, before the first fork. Raises ConfigError."""
+        """Make what all workers share, in the master, before the first fork, and before migrations run.
+
+        Raises ConfigError, DatabaseError.
+        """
 
     def sign_in_line(self, database: Database, url: str) -> str | None:
         """Return the line that says how to sign in at *url*."""

@@ -11,8 +11,8 @@ import pytest
 from outfeed import log_event
 from outfeed.errors import DatabaseBusy, SchemaMismatch
 from outfeed.store import database as db
-from outfeed.store import lease, migrate
-from outfeed.upkeep import release, upgrade
+from outfeed.store import lease, migrate, serving
+from outfeed.upkeep import release
 
 PROGRAM = """
     CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT);
@@ -97,7 +97,7 @@ def test_a_database_without_a_feed_has_nothing_to_release(path: Path) -> None:
 def test_a_served_database_is_not_released(path: Path) -> None:
     make(path, PROGRAM)
     migrate.upgrade(path, adopt=True)
-    lease.share(lease.lock_file(path, "serve"), upgrade.version())
+    lease.share(lease.lock_file(path, "serve"), serving.version())
     with pytest.raises(SchemaMismatch, match="is being served"):
         release.release(path)
 

@@ -59,12 +59,12 @@ def test_nothing_is_copied_where_nothing_is_to_do(old: Path, tmp_path: Path) -> 
 
 def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        assert serving.serving(server.database) == (upgrade.version(), server.url)
+        assert serving.serving(server.database) == (serving.version(), server.url)
         assert upgrade.upgrade(server.database).migrations == [], "up to date: nothing to refuse"
         with monkeypatch.context() as patched:
             newer = [*sorted(schema.migrations_dir().glob("*.sql")), Path("9999.newer.sql")]
             patched.setattr(migrate, "pending", lambda path: [newer[-1].stem])
-            with pytest.raises(SchemaMismatch, match=f"served by outfeed {upgrade.version()}; stop it"):
+            with pytest.raises(SchemaMismatch, match=f"served by outfeed {serving.version()}; stop it"):
                 upgrade.upgrade(server.database)
         assert list(server.database.parent.glob("*before-upgrade*")) == []
         server.kill()

@@ -25,7 +25,6 @@ from outfeed.store import files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
-from outfeed.upkeep import upgrade
 
 PROBLEM, NOTE = "problem", "note"
 MIN_FREE_BYTES = 256 * 2**20
@@ -96,7 +95,7 @@ def _tables(patient: Patient) -> Iterator[Finding]:
 
 
 def _server(patient: Patient) -> Iterator[Finding]:
-    running, ours = serving.serving(patient.database.path), upgrade.version()
+    running, ours = serving.serving(patient.database.path), serving.version()
     if running is not None and running.version != ours:
         yield Finding(
             NOTE,

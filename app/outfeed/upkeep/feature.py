@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from outfeed.config import Settings
 from outfeed.feature import Feature, Process, Samples
 from outfeed.metrics import Metric
 
@@ -32,6 +33,12 @@ class UpkeepFeature(Feature):
         "chore_seconds": Metric("gauge", "How long the last one that went well took.", ("chore",)),
     }
     status_template = "_upkeep_status.html"
+
+    def prepare(self, settings: Settings) -> None:
+        """Upgrade the database, after a copy of it was made."""
+        from outfeed.upkeep import upgrade
+
+        upgrade.upgrade(settings.database)
 
     def part(self, process: Process) -> Scheduled:
         from outfeed.upkeep.policy import Policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import SchemaMismatch
 from outfeed.log_message import LogMessage
-from outfeed.store import database, files, migrate, schema, serving
+from outfeed.store import database, files, migrate, serving
 from outfeed.upkeep import backup
 
 log = logging.getLogger(__name__)
@@ -65,13 +64,3 @@ def keep(path: Path, why: str) -> Path:
         backup.copy_as_it_is(path, kept)
     log.info(LogMessage("kept database as it was", path=kept))
     return kept
-
-
-def version() -> str:
-    """Return the version of this code."""
-    return importlib.metadata.version(schema.DISTRIBUTION)
-
-
-def serve(path: Path, url: str) -> None:
-    """Say that this process, and those forked from it, serve the database at *url*; until the last of them ends."""
-    serving.announce(path, serving.Server(version(), url))

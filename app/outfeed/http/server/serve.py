@@ -36,10 +36,10 @@ from outfeed.process import (
     needed_threads,
 )
 from outfeed.store import database as db
+from outfeed.store import migrate, serving
 from outfeed.store.database import Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
-from outfeed.upkeep import upgrade
 
 GRACE_SECS = 4
 DEMO_TOKEN = "serve --demo"
@@ -55,8 +55,6 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     for feature in registered():
         feature.check(settings)
     prepare_database(settings)
-    for feature in registered():
-        feature.prepare(settings)
     Server(settings, demo=demo).run()
 
 
@@ -75,8 +73,10 @@ def lift_descriptor_limit(settings: Settings) -> None:
 
 def prepare_database(settings: Settings) -> None:
     """Make or upgrade the database, and see that it is not behind what was served before."""
-    upgrade.upgrade(settings.database)
-    upgrade.serve(settings.database, settings.bound_url)
+    for feature in registered():
+        feature.prepare(settings)
+    migrate.upgrade(settings.database)
+    serving.announce(settings.database, settings.bound_url)
     database = db.at(settings.database)
     renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
     database.close()
