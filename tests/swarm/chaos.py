@@ -7,7 +7,7 @@ from pathlib import Path
 from outfeed.errors import DatabaseBusy, IllegalMove, UnknownName
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store import look
+from outfeed.swarm.store.swarm import look
 
 
 def main(path: Path, seed: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from outfeed.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
 from outfeed.log.store.reading import list_events
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
-from outfeed.swarm.store import AgentState, TaskState, look
+from outfeed.swarm.store.swarm import AgentState, TaskState, look
 from tests.swarm.conftest import AUCTION_SECS
 from tests.swarm.replay import disagreements
 

@@ -21,9 +21,9 @@ from outfeed.log.live import clock_of
 from outfeed.principal import EVERYTHING, Visible
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.swarm.activity import MINUTES, Activity
 from outfeed.swarm.dashboard import axis_end, bids_text, count_text, draw, left_text
 from outfeed.swarm.part import SwarmPart
+from outfeed.swarm.store.activity import MINUTES, Activity
 from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.http.modules import paths_read_by
 

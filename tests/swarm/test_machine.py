@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from outfeed.errors import IllegalMove
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store import look
+from outfeed.swarm.store.swarm import look
 from tests.swarm.conftest import AUCTION_SECS, Wall
 from tests.swarm.replay import disagreements
 

@@ -3,7 +3,7 @@
 import pytest
 
 from outfeed import clock
-from outfeed.swarm.store import AgentState, TaskState, look
+from outfeed.swarm.store.swarm import AgentState, TaskState, look
 from outfeed.swarm.sweeper import Sweeper
 from tests.swarm.conftest import AUCTION_SECS, TIMEOUT_SECS
 from tests.swarm.replay import disagreements

@@ -17,7 +17,7 @@ from outfeed import clock, log_event
 from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store import look
+from outfeed.swarm.store.swarm import look
 from outfeed.upkeep.erasure import erase
 
 AUCTION_SECS = 15

@@ -47,8 +47,11 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}",
 )
-# For annotations elsewhere: only store/ imports sqlite3.
+# What features need of sqlite3, which only store/ imports.
 Connection = sqlite3.Connection
+IntegrityError, OperationalError = sqlite3.IntegrityError, sqlite3.OperationalError
+SQLITE_VERSION = sqlite3.sqlite_version_info
+BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -111,6 +114,11 @@ def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}-journal belongs to a transaction that was cut off. Nothing was changed. Open the database once "
             "with its own program, which rolls the transaction back, and try again"
         ) from error
+
+
+def plain(path: Path | str) -> Connection:
+    """Open any SQLite file, or `:memory:`, in autocommit and without settings or functions of ours."""
+    return sqlite3.connect(path, isolation_level=None)
 
 
 def create(path: Path) -> None:

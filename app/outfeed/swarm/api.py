@@ -38,7 +38,7 @@ from outfeed.swarm.shapes import (
     TaskStory,
     ToolUse,
 )
-from outfeed.swarm.store import Agent, Bid, Task, TaskState, View, look
+from outfeed.swarm.store.swarm import Agent, Bid, Task, TaskState, View, look
 
 SHOWN_AGENTS = 500
 SHOWN_OPEN = 100

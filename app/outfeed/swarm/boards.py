@@ -13,8 +13,8 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
-from outfeed.swarm.activity import Activity, ActivityLog
-from outfeed.swarm.store import View
+from outfeed.swarm.store.activity import Activity, ActivityLog
+from outfeed.swarm.store.swarm import View
 
 # While events flow, a rendering is at least this old before the next one, and rendering takes a tenth of the time at
 # most. A page asks every second, so it shows an event within that second and this age: tests/journeys/test_board.py.

@@ -26,7 +26,7 @@ from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.swarm import moves
-from outfeed.swarm.store import Agent, AgentState, Task, TaskState, Turn, begin, look
+from outfeed.swarm.store.swarm import Agent, AgentState, Task, TaskState, Turn, begin, look
 
 # 50 characters are 200 bytes at most, so that what the scheduler logs of an agent fits any OUTFEED_MAX_EVENT_BYTES.
 MAX_NAME_CHARS = 50

@@ -21,10 +21,10 @@ from outfeed.http.limits import later
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.principal import READ, WRITE, Visible
-from outfeed.swarm.activity import MINUTES, Activity
 from outfeed.swarm.api import covers_swarm
 from outfeed.swarm.boards import BoardContent, Boards, Scope
-from outfeed.swarm.store import MAX_COUNTED, Agent, Task, TaskState, View, look
+from outfeed.swarm.store.activity import MINUTES, Activity
+from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, Task, TaskState, View, look
 
 SHOWN_AGENTS = 50
 SHOWN_AUCTIONS = 50

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from outfeed.feature import Feature, Process
-from outfeed.swarm import store
+from outfeed.swarm.store import swarm as store
 
 if TYPE_CHECKING:
     from flask import Blueprint

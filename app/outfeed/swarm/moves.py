@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from outfeed.errors import IllegalMove
-from outfeed.swarm.store import Agent, AgentState, Task, TaskState
+from outfeed.swarm.store.swarm import Agent, AgentState, Task, TaskState
 
 # From each state, the states that may follow. Joining and posting make the first: idle, bidding.
 AGENT_MOVES: Mapping[AgentState, frozenset[AgentState]] = {

@@ -14,7 +14,7 @@ from outfeed.swarm.coordinator import (
     MAX_REASON_CHARS,
     MAX_TOOL_NAME_CHARS,
 )
-from outfeed.swarm.store import AgentState, TaskState
+from outfeed.swarm.store.swarm import AgentState, TaskState
 
 # What a text or number may hold is checked once, in the coordinator; here it is told.
 _TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"

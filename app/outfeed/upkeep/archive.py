@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import secrets
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import datetime
@@ -26,6 +25,7 @@ from outfeed.errors import BadArchive
 from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store import files, lease, migrate, schema
+from outfeed.store.database import Connection
 
 SUFFIX = ".ndjson.gz"
 CHECKSUM_SUFFIX = ".sha256"
@@ -255,7 +255,7 @@ def _fill(fresh: Path, paths: Iterable[Path]) -> int:
     return int(count)
 
 
-def _insert(connection: sqlite3.Connection, rows: list[list[Any]]) -> None:
+def _insert(connection: Connection, rows: list[list[Any]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     # As TEXT where the archive has bytes of it: no binding of Python's writes what is no UTF-8.
     values = ", ".join(["CASE WHEN ? THEN CAST(? AS TEXT) ELSE ? END"] * len(_COLUMNS))

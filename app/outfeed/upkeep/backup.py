@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnr
 from outfeed.feature import registered
 from outfeed.store import adoption, audit, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.upkeep import chores
 from outfeed.upkeep.retention import JOB as PRUNE
 
@@ -85,7 +84,7 @@ def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
 def copy_as_it_is(source: Path, target: Path) -> None:
     """Copy one state of any database, a feed or not, to *target*, which is not there yet. Raises OSError as well."""
     with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
-        with closing(db.connect(source)) as live, db.explained(source), closing(sqlite3.connect(fresh)) as copy:
+        with closing(db.connect(source)) as live, db.explained(source), closing(db.plain(fresh)) as copy:
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
             _check_whole(copy, source)
@@ -129,7 +128,7 @@ def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
         # A read transaction around all steps: without it each commit of a writer would start the copy anew.
         live.execute("BEGIN")
         content = _content(live)
-        with closing(sqlite3.connect(fresh, isolation_level=None)) as copy:
+        with closing(db.plain(fresh)) as copy:
             copy.execute("PRAGMA synchronous = OFF")  # it is synced as a whole
             live.backup(copy, pages=STEP_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
             live.execute("COMMIT")
@@ -140,13 +139,13 @@ def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
     return content
 
 
-def _check_whole(connection: sqlite3.Connection, source: Path) -> None:
+def _check_whole(connection: Connection, source: Path) -> None:
     problems = [row[0] for row in connection.execute("PRAGMA integrity_check(3)").fetchall()]
     if problems != ["ok"]:
         raise BadBackup(f"{source} is damaged: {'; '.join(problems)}. `outfeed doctor` says more")
 
 
-def _content(connection: sqlite3.Connection) -> Content:
+def _content(connection: Connection) -> Content:
     (events,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
     (rows,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
     head = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
@@ -250,7 +249,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
 
 def _take_in(source: Path, fresh: Path, live: Path) -> None:
     """Copy *source*, page by page, so that none of its triggers runs, and refuse it if one of them might later."""
-    with closing(db.connect(source)) as backup_, closing(sqlite3.connect(fresh)) as copy, db.explained(source):
+    with closing(db.connect(source)) as backup_, closing(db.plain(fresh)) as copy, db.explained(source):
         for connection in (backup_, copy):
             connection.execute("PRAGMA trusted_schema = OFF")
         backup_.backup(copy)
@@ -293,16 +292,14 @@ def _keep(database: Database, kept: Path) -> None:
         ) from error
 
 
-def _swap(
-    live: Path, fresh: Path, kept: Path, say: Callable[[sqlite3.Connection], None], on_progress: Progress
-) -> None:
+def _swap(live: Path, fresh: Path, kept: Path, say: Callable[[Connection], None], on_progress: Progress) -> None:
     """Copy *fresh* over the live database in one transaction, and take along what was written since *kept* was made."""
     is_locked = False
     busy_steps = 0
 
     def look(status: int, left: int, total: int) -> None:
         nonlocal is_locked, busy_steps
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if status in db.BUSY_CODES:
             busy_steps += 1
             if busy_steps > MAX_BUSY_STEPS:
                 raise DatabaseBusy(f"{live} is locked by another writer; nothing was restored, try again")
@@ -328,7 +325,7 @@ def _top_up(live: Path, kept: Path) -> None:
         )
 
 
-def _carry_over(live: Path, fresh: Path, say: Callable[[sqlite3.Connection], None]) -> None:
+def _carry_over(live: Path, fresh: Path, say: Callable[[Connection], None]) -> None:
     with closing(db.connect(fresh)) as connection, db.explained(fresh):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute("BEGIN")  # IMMEDIATE would ask for the live database's lock as well, which the restore has
@@ -353,7 +350,7 @@ def kept_tables() -> list[str]:
     return [table for feature in registered() for table in feature.kept_tables]
 
 
-def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:
+def _columns(connection: Connection, schema: str, table: str) -> list[str]:
     rows = connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
     return [row[0] for row in rows.fetchall()]
 
@@ -363,7 +360,7 @@ def _read_content(path: Path) -> Content:
         return _content(connection)
 
 
-def _say(connection: sqlite3.Connection, source: Path, kept: Path | None, by: str) -> None:
+def _say(connection: Connection, source: Path, kept: Path | None, by: str) -> None:
     message = f"Restored {source.name}; every cursor is reset" + (f", what was there is in {kept.name}" if kept else "")
     data = {"message": message, "backup": source.name, "kept": kept.name if kept else None}
     audit.record(connection, "system.restored", by, **data)

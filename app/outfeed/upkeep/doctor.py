@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
 from outfeed.store import files, foreign_schema, migrate, serving, triggers
-from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Database
+from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
 from outfeed.store.mark import Mark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 
@@ -49,7 +48,7 @@ class Patient:
     """What the rules look at."""
 
     database: Database
-    connection: sqlite3.Connection
+    connection: Connection
     settings: Settings
 
     def pragma(self, name: str) -> int | str:
@@ -106,10 +105,10 @@ def _server(patient: Patient) -> Iterator[Finding]:
 
 
 def _sqlite(_: Patient) -> Iterator[Finding]:
-    if sqlite3.sqlite_version_info < (3, 51, 3):
+    if db.SQLITE_VERSION < (3, 51, 3):
         yield Finding(
             NOTE,
-            f"SQLite is {sqlite3.sqlite_version}",
+            f"SQLite is {'.'.join(map(str, db.SQLITE_VERSION))}",
             "before 3.51.3 two checkpoints at one moment can, very rarely, damage a database (sqlite.org/wal.html)",
             "take backups (scripts/backup_feed.py), and a newer SQLite when your system has it",
         )

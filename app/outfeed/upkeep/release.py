@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import DatabaseBusy, OutfeedError, SchemaMismatch
 from outfeed.store import adoption, database, former_names, lease
+from outfeed.store.database import Connection, OperationalError
 from outfeed.upkeep import upgrade
 
 PATIENCE_SECS = 10.0
@@ -66,7 +66,7 @@ def release(path: Path) -> Released:
     return Released(planned.tables, planned.journal_mode, kept)
 
 
-def _plan(connection: sqlite3.Connection, path: Path) -> Plan:
+def _plan(connection: Connection, path: Path) -> Plan:
     if former_names.are_used(connection):
         raise SchemaMismatch(f"{path} has the tables of an earlier version; run `outfeed upgrade` first")
     if not adoption.is_outfeed(connection):
@@ -86,7 +86,7 @@ def _plan(connection: sqlite3.Connection, path: Path) -> Plan:
     )
 
 
-def _set_journal_mode(connection: sqlite3.Connection, path: Path, mode: str) -> None:
+def _set_journal_mode(connection: Connection, path: Path, mode: str) -> None:
     """Leave WAL, which takes a moment in which no other connection is open."""
     connection.execute("PRAGMA busy_timeout = 0").fetchall()
     deadline = clock.monotonic() + PATIENCE_SECS
@@ -94,7 +94,7 @@ def _set_journal_mode(connection: sqlite3.Connection, path: Path, mode: str) -> 
         try:
             connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
             return
-        except sqlite3.OperationalError as error:
+        except OperationalError as error:
             if clock.monotonic() >= deadline:
                 raise DatabaseBusy(
                     f"{path} is open in another program, so its journal mode can't be set to {mode}. "
@@ -103,7 +103,7 @@ def _set_journal_mode(connection: sqlite3.Connection, path: Path, mode: str) -> 
             time.sleep(PAUSE_SECS)
 
 
-def _remove(connection: sqlite3.Connection, planned: Plan) -> None:
+def _remove(connection: Connection, planned: Plan) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("BEGIN IMMEDIATE")
     for kind, names in (("TRIGGER", planned.triggers), ("INDEX", planned.indexes), ("TABLE", planned.tables)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sqlite3
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.store import audit, checkpoint, instants, lease
 from outfeed.store import database as db
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.upkeep import chores
 from outfeed.upkeep.archive import Archive, Key
 from outfeed.upkeep.policy import Policy
@@ -264,7 +263,7 @@ class Prune:
             deleted += chunk
         return deleted
 
-    def _delete_rows(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
+    def _delete_rows(self, connection: Connection, ends: tuple[int, int]) -> int:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM outbox WHERE seq <= ? ORDER BY seq LIMIT ?)",
             (self._border(connection, ends), self._rows),
@@ -281,7 +280,7 @@ class Prune:
             ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days), limit))
         return ends[0], ends[1]
 
-    def _border(self, connection: sqlite3.Connection, ends: tuple[int, int]) -> int:
+    def _border(self, connection: Connection, ends: tuple[int, int]) -> int:
         """Return up to which seq may go now: asked in the transaction that deletes, since consumers come and go."""
         old, too_old = ends
         floor = checkpoint.floor(connection)
@@ -317,7 +316,7 @@ class Prune:
     # --- both ---
 
     @contextmanager
-    def _step(self) -> Iterator[sqlite3.Connection]:
+    def _step(self) -> Iterator[Connection]:
         """Lend a connection for one short write, and let writers in after it.
 
         At NORMAL, so that no fsync keeps them waiting: what a power cut brings back is pruned again.
@@ -334,7 +333,7 @@ class Prune:
         self._pause_after(began)
 
     @contextmanager
-    def _chunk(self) -> Iterator[sqlite3.Connection]:
+    def _chunk(self) -> Iterator[Connection]:
         """Lend a write transaction for up to `_rows` rows, which are adapted to how long they take."""
         with self._step() as connection:
             connection.execute("BEGIN IMMEDIATE")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from datetime import datetime, timedelta
 
@@ -15,7 +14,7 @@ from outfeed.jobs import Job
 from outfeed.log_message import LogMessage
 from outfeed.store import audit, lease
 from outfeed.store import database as db
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.store.event_log import log_event
 from outfeed.upkeep.policy import Policy
 from outfeed.upkeep.retention import JOB, Prune
@@ -73,7 +72,7 @@ def believes_the_clock(database: Database) -> bool:
         return False
 
 
-def _has_held(connection: sqlite3.Connection, now: datetime) -> bool:
+def _has_held(connection: Connection, now: datetime) -> bool:
     """Return whether the leap is MAX_LEAP ago; forget it where the clock has leapt once more since the last run."""
     leapt, doubted = (clock.parsed(db.meta(connection, key)) for key in ("clock_leapt", "clock_doubted"))
     if leapt is None or doubted is None:
@@ -84,7 +83,7 @@ def _has_held(connection: sqlite3.Connection, now: datetime) -> bool:
     return now >= leapt + MAX_LEAP
 
 
-def _doubt(connection: sqlite3.Connection, seen: datetime, now: datetime) -> None:
+def _doubt(connection: Connection, seen: datetime, now: datetime) -> None:
     _remember(connection, "clock_leapt", now)
     days = (now - seen) / timedelta(days=1)
     log.warning(LogMessage("clock has leapt, not pruning for a day", days=f"{days:.1f}"))
@@ -92,12 +91,12 @@ def _doubt(connection: sqlite3.Connection, seen: datetime, now: datetime) -> Non
     log_event(EventType.SYSTEM_WARNING, audit.SOURCE, data={"message": message}, connection=connection)
 
 
-def _remember(connection: sqlite3.Connection, key: str, moment: datetime) -> None:
+def _remember(connection: Connection, key: str, moment: datetime) -> None:
     connection.execute(
         "INSERT INTO outfeed_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, clock.isoformat(moment)),
     )
 
 
-def _forget_leap(connection: sqlite3.Connection) -> None:
+def _forget_leap(connection: Connection) -> None:
     connection.execute("DELETE FROM outfeed_meta WHERE key IN ('clock_leapt', 'clock_doubted')")

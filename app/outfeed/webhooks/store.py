@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from outfeed.events import EventType
 from outfeed.history import Claim, Item, Window
 from outfeed.log_message import LogMessage
 from outfeed.store import audit, checkpoint, event_log
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database, IntegrityError
 from outfeed.store.outbox import read_window
 
 SOURCE = "webhooks"  # of the events that say what became of one
@@ -81,7 +80,7 @@ def add(database: Database, name: str, url: str, *, types: Iterable[str], secret
                 "delivered, failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
                 row,
             )
-        except sqlite3.IntegrityError:
+        except IntegrityError:
             raise NameTaken(f"there is already a webhook named {name!r}; remove it or choose another name") from None
         checkpoint.forget(connection, consumer_of(name))
         checkpoint.renew(connection, consumer_of(name), is_protected=True)
@@ -143,7 +142,7 @@ def remove(database: Database, name: str) -> None:
         checkpoint.forget(connection, consumer_of(name))
 
 
-def _set_state(connection: sqlite3.Connection, name: str, state: WebhookState) -> None:
+def _set_state(connection: Connection, name: str, state: WebhookState) -> None:
     changed = connection.execute(
         "UPDATE outfeed_webhook SET state = ?, revision = revision + 1 WHERE name = ?", (state, name)
     ).rowcount
@@ -155,7 +154,7 @@ def _require(changed: int, name: str) -> None:
         raise UnknownName(f"there is no webhook named {name!r}; `outfeed webhook list` shows them all")
 
 
-def _find(connection: sqlite3.Connection, name: str) -> Webhook:
+def _find(connection: Connection, name: str) -> Webhook:
     row = connection.execute(f"{_SELECT} WHERE webhook.name = ?", (name,)).fetchone()
     _require(row is not None, name)
     return _webhook(row, read_window(connection))
@@ -271,17 +270,17 @@ class WebhookLease:
             )
             _tell(connection, self.webhook.name, reason)
 
-    def _prove(self, connection: sqlite3.Connection) -> None:
+    def _prove(self, connection: Connection) -> None:
         checkpoint.prove(connection, self.claim.name, self.claim.generation)
 
 
-def _tell(connection: sqlite3.Connection, name: str, what: str) -> None:
+def _tell(connection: Connection, name: str, what: str) -> None:
     message = f"Webhook {name} {what}"
     log.warning(LogMessage("webhook trouble", name=name, what=what))
     data = {"message": message, "webhook": name}
     event_log.log_event(EventType.SYSTEM_WARNING, SOURCE, data=data, connection=connection)
 
 
-def restart_deliveries(connection: sqlite3.Connection) -> None:
+def restart_deliveries(connection: Connection) -> None:
     """Have every delivery begin anew: it may have waited for hours to post what was read before."""
     connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")

@@ -22,7 +22,7 @@ from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
 from outfeed.store import instants
 from outfeed.store.database import Database
-from outfeed.swarm.activity import MINUTES, ActivityLog
+from outfeed.swarm.store.activity import MINUTES, ActivityLog
 from outfeed.upkeep import retention
 from outfeed.upkeep.policy import Policy
 

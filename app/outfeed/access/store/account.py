@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +17,7 @@ from outfeed.errors import NameTaken, UnknownName
 from outfeed.principal import READ, ROLES, SCOPES, Principal, check_patterns
 from outfeed.store import audit
 from outfeed.store import database as db
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database, IntegrityError
 
 TOKEN_PREFIX = "outfeed_"
 MAX_NAME_CHARS = 100
@@ -111,7 +110,7 @@ def create_token(
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 row,
             )
-        except sqlite3.IntegrityError:
+        except IntegrityError:
             raise NameTaken(
                 f"there is already a token named {name!r}; revoke it first or choose another name"
             ) from None
@@ -209,7 +208,7 @@ def redeem_code(database: Database, code: str) -> str | None:
         return name
 
 
-def _user_of_code(connection: sqlite3.Connection, code: str) -> str | None:
+def _user_of_code(connection: Connection, code: str) -> str | None:
     query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
     row = connection.execute(query, (_hash(code), clock.timestamp())).fetchone()
     if row is None:
@@ -226,12 +225,12 @@ def has_operator_with_password(database: Database) -> bool:
         return _has_operator_with_password(connection)
 
 
-def _has_operator_with_password(connection: sqlite3.Connection) -> bool:
+def _has_operator_with_password(connection: Connection) -> bool:
     query = "SELECT 1 FROM outfeed_user WHERE role = 'operator' AND password IS NOT NULL AND NOT is_disabled"
     return connection.execute(query).fetchone() is not None
 
 
-def end_codes_of_first_operator(connection: sqlite3.Connection) -> None:
+def end_codes_of_first_operator(connection: Connection) -> None:
     """Delete the codes that create the first operator if an operator has a password.
 
     Without this they would be valid again once that operator is disabled.
@@ -240,7 +239,7 @@ def end_codes_of_first_operator(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM outfeed_sign_in_code WHERE user IS NULL")
 
 
-def _first_operator(connection: sqlite3.Connection) -> str | None:
+def _first_operator(connection: Connection) -> str | None:
     """Return the name of the operator without a password, or a free name for a new one."""
     if _has_operator_with_password(connection):
         return None
@@ -250,7 +249,7 @@ def _first_operator(connection: sqlite3.Connection) -> str | None:
     return row[0] if row else _free_name(connection)
 
 
-def _free_name(connection: sqlite3.Connection) -> str:
+def _free_name(connection: Connection) -> str:
     taken = {name for (name,) in connection.execute("SELECT name FROM outfeed_user")}
     name, number = FIRST_OPERATOR, 1
     while name in taken:

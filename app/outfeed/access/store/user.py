@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from outfeed import clock
@@ -10,7 +9,7 @@ from outfeed.access.store.account import check_name, end_codes_of_first_operator
 from outfeed.errors import NameTaken, UnknownName
 from outfeed.principal import ROLES
 from outfeed.store import audit
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database, IntegrityError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ def add(database: Database, name: str, role: str, *, by: str | None = None) -> N
     with database.transaction() as connection:
         try:
             connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, ?, ?)", row)
-        except sqlite3.IntegrityError:
+        except IntegrityError:
             raise NameTaken(f"there is already a user named {name!r}") from None
         audit.record(connection, "access.user_added", by, name=name, role=role)
 
@@ -96,7 +95,7 @@ def check_role(role: str) -> str:
     return role
 
 
-def _update(connection: sqlite3.Connection, name: str, assignment: str, value: str | int) -> None:
+def _update(connection: Connection, name: str, assignment: str, value: str | int) -> None:
     statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
     if not connection.execute(statement, (value, name)).rowcount:
         raise UnknownName(f"there is no user named {name!r}; `outfeed user list` shows them all")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from outfeed.log.store.search import (
 from outfeed.log_message import LogMessage
 from outfeed.store import database as db
 from outfeed.store import instants, lease, rows
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.store.outbox import read_window
 
 JOB = "search"
@@ -224,13 +223,13 @@ class Indexer:
         self._pause_after(began)
         return True
 
-    def _append(self, connection: sqlite3.Connection, number: int, events: dict[int, Event]) -> None:
+    def _append(self, connection: Connection, number: int, events: dict[int, Event]) -> None:
         """Index events of that block, each once."""
         known = f'SELECT 1 FROM {table(number)[:-1]}_docsize" WHERE id = ?'  # noqa: S608 - ours
         fresh = {rowid: one for rowid, one in events.items() if not connection.execute(known, (rowid,)).fetchone()}
         self._insert(connection, number, fresh)
 
-    def _insert(self, connection: sqlite3.Connection, number: int, events: dict[int, Event]) -> None:
+    def _insert(self, connection: Connection, number: int, events: dict[int, Event]) -> None:
         sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - ours
         connection.executemany(sql, ((rowid, indexed(text_of(event))) for rowid, event in sorted(events.items())))
 
@@ -327,7 +326,7 @@ class Indexer:
     # --- the file ---
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[Connection]:
         """Lend a write transaction on the index. What is freed in it is overwritten: words of what was deleted."""
         with self._whole(), self._file.transaction() as connection:
             connection.execute("PRAGMA secure_delete = ON").fetchall()
@@ -354,7 +353,7 @@ class Indexer:
             raise Stopped
 
 
-def _widen(connection: sqlite3.Connection, timestamps: dict[int, Any]) -> None:
+def _widen(connection: Connection, timestamps: dict[int, Any]) -> None:
     """Note the times of events, by their rowids; a timestamp that is no time lies between none."""
     zones: dict[int, list[str]] = {}
     for rowid, timestamp in timestamps.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import sqlite3
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
 from outfeed.principal import Visible, is_audit
 from outfeed.redaction import redact
 from outfeed.store import instants, rows
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 
 # Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
 MAX_SCANNED = 20_000
@@ -336,7 +335,7 @@ class Walk:
             return [], rowids
         return (choices[costs.index(fewest)] if choices else []), None
 
-    def _rowids_by_time(self, connection: sqlite3.Connection) -> list[int] | None:
+    def _rowids_by_time(self, connection: Connection) -> list[int] | None:
         """Return the rows that have the times, in order; None where they are many, or near each other in the log."""
         filter_ = self._filter
         if not filter_.is_timed or self._are_too_many(connection):
@@ -353,7 +352,7 @@ class Walk:
             found += [row[0] for row in connection.execute(select, (low, high, *values, MAX_TIMED + 1)).fetchall()]
         return sorted(found) if len(found) <= MAX_TIMED else None
 
-    def _are_too_many(self, connection: sqlite3.Connection) -> bool:
+    def _are_too_many(self, connection: Connection) -> bool:
         """Return whether as many have the times as texts in Outfeed's own form alone."""
         own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
         return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
@@ -386,13 +385,13 @@ def _match(rowid: int, event_type: object) -> Match:
     return Match(rowid, str(rows.readable(event_type)))
 
 
-def _indexed(connection: sqlite3.Connection) -> set[str]:
+def _indexed(connection: Connection) -> set[str]:
     """Return the columns that have their index: tools that rebuild a table drop them."""
     sql = "SELECT substr(name, 11) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'event_log'"
     return {row[0] for row in connection.execute(sql).fetchall()}
 
 
-def _types(connection: sqlite3.Connection, patterns: tuple[str, ...]) -> list[str] | None:
+def _types(connection: Connection, patterns: tuple[str, ...]) -> list[str] | None:
     """Return the types in the log that *patterns* name; None for too many."""
     names: list[str] = []
     for pattern in patterns:
@@ -405,6 +404,6 @@ def _types(connection: sqlite3.Connection, patterns: tuple[str, ...]) -> list[st
     return names if len(names) <= MAX_TYPES else None
 
 
-def _frequency(connection: sqlite3.Connection, column: str, value: str) -> int:
+def _frequency(connection: Connection, column: str, value: str) -> int:
     sql = f"SELECT 1 FROM event_log INDEXED BY event_log_{column} WHERE {column} = ? LIMIT ?"  # noqa: S608 - ours
     return len(connection.execute(sql, (value, _ENOUGH)).fetchall())

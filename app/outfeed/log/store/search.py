@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +24,7 @@ from outfeed.log.store.snippet import Snippet, snippet
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
 from outfeed.store import database as db
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.store.instants import bounds
 
 FORMAT = 2  # of the file; another one is made anew
@@ -102,7 +101,7 @@ def may_narrow(values: Iterable[str]) -> bool:
 
 def matching(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
     """Return the rowids of those *texts* that match: for what is not in the index yet."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+    with closing(db.plain(":memory:")) as memory:
         memory.execute(SCHEMA.format(table="words"))
         rows = ((rowid, indexed(text)) for rowid, text in texts)
         memory.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
@@ -128,7 +127,7 @@ class Fingerprint(NamedTuple):
     renumberings: int
 
     @classmethod
-    def of(cls, connection: sqlite3.Connection) -> Fingerprint:
+    def of(cls, connection: Connection) -> Fingerprint:
         """Return that of a database."""
         return cls(str(db.meta(connection, "epoch")), int(db.meta(connection, "renumberings") or 0))
 
@@ -190,7 +189,7 @@ class Index:
         return [row[0] for row in rows]
 
 
-def _zones(connection: sqlite3.Connection, since: str | None, until: str | None) -> dict[int, tuple[int, int]]:
+def _zones(connection: Connection, since: str | None, until: str | None) -> dict[int, tuple[int, int]]:
     """Return by block the first and last zone in which an event may lie between the times."""
     sql = "SELECT number >> ?, min(number), max(number) FROM zone WHERE high >= ? AND low < ? GROUP BY 1"
     found = connection.execute(sql, (BLOCK_BITS - ZONE_BITS, *bounds(since, until))).fetchall()

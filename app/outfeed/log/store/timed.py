@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from outfeed.log.store.search import Span
 from outfeed.store import instants, rows
+from outfeed.store.database import Connection
 
 # Of rows whose times the index does not know, so many are read; of more, those that their texts allow.
 MAX_READ = 20_000
@@ -21,9 +21,7 @@ class TimedPart(NamedTuple):
     values: tuple[str | int, ...]
 
 
-def parts(
-    connection: sqlite3.Connection, spans: list[Span], since: str | None, until: str | None
-) -> Iterator[TimedPart]:
+def parts(connection: Connection, spans: list[Span], since: str | None, until: str | None) -> Iterator[TimedPart]:
     """Yield parts of the log that together have each event between the times once.
 
     *spans* are those that `Index.spans` gave for the times, before *connection* began to read.
@@ -43,7 +41,7 @@ def parts(
             yield TimedPart(clause, (low, high, span.low, span.high, *values))
 
 
-def are_few(connection: sqlite3.Connection, spans: list[Span], limit: int) -> bool:
+def are_few(connection: Connection, spans: list[Span], limit: int) -> bool:
     """Return whether the spans have no more than *limit* rows; those whose times are known count as full."""
     for span in spans:
         limit -= span.high - span.low + 1 if span.is_timed else _size(connection, span, limit + 1)
@@ -52,10 +50,10 @@ def are_few(connection: sqlite3.Connection, spans: list[Span], limit: int) -> bo
     return True
 
 
-def _size(connection: sqlite3.Connection, span: Span, limit: int) -> int:
+def _size(connection: Connection, span: Span, limit: int) -> int:
     return int(connection.execute(_COUNT, (span.low, span.high, limit)).fetchone()[0])
 
 
-def _has_index(connection: sqlite3.Connection) -> bool:
+def _has_index(connection: Connection) -> bool:
     sql = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'event_log_timestamp'"
     return connection.execute(sql).fetchone() is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from outfeed import clock
 from outfeed.errors import UnknownName
 from outfeed.events import Event, EventType
 from outfeed.redaction import REDACTED
-from outfeed.store.database import Database
+from outfeed.store.database import Connection, Database
 from outfeed.store.event_log import log_event
 from outfeed.store.outbox import read_window
 
@@ -116,7 +115,7 @@ _BID = """
 class View:
     """Reads the swarm as one transaction sees it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def agent(self, agent_id: str) -> Agent:
@@ -236,7 +235,7 @@ class View:
 class Turn(View):
     """One write transaction: what it changes and what it logs is written together, or not at all. *now* is its time."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self.now = clock.now()  # behind the write lock, so that times rise with the order of commits
 
@@ -301,12 +300,12 @@ def begin(database: Database) -> Iterator[Turn]:
         yield Turn(connection)
 
 
-def erase(connection: sqlite3.Connection, event_ids: Iterable[str]) -> int:
+def erase(connection: Connection, event_ids: Iterable[str]) -> int:
     """Replace by `[redacted]` what these events said and a row repeats; return how many rows changed."""
     return sum(_erase(connection, event_id) for event_id in event_ids)
 
 
-def _erase(connection: sqlite3.Connection, event_id: str) -> int:
+def _erase(connection: Connection, event_id: str) -> int:
     told = _told(connection, event_id)
     if not isinstance(told, dict) or told.get("source") != SOURCE or str(told.get("event_type")) not in _REPEATED:
         return 0
@@ -324,7 +323,7 @@ def _erase(connection: sqlite3.Connection, event_id: str) -> int:
     return connection.execute(sql, (hidden, id_)).rowcount
 
 
-def _told(connection: sqlite3.Connection, event_id: str) -> Any:
+def _told(connection: Connection, event_id: str) -> Any:
     """Return the fields of an event, by the log or, where it has been pruned there, by the outbox."""
     row = connection.execute(
         "SELECT source, event_type, task_id, agent_id, data FROM event_log WHERE id = ?", (event_id,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from outfeed import clock
 from outfeed.store import database as db
 from outfeed.store import instants
+from outfeed.store.database import Connection
 from outfeed.store.outbox import read_window
 
 MINUTES = 60
@@ -64,7 +64,7 @@ class ActivityLog:
         self._counts: dict[str, Counter[str]] = {}
         self._recount_at = 0.0
 
-    def read(self, connection: sqlite3.Connection) -> Activity:
+    def read(self, connection: Connection) -> Activity:
         """Return the activity up to now, as the read transaction of *connection* sees it."""
         now = clock.now().replace(second=0, microsecond=0)
         wanted = [now - _MINUTE * age for age in reversed(range(MINUTES))]
@@ -80,7 +80,7 @@ class ActivityLog:
         minutes = [self._counts.get(_key(each), Counter()) for each in wanted]
         return Activity(window.epoch, window.last_seq, wanted[0], minutes)
 
-    def _recount(self, connection: sqlite3.Connection, since: datetime) -> None:
+    def _recount(self, connection: Connection, since: datetime) -> None:
         began = clock.monotonic()
         self._counts = {}
         times, values = _within(since)
@@ -89,7 +89,7 @@ class ActivityLog:
         ended = clock.monotonic()
         self._recount_at = ended + max(RECOUNT_SECS, _RECOUNT_SHARE * (ended - began))
 
-    def _add(self, connection: sqlite3.Connection, since: datetime) -> None:
+    def _add(self, connection: Connection, since: datetime) -> None:
         self._counts = {key: counts for key, counts in self._counts.items() if key >= _key(since)}
         times, values = _within(since)
         self._count(connection.execute(ADDED_QUERY.format(times=times), (self._seq, *values)).fetchall())

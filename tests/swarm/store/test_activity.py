@@ -18,8 +18,8 @@ from outfeed.log.store.reading import get_event_summary
 from outfeed.principal import EVERYTHING
 from outfeed.store import instants
 from outfeed.store.database import Database
-from outfeed.swarm import activity
-from outfeed.swarm.activity import MINUTES, Activity, ActivityLog
+from outfeed.swarm.store import activity
+from outfeed.swarm.store.activity import MINUTES, Activity, ActivityLog
 from outfeed.upkeep.erasure import erase
 
 NOW = datetime(2026, 1, 31, 12, 30, 20, tzinfo=UTC)

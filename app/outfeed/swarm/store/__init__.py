@@ -1,0 +1,1 @@
+"""The SQL of agents, tasks and auctions, and of the chart. Each function takes a database or a connection."""
