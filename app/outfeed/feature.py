@@ -1,7 +1,17 @@
 """What a feature registers: its routes, commands, jobs and tables, in one object that the layers below it call.
 
-No layer names a feature. `outfeed/features.py`, the composition root, lists them; a folder that is deleted with its
-line there leaves everything else at work.
+No layer names a feature. `outfeed/features.py`, the composition root, lists them. If a folder is deleted with its line
+there, every other module still imports (tests/test_layout.py).
+
+To add a feature:
+
+1. A folder with `feature.py`, which holds a subclass of `Feature`. It imports Flask and its own modules in its methods.
+2. A line in `features.py`, and the name in `FEATURES` of tests/test_layout.py. Features do not import each other.
+3. `commands.py` for commands, `api.py` for routes (`@requires` under each), `store.py` or `store/` for SQL, `part.py`
+   for what runs in each serving process. A job runs in every worker; `lease.hold` makes one of them do it.
+4. Tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
+5. `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and values of `status`
+   are shared by all features.
 """
 
 from __future__ import annotations
@@ -80,7 +90,7 @@ class Feature:
         """Raise ConfigError if *settings* can't be used. Called before the database is touched; changes nothing."""
 
     def prepare(self, settings: Settings) -> None:
-        """Make what all workers share, in the master, before the first fork, and before migrations run.
+        """Make what all workers share, in the master, before the first fork. Called in the order of the features.
 
         Raises ConfigError, DatabaseError.
         """

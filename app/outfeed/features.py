@@ -1,4 +1,7 @@
-"""The composition root: every feature, one line each, in the order in which help and pages show them."""
+"""The composition root: every feature, one line each, in the order in which help and pages show them.
+
+`feature.py` says what a feature may register.
+"""
 
 from __future__ import annotations
 

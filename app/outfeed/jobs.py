@@ -1,4 +1,4 @@
-"""The table of scheduled jobs; starts and stops APScheduler."""
+"""Runs a table of jobs on APScheduler. `http/services.py` has the table: the poll of the relay is one of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every metric, declared once, and the objects that count what one application does.
 
-`web/metrics.py` shows them. What a worker counts bears the label `worker`, what is the database's doesn't.
+`http/metrics.py` shows them. What a worker counts bears the label `worker`, what is the database's doesn't.
 """
 
 from __future__ import annotations

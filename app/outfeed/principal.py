@@ -1,4 +1,4 @@
-"""Access: who asks, what they may do, and which events they may see. No I/O."""
+"""Principals: what the sender of a request may do, and which events it may see. No I/O."""
 
 from __future__ import annotations
 

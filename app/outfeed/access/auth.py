@@ -1,7 +1,7 @@
 """Who may: tokens, tickets, sessions, CSRF and the headers that defend a browser.
 
-Each route declares the permission that it needs (web/permission.py). A request is public, or bears a token or a ticket,
-or belongs to a person who signed in; a bearer token is never topped up by a cookie.
+Each route declares the permission that it needs (http/permission.py). A request is public, carries a token or a ticket,
+or belongs to a user who signed in. A cookie adds nothing to a bearer token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Rights: open connections obey when a right is taken back or runs out, wherever that was done."""
+"""Rights: open connections end when a permission is revoked or expires, whichever process did it.
+
+The same SELECT tells whether an event was erased; then the core forgets what it has read.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ class ConsumersFeature(Feature):
     """Named readers whose position is kept in the database."""
 
     commands: ClassVar[Mapping[str, str]] = {"consumer": "consumers.commands:consumer"}
-    kept_tables = ("outfeed_checkpoint",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "consumer_lag": Metric(
             "gauge", "Seqs that a consumer has not acknowledged; the 100 furthest behind.", ("consumer",)

@@ -62,8 +62,7 @@ class Cohort:
 
     *position*: every member has been sent, or is being sent, all that matches up to there. An unpaced cohort is always
     at the feed's position. A paced one follows at its pace: its next frame may go at *due*.
-    *prev* is the last matching seq, or, until one matched, the lowest cursor that a member was told. The next frame
-    says that this seq came before it, which is right for every member.
+    *prev* is at most the seq that each member was last told. The next frame names it as the seq before.
     """
 
     def __init__(self, subscription: Subscription, position: int, due: float) -> None:

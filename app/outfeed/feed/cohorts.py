@@ -153,7 +153,9 @@ class Cohorts:
             return self._tail.after(cursor)
 
     def join(self, client: ConnectedClient, subscription: Subscription, epoch: str, place: Place) -> Membership:
-        """Make *client*, which stands at *place*, live. If it can't be yet, the membership has ended. Raises Overtaken.
+        """Make *client*, which stands at *place*, live, and return its membership. Raises Overtaken.
+
+        `is_live` of the membership is False if the client is too far behind, or its socket is full.
 
         Without a rate it is first brought up to the position from the tail. With one it joins at its own cursor, and
         its cohort brings it up at its pace.

@@ -79,7 +79,9 @@ class ConsumerConnections:
         return bool(self._active)
 
     def close_superseded(self) -> None:
-        """Close the connections that another process has superseded. A claim is a commit, so the relay polls at once.
+        """Close the connections that another process has superseded. The relay calls this after each poll.
+
+        A claim elsewhere is a commit, so it is noticed at once.
 
         Reads the connected names only, without the lock. A later claim is another entry of `_active`.
         """

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     def cut_at(self, sent: int) -> tuple[int | None, bytes]:
         """Return the last seq in the first *sent* bytes, or None, and the unsent end of a cut piece.
 
-        The seq of a cut piece counts: the client gets the rest of that piece before anything else.
+        A piece that is cut in the middle counts as sent: its rest is stashed, and goes out before anything else.
         """
         if not sent:
             return None, b""

@@ -95,8 +95,8 @@ class Hub:
             writer = member.client.writer
             try:
                 with writer.lock:
-                    # A client leaves before its own thread writes a verdict: the batch comes before that, or not at
-                    # all. One that left and joined again is another member.
+                    # `Subscriber.subscribe` leaves the cohort before it writes the verdict, so this batch is written
+                    # before the verdict or skipped here. A client that has joined again is another member.
                     if member.cohort is not cohort:
                         continue
                     try:

@@ -19,7 +19,9 @@ REPLAY_READERS = 4
 
 
 class FeedReader:
-    """Reads the source. Any thread may call any method; those that read or encode take a *turn* for it.
+    """Reads the source. Any thread may call any method.
+
+    Verdicts, matching and encoding take a *turn*; `PageCache` lets one thread read.
 
     Nothing is returned that would be forgotten over a restore: what lies beyond the position is recorded in the
     high-water mark first. If it can't be written, what was read is returned all the same, and /readyz says no.
@@ -43,7 +45,7 @@ class FeedReader:
         """Return where a client with that cursor, or a consumer with that claim, stands now."""
         with self.turn:
             window = self._source.window()
-        self.ensure_recorded(window.epoch, window.last_seq)
+        self.catch_up_to(window.epoch, window.last_seq)
         if isinstance(wanted, Claim):
             return subscription.decide_for(wanted, window)
         return subscription.decide(wanted.after, wanted.epoch, window)
@@ -62,11 +64,11 @@ class FeedReader:
         with self.turn:
             page.window.prove(epoch, cursor)
             matching = filter_.matching(page.items)
-        self.ensure_recorded(epoch, page.through)
+        self.catch_up_to(epoch, page.through)
         return matching, page.through
 
-    def ensure_recorded(self, epoch: str, seq: int) -> None:
-        """Bring the position to *seq* of *epoch*, and the high-water mark with it."""
+    def catch_up_to(self, epoch: str, seq: int) -> None:
+        """Publish up to *seq* of *epoch*, if that is not done yet, which records it in the high-water mark."""
         if seq > self._cohorts.position or epoch != self._cohorts.epoch:
             self._relay.poll_now()
 

@@ -26,10 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class Relay:
-    """`poll` may be called at any time by any thread: the scheduler, the watcher, a client whose cursor is ahead.
+    """`poll` may be called at any time by any thread.
 
-    One call at a time does the work; `_working` is held by it. A call that finds another at work makes that one go
-    round again, so that no commit waits for the next second. It is one of *workers*, each with a relay of its own.
+    The scheduler calls `poll` every second, the pacer when a paced cohort is due, the watcher `poll_if_wanted` after a
+    commit, and a client whose cursor lies beyond the position `poll_now`. One call at a time does the work, with
+    `_working` held. A call that finds another running makes that one repeat, so that no commit waits for the next
+    second. Each worker process has one relay; there are *workers* of them.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class Relay:
         self._heartbeat_secs = heartbeat_secs
         self._workers = workers
         self._working = threading.Lock()
-        self._is_wanted = False
-        self._head: tuple[str, Item] | None = None  # may be replayed, and is not recorded yet
+        self._repeats = False
+        self._unrecorded: tuple[str, Item] | None = None  # may be replayed, and is not recorded yet
         self._next_heartbeat = clock.monotonic() + heartbeat_secs
         self._completed_at: float | None = None
         self._failure: str | None = None
@@ -73,8 +75,8 @@ class Relay:
 
         Never raises: what goes wrong is logged, and the next poll tries again from the same position.
         """
-        self._is_wanted = True
-        while self._is_wanted and self._working.acquire(blocking=False):
+        self._repeats = True
+        while self._repeats and self._working.acquire(blocking=False):
             try:
                 self._work()
             finally:
@@ -105,9 +107,9 @@ class Relay:
     def poll_now(self) -> None:
         """Push what is pending before returning, after waiting for a call that is at work."""
         with self._working:
-            self._is_wanted = True
+            self._repeats = True
             self._work()
-        if self._is_wanted:
+        if self._repeats:
             self.poll()  # another call came after the last look, and left it to this one
 
     @property
@@ -123,8 +125,8 @@ class Relay:
     def _work(self) -> None:
         began = clock.monotonic()
         try:
-            while self._is_wanted:
-                self._is_wanted = False
+            while self._repeats:
+                self._repeats = False
                 while self._advance():
                     pass
                 self._hub.flush()
@@ -153,9 +155,9 @@ class Relay:
     def _advance(self) -> bool:
         """Take one page; True where there is more to do."""
         hub = self._hub
-        if self._head:
-            self._record(*self._head)
-            self._head = None
+        if self._unrecorded:
+            self._record(*self._unrecorded)
+            self._unrecorded = None
         page = self._source.read_after(hub.position, PAGE_EVENTS)
         window = page.window
         if window.epoch != hub.epoch:
@@ -175,7 +177,7 @@ class Relay:
         """Stand at the head, with *most* of what is newest at hand. All before it may be replayed from now on."""
         newest = self._source.read_before(MAX_SEQ, most)
         self._hub.begin(newest.window, newest.items[::-1])
-        self._head = (newest.window.epoch, newest.items[0]) if newest.items else None
+        self._unrecorded = (newest.window.epoch, newest.items[0]) if newest.items else None
 
     def _publish(self, page: Page) -> None:
         if page.items:

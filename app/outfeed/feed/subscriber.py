@@ -71,6 +71,8 @@ class Subscriber:
     def subscribe(self, request: SubscribeRequest, *, may_create: bool = True) -> None:
         """Replace the subscription and answer with the verdict; nothing of the old one is written after it.
 
+        `Hub` keeps that: it looks at the membership under the writer's lock.
+
         With *may_create*, a new name of a consumer makes one. Raises InvalidRequest, ForbiddenConsumer, UnknownName.
         """
         consumers, reader, name = self._core.consumers, self._core.reader, request.consumer

@@ -202,8 +202,8 @@ class Verdict:
 def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
     """Return where a client with that cursor stands in *window*, which was read fresh from the database.
 
-    Fresh, because this process's position may lie behind what another worker has already sent. `FeedReader.verdict` is
-    the only caller: it also ensures that the head is recorded.
+    Fresh, because this process's position may lie behind what another worker has already sent. Call it through
+    `FeedReader.verdict`, which also ensures that the head is recorded.
     """
     head = window.last_seq
     if after is None:

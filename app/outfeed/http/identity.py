@@ -33,7 +33,7 @@ def principal() -> Principal:
 
 
 def guard() -> Guard:
-    """Return the guard of this process."""
+    """Return the guard of this process: that of the feature `access`."""
     return services().part(Guard)  # type: ignore[type-abstract]
 
 

@@ -4,7 +4,7 @@ A page is this server's own if the browser says so (Sec-Fetch-Site), or if its o
 known by: the Host of the request, X-Forwarded-Host of a trusted proxy, or the host of OUTFEED_PUBLIC_URL.
 
 Pages of sites that OUTFEED_ALLOWED_ORIGINS names get the module with those that it imports, its table of event types,
-and the feed; never with a cookie. A page's server asks for a ticket in its own name (web/tickets.py), and the page
+and the feed; never with a cookie. A page's server asks for a ticket in its own name (access/tickets.py), and the page
 opens one WebSocket with it.
 """
 

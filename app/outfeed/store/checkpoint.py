@@ -15,6 +15,7 @@ from outfeed.store import audit
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 
+TABLE = "outfeed_checkpoint"
 _COLUMNS = "name, epoch, seq, generation, is_protected, created_at, seen_at, owner"
 # By the index of the names, so that what a commit costs does not grow with the table: tests/store/test_checkpoint.py.
 _GENERATIONS = "SELECT name, generation FROM outfeed_checkpoint WHERE name IN (SELECT value FROM json_each(?))"
@@ -174,7 +175,7 @@ def _set_owner(connection: sqlite3.Connection, name: str, owner: str) -> None:
 
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
-    """Raise the generation, which sends the consumer's connection away; a new name begins at the head."""
+    """Raise the generation, which closes the consumer's connection. A new name begins at the head."""
     window = read_window(connection)
     _ensure(connection, name, window, is_protected=is_protected)
     _note_reset(connection, name, window)
@@ -306,7 +307,7 @@ def remove(database: Database, name: str) -> None:
 def floor(connection: sqlite3.Connection) -> int | None:
     """Return the seq up to which every protected consumer of this epoch has acknowledged; None where there is none.
 
-    One that was told of the reset, and has acknowledged nothing since, is owed what followed.
+    For a consumer of another epoch it is the head at the time when the consumer was told of the reset.
     """
     row = connection.execute(
         "SELECT min(CASE value WHEN epoch THEN seq ELSE reset_seq END) FROM outfeed_checkpoint"

@@ -177,5 +177,5 @@ def _agrees(outbox: Outbox, last_seq: int, point: Point) -> bool:
     if last_seq < point.seq:
         return False
     items = outbox.read_after(point.seq - 1, 1).items
-    # Another seq: the row itself was pruned, which no copy put back would explain better.
+    # If the item has another seq, the row of *point* was pruned.
     return not items or items[0].seq != point.seq or Point.of(items[0]) == point

@@ -18,7 +18,7 @@ TIGHT_BYTES = 2**20
 ROOM_BYTES = 65_536
 CHECK = "integrity"
 # Workers that start together check together, and one of them is enough. Less than INTEGRITY_DELAY_SECS in
-# web/services.py, so that a server that was started again checks in any case.
+# http/services.py, so that a server that was started again checks in any case.
 FRESH_SECS = 240.0
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from outfeed import clock
 from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable, SchemaMismatch
 from outfeed.feature import registered
-from outfeed.store import adoption, audit, files, foreign_schema, former_names, lease, migrate
+from outfeed.store import adoption, audit, checkpoint, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
 from outfeed.upkeep import chores
@@ -347,7 +347,7 @@ def kept_tables() -> list[str]:
     A token that was revoked since the backup stays revoked. A consumer is told that its history is another one: it
     keeps its old epoch and its protection.
     """
-    return [table for feature in registered() for table in feature.kept_tables]
+    return [checkpoint.TABLE, *(table for feature in registered() for table in feature.kept_tables)]
 
 
 def _columns(connection: Connection, schema: str, table: str) -> list[str]:

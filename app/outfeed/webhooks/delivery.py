@@ -104,7 +104,7 @@ class Delivery:
         """Deliver the events of one page; return False if there was no further page."""
         page = self._context.source.read_after(self._position, PAGE_EVENTS)
         page.window.prove(self._epoch, self._position)
-        self._context.core.reader.ensure_recorded(self._epoch, page.through)
+        self._context.core.reader.catch_up_to(self._epoch, page.through)
         items = self._filter.matching(page.items)
         while items and not self._is_cancelled:
             group = self._next_group(items)

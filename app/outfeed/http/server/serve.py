@@ -104,14 +104,14 @@ class Server(BaseApplication):
             "threads": threads,
             "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
             "keepalive": KEEPALIVE_SECS,
-            "limit_request_line": 0,  # web/assembly.py has a limit of its own, and gunicorn's ends at 8 KiB
+            "limit_request_line": 0,  # http/server/assembly.py has a limit of its own, and gunicorn's ends at 8 KiB
             "sendfile": False,  # it would pass by ClientSocket.sendall
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
             "proc_name": "outfeed",
             "loglevel": "warning",
             "control_socket_disable": True,
-            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: web/proxies.py
+            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: http/proxies.py
             "logger_class": logs.Logger,
             "pre_fork": self._number_worker,
             "post_fork": self._become_worker,

@@ -231,7 +231,7 @@ class Worker(ThreadWorker):
             self._submit(self.tpool, conn)
 
     def _has_place(self) -> bool:
-        """Return whether fewer than REQUESTS_AT_ONCE are served; open connections (web/limits.py) do not count."""
+        """Return whether fewer than REQUESTS_AT_ONCE are served; open connections (http/limits.py) do not count."""
         if len(self._served) >= REQUESTS_AT_ONCE:
             self._served = {conn for conn in self._served if not conn.sock.is_admitted}
         return len(self._served) < REQUESTS_AT_ONCE

@@ -113,7 +113,10 @@ class WebSocketHandler:
         self._ping_at = self._waited_at + PING_SECS
 
     def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
-        """Answer messages, and send events and pings, until either side ends the connection."""
+        """Answer messages, and send events and pings, until either side ends the connection.
+
+        The library asks for input by `event.wait`, which calls `_read` on this thread: sock_server.py.
+        """
         self._ws.event.read = partial(self._read, subscriber, waker)
         while subscriber.ending is None and self._violation is None:
             if subscriber.is_idle_too_long:

@@ -218,7 +218,7 @@ function shorten(id) {
 // --- an opened row ---------------------------------------------------------------------------------------------------
 
 const MAX_NAME_CHARS = 200; // a filter takes no more
-const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // what can stand in a path, as in web/addresses.py
+const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // what can stand in a path, as in http/addresses.py
 // Each with its parameter in the log's address, and the pages of its own that lie there.
 const WAYS = {
   id: ["id", "./"],
@@ -228,7 +228,7 @@ const WAYS = {
   agent_id: ["agent", "../agents/"],
 };
 
-/** All that the event holds, with ways into the log, as `Row.fields` in web/pages.py has them. */
+/** All that the event holds, with ways into the log, as `Row.fields` in log/live.py has them. */
 function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
   const list = make("dl");
   for (const [name, value] of Object.entries(fields)) {
