@@ -10,7 +10,7 @@ To add a feature:
 3. `commands.py` for commands, `api.py` for routes (`@requires` under each), `store.py` or `store/` for SQL, `part.py`
    for what runs in each serving process. A job runs in every worker; `lease.hold` makes one of them do it.
 4. Tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
-5. `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and values of `status`
+5. `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status` values
    are shared by all features.
 """
 

@@ -434,7 +434,7 @@ def test_the_status_says_that_its_reader_was_signed_out(server: Server, page: Pa
     expect(page.get_by_role("alert")).to_contain_text("You are signed out")
     expect(page.locator("#health")).to_be_hidden()
     link = page.get_by_role("link", name="Sign in")
-    expect(link).to_have_attribute("href", "/login?next=%2Fstatus")
+    expect(link).to_have_attribute("href", "/login?next=/status")
     context.add_cookies(cookies)  # type: ignore[arg-type]
     page.clock.run_for(5_500)
     expect(page.locator("#health")).to_contain_text("Ready")

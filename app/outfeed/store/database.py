@@ -336,7 +336,7 @@ class Database:
         return damage.error if damage is not None and damage.file == self.identity() else None
 
     def check(self) -> None:
-        """Read every page, and take note where they contradict each other. Raises DatabaseError."""
+        """Read every page, and take note where they contradict each other. Raises DatabaseError, QueryCancelled."""
         file = self.identity()
         with closing(connect(self.path)) as connection, explained(self.path):
             connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_LOOKS)
@@ -347,7 +347,7 @@ class Database:
             raise error
 
     def interrupt_checks(self) -> None:
-        """Have a check that is at work, and each that begins, raise DatabaseError at once, until `close`."""
+        """Have a check that is at work, and each that begins, raise QueryCancelled at once, until `close`."""
         self._interrupted.set()
 
     @property

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from outfeed import clock
-from outfeed.errors import DatabaseError
+from outfeed.errors import DatabaseError, QueryCancelled
 from outfeed.log_message import LogMessage
 from outfeed.store import lease
 from outfeed.store.database import Database
@@ -70,7 +70,7 @@ class Probe:
                     file.write_text("", "ascii")
                     self._database.check()
                     file.write_text(str(clock.now().timestamp()), "ascii")
-        except (DatabaseError, OSError) as error:
+        except (DatabaseError, QueryCancelled, OSError) as error:
             if not self._database.is_interrupted:
                 log.error(LogMessage("database can't be checked", error=error))
 
