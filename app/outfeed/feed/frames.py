@@ -11,7 +11,6 @@ import orjson
 from outfeed.feed.encoding import Batch, grouped
 from outfeed.history import Item
 
-GOING_AWAY = 1001
 POLICY = 1008
 TOO_LARGE = 1009
 OUR_FAULT = 1011

@@ -7,11 +7,10 @@ import threading
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.feed.source import Source
+from outfeed.feed.source import PAGE_EVENTS, Source
 from outfeed.history import Item, Page, items_after
 
 # Pages end at multiples of this, so that clients that began at different cursors read the same from there on.
-PAGE_EVENTS = 1000
 # Clients that were away together go through the pages together: a few are enough.
 CACHE_EVENTS = 16 * PAGE_EVENTS
 CACHE_BYTES = 4 * 2**20

@@ -12,13 +12,12 @@ from outfeed.errors import DatabaseError
 from outfeed.feed.consumers import ConsumerConnections
 from outfeed.feed.hub import Hub
 from outfeed.feed.page_cache import PageCache
-from outfeed.feed.source import Source
+from outfeed.feed.source import PAGE_EVENTS, Source
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
 from outfeed.log_message import LogMessage
 
-PAGE_EVENTS = 1000
 # As many new events in one poll are a burst: more came while the last were pushed.
 BURST_EVENTS = 3
 MAX_REST_SECS = 0.01

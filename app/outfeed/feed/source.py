@@ -8,6 +8,9 @@ from typing import Protocol
 from outfeed.history import Claim, Page, Window
 from outfeed.principal import Principal, Wanted
 
+# What the relay and replays read at once.
+PAGE_EVENTS = 1000
+
 
 class Source(Protocol):
     """A history of events in seq order. Any thread may call any method; each answers from one consistent read."""

@@ -18,8 +18,8 @@ from outfeed.feed.cohort import Membership, Place
 from outfeed.feed.core import Core
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.pace import due_at, next_due
-from outfeed.feed.page_cache import PAGE_EVENTS
 from outfeed.feed.socket_writer import SocketWriter
+from outfeed.feed.source import PAGE_EVENTS
 from outfeed.feed.subscription import Filter, SubscribeRequest, Subscription
 from outfeed.history import Item
 from outfeed.log_message import LogMessage

@@ -15,6 +15,7 @@ from outfeed.feed import subscription
 from outfeed.feed.client import ClientState
 from outfeed.feed.hub import POLL
 from outfeed.feed.pace import SLACK
+from outfeed.feed.source import PAGE_EVENTS
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
@@ -32,7 +33,6 @@ from outfeed.store import deadline
 MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
 EVENT_STREAM = "text/event-stream"
-_PAGE_ROWS = 1000
 _REFUSALS = {
     403: "The scope read is missing, or the consumer belongs to another principal.",
     404: "No consumer has this name; `POST /api/consumers` creates one.",
@@ -130,7 +130,7 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
         page_end = cursor
         wanted = query.filter(identity.principal().visible)
         matching, cursor = services().core.reader.read_after(
-            wanted, verdict.epoch, cursor, min(_PAGE_ROWS, end - cursor)
+            wanted, verdict.epoch, cursor, min(PAGE_EVENTS, end - cursor)
         )
         found += matching
     if len(found) > query.limit:
