@@ -26,7 +26,7 @@ from outfeed.log.store import reading
 from outfeed.redaction import REDACTED, redact
 from outfeed.store import event_log, rows
 from outfeed.store.outbox import Outbox
-from tests.http.cast import bearer, tokens
+from tests.http.visitors import bearer, tokens
 
 ALNUM = ascii_letters + digits
 FIRST = "k7Qz"  # in each generated secret, so that it is none of our own words

@@ -49,7 +49,7 @@ class SteppedServer(Server):
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(folder, **settings)
         self._orders = folder / "orders"
-        self.command = (sys.executable, "-m", "tests.ailing", str(self._orders))
+        self.command = (sys.executable, "-m", "tests.faulty_process", str(self._orders))
         self._is_starting = False
         self.set_clock(0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.soaks import crowd
 from scripts.soaks.stage import Mismatch, fill
-from tests.offenders import KINDS, Offenders, secs_to_live, sockets_of
+from tests.costly_clients import KINDS, CostlyClients, secs_to_live, sockets_of
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -27,7 +27,7 @@ DEFAULTS = {"max_connections_per_ip": 200, "connection_attempts_per_minute": 600
 
 @dataclass(frozen=True, slots=True)
 class Siege:
-    """Seconds until a viewer was live that came right behind the offenders; the slowest /healthz from then on.
+    """Seconds until a viewer was live that came right behind the costly clients; the slowest /healthz from then on.
 
     And the seconds until the last offender was gone.
     """
@@ -57,14 +57,14 @@ def withstand() -> Siege:
 
 
 def besiege(server: Server) -> Siege:
-    """Open the offenders' sockets, and look after everybody else from the same address until they are gone."""
+    """Open the costly_clients' sockets, and look after everybody else from the same address until they are gone."""
     before = sockets_of(server)
     assert server.token
-    with Offenders(server, OFFENDERS // len(KINDS)):
+    with CostlyClients(server, OFFENDERS // len(KINDS)):
         began = time.monotonic()
         live_secs = secs_to_live(server)
         with crowd.probing(server.url) as prober:
-            wait_until(lambda: sockets_of(server) <= before + _OTHERS, "the offenders are gone", timeout=60)
+            wait_until(lambda: sockets_of(server) <= before + _OTHERS, "the costly clients are gone", timeout=60)
             gone_secs = time.monotonic() - began
             output, _ = prober.communicate("", timeout=10)
     return Siege(live_secs, float(output), gone_secs)

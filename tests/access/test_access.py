@@ -21,7 +21,7 @@ from outfeed.store import database as db
 from outfeed.store import event_log
 from outfeed.store.event_log import log_event
 from tests.clients import FeedClient
-from tests.http.cast import bearer, show_tokens_and_names, signed_in, tokens
+from tests.http.visitors import bearer, show_tokens_and_names, signed_in, tokens
 from tests.server import Server
 
 JSON = {"Accept": "application/json"}

@@ -16,8 +16,8 @@ from outfeed.config import Settings
 from outfeed.errors import ConfigError
 from outfeed.http.app import create_app
 from outfeed.log.store.reading import list_events
-from tests.http.cast import bearer, follow, show_tokens_and_names, signed_in, tokens
 from tests.http.modules import paths_read_by
+from tests.http.visitors import bearer, follow, show_tokens_and_names, signed_in, tokens
 from tests.server import hidden_fields
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -12,7 +12,7 @@ from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
-from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
+from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
 
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 FORBIDDEN = "forbidden_consumer"

@@ -9,8 +9,8 @@ from outfeed.feed import frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
-from tests.feed.scene import Client, Feed
+from tests.feed.fake_source import VIEWER, MemorySource, core_of
+from tests.feed.socket_harness import Client, Feed, Peer
 
 
 def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_position() -> None:

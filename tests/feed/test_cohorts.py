@@ -19,16 +19,17 @@ from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Membership, Place
 from outfeed.feed.sse import SSE
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, counted
-from tests.feed.stage import STEP_SECS, Stage, Viewer, busiest_second, check
+from tests.feed.fake_source import VIEWER
+from tests.feed.samples import counted
+from tests.feed.simulated import STEP_SECS, SimulatedClient, Simulation, busiest_second, check
 from tests.waits import wait_until
 
 INTERVAL = 0.11
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(monkeypatch)
+def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    return Simulation(monkeypatch)
 
 
 class Counting(frames.WebSocketEncoding):
@@ -45,7 +46,7 @@ class Counting(frames.WebSocketEncoding):
         return super().groups(items, prev, epoch)
 
 
-def all_after(viewer: Viewer, last: int) -> None:
+def all_after(viewer: SimulatedClient, last: int) -> None:
     """Fail unless the viewer has had every event after its verdict, once, up to *last*."""
     after = viewer.messages()[0]["payload"]["after"]
     assert viewer.seqs() == list(range(after + 1, last + 1))
@@ -55,51 +56,51 @@ class TestPace:
     @pytest.mark.parametrize("rate", [1, 50, 2000])
     @pytest.mark.parametrize("batch", [False, True])
     def test_no_second_has_more_frames_than_the_rate_and_nothing_is_lost(
-        self, stage: Stage, rate: int, batch: bool
+        self, simulation: Simulation, rate: int, batch: bool
     ) -> None:
-        viewer = stage.join(batch=batch)
-        stage.run(3, rate)
-        head = stage.source.last_seq
+        viewer = simulation.join(batch=batch)
+        simulation.run(3, rate)
+        head = simulation.source.last_seq
         assert busiest_second(viewer.times()) <= 10
         assert len(viewer.times()) >= min(3 * rate - 1, 26)
         if batch:
-            stage.run(INTERVAL)
+            simulation.run(INTERVAL)
         else:
             lag = head - len(viewer.seqs())
             assert lag > (50 if rate > 1 else -1)
-            stage.run(INTERVAL * min(lag + 1, 300))
+            simulation.run(INTERVAL * min(lag + 1, 300))
         expected = head if batch or rate < 2000 else len(viewer.seqs())
         all_after(viewer, expected)
         assert busiest_second(viewer.times()) <= 10
 
-    def test_the_first_event_after_a_quiet_moment_goes_at_once(self, stage: Stage) -> None:
-        viewer = stage.join()
+    def test_the_first_event_after_a_quiet_moment_goes_at_once(self, simulation: Simulation) -> None:
+        viewer = simulation.join()
         for quiet in (0.3, 1.0, 7.77):
-            stage.run(quiet)
-            stage.write()
-            assert viewer.times()[-1] == stage.time.now
+            simulation.run(quiet)
+            simulation.write()
+            assert viewer.times()[-1] == simulation.time.now
 
-    def test_a_batched_viewer_lags_by_two_beats_at_most(self, stage: Stage) -> None:
-        viewer = stage.join(batch=True)
+    def test_a_batched_viewer_lags_by_two_beats_at_most(self, simulation: Simulation) -> None:
+        viewer = simulation.join(batch=True)
         at: dict[int, float] = {}
         for _ in range(400):
-            before = stage.source.last_seq
-            stage.run(0.005, 500)
-            at |= dict.fromkeys(range(before + 1, stage.source.last_seq + 1), stage.time.now)
-        stage.run(0.3)
+            before = simulation.source.last_seq
+            simulation.run(0.005, 500)
+            at |= dict.fromkeys(range(before + 1, simulation.source.last_seq + 1), simulation.time.now)
+        simulation.run(0.3)
         arrivals = viewer.arrivals()
         assert set(arrivals) == set(at)
         assert max(arrivals[seq] - at[seq] for seq in at) <= 2 * INTERVAL + 0.01
 
-    def test_a_rate_of_zero_is_as_they_come(self, stage: Stage) -> None:
-        viewer = stage.join(rate=0)
+    def test_a_rate_of_zero_is_as_they_come(self, simulation: Simulation) -> None:
+        viewer = simulation.join(rate=0)
         for _ in range(100):
-            stage.write()
+            simulation.write()
         assert len(viewer.times()) == 100
 
-    def test_a_limited_client_gets_no_more_than_its_limit(self, stage: Stage) -> None:
+    def test_a_limited_client_gets_no_more_than_its_limit(self, simulation: Simulation) -> None:
         for wanted, granted in ((None, 10), (0, 10), (500, 10), (2, 2)):
-            viewer = stage.admit(rates=(10, 10))
+            viewer = simulation.admit(rates=(10, 10))
             viewer.subscribe(rate=wanted)
             assert viewer.messages()[0]["payload"]["rate"] == granted
 
@@ -108,145 +109,145 @@ class TestPace:
         with pytest.raises(InvalidRequest, match="rate"):
             subscription.validated(SubscribeRequest, {"rate": rate})
 
-    def test_subscribing_again_and_again_gets_nothing_sooner(self, stage: Stage) -> None:
-        viewer = stage.join()
+    def test_subscribing_again_and_again_gets_nothing_sooner(self, simulation: Simulation) -> None:
+        viewer = simulation.join()
         for _ in range(300):
-            stage.run(0.01, 200)
-            viewer.subscribe(after=viewer.cursor(), epoch=stage.source.epoch)
+            simulation.run(0.01, 200)
+            viewer.subscribe(after=viewer.cursor(), epoch=simulation.source.epoch)
             viewer.step()
         assert busiest_second(viewer.times()) <= 10
 
-    def test_a_new_rate_holds_at_once(self, stage: Stage) -> None:
-        stage.write(50)
-        viewer = stage.join(after=0, rate=0.01)
-        stage.run(1)
+    def test_a_new_rate_holds_at_once(self, simulation: Simulation) -> None:
+        simulation.write(50)
+        viewer = simulation.join(after=0, rate=0.01)
+        simulation.run(1)
         assert len(viewer.times()) == 1
         viewer.subscribe(after=0, rate=100)
-        stage.run(1)
+        simulation.run(1)
         assert len(viewer.times()) == 51
 
 
 class TestMerging:
-    def test_fifty_that_joined_at_different_moments_under_load_end_in_one(self, stage: Stage) -> None:
+    def test_fifty_that_joined_at_different_moments_under_load_end_in_one(self, simulation: Simulation) -> None:
         rng, counting = random.Random(7), Counting()
-        stage.run(0.5, 100)
+        simulation.run(0.5, 100)
         viewers = []
         for _ in range(50):
-            stage.run(rng.uniform(0, 0.05), 300)
-            viewer = stage.admit(counting)
-            head = stage.source.last_seq
+            simulation.run(rng.uniform(0, 0.05), 300)
+            viewer = simulation.admit(counting)
+            head = simulation.source.last_seq
             back = rng.choice([None, 0, 3, 200])
             viewer.subscribe(batch=True, **({} if back is None else {"after": max(0, head - back), "epoch": "epoch-1"}))
             viewer.step()
             viewers.append(viewer)
-        stage.run(0.5, 300)
-        assert len(stage.cohorts) == 1
+        simulation.run(0.5, 300)
+        assert len(simulation.cohorts) == 1
         counting.encoded.clear()
         before, counting.batches = len(viewers[0].times()), 0
-        stage.run(1, 300)
+        simulation.run(1, 300)
         assert set(counting.encoded.values()) == {1}
         assert counting.batches == len(viewers[0].times()) - before
         assert len(counting.encoded) > 250
-        stage.run(0.5)
+        simulation.run(0.5)
         for viewer in viewers:
-            all_after(viewer, stage.source.last_seq)
+            all_after(viewer, simulation.source.last_seq)
             assert busiest_second(viewer.times()) <= 10
 
-    def test_viewers_that_show_one_event_at_a_time_merge_once_they_have_caught_up(self, stage: Stage) -> None:
-        stage.write(30)
-        viewers = [stage.join(after=after, epoch="epoch-1") for after in (1, 10, 10, 25)]
-        assert len(stage.cohorts) == 3
-        stage.run(2, 5)
-        assert len(stage.cohorts) > 1
-        stage.run(10)
-        stage.write()
-        assert len(stage.cohorts) == 1
+    def test_viewers_that_show_one_event_at_a_time_merge_once_they_have_caught_up(self, simulation: Simulation) -> None:
+        simulation.write(30)
+        viewers = [simulation.join(after=after, epoch="epoch-1") for after in (1, 10, 10, 25)]
+        assert len(simulation.cohorts) == 3
+        simulation.run(2, 5)
+        assert len(simulation.cohorts) > 1
+        simulation.run(10)
+        simulation.write()
+        assert len(simulation.cohorts) == 1
         for viewer in viewers:
-            all_after(viewer, stage.source.last_seq)
+            all_after(viewer, simulation.source.last_seq)
             assert busiest_second(viewer.times()) <= 10
 
-    def test_a_cohort_that_one_joins_sends_nothing_before_the_newcomer_may(self, stage: Stage) -> None:
+    def test_a_cohort_that_one_joins_sends_nothing_before_the_newcomer_may(self, simulation: Simulation) -> None:
         """The newcomer has just been sent a frame by its own thread; those it meets have been quiet for long."""
-        quiet = stage.join()
-        viewer = stage.join()
-        stage.write(1)
-        stage.run(5)
+        quiet = simulation.join()
+        viewer = simulation.join()
+        simulation.write(1)
+        simulation.run(5)
         viewer.subscriber.unsubscribe()
-        viewer.subscriber.place = viewer.subscriber.place._replace(due=stage.time.now + 0.1)
+        viewer.subscriber.place = viewer.subscriber.place._replace(due=simulation.time.now + 0.1)
         viewer.subscribe(after=1, epoch="epoch-1")
         viewer.step()
-        stage.write(1)
-        assert quiet.times()[-1] == stage.time.now
+        simulation.write(1)
+        assert quiet.times()[-1] == simulation.time.now
         assert len(viewer.times()) == 1
-        assert len(stage.cohorts) == 2
-        stage.run(0.5)
+        assert len(simulation.cohorts) == 2
+        simulation.run(0.5)
         assert len(viewer.times()) == 2
-        stage.write(1)
-        assert len(stage.cohorts) == 1
+        simulation.write(1)
+        assert len(simulation.cohorts) == 1
 
-    def test_the_event_before_is_right_for_all_of_a_merged_cohort(self, stage: Stage) -> None:
+    def test_the_event_before_is_right_for_all_of_a_merged_cohort(self, simulation: Simulation) -> None:
         """One was told of event 1 last, another joined at the head that nothing had matched since."""
-        early = stage.join(types=("wanted.*",), batch=True)
-        stage.write(1, event_type="wanted.one")
-        stage.run(1)
-        stage.write(5)
-        stage.run(1)
-        late = stage.join(types=("wanted.*",), batch=True, after=3, epoch="epoch-1")
-        stage.run(1)
-        stage.write(1, event_type="wanted.two")
-        stage.run(1)
-        assert len(stage.cohorts) == 1
+        early = simulation.join(types=("wanted.*",), batch=True)
+        simulation.write(1, event_type="wanted.one")
+        simulation.run(1)
+        simulation.write(5)
+        simulation.run(1)
+        late = simulation.join(types=("wanted.*",), batch=True, after=3, epoch="epoch-1")
+        simulation.run(1)
+        simulation.write(1, event_type="wanted.two")
+        simulation.run(1)
+        assert len(simulation.cohorts) == 1
         assert (early.seqs(), late.seqs()) == ([1, 7], [7])
         assert [message["prev"] for message in late.messages() if "prev" in message] == [1]
 
     @pytest.mark.parametrize("is_due", [True, False])
-    def test_the_event_before_is_right_for_one_that_was_told_less(self, stage: Stage, is_due: bool) -> None:
+    def test_the_event_before_is_right_for_one_that_was_told_less(self, simulation: Simulation, is_due: bool) -> None:
         """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
-        stage.source.add(6)
-        stage.hub.begin(stage.source.window(), [])
-        stage.join(types=("wanted.*",))
-        late = stage.admit()
-        late.subscriber.place = Place(due=0.0 if is_due else stage.time.now + 0.05)
+        simulation.source.add(6)
+        simulation.hub.begin(simulation.source.window(), [])
+        simulation.join(types=("wanted.*",))
+        late = simulation.admit()
+        late.subscriber.place = Place(due=0.0 if is_due else simulation.time.now + 0.05)
         late.subscribe(types=("wanted.*",), after=3, epoch="epoch-1")
         late.step()
-        assert len(stage.cohorts) == (1 if is_due else 2)
-        stage.time.now += 0.06
-        stage.write(1, event_type="wanted.one")
-        assert len(stage.cohorts) == 1
+        assert len(simulation.cohorts) == (1 if is_due else 2)
+        simulation.time.now += 0.06
+        simulation.write(1, event_type="wanted.one")
+        assert len(simulation.cohorts) == 1
         assert late.seqs() == [7]
 
-    def test_who_is_leaving_is_not_taken_along(self, stage: Stage) -> None:
+    def test_who_is_leaving_is_not_taken_along(self, simulation: Simulation) -> None:
         """It leaves its cohort before that merges with another."""
-        stage.join(batch=True)
-        stage.write(3)
-        leaving = stage.join(batch=True, after=0)
-        assert len(stage.cohorts) == 2
+        simulation.join(batch=True)
+        simulation.write(3)
+        leaving = simulation.join(batch=True, after=0)
+        assert len(simulation.cohorts) == 2
         leaving.subscriber.unsubscribe()
-        stage.run(0.5, 50)
-        assert len(stage.cohorts) == 1
+        simulation.run(0.5, 50)
+        assert len(simulation.cohorts) == 1
         assert leaving.seqs() == []
         assert leaving.subscriber.state is ClientState.IDLE
 
-    def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, stage: Stage) -> None:
+    def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, simulation: Simulation) -> None:
         """It joins the cohort between the moment a batch is made and the moment it is sent."""
-        first, viewer = stage.join(batch=True), stage.join(batch=True)
+        first, viewer = simulation.join(batch=True), simulation.join(batch=True)
 
         def join_again() -> None:
-            viewer.subscribe(after=stage.source.last_seq, epoch="epoch-1", batch=True)
+            viewer.subscribe(after=simulation.source.last_seq, epoch="epoch-1", batch=True)
             viewer.subscriber.place = viewer.subscriber.place._replace(due=0.0)
             viewer.step()
 
         first.socket.after_send = join_again
         for _ in range(5):
-            stage.write(3)
-            stage.run(1)
+            simulation.write(3)
+            simulation.run(1)
         check(viewer.messages())
         assert first.seqs() == list(range(1, 16))
 
 
 class TestComingAndGoing:
-    def test_subscribing_anew_while_a_batch_is_on_its_way_gives_each_event_once(self, stage: Stage) -> None:
-        viewers = [stage.join(batch=True) for _ in range(3)]
+    def test_subscribing_anew_while_a_batch_is_on_its_way_gives_each_event_once(self, simulation: Simulation) -> None:
+        viewers = [simulation.join(batch=True) for _ in range(3)]
 
         def join_again() -> None:
             for viewer in viewers[1:]:
@@ -255,16 +256,16 @@ class TestComingAndGoing:
                 viewer.step()
 
         viewers[0].socket.after_send = join_again
-        stage.run(2, 200)
+        simulation.run(2, 200)
         viewers[0].socket.after_send = lambda: None
-        stage.run(1)
+        simulation.run(1)
         for viewer in viewers:
-            assert viewer.seqs() == list(range(1, stage.source.last_seq + 1))
+            assert viewer.seqs() == list(range(1, simulation.source.last_seq + 1))
             assert busiest_second(viewer.times()) <= 10
 
-    def test_who_is_back_before_the_relay_goes_on_stays(self, stage: Stage) -> None:
+    def test_who_is_back_before_the_relay_goes_on_stays(self, simulation: Simulation) -> None:
         """Its socket was full, and took all that was left as soon as the relay's thread had it leave its cohort."""
-        viewer, other = stage.join(rate=0), stage.join(rate=0)
+        viewer, other = simulation.join(rate=0), simulation.join(rate=0)
 
         def step() -> None:
             viewer.socket.room = None
@@ -272,26 +273,26 @@ class TestComingAndGoing:
 
         viewer.socket.room = 10
         viewer.on_wake = step
-        stage.write(1)
+        simulation.write(1)
         assert viewer.subscriber.state is ClientState.LIVE
-        stage.write(1)
+        simulation.write(1)
         assert (viewer.seqs(), other.seqs()) == ([1, 2], [1, 2])
-        assert len(stage.cohorts) == 1
+        assert len(simulation.cohorts) == 1
 
-    def test_who_unsubscribes_gets_nothing_more_and_its_cohort_is_gone(self, stage: Stage) -> None:
-        viewer = stage.join(batch=True)
-        stage.write(3)
+    def test_who_unsubscribes_gets_nothing_more_and_its_cohort_is_gone(self, simulation: Simulation) -> None:
+        viewer = simulation.join(batch=True)
+        simulation.write(3)
         viewer.subscriber.unsubscribe()
-        stage.write(3)
-        stage.run(1)
+        simulation.write(3)
+        simulation.run(1)
         assert viewer.seqs() == [1, 2, 3]
-        assert not stage.cohorts
+        assert not simulation.cohorts
 
-    def test_random_comings_and_goings_lose_nothing_and_leave_nothing(self, stage: Stage) -> None:
+    def test_random_comings_and_goings_lose_nothing_and_leave_nothing(self, simulation: Simulation) -> None:
         rng = random.Random(11)
-        viewers = [stage.join(batch=rng.random() < 0.7, rate=rng.choice([0, 10, 50])) for _ in range(30)]
+        viewers = [simulation.join(batch=rng.random() < 0.7, rate=rng.choice([0, 10, 50])) for _ in range(30)]
         for _ in range(400):
-            stage.run(rng.uniform(0, 0.02), rng.choice([0, 100, 1500]))
+            simulation.run(rng.uniform(0, 0.02), rng.choice([0, 100, 1500]))
             viewer = rng.choice(viewers)
             match rng.randint(0, 3):
                 case 0:
@@ -309,189 +310,199 @@ class TestComingAndGoing:
             viewer.step()
             viewer.subscribe(after=viewer.cursor(), epoch="epoch-1", rate=0)
             viewer.step()
-        stage.write(1)
+        simulation.write(1)
         for viewer in viewers:
-            all_after(viewer, stage.source.last_seq)
-            stage.hub.remove(viewer.subscriber)
-        assert not stage.cohorts
-        assert not stage.hub.counts()
+            all_after(viewer, simulation.source.last_seq)
+            simulation.hub.remove(viewer.subscriber)
+        assert not simulation.cohorts
+        assert not simulation.hub.counts()
 
-    def test_a_client_that_subscribes_without_end_leaves_nothing_behind(self, stage: Stage) -> None:
-        stage.write(1000)
-        viewer = stage.join(after=0)
+    def test_a_client_that_subscribes_without_end_leaves_nothing_behind(self, simulation: Simulation) -> None:
+        simulation.write(1000)
+        viewer = simulation.join(after=0)
         for _ in range(200):
             viewer.subscribe(after=0, types=("none.*",))
             viewer.step()
-        assert len(stage.cohorts) == 1
+        assert len(simulation.cohorts) == 1
         stays = [each for each in gc.get_objects() if isinstance(each, Membership) and each.client is viewer.subscriber]
         assert len(stays) == 1
 
 
 class TestFallingBehind:
     def test_beyond_the_tail_one_goes_on_by_oneself_and_comes_back(
-        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+        self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 50)
-        viewer = stage.join()
-        stage.run(1, 200)
+        viewer = simulation.join()
+        simulation.run(1, 200)
         assert viewer.subscriber.state is ClientState.REPLAYING
         assert viewer.wakes == 1
-        assert not stage.cohorts
-        stage.run(200 * INTERVAL)
+        assert not simulation.cohorts
+        simulation.run(200 * INTERVAL)
         assert viewer.subscriber.state is ClientState.LIVE
-        all_after(viewer, stage.source.last_seq)
+        all_after(viewer, simulation.source.last_seq)
         assert busiest_second(viewer.times()) <= 10
 
-    def test_a_full_socket_costs_no_event_and_no_pace(self, stage: Stage) -> None:
-        viewer, other = stage.join(batch=True), stage.join(batch=True)
-        stage.run(0.5, 200)
+    def test_a_full_socket_costs_no_event_and_no_pace(self, simulation: Simulation) -> None:
+        viewer, other = simulation.join(batch=True), simulation.join(batch=True)
+        simulation.run(0.5, 200)
         viewer.socket.room = 100
-        stage.run(1, 200)
+        simulation.run(1, 200)
         assert viewer.subscriber.state is ClientState.REPLAYING
         viewer.socket.room = None
-        stage.run(1, 200)
-        stage.run(0.5)
+        simulation.run(1, 200)
+        simulation.run(0.5)
         for each in (viewer, other):
-            all_after(each, stage.source.last_seq)
+            all_after(each, simulation.source.last_seq)
             assert busiest_second(each.times()) <= 10
-        assert len(stage.cohorts) == 1
+        assert len(simulation.cohorts) == 1
 
-    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, stage: Stage) -> None:
-        viewer = stage.join(batch=True)
-        stage.run(0.5, 200)
+    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, simulation: Simulation) -> None:
+        viewer = simulation.join(batch=True)
+        simulation.run(0.5, 200)
         viewer.socket.room = 100
         while viewer.subscriber.state is ClientState.LIVE:
-            stage.run(0.005, 200)
+            simulation.run(0.005, 200)
         assert viewer.wakes == 1
         viewer.socket.room = None
-        stage.run(1, 200)
+        simulation.run(1, 200)
         times = viewer.times()
         assert min(later - sooner for sooner, later in itertools.pairwise(times[1:])) > INTERVAL / 2 - 0.001
         all_after(viewer, viewer.cursor())
 
-    def test_pruning_overtakes_a_laggard_and_says_so(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pruning_overtakes_a_laggard_and_says_so(
+        self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 10)
-        stage.join()
-        stage.write(300)
-        stage.source.prune(250)
+        simulation.join()
+        simulation.write(300)
+        simulation.source.prune(250)
         with pytest.raises(Overtaken):
-            stage.run(60)
+            simulation.run(60)
 
 
 class TestGreetings:
-    def test_who_has_nothing_to_read_is_told_at_once_how_far_that_is(self, stage: Stage) -> None:
-        stage.write(500)
-        viewer = stage.join(after=100, epoch="epoch-1", types=("none.*",))
-        stage.run(0.2)
+    def test_who_has_nothing_to_read_is_told_at_once_how_far_that_is(self, simulation: Simulation) -> None:
+        simulation.write(500)
+        viewer = simulation.join(after=100, epoch="epoch-1", types=("none.*",))
+        simulation.run(0.2)
         assert viewer.messages()[-1] == {"type": "heartbeat", "payload": {"cursor": 500}}
 
-    def test_who_lags_is_told_only_what_it_has(self, stage: Stage) -> None:
-        viewer = stage.join()
-        stage.write(30)
-        stage.run(0.5)
-        stage.hub.heartbeat()
+    def test_who_lags_is_told_only_what_it_has(self, simulation: Simulation) -> None:
+        viewer = simulation.join()
+        simulation.write(30)
+        simulation.run(0.5)
+        simulation.hub.heartbeat()
         assert viewer.messages()[-1]["payload"]["cursor"] == viewer.seqs()[-1]
 
 
 class TestAnotherHistory:
     @pytest.mark.parametrize("fields", [{}, {"batch": True}, {"rate": 0}])
-    def test_nothing_of_it_reaches_those_who_follow_the_old(self, stage: Stage, fields: dict[str, Any]) -> None:
+    def test_nothing_of_it_reaches_those_who_follow_the_old(
+        self, simulation: Simulation, fields: dict[str, Any]
+    ) -> None:
         """Their own threads may take a while to hang up; meanwhile the new history passes their position."""
-        stage.write(20)
-        viewer = stage.admit(SSE)
+        simulation.write(20)
+        viewer = simulation.admit(SSE)
         viewer.subscribe(after=15, epoch="epoch-1", **fields)
         viewer.step()
-        stage.run(2)
+        simulation.run(2)
         assert b"id: epoch-1:20\n" in viewer.socket.received
-        stage.source.epoch, stage.source.items, stage.source.last_seq = "epoch-2", [], 5
-        stage.relay.poll()
+        simulation.source.epoch, simulation.source.items, simulation.source.last_seq = "epoch-2", [], 5
+        simulation.relay.poll()
         assert viewer.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
-        stage.hub.heartbeat()
-        stage.write(30)
-        stage.hub.heartbeat()
+        simulation.hub.heartbeat()
+        simulation.write(30)
+        simulation.hub.heartbeat()
         assert b"epoch-2" not in viewer.socket.received
-        assert not stage.cohorts
-        stage.hub.remove(viewer.subscriber)
+        assert not simulation.cohorts
+        simulation.hub.remove(viewer.subscriber)
 
 
 class TestRest:
     """Nothing is read before somebody may be sent it, and then at once."""
 
-    def test_what_is_committed_between_two_beats_is_read_once(self, stage: Stage) -> None:
-        viewers = [stage.join(batch=True) for _ in range(3)]
-        reads = stage.source.reads
-        stage.run(11, rate=100)
+    def test_what_is_committed_between_two_beats_is_read_once(self, simulation: Simulation) -> None:
+        viewers = [simulation.join(batch=True) for _ in range(3)]
+        reads = simulation.source.reads
+        simulation.run(11, rate=100)
         beats = 11 / INTERVAL
-        assert beats - 3 <= stage.source.reads - reads <= 2 * beats
+        assert beats - 3 <= simulation.source.reads - reads <= 2 * beats
         for viewer in viewers:
             assert len(viewer.times()) >= beats - 3
 
     def test_where_nobody_is_live_nothing_is_read_and_who_comes_is_sent_the_next_event_at_once(
-        self, stage: Stage
+        self, simulation: Simulation
     ) -> None:
-        reads = stage.source.reads
-        stage.run(5, rate=100)
-        assert stage.source.reads == reads
-        viewer = stage.join(rate=0)
+        reads = simulation.source.reads
+        simulation.run(5, rate=100)
+        assert simulation.source.reads == reads
+        viewer = simulation.join(rate=0)
         assert viewer.messages()[0]["payload"]["after"] == 500
-        stage.tick()
-        stage.write()
-        assert viewer.arrivals() == {501: stage.time.now}
+        simulation.tick()
+        simulation.write()
+        assert viewer.arrivals() == {501: simulation.time.now}
 
     @pytest.mark.parametrize("rate", [0, 10])
-    def test_one_that_may_be_sent_more_ends_the_rest_of_those_that_may_not(self, stage: Stage, rate: float) -> None:
-        slow = stage.join(rate=0.1, batch=True)
-        stage.write()
-        stage.write()  # which rests for eleven seconds, at the most
-        stage.run(1)
-        fast = stage.join(rate=rate, batch=True, after=0)
-        stage.tick()
+    def test_one_that_may_be_sent_more_ends_the_rest_of_those_that_may_not(
+        self, simulation: Simulation, rate: float
+    ) -> None:
+        slow = simulation.join(rate=0.1, batch=True)
+        simulation.write()
+        simulation.write()  # which rests for eleven seconds, at the most
+        simulation.run(1)
+        fast = simulation.join(rate=rate, batch=True, after=0)
+        simulation.tick()
         assert fast.seqs() == [1, 2]
-        stage.run(0.5, rate=100)
-        assert max(fast.arrivals().values()) > stage.time.now - INTERVAL - 0.01
+        simulation.run(0.5, rate=100)
+        assert max(fast.arrivals().values()) > simulation.time.now - INTERVAL - 0.01
         assert fast.seqs() == list(range(1, len(fast.seqs()) + 1))
         assert slow.seqs() == [1]
 
-    def test_one_that_waits_for_an_event_ends_it_too(self, stage: Stage) -> None:
-        stage.join(rate=0.1, batch=True)
-        stage.write()
-        stage.write()
-        stage.tick()
-        assert not stage.core.wanted.is_set()
+    def test_one_that_waits_for_an_event_ends_it_too(self, simulation: Simulation) -> None:
+        simulation.join(rate=0.1, batch=True)
+        simulation.write()
+        simulation.write()
+        simulation.tick()
+        assert not simulation.core.wanted.is_set()
         woken = threading.Event()
         woken.set()
-        stage.core.reader.wait(subscription.Filter(VIEWER.visible), stage.hub.epoch, stage.source.last_seq, 60, woken)
-        assert stage.core.wanted.is_set()
+        simulation.core.reader.wait(
+            subscription.Filter(VIEWER.visible), simulation.hub.epoch, simulation.source.last_seq, 60, woken
+        )
+        assert simulation.core.wanted.is_set()
 
-    def test_where_a_consumer_is_connected_there_is_none(self, stage: Stage) -> None:
+    def test_where_a_consumer_is_connected_there_is_none(self, simulation: Simulation) -> None:
         """A commit may be the claim of another connection, and the older one is to be sent away at once."""
-        stage.join(rate=0.1, batch=True, consumer="ops")
-        stage.write(2)
-        reads = stage.source.reads
-        stage.run(1, rate=100)
-        assert stage.source.reads - reads >= 100
+        simulation.join(rate=0.1, batch=True, consumer="ops")
+        simulation.write(2)
+        reads = simulation.source.reads
+        simulation.run(1, rate=100)
+        assert simulation.source.reads - reads >= 100
 
-    def test_one_that_waits_wants_what_is_new_from_when_it_began(self, stage: Stage) -> None:
+    def test_one_that_waits_wants_what_is_new_from_when_it_began(self, simulation: Simulation) -> None:
         """So that what was committed while nobody was there does not count as delivered late."""
         ended = threading.Event()
-        wanted = (subscription.Filter(VIEWER.visible), stage.hub.epoch, stage.source.last_seq, 60, ended)
-        thread = threading.Thread(target=stage.core.reader.wait, args=wanted)
+        wanted = (subscription.Filter(VIEWER.visible), simulation.hub.epoch, simulation.source.last_seq, 60, ended)
+        thread = threading.Thread(target=simulation.core.reader.wait, args=wanted)
         thread.start()
-        wait_until(lambda: stage.core.waiters.since is not None, "it waits")
-        assert stage.relay.wanted_from() == stage.time.now
+        wait_until(lambda: simulation.core.waiters.since is not None, "it waits")
+        assert simulation.relay.wanted_from() == simulation.time.now
         ended.set()
         thread.join()
-        assert stage.relay.wanted_from() == math.inf
+        assert simulation.relay.wanted_from() == math.inf
 
-    def test_what_nobody_may_be_sent_yet_is_not_late(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(stage.time.now, UTC))
-        read_after = stage.source.read_after
-        stage.source.read_after = lambda seq, limit: read_after(seq, limit)._replace(  # type: ignore[method-assign]
+    def test_what_nobody_may_be_sent_yet_is_not_late(
+        self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(simulation.time.now, UTC))
+        read_after = simulation.source.read_after
+        simulation.source.read_after = lambda seq, limit: read_after(seq, limit)._replace(  # type: ignore[method-assign]
             written_at=clock.isoformat(clock.now() - timedelta(seconds=INTERVAL))
         )
-        stage.join(batch=True)
-        stage.run(5, rate=100)
-        found = stage.hub.stats.metrics
+        simulation.join(batch=True)
+        simulation.run(5, rate=100)
+        found = simulation.hub.stats.metrics
         count = counted(found, "delivery_seconds_count")
         assert count > 40
         assert counted(found, "delivery_seconds_sum") < count * 2 * STEP_SECS

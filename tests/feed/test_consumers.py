@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from outfeed.principal import Principal
-from tests.feed.scene import Client, Feed
+from tests.feed.socket_harness import Client, Feed
 
 OTHER = Principal("other", ("read",), "token:other")
 

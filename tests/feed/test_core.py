@@ -15,16 +15,16 @@ from outfeed.feed import frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.encoding import Batch
 from outfeed.history import Item
-from tests.feed.cast import counted
-from tests.feed.scene import Client, Feed
-from tests.feed.stage import Stage, Viewer
+from tests.feed.samples import counted
+from tests.feed.simulated import SimulatedClient, Simulation
+from tests.feed.socket_harness import Client, Feed
 
 PACKAGE = Path(outfeed.__file__).parent
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(monkeypatch)
+def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    return Simulation(monkeypatch)
 
 
 class Raising(frames.WebSocketEncoding):
@@ -51,8 +51,8 @@ class Raising(frames.WebSocketEncoding):
         return super().stale(reason, since)
 
 
-def join(stage: Stage, encoding: frames.WebSocketEncoding, **fields: Any) -> Viewer:
-    viewer = stage.admit(encoding)
+def join(simulation: Simulation, encoding: frames.WebSocketEncoding, **fields: Any) -> SimulatedClient:
+    viewer = simulation.admit(encoding)
     viewer.subscribe(**fields)
     viewer.step()
     return viewer
@@ -61,19 +61,19 @@ def join(stage: Stage, encoding: frames.WebSocketEncoding, **fields: Any) -> Vie
 class TestACohortThatFails:
     @pytest.mark.parametrize("rate", [0, 10])
     def test_it_ends_its_own_members_and_all_others_get_every_event(
-        self, stage: Stage, caplog: pytest.LogCaptureFixture, rate: float
+        self, simulation: Simulation, caplog: pytest.LogCaptureFixture, rate: float
     ) -> None:
         # given healthy clients before and after two that share a cohort whose encoding fails
         encoding = Raising("events")
-        before = join(stage, frames.WEBSOCKET, rate=rate, batch=True)
-        failing = [join(stage, encoding, rate=rate) for _ in range(2)]
-        after = join(stage, frames.WEBSOCKET, rate=rate, types=("a.*",), batch=True)
-        assert len(stage.cohorts) == 3
+        before = join(simulation, frames.WEBSOCKET, rate=rate, batch=True)
+        failing = [join(simulation, encoding, rate=rate) for _ in range(2)]
+        after = join(simulation, frames.WEBSOCKET, rate=rate, types=("a.*",), batch=True)
+        assert len(simulation.cohorts) == 3
         # when events come
         with caplog.at_level(logging.ERROR):
             for _ in range(3):
-                stage.write()
-                stage.run(1)
+                simulation.write()
+                simulation.run(1)
         # then the healthy have all of them, each with the one before it
         for viewer in (before, after):
             messages = viewer.messages()
@@ -87,46 +87,46 @@ class TestACohortThatFails:
         [record] = caplog.records
         assert record.exc_info is not None
         assert "planted in events" in str(record.exc_info[1])
-        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
-        assert stage.relay.failure is None
-        assert len(stage.cohorts) == 2
+        assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
+        assert simulation.relay.failure is None
+        assert len(simulation.cohorts) == 2
 
     @pytest.mark.parametrize("message", ["heartbeat", "stale"])
-    def test_so_it_does_where_a_heartbeat_or_a_notice_fails(self, stage: Stage, message: str) -> None:
-        failing, healthy = join(stage, Raising(message), rate=0), stage.join(rate=0)
+    def test_so_it_does_where_a_heartbeat_or_a_notice_fails(self, simulation: Simulation, message: str) -> None:
+        failing, healthy = join(simulation, Raising(message), rate=0), simulation.join(rate=0)
         if message == "stale":
-            stage.hub.tell_stale("the database is not there", None)
+            simulation.hub.tell_stale("the database is not there", None)
         else:
-            stage.hub.heartbeat()
+            simulation.hub.heartbeat()
         assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
-        stage.write(2)
+        simulation.write(2)
         assert healthy.seqs() == [1, 2]
         assert healthy.messages()[1]["type"] == message
-        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
+        assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
 
-    def test_a_client_whose_socket_fails_in_an_unforeseen_way_ends_alone(self, stage: Stage) -> None:
+    def test_a_client_whose_socket_fails_in_an_unforeseen_way_ends_alone(self, simulation: Simulation) -> None:
         def fail() -> None:
             if failing.subscriber.state is ClientState.LIVE:
                 raise ValueError("non-zero flags not allowed in calls to send() on a TLS socket")
 
-        viewers = [stage.join(rate=0) for _ in range(3)]
+        viewers = [simulation.join(rate=0) for _ in range(3)]
         failing = viewers[1]
         failing.socket.after_send = fail
-        stage.write(2)
+        simulation.write(2)
         assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
         assert [viewer.seqs() for viewer in viewers if viewer is not failing] == [[1, 2], [1, 2]]
-        assert counted(stage.core.stats.metrics, "errors_total", where="cohort") == 1
+        assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
 
-    def test_an_encoding_that_fails_for_one_that_joins_concerns_that_one_alone(self, stage: Stage) -> None:
-        healthy = stage.join(rate=0)
-        stage.write(3)
-        joining = stage.admit(Raising("events"))
+    def test_an_encoding_that_fails_for_one_that_joins_concerns_that_one_alone(self, simulation: Simulation) -> None:
+        healthy = simulation.join(rate=0)
+        simulation.write(3)
+        joining = simulation.admit(Raising("events"))
         joining.subscribe(rate=0, after=0)
         with pytest.raises(RuntimeError, match="planted in events"):
             joining.step()
-        stage.write(1)
+        simulation.write(1)
         assert healthy.seqs() == [1, 2, 3, 4]
-        assert len(stage.cohorts) == 1
+        assert len(simulation.cohorts) == 1
 
 
 class TestRecording:

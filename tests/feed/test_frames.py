@@ -9,7 +9,7 @@ import pytest
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from outfeed.feed import frames
-from tests.feed.cast import item
+from tests.feed.fake_source import item
 
 
 def read_back(data: bytes) -> list[tuple[Opcode, bytes]]:

@@ -16,8 +16,8 @@ from outfeed.feed import tail as tail_module
 from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Cohort, Membership, Place
 from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
-from tests.feed.cast import Ended, item
-from tests.feed.scene import Client, Feed
+from tests.feed.fake_source import item
+from tests.feed.socket_harness import Client, Ended, Feed
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_closing_sends_everyone_away_in_whatever_state_and_whoever_comes_later(
 # --- any schedule -----------------------------------------------------------------------------------------------------
 
 
-class Viewer:
+class SimulatedClient:
     """A client that resubscribes at random, reads slowly at times, and comes back when it is sent away.
 
     Every frame must follow its cursor; what it was told is missing, it may miss, and nothing else.
@@ -416,7 +416,7 @@ def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch
     feed = Feed(heartbeat_secs=0.001)
     dice = random.Random(seed)
     feed.core.pacer.start(feed.relay.poll)
-    viewers = [Viewer(feed, seed * 6 + n) for n in range(6)]
+    viewers = [SimulatedClient(feed, seed * 6 + n) for n in range(6)]
     threads = [threading.Thread(target=viewer.run) for viewer in viewers]
     for thread in threads:
         thread.start()

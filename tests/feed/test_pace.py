@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outfeed.feed.pace import SLACK, Pacer, next_due
-from tests.feed.stage import Stage, busiest_second
+from tests.feed.simulated import Simulation, busiest_second
 from tests.waits import wait_until
 
 RATES = st.one_of(st.integers(1, 1000).map(float), st.floats(0.1, 1000))
@@ -131,15 +131,15 @@ def test_it_stops_though_something_is_planned(bell: Bell) -> None:
 
 
 def test_what_is_taken_out_while_a_slow_one_is_on_its_way_to_it_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch)
-    stage.source.add(30)
-    stage.relay.poll()
-    stage.core.forget()  # so that it reads a page of its own
-    viewer = stage.join(after=0, rate=10)
-    stage.run(1)
+    simulation = Simulation(monkeypatch)
+    simulation.source.add(30)
+    simulation.relay.poll()
+    simulation.core.forget()  # so that it reads a page of its own
+    viewer = simulation.join(after=0, rate=10)
+    simulation.run(1)
     assert 2 <= len(viewer.seqs()) <= 15
-    stage.source.items = [item for item in stage.source.items if item.seq != 20]
-    stage.core.forget()
-    stage.run(10)
+    simulation.source.items = [item for item in simulation.source.items if item.seq != 20]
+    simulation.core.forget()
+    simulation.run(10)
     assert viewer.seqs() == [seq for seq in range(1, 31) if seq != 20]
     assert busiest_second(viewer.times()) <= 10

@@ -11,9 +11,9 @@ import pytest
 from outfeed.feed import page_cache
 from outfeed.feed.page_cache import PAGE_EVENTS, PageCache
 from outfeed.history import Page
-from tests.feed.cast import MemorySource
-from tests.feed.scene import Client, Feed, StagedSource
-from tests.feed.stage import Clock
+from tests.feed.fake_source import LockedSource, MemorySource
+from tests.feed.simulated import Clock
+from tests.feed.socket_harness import Client, Feed
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_those_who_begin_apart_meet(cache: PageCache, source: MemorySource) -> N
 
 
 def test_of_those_who_ask_at_once_one_reads() -> None:
-    class Slow(StagedSource):
+    class Slow(LockedSource):
         def read_after(self, seq: int, limit: int) -> Page:
             is_free.wait(5)
             return super().read_after(seq, limit)

@@ -16,8 +16,9 @@ from outfeed.feed.client import ClientState
 from outfeed.feed.core import Core
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
-from tests.feed.stage import check_whole, seqs_of
+from tests.feed.fake_source import VIEWER, MemorySource, core_of
+from tests.feed.simulated import check_whole, seqs_of
+from tests.feed.socket_harness import Peer
 from tests.waits import wait_until
 
 CLIENTS = 8

@@ -21,13 +21,14 @@ from outfeed.feed.subscription import Filter
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Claim, Page
 from outfeed.principal import Principal
-from tests.feed.cast import VIEWER, core_of, counted
-from tests.feed.scene import Client, Feed, StagedSource
-from tests.feed.stage import Stage
+from tests.feed.fake_source import VIEWER, LockedSource, core_of
+from tests.feed.samples import counted
+from tests.feed.simulated import Simulation
+from tests.feed.socket_harness import Client, Feed
 from tests.waits import wait_until
 
 
-class SteppedSource(StagedSource):
+class SteppedSource(LockedSource):
     """A source that lets a test act after each read, before the relay has its answer."""
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ def on_another_thread(call: Callable[[], None]) -> None:
 
 
 def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
-    source = StagedSource()
+    source = LockedSource()
     source.add(5)
     feed = Feed(source)
     assert (feed.hub.position, feed.hub.epoch) == (5, "epoch-1")
@@ -65,7 +66,7 @@ def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
 
 
 def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
-    source = StagedSource()
+    source = LockedSource()
     source.add(TAIL_EVENTS + 20)
     source.prune(10)
     feed = Feed(source)
@@ -78,7 +79,7 @@ def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
 
 
 def test_of_few_events_it_has_all_that_were_not_pruned() -> None:
-    source = StagedSource()
+    source = LockedSource()
     source.add(20)
     source.prune(10)
     feed = Feed(source)
@@ -251,7 +252,7 @@ def test_many_polls_at_once_push_everything_once_and_in_order() -> None:
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-class FailingSource(StagedSource):
+class FailingSource(LockedSource):
     error: Exception | None = None
 
     def read_after(self, seq: int, limit: int) -> Page:
@@ -484,12 +485,12 @@ def test_a_long_poll_ends_with_an_outage() -> None:
 
 
 def test_a_stream_is_told_of_an_outage_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch)
-    viewer = stage.admit(SSE)
+    simulation = Simulation(monkeypatch)
+    viewer = simulation.admit(SSE)
     viewer.subscribe()
     viewer.step()
-    stage.hub.tell_stale("the database is not there", "2026-01-15T10:30:00.000Z")
-    stage.hub.tell_stale(None, None)
+    simulation.hub.tell_stale("the database is not there", "2026-01-15T10:30:00.000Z")
+    simulation.hub.tell_stale(None, None)
     assert viewer.socket.received.endswith(
         b'event: stale\ndata: {"reason":"the database is not there","since":"2026-01-15T10:30:00.000Z"}\n\n'
         b'event: stale\ndata: {"reason":null,"since":null}\n\n'

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from outfeed.errors import ClientStalled
 from outfeed.feed import frames, socket_writer
 from outfeed.feed.socket_writer import SocketWriter
-from tests.feed.cast import Peer
+from tests.feed.socket_harness import Peer
 from tests.waits import wait_until
 
 # Smaller ones have the kernel wait a fifth of a second for each window (RFC 1122 section 4.2.3.3).
@@ -245,14 +245,14 @@ _writes = st.tuples(st.just("write"), st.integers(0, 300_000))
 @given(steps=st.lists(st.one_of(_batches, _reads, _writes), max_size=40))
 def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[tuple[str, int | list[int]]]) -> None:
     with Peer(SMALL_BUFFER_BYTES) as peer:
-        stage = _Mixture(peer)
+        simulation = _Mixture(peer)
         for kind, argument in steps:
-            getattr(stage, kind)(argument)
-        while not (stage.read(1 << 20), peer.writer.flush(lambda: stage.read(1 << 20)))[1]:
+            getattr(simulation, kind)(argument)
+        while not (simulation.read(1 << 20), peer.writer.flush(lambda: simulation.read(1 << 20)))[1]:
             pass
         peer.writer.close(0, never)
-        received = list(stage.frames_to_the_end())
-    assert received == stage.expected
+        received = list(simulation.frames_to_the_end())
+    assert received == simulation.expected
 
 
 class _Mixture:

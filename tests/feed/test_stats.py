@@ -13,8 +13,9 @@ from outfeed.feed import stats
 from outfeed.feed.stats import FeedStats, LatencyHistogram, Percentiles
 from outfeed.history import Page
 from outfeed.metrics import Metrics
-from tests.feed.cast import counted
-from tests.feed.scene import Client, Feed, StagedSource
+from tests.feed.fake_source import LockedSource
+from tests.feed.samples import counted
+from tests.feed.socket_harness import Client, Feed
 
 
 def test_of_nothing_there_are_no_percentiles() -> None:
@@ -59,7 +60,7 @@ def test_a_delivery_is_late_by_no_more_than_the_time_since_someone_might_be_sent
     assert counted(found.metrics, "delivery_seconds_count") == 1
 
 
-class AgedSource(StagedSource):
+class AgedSource(LockedSource):
     """A source whose rows were written a while ago."""
 
     def read_after(self, seq: int, limit: int) -> Page:

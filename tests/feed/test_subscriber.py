@@ -22,8 +22,8 @@ from outfeed.feed.subscriber import JOIN_EVENTS, Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
-from tests.feed.cast import VIEWER, Peer
-from tests.feed.scene import Client, Feed, StagedSource
+from tests.feed.fake_source import VIEWER, LockedSource
+from tests.feed.socket_harness import Client, Feed, Peer
 from tests.waits import wait_until
 
 BIG = "x" * 20_000
@@ -133,7 +133,7 @@ class Turnstile:
 @pytest.mark.parametrize("replayers", ["from one place", "from many"])
 def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str) -> None:
     # given six who want to replay, and reads and encodings that take their time
-    class Slow(StagedSource):
+    class Slow(LockedSource):
         def read_after(self, seq: int, limit: int) -> Page:
             with reading:
                 return super().read_after(seq, limit)

@@ -12,7 +12,7 @@ from outfeed.feed import subscription
 from outfeed.feed.subscription import FeedRequest, Filter, decide, parse_subscribe, start_of_last
 from outfeed.history import Item, Window
 from outfeed.principal import EVERYTHING
-from tests.feed.cast import MemorySource
+from tests.feed.fake_source import MemorySource
 
 MINE = "epoch-1"
 

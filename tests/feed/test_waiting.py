@@ -12,7 +12,7 @@ from outfeed.feed.core import Core
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item
 from outfeed.principal import Visible
-from tests.feed.cast import MemorySource, core_of
+from tests.feed.fake_source import MemorySource, core_of
 from tests.waits import wait_until
 
 EVERYTHING = Filter(Visible())

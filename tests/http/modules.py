@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin
 
-from tests.http.cast import Visit
+from tests.http.visitors import Visit
 
 NAMED = re.compile(r'(?:\bfrom |\bimport |\bimport\(|\bnew URL\()"([^"]+)"(?=;|\)|, import\.meta\.url)')
 

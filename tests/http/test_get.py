@@ -13,7 +13,7 @@ from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.store import event_log
 from outfeed.swarm.part import SwarmPart
-from tests.http.cast import HOUR, bearer, signed_in
+from tests.http.visitors import HOUR, bearer, signed_in
 
 # What a GET may change, and why. A WebSocket begins with a GET, and its ticket is good for one.
 EXCEPTIONS = {"/ws": "uses up the ticket in its query, which lives for a minute and is never in a link"}

@@ -7,7 +7,7 @@ import pytest
 from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.http.app import create_app
-from tests.http.cast import bearer, show_tokens_and_names, signed_in
+from tests.http.visitors import bearer, show_tokens_and_names, signed_in
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -11,7 +11,7 @@ from outfeed.config import Settings
 from outfeed.http.admission import Admission, Rates
 from outfeed.http.app import create_app
 from outfeed.http.proxies import Proxies, household
-from tests.http.cast import bearer
+from tests.http.visitors import bearer
 
 
 class TestProxies:

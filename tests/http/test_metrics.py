@@ -21,7 +21,7 @@ from outfeed.store import checkpoint
 from outfeed.store.database import Database
 from outfeed.upkeep import backup
 from outfeed.upkeep.retention import prune_events
-from tests.feed.scene import Client
+from tests.feed.socket_harness import Client
 from tests.waits import wait_until
 
 

@@ -13,7 +13,7 @@ from outfeed.http.app import create_app
 from outfeed.http.permission import Permission, requires
 from outfeed.http.status import show
 from outfeed.principal import ADMIN, READ, WRITE
-from tests.http.cast import bearer
+from tests.http.visitors import bearer
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}

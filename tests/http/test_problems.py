@@ -6,7 +6,7 @@ import pytest
 
 from outfeed.config import Settings
 from outfeed.http.app import create_app
-from tests.http.cast import bearer, signed_in
+from tests.http.visitors import bearer, signed_in
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -20,8 +20,8 @@ from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 from outfeed.upkeep import feature
 from outfeed.webhooks import store as webhook
-from tests.feed.scene import Client
-from tests.http.cast import Visit, show_tokens_and_names, signed_in
+from tests.feed.socket_harness import Client
+from tests.http.visitors import Visit, show_tokens_and_names, signed_in
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from tests.journeys.test_failures import AilingServer
 from tests.server import Server
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 from tests.waits import wait_until
 
 

@@ -19,7 +19,7 @@ from outfeed.config import Settings
 from outfeed.http.services import Services
 from outfeed.jobs import Job, Jobs
 from outfeed.store.database import Database
-from tests.feed.scene import Client
+from tests.feed.socket_harness import Client
 from tests.waits import wait_until
 
 POLL_INTERVAL = 0.2

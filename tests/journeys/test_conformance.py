@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.server import Server, writer
+from tests.transports import TRANSPORTS, Reader, Transport, Verdict
 from tests.waits import PATIENCE_SECS, wait_until
-from tests.ways import WAYS, Reader, Verdict, Way
 
 # Fast enough for a test, and a pace all the same.
 EVENT_RATE = 100
@@ -68,22 +68,22 @@ def epoch(server: Server) -> str:
 
 
 @contextlib.contextmanager
-def by_every_way(server: Server, **query: Any) -> Iterator[list[Way]]:
+def by_every_way(server: Server, **query: Any) -> Iterator[list[Transport]]:
     """Connect by every way, one after the other, with the same query."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(way(server, **query)) for way in WAYS]
+        yield [stack.enter_context(way(server, **query)) for way in TRANSPORTS]
 
 
-def verdicts(ways: list[Way]) -> dict[str, Verdict]:
+def verdicts(ways: list[Transport]) -> dict[str, Verdict]:
     return {type(way).__name__: way.verdict for way in ways}
 
 
-def sequences(ways: list[Way], until: int) -> dict[str, list[tuple[int, str]]]:
+def sequences(ways: list[Transport], until: int) -> dict[str, list[tuple[int, str]]]:
     return {type(way).__name__: way.follow(until) for way in ways}
 
 
 def by_all(value: Any) -> dict[str, Any]:
-    return {way.__name__: value for way in WAYS}
+    return {way.__name__: value for way in TRANSPORTS}
 
 
 def test_live(shared: Server) -> None:
@@ -166,7 +166,7 @@ def kill_and_start(server: Server) -> None:
 
 @pytest.mark.parametrize("bring_down", [stop_and_start, kill_and_start])
 def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], None]) -> None:
-    readers = {way.__name__: Reader(way, own) for way in WAYS}
+    readers = {way.__name__: Reader(way, own) for way in TRANSPORTS}
     goal: list[int] = []
     stop = threading.Event()
 

@@ -23,13 +23,13 @@ from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until
 
 
-class AilingServer(Server):
+class FaultyServer(Server):
     """A server that a test can let run short of something."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(folder, **settings)
         self.ailments = folder / "ailments"
-        self.command = (sys.executable, "-m", "tests.ailing", str(self.ailments))
+        self.command = (sys.executable, "-m", "tests.faulty_process", str(self.ailments))
 
     @contextlib.contextmanager
     def lacking(self, what: str) -> Iterator[None]:
@@ -49,18 +49,18 @@ class AilingServer(Server):
 
 
 @pytest.fixture(scope="module")
-def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AilingServer]:
-    with AilingServer(tmp_path_factory.mktemp("ailing"), poll_interval=0.2) as running:
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
+    with FaultyServer(tmp_path_factory.mktemp("faulty"), poll_interval=0.2) as running:
         yield running
 
 
 @pytest.fixture
-def scene(ailing: AilingServer) -> Iterator[Scene]:
-    with Scene(ailing) as running:
+def session(faulty: FaultyServer) -> Iterator[Session]:
+    with Session(faulty) as running:
         yield running
 
 
-class Scene:
+class Session:
     """A writer and a viewer of one server, and what they were told."""
 
     def __init__(self, server: Server) -> None:
@@ -71,7 +71,7 @@ class Scene:
         self.viewer: FeedClient = self._open.enter_context(server.connect())
         self.viewer.subscribe()
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -120,13 +120,13 @@ class Scene:
 # --- the database can't be written to ---------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_said_to_writers_and_passes(scene: Scene, ailing: AilingServer) -> None:
-    scene.write(2)
-    with ailing.lacking(f"pages={ailing.database.stat().st_size // 4096 + 10}"):
-        assert "no space is left" in scene.refusal(100)
-        assert "no space left to write" in scene.unready()
-        assert "no space left to write" in wait_until(scene.unready, "still said")
-    scene.goes_on()
+def test_a_full_disk_is_said_to_writers_and_passes(session: Session, faulty: FaultyServer) -> None:
+    session.write(2)
+    with faulty.lacking(f"pages={faulty.database.stat().st_size // 4096 + 10}"):
+        assert "no space is left" in session.refusal(100)
+        assert "no space left to write" in session.unready()
+        assert "no space left to write" in wait_until(session.unready, "still said")
+    session.goes_on()
 
 
 def can_mount() -> bool:
@@ -140,40 +140,40 @@ def test_a_filesystem_that_is_full_in_earnest(tmp_path: Path) -> None:
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=True)
     try:
-        with Server(folder, poll_interval=0.2) as server, Scene(server) as scene:
-            scene.write(2)
+        with Server(folder, poll_interval=0.2) as server, Session(server) as session:
+            session.write(2)
             ballast = folder / "ballast"
             with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
-            assert "no space is left" in scene.refusal(1000)
-            assert "no space left to write" in scene.unready()
+            assert "no space is left" in session.refusal(1000)
+            assert "no space left to write" in session.unready()
             ballast.unlink()
-            scene.goes_on()
+            session.goes_on()
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_file_that_may_only_be_read(scene: Scene, ailing: AilingServer) -> None:
-    scene.write()
-    with ailing.lacking("readonly"):
-        assert "can only be read" in scene.refusal()
-        assert "can only be read" in scene.unready()
-    scene.goes_on()
+def test_a_file_that_may_only_be_read(session: Session, faulty: FaultyServer) -> None:
+    session.write()
+    with faulty.lacking("readonly"):
+        assert "can only be read" in session.refusal()
+        assert "can only be read" in session.unready()
+    session.goes_on()
 
 
-def test_another_writer_that_keeps_the_lock(scene: Scene, ailing: AilingServer) -> None:
-    scene.write()
-    with ailing.locked():
-        assert "locked by another writer" in scene.refusal()
-        assert "locked by another writer" in scene.unready()
-    scene.goes_on()
+def test_another_writer_that_keeps_the_lock(session: Session, faulty: FaultyServer) -> None:
+    session.write()
+    with faulty.locked():
+        assert "locked by another writer" in session.refusal()
+        assert "locked by another writer" in session.unready()
+    session.goes_on()
 
 
-def test_without_a_writer_the_probe_finds_the_lock_and_that_it_is_free(scene: Scene, ailing: AilingServer) -> None:
-    with ailing.locked():
-        wait_until(lambda: "locked by another writer" in scene.unready(), "unready", timeout=PATIENCE_SECS + 10)
-    scene.goes_on()
+def test_without_a_writer_the_probe_finds_the_lock_and_that_it_is_free(session: Session, faulty: FaultyServer) -> None:
+    with faulty.locked():
+        wait_until(lambda: "locked by another writer" in session.unready(), "unready", timeout=PATIENCE_SECS + 10)
+    session.goes_on()
 
 
 # --- the system has nothing left --------------------------------------------------------------------------------------
@@ -187,33 +187,33 @@ def free_descriptor(pid: int, place: int) -> int:
     return next(itertools.islice(free, place, None))
 
 
-def test_no_descriptor_is_left(scene: Scene, ailing: AilingServer) -> None:
-    scene.write()
-    worker = ailing.workers()[0]
+def test_no_descriptor_is_left(session: Session, faulty: FaultyServer) -> None:
+    session.write()
+    worker = faulty.workers()[0]
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     try:
         # Too few to accept, to serve, and just enough.
         for place, more, status in ((0, 0, 503), (0, 4, 503), (20, 0, 201)):
             limit = free_descriptor(worker, place) + more
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, before[1]))
-            with ailing.http() as stranger:
+            with faulty.http() as stranger:
                 answer = stranger.post("/api/events", json={"event_type": "c.d", "source": "s"})
             assert answer.status_code == status, (limit, answer.text)
             if status == 503:
                 assert "out of file descriptors" in answer.json()["detail"]
-                assert "out of file descriptors" in scene.unready()
+                assert "out of file descriptors" in session.unready()
     finally:
         resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
-    assert scene.viewer.next_event()["payload"]["event_type"] == "a.b"
-    assert scene.viewer.next_event()["payload"]["event_type"] == "c.d"
-    scene.viewer.events.pop()
-    scene.goes_on()
-    assert ailing.workers() == [worker]
+    assert session.viewer.next_event()["payload"]["event_type"] == "a.b"
+    assert session.viewer.next_event()["payload"]["event_type"] == "c.d"
+    session.viewer.events.pop()
+    session.goes_on()
+    assert faulty.workers() == [worker]
 
 
 def test_a_server_that_gets_too_few_threads_does_not_start(tmp_path: Path) -> None:
     """Every thread that a client may need is there before the first client is: none meets a shortage later."""
-    server = AilingServer(tmp_path)
+    server = FaultyServer(tmp_path)
     with server.lacking("threads"), pytest.raises(AssertionError, match="server ended with 3"):
         server.start()
     assert "OUTFEED_MAX_CONNECTIONS needs 1032 threads a worker" in server.output
@@ -228,30 +228,30 @@ def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> 
 
 
 def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_the_handshake(
-    scene: Scene, ailing: AilingServer
+    session: Session, faulty: FaultyServer
 ) -> None:
-    with ailing.lacking("descriptors"), pytest.raises(InvalidStatus) as refused:
-        ailing.connect()
+    with faulty.lacking("descriptors"), pytest.raises(InvalidStatus) as refused:
+        faulty.connect()
     assert refused.value.response.status_code == 503
     assert b"out of file descriptors" in (refused.value.response.body or b"")
-    scene.goes_on()
-    ailing.connect().__exit__()
+    session.goes_on()
+    faulty.connect().__exit__()
 
 
 # --- the database is not what it was ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def victim(tmp_path: Path) -> Iterator[Scene]:
-    with Server(tmp_path, poll_interval=0.2) as server, Scene(server) as scene:
-        yield scene
+def victim(tmp_path: Path) -> Iterator[Session]:
+    with Server(tmp_path, poll_interval=0.2) as server, Session(server) as session:
+        yield session
 
 
 def files_of(database: Path) -> list[Path]:
     return [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{database}{suffix}")).exists()]
 
 
-def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Scene) -> None:
+def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Session) -> None:
     victim.write(3)
     server = victim.server
     files = files_of(server.database)
@@ -266,7 +266,7 @@ def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Scene) ->
     victim.goes_on()
 
 
-def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_restored(victim: Scene) -> None:
+def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_restored(victim: Session) -> None:
     victim.write(300)
     server = victim.server
     backup = server.database.with_name("backup.db")

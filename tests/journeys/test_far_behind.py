@@ -21,7 +21,7 @@ import pytest
 from tests.clients import RawClient
 from tests.journeys.test_stalled import rss_bytes, wait_for_events
 from tests.server import Server, make_database
-from tests.ways import Singles, Stream
+from tests.transports import Singles, Stream
 
 BEHIND = 100_000
 MAX_GROWTH_BYTES = 32 * 2**20
@@ -68,21 +68,21 @@ def by_stream(server: Server) -> socket.socket:
     return connection
 
 
-WAYS = {
+TRANSPORTS = {
     "one event a frame": (by_socket(), rb'"type":"event","seq":(\d+),'),
     "several events a frame": (by_socket(batch=True), rb'\{"seq":(\d+),'),
     "stream": (by_stream, rb"\nid: \w+:(\d+)\ndata: \{\"id"),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TRANSPORTS)
 def test_it_has_them_all_in_one_connection_and_the_server_stays_small(shared: Server, way: str) -> None:
     follow_to(shared, BEHIND, way)
 
 
 def follow_to(server: Server, until: int, way: str) -> None:
     """Take every event up to the seq *until* in one connection, in order, while the server's memory is watched."""
-    begin, pattern = WAYS[way]
+    begin, pattern = TRANSPORTS[way]
     assert server.token
     before, seq, received = rss_bytes(server.workers()[0]), 0, b""
     with begin(server) as connection:

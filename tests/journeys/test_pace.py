@@ -23,8 +23,8 @@ import pytest
 
 from tests.clients import FeedClient, RawClient
 from tests.server import Server, writer
+from tests.transports import Batch, Singles, Stream, Transport, Verdict
 from tests.waits import PATIENCE_SECS, shortest, wait_until
-from tests.ways import Batch, Singles, Stream, Verdict, Way
 
 JITTER_SECS = 0.15
 RATE = 10  # the default
@@ -65,7 +65,7 @@ class Watched:
     It looks every *glance* seconds, which must be less than the time between two frames.
     """
 
-    def __init__(self, way: Way, glance: float = 0.02) -> None:
+    def __init__(self, way: Transport, glance: float = 0.02) -> None:
         self.way = way
         self.times: list[tuple[float, float]] = []  # of each frame: when there was nothing yet, and when it was found
         self._glance = glance
@@ -139,7 +139,7 @@ def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
     before = head(shared)
     with contextlib.ExitStack() as stack:
 
-        def watch(way: type[Way], **query: Any) -> Watched:
+        def watch(way: type[Transport], **query: Any) -> Watched:
             return stack.enter_context(Watched(way(shared, **query), glance=0.2 / query["rate"]))
 
         singles, stream = watch(BareSingles, rate=rate), watch(Stream, rate=rate)
@@ -178,7 +178,7 @@ def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[
 
 
 @pytest.mark.parametrize("way", [Singles, Batch, Stream])
-def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: type[Way]) -> None:
+def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: type[Transport]) -> None:
     write(shared, 1)
     with Watched(way(shared, rate=2)) as watched:
         waits = quiet_waits(shared, watched.arrivals.get)

@@ -14,7 +14,7 @@ import pytest
 from gunicorn.config import Config
 
 from outfeed.http.server.worker import Worker
-from tests.feed.scene import Feed
+from tests.feed.socket_harness import Feed
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until
 

@@ -14,9 +14,9 @@ import pytest
 
 from outfeed.http.assets import PACKAGE
 from scripts.soaks.stage import fill
+from tests.costly_clients import KINDS, CostlyClients, secs_to_live, sockets_of
 from tests.journeys.test_failures import AilingServer
 from tests.journeys.test_limits import HEALTHY_SECS, connect, probing, status
-from tests.offenders import KINDS, Offenders, secs_to_live, sockets_of
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 
@@ -68,22 +68,22 @@ def post(server: Server, *headers: str) -> bytes:
     return "\r\n".join([*lines, "Content-Type: application/json", *headers, "", ""]).encode()
 
 
-# --- offenders --------------------------------------------------------------------------------------------------------
+# --- costly clients ---------------------------------------------------------------------------------------------------
 
 
-def test_offenders_of_every_kind_delay_nobody_and_are_gone_in_time(hasty: Server) -> None:
+def test_costly_clients_of_every_kind_delay_nobody_and_are_gone_in_time(hasty: Server) -> None:
     """Without limits any of the kinds has every thread: the server has 52, and 200 sockets come."""
     assert hasty.token
     before = sockets_of(hasty)
 
     def secs_beside_them() -> float:
-        with Offenders(hasty, 40):
+        with CostlyClients(hasty, 40):
             wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
             live = shortest(lambda: secs_to_live(hasty), LIVE_SECS)
             assert live < LIVE_SECS
             with probing(hasty) as took:
                 wait_until(lambda: len(took) > 40, "some answers")
-                wait_until(lambda: sockets_of(hasty) <= before + 2, "the offenders are gone", timeout=8)
+                wait_until(lambda: sockets_of(hasty) <= before + 2, "the costly clients are gone", timeout=8)
         return max(took)
 
     assert shortest(secs_beside_them, HEALTHY_SECS) < HEALTHY_SECS
@@ -92,7 +92,7 @@ def test_offenders_of_every_kind_delay_nobody_and_are_gone_in_time(hasty: Server
 @pytest.mark.parametrize("kind", KINDS)
 def test_offenders_of_one_kind_alone_hold_no_thread(hasty: Server, kind: str) -> None:
     before = sockets_of(hasty)
-    with Offenders(hasty, 100, kinds=[kind]):
+    with CostlyClients(hasty, 100, kinds=[kind]):
         wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
         assert shortest(lambda: secs_to_live(hasty), LIVE_SECS) < LIVE_SECS
     wait_until(lambda: sockets_of(hasty) <= before + 2, "all are gone")
@@ -133,7 +133,7 @@ def test_an_address_has_so_many_exports_at_once_and_the_server_too(hasty: Server
 
 
 def test_a_client_that_asks_again_before_it_has_read_gets_one_answer(hasty: Server) -> None:
-    with Offenders(hasty, 1, "127.0.8.1", kinds=["many answers"]):
+    with CostlyClients(hasty, 1, "127.0.8.1", kinds=["many answers"]):
         for _ in range(50):
             with client(hasty) as sock:
                 sock.sendall(HEALTH)

@@ -20,8 +20,8 @@ import pytest
 
 from outfeed.http.server.serve import GRACE_SECS
 from tests.server import Server
+from tests.transports import SseParser, Stream
 from tests.waits import PATIENCE_SECS, shortest, wait_until
-from tests.ways import SseParser, Stream
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 from outfeed.swarm.part import SwarmPart
 from tests.app_fixtures import Api
-from tests.http.cast import bearer
+from tests.http.visitors import bearer
 
 BOM = "\ufeff"
 ODD_IDS = ["summary", "export", "/lead", "a\nb", "a/b", "a//b", "..", "a?b", "%2F", "ü x", "-", "."]

@@ -22,7 +22,7 @@ from outfeed.store import database as db
 from outfeed.upkeep import upgrade
 from tests import forked
 from tests.server import Server, free_port
-from tests.store import dying
+from tests.store import killed_upgrade
 
 ADR_017 = """
     CREATE TABLE event_log (id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT,
@@ -442,7 +442,7 @@ def copies(folder: Path) -> Iterator[Path]:
 
 def test_a_kill_at_any_statement_leaves_the_program_its_tables(tmp_path: Path) -> None:
     def adopted_until(file: Path, last: int) -> int | None:
-        process = forked.context.Process(target=dying.upgrade, args=(file, last, tmp_path / "told"))
+        process = forked.context.Process(target=killed_upgrade.upgrade, args=(file, last, tmp_path / "told"))
         process.start()
         process.join()
         return process.exitcode

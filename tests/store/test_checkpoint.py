@@ -16,7 +16,7 @@ from outfeed.store import checkpoint
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
-from tests.feed.cast import MemoryCheckpoints, MemorySource
+from tests.feed.fake_source import MemoryCheckpoints, MemorySource
 
 OWNER = Principal("bot", ("read",), "token:1")
 ROTATED = Principal("bot", ("read", "write"), "token:2")

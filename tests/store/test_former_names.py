@@ -20,7 +20,7 @@ from outfeed.store import database as db
 from outfeed.upkeep import backup, upgrade
 from tests import forked
 from tests.server import Server
-from tests.store import dying
+from tests.store import killed_upgrade
 
 LEGACY = Path(__file__).with_name("legacy.sql").read_text("utf-8")
 OTHER_YOYO = """
@@ -151,7 +151,7 @@ def test_a_database_of_an_earlier_migration_goes_on_from_there(path: Path) -> No
 
 def test_a_kill_at_any_statement_leaves_the_former_names_or_the_present_ones(path: Path, tmp_path: Path) -> None:
     def upgraded_until(file: Path, last: int) -> int | None:
-        process = forked.context.Process(target=dying.upgrade, args=(file, last, tmp_path / "told"))
+        process = forked.context.Process(target=killed_upgrade.upgrade, args=(file, last, tmp_path / "told"))
         process.start()
         process.join()
         return process.exitcode

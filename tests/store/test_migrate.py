@@ -15,7 +15,7 @@ import pytest
 from outfeed.errors import DatabaseBusy, DatabaseError, DatabaseUnreadable, OutfeedError, SchemaMismatch
 from outfeed.store import database, migrate, schema
 from tests import forked
-from tests.store import dying
+from tests.store import killed_upgrade
 
 ROOT = Path(__file__).parents[2]
 ALL = [file.stem for file in sorted((ROOT / "migrations").glob("*.sql"))]
@@ -200,7 +200,7 @@ class TestManyAtOnce:
 
 class TestKilled:
     def run(self, path, last, told):
-        process = forked.context.Process(target=dying.upgrade, args=(path, last, told))
+        process = forked.context.Process(target=killed_upgrade.upgrade, args=(path, last, told))
         process.start()
         process.join()
         return process.exitcode

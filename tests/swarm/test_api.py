@@ -11,7 +11,7 @@ from outfeed.access.store import account
 from outfeed.http.app import create_app
 from outfeed.log.store.reading import list_events
 from outfeed.swarm.part import SwarmPart
-from tests.http.cast import follow
+from tests.http.visitors import follow
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from outfeed.store import audit
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 from outfeed.swarm import boards
-from tests.http.cast import Visit, bearer
+from tests.http.visitors import Visit, bearer
 from tests.waits import PATIENCE_SECS
 
 

@@ -17,7 +17,7 @@ from outfeed.events import EventType
 from outfeed.swarm.commands import until_told
 from outfeed.swarm.simulator import NAMES, TASKS, ApiClient, Scenario, Simulator
 from tests.server import Server
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 from tests.waits import PATIENCE_SECS, wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from outfeed.log.store.reading import list_events
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
 from outfeed.swarm.store.swarm import AgentState, TaskState, look
 from tests.swarm.conftest import AUCTION_SECS
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 
 
 @pytest.fixture(autouse=True)

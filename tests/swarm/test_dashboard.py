@@ -24,8 +24,8 @@ from outfeed.store.event_log import log_event
 from outfeed.swarm.dashboard import axis_end, bids_text, count_text, draw, left_text
 from outfeed.swarm.part import SwarmPart
 from outfeed.swarm.store.activity import MINUTES, Activity
-from tests.http.cast import Visit, bearer, show_tokens_and_names, signed_in
 from tests.http.modules import paths_read_by
+from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
 
 BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_state_and_log_agree_whoever_is_killed_whenever(database):
 
         def begin():
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.swarm.chaos", str(database.path), str(next(seeds))],
+                [sys.executable, "-m", "tests.swarm.random_calls", str(database.path), str(next(seeds))],
                 cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             running.enter_context(process)

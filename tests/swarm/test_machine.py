@@ -15,7 +15,7 @@ from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.store.swarm import look
 from tests.swarm.conftest import AUCTION_SECS, Wall
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 
 PLACE = st.integers(0, 3)
 

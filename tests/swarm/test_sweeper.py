@@ -6,7 +6,7 @@ from outfeed import clock
 from outfeed.swarm.store.swarm import AgentState, TaskState, look
 from outfeed.swarm.sweeper import Sweeper
 from tests.swarm.conftest import AUCTION_SECS, TIMEOUT_SECS
-from tests.swarm.replay import disagreements
+from tests.swarm.log_replay import disagreements
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ class Core:
 
     Call `relay.poll` every second and when `pacer` is due, and `relay.poll_if_wanted` after a commit, at the earliest
     when the rest is over that it returned, or when *wanted* is set. A test does so on one thread, with a clock, a
-    source and sockets of its own (tests/feed/stage.py).
+    source and sockets of its own (tests/feed/simulated.py).
 
     *record* writes an item of an epoch to the high-water mark; it is called before that item is sent.
     """

@@ -23,7 +23,7 @@ from outfeed.http.transports import connection
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
 from tests.app_fixtures import Api
-from tests.feed.cast import Peer
+from tests.feed.socket_harness import Peer
 
 EVENTS = 5
 

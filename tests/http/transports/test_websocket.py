@@ -28,7 +28,8 @@ from outfeed.http.transports.connection import Waker
 from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket
 from outfeed.http.transports.websocket import MAX_MESSAGES_PER_SEC, WebSocketHandler
 from outfeed.store.database import Database
-from tests.feed.cast import VIEWER, MemorySource, Peer, core_of
+from tests.feed.fake_source import VIEWER, MemorySource, core_of
+from tests.feed.socket_harness import Peer
 
 HANDSHAKE = {
     "HTTP_HOST": "localhost",

@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-class Offenders:
+class CostlyClients:
     """Sockets of some *kinds*, *each* of each, from one *address* of this machine. None of them reads."""
 
     def __init__(self, server: Server, each: int, address: str = "127.0.0.1", kinds: Iterable[str] = KINDS) -> None:
@@ -39,7 +39,7 @@ class Offenders:
         self._stop = threading.Event()
         self._dripper = threading.Thread(target=self._drip)
 
-    def __enter__(self) -> Offenders:
+    def __enter__(self) -> CostlyClients:
         for _ in range(self._each):
             for kind in self._kinds:
                 client = self._connect()

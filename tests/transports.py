@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
         return cls(fields["verdict"], after, (missing["from"], missing["to"]) if missing else None)
 
 
-class Way(ABC):
+class Transport(ABC):
     """A connected client, with its verdict. `pump` takes what comes next, `cursor` is what it would resume from."""
 
     def __init__(self, server: Server, **query: Any) -> None:
@@ -51,7 +51,7 @@ class Way(ABC):
         self.epoch = ""
         self.verdict = self.begin()
 
-    def __enter__(self) -> Way:
+    def __enter__(self) -> Transport:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class Way(ABC):
 # --- WebSocket --------------------------------------------------------------------------------------------------------
 
 
-class Singles(Way):
+class Singles(Transport):
     """WebSocket, an event a frame, as they come."""
 
     fields: ClassVar[dict[str, Any]] = {"rate": 0}
@@ -176,7 +176,7 @@ class SseParser:
             self._id = value
 
 
-class Stream(Way):
+class Stream(Transport):
     """Server-sent events, over a bare socket."""
 
     headers: ClassVar[dict[str, str]] = {}
@@ -244,7 +244,7 @@ class Stream(Way):
         self.socket.close()
 
 
-class Poll(Way):
+class Poll(Transport):
     """Plain requests, one after the other."""
 
     wait: float | None = None
@@ -300,7 +300,7 @@ class LongPoll(Poll):
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-class Tail(Way):
+class Tail(Transport):
     """`outfeed tail --json`. What moves its cursor without an event it says only when it is stopped."""
 
     def begin(self) -> Verdict:
@@ -349,13 +349,13 @@ class Tail(Way):
         self._process.wait()
 
 
-WAYS: tuple[type[Way], ...] = (Singles, Batch, Paced, Stream, LongPoll, Poll, Tail)
+TRANSPORTS: tuple[type[Transport], ...] = (Singles, Batch, Paced, Stream, LongPoll, Poll, Tail)
 
 
 class Reader:
     """Comes back by one way after whatever goes wrong, with its cursor, and keeps every event and verdict."""
 
-    def __init__(self, way: type[Way], server: Server) -> None:
+    def __init__(self, way: type[Transport], server: Server) -> None:
         self._way = way
         self._server = server
         self.cursor = 0
@@ -381,7 +381,7 @@ class Reader:
             finally:
                 self._note(way)
 
-    def _note(self, way: Way) -> None:
+    def _note(self, way: Transport) -> None:
         """Take over what the way has shown by now."""
         fresh = [each for each in way.events if not self.events or each[0] > self.events[-1][0]]
         self.events += fresh

@@ -1,9 +1,11 @@
-"""The scene of the pipeline's tests: a hub and its relay over a source in memory, and clients that keep the rules."""
+"""Real TCP connections over a core in memory: both ends of one, and clients that check what they receive."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,21 +14,10 @@ from outfeed.errors import Overtaken
 from outfeed.feed import dialogue, frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.core import Core
+from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
-from outfeed.history import Item, Window
-from tests.feed.cast import VIEWER, MemoryCheckpoints, MemorySource, Peer
-
-
-class StagedSource(MemorySource):
-    """A source in memory whose window is read in one piece as well."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.RLock()  # type: ignore[assignment]
-
-    def window(self) -> Window:
-        with self._lock:
-            return super().window()
+from outfeed.history import Item
+from tests.feed.fake_source import VIEWER, LockedSource, MemoryCheckpoints, MemorySource
 
 
 class Feed:
@@ -39,7 +30,7 @@ class Feed:
         workers: int = 1,
         record: Callable[[str, Item], None] | None = None,
     ) -> None:
-        self.source = source or StagedSource()
+        self.source = source or LockedSource()
         self.checkpoints = MemoryCheckpoints(self.source)
         self.recorded: list[tuple[str, int]] = []
         self.core = Core(
@@ -63,6 +54,104 @@ class Feed:
     def clients(self) -> int:
         """Return how many clients are connected or wait."""
         return self.hub.counts().total()
+
+
+class ServerEnd:
+    """The server's end of a real connection, at which a test can cut a write and act before one.
+
+    It takes only *room* bytes more, if that is set. *before_send* is called before each write.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.room: int | None = None
+        self.before_send: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes, flags: int) -> int:
+        if data:
+            self.before_send()
+        if self.room is None:
+            return self._sock.send(data, flags)
+        if self.room == 0:
+            raise BlockingIOError
+        sent = self._sock.send(data[: self.room], flags)
+        self.room -= sent
+        return sent
+
+
+class Ended(AssertionError):
+    """The server has ended the connection; a frame that it had begun may be cut."""
+
+
+class Peer:
+    """A client at the far end of a real TCP connection; `writer` is the server's end."""
+
+    def __init__(self, send_buffer_bytes: int | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.socket = socket.create_connection(listener.getsockname())
+            accepted, _ = listener.accept()
+        if send_buffer_bytes:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer_bytes)
+        self.socket.settimeout(10)
+        self.server_end = ServerEnd(accepted)
+        self.writer = SocketWriter(self.server_end)  # type: ignore[arg-type]
+        self._buffer = b""
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self.server_end.close()
+
+    def take_frame(self) -> tuple[int, bytes]:
+        """Return the opcode and body of the next frame; it must be whole, unmasked and not fragmented."""
+        first, second = self._take(2)
+        assert first & 0xF0 == 0x80, f"corrupt frame: first byte {first:#x}"
+        assert second < 128, "a server's frames are not masked"
+        length = second
+        if second == 126:
+            (length,) = struct.unpack("!H", self._take(2))
+        elif second == 127:
+            (length,) = struct.unpack("!Q", self._take(8))
+        return first & 0xF, self._take(length)
+
+    def take_message(self) -> dict[str, Any]:
+        """Return the next text frame's JSON, passing over pongs."""
+        while True:
+            opcode, body = self.take_frame()
+            if opcode == 1:
+                message: dict[str, Any] = json.loads(body)
+                return message
+            assert opcode == 10, f"unexpected frame {opcode}"
+
+    def take_messages(self, until_seq: int) -> list[dict[str, Any]]:
+        """Return the messages up to the event with that seq."""
+        messages = [self.take_message()]
+        while messages[-1].get("seq") != until_seq:
+            messages.append(self.take_message())
+        return messages
+
+    def take_all(self) -> list[dict[str, Any]]:
+        """Return all messages until the server ends the connection."""
+        messages = []
+        with contextlib.suppress(Ended):
+            while True:
+                messages.append(self.take_message())
+        return messages
+
+    def _take(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            chunk = self.socket.recv(1 << 16)
+            if not chunk:
+                raise Ended
+            self._buffer += chunk
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
 
 
 class HasCore(Protocol):

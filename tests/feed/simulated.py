@@ -16,7 +16,7 @@ from outfeed.feed.encoding import Encoding
 from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
-from tests.feed.cast import VIEWER, MemorySource, core_of
+from tests.feed.fake_source import VIEWER, MemorySource, core_of
 
 STEP_SECS = 0.005
 
@@ -56,14 +56,14 @@ class Socket:
         return b"".join(data for _, data in self.writes)
 
 
-class Viewer:
-    """A client of the stage: its subscriber, and what its socket took."""
+class SimulatedClient:
+    """A client of the simulation: its subscriber, and what its socket took."""
 
-    def __init__(self, stage: Stage, encoding: Encoding, rates: tuple[float, float]) -> None:
-        self.socket = Socket(stage.time)
+    def __init__(self, simulation: Simulation, encoding: Encoding, rates: tuple[float, float]) -> None:
+        self.socket = Socket(simulation.time)
         self.wakes = 0
         self.on_wake: Callable[[], None] = lambda: None
-        self.subscriber = Subscriber(stage.core, SocketWriter(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
+        self.subscriber = Subscriber(simulation.core, SocketWriter(self.socket), self._wake, encoding, rates, VIEWER)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -111,7 +111,7 @@ class Viewer:
         return {seq: at for at, seqs in zip(self.times(), groups, strict=True) for seq in seqs}
 
 
-class Stage:
+class Simulation:
     """A source and a core; the test's thread stands in for the pacer's, the watcher's and those of the clients."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ class Stage:
         self.source = MemorySource()
         self.core = core_of(self.source, heartbeat_secs=1e9)
         self.hub, self.relay = self.core.hub, self.core.relay
-        self.viewers: list[Viewer] = []
+        self.viewers: list[SimulatedClient] = []
         self._rests_until: float | None = None
         self._owed = 0.0
         self.relay.start()
@@ -139,13 +139,13 @@ class Stage:
     def _is_rested(self) -> bool:
         return self._rests_until is not None and (self.core.wanted.is_set() or self._rests_until <= self.time.now)
 
-    def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> Viewer:
-        viewer = Viewer(self, encoding, rates)
+    def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> SimulatedClient:
+        viewer = SimulatedClient(self, encoding, rates)
         self.hub.add(viewer.subscriber)
         self.viewers.append(viewer)
         return viewer
 
-    def join(self, **fields: Any) -> Viewer:
+    def join(self, **fields: Any) -> SimulatedClient:
         """Return a viewer that has subscribed and taken its first steps."""
         viewer = self.admit()
         viewer.subscribe(**fields)

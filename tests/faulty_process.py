@@ -1,4 +1,4 @@
-"""`outfeed`, run in a process that runs short of what FILE names: python -m tests.ailing FILE serve.
+"""`outfeed`, run in a process that runs short of what FILE names: python -m tests.faulty_process FILE serve.
 
 `pages=N` lets the database have no more than that, `readonly` lets it only be read, `threads` leaves no thread to
 start, `descriptors` none for a pair of sockets, `clock=N` sets the wall clock N seconds ahead. The file is read again
