@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import socket
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.protocol import CursorCheck, Ended, FrameSocket
 from tests.waits import PATIENCE_SECS
 
 if TYPE_CHECKING:
@@ -33,10 +32,17 @@ class FeedClient:
                 compression=None, max_size=None, max_queue=None, proxy=None, **options,
             )
         )  # fmt: skip
-        self.cursor = 0
-        self.epoch = ""
+        self.check = CursorCheck()
         self.seen: list[int] = []
         self.events: list[dict[str, Any]] = []
+
+    @property
+    def cursor(self) -> int:
+        return self.check.cursor
+
+    @property
+    def epoch(self) -> str:
+        return self.check.epoch
 
     def __enter__(self) -> FeedClient:
         return self
@@ -56,10 +62,10 @@ class FeedClient:
         """Subscribe and return the verdict's payload; it must come before anything of the new subscription."""
         self.send(action="subscribe", channel="events", **{"rate": 0, **fields})
         while (frame := self.receive())["type"] not in ("subscribed", "error"):
-            self._note(frame)
+            self.note(frame)
         assert frame["type"] == "subscribed", frame
+        self.check.take(frame)
         payload: dict[str, Any] = frame["payload"]
-        self.cursor, self.epoch = payload["after"], payload["epoch"]
         return payload
 
     def resume(self) -> dict[str, Any]:
@@ -70,24 +76,19 @@ class FeedClient:
         """Return the next event frame, passing over heartbeats."""
         while True:
             frame = self.receive(timeout)
-            if self._note(frame):
+            if self.note(frame):
                 return frame
 
     def follow(self, until: int, timeout: float = PATIENCE_SECS) -> None:
         """Take events until the cursor is at *until*."""
         while self.cursor < until:
-            self._note(self.receive(timeout))
+            self.note(self.receive(timeout))
 
-    def _note(self, frame: dict[str, Any]) -> bool:
-        if frame["type"] == "heartbeat":
-            assert frame["payload"]["cursor"] >= self.cursor
-            self.cursor = frame["payload"]["cursor"]
+    def note(self, frame: dict[str, Any]) -> bool:
+        """Check a frame and keep its event; return whether it has one."""
+        assert frame["type"] in ("event", "heartbeat", "stale"), frame
+        if not self.check.take(frame):
             return False
-        if frame["type"] == "stale":
-            return False
-        assert frame["type"] == "event", frame
-        assert frame["prev"] <= self.cursor < frame["seq"], (frame["prev"], self.cursor, frame["seq"])
-        self.cursor = frame["seq"]
         self.seen.append(frame["seq"])
         self.events.append(frame["payload"])
         return True
@@ -103,48 +104,11 @@ class FeedClient:
         raise AssertionError("the server did not close the connection")
 
 
-class Follower:
-    """A client that comes back: follows the feed by cursor over any number of restarts, and drops what it has seen."""
-
-    def __init__(self, server: Server, after: int = 0) -> None:
-        self.server = server
-        self.cursor = after
-        self.epoch = ""
-        self.ids: list[str] = []
-        self.verdicts: list[str] = []
-        self.resumes = 0
-
-    def run(self, is_done: Callable[[Follower], bool]) -> None:
-        """Follow until *is_done*; blocks."""
-        while not is_done(self):
-            with contextlib.suppress(OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError):
-                self._follow(is_done)
-            time.sleep(0.02)
-
-    def _follow(self, is_done: Callable[[Follower], bool]) -> None:
-        with self.server.connect(open_timeout=5) as client:
-            fields = {"after": self.cursor} | ({"epoch": self.epoch} if self.epoch else {})
-            verdict = client.subscribe(**fields)
-            self.verdicts.append(verdict["verdict"])
-            self.resumes += 1
-            self.epoch = verdict["epoch"]
-            while not is_done(self):
-                with contextlib.suppress(TimeoutError):
-                    self._show(client, client.receive(timeout=0.2))
-
-    def _show(self, client: FeedClient, frame: dict[str, Any]) -> None:
-        if frame["type"] != "event" or frame["seq"] <= self.cursor:
-            return
-        assert frame["prev"] <= self.cursor, (frame["prev"], self.cursor)
-        self.ids.append(frame["payload"]["id"])
-        self.cursor = frame["seq"]
-
-
-class RawClient:
+class RawClient(FrameSocket):
     """A WebSocket client of bare bytes: for many at once, for reading nothing, and for breaking the protocol."""
 
     def __init__(self, server: Server, receive_buffer_bytes: int | None = None) -> None:
-        self.socket = socket.socket()
+        super().__init__(socket.socket())
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.settimeout(PATIENCE_SECS)
@@ -154,11 +118,15 @@ class RawClient:
             f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
             f"Authorization: Bearer {server.token}\r\n\r\n".encode()
         )
-        self._buffer = b""
-        while b"\r\n\r\n" not in self._buffer:
-            self._buffer += self._receive()
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            chunk = self.socket.recv(1 << 16)
+            if not chunk:
+                raise Ended("the server ended the connection")
+            answer += chunk
+        head, _, rest = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101"), head
+        self.frames.feed(rest)
 
     def __enter__(self) -> RawClient:
         return self
@@ -172,31 +140,3 @@ class RawClient:
 
     def subscribe(self, **fields: Any) -> None:
         self.send_frame(json.dumps({"action": "subscribe", "channel": "events", "rate": 0, **fields}).encode())
-
-    def has_more(self, timeout: float) -> bool:
-        """Return whether there is something to take, a frame or its beginning, within *timeout* seconds."""
-        return bool(self._buffer or select.select([self.socket], [], [], timeout)[0])
-
-    def take_frame(self) -> tuple[int, bytes]:
-        """Return the opcode and body of the next frame; anything but a whole, unmasked, known frame is corrupt."""
-        first, length = self._take(2)
-        assert first in (0x81, 0x88, 0x89, 0x8A), f"corrupt frame: {first:#x}"
-        assert length < 128, "a server's frames are not masked"
-        if length >= 126:
-            length = int.from_bytes(self._take(2 if length == 126 else 8))
-        return first & 0xF, self._take(length)
-
-    def _take(self, size: int) -> bytes:
-        if len(self._buffer) < size:
-            chunks = [self._buffer]
-            while sum(map(len, chunks)) < size:
-                chunks.append(self._receive())
-            self._buffer = b"".join(chunks)
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
-
-    def _receive(self) -> bytes:
-        chunk = self.socket.recv(1 << 16)
-        if not chunk:
-            raise EOFError("the server ended the connection")
-        return chunk

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.protocol import CursorCheck
 from tests.server import ROOT, Server
 from tests.waits import PATIENCE_SECS, wait_until
 
@@ -47,9 +48,16 @@ class Transport(ABC):
         self.server = server
         self.query = {name: value for name, value in query.items() if value is not None}
         self.events: list[tuple[int, str]] = []
-        self.cursor = 0
-        self.epoch = ""
+        self.check = CursorCheck()
         self.verdict = self.begin()
+
+    @property
+    def cursor(self) -> int:
+        return self.check.cursor
+
+    @property
+    def epoch(self) -> str:
+        return self.check.epoch
 
     def __enter__(self) -> Transport:
         return self
@@ -69,14 +77,16 @@ class Transport(ABC):
     def close(self) -> None:
         """Hang up."""
 
-    def show(self, seq: int, event: dict[str, Any]) -> None:
-        assert seq > self.cursor, f"{seq} after {self.cursor}"
-        self.events.append((seq, event["id"]))
-        self.cursor = seq
+    def begin_at(self, cursor: int, epoch: str = "") -> None:
+        """Take the verdict's cursor."""
+        self.check.cursor, self.check.epoch = cursor, epoch
 
-    def move(self, cursor: int) -> None:
-        assert cursor >= self.cursor, "a cursor never moves back"
-        self.cursor = cursor
+    def show(self, seq: int, event: dict[str, Any]) -> None:
+        self.check.advance([seq])
+        self.keep(seq, event)
+
+    def keep(self, seq: int, event: dict[str, Any]) -> None:
+        self.events.append((seq, event["id"]))
 
     def follow(self, until: int) -> list[tuple[int, str]]:
         """Go on until the cursor is at *until*; return all events since the verdict."""
@@ -104,24 +114,19 @@ class Singles(Transport):
             self._client.__exit__()
             raise
         self.granted = payload["rate"]
-        self.cursor, self.epoch = payload["after"], payload["epoch"]
+        self.begin_at(payload["after"], payload["epoch"])
         return Verdict.of(payload, payload["after"])
 
     def pump(self, timeout: float = 0.2) -> None:
         end = time.monotonic() + timeout
         with contextlib.suppress(TimeoutError):
             while (left := end - time.monotonic()) > 0:
-                self._take(self._client.receive(left))
+                self.take(self._client.receive(left))
 
-    def _take(self, frame: dict[str, Any]) -> None:
-        if frame["type"] == "heartbeat":
-            self.move(frame["payload"]["cursor"])
-            return
-        found = [{"seq": frame["seq"], **frame["payload"]}] if frame["type"] == "event" else frame["payload"]
-        assert frame["type"] == ("events" if self.fields.get("batch") else "event")
-        assert frame["prev"] <= self.cursor < found[0]["seq"], (frame["prev"], self.cursor)
-        for event in found:
-            self.show(event["seq"], event)
+    def take(self, frame: dict[str, Any]) -> None:
+        assert frame["type"] in ("heartbeat", "events" if self.fields.get("batch") else "event")
+        for event in self.check.take(frame):
+            self.keep(event["seq"], event)
 
     def close(self) -> None:
         self._client.__exit__()
@@ -208,10 +213,9 @@ class Stream(Transport):
         assert kind == "subscribed"
         payload = json.loads(data)
         self.granted = payload["rate"]
-        self.epoch = payload["epoch"]
+        self.begin_at(payload["after"], payload["epoch"])
         assert id_ == f"{self.epoch}:{payload['after']}"
-        self.cursor = payload["after"]
-        self._take(found[1:])
+        self.take(found[1:])
         return Verdict.of(payload, payload["after"])
 
     def _receive(self) -> bytes:
@@ -227,12 +231,12 @@ class Stream(Transport):
     def pump(self, timeout: float = 0.2) -> None:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0 and select.select([self.socket], [], [], left)[0]:
-            self._take([*self._dispatched(self._receive())])
+            self.take([*self._dispatched(self._receive())])
             epoch, _, seq = self._parser.last_event_id.rpartition(":")
             assert epoch == self.epoch
-            self.move(int(seq))
+            self.check.move(int(seq))
 
-    def _take(self, found: list[tuple[str, str, str]]) -> None:
+    def take(self, found: list[tuple[str, str, str]]) -> None:
         for kind, data, id_ in found:
             if kind == "closed":
                 self.goodbye: dict[str, Any] = json.loads(data)
@@ -256,11 +260,10 @@ class Poll(Transport):
         except BaseException:
             self._http.close()
             raise
-        self.epoch = page["epoch"]
         events = page["events"]
         # Without a field for it: what follows begins after what was missing, or after the cursor that was asked for.
         after = {"gap": lambda: page["missing"]["to"], "resumed": lambda: self.query["after"]}
-        self.cursor = after.get(page["verdict"], lambda: page["cursor"])()
+        self.begin_at(after.get(page["verdict"], lambda: page["cursor"])(), page["epoch"])
         verdict = Verdict.of(page, self.cursor)
         assert page["verdict"] in after or not events
         self._show(page)
@@ -280,7 +283,7 @@ class Poll(Transport):
     def _show(self, page: dict[str, Any]) -> None:
         for event in page["events"]:
             self.show(event["seq"], event)
-        self.move(page["cursor"])
+        self.check.move(page["cursor"])
 
     def pump(self, timeout: float = 0.2) -> None:
         page = self._get(**self.query | {"after": self.cursor, "epoch": self.epoch})
@@ -314,7 +317,7 @@ class Tail(Transport):
                 cwd=ROOT, env=environment, stdout=output, stderr=remarks,
             )  # fmt: skip
         wait_until(lambda: self.remarks.count("\n") and "Following" in self.remarks, "tail follows")
-        self.cursor = int(re.findall(r"Following \S+ after seq (\d+)", self.remarks)[0])
+        self.begin_at(int(re.findall(r"Following \S+ after seq (\d+)", self.remarks)[0]))
         gap = re.search(r"GAP: events (\d+) to (\d+)", self.remarks)
         kind = "gap" if gap else "reset" if "RESET" in self.remarks else "resumed" if "after" in self.query else "live"
         return Verdict(kind, self.cursor, (int(gap[1]), int(gap[2])) if gap else None)
@@ -335,7 +338,7 @@ class Tail(Transport):
         if self.cursor < until:
             self.close()  # no event is to come; how far it is it says now
             self.pump()
-            self.move(max(self.cursor, int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0])))
+            self.check.move(max(self.cursor, int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0])))
         assert self.cursor >= until
         return self.events
 
@@ -352,37 +355,49 @@ class Tail(Transport):
 TRANSPORTS: tuple[type[Transport], ...] = (Singles, Batch, Paced, Stream, LongPoll, Poll, Tail)
 
 
-class Reader:
-    """Comes back by one way after whatever goes wrong, with its cursor, and keeps every event and verdict."""
+class Follower:
+    """Comes back by one transport after whatever goes wrong, with its cursor, and keeps every event and verdict."""
 
-    def __init__(self, way: type[Transport], server: Server) -> None:
-        self._way = way
+    def __init__(
+        self,
+        server: Server,
+        transport: Callable[..., Transport] = Singles,
+        after: int = 0,
+        epoch: str | None = None,
+    ) -> None:
         self._server = server
-        self.cursor = 0
-        self.epoch: str | None = None
+        self._transport = transport
+        self.cursor = after
+        self.epoch = epoch
         self.events: list[tuple[int, str]] = []
         self.verdicts: list[str] = []
 
-    def run(self, is_done: Callable[[Reader], bool]) -> None:
+    @property
+    def ids(self) -> list[str]:
+        return [event_id for _, event_id in self.events]
+
+    def run(self, is_done: Callable[[Follower], bool]) -> None:
         """Follow until *is_done*; blocks."""
         while not is_done(self):
             with contextlib.suppress(*GONE):
                 self._follow(is_done)
             time.sleep(0.02)
 
-    def _follow(self, is_done: Callable[[Reader], bool]) -> None:
-        with self._way(self._server, after=self.cursor, epoch=self.epoch) as way:
-            self.verdicts.append(way.verdict.kind)
-            self.epoch = way.epoch or self.epoch
+    def _follow(self, is_done: Callable[[Follower], bool]) -> None:
+        with self._transport(self._server, after=self.cursor, epoch=self.epoch) as transport:
+            self.verdicts.append(transport.verdict.kind)
+            self.epoch = transport.epoch or self.epoch
+            noted = 0
             try:
                 while not is_done(self):
-                    self._note(way)
-                    way.pump(0.05)
+                    transport.pump(0.05)
+                    noted = self._note(transport, noted)
             finally:
-                self._note(way)
+                self._note(transport, noted)
 
-    def _note(self, way: Transport) -> None:
-        """Take over what the way has shown by now."""
-        fresh = [each for each in way.events if not self.events or each[0] > self.events[-1][0]]
+    def _note(self, transport: Transport, noted: int) -> int:
+        """Take over what the transport has shown beyond the first *noted* events; return how many it has shown."""
+        fresh = transport.events[noted:]
         self.events += fresh
-        self.cursor = way.cursor
+        self.cursor = transport.cursor
+        return noted + len(fresh)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scripts.benchmarks import websocket
 from scripts.benchmarks.errors import LoadError
+from tests.protocol import frame_spans
 
 CONNECT_TIMEOUT_SECS = 30.0
 IN_FLIGHT = 64
@@ -55,7 +56,7 @@ class Client:
             self.rest += chunk
 
     def _take_verdict(self) -> bool:
-        for opcode, start, stop in websocket.frames(self.rest):
+        for opcode, start, stop in frame_spans(self.rest):
             if opcode == websocket.TEXT:
                 frame, self.rest = self.rest[start:stop], self.rest[stop:]
                 if b'"subscribed"' not in frame:

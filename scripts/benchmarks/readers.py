@@ -16,6 +16,7 @@ from scripts.benchmarks import websocket
 from scripts.benchmarks.client import Client
 from scripts.benchmarks.errors import LoadError, SequenceError
 from scripts.benchmarks.event import ANCHOR, ITEM, ITEM_BYTES, digits
+from tests.protocol import frame_spans
 
 CHUNK_BYTES = 262_144
 MAX_UNPARSED = 1000
@@ -69,7 +70,7 @@ class Reader:
 
     def _parse_one(self, client: Client, data: bytes, clock_ns: int) -> None:
         stop = 0
-        for opcode, start, stop in websocket.frames(data):
+        for opcode, start, stop in frame_spans(data):
             if opcode == websocket.TEXT:
                 self._take_events(client, data, start, stop, clock_ns)
             elif opcode == websocket.PING:

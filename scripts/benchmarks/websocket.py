@@ -1,4 +1,4 @@
-"""As much of RFC 6455 as a client needs that reads fast: the handshake, masked frames, frame borders."""
+"""As much of RFC 6455 as a client needs that reads fast: the handshake, masked frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 
 from scripts.benchmarks.errors import LoadError
 
@@ -44,19 +43,3 @@ def masked(opcode: int, payload: bytes) -> bytes:
     mask = os.urandom(4)
     key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
     return bytes([0x80 | opcode]) + size + mask + (int.from_bytes(payload, "big") ^ key).to_bytes(length, "big")
-
-
-def frames(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (opcode, start, stop) of the payload of each whole server frame at the beginning of *data*."""
-    at, end = 0, len(data)
-    while end - at >= 2:
-        length, head = data[at + 1], 2
-        if length == 126:
-            length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
-        elif length == 127:
-            length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
-        start = at + head
-        if start > end or start + length > end:
-            return
-        yield data[at] & 15, start, start + length
-        at = start + length

@@ -55,10 +55,10 @@ def written_while_down(stage: Stage) -> None:
 
 def before_any_new_event(stage: Stage) -> None:
     """Everybody reconnects while nothing is written."""
-    resumes = {id(follower): follower.resumes for follower in stage.company.followers}
+    resumes = {id(follower): len(follower.verdicts) for follower in stage.company.followers}
     stage.server.kill()
     stage.server.start()
-    stage.company.wait(lambda follower: follower.resumes > resumes[id(follower)], "every client resumed")
+    stage.company.wait(lambda follower: len(follower.verdicts) > resumes[id(follower)], "every client resumed")
     with stage.writing():
         stage.company.progress(50)
 
@@ -67,7 +67,7 @@ def during_a_replay(stage: Stage) -> None:
     """Newcomers read the log from its beginning, and the server is killed in the middle of it."""
     with Company(stage.server, 5) as newcomers:
         point = stage.rng.randrange(100, REPLAYED // 2)
-        newcomers.wait(lambda follower: len(follower.ids) > point, "replays are under way")
+        newcomers.wait(lambda follower: len(follower.events) > point, "replays are under way")
         stage.server.kill()
         stage.server.start()
         Stage(stage.server, newcomers, stage.rng).compare()

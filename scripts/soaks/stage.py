@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.clients import Follower
 from tests.server import Server, writer
+from tests.transports import Follower
 from tests.waits import wait_until
 
 PATIENCE_SECS = 120.0
@@ -46,12 +46,14 @@ class Company:
         try:
             wait_until(lambda: self._is_well() and all(map(is_met, self.followers)), what, PATIENCE_SECS)
         except AssertionError as error:
-            raise Mismatch(f"{error}; clients have {[len(follower.ids) for follower in self.followers]}") from error
+            raise Mismatch(f"{error}; clients have {[len(follower.events) for follower in self.followers]}") from error
 
     def progress(self, events: int) -> None:
         """Wait until every client has *events* more than now."""
-        goals = {id(follower): len(follower.ids) + events for follower in self.followers}
-        self.wait(lambda follower: len(follower.ids) >= goals[id(follower)], f"{events} more events for every client")
+        goals = {id(follower): len(follower.events) + events for follower in self.followers}
+        self.wait(
+            lambda follower: len(follower.events) >= goals[id(follower)], f"{events} more events for every client"
+        )
 
     def compare(self, expected: list[str]) -> None:
         """Raise Mismatch where a client's list differs from *expected*, or where it was not always resumed."""
@@ -95,7 +97,7 @@ class Stage:
     def compare(self) -> int:
         """Wait until all clients are at the head, and compare them with the log; return its length."""
         expected = log_ids(self.server.database)
-        self.company.wait(lambda follower: len(follower.ids) >= len(expected), "every client at the head")
+        self.company.wait(lambda follower: len(follower.events) >= len(expected), "every client at the head")
         self.company.compare(expected)
         return len(expected)
 

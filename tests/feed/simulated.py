@@ -17,6 +17,7 @@ from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.fake_source import VIEWER, MemorySource, core_of
+from tests.protocol import TEXT, FrameReader, check, seqs_of
 
 STEP_SECS = 0.005
 
@@ -81,9 +82,17 @@ class SimulatedClient:
 
     def messages(self) -> list[dict[str, Any]]:
         """Return every frame so far, checked as a client would: none missing, each after the one before."""
-        found = [json.loads(body) for _, body in frames_of(self.socket.received)]
+        found = [message for _, message in self._placed()]
         check(found)
         return found
+
+    def _placed(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each whole frame's message, and the byte at which the frame begins; the last may be cut."""
+        reader, begin = FrameReader(self.socket.received), 0
+        for opcode, body in reader:
+            assert opcode == TEXT
+            yield begin, json.loads(body)
+            begin = reader.taken_bytes
 
     def seqs(self) -> list[int]:
         """Return the seqs of all events, in order of arrival."""
@@ -91,17 +100,17 @@ class SimulatedClient:
 
     def cursor(self) -> int:
         """Return what a client would resume from."""
-        return check([json.loads(body) for _, body in frames_of(self.socket.received)])
+        return check(self.messages())
 
     def times(self) -> list[float]:
         """Return when each frame with events went."""
         times, end, writes = [], 0, iter(self.socket.writes)
         at = 0.0
-        for begin, body in frames_of(self.socket.received):
+        for begin, message in self._placed():
             while end <= begin:
                 at, data = next(writes)
                 end += len(data)
-            if seqs_of(json.loads(body)):
+            if seqs_of(message):
                 times.append(at)
         return times
 
@@ -181,54 +190,6 @@ class Simulation:
     @property
     def cohorts(self) -> list[Cohort]:
         return [cohort for cohort, _ in self.core.cohorts.live()]
-
-
-def frames_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield where each whole frame in *data* begins, and its body; the last may be cut."""
-    at = 0
-    while at + 2 <= len(data):
-        assert data[at] == 0x81, f"corrupt frame: {data[at]:#x}"
-        length, begin = data[at + 1], at + 2
-        if length >= 126:
-            size = 2 if length == 126 else 8
-            length, begin = int.from_bytes(data[begin : begin + size]), begin + size
-        if begin + length > len(data):
-            return
-        yield at, data[begin : begin + length]
-        at = begin + length
-
-
-def seqs_of(message: dict[str, Any]) -> list[int]:
-    if message["type"] == "event":
-        return [message["seq"]]
-    return [event["seq"] for event in message["payload"]] if message["type"] == "events" else []
-
-
-def check(messages: list[dict[str, Any]]) -> int:
-    """Return the cursor they lead to. `prev` must be right at every frame, and no heartbeat may move it back."""
-    cursor = 0
-    for message in messages:
-        if message["type"] == "subscribed":
-            cursor = message["payload"]["after"]
-        elif message["type"] == "heartbeat":
-            assert message["payload"]["cursor"] >= cursor
-            cursor = message["payload"]["cursor"]
-        elif seqs := seqs_of(message):
-            assert message["prev"] <= cursor < seqs[0], message
-            cursor = seqs[-1]
-    return cursor
-
-
-def check_whole(messages: list[dict[str, Any]]) -> None:
-    """Fail unless every subscription had each event after its verdict, once, as far as it went."""
-    check(messages)
-    expected = 0
-    for message in messages:
-        if message["type"] == "subscribed":
-            expected = message["payload"]["after"] + 1
-        for seq in seqs_of(message):
-            assert seq == expected
-            expected += 1
 
 
 def busiest_second(times: list[float]) -> int:

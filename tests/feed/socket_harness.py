@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
 from outfeed.history import Item
 from tests.feed.fake_source import VIEWER, LockedSource, MemoryCheckpoints, MemorySource
+from tests.protocol import CursorCheck, Ended, FrameSocket
 
 
 class Feed:
@@ -82,16 +82,12 @@ class ServerEnd:
         return sent
 
 
-class Ended(AssertionError):
-    """The server has ended the connection; a frame that it had begun may be cut."""
-
-
-class Peer:
+class Peer(FrameSocket):
     """A client at the far end of a real TCP connection; `writer` is the server's end."""
 
     def __init__(self, send_buffer_bytes: int | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.socket = socket.create_connection(listener.getsockname())
+            super().__init__(socket.create_connection(listener.getsockname()))
             accepted, _ = listener.accept()
         if send_buffer_bytes:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
@@ -99,7 +95,6 @@ class Peer:
         self.socket.settimeout(10)
         self.server_end = ServerEnd(accepted)
         self.writer = SocketWriter(self.server_end)  # type: ignore[arg-type]
-        self._buffer = b""
 
     def __enter__(self) -> Peer:
         return self
@@ -107,27 +102,6 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
         self.server_end.close()
-
-    def take_frame(self) -> tuple[int, bytes]:
-        """Return the opcode and body of the next frame; it must be whole, unmasked and not fragmented."""
-        first, second = self._take(2)
-        assert first & 0xF0 == 0x80, f"corrupt frame: first byte {first:#x}"
-        assert second < 128, "a server's frames are not masked"
-        length = second
-        if second == 126:
-            (length,) = struct.unpack("!H", self._take(2))
-        elif second == 127:
-            (length,) = struct.unpack("!Q", self._take(8))
-        return first & 0xF, self._take(length)
-
-    def take_message(self) -> dict[str, Any]:
-        """Return the next text frame's JSON, passing over pongs."""
-        while True:
-            opcode, body = self.take_frame()
-            if opcode == 1:
-                message: dict[str, Any] = json.loads(body)
-                return message
-            assert opcode == 10, f"unexpected frame {opcode}"
 
     def take_messages(self, until_seq: int) -> list[dict[str, Any]]:
         """Return the messages up to the event with that seq."""
@@ -143,15 +117,6 @@ class Peer:
             while True:
                 messages.append(self.take_message())
         return messages
-
-    def _take(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            chunk = self.socket.recv(1 << 16)
-            if not chunk:
-                raise Ended
-            self._buffer += chunk
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
 
 
 class HasCore(Protocol):
@@ -170,8 +135,7 @@ class Client(Peer):
     def __init__(self, feed: HasCore, send_buffer_bytes: int | None = None) -> None:
         super().__init__(send_buffer_bytes)
         self.hub = feed.core.hub
-        self.cursor = 0
-        self.epoch = ""
+        self.check = CursorCheck()
         self.seen: list[int] = []
         self.is_overtaken = False
         self._woken = threading.Event()
@@ -265,36 +229,16 @@ class Client(Peer):
             self.note(self.take_message())
         return self.seen[before:]
 
-    def note(self, frame: dict[str, Any]) -> None:
-        """Check that the frame follows the cursor, and move it."""
-        match frame["type"]:
-            case "subscribed":
-                self.cursor, self.epoch = frame["payload"]["after"], frame["payload"]["epoch"]
-            case "event":
-                assert frame["prev"] <= self.cursor < frame["seq"], (frame["prev"], self.cursor, frame["seq"])
-                self.cursor = frame["seq"]
-                self.seen.append(frame["seq"])
-            case "events":
-                seqs = [event["seq"] for event in frame["payload"]]
-                assert frame["prev"] <= self.cursor < seqs[0], (frame["prev"], self.cursor, seqs)
-                assert seqs == sorted(set(seqs))
-                self.cursor = seqs[-1]
-                self.seen += seqs
-            case "heartbeat":
-                assert frame["payload"]["cursor"] >= self.cursor
-                self.cursor = frame["payload"]["cursor"]
-            case "pong" | "stale":
-                pass
-            case other:
-                raise AssertionError(other)
+    @property
+    def cursor(self) -> int:
+        return self.check.cursor
 
-    def has_nothing_to_read(self) -> bool:
-        """Return whether nothing has been written that was not taken; a write on loopback arrives at once."""
-        self.socket.setblocking(False)
-        try:
-            self._buffer += self.socket.recv(1 << 16)
-        except BlockingIOError:
-            pass
-        finally:
-            self.socket.settimeout(10)
-        return not self._buffer
+    @property
+    def epoch(self) -> str:
+        return self.check.epoch
+
+    def note(self, frame: dict[str, Any]) -> list[int]:
+        """Check that the frame follows the cursor, and move it; return the seqs of its events."""
+        seqs = [event["seq"] for event in self.check.take(frame)]
+        self.seen += seqs
+        return seqs

@@ -21,7 +21,8 @@ from outfeed.feed.sse import SSE
 from outfeed.feed.subscription import SubscribeRequest
 from tests.feed.fake_source import VIEWER
 from tests.feed.samples import counted
-from tests.feed.simulated import STEP_SECS, SimulatedClient, Simulation, busiest_second, check
+from tests.feed.simulated import STEP_SECS, SimulatedClient, Simulation, busiest_second
+from tests.protocol import check
 from tests.waits import wait_until
 
 INTERVAL = 0.11

@@ -17,7 +17,8 @@ from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Cohort, Membership, Place
 from outfeed.feed.tail import TAIL_BYTES, TAIL_EVENTS, Tail
 from tests.feed.fake_source import item
-from tests.feed.socket_harness import Client, Ended, Feed
+from tests.feed.socket_harness import Client, Feed
+from tests.protocol import Ended
 
 
 @pytest.fixture
@@ -240,9 +241,10 @@ def test_a_heartbeat_carries_what_was_written_and_never_the_head_of_the_database
     feed.write(5, event_type="x.y")
     feed.source.add(5, event_type="task.a")  # committed, and not pushed yet
     feed.hub.heartbeat()
-    assert client.take_message() == {"type": "heartbeat", "payload": {"cursor": 5}}
+    heartbeat = client.take_message()
+    assert heartbeat == {"type": "heartbeat", "payload": {"cursor": 5}}
+    client.note(heartbeat)
     feed.relay.poll()
-    client.cursor = 5
     assert client.follow(10) == [6, 7, 8, 9, 10]
 
 
@@ -387,9 +389,7 @@ class SimulatedClient:
                     frame = client.take_message()
                 except Ended:
                     return  # comes back with its cursor
-                before = len(client.seen)
-                client.note(frame)
-                self.shown += client.seen[before:]
+                self.shown += client.note(frame)
                 self.cursor = client.cursor
                 if frame["type"] == "subscribed":
                     self._heed(frame["payload"])

@@ -290,12 +290,12 @@ class _Mixture:
     def read(self, size: int) -> bool:
         self.peer.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            self.peer._buffer += self.peer.socket.recv(size)
+            self.peer.frames.feed(self.peer.socket.recv(size))
         self.peer.socket.settimeout(10)
         return True
 
     def frames_to_the_end(self) -> Iterator[tuple[int, bytes]]:
         while chunk := self.peer.socket.recv(1 << 20):
-            self.peer._buffer += chunk
-        while self.peer._buffer:
+            self.peer.frames.feed(chunk)
+        while self.peer.frames.unread_bytes:
             yield self.peer.take_frame()

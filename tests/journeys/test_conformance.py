@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.server import Server, writer
-from tests.transports import TRANSPORTS, Reader, Transport, Verdict
+from tests.transports import TRANSPORTS, Follower, Transport, Verdict
 from tests.waits import PATIENCE_SECS, wait_until
 
 # Fast enough for a test, and a pace all the same.
@@ -166,11 +166,11 @@ def kill_and_start(server: Server) -> None:
 
 @pytest.mark.parametrize("bring_down", [stop_and_start, kill_and_start])
 def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], None]) -> None:
-    readers = {way.__name__: Reader(way, own) for way in TRANSPORTS}
+    readers = {way.__name__: Follower(own, way) for way in TRANSPORTS}
     goal: list[int] = []
     stop = threading.Event()
 
-    def is_done(reader: Reader) -> bool:
+    def is_done(reader: Follower) -> bool:
         return stop.is_set() or (bool(goal) and reader.cursor >= goal[0])
 
     def all_have(count: int) -> Callable[[], bool]:

@@ -30,7 +30,7 @@ def answer(client: FeedClient, **fields: Any) -> dict[str, Any]:
     """Send a message and return the answer, taking what comes before it."""
     client.send(**fields)
     while (frame := client.receive())["type"] not in ("acked", "error"):
-        client._note(frame)
+        client.note(frame)
     return frame
 
 

@@ -24,8 +24,8 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
 from tests.feed.fake_source import VIEWER, MemorySource, core_of
-from tests.feed.simulated import check_whole, seqs_of
 from tests.feed.socket_harness import Peer
+from tests.protocol import check_whole, seqs_of
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest
 

@@ -43,13 +43,14 @@ class BareSingles(Singles):
         self._raw = RawClient(self.server)
         self._raw.subscribe(**self.fields | self.query)
         payload = json.loads(self._raw.take_frame()[1])["payload"]
-        self.granted, self.cursor, self.epoch = payload["rate"], payload["after"], payload["epoch"]
+        self.granted = payload["rate"]
+        self.begin_at(payload["after"], payload["epoch"])
         return Verdict.of(payload, payload["after"])
 
     def pump(self, timeout: float = 0.2) -> None:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0 and self._raw.has_more(left):
-            self._take(json.loads(self._raw.take_frame()[1]))
+            self.take(json.loads(self._raw.take_frame()[1]))
 
     def close(self) -> None:
         self._raw.socket.close()
@@ -73,7 +74,7 @@ class Watched:
         self.arrivals: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read)
-        take, show = way._take, way.show  # type: ignore[attr-defined]
+        take, keep = way.take, way.keep  # type: ignore[attr-defined]
 
         def note(frame: Any) -> None:
             before = len(way.events)
@@ -82,11 +83,11 @@ class Watched:
                 found = (self._nothing_at, time.monotonic())
                 self.times += [found] * (1 if isinstance(frame, dict) else len(frame))
 
-        def show_and_note(seq: int, event: dict[str, Any]) -> None:
-            show(seq, event)
+        def keep_and_note(seq: int, event: dict[str, Any]) -> None:
+            keep(seq, event)
             self.arrivals[seq] = time.monotonic()
 
-        way._take, way.show = note, show_and_note  # type: ignore[attr-defined, method-assign]
+        way.take, way.keep = note, keep_and_note  # type: ignore[attr-defined, method-assign]
 
     def __enter__(self) -> Watched:
         self._thread.start()

@@ -463,7 +463,7 @@ def test_a_heartbeat_carries_what_was_written_to_this_client(server: Server) -> 
         client.subscribe(types=["nothing.such"])
         write(server, 5)
         end = head(server)
-        wait_until(lambda: client._note(client.receive()) or client.cursor >= end, "a heartbeat at the head")
+        wait_until(lambda: client.note(client.receive()) or client.cursor >= end, "a heartbeat at the head")
         assert client.resume()["verdict"] == "resumed"
         assert client.cursor >= end
 

@@ -13,8 +13,8 @@ import pytest
 
 from outfeed.client import Client, Receipt, retries
 from outfeed.errors import EventConflict
-from tests.clients import Follower
 from tests.server import Server
+from tests.transports import Follower
 from tests.waits import wait_until
 
 KILLS = 3
@@ -34,7 +34,7 @@ def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, m
 
         follower = Follower(server)
         reader = threading.Thread(
-            target=follower.run, args=(lambda one: all_written.is_set() and len(one.ids) >= count(),)
+            target=follower.run, args=(lambda one: all_written.is_set() and len(one.events) >= count(),)
         )
         writers = [
             threading.Thread(target=publish, args=(server, name, receipts, enough))
@@ -89,5 +89,5 @@ def test_a_script_that_is_run_again_changes_nothing(server: Server) -> None:
         assert client.publish(events) == first
         with pytest.raises(EventConflict):
             client.publish([{**events[0], "source": "other"}])
-        (follower := Follower(server)).run(lambda one: len(one.ids) >= 1500)
+        (follower := Follower(server)).run(lambda one: len(one.events) >= 1500)
     assert follower.ids == [f"import-{n}" for n in range(1500)]

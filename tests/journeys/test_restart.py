@@ -7,12 +7,13 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.clients import FeedClient, Follower
 from tests.server import Server, writer
+from tests.transports import Follower, Singles
 from tests.waits import wait_until
 
 FOLLOWERS = 20
@@ -78,10 +79,12 @@ def test_twenty_clients_have_exactly_the_log_after_a_kill(server: Server, bring_
     assert server.token
     with following(followers) as finish:
         with writer(server.database, rate=500) as written:
-            wait_until(lambda: all(len(follower.ids) > 200 for follower in followers), "all live", timeout=60)
+            wait_until(lambda: all(len(follower.events) > 200 for follower in followers), "all live", timeout=60)
             bring_down(server)
-            resumed = {id(follower): len(follower.ids) for follower in followers}
-            wait_until(lambda: all(len(f.ids) > resumed[id(f)] + 100 for f in followers), "all live again", timeout=60)
+            resumed = {id(follower): len(follower.events) for follower in followers}
+            wait_until(
+                lambda: all(len(f.events) > resumed[id(f)] + 100 for f in followers), "all live again", timeout=60
+            )
         finish(head(server))
     expected = log_ids(server)
     assert set(written) == set(expected)
@@ -94,9 +97,9 @@ def test_a_client_that_reconnects_before_any_new_event_misses_nothing(server: Se
     follower = Follower(server)
     with following([follower]) as finish:
         server.log_event("a.b", "before")
-        wait_until(lambda: len(follower.ids) == 1, "the first event")
+        wait_until(lambda: len(follower.events) == 1, "the first event")
         kill_whole(server)
-        wait_until(lambda: follower.resumes == 2, "resumed")
+        wait_until(lambda: len(follower.verdicts) == 2, "resumed")
         server.log_event("a.b", "after")
         finish(2)
     assert follower.ids == log_ids(server)
@@ -108,26 +111,28 @@ def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
             [(f"old-{n}",) for n in range(10_000)],
         )
-    killer = Killer(server, at=random.Random(7).randint(500, 5_000))
+    has_killed = threading.Event()
+    killing = partial(KillingSingles, at=random.Random(7).randint(500, 5_000), has_killed=has_killed)
+    killer = Follower(server, killing)
     followers = [killer, *(Follower(server) for _ in range(4))]
     with following(followers) as finish:
-        wait_until(killer.has_killed.is_set, "killed in the middle of a replay")
+        wait_until(has_killed.is_set, "killed in the middle of a replay")
         server.start()
         finish(10_000)
     expected = log_ids(server)
     assert all(follower.ids == expected for follower in followers)
 
 
-class Killer(Follower):
-    """A follower that kills the server as soon as it has seen *at* events: what looks on from outside may be late."""
+class KillingSingles(Singles):
+    """Kills the server as soon as it has shown *at* events, once: what looks on from outside may be late."""
 
-    def __init__(self, server: Server, at: int) -> None:
-        super().__init__(server)
-        self.has_killed = threading.Event()
+    def __init__(self, server: Server, at: int, has_killed: threading.Event, **query: Any) -> None:
         self._at = at
+        self._has_killed = has_killed
+        super().__init__(server, **query)
 
-    def _show(self, client: FeedClient, frame: dict[str, Any]) -> None:
-        super()._show(client, frame)
-        if len(self.ids) == self._at and not self.has_killed.is_set():
+    def take(self, frame: dict[str, Any]) -> None:
+        super().take(frame)
+        if len(self.events) == self._at and not self._has_killed.is_set():
             self.server.kill()
-            self.has_killed.set()
+            self._has_killed.set()

@@ -14,8 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
-from tests.clients import FeedClient, Follower
+from tests.clients import FeedClient
 from tests.server import Server, writer
+from tests.transports import Follower
 from tests.waits import wait_until
 
 
@@ -158,11 +159,10 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
             assert client.seen == list(range(1, end + 1))
         # Those of the one that was killed come back with their cursor and have everything.
         for client in first:
-            follower = Follower(server, after=client.cursor)
-            follower.epoch = client.epoch
+            follower = Follower(server, after=client.cursor, epoch=client.epoch)
             follower.run(lambda follower: follower.cursor >= end)
             assert set(follower.verdicts) == {"resumed"}
-            assert len(client.seen) + len(follower.ids) == end
+            assert len(client.seen) + len(follower.events) == end
 
 
 def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
