@@ -51,13 +51,13 @@ class MemorySource:
         with self._lock:
             self.reads += 1
             found = [each for each in self.items if each.seq > seq]
-            through = self.last_seq if len(found) <= limit else found[limit - 1].seq
+            through = self.last_seq if len(found) < limit else found[limit - 1].seq
             return Page(self.window(), found[:limit], max(seq, through))
 
     def read_before(self, seq: int, limit: int) -> Page:
         with self._lock:
             found = [each for each in reversed(self.items) if each.seq < seq]
-            return Page(self.window(), found[:limit], 0 if len(found) <= limit else found[limit - 1].seq)
+            return Page(self.window(), found[:limit], 0 if len(found) < limit else found[limit - 1].seq)
 
     def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
         filter_ = Filter(wanted.visible, wanted.types, wanted.source, wanted.task_id, wanted.agent_id)

@@ -1,4 +1,4 @@
-"""The outbox: read in order, in one state, in bounded pages, whatever file lies at the path."""
+"""The outbox beyond the contract of a source (test_source.py): one state, bounded pages, any file at the path."""
 
 from __future__ import annotations
 
@@ -60,54 +60,7 @@ def test_a_page_says_when_the_first_of_it_was_written(outbox: Outbox, raw: sqlit
     assert [outbox.read_after(seq, 10).written_at for seq in (0, 1, 2)] == ["at 1", "at 2", None]
 
 
-# --- the window -------------------------------------------------------------------------------------------------------
-
-
-def test_the_window_of_an_empty_outbox_begins_behind_its_head(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    assert outbox.window() == Window(epoch_of(raw), 1, 0)
-    write(raw, 3)
-    assert outbox.window()[1:] == (1, 3)
-    raw.execute("DELETE FROM outbox WHERE seq <= 2")
-    assert outbox.window()[1:] == (3, 3)
-    raw.execute("DELETE FROM outbox")
-    assert outbox.window()[1:] == (4, 3)
-    write(raw, 1)
-    assert outbox.window()[1:] == (4, 4)
-
-
 # --- pages ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_page_holds_what_follows_oldest_first(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    write(raw, 10)
-    page = outbox.read_after(4, 3)
-    assert (seqs(page), page.through) == ([5, 6, 7], 7)
-    page = outbox.read_after(7, 100)
-    assert (seqs(page), page.through) == ([8, 9, 10], 10)
-    assert b'"id":"id-8"' in page.items[0].json
-
-
-def test_a_page_reaches_to_the_head_where_it_holds_all(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    write(raw, 10)
-    raw.execute("DELETE FROM outbox WHERE seq IN (3, 4, 9, 10)")
-    page = outbox.read_after(1, 100)
-    assert (seqs(page), page.through) == ([2, 5, 6, 7, 8], 10)
-    page = outbox.read_after(8, 100)
-    assert (seqs(page), page.through) == ([], 10)
-    page = outbox.read_after(1, 3)
-    assert (seqs(page), page.through) == ([2, 5, 6], 6)
-
-
-def test_a_page_never_reaches_back_behind_its_cursor(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    write(raw, 3)
-    page = outbox.read_after(50, 100)
-    assert (seqs(page), page.through) == ([], 50)
-
-
-def test_a_page_that_is_full_goes_no_further_than_its_last_row(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    write(raw, 3)
-    page = outbox.read_after(0, 3)
-    assert (seqs(page), page.through) == ([1, 2, 3], 3)
 
 
 def test_pages_are_bounded_in_bytes_as_well_and_together_skip_nothing(outbox: Outbox, raw: sqlite3.Connection) -> None:
@@ -133,16 +86,6 @@ def test_a_payload_beyond_the_limit_is_not_read_whole(outbox: Outbox, raw: sqlit
     page = outbox.read_after(0, 1000)
     assert len(page.items) == 4, "cut payloads count as what is read of them"
     assert b'"omitted_bytes":%d' % (MAX_PAGE_BYTES + 2) in page.items[0].json
-
-
-def test_reading_backwards_holds_what_comes_before_newest_first(outbox: Outbox, raw: sqlite3.Connection) -> None:
-    write(raw, 10)
-    page = outbox.read_before(8, 3)
-    assert (seqs(page), page.through) == ([7, 6, 5], 5)
-    page = outbox.read_before(3, 100)
-    assert (seqs(page), page.through) == ([2, 1], 0)
-    page = outbox.read_before(1, 100)
-    assert (seqs(page), page.through) == ([], 0)
 
 
 def test_reading_backwards_is_bounded_in_bytes_as_well(outbox: Outbox, raw: sqlite3.Connection) -> None:

@@ -1,0 +1,143 @@
+"""The contract of a source, held by the outbox and by the source in memory: a fake that differs fails here."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import Protocol
+
+import pytest
+
+from outfeed.feed.source import Source
+from outfeed.history import Page, Window
+from outfeed.store.database import Database
+from outfeed.store.outbox import Outbox
+from tests.database_file import write_events
+from tests.feed.fake_source import MemorySource
+
+
+class World(Protocol):
+    """A source, and writers and pruning that it does not know of."""
+
+    source: Source
+
+    def write(self, count: int) -> None: ...
+
+    def remove(self, *seqs: int) -> None: ...
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.source = MemorySource()
+
+    def write(self, count: int) -> None:
+        self.source.add(count)
+
+    def remove(self, *seqs: int) -> None:
+        self.source.items = [each for each in self.source.items if each.seq not in seqs]
+
+
+class OnDisk:
+    def __init__(self, database: Database) -> None:
+        self._path = database.path
+        self.source = Outbox(database, 65_536)
+
+    def write(self, count: int) -> None:
+        write_events(self._path, count)
+
+    def remove(self, *seqs: int) -> None:
+        with contextlib.closing(sqlite3.connect(self._path)) as raw, raw:
+            raw.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def world(request: pytest.FixtureRequest) -> World:
+    return InMemory() if request.param == "in memory" else OnDisk(request.getfixturevalue("database"))
+
+
+def seen(page: Page) -> tuple[list[int], int]:
+    return [item.seq for item in page.items], page.through
+
+
+def test_the_window_of_an_empty_source_begins_behind_its_head(world: World) -> None:
+    assert world.source.window()[1:] == (1, 0)
+    world.write(3)
+    assert world.source.window()[1:] == (1, 3)
+    world.remove(1, 2)
+    assert world.source.window()[1:] == (3, 3)
+    world.remove(3)
+    assert world.source.window()[1:] == (4, 3)
+    world.write(1)
+    assert world.source.window()[1:] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "expected"),
+    [
+        (0, 100, ([1, 2, 5, 6, 7, 8], 10)),
+        (1, 100, ([2, 5, 6, 7, 8], 10)),
+        (1, 3, ([2, 5, 6], 6)),
+        (1, 5, ([2, 5, 6, 7, 8], 8)),
+        (2, 1, ([5], 5)),
+        (3, 1, ([5], 5)),
+        (8, 100, ([], 10)),
+        (10, 100, ([], 10)),
+        (50, 100, ([], 50)),
+    ],
+)
+def test_a_page_holds_what_follows_and_reaches_to_the_head_where_it_holds_all(
+    world: World, after: int, limit: int, expected: tuple[list[int], int]
+) -> None:
+    world.write(10)
+    world.remove(3, 4, 9, 10)
+    assert seen(world.source.read_after(after, limit)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "expected"),
+    [
+        (8, 3, ([7, 6, 5], 5)),
+        (5, 100, ([2, 1], 0)),
+        (1, 100, ([], 0)),
+        (99, 1, ([8], 8)),
+        (99, 6, ([8, 7, 6, 5, 2, 1], 1)),
+        (99, 100, ([8, 7, 6, 5, 2, 1], 0)),
+    ],
+)
+def test_a_page_backwards_holds_what_comes_before_newest_first(
+    world: World, before: int, limit: int, expected: tuple[list[int], int]
+) -> None:
+    world.write(10)
+    world.remove(3, 4, 9, 10)
+    assert seen(world.source.read_before(before, limit)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 7])
+def test_pages_together_skip_nothing(world: World, limit: int) -> None:
+    world.write(20)
+    world.remove(8, 9, 20)
+    cursor, found = 0, []
+    while cursor < 20:
+        page = world.source.read_after(cursor, limit)
+        assert page.through > cursor
+        found += [item.seq for item in page.items]
+        cursor = page.through
+    assert found == [seq for seq in range(1, 20) if seq not in (8, 9)]
+
+
+def test_a_page_has_the_window_it_was_read_in(world: World) -> None:
+    world.write(3)
+    epoch = world.source.window().epoch
+    for page in (world.source.read_after(0, 2), world.source.read_before(3, 2)):
+        assert page.window == Window(epoch, 1, 3)
+
+
+def test_the_epoch_is_renewed_once_however_many_ask(world: World) -> None:
+    world.write(2)
+    old = world.source.window().epoch
+    world.source.renew_epoch(old)
+    new = world.source.window()
+    assert new.epoch != old
+    assert new[1:] == (1, 2)
+    world.source.renew_epoch(old)
+    assert world.source.window() == new
