@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tests.database_file import write_events
 from tests.server import Server, writer
 from tests.transports import Follower
 from tests.waits import wait_until
@@ -104,11 +105,7 @@ class Stage:
 
 def fill(database: Path, events: int) -> None:
     """Write *events* in one commit, with plain sqlite3."""
-    rows = [(f"old-{number}",) for number in range(events)]
-    with contextlib.closing(sqlite3.connect(database, timeout=30)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'soak.filled', 'soak', 't')", rows
-        )
+    write_events(database, events, event_type="soak.filled", source="soak")
 
 
 def log_ids(database: Path) -> list[str]:

@@ -13,7 +13,7 @@ from outfeed.errors import QueryCancelled
 from outfeed.http import deadlines
 from outfeed.http.app import create_app
 from outfeed.store import deadline
-from tests.http.cast import bearer, tokens
+from tests.http.visitors import bearer, tokens
 from tests.store.test_deadline import ENDLESS
 
 

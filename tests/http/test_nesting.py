@@ -14,7 +14,7 @@ from outfeed.cli import main
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log.store.indexer import Indexer
-from tests.http.cast import bearer, tokens
+from tests.http.visitors import bearer, tokens
 
 DEPTHS = [65, 254, 255, 970, 990, 2000]
 

@@ -17,7 +17,7 @@ from outfeed.config import OWN_SEGMENTS, Settings
 from outfeed.http.app import create_app
 from outfeed.http.assets import FILES
 from outfeed.store.database import Database
-from tests.http.cast import HOUR, follow, show_tokens_and_names, signed_in
+from tests.http.visitors import HOUR, follow, show_tokens_and_names, signed_in
 from tests.server import hidden_fields
 
 PUBLIC = "https://example.com/feed"

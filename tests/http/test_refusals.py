@@ -11,7 +11,7 @@ from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.metrics import Metrics
-from tests.http.cast import bearer, tokens
+from tests.http.visitors import bearer, tokens
 
 
 def count(metrics, reason):

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from outfeed import clock
+from tests.database_file import write_events
 from tests.page import LivePage, change, write
 from tests.server import Server
 from tests.waits import shortest, wait_until
@@ -54,15 +55,6 @@ def total(page: Page, kind: str = "system") -> Locator:
     return page.locator(f'label[data-kind="{kind}"] .count')
 
 
-def log(path: Path, event_type: str = "system.info", count: int = 1) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp)"
-            " VALUES (lower(hex(randomblob(8))), ?, 'tests', ?)",
-            [(event_type, clock.timestamp())] * count,
-        )
-
-
 def turn(page: Page, state: str) -> None:
     """Hide the page, or show it."""
     page.evaluate(
@@ -85,7 +77,7 @@ def test_while_events_flow_it_asks_once_a_second_and_ends_with_the_last_of_them(
     LivePage(page, shared)
     count = int(total(page).inner_text())
     for _ in itertools.takewhile(lambda _: len(requests.began) < 4, itertools.count()):
-        log(shared.database)
+        write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
         count += 1
         page.evaluate("1")  # lets the page's own events come in
     expect(total(page)).to_have_text(f"{count:,}")
@@ -141,7 +133,7 @@ def test_a_board_that_lacks_what_the_feed_has_is_asked_for_again(
         return route.fulfill(status=200, headers=dict(old.headers) | {"Content-Encoding": "identity"}, body=old.text)
 
     page.route("**/swarm/board*", answer)
-    log(shared.database)
+    write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
     expect(total(page)).to_have_text(str(before + 1))
     assert answers == []
 
@@ -151,7 +143,7 @@ def test_a_hidden_page_does_not_ask_and_asks_once_when_it_is_shown(shared: Serve
     before = int(total(page).inner_text())
     turn(page, "hidden")
     requests = Requests(page)
-    log(shared.database, count=3)
+    write_events(shared.database, 3, event_type="system.info", timestamp=clock.timestamp())
     wait_until(lambda: live.cursor() == 3, "the feed has them")
     assert requests.began == []
     turn(page, "visible")
@@ -179,13 +171,13 @@ def test_it_waits_longer_from_failure_to_failure_and_ends_that_when_the_feed_is_
         route.fulfill(status=503, body="busy")
 
     page.route("**/swarm/board*", refuse)
-    log(server.database)
+    write_events(server.database, event_type="system.info", timestamp=clock.timestamp())
     wait_until(lambda: page.evaluate("1") and len(statuses) == 2, "it asked twice")
     assert statuses[1] - statuses[0] > 0.9
     server.kill()
     live.expect_state("reconnecting")
     page.unroute("**/swarm/board*")
-    log(server.database)
+    write_events(server.database, event_type="system.info", timestamp=clock.timestamp())
     server.start()
     live.hurry()
     live.expect_state("live")
@@ -209,7 +201,8 @@ def crowd(shared: Server) -> Iterator[None]:
             " VALUES (?, 'crowd', 'bidding', ?, ?)",
             [(f"task-{number:016x}", now, later) for number in range(300)],
         )
-    log(shared.database)  # so that no board of before is kept
+    # so that no board of before is kept
+    write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
     yield
     change(shared.database, "DELETE FROM outfeed_agent WHERE name = 'crowd'")
     change(shared.database, "DELETE FROM outfeed_task WHERE description = 'crowd'")
@@ -277,8 +270,8 @@ def test_what_is_typed_and_what_was_unchecked_stay(shared: Server, page: Page) -
     page.get_by_role("checkbox", name="Tool").uncheck()
     expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
     before = int(total(page).inner_text())
-    log(shared.database)
-    log(shared.database, "tool.called")
+    write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
+    write_events(shared.database, event_type="tool.called", timestamp=clock.timestamp())
     expect(total(page)).to_have_text(str(before + 1))
     expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
     expect(page.get_by_role("checkbox", name="Tool")).not_to_be_checked()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from outfeed.config import Settings
 from outfeed.http.services import Services
 from outfeed.jobs import Job, Jobs
 from outfeed.store.database import Database
+from tests.database_file import write_events
 from tests.feed.socket_harness import Client
 from tests.waits import wait_until
 
@@ -66,13 +66,6 @@ def set_clock(frozen: Any, step: timedelta) -> None:
     frozen.move_to(clock.now().replace(tzinfo=None) + step)
 
 
-def write(path: Path, event_id: str) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')", (event_id,)
-        )
-
-
 def resident_bytes() -> int:
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
 
@@ -98,14 +91,14 @@ def test_the_feed_goes_on_over_steps_of_the_clock(services: Services, steps: lis
     with settable_clock() as frozen, started(services), Client(services) as client:
         client.subscribe()
         client.run()
-        write(services.settings.database, "before")
+        write_events(services.settings.database, id=["before"])
         client.follow(1)
         memory = resident_bytes()
         for n, step in enumerate(steps):
             # when the clock is set
             set_clock(frozen, step)
             # then events arrive
-            write(services.settings.database, f"after-{n}")
+            write_events(services.settings.database, id=[f"after-{n}"])
             client.follow(2 + n)
             # and the jobs run on: the next time of each lies near
             wait_until(lambda: next_runs_lie_near(services), "the scheduler's jobs run again", timeout=5)
@@ -139,7 +132,7 @@ def test_the_scheduler_alone_keeps_the_feed_going(services: Services) -> None:
     with started(services, "jobs"), Client(services) as client:
         client.subscribe()
         for n in range(1, 6):
-            write(services.settings.database, f"id-{n}")
+            write_events(services.settings.database, id=[f"id-{n}"])
             client.follow(n)
 
 
@@ -149,7 +142,7 @@ def test_the_watcher_alone_keeps_the_feed_going(services: Services, steps: list[
         client.subscribe()
         for n, step in enumerate([*steps, timedelta(0)], start=1):
             set_clock(frozen, step)
-            write(services.settings.database, f"id-{n}")
+            write_events(services.settings.database, id=[f"id-{n}"])
             client.follow(n)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.database_file import epoch_of, head_of, write_events
 from tests.server import Server, writer
 from tests.transports import TRANSPORTS, Follower, Transport, Verdict
 from tests.waits import PATIENCE_SECS, wait_until
@@ -27,7 +28,7 @@ _numbers = itertools.count(1)
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for all cases that leave its history as it is, but for events at its end."""
     with Server(tmp_path_factory.mktemp("conformance"), event_rate=EVENT_RATE, heartbeat_secs=0.3) as server:
-        write(server, 12)
+        write_events(server.database, 12, each_alone=True)
         yield server
 
 
@@ -38,16 +39,6 @@ def own(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def write(server: Server, count: int, event_type: str = "task.created") -> None:
-    """Commit *count* events one by one, with plain sqlite3."""
-    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
-        for _ in range(count):
-            raw.execute(
-                "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, ?, 's', 't')",
-                (f"event-{next(_numbers)}", event_type),
-            )
-
-
 def rows(server: Server, after: int = 0, like: str = "%") -> list[tuple[int, str]]:
     """Return (seq, id) of what the outbox holds after a seq, with plain sqlite3."""
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
@@ -56,15 +47,6 @@ def rows(server: Server, after: int = 0, like: str = "%") -> list[tuple[int, str
             " WHERE o.seq > ? AND e.event_type LIKE ? ORDER BY o.seq",
             (after, like),
         ).fetchall()
-
-
-def head(server: Server) -> int:
-    return rows(server)[-1][0]
-
-
-def epoch(server: Server) -> str:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
 @contextlib.contextmanager
@@ -87,69 +69,69 @@ def by_all(value: Any) -> dict[str, Any]:
 
 
 def test_live(shared: Server) -> None:
-    before = head(shared)
+    before = head_of(shared.database)
     with by_every_way(shared) as ways:
         assert verdicts(ways) == by_all(Verdict("live", before))
-        write(shared, 15)
-        assert sequences(ways, head(shared)) == by_all(rows(shared, after=before))
+        write_events(shared.database, 15, each_alone=True)
+        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=before))
 
 
 @pytest.mark.parametrize("behind", [0, 10])
 def test_resumed(shared: Server, behind: int) -> None:
-    after = head(shared) - behind
-    with by_every_way(shared, after=after, epoch=epoch(shared)) as ways:
+    after = head_of(shared.database) - behind
+    with by_every_way(shared, after=after, epoch=epoch_of(shared.database)) as ways:
         assert verdicts(ways) == by_all(Verdict("resumed", after))
-        write(shared, 5)
-        assert sequences(ways, head(shared)) == by_all(rows(shared, after=after))
+        write_events(shared.database, 5, each_alone=True)
+        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=after))
 
 
 def test_all_that_is_kept(shared: Server) -> None:
     with by_every_way(shared, after=0) as ways:
         assert verdicts(ways) == by_all(Verdict("resumed", 0))
-        write(shared, 5)
-        assert sequences(ways, head(shared)) == by_all(rows(shared))
+        write_events(shared.database, 5, each_alone=True)
+        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared))
 
 
 @pytest.mark.parametrize("cursor", ["of another epoch", "from the future"])
 def test_reset(shared: Server, cursor: str) -> None:
-    before = head(shared)
+    before = head_of(shared.database)
     query = (
         {"after": 5, "epoch": FOREIGN}
         if cursor == "of another epoch"
-        else {"after": before + 1000, "epoch": epoch(shared)}
+        else {"after": before + 1000, "epoch": epoch_of(shared.database)}
     )
     with by_every_way(shared, **query) as ways:
         assert verdicts(ways) == by_all(Verdict("reset", before))
-        write(shared, 5)
-        assert sequences(ways, head(shared)) == by_all(rows(shared, after=before))
+        write_events(shared.database, 5, each_alone=True)
+        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=before))
 
 
 def test_a_filter_that_matches_nothing_moves_the_cursor_on(shared: Server) -> None:
-    before = head(shared)
-    with by_every_way(shared, after=before - 3, epoch=epoch(shared), types="none.*") as ways:
+    before = head_of(shared.database)
+    with by_every_way(shared, after=before - 3, epoch=epoch_of(shared.database), types="none.*") as ways:
         assert verdicts(ways) == by_all(Verdict("resumed", before - 3))
-        write(shared, 20)
-        assert sequences(ways, head(shared)) == by_all([])
+        write_events(shared.database, 20, each_alone=True)
+        assert sequences(ways, head_of(shared.database)) == by_all([])
 
 
 def test_a_filter_by_type(shared: Server) -> None:
-    before = head(shared)
-    with by_every_way(shared, after=before, epoch=epoch(shared), types="agent.*,system.error") as ways:
+    before = head_of(shared.database)
+    with by_every_way(shared, after=before, epoch=epoch_of(shared.database), types="agent.*,system.error") as ways:
         for event_type in ("agent.joined", "task.created", "system.error", "system.info", "agent.left") * 3:
-            write(shared, 1, event_type)
+            write_events(shared.database, event_type=event_type)
         expected = [*rows(shared, before, "agent.%"), *rows(shared, before, "system.error")]
-        assert sequences(ways, head(shared)) == by_all(sorted(expected))
+        assert sequences(ways, head_of(shared.database)) == by_all(sorted(expected))
 
 
 def test_gap(own: Server) -> None:
-    write(own, 12)
+    write_events(own.database, 12, each_alone=True)
     with contextlib.closing(sqlite3.connect(own.database)) as raw, raw:
         raw.execute("DELETE FROM outbox WHERE seq <= 7")
     for after in (0, 3):
-        with by_every_way(own, after=after, epoch=epoch(own)) as ways:
+        with by_every_way(own, after=after, epoch=epoch_of(own.database)) as ways:
             assert verdicts(ways) == by_all(Verdict("gap", 7, (after + 1, 7)))
-            write(own, 5)
-            assert sequences(ways, head(own)) == by_all(rows(own, after=7))
+            write_events(own.database, 5, each_alone=True)
+            assert sequences(ways, head_of(own.database)) == by_all(rows(own, after=7))
 
 
 def stop_and_start(server: Server) -> None:
@@ -186,7 +168,7 @@ def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], N
             bring_down(own)
             furthest = max(len(reader.events) for reader in readers.values())
             wait_until(all_have(furthest + 10), "all follow again", timeout=60)  # a client's pause may be long
-        goal.append(head(own))
+        goal.append(head_of(own.database))
         wait_until(lambda: not any(thread.is_alive() for thread in threads), f"all at {goal[0]}", timeout=60)
     finally:
         stop.set()

@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.database_file import head_of, write_events
 from tests.server import Server
-
-
-def write(path: Path, count: int, source: str = "s") -> None:
-    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (lower(hex(randomblob(8))),'a.b',?,'t')",
-            [(source,)] * count,
-        )
 
 
 def prune_outbox(path: Path, up_to: int) -> None:
@@ -42,7 +35,7 @@ def verdict_by_http(server: Server, **query: object) -> dict[str, object]:
 
 
 def test_a_cursor_that_was_pruned_away_gets_a_gap_with_the_range(server: Server) -> None:
-    write(server.database, 10)
+    write_events(server.database, 10)
     with server.connect() as client:
         client.subscribe(after=0)
         client.follow(10)
@@ -58,7 +51,7 @@ def test_a_cursor_that_was_pruned_away_gets_a_gap_with_the_range(server: Server)
 
 
 def test_all_that_is_retained_is_a_gap_once_anything_was_pruned(server: Server) -> None:
-    write(server.database, 5)
+    write_events(server.database, 5)
     with server.connect() as client:
         assert client.subscribe(after=0)["verdict"] == "resumed"
         client.follow(5)
@@ -68,7 +61,7 @@ def test_all_that_is_retained_is_a_gap_once_anything_was_pruned(server: Server) 
 
 
 def test_a_valid_cursor_is_resumed_though_the_outbox_is_empty(server: Server) -> None:
-    write(server.database, 5)
+    write_events(server.database, 5)
     with server.connect() as client:
         client.subscribe(after=0)
         client.follow(5)
@@ -77,7 +70,7 @@ def test_a_valid_cursor_is_resumed_though_the_outbox_is_empty(server: Server) ->
 
 
 def test_a_cursor_above_the_head_is_a_reset_also_once_the_head_has_passed_it(server: Server) -> None:
-    write(server.database, 5)
+    write_events(server.database, 5)
     with server.connect() as client:
         epoch = client.subscribe()["epoch"]
         verdict = client.subscribe(after=50, epoch=epoch)
@@ -86,7 +79,7 @@ def test_a_cursor_above_the_head_is_a_reset_also_once_the_head_has_passed_it(ser
 
 
 def test_a_cursor_of_another_epoch_is_a_reset(server: Server) -> None:
-    write(server.database, 5)
+    write_events(server.database, 5)
     with server.connect() as client:
         verdict = client.subscribe(after=2, epoch="0" * 32)
         assert (verdict["verdict"], verdict["after"]) == ("reset", 5)
@@ -104,38 +97,38 @@ def client_at(server: Server, seq: int) -> tuple[int, str]:
 
 
 def test_a_copy_put_back_while_the_server_was_down_resets_every_cursor(server: Server, tmp_path: Path) -> None:
-    write(server.database, 10)
+    write_events(server.database, 10)
     assert server.token  # made before the copy, so that the copy knows it
     copy(server.database, tmp_path / "backup.db")
-    write(server.database, 10)
+    write_events(server.database, 10)
     cursor, epoch = client_at(server, 20)
     server.kill()
     remove(server.database)
     shutil.copy(tmp_path / "backup.db", server.database)
     server.start()
-    write(server.database, 30, "other")  # the head passes the cursor
+    write_events(server.database, 30, source="other")  # the head passes the cursor
     with server.connect() as client:
         assert client.subscribe(after=cursor, epoch=epoch)["verdict"] == "reset"
         assert client.epoch != epoch
 
 
 def test_a_copy_that_went_another_way_while_the_server_was_down_resets_too(server: Server, tmp_path: Path) -> None:
-    write(server.database, 10)
+    write_events(server.database, 10)
     assert server.token  # made before the copy, so that the copy knows it
     copy(server.database, tmp_path / "backup.db")
-    write(server.database, 10)
+    write_events(server.database, 10)
     cursor, epoch = client_at(server, 20)
     server.kill()
     remove(server.database)
     shutil.copy(tmp_path / "backup.db", server.database)
-    write(server.database, 30, "other")
+    write_events(server.database, 30, source="other")
     server.start()
     with server.connect() as client:
         assert client.subscribe(after=cursor, epoch=epoch)["verdict"] == "reset"
 
 
 def test_a_plain_restart_keeps_the_epoch(server: Server) -> None:
-    write(server.database, 10)
+    write_events(server.database, 10)
     cursor, epoch = client_at(server, 10)
     server.kill()
     server.start()
@@ -147,14 +140,14 @@ def test_a_plain_restart_keeps_the_epoch(server: Server) -> None:
 def test_another_file_under_the_running_server_sends_everyone_away_and_resets(
     server: Server, tmp_path: Path, extra: int
 ) -> None:
-    write(server.database, 10)
+    write_events(server.database, 10)
     assert server.token  # made before the copy, so that the copy knows it
     copy(server.database, tmp_path / "backup.db")
-    write(server.database, 10)
+    write_events(server.database, 10)
     with server.connect() as client:
         client.subscribe(after=0)
         client.follow(20)
-        write(tmp_path / "backup.db", extra, "other")
+        write_events(tmp_path / "backup.db", extra, source="other")
         for suffix in ("-wal", "-shm"):
             Path(f"{server.database}{suffix}").unlink(missing_ok=True)
         os.replace(tmp_path / "backup.db", server.database)
@@ -162,7 +155,7 @@ def test_another_file_under_the_running_server_sends_everyone_away_and_resets(
         cursor, epoch = client.cursor, client.epoch
     with server.connect() as client:
         assert client.subscribe(after=cursor, epoch=epoch)["verdict"] == "reset"
-        write(server.database, 1)
+        write_events(server.database)
         assert client.next_event()["seq"] == 10 + extra + 1
 
 
@@ -171,13 +164,13 @@ def test_a_client_ahead_of_this_process_is_no_reset(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         for _ in range(50):
-            write(server.database, 1)
+            write_events(server.database)
             client.subscribe(after=client.cursor + 1, epoch=client.epoch)
-            assert client.cursor == head(server)
+            assert client.cursor == head_of(server.database)
 
 
 def test_a_live_client_that_pruning_overtakes_is_closed_and_then_told(server: Server) -> None:
-    write(server.database, 5)
+    write_events(server.database, 5)
     with server.connect() as client:
         client.subscribe(after=0)
         client.follow(5)
@@ -194,11 +187,6 @@ def test_a_live_client_that_pruning_overtakes_is_closed_and_then_told(server: Se
     with server.connect() as client:
         verdict = client.subscribe(after=cursor, epoch=epoch)
         assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": 6, "to": 8})
-
-
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return int(raw.execute("SELECT max(seq) FROM outbox").fetchone()[0])
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,6 @@ import random
 import re
 import selectors
 import socket
-import sqlite3
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from outfeed.feed.client import ClientState
 from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import SubscribeRequest
 from tests.clients import FeedClient, RawClient
+from tests.database_file import write_events
 from tests.feed.fake_source import VIEWER, MemorySource, core_of
 from tests.feed.socket_harness import Peer
 from tests.protocol import check_whole, seqs_of
@@ -109,11 +109,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
 
 
 def test_two_hundred_clients_five_hundred_behind_are_live_within_six_seconds(server: Server) -> None:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
-            [(f"old-{n}",) for n in range(500)],
-        )
+    write_events(server.database, 500)
     longest_probes: list[float] = []
 
     def secs_to_catch_up() -> float:

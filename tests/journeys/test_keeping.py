@@ -20,6 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.clients import FeedClient, RawClient
+from tests.database_file import head_of
 from tests.server import Server, writer
 from tests.waits import shortest, wait_until
 
@@ -151,11 +152,6 @@ def stamp(number: int) -> str:
     return "2020-01-01T00:00:00.000Z" if number % 2 else "2999-01-01T00:00:00.000Z"
 
 
-def head(path: Path) -> int:
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        return int(raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()[0])
-
-
 def query(path: Path, sql: str) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         return raw.execute(sql).fetchall()
@@ -174,7 +170,7 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
         done = server.run("prune", "--older-than-days", "30", "--json", timeout=patience_secs)
         longest, count = timed.longest()
         assert done.returncode == 0, done.stderr
-        last = head(server.database)
+        last = head_of(server.database)
         wait_until(lambda: watchers.have(last), "every client at the head", timeout=60)
         after = timed.longest_of(600)
     facts = json.loads(done.stdout)
@@ -225,17 +221,17 @@ def test_an_older_backup_is_restored_under_clients_and_a_raw_writer(server: Serv
         for client in clients:
             client.follow(150)
         with writer(server.database, rate=200) as written:
-            wait_until(lambda: head(server.database) > 200, "the writer is at work")
+            wait_until(lambda: head_of(server.database) > 200, "the writer is at work")
             done = server.run("restore", str(saved), "--json")
             assert done.returncode == 0, done.stderr
             assert all(leave(client) == 4008 for client in clients)
-            seen = head(server.database)
-            wait_until(lambda: head(server.database) > max(seen, 400), "the writer goes on, past every old cursor")
+            seen = head_of(server.database)
+            wait_until(lambda: head_of(server.database) > max(seen, 400), "the writer goes on, past every old cursor")
             followers = [open_.enter_context(server.connect()) for _ in clients]
             for follower, client in zip(followers, clients, strict=True):
                 verdict = follower.subscribe(after=client.cursor, epoch=client.epoch)
                 assert verdict["verdict"] == "reset"
-        last = head(server.database)
+        last = head_of(server.database)
         for follower in followers:
             follower.follow(last)
             assert follower.seen == list(range(last - len(follower.seen) + 1, last + 1))
@@ -306,7 +302,7 @@ def test_what_was_missed_arrives_once_and_history_does_not_come_again(serving: S
     with server.connect() as client:
         client.subscribe(after=300, epoch=epoch(server))
         with writer(server.database, rate=300) as written:
-            wait_until(lambda: head(server.database) > 500, "the writer is at work")
+            wait_until(lambda: head_of(server.database) > 500, "the writer is at work")
             took: list[float] = []
 
             def secs_to_mend() -> float:
@@ -317,9 +313,9 @@ def test_what_was_missed_arrives_once_and_history_does_not_come_again(serving: S
                 return took[-1]
 
             assert shortest(secs_to_mend, MENDED_SECS) < MENDED_SECS
-            seen = head(server.database)
-            wait_until(lambda: head(server.database) > seen + 100, "the writer goes on")
-        client.follow(head(server.database))
+            seen = head_of(server.database)
+            wait_until(lambda: head_of(server.database) > seen + 100, "the writer goes on")
+        client.follow(head_of(server.database))
     got = [event["id"] for event in client.events if event["source"] == "writer"]
     assert sorted(got) == sorted(written)
     assert {event["source"] for event in client.events} == {"writer", "outfeed"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from outfeed.http.server.serve import GRACE_SECS
+from tests.database_file import write_events
 from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest, wait_until
 
@@ -28,16 +28,8 @@ SOON_SECS = 15  # half of what they would wait: it was not the time that ended i
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("long_poll")) as server:
-        write(server, 5)
+        write_events(server.database, 5, each_alone=True)
         yield server
-
-
-def write(server: Server, count: int, event_type: str = "a.b") -> None:
-    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (lower(hex(randomblob(8))), ?, 's', 't')",
-            [(event_type,)] * count,
-        )
 
 
 def get(server: Server, **query: Any) -> dict[str, Any]:
@@ -84,7 +76,7 @@ class TestWaiting:
         at = here(shared)
         with asking(shared, **at, wait=30) as answer:
             assert not answer.done()
-            write(shared, 1)
+            write_events(shared.database)
             began = time.monotonic()
             page = answer.result()
             assert time.monotonic() - began < SOON_SECS
@@ -99,8 +91,8 @@ class TestWaiting:
     def test_what_does_not_match_moves_the_cursor_and_wakes_nobody(self, shared: Server) -> None:
         at = here(shared)
         with asking(shared, **at, wait=30, types="wanted.*") as answer:
-            write(shared, 20)
-            write(shared, 1, "wanted.one")
+            write_events(shared.database, 20, each_alone=True)
+            write_events(shared.database, event_type="wanted.one")
             page = answer.result()
         assert [event["seq"] for event in page["events"]] == [at["after"] + 21] == [page["cursor"]]
         page = get(shared, **at, wait=0.5, types="none.*")
@@ -169,7 +161,7 @@ class TestWaiting:
                     refused = http.get("/api/feed", params={**at, "wait": 1})
                     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
                     assert http.get("/api/feed", params=at).status_code == 200
-                    write(server, 1)
+                    write_events(server.database)
                     assert [len(answer.result()["events"]) for answer in waiting] == [1, 1]
                     wait_until(lambda: not is_full(), "there is room again")
 
@@ -191,7 +183,7 @@ async def wait_together(server: Server) -> None:
         await asyncio.to_thread(wait_for_waiting, server, WAITING)
         cost = await asyncio.to_thread(shortest, lambda: share_of_cpu(server.workers()[0]), MAX_SHARE)
         assert not any(answer.done() for answer in answers)
-        await asyncio.to_thread(write, server, 1, "wanted.one")
+        await asyncio.to_thread(write_events, server.database, event_type="wanted.one")
         began = time.monotonic()
         pages = [answer.json() for answer in await asyncio.gather(*answers)]
         took = time.monotonic() - began
@@ -201,7 +193,7 @@ async def wait_together(server: Server) -> None:
 
 
 def test_an_erasure_ends_the_wait_and_is_told_from_then_on(server: Server) -> None:
-    write(server, 2)
+    write_events(server.database, 2, each_alone=True)
     assert "erasures" not in get(server)
     erased = get(server, last=1)["events"][0]["id"]
     with asking(server, **here(server), types="no.such", wait=2 * SOON_SECS) as asked:
@@ -228,7 +220,7 @@ class TestConditional:
             same = http.get("/api/feed", params=at, headers={"If-None-Match": first.headers["etag"]})
             assert (same.status_code, same.content) == (304, b"")
             assert same.headers["etag"] == first.headers["etag"]
-            write(shared, 1)
+            write_events(shared.database)
             after = http.get("/api/feed", params=at, headers={"If-None-Match": first.headers["etag"]})
             assert (after.status_code, len(after.json()["events"])) == (200, 1)
             assert after.headers["cache-control"] == "no-cache"

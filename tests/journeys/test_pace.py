@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from tests.clients import FeedClient, RawClient
+from tests.database_file import head_of, write_events
 from tests.server import Server, writer
 from tests.transports import Batch, Singles, Stream, Transport, Verdict
 from tests.waits import PATIENCE_SECS, shortest, wait_until
@@ -115,29 +115,13 @@ class Watched:
         return most
 
 
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return int(raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()[0])
-
-
-def write(server: Server, count: int) -> None:
-    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
-        raw.execute("BEGIN IMMEDIATE")
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp)"
-            " VALUES (lower(hex(randomblob(8))), 'a.b', 's', 't')",
-            [()] * count,
-        )
-        raw.execute("COMMIT")
-
-
 # Events a second, how many, and a rate at which those that show one at a time catch up within the test.
 @pytest.mark.parametrize(("load", "count", "rate"), [(1, 3, 10), (50, 75, 20), (2000, 1500, 400)])
 def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
     shared: Server, load: int, count: int, rate: int
 ) -> None:
-    write(shared, 1)
-    before = head(shared)
+    write_events(shared.database)
+    before = head_of(shared.database)
     with contextlib.ExitStack() as stack:
 
         def watch(way: type[Transport], **query: Any) -> Watched:
@@ -147,13 +131,14 @@ def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
         batch = watch(BareBatch, rate=RATE)
         lags, behind = [], []
         with writer(shared.database, rate=load, source=f"load-{load}", bulk=20 if load > 1000 else 1):
-            while (now := head(shared)) < before + count:
+            while (now := head_of(shared.database)) < before + count:
                 began = time.monotonic()
                 wait_until(lambda now=now: batch.way.cursor >= now, "the batched one is at the head")
                 lags.append(time.monotonic() - began)
                 behind.append(now - singles.way.cursor)
-            behind.append(head(shared) - singles.way.cursor)  # all may have been written while we were held up
-        last = head(shared)
+            # all may have been written while we were held up
+            behind.append(head_of(shared.database) - singles.way.cursor)
+        last = head_of(shared.database)
         if load > rate:
             assert max(behind) > count / 4, "one at a time at this load it must lag"
         for each in (batch, singles, stream):
@@ -172,15 +157,15 @@ def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[
         quiet_since = time.monotonic()
         wait_until(lambda since=quiet_since: time.monotonic() > since + 0.55, "a quiet moment")
         began = time.monotonic()
-        write(server, 1)
-        seq = head(server)
+        write_events(server.database)
+        seq = head_of(server.database)
         waits.append(wait_until(lambda seq=seq: arrived(seq), "the event") - began)
     return waits
 
 
 @pytest.mark.parametrize("way", [Singles, Batch, Stream])
 def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: type[Transport]) -> None:
-    write(shared, 1)
+    write_events(shared.database)
     with Watched(way(shared, rate=2)) as watched:
         waits = quiet_waits(shared, watched.arrivals.get)
     # At two a second the next beat would be a quarter of a second away, in the middle.
@@ -205,7 +190,7 @@ def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, sessio
     class CookieStream(Stream):
         headers = {"Cookie": session, "Authorization": ""}  # noqa: RUF012
 
-    write(shared, 1)
+    write_events(shared.database)
     with ByCookie() as socket, CookieStream(shared, rate=0) as stream, Singles(shared, rate=0) as program:
         for wanted, granted in ((0, RATE), (1000, RATE), (None, RATE), (4, 4), (0, RATE)):
             assert socket.subscribe(rate=wanted)["rate"] == granted
@@ -213,13 +198,13 @@ def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, sessio
 
         def secs_for_a_program() -> float:
             began = time.monotonic()
-            write(shared, 25)
-            program.follow(head(shared))
+            write_events(shared.database, 25)
+            program.follow(head_of(shared.database))
             return time.monotonic() - began
 
         began = time.monotonic()
         assert shortest(secs_for_a_program, 24 / RATE) < 24 / RATE
-        last = head(shared)
+        last = head_of(shared.database)
         socket.follow(last)
         stream.follow(last)
         assert time.monotonic() - began > 24 / RATE
@@ -228,17 +213,17 @@ def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, sessio
 def secs_until(server: Server, arrive: Callable[[int], Any]) -> float:
     """Return how long *arrive* takes to return that is called with the seq of an event which was just written."""
     began = time.monotonic()
-    write(server, 1)
-    arrive(head(server))
+    write_events(server.database)
+    arrive(head_of(server.database))
     return time.monotonic() - began
 
 
 def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp_path: Path) -> None:
     with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.5)) as slow:
         # given a viewer that may be sent the next frame in two seconds
-        write(server, 1)
+        write_events(server.database)
         wait_until(lambda: slow.way.cursor == 1, "the first goes at once")
-        write(server, 1)
+        write_events(server.database)
         # when another comes, then it is sent all at once
         with FeedClient(server.url, server.token) as fast:
             assert fast.subscribe()["after"] == 2
@@ -253,7 +238,7 @@ def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp
 
             def secs_of_a_long_poll() -> float:
                 nonlocal asked
-                query = {"after": head(server), "epoch": fast.epoch, "wait": 60}
+                query = {"after": head_of(server.database), "epoch": fast.epoch, "wait": 60}
                 asked = pool.submit(http.get, "/api/feed", params=query, timeout=90)
                 wait_until(lambda: count_of_live(server) == 2, "it waits")
                 return secs_until(server, take_answer)
@@ -261,8 +246,8 @@ def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp
             asked: Future[httpx.Response]
             assert shortest(secs_of_a_long_poll, 0.5) < 0.5
         # and the slow one misses nothing
-        wait_until(lambda: slow.way.cursor == head(server), "the next beat")
-        assert [seq for seq, _ in slow.way.events] == list(range(1, head(server) + 1))
+        wait_until(lambda: slow.way.cursor == head_of(server.database), "the next beat")
+        assert [seq for seq, _ in slow.way.events] == list(range(1, head_of(server.database) + 1))
 
 
 def count_of_live(server: Server) -> int:

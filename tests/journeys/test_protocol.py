@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.clients import FeedClient, RawClient
+from tests.database_file import head_of, write_events
 from tests.server import ROOT, Server, writer
 from tests.waits import wait_until
 
@@ -45,24 +45,10 @@ def witness(server: Server) -> Iterator[FeedClient]:
 @pytest.fixture(autouse=True)
 def nobody_else_notices(server: Server, witness: FeedClient) -> Iterator[None]:
     yield
-    write(server, 1)
-    witness.follow(head(server))
+    write_events(server.database)
+    witness.follow(head_of(server.database))
     assert "Traceback" not in server.output, server.output
     assert '"ERROR"' not in server.output, server.output
-
-
-def write(server: Server, count: int, event_type: str = "a.b") -> None:
-    with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (lower(hex(randomblob(8))), ?, 's', 't')",
-            [(event_type,)] * count,
-        )
-
-
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        return int(row[0]) if row else 0
 
 
 # --- what gets an error frame -----------------------------------------------------------------------------------------
@@ -111,8 +97,8 @@ def test_an_invalid_subscription_leaves_the_old_one_in_force(server: Server) -> 
         while (frame := client.receive())["type"] == "heartbeat":
             pass
         assert frame["payload"]["code"] == "invalid_field"
-        write(server, 1, "x.y")
-        write(server, 1, "task.a")
+        write_events(server.database, event_type="x.y")
+        write_events(server.database, event_type="task.a")
         assert client.next_event()["payload"]["event_type"] == "task.a"
 
 
@@ -412,9 +398,9 @@ def test_the_verdict_comes_first_while_others_write(server: Server) -> None:
 
 
 def test_last_begins_with_the_newest_that_match(server: Server) -> None:
-    write(server, 5, "wanted.one")
-    write(server, 7, "other.one")
-    end = head(server)
+    write_events(server.database, 5, event_type="wanted.one")
+    write_events(server.database, 7, event_type="other.one")
+    end = head_of(server.database)
     with server.connect() as client:
         verdict = client.subscribe(last=3, types=["wanted.*"])
         assert (verdict["verdict"], verdict["after"], verdict["head"]) == ("live", end - 10, end)
@@ -425,8 +411,8 @@ def test_types_are_exact_or_a_prefix(server: Server) -> None:
     with server.connect() as client:
         client.subscribe(types=["kept.*", "exact.one"])
         for event_type in ("kept.a", "keptnot.a", "exact.one", "exact.one.more", "kept.b.c", "exact.two"):
-            write(server, 1, event_type)
-        write(server, 1, "kept.last")
+            write_events(server.database, event_type=event_type)
+        write_events(server.database, event_type="kept.last")
         seen = [client.next_event()["payload"]["event_type"] for _ in range(4)]
         assert seen == ["kept.a", "exact.one", "kept.b.c", "kept.last"]
 
@@ -438,12 +424,12 @@ def test_nothing_comes_after_unsubscribed_but_what_is_asked_for(server: Server) 
         while (answer := client.receive())["type"] == "heartbeat":
             pass
         assert answer == {"type": "unsubscribed", "payload": {"channel": "events"}}
-        write(server, 3)
+        write_events(server.database, 3)
         client.send(action="ping")
         assert client.receive() == {"type": "pong"}
         client.send(action="unsubscribe", channel="events")
         assert client.receive()["type"] == "unsubscribed"
-        assert client.subscribe()["after"] == head(server)
+        assert client.subscribe()["after"] == head_of(server.database)
 
 
 def test_nothing_of_the_old_subscription_follows_a_new_verdict(server: Server) -> None:
@@ -461,8 +447,8 @@ def test_nothing_of_the_old_subscription_follows_a_new_verdict(server: Server) -
 def test_a_heartbeat_carries_what_was_written_to_this_client(server: Server) -> None:
     with server.connect() as client:
         client.subscribe(types=["nothing.such"])
-        write(server, 5)
-        end = head(server)
+        write_events(server.database, 5)
+        end = head_of(server.database)
         wait_until(lambda: client.note(client.receive()) or client.cursor >= end, "a heartbeat at the head")
         assert client.resume()["verdict"] == "resumed"
         assert client.cursor >= end
@@ -473,7 +459,7 @@ def test_a_client_that_knows_only_the_first_version_works(server: Server) -> Non
     with server.connect() as client:
         client.send(action="subscribe", channel="events")
         assert client.receive()["type"] == "subscribed"
-        write(server, 1)
+        write_events(server.database)
         while (message := client.receive())["type"] != "event":
             pass
         assert set(message["payload"]) == {"id", "event_type", "source", "task_id", "agent_id", "timestamp", "data"}

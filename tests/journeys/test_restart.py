@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.database_file import head_of, write_events
 from tests.server import Server, writer
 from tests.transports import Follower, Singles
 from tests.waits import wait_until
@@ -23,11 +24,6 @@ def log_ids(server: Server) -> list[str]:
     """Return the ids of the log in commit order, read with plain sqlite3."""
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
         return [row[0] for row in raw.execute("SELECT id FROM event_log ORDER BY rowid")]
-
-
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return int(raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()[0])
 
 
 @contextlib.contextmanager
@@ -68,8 +64,8 @@ def kill_master_alone(server: Server) -> None:
 
 def kill_and_write_while_it_is_down(server: Server) -> None:
     server.kill()
-    seen = head(server)
-    wait_until(lambda: head(server) > seen + 100, "events written while the server is down")
+    seen = head_of(server.database)
+    wait_until(lambda: head_of(server.database) > seen + 100, "events written while the server is down")
     server.start()
 
 
@@ -85,7 +81,7 @@ def test_twenty_clients_have_exactly_the_log_after_a_kill(server: Server, bring_
             wait_until(
                 lambda: all(len(f.events) > resumed[id(f)] + 100 for f in followers), "all live again", timeout=60
             )
-        finish(head(server))
+        finish(head_of(server.database))
     expected = log_ids(server)
     assert set(written) == set(expected)
     for follower in followers:
@@ -106,11 +102,7 @@ def test_a_client_that_reconnects_before_any_new_event_misses_nothing(server: Se
 
 
 def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
-            [(f"old-{n}",) for n in range(10_000)],
-        )
+    write_events(server.database, 10_000)
     has_killed = threading.Event()
     killing = partial(KillingSingles, at=random.Random(7).randint(500, 5_000), has_killed=has_killed)
     killer = Follower(server, killing)

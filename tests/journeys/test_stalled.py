@@ -13,6 +13,7 @@ from statistics import median
 import pytest
 
 from tests.clients import FeedClient, RawClient
+from tests.database_file import head_of, write_events
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -20,16 +21,10 @@ ROW_BYTES = 16_000
 ROWS = 1_100  # 16 MB and more: a stalled loopback socket swallows over 2 MB before anything notices
 
 
-def write_bulk(path: Path, rows: int, prefix: str) -> None:
+def write_bulk(path: Path, rows: int) -> None:
     """Write *rows* events of ROW_BYTES each, ten a commit, with plain sqlite3."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as raw:
-        for start in range(0, rows, 10):
-            raw.execute("BEGIN IMMEDIATE")
-            raw.executemany(
-                "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')",
-                [(f"{prefix}-{n}", json.dumps("x" * ROW_BYTES)) for n in range(start, min(start + 10, rows))],
-            )
-            raw.execute("COMMIT")
+    for start in range(0, rows, 10):
+        write_events(path, min(10, rows - start), data=json.dumps("x" * ROW_BYTES))
 
 
 def rss_bytes(pid: int) -> int:
@@ -50,7 +45,7 @@ def event_seqs(client: RawClient, until: int) -> list[int]:
 def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow_with_it(server: Server) -> None:
     with RawClient(server) as stalled, server.connect() as reader:
         reader.subscribe(after=0)
-        write_bulk(server.database, ROWS, "warm-up")
+        write_bulk(server.database, ROWS)
         stalled.subscribe(after=0)
         assert b"subscribed" in stalled.take_frame()[1]
         reader.follow(ROWS, timeout=60)
@@ -58,7 +53,7 @@ def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow
         before = rss_bytes(server.workers()[0])
         head = 4 * ROWS
         for end in range(ROWS + 100, head + 1, 100):  # or the relay may read all of it in one large page
-            write_bulk(server.database, 100, f"bulk up to {end}")
+            write_bulk(server.database, 100)
             reader.follow(end, timeout=60)
         grown = rss_bytes(server.workers()[0]) - before
         assert grown < (head - ROWS) * ROW_BYTES / 2, f"{grown / 2**20:.0f} MiB"
@@ -74,7 +69,7 @@ def test_a_stalled_client_that_pings_gets_no_corrupt_frame(server: Server) -> No
         stop = threading.Event()
         pinger = threading.Thread(target=ping_on, args=(stalled, stop))
         pinger.start()
-        write_bulk(server.database, ROWS, "bulk")
+        write_bulk(server.database, ROWS)
         reader.follow(ROWS, timeout=60)
         assert event_seqs(stalled, until=ROWS) == list(range(1, ROWS + 1))
         stop.set()
@@ -99,8 +94,8 @@ def test_the_others_are_not_slowed(server: Server) -> None:
                     stalled = stalling.enter_context(RawClient(server, receive_buffer_bytes=4096))
                     stalled.subscribe()
                     assert b"subscribed" in stalled.take_frame()[1]
-                write_bulk(server.database, 300, f"fill-{round_}")
-                reader.follow(head(server), timeout=60)
+                write_bulk(server.database, 300)
+                reader.follow(head_of(server.database), timeout=60)
                 with_stalled.append(wait_for_events(server, reader, f"with-{round_}"))
         assert median(with_stalled) < 2 * median(without) + 0.005, (with_stalled, without)
 
@@ -120,11 +115,6 @@ def wait_for_events(server: Server, reader: FeedClient, prefix: str) -> float:
     return median(waits)
 
 
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return int(raw.execute("SELECT max(seq) FROM outbox").fetchone()[0])
-
-
 @pytest.mark.parametrize("pruned_up_to", [700, ROWS])
 def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server: Server, pruned_up_to: int) -> None:
     with RawClient(server, receive_buffer_bytes=4096) as stalled, server.connect() as reader:
@@ -133,9 +123,9 @@ def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server
         _, body = stalled.take_frame()
         epoch = json.loads(body)["payload"]["epoch"]
         wait_until(lambda: sum(server.counted("outfeed_clients", state="live").values()) == 2, "both are live")
-        write_bulk(server.database, ROWS, "bulk")
+        write_bulk(server.database, ROWS)
         reader.follow(ROWS, timeout=60)
-        write_bulk(server.database, 5_000 // 10, "past-the-tail")  # so that the tail can't bring it up either
+        write_bulk(server.database, 5_000 // 10)  # so that the tail can't bring it up either
         reader.follow(ROWS + 500, timeout=60)
         with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
             raw.execute("DELETE FROM outbox WHERE seq <= ?", (pruned_up_to,))

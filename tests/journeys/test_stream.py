@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from outfeed.http.server.serve import GRACE_SECS
+from tests.database_file import head_of, write_events
 from tests.server import Server
 from tests.transports import SseParser, Stream
 from tests.waits import PATIENCE_SECS, shortest, wait_until
@@ -27,22 +28,8 @@ from tests.waits import PATIENCE_SECS, shortest, wait_until
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("stream"), event_rate=100, heartbeat_secs=0.3) as server:
-        write(server, 5)
+        write_events(server.database, 5, each_alone=True)
         yield server
-
-
-def write(server: Server, count: int, data: str = "null") -> None:
-    with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp, data)"
-            " VALUES (lower(hex(randomblob(8))), 'a.b', 's', 't', ?)",
-            [(data,)] * count,
-        )
-
-
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        return int(raw.execute("SELECT max(seq) FROM outbox").fetchone()[0])
 
 
 def stream(server: Server, last_event_id: str | None = None, headers: dict[str, str] | None = None, **query: Any):
@@ -91,7 +78,7 @@ class TestCursor:
 
     def test_one_of_another_epoch_is_a_reset(self, shared: Server) -> None:
         with stream(shared, f"{'0' * 32}:3") as again:
-            assert (again.verdict.kind, again.verdict.after) == ("reset", head(shared))
+            assert (again.verdict.kind, again.verdict.after) == ("reset", head_of(shared.database))
 
     @pytest.mark.parametrize("value", ["e:x", "e:-1", "e:", ":3", "7", "e:\xb2", "e:99999999999999999999"])
     def test_one_that_is_none_is_refused_before_the_stream(self, shared: Server, value: str) -> None:
@@ -103,7 +90,7 @@ class TestCursor:
         with shared.http() as http:
             http.post("/api/consumers", json={"name": "streamed"})
         with stream(shared, f"{'0' * 32}:3", consumer="streamed") as client:
-            assert (client.verdict.kind, client.verdict.after) == ("resumed", head(shared))
+            assert (client.verdict.kind, client.verdict.after) == ("resumed", head_of(shared.database))
 
     def test_an_empty_one_is_none(self, shared: Server) -> None:
         with stream(shared, "", after=0) as client:
@@ -111,19 +98,21 @@ class TestCursor:
 
     def test_a_heartbeat_moves_it_and_dispatches_nothing(self, shared: Server) -> None:
         with stream(shared, after=0, types="none.*") as client:
-            client.follow(head(shared))
+            client.follow(head_of(shared.database))
             assert client.events == []
             raw = bytes(client.raw)
             id_ = client._parser.last_event_id
         assert b": heartbeat\nid: " in raw
         with stream(shared, id_, types="none.*") as again:
-            assert (again.verdict.kind, again.verdict.after) == ("resumed", head(shared))
+            assert (again.verdict.kind, again.verdict.after) == ("resumed", head_of(shared.database))
 
     def test_every_event_has_its_own_id_also_in_a_batch(self, shared: Server) -> None:
         with stream(shared, after=0, batch="true", rate="0") as client:
-            client.follow(head(shared))
+            client.follow(head_of(shared.database))
             ids = re.findall(rb"^id: (\w+:\d+)$", bytes(client.raw), re.MULTILINE)
-        assert ids[: head(shared) + 1] == [f"{client.epoch}:{seq}".encode() for seq in range(head(shared) + 1)]
+        assert ids[: head_of(shared.database) + 1] == [
+            f"{client.epoch}:{seq}".encode() for seq in range(head_of(shared.database) + 1)
+        ]
 
 
 class TestRequest:
@@ -147,7 +136,7 @@ class TestRequest:
 
     def test_the_last_so_many(self, shared: Server) -> None:
         with stream(shared, last=2) as client:
-            client.follow(head(shared))
+            client.follow(head_of(shared.database))
             assert len(client.events) == 2
 
     def test_strangers_are_refused(self, shared: Server) -> None:
@@ -174,17 +163,17 @@ class TestRequest:
             connection.sendall(b"x" * 40_000)
             read_until(connection, b"event: subscribed")
             connection.sendall(b"x" * 40_000)
-            write(shared, 1)
-            read_until(connection, b":%d\ndata" % head(shared))
+            write_events(shared.database)
+            read_until(connection, b":%d\ndata" % head_of(shared.database))
             assert not is_ended(connection)
 
     def test_a_second_request_behind_it_is_not_answered_into_the_stream(self, shared: Server) -> None:
         one = b"GET /api/feed/stream?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\n\r\n"
         with raw_request(shared, one + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
-            received = read_until(connection, b":%d\ndata" % head(shared))
+            received = read_until(connection, b":%d\ndata" % head_of(shared.database))
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            write(shared, 1)
-            received += read_until(connection, b":%d\ndata" % head(shared))
+            write_events(shared.database)
+            received += read_until(connection, b":%d\ndata" % head_of(shared.database))
         assert received.count(b"HTTP/1.1 ") == 1
 
     def test_it_follows_another_request_on_a_kept_connection(self, shared: Server) -> None:
@@ -194,8 +183,8 @@ class TestRequest:
                 b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % shared.token.encode()
             )
             read_until(connection, b"event: subscribed")
-            write(shared, 1)
-            read_until(connection, b":%d\ndata" % head(shared))
+            write_events(shared.database)
+            read_until(connection, b":%d\ndata" % head_of(shared.database))
 
     def test_line_ends_of_a_raw_writer_stay_in_their_line(self, shared: Server) -> None:
         """The trigger takes them out of an event; a table of someone else's may fill the outbox as it likes."""
@@ -205,7 +194,7 @@ class TestRequest:
                 raw.execute(
                     "INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", ('{"id": "x",\n"data":' + pretty + "}",)
                 )
-            client.follow(head(shared))
+            client.follow(head_of(shared.database))
             (event,) = re.findall(
                 rb"^data: (\{\"id.*)$", bytes(client.raw).split(b"event: subscribed")[1], re.MULTILINE
             )
@@ -233,7 +222,7 @@ class TestRequest:
 class TestLeaving:
     def test_who_hangs_up_frees_the_place_at_once(self, tmp_path: Path) -> None:
         with Server(tmp_path, max_connections=1) as server:
-            write(server, 1)
+            write_events(server.database)
             assert server.token
             client = stream(server)
             for _ in range(5):
@@ -273,10 +262,10 @@ class TestLeaving:
         assert server.token
         with stream(server, rate="0") as stalled, server.connect() as reader:
             reader.subscribe()
-            write(server, 1000, json.dumps("x" * 16_000))
+            write_events(server.database, 1000, data=json.dumps("x" * 16_000), each_alone=True)
             began = time.monotonic()
             reader.follow(1000, timeout=30)
-            write(server, 1)
+            write_events(server.database)
             reader.follow(1001, timeout=5)
             assert time.monotonic() - began < 20
             assert len(stalled.follow(1001)) == 1001
@@ -285,7 +274,7 @@ class TestLeaving:
         with Server(tmp_path, max_connections=1) as server:
             assert server.token
             client = stream(server, rate="0")
-            write(server, 500, json.dumps("x" * 16_000))
+            write_events(server.database, 500, data=json.dumps("x" * 16_000), each_alone=True)
             assert entered(server) is None
             client.close()
             wait_until(lambda: entered(server), "the place is free", timeout=5).close()

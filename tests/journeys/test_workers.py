@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
 from tests.clients import FeedClient
+from tests.database_file import head_of, write_events
 from tests.server import Server, writer
 from tests.transports import Follower
 from tests.waits import wait_until
@@ -25,20 +25,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     with Server(tmp_path, workers=2) as running:
         wait_until(lambda: len(running.workers()) == 2, "two workers")
         yield running
-
-
-def write(server: Server, count: int) -> None:
-    with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id,event_type,source,timestamp) VALUES (hex(randomblob(8)), 'a.b', 's', 't')",
-            [()] * count,
-        )
-
-
-def head(server: Server) -> int:
-    with contextlib.closing(sqlite3.connect(server.database)) as raw:
-        row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        return int(row[0]) if row else 0
 
 
 def worker_of(server: Server, client: FeedClient) -> int | None:
@@ -92,9 +78,9 @@ def test_clients_of_both_get_everything(server: Server) -> None:
         for client in (*first, *second):
             client.subscribe()
         with writer(server.database, rate=300):
-            wait_until(lambda: head(server) > 150, "events")
+            wait_until(lambda: head_of(server.database) > 150, "events")
             posted = http.post("/api/events", json={"event_type": "posted.one", "source": "http"}).json()["seq"]
-        end = head(server)
+        end = head_of(server.database)
         for client in (*first, *second):
             client.follow(end)
             assert client.seen == list(range(1, end + 1))
@@ -108,14 +94,18 @@ def test_a_cursor_of_one_is_good_at_the_other(server: Server) -> None:
         there.subscribe()
         for n in range(40):
             first, second = (here, there) if n % 2 else (there, here)
-            write(server, 1)
-            first.follow(head(server))
+            write_events(server.database)
+            first.follow(head_of(server.database))
             verdict = second.subscribe(after=first.cursor, epoch=first.epoch)
             assert (verdict["verdict"], verdict["after"]) == ("resumed", first.cursor)
-        write(server, 3)
+        write_events(server.database, 3)
         for client in (here, there):
-            client.follow(head(server))
-            assert client.seen[-3:] == [head(server) - 2, head(server) - 1, head(server)]
+            client.follow(head_of(server.database))
+            assert client.seen[-3:] == [
+                head_of(server.database) - 2,
+                head_of(server.database) - 1,
+                head_of(server.database),
+            ]
 
 
 def test_one_that_moves_between_workers_misses_and_repeats_nothing(server: Server) -> None:
@@ -131,7 +121,7 @@ def test_one_that_moves_between_workers_misses_and_repeats_nothing(server: Serve
                 client.next_event()
                 seen += client.seen[before:]
                 cursor = client.cursor
-        end = head(server)
+        end = head_of(server.database)
         here.subscribe(after=cursor, epoch=epoch)
         before = len(here.seen)
         here.follow(end)
@@ -145,14 +135,14 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
         for client in (*first, *second):
             client.subscribe(after=0)
         with writer(server.database, rate=200):
-            wait_until(lambda: head(server) > 100, "events")
+            wait_until(lambda: head_of(server.database) > 100, "events")
             os.kill(victim, signal.SIGKILL)
             for client in first:
                 with pytest.raises(ConnectionClosed):
                     client.follow(10**9)
             wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
-            wait_until(lambda: head(server) > 300, "more events")
-        end = head(server)
+            wait_until(lambda: head_of(server.database) > 300, "more events")
+        end = head_of(server.database)
         # The clients of the other worker have noticed nothing.
         for client in second:
             client.follow(end)
@@ -167,7 +157,7 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
 
 def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
     wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
-    write(server, 3)
+    write_events(server.database, 3)
     wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
     wait_until(lambda: sum(server.counted("outfeed_events_total").values()) >= 6, "and what they have pushed")
     assert server.counted("outfeed_events_total") == {"0": 3, "1": 3}
@@ -176,13 +166,13 @@ def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
     wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
     wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
     assert sum(server.counted("outfeed_events_total").values()) == 6, "a new worker goes on with the counters"
-    write(server, 1)
+    write_events(server.database)
     wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 8, "which count what it pushes")
 
 
 def test_a_worker_that_is_gone_has_no_gauges_and_keeps_its_counters(server: Server) -> None:
     wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
-    write(server, 3)
+    write_events(server.database, 3)
     wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "what both have pushed")
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGTTOU)  # which has gunicorn do with one worker less
@@ -220,8 +210,8 @@ def test_no_counter_goes_back_whichever_worker_answers(server: Server) -> None:
         before: dict[str, float] = {}
         with writer(server.database, rate=500):
             for connection in connections * 20:
-                last = head(server)
-                wait_until(lambda last=last: head(server) > last + 2, "events between two answers")
+                last = head_of(server.database)
+                wait_until(lambda last=last: head_of(server.database) > last + 2, "events between two answers")
                 connection.request("GET", "/metrics", headers=headers)
                 found = counters_of(connection.getresponse().read().decode())
                 assert {name: value for name, value in before.items() if found.get(name, 0) < value} == {}

@@ -18,7 +18,7 @@ from outfeed.http.app import create_app
 from outfeed.log import hints
 from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
-from tests.http.cast import show_tokens_and_names, signed_in
+from tests.http.visitors import show_tokens_and_names, signed_in
 from tests.server import ROOT, Server
 
 

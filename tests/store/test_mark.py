@@ -12,6 +12,7 @@ import pytest
 from outfeed.store.database import Database
 from outfeed.store.mark import Mark, Point, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
+from tests.database_file import write_events
 
 EPOCHS = ["a" * 32, "b" * 32, "c" * 32]
 
@@ -24,14 +25,6 @@ def outbox(database: Database) -> Outbox:
 @pytest.fixture
 def mark(database: Database) -> Mark:
     return Mark(database.path)
-
-
-def write(path: Path, count: int, source: str = "s") -> None:
-    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
-        raw.executemany(
-            "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (lower(hex(randomblob(8))),'a.b',?,'t')",
-            [(source,)] * count,
-        )
 
 
 def serve_all(outbox: Outbox, mark: Mark) -> str:
@@ -165,29 +158,29 @@ def test_it_can_be_synced_and_closed_before_anything_was_served(mark: Mark) -> N
 
 
 def test_a_database_that_was_never_served_keeps_its_epoch(database: Database, outbox: Outbox, mark: Mark) -> None:
-    write(database.path, 5)
+    write_events(database.path, 5)
     assert not renew_epoch_if_behind(database, outbox, mark)
 
 
 @pytest.mark.parametrize("more", [0, 1, 10])
 def test_a_database_that_went_on_keeps_its_epoch(database: Database, outbox: Outbox, mark: Mark, more: int) -> None:
-    write(database.path, 5)
+    write_events(database.path, 5)
     epoch = serve_all(outbox, mark)
-    write(database.path, more)
+    write_events(database.path, more)
     assert not renew_epoch_if_behind(database, outbox, mark)
     assert outbox.window().epoch == epoch
 
 
 def copy_put_back(database: Database, outbox: Outbox, mark: Mark, tmp_path: Path, written_since: int) -> str:
     """Serve ten events, and put back a copy that holds five of them and *written_since* others."""
-    write(database.path, 5)
+    write_events(database.path, 5)
     database.close()
     shutil.copy(database.path, tmp_path / "copy.db")
-    write(database.path, 5)
+    write_events(database.path, 5)
     epoch = serve_all(outbox, mark)
     database.close()
     shutil.copy(tmp_path / "copy.db", database.path)
-    write(database.path, written_since, "other")
+    write_events(database.path, written_since, source="other")
     return epoch
 
 
@@ -204,12 +197,12 @@ def test_a_copy_put_back_gets_a_new_epoch_also_once_it_has_been_written_to(
 
 
 def test_pruning_is_no_copy_put_back(database: Database, outbox: Outbox, mark: Mark) -> None:
-    write(database.path, 10)
+    write_events(database.path, 10)
     epoch = serve_all(outbox, mark)
     for up_to in (5, 9, 10):
         run(database, f"DELETE FROM outbox WHERE seq <= {up_to}")
         assert not renew_epoch_if_behind(database, outbox, mark)
-    write(database.path, 3)
+    write_events(database.path, 3)
     assert not renew_epoch_if_behind(database, outbox, mark)
     assert outbox.window().epoch == epoch
 
@@ -227,7 +220,7 @@ def test_the_same_copy_put_back_twice_is_seen_twice(
 ) -> None:
     epoch = copy_put_back(database, outbox, mark, tmp_path, 0)
     assert renew_epoch_if_behind(database, outbox, mark)
-    write(database.path, 1)
+    write_events(database.path)
     second = serve_all(outbox, mark)
     database.close()
     shutil.copy(tmp_path / "copy.db", database.path)
@@ -236,7 +229,7 @@ def test_the_same_copy_put_back_twice_is_seen_twice(
 
 
 def test_a_corrupt_mark_stops_no_start(database: Database, outbox: Outbox, mark: Mark) -> None:
-    write(database.path, 5)
+    write_events(database.path, 5)
     serve_all(outbox, mark)
     mark.path.write_bytes(b"\xff" * 64)
     assert not renew_epoch_if_behind(database, outbox, mark)

@@ -19,6 +19,7 @@ import pytest
 from outfeed.store import watcher as module
 from outfeed.store.database import Database
 from outfeed.store.watcher import Watcher
+from tests.database_file import head_of
 from tests.waits import PATIENCE_SECS, wait_until
 
 ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')"
@@ -44,7 +45,7 @@ class Watch:
         self.watcher.stop()
 
     def _note_commit(self) -> float:
-        self.heads.append(head(self.path))
+        self.heads.append(head_of(self.path))
         self.commits += 1
         self.times.append(time.monotonic())
         return self.rest
@@ -54,12 +55,6 @@ class Watch:
 
     def has_begun(self) -> bool:
         return self.ticks > 0 and self.commits > 0
-
-
-def head(path: Path) -> int:
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        return int(row[0]) if row else 0
 
 
 @pytest.fixture(params=["the system's notices", "the clock"])

@@ -20,6 +20,7 @@ from outfeed.store import checkpoint, foreign_schema, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.upkeep import backup
+from tests.database_file import epoch_of
 from tests.server import writer
 from tests.waits import wait_until
 
@@ -40,11 +41,6 @@ def ids(path):
     query = "SELECT id FROM event_log WHERE source <> 'outfeed' ORDER BY rowid"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return [row[0] for row in connection.execute(query)]
-
-
-def epoch(path):
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0]
 
 
 STEAL = "INSERT INTO event_log (id, event_type, source, data, timestamp) SELECT hex(randomblob(8)), 'a.b', 's', "
@@ -71,7 +67,7 @@ class TestBackup:
         content = backup.backup(database, tmp_path / "new folder" / "copy.db")
         copy = tmp_path / "new folder" / "copy.db"
         assert ids(copy) == ["a", "b"]
-        assert content == (epoch(database.path), 2, 2, 2)
+        assert content == (epoch_of(database.path), 2, 2, 2)
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
 
@@ -164,12 +160,12 @@ class TestRestore:
         return tmp_path / "saved.db"
 
     def test_what_was_saved_is_live_under_a_new_epoch_and_what_was_live_is_kept(self, database, saved):
-        before = epoch(database.path)
+        before = epoch_of(database.path)
         restored = backup.restore(database, saved, by="tests")
         assert ids(database.path) == ["a", "b"]
-        assert epoch(database.path) == restored.content.epoch != before
+        assert epoch_of(database.path) == restored.content.epoch != before
         assert ids(restored.kept) == ["a", "b", "c", "d"]
-        assert epoch(restored.kept) == before
+        assert epoch_of(restored.kept) == before
         assert stat.S_IMODE(restored.kept.stat().st_mode) == 0o600
         assert restored.kept.parent == database.path.parent
         assert not list(database.path.parent.glob("*restoring*"))
@@ -239,7 +235,7 @@ class TestRestore:
         assert all(now > seen for now, seen in zip(account.rights(database), max(before, after), strict=True))
 
     def test_consumers_stay_and_are_told_that_history_is_another_one(self, database, raw, saved):
-        old = epoch(database.path)
+        old = epoch_of(database.path)
         checkpoint.add(database, "bot", is_protected=True)
         backup.restore(database, saved, by="tests")
         (bot,) = checkpoint.list_checkpoints(database)
@@ -317,11 +313,11 @@ class TestRestore:
     @pytest.mark.parametrize("harm", ["cut", "falsify", "scribble", "empty", "foreign", "remove"])
     def test_what_is_no_backup_changes_nothing(self, database, saved, harm):
         getattr(self, harm)(saved)
-        before = epoch(database.path)
+        before = epoch_of(database.path)
         with pytest.raises(BadBackup):
             backup.restore(database, saved, by="tests")
         assert ids(database.path) == ["a", "b", "c", "d"]
-        assert epoch(database.path) == before
+        assert epoch_of(database.path) == before
         assert not list(database.path.parent.glob("*before-restore*"))
 
     def test_the_live_database_itself_is_no_backup(self, database, saved):
