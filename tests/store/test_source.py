@@ -9,11 +9,12 @@ from typing import Protocol
 import pytest
 
 from outfeed.feed.source import Source
+from outfeed.feed.subscription import FeedRequest
 from outfeed.history import Page, Window
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 from tests.database_file import write_events
-from tests.feed.fake_source import MemorySource
+from tests.feed.fake_source import VIEWER, MemorySource
 
 
 class World(Protocol):
@@ -21,7 +22,7 @@ class World(Protocol):
 
     source: Source
 
-    def write(self, count: int) -> None: ...
+    def write(self, count: int, event_type: str = "a.b") -> None: ...
 
     def remove(self, *seqs: int) -> None: ...
 
@@ -30,8 +31,8 @@ class InMemory:
     def __init__(self) -> None:
         self.source = MemorySource()
 
-    def write(self, count: int) -> None:
-        self.source.add(count)
+    def write(self, count: int, event_type: str = "a.b") -> None:
+        self.source.add(count, event_type=event_type)
 
     def remove(self, *seqs: int) -> None:
         self.source.items = [each for each in self.source.items if each.seq not in seqs]
@@ -42,8 +43,8 @@ class OnDisk:
         self._path = database.path
         self.source = Outbox(database, 65_536)
 
-    def write(self, count: int) -> None:
-        write_events(self._path, count)
+    def write(self, count: int, event_type: str = "a.b") -> None:
+        write_events(self._path, count, event_type=event_type)
 
     def remove(self, *seqs: int) -> None:
         with contextlib.closing(sqlite3.connect(self._path)) as raw, raw:
@@ -141,3 +142,23 @@ def test_the_epoch_is_renewed_once_however_many_ask(world: World) -> None:
     assert new[1:] == (1, 2)
     world.source.renew_epoch(old)
     assert world.source.window() == new
+
+
+@pytest.mark.parametrize(
+    ("types", "limit", "after", "up_to", "expected"),
+    [
+        (("task.*",), 2, 0, 9, [9, 7]),
+        (("task.*",), 9, 0, 9, [9, 7, 5, 3, 1]),
+        (("task.*",), 9, 3, 7, [7, 5]),
+        (("task.*",), 9, 9, 9, []),
+        (("none.*",), 9, 0, 9, []),
+        ((), 2, 0, 8, [8, 7]),
+    ],
+)
+def test_the_newest_are_those_that_match_in_the_range(
+    world: World, types: tuple[str, ...], limit: int, after: int, up_to: int, expected: list[int]
+) -> None:
+    for n in range(10):
+        world.write(1, "agent.idle" if n % 2 else "task.created")
+    wanted = FeedRequest(types=types).filter(VIEWER.visible)
+    assert world.source.newest(wanted, limit, after=after, up_to=up_to) == expected
