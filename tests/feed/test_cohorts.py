@@ -389,12 +389,37 @@ class TestGreetings:
         simulation.run(0.2)
         assert viewer.messages()[-1] == {"type": "heartbeat", "payload": {"cursor": 500}}
 
+    def test_a_client_whose_pace_makes_it_wait_is_told_when_its_cohort_is_there(self, simulation: Simulation) -> None:
+        # given a client whose next frame is due in a second
+        viewer = simulation.join(rate=1)
+        simulation.write(10)
+        # when it subscribes anew, to nothing of what lies behind
+        viewer.subscribe(after=1, epoch="epoch-1", types=("none.*",), rate=1)
+        viewer.step()
+        simulation.relay.poll()  # as the scheduler does
+        simulation.run(0.5)
+        assert viewer.cursor() == 1
+        # then it is told the position once its cohort has come there
+        simulation.run(1)
+        assert viewer.cursor() == 10
+
     def test_who_lags_is_told_only_what_it_has(self, simulation: Simulation) -> None:
         viewer = simulation.join()
         simulation.write(30)
         simulation.run(0.5)
         simulation.hub.heartbeat()
         assert viewer.messages()[-1]["payload"]["cursor"] == viewer.seqs()[-1]
+
+
+class TestMemory:
+    def test_subscriptions_that_no_client_has_are_forgotten(self, simulation: Simulation) -> None:
+        viewer = simulation.join(types=("first.*",))
+        for n in range(100):
+            viewer.subscribe(types=(f"type-{n}.*",))
+            viewer.step()
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, subscription.Subscription)]
+        assert sum(each.filter.types != () for each in kept) < 10
 
 
 class TestAnotherHistory:
