@@ -116,13 +116,13 @@ class Server:
         self._token: str | None = None
         self._session: str | None = None
         self._token_lock = threading.Lock()
-        self._settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
+        self.settings = {f"OUTFEED_{name.upper()}": str(value) for name, value in settings.items()}
 
     @property
     def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
         ours = {**NO_LIMITS, "OUTFEED_DATABASE": str(self.database), "OUTFEED_BIND": f"127.0.0.1:{self.port}"}
-        return clean | ours | self._settings
+        return clean | ours | self.settings
 
     def __enter__(self) -> Server:
         self.start()

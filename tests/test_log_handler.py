@@ -68,7 +68,7 @@ class Writes:
 def writes(handler: FeedHandler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writes]:
     monkeypatch.setattr(log_handler, "RETRY_SECS", 0.01)
     writes = Writes()
-    handler._write = writes
+    handler.write = writes
     yield writes
     writes.is_open.set()
 
@@ -153,7 +153,7 @@ class TestTheProgramNeverNotices:
     def test_what_its_own_thread_logs_is_no_event(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes
     ) -> None:
-        handler._write = lambda events: (logger.error("again"), writes(events))
+        handler.write = lambda events: (logger.error("again"), writes(events))
         writes.is_open.set()
         logger.error("once")
         handler.flush()
@@ -228,14 +228,14 @@ class TestTheProgramNeverNotices:
         logger.error("stuck")
         wait_until(lambda: writes.begun, "stuck")
         handler.close()
-        assert handler._thread is not None
-        assert handler._thread.is_alive()
+        assert handler.thread is not None
+        assert handler.thread.is_alive()
 
     def test_a_forked_child_logs_for_itself(self, logger: logging.Logger, handler: FeedHandler, writes: Writes) -> None:
         logger.warning("parent")  # waits in the parent, and its thread is at work
         child = os.fork()
         if child == 0:
-            handler._write = log_handler._write_locally
+            handler.write = log_handler.write_locally
             logger.warning("child")
             handler.flush()
             os._exit(0 if handler.dropped == 0 else 1)

@@ -187,7 +187,7 @@ class Stream(Transport):
     headers: ClassVar[dict[str, str]] = {}
 
     def begin(self) -> Verdict:
-        self._parser = SseParser()
+        self.parser = SseParser()
         self.raw = b""
         self.head = b""
         self.socket = socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE_SECS)
@@ -226,13 +226,13 @@ class Stream(Transport):
 
     def _dispatched(self, chunk: bytes) -> Iterator[tuple[str, str, str]]:
         self.raw += chunk
-        return self._parser.feed(chunk)
+        return self.parser.feed(chunk)
 
     def pump(self, timeout: float = 0.2) -> None:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0 and select.select([self.socket], [], [], left)[0]:
             self.take([*self._dispatched(self._receive())])
-            epoch, _, seq = self._parser.last_event_id.rpartition(":")
+            epoch, _, seq = self.parser.last_event_id.rpartition(":")
             assert epoch == self.epoch
             self.check.move(int(seq))
 

@@ -30,11 +30,11 @@ class Every(BaseTrigger):
     """Fires *secs* after now, never for what was missed: an interval trigger enumerates every run of a week's step."""
 
     def __init__(self, secs: float, delay: float) -> None:
-        self._interval = timedelta(seconds=secs)
+        self.interval = timedelta(seconds=secs)
         self._delay = timedelta(seconds=delay)
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        return now + (self._delay if previous_fire_time is None else self._interval)
+        return now + (self._delay if previous_fire_time is None else self.interval)
 
 
 class Jobs:
@@ -47,29 +47,29 @@ class Jobs:
     def __init__(self, table: Mapping[str, Job], on_error: Callable[[str, BaseException], None] | None = None) -> None:
         # It writes two lines a run, and a warning for each that is left out while the one before is at work.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
+        self.scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
         for name, (call, secs, delay) in table.items():
-            self._scheduler.add_job(
+            self.scheduler.add_job(
                 call, Every(secs, delay), id=name, name=name, executor=name, misfire_grace_time=None, coalesce=True
             )
         if on_error is not None:
-            self._scheduler.add_listener(lambda event: on_error(event.job_id, event.exception), EVENT_JOB_ERROR)
+            self.scheduler.add_listener(lambda event: on_error(event.job_id, event.exception), EVENT_JOB_ERROR)
         self._offset = 0.0
 
     def start(self) -> None:
         """Begin to run them."""
         self._offset = _offset()
-        self._scheduler.start()
+        self.scheduler.start()
 
     def stop(self) -> None:
         """Wait for runs that are at work, and start no more."""
-        self._scheduler.shutdown(wait=True)
+        self.scheduler.shutdown(wait=True)
 
     def mend(self) -> None:
         """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
         before, self._offset = self._offset, _offset()
         if self._offset < before - STEP_SECS:
-            for job in self._scheduler.get_jobs():
+            for job in self.scheduler.get_jobs():
                 job.modify(next_run_time=clock.now())
 
 

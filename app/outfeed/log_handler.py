@@ -60,7 +60,7 @@ class FeedHandler(QueueHandler):
         # A filter runs without the handler's lock, which `logging.shutdown` holds while it waits for the thread.
         self.addFilter(self._is_of_program)
         self.source = source
-        self._write = functools.partial(client.publish, give_up_secs=TRY_SECS) if client else _write_locally
+        self.write = functools.partial(client.publish, give_up_secs=TRY_SECS) if client else write_locally
         self._rejected = 0  # changed under the handler's lock
         self._lost = self._told = 0  # changed by the handler's own thread
         self._has_complained = False
@@ -70,7 +70,7 @@ class FeedHandler(QueueHandler):
     def start_anew(self) -> None:
         """Begin with an empty queue and no thread. A forked child does so too: its parent writes what was queued."""
         self.queue = Queue(MAX_WAITING)
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._closing = threading.Event()
 
     @property
@@ -91,14 +91,14 @@ class FeedHandler(QueueHandler):
         self._closing.set()
         with suppress(Full):  # then the thread has no need to be woken
             self.queue.put_nowait(None)
-        if self._thread is not None:
-            self._thread.join(FLUSH_SECS / 10)
+        if self.thread is not None:
+            self.thread.join(FLUSH_SECS / 10)
         super().close()
 
     # --- in the program's threads ---
 
     def _is_of_program(self, record: logging.LogRecord) -> bool:
-        return record.name.partition(".")[0] not in OWN_LOGGERS and threading.current_thread() is not self._thread
+        return record.name.partition(".")[0] not in OWN_LOGGERS and threading.current_thread() is not self.thread
 
     def enqueue(self, record: Any) -> None:
         """Queue the event that `prepare` returned, or count it as dropped."""
@@ -106,9 +106,9 @@ class FeedHandler(QueueHandler):
             self._rejected += 1
             return
         self.queue.put_nowait(record)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="outfeed-log", daemon=True)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name="outfeed-log", daemon=True)
+            self.thread.start()
 
     def prepare(self, record: logging.LogRecord) -> _Fields:
         """Return the record as the fields of an event."""
@@ -157,7 +157,7 @@ class FeedHandler(QueueHandler):
         """Write the batch, in however many attempts; return whether anything was written."""
         while batch:
             try:
-                self._write(batch)
+                self.write(batch)
                 return True
             except (DatabaseBusy, Unreachable) as error:
                 if self._closing.wait(RETRY_SECS):
@@ -195,7 +195,7 @@ class FeedHandler(QueueHandler):
             self._deliver([fields])
 
 
-def _write_locally(events: list[_Fields]) -> None:
+def write_locally(events: list[_Fields]) -> None:
     event_log.record(db.default(), events, settings().max_event_bytes)
 
 

@@ -58,7 +58,7 @@ def started(services: Services, *parts: str) -> Iterator[None]:
 @pytest.fixture
 def services(database: Database) -> Services:
     services = Services(Settings(database=database.path, poll_interval=POLL_INTERVAL, heartbeat_secs=0.5))
-    services.jobs._scheduler.remove_job("prune")  # it says in an event that the clock has leapt
+    services.jobs.scheduler.remove_job("prune")  # it says in an event that the clock has leapt
     return services
 
 
@@ -113,8 +113,8 @@ def next_runs_lie_near(services: Services) -> bool:
     now = clock.now()
     second = timedelta(seconds=1)
     return all(
-        now - second < job.next_run_time < now + job.trigger._interval + second
-        for job in services.jobs._scheduler.get_jobs()
+        now - second < job.next_run_time < now + job.trigger.interval + second
+        for job in services.jobs.scheduler.get_jobs()
     )
 
 
@@ -189,7 +189,7 @@ def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list
 
 
 def next_run(jobs: Jobs) -> datetime:
-    (job,) = jobs._scheduler.get_jobs()
+    (job,) = jobs.scheduler.get_jobs()
     moment: datetime = job.next_run_time
     return moment
 

@@ -101,7 +101,7 @@ class TestCursor:
             client.follow(head_of(shared.database))
             assert client.events == []
             raw = bytes(client.raw)
-            id_ = client._parser.last_event_id
+            id_ = client.parser.last_event_id
         assert b": heartbeat\nid: " in raw
         with stream(shared, id_, types="none.*") as again:
             assert (again.verdict.kind, again.verdict.after) == ("resumed", head_of(shared.database))

@@ -99,7 +99,7 @@ def test_a_page_elsewhere_follows_by_ticket_over_a_restart(site: tuple[Site, Ser
 def test_a_page_of_a_site_that_nobody_named_gets_nothing(site: tuple[Site, Server], browser: Browser) -> None:
     made, server = site
     server.kill()
-    server._settings["OUTFEED_ALLOWED_ORIGINS"] = "https://shop.example"
+    server.settings["OUTFEED_ALLOWED_ORIGINS"] = "https://shop.example"
     server.start()
     refusals: list[str] = []
     with closing(browser.new_page()) as page:

@@ -124,7 +124,7 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
 ) -> None:
     # given one who writes or prunes after the window was read, and before the rows are
     write(raw, rows)
-    window_of = module._window_of
+    window_of = module.window_of
 
     def take_window_then_commit(row: Any) -> Window:
         window = window_of(row)
@@ -134,7 +134,7 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
             raw.execute("DELETE FROM outbox WHERE seq <= 3")
         return window
 
-    monkeypatch.setattr(module, "_window_of", take_window_then_commit)
+    monkeypatch.setattr(module, "window_of", take_window_then_commit)
     # then the page is as it was
     for page in (outbox.read_after(0, 1000), outbox.read_before(1000, 1000)):
         assert sorted(seqs(page)) == list(range(page.window.first_seq, page.window.last_seq + 1))

@@ -97,7 +97,7 @@ def test_damage_where_nobody_reads_is_found_by_looking_through(probe: Probe, dat
 def test_damage_that_was_mended_in_place_is_noticed(
     probe: Probe, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database._note_damage(DatabaseDamaged("it was damaged"), database.identity())
+    database.note_damage(DatabaseDamaged("it was damaged"), database.identity())
     with pytest.raises(DatabaseDamaged, match="it was damaged"):
         log_event("a.b", source="s")
     later = db.clock.monotonic() + 60

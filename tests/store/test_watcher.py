@@ -101,16 +101,16 @@ class Disk:
         for gap, fsync in zip(gaps, fsyncs, strict=True):
             self.written.append(at + gap)
             self.visible.append(at := at + gap + fsync)
-        self._unread = list(self.written)
+        self.unread = list(self.written)
         self._seen = 0
 
     def wait(self, timeout: float) -> bool:
         until = self.now + max(timeout, 1e-6)
-        if self._unread and self._unread[0] <= until and timeout >= 0.001:
-            until = max(self.now, self._unread[0])  # poll(2) returns; a sleep does not
+        if self.unread and self.unread[0] <= until and timeout >= 0.001:
+            until = max(self.now, self.unread[0])  # poll(2) returns; a sleep does not
         self.now = until
-        are_noticed = [at for at in self._unread if at <= until]
-        del self._unread[: len(are_noticed)]
+        are_noticed = [at for at in self.unread if at <= until]
+        del self.unread[: len(are_noticed)]
         return bool(are_noticed)
 
     def moved(self) -> bool:
@@ -149,7 +149,7 @@ def test_no_commit_waits_for_the_notice_of_the_next(
             if visible <= disk.now:
                 seen_at.setdefault(n, disk.now)
         if disk.now > disk.visible[-1]:
-            watcher._stopping.set()
+            watcher.stopping.set()
         rest = rng.choice([0, longest_rest * rng.random()])
         rests.append((disk.now, disk.now + rest))
         return rest
@@ -159,12 +159,11 @@ def test_no_commit_waits_for_the_notice_of_the_next(
 
     def give_up() -> None:
         if disk.now > disk.visible[-1] + 5:
-            watcher._stopping.set()
+            watcher.stopping.set()
 
-    watcher = Watcher(database.path, note, give_up)
-    watcher._roused = Sleep(disk)
+    watcher = Watcher(database.path, note, give_up, Sleep(disk))
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
-    watcher._watch(disk, disk)  # type: ignore[arg-type]
+    watcher.watch(disk, disk)  # type: ignore[arg-type]
     commits = enumerate(zip(disk.written, disk.visible, strict=True))
     late = [seen_at[n] - wanted_at(visible) - max(0.001, (visible - written) / 4) for n, (written, visible) in commits]
     assert max(late) <= 0.0001
@@ -227,7 +226,7 @@ def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
 ) -> None:
     # given commits that are visible before their notice is read, and one that is noticed twice
     disk = Disk([0.01] * 300, [0.0] * 300)
-    disk._unread.insert(1, disk.written[0] + 0.00001)
+    disk.unread.insert(1, disk.written[0] + 0.00001)
     looks, look = [0], disk.moved
 
     def count() -> bool:
@@ -235,9 +234,9 @@ def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
         return look()
 
     disk.moved = count  # type: ignore[method-assign]
-    watcher = Watcher(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and watcher._stopping.set())
+    watcher = Watcher(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and watcher.stopping.set())
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
-    watcher._watch(disk, disk)  # type: ignore[arg-type]
+    watcher.watch(disk, disk)  # type: ignore[arg-type]
     assert looks[0] < 10 * 300
 
 

@@ -330,16 +330,16 @@ class TestQueries:
         task_id, agent_id = stage.task("assigned").id, stage.agent.id
         statements: list[str] = []
         with look(database) as view:
-            view._connection.set_trace_callback(statements.append)
+            view.connection.set_trace_callback(statements.append)
             view.agent(agent_id), view.task(task_id), view.bids(task_id), view.best_bid(task_id)
             view.bid_of(task_id, agent_id), view.held_by(agent_id), view.counts(), view.present_agents(9)
             view.overdue_agents("1", "2", 9), view.due_auctions("1", "2", 9)
             for state in (None, "busy", "failed"):
                 for cursor in (None, 9):
                     (view.agents if state == "busy" else view.tasks)(state=state, cursor=cursor)
-            view._connection.set_trace_callback(None)
+            view.connection.set_trace_callback(None)
             plans = {
-                statement: [row[3] for row in view._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
+                statement: [row[3] for row in view.connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
                 for statement in statements
             }
 

@@ -147,12 +147,12 @@ def test_nothing_old_makes_no_file(database, raw, folder):
 def test_it_is_on_the_disk_before_anything_is_deleted(database, raw, folder, monkeypatch):
     fill(raw, 700)
     happened = []
-    fsync, delete = os.fsync, retention.Prune._delete_keys
+    fsync, delete = os.fsync, retention.Prune.delete_keys
     monkeypatch.setattr(
         archive.os, "fsync", lambda fd: (happened.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
     )
     monkeypatch.setattr(
-        retention.Prune, "_delete_keys", lambda self, keys: (happened.append("delete"), delete(self, keys))[1]
+        retention.Prune, "delete_keys", lambda self, keys: (happened.append("delete"), delete(self, keys))[1]
     )
     prune(database, Policy(30), by="tests", archive=folder)
     kinds = [Path(one).suffix or Path(one).name for one in happened]
@@ -178,7 +178,7 @@ def test_a_row_that_is_another_one_by_now_is_not_deleted(database, raw, folder):
     """The table was rebuilt, with other rowids, between the archive and the delete."""
     fill(raw, 3)
     run = retention.Prune(database, Policy(30), "tests")
-    assert run._delete_keys([archive.Key(1, b"event-000001"), archive.Key(3, b"event-000002")]) == 1
+    assert run.delete_keys([archive.Key(1, b"event-000001"), archive.Key(3, b"event-000002")]) == 1
     assert [row[0] for row in log(database.path)] == ["event-000000", "event-000001"]
 
 

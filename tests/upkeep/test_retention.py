@@ -218,7 +218,7 @@ class TestPolicy:
         )
         run = retention.Prune(database, Policy(30, {"a.kept": None}), "tests")
         looked = []
-        run._candidates = lambda read=run._candidates: ((looked.extend(chunk), chunk)[1] for chunk in read())
+        run.candidates = lambda read=run.candidates: ((looked.extend(chunk), chunk)[1] for chunk in read())
         assert run.run().events == 1200
         assert len(looked) == 2400
 
@@ -325,9 +325,9 @@ class TestProtectedConsumers:
         """A consumer that comes while pruning is under way."""
         monkeypatch.setattr(retention, "CHUNK_ROWS", 1)
         TestTheOutbox().fill(write, 9, 9, 9, 9, 0)
-        chunk = retention.Prune._pause_after
+        chunk = retention.Prune.pause_after
         monkeypatch.setattr(
-            retention.Prune, "_pause_after", lambda self, began: (outbox()[0] == 3 and consumer(2), chunk(self, began))
+            retention.Prune, "pause_after", lambda self, began: (outbox()[0] == 3 and consumer(2), chunk(self, began))
         )
         prune(database, Policy(None, {}, 7, 30), by="tests")
         assert outbox()[0] == 3
@@ -366,9 +366,9 @@ class TestWhatItLeaves:
             )
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         before = database.path.stat().st_size
-        steps, pause = [], retention.Prune._pause_after
+        steps, pause = [], retention.Prune.pause_after
         monkeypatch.setattr(
-            retention.Prune, "_pause_after", lambda self, began: (steps.append(began), pause(self, began))
+            retention.Prune, "pause_after", lambda self, began: (steps.append(began), pause(self, began))
         )
         freed = prune(database, Policy(30, {}, None, None), by="tests").freed_bytes
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -258,7 +258,7 @@ class Database:
             finally:
                 self._give_back(connection, file)
         except DatabaseDamaged as error:
-            self._note_damage(error, file)
+            self.note_damage(error, file)
             raise
 
     def refuse_foreign(self) -> None:
@@ -343,7 +343,7 @@ class Database:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             error = _damaged(self.path, " ".join(said.split()))
-            self._note_damage(error, file)
+            self.note_damage(error, file)
             raise error
 
     def interrupt_checks(self) -> None:
@@ -376,7 +376,7 @@ class Database:
         if damage := self.damage:
             raise DatabaseDamaged(str(damage))
 
-    def _note_damage(self, error: DatabaseDamaged, file: tuple[int, int] | None) -> None:
+    def note_damage(self, error: DatabaseDamaged, file: tuple[int, int] | None) -> None:
         if self._damage is None or self._damage.file != file:
             self._damage = _Damage(error, file, clock.monotonic() + RECHECK_SECS)
 

@@ -150,10 +150,10 @@ class Outbox:
         bounds = {"seq": seq, "limit": limit, "max_bytes": self._max_bytes, "head_bytes": HEAD_BYTES}
         *window, written_at, seqs, lengths, raws = connection.execute(sql, bounds).fetchone()
         if seqs is None:
-            return _Part(_window_of(window), None, [], [], b"", is_last=True)
+            return _Part(window_of(window), None, [], [], b"", is_last=True)
         numbers = [int(each) for each in seqs.split(",")]
         sizes = [int(each) for each in lengths.split(",")]
-        return _Part(_window_of(window), written_at, numbers, sizes, raws or b"", len(numbers) < limit)
+        return _Part(window_of(window), written_at, numbers, sizes, raws or b"", len(numbers) < limit)
 
     def _items(self, parts: list[_Part]) -> tuple[list[Item], bool]:
         """Return the items, the last of which may go beyond MAX_PAGE_BYTES, and whether there are none after them."""
@@ -197,10 +197,10 @@ def status(database: Database) -> dict[str, Any]:
 
 def read_window(connection: sqlite3.Connection) -> Window:
     """Return the window as *connection* sees it."""
-    return _window_of(connection.execute(f"SELECT {_WINDOW}").fetchone())
+    return window_of(connection.execute(f"SELECT {_WINDOW}").fetchone())
 
 
-def _window_of(row: Any) -> Window:
+def window_of(row: Any) -> Window:
     epoch, first_seq, last_seq = row
     last_seq = last_seq or 0
     return Window(epoch, last_seq + 1 if first_seq is None else first_seq, last_seq)

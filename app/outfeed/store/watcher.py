@@ -99,7 +99,7 @@ class Watcher:
         self._path = path
         self._on_commit = on_commit
         self._on_tick = on_tick
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._roused = roused or threading.Event()
         self._rests_until = 0.0
         self._notices: _Notices | None = None
@@ -115,7 +115,7 @@ class Watcher:
 
     def stop(self) -> None:
         """End the thread; returns when it has ended."""
-        self._stopping.set()
+        self.stopping.set()
         self.rouse()
         if notices := self._notices:
             notices.interrupt()
@@ -123,22 +123,22 @@ class Watcher:
 
     def _run(self) -> None:
         sleep_precisely()
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 with _Versions(self._path) as versions, _Notices(self._path) as notices:
                     self._notices = notices
-                    self._watch(versions, notices)
+                    self.watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
                 # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
                 log.warning(LogMessage("watcher can't watch, trying again", path=self._path, error=error))
-                self._stopping.wait(TICK_SECS)
+                self.stopping.wait(TICK_SECS)
 
-    def _watch(self, versions: _Versions, notices: _Notices) -> None:
+    def watch(self, versions: _Versions, notices: _Notices) -> None:
         """Wait for commits until the files that are watched are no longer the ones at the path."""
         self._call()  # for what was committed before the watch was set
         next_tick = 0.0
         recheck = _Recheck()
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             now = clock.monotonic()
             if now >= next_tick:
                 next_tick = now + TICK_SECS

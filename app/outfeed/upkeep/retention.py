@@ -165,7 +165,7 @@ class Prune:
 
     def old_events(self) -> Iterator[list[Key]]:
         """Yield what is too old, a chunk at a time; each is read when it is asked for."""
-        for candidates in self._candidates():
+        for candidates in self.candidates():
             if old := [Key(rowid, id_) for rowid, timestamp, type_, id_, created_at in candidates
                        if self._is_old(type_, timestamp, created_at)]:  # fmt: skip
                 yield old
@@ -188,7 +188,7 @@ class Prune:
     def _border_of(self, days: float) -> str:
         return clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET)
 
-    def _candidates(self) -> Iterator[list[tuple[Any, ...]]]:
+    def candidates(self) -> Iterator[list[tuple[Any, ...]]]:
         """Yield rows that may be too old, as (rowid, timestamp, type, id, arrival), each once, in short reads."""
         days = self._policy.shortest_days
         if days is not None:
@@ -215,7 +215,7 @@ class Prune:
             yield rows
 
     def _delete_events(self) -> int:
-        return sum(self._delete_keys(keys) for keys in self.old_events())
+        return sum(self.delete_keys(keys) for keys in self.old_events())
 
     def _archive_events(self, folder: Path) -> tuple[int, list[Path]]:
         """Write file after file, and delete the events of each once it is on the disk."""
@@ -225,12 +225,12 @@ class Prune:
                 keys += archive.add([key.rowid for key in old])
                 if archive.is_full:
                     archive.finish()
-                    deleted += self._delete_keys(keys)
+                    deleted += self.delete_keys(keys)
                     keys = []
             archive.finish()
-            return deleted + self._delete_keys(keys), archive.paths
+            return deleted + self.delete_keys(keys), archive.paths
 
-    def _delete_keys(self, keys: Sequence[Key]) -> int:
+    def delete_keys(self, keys: Sequence[Key]) -> int:
         deleted = start = 0
         while start < len(keys):
             chunk = keys[start : start + self._rows]
@@ -330,7 +330,7 @@ class Prune:
                 if connection.in_transaction:
                     connection.rollback()
                 connection.execute("PRAGMA synchronous = FULL")
-        self._pause_after(began)
+        self.pause_after(began)
 
     @contextmanager
     def _chunk(self) -> Iterator[Connection]:
@@ -346,7 +346,7 @@ class Prune:
         elif took_secs < GOAL_SECS / 2:
             self._rows = min(CHUNK_ROWS, self._rows * 2)
 
-    def _pause_after(self, began: float) -> None:
+    def pause_after(self, began: float) -> None:
         took_secs = clock.monotonic() - began
         self._stopping.wait(min(MAX_PAUSE_SECS, max(MIN_PAUSE_SECS, PAUSE_FACTOR * took_secs)))
 

@@ -116,7 +116,7 @@ class View:
     """Reads the swarm as one transaction sees it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def agent(self, agent_id: str) -> Agent:
         """Return that agent. Raises UnknownName."""
@@ -133,7 +133,7 @@ class View:
     def bids(self, task_id: str) -> list[Bid]:
         """Return the task's bids, the best first."""
         query = f"{_BID} WHERE task_id = ? ORDER BY bid_sats, bid.number"
-        return [Bid(*row) for row in self._connection.execute(query, (task_id,)).fetchall()]
+        return [Bid(*row) for row in self.connection.execute(query, (task_id,)).fetchall()]
 
     def best_bid(self, task_id: str) -> Bid | None:
         """Return the lowest bid, of equals the earliest, of agents that have not left."""
@@ -150,7 +150,7 @@ class View:
     def held_by(self, agent_id: str) -> list[Task]:
         """Return the tasks that are assigned to the agent and not ended, the oldest first."""
         query = f"{_TASK} WHERE agent_id = ? AND task.state IN ('assigned', 'started') ORDER BY task.number"
-        return [_task(row) for row in self._connection.execute(query, (agent_id,)).fetchall()]
+        return [_task(row) for row in self.connection.execute(query, (agent_id,)).fetchall()]
 
     def overdue_agents(self, seen_before: str, seen_after: str, limit: int) -> list[str]:
         """Return who is present and last seen up to the one time or, by a clock set back since, after the other."""
@@ -158,7 +158,7 @@ class View:
             "SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at <= ? UNION ALL"
             " SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at > ? LIMIT ?"
         )
-        return [row[0] for row in self._connection.execute(query, (seen_before, seen_after, limit)).fetchall()]
+        return [row[0] for row in self.connection.execute(query, (seen_before, seen_after, limit)).fetchall()]
 
     def due_auctions(self, closing_until: str, created_after: str, limit: int) -> list[str]:
         """Return whose auctions end up to the one time or, by a clock set back since, began after the other."""
@@ -167,11 +167,11 @@ class View:
             " AND (closes_at <= ? OR created_at > ?)"
             " ORDER BY closes_at LIMIT ?"
         )
-        return [row[0] for row in self._connection.execute(query, (closing_until, created_after, limit)).fetchall()]
+        return [row[0] for row in self.connection.execute(query, (closing_until, created_after, limit)).fetchall()]
 
     def _first(self, query: str, *values: str) -> tuple[Any, ...] | None:
         try:
-            found: tuple[Any, ...] | None = self._connection.execute(f"{query} LIMIT 1", values).fetchone()
+            found: tuple[Any, ...] | None = self.connection.execute(f"{query} LIMIT 1", values).fetchone()
             return found
         except UnicodeEncodeError:  # a lone surrogate: nothing can have such an id
             return None
@@ -184,23 +184,23 @@ class View:
         """Return a page of agents, newest first, and the *cursor* of the next; None where there is no more."""
         where, values = _page(cursor, state)
         query = f"{_AGENT} {where} ORDER BY number DESC LIMIT ?"
-        found = [_agent(row) for row in self._connection.execute(query, (*values, limit + 1)).fetchall()]
+        found = [_agent(row) for row in self.connection.execute(query, (*values, limit + 1)).fetchall()]
         return found[:limit], found[limit - 1].number if len(found) > limit else None
 
     def present_agents(self, limit: int) -> list[Agent]:
         """Return who is there, the longest first."""
         query = f"{_AGENT} INDEXED BY outfeed_agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
-        return [_agent(row) for row in self._connection.execute(query, (limit,)).fetchall()]
+        return [_agent(row) for row in self.connection.execute(query, (limit,)).fetchall()]
 
     def present_count(self) -> int:
         """Return how many agents are there; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
         query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_agent WHERE state <> 'left' LIMIT ?)"
-        return int(self._connection.execute(query, (MAX_COUNTED + 1,)).fetchone()[0])
+        return int(self.connection.execute(query, (MAX_COUNTED + 1,)).fetchone()[0])
 
     def next_auctions(self, limit: int) -> list[Task]:
         """Return the open auctions, the first to close first."""
         query = f"{_TASK} WHERE task.state = 'bidding' ORDER BY closes_at, task.number LIMIT ?"
-        return [_task(row) for row in self._connection.execute(query, (limit,)).fetchall()]
+        return [_task(row) for row in self.connection.execute(query, (limit,)).fetchall()]
 
     def work_of(self, agents: list[Agent]) -> dict[str, str]:
         """Return the description of the task that each of *agents* holds, of several the newest."""
@@ -208,7 +208,7 @@ class View:
             "SELECT agent_id, description FROM outfeed_task WHERE state IN ('assigned', 'started')"
             " AND agent_id IN (SELECT value FROM json_each(?)) ORDER BY number"
         )
-        return dict(self._connection.execute(query, (json.dumps([agent.id for agent in agents]),)).fetchall())
+        return dict(self.connection.execute(query, (json.dumps([agent.id for agent in agents]),)).fetchall())
 
     def tasks(
         self, *, state: TaskState | None = None, limit: int = 100, cursor: int | None = None
@@ -216,19 +216,19 @@ class View:
         """Return a page of tasks, newest first, and the *cursor* of the next; None where there is no more."""
         where, values = _page(cursor, state, "task.")
         query = f"{_TASK} {where} ORDER BY task.number DESC LIMIT ?"
-        found = [_task(row) for row in self._connection.execute(query, (*values, limit + 1)).fetchall()]
+        found = [_task(row) for row in self.connection.execute(query, (*values, limit + 1)).fetchall()]
         return found[:limit], found[limit - 1].number if len(found) > limit else None
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks are in each state; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
         query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_task WHERE state = ? LIMIT ?)"
         return {
-            state.value: self._connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in TaskState
+            state.value: self.connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in TaskState
         }
 
     def position(self) -> tuple[str, int]:
         """Return the feed's epoch and head: what is read here contains every event up to it and none after."""
-        window = read_window(self._connection)
+        window = read_window(self.connection)
         return window.epoch, window.last_seq
 
 
@@ -248,11 +248,11 @@ class Turn(View):
         self, event_type: EventType, *, task_id: str | None = None, agent_id: str | None = None, **data: Any
     ) -> Event:
         """Append an event of this turn. Of what people wrote, rows keep what the event says: it may be redacted."""
-        return log_event(event_type, SOURCE, task_id, agent_id, data, timestamp=self.now, connection=self._connection)
+        return log_event(event_type, SOURCE, task_id, agent_id, data, timestamp=self.now, connection=self.connection)
 
     def add_agent(self, agent_id: str, name: str) -> None:
         """Write down a new agent, idle."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO outfeed_agent (id, name, state, joined_at, seen_at) VALUES (?, ?, 'idle', ?, ?)",
             (agent_id, name, self.timestamp, self.timestamp),
         )
@@ -263,7 +263,7 @@ class Turn(View):
 
     def add_task(self, task_id: str, description: str, closes_at: datetime) -> None:
         """Write down a new task, open for bids."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO outfeed_task (id, description, state, created_at, closes_at) VALUES (?, ?, 'bidding', ?, ?)",
             (task_id, description, self.timestamp, clock.isoformat(closes_at)),
         )
@@ -276,14 +276,14 @@ class Turn(View):
 
     def add_bid(self, task_id: str, agent_id: str, bid_sats: int) -> None:
         """Write down a bid."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO outfeed_bid (task_id, agent_id, bid_sats, created_at) VALUES (?, ?, ?, ?)",
             (task_id, agent_id, bid_sats, self.timestamp),
         )
 
     def _set(self, table: str, id_: str, columns: dict[str, Any]) -> None:
         changes = ", ".join(f"{name} = ?" for name in columns)
-        self._connection.execute(f"UPDATE outfeed_{table} SET {changes} WHERE id = ?", (*columns.values(), id_))  # noqa: S608
+        self.connection.execute(f"UPDATE outfeed_{table} SET {changes} WHERE id = ?", (*columns.values(), id_))  # noqa: S608
 
 
 @contextmanager
