@@ -40,9 +40,9 @@ class House:
     def get(self, who: str, path: str, headers: dict[str, str] | None = None) -> Any:
         return self.visits[who]("GET", path, headers or OWN_PAGE)
 
-    def ack(self, who: str, seq: int = 0) -> Any:
+    def ack(self, who: str, seq: int = 0, name: str = "cron") -> Any:
         epoch = self.app.extensions["outfeed"].outbox.window().epoch
-        return self.visits[who]("POST", "/api/consumers/cron/ack", json={"seq": seq, "epoch": epoch})
+        return self.visits[who]("POST", f"/api/consumers/{name}/ack", json={"seq": seq, "epoch": epoch})
 
     def names(self) -> set[str]:
         return {each.name for each in checkpoint.list_checkpoints(self.database)}
@@ -113,6 +113,15 @@ class TestCreate:
 
 
 class TestUse:
+    @pytest.mark.parametrize("name", ["nobody", "-odd", "x" * 3000])
+    def test_an_ack_under_a_name_that_no_consumer_has_is_404_and_says_so_in_short(
+        self, house: House, name: str
+    ) -> None:
+        answer = house.ack("bot", name=name)
+        assert answer.status_code == 404
+        assert name[:20] in answer.text
+        assert len(answer.text) < 500
+
     @pytest.mark.parametrize("path", GETS)
     def test_a_get_creates_none_and_says_how_to(self, house: House, path: str) -> None:
         for who in ("bot", "operator"):

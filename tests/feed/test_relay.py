@@ -331,21 +331,22 @@ def test_a_copy_put_back_gets_a_new_epoch() -> None:
         assert feed.hub.position == 13
 
 
-def test_what_was_pruned_before_it_could_be_sent_is_never_skipped_in_silence() -> None:
+@pytest.mark.parametrize("pruned_up_to", [6, 8])
+def test_what_was_pruned_before_it_could_be_sent_is_never_skipped_in_silence(pruned_up_to: int) -> None:
     feed = Feed()
     feed.write(5)
     with Client(feed) as live, Client(feed) as new:
         live.subscribe()
         feed.source.add(5)
-        feed.source.prune(8)
+        feed.source.prune(pruned_up_to)
         feed.relay.poll()
         assert live.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
         assert live.has_nothing_to_read()
         # and it goes on for who comes back
         assert feed.hub.position == 10
         verdict = new.subscribe(after=5, epoch=feed.source.epoch)
-        assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": 6, "to": 8})
-        assert new.follow(10) == [9, 10]
+        assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": 6, "to": pruned_up_to})
+        assert new.follow(10) == list(range(pruned_up_to + 1, 11))
 
 
 def test_pruning_up_to_the_position_overtakes_nobody() -> None:

@@ -315,6 +315,21 @@ class TestOwn:
             checkpoint.own(database, "ops", "token:bot")
 
 
+class TestReset:
+    def test_what_follows_a_reset_is_owed_however_often_it_is_told(
+        self, checkpoints: Checkpoints, database: Database
+    ) -> None:
+        outbox = Outbox(database, 65_536)
+        checkpoints.claim("ops", OWNER)
+        log_event("a.b", "s")
+        outbox.renew_epoch(outbox.window().epoch)
+        log_event("a.b", "s")
+        for _ in range(2):
+            assert checkpoints.claim("ops", OWNER).reset_seq == 2
+            assert checkpoints.read("ops", OWNER).reset_seq == 2
+            log_event("a.b", "s")
+
+
 class TestRotation:
     def test_a_new_token_under_the_name_of_a_revoked_one_owns_its_consumers(
         self, checkpoints: Checkpoints, database: Database

@@ -1,0 +1,246 @@
+"""A table of small faults in the core, the store and the consumers, each with the tests that must notice it.
+
+`scripts/mutate [WORD]` makes them one after the other in a copy of the tree, those in files with WORD in their path,
+and runs the named tests until the first fails. This tree is never changed. A mutant that survives is a missing test,
+unless the table says why it behaves the same.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("app", "migrations", "scripts", "tests", "pyproject.toml", "setup.cfg")
+TIMEOUT_SECS = 60  # a mutant that hangs is noticed, too
+MEMORY_BYTES = 4 * 2**30
+
+
+class Mutant(NamedTuple):
+    """One text of a file below app/outfeed, what stands in its place, and the tests. *same*: why none can notice."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    same: str = ""
+
+
+COHORTS = ("tests/feed/test_cohorts.py", "tests/feed/test_core.py", "tests/feed/test_hub.py")
+SUBSCRIBER = ("tests/feed/test_subscriber.py", "tests/feed/test_hub.py", "tests/feed/test_pace.py")
+RELAY = ("tests/feed/test_relay.py", "tests/feed/test_core.py")
+CONSUMERS = ("tests/feed/test_consumers.py", "tests/store/test_checkpoint.py")
+CHECKPOINT = ("tests/store/test_checkpoint.py", "tests/consumers")
+OUTBOX = ("tests/store/test_source.py", "tests/store/test_outbox.py")
+
+MUTANTS = (
+    # --- feed: where live clients stand
+    Mutant(
+        "feed/cohorts.py",
+        "if rest is None or place.cursor > self.position:",
+        "if rest is None:",
+        COHORTS + SUBSCRIBER,
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "cohort.position < self.position and cohort.due <= now",
+        "cohort.due <= now",
+        COHORTS,
+        same="at the position the tail has nothing more, and a cohort encodes no batch of nothing",
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "cohort.position == place.cursor and cohort.due >= place.due",
+        "cohort.position == place.cursor",
+        COHORTS,
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "            if member.cohort is not cohort:\n                return False\n",
+        "",
+        (*COHORTS, "tests/feed/test_racing.py"),
+    ),
+    Mutant("feed/cohorts.py", "and cohort.position == self.position", "", COHORTS),
+    Mutant(
+        "feed/cohorts.py",
+        "            self._check(epoch)\n            return self._tail",
+        "            return self._tail",
+        SUBSCRIBER + COHORTS,
+    ),
+    Mutant(
+        "feed/cohorts.py", "        if not cohorts:\n            del self._cohorts[cohort.subscription]\n", "", COHORTS
+    ),
+    Mutant(
+        "feed/cohorts.py",
+        "prev=batch.last)\n        return True",
+        "prev=place.prev)\n        return True",
+        SUBSCRIBER + COHORTS,
+    ),
+    Mutant("feed/tail.py", "if seq < self.start:", "if seq <= self.start:", COHORTS),
+    Mutant("feed/tail.py", "self._items[excess - 1].seq", "self._items[excess].seq", COHORTS),
+    # --- feed: one connection
+    Mutant(
+        "feed/subscriber.py",
+        "cursor=max(self.place.cursor, self._page_end)",
+        "cursor=self._page_end",
+        SUBSCRIBER,
+        same="a page ends at or behind its last event and the cursor that it was read after",
+    ),
+    Mutant(
+        "feed/subscriber.py",
+        "        if self.ending is None:\n            self.ending = ",
+        "        if True:\n            self.ending = ",
+        SUBSCRIBER + COHORTS,
+    ),
+    Mutant(
+        "feed/socket_writer.py",
+        "self._remainder += frame[sent:]",
+        "self._remainder = frame[sent:]",
+        ("tests/feed/test_socket_writer.py",),
+    ),
+    Mutant(
+        "feed/socket_writer.py",
+        "if self._is_closing or (self._remainder and",
+        "if (self._remainder and",
+        ("tests/feed/test_socket_writer.py",),
+    ),
+    Mutant(
+        "feed/pace.py",
+        "if self._due is None or due < self._due:",
+        "if self._due is None or due > self._due:",
+        ("tests/feed/test_pace.py",),
+    ),
+    # --- feed: reading
+    Mutant("feed/relay.py", "if window.last_seq < hub.position:", "if False:", RELAY),
+    Mutant(
+        "feed/relay.py", "if window.first_seq > hub.position + 1:", "if window.first_seq > hub.position + 2:", RELAY
+    ),
+    Mutant(
+        "feed/relay.py",
+        "        if self._is_wanted:\n            self.poll()  # another",
+        "        if False:\n            self.poll()  # another",
+        RELAY,
+    ),
+    Mutant(
+        "feed/subscription.py",
+        "(epoch != window.epoch or after > head)",
+        "(epoch != window.epoch and after > head)",
+        ("tests/feed/test_subscription.py",),
+    ),
+    Mutant(
+        "feed/subscription.py",
+        "if after < window.first_seq - 1:",
+        "if after < window.first_seq:",
+        ("tests/feed/test_subscription.py",),
+    ),
+    Mutant(
+        "feed/page_cache.py",
+        "kept.start <= seq < kept.through",
+        "kept.start <= seq <= kept.through",
+        ("tests/feed/test_page_cache.py",),
+    ),
+    Mutant("feed/page_cache.py", "or erasures != self.erasures:", "or False:", ("tests/feed/test_page_cache.py",)),
+    Mutant(
+        "feed/consumers.py",
+        "                with self._lock:\n                    self._active |= before\n",
+        "                pass\n",
+        CONSUMERS,
+    ),
+    # --- store
+    Mutant(
+        "store/outbox.py",
+        "through = max(window.last_seq, seq) if is_whole",
+        "through = window.last_seq if is_whole",
+        OUTBOX,
+    ),
+    Mutant("store/outbox.py", "WHERE key = 'epoch' AND value = ?", "WHERE key = 'epoch' AND value <> ''", OUTBOX),
+    Mutant(
+        "store/checkpoint.py",
+        "if epoch != found.epoch or seq > found.seq:",
+        "if epoch != found.epoch or seq != found.seq:",
+        CHECKPOINT,
+    ),
+    Mutant("store/checkpoint.py", "if limit and count >= limit:", "if limit and count > limit:", CHECKPOINT),
+    Mutant(
+        "store/checkpoint.py",
+        '        " AND reset_epoch IS NOT ?",',
+        '        " AND ? IS NOT NULL",',
+        ("tests/store/test_checkpoint.py", "tests/consumers", "tests/feed/test_consumers.py"),
+    ),
+    Mutant(
+        "store/watcher.py",
+        "        self._roused.clear()\n        rest = self._on_commit()\n",
+        "        rest = self._on_commit()\n        self._roused.clear()\n",
+        ("tests/store/test_watcher.py",),
+    ),
+    Mutant("store/lease.py", "if not is_held or _is_at(file, descriptor):", "if True:", ("tests/store/test_lease.py",)),
+    # --- consumers
+    Mutant("consumers/api.py", "201 if is_new else 200", "201", ("tests/consumers",)),
+    Mutant(
+        "consumers/api.py",
+        '    if not CONSUMER_NAME.fullmatch(name):\n        raise NotFound(f"no consumer can be named {name!r:.80}")\n',
+        "",
+        ("tests/consumers",),
+    ),
+)
+
+
+def main(word: str = "") -> int:
+    """Try all mutants with *word* in their file's path; return 1 if one survives that should not."""
+    holes = 0
+    with tempfile.TemporaryDirectory(prefix="outfeed-mutants-") as folder:
+        copy = Path(folder)
+        for part in PARTS:
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+        for mutant in [each for each in MUTANTS if word in each.file]:
+            began = time.monotonic()
+            is_noticed = notices(copy, mutant)
+            said = "noticed" if is_noticed else f"survived ({mutant.same})" if mutant.same else "SURVIVED"
+            holes += not is_noticed and not mutant.same
+            change = mutant.new.strip() or f"without {mutant.old.strip()}"
+            print(f"{time.monotonic() - began:4.0f} s  {said:10} {mutant.file}: {change!r}", flush=True)
+    return int(holes > 0)
+
+
+def bound_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def notices(copy: Path, mutant: Mutant) -> bool:
+    """Return whether the mutant's tests fail with it in *copy*, which is as before afterwards."""
+    path = copy / "app/outfeed" / mutant.file
+    original = path.read_text()
+    if original.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.file}: must hold {mutant.old!r} once")
+    environment = {**os.environ, "PYTHONPATH": str(copy / "app"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
+    path.write_text(original.replace(mutant.old, mutant.new))
+    try:
+        ended = subprocess.run(
+            command,
+            check=False,
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            timeout=TIMEOUT_SECS,
+            preexec_fn=bound_memory,
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        path.write_text(original)
+    if ended.returncode > 1:
+        raise SystemExit(ended.stdout.decode() + ended.stderr.decode())
+    return ended.returncode != 0  # a negative one is that of a process that used up its memory
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
