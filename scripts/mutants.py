@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "feed/relay.py",
-        "        if self._is_wanted:\n            self.poll()  # another",
+        "        if self._repeats:\n            self.poll()  # another",
         "        if False:\n            self.poll()  # another",
         RELAY,
     ),
