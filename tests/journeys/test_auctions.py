@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 
-from tests.journeys.test_failures import AilingServer
+from tests.journeys.test_failures import FaultyServer
 from tests.server import Server
 from tests.swarm.log_replay import disagreements
 from tests.waits import wait_until
@@ -35,7 +35,7 @@ def test_two_workers_close_each_auction_once_and_let_a_silent_agent_go_once(tmp_
 
 def test_what_was_due_while_the_server_was_down_is_closed_when_it_is_back(tmp_path):
     (tmp_path / "ailments").write_text("patience=30")
-    with AilingServer(tmp_path, auction_secs=60) as server:
+    with FaultyServer(tmp_path, auction_secs=60) as server:
         with server.http() as http:
             agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("Forge", "Echo")]
             task = http.post("/api/swarm/tasks", json={"description": "Write"}).json()

@@ -15,7 +15,7 @@ import pytest
 from outfeed.http.assets import PACKAGE
 from scripts.soaks.stage import fill
 from tests.costly_clients import KINDS, CostlyClients, secs_to_live, sockets_of
-from tests.journeys.test_failures import AilingServer
+from tests.journeys.test_failures import FaultyServer
 from tests.journeys.test_limits import HEALTHY_SECS, connect, probing, status
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, shortest, wait_until
@@ -29,10 +29,10 @@ EVENT = json.dumps({"event_type": "a.b", "source": "s"}).encode()
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AilingServer]:
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
     """A server of few connections that gives slow clients a fifth of the time; each test has addresses of its own."""
     folder = tmp_path_factory.mktemp("hasty")
-    server = AilingServer(folder, max_connections=20, max_incomplete_per_ip=PLACES)
+    server = FaultyServer(folder, max_connections=20, max_incomplete_per_ip=PLACES)
     server.ailments.write_text("hasty patience=5")
     with server:
         fill(server.database, 50_000)
@@ -149,7 +149,7 @@ def unsent_to(server: Server, address: str) -> int:
     return sum(int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(local) and row[2].startswith(remote))
 
 
-def test_health_waits_for_no_request_that_waits_for_the_database(hasty: AilingServer) -> None:
+def test_health_waits_for_no_request_that_waits_for_the_database(hasty: FaultyServer) -> None:
     request = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
     with contextlib.ExitStack() as stack:
         with hasty.locked():
