@@ -93,15 +93,24 @@ def look(path: Path) -> Iterator[sqlite3.Connection]:
     back first, since that would change the file; DatabaseUnreadable.
     """
     path = path.resolve()  # SQLite keeps its journals beside the file that a link points to
-    has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
-    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one.
-    mode = "mode=ro" if has_journal else "immutable=1"
+    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one. Every other file is read with mode=ro,
+    # which takes SQLite's locks: an immutable read sees half of what another starter writes at that moment.
+    mode = "immutable=1" if _is_wal(path) and not Path(f"{path}-wal").exists() else "mode=ro"
     with explained(path):
         uri = _uri(path, mode)
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
             connection.text_factory = _text
             _refuse_hot_journal(connection, path)
             yield connection
+
+
+def _is_wal(path: Path) -> bool:
+    """Return whether the header of the file at *path* says WAL mode (sqlite.org/fileformat.html, section 1.3.3)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:] == b"\x02\x02"
+    except OSError:
+        return False  # SQLite says why it can't be read
 
 
 def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
