@@ -13,7 +13,7 @@ from outfeed.config import environment_with
 from tests.server import ROOT, Server
 
 FILE = ROOT / "tests" / "screenshots" / "live.png"
-EVENTS = 120
+EVENTS = 40
 MAX_WAIT_MS = 120_000
 SIZE = {"width": 1440, "height": 900}
 
@@ -39,8 +39,7 @@ def main() -> None:
             context.add_cookies([cookie])  # type: ignore[list-item]
             page = context.new_page()
             page.goto(f"{server.url}/swarm/live")
-            enough = f"document.querySelector('event-feed').shadowRoot.querySelectorAll('.event').length >= {EVENTS}"
-            page.wait_for_function(enough, timeout=MAX_WAIT_MS)
+            page.locator("event-feed .event").nth(EVENTS).wait_for(timeout=MAX_WAIT_MS)
             page.screenshot(path=FILE)
 
 
