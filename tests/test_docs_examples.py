@@ -41,7 +41,7 @@ NOT_RUN = {
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }
-LANGUAGES = {"sh", "python", "sql", "html", "json", "text", "nginx"}
+LANGUAGES = {"sh", "python", "sql", "html", "json", "text"}
 # Events that an endless example may wait for come until it has printed a line.
 PRELUDE = """
 set -euo pipefail

@@ -30,7 +30,9 @@ def topic(topic: str = "index") -> str:
     """Show one page of the documentation."""
     if topic not in manual.topics():
         raise NotFound(f'The documentation has no page "{topic:.80}". The menu at /docs lists all pages.')
-    return _page(topic, title=manual.title(topic), content=rendered(topic, request.script_root), headings=_headings(topic))
+    return _page(
+        topic, title=manual.title(topic), content=rendered(topic, request.script_root), headings=_headings(topic)
+    )
 
 
 @docs_pages.get("/search")

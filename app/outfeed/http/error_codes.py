@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 PAGE = "/docs/errors"
 # The `type` of a problem that has no code (RFC 9457 section 4.2.1).
@@ -116,6 +117,8 @@ CODES: dict[str, ErrorCode] = {
         "The server does not read this `Content-Type` or `Content-Encoding`.",
         "Send `application/json` or `application/x-ndjson`, and no encoding but `gzip`.",
     ),
+    "uri_too_long": ErrorCode((414,), False, "The request line exceeds 320 KiB.", "Send fewer or shorter parameters."),
+    "headers_too_large": ErrorCode((431,), False, "The header fields are too large.", "Send fewer or smaller headers."),
     "invalid": ErrorCode((422,), False, "The request breaks a rule. `detail` says which.", "Correct the request."),
     "upgrade_required": ErrorCode(
         (426,), False, "The path is a WebSocket of version 13.", "Connect with a WebSocket client."
@@ -142,6 +145,12 @@ CODES: dict[str, ErrorCode] = {
         "The server is at a limit: connections, exports, file descriptors, memory or password checks.",
         "Wait for the seconds in `Retry-After`, then retry.",
     ),
+    "query_cancelled": ErrorCode(
+        (503,),
+        False,
+        "A query took longer than 10 s, or its client has gone.",
+        "Narrow the filter, then send the request again.",
+    ),
     "database_unavailable": ErrorCode(
         (503,),
         False,
@@ -156,10 +165,12 @@ _BY_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    414: "uri_too_long",
     415: "unsupported_media_type",
     422: "invalid",
     426: "upgrade_required",
     429: "too_many_requests",
+    431: "headers_too_large",
     500: "internal_error",
     501: "not_supported",
     503: "unavailable",
@@ -171,6 +182,13 @@ def of_status(status: int) -> str | None:
     return _BY_STATUS.get(status)
 
 
-def address(code: str | None) -> str:
-    """Return the `type` of a problem with that *code*: a path on this server."""
-    return UNTYPED if code is None else f"{PAGE}#{code}"
+def body_of(status: int, detail: str, root: str, more: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a problem. *root* is the path that the server lies below; *more* are extension members."""
+    code = more.get("code") or of_status(status)
+    body = {
+        "type": f"{root}{PAGE}#{code}" if code else UNTYPED,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return body | ({"code": code} if code else {}) | more

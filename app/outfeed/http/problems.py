@@ -51,10 +51,8 @@ def init_app(app: Flask) -> None:
 
 def problem(status: int, detail: str, **more: Any) -> Response:
     """Return the problem as a response; *more* are extension members. Its `type` leads to its code in the docs."""
-    if "code" not in more and (code := error_codes.of_status(status)):
-        more["code"] = code
-    body = {"type": error_codes.address(more.get("code")), "title": HTTPStatus(status).phrase, "status": status}
-    return Response(orjson.dumps(body | {"detail": detail} | more), status, content_type="application/problem+json")
+    body = error_codes.body_of(status, detail, request.script_root, more)
+    return Response(orjson.dumps(body), status, content_type="application/problem+json")
 
 
 def answer(status: int, detail: str, **more: Any) -> Response:

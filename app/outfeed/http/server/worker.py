@@ -26,7 +26,6 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from outfeed import clock
-from outfeed.http import error_codes
 from outfeed.http.problems import RETRY_AFTER_SECS
 from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
