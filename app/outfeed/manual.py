@@ -65,7 +65,7 @@ def read(topic: str) -> str:
 
 def title(topic: str) -> str:
     """Return the heading of the page *topic*."""
-    return read(topic).partition("\n")[0].removeprefix("# ")
+    return read(topic).partition("\n")[0].removeprefix("# ").replace("`", "")
 
 
 def summary(topic: str) -> str:

@@ -25,10 +25,10 @@ BY = "command line"
 
 # Those that belong to no feature: by name the place, `module:attribute`, below `outfeed`.
 OWN_COMMANDS = {
-    "help": "cli.help:help_",
     "serve": "http.server.command:serve",
     "config": "cli.config:config",
     "tail": "cli.tail:tail",
+    "help": "cli.help:help_",
 }
 
 
