@@ -15,7 +15,7 @@ from outfeed.config import environment_with
 from tests.server import ROOT, Server, make_database
 
 FILE = ROOT / "tests" / "screenshots" / "live.png"
-EVENTS = 120
+EVENTS = 45
 MAX_WAIT_MS = 120_000
 SIZE = {"width": 1440, "height": 900}
 

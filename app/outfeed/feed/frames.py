@@ -28,7 +28,6 @@ class CloseCode(NamedTuple):
 
 
 CLOSE_CODES = {
-    GOING_AWAY: CloseCode("The server is shutting down this connection.", "Reconnect with back-off."),
     POLICY: CloseCode(
         "The client sent more than 100 messages, pings and fragments in a second, or had no subscription for 60 s.",
         "Correct the client before it reconnects.",
