@@ -1,92 +1,113 @@
-"""The README names everything that others rely on."""
+"""The documentation: its tables are those of the code, its links lead somewhere, and it explains every error."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import click
 import pytest
+from flask.testing import FlaskClient
 
-from outfeed import config, metrics
-from outfeed.cli import main
+from outfeed import config, manual
 from outfeed.feed import frames
-from outfeed.http.app import create_app
-from outfeed.http.metrics import declared_metrics
+from outfeed.http import error_codes
+from scripts import reference
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {topic: (manual.FOLDER / f"{topic}.md").read_text("utf-8") for topic in manual.topics()}
 CODE = "\n".join(path.read_text() for path in sorted((ROOT / "app").rglob("*.py")))
+# Codes that are given at a distance from their status, and those that stand in a table.
+INVALID = re.compile(r'InvalidRequest\(\s*"(\w+)"')
+GIVEN = re.compile(r'\bcode ?= ?"(\w+)"')
 
 
-@pytest.mark.parametrize("name", sorted(config.Settings.model_fields))
-def test_every_setting_is_listed(name: str) -> None:
-    assert f"| `OUTFEED_{name.upper()}` |" in README
+def test_every_page_is_in_the_menu_once():
+    files = sorted(file.stem for file in manual.FOLDER.iterdir())
+    assert sorted(manual.topics()) == files
 
 
-def test_no_setting_is_listed_that_does_not_exist() -> None:
-    listed = set(re.findall(r"\| `(OUTFEED_[A-Z_]+)` \|", README))
-    assert listed == {f"OUTFEED_{name.upper()}" for name in config.Settings.model_fields}
+class TestTables:
+    @pytest.mark.parametrize("topic", PAGES)
+    def test_a_generated_part_is_what_the_code_says(self, topic, database):
+        assert reference.filled(PAGES[topic]) == PAGES[topic], "run scripts/docs"
+
+    def test_every_generated_part_stands_on_one_page(self):
+        found = [part for text in PAGES.values() for part in reference.parts_in(text)]
+        assert sorted(found) == sorted(reference.PARTS)
+
+    def test_a_table_that_differs_from_the_code_is_found(self):
+        assert reference.filled(PAGES["websocket"].replace("| 4008 |", "| 4018 |")) == PAGES["websocket"]
+
+    def test_every_setting_has_its_default(self):
+        for name, field in config.Settings.model_fields.items():
+            assert f"| `OUTFEED_{name.upper()}` | " in PAGES["settings"]
+            if isinstance(field.default, int | float) and field.default is not True:
+                assert f"| `OUTFEED_{name.upper()}` | `{field.default}` | " in PAGES["settings"]
+
+    def test_every_close_code_says_what_the_client_does(self):
+        codes = {value for name, value in vars(frames).items() if name.isupper() and isinstance(value, int)}
+        assert {code for code in codes if code > 999} == set(frames.CLOSE_CODES)
+
+    @pytest.mark.parametrize("type_", sorted(set(re.findall(r'message\("(\w+)"', CODE)) | {"event", "error"}))
+    def test_every_frame_is_described(self, type_):
+        assert f'"type": "{type_}"' in PAGES["websocket"]
 
 
-@pytest.mark.parametrize(
-    "name", ["database", "bind", "workers", "max_connections", "max_event_bytes", "heartbeat_secs"]
-)
-def test_defaults_are_the_ones_listed(name: str) -> None:
-    default = config.Settings.model_fields[name].default
-    assert f"| `OUTFEED_{name.upper()}` | `{default}` |" in README
+class TestErrorCodes:
+    @pytest.mark.parametrize("code", sorted({*INVALID.findall(CODE), *GIVEN.findall(CODE)}))
+    def test_every_code_that_is_raised_is_explained(self, code):
+        assert code in error_codes.CODES
+
+    @pytest.mark.parametrize("code", error_codes.CODES)
+    def test_every_code_that_is_explained_is_used(self, code):
+        statuses = error_codes.CODES[code].statuses
+        is_default = any(error_codes.of_status(status) == code for status in statuses)
+        assert is_default or code in {*INVALID.findall(CODE), *GIVEN.findall(CODE)}
+
+    def test_the_code_of_a_status_is_one_that_comes_with_it(self):
+        for status in range(400, 600):
+            if code := error_codes.of_status(status):
+                assert status in error_codes.CODES[code].statuses
+
+    @pytest.mark.parametrize(
+        ("path", "status", "code"),
+        [("/api/events?limit=0", 422, "invalid_field"), ("/api/events/nope", 404, "not_found")],
+    )
+    def test_the_type_of_a_problem_leads_to_its_place_in_the_docs(self, api: FlaskClient, path, status, code):
+        answer = api.get(path)
+        assert (answer.status_code, answer.json["code"]) == (status, code)
+        assert answer.json["type"] == f"/docs/errors#{code}"
+        assert f' id="{code}">' in api.get("/docs/errors").text
 
 
-def commands() -> dict[str, click.Command]:
-    context = click.Context(main)
-    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    return {name: command for name, command in found.items() if command is not None and not command.hidden}
+class TestLinks:
+    @pytest.mark.parametrize("topic", PAGES)
+    def test_a_link_leads_to_a_page_and_a_heading_of_it(self, topic):
+        assert broken_links(PAGES[topic], manual.FOLDER) == []
+
+    def test_the_readme_leads_to_files_and_headings(self):
+        assert broken_links((ROOT / "README.md").read_text(), ROOT) == []
+
+    def test_a_broken_link_is_found(self):
+        text = "[a](nope.md) [b](websocket.md#nope) [c](websocket.md#close-codes)"
+        assert broken_links(text, manual.FOLDER) == ["nope.md", "websocket.md#nope"]
 
 
-@pytest.mark.parametrize("name", commands())
-def test_every_command_and_its_options_are_listed(name: str) -> None:
-    command = commands()[name]
-    assert f"`outfeed {name}" in README
-    if isinstance(command, click.Group):
-        assert all(f"`{each}`" in README for each in command.commands)
-    options = [parameter.opts[0] for parameter in command.params if parameter.opts[0].startswith("--")]
-    assert [option for option in options if option not in README] == []
+def broken_links(text: str, folder: Path) -> list[str]:
+    """Return the links of *text* to a missing file below *folder*, or to a heading that the file does not have."""
+    links = re.findall(r"\]\(([^)]+)\)", without_code(text))
+    return [
+        link for link in links if not link.startswith(("http:", "https:")) and not leads_somewhere(link, text, folder)
+    ]
 
 
-@pytest.mark.parametrize(
-    "code",
-    sorted(value for name, value in vars(frames).items() if name.isupper() and isinstance(value, int) and value > 999),
-)
-def test_every_close_code_is_listed(code: int) -> None:
-    assert f"| {code} |" in README
+def leads_somewhere(link: str, text: str, folder: Path) -> bool:
+    path, _, anchor = link.partition("#")
+    if path and not (folder / path).exists():
+        return False
+    target = (folder / path).read_text() if path and anchor else text
+    return not anchor or anchor in map(manual.anchor_of, re.findall(r"^#+ +(.+)$", without_code(target), re.MULTILINE))
 
 
-@pytest.mark.parametrize("code", sorted(set(re.findall(r'InvalidRequest\(\s*"(\w+)"', CODE))))
-def test_every_error_code_of_the_socket_is_listed(code: str) -> None:
-    if code not in ("invalid_event", "unknown_field", "missing_field"):  # of HTTP, where the problem explains itself
-        assert f"`{code}`" in README
-
-
-@pytest.mark.parametrize(("name", "metric"), (metrics.WORKER | declared_metrics()).items())
-def test_every_metric_is_listed_with_its_kind_and_labels(name: str, metric: metrics.Metric) -> None:
-    labels = [*(["worker"] if name in metrics.WORKER else []), *metric.labels]
-    total = "_total" if metric.kind == "counter" else ""
-    shown = ", ".join(f"`{label}`" for label in labels) or "none"
-    assert f"| `{metrics.PREFIX}{name}{total}` | {metric.kind} | {shown} |" in README
-
-
-def test_no_metric_is_listed_that_does_not_exist() -> None:
-    listed = {name.removesuffix("_total") for name in re.findall(r"^\| `outfeed_(\w+)` \|", README, re.MULTILINE)}
-    assert listed == set(metrics.WORKER | declared_metrics())
-
-
-@pytest.mark.parametrize("type_", sorted(set(re.findall(r'message\("(\w+)"', CODE)) | {"event", "error"}))
-def test_every_frame_is_listed(type_: str) -> None:
-    assert f'"type": "{type_}"' in README
-
-
-def test_every_route_is_listed(database: object) -> None:
-    app = create_app(config.load())
-    for rule in app.url_map.iter_rules():
-        path = re.sub(r"<(?:\w+:)?\w+>", "<id>", rule.rule)
-        assert rule.endpoint in ("assets.asked_again", "assets.kept", "pages.home") or f"{path}" in README, path
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
 FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "webhooks"}
-BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting"}
+BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}
 # From the ground up. A part imports what lies below its level; on one level no part knows another.

@@ -69,21 +69,23 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         None,
         min_length=16,
-        description="Signs sessions. Made once, mode 0600, beside the database, when not given.",
+        description="Key that signs sessions. Created once beside the database, mode 0600, if not set.",
     )
-    max_connections: int = Field(1000, ge=1, le=20_000, description="Open WebSockets a worker admits.")
-    max_connections_per_ip: int = Field(200, ge=0, description="Open WebSockets of one address. 0: no limit.")
+    max_connections: int = Field(1000, ge=1, le=20_000, description="Open connections that a worker admits.")
+    max_connections_per_ip: int = Field(200, ge=0, description="Open connections of one address. 0: no limit.")
     max_incomplete_per_ip: int = Field(
         256,
         ge=0,
         description="Connections of one address with an incomplete request or an unread answer. 0: no limit.",
     )
-    connection_attempts_per_minute: int = Field(600, ge=0, description="WebSockets one address may ask for.")
-    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token. 0: no limit.")
-    sign_ins_per_minute: int = Field(10, ge=0, description="Attempts to sign in from one address. 0: no limit.")
+    connection_attempts_per_minute: int = Field(
+        600, ge=0, description="WebSocket attempts of one address per minute. 0: no limit."
+    )
+    requests_per_minute: int = Field(12_000, ge=0, description="HTTP requests with one token per minute. 0: no limit.")
+    sign_ins_per_minute: int = Field(10, ge=0, description="Sign-in attempts from one address per minute. 0: no limit.")
     session_days: float = Field(30.0, gt=0, le=3650, description="Days after which a session ends.")
     allowed_origins: _Names = Field(
-        (), description="Origins of other sites whose pages may embed the feed, with commas between."
+        (), description="Origins of other sites whose pages may embed the feed, separated by commas."
     )
     trusted_proxies: _Names = Field(
         (),
@@ -91,22 +93,24 @@ class Settings(BaseSettings):
     )
     max_event_bytes: int = Field(65_536, ge=256, le=16_777_216, description="Largest `data` of an event, as JSON.")
     poll_interval: float = Field(1.0, ge=0.05, le=60, description="Seconds between the scheduler's polls.")
-    event_rate: float = Field(10, ge=0.01, le=1000, description="Frames a second to who asks for no other rate.")
+    event_rate: float = Field(
+        10, ge=0.01, le=1000, description="Frames per second for clients that request no other rate."
+    )
     retention_days: float = Field(
-        0, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that `serve` keeps events in the log. 0: for ever."
+        0, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that `serve` keeps events in the log. 0: forever."
     )
     retention_days_by_type: Annotated[Mapping[str, float], NoDecode] = Field(
-        default_factory=dict, description="Other days for some types, with commas between: `tool.*=7,task.failed=365`."
+        default_factory=dict, description="Other days for some types, separated by commas: `tool.*=7,task.failed=365`."
     )
     replay_days: float = Field(
-        7, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that the outbox is kept for resuming. 0: for ever."
+        7, ge=0, le=MAX_DAYS, allow_inf_nan=False, description="Days that the outbox is kept for resuming. 0: forever."
     )
     max_consumer_lag_days: float = Field(
         30,
         ge=0,
         le=MAX_DAYS,
         allow_inf_nan=False,
-        description="Days that the outbox waits for a protected consumer. 0: for ever.",
+        description="Days that the outbox waits for a protected consumer. 0: forever.",
     )
     max_consumers_per_owner: int = Field(
         100, ge=0, description="Durable consumers that one token or user may create. 0: no limit."
@@ -114,25 +118,25 @@ class Settings(BaseSettings):
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
     agent_timeout_secs: float = Field(
-        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent has left."
+        120.0, ge=1, le=86_400, description="Seconds without a heartbeat after which an agent is removed."
     )
     webhook_allow: str = Field(
         "",
-        description="Addresses, CIDRs and host names, with commas, that webhooks may post to though they are private.",
+        description="Private addresses, CIDRs and host names that webhooks may post to, separated by commas.",
     )
     webhook_give_up_hours: float = Field(
-        24.0, gt=0, le=8760, description="Hours after which a webhook that only fails is paused."
+        24.0, gt=0, le=8760, description="Hours without a success after which a webhook is paused."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe line that is logged."
+        "info", description="Lowest level that is logged: debug, info, warning or error."
     )
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="How lines look: `auto` is text on a terminal, JSON elsewhere."
+        "auto", description="Format of the log: text, json, or auto (text on a terminal, JSON otherwise)."
     )
     url: str | None = Field(None, description="Server that remote commands talk to.")
     token: SecretStr | None = Field(None, description="Token that remote commands send.")
 
-    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are hidden, with commas between.")
+    redact_keys: _Names = Field(REDACT_KEYS, description="Names whose values are redacted, separated by commas.")
 
     @field_validator("redact_keys", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod

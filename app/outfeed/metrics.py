@@ -37,28 +37,32 @@ class Metric(NamedTuple):
 
 
 WORKER = {
-    "events": Metric("counter", "Events that the worker has read and pushed; types of your own are other.", ("type",)),
+    "events": Metric(
+        "counter",
+        "Events that the worker has read and pushed. Types that Outfeed does not know count as other.",
+        ("type",),
+    ),
     "position": Metric(
         "gauge",
-        "The last seq that the worker published; a poll interval late while no client is due; NaN at first.",
+        "Last seq published by this worker. Updated once per poll interval while no client is due. NaN at first.",
     ),
-    "poll_seconds": Metric("histogram", "How long each poll of the outbox took."),
-    "poll_age_seconds": Metric("gauge", "Seconds since the last poll that completed; NaN before the first."),
+    "poll_seconds": Metric("histogram", "Duration of each poll of the outbox."),
+    "poll_age_seconds": Metric("gauge", "Seconds since the last completed poll. NaN before the first."),
     "delivery_seconds": Metric(
         "histogram",
-        "From the write of an event, or the end of the pause that pace sets, to its hand-over to all live sockets.",
+        "Seconds from the write of an event, or from the end of its pace interval, to the write to all live sockets.",
     ),
     "clients": Metric("gauge", "Connected clients.", ("transport", "state")),
-    "frames": Metric("counter", "Frames with events, handed to sockets.", ("transport",)),
-    "bytes": Metric("counter", "The bytes in them.", ("transport",)),
-    "fallbacks": Metric("counter", "Live clients that could not take it, and went on from the outbox."),
-    "refusals": Metric("counter", "Requests and connections that were turned away.", ("reason",)),
-    "errors": Metric("counter", "Unexpected errors that were caught; the log has their tracebacks.", ("where",)),
-    "ready": Metric("gauge", "1 where /readyz says 200."),
+    "frames": Metric("counter", "Frames with events written to sockets.", ("transport",)),
+    "bytes": Metric("counter", "Bytes of frames with events written to sockets.", ("transport",)),
+    "fallbacks": Metric("counter", "Times a live client fell behind and switched to replay."),
+    "refusals": Metric("counter", "Rejected requests and connections.", ("reason",)),
+    "errors": Metric("counter", "Unexpected errors that were caught. The log has their tracebacks.", ("where",)),
+    "ready": Metric("gauge", "1 if /readyz answers 200, else 0."),
 }
 DATABASE = {
-    "outbox_head": Metric("gauge", "The newest seq."),
-    "outbox_depth": Metric("gauge", "Seqs from the oldest that is kept to the newest."),
+    "outbox_head": Metric("gauge", "Newest seq."),
+    "outbox_depth": Metric("gauge", "Number of seqs from the oldest stored one to the newest."),
     "database_bytes": Metric("gauge", "Size of the database file."),
     "wal_bytes": Metric("gauge", "Size of the write-ahead log."),
 }

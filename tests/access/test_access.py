@@ -52,6 +52,9 @@ TABLE = {
     ("GET", "/healthz"): ("/healthz", ANYBODY),
     ("GET", "/readyz"): ("/readyz", (503,) * len(VISITORS)),  # no feed runs in this test
     ("GET", "/healthz/"): ("/healthz/", ANYBODY),
+    ("GET", "/docs"): ("/docs", ANYBODY),
+    ("GET", "/docs/<topic>"): ("/docs/tutorial", ANYBODY),
+    ("GET", "/docs/search"): ("/docs/search?q=epoch", ANYBODY),
     ("GET", "/readyz/"): ("/readyz/", (503,) * len(VISITORS)),
     ("GET", "/metrics"): ("/metrics", row(200, wrong_type=403)),
     ("GET", "/login"): ("/login", (200,) * 6 + (302,) * 4),

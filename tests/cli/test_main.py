@@ -44,7 +44,20 @@ def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
 
     names = [line.split()[0] for line in commands.strip().splitlines()]
     assert names == [
-        *("serve", "config", "tail", "log", "events", "upgrade", "release", "status", "prune", "backup", "restore"),
+        *(
+            "serve",
+            "config",
+            "tail",
+            "help",
+            "log",
+            "events",
+            "upgrade",
+            "release",
+            "status",
+            "prune",
+            "backup",
+            "restore",
+        ),
         *("doctor", "user", "token", "consumer", "webhook", "simulate"),
     ]
     assert "..." not in commands

@@ -37,6 +37,7 @@ def urls(app, database):
     event_log.record(database, [{"id": "known", "event_type": "job.done", "source": "cron"}], 65_536)
     values = {
         "event_id": "known", "agent_id": agent.id, "task_id": task.id, "name": "outfeed.css", "version": "1",
+        "topic": "tutorial",
     }  # fmt: skip
     routes = [rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and rule.rule not in EXCEPTIONS]
     adapter = app.url_map.bind("localhost")

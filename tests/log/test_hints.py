@@ -1,4 +1,4 @@
-"""Hints: each command that a page or the README shows runs as it stands there."""
+"""Hints: each command that a page shows runs as it stands there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from flask import Flask
@@ -19,7 +18,7 @@ from outfeed.log import hints
 from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
 from tests.http.visitors import show_tokens_and_names, signed_in
-from tests.server import ROOT, Server
+from tests.server import Server
 
 
 def hint_in(page: str) -> str:
@@ -60,12 +59,3 @@ def test_a_viewer_sees_no_path_and_gets_a_command_that_works_with_a_token(tmp_pa
         )  # fmt: skip
         assert json.loads(done.stdout)["seq"]
         database.close()
-
-
-def test_the_quick_start_of_the_readme_logs_an_event(database: Database) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Run it in a minute")[2].partition("\n## ")[0]
-    (line,) = re.findall(r"^\.venv/bin/outfeed .*$", section, re.MULTILINE)
-    command = shlex.split(line, comments=True)
-    environment = {**os.environ, "OUTFEED_DATABASE": str(database.path)}
-    subprocess.run([sys.executable, "-m", "outfeed", *command[1:]], check=True, cwd=ROOT, env=environment, timeout=30)
-    assert [event.source for event in list_events()] == ["me"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from outfeed import log_event
+from outfeed import log_event, manual
 from outfeed.config import Settings, settings
 from outfeed.store import files
 from outfeed.store.mark import Mark, Point
@@ -240,10 +240,10 @@ def test_a_writer_can_find_out_whether_its_rows_are_refused_and_writes_nothing(r
     assert raw.execute("SELECT count(*) FROM event_log").fetchone() == (0 if refuses else 1,)
 
 
-def test_the_readme_has_the_check_for_writers_and_names_the_exceptions():
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+def test_the_documentation_has_the_check_for_writers_and_names_the_exceptions():
+    text_of_pages = " ".join(manual.read("events").split() + manual.read("delivery").split())
     for text in (doctor.WRITER_CHECK, "`trusted_schema=OFF`", "before 3.42", "SELECT json_quote(1)", "busy timeout"):
-        assert text in readme
+        assert text in text_of_pages
 
 
 def test_a_file_of_ours_that_others_may_read_is_reported(database):

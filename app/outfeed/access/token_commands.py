@@ -56,14 +56,14 @@ def token() -> None:
 @token.command()
 @click.argument("name", callback=checked(account.check_name))
 @click.option(
-    "--scopes", callback=checked(_scopes), required=True, help="Any of read, write, admin, with commas between."
+    "--scopes", callback=checked(_scopes), required=True, help="Any of read, write, admin, separated by commas."
 )
-@click.option("--types", callback=checked(_types), help="Only these events, with commas between: task.*,bid.submitted")
+@click.option("--types", callback=checked(_types), help="Only these events, separated by commas: task.*,bid.submitted")
 @click.option(
     "--expires", callback=checked(_expiry), metavar="WHEN", help="After 90d, 12h, 30m, or at an ISO 8601 moment."
 )
 def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, expires: datetime | None) -> None:
-    """Make a token called NAME and print it, this once.
+    """Create the token NAME and print it, this once.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def _row(one: account.Token) -> tuple[str, ...]:
 @token.command()
 @click.argument("name", callback=checked(account.check_name))
 def revoke(name: str) -> None:
-    """Make the token called NAME worthless.
+    """Revoke the token NAME.
 
     \b
     Example:

@@ -32,10 +32,10 @@ def user() -> None:
 
 @user.command()
 @click.argument("name", callback=_NAME)
-@click.option("--role", type=_ROLE, required=True, help="What they may do.")
+@click.option("--role", type=_ROLE, required=True, help="Role of the user.")
 @click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of making a link.")
 def add(name: str, role: str, password_stdin: bool) -> None:
-    """Make the user NAME and print a link that signs them in, once, within a day.
+    """Create the user NAME and print a link for signing in, once, within a day.
 
     \b
     Example:
@@ -120,9 +120,9 @@ def set_role(name: str, role: str) -> None:
 
 @user.command()
 @click.argument("name", callback=_NAME)
-@click.option("--undo", is_flag=True, help="Let them in again.")
+@click.option("--undo", is_flag=True, help="Enable the user again.")
 def disable(name: str, undo: bool) -> None:
-    """Shut the user NAME out, wherever they are signed in.
+    """Disable the user NAME and end all sessions.
 
     \b
     Example:

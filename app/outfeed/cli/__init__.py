@@ -24,7 +24,12 @@ from outfeed.text import escaped
 BY = "command line"
 
 # Those that belong to no feature: by name the place, `module:attribute`, below `outfeed`.
-OWN_COMMANDS = {"serve": "http.server.command:serve", "config": "cli.config:config", "tail": "cli.tail:tail"}
+OWN_COMMANDS = {
+    "serve": "http.server.command:serve",
+    "config": "cli.config:config",
+    "tail": "cli.tail:tail",
+    "help": "cli.help:help_",
+}
 
 
 def commands() -> dict[str, str]:

@@ -14,15 +14,21 @@ from outfeed.text import escaped
 
 @click.command()
 @click.option("--url", callback=feed_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
-@click.option("--after", type=click.IntRange(0), help="Begin after this seq; 0 is all that is kept.")
+@click.option("--after", type=click.IntRange(0), help="Start after this seq. 0 means all stored events.")
 @click.option("--epoch", help="The epoch that --after belongs to.  [default: the server's]")
-@click.option("--last", type=click.IntRange(0, 1000), default=10, show_default=True, help="Else begin this far back.")
-@click.option("--types", help="Only these, with commas between: task.*,system.error")
+@click.option(
+    "--last",
+    type=click.IntRange(0, 1000),
+    default=10,
+    show_default=True,
+    help="Start with the last N events if --after is not given.",
+)
+@click.option("--types", help="Only these, separated by commas: task.*,system.error")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
 def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
     """Follow a server's feed; each event is printed once.
 
-    Goes on over any restart until interrupted. Sends OUTFEED_TOKEN. Gaps, resets and lost connections are told on
+    Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN. Gaps, resets and lost connections are told on
     stderr.
 
     \b

@@ -67,7 +67,7 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
     help="token:NAME or user:NAME, which may use it. Without one it is the first that claims an unprotected one.",
 )  # fmt: skip
 def add(name: str, is_protected: bool | None, owner: str | None) -> None:
-    """Make the consumer NAME at the head of the feed, or change its protection and owner.
+    """Create the consumer NAME at the head of the feed, or change its protection and owner.
 
     \b
     Example:
@@ -97,9 +97,9 @@ def own(name: str, principal: str) -> None:
 
 @consumer.command()
 @click.argument("name")
-@click.option("--to", "seq", type=click.IntRange(min=0), help="The seq to go on after.  [default: the head]")
+@click.option("--to", "seq", type=click.IntRange(min=0), help="The seq to continue after.  [default: the head]")
 def reset(name: str, seq: int | None) -> None:
-    """Put the checkpoint of NAME elsewhere; its connection is closed with 4009.
+    """Move the checkpoint of NAME; its connection is closed with 4009.
 
     \b
     Example:
@@ -112,7 +112,7 @@ def reset(name: str, seq: int | None) -> None:
 @consumer.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget the consumer NAME; its connection is closed with 4009.
+    """Delete the consumer NAME; its connection is closed with 4009.
 
     \b
     Example:

@@ -21,7 +21,7 @@ class ConsumersFeature(Feature):
     commands: ClassVar[Mapping[str, str]] = {"consumer": "consumers.commands:consumer"}
     metrics: ClassVar[Mapping[str, Metric]] = {
         "consumer_lag": Metric(
-            "gauge", "Seqs that a consumer has not acknowledged; the 100 furthest behind.", ("consumer",)
+            "gauge", "Seqs that a consumer has not acknowledged, for the 100 furthest behind.", ("consumer",)
         )
     }
     status_template = "_consumers_status.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -18,6 +18,35 @@ RESTARTING = 1012
 SIGNED_OUT = 4001
 OVERTAKEN = 4008
 SUPERSEDED = 4009
+
+
+class CloseCode(NamedTuple):
+    """What a close code means, and what the client does next."""
+
+    meaning: str
+    next_step: str
+
+
+CLOSE_CODES = {
+    POLICY: CloseCode(
+        "The client sent more than 100 messages, pings and fragments in a second, or had no subscription for 60 s.",
+        "Correct the client before it reconnects.",
+    ),
+    TOO_LARGE: CloseCode("A message exceeds 64 KiB.", "Correct the client before it reconnects."),
+    OUR_FAULT: CloseCode("Internal server error. The server's log has the traceback.", "Reconnect with back-off."),
+    RESTARTING: CloseCode("The server restarts. The reason is `retry_ms=N`.", "Reconnect after N ms."),
+    SIGNED_OUT: CloseCode(
+        "The session ended, or the token was revoked or expired.", "Reconnect after a new sign-in or with a new token."
+    ),
+    OVERTAKEN: CloseCode(
+        "Pruning removed events that this client had not received, or the epoch changed.",
+        "Reconnect at once with the same cursor. The verdict says what is missing.",
+    ),
+    SUPERSEDED: CloseCode(
+        "A newer connection of the same consumer took over, or the consumer was reset, removed or given away.",
+        "Do not reconnect.",
+    ),
+}
 
 PING = b"\x89\x00"
 _TEXT = 0x81

@@ -11,6 +11,7 @@ from outfeed.http import bodies, compression, guesses, limits, logs, problems
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
 from outfeed.http.deadlines import PunctualFlask
+from outfeed.http.docs_pages import docs_pages
 from outfeed.http.health import health
 from outfeed.http.metrics import metrics as metrics_page
 from outfeed.http.mount import Mount
@@ -49,7 +50,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     live.init_app(app)
     guesses.init_app(app)
     compression.init_app(app)
-    own = (assets, health, metrics_page, docs, feed, status_page)
+    own = (assets, health, metrics_page, docs, docs_pages, feed, status_page)
     for blueprint in (*own, *(each for feature in registered() for each in feature.blueprints())):
         app.register_blueprint(blueprint)
     return app

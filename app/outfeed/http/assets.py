@@ -42,14 +42,14 @@ assets = Blueprint("assets", __name__)
 @assets.get("/static/<path:name>")
 @public()
 def asked_again(name: str) -> Response:
-    """Return a file that may be another one tomorrow."""
+    """Return a static file, which browsers revalidate on each use."""
     return _answer(name, "no-cache")
 
 
 @assets.get("/static/v-<version>/<path:name>")
 @public()
 def kept(version: str, name: str) -> Response:
-    """Return a file for good. A page from before an upgrade gets the one of now, and not for good."""
+    """Return a static file, which browsers keep. An older version in the path gets the present file, revalidated."""
     return _answer(name, "public, max-age=31536000, immutable" if version == VERSION else "no-cache")
 
 

@@ -18,7 +18,7 @@ health = Blueprint("health", __name__)
 @health.get("/healthz/")
 @public()
 def healthz() -> Response:
-    """Answer as long as requests are answered at all."""
+    """Answer 200 as long as the process answers requests."""
     return jsonify(status="alive")
 
 
@@ -26,7 +26,7 @@ def healthz() -> Response:
 @health.get("/readyz/")
 @public()
 def readyz() -> tuple[Response, int]:
-    """200 while polls are current, events can be written and reach the feed; 503 with the reasons otherwise."""
+    """Answer 200 while polls are current and events can be written and delivered, else 503 with the reasons."""
     problems = services().unready_because()
     try:
         problems += triggers.problems(services().database)

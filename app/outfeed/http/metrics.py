@@ -28,7 +28,7 @@ _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 @metrics.get("/metrics")
 @requires(READ)
 def show() -> Response:
-    """Return every metric, as Prometheus reads them; not to a token that sees some types only."""
+    """Return every metric in the format of Prometheus. A token that is limited to types gets 403."""
     if identity.principal().types:
         raise Forbidden("/metrics counts all types; this token sees some")
     registry = CollectorRegistry()

@@ -23,6 +23,7 @@ from outfeed.errors import (
     TooManyChecks,
     UnknownName,
 )
+from outfeed.http import error_codes
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 
@@ -41,7 +42,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ForbiddenConsumer, _forbidden_consumer)
     app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(QueryCancelled, _cancelled)
-    app.register_error_handler(IllegalMove, lambda error: answer(409, str(error), state=error.state))
+    app.register_error_handler(IllegalMove, _illegal_move)
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(OSError, _short)
@@ -49,8 +50,8 @@ def init_app(app: Flask) -> None:
 
 
 def problem(status: int, detail: str, **more: Any) -> Response:
-    """Return the problem as a response; *more* are extension members."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    """Return the problem as a response; *more* are extension members. Its `type` leads to its code in the docs."""
+    body = error_codes.body_of(status, detail, request.script_root, more)
     return Response(orjson.dumps(body), status, content_type="application/problem+json")
 
 
@@ -79,11 +80,11 @@ def http_problem(error: HTTPException) -> Response:
 
 
 def _invalid_event(error: InvalidEvent) -> Response:
-    return _about_event(422, error, field=error.field)
+    return _about_event(422, error, field=error.field, code="invalid_event")
 
 
 def _event_conflict(error: EventConflict) -> Response:
-    return _about_event(409, error)
+    return _about_event(409, error, code="event_conflict")
 
 
 def _about_event(status: int, error: InvalidEvent | EventConflict, **more: Any) -> Response:
@@ -104,6 +105,10 @@ def _forbidden(error: Forbidden) -> Response:
 def _forbidden_consumer(error: ForbiddenConsumer) -> Response:
     services().metrics.note_refusal("ownership", path=request.path, error=error)
     return answer(403, str(error), code=error.code)
+
+
+def _illegal_move(error: IllegalMove) -> Response:
+    return answer(409, str(error), state=error.state, code="invalid_transition")
 
 
 def _later(error: TooManyChecks) -> Response:

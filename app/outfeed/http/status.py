@@ -28,7 +28,7 @@ status_page = Blueprint("status", __name__)
 @status_page.get("/status")
 @requires(ADMIN, is_page=True)
 def show() -> ResponseReturnValue:
-    """Show it."""
+    """Show operators the state of the feed, clients, consumers and webhooks."""
     found = services()
     seen = vitals.read(found.database)
     return render_template(

@@ -32,10 +32,10 @@ def _moment(value: str) -> datetime:
 
 @click.command()
 @click.argument("event_type", metavar="TYPE")
-@click.option("--source", required=True, help="What the event comes from.")
+@click.option("--source", required=True, help="Component that writes the event.")
 @click.option("--task-id", help="The task it belongs to.")
 @click.option("--agent-id", help="The agent it belongs to.")
-@click.option("--data", metavar="JSON", callback=checked(_json), help="Anything else, as JSON.")
+@click.option("--data", metavar="JSON", callback=checked(_json), help="Data of the event, as JSON.")
 @click.option("--id", "event_id", help="The event's own id: writing the same again changes nothing.")
 def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     """Write one event of TYPE, such as task.created.

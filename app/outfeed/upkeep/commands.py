@@ -23,12 +23,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Age in days.")
-@click.option("--id", "event_id", help="This one event, out of the log and the outbox.")
+@click.option("--id", "event_id", help="Delete this one event from the log and the outbox.")
 @click.option(
     "--archive",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Keep what is deleted in gzipped files in this folder.",
+    help="Write the deleted events to gzipped files in this folder.",
 )
 @click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
@@ -126,7 +126,7 @@ def _show(bar: Any) -> Callable[[int, int], None]:
 def backup(file: Path, is_json: bool) -> None:
     """Write a checked copy of the live database to FILE, mode 0600.
 
-    Writers go on meanwhile. FILE is replaced when the copy is whole and on the disk, or not at all.
+    Writers continue. FILE is replaced when the copy is whole and on the disk, or not at all.
 
     \b
     Example:
@@ -145,13 +145,13 @@ def backup(file: Path, is_json: bool) -> None:
 
 @click.command()
 @click.argument("file", type=_FILE)
-@click.option("--dry-run", is_flag=True, help="Check FILE and say what it holds; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Check FILE and show its content. Change nothing.")
 @click.option("--whole-database", is_flag=True, help="Replace another program's tables in the database as well.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> None:
     """Put the backup FILE into the live database.
 
-    The feed may be served meanwhile: every client is told that its cursor is worthless (reset). The database as it was
+    The server may run: connected clients receive a `reset`. The database as it was
     is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds
     tables of another program, --whole-database is needed: their rows are replaced as well.
 
@@ -179,12 +179,12 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Mend what can be mended without harm.")
+@click.option("--fix", is_flag=True, help="Apply all safe fixes.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", "is_quiet", is_flag=True, help="Print nothing unless there is a problem; for cron.")
 @click.pass_context
 def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) -> None:
-    """Look for what can lose events or stop the feed.
+    """Find problems that can lose events or stop the feed.
 
     For each finding: what it is, why it matters, what to type. A note is worth knowing and no problem. Exit 1 if there
     is a problem.

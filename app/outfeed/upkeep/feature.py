@@ -28,9 +28,9 @@ class UpkeepFeature(Feature):
         "doctor": "upkeep.commands:doctor",
     }
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "chore_success_timestamp_seconds": Metric("gauge", "When a prune or backup last went well.", ("chore",)),
-        "chore_failure_timestamp_seconds": Metric("gauge", "When one last failed.", ("chore",)),
-        "chore_seconds": Metric("gauge", "How long the last one that went well took.", ("chore",)),
+        "chore_success_timestamp_seconds": Metric("gauge", "Time of the last successful prune or backup.", ("chore",)),
+        "chore_failure_timestamp_seconds": Metric("gauge", "Time of the last failed prune or backup.", ("chore",)),
+        "chore_seconds": Metric("gauge", "Duration of the last successful prune or backup.", ("chore",)),
     }
     status_template = "_upkeep_status.html"
 

@@ -67,7 +67,7 @@ def webhook() -> None:
 )
 @click.option(
     "--secret-file", "given", type=click.File(), callback=checked(_secret),
-    help="Where a secret stands that the target knows already.  [default: make one and print it, this once]",
+    help="File with a secret that the target already has.  [default: a new one, printed this once]",
 )  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Post lists of up to this many events.")
 def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: int | None) -> None:
@@ -163,7 +163,7 @@ def test(name: str) -> None:
 @webhook.command()
 @click.argument("name")
 def pause(name: str) -> None:
-    """Post nothing more to NAME; its events wait.
+    """Pause the webhook NAME. Its events wait.
 
     \b
     Example:
@@ -176,7 +176,7 @@ def pause(name: str) -> None:
 @webhook.command()
 @click.argument("name")
 def resume(name: str) -> None:
-    """Go on posting to NAME where it stopped, or try again now.
+    """Resume the webhook NAME where it stopped, or retry now.
 
     \b
     Example:
@@ -210,7 +210,7 @@ def skip(name: str) -> None:
 @webhook.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget NAME, its secret and how far it was.
+    """Delete the webhook NAME, its secret and its checkpoint.
 
     \b
     Example:

@@ -21,9 +21,9 @@ class WebhooksFeature(Feature):
     commands: ClassVar[Mapping[str, str]] = {"webhook": "webhooks.commands:webhook"}
     kept_tables = ("outfeed_webhook",)
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "webhook_lag": Metric("gauge", "Seqs that a webhook has not taken over.", ("webhook",)),
-        "webhook_deliveries": Metric("counter", "Events that a webhook has taken over.", ("webhook",)),
-        "webhook_failures": Metric("counter", "Posts in a row that failed, and all before them.", ("webhook",)),
+        "webhook_lag": Metric("gauge", "Seqs that a webhook's target has not accepted.", ("webhook",)),
+        "webhook_deliveries": Metric("counter", "Events that a webhook's target has accepted.", ("webhook",)),
+        "webhook_failures": Metric("counter", "Failed posts of a webhook.", ("webhook",)),
     }
     status_template = "_webhooks_status.html"
 

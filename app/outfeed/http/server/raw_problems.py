@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from gunicorn.http import errors
 
+from outfeed.http import error_codes
 from outfeed.http.headers import HEADERS
 from outfeed.http.server.assembly import MAX_REQUEST_LINE_BYTES
 
@@ -24,7 +25,7 @@ _STATUS: dict[type[Exception], int] = {
 def raw_problem(status: int, detail: str, headers: Mapping[str, str] = _NO_HEADERS, **more: Any) -> bytes:
     """Return a whole answer, after which the connection is closed; *more* are extension members."""
     phrase = HTTPStatus(status).phrase
-    body = orjson.dumps({"type": "about:blank", "title": phrase, "status": status, "detail": detail, **more})
+    body = orjson.dumps(error_codes.body_of(status, detail, "", more))
     fields = {
         "Content-Type": "application/problem+json",
         "Content-Length": str(len(body)),

@@ -91,7 +91,7 @@ def _open() -> Response | None:
 @sock.route(PATH, bp=live)
 @requires(READ, is_connection=True, takes_tickets=True)
 def socket(ws: Server) -> None:
-    """Serve one client until either side ends it."""
+    """Serve the live feed to one client over a WebSocket."""
     request.environ = g.pop("environ")
     forget_handshake(ws)
     connection.run(ws.sock.take_sent(), frames.WEBSOCKET, WebSocketHandler(ws))
