@@ -10,7 +10,11 @@ import pytest
 
 from outfeed import config
 from outfeed.store import checkpoint
+from outfeed.store.outbox import Outbox
 from outfeed.webhooks import store as webhook
+from outfeed.webhooks.delivery_log import DeliveryLog
+from outfeed.webhooks.message import Message
+from outfeed.webhooks.target import Answer
 from tests.receiver import SECRET, Receiver, Reply
 
 
@@ -186,6 +190,44 @@ class TestTest:
         assert "\x1b" not in result.output
 
 
+class TestLog:
+    @pytest.fixture
+    def logged(self, outfeed, database):
+        """A webhook that rejected one event and then a batch of two."""
+        outfeed("webhook", "add", "ops", URL)
+        for n in range(3):
+            outfeed("log", "a.b", "--source", "s", "--id", f"of-{n}")
+        outbox = Outbox(database, 65536)
+        page = outbox.read_after(0, 10)
+        log = DeliveryLog(database)
+        for items, answer in (
+            (page.items[:1], Answer(422, body=b"no\n such\x1b[2J field")),
+            (page.items[1:], Answer(None, "no answer within 20 s")),
+        ):
+            log.note("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
+        log.write()
+
+    def test_it_shows_each_post_and_its_answer(self, outfeed, logged):
+        result = outfeed("webhook", "log", "ops")
+
+        assert re.search(r"1 +1 +422 +1,234 ms +no such\\x1b\[2J field", result.stdout)
+        assert re.search(r"2-3 +2 +no answer within 20 s +1,234 ms", result.stdout)
+        assert result.stdout.endswith("There are 2 posts.\n")
+
+    def test_json_holds_the_bodies_too(self, outfeed, logged):
+        first, second = json.loads(outfeed("webhook", "log", "ops", "--json").stdout)
+
+        assert (first["status"], first["answer"], first["millis"]) == (422, "no\n such\x1b[2J field", 1234)
+        assert [event["id"] for event in json.loads(second["request"])["data"]] == ["of-1", "of-2"]
+        assert (second["status"], second["error"]) == (None, "no answer within 20 s")
+
+    def test_none_is_said_so(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL)
+
+        assert outfeed("webhook", "log", "ops").output == "There are 0 posts.\n"
+        assert json.loads(outfeed("webhook", "log", "ops", "--json").output) == []
+
+
 class TestTheRest:
     def test_pause_resume_remove(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL)
@@ -199,7 +241,7 @@ class TestTheRest:
         assert webhook.list_webhooks(database) == []
         assert checkpoint.list_checkpoints(database) == []
 
-    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "remove"])
+    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "log", "remove"])
     def test_an_unknown_name_fails(self, outfeed, database, command):
         result = outfeed("webhook", command, "nobody")
 

@@ -17,13 +17,14 @@ from outfeed.history import Item
 from outfeed.store import database as db
 from outfeed.store.outbox import Outbox
 from outfeed.text import escaped
-from outfeed.webhooks import store
+from outfeed.webhooks import delivery_log, store
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import blocking_items
 from outfeed.webhooks.message import Message, check_secret, new_secret
 from outfeed.webhooks.target import PORTS, Target, check_url
 
 MAX_BATCH = 1000
+MAX_SHOWN_CHARS = 200  # of an answer, in a table
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 
 
@@ -207,10 +208,37 @@ def skip(name: str) -> None:
         click.echo(f"It is paused: `outfeed webhook resume {name}` continues.", err=True)
 
 
+@webhook.command("log")
+@click.argument("name")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one post a line, with request and answer.")
+def log_(name: str, is_json: bool) -> None:
+    """Show the posts to NAME of the last seven days and their answers, oldest first.
+
+    A server writes them within about a second, the newest 1,000 of each webhook. Secrets are redacted.
+
+    \b
+    Example:
+      outfeed webhook log ops
+    """
+    store.find(db.default(), name)
+    posts = delivery_log.read(db.default(), name)
+    if is_json:
+        click.echo(show.as_json_lines(post._asdict() for post in posts))
+        return
+    show.listing("post", ("Time", "Seq", "Events", "Answer", "Took", "Text"), [_log_row(post) for post in posts])
+
+
+def _log_row(post: delivery_log.LoggedPost) -> tuple[str, ...]:
+    seqs = str(post.first_seq) if post.first_seq == post.last_seq else f"{post.first_seq}-{post.last_seq}"
+    answer = str(post.status or post.error)
+    text = " ".join(post.answer.split())[:MAX_SHOWN_CHARS]
+    return post.posted_at, seqs, f"{post.events:,}", answer, f"{post.millis:,} ms", text
+
+
 @webhook.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget NAME, its secret and how far it was.
+    """Forget NAME, its secret, its log and how far it was.
 
     \b
     Example:

@@ -18,6 +18,7 @@ from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import PAGE_EVENTS, filter_of
+from outfeed.webhooks.delivery_log import DeliveryLog
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.store import WebhookLease
 from outfeed.webhooks.target import Answer, Target
@@ -43,6 +44,7 @@ class DeliveryContext:
     metrics: Metrics
     allowlist: Allowlist
     give_up_after: timedelta
+    log: DeliveryLog
 
 
 class Delivery:
@@ -136,7 +138,7 @@ class Delivery:
             message = Message.of_event(self._epoch, group[0])
         attempt = 0
         while not self._is_cancelled:
-            answer = self._target.post(message.body, message.signed(self._webhook.secret))
+            answer = self._post(message, group)
             if answer.is_delivered:
                 self._note_success(group, answer)
                 return
@@ -144,6 +146,13 @@ class Delivery:
                 self._note_failure(group, answer, attempt)
                 self._rest(pause_secs(attempt, answer.retry_after_secs))
             attempt += 1
+
+    def _post(self, message: Message, group: list[Item]) -> Answer:
+        began = clock.monotonic()
+        answer = self._target.post(message.body, message.signed(self._webhook.secret))
+        if answer.status is not None or not self._is_cancelled:
+            self._context.log.note(self._webhook.name, self._epoch, group, message, answer, clock.monotonic() - began)
+        return answer
 
     def _note_success(self, group: list[Item], answer: Answer) -> None:
         self._position = group[-1].seq

@@ -136,9 +136,10 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
 
 
 def remove(database: Database, name: str) -> None:
-    """Forget the webhook, its secret and its checkpoint. Raises UnknownName."""
+    """Forget the webhook, its secret, its log and its checkpoint. Raises UnknownName."""
     with database.transaction() as connection:
         _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
+        connection.execute("DELETE FROM outfeed_webhook_log WHERE webhook = ?", (name,))
         checkpoint.forget(connection, consumer_of(name))
 
 
