@@ -57,7 +57,11 @@ class WebhooksFeature(Feature):
         return delivery_log.holds(connection, event_id)
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        return {"webhooks": store.list_webhooks(process.database)}
+        from outfeed.webhooks.blocked import blocking_items, named
+
+        found = store.list_webhooks(process.database)
+        blocked = {each.name: blocking_items(process.outbox, each) for each in found}
+        return {"webhooks": found, "blocked": {name: named(items) for name, items in blocked.items() if items}}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         found = store.list_webhooks(process.database)
