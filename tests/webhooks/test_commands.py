@@ -14,7 +14,7 @@ from outfeed import clock, config
 from outfeed.store import checkpoint
 from outfeed.store.outbox import Outbox
 from outfeed.webhooks import store as webhook
-from outfeed.webhooks.delivery_log import DeliveryLog
+from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.target import Answer
 from tests.receiver import SECRET, Receiver, Reply

@@ -21,9 +21,9 @@ from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 from outfeed.upkeep.erasure import erase
-from outfeed.webhooks import delivery_log
 from outfeed.webhooks import store as webhook
-from outfeed.webhooks.delivery_log import DeliveryLog, LoggedPost
+from outfeed.webhooks.delivery_log import store as delivery_log
+from outfeed.webhooks.delivery_log.store import DeliveryLog, LoggedPost
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.target import Answer
 from tests.receiver import SECRET, Receiver, Reply
@@ -246,8 +246,9 @@ class TestBounds:
         note(log, items)
         for _ in range(delivery_log.MAX_WAITING):
             note(log, items, Answer(200))
+        note(log, items)
         log.write()
-        assert [post.status for post in posts(ops)] == [422, 200, 200, 200]
+        assert [post.status for post in posts(ops)] == [422, 200, 200, 200, 422]
 
     def test_removing_the_webhook_removes_its_log(self, ops: Database) -> None:
         log = DeliveryLog(ops)

@@ -18,9 +18,10 @@ from outfeed.history import Item
 from outfeed.store import database as db
 from outfeed.store.outbox import Outbox
 from outfeed.text import escaped
-from outfeed.webhooks import delivery_log, store
+from outfeed.webhooks import store
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import blocking_items, named
+from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.message import Message, check_secret, new_secret
 from outfeed.webhooks.target import PORTS, Target, check_url
 

@@ -18,7 +18,7 @@ from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import PAGE_EVENTS, filter_of, named
-from outfeed.webhooks.delivery_log import DeliveryLog
+from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
 from outfeed.webhooks.store import OnRejection, WebhookLease
 from outfeed.webhooks.target import Answer, Target

@@ -30,7 +30,7 @@ class WebhooksFeature(Feature):
     def part(self, process: Process) -> Dispatcher:
         from outfeed.webhooks.addresses import Allowlist
         from outfeed.webhooks.delivery import DeliveryContext
-        from outfeed.webhooks.delivery_log import DeliveryLog
+        from outfeed.webhooks.delivery_log.store import DeliveryLog
         from outfeed.webhooks.dispatcher import Dispatcher
 
         settings = process.settings
@@ -46,13 +46,13 @@ class WebhooksFeature(Feature):
         return Dispatcher(context)
 
     def erase(self, connection: Connection, event_id: str) -> None:
-        from outfeed.webhooks import delivery_log
+        from outfeed.webhooks.delivery_log import store as delivery_log
 
         store.restart_deliveries(connection)
         delivery_log.erase(connection, event_id)
 
     def holds(self, connection: Connection, event_id: str) -> bool:
-        from outfeed.webhooks import delivery_log
+        from outfeed.webhooks.delivery_log import store as delivery_log
 
         return delivery_log.holds(connection, event_id)
 
