@@ -106,6 +106,10 @@ class Feature:
     def revoke_token(self, database: Database, name: str) -> None:
         """Revoke the token that `issue_token` made."""
 
+    def holds(self, connection: Connection, event_id: str) -> bool:
+        """Return whether the feature's tables may hold a copy of the event that outlives it in the log and outbox."""
+        return False
+
     def erase(self, connection: Connection, event_id: str) -> None:
         """Remove every trace of the event from the feature's tables, in the caller's transaction."""
 

@@ -81,6 +81,20 @@ def test_consumers_and_webhooks_are_shown_with_their_lag(operator: Visit, databa
     assert "secret" not in operator("GET", "/status").text
 
 
+def test_an_event_that_blocks_a_webhook_is_named_with_the_answer(operator: Visit, database: Database) -> None:
+    webhook.add(database, "ops", "https://example.org/hook", types=("a.*",), secret="x", batch=0)
+    log_event("x.y", "s")
+    poison = log_event("a.b", "s")
+    assert "blocked" not in section(operator, "webhooks")
+    lease = webhook.claim(database, "ops")
+    assert lease is not None
+    lease.failed(422, "the target answered 422")
+    assert section(operator, "webhooks").endswith(
+        f"ops is blocked by seq {lease.window.last_seq} a.b {poison.id}: the target answered 422. "
+        "outfeed webhook skip ops skips that."
+    )
+
+
 def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
     operator: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,11 +97,11 @@ class TestUpgrade:
 
     def test_the_sql_is_applied_to_the_letter(self, path):
         migrate.upgrade(path)
-        text = "".join(file.read_text("utf-8") for file in (ROOT / "migrations").glob("*.sql"))
+        text = "".join(file.read_text("utf-8") for file in sorted((ROOT / "migrations").glob("*.sql")))
         text = text.replace(" IF NOT EXISTS", "")
         made = [sql for _, name, sql in objects(path) if sql and name not in ("sqlite_sequence", "outfeed_migration")]
         assert len(made) >= 10
-        for column in re.findall(r"ALTER TABLE \w+ ADD COLUMN ([^;]+);", text):
+        for column in reversed(re.findall(r"ALTER TABLE \w+ ADD COLUMN ([^;]+);", text)):
             made = [sql.replace(f", {column})", ")") for sql in made]
         assert [sql for sql in made if sql not in text] == []
 

@@ -5,12 +5,18 @@ import json
 import re
 import socket
 import threading
+from datetime import timedelta
 
 import pytest
+from freezegun import freeze_time
 
-from outfeed import config
+from outfeed import clock, config
 from outfeed.store import checkpoint
+from outfeed.store.outbox import Outbox
 from outfeed.webhooks import store as webhook
+from outfeed.webhooks.delivery_log.store import DeliveryLog
+from outfeed.webhooks.message import Message
+from outfeed.webhooks.target import Answer
 from tests.receiver import SECRET, Receiver, Reply
 
 
@@ -186,6 +192,159 @@ class TestTest:
         assert "\x1b" not in result.output
 
 
+class TestEdit:
+    @pytest.fixture
+    def ops(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL, "--types", "a.*")
+        outfeed("log", "a.b", "--source", "s")
+        return webhook.find(database, "ops")
+
+    @pytest.mark.parametrize(
+        ("options", "changed"),
+        [
+            (("--url", "https://127.0.0.1:9/other"), {"url": "https://127.0.0.1:9/other"}),
+            (("--types", "task.*, x.y"), {"types": ("task.*", "x.y")}),
+            (("--types", ""), {"types": ()}),
+            (("--on-rejection", "skip"), {"on_rejection": webhook.OnRejection.SKIP}),
+        ],
+    )
+    def test_it_changes_what_is_named_and_nothing_else(self, outfeed, database, ops, options, changed):
+        result = outfeed("webhook", "edit", "ops", *options)
+
+        assert result.output == "Webhook ops is changed.\n"
+        assert webhook.find(database, "ops") == ops._replace(**changed, revision=ops.revision + 1)
+
+    @pytest.mark.parametrize(
+        "options",
+        [(), ("--url", "ftp://127.0.0.1/"), ("--types", "a b"), ("--on-rejection", "drop"), ("--on-rejection", "")],
+    )
+    def test_what_it_cannot_be_is_misuse(self, outfeed, database, ops, options):
+        assert outfeed("webhook", "edit", "ops", *options).exit_code == 2
+        assert webhook.find(database, "ops") == ops
+
+    def test_a_private_target_needs_the_setting(self, outfeed, database, ops):
+        result = outfeed("webhook", "edit", "ops", "--url", "http://127.0.0.2/")
+
+        assert result.exit_code == 1
+        assert "OUTFEED_WEBHOOK_ALLOW" in result.stderr
+        assert webhook.find(database, "ops") == ops
+
+    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, database, ops):
+        webhook.pause(database, "ops")
+
+        result = outfeed("webhook", "edit", "ops", "--types", "")
+
+        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert webhook.find(database, "ops").state == "paused"
+
+    @pytest.mark.parametrize("options", [("--url", URL), ("--types", "")])
+    def test_an_unknown_name_fails(self, outfeed, database, options):
+        result = outfeed("webhook", "edit", "nobody", *options)
+
+        assert result.exit_code == 1
+        assert "there is no webhook named 'nobody'" in result.stderr
+
+    def test_add_takes_on_rejection_and_list_shows_it(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL, "--on-rejection", "skip")
+        outfeed("webhook", "add", "other", URL)
+
+        first, second = json.loads(outfeed("webhook", "list", "--json").stdout)
+        assert (first["on_rejection"], second["on_rejection"]) == ("skip", "retry")
+        assert re.search(rf"ops .*{URL} +skip", outfeed("webhook", "list").stdout)
+
+
+class TestRotate:
+    def test_stdout_is_the_new_secret_and_no_list_shows_either(self, outfeed, database):
+        old = outfeed("webhook", "add", "ops", URL).stdout.strip()
+
+        result = outfeed("webhook", "rotate", "ops")
+
+        new = result.stdout.strip()
+        assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{44}", new)
+        assert result.stderr == (
+            "Webhook ops has a new secret. The old one signs too for 24 hours. The new one is not shown again.\n"
+        )
+        assert webhook.find(database, "ops").secrets == (new, old)
+        shown = outfeed("webhook", "list").output + outfeed("webhook", "list", "--json").output
+        assert new not in shown
+        assert old not in shown
+
+    def test_a_secret_of_the_target_is_read_and_not_shown(self, outfeed, database, tmp_path):
+        file = tmp_path / "secret"
+        file.write_text(SECRET)
+        outfeed("webhook", "add", "ops", URL)
+
+        result = outfeed("webhook", "rotate", "ops", "--secret-file", file)
+
+        assert result.output == "Webhook ops has a new secret. The old one signs too for 24 hours.\n"
+        assert webhook.find(database, "ops").secret == SECRET
+
+    def test_the_old_one_ends_after_a_day(self, outfeed, database):
+        old = outfeed("webhook", "add", "ops", URL).stdout.strip()
+        new = outfeed("webhook", "rotate", "ops").stdout.strip()
+        found = webhook.find(database, "ops")
+
+        with freeze_time(clock.now() + timedelta(hours=23.9)):
+            assert found.secrets == (new, old)
+        with freeze_time(clock.now() + timedelta(hours=24.1)):
+            assert found.secrets == (new,)
+
+    def test_a_second_rotation_ends_the_first_secret(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL)
+        second, third = (outfeed("webhook", "rotate", "ops").stdout.strip() for _ in range(2))
+
+        assert webhook.find(database, "ops").secrets == (third, second)
+
+    @pytest.mark.parametrize("which", ["old", "new"])
+    def test_a_test_message_carries_both_signatures(self, outfeed, database, which):
+        with Receiver() as receiver:
+            old = outfeed("webhook", "add", "ops", receiver.url).stdout.strip()
+            new = outfeed("webhook", "rotate", "ops").stdout.strip()
+            receiver.secret = {"old": old, "new": new}[which]
+            assert outfeed("webhook", "test", "ops").exit_code == 0
+
+        assert receiver.problems == []
+        assert len(receiver.posts) == 1
+
+
+class TestLog:
+    @pytest.fixture
+    def logged(self, outfeed, database):
+        """A webhook that rejected one event and then a batch of two."""
+        outfeed("webhook", "add", "ops", URL)
+        for n in range(3):
+            outfeed("log", "a.b", "--source", "s", "--id", f"of-{n}")
+        outbox = Outbox(database, 65536)
+        page = outbox.read_after(0, 10)
+        log = DeliveryLog(database)
+        for items, answer in (
+            (page.items[:1], Answer(422, body=b"no\n such\x1b[2J field")),
+            (page.items[1:], Answer(None, "no answer within 20 s")),
+        ):
+            log.note("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
+        log.write()
+
+    def test_it_shows_each_post_and_its_answer(self, outfeed, logged):
+        result = outfeed("webhook", "log", "ops")
+
+        assert re.search(r"1 +1 +422 +1,234 ms +no such\\x1b\[2J field", result.stdout)
+        assert re.search(r"2-3 +2 +no answer within 20 s +1,234 ms", result.stdout)
+        assert result.stdout.endswith("There are 2 posts.\n")
+
+    def test_json_holds_the_bodies_too(self, outfeed, logged):
+        first, second = json.loads(outfeed("webhook", "log", "ops", "--json").stdout)
+
+        assert (first["status"], first["answer"], first["millis"]) == (422, "no\n such\x1b[2J field", 1234)
+        assert [event["id"] for event in json.loads(second["request"])["data"]] == ["of-1", "of-2"]
+        assert (second["status"], second["error"]) == (None, "no answer within 20 s")
+
+    def test_none_is_said_so(self, outfeed, database):
+        outfeed("webhook", "add", "ops", URL)
+
+        assert outfeed("webhook", "log", "ops").output == "There are 0 posts.\n"
+        assert json.loads(outfeed("webhook", "log", "ops", "--json").output) == []
+
+
 class TestTheRest:
     def test_pause_resume_remove(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL)
@@ -199,7 +358,7 @@ class TestTheRest:
         assert webhook.list_webhooks(database) == []
         assert checkpoint.list_checkpoints(database) == []
 
-    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "remove"])
+    @pytest.mark.parametrize("command", ["test", "pause", "resume", "skip", "log", "rotate", "remove"])
     def test_an_unknown_name_fails(self, outfeed, database, command):
         result = outfeed("webhook", command, "nobody")
 

@@ -46,6 +46,17 @@ class TestTheSignature:
             with pytest.raises(WebhookVerificationError):
                 Webhook(key).verify(body, headers | changed)
 
+    def test_with_two_secrets_each_verifies_and_no_third_does(self):
+        new, old, message = new_secret(), new_secret(), Message.of_event("e1", item(61))
+
+        headers = message.signed(new, old)
+
+        for secret in (new, old):
+            assert Webhook(secret).verify(message.body, headers) == json.loads(message.body)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(new_secret()).verify(message.body, headers)
+        assert [each[:3] for each in headers["webhook-signature"].split(" ")] == ["v1,", "v1,"]
+
 
 class TestTheBody:
     def test_an_event_stands_as_the_feed_has_it_under_its_type_and_time(self):

@@ -30,8 +30,9 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
     with database.transaction() as connection:
         connection.execute("PRAGMA secure_delete = ON").fetchall()
         counts = [connection.execute(statement, (event_id,)).fetchone()[0] for statement in _COUNT_ONE]
-        if dry_run or not any(counts):
-            return any(counts)
+        is_found = any(counts) or any(feature.holds(connection, event_id) for feature in registered())
+        if dry_run or not is_found:
+            return is_found
         for feature in registered():
             feature.erase(connection, event_id)
         for statement in _DELETE_ONE:

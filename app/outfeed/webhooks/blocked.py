@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outfeed.events import MAX_NAME_CHARS
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item
@@ -14,6 +15,14 @@ PAGE_EVENTS = 1000
 def filter_of(webhook: Webhook) -> Filter:
     """Return the filter of the webhook's events. Audit events are never posted."""
     return Filter(Visible(), types=webhook.types)
+
+
+def named(items: list[Item]) -> str:
+    """Return how people find the events of a post: the first one's seq, type and id, and how many more there are."""
+    first = items[0]
+    more = len(items) - 1
+    others = f" and {more:,} more {'event' if more == 1 else 'events'} up to seq {items[-1].seq}" if more else ""
+    return f"seq {first.seq} {first.event_type[:MAX_NAME_CHARS]} {str(first.id)[:MAX_NAME_CHARS]}{others}"
 
 
 def blocking_items(source: Source, webhook: Webhook) -> list[Item]:

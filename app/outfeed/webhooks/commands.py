@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 import click
 
@@ -19,11 +20,13 @@ from outfeed.store.outbox import Outbox
 from outfeed.text import escaped
 from outfeed.webhooks import store
 from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.blocked import blocking_items
+from outfeed.webhooks.blocked import blocking_items, named
+from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.message import Message, check_secret, new_secret
 from outfeed.webhooks.target import PORTS, Target, check_url
 
 MAX_BATCH = 1000
+MAX_SHOWN_CHARS = 200  # of an answer, in a table
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 
 
@@ -47,6 +50,19 @@ def _secret(value: TextIO) -> str:
         return check_secret(value.read())
 
 
+_secret_option = click.option(
+    "--secret-file", "given", type=click.File(), callback=checked(_secret),
+    help="Where a secret stands that the target knows already.  [default: make one and print it, this once]",
+)  # fmt: skip
+
+
+def _on_rejection_option(**attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    help_ = "Retry a post that the target answers with 400, 413, 415 or 422, or skip it after 5 such answers."
+    return click.option(
+        "--on-rejection", type=click.Choice([each.value for each in store.OnRejection]), help=help_, **attributes
+    )
+
+
 @click.group()
 def webhook() -> None:
     """Post events to a URL, signed, in order, until each has arrived.
@@ -65,12 +81,10 @@ def webhook() -> None:
 @click.option(
     "--types", callback=checked(_types), default="", help="Only these: exact types or task.*, with commas between."
 )
-@click.option(
-    "--secret-file", "given", type=click.File(), callback=checked(_secret),
-    help="File with a secret that the target already has.  [default: a new one, printed this once]",
-)  # fmt: skip
+@_on_rejection_option(default=store.OnRejection.RETRY.value, show_default=True)
+@_secret_option
 @click.option("--batch", type=click.IntRange(1, MAX_BATCH), help="Post lists of up to this many events.")
-def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: int | None) -> None:
+def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: int | None, on_rejection: str) -> None:
     """Post every event from now on to URL, under the name NAME.
 
     Prints the secret that signs them (Standard Webhooks).
@@ -81,7 +95,8 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
     """
     _require_allowed(url)
     secret = given or new_secret()
-    store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0)
+    wanted = store.OnRejection(on_rejection)
+    store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted)
     if given is None:
         click.echo(secret)
     click.echo(f"Webhook {name} begins now.{'' if given else ' Its secret is not shown again.'}", err=given is None)
@@ -109,7 +124,7 @@ def list_(is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json_lines(_facts(*each) for each in found))
         return
-    columns = ("Name", "State", "Delivered", "Lag", "Types", "URL", "Trouble", "Blocked by")
+    columns = ("Name", "State", "Delivered", "Lag", "Types", "URL", "On rejection", "Trouble", "Blocked by")
     show.listing("webhook", columns, [_row(*each) for each in found])
     for each, items in found:
         if items:
@@ -121,7 +136,7 @@ def _blocking(each: store.Webhook) -> list[Item]:
 
 
 def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
-    hidden = {"secret", "revision", "batch_end"}
+    hidden = {"secret", "old_secret", "revision", "batch_end"}
     facts = {name: value for name, value in each._asdict().items() if name not in hidden}
     named = [{"seq": item.seq, "id": item.id, "event_type": item.event_type} for item in blocking]
     return {**facts, "blocked_by": named}
@@ -131,13 +146,12 @@ def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
     trouble = f"{each.last_error}, since {each.failing_since}" if each.last_error else ""
     types = ",".join(each.types) or "all"
     blocked_by = f"{_named(blocking)}, status {each.last_status or 'none'}" if blocking else ""
-    return each.name, each.state, f"{each.delivered:,}", f"{each.lag:,}", types, each.url, trouble, blocked_by
+    counts = f"{each.delivered:,}", f"{each.lag:,}"
+    return each.name, each.state, *counts, types, each.url, each.on_rejection, trouble, blocked_by
 
 
 def _named(items: list[Item]) -> str:
-    first = items[0]
-    others = f" and {show.count(len(items) - 1, 'more event')} up to seq {items[-1].seq}" if len(items) > 1 else ""
-    return f"seq {first.seq} {escaped(first.event_type)} {escaped(str(first.id))}{others}"
+    return escaped(named(items))
 
 
 @webhook.command()
@@ -153,7 +167,7 @@ def test(name: str) -> None:
     target = Target(found.url, Allowlist.parse(settings().webhook_allow))
     message = Message.of_test(name)
     began = clock.monotonic()
-    answer = target.post(message.body, message.signed(found.secret))
+    answer = target.post(message.body, message.signed(*found.secrets))
     target.close()
     if not answer.is_delivered:
         raise OutfeedError(f"webhook {name} did not take it: {answer}")
@@ -203,14 +217,90 @@ def skip(name: str) -> None:
         raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
     store.skip(db.default(), found, blocking, BY)
     click.echo(f"Webhook {name} skipped {_named(blocking)}.")
+    _tell_paused(found)
+
+
+@webhook.command()
+@click.argument("name")
+@click.option("--url", callback=checked(_url), help="Post to this URL from now on.")
+@click.option("--types", callback=checked(_types), help='Post only these types from now on; "" is all.')
+@_on_rejection_option()
+def edit(name: str, url: str | None, types: tuple[str, ...] | None, on_rejection: str | None) -> None:
+    """Change the URL, the types or what happens to rejected events of NAME.
+
+    Its secret and its place in the feed stay. A post that waits for its next try is posted at once.
+
+    \b
+    Example:
+      outfeed webhook edit ops --on-rejection skip
+    """
+    if url is None and types is None and on_rejection is None:
+        raise click.UsageError("nothing to change; give --url, --types or --on-rejection")
+    if url is not None:
+        store.find(db.default(), name)
+        _require_allowed(url)
+    wanted = None if on_rejection is None else store.OnRejection(on_rejection)
+    found = store.edit(db.default(), name, url=url, types=types, on_rejection=wanted)
+    click.echo(f"Webhook {name} is changed.")
+    _tell_paused(found)
+
+
+def _tell_paused(found: store.Webhook) -> None:
     if found.state == store.WebhookState.PAUSED:
-        click.echo(f"It is paused: `outfeed webhook resume {name}` continues.", err=True)
+        click.echo(f"It is paused: `outfeed webhook resume {found.name}` continues.", err=True)
+
+
+@webhook.command()
+@click.argument("name")
+@_secret_option
+def rotate(name: str, given: str | None) -> None:
+    """Give NAME a new secret; for a day, posts are signed with the old one as well.
+
+    Prints the new secret. A second rotation within that day ends the secret before the last.
+
+    \b
+    Example:
+      outfeed webhook rotate ops
+    """
+    secret = given or new_secret()
+    store.rotate(db.default(), name, secret)
+    if given is None:
+        click.echo(secret)
+    ending = "" if given else " The new one is not shown again."
+    click.echo(f"Webhook {name} has a new secret. The old one signs too for 24 hours.{ending}", err=given is None)
+
+
+@webhook.command("log")
+@click.argument("name")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one post a line, with request and answer.")
+def log_(name: str, is_json: bool) -> None:
+    """Show the posts to NAME of the last seven days and their answers, oldest first.
+
+    A server writes them within about a second, the newest 1,000 of each webhook. Secrets are redacted.
+
+    \b
+    Example:
+      outfeed webhook log ops
+    """
+    store.find(db.default(), name)
+    posts = delivery_log.read(db.default(), name)
+    if is_json:
+        click.echo(show.as_json_lines(post._asdict() for post in posts))
+        return
+    show.listing("post", ("Time", "Seq", "Events", "Answer", "Took", "Text"), [_log_row(post) for post in posts])
+
+
+def _log_row(post: delivery_log.LoggedPost) -> tuple[str, ...]:
+    seqs = str(post.first_seq) if post.first_seq == post.last_seq else f"{post.first_seq}-{post.last_seq}"
+    answer = str(post.status or post.error)
+    text = " ".join(post.answer.split())[:MAX_SHOWN_CHARS]
+    return post.posted_at, seqs, f"{post.events:,}", answer, f"{post.millis:,} ms", text
 
 
 @webhook.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Delete the webhook NAME, its secret and its checkpoint.
+    """Delete the webhook NAME, its secret, its log and its checkpoint.
 
     \b
     Example:

@@ -17,9 +17,10 @@ from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 from outfeed.store.database import Database
 from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.blocked import PAGE_EVENTS, filter_of
+from outfeed.webhooks.blocked import PAGE_EVENTS, filter_of, named
+from outfeed.webhooks.delivery_log.store import DeliveryLog
 from outfeed.webhooks.message import Message
-from outfeed.webhooks.store import WebhookLease
+from outfeed.webhooks.store import OnRejection, WebhookLease
 from outfeed.webhooks.target import Answer, Target
 
 # How often the checkpoint follows the head while no event matches.
@@ -27,6 +28,8 @@ IDLE_SECS = 15.0
 ACKNOWLEDGE_SECS = 0.2
 # The pause until the hub has read the database's new epoch.
 SETTLE_SECS = 0.1
+# So often in a row the target must reject a post before it is skipped, where the webhook skips.
+MAX_REJECTIONS = 5
 FIRST_PAUSE_SECS = 0.5
 MAX_PAUSE_SECS = 300.0
 MAX_RETRY_AFTER_SECS = 3600.0
@@ -43,6 +46,7 @@ class DeliveryContext:
     metrics: Metrics
     allowlist: Allowlist
     give_up_after: timedelta
+    log: DeliveryLog
 
 
 class Delivery:
@@ -134,16 +138,27 @@ class Delivery:
             message = Message.of_batch(self._epoch, group)
         else:
             message = Message.of_event(self._epoch, group[0])
-        attempt = 0
+        attempt = rejections = 0
         while not self._is_cancelled:
-            answer = self._target.post(message.body, message.signed(self._webhook.secret))
+            answer = self._post(message, group)
             if answer.is_delivered:
                 self._note_success(group, answer)
                 return
+            rejections = rejections + 1 if answer.is_rejected else 0
             if not self._is_cancelled:
                 self._note_failure(group, answer, attempt)
+                if rejections >= MAX_REJECTIONS and self._webhook.on_rejection is OnRejection.SKIP:
+                    self._skip(group, answer)
+                    return
                 self._rest(pause_secs(attempt, answer.retry_after_secs))
             attempt += 1
+
+    def _post(self, message: Message, group: list[Item]) -> Answer:
+        began = clock.monotonic()
+        answer = self._target.post(message.body, message.signed(*self._webhook.secrets))
+        if answer.status is not None or not self._is_cancelled:
+            self._context.log.note(self._webhook.name, self._epoch, group, message, answer, clock.monotonic() - began)
+        return answer
 
     def _note_success(self, group: list[Item], answer: Answer) -> None:
         self._position = group[-1].seq
@@ -174,6 +189,13 @@ class Delivery:
             self._pause("the target answered 410 Gone", group)
         elif clock.now() - since >= self._context.give_up_after:
             self._pause(f"it has failed since {clock.isoformat(since)}; last: {answer}", group)
+
+    def _skip(self, group: list[Item], answer: Answer) -> None:
+        if self._is_cancelled:  # it has been paused by now
+            return
+        what = f"{named(group)}: {answer}, {MAX_REJECTIONS} times"
+        self._is_cancelled = self.lease.skip_rejected(self._epoch, group[-1].seq, what)
+        self._position = self._acknowledged = group[-1].seq
 
     def _pause(self, reason: str, group: list[Item]) -> None:
         name, seq = self._webhook.name, group[0].seq

@@ -8,12 +8,14 @@ import threading
 from outfeed import clock
 from outfeed.errors import OutfeedError, Overtaken, Superseded
 from outfeed.feature import Part
+from outfeed.jobs import Job
 from outfeed.log_message import LogMessage
 from outfeed.store import lease
 from outfeed.webhooks import store as webhook
 from outfeed.webhooks.delivery import Delivery, DeliveryContext
 
 TICK_SECS = 1.0
+LOG_SECS = 1.0
 # A cancelled post ends at once. A name look-up cannot be cancelled, and its thread ends with the process.
 STOP_SECS = 2.0
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Dispatcher(Part):
 
     def __init__(self, context: DeliveryContext) -> None:
         self._context = context
+        self.jobs = {"webhook-log": Job(context.log.write, LOG_SECS)}
         self._stopping = threading.Event()
         self._workers: dict[str, WebhookWorker] = {}
         self._thread = threading.Thread(target=self._run, name="outfeed-webhooks", daemon=True)
@@ -89,6 +92,10 @@ class Dispatcher(Part):
         """Cancel all deliveries and their posts; return when they have ended."""
         self._stopping.set()
         self._thread.join(2 * STOP_SECS)
+
+    def close(self) -> None:
+        """Write what is left for the delivery log."""
+        self._context.log.write()
 
     @property
     def _is_over(self) -> bool:

@@ -19,7 +19,7 @@ class WebhooksFeature(Feature):
     """Events that the server posts to URLs."""
 
     commands: ClassVar[Mapping[str, str]] = {"webhook": "webhooks.commands:webhook"}
-    kept_tables = ("outfeed_webhook",)
+    kept_tables = ("outfeed_webhook", "outfeed_webhook_log")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "webhook_lag": Metric("gauge", "Seqs that a webhook's target has not accepted.", ("webhook",)),
         "webhook_deliveries": Metric("counter", "Events that a webhook's target has accepted.", ("webhook",)),
@@ -30,6 +30,7 @@ class WebhooksFeature(Feature):
     def part(self, process: Process) -> Dispatcher:
         from outfeed.webhooks.addresses import Allowlist
         from outfeed.webhooks.delivery import DeliveryContext
+        from outfeed.webhooks.delivery_log.store import DeliveryLog
         from outfeed.webhooks.dispatcher import Dispatcher
 
         settings = process.settings
@@ -40,14 +41,27 @@ class WebhooksFeature(Feature):
             process.metrics,
             Allowlist.parse(settings.webhook_allow),
             give_up_after=timedelta(hours=settings.webhook_give_up_hours),
+            log=DeliveryLog(process.database),
         )
         return Dispatcher(context)
 
     def erase(self, connection: Connection, event_id: str) -> None:
+        from outfeed.webhooks.delivery_log import store as delivery_log
+
         store.restart_deliveries(connection)
+        delivery_log.erase(connection, event_id)
+
+    def holds(self, connection: Connection, event_id: str) -> bool:
+        from outfeed.webhooks.delivery_log import store as delivery_log
+
+        return delivery_log.holds(connection, event_id)
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        return {"webhooks": store.list_webhooks(process.database)}
+        from outfeed.webhooks.blocked import blocking_items, named
+
+        found = store.list_webhooks(process.database)
+        blocked = {each.name: blocking_items(process.outbox, each) for each in found}
+        return {"webhooks": found, "blocked": {name: named(items) for name, items in blocked.items() if items}}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         found = store.list_webhooks(process.database)

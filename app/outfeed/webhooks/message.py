@@ -42,15 +42,19 @@ class Message(NamedTuple):
         fields = {"type": "webhook.test", "timestamp": clock.timestamp(), "data": {"webhook": name}}
         return cls(f"test_{secrets.token_hex(16)}", orjson.dumps(fields))
 
-    def signed(self, secret: str) -> dict[str, str]:
-        """Return the headers that prove, for a few minutes from now, who sent it."""
+    def signed(self, *keys: str) -> dict[str, str]:
+        """Return the headers that prove, for a few minutes from now, who sent it: one signature for each secret."""
         moment = int(clock.now().timestamp())
-        signature = hmac.digest(_key(secret), b"%b.%d.%b" % (self.id.encode(), moment, self.body), hashlib.sha256)
+        content = b"%b.%d.%b" % (self.id.encode(), moment, self.body)
         return {
             "webhook-id": self.id,
             "webhook-timestamp": str(moment),
-            "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+            "webhook-signature": " ".join(_signature(key, content) for key in keys),
         }
+
+
+def _signature(secret: str, content: bytes) -> str:
+    return f"v1,{base64.b64encode(hmac.digest(_key(secret), content, hashlib.sha256)).decode()}"
 
 
 def _message(epoch: str, last: Item, type_: str, data: bytes) -> Message:

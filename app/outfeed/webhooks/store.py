@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -16,10 +17,13 @@ from outfeed.store import audit, checkpoint, event_log
 from outfeed.store.database import Connection, Database, IntegrityError
 from outfeed.store.outbox import read_window
 
+OLD_SECRET_VALID_FOR = timedelta(days=1)
+MAX_SKIPS = 3  # in a row
 SOURCE = "webhooks"  # of the events that say what became of one
 _COLUMNS = """
     webhook.name, url, types, secret, batch, batch_end, state, webhook.created_at, failing_since, last_status,
-    last_error, last_tried_at, delivered, failures, revision, coalesce(epoch, ''), coalesce(seq, 0)
+    last_error, last_tried_at, delivered, failures, revision, on_rejection, skips, old_secret, old_secret_until,
+    coalesce(epoch, ''), coalesce(seq, 0)
 """
 # Without a checkpoint where somebody removed it; the next claim makes another.
 _SELECT = f"""
@@ -36,8 +40,15 @@ class WebhookState(StrEnum):
     PAUSED = "paused"
 
 
+class OnRejection(StrEnum):
+    """What becomes of an event that the target rejects: the post is retried, or skipped after some retries."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+
+
 class Webhook(NamedTuple):
-    """One row, with its checkpoint. The secret stays out of the repr and of every list."""
+    """One row, with its checkpoint. The secrets stay out of the repr and of every list."""
 
     name: str
     url: str
@@ -54,9 +65,20 @@ class Webhook(NamedTuple):
     delivered: int
     failures: int
     revision: int
+    on_rejection: OnRejection
+    skips: int
+    old_secret: str | None
+    old_secret_until: str | None
     epoch: str
     seq: int
     lag: int
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets that sign a post now: the present one, and for a day after a rotation the one before."""
+        until = clock.parsed(self.old_secret_until)
+        is_valid = self.old_secret is not None and until is not None and clock.now() < until
+        return (self.secret, str(self.old_secret)) if is_valid else (self.secret,)
 
     def __repr__(self) -> str:
         return f"Webhook({self.name!r}, {self.state.value!r}, seq={self.seq})"
@@ -70,14 +92,23 @@ def consumer_of(name: str) -> str:
 # --- for operators ----------------------------------------------------------------------------------------------------
 
 
-def add(database: Database, name: str, url: str, *, types: Iterable[str], secret: str, batch: int) -> None:
+def add(
+    database: Database,
+    name: str,
+    url: str,
+    *,
+    types: Iterable[str],
+    secret: str,
+    batch: int,
+    on_rejection: OnRejection = OnRejection.RETRY,
+) -> None:
     """Make an active webhook that begins at the head; pruning waits for it. Raises NameTaken."""
-    row = (name, url, ",".join(types), secret, batch, WebhookState.ACTIVE, clock.timestamp())
+    row = (name, url, ",".join(types), secret, batch, WebhookState.ACTIVE, clock.timestamp(), on_rejection)
     with database.transaction() as connection:
         try:
             connection.execute(
-                "INSERT INTO outfeed_webhook (name, url, types, secret, batch, state, created_at, batch_end, "
-                "delivered, failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
+                "INSERT INTO outfeed_webhook (name, url, types, secret, batch, state, created_at, on_rejection,"
+                " batch_end, delivered, failures, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)",
                 row,
             )
         except IntegrityError:
@@ -110,8 +141,46 @@ def resume(database: Database, name: str) -> Webhook:
     """Go on where it stopped, at once, also where it only waits for its next try. Raises UnknownName."""
     with database.transaction() as connection:
         _set_state(connection, name, WebhookState.ACTIVE)
-        connection.execute("UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL WHERE name = ?", (name,))
+        connection.execute(
+            "UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL, skips = 0 WHERE name = ?", (name,)
+        )
         return _find(connection, name)
+
+
+def edit(
+    database: Database,
+    name: str,
+    *,
+    url: str | None = None,
+    types: Iterable[str] | None = None,
+    on_rejection: OnRejection | None = None,
+) -> Webhook:
+    """Change what is not None, and have the post that waits for its next try posted at once. Raises UnknownName.
+
+    Events that were delivered or passed over by then are not posted again.
+    """
+    joined = None if types is None else ",".join(types)
+    with database.transaction() as connection:
+        changed = connection.execute(
+            "UPDATE outfeed_webhook SET url = coalesce(?, url), types = coalesce(?, types),"
+            " on_rejection = coalesce(?, on_rejection), failing_since = NULL, last_error = NULL, skips = 0,"
+            " revision = revision + 1 WHERE name = ?",
+            (url, joined, on_rejection, name),
+        ).rowcount
+        _require(changed, name)
+        return _find(connection, name)
+
+
+def rotate(database: Database, name: str, secret: str) -> None:
+    """Sign with *secret* from now on, and for OLD_SECRET_VALID_FOR also with the secret before. Raises UnknownName."""
+    until = clock.isoformat(clock.now() + OLD_SECRET_VALID_FOR)
+    with database.transaction() as connection:
+        changed = connection.execute(
+            "UPDATE outfeed_webhook SET old_secret = secret, old_secret_until = ?, secret = ?, revision = revision + 1"
+            " WHERE name = ?",
+            (until, secret, name),
+        ).rowcount
+        _require(changed, name)
 
 
 def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -> None:
@@ -127,7 +196,7 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
         checkpoint.renew(connection, consumer_of(name), is_protected=True)
         checkpoint.advance(connection, consumer_of(name), blocked.epoch, last_seq)
         connection.execute(
-            "UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL, revision = revision + 1"
+            "UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL, skips = 0, revision = revision + 1"
             " WHERE name = ?",
             (name,),
         )
@@ -136,9 +205,10 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
 
 
 def remove(database: Database, name: str) -> None:
-    """Forget the webhook, its secret and its checkpoint. Raises UnknownName."""
+    """Forget the webhook, its secret, its log and its checkpoint. Raises UnknownName."""
     with database.transaction() as connection:
         _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
+        connection.execute("DELETE FROM outfeed_webhook_log WHERE webhook = ?", (name,))
         checkpoint.forget(connection, consumer_of(name))
 
 
@@ -163,7 +233,11 @@ def _find(connection: Connection, name: str) -> Webhook:
 def _webhook(row: tuple[Any, ...], window: Window) -> Webhook:
     epoch, seq = row[-2:]
     found = Webhook._make((*row, window.last_seq - (seq if epoch == window.epoch else 0)))
-    return found._replace(types=tuple(filter(None, row[2].split(","))), state=WebhookState(found.state))
+    return found._replace(
+        types=tuple(filter(None, row[2].split(","))),
+        state=WebhookState(found.state),
+        on_rejection=OnRejection(found.on_rejection),
+    )
 
 
 # --- for whoever delivers ---------------------------------------------------------------------------------------------
@@ -235,7 +309,7 @@ class WebhookLease:
             if events:
                 connection.execute(
                     "UPDATE outfeed_webhook SET delivered = delivered + ?, last_status = ?, last_tried_at = ?, "
-                    "last_error = NULL, failing_since = NULL WHERE name = ?",
+                    "last_error = NULL, failing_since = NULL, skips = 0 WHERE name = ?",
                     (events, status, clock.timestamp(), name),
                 )
             if batch_end is not None:
@@ -260,6 +334,29 @@ class WebhookLease:
             self._prove(connection)
             _set_state(connection, self.webhook.name, WebhookState.PAUSED)
             _tell(connection, self.webhook.name, f"is paused: {reason}")
+
+    def skip_rejected(self, epoch: str, seq: int, what: str) -> bool:
+        """Go on after *seq*, say so as an event, and pause after MAX_SKIPS in a row, in one transaction.
+
+        Return whether the webhook is paused.
+        """
+        name = self.webhook.name
+        with self._database.transaction() as connection:
+            checkpoint.advance(connection, self.claim.name, epoch, seq, self.claim.generation)
+            (skips,) = connection.execute(
+                "UPDATE outfeed_webhook SET skips = skips + 1, failing_since = NULL, last_error = NULL WHERE name = ?"
+                " RETURNING skips",
+                (name,),
+            ).fetchone()
+            _tell(connection, name, f"skipped {what}")
+            if skips < MAX_SKIPS:
+                return False
+            _set_state(connection, name, WebhookState.PAUSED)
+            reason = (
+                f"is paused: {skips} posts in a row were skipped. `outfeed webhook resume {name}` goes on after {seq}"
+            )
+            _tell(connection, name, reason)
+            return True
 
     def skip_to(self, epoch: str, seq: int, reason: str, *, batch_end: int) -> None:
         """Go on after *seq*, and say what is missing as an event, in one transaction."""

@@ -25,20 +25,34 @@ MAX_URL_CHARS = 2000
 MAX_PORT = 65_535
 PORTS = {"http": 80, "https": 443}
 _WAITS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# These speak of the body. 401, 403, 404 and 410 speak of the URL or the secret, and so of every event.
+_REJECTS = (
+    HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)  # fmt: skip
 _HEADERS = {"content-type": "application/json", "user-agent": "outfeed"}
 
 
 class Answer(NamedTuple):
-    """The result of a post: a *status* or an *error*. *retry_after_secs* is set if the target asked for a pause."""
+    """The result of a post: a *status* or an *error*. *retry_after_secs* is set if the target asked for a pause.
+
+    *body* is what came with the status; it is empty, not cut, above MAX_ANSWER_BYTES.
+    """
 
     status: int | None
     error: str | None = None
     retry_after_secs: float | None = None
+    body: bytes = b""
 
     @property
     def is_delivered(self) -> bool:
         """Whether the target accepted the post: any 2xx."""
         return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the target may never accept this post, and may well accept another one."""
+        return self.status in _REJECTS
 
     @property
     def is_gone(self) -> bool:
@@ -92,19 +106,24 @@ class Target:
         self._abort_handle.check()
         with self._pool.stream("POST", url, headers=sent, content=body) as response:
             answered = httpx.Headers(response.headers)
+            body = b""
             # The status stands, even if the rest of the answer is lost.
             with contextlib.suppress(httpcore.NetworkError, httpcore.ProtocolError, OSError, OutfeedError):
-                _skip_body(response)
-        return Answer(response.status, retry_after_secs=_retry_after(response.status, answered))
+                body = _read_body(response)
+        return Answer(response.status, retry_after_secs=_retry_after(response.status, answered), body=body)
 
 
-def _skip_body(response: httpcore.Response) -> None:
-    """Read the body so that the connection can be used again; stop at MAX_ANSWER_BYTES, which closes it."""
-    size = 0
+def _read_body(response: httpcore.Response) -> bytes:
+    """Return the body, read so that the connection can be used again; stop at MAX_ANSWER_BYTES, which closes it.
+
+    A longer one is left out, since a secret that is cut off is not recognised as one.
+    """
+    body = b""
     for chunk in response.iter_stream():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            return
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return b""
+    return body
 
 
 def check_url(url: str) -> httpx.URL:

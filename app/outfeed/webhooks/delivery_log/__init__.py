@@ -1,0 +1,1 @@
+"""The delivery log: its rows, and the collector that a job writes them from."""

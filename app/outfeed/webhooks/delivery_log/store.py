@@ -1,0 +1,220 @@
+"""The delivery log: what was posted to each webhook and what its target answered, kept for a week."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from outfeed import clock
+from outfeed.errors import DatabaseError
+from outfeed.history import Item
+from outfeed.log_message import LogMessage
+from outfeed.redaction import redact
+from outfeed.store.database import Connection, Database
+from outfeed.store.outbox import read_window
+from outfeed.webhooks.message import Message
+from outfeed.webhooks.target import Answer
+
+KEEP_FOR = timedelta(days=7)
+MAX_ROWS = 1000  # for each webhook
+MAX_REQUEST_BYTES = 4096
+MAX_ANSWER_BYTES = 2048
+# In memory. Beyond the second limit, posts of that webhook that were accepted are left out; others push out the oldest.
+MAX_WAITING = 500
+MAX_WAITING_ACCEPTED = 100
+# Of one transaction, which delays writers by less than 50 ms: tests/webhooks/test_delivery_log.py.
+MAX_CHUNK_ROWS = 50
+MAX_CHUNK_EVENTS = 1000
+MAX_EXPIRED_ROWS = 100
+EXPIRE_EVERY_SECS = 60.0
+_DIGEST_BYTES = 8
+_COLUMNS = "posted_at, message_id, events, first_seq, last_seq, millis, status, error, request, answer"
+log = logging.getLogger(__name__)
+
+
+class LoggedPost(NamedTuple):
+    """One row: a post and its answer. *status* is None if there was no answer, and then *error* says why."""
+
+    posted_at: str
+    message_id: str
+    events: int
+    first_seq: int
+    last_seq: int
+    millis: int
+    status: int | None
+    error: str | None
+    request: str
+    answer: str
+
+
+class _Waiting(NamedTuple):
+    webhook: str
+    epoch: str
+    seqs: list[int]
+    posted_at: str
+    message_id: str
+    millis: int
+    request: bytes
+    answer: Answer
+
+
+class DeliveryLog:
+    """Collects posts in memory; a job writes them. So no delivery waits for the log, or fails with it.
+
+    Any thread may call `note`; `_lock` guards what waits. One thread at a time calls `write`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
+        self._expired_at = -EXPIRE_EVERY_SECS
+
+    def note(
+        self, webhook: str, epoch: str, items: Sequence[Item], message: Message, answer: Answer, secs: float
+    ) -> None:
+        """Remember a post of *items* that took *secs*, until the next `write`."""
+        seqs = [item.seq for item in items]
+        body = message.body[: MAX_REQUEST_BYTES + 1]  # not the whole: a batch has up to 512 KiB
+        post = _Waiting(webhook, epoch, seqs, clock.timestamp(), message.id, round(secs * 1000), body, answer)
+        with self._lock:
+            if not answer.is_delivered or self._accepted(webhook) < MAX_WAITING_ACCEPTED:
+                self._waiting.append(post)
+
+    def _accepted(self, webhook: str) -> int:
+        return sum(each.webhook == webhook and each.answer.is_delivered for each in self._waiting)
+
+    def write(self) -> None:
+        """Write what waits, and remove rows above the limits. If the database refuses, what is left is dropped."""
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        try:
+            for chunk in _chunks(waiting):
+                self._write_chunk(chunk)
+            if clock.monotonic() - self._expired_at >= EXPIRE_EVERY_SECS:
+                self._expire()
+        except DatabaseError as error:
+            log.info(LogMessage("webhook log is not written", error=error))
+
+    def _write_chunk(self, chunk: Sequence[_Waiting]) -> None:
+        rows = [(post, _request_text(post.request), _answer_text(post.answer)) for post in chunk]
+        with self._database.transaction() as connection:
+            epoch = read_window(connection).epoch
+            for post, request, answer in rows:
+                if post.epoch == epoch:
+                    _insert(connection, post, request, answer)
+            for webhook in {post.webhook for post in chunk}:
+                _trim(connection, webhook)
+
+    def _expire(self) -> None:
+        limit = _oldest_kept()
+        while True:
+            with self._database.connection() as connection:
+                if not _expired(connection, limit):
+                    break
+            with self._database.transaction() as connection:
+                expired = _expired(connection, limit)
+                connection.executemany("DELETE FROM outfeed_webhook_log WHERE id = ?", expired)
+        self._expired_at = clock.monotonic()
+
+
+def _chunks(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Yield *waiting* in parts that are written in one transaction each."""
+    chunk: list[_Waiting] = []
+    for post in waiting:
+        events = sum(len(each.seqs) for each in chunk)
+        if chunk and (len(chunk) >= MAX_CHUNK_ROWS or events + len(post.seqs) > MAX_CHUNK_EVENTS):
+            yield chunk
+            chunk = []
+        chunk.append(post)
+    if chunk:
+        yield chunk
+
+
+def _insert(connection: Connection, post: _Waiting, request: str, answer: str) -> None:
+    """Write one row, unless its webhook was removed, or one of its events was erased, since it was posted."""
+    ids = connection.execute(
+        "SELECT event_id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(post.seqs),)
+    ).fetchall()
+    if len(ids) < len(post.seqs):
+        return
+    digests = b"".join(_digest(str(event_id)) for (event_id,) in ids)
+    connection.execute(
+        f"INSERT INTO outfeed_webhook_log (webhook, event_digests, {_COLUMNS})"  # noqa: S608 - ours
+        " SELECT name, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM outfeed_webhook WHERE name = ?",
+        (
+            digests, post.posted_at, post.message_id, len(post.seqs), post.seqs[0], post.seqs[-1], post.millis,
+            post.answer.status, post.answer.error, request, answer, post.webhook,
+        ),
+    )  # fmt: skip
+
+
+def _trim(connection: Connection, webhook: str) -> None:
+    connection.execute(
+        "DELETE FROM outfeed_webhook_log WHERE webhook = ?1 AND id <="
+        " (SELECT id FROM outfeed_webhook_log WHERE webhook = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        (webhook, MAX_ROWS),
+    )
+
+
+def _expired(connection: Connection, limit: datetime) -> list[tuple[int]]:
+    """Return the ids of rows older than *limit* among the oldest MAX_EXPIRED_ROWS."""
+    rows = connection.execute(
+        "SELECT id, posted_at FROM outfeed_webhook_log ORDER BY id LIMIT ?", (MAX_EXPIRED_ROWS,)
+    ).fetchall()
+    return [(id_,) for id_, posted_at in rows if datetime.fromisoformat(posted_at) < limit]
+
+
+def _oldest_kept() -> datetime:
+    return clock.now() - KEEP_FOR
+
+
+def _request_text(body: bytes) -> str:
+    # The events in it are redacted already.
+    return _cut(body.decode("utf-8", "replace"), MAX_REQUEST_BYTES)
+
+
+def _answer_text(answer: Answer) -> str:
+    return _cut(str(redact(answer.body.decode("utf-8", "replace"))), MAX_ANSWER_BYTES)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= max_bytes else raw[: max_bytes - 3].decode("utf-8", "ignore") + "…"
+
+
+def _digest(event_id: str) -> bytes:
+    return hashlib.blake2b(event_id.encode("utf-8", "replace"), digest_size=_DIGEST_BYTES).digest()
+
+
+# --- for operators ----------------------------------------------------------------------------------------------------
+
+
+def read(database: Database, webhook: str) -> list[LoggedPost]:
+    """Return the posts to the webhook of the last KEEP_FOR, oldest first."""
+    limit = _oldest_kept()
+    with database.connection() as connection:
+        rows = connection.execute(
+            f"SELECT {_COLUMNS} FROM outfeed_webhook_log WHERE webhook = ? ORDER BY id",  # noqa: S608 - ours
+            (webhook,),
+        ).fetchall()
+    posts = [LoggedPost(*row) for row in rows]
+    return [post for post in posts if datetime.fromisoformat(post.posted_at) >= limit]
+
+
+def holds(connection: Connection, event_id: str) -> bool:
+    """Return whether a post with that event is in the log."""
+    row = connection.execute("SELECT 1 FROM outfeed_webhook_log WHERE instr(event_digests, ?)", (_digest(event_id),))
+    return row.fetchone() is not None
+
+
+def erase(connection: Connection, event_id: str) -> None:
+    """Remove every post with that event from the log, in the caller's transaction."""
+    connection.execute("DELETE FROM outfeed_webhook_log WHERE instr(event_digests, ?)", (_digest(event_id),))
