@@ -30,6 +30,7 @@ OutfeedError
 └── DatabaseError
     ├── DatabaseMissing     no database at the path
     ├── DatabaseBusy        no write lock in time; try again
+    │   ├── DatabaseChanged another process changed the file while it was read
     │   └── DatabaseFull    no space left
     ├── DatabaseReadOnly    the file, its folder or its filesystem can't be written to
     ├── SchemaMismatch      not upgraded yet, made by newer code, or its tables do not fit
@@ -183,6 +184,10 @@ class DatabaseBusy(DatabaseError):
     """The write lock was not free in time; nothing was written, try again."""
 
     in_short = "the database is locked by another writer; nothing was written, try again"
+
+
+class DatabaseChanged(DatabaseBusy):
+    """The file was changed by another process while it was looked at; nothing was written, try again."""
 
 
 class DatabaseFull(DatabaseBusy):

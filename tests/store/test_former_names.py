@@ -53,6 +53,10 @@ def ask(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return raw.execute(sql, values).fetchall()
 
 
+# Of migrations that came after the names.
+LATER_COLUMNS = ("owner", "on_rejection", "skips", "old_secret", "old_secret_until")
+
+
 def rows(path: Path, prefix: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each of Outfeed's tables, by the name without *prefix*; facts about triggers aside."""
     with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -60,7 +64,7 @@ def rows(path: Path, prefix: str) -> dict[str, list[tuple[Any, ...]]]:
         for table in former_names.TABLES:
             where = " WHERE key NOT LIKE 'trigger:%'" if table == "meta" else ""
             columns = [name for (name,) in raw.execute("SELECT name FROM pragma_table_info(?)", (f"{prefix}{table}",))]
-            names = ", ".join(name for name in columns if name != "owner")
+            names = ", ".join(name for name in columns if name not in LATER_COLUMNS)
             found[table] = raw.execute(f"SELECT {names} FROM {prefix}{table}{where} ORDER BY 1").fetchall()
         found |= {table: raw.execute(f"SELECT * FROM {table}").fetchall() for table in ("event_log", "outbox")}
         return found

@@ -90,6 +90,7 @@ def _objects(connection: sqlite3.Connection) -> list[_Object]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
+@database.settled
 def check(path: Path, *, adopt: bool) -> None:
     """Refuse a file that can't be upgraded or adopted, or that needs *adopt*; leave no trace of the look.
 
@@ -227,6 +228,7 @@ def _named(names: list[str]) -> str:
 # --- plan and record --------------------------------------------------------------------------------------------------
 
 
+@database.settled
 def plan(path: Path) -> list[str]:
     """Return what an adoption of the file at *path* would do, one line each. Changes nothing."""
     with database.look(path) as connection, closing(schema.model(schema.migrations())) as model:

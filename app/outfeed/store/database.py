@@ -10,17 +10,19 @@ import functools
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import (
     DatabaseBusy,
+    DatabaseChanged,
     DatabaseDamaged,
     DatabaseError,
     DatabaseFull,
@@ -34,6 +36,7 @@ from outfeed.process import renew_in_children
 from outfeed.store import deadline, files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
+MAX_LOOKS, SECS_BETWEEN_LOOKS = 50, 0.02
 MAX_IDLE_CONNECTIONS = 8
 # A damaged database is looked at again after this long, or after ten times as long as a look took.
 RECHECK_SECS = 5.0
@@ -47,6 +50,8 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}",
 )
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 # What features need of sqlite3, which only store/ imports.
 Connection = sqlite3.Connection
 IntegrityError, OperationalError = sqlite3.IntegrityError, sqlite3.OperationalError
@@ -85,32 +90,54 @@ def is_new(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
+def settled(read: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Have *read*, which changes nothing and looks at a file, repeat if another process has changed it meanwhile."""
+
+    @functools.wraps(read)
+    def reading(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        for _ in range(MAX_LOOKS):
+            with suppress(DatabaseChanged):
+                return read(*arguments, **named)
+            time.sleep(SECS_BETWEEN_LOOKS)
+        return read(*arguments, **named)
+
+    return reading
+
+
 @contextmanager
 def look(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a read-only connection that leaves the file, its journal mode and its folder as they are.
 
     With a `-wal` beside the file, only `-shm` may change. Raises SchemaMismatch if a rollback journal must be played
-    back first, since that would change the file; DatabaseUnreadable.
+    back first, since that would change the file; DatabaseUnreadable; DatabaseChanged, for which `settled` repeats.
     """
     path = path.resolve()  # SQLite keeps its journals beside the file that a link points to
-    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one. Every other file is read with mode=ro,
-    # which takes SQLite's locks: an immutable read sees half of what another starter writes at that moment.
-    mode = "immutable=1" if _is_wal(path) and not Path(f"{path}-wal").exists() else "mode=ro"
-    with explained(path):
-        uri = _uri(path, mode)
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
-            connection.text_factory = _text
-            _refuse_hot_journal(connection, path)
-            yield connection
-
-
-def _is_wal(path: Path) -> bool:
-    """Return whether the header of the file at *path* says WAL mode (sqlite.org/fileformat.html, section 1.3.3)."""
+    has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
+    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one. An immutable read takes no lock, so it
+    # may see half of what another starter writes. The file is not read by other means: closing a descriptor of it drops
+    # every lock of this process (sqlite.org/howtocorrupt.html, section 2.2).
+    mode = "mode=ro" if has_journal else "immutable=1"
+    before = _signature(path)
     try:
-        with path.open("rb") as file:
-            return file.read(20)[18:] == b"\x02\x02"
+        with explained(path):
+            uri = _uri(path, mode)
+            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
+                connection.text_factory = _text
+                _refuse_hot_journal(connection, path)
+                yield connection
+    finally:
+        if not has_journal and _signature(path) != before:
+            raise DatabaseChanged(f"{path} is being changed by another process; nothing was changed, try again")
+
+
+def _signature(path: Path) -> tuple[object, ...]:
+    """Return what changes if another process writes to the file at *path*."""
+    try:
+        found = path.stat()
     except OSError:
-        return False  # SQLite says why it can't be read
+        return ()
+    journals = [Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal")]
+    return found.st_ino, found.st_size, found.st_mtime_ns, *journals
 
 
 def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:

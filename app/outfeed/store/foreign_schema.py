@@ -72,6 +72,7 @@ def in_file(path: Path) -> list[str]:
     return [str(each) for each in _found_in(path)]
 
 
+@db.settled
 def _found_in(path: Path) -> list[Foreign]:
     with db.look(path) as connection:
         return find(connection)

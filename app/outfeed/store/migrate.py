@@ -57,6 +57,7 @@ def check(path: Path, *, adopt: bool = False) -> None:
     adoption.check(path, adopt=adopt)
 
 
+@database.settled
 def pending(path: Path) -> list[str]:
     """Return the names of the migrations that the database at *path* lacks, in order: all of them if it is missing.
 

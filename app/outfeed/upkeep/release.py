@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     journal_mode: str
 
 
+@database.settled
 def plan(path: Path) -> Plan:
     """Return what a release of the database at *path* would do. Raises SchemaMismatch if nothing else is in it."""
     with database.look(path) as connection:
