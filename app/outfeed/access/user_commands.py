@@ -33,7 +33,7 @@ def user() -> None:
 @user.command()
 @click.argument("name", callback=_NAME)
 @click.option("--role", type=_ROLE, required=True, help="Role of the user.")
-@click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of making a link.")
+@click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of printing a link.")
 def add(name: str, role: str, password_stdin: bool) -> None:
     """Create the user NAME and print a link for signing in, once, within a day.
 

@@ -24,7 +24,7 @@ from outfeed.text import escaped
     help="Start with the last N events if --after is not given.",
 )
 @click.option("--types", help="Only these, separated by commas: task.*,system.error")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per line.")
 def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
     """Follow the feed of a server and print each event once.
 

@@ -33,10 +33,12 @@ def _moment(value: str) -> datetime:
 @click.command()
 @click.argument("event_type", metavar="TYPE")
 @click.option("--source", required=True, help="Component that writes the event.")
-@click.option("--task-id", help="The task it belongs to.")
-@click.option("--agent-id", help="The agent it belongs to.")
+@click.option("--task-id", help="Task of the event.")
+@click.option("--agent-id", help="Agent of the event.")
 @click.option("--data", metavar="JSON", callback=checked(_json), help="Data of the event, as JSON.")
-@click.option("--id", "event_id", help="The event's own id: writing the same again changes nothing.")
+@click.option(
+    "--id", "event_id", help="Id of the event. An event with an existing id and the same content is not written twice."
+)
 def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     """Write one event of TYPE, such as task.created.
 

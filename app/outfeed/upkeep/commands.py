@@ -22,7 +22,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Age in days.")
+@click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Delete events older than this.")
 @click.option("--id", "event_id", help="Delete this one event from the log and the outbox.")
 @click.option(
     "--archive",
