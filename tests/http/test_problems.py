@@ -7,6 +7,7 @@ import pytest
 from outfeed.config import Settings
 from outfeed.http import logs
 from outfeed.http.app import create_app
+from outfeed.http.permission import public
 from tests.http.visitors import bearer, signed_in
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

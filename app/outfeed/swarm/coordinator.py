@@ -217,7 +217,7 @@ class Coordinator:
             return view.due_auctions(clock.isoformat(now), clock.isoformat(now + FUTURE), SWEEP_LIMIT)
 
     def close_auction(self, task_id: str) -> bool:
-        """If its auction is closed, give the task to the lowest bidder still there, or fail it; return whether it was."""
+        """If its auction is over, give the task to the lowest bidder still there, or fail it; return whether it was."""
         with begin(self._database) as turn:
             task = turn.task(task_id)
             if task.state is not TaskState.BIDDING or not is_over(task, turn.now):

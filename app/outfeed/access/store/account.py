@@ -112,7 +112,7 @@ def create_token(
             )
         except IntegrityError:
             raise NameTaken(
-                f"there is an existing token named {name!r}; revoke it first or choose another name"
+                f"there is already a token named {name!r}; revoke it first or choose another name"
             ) from None
         facts = {"name": name, "scopes": list(scopes), "types": list(types), "expires_at": expiry}
         audit.record(connection, "access.token_created", by, **facts)

@@ -30,7 +30,7 @@ def add(database: Database, name: str, role: str, *, by: str | None = None) -> N
         try:
             connection.execute("INSERT INTO outfeed_user (name, role, created_at) VALUES (?, ?, ?)", row)
         except IntegrityError:
-            raise NameTaken(f"there is an existing user named {name!r}") from None
+            raise NameTaken(f"there is already a user named {name!r}") from None
         audit.record(connection, "access.user_added", by, name=name, role=role)
 
 
