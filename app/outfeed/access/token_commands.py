@@ -55,7 +55,6 @@ def token() -> None:
 
 @token.command()
 @click.argument("name", callback=checked(account.check_name))
-@click.option("--scopes", callback=checked(_scopes), required=True, help="Comma-separated scopes: read, write, admin.")
 @click.option(
     "--scopes", callback=checked(_scopes), required=True, help="Any of read, write, admin, separated by commas."
 )
