@@ -263,7 +263,7 @@ class TestComingBack:
             (Answer((404,)), "404; is it an Outfeed"),
             ([verdict(), Close((4001, "revoked"))], "signed this token out"),
             ([{"type": "error", "payload": {"code": "invalid_field", "message": "types: bad"}}], "types: bad"),
-            (["text"], "no feed"),
+            (["text"], "does not send a feed"),
         ],
     )
     def test_it_gives_up_where_trying_again_is_no_use(self, script, reason):

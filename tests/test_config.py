@@ -59,7 +59,7 @@ def test_a_line_of_it_that_says_nothing_is_told_and_stops_what_would_go_on_witho
     )
     with pytest.raises(ConfigError) as refused:
         config.load()
-    assert str(refused.value).splitlines() == [".env: line 2 is no NAME=value", ".env: line 4 is no NAME=value"]
+    assert str(refused.value).splitlines() == [".env: line 2 must be NAME=value", ".env: line 4 must be NAME=value"]
 
 
 def test_a_dotenv_file_that_can_not_be_read_is_told(empty_folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_public_address_may_have_a_path(value: str, url: str, prefix: str, m
         ("https://feed.example/?x=1", "must be an address like https://example.com or"),
         ("https://feed.example/a//b", "must be an address like https://example.com or"),
         ("https://feed.example/é", "must be an address like https://example.com or"),
-        ("https://feed.example/api/feed", "must not begin its path with /api, which is a path of Outfeed's own"),
+        ("https://feed.example/api/feed", "must not start its path with /api, which Outfeed uses itself"),
         ("https://feed.example:99999", "Port out of range"),
     ],
 )

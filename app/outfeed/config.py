@@ -42,7 +42,7 @@ _PREFIX_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 MAX_PORT = 65_535
 MAX_DAYS = 36_500
 MASKED = "********"
-LOCAL_LINK = "The link works on this machine only. Set OUTFEED_PUBLIC_URL to the address that others reach."
+LOCAL_LINK = "The link works only on this machine. To share it, set OUTFEED_PUBLIC_URL to the public address."
 _DOTENV = ".env"
 # An address to listen on that stands for all of the machine's, and one to connect to instead.
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
-                raise ValueError(f"an origin is like https://dashboard.example, got {origin}")
+                raise ValueError(f"must be origins like https://dashboard.example, got {origin}")
         return tuple(origin.lower() for origin in value)
 
     @field_validator("trusted_proxies")
@@ -188,7 +188,7 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment or "@" in parts.netloc or not _PREFIX_PATH.fullmatch(path):
             raise ValueError("must be an address like https://example.com or https://example.com/feed")
         if path.split("/")[1:2] and path.split("/")[1] in OWN_SEGMENTS:
-            raise ValueError(f"must not begin its path with /{path.split('/')[1]}, which is a path of Outfeed's own")
+            raise ValueError(f"must not start its path with /{path.split('/')[1]}, which Outfeed uses itself")
         return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
     @field_validator("url")
@@ -378,7 +378,9 @@ def _explain(problem: Any) -> str:
     name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
     given = "a secret" if is_secret else repr(problem["input"])
-    return f"{PREFIX}{name.upper()}: {problem['msg'].removeprefix('Value error, ')} (got {given})"
+    text = problem["msg"].removeprefix("Value error, ")
+    text = re.sub("^(?:Input|String) should (be|have)", r"must \1", text)
+    return f"{PREFIX}{name.upper()}: {text} (got {given})"
 
 
 @functools.cache
@@ -449,7 +451,7 @@ def _env_file() -> dict[str, str | None]:
     try:
         with open(_DOTENV, encoding="utf-8") as file:
             broken = [
-                f"{_DOTENV}: line {each.original.line} is no NAME=value" for each in parse_stream(file) if each.error
+                f"{_DOTENV}: line {each.original.line} must be NAME=value" for each in parse_stream(file) if each.error
             ]
     except FileNotFoundError:
         return {}

@@ -177,7 +177,7 @@ class DatabaseError(OutfeedError):
 class DatabaseMissing(DatabaseError):
     """There is no database at the path; only `serve` and `upgrade` make one."""
 
-    in_short = "the database is not there"
+    in_short = "the database is missing"
 
 
 class DatabaseBusy(DatabaseError):
@@ -199,7 +199,7 @@ class DatabaseFull(DatabaseBusy):
 class DatabaseReadOnly(DatabaseError):
     """The file, its folder or its filesystem can't be written to; nothing was written."""
 
-    in_short = "the database can only be read; nothing was written"
+    in_short = "the database is read-only; nothing was written"
 
 
 class SchemaMismatch(DatabaseError):
@@ -219,4 +219,4 @@ class DatabaseUnreadable(DatabaseError):
 class DatabaseDamaged(DatabaseUnreadable):
     """The file is no database, or its pages contradict each other; nothing is written to it until it is mended."""
 
-    in_short = "the database is damaged; nothing was written, and nothing will be until it is restored"
+    in_short = "the database is damaged; nothing is written until it is restored"

@@ -192,7 +192,9 @@ def _type(value: str) -> str:
     if len(value) > MAX_TYPE_CHARS:
         raise InvalidEvent("event_type", f"must have at most {MAX_TYPE_CHARS} characters, got {len(value):,}")
     if not TYPE_PATTERN.fullmatch(value):
-        raise InvalidEvent("event_type", f"must look like 'task.created' ({TYPE_PATTERN.pattern}), got {value!r:.80}")
+        raise InvalidEvent(
+            "event_type", f"must be lower-case words joined by dots, like task.created, got {value!r:.80}"
+        )
     return value
 
 
@@ -286,35 +288,35 @@ DISPLAY: dict[str, Display] = {
     EventType.AGENT_STATUS_CHANGED: _display(
         "agent", "🔄", "Agent status", "Agent {name|agent|agent_id|unknown} is now {status|in another state}"
     ),
-    EventType.AUCTION_CLOSED: _display("bid", "🔨", "Auction closed", "Auction closed at {bid_sats|amount|no} sats"),
+    EventType.AUCTION_CLOSED: _display("bid", "🔨", "Auction closed", "Auction closed[ at {bid_sats|amount} sats]"),
     EventType.TOOL_COMPLETED: _display("tool", "🧰", "Tool completed", "Tool completed: {tool_name|unnamed}"),
     EventType.TOOL_FAILED: _display(
         "tool", "💥", "Tool failed", "Tool failed: {tool_name|unnamed}: {reason|message|no reason given}", is_error=True
     ),
     EventType.SYSTEM_WARNING: _display("system", "🔶", "Warning", "Warning: {message|description|reason|no message}"),
     EventType.SYSTEM_INFO: _display("system", "ℹ️", "Info", "{message|description|reason|No message}"),
-    "system.pruned": _display("system", "🧹", "Pruned", "{message|Pruned}, by {by|somebody}"),
-    "system.restored": _display("system", "💾", "Restored", "{message|Restored from a backup}, by {by|somebody}"),
-    "access.signed_in": _display("system", "🔑", "Signed in", "{name|Somebody} signed in by {how|some way}"),
-    "access.sign_in_refused": _display("system", "🚫", "Sign-in refused", "Sign-in refused to {name|a stranger}"),
-    "access.user_added": _display("system", "🪪", "User added", "{by|Somebody} added {name|a user} as {role|a user}"),
-    "access.role_changed": _display("system", "🪪", "Role changed", "{by|Somebody} made {name|a user} {role|another}"),
+    "system.pruned": _display("system", "🧹", "Pruned", "{message|Pruned}, by {by|someone}"),
+    "system.restored": _display("system", "💾", "Restored", "{message|Restored from a backup}, by {by|someone}"),
+    "access.signed_in": _display("system", "🔑", "Signed in", "{name|Someone} signed in[ by {how}]"),
+    "access.sign_in_refused": _display("system", "🚫", "Sign-in refused", "Sign-in refused to {name|an unknown user}"),
+    "access.user_added": _display("system", "🪪", "User added", "{by|Someone} added {name|a user} as {role|a user}"),
+    "access.role_changed": _display("system", "🪪", "Role changed", "{by|Someone} made {name|a user} {role|another}"),
     "access.password_changed": _display("system", "🔒", "Password changed", "Password of {name|a user} changed"),
-    "access.user_disabled": _display("system", "⛔", "User disabled", "{by|Somebody} disabled {name|a user}"),
-    "access.user_enabled": _display("system", "🪪", "User enabled", "{by|Somebody} enabled {name|a user}"),
-    "access.token_created": _display("system", "🎫", "Token made", "{by|Somebody} made the token {name|unnamed}"),
+    "access.user_disabled": _display("system", "⛔", "User disabled", "{by|Someone} disabled {name|a user}"),
+    "access.user_enabled": _display("system", "🪪", "User enabled", "{by|Someone} enabled {name|a user}"),
+    "access.token_created": _display("system", "🎫", "Token created", "{by|Someone} created the token {name|unnamed}"),
     "access.consumer_claimed": _display(
-        "system", "📌", "Consumer claimed", "{owner|Somebody} claimed the consumer {name|unnamed}"
+        "system", "📌", "Consumer claimed", "{owner|Someone} claimed the consumer {name|unnamed}"
     ),
     "access.consumer_owned": _display(
-        "system", "📌", "Consumer owned", "{by|Somebody} gave the consumer {name|unnamed} to {owner|somebody}"
+        "system", "📌", "Consumer owned", "{by|Someone} gave the consumer {name|unnamed} to {owner|someone}"
     ),
-    "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Somebody} revoked the token {name|unnamed}"),
+    "access.token_revoked": _display("system", "✂️", "Token revoked", "{by|Someone} revoked the token {name|unnamed}"),
     "access.webhook_skipped": _display(
         "system",
         "⏭️",
         "Webhook skipped",
-        "{by|Somebody} skipped seq {first_seq|?} to {last_seq|?} of webhook {name|unnamed}",
+        "{by|Someone} skipped seq {first_seq|?} to {last_seq|?} of webhook {name|unnamed}",
     ),
 }
 OTHER = "other"

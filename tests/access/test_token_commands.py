@@ -14,7 +14,7 @@ class TestCreate:
         result = outfeed("token", "create", "ci", "--scopes", "write, read")
 
         assert re.fullmatch(r"outfeed_[\w-]{43}\n", result.stdout)
-        assert result.stderr == "Made token ci with scopes read,write. It is not shown again.\n"
+        assert result.stderr == "Created token ci with scopes read,write. It is not shown again.\n"
         assert account.find_token(database, result.stdout.strip()).scopes == ("read", "write")
 
     def test_a_name_that_is_taken_fails_and_the_first_token_stays(self, outfeed, database):
@@ -63,7 +63,7 @@ class TestRevoke:
         result = outfeed("token", "revoke", "nobody")
 
         assert result.exit_code == 1
-        assert result.stderr.startswith("Error: there is no token named 'nobody'")
+        assert result.stderr.startswith("Error: token 'nobody' not found")
 
 
 class TestLimits:

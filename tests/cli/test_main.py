@@ -187,7 +187,7 @@ def test_a_misspelt_setting_is_a_warning_with_every_command(outfeed, database, m
     monkeypatch.setenv("OUTFEED_POL_INTERVAL", "2")
     done = outfeed("status", "--json")
     assert done.exit_code == 0
-    assert done.stderr == "Warning: OUTFEED_POL_INTERVAL is no setting of Outfeed's; is it OUTFEED_POLL_INTERVAL?\n"
+    assert done.stderr == "Warning: Unknown setting OUTFEED_POL_INTERVAL. Did you mean OUTFEED_POLL_INTERVAL?\n"
 
 
 def test_one_in_the_env_file_is_too(outfeed, database, monkeypatch, tmp_path):

@@ -74,7 +74,7 @@ class TestOnARealServer:
             (3, "afterwards"),
         ]
         assert tail.events()[0]["data"] == {"description": "one"}
-        assert "Stopped at seq 3. To go on from here: outfeed tail --after 3 --epoch " in tail.remarks.read_text()
+        assert "Stopped at seq 3. To continue: outfeed tail --after 3 --epoch " in tail.remarks.read_text()
 
     def test_people_get_sentences_and_filters_hold(self, server, tmp_path):
         with Tail(server, tmp_path, "--types", "agent.*, system.error", "--after", "0") as tail:

@@ -21,8 +21,8 @@ def owner(database):
 class TestAdd:
     def test_a_repeat_that_says_nothing_of_protection_leaves_it(self, outfeed, database):
         assert outfeed("consumer", "add", "ops").output == "Consumer ops is unprotected.\n"
-        assert "protected: pruning waits" in outfeed("consumer", "add", "ops", "--protected").output
-        assert "protected: pruning waits" in outfeed("consumer", "add", "ops").output
+        assert "protected; pruning keeps its events" in outfeed("consumer", "add", "ops", "--protected").output
+        assert "protected; pruning keeps its events" in outfeed("consumer", "add", "ops").output
         assert [each.is_protected for each in checkpoint.list_checkpoints(database)] == [True]
         assert outfeed("consumer", "add", "ops", "--unprotected").output == "Consumer ops is unprotected.\n"
 
@@ -33,7 +33,7 @@ class TestAdd:
 
     def test_of_a_protected_one_without_an_owner_it_says_how_to_give_it_one(self, outfeed):
         output = outfeed("consumer", "add", "ops", "--protected").output
-        assert "Only operators can use it: `outfeed consumer own ops token:NAME`" in output
+        assert "Only operators can use it. Set an owner: `outfeed consumer own ops token:NAME`." in output
 
 
 class TestOwn:
@@ -48,10 +48,10 @@ class TestOwn:
         [
             ("bot", "token:none", 1, "there is no principal 'token:none'"),
             ("bot", "user:ops", 1, "there is no principal 'user:ops'"),
-            ("bot", "ops", 2, "a principal is token:NAME or user:NAME"),
-            ("bot", "token:", 2, "a principal is token:NAME or user:NAME"),
+            ("bot", "ops", 2, "must be token:NAME or user:NAME"),
+            ("bot", "token:", 2, "must be token:NAME or user:NAME"),
             ("none", "token:ops", 1, "there is no consumer named 'none'"),
-            ("webhook:ops", "token:ops", 2, "a name has up to 64 letters"),
+            ("webhook:ops", "token:ops", 2, "must have 1 to 64 letters"),
         ],
     )
     def test_what_does_not_exist_is_refused(self, outfeed, database, name, principal, exit_code, says):

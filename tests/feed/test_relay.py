@@ -455,7 +455,7 @@ def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monke
         source.error = None
         feed.write(1)
         after = [client.take_message() for _ in range(3)]
-    assert told == [(at, "stale", "the database is not there") for at in (1001, 1016)]
+    assert told == [(at, "stale", "the database is missing") for at in (1001, 1016)]
     assert [message["type"] for message in after] == ["event", "stale", "heartbeat"]
     assert after[1]["payload"] == {"reason": None, "since": None}
 
@@ -470,7 +470,7 @@ def test_another_reason_is_told_at_once() -> None:
             source.error = failure
             feed.relay.poll()
             reasons.append(client.take_message()["payload"]["reason"])
-    assert reasons == ["the database is not there", "the database can't be read right now"]
+    assert reasons == ["the database is missing", "the database can't be read right now"]
 
 
 def test_a_long_poll_ends_with_an_outage() -> None:
@@ -493,6 +493,6 @@ def test_a_stream_is_told_of_an_outage_as_an_event(monkeypatch: pytest.MonkeyPat
     simulation.hub.tell_stale("the database is not there", "2026-01-15T10:30:00.000Z")
     simulation.hub.tell_stale(None, None)
     assert viewer.socket.received.endswith(
-        b'event: stale\ndata: {"reason":"the database is not there","since":"2026-01-15T10:30:00.000Z"}\n\n'
+        b'event: stale\ndata: {"reason":"the database is missing","since":"2026-01-15T10:30:00.000Z"}\n\n'
         b'event: stale\ndata: {"reason":null,"since":null}\n\n'
     )

@@ -276,7 +276,7 @@ def test_after_a_notice_that_was_cut_the_event_before_is_right_for_one_whom_noth
     client.subscribe(types=["task.*"])
     feed.write(3, event_type="x.y")
     client.server_end.room = room
-    feed.hub.tell_stale("the database is not there", None)
+    feed.hub.tell_stale("the database is missing", None)
     assert client.state is ClientState.REPLAYING
     client.server_end.room = None
     client.go_live()

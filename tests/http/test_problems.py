@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from outfeed.config import Settings
+from outfeed.http import logs
 from outfeed.http.app import create_app
+from outfeed.http.permission import public
 from tests.http.visitors import bearer, signed_in
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -30,7 +32,7 @@ def test_a_database_that_is_gone_is_a_page_with_the_reason_and_no_path(app, data
 
     assert (answer.status_code, answer.mimetype) == (503, "text/html")
     assert int(answer.headers["Retry-After"]) > 0
-    assert "the database is not there" in answer.text
+    assert "the database is missing" in answer.text
     assert str(database.path.parent) not in answer.text
     assert ">Try again</a>" in answer.text
 
@@ -51,3 +53,17 @@ def test_the_pages_come_back_with_the_database(app, database):
     away.rename(database.path)
 
     assert visit("GET", "/swarm/events", HTML).status_code == 200
+
+
+@pytest.mark.parametrize(("accepted", "kind"), [(HTML, "text/html"), ({}, "application/problem+json")])
+def test_an_internal_error_names_the_request_under_which_it_was_logged(app, accepted, kind):
+    @public()
+    def broken():
+        raise RuntimeError("a detail for the log alone")
+
+    app.view_functions["health.healthz"] = broken
+    answer = bearer(app, None)("GET", "/healthz", {**accepted, logs.HEADER: "from-the-proxy.1"})
+
+    assert (answer.status_code, answer.mimetype) == (500, kind)
+    assert "Internal server error. It was logged as request from-the-proxy.1." in answer.text
+    assert "a detail" not in answer.text

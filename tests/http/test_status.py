@@ -51,15 +51,15 @@ def test_it_says_where_the_feed_is(app: Flask, operator: Visit, database: Databa
     services = app.extensions["outfeed"]
     head = services.outbox.window().last_seq
     services.relay.start()
-    assert section(operator, "health").startswith("Ready")
+    assert section(operator, "health").startswith("All good")
     with Client(services) as client:
         client.subscribe()
         log_event("a.b", "s")
         services.relay.poll()
     assert f"Head {head + 1:,}" in section(operator, "feed")
     assert "p99" in section(operator, "deliveries")
-    assert section(operator, "deliveries").count("of 1 ") == 1
-    assert section(operator, "relay").count("of 1") == 1
+    assert section(operator, "deliveries").count("(1 sample)") == 1
+    assert section(operator, "relay").count("(1 sample)") == 1
     assert re.search(r"Database [\d.]+ KiB Write-ahead log [\d.]+ [KM]iB", section(operator, "files"))
 
 
@@ -102,8 +102,8 @@ def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
         for event_type in ("tool.called", "tool.called", "task.created"):
             log_event(event_type, "s")
     kept = section(operator, "retention")
-    assert "The log 30 days The log, tool.* 1 day The outbox 7 days" in kept
-    assert kept.endswith("The next prune would remove 2 events of the log and 0 rows of the outbox.")
+    assert "Log 30 days Log, tool.* 1 day Outbox 7 days" in kept
+    assert kept.endswith("The next prune would remove 2 events from the log and 0 rows from the outbox.")
     monkeypatch.setattr(feature, "FORESEEN_ROWS", 2)
     assert "2+ events" in section(operator, "retention")
 

@@ -265,7 +265,7 @@ def test_an_update_touches_only_what_has_changed(shared: Server, http: httpx.Cli
 
 def test_what_is_typed_and_what_was_unchecked_stay(shared: Server, page: Page) -> None:
     LivePage(page, shared)
-    field = page.get_by_placeholder("What is to be done")
+    field = page.get_by_placeholder("New task…")
     field.fill("half a thought")
     page.get_by_role("checkbox", name="Tool").uncheck()
     expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
@@ -282,7 +282,7 @@ def test_a_message_of_the_form_ends_with_its_cause(server: Server, page: Page) -
     live = LivePage(page, server)
     server.kill()
     live.expect_state("reconnecting")
-    page.get_by_placeholder("What is to be done").fill("Too early")
+    page.get_by_placeholder("New task…").fill("Too early")
     page.get_by_role("button", name="Post task").click()
     expect(page.get_by_role("alert")).to_contain_text("No answer")
     server.start()

@@ -124,21 +124,21 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
     watched = [Dashboard(resized(context.new_page(), size), server) for size in sizes]
     poster = Dashboard(resized(page, PHONE), server)
     done, bidding = poster.count("completed"), poster.count("bidding")
-    expect(watched[0].page.get_by_text("No agent is here")).to_be_visible()
+    expect(watched[0].page.get_by_text("No agents connected")).to_be_visible()
     agent = swarm.join("Forge")
     for each in watched:
         expect(each.row("agents", "Forge")).to_contain_text("idle")
 
-    page.get_by_placeholder("What is to be done").fill("Write the docs")
+    page.get_by_placeholder("New task…").fill("Write the docs")
     page.get_by_role("button", name="Post task").click()
 
-    expect(watched[0].row("auctions", "Write the docs")).to_contain_text("no bid yet")
+    expect(watched[0].row("auctions", "Write the docs")).to_contain_text("no bids yet")
     task = swarm.task_id("Write the docs")
     swarm.call("POST", f"/tasks/{task}/bids", agent_id=agent, bid_sats=1500)
     for each in watched:
         expect(each.row("auctions", "Write the docs")).to_contain_text("1 bid, lowest 1,500 sats")
     expect(watched[2].row("auctions", "Write the docs").locator(".left")).to_have_text(re.compile(r"^\d\d s$"))
-    expect(page.get_by_placeholder("What is to be done")).to_have_value("")
+    expect(page.get_by_placeholder("New task…")).to_have_value("")
     end_auctions(server)
     for each in watched:
         expect(each.about("work", "Write the docs")).to_have_text("assigned · Forge · 1,500 sats")
@@ -159,7 +159,7 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
         assert each.page.evaluate("document.documentElement.scrollWidth") == size["width"]
     swarm.call("DELETE", f"/agents/{agent}")
     for each in watched:
-        expect(each.page.get_by_text("No agent is here")).to_be_visible()
+        expect(each.page.get_by_text("No agents connected")).to_be_visible()
 
     moved = rows_of(watched[2].page)
     watched[2].page.route("**/swarm.js", lambda route: route.abort())
@@ -284,7 +284,7 @@ def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swa
 
 def test_a_refusal_is_told_in_the_form(server: Server, page: Page) -> None:
     Dashboard(page, server)
-    field = page.get_by_placeholder("What is to be done")
+    field = page.get_by_placeholder("New task…")
     field.fill("   ")
     field.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("description: must have 1 to 2,000 characters")
@@ -383,9 +383,9 @@ def test_signing_out_in_one_tab_is_told_in_the_other(server: Server, browser: Br
         other.get_by_role("button", name="Sign out").click()
         dashboard.expect_state("signed-out")
         expect(dashboard.page.locator(".counts .stale")).to_contain_text("Not live")
-        dashboard.page.get_by_placeholder("What is to be done").fill("Too late")
+        dashboard.page.get_by_placeholder("New task…").fill("Too late")
         dashboard.page.get_by_role("button", name="Post task").click()
-        expect(dashboard.page.locator(".post [role=alert]")).to_have_text(re.compile("^You are signed out"))
+        expect(dashboard.page.locator(".post [role=alert]")).to_have_text(re.compile("^Your session ended"))
 
 
 def test_the_form_works_without_javascript(server: Server, context: BrowserContext, browser: Browser) -> None:
@@ -394,7 +394,7 @@ def test_the_form_works_without_javascript(server: Server, context: BrowserConte
     ) as plain:
         page = plain.new_page()
         page.goto(f"{server.url}/swarm/live")
-        page.get_by_placeholder("What is to be done").fill("Posted by hand")
+        page.get_by_placeholder("New task…").fill("Posted by hand")
         page.get_by_role("button", name="Post task").click()
         expect(page).to_have_url(f"{server.url}/swarm/live")
         expect(page.locator("[data-panel=auctions] li").filter(has_text="Posted by hand")).to_be_visible()
@@ -408,12 +408,12 @@ def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page
     log_now(server, "tool.called")
     page.clock.run_for(5_500)
     expect(head).not_to_have_text(before)
-    expect(health).to_contain_text("Ready")
+    expect(health).to_contain_text("All good")
     expect(outage).to_be_hidden()
     server.kill()
     page.clock.run_for(5_500)
-    expect(outage).to_contain_text("The server does not answer")
-    expect(outage).to_contain_text(f"since {page.locator('.head time').inner_text()}")
+    expect(outage).to_contain_text("The server doesn't respond")
+    expect(outage).to_contain_text(f"data from {page.locator('.head time').inner_text()}")
     expect(outage.get_by_role("link", name="Sign in")).to_be_hidden()
     expect(health).to_be_hidden()
     expect(head).to_have_css("color", muted(page))
@@ -421,7 +421,7 @@ def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page
     server.start()
     page.clock.run_for(5_500)
     expect(outage).to_be_hidden()
-    expect(health).to_contain_text("Ready")
+    expect(health).to_contain_text("All good")
     expect(head).not_to_have_css("color", muted(page))
 
 
@@ -437,7 +437,7 @@ def test_the_status_says_that_its_reader_was_signed_out(server: Server, page: Pa
     expect(link).to_have_attribute("href", "/login?next=/status")
     context.add_cookies(cookies)  # type: ignore[arg-type]
     page.clock.run_for(5_500)
-    expect(page.locator("#health")).to_contain_text("Ready")
+    expect(page.locator("#health")).to_contain_text("All good")
     expect(page.get_by_role("alert")).to_be_hidden()
 
 

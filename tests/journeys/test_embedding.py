@@ -56,7 +56,7 @@ def test_where_websockets_are_forbidden_it_polls_until_they_are_not(shared: Serv
 
     proxy.block()
     live.expect_state("polling")
-    expect(live.label).to_have_text("Polling")
+    expect(live.label).to_have_text("Live (polling)")
     write(shared.database, *tasks(3))
     live.expect_rows(5)
     write(shared.database, *tasks(1))
@@ -97,7 +97,7 @@ def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long
     assert later - earlier >= 1
     proxy.answer = None
 
-    expect(live.notices).to_contain_text(f"events {live.base + 132:,} to {live.base + 134:,}")
+    expect(live.notices).to_contain_text(f"Events {live.base + 132:,}–{live.base + 134:,}")
     live.expect_rows(103)
     assert live.seqs() == [*range(31, 132), 135, 136]
     live.expect_state("polling")

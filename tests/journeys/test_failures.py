@@ -257,7 +257,7 @@ def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Session) 
     files = files_of(server.database)
     for file in files:
         file.rename(file.with_name(f"away-{file.name}"))
-    assert "not there" in victim.refusal()
+    assert "is missing" in victim.refusal()
     assert "no database at" in victim.unready()
     assert not server.database.exists()
     wait_until(lambda: "no database at" in server.output, "logged")

@@ -50,7 +50,7 @@ def test_a_person_signs_in_by_the_link_and_sees_what_comes(behind: Behind, brows
     expect(page.locator("event-feed .chip .label")).to_have_text("Live")
     behind.log_event("job.done", "cron", {"message": "seen behind the proxy"})
     expect(page.locator("event-feed")).to_contain_text("job.done")
-    page.get_by_label("What is to be done").fill("write the docs")
+    page.get_by_label("Describe the task").fill("write the docs")
     page.get_by_role("button", name="Post task").click()
     page.get_by_role("link", name="write the docs").first.click()
     page.wait_for_url(f"{behind.public_url}/swarm/tasks/*")

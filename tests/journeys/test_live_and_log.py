@@ -181,5 +181,5 @@ def test_a_restore_to_an_empty_log_shows_that_it_is_empty(server: Server, page: 
     open_log(page, server, "&type=task.*")
     expect(page.locator(LOG_ROWS)).to_have_count(3)
     assert server.run("restore", str(tmp_path / "b.db")).returncode == 0
-    expect(page.get_by_text("No event matches")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("No events match these filters")).to_be_visible(timeout=60_000)
     expect(page.locator(LOG_ROWS)).to_have_count(0)

@@ -85,7 +85,7 @@ def test_a_failed_task_is_found_by_text_and_the_view_sent_on(
     accessible(page)
     page.keyboard.press("/")
     page.keyboard.type("timeout model")
-    page.get_by_label("From").fill("2026-01-15T03:00:00")  # in Berlin
+    page.get_by_label("Since").fill("2026-01-15T03:00:00")  # in Berlin
     page.keyboard.press("Enter")
     row = page.locator(ROWS)
     expect(row).to_have_count(1)
@@ -98,7 +98,7 @@ def test_a_failed_task_is_found_by_text_and_the_view_sent_on(
         tab = other.new_page()
         tab.goto(page.url)
         expect(tab.locator(f"{ROWS} .sentence")).to_have_text(f"Task failed: {REASON}")
-        expect(tab.get_by_label("From")).to_have_value("2026-01-14T21:00")
+        expect(tab.get_by_label("Since")).to_have_value("2026-01-14T21:00")
 
     row.locator("summary").click()
     row.get_by_role("link", name="n4", exact=True).click()
@@ -123,7 +123,7 @@ def test_a_view_is_exported(server: Server, page: Page) -> None:
 def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-01-16T12:00:00Z")
     page.goto(f"{server.url}/swarm/events?text=alpha&type=task.*")
-    expect(page.get_by_text("No event matches")).to_be_visible()
+    expect(page.get_by_text("No events match these filters")).to_be_visible()
     switch_on(page)
     expect(page).to_have_url(re.compile("live=1"))
     write(server.database, {"description": "alpha one"}, {"description": "beta"})
@@ -269,7 +269,7 @@ def test_the_log_and_an_event_are_printed_in_full(server: Server, page: Page) ->
     expect(page.locator(".sentence")).to_contain_text(reason.strip())
     assert page.locator(".sentence").evaluate("sentence => sentence.scrollHeight <= sentence.clientHeight")
     expect(page.get_by_label("Source")).to_have_value("printer")
-    for hidden in (page.get_by_label("Text"), page.get_by_role("navigation"), page.locator("button")):
+    for hidden in (page.get_by_label("Search"), page.get_by_role("navigation"), page.locator("button")):
         expect(hidden.filter(visible=True)).to_have_count(0)
     href = page.locator("dd a").first.get_attribute("href")
     page.goto(f"{server.url}{href}")
@@ -284,7 +284,7 @@ def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Brows
             phone.add_cookies(context.cookies())  # type: ignore[arg-type]
             page = phone.new_page()
             page.goto(f"{server.url}/swarm/events")
-            page.get_by_label("Text").fill("timeout")
+            page.get_by_label("Search").fill("timeout")
             page.get_by_role("button", name="Filter").tap()
             expect(page.locator(ROWS)).to_have_count(1)
             expect(page.get_by_role("switch")).to_have_count(1 if is_scripted else 0)
@@ -341,13 +341,13 @@ def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
     expect(page.get_by_role("link", name="Older")).to_have_count(0)
     expect(page.get_by_text("Times in Europe/Berlin")).to_be_visible()  # the page's script has run
     page.keyboard.press("/")
-    expect(page.get_by_label("Text")).to_be_focused()
+    expect(page.get_by_label("Search")).to_be_focused()
     page.get_by_label("Type").fill("system.error")
     page.keyboard.press("Enter")
     expect(rows).to_have_count(1)
     page.get_by_label("Type").fill("no.such")
     page.get_by_role("button", name="Filter").click()
-    expect(page.get_by_text("No event matches")).to_be_visible()
+    expect(page.get_by_text("No events match these filters")).to_be_visible()
     for cursor in ("nonsense", "-" + "9" * 30, "9" * 30):
         page.goto(f"{shared.url}/swarm/events?cursor={cursor}")
         expect(rows).to_have_count(50)

@@ -79,7 +79,7 @@ def test_events_that_pose_as_the_coordinators_stop_no_panel(shared: Server, http
     wait_until(lambda: live.cursor() >= 14, "all are shown")
     agent = call(http, "POST", "/agents", name="Real")["id"]
     expect(row(page, "agents", "Real")).to_be_visible()
-    expect(row(page, "auctions", "Real")).to_contain_text("no bid yet")
+    expect(row(page, "auctions", "Real")).to_contain_text("no bids yet")
     assert errors == []
     call(http, "DELETE", f"/agents/{agent}")
     change(shared.database, f"UPDATE outfeed_task SET closes_at = created_at WHERE id = '{task}'")
@@ -204,7 +204,7 @@ def test_the_board_is_asked_for_again_after_a_refusal(shared: Server, http: http
 
 def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Page) -> None:
     LivePage(page, shared)
-    field = page.get_by_placeholder("What is to be done")
+    field = page.get_by_placeholder("New task…")
     field.fill("the first")
     with page.expect_response("**/api/swarm/tasks"), held(page, "**/api/swarm/tasks") as routes:
         field.press("Enter")

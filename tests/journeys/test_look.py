@@ -47,7 +47,7 @@ def test_the_first_key_offers_to_skip_the_menu_and_moves_nothing(shared: Server,
     assert page.locator(".brand").bounding_box() == place
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    expect(page.get_by_label("Text")).to_be_focused()
+    expect(page.get_by_label("Search")).to_be_focused()
 
 
 def test_a_long_id_stays_within_the_window(shared: Server, page: Page) -> None:

@@ -30,7 +30,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
         page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_url(f"{server.url}/swarm/live")
         expect(page.locator("event-feed .label")).to_have_text("Live")
-        expect(page.get_by_text("Nothing has happened yet")).to_be_visible()
+        expect(page.get_by_text("No events yet")).to_be_visible()
 
         newest = page.locator("event-feed .rows > .event").first
         ordinals = itertools.count(1)
@@ -43,7 +43,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
 
         assert shortest(secs_to_show, 1) < 1
         expect(newest.locator(".icon")).to_have_text("📝")
-        expect(page.get_by_text("Nothing has happened yet")).to_be_hidden()
+        expect(page.get_by_text("No events yet")).to_be_hidden()
 
 
 def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_once(server: Server, page: Page) -> None:
@@ -196,8 +196,8 @@ def test_a_gap_is_shown_with_its_range(shared: Server, proxy: Proxy, page: Page)
     change(shared.database, f"DELETE FROM outbox WHERE seq <= {live.base + 5}")
     proxy.come_back()
     live.hurry()
-    missing = f"{live.base + 3:,} to {live.base + 5:,}"
-    expect(live.notices).to_contain_text(f"events {missing}")
+    missing = f"{live.base + 3:,}–{live.base + 5:,}"
+    expect(live.notices).to_contain_text(f"Events {missing}")
     live.expect_rows(4)
     assert live.seqs() == [1, 2, 6, 7]
     mark = page.get_by_role("button", name=f"Gap {missing}")
@@ -216,7 +216,7 @@ def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: 
     change(shared.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     proxy.come_back()
     live.hurry()
-    expect(live.notices).to_contain_text("Reset")
+    expect(live.notices).to_contain_text("restored")
     live.expect_state("live")
     write(shared.database, *tasks(1, "in the new history"))
     live.expect_rows(4)
@@ -230,7 +230,7 @@ def test_a_page_that_is_opened_again_says_what_went_by_meanwhile(shared: Server,
     page.goto("about:blank")
     write(shared.database, *tasks(120, "unseen"))
     live = LivePage(page, shared)
-    expect(live.notices).to_contain_text(f"Events {live.base + 2:,} to {live.base + 21:,} went by")
+    expect(live.notices).to_contain_text(f"You missed events {live.base + 2:,}–{live.base + 21:,}")
     live.expect_rows(100)
     page.reload()
     live.expect_rows(100)
@@ -264,8 +264,8 @@ def test_a_page_says_that_its_data_is_stale_why_and_since_when(
         for file in files:
             file.rename(f"{file}.away")
         live.expect_state("stale")
-        expect(live.label).to_have_text(re.compile(r"^Stale: the database is not there · last data \d\d:\d\d:\d\d$"))
-        expect(page.locator("event-feed [role=status]")).to_contain_text("Stale: the database is not there")
+        expect(live.label).to_have_text(re.compile(r"^Stale: the database is missing · last data \d\d:\d\d:\d\d$"))
+        expect(page.locator("event-feed [role=status]")).to_contain_text("Stale: the database is missing")
         for file in reversed(files):  # the database last: opened without its -wal it would be an older one
             Path(f"{file}.away").rename(file)
         live.expect_state("polling" if way == "long poll" else "live")
@@ -355,7 +355,7 @@ def test_a_link_that_was_used_says_how_to_get_another(shared: Server, browser: B
         answer = page.goto(shared.sign_in_link())
         assert answer is not None
         assert answer.status == 401
-        expect(page.get_by_role("alert")).to_contain_text("used or has expired")
+        expect(page.get_by_role("alert")).to_contain_text("used or expired")
 
 
 @pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])

@@ -189,7 +189,7 @@ def test_the_list_is_filtered_by_kind_and_by_text(shared: Server, page: Page) ->
     expect(shown).to_have_text(["New task: another door to paint", "New task: paint the door"])
     expect(count).to_have_text("2 of 7")
     page.keyboard.type(" black")
-    expect(page.get_by_text("No row in the list matches")).to_be_visible()
+    expect(page.get_by_text("Nothing in this list matches")).to_be_visible()
 
     page.keyboard.press("Escape")
     expect(shown).to_have_count(7)
@@ -285,7 +285,7 @@ def test_space_presses_a_button_in_the_list(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     live.expect_rows(1)
     page.get_by_role("searchbox").fill("no such text")
-    page.get_by_role("button", name="Show all rows").focus()
+    page.get_by_role("button", name="Clear filter").focus()
     page.keyboard.press("Space")
     expect(page.get_by_role("searchbox")).to_have_value("")
     live.expect_state("live")

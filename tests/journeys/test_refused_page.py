@@ -74,7 +74,7 @@ def test_an_address_without_a_feed_is_said_once(shared: Server, proxy: Proxy, pa
     proxy.pages["/"] = site('<event-feed src="/elsewhere/ws"></event-feed>')
     warnings = warnings_of(patient)
     patient.goto(proxy.url)
-    expect(patient.locator("event-feed .label")).to_contain_text("its address answers 404")
+    expect(patient.locator("event-feed .label")).to_contain_text("the server returned 404")
     patient.clock.fast_forward(HOURS_MS)
     assert len(proxy.asked("/elsewhere/api/feed")) == 1
     assert len(proxy.asked("/elsewhere/ws")) == 1

@@ -93,7 +93,7 @@ class TestEvents:
         assert [event["id"] for event in json.loads(outfeed("events", "--json", *filters).output)] == ids
 
     def test_none_is_said_so_or_an_empty_array(self, outfeed, database):
-        assert outfeed("events").output == "No event matches.\n"
+        assert outfeed("events").output == "No events match.\n"
         assert json.loads(outfeed("events", "--json").output) == []
 
     def test_what_others_wrote_can_not_steer_the_terminal(self, outfeed, database):

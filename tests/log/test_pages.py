@@ -111,7 +111,7 @@ class TestTheLog:
         monkeypatch.setattr(log_page, "UNINDEXED_CHUNK", 5)
         page = api.get("/swarm/events?from=2020-01-01&text=rare")
         assert ids(page) == []
-        assert "Nothing so far" in page.text
+        assert "No matches so far" in page.text
         while "Search further back →" in (onward := links(page)):
             page = api.get(onward["Search further back →"])
         assert ids(page) == ["deep"]
@@ -119,14 +119,17 @@ class TestTheLog:
     @pytest.mark.parametrize(
         ("query", "said"),
         [
-            ("from=yesterday", "left out: yesterday"),
-            ("text=%00&type=%00", "No event matches"),
-            ("type=*", "No event matches"),
-            ("text=" + quote('"AND (NEAR'), "No event matches"),
+            ("from=yesterday", "Not a date, and ignored: yesterday. Use 2026-01-31T12:00."),
+            ("text=%00&type=%00", "No events match these filters"),
+            ("type=*", "No events match these filters"),
+            ("text=" + quote('"AND (NEAR'), "No events match these filters"),
             ("cursor=x", "The log is empty"),
-            ("taskid=nope&x=y", "Not a filter of the log, and left out: taskid, x"),
-            ("source=a&source=b", "Not a filter of the log, and left out: source (twice)"),
-            ("from=yesterday&_external=1&endpoint=x", "left out: yesterday Not a filter of the log"),
+            ("taskid=nope&x=y", "Unknown filters were ignored: taskid, x"),
+            ("source=a&source=b", "Unknown filters were ignored: source (twice)"),
+            (
+                "from=yesterday&_external=1&endpoint=x",
+                "2026-01-31T12:00. Unknown filters were ignored: _external",
+            ),
             ("newer=99999999999999999999", "The log is empty"),
         ],
     )
@@ -218,7 +221,7 @@ class TestOneEvent:
         log_event("a.b", "s", task_id="t1", id="one")
         write(2)
         page = api.get("/swarm/events/one").text
-        assert re.findall("<h2>(In the log|Of this .*)</h2>", page) == ["In the log", "Of this task"]
+        assert re.findall("<h2>(All events|This .*)</h2>", page) == ["All events", "This task"]
 
     def test_large_data_is_cut(self, api: Api) -> None:
         log_event("a.b", "s", data=["x" * 60_000] * 1, id="large")
@@ -251,7 +254,7 @@ class TestStories:
         write(205, agent_id="a1")
         page = api.get("/swarm/agents/a1")
         assert (ids(page)[0], ids(page)[-1]) == ("e6", "e205")
-        assert links(page)["Earlier events are in the log"] == "/swarm/events?agent=a1"
+        assert links(page)["Show earlier events"] == "/swarm/events?agent=a1"
 
     def test_who_may_not_see_the_swarm_is_not_told_its_state(self, api: Api, database: Database) -> None:
         task = api.services.part(SwarmPart).coordinator.post("Write the docs")
@@ -369,10 +372,10 @@ def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: D
     write(2)
     with database.transaction() as connection:
         audit.record(connection, "access.signed_in", "tests", name="ann")
-    [counted] = re.findall(r'<span class="audit"[^>]*>(\d+) of them audit', operator("GET", "/swarm/events").text)
+    [counted] = re.findall(r'<span class="audit"[^>]*>(\d+) audit events', operator("GET", "/swarm/events").text)
     by_type = log_page.count(database, LogFilter(EVERYTHING)).by_type
     assert int(counted) == sum(by_type.values()) - 2
-    assert "of them audit" not in api.get("/swarm/events").text
+    assert " audit events</span>" not in api.get("/swarm/events").text
     assert "(with audit events)" in operator("GET", "/swarm/live").text
     assert "(with audit events)" not in api.get("/swarm/live").text
 

@@ -137,7 +137,7 @@ class TestUrl:
     def test_what_is_no_address_is_an_error_at_once(self, url):
         done = self.run("--url", url)
         assert done.returncode == 2
-        assert "is not an address like https://feed.example" in done.stderr
+        assert "must be an address like https://feed.example" in done.stderr
 
     def test_a_failed_connection_is_reported(self):
         with subprocess.Popen(

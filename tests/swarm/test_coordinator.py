@@ -157,7 +157,7 @@ class TestAnAuction:
         coordinator.leave(stage.agent.id)
         stage.close(task)
 
-        assert the_task(database, task.id).reason == "every bidder has left"
+        assert the_task(database, task.id).reason == "all bidders have left"
 
     def test_it_is_not_closed_early_and_takes_no_bid_late(self, coordinator, stage, wall):
         task = coordinator.post("Write the docs")
@@ -232,10 +232,10 @@ class TestMoves:
 
     @pytest.mark.parametrize("call", CALLS)
     def test_unknown_ids_are_named(self, stage, coordinator, call):
-        with pytest.raises(UnknownName, match="no task has the id 'nothing'"):
+        with pytest.raises(UnknownName, match="task not found: 'nothing'"):
             CALLS[call](coordinator, "nothing", stage.agent.id)
         state = {"bid": "bidding", "start": "assigned", "fail": "assigned"}.get(call, "started")
-        with pytest.raises(UnknownName, match="no agent has the id"):
+        with pytest.raises(UnknownName, match="agent not found"):
             CALLS[call](coordinator, stage.task(state).id, "\ud800")
 
     def test_who_has_left_does_nothing_more(self, stage, coordinator):

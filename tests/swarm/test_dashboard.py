@@ -64,7 +64,7 @@ def test_it_shows_the_swarm_without_a_script(house: dict[str, Visit]) -> None:
     assert counts == [("bidding", "2"), ("assigned", "1"), ("started", "0"), ("completed", "0"), ("failed", "1")]
     assert re.fullmatch(r"Forge busy \d+ s ago Write &lt;the&gt; docs", panel(page, "agents"))
     assert panel(page, "auctions") == (
-        "Label tickets 60 min 1 bid, lowest 1,500 sats Check links 60 min no bid yet"
+        "Label tickets 60 min 1 bid, lowest 1,500 sats Check links 60 min no bids yet"
     )  # fmt: skip
     assert re.fullmatch(r"Write &lt;the&gt; docs [\d:]{8} assigned · Forge · 50 sats", panel(page, "work"))
     assert re.fullmatch(r"Dull work [\d:]{8} failed · no bids", panel(page, "ended"))
@@ -168,7 +168,7 @@ def test_the_time_left_is_told_to_the_second_that_has_begun(secs: float, text: s
 
 def test_bids_are_counted_in_words() -> None:
     assert [bids_text(0, None), bids_text(1, 5), bids_text(2, 1500)] == [
-        "no bid yet", "1 bid, lowest 5 sats", "2 bids, lowest 1,500 sats",
+        "no bids yet", "1 bid, lowest 5 sats", "2 bids, lowest 1,500 sats",
     ]  # fmt: skip
 
 

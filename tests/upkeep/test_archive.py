@@ -295,7 +295,8 @@ class TestReadingIn:
             assert new.execute("SELECT data FROM event_log WHERE id = 'deep'").fetchone() == (deep,)
 
     @pytest.mark.parametrize(
-        ("harm", "message"), [("flip", "is not what was written"), ("cut", "no archive"), ("strip", "has no checksum")]
+        ("harm", "message"),
+        [("flip", "is not what was written"), ("cut", "not an archive"), ("strip", "has no checksum")],
     )
     def test_a_damaged_one_makes_no_database(self, one, tmp_path, harm, message):
         getattr(self, harm)(one)

@@ -118,7 +118,7 @@ class TestBackup:
 
     def test_a_file_that_is_no_database_is_not_replaced(self, database, tmp_path):
         (tmp_path / "notes.txt").write_text("dear diary")
-        with pytest.raises(BadBackup, match="no database"):
+        with pytest.raises(BadBackup, match="not a database"):
             backup.backup(database, tmp_path / "notes.txt")
         assert (tmp_path / "notes.txt").read_text() == "dear diary"
 
@@ -139,14 +139,14 @@ class TestBackup:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "link").symlink_to(tmp_path / "pipe")
         (tmp_path / "round").symlink_to(tmp_path / "round")
-        for name, reason in (("pipe", "no regular file"), ("link", "no regular file"), ("round", "can't write")):
+        for name, reason in (("pipe", "not a regular file"), ("link", "not a regular file"), ("round", "can't write")):
             with pytest.raises(OutfeedError, match=reason):
                 backup.backup(database, tmp_path / name)
         assert (tmp_path / "pipe").is_fifo()
         assert (tmp_path / "link").is_symlink()
 
     def test_a_folder_that_is_missing_is_named_and_not_made(self, database, tmp_path):
-        with pytest.raises(OutfeedError, match=f"there is no folder {tmp_path}/typo; make it first"):
+        with pytest.raises(OutfeedError, match=f"there is no folder {tmp_path}/typo; create it first"):
             backup.backup(database, tmp_path / "typo" / "copy.db")
         assert not (tmp_path / "typo").exists()
 

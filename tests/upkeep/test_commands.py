@@ -65,7 +65,7 @@ class TestPrune:
         assert output == f"Pruned 3 events older than 30 days; the events are in 1 file in {tmp_path / 'kept'}.\n"
         (archive,) = (tmp_path / "kept").glob("*.gz")
         done = outfeed("events", "import", archive, "--into", tmp_path / "old.db")
-        assert done.output == f"Read 3 events from 1 archive into {tmp_path / 'old.db'}.\n"
+        assert done.output == f"Imported 3 events from 1 archive into {tmp_path / 'old.db'}.\n"
         again = outfeed("events", "import", archive, "--into", tmp_path / "old.db")
         assert again.exit_code == 1
         assert "exists" in again.output
@@ -141,7 +141,10 @@ class TestPruneOne:
 
 class TestBackup:
     def test_it_says_what_it_holds(self, outfeed, old_and_new, tmp_path):
-        assert outfeed("backup", tmp_path / "a.db").output == f"Backed up 4 events to {tmp_path / 'a.db'}, checked.\n"
+        assert (
+            outfeed("backup", tmp_path / "a.db").output
+            == f"Backed up 4 events to {tmp_path / 'a.db'}, and verified the copy.\n"
+        )
         facts = json.loads(outfeed("backup", tmp_path / "b.db", "--json").output)
         assert facts["bytes"] == (tmp_path / "b.db").stat().st_size
         assert (facts["events"], facts["head"]) == (4, 4)
@@ -180,7 +183,7 @@ class TestRestore:
     def test_it_says_where_the_old_one_is(self, outfeed, saved, tmp_path):
         output = outfeed("restore", saved).output
         (kept,) = tmp_path.glob("*before-restore*")
-        assert output == f"Restored {saved}, with 4 events. What was there is in {kept}.\n"
+        assert output == f"Restored {saved}, with 4 events. The previous database is in {kept}.\n"
         assert "newer" not in left()
 
     def test_a_dry_run_changes_nothing(self, outfeed, saved):
@@ -197,14 +200,14 @@ class TestRestore:
         (tmp_path / "x").write_text("no database" * 500)
         done = outfeed("restore", tmp_path / "x")
         assert done.exit_code == 1
-        assert done.output.endswith("x is no backup of a feed: it is damaged, or no database\n")
+        assert done.output.endswith("x is not a backup of a feed: it is damaged or not a database\n")
 
 
 class TestDoctor:
     def test_all_is_well_on_a_fresh_database(self, outfeed, database):
         done = outfeed("doctor")
         assert done.exit_code == 0, done.output
-        assert done.output.endswith("and found no problem.\n")
+        assert done.output.endswith("and found no problems.\n")
 
     def test_a_problem_is_an_exit_code_and_can_be_fixed(self, outfeed, database):
         with database.connection() as connection:
@@ -212,7 +215,7 @@ class TestDoctor:
         done = outfeed("doctor")
         assert done.exit_code == 1
         assert "problem  triggers: trigger event_log_outbox is missing" in done.output
-        assert "type  outfeed doctor --fix" in done.output
+        assert "Fix: outfeed doctor --fix" in done.output
         facts = json.loads(outfeed("doctor", "--json").output)
         assert facts["ok"] is False
         (found,) = [one for one in facts["findings"] if one["rule"] == "triggers"]

@@ -69,7 +69,7 @@ def test_a_trigger_that_runs_before_the_feeds_is_found_and_put_behind_it(databas
     raw.execute("CREATE TRIGGER theirs AFTER INSERT ON event_log BEGIN SELECT 1; END")
     [found] = findings(database, "triggers")
     assert found.what == "trigger event_log_outbox runs after the trigger theirs"
-    assert "an effect come before its cause" in found.why
+    assert "arrive out of order" in found.why
     found.fix()
     assert findings(database, "triggers") == []
 

@@ -32,13 +32,13 @@ from outfeed.http.permission import Permission
 from outfeed.http.problems import answer, problem, wants_page
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
-from outfeed.principal import Principal
+from outfeed.principal import ROLES, Principal
 from outfeed.store import files
 from outfeed.store.database import Database
 
 _FORM_REFUSED = {
-    "csrf": "You have signed in anew since this page was loaded. Go back, reload it, and try again.",
-    "origin": "This form does not seem to come from a page of this server.",
+    "csrf": "Your session changed. Go back, reload the page and try again.",
+    "origin": "This form comes from another site.",
 }
 _SEND_TOKEN = "Send it as the header X-CSRFToken or the form field csrf_token."
 csrf = CSRFProtect()
@@ -134,7 +134,7 @@ def _refuse_connection(needed: Permission) -> Response | None:
     if mismatch is None or origins.is_allowed():
         return None
     note_refusal("origin", mismatch)
-    return problem(403, f"this page's origin may not open the feed: {mismatch}")
+    return problem(403, f"the origin of this page is not allowed to open the feed: {mismatch}")
 
 
 def _is_from_elsewhere(needed: Permission) -> bool:
@@ -145,7 +145,7 @@ def _is_from_elsewhere(needed: Permission) -> bool:
 def _admit_token(secret: str, scope: str) -> Response | None:
     found = account.find_token(_database(), secret)
     if found is None:
-        return _challenge('Bearer error="invalid_token"', "this token is unknown, has expired or was revoked")
+        return _challenge('Bearer error="invalid_token"', "this token is unknown, expired or revoked")
     if refusal := limits.refusal("requests", found.grant, services().settings.requests_per_minute):
         return refusal
     services().part(Rights).note_use(found.grant)
@@ -155,7 +155,7 @@ def _admit_token(secret: str, scope: str) -> Response | None:
 def _admit_ticket(ticket: str, scope: str) -> Response | None:
     found = account.redeem_ticket(_database(), ticket)
     if found is None:
-        return _challenge("Bearer", "this ticket was used or has expired; ask for another")
+        return _challenge("Bearer", "this ticket is used or expired; request a new one")
     return _require(found, scope)
 
 
@@ -217,7 +217,15 @@ def _require(found: Principal, scope: str) -> Response | None:
     if found.may(scope):
         return None
     services().metrics.note_refusal("forbidden", path=request.path, principal=found.name, scope=scope)
-    return answer(403, f"this needs the scope {scope}")
+    return answer(403, _lacking(found, scope))
+
+
+def _lacking(found: Principal, scope: str) -> str:
+    """Return what *found* needs for *scope*: a role to a person, the scope to a program."""
+    if not found.is_session:
+        return f"this needs the scope {scope}"
+    role = next(role for role, scopes in ROLES.items() if scope in scopes)
+    return f"You need the {role} role for this. You are signed in as {found.name}."
 
 
 def _turn_away(needed: Permission) -> ResponseReturnValue:
@@ -228,7 +236,7 @@ def _turn_away(needed: Permission) -> ResponseReturnValue:
         target = quote(request.script_root + request.path) + (f"?{query}" if query else "")
         return redirect(f"{url_for('sign_in.login')}?{urlencode({'next': target})}")
     if wants_page():  # a form that was open for longer than its session
-        return _challenge("Bearer", "You are signed out, and nothing was done.")
+        return _challenge("Bearer", "Your session ended; nothing was saved. Sign in and try again.")
     return _challenge("Bearer", "sign in, or send a token as `Authorization: Bearer outfeed_…`")
 
 

@@ -23,7 +23,7 @@ _NOBODYS = (
 def hash_of(password: str) -> str:
     """Return what is stored of *password*. Raises ValueError that says what is wrong with it."""
     if not MIN_CHARS <= len(password) <= MAX_CHARS:
-        raise ValueError(f"a password has {MIN_CHARS} to {MAX_CHARS:,} characters")
+        raise ValueError(f"use {MIN_CHARS} to {MAX_CHARS:,} characters")
     return generate_password_hash(password)
 
 
@@ -33,7 +33,7 @@ def matches(stored: str | None, password: str) -> bool:
     Raises TooManyChecks.
     """
     if not _checking.acquire(timeout=_PATIENCE_SECS):
-        raise TooManyChecks("too many people sign in at once; try again")
+        raise TooManyChecks("too many sign-ins at the same time; try again")
     try:
         return check_password_hash(stored or _NOBODYS, password[:MAX_CHARS]) and stored is not None
     finally:

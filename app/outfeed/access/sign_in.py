@@ -22,9 +22,9 @@ from outfeed.principal import READ
 HOME = "/swarm/live"
 FORM_REFUSED = {
     "csrf": "The form expired. Please try again.",
-    "origin": "The form does not seem to come from a page of this server.",
+    "origin": "The form comes from another site.",
 }
-LINK_ENDED = "This link has been used or has expired. Ask for a new one, or sign in with your password."
+LINK_ENDED = "This link is used or expired. Request a new one, or sign in with your password."
 log = logging.getLogger(__name__)
 sign_in = Blueprint("sign_in", __name__)
 
@@ -71,7 +71,7 @@ def _sign_in_by_password(target: str, name: str, password: str) -> ResponseRetur
     """A wrong name and a wrong password are answered alike, and take as long."""
     if not passwords.matches(user.password_hash(services().database, name), password):
         _note_refusal(name, "password")
-        return _login_page(target, "Name or password is wrong.", name), 401
+        return _login_page(target, "The name or password is wrong.", name), 401
     _begin_session(name, "password")
     return redirect(target, 303)
 
@@ -91,7 +91,7 @@ def logout() -> ResponseReturnValue:
 def password() -> ResponseReturnValue:
     """Show the form for the own password."""
     if not identity.principal().is_session:
-        return answer(403, "only who signed in has a password")
+        return answer(403, "Tokens have no password. Sign in to set yours.")
     return _password_page()
 
 
@@ -101,7 +101,7 @@ def set_password() -> ResponseReturnValue:
     """Set the own password. All sessions end; this browser gets a new one."""
     name = identity.principal().name
     if not identity.principal().is_session:
-        return answer(403, "only who signed in has a password")
+        return answer(403, "Tokens have no password. Sign in to set yours.")
     if refusal := _count_attempt():
         return refusal
     stored = user.password_hash(services().database, name)
@@ -109,7 +109,7 @@ def set_password() -> ResponseReturnValue:
         return _password_page("The current password is wrong."), 403
     chosen = request.form.get("password", "")
     if chosen != request.form.get("again", chosen):
-        return _password_page("The two are not the same."), 422
+        return _password_page("The passwords don't match."), 422
     try:
         user.set_password(services().database, name, passwords.hash_of(chosen), by=name)
     except ValueError as error:

@@ -19,7 +19,7 @@ class Ticket(BaseModel):
     """What opens one WebSocket: `/ws?ticket=…`."""
 
     ticket: str
-    expires_in: int = Field(description="Seconds in which it has to be used.")
+    expires_in: int = Field(description="Seconds until the ticket expires.")
 
 
 @tickets.post("/api/tickets")

@@ -24,7 +24,7 @@ def _scopes(value: str) -> tuple[str, ...]:
 def _types(value: str) -> tuple[str, ...]:
     patterns = separated(value)
     if not patterns:
-        raise ValueError("names no type; without --types it is all of them")
+        raise ValueError("Pass at least one type, or omit --types to allow all.")
     return access.check_patterns(patterns)
 
 
@@ -37,15 +37,15 @@ def _expiry(value: str) -> datetime:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError(f"like 90d, 12h, 30m or 2030-01-31T00:00Z, got {value!r:.80}")
+        raise ValueError(f"must be like 90d, 12h, 30m or 2030-01-31T00:00Z (got {value!r:.80})")
     if moment <= clock.now():
-        raise ValueError(f"{value} has passed")
+        raise ValueError(f"{value} is in the past")
     return moment
 
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke tokens. A running server knows of a change at once.
+    """Create, list and revoke tokens. Changes take effect immediately.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def token() -> None:
 )
 @click.option("--types", callback=checked(_types), help="Only these events, separated by commas: task.*,bid.submitted")
 @click.option(
-    "--expires", callback=checked(_expiry), metavar="WHEN", help="After 90d, 12h, 30m, or at an ISO 8601 moment."
+    "--expires", callback=checked(_expiry), metavar="WHEN", help="Expiry: 90d, 12h, 30m, or an ISO 8601 time."
 )
 def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, expires: datetime | None) -> None:
     """Create the token NAME and print it, this once.
@@ -71,11 +71,11 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
     """
     secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
     click.echo(secret)
-    click.echo(f"Made token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
+    click.echo(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
 
 
 @token.command("list")
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one token a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one token per line.")
 def list_(is_json: bool) -> None:
     """Show every token's name, scopes, limits and last use, never the token itself.
 

@@ -20,9 +20,9 @@ _NAME = checked(account.check_name)
 
 @click.group()
 def user() -> None:
-    """Invite people, change what they may, shut them out. A running server obeys at once.
+    """Manage users. Changes take effect immediately.
 
-    A viewer reads, a producer also writes, an operator does everything.
+    A viewer can read, a producer can also write, an operator can do everything.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def user() -> None:
 @user.command()
 @click.argument("name", callback=_NAME)
 @click.option("--role", type=_ROLE, required=True, help="Role of the user.")
-@click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of making a link.")
+@click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of printing a link.")
 def add(name: str, role: str, password_stdin: bool) -> None:
     """Create the user NAME and print a link for signing in, once, within a day.
 
@@ -49,11 +49,11 @@ def add(name: str, role: str, password_stdin: bool) -> None:
         return
     code = account.create_code(database.default(), account.CODE_LIFETIME, name)
     click.echo(sign_in_link(code))
-    click.echo(f"Added {name} as {role}. The link signs them in, once, within a day.", err=True)
+    click.echo(f"Added {name} as {role}. The link works once, within a day.", err=True)
 
 
 @user.command("list")
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one user a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one user per line.")
 def list_(is_json: bool) -> None:
     """Show every user's name, role, state and age.
 
@@ -77,9 +77,9 @@ def _state(one: users.User) -> str:
 @user.command("set-password")
 @click.argument("name", callback=_NAME)
 def set_password(name: str) -> None:
-    """Give the user NAME a new password and end their sessions.
+    """Set the password of the user NAME and end the user's sessions.
 
-    Asks for it on a terminal; else reads it from stdin, up to the end of the line.
+    Prompts on a terminal. Otherwise reads one line from stdin.
 
     \b
     Example:
@@ -88,7 +88,7 @@ def set_password(name: str) -> None:
     is_terminal = sys.stdin.isatty()
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else _read_password()
     users.set_password(database.default(), name, _hash(password), by=BY)
-    click.echo(f"Set the password of {name}. Their sessions have ended.")
+    click.echo(f"Set the password of {name} and ended all sessions.")
 
 
 def _read_password() -> str:

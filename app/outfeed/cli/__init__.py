@@ -71,7 +71,7 @@ def _printable(error: OutfeedError) -> str:
 def main() -> None:
     """Outfeed: a restart-safe live event feed.
 
-    Settings are environment variables OUTFEED_*; a .env file is read too.
+    Settings are environment variables OUTFEED_*; a .env file is read as well.
 
     \b
     Example:
@@ -85,5 +85,5 @@ def main() -> None:
     logging.getLogger("outfeed").addHandler(logging.NullHandler())
     if click.get_current_context().invoked_subcommand != "serve":
         for name, meant in unknown_settings().items():
-            hint = f"; is it {meant}?" if meant else ""
-            click.echo(f"Warning: {escaped(name)} is no setting of Outfeed's{hint}", err=True)
+            hint = f" Did you mean {meant}?" if meant else ""
+            click.echo(f"Warning: Unknown setting {escaped(name)}.{hint}", err=True)

@@ -12,7 +12,7 @@ from outfeed.cli.values import checked
 def _address(*schemes: str) -> Callable[..., Any]:
     def check(value: str) -> str:
         if not _is_address(value, schemes):
-            raise ValueError(f"{value!r} is not an address like https://feed.example")
+            raise ValueError(f"must be an address like https://feed.example (got {value!r})")
         return value
 
     return checked(check)

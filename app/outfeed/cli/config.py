@@ -10,9 +10,9 @@ from outfeed.text import escaped
 
 
 @click.command()
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one setting a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one setting per line.")
 def config(is_json: bool) -> None:
-    """Show each setting, and where its value comes from.
+    """Show each setting and the source of its value.
 
     Secrets are masked.
 
@@ -29,4 +29,5 @@ def config(is_json: bool) -> None:
         origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
         click.echo(escaped(f"    {each.help}{origin}"))
     changed = sum(each.source != "default" for each in found)
-    click.echo(f"{changed} of {show.count(len(found), 'setting')} {'is' if changed == 1 else 'are'} yours.")
+    all_ = show.count(len(found), "setting")
+    click.echo(f"{changed} of {all_} changed from the default." if changed else f"All {all_} have their default.")

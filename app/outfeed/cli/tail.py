@@ -24,9 +24,9 @@ from outfeed.text import escaped
     help="Start with the last N events if --after is not given.",
 )
 @click.option("--types", help="Only these, separated by commas: task.*,system.error")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per line.")
 def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
-    """Follow a server's feed; each event is printed once.
+    """Follow the feed of a server and print each event once.
 
     Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN. Gaps, resets and lost connections are told on
     stderr.
@@ -36,7 +36,7 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
       OUTFEED_TOKEN=outfeed_… outfeed tail --types 'task.*,system.error' --json
     """
     if epoch and after is None:
-        raise click.UsageError("--epoch belongs to an --after")
+        raise click.UsageError("--epoch needs --after.")
     feed = Client(*remote(url)).follow(
         after=after,
         epoch=epoch,
@@ -60,7 +60,7 @@ def _warn(missing: Gap | Reset) -> None:
 
 def _say_goodbye(cursor: Cursor) -> None:
     if cursor.seq is None:
-        click.echo("Stopped before the feed began.", err=True)
+        click.echo("Stopped before the feed started.", err=True)
     else:
         go_on = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
-        click.echo(f"Stopped at seq {cursor.seq}. To go on from here: {escaped(go_on)}", err=True)
+        click.echo(f"Stopped at seq {cursor.seq}. To continue: {escaped(go_on)}", err=True)

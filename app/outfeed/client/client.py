@@ -67,7 +67,7 @@ class Client:
         out of the iterator, and it is told again. *on_connection* is told of every connection, in words.
         """
         if consumer and (after is not None or last or cursor_file is not None):
-            raise ValueError("a consumer goes on from its checkpoint; it takes no after, last or cursor_file")
+            raise ValueError("a consumer continues from its checkpoint; don't pass after, last or cursor_file")
         options = {"types": list(types), "source": source, "task_id": task_id, "agent_id": agent_id, "last": last}
         wanted = {name: value for name, value in options.items() if value} | (
             {"consumer": consumer} if consumer else {}

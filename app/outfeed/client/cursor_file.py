@@ -18,14 +18,14 @@ def read_cursor(path: Path) -> Cursor | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path} holds no cursor ({error}); delete it to begin anew") from None
+        raise Refused(f"{path} holds no cursor ({error}); delete it to start over") from None
 
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
     """Put the cursor into *path*, whole or not at all, whenever this process may end."""
     path = path.resolve()  # a rename onto a link would replace the link
     if path.exists() and not path.is_file():
-        raise Refused(f"{path} is no regular file; name another one for the cursor")
+        raise Refused(f"{path} is not a regular file; choose another file for the cursor")
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     draft.write_text(json.dumps({"seq": cursor.seq, "epoch": cursor.epoch}) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -268,8 +268,10 @@ class Feed:
     def _explain_status(self, error: InvalidStatus) -> tuple[str, float]:
         status = error.response.status_code
         if status == 401:
-            advice = "set OUTFEED_TOKEN to a valid one (`outfeed token create NAME --scopes read` makes it)"
-            raise Refused(f"{self.url} refuses {'this token' if self._token else 'strangers'} (401); {advice}")
+            advice = "set OUTFEED_TOKEN to a valid token (create one: `outfeed token create NAME --scopes read`)"
+            raise Refused(
+                f"{self.url} refuses {'this token' if self._token else 'requests without a token'} (401); {advice}"
+            )
         if status == 403:
             raise Refused(f"{self.url} refuses this token (403); it needs the scope read")
         if not is_worth_retrying(status):

@@ -26,7 +26,7 @@ def parse_frame(text: str | bytes) -> dict[str, Any]:
     except ValueError:
         frame = None
     if not isinstance(frame, dict):
-        raise Refused("the server sends something that is no feed")
+        raise Refused("the server does not send a feed")
     return frame
 
 

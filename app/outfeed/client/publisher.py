@@ -132,5 +132,5 @@ def _json_of(response: httpx.Response) -> Any:
         return response.json()
     except ValueError:
         if response.is_success:
-            raise Refused(f"{response.url} answers something that is no receipt; is it an Outfeed server?") from None
+            raise Refused(f"{response.url} does not answer with a receipt; is it an Outfeed server?") from None
         return None

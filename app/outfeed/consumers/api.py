@@ -38,7 +38,7 @@ class Consumer(BaseModel):
     owner: str | None = Field(description="`token:NAME` or `user:NAME`; null before the first claim.")
     epoch: str
     seq: int
-    is_protected: bool = Field(description="Whether pruning waits for it.")
+    is_protected: bool = Field(description="Whether pruning keeps unacknowledged events for it.")
 
 
 class Ack(BaseModel):
@@ -56,7 +56,7 @@ class Ack(BaseModel):
     body={JSON: NewConsumer},
     answers={201: Consumer, 200: Consumer},
     refusals={
-        400: "The body is no JSON.",
+        400: "The body is not JSON.",
         403: _FORBIDDEN,
         415: "The body is not JSON.",
         422: "The name breaks a rule, or the caller has too many consumers (`too_many_consumers`).",
@@ -78,7 +78,7 @@ def create() -> Response:
     body={JSON: Ack},
     answers={200: Ack},
     refusals={
-        400: "The body is no JSON.",
+        400: "The body is not JSON.",
         403: _FORBIDDEN,
         404: "No consumer has this name.",
         415: "The body is not JSON.",
@@ -93,7 +93,7 @@ def acknowledge(name: str) -> Response:
     try:
         services().checkpoints.move(name, ack.epoch, ack.seq, identity.principal())
     except Superseded:
-        raise NotFound(f"no consumer is named {name!r}") from None
+        raise NotFound(f"consumer not found: {name!r}") from None
     return jsonify(seq=ack.seq, epoch=ack.epoch)
 
 

@@ -13,20 +13,20 @@ from outfeed.store import database as db
 
 def _name(value: str) -> str:
     if not CONSUMER_NAME.fullmatch(value):
-        raise ValueError("a name has up to 64 letters, digits, dots, dashes and underscores")
+        raise ValueError("must have 1 to 64 letters, digits, dots, dashes and underscores")
     return value
 
 
 def _principal(value: str) -> str:
     kind, _, name = value.partition(":")
     if kind not in ("token", "user") or not name:
-        raise ValueError(f"a principal is token:NAME or user:NAME, got {value!r:.80}")
+        raise ValueError(f"must be token:NAME or user:NAME (got {value!r:.80})")
     return value
 
 
 @click.group()
 def consumer() -> None:
-    """List, add, give away, reset and remove durable consumers.
+    """Manage durable consumers.
 
     \b
     Example:
@@ -35,7 +35,7 @@ def consumer() -> None:
 
 
 @consumer.command("list")
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one consumer a line.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one consumer per line.")
 def list_(is_json: bool) -> None:
     """Show every consumer's owner, checkpoint and lag.
 
@@ -60,11 +60,11 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
 @click.argument("name", callback=checked(_name))
 @click.option(
     "--protected/--unprotected", "is_protected", default=None,
-    help="Whether pruning of the outbox waits for it; a new one is unprotected.",
+    help="Keep outbox rows until the consumer has acknowledged them.  [default: unprotected]",
 )  # fmt: skip
 @click.option(
     "--owner", metavar="PRINCIPAL", callback=checked(_principal),
-    help="token:NAME or user:NAME, which may use it. Without one it is the first that claims an unprotected one.",
+    help="token:NAME or user:NAME. Without an owner, the first client that claims an unprotected consumer owns it.",
 )  # fmt: skip
 def add(name: str, is_protected: bool | None, owner: str | None) -> None:
     """Create the consumer NAME at the head of the feed, or change its protection and owner.
@@ -74,18 +74,20 @@ def add(name: str, is_protected: bool | None, owner: str | None) -> None:
       outfeed consumer add ops-bot --protected --owner token:ops
     """
     found = checkpoint.add(db.default(), name, is_protected=is_protected, owner=owner, by=BY)
-    click.echo(f"Consumer {name} is {'protected: pruning waits for it' if found.is_protected else 'unprotected'}.")
+    click.echo(f"Consumer {name} is {'protected; pruning keeps its events' if found.is_protected else 'unprotected'}.")
     if found.owner is not None:
         click.echo(f"It belongs to {found.owner}.")
     elif found.is_protected:
-        click.echo(f"Only operators can use it: `outfeed consumer own {name} token:NAME` gives it an owner.")
+        click.echo(f"Only operators can use it. Set an owner: `outfeed consumer own {name} token:NAME`.")
 
 
 @consumer.command()
 @click.argument("name", callback=checked(_name))
 @click.argument("principal", callback=checked(_principal))
 def own(name: str, principal: str) -> None:
-    """Give the consumer NAME to PRINCIPAL, token:NAME or user:NAME; another owner's connection is closed with 4009.
+    """Set the owner of the consumer NAME to PRINCIPAL, token:NAME or user:NAME.
+
+    Closes the connection of another owner with 4009.
 
     \b
     Example:
@@ -106,7 +108,7 @@ def reset(name: str, seq: int | None) -> None:
       outfeed consumer reset ops-bot --to 0
     """
     where = checkpoint.reset(db.default(), name, seq)
-    click.echo(f"Consumer {name} goes on after {where:,}.")
+    click.echo(f"Consumer {name} continues after {where:,}.")
 
 
 @consumer.command()
@@ -119,4 +121,4 @@ def remove(name: str) -> None:
       outfeed consumer remove ops-bot
     """
     checkpoint.remove(db.default(), name)
-    click.echo(f"Consumer {name} is gone.")
+    click.echo(f"Removed consumer {name}.")

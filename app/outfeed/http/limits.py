@@ -36,7 +36,7 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
     if not wait_secs:
         return None
     services().metrics.note_refusal(what.replace(" ", "_"), whose=whose, limit=per_minute)
-    return later(429, f"more than {per_minute} {what} a minute", math.ceil(wait_secs))
+    return later(429, f"more than {per_minute} {what} per minute", math.ceil(wait_secs))
 
 
 def later(status: int, detail: str, wait_secs: int) -> Response:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from outfeed.errors import (
@@ -138,11 +138,13 @@ def _short(error: OSError) -> Response:
     if error.errno not in _SHORTAGES:
         return _unforeseen(error)
     log.error(LogMessage("request refused", path=request.path, error=error))
-    return _unavailable_now(f"the server can't do that now: {error.strerror}")
+    return _unavailable_now(f"the server is out of a resource: {error.strerror}")
 
 
 def _unforeseen(error: Exception) -> Response:
     # The edge of a request: the traceback goes to the log, not to the client.
     log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
     services().metrics.note_error("request", error)
-    return answer(500, "an error of ours; it was logged")
+    request_id = g.get("request_id")
+    logged = f"It was logged as request {request_id}." if request_id else "It was logged."
+    return answer(500, f"Internal server error. {logged}")

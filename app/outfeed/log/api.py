@@ -58,7 +58,7 @@ class LogQuery(LogFilters):
         str | None,
         Field(
             max_length=MAX_SOUGHT_CHARS,
-            description="Only this event, whatever the filters; any id can be asked for here.",
+            description="Only the event with this id. Ignores the other filters.",
         ),
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -82,9 +82,9 @@ class SummaryQuery(BaseModel):
     body={JSON: NewEvent | NewEvents, NDJSON: NewLines},
     answers={201: WriteReceipt | list[WriteReceipt], 200: WriteReceipt | list[WriteReceipt]},
     refusals={
-        400: "The body is no JSON.",
-        403: "An event is of a type that this principal may not write.",
-        409: "An id is known with other content.",
+        400: "The body is not JSON.",
+        403: "The principal has no permission to write an event of this type.",
+        409: "An event with this id already exists with different content.",
         413: "The body is larger than 8 MiB, as sent or unpacked.",
         415: "The body is neither JSON nor NDJSON, or its Content-Encoding is not gzip.",
         422: "An event breaks a rule; `index` and `field` say which.",
@@ -149,7 +149,7 @@ def _parsed(text: bytes, name: str) -> Any:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:

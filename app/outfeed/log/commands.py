@@ -26,17 +26,19 @@ def _json(value: str) -> Any:
 def _moment(value: str) -> datetime:
     moment = clock.parsed(value)
     if moment is None:
-        raise ValueError(f"no time like 2026-01-31T12:00:00Z: {value}")
+        raise ValueError(f"must be a time like 2026-01-31T12:00:00Z (got {value!r:.80})")
     return moment
 
 
 @click.command()
 @click.argument("event_type", metavar="TYPE")
 @click.option("--source", required=True, help="Component that writes the event.")
-@click.option("--task-id", help="The task it belongs to.")
-@click.option("--agent-id", help="The agent it belongs to.")
+@click.option("--task-id", help="Task of the event.")
+@click.option("--agent-id", help="Agent of the event.")
 @click.option("--data", metavar="JSON", callback=checked(_json), help="Data of the event, as JSON.")
-@click.option("--id", "event_id", help="The event's own id: writing the same again changes nothing.")
+@click.option(
+    "--id", "event_id", help="Id of the event. An event with an existing id and the same content is not written twice."
+)
 def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     """Write one event of TYPE, such as task.created.
 
@@ -51,17 +53,23 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--type", "event_type", help="Only these types, with commas between; task.* is all that begin so.")
+@click.option("--type", "event_type", help="Only these types, comma-separated. task.* matches all task types.")
 @click.option("--source", help="Only this source.")
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
 @click.option("--text", help='Only with these words; "a phrase"; wor*; one OR other; -excluded.')
 @click.option(
-    "--from", "since", callback=checked(_moment), metavar="TIME", help="Only from then on; UTC unless it has a zone."
+    "--from",
+    "since",
+    callback=checked(_moment),
+    metavar="TIME",
+    help="Only events since this time. UTC unless it has a zone.",
 )
-@click.option("--to", "until", callback=checked(_moment), metavar="TIME", help="Only before that.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
-@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event a line.")
+@click.option("--to", "until", callback=checked(_moment), metavar="TIME", help="Only events before this time.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of events."
+)
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event per line.")
 @click.pass_context
 def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
     """Show events from the log, newest first.
@@ -80,17 +88,17 @@ def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
         return
     for event in found:
         click.echo(show.event_line(event))
-    click.echo(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No event matches.")
+    click.echo(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
 
 
 @events.command("import")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--into", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The database to make.")
+@click.option("--into", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New database file.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
-    """Read archives that `prune --archive` wrote into a new database.
+    """Import archives of `prune --archive` into a new database.
 
-    The events are in its log, not in its feed. One that is in several archives comes once.
+    The events are added to its log, not to its feed. Duplicates are imported once.
 
     \b
     Example:
@@ -102,4 +110,4 @@ def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json({"events": count, "files": len(files), "database": str(into)}))
         return
-    click.echo(f"Read {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")
+    click.echo(f"Imported {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")

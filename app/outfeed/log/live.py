@@ -83,7 +83,7 @@ class Row:
     def data(self) -> str | None:
         """The data as indented JSON, cut; None for no data."""
         if self.event.omitted_bytes:
-            return f"{self.event.omitted_bytes:,} bytes of data are too large to be shown here."
+            return f"{self.event.omitted_bytes:,} bytes of data are too large to show here."
         if self.event.data is None:
             return None
         return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)

@@ -58,7 +58,7 @@ def events() -> ResponseReturnValue:
     given, unknown = _given()
     filter_, problem = _filter(given)
     if unknown:
-        problem = f"{problem or ''} Not a filter of the log, and left out: {cut(', '.join(unknown), 80)}".strip()
+        problem = f"{problem or ''} Unknown filters were ignored: {cut(', '.join(unknown), 80)}.".strip()
     newer = request.args.get("newer", type=rowid)
     cursor = newer if newer is not None else request.args.get("cursor", type=rowid)
     page = log_page.list_page(services().database, filter_, limit=LOG_ROWS, cursor=cursor, is_newer=newer is not None)
@@ -94,7 +94,7 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
         given.get("agent"), since, until, given.get("text"),
     )  # fmt: skip
     given |= {name: _as_input(moment) for name, moment in times.items() if moment}
-    problem = f"No time like 2026-01-31T12:00 and left out: {cut(', '.join(bad), 80)}" if bad else None
+    problem = f"Not a date, and ignored: {cut(', '.join(bad), 80)}. Use 2026-01-31T12:00." if bad else None
     return filter_, problem
 
 
@@ -110,13 +110,13 @@ def event(event_id: str) -> str:
     database, visible = services().database, identity.principal().visible
     found = log_page.find(database, visible, event_id)
     if found is None:
-        raise NotFound(f"no event with the id {event_id!r:.220}")
+        raise NotFound(f"Event {event_id!r:.220} not found.")
     place, event = found
-    filters = {"In the log": LogFilter(visible)}
+    filters = {"All events": LogFilter(visible)}
     if event.task_id:
-        filters["Of this task"] = LogFilter(visible, task_id=event.task_id)
+        filters["This task"] = LogFilter(visible, task_id=event.task_id)
     if event.agent_id:
-        filters["Of this agent"] = LogFilter(visible, agent_id=event.agent_id)
+        filters["This agent"] = LogFilter(visible, agent_id=event.agent_id)
     neighbours = [(name, log_page.neighbours(database, filter_, place)) for name, filter_ in filters.items()]
     text = None if event.data is None else json.dumps(event.data, ensure_ascii=False, indent=2)
     return render_template(
@@ -160,7 +160,7 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
     page = log_page.list_page(services().database, filter_, limit=STORY_ROWS)
     head = _head_of(kind, id_)
     if not page.events and head is None:
-        raise NotFound(f"no event names the {kind} {id_!r:.220}")
+        raise NotFound(f"{kind.capitalize()} {id_!r:.220} not found. No event mentions it.")
     rows = [Row.of(found) for _, found in reversed(page.events)]
     moments = [None, *(row.moment for row in rows)]
     steps = [Step(row, _pause(before, row.moment)) for before, row in zip(moments, rows, strict=False)]

@@ -30,14 +30,16 @@ class NewEvent(TypedDict, total=False):
     """An event to append. An `id` makes the call safe to repeat."""
 
     event_type: Annotated[
-        Required[_Type], Field(description="Like `task.created`; your own are fine.", examples=["task.created"])
+        Required[_Type], Field(description="Like `task.created`. Own types are allowed.", examples=["task.created"])
     ]
-    source: Annotated[Required[_Name], Field(description="Who says so.", examples=["coordinator"])]
+    source: Annotated[
+        Required[_Name], Field(description="Source of the event, such as a service.", examples=["coordinator"])
+    ]
     task_id: Annotated[_Name | None, Field(examples=["task-1"])]
     agent_id: Annotated[_Name | None, Field(examples=["agent-7"])]
     data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
     id: Annotated[
-        _Name | None, Field(description="The idempotency key; made when absent.", examples=["task-1-created"])
+        _Name | None, Field(description="The idempotency key; generated when absent.", examples=["task-1-created"])
     ]
     timestamp: Annotated[
         Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None,
@@ -46,8 +48,8 @@ class NewEvent(TypedDict, total=False):
 
 
 NewEvents = Annotated[list[NewEvent], Field(min_length=1, max_length=MAX_BATCH_EVENTS)]
-Lines = Annotated[str, Field(description="One event a line.")]
-NewLines = Annotated[str, Field(description="One event a line.", min_length=1)]
+Lines = Annotated[str, Field(description="One event per line.")]
+NewLines = Annotated[str, Field(description="One event per line.", min_length=1)]
 
 
 class WriteReceipt(BaseModel):
@@ -77,7 +79,9 @@ class LoggedEvent(BaseModel):
     agent_id: str | None
     timestamp: str
     data: Any
-    omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+    omitted_bytes: int | None = Field(
+        None, description="Size of the data that was omitted; absent if the data is complete."
+    )
     match: TextMatch | None = Field(None, description="Where `text` was found; present only if it was searched for.")
 
 
@@ -99,18 +103,18 @@ class LogFilters(BaseModel):
 
     event_type: Annotated[
         str | None,
-        Field(max_length=MAX_TYPES_CHARS, description="Exact types, or prefixes like `task.*`, with commas between."),
+        Field(max_length=MAX_TYPES_CHARS, description="Exact types, or prefixes like `task.*`, comma-separated."),
     ] = None
     source: _Sought | None = None
     task_id: _Sought | None = None
     agent_id: _Sought | None = None
-    from_: Annotated[_Moment | None, Field(alias="from", description="Timestamps from there on.")] = None
-    to: Annotated[_Moment | None, Field(description="Timestamps before that.")] = None
+    from_: Annotated[_Moment | None, Field(alias="from", description="Only events since this time.")] = None
+    to: Annotated[_Moment | None, Field(description="Only events before this time.")] = None
     text: Annotated[
         str | None,
         Field(
             max_length=1000,
-            description='Words that the event must have; "a phrase"; a beginning: `wor*`; `one OR other`; `-excluded`.',
+            description='Words to search for; "a phrase"; `wor*` for a prefix; `one OR other`; `-excluded`.',
         ),
     ] = None
 
@@ -126,7 +130,7 @@ class LogPage(BaseModel):
     """A page of the log."""
 
     events: list[LoggedEvent]
-    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+    next: int | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class Summary(BaseModel):

@@ -24,7 +24,7 @@ async function ask() {
     const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     if (answer.redirected || answer.status === 401) return "signed-out";
     const text = await answer.text();
-    if (!answer.ok) return detailIn(text) ?? `the server answers ${answer.status}`;
+    if (!answer.ok) return detailIn(text) ?? `server error (${answer.status})`;
     show(new DOMParser().parseFromString(text, "text/html"));
     return "";
   } catch {
@@ -68,12 +68,12 @@ function tell(reason) {
   if (!reason) return;
   const since = clockOf(new Date(time.dateTime));
   outage.querySelector("h2").textContent = TITLES[reason] ?? reason.charAt(0).toUpperCase() + reason.slice(1);
-  outage.querySelector("p").textContent = `Nothing is known since ${since}: the figures below are from then. `
-    + (reason === "signed-out" ? "They go on once you have signed in." : "This page goes on asking.");
+  outage.querySelector("p").textContent = `Showing data from ${since}. `
+    + (reason === "signed-out" ? "Sign in to update it." : "Retrying…");
   outage.querySelector("a").hidden = reason !== "signed-out";
 }
 
-const TITLES = { "signed-out": "You are signed out", unreached: "The server does not answer" };
+const TITLES = { "signed-out": "You are signed out", unreached: "The server doesn't respond" };
 
 document.addEventListener("visibilitychange", refresh);
 timer = setTimeout(refresh, EVERY_MS);

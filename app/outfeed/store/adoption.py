@@ -245,7 +245,7 @@ def plan(path: Path) -> list[str]:
         f"  - make the triggers {', '.join(TRIGGERS)} on event_log",
         f"  - set the journal mode to WAL (now: {before.journal_mode if before else 'wal'})",
         "From then on SQLite refuses UPDATE of event_log, and INSERT or REPLACE of a known id with other content.",
-        "`outfeed release` takes everything out again.",
+        "`outfeed release` removes everything again.",
     ]
 
 

@@ -135,7 +135,7 @@ def _is_free(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
     """
     row = connection.execute("SELECT owner, is_protected FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()
     if row is None:
-        raise UnknownName(f"there is no consumer named {name!r}; POST /api/consumers with its name creates it")
+        raise UnknownName(f"consumer {name!r} not found; create it with POST /api/consumers")
     _refuse_ticket(by)
     owner, is_protected = row
     if owner == by.owner or by.is_operator:
@@ -146,7 +146,7 @@ def _is_free(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
         )
     if is_protected:
         raise ForbiddenConsumer(
-            f"the consumer {name!r} is protected and has no owner yet; an operator gives it one with"
+            f"the consumer {name!r} is protected and has no owner yet; an operator can set one:"
             f" `outfeed consumer own {name} {by.owner}`"
         )
     return True
@@ -270,7 +270,7 @@ def _own(connection: sqlite3.Connection, name: str, owner: str, by: str | None) 
     query = _FIND_OWNER.get(kind)
     if query is None or not connection.execute(query, (principal,)).fetchone():
         raise UnknownName(
-            f"there is no principal {owner!r}; an owner is the token:NAME or user:NAME of one that exists"
+            f"there is no principal {owner!r}; an owner must be token:NAME or user:NAME of an existing token or user"
         )
     before = _find(connection, name).owner
     if owner == before:
@@ -319,7 +319,7 @@ def floor(connection: sqlite3.Connection) -> int | None:
 
 def _require(changed: int | bool, name: str) -> None:
     if not changed:
-        raise UnknownName(f"there is no consumer named {name!r}; `outfeed consumer list` shows them all")
+        raise UnknownName(f"there is no consumer named {name!r}; `outfeed consumer list` shows all consumers")
 
 
 def _ensure(

@@ -66,7 +66,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     with explained(path):
         if not path.exists():
-            raise DatabaseMissing(f"no database at {path.absolute()}; `outfeed serve` or `outfeed upgrade` makes one")
+            raise DatabaseMissing(f"no database at {path.absolute()}; `outfeed serve` or `outfeed upgrade` creates one")
         connection = sqlite3.connect(
             _uri(path, "mode=rw"), uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None, check_same_thread=False
         )
@@ -207,7 +207,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-            raise QueryCancelled("this query took too long and was ended; ask for less") from error
+            raise QueryCancelled("this query took too long and was cancelled; narrow your filters") from error
         raise _explain(error, path) from error
 
 
@@ -219,13 +219,15 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
         case sqlite3.SQLITE_FULL:
             return _full(path)
         case sqlite3.SQLITE_READONLY:
-            return DatabaseReadOnly(f"{path} can only be read: look at its mode, its folder's, and how it is mounted")
+            return DatabaseReadOnly(
+                f"{path} is read-only: check the mode of the file and its folder, and the mount options"
+            )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _damaged(path, str(error))
         case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
             return _full(path)
         case sqlite3.SQLITE_CANTOPEN:
-            return DatabaseUnreadable(f"{path}: {error}: may it be read, and are there descriptors left (ulimit -n)?")
+            return DatabaseUnreadable(f"{path}: {error}: check its permissions and the limit of open files (ulimit -n)")
     if "no such table" in str(error) or "no such column" in str(error):
         return SchemaMismatch(f"{path} is not an upgraded Outfeed database ({error}); run `outfeed upgrade`")
     return DatabaseUnreadable(f"{path}: {error}")

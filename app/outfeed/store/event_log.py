@@ -46,7 +46,7 @@ class _Draft(NamedTuple):
             return
         is_same = self._content() == known._content()
         if not is_same or (self.has_timestamp and not self._is_at(known.event.timestamp)):
-            raise EventConflict(f"id {self.event.id!r} is already known with other content; nothing was written")
+            raise EventConflict(f"id {self.event.id!r} already exists with different content; nothing was written")
 
     def _is_at(self, timestamp: str) -> bool:
         """Return whether *timestamp*, which a raw writer may have written, is the time of this event."""

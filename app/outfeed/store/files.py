@@ -102,14 +102,14 @@ def final_target(target: Path) -> Path:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise OutfeedError(f"there is no folder {path.parent}; make it first") from None
+            raise OutfeedError(f"there is no folder {path.parent}; create it first") from None
         return path
     except (OSError, RuntimeError) as error:
         raise OutfeedError(f"can't write {target}: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(mode):
         raise OutfeedError(f"{target} is a folder; name a file in it")
     if not stat.S_ISREG(mode):
-        raise OutfeedError(f"{target} is no regular file; name another one")
+        raise OutfeedError(f"{target} is not a regular file; choose another file")
     return path
 
 

@@ -48,10 +48,10 @@ swarm = Blueprint("swarm", __name__)
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 TYPES = [each for each in EventType if each.partition(".")[0] in ("task", "agent", "bid", "auction", "tool")]
-NO_JSON = {400: "The body is no JSON object.", 415: "The body is not JSON."}
+NO_JSON = {400: "The body is not a JSON object.", 415: "The body is not JSON."}
 NO_AGENT = {404: "No agent has this id."}
 NO_TASK = {404: "No task has this id, or no agent."}
-NOT_NOW = {409: "It is not this task's or agent's turn; `state` says what stands in the way."}
+NOT_NOW = {409: "Invalid state transition; `state` is the current state."}
 
 
 def coordinator() -> Coordinator:
@@ -64,7 +64,7 @@ def admit() -> None:
     """Keep the swarm from who may see only some of its events. Raises Forbidden."""
     if hidden := _hidden(identity.principal().visible):
         name = identity.principal().name
-        raise Forbidden(f"{name} may not see events of the type {hidden[0].value!r}, and so not the swarm")
+        raise Forbidden(f"{name} has no access to events of the type {hidden[0].value!r}, which the swarm needs")
 
 
 def covers_swarm(visible: Visible) -> bool:

@@ -19,7 +19,7 @@ from outfeed.process import die_with
 @click.command()
 @click.option("--agents", type=click.IntRange(1, 200), default=6, show_default=True, help="Number of agents.")
 @click.option(
-    "--rate", type=click.FloatRange(0.01, 1000), default=2.0, show_default=True, help="Events a second, about."
+    "--rate", type=click.FloatRange(0.01, 1000), default=2.0, show_default=True, help="Approximate events per second."
 )
 @click.option("--url", callback=http_address, help="The server.  [default: OUTFEED_URL, else OUTFEED_BIND]")
 @click.option("--parent", type=int, help="Exit when this process exits.  [default: the one that started it]")

@@ -41,7 +41,7 @@ FUTURE = timedelta(seconds=1)
 
 SIGNED_OFF = "signed off"
 NO_BIDS = "no bids"
-BIDDERS_LEFT = "every bidder has left"
+BIDDERS_LEFT = "all bidders have left"
 HOLDER_LEFT = "its agent left"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -119,7 +119,9 @@ class Coordinator:
             if task_id is not None:
                 task = turn.task(task_id)
                 if task.state is not TaskState.STARTED:
-                    raise IllegalMove(task.state, f"{task.id} is {task.state}; tools are used while it is started")
+                    raise IllegalMove(
+                        task.state, f"{task.id} is {task.state}; tools can be used only while it is started"
+                    )
                 moves.require_holder(task, agent)
             data = {**(details or {}), "name": agent.name, "tool_name": tool_name}
             turn.log(_TOOL_EVENTS[status], task_id=task_id, agent_id=agent_id, **data)
@@ -155,7 +157,7 @@ class Coordinator:
                 return task
             moves.require_bidding(task)
             if is_over(task, turn.now):
-                raise IllegalMove(task.state, f"{task.id} took bids until {task.closes_at}; its auction is over")
+                raise IllegalMove(task.state, f"{task.id} took bids until {task.closes_at}; its auction is closed")
             if earlier is not None:
                 raise IllegalMove(task.state, f"{agent.id} has already bid {earlier.bid_sats:,} sats for {task.id}")
             turn.add_bid(task_id, agent_id, bid_sats)
@@ -268,7 +270,7 @@ class Coordinator:
         task = turn.task(task_id)
         moves.require_task_move(task, to)
         if task.agent_id is None:
-            raise IllegalMove(task.state, f"{task.id} is {task.state}; it is assigned to nobody yet")
+            raise IllegalMove(task.state, f"{task.id} is {task.state}; it isn't assigned to an agent yet")
         agent = self._seen(turn, agent_id or task.agent_id)
         moves.require_holder(task, agent)
         return task, agent

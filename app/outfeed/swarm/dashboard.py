@@ -198,7 +198,7 @@ def agent_row(agent: Agent, work: str | None, now: datetime) -> Row:
         "key": agent.id,
         "state": agent.state.value,
         "name": agent.name,
-        "doing": _cut(work) if work else "waits for work",
+        "doing": _cut(work) if work else "",
         "seen": seen(agent.seen_at, now),
         "seen_at": agent.seen_at,
     }
@@ -234,7 +234,7 @@ def auction_row(task: Task, now: datetime) -> Row:
 
 def bids_text(count: int, lowest: int | None) -> str:
     """Return how many bids there are, and the best."""
-    return f"{count:,} bid{'' if count == 1 else 's'}, lowest {lowest:,} sats" if count else "no bid yet"
+    return f"{count:,} bid{'' if count == 1 else 's'}, lowest {lowest:,} sats" if count else "no bids yet"
 
 
 def left_text(secs: float) -> str:

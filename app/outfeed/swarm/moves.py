@@ -39,7 +39,7 @@ def require_task_move(task: Task, to: TaskState) -> None:
 def require_bidding(task: Task) -> None:
     """Raise IllegalMove unless the task's auction is open."""
     if task.state is not TaskState.BIDDING:
-        raise IllegalMove(task.state, f"{task.id} is {task.state}; its auction is over")
+        raise IllegalMove(task.state, f"{task.id} is {task.state}; its auction is closed")
 
 
 def require_holder(task: Task, agent: Agent) -> None:
@@ -51,4 +51,4 @@ def require_holder(task: Task, agent: Agent) -> None:
 def require_present(agent: Agent) -> None:
     """Raise IllegalMove where the agent has left."""
     if agent.state is AgentState.LEFT:
-        raise IllegalMove(agent.state, f"{agent.id} has left ({agent.reason}); join again to get another id")
+        raise IllegalMove(agent.state, f"{agent.id} has left ({agent.reason}); join again to get a new id")

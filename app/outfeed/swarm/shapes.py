@@ -90,7 +90,7 @@ class ToolUse(_Request):
     task_id: _Id | None = None
     details: Annotated[
         dict[Literal["arguments", "result", "reason", "duration_ms"], Any],
-        Field(description="Goes into the event's data.", examples=[{"arguments": {"query": "sqlite wal"}}]),
+        Field(description="Added to the data of the event.", examples=[{"arguments": {"query": "sqlite wal"}}]),
     ] = {}
 
 
@@ -125,9 +125,9 @@ class AgentShape(BaseModel):
     state: AgentState
     joined_at: str
     seen_at: str
-    expires_at: str | None = Field(description="When it has left unless it is heard of before; null once it has.")
+    expires_at: str | None = Field(description="When the agent is removed without a heartbeat; null if it has left.")
     left_at: str | None
-    reason: str | None = Field(description="Why it left.")
+    reason: str | None = Field(description="Why the agent left.")
 
 
 class BidShape(BaseModel):
@@ -147,7 +147,7 @@ class TaskShape(BaseModel):
     state: TaskState
     created_at: str
     closes_at: str
-    seconds_left: float | None = Field(description="Until the auction is over; null when it is closed.")
+    seconds_left: float | None = Field(description="When the auction closes; null if it is closed.")
     bid_count: int
     lowest_bid_sats: int | None
     agent_id: str | None
@@ -157,7 +157,7 @@ class TaskShape(BaseModel):
     started_at: str | None
     ended_at: str | None
     result: Any
-    reason: str | None = Field(description="Why it failed.")
+    reason: str | None = Field(description="Why the task failed.")
 
 
 class TaskStory(TaskShape):
@@ -170,14 +170,14 @@ class AgentPage(BaseModel):
     """Agents, newest first."""
 
     agents: list[AgentShape]
-    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+    next: int | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class TaskPage(BaseModel):
     """Tasks, newest first."""
 
     tasks: list[TaskShape]
-    next: int | None = Field(description="The `cursor` of the next page; null where there is no more.")
+    next: int | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 class SwarmShape(BaseModel):
@@ -186,6 +186,6 @@ class SwarmShape(BaseModel):
     epoch: str
     seq: int
     now: str
-    agents: list[AgentShape] = Field(description="Who is there, the longest first.")
+    agents: list[AgentShape] = Field(description="Connected agents, oldest first.")
     tasks: dict[TaskState, list[TaskShape]] = Field(description="The newest of each state.")
     counts: dict[TaskState, int] = Field(description="10,001 is more than 10,000.")

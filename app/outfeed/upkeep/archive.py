@@ -283,7 +283,7 @@ def _batches(path: Path) -> Iterator[list[list[Any]]]:
                 yield rows
                 rows, size = [], 0
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise BadArchive(f"{path} is no archive of events: {error or type(error).__name__}") from error
+        raise BadArchive(f"{path} is not an archive of events: {error or type(error).__name__}") from error
     yield rows
 
 

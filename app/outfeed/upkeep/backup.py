@@ -98,12 +98,12 @@ def _check_target(database: Database, target: Path) -> None:
         return
     ours = [Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock", "-search")]
     if any(path.exists() and path.samefile(target) for path in ours):
-        raise BadBackup(f"{target} belongs to the live database; name another file")
+        raise BadBackup(f"{target} belongs to the live database; choose another file")
     # Not the live database, so that opening and closing it is nobody's business.
     with target.open("rb") as file:
         magic = file.read(len(_SQLITE_MAGIC))
     if magic not in (b"", _SQLITE_MAGIC):
-        raise BadBackup(f"{target} exists and is no database; name another file")
+        raise BadBackup(f"{target} exists and is not a database; choose another file")
 
 
 @contextmanager
@@ -237,9 +237,9 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
             _take_in(source, fresh, database.path)
             migrate.upgrade(fresh)
         except DatabaseDamaged as error:
-            raise BadBackup(f"{source} is no backup of a feed: it is damaged, or no database") from error
+            raise BadBackup(f"{source} is not a backup of a feed: it is damaged or not a database") from error
         except DatabaseUnreadable as error:
-            raise BadBackup(f"{source} is no backup of a feed: {error}") from error
+            raise BadBackup(f"{source} is not a backup of a feed: {error}") from error
         with closing(db.connect(fresh)) as copy, db.explained(fresh):
             copy.execute("UPDATE outfeed_meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
         if database.path.exists():
@@ -257,7 +257,7 @@ def _take_in(source: Path, fresh: Path, live: Path) -> None:
         copy.execute("PRAGMA trusted_schema = ON")  # indexes may call functions of JSON, which SQLite mistrusts
         _check_whole(copy, source)
         if not copy.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_log'").fetchone():
-            raise BadBackup(f"{source} is a database, and no backup of a feed: it has no event_log")
+            raise BadBackup(f"{source} is a database, but not a backup of a feed: it has no event_log")
 
 
 def _match_pages(live: Path, fresh: Path) -> None:
@@ -361,6 +361,8 @@ def _read_content(path: Path) -> Content:
 
 
 def _say(connection: Connection, source: Path, kept: Path | None, by: str) -> None:
-    message = f"Restored {source.name}; every cursor is reset" + (f", what was there is in {kept.name}" if kept else "")
+    message = f"Restored {source.name}; all cursors are reset" + (
+        f", the previous database is in {kept.name}" if kept else ""
+    )
     data = {"message": message, "backup": source.name, "kept": kept.name if kept else None}
     audit.record(connection, "system.restored", by, **data)

@@ -22,7 +22,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Age in days.")
+@click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Delete events older than this.")
 @click.option("--id", "event_id", help="Delete this one event from the log and the outbox.")
 @click.option(
     "--archive",
@@ -30,15 +30,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="DIR",
     help="Write the deleted events to gzipped files in this folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Count only; delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the number of events, but don't delete them.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def prune(
     older_than_days: int | None, event_id: str | None, archive: Path | None, dry_run: bool, is_json: bool
 ) -> None:
-    """Delete old events, or one event from everywhere.
+    """Delete old events, or one event.
 
-    In small steps that no writer notices; stopped half-way, what is gone is gone and the rest stays. Waits for a prune
-    that is at work. The outbox keeps what is young enough to resume from, or not acknowledged by a protected consumer.
+    Runs in small batches; safe to interrupt. Waits for another prune to end. Keeps outbox rows that clients can
+    still resume from, or that a protected consumer has not acknowledged.
 
     \b
     Example:
@@ -46,11 +46,11 @@ def prune(
       outfeed prune --id 0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d
     """
     if (older_than_days is None) == (event_id is None):
-        raise click.UsageError("say --older-than-days or --id")
+        raise click.UsageError("Pass either --older-than-days or --id.")
     if older_than_days is not None:
         _prune_old(older_than_days, archive, dry_run, is_json)
     elif archive is not None:
-        raise click.UsageError("--archive goes with --older-than-days")
+        raise click.UsageError("--archive needs --older-than-days.")
     elif event_id is not None:
         _erase(event_id, dry_run, is_json)
 
@@ -96,7 +96,7 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
         what = f"event {event_id} from the log and the outbox"
         click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
     if not is_found:
-        raise UnknownName(f"there is no event with the id {event_id!r:.220}")
+        raise UnknownName(f"event {event_id!r:.220} not found")
 
 
 def _tell_waiting() -> None:
@@ -140,7 +140,7 @@ def backup(file: Path, is_json: bool) -> None:
     if is_json:
         click.echo(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
         return
-    click.echo(f"Backed up {show.count(content.events, 'event')} to {file}, checked.")
+    click.echo(f"Backed up {show.count(content.events, 'event')} to {file}, and verified the copy.")
 
 
 @click.command()
@@ -172,22 +172,21 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
         click.echo(show.as_json({**facts, **content._asdict()}))
         return
     what = f"{file}, with {show.count(content.events, 'event')}"
-    beside = f" What was there is in {kept}." if kept else ""
+    beside = f" The previous database is in {kept}." if kept else ""
     click.echo(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
     if foreign := foreign_schema.in_file(file):
-        click.echo(escaped(f"It holds SQL of another program: {', '.join(foreign)}."))
+        click.echo(escaped(f"It contains SQL of another program: {', '.join(foreign)}."))
 
 
 @click.command()
 @click.option("--fix", is_flag=True, help="Apply all safe fixes.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quiet", "is_quiet", is_flag=True, help="Print nothing unless there is a problem; for cron.")
+@click.option("--quiet", "is_quiet", is_flag=True, help="Print only problems (for cron).")
 @click.pass_context
 def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) -> None:
     """Find problems that can lose events or stop the feed.
 
-    For each finding: what it is, why it matters, what to type. A note is worth knowing and no problem. Exit 1 if there
-    is a problem.
+    Explains each finding and how to fix it. Exits with 1 if there is a problem. Notes don't count as problems.
 
     \b
     Example:
@@ -209,8 +208,8 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
             click.echo(f"Fixed: {escaped(what)}.")
         for rule, one in found:
             _print(rule, one)
-        end = f"found {show.count(problems, 'problem')}" if problems else "found no problem"
-        click.echo(f"Looked at {show.count(len(rules), 'thing')} and {end}.")
+        end = f"found {show.count(problems, 'problem')}" if problems else "found no problems"
+        click.echo(f"Ran {show.count(len(rules), 'check')} and {end}.")
     context.exit(1 if problems else 0)
 
 
@@ -231,5 +230,5 @@ def _facts(rule: str, one: Finding) -> dict[str, Any]:
 def _print(rule: str, one: Finding) -> None:
     colour = "red" if one.level == "problem" else "yellow"
     click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
-    click.echo(f"    why   {escaped(one.why)}")
-    click.echo(f"    type  {escaped(one.type)}")
+    click.echo(f"    Why: {escaped(one.why)}")
+    click.echo(f"    Fix: {escaped(one.type)}")

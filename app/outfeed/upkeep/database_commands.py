@@ -10,13 +10,13 @@ from outfeed.text import escaped
 
 
 @click.command()
-@click.option("--adopt", is_flag=True, help="Add Outfeed's tables to a database that holds another program's.")
+@click.option("--adopt", is_flag=True, help="Add Outfeed's tables to the database of another program.")
 @click.pass_context
 def upgrade(context: click.Context, /, adopt: bool) -> None:
-    """Make the database, or bring it to this version's schema.
+    """Create the database, or upgrade it to the schema of this version.
 
-    An existing database is copied beside itself first. Refused while a server serves it. A database that holds tables
-    of another program is adopted with --adopt only; without it the command prints what it would do and exits 1.
+    Saves a copy of an existing database beside it first. Fails while a server uses the database. If the database
+    contains tables of another program, prints a plan and exits with 1. Pass --adopt to carry out the plan.
 
     \b
     Example:
@@ -42,13 +42,13 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Do it without a question.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 def release(yes: bool) -> None:
-    """Take Outfeed out of another program's database again.
+    """Remove Outfeed from the database of another program.
 
-    Removes Outfeed's tables, indexes and triggers, and the files beside the database, and puts the journal mode back.
-    An event_log that the program had before the adoption stays. A copy of the database is kept beside it. Stop the
-    server and the program first.
+    Removes Outfeed's tables, indexes and triggers, and the files beside the database, and restores the journal mode.
+    Keeps an event_log that existed before the adoption. Saves a copy of the database beside it. Stop the server and
+    the program first.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def release(yes: bool) -> None:
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def status(is_json: bool) -> None:
-    """Show the feed's head and epoch, and how many rows there are.
+    """Show the head and epoch of the feed, and the number of rows.
 
     \b
     Example:
@@ -84,4 +84,4 @@ def status(is_json: bool) -> None:
         return
     for name, value in facts.items():
         click.echo(f"{name:<10}{value:,}" if isinstance(value, int) else f"{name:<10}{value}")
-    click.echo(f"The feed stands at seq {facts['head']:,}.")
+    click.echo(f"The feed is at seq {facts['head']:,}.")

@@ -76,13 +76,13 @@ def _tables(patient: Patient) -> Iterator[Finding]:
     try:
         pending = migrate.pending(patient.database.path)
     except SchemaMismatch as error:
-        yield Finding(PROBLEM, str(error), "this code does not know what is in there", "pip install --upgrade outfeed")
+        yield Finding(PROBLEM, str(error), "this version can't read the newer schema", "pip install --upgrade outfeed")
         return
     if pending:
         yield Finding(
             PROBLEM,
             f"{len(pending)} migrations are pending: {', '.join(pending)}",
-            "the code asks for tables that are not there",
+            "the code needs tables that are missing",
             "outfeed upgrade",
             lambda: migrate.upgrade(patient.database.path),
         )
@@ -99,7 +99,7 @@ def _server(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             f"outfeed {running.version} serves this database, and this is {ours}",
-            "it goes on with the old code until it is started again, and upgrades wait for that",
+            "it runs the old code until it is restarted, and upgrades wait for that",
             "systemctl restart outfeed",
         )
 
@@ -131,7 +131,7 @@ def _filesystem(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             f"the database lies on {kind}",
-            "it has no locks and no shared memory that SQLite could rely on: the database will be damaged",
+            "its locks and shared memory are not reliable for SQLite: the database will be damaged",
             f"outfeed backup /var/lib/outfeed/{patient.database.path.name}, and set OUTFEED_DATABASE to it",
         )
 
@@ -142,7 +142,7 @@ def _integrity(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 PROBLEM,
                 f"the database is damaged: {problem}",
-                "what is read may be wrong, and what is written may be lost",
+                "reads can be wrong, and writes can be lost",
                 f"move {patient.quoted}, its -wal and -shm away, then outfeed restore FILE, with your newest backup",
             )
 
@@ -152,8 +152,8 @@ def _triggers(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             problem,
-            "events may not reach the feed, history be rewritten, an effect come before its cause, or rights that were "
-            "taken back stay with who is connected; a tool that rebuilt the table did it, or a newer trigger",
+            "events can miss the feed or arrive out of order, history can be rewritten, or clients keep revoked "
+            "permissions; the cause is a tool that rebuilt the table, or a newer trigger",
             "outfeed doctor --fix",
             lambda: triggers.mend(patient.database),
         )
@@ -199,7 +199,7 @@ def _indexes(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             f"index {name} is missing",
-            "what it serves becomes slow, or fails; a tool that rebuilt the table did it",
+            "queries become slow or fail; the cause is a tool that rebuilt the table",
             "outfeed doctor --fix",
             functools.partial(_execute, patient.database, sql),
         )
@@ -216,7 +216,7 @@ def _null_ids(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             f"{count:,} events have no id",
-            "they can be neither shown by id nor pruned; they come from before the feed",
+            "they can't be shown by id or pruned; they were written before the feed",
             f"sqlite3 {patient.quoted} 'DELETE FROM event_log WHERE id IS NULL'",  # noqa: S608 - for people
         )
 
@@ -250,7 +250,7 @@ def _auto_vacuum(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "auto_vacuum is not INCREMENTAL",
-            "the file never becomes smaller; what pruning frees is only used again",
+            "the file never shrinks; space that pruning frees is only reused",
             f"stop outfeed, then: sqlite3 {patient.quoted} 'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'",
         )
 
@@ -275,7 +275,7 @@ def _clock(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             f"the newest event was written {ahead / timedelta(hours=1):,.1f} hours from now",
-            "a clock was wrong then or is now: pruning keeps too much or takes too much",
+            "the clock was wrong then or is wrong now: pruning deletes too little or too much",
             "timedatectl status",
         )
 
@@ -304,8 +304,8 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
         if path.exists() and (mode := path.stat().st_mode) & forbidden:
             yield Finding(
                 PROBLEM,
-                f"others on this machine may {verb} {path.name}",
-                "who can, can sign in as anybody",
+                f"other users of this machine can {verb} {path.name}",
+                "a user with that access can sign in as any other user",
                 f"chmod {mend} {shlex.quote(str(path))}",
                 functools.partial(os.chmod, path, mode & 0o777 & ~forbidden),
             )
@@ -318,7 +318,7 @@ def _private(patient: Patient) -> Iterator[Finding]:
         if each.exists() and (mode := each.stat().st_mode & 0o777) & 0o044:
             yield Finding(
                 NOTE,
-                f"{each.name} has the mode {mode:04o}: other users of this machine may read it",
+                f"{each.name} has the mode {mode:04o}: other users of this machine can read it",
                 "it holds webhook secrets, password hashes and events as they were written",
                 f"chmod go-rw {shlex.quote(str(each))}, unless another program's user reads it",
             )

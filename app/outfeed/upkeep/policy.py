@@ -61,10 +61,10 @@ def rules_of(settings: Settings) -> list[tuple[str, str]]:
     """Return what is kept for how long, as (what, how long)."""
     by_type = settings.retention_days_by_type.items()
     return [
-        ("The log", _days(settings.retention_days)),
-        *((f"The log, {type_}", _days(days)) for type_, days in by_type),
-        ("The outbox", _days(settings.replay_days)),
-        ("The outbox, while a protected consumer lags", _days(settings.max_consumer_lag_days)),
+        ("Log", _days(settings.retention_days)),
+        *((f"Log, {type_}", _days(days)) for type_, days in by_type),
+        ("Outbox", _days(settings.replay_days)),
+        ("Outbox, if a protected consumer is behind", _days(settings.max_consumer_lag_days)),
     ]
 
 

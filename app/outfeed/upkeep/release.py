@@ -71,11 +71,11 @@ def _plan(connection: Connection, path: Path) -> Plan:
     if former_names.are_used(connection):
         raise SchemaMismatch(f"{path} has the tables of an earlier version; run `outfeed upgrade` first")
     if not adoption.is_outfeed(connection):
-        raise SchemaMismatch(f"{path} has no feed; there is nothing to release")
+        raise SchemaMismatch(f"{path} has no feed to release")
     before = adoption.recorded(connection)
     keeps_log = before is None or before.log_indexes is not None
     if not adoption.foreign_tables(connection) and (before is None or not keeps_log):
-        raise SchemaMismatch(f"{path} holds nothing but Outfeed's tables; delete the file instead")
+        raise SchemaMismatch(f"{path} contains only Outfeed's tables; delete the file instead")
     kept_indexes = (before.log_indexes or []) if before else []
     names = adoption.own_names(connection)
     return Plan(

@@ -75,7 +75,7 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
         while chunk := peer.socket.recv(1 << 16):
             received += chunk
     assert received.count(b"HTTP/1.1 ") == 1
-    assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"an error of ours"}\n\n')
+    assert received.endswith(b'event: closed\ndata: {"code":1011,"reason":"internal server error"}\n\n')
     assert "unforeseen" in caplog.text
     assert not flask_app.extensions["outfeed"].hub.counts()
 

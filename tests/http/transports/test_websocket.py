@@ -218,7 +218,7 @@ def test_an_error_in_the_handler_closes_the_connection_with_1011(
     with served(flask_app, database, peer):
         assert head_of(peer).startswith(b"HTTP/1.1 101 ")
         peer.socket.sendall(masked(0x81, b'{"action":"subscribe","channel":"events"}'))
-        assert peer.take_frame() == (8, struct.pack("!H", 1011) + b"an error of ours")
+        assert peer.take_frame() == (8, struct.pack("!H", 1011) + b"internal server error")
         assert peer.socket.recv(1) == b""
     assert "unforeseen" in caplog.text
     assert flask_app.extensions["outfeed"].hub.clients() == []

@@ -132,7 +132,7 @@ def revoke_token(database: Database, name: str, *, by: str | None = None) -> Non
     """Delete the token of that name. Raises UnknownName."""
     with database.transaction() as connection:
         if not connection.execute("DELETE FROM outfeed_token WHERE name = ?", (name,)).rowcount:
-            raise UnknownName(f"there is no token named {name!r}; `outfeed token list` shows them all")
+            raise UnknownName(f"token {name!r} not found; `outfeed token list` shows all tokens")
         audit.record(connection, "access.token_revoked", by, name=name)
 
 
@@ -153,7 +153,7 @@ def note_uses(database: Database, uses: Mapping[str, str]) -> None:
 def check_name(name: str) -> str:
     """Return *name* if a token or a user may have it, else raise ValueError."""
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
-        raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} printable characters, got {name!r:.120}")
+        raise ValueError(f"a name must have 1 to {MAX_NAME_CHARS} printable characters, got {name!r:.120}")
     return name
 
 

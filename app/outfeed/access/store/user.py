@@ -98,4 +98,4 @@ def check_role(role: str) -> str:
 def _update(connection: Connection, name: str, assignment: str, value: str | int) -> None:
     statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
     if not connection.execute(statement, (value, name)).rowcount:
-        raise UnknownName(f"there is no user named {name!r}; `outfeed user list` shows them all")
+        raise UnknownName(f"user {name!r} not found; `outfeed user list` shows all users")

@@ -12,7 +12,7 @@ from outfeed.config import settings
 def serve(demo: bool) -> None:
     """Serve the feed and its pages until stopped.
 
-    Makes or upgrades the database first, and prints a link that signs you in once.
+    Creates or upgrades the database first, and prints a sign-in link that works once.
 
     \b
     Example:

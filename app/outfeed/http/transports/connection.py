@@ -115,13 +115,13 @@ def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
     except OSError:
         return None
     except DatabaseError as error:
-        log.error(LogMessage("client closed for want of the database", error=error))
+        log.error(LogMessage("client closed, database unavailable", error=error))
         return frames.OUR_FAULT, "the database can't be read right now"
     except Exception as error:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
-        log.exception("client closed by an error of ours")
+        log.exception("client closed, internal error")
         services().metrics.note_error("connection", error)
-        return frames.OUR_FAULT, "an error of ours"
+        return frames.OUR_FAULT, "internal server error"
 
 
 def granted_rates() -> tuple[float, float]:

@@ -18,7 +18,9 @@ class FeedItem(BaseModel):
     agent_id: str | None
     timestamp: str | None
     data: Any
-    omitted_bytes: int | None = Field(None, description="How large the data is that was left out; only then present.")
+    omitted_bytes: int | None = Field(
+        None, description="Size of the data that was omitted; absent if the data is complete."
+    )
     flattened: bool | None = Field(
         None, description="True if `data` is the JSON text of what is nested deeper than 64 levels; only then present."
     )
@@ -41,5 +43,5 @@ class FeedPage(BaseModel):
     cursor: int
     head: int = Field(description="The newest seq.")
     erasures: int | None = Field(
-        None, description="How many events were erased from this history. If it has moved, read your copy again."
+        None, description="Number of events erased from this history. If it has changed, read your copy again."
     )

@@ -182,7 +182,7 @@ class Indexer:
 
     def _begin_anew(self, found: Log) -> None:
         """Make an index that covers nothing, and follows from the head on."""
-        log.info(LogMessage("search index begins anew", path=self._path))
+        log.info(LogMessage("search index is rebuilt", path=self._path))
         db.create(self._path)
         self._path.chmod(0o600)
         _damaged(self._path).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ export class Bar {
     const secs = Math.ceil((retryAt - Date.now()) / 1000);
     setText(this.#label, describe(state, { behind, waiting, outage, refusal, secs }));
     this.#retry.hidden = !["reconnecting", "stale"].includes(state) || secs <= 1;
-    this.#chip.title = isPolling ? "No WebSocket gets through, so the feed asks over HTTP" : "";
+    this.#chip.title = isPolling ? "WebSockets are blocked; using HTTP polling" : "";
     this.element.dataset.state = state;
     this.#login.hidden = state !== "signed-out";
     this.#login.href = loginHref;
@@ -77,7 +77,7 @@ function describe(state, { behind, waiting, outage, refusal, secs }) {
   const texts = {
     connecting: "Connecting",
     live: "Live",
-    polling: "Polling",
+    polling: "Live (polling)",
     "catching-up": `Catching up · ${NUMBER.format(behind)} behind`,
     paused: waiting ? `Paused · ${waiting} waiting` : "Paused",
     reconnecting: secs > 1 ? `Reconnecting in ${secs} s` : "Reconnecting",
@@ -93,7 +93,7 @@ function describe(state, { behind, waiting, outage, refusal, secs }) {
 /** Controls that narrow the list: a chip for each kind that has occurred, and text. None pressed is all. */
 export class Filter {
   element = make("div", "filter");
-  nothing = make("p", "nothing", "No row in the list matches. ");
+  nothing = make("p", "nothing", "Nothing in this list matches. ");
   #input = make("input");
   #count = make("span", "count");
   #chips = new Map(KINDS.map((kind) => [kind, this.#chip(kind)]));
@@ -106,7 +106,7 @@ export class Filter {
     const chips = make("div", "chips", ...this.#chips.values());
     chips.setAttribute("role", "group");
     chips.setAttribute("aria-label", "Show only");
-    Object.assign(this.#input, { type: "search", placeholder: "Filter rows", maxLength: 200, autocomplete: "off" });
+    Object.assign(this.#input, { type: "search", placeholder: "Filter…", maxLength: 200, autocomplete: "off" });
     this.#input.dir = "auto";
     this.#input.spellcheck = false;
     this.#input.setAttribute("aria-label", "Filter the rows by text");
@@ -115,7 +115,7 @@ export class Filter {
     this.element.setAttribute("role", "search");
     this.element.setAttribute("aria-label", "Rows");
     this.element.append(this.#count, chips, this.#input);
-    const button = make("button", "", "Show all rows");
+    const button = make("button", "", "Clear filter");
     button.onclick = () => this.clear();
     this.nothing.append(button);
     this.nothing.hidden = true;

@@ -250,7 +250,7 @@ export class Connection {
 
   /** What was asked for is refused, with the reason if it is the feed that answers. */
   #refused({ status, body }) {
-    if (!body?.detail) return this.#refuse(`This page can't open the feed: its address answers ${status}`, this.#url);
+    if (!body?.detail) return this.#refuse(`This page can't open the feed: the server returned ${status}`, this.#url);
     this.giveUp();
     this.#on.frame({ type: "error", payload: { message: body.detail } });
   }

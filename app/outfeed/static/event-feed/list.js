@@ -234,7 +234,7 @@ function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
   for (const [name, value] of Object.entries(fields)) {
     if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", shown(name, String(value), logHref))));
   }
-  const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to be sent here.` : null;
+  const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to show here.` : null;
   const details = make("div", "more", list);
   if (left || data !== null) details.append(make("pre", "", left ?? JSON.stringify(data, null, 2)));
   return details;

@@ -56,25 +56,25 @@ export class News {
 /** The events of {from, to} are not in the feed any more. Return the row, and the label of what leads to it. */
 export function gapNotice({ from, to }, logHref) {
   const range = rangeOf(from, to);
-  const text = "They were pruned before this page could show them. The log is kept longer:";
-  const row = noticeRow(`Gap: events ${range} are not in the feed any more.`, text, logLink(logHref));
+  const text = "They were pruned while you were away.";
+  const row = noticeRow(`Events ${range} are missing here.`, text, logLink(logHref));
   return { label: `Gap ${range}`, row };
 }
 
 /** The feed has another history now. Return the same two. */
 export function resetNotice(logHref) {
-  const text = "The database was replaced or restored. The rows below are what it holds now:";
-  return { label: "Feed began anew", row: noticeRow("Reset: the feed began anew.", text, logLink(logHref)) };
+  const text = "The rows below show its current content.";
+  return { label: "Database restored", row: noticeRow("The database was restored or replaced.", text, logLink(logHref)) };
 }
 
 /** What happened between two visits is not replayed. */
 export function awayNotice(from, to, logHref) {
-  const title = `Events ${rangeOf(from, to)} went by while this page was closed.`;
-  return noticeRow(title, "They are in the log:", logLink(logHref));
+  const title = `You missed events ${rangeOf(from, to)} while this page was closed.`;
+  return noticeRow(title, "", logLink(logHref));
 }
 
 export function refusalNotice(message) {
-  return noticeRow("The server refused this.", String(message));
+  return noticeRow("The server refused the request.", String(message));
 }
 
 function noticeRow(title, text, link) {
@@ -85,9 +85,9 @@ function noticeRow(title, text, link) {
 }
 
 function logLink(href) {
-  return linkTo(href, "show all events");
+  return linkTo(href, "Open the log");
 }
 
 function rangeOf(from, to) {
-  return from === to ? NUMBER.format(from) : `${NUMBER.format(from)} to ${NUMBER.format(to)}`;
+  return from === to ? NUMBER.format(from) : `${NUMBER.format(from)}–${NUMBER.format(to)}`;
 }

@@ -122,13 +122,13 @@ class View:
         """Return that agent. Raises UnknownName."""
         if row := self._first(f"{_AGENT} WHERE id = ?", agent_id):
             return _agent(row)
-        raise UnknownName(f"no agent has the id {agent_id!r:.220}")
+        raise UnknownName(f"agent not found: {agent_id!r:.220}")
 
     def task(self, task_id: str) -> Task:
         """Return that task. Raises UnknownName."""
         if row := self._first(f"{_TASK} WHERE task.id = ?", task_id):
             return _task(row)
-        raise UnknownName(f"no task has the id {task_id!r:.220}")
+        raise UnknownName(f"task not found: {task_id!r:.220}")
 
     def bids(self, task_id: str) -> list[Bid]:
         """Return the task's bids, the best first."""

@@ -27,9 +27,9 @@ async function post(description, token) {
   const signal = AbortSignal.timeout(ANSWER_MS);
   try {
     const answer = await fetch(`${ROOT}api/swarm/tasks`, { method: "POST", headers, body, signal });
-    if (answer.status === 401) return "You are signed out. Sign in, then post it again.";
+    if (answer.status === 401) return "Your session ended. Sign in and post the task again.";
     return answer.ok ? "" : (await answer.json()).detail;
   } catch {
-    return "No answer. It may have been posted all the same: look before you post it again.";
+    return "The server didn't respond. Check whether the task was posted before you try again.";
   }
 }
