@@ -490,7 +490,7 @@ def test_a_stream_is_told_of_an_outage_as_an_event(monkeypatch: pytest.MonkeyPat
     viewer = simulation.admit(SSE)
     viewer.subscribe()
     viewer.step()
-    simulation.hub.tell_stale("the database is not there", "2026-01-15T10:30:00.000Z")
+    simulation.hub.tell_stale("the database is missing", "2026-01-15T10:30:00.000Z")
     simulation.hub.tell_stale(None, None)
     assert viewer.socket.received.endswith(
         b'event: stale\ndata: {"reason":"the database is missing","since":"2026-01-15T10:30:00.000Z"}\n\n'

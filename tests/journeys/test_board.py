@@ -284,7 +284,7 @@ def test_a_message_of_the_form_ends_with_its_cause(server: Server, page: Page) -
     live.expect_state("reconnecting")
     page.get_by_placeholder("New task…").fill("Too early")
     page.get_by_role("button", name="Post task").click()
-    expect(page.get_by_role("alert")).to_contain_text("No answer")
+    expect(page.get_by_role("alert")).to_contain_text("The server didn't respond")
     server.start()
     live.hurry()
     live.expect_state("live")

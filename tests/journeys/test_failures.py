@@ -157,8 +157,8 @@ def test_a_filesystem_that_is_full_in_earnest(tmp_path: Path) -> None:
 def test_a_file_that_may_only_be_read(session: Session, faulty: FaultyServer) -> None:
     session.write()
     with faulty.lacking("readonly"):
-        assert "can only be read" in session.refusal()
-        assert "can only be read" in session.unready()
+        assert "read-only" in session.refusal()
+        assert "read-only" in session.unready()
     session.goes_on()
 
 

@@ -54,7 +54,7 @@ def test_a_person_signs_in_by_the_link_and_sees_what_comes(behind: Behind, brows
     page.get_by_role("button", name="Post task").click()
     page.get_by_role("link", name="write the docs").first.click()
     page.wait_for_url(f"{behind.public_url}/swarm/tasks/*")
-    page.get_by_role("link", name="Event log").click()
+    page.get_by_role("link", name="Event log", exact=True).click()
     page.wait_for_url(f"{behind.public_url}/swarm/events")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(f"{behind.public_url}/login")

@@ -73,4 +73,4 @@ class TestStatus:
 
         lines = outfeed("status").output.splitlines()
         assert f"epoch     {facts['epoch']}" in lines
-        assert lines[-1] == "The feed stands at seq 3."
+        assert lines[-1] == "The feed is at seq 3."

@@ -80,7 +80,7 @@ def test_it_can_be_adopted_again(path: Path) -> None:
 
 def test_a_database_that_outfeed_made_is_not_released(database: db.Database) -> None:
     before = objects(database.path)
-    with pytest.raises(SchemaMismatch, match="nothing but Outfeed's tables"):
+    with pytest.raises(SchemaMismatch, match="contains only Outfeed's tables"):
         release.release(database.path)
     assert objects(database.path) == before
 
@@ -88,7 +88,7 @@ def test_a_database_that_outfeed_made_is_not_released(database: db.Database) -> 
 def test_a_database_without_a_feed_has_nothing_to_release(path: Path) -> None:
     make(path, PROGRAM)
     before = path.read_bytes()
-    with pytest.raises(SchemaMismatch, match="nothing to release"):
+    with pytest.raises(SchemaMismatch, match="no feed to release"):
         release.plan(path)
     assert path.read_bytes() == before
     assert list(path.parent.glob("outfeed.db?*")) == []
