@@ -11,6 +11,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
+from outfeed.http import permission
 from outfeed.http.permission import DeclaringFlask
 from outfeed.store import deadline
 
@@ -23,7 +24,13 @@ class PunctualFlask(DeclaringFlask):
     """A Flask whose views read for QUERY_SECS at most. What stays open, or is streamed, has its own deadlines."""
 
     def dispatch_request(self) -> ResponseReturnValue:
-        """Run the view. Raises QueryCancelled."""
+        """Run the view. Raises QueryCancelled.
+
+        A connection that stays open has no deadline: each of its reads is short, and it would keep the deadline's
+        objects in memory for days.
+        """
+        if permission.of_request().is_connection:
+            return super().dispatch_request()
         with limited():
             return super().dispatch_request()
 

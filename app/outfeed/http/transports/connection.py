@@ -21,7 +21,6 @@ from outfeed.http.problems import problem
 from outfeed.http.server.shortages import DESCRIPTORS
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
-from outfeed.store import deadline
 
 SOCKET_KEY = "gunicorn.socket"
 GOODBYE_SECS = 1.0
@@ -80,8 +79,7 @@ def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
     """Write *head*, and subscribe the client to the feed until *handler* returns; then close the connection."""
     waker: Waker = g.waker
     subscriber = Subscriber(services().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
-    with deadline.unlimited():  # each of its reads is short, and it stays for days
-        ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
+    ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
     if ending is not None:
         code, reason = ending
         if code == frames.POLICY:
