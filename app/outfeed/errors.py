@@ -18,7 +18,7 @@ OutfeedError
 ├── Forbidden               the principal may not do that
 │   └── ForbiddenConsumer   the consumer belongs to another principal
 ├── TooManyChecks           too many passwords are being checked; try again
-├── QueryCancelled          a query took too long, or nobody waits for it
+├── QueryCancelled          a query exceeded its deadline, or its client left
 ├── BadArchive              an archive is not what was written, or can't be read in there
 ├── BadBackup               a file is no whole backup of a feed
 ├── TargetForbidden         a webhook's target has no address that may be called
@@ -133,7 +133,7 @@ class TooManyChecks(OutfeedError):
 
 
 class QueryCancelled(OutfeedError):
-    """A query took longer than its deadline, or nobody waits for its result any more."""
+    """A query exceeded its deadline, or its client disconnected."""
 
 
 class BadArchive(OutfeedError):

@@ -1,4 +1,4 @@
-"""What a feature registers: its routes, commands, jobs and tables, in one object that the layers below it call.
+"""Features: each registers its routes, commands, jobs and tables in one object, which the layers below call.
 
 No layer names a feature. `outfeed/features.py`, the composition root, lists them. If a folder is deleted with its line
 there, every other module still imports (tests/test_layout.py).
@@ -47,7 +47,7 @@ class Process(Protocol):
 
 
 class Part:
-    """What a feature runs in each serving process. *jobs* are called by the scheduler, from `start` on."""
+    """The part of a feature that runs in each serving process. *jobs* are called by the scheduler, from `start` on."""
 
     jobs: Mapping[str, Job] = MappingProxyType({})
 

@@ -1,1 +1,1 @@
-"""Who may do what: users, tokens, sessions, tickets, sign-in, and the check of each request."""
+"""Access control: users, tokens, sessions, tickets, sign-in, and the check of each request."""

@@ -1,4 +1,4 @@
-"""Who may: tokens, tickets, sessions, CSRF and the headers that defend a browser.
+"""Authenticate requests: tokens, tickets, sessions, CSRF, and the headers that defend a browser.
 
 Each route declares the permission that it needs (http/permission.py). A request is public, carries a token or a ticket,
 or belongs to a user who signed in. A cookie adds nothing to a bearer token.

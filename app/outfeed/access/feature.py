@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AccessFeature(Feature):
-    """Who may do what."""
+    """Users, tokens, sessions and tickets."""
 
     commands: ClassVar[Mapping[str, str]] = {
         "user": "access.user_commands:user",

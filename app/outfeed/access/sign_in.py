@@ -45,7 +45,7 @@ def begin() -> ResponseReturnValue:
     """Sign in with the code of a link, or with name and password."""
     target, code = _local(request.form.get("next", "")), request.form.get("code")
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    # Without this another site could sign a visitor in as somebody else.
+    # Without this, another site could sign a visitor in as another user.
     if refused := auth.refused_form():
         refusal = f"{FORM_REFUSED[refused.reason]} ({refused.detail})"
         if code is not None:
@@ -123,7 +123,7 @@ def _count_attempt() -> Response | None:
 
 
 def _begin_session(name: str, how: str) -> None:
-    """Sign *name* in with a key that nobody has seen; what was planted in the cookie before is gone."""
+    """Sign *name* in with a new key, which replaces any key that another site has planted in the cookie."""
     if current_user.is_authenticated:
         _end_session()
     session.clear()

@@ -20,7 +20,7 @@ from outfeed.errors import ConfigError, OutfeedError
 from outfeed.feature import registered
 from outfeed.text import escaped
 
-# Who did it, in the audit: whoever has a shell on this machine.
+# The actor in audit events: every user with a shell on this machine.
 BY = "command line"
 
 # Those that belong to no feature: by name the place, `module:attribute`, below `outfeed`.

@@ -1,4 +1,4 @@
-"""Links that a command prints for somebody to open in a browser."""
+"""Links that a command prints, to be opened in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cohorts, the consumers and the hub need of a connected client. `Subscriber` implements it."""
+"""The interface of a connected client to cohorts, consumers and hub. `Subscriber` implements it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from outfeed.history import Item
 
 
 class Place(NamedTuple):
-    """Where a subscriber stands: every event that matches, up to the seq *cursor*, is written.
+    """The place of a subscriber: every event that matches, up to the seq *cursor*, is written.
 
     *prev* is the last seq that the client was told. *due* is when its next frame may go.
     """
@@ -74,7 +74,7 @@ class Cohort:
 
     @property
     def place(self) -> Place:
-        """Where its members stand."""
+        """The place of its members."""
         return Place(self.position, self.prev, self.due)
 
     def admit(self, member: Membership, prev: int) -> None:

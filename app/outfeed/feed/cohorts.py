@@ -21,7 +21,7 @@ from outfeed.history import Item
 
 
 class Round(NamedTuple):
-    """What one look at the cohorts found.
+    """The result of one look at the cohorts.
 
     *batches*: what may go now. *behind*: clients that the tail no longer reaches back to, and that have left.
     *failed*: for each cohort whose encoding raised, its clients, which have left, and the error.

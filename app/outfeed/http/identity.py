@@ -1,4 +1,4 @@
-"""Whom a request comes from. A feature finds that out, as a `Guard`; every other view only asks."""
+"""The principal of a request. A feature authenticates it, as a `Guard`; every other view only reads it."""
 
 from __future__ import annotations
 

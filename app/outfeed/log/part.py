@@ -1,4 +1,4 @@
-"""What reading the log runs in each serving process."""
+"""The part of the log that runs in each serving process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines: the reads of a thread end at a time, or when nobody waits for them any more.
+"""Deadlines: the reads of a thread end at a given time, or when their client has left.
 
 SQLite asks between two steps of a query whether to go on, so neither a scan nor a search can outlast its deadline.
 """
@@ -18,7 +18,7 @@ _of_thread = threading.local()
 
 
 class _Deadline(NamedTuple):
-    """When it is over, on the monotonic clock, and whether somebody still waits for what is read."""
+    """The end, on the monotonic clock, and whether the client still waits."""
 
     at: float
     is_wanted: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""Triggers and views that Outfeed did not make: SQL in a database file, which SQLite runs for whoever writes to it."""
+"""Triggers and views that Outfeed did not make: SQL in a database file, which SQLite runs for every writer."""
 
 from __future__ import annotations
 

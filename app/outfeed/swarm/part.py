@@ -1,4 +1,4 @@
-"""What the swarm runs in each serving process."""
+"""The part of the swarm that runs in each serving process."""
 
 from __future__ import annotations
 

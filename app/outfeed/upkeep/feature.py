@@ -16,7 +16,7 @@ FORESEEN_ROWS = 10_000
 
 
 class UpkeepFeature(Feature):
-    """What keeps a database small, whole and restorable."""
+    """Retention, backups, upgrades and the doctor."""
 
     commands: ClassVar[Mapping[str, str]] = {
         "upgrade": "upkeep.database_commands:upgrade",

@@ -41,7 +41,7 @@ class WebhookState(StrEnum):
 
 
 class OnRejection(StrEnum):
-    """What becomes of an event that the target rejects: the post is retried, or skipped after some retries."""
+    """The policy for an event that the target rejects: retry the post, or skip it after some retries."""
 
     RETRY = "retry"
     SKIP = "skip"
@@ -240,11 +240,11 @@ def _webhook(row: tuple[Any, ...], window: Window) -> Webhook:
     )
 
 
-# --- for whoever delivers ---------------------------------------------------------------------------------------------
+# --- for the delivery -------------------------------------------------------------------------------------------------
 
 
 class Version(NamedTuple):
-    """What tells whoever delivers to a webhook that it was changed: by a command, or as a consumer."""
+    """The version of a webhook, by which its delivery notices a change by a command or as a consumer."""
 
     created_at: str
     revision: int
@@ -379,5 +379,5 @@ def _tell(connection: Connection, name: str, what: str) -> None:
 
 
 def restart_deliveries(connection: Connection) -> None:
-    """Have every delivery begin anew: it may have waited for hours to post what was read before."""
+    """Restart every delivery, since it may still hold events that it read hours ago."""
     connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")

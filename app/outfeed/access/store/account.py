@@ -1,4 +1,4 @@
-"""Who may, by a secret: tokens of programs, sign-in codes, sessions, and tickets for pages elsewhere.
+"""Credentials: tokens of programs, sign-in codes, sessions, and tickets for pages of other sites.
 
 All are 256 random bits of which only the SHA-256 is stored: enough for what nobody can guess, and quick to look up
 (scrypt would cost 96 ms a check). Nothing is cached, so every process knows of a change at once.
@@ -70,7 +70,7 @@ def _bearer_of_ticket(owner: Principal) -> Principal | None:
 
 
 def rights(database: Database) -> tuple[int, int]:
-    """Return two counters: one moves when somebody may have lost a right, the other when events were erased."""
+    """Return two counters: one moves when a permission may have been revoked, the other when events were erased."""
     with database.connection() as connection:
         return int(db.meta(connection, "rights")), int(db.meta(connection, "erasures"))
 
@@ -289,7 +289,7 @@ def find_session(database: Database, key: str) -> Principal | None:
 
 
 def end_session(database: Database, key: str) -> None:
-    """Make *key* worthless, also to whoever copied the cookie."""
+    """End the session with *key*, for every copy of its cookie."""
     with database.transaction() as connection:
         connection.execute("DELETE FROM outfeed_session WHERE hash = ?", (_hash(key),))
 

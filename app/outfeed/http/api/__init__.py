@@ -1,1 +1,1 @@
-"""What an operation of the API takes and answers, said once: for its checks and for the OpenAPI document."""
+"""Operations of the API: requests and responses, declared once for checks and for OpenAPI."""

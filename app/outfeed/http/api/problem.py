@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error response (RFC 9457)."""
 
     type: str
     title: str

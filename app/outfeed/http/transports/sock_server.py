@@ -1,4 +1,4 @@
-"""What Flask-Sock's server gets in place of a socket, a thread and an event.
+"""Replacements for the socket, thread and event of Flask-Sock's server.
 
 By itself the library starts a thread for each client, which reads from the socket, and writes to it without a lock.
 With these three it does no I/O and starts no thread: its loop runs on the client's own thread, once for each frame.

@@ -1,4 +1,4 @@
-"""What is searched for: words that an event must have, alternatives, and words that it must not have. No I/O."""
+"""Parse a search: required words, alternatives and excluded words. No I/O."""
 
 from __future__ import annotations
 

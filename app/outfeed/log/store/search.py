@@ -2,7 +2,7 @@
 
 The index is kept by `indexer.py`, is never needed, and may be deleted at any time. It is cut into blocks of rowids,
 each an FTS5 table without content: SQLite 3.40 can't delete from one of these, so a block of which an event was deleted
-is made anew, small enough for that, and a search goes from block to block only until its page is full.
+is rebuilt, small enough for that, and a search goes from block to block only until its page is full.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
 from outfeed.store.instants import bounds
 
-FORMAT = 2  # of the file; another one is made anew
+FORMAT = 2  # of the file; a file of another format is rebuilt
 BLOCK_BITS, ZONE_BITS = 16, 10
 MIN_ROWID, MAX_ROWID = -(2**63), 2**63 - 1
 # The texts are tokens already. This tokenizer alone takes every character beyond ASCII for a part of a word.
@@ -121,7 +121,7 @@ class Span(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What an index is of. One of something else is worth nothing."""
+    """The identity of an index. An index with another identity is not used."""
 
     epoch: str
     renumberings: int
@@ -185,7 +185,7 @@ class Index:
             with self._file.connection() as connection:
                 rows = connection.execute(sql, (expression, span.low, span.high, limit)).fetchall()
         except DatabaseError:
-            return None  # it was begun anew meanwhile, or is damaged
+            return None  # it is being rebuilt, or is damaged
         return [row[0] for row in rows]
 
 

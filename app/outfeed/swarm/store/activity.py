@@ -45,7 +45,7 @@ class Activity(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What the counts rest on: another epoch, or an erasure, makes them void."""
+    """The basis of the counts: another epoch or an erasure invalidates them."""
 
     epoch: str
     erasures: int
