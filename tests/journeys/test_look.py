@@ -312,6 +312,21 @@ def test_a_row_of_another_day_that_comes_live_keeps_the_columns(shared: Server, 
     assert lefts[0] == lefts[1]
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_title_of_the_chart_ends_before_the_link_to_its_table(
+    shared: Server, page: Page, size: dict[str, int]
+) -> None:
+    LivePage(page, shared)
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    end = page.locator(".chart h2").evaluate(
+        "title => { const text = document.createRange(); text.selectNodeContents(title);"
+        " return text.getBoundingClientRect().right }"
+    )
+    box = page.get_by_text("As a table").bounding_box()
+    assert box is not None
+    assert end + 4 <= box["x"]
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_keyboard_comes_to_the_chart_s_table_before_its_legend(
     shared: Server, page: Page, size: dict[str, int]
