@@ -175,10 +175,10 @@ MUTANTS = (
         ("tests/store/test_checkpoint.py", "tests/consumers", "tests/feed/test_consumers.py"),
     ),
     Mutant(
-        "store/watcher.py",
-        "        self._roused.clear()\n        rest = self._on_commit()\n",
-        "        rest = self._on_commit()\n        self._roused.clear()\n",
-        ("tests/store/test_watcher.py",),
+        "store/commits.py",
+        "        self._woken.clear()\n        rest = self._on_commit()\n",
+        "        rest = self._on_commit()\n        self._woken.clear()\n",
+        ("tests/store/test_commits.py",),
     ),
     Mutant("store/lease.py", "if not is_held or _is_at(file, descriptor):", "if True:", ("tests/store/test_lease.py",)),
     # --- consumers

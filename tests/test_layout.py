@@ -306,7 +306,7 @@ ALLOWED = {
         "http/status.py",
         "from outfeed.feed.hub import Hub\nfrom outfeed.store import outbox\nfrom outfeed import clock, jobs",
     ),
-    "swarm may use the store": ("swarm/moves.py", "from outfeed.store import event_log"),
+    "swarm may use the store": ("swarm/transitions.py", "from outfeed.store import event_log"),
     "the command may use the public names": ("log/commands.py", "from outfeed import log_event"),
     "its own room": (
         "feed/hub.py",
@@ -316,7 +316,7 @@ ALLOWED = {
     "the environment in config.py": ("config.py", "import os\nos.environ"),
     "SQL in a feature's store": ("log/store/page.py", "rows = connection.execute('SELECT seq FROM outbox')"),
     "sqlite3 in the store": ("store/outbox.py", "import sqlite3"),
-    "sleep reads no clock": ("store/watcher.py", "import time\ntime.sleep(0.0005)"),
+    "sleep reads no clock": ("store/commits.py", "import time\ntime.sleep(0.0005)"),
     "a method that is called now": ("store/outbox.py", "from outfeed import clock\nclock.now()\nself.datetime.now()"),
     "datetimes as values": ("events.py", "from datetime import datetime\ndatetime.fromisoformat('2024-01-15')"),
 }

@@ -13,7 +13,7 @@ OutfeedError
 ├── ClientStalled           a connected client accepts no more bytes
 ├── NoInput                 a client has sent nothing that is not processed yet
 ├── Superseded              a newer connection of the same consumer is the active one
-├── IllegalMove             an agent or task of the swarm can't do that now; carries its state
+├── InvalidTransition             an agent or task of the swarm can't do that now; carries its state
 ├── UndeclaredRoute         a route declares no permission
 ├── Forbidden               the principal may not do that
 │   └── ForbiddenConsumer   the consumer belongs to another principal
@@ -106,7 +106,7 @@ class Superseded(OutfeedError):
     """A newer connection of the same consumer has become the active one, or the consumer was removed."""
 
 
-class IllegalMove(OutfeedError):
+class InvalidTransition(OutfeedError):
     """It is not that agent's or task's turn; nothing was written. *state* is the one that stands in the way."""
 
     def __init__(self, state: str, problem: str) -> None:

@@ -20,7 +20,7 @@ from outfeed.config import settings
 from outfeed.errors import DatabaseBusy, InvalidEvent, Unreachable
 from outfeed.events import MAX_NAME_CHARS, EventType, make_event, new_id
 from outfeed.log_message import LogMessage
-from outfeed.process import renew_in_children
+from outfeed.process import reset_after_fork
 from outfeed.store import database as db
 from outfeed.store import event_log
 
@@ -64,10 +64,10 @@ class FeedHandler(QueueHandler):
         self._rejected = 0  # changed under the handler's lock
         self._lost = self._told = 0  # changed by the handler's own thread
         self._has_complained = False
-        self.start_anew()
-        renew_in_children(self)
+        self.after_fork()
+        reset_after_fork(self)
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """Begin with an empty queue and no thread. A forked child does so too: its parent writes what was queued."""
         self.queue = Queue(MAX_WAITING)
         self.thread: threading.Thread | None = None

@@ -41,7 +41,7 @@ def is_audit(event_type: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Visible:
+class EventScope:
     """Which events a principal may see, ANDed into each of its filters. Empty *types* is no condition."""
 
     types: tuple[str, ...] = ()
@@ -55,14 +55,14 @@ class Visible:
 
 
 # For who has the database's file itself.
-EVERYTHING = Visible(has_audit=True)
+EVERYTHING = EventScope(has_audit=True)
 
 
 class Wanted(Protocol):
     """Which events a reader wants: all conditions hold. Empty *types*, or None, is no condition."""
 
     @property
-    def visible(self) -> Visible: ...
+    def visible(self) -> EventScope: ...
     @property
     def types(self) -> tuple[str, ...]: ...
     @property
@@ -122,9 +122,9 @@ class Principal:
         return self.expires_at is not None and self.expires_at <= now
 
     @property
-    def visible(self) -> Visible:
+    def visible(self) -> EventScope:
         """Which events it may see."""
-        return Visible(self.types, has_audit=ADMIN in self.scopes)
+        return EventScope(self.types, has_audit=ADMIN in self.scopes)
 
     def may(self, scope: str) -> bool:
         """Return whether *scope* is granted; `admin` includes the others."""

@@ -51,27 +51,27 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value)
 
 
-class Renewable(Protocol):
+class ForkAware(Protocol):
     """What holds locks, threads or sockets, which a forked child inherits in whatever state they are."""
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """Forget them, without touching what the parent goes on with."""
 
 
-_renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
+_renewables: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def renew_in_children(owner: Renewable) -> None:
-    """Call *owner*'s `start_anew` in every child that is forked while it lives."""
+def reset_after_fork(owner: ForkAware) -> None:
+    """Call *owner*'s `after_fork` in every child that is forked while it lives."""
     _renewables.add(owner)
 
 
-def _start_anew() -> None:
+def _after_fork() -> None:
     for owner in list(_renewables):
-        owner.start_anew()
+        owner.after_fork()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def needed_descriptors(max_connections: int) -> int:

@@ -121,7 +121,7 @@ class SimulatedClient:
 
 
 class Simulation:
-    """A source and a core; the test's thread stands in for the pacer's, the watcher's and those of the clients."""
+    """A source and a core; the test's thread does the work of pacer, commit notifier and clients."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = Clock(monkeypatch)
@@ -135,7 +135,7 @@ class Simulation:
         self.relay.poll()
 
     def _notice(self) -> None:
-        """Do what the watcher does when something was committed, unless it rests."""
+        """Do what the commit notifier does when something was committed, unless it rests."""
         if self._rests_until is None:
             self._call()
 
@@ -174,7 +174,7 @@ class Simulation:
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due now: the pacer's beat, the end of the watcher's rest, the steps of those who are behind."""
+        """Do what is due now: the pacer's work, the notifier's pause, the steps of clients that are behind."""
         if self.core.pacer.take_due():
             self.relay.poll()
         if self._is_rested:

@@ -11,11 +11,11 @@ from outfeed.feed import tail
 from outfeed.feed.core import Core
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item
-from outfeed.principal import Visible
+from outfeed.principal import EventScope
 from tests.feed.fake_source import MemorySource, core_of
 from tests.waits import wait_until
 
-EVERYTHING = Filter(Visible())
+EVERYTHING = Filter(EventScope())
 LONG_SECS = 20.0
 
 
@@ -69,7 +69,7 @@ class TestWaitFor:
         assert core.waiters.count == 0
 
     def test_one_that_does_not_match_leaves_it_waiting(self, core: Core, source: MemorySource) -> None:
-        waiting = Waiting(core, Filter(Visible(), types=("wanted.*",)), cursor=3)
+        waiting = Waiting(core, Filter(EventScope(), types=("wanted.*",)), cursor=3)
         source.add(1)
         core.relay.poll()
         assert waiting.goes_on()
@@ -98,7 +98,7 @@ class TestWaitFor:
 
         source.add(1, event_type="other.one")
         core.relay.poll()
-        assert Waiting(core, Stepped(Visible(), types=("wanted.*",)), cursor=3).ends()
+        assert Waiting(core, Stepped(EventScope(), types=("wanted.*",)), cursor=3).ends()
 
     def test_what_has_left_the_tail_again_ends_it_at_once(
         self, core: Core, source: MemorySource, monkeypatch: pytest.MonkeyPatch
@@ -106,7 +106,7 @@ class TestWaitFor:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 2)
         source.add(5)
         core.relay.poll()
-        assert Waiting(core, Filter(Visible(), types=("wanted.*",)), cursor=3).ends()
+        assert Waiting(core, Filter(EventScope(), types=("wanted.*",)), cursor=3).ends()
 
     def test_it_waits_where_it_is_ahead_of_the_hub(self, core: Core, source: MemorySource) -> None:
         source.add(2)

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from outfeed.http.services import Services
 from outfeed.store.database import Database
-from outfeed.store.triggers import Reconciler
+from outfeed.store.triggers import TriggerGuard
 from tests.waits import wait_until
 
 
@@ -25,7 +25,7 @@ def stranger(flask_app: Flask) -> FlaskClient:
 @pytest.fixture
 def unmended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing puts a trigger back: ask for it before the services that would."""
-    monkeypatch.setattr(Reconciler, "check", lambda reconciler: None)
+    monkeypatch.setattr(TriggerGuard, "check", lambda reconciler: None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.http.admission import Admission, Rates
 from outfeed.http.app import create_app
-from outfeed.http.proxies import Proxies, household
+from outfeed.http.proxies import Proxies, client_key
 from tests.http.visitors import bearer
 
 
@@ -52,8 +52,8 @@ class TestProxies:
         assert environ["wsgi.url_scheme"] == scheme
 
     def test_one_household_of_ipv6_is_one_address(self):
-        assert household("2001:db8:1:2::a") == household("2001:db8:1:2:ffff::b") != household("2001:db8:1:3::a")
-        assert household("192.0.2.1") != household("192.0.2.2")
+        assert client_key("2001:db8:1:2::a") == client_key("2001:db8:1:2:ffff::b") != client_key("2001:db8:1:3::a")
+        assert client_key("192.0.2.1") != client_key("192.0.2.2")
 
 
 class TestAdmission:

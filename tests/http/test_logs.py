@@ -144,10 +144,10 @@ def test_a_call_that_cannot_be_written_does_not_fail_its_caller(
 
 
 def test_a_terminal_gets_text_and_everything_else_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(logs.formatter(Settings()), logs.Json)
+    assert isinstance(logs.formatter(Settings()), logs.JsonFormatter)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert isinstance(logs.formatter(Settings()), logs.Text)
-    assert isinstance(logs.formatter(Settings(log_format="json")), logs.Json)
+    assert isinstance(logs.formatter(Settings()), logs.TextFormatter)
+    assert isinstance(logs.formatter(Settings(log_format="json")), logs.JsonFormatter)
 
 
 @pytest.mark.parametrize("lines", ["text"], indirect=True)

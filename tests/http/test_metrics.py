@@ -104,10 +104,10 @@ def test_what_lags_what_was_refused_and_what_the_chores_did(
 
 
 def test_it_answers_without_the_database_with_what_the_worker_knows(flask_app: Flask, services: Services) -> None:
-    from outfeed.http.metrics import Everything
+    from outfeed.http.metrics import MetricsCollector
 
     services.database.path.rename(services.database.path.with_name("away"))
-    samples = {sample.name for family in Everything(services).collect() for sample in family.samples}
+    samples = {sample.name for family in MetricsCollector(services).collect() for sample in family.samples}
     assert "outfeed_position" in samples
     assert "outfeed_outbox_head" not in samples
 

@@ -41,7 +41,7 @@ def settable_clock() -> Iterator[Any]:
 @contextlib.contextmanager
 def started(services: Services, *parts: str) -> Iterator[None]:
     """Start those of the process's parts that drive the feed; all of them, or the ones that are named."""
-    drivers = [getattr(services, part) for part in parts or ("jobs", "watcher")]
+    drivers = [getattr(services, part) for part in parts or ("jobs", "notifier")]
     services.part(Rights).start()
     services.relay.start()
     for driver in drivers:
@@ -137,8 +137,8 @@ def test_the_scheduler_alone_keeps_the_feed_going(services: Services) -> None:
 
 
 @by_step
-def test_the_watcher_alone_keeps_the_feed_going(services: Services, steps: list[timedelta]) -> None:
-    with settable_clock() as frozen, started(services, "watcher"), Client(services) as client:
+def test_the_commit_notifier_alone_keeps_the_feed_going(services: Services, steps: list[timedelta]) -> None:
+    with settable_clock() as frozen, started(services, "notifier"), Client(services) as client:
         client.subscribe()
         for n, step in enumerate([*steps, timedelta(0)], start=1):
             set_clock(frozen, step)
@@ -146,8 +146,8 @@ def test_the_watcher_alone_keeps_the_feed_going(services: Services, steps: list[
             client.follow(n)
 
 
-def test_the_watchers_ticks_stand_in_for_a_scheduler_that_does_not_run(services: Services) -> None:
-    with started(services, "watcher"):
+def test_the_notifiers_ticks_stand_in_for_a_scheduler_that_does_not_run(services: Services) -> None:
+    with started(services, "notifier"):
         wait_until(lambda: services.relay.age > 2 * POLL_INTERVAL, "no poll for a while")
         wait_until(lambda: services.relay.age < POLL_INTERVAL, "a poll without a commit", timeout=5)
 

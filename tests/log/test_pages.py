@@ -106,8 +106,8 @@ class TestTheLog:
     def test_a_page_without_a_match_in_reach_leads_on(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         write(1, id="deep", source="rare")
         write(100, agent_id="a")
-        defaults = log_page.Walk.__init__.__kwdefaults__
-        monkeypatch.setattr(log_page.Walk.__init__, "__kwdefaults__", {**defaults, "max_scanned": 60})
+        defaults = log_page.LogScan.__init__.__kwdefaults__
+        monkeypatch.setattr(log_page.LogScan.__init__, "__kwdefaults__", {**defaults, "max_scanned": 60})
         monkeypatch.setattr(log_page, "UNINDEXED_CHUNK", 5)
         page = api.get("/swarm/events?from=2020-01-01&text=rare")
         assert ids(page) == []

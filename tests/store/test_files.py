@@ -12,7 +12,8 @@ import pytest
 from outfeed.access import auth
 from outfeed.config import Settings
 from outfeed.errors import DatabaseError
-from outfeed.store import database, files, lease, mark, migrate
+from outfeed.store import database, files, lease, migrate
+from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import backup
 
 SERVICE = 12_345  # a user without a name
@@ -38,8 +39,8 @@ def test_all_files_beside_the_database_belong_to_the_owner_of_the_folder(folder:
     auth.secret_key(Settings(database=path))
     with lease.hold(lease.lock_file(path, "prune"), wait=True):
         pass
-    place = mark.Mark(path)
-    place.advance("0" * 32, mark.Point(1, 2))
+    place = HighWaterMark(path)
+    place.advance("0" * 32, Position(1, 2))
     place.close()
     backup.backup(database.at(path), path.with_name("copy.db"))
     with database.at(path).transaction() as connection:

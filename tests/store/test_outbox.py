@@ -16,7 +16,7 @@ import pytest
 from outfeed.errors import DatabaseMissing, SchemaMismatch
 from outfeed.feed.subscription import Filter
 from outfeed.history import Page, Window
-from outfeed.principal import EVERYTHING, Visible
+from outfeed.principal import EVERYTHING, EventScope
 from outfeed.store import outbox as module
 from outfeed.store.database import Database
 from outfeed.store.outbox import MAX_PAGE_BYTES, Outbox, renew_epoch, status
@@ -280,10 +280,10 @@ def test_a_table_that_was_rebuilt_has_lost_all_its_triggers(database: Database, 
     ("wanted", "expected"),
     [
         (Filter(EVERYTHING), [8, 7, 6, 5, 4, 3, 2, 1]),
-        (Filter(Visible()), [8, 7, 6, 5, 4, 2, 1]),
-        (Filter(Visible(types=("task.*",))), [7, 2]),
+        (Filter(EventScope()), [8, 7, 6, 5, 4, 2, 1]),
+        (Filter(EventScope(types=("task.*",))), [7, 2]),
         (Filter(EVERYTHING, types=("task.*", "a.b")), [7, 6, 2, 1]),
-        (Filter(Visible(types=("a.b",)), types=("task.created",)), []),
+        (Filter(EventScope(types=("a.b",)), types=("task.created",)), []),
         (Filter(EVERYTHING, source="me"), [2]),
         (Filter(EVERYTHING, task_id="t1"), [7]),
         (Filter(EVERYTHING, agent_id="a1", types=("task.*",)), [7]),

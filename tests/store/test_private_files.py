@@ -14,7 +14,7 @@ import pytest
 from outfeed.log.store.indexer import Indexer
 from outfeed.store import migrate
 from outfeed.store.database import Database
-from outfeed.store.mark import Mark, Point
+from outfeed.store.high_water_mark import HighWaterMark, Position
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 def test_everything_that_is_made_is_private(tmp_path: Path) -> None:
     path = tmp_path / "above" / "folder" / "feed.db"
     migrate.upgrade(path)
-    Mark(path).advance("e" * 32, Point(1, 1))
+    HighWaterMark(path).advance("e" * 32, Position(1, 1))
     database = Database(path)
     with closing(sqlite3.connect(path)) as raw, raw:  # open, so that -wal and -shm are there
         raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('1', 'a.b', 's', 't')")

@@ -12,7 +12,7 @@ import pytest
 from outfeed import list_events
 from outfeed.access.store import account
 from outfeed.store import triggers
-from outfeed.store.triggers import Reconciler
+from outfeed.store.triggers import TriggerGuard
 from outfeed.upkeep import retention
 from outfeed.upkeep.policy import Policy
 
@@ -63,8 +63,8 @@ def warnings():
 
 def test_all_is_well_on_a_fresh_database(database):
     assert triggers.problems(database) == []
-    assert triggers.mend(database) is None
-    assert triggers.missed(database) == 0
+    assert triggers.repair(database) is None
+    assert triggers.count_missed(database) == 0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_all_is_well_on_a_fresh_database(database):
 )  # fmt: skip
 def test_what_was_missed_is_added_once_and_said(database, raw, write, fed, harm, problem):
     write("a", "b")
-    reconciler = Reconciler(database)
+    reconciler = TriggerGuard(database)
     reconciler.check()
     raw.executescript(harm)
     write("c", "d")
@@ -88,7 +88,7 @@ def test_what_was_missed_is_added_once_and_said(database, raw, write, fed, harm,
     assert fed() == ["a", "b"]
     for _ in range(2):
         reconciler.check()
-        Reconciler(database).check()
+        TriggerGuard(database).check()
         assert fed() == ["a", "b", "c", "d"]
     write("e")
     assert fed() == ["a", "b", "c", "d", "e"]
@@ -106,7 +106,7 @@ def test_the_payload_is_the_triggers_own(database, raw, write):
     raw.execute(DROP)
     for name, data in rows.items():
         write(f"{name}-2", data=data, task_id=b"\x01")
-    triggers.mend(database)
+    triggers.repair(database)
     for name in rows:
         (first, second) = raw.execute(
             "SELECT CAST(replace(payload, '-2', '-1') AS BLOB) FROM outbox WHERE event_id LIKE ?", (f"{name}-_",)
@@ -122,13 +122,13 @@ def test_history_does_not_come_again_though_its_rowids_are_others(database, raw,
     before = fed()
     raw.executescript(REBUILD)
     write("missed-1", "missed-2")
-    Reconciler(database).check()
+    TriggerGuard(database).check()
     assert fed() == [*before, "missed-1", "missed-2"]
 
 
 def test_events_that_an_altered_trigger_passed_over_are_added_by_who_looked_before(database, raw, write, fed):
     write("a")
-    reconciler = Reconciler(database)
+    reconciler = TriggerGuard(database)
     reconciler.check()
     (text,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'trigger:event_log_outbox'").fetchone()
     altered = text.replace("BEGIN", "WHEN NEW.source <> 'quiet'\nBEGIN", 1)
@@ -147,7 +147,7 @@ def test_an_outbox_emptied_by_pruning_still_knows_where_it_was(database, raw, wr
     assert fed() == ["c"]
     raw.execute(DROP)
     write("d")
-    triggers.mend(database)
+    triggers.repair(database)
     assert fed() == ["c", "d"]
 
 
@@ -158,7 +158,7 @@ def test_an_emptied_log_does_not_stop_it(database, raw, write, fed):
     write("now", timestamp="2099-01-01T00:00:00Z")
     write("history", timestamp="2001-01-01T00:00:00Z")
     write("now too", timestamp="2099-01-01T00:00:00Z")
-    triggers.mend(database)
+    triggers.repair(database)
     assert fed() == ["a", "b", "now too"]  # what lies below a row that is older is taken for history
 
 
@@ -178,7 +178,7 @@ def test_rows_that_were_adopted_stay_history(tmp_path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute(DROP)
         raw.execute("INSERT INTO event_log VALUES ('z', 'a.b', 's', NULL, NULL, NULL, 't')")
-        mended = triggers.mend(database)
+        mended = triggers.repair(database)
         assert mended is not None
         assert mended.added == 1
         assert raw.execute("SELECT event_id FROM outbox ORDER BY seq").fetchone() == ("z",)
@@ -189,7 +189,7 @@ def test_a_guard_that_was_dropped_is_put_back_and_adds_nothing(database, raw, wr
     write("a")
     raw.execute("DELETE FROM outbox")
     raw.execute("DROP TRIGGER event_log_guard_update")
-    Reconciler(database).check()
+    TriggerGuard(database).check()
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         raw.execute("UPDATE event_log SET source = 'other'")
     assert fed() == []
@@ -203,7 +203,7 @@ def test_whoever_is_connected_is_looked_at_again_where_rights_could_change_unsee
     before = account.rights(database)
     account.revoke_token(database, "site")
     assert account.rights(database) == before
-    Reconciler(database).check()
+    TriggerGuard(database).check()
     assert account.rights(database) != before
     assert triggers.problems(database) == []
     assert account.find_token(database, secret) is None
@@ -217,7 +217,7 @@ def test_of_many_at_once_one_mends(database, raw, write, fed):
 
     def check():
         all_ready.wait()
-        Reconciler(database).check()
+        TriggerGuard(database).check()
 
     workers = [threading.Thread(target=check) for _ in range(6)]
     for worker in workers:
@@ -230,7 +230,7 @@ def test_of_many_at_once_one_mends(database, raw, write, fed):
 
 def test_a_table_that_is_gone_for_a_moment_is_logged_once_and_mended_when_it_is_back(database, raw, write, fed, caplog):
     write("a")
-    reconciler = Reconciler(database)
+    reconciler = TriggerGuard(database)
     reconciler.check()
     raw.execute("ALTER TABLE event_log RENAME TO elsewhere")
     raw.executescript("DROP TRIGGER event_log_outbox")
@@ -249,7 +249,7 @@ def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(databas
     write("b")
     (text,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'trigger:event_log_outbox'").fetchone()
     raw.execute(text)
-    assert triggers.missed(database) == 1
+    assert triggers.count_missed(database) == 1
     assert triggers.add_missed(database) == 1
     assert triggers.add_missed(database) == 0
     assert fed() == ["a", "b"]
@@ -258,7 +258,7 @@ def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(databas
 def test_a_journal_mode_that_a_copy_brought_is_put_back(database, raw, caplog):
     database.close()
     raw.execute("PRAGMA journal_mode = DELETE")
-    reconciler = Reconciler(database)
+    reconciler = TriggerGuard(database)
     reconciler.check()
     reconciler.check()
     with contextlib.closing(sqlite3.connect(database.path)) as other:
@@ -279,7 +279,7 @@ def test_the_feeds_trigger_stays_the_newest_so_that_a_cause_comes_before_its_eff
     raw.execute(DERIVED.format(name='"on order"'))
     problem = "trigger event_log_outbox runs after the trigger on order"
     assert triggers.problems(database) == [problem]
-    Reconciler(database).check()
+    TriggerGuard(database).check()
     assert triggers.problems(database) == []
     write("a")
     raw.execute("VACUUM")

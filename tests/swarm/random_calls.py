@@ -4,7 +4,7 @@ import random
 import sys
 from pathlib import Path
 
-from outfeed.errors import DatabaseBusy, IllegalMove, UnknownName
+from outfeed.errors import DatabaseBusy, InvalidTransition, UnknownName
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.store.swarm import look
@@ -17,7 +17,7 @@ def main(path: Path, seed: int) -> None:
     while True:
         try:
             call(coordinator, path, chance)
-        except (IllegalMove, UnknownName, DatabaseBusy):
+        except (InvalidTransition, UnknownName, DatabaseBusy):
             pass
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from outfeed.errors import EventConflict, IllegalMove, InvalidEvent, UnknownName
+from outfeed.errors import EventConflict, InvalidEvent, InvalidTransition, UnknownName
 from outfeed.log.store.reading import list_events
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
 from outfeed.swarm.store.swarm import AgentState, TaskState, look
@@ -166,7 +166,7 @@ class TestAnAuction:
         assert not coordinator.close_auction(task.id)
         wall.pass_secs(0.001)
         assert coordinator.due_auctions() == [task.id]
-        with pytest.raises(IllegalMove, match="took bids until"):
+        with pytest.raises(InvalidTransition, match="took bids until"):
             coordinator.bid(task.id, stage.agent.id, 5)
         assert coordinator.close_auction(task.id)
         assert coordinator.due_auctions() == []
@@ -191,7 +191,7 @@ class TestAnAuction:
         first = coordinator.bid(task.id, stage.agent.id, 50)
 
         assert coordinator.bid(task.id, stage.agent.id, 50) == first
-        with pytest.raises(IllegalMove, match="has already bid 50 sats"):
+        with pytest.raises(InvalidTransition, match="has already bid 50 sats"):
             coordinator.bid(task.id, stage.agent.id, 40)
         assert told(event_type="bid.submitted") == ["bid.submitted"]
 
@@ -219,7 +219,7 @@ class TestMoves:
             CALLS[call](coordinator, task.id, stage.agent.id)
             assert len(told()) > len(before)
         else:
-            with pytest.raises(IllegalMove, match=f"{task.id} is {state}") as refused:
+            with pytest.raises(InvalidTransition, match=f"{task.id} is {state}") as refused:
                 CALLS[call](coordinator, task.id, stage.agent.id)
             assert refused.value.state == state
             assert told() == before
@@ -227,7 +227,7 @@ class TestMoves:
     @pytest.mark.parametrize(("state", "call"), sorted(LEGAL - {("bidding", "bid")}))
     def test_only_its_agent_moves_a_task(self, stage, coordinator, state, call):
         task, other = stage.task(state), coordinator.join("Echo")
-        with pytest.raises(IllegalMove, match=f"was assigned to {stage.agent.id}, not to {other.id}"):
+        with pytest.raises(InvalidTransition, match=f"was assigned to {stage.agent.id}, not to {other.id}"):
             CALLS[call](coordinator, task.id, other.id)
 
     @pytest.mark.parametrize("call", CALLS)
@@ -247,7 +247,7 @@ class TestMoves:
             lambda: coordinator.bid(task.id, agent_id, 4),
             lambda: coordinator.use_tool(agent_id, "hammer", "called"),
         ):
-            with pytest.raises(IllegalMove, match=r"has left \(signed off\); join again"):
+            with pytest.raises(InvalidTransition, match=r"has left \(signed off\); join again"):
                 call()
 
     @pytest.mark.parametrize("state", ["assigned", "started"])

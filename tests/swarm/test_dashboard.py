@@ -18,7 +18,7 @@ from outfeed.http import compression
 from outfeed.http.app import create_app
 from outfeed.http.assets import VERSION
 from outfeed.log.live import clock_of
-from outfeed.principal import EVERYTHING, Visible
+from outfeed.principal import EVERYTHING, EventScope
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 from outfeed.swarm.dashboard import axis_end, bids_text, count_text, draw, left_text
@@ -207,5 +207,5 @@ def test_the_table_says_the_same_newest_first() -> None:
 
 def test_what_may_not_be_seen_is_not_counted() -> None:
     found = activity({0: {"access.signed_in": 1, "system.pruned": 1, "system.info": 1, "task.created": 1}})
-    assert draw(found, Visible()).total == 2
-    assert draw(found, Visible(types=("task.*",))).total == 1
+    assert draw(found, EventScope()).total == 2
+    assert draw(found, EventScope(types=("task.*",))).total == 1

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from outfeed.errors import IllegalMove
+from outfeed.errors import InvalidTransition
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.store.swarm import look
@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
     def _try(self, is_legal, call):
         try:
             call()
-        except IllegalMove:
+        except InvalidTransition:
             assert not is_legal
         else:
             assert is_legal

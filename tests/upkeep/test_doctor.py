@@ -14,9 +14,9 @@ import pytest
 from outfeed import log_event, manual
 from outfeed.config import Settings, settings
 from outfeed.store import files
-from outfeed.store.mark import Mark, Point
+from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import doctor
-from outfeed.upkeep.doctor import RULES, examine
+from outfeed.upkeep.doctor import RULES, run_checks
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def raw(database):
 
 
 def findings(database, rule=None, **changed):
-    found = examine(database, Settings(**changed) if changed else settings())
+    found = run_checks(database, Settings(**changed) if changed else settings())
     return found[rule] if rule else [one for each in found.values() for one in each]
 
 
 def test_a_fresh_database_has_no_problem(database):
     log_event("a.b", "tests")
     assert [one for one in findings(database) if one.level == doctor.PROBLEM] == []
-    assert list(examine(database, settings())) == list(RULES)
+    assert list(run_checks(database, settings())) == list(RULES)
 
 
 HARMS = {
@@ -96,7 +96,7 @@ def test_a_unique_index_on_the_outbox_is_found(database, raw):
 @pytest.mark.parametrize("table", ["outbox", "event_log", "outfeed_meta"])
 def test_a_table_that_is_missing_is_found_and_what_needs_no_table_is_still_looked_at(database, raw, table):
     raw.execute(f"DROP TABLE {table}")
-    found = examine(database, settings())
+    found = run_checks(database, settings())
     assert [one.what for one in found["tables"]] == [f"the table {table} is missing"]
     assert "integrity" in found
 
@@ -148,8 +148,8 @@ def test_a_file_that_never_shrinks_is_a_note(tmp_path, database, raw):
 def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw):
     log_event("a.b", "tests")
     (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
-    mark = Mark(database.path)
-    mark.advance(epoch, Point(50, 1))
+    mark = HighWaterMark(database.path)
+    mark.advance(epoch, Position(50, 1))
     mark.close()
     (found,) = findings(database, "mark")
     assert "up to seq 50, and the database ends at 1" in found.what

@@ -18,7 +18,7 @@ from outfeed.store import lease
 from outfeed.upkeep import retention
 from outfeed.upkeep.policy import Policy
 from outfeed.upkeep.retention import plan, prune
-from outfeed.upkeep.scheduled import Scheduled, believes_the_clock
+from outfeed.upkeep.retention_job import RetentionJob, is_clock_plausible
 
 NOW = "2026-03-10T12:00:00Z"
 numbers = itertools.count()
@@ -429,7 +429,7 @@ class TestBesideItself:
 
     def test_the_scheduled_one_leaves_it_to_the_other(self, database, write, left):
         write(days_ago(40))
-        scheduled = Scheduled(database, Policy(30))
+        scheduled = RetentionJob(database, Policy(30))
         with lease.hold(lease.lock_file(database.path, "prune"), wait=True):
             scheduled.run()
             assert len(left()) == 1
@@ -441,7 +441,7 @@ class TestBesideItself:
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', ?)",
             [(f"many-{n}", days_ago(40)) for n in range(1200)],
         )
-        scheduled = Scheduled(database, Policy(30))
+        scheduled = RetentionJob(database, Policy(30))
         scheduled.stop()
         scheduled.run()
         assert len(left()) == 700
@@ -452,7 +452,7 @@ class TestAClockThatLies:
 
     @pytest.fixture
     def scheduled(self, database):
-        return Scheduled(database, Policy(30, {}, None, None))
+        return RetentionJob(database, Policy(30, {}, None, None))
 
     def run_at(self, scheduled, moment):
         with freeze_time(moment):
@@ -471,9 +471,9 @@ class TestAClockThatLies:
         write("2026-03-01T00:00:00Z")
         self.run_at(scheduled, NOW)
         for hour in range(24):
-            self.run_at(Scheduled(database, Policy(30)), datetime(2026, 5, 1, hour, tzinfo=UTC))
+            self.run_at(RetentionJob(database, Policy(30)), datetime(2026, 5, 1, hour, tzinfo=UTC))
             assert len(left()) == 1
-        self.run_at(Scheduled(database, Policy(30)), "2026-05-02T00:00:00Z")
+        self.run_at(RetentionJob(database, Policy(30)), "2026-05-02T00:00:00Z")
         assert left() == []
 
     def test_a_second_leap_begins_the_day_anew(self, scheduled, write, left):
@@ -495,4 +495,4 @@ class TestAClockThatLies:
         with freeze_time(NOW) as frozen:
             for _ in range(50):
                 frozen.tick(timedelta(hours=1))
-                assert believes_the_clock(database)
+                assert is_clock_plausible(database)

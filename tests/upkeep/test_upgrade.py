@@ -74,7 +74,7 @@ def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pyte
 def test_the_doctor_names_a_server_of_another_version(database, tmp_path: Path, monkeypatch) -> None:
     from outfeed.config import settings
 
-    assert doctor.examine(database, settings())["server"] == []
+    assert doctor.run_checks(database, settings())["server"] == []
     share(lock_file(database.path, "serve"), "0.0.9")
-    (found,) = doctor.examine(database, settings())["server"]
+    (found,) = doctor.run_checks(database, settings())["server"]
     assert "outfeed 0.0.9 serves this database" in found.what

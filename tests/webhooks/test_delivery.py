@@ -19,7 +19,7 @@ from outfeed.http.services import Services
 from outfeed.store import checkpoint
 from outfeed.store import database as db
 from outfeed.store.database import Database
-from outfeed.store.mark import Mark
+from outfeed.store.high_water_mark import HighWaterMark
 from outfeed.store.outbox import Outbox
 from outfeed.upkeep.erasure import erase
 from outfeed.webhooks import delivery, dispatcher
@@ -99,7 +99,7 @@ def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
         log(1, "x.y")  # what doesn't match has it look again at once, not wait for the feed
 
     def look_and_log(post: Post) -> Reply:
-        (point,) = Mark(database.path).read().values()
+        (point,) = HighWaterMark(database.path).read().values()
         marks.append((post.seqs[0], point.seq))
         if len(marks) < 5:
             log_two()

@@ -18,7 +18,7 @@ from outfeed.client.shapes import Receipt
 from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
 from outfeed.events import Event, new_id
 from outfeed.log_message import LogMessage
-from outfeed.process import renew_in_children
+from outfeed.process import reset_after_fork
 
 MAX_BATCH_EVENTS = 1000
 MAX_BATCH_BYTES = 4 * 2**20  # half of what the server takes
@@ -35,9 +35,9 @@ class Publisher:
         self._http: httpx.Client | None = None
         self._inherited: httpx.Client | None = None
         self._lock = threading.Lock()  # guards _http
-        renew_in_children(self)
+        reset_after_fork(self)
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: leave the parent's connections open for it, and make our own."""
         self._inherited, self._http = self._http, None
         self._lock = threading.Lock()

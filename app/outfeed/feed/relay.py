@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 class Relay:
     """`poll` may be called at any time by any thread.
 
-    The scheduler calls `poll` every second, the pacer when a paced cohort is due, the watcher `poll_if_wanted` after a
-    commit, and a client whose cursor lies beyond the position `poll_now`. One call at a time does the work, with
-    `_working` held. A call that finds another running makes that one repeat, so that no commit waits for the next
-    second. Each worker process has one relay; there are *workers* of them.
+    The scheduler calls `poll` every second and the pacer when a paced cohort is due. The commit notifier calls
+    `poll_if_wanted` after a commit, and a client whose cursor lies beyond the position calls `poll_now`. One call at
+    a time does the work, with `_working` held. A call that finds another running makes that one repeat, so that no
+    commit waits for the next second. Each worker process has one relay; there are *workers* of them.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Relay:
             self._tell_stale(_reason(error))
         except Exception as error:
             self.stats.metrics.note_error("poll", error)
-            # The edge of the loop: whatever it is, it must not end the watcher or the scheduler's job.
+            # The edge of the loop: whatever it is, it must not end the commit notifier or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")
         else:

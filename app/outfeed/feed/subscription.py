@@ -14,7 +14,7 @@ from outfeed.feed.encoding import Batch, Encoding, grouped
 from outfeed.feed.pace import MIN_RATE
 from outfeed.feed.source import Source
 from outfeed.history import CONSUMER_NAME, Claim, Item, Window
-from outfeed.principal import Visible, is_of_type
+from outfeed.principal import EventScope, is_of_type
 from outfeed.text import near
 
 MAX_SEQ = 2**63 - 1
@@ -36,7 +36,7 @@ class Filter:
     *visible* is what the principal may see at all. It has no default.
     """
 
-    visible: Visible
+    visible: EventScope
     types: tuple[str, ...] = ()
     source: str | None = None
     task_id: str | None = None
@@ -114,7 +114,7 @@ class FeedRequest(BaseModel):
     agent_id: _Name | None = None
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
-    def filter(self, visible: Visible) -> Filter:
+    def filter(self, visible: EventScope) -> Filter:
         """Return the request's conditions and the principal's; equal ones give equal filters."""
         return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
 

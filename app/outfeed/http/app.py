@@ -10,7 +10,7 @@ from outfeed.feature import registered
 from outfeed.http import bodies, compression, guesses, limits, logs, problems
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
-from outfeed.http.deadlines import PunctualFlask
+from outfeed.http.deadlines import DeadlineFlask
 from outfeed.http.docs_pages import docs_pages
 from outfeed.http.health import health
 from outfeed.http.metrics import metrics as metrics_page
@@ -31,7 +31,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
 
     It counts in *metrics*, by default in its own. Raises ConfigError, UndeclaredRoute.
     """
-    app = PunctualFlask("outfeed", static_folder=None)
+    app = DeadlineFlask("outfeed", static_folder=None)
     folders = [PACKAGE / "templates", *PACKAGE.glob("*/templates")]
     app.jinja_loader = FileSystemLoader(folders)
     app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is

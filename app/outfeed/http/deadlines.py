@@ -20,7 +20,7 @@ LOOK_SECS = 0.2  # between two looks whether the client is there
 _SOCKET_KEY = "gunicorn.socket"
 
 
-class PunctualFlask(DeclaringFlask):
+class DeadlineFlask(DeclaringFlask):
     """A Flask whose views read for QUERY_SECS at most. What stays open, or is streamed, has its own deadlines."""
 
     def dispatch_request(self) -> ResponseReturnValue:

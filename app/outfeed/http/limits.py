@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 
 from outfeed.http.admission import Admission
 from outfeed.http.problems import problem
-from outfeed.http.proxies import household
+from outfeed.http.proxies import client_key
 from outfeed.http.server.incoming import note_admitted
 from outfeed.http.services import services
 
@@ -25,7 +25,7 @@ def init_app(app: Flask) -> None:
 
 def client() -> str:
     """Return whom the request's limits are counted for."""
-    return household(request.remote_addr)
+    return client_key(request.remote_addr)
 
 
 def refusal(what: str, whose: str, per_minute: int) -> Response | None:

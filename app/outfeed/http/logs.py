@@ -42,7 +42,7 @@ def configure(settings: Settings) -> None:
 def formatter(settings: Settings) -> logging.Formatter:
     """Return what makes lines of records: OUTFEED_LOG_FORMAT, by default what suits the one who reads stderr."""
     is_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    return Text(TEXT_FORMAT) if is_text else Json()
+    return TextFormatter(TEXT_FORMAT) if is_text else JsonFormatter()
 
 
 class Logger(glogging.Logger):
@@ -59,7 +59,7 @@ def hide_secrets(text: str) -> str:
     return _IN_QUERY.sub(rf"\1{REDACTED}", redact(text))
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """Lines for people. Only a traceback takes several, and each but the first is indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
@@ -70,7 +70,7 @@ class Text(logging.Formatter):
         return "\n    ".join([first, *map(escaped, traceback)])
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """An object a line: each field of a LogMessage stands beside its text."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -32,11 +32,11 @@ def show() -> Response:
     if identity.principal().types:
         raise Forbidden("/metrics counts all types; this token sees some")
     registry = CollectorRegistry()
-    registry.register(Everything(services()))
+    registry.register(MetricsCollector(services()))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-class Everything(Collector):
+class MetricsCollector(Collector):
     """What is shown to one request."""
 
     def __init__(self, services: Services) -> None:

@@ -16,9 +16,9 @@ from outfeed.errors import (
     EventConflict,
     Forbidden,
     ForbiddenConsumer,
-    IllegalMove,
     InvalidEvent,
     InvalidRequest,
+    InvalidTransition,
     QueryCancelled,
     TooManyChecks,
     UnknownName,
@@ -42,7 +42,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ForbiddenConsumer, _forbidden_consumer)
     app.register_error_handler(TooManyChecks, _later)
     app.register_error_handler(QueryCancelled, _cancelled)
-    app.register_error_handler(IllegalMove, _illegal_move)
+    app.register_error_handler(InvalidTransition, _invalid_transition)
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(OSError, _short)
@@ -107,7 +107,7 @@ def _forbidden_consumer(error: ForbiddenConsumer) -> Response:
     return answer(403, str(error), code=error.code)
 
 
-def _illegal_move(error: IllegalMove) -> Response:
+def _invalid_transition(error: InvalidTransition) -> Response:
     return answer(409, str(error), state=error.state, code="invalid_transition")
 
 

@@ -78,7 +78,7 @@ def parse(text: str) -> _Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def household(address: str | None) -> str:
+def client_key(address: str | None) -> str:
     """Return what limits count by: the address, or the /64 that one IPv6 customer has to himself."""
     parsed = parse(address or "")
     if isinstance(parsed, ipaddress.IPv6Address):

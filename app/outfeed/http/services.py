@@ -13,17 +13,17 @@ from outfeed.feed.core import Core
 from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
 from outfeed.http.admission import Admission, Rates
-from outfeed.http.server.shortages import Shortages
+from outfeed.http.server.exhaustion import Exhaustion
 from outfeed.jobs import Job, Jobs
 from outfeed.metrics import Metrics
 from outfeed.store import database as db
 from outfeed.store.checkpoint import Checkpoints
-from outfeed.store.mark import Mark, Point
+from outfeed.store.commits import CommitNotifier
+from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.store.outbox import Outbox
 from outfeed.store.own_errors import OwnErrors
 from outfeed.store.probe import Probe
-from outfeed.store.triggers import Reconciler
-from outfeed.store.watcher import Watcher
+from outfeed.store.triggers import TriggerGuard
 
 # At once, in a worker: each holds a thread until its reader has all of it (REQUESTS_AT_ONCE in process.py).
 MAX_EXPORTS = 8
@@ -45,7 +45,7 @@ class Services:
         self.metrics.report_errors_to(self.own_errors.note)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
         self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
-        self.mark = Mark(settings.database)
+        self.mark = HighWaterMark(settings.database)
         self.core = Core(
             self.outbox, self.checkpoints, self._record,
             heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(self.metrics),
@@ -54,10 +54,10 @@ class Services:
         self.rates = Rates()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
-        self.shortages = Shortages(self.metrics)
+        self.exhaustion = Exhaustion(self.metrics)
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
         self.probe = Probe(self.database)
-        self.reconciler = Reconciler(self.database)
+        self.reconciler = TriggerGuard(self.database)
         self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
         self.jobs = Jobs(
             {
@@ -72,8 +72,8 @@ class Services:
             },
             on_error=lambda name, error: self.metrics.note_error(f"job {name}", error),
         )
-        self.watcher = Watcher(
-            settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick, roused=self.core.wanted
+        self.notifier = CommitNotifier(
+            settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick, woken=self.core.wanted
         )
 
     def part(self, kind: type[P]) -> P:
@@ -88,14 +88,14 @@ class Services:
         for part in self.parts:
             part.start()
         self.jobs.start()
-        self.watcher.start()
+        self.notifier.start()
 
     def stop(self) -> None:
         """End the threads and close the files; returns when they have ended."""
         self.database.interrupt_checks()
         for part in self.parts:  # before the jobs, which are waited for
             part.stop()
-        self.watcher.stop()
+        self.notifier.stop()
         self.jobs.stop()
         self.core.pacer.stop()
         for part in self.parts:
@@ -110,7 +110,7 @@ class Services:
             problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
         if self.relay.failure:
             problems.append(f"the last poll failed: {self.relay.failure}")
-        problems += [f"out of {what}" for what in self.shortages.lately()]
+        problems += [f"out of {what}" for what in self.exhaustion.recent()]
         return problems + self.probe.problems()
 
     def measure(self) -> None:
@@ -125,10 +125,10 @@ class Services:
             self.metrics.clients.labels(*kind).set(counts[kind])
 
     def _record(self, epoch: str, item: Item) -> None:
-        self.mark.advance(epoch, Point.of(item))
+        self.mark.advance(epoch, Position.of(item))
 
     def _tick(self) -> None:
-        """The watcher's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
+        """The commit notifier's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
         self.jobs.mend()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()

@@ -17,7 +17,7 @@ from outfeed.feed.stats import Percentiles
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.principal import ADMIN
-from outfeed.store import vitals
+from outfeed.store import db_stats
 
 TRANSPORTS = {"websocket": "WebSocket", "stream": "Server-sent events", POLL: "Long poll"}
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|\?.*")
@@ -30,12 +30,12 @@ status_page = Blueprint("status", __name__)
 def show() -> ResponseReturnValue:
     """Show operators the state of the feed, clients, consumers and webhooks."""
     found = services()
-    seen = vitals.read(found.database)
+    seen = db_stats.read(found.database)
     return render_template(
         "status.html",
         now=clock.now(),
         problems=found.unready_because(),
-        vitals=seen,
+        stats=seen,
         oldest_at=clock.parsed(seen.oldest_at),
         relay=found.relay,
         deliveries=spread_of(found.relay.stats.deliveries.recent()),

@@ -13,7 +13,7 @@ from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
 from outfeed.http.api.operation import MAX_SOUGHT_CHARS
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.reading import split_types
-from outfeed.principal import Visible
+from outfeed.principal import EventScope
 
 MAX_BATCH_EVENTS = 1000
 MAX_TYPES_CHARS = 20_100
@@ -118,7 +118,7 @@ class LogFilters(BaseModel):
         ),
     ] = None
 
-    def filter(self, visible: Visible) -> LogFilter:
+    def filter(self, visible: EventScope) -> LogFilter:
         """Return these conditions and the principal's."""
         since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
         return LogFilter(

@@ -32,7 +32,7 @@ from outfeed.errors import (
     QueryCancelled,
     SchemaMismatch,
 )
-from outfeed.process import renew_in_children
+from outfeed.process import reset_after_fork
 from outfeed.store import deadline, files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
@@ -276,7 +276,7 @@ class Database:
         self._checking = threading.Lock()
         self._damage: _Damage | None = None
         self._interrupted = threading.Event()
-        renew_in_children(self)
+        reset_after_fork(self)
 
     def __repr__(self) -> str:
         return f"Database({str(self.path)!r})"
@@ -362,7 +362,7 @@ class Database:
         finally:
             writing.release()
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the locks may be held by threads that don't exist here."""
         self._lock, self._writing, self._checking = threading.Lock(), threading.Lock(), threading.Lock()
         self._interrupted = threading.Event()

@@ -10,7 +10,7 @@ from outfeed.config import settings
 from outfeed.events import Event, known_type
 from outfeed.history import loads_leniently
 from outfeed.nesting import is_deep, may_be_deep
-from outfeed.principal import AUDIT_PREFIX, AUDIT_TYPES, Visible
+from outfeed.principal import AUDIT_PREFIX, AUDIT_TYPES, EventScope
 from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
@@ -24,7 +24,7 @@ _BOUNDED = """
 Where = dict[str, tuple[str | int, ...]]
 
 
-def seen(visible: Visible) -> Where:
+def seen(visible: EventScope) -> Where:
     """Return `visible.covers` as conditions."""
     where: Where = {}
     if not visible.has_audit:

@@ -18,7 +18,7 @@ from outfeed.store import instants
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 
-FILLING, STALE = "event_log_outbox", "event_log_stale"
+OUTBOX_TRIGGER, STALE_TRIGGER = "event_log_outbox", "event_log_stale"
 log = logging.getLogger(__name__)
 
 _AFTER_INSERT = re.compile(r"\bAFTER\s+INSERT\s+ON\b", re.IGNORECASE)
@@ -35,7 +35,7 @@ _NEWEST_OLDER = f"""
 """  # noqa: S608 - ours
 
 
-class Broken(NamedTuple):
+class BrokenTrigger(NamedTuple):
     """A trigger that isn't as we made it: its name, what it must say, and what it says (None: it is missing).
 
     Or that another one, *newer*, runs before: SQLite runs the newest first.
@@ -52,7 +52,7 @@ class Broken(NamedTuple):
         return f"trigger {self.name} is {'missing' if self.found is None else 'altered'}"
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """What was put back, one phrase each, and how many events were added that had been missed."""
 
     triggers: list[str]
@@ -65,12 +65,12 @@ def problems(database: Database) -> list[str]:
         return [str(each) for each in _broken(connection)]
 
 
-class Reconciler:
+class TriggerGuard:
     """Puts triggers and journal mode back. `check` is called about every second, by each process that serves."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._anchor: Any = None
+        self._known_id: Any = None
         self._failure: str | None = None
 
     def check(self) -> None:
@@ -88,11 +88,11 @@ class Reconciler:
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
             broken = _broken(connection)
             if not broken:
-                self._anchor = _newest_id(connection)
+                self._known_id = _newest_id(connection)
         if mode != "wal":
             self._switch_to_wal(mode)
         if broken:
-            mend(self._database, self._anchor)
+            repair(self._database, self._known_id)
 
     def _switch_to_wal(self, before: str) -> None:
         """Put the journal mode back: a backup that was copied into place has one in which readers stop writers."""
@@ -101,10 +101,10 @@ class Reconciler:
                 log.warning(LogMessage("journal mode put back", before=before))
 
 
-def mend(database: Database, anchor: Any = None) -> Mended | None:
+def repair(database: Database, known_id: Any = None) -> Repaired | None:
     """Put back every trigger that isn't as we made it and add what the outbox missed; None where all was well.
 
-    All in one transaction, with the event that says so; of many processes one does it. *anchor* is the id of an event
+    All in one transaction, with the event that says so; of many processes one does it. *known_id* is the id of an event
     up to which nothing is missing, where the caller knows one.
     """
     with database.transaction() as connection:
@@ -116,25 +116,25 @@ def mend(database: Database, anchor: Any = None) -> Mended | None:
             connection.execute(each.expected)
         added = 0
         for each in broken:
-            if each.name == FILLING and each.newer is None:
-                added = _add_missed(connection, each.expected, anchor)
-            if each.name == STALE:  # the full-text index has missed deletions, and rows may have other rowids
+            if each.name == OUTBOX_TRIGGER and each.newer is None:
+                added = _add_missed(connection, each.expected, known_id)
+            if each.name == STALE_TRIGGER:  # the full-text index has missed deletions, and rows may have other rowids
                 connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'renumberings'")
         # Something may have been revoked meanwhile: all who are connected are looked at again.
         connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights'")
-        mended = Mended([str(each) for each in broken], added)
-        _say_so(connection, mended)
+        mended = Repaired([str(each) for each in broken], added)
+        _report(connection, mended)
     log.warning(LogMessage("triggers put back", triggers=",".join(each.name for each in broken), added=added))
     return mended
 
 
-def missed(database: Database) -> int:
+def count_missed(database: Database) -> int:
     """Return how many events the outbox has missed, as far as can be known afterwards."""
     with database.snapshot() as connection:
         row = connection.execute(
             "SELECT count(*) FROM event_log WHERE rowid > ?"
             " AND NOT EXISTS (SELECT 1 FROM outbox WHERE event_id = event_log.id)",
-            (_floor(connection, None),),
+            (_caught_up_to(connection, None),),
         ).fetchone()
     return int(row[0])
 
@@ -142,21 +142,21 @@ def missed(database: Database) -> int:
 def add_missed(database: Database) -> int:
     """Add to the outbox what it has missed though its triggers are in order; return how many events."""
     with database.transaction() as connection:
-        added = _add_missed(connection, db.meta(connection, f"trigger:{FILLING}"), None)
+        added = _add_missed(connection, db.meta(connection, f"trigger:{OUTBOX_TRIGGER}"), None)
         if added:
-            _say_so(connection, Mended([f"trigger {FILLING} was missing for a while"], added))
+            _report(connection, Repaired([f"trigger {OUTBOX_TRIGGER} was missing for a while"], added))
     return added
 
 
-def _broken(connection: sqlite3.Connection) -> list[Broken]:
+def _broken(connection: sqlite3.Connection) -> list[BrokenTrigger]:
     rows = connection.execute(
         "SELECT substr(key, 9), value, sql FROM outfeed_meta LEFT JOIN sqlite_master ON type = 'trigger'"
         " AND name = substr(key, 9) WHERE key LIKE 'trigger:%'"
     ).fetchall()
-    broken = [Broken(name, expected, found) for name, expected, found in rows if found != expected]
+    broken = [BrokenTrigger(name, expected, found) for name, expected, found in rows if found != expected]
     for name, expected, found in rows:
-        if name == FILLING and found == expected:
-            broken += [Broken(name, expected, found, newer) for newer in _newer(connection)[:1]]
+        if name == OUTBOX_TRIGGER and found == expected:
+            broken += [BrokenTrigger(name, expected, found, newer) for newer in _newer(connection)[:1]]
     return broken
 
 
@@ -167,26 +167,26 @@ def _newer(connection: sqlite3.Connection) -> list[str]:
         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log' COLLATE NOCASE"
         " AND rowid > (SELECT rowid FROM sqlite_master WHERE type = 'trigger' AND name = ?)"
         " AND 'trigger:' || name NOT IN (SELECT key FROM outfeed_meta) ORDER BY rowid",
-        (FILLING,),
+        (OUTBOX_TRIGGER,),
     ).fetchall()
     return [str(name) for name, sql in rows if _AFTER_INSERT.search(_COMMENT.sub(" ", str(sql)))]
 
 
-def _add_missed(connection: sqlite3.Connection, trigger: str, anchor: Any) -> int:
+def _add_missed(connection: sqlite3.Connection, trigger: str, known_id: Any) -> int:
     """Add to the outbox what came after the floor, oldest first; never what is older: the outbox has forgotten it."""
     match = _FILLED.search(trigger)
     if match is None:
-        raise SchemaMismatch(f"the trigger {FILLING} in meta says nothing that could be caught up with")
+        raise SchemaMismatch(f"the trigger {OUTBOX_TRIGGER} in meta says nothing that could be caught up with")
     statement = (
         f"INSERT INTO outbox (event_id, payload, created_at) SELECT {match[1]} FROM event_log AS NEW"  # noqa: S608
         " WHERE NEW.rowid > ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE event_id = NEW.id) ORDER BY NEW.rowid"
     )
-    return connection.execute(statement, (_floor(connection, anchor),)).rowcount
+    return connection.execute(statement, (_caught_up_to(connection, known_id),)).rowcount
 
 
-def _floor(connection: sqlite3.Connection, anchor: Any) -> int:
+def _caught_up_to(connection: sqlite3.Connection, known_id: Any) -> int:
     """Return the rowid up to which nothing is missing. By ids: a rebuilt table may have other rowids."""
-    if anchor is not None and (found := _rowid_of(connection, anchor)) is not None:
+    if known_id is not None and (found := _rowid_of(connection, known_id)) is not None:
         return found
     row = connection.execute(_NEWEST_IN_BOTH).fetchone()
     if row:
@@ -208,7 +208,7 @@ def _newest_id(connection: sqlite3.Connection) -> Any:
     return row[0] if row else None
 
 
-def _say_so(connection: sqlite3.Connection, mended: Mended) -> None:
+def _report(connection: sqlite3.Connection, mended: Repaired) -> None:
     events = "1 event that the feed" if mended.added == 1 else f"{mended.added:,} events that the feed"
     message = f"{', '.join(mended.triggers).capitalize()}: put back, and {events} had missed added"
     data = {"message": message, "triggers": mended.triggers, "added": mended.added}

@@ -18,7 +18,7 @@ from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.principal import READ, WRITE, Visible
+from outfeed.principal import READ, WRITE, EventScope
 from outfeed.swarm.coordinator import Coordinator
 from outfeed.swarm.part import SwarmPart
 from outfeed.swarm.shapes import (
@@ -38,7 +38,7 @@ from outfeed.swarm.shapes import (
     TaskStory,
     ToolUse,
 )
-from outfeed.swarm.store.swarm import Agent, Bid, Task, TaskState, View, look
+from outfeed.swarm.store.swarm import Agent, Bid, SwarmReader, Task, TaskState, look
 
 SHOWN_AGENTS = 500
 SHOWN_OPEN = 100
@@ -67,12 +67,12 @@ def admit() -> None:
         raise Forbidden(f"{name} has no access to events of the type {hidden[0].value!r}, which the swarm needs")
 
 
-def covers_swarm(visible: Visible) -> bool:
+def covers_swarm(visible: EventScope) -> bool:
     """Return whether all events of the swarm are visible, and so the swarm."""
     return not _hidden(visible)
 
 
-def _hidden(visible: Visible) -> list[EventType]:
+def _hidden(visible: EventScope) -> list[EventType]:
     return [each for each in TYPES if not visible.covers(each)]
 
 
@@ -224,7 +224,7 @@ def get_swarm() -> Response:
 # --- what they look like ----------------------------------------------------------------------------------------------
 
 
-def swarm_fields(view: View) -> dict[str, Any]:
+def swarm_fields(view: SwarmReader) -> dict[str, Any]:
     """Return `SwarmShape`: who is there, and the newest tasks of each state."""
     epoch, seq = view.position()
     ended = (TaskState.COMPLETED, TaskState.FAILED)

@@ -14,7 +14,7 @@ from outfeed import clock
 from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 from outfeed.swarm.store.activity import Activity, ActivityLog
-from outfeed.swarm.store.swarm import View
+from outfeed.swarm.store.swarm import SwarmReader
 
 # While events flow, a rendering is at least this old before the next one, and rendering takes a tenth of the time at
 # most. A page asks every second, so it shows an event within that second and this age: tests/journeys/test_board.py.
@@ -37,7 +37,7 @@ class Scope(NamedTuple):
 class BoardContent(NamedTuple):
     """The data of a board, read in one transaction."""
 
-    view: View
+    view: SwarmReader
     activity: Activity
 
 
@@ -106,7 +106,7 @@ class Boards:
         began, minute = clock.monotonic(), _minute()
         with self._database.snapshot() as connection:
             activity = self._activity.read(connection)
-            html = self.render(scope, BoardContent(View(connection), activity)).encode("utf-8", "replace")
+            html = self.render(scope, BoardContent(SwarmReader(connection), activity)).encode("utf-8", "replace")
         made_at = clock.monotonic()
         made = Rendering(
             html=html,

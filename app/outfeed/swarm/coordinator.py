@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 from outfeed import clock
 from outfeed.config import Settings, settings
-from outfeed.errors import IllegalMove, InvalidEvent
+from outfeed.errors import InvalidEvent, InvalidTransition
 from outfeed.events import EventType
 from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store.database import Database
-from outfeed.swarm import moves
-from outfeed.swarm.store.swarm import Agent, AgentState, Task, TaskState, Turn, begin, look
+from outfeed.swarm import transitions
+from outfeed.swarm.store.swarm import Agent, AgentState, SwarmTransaction, Task, TaskState, begin, look
 
 # 50 characters are 200 bytes at most, so that what the scheduler logs of an agent fits any OUTFEED_MAX_EVENT_BYTES.
 MAX_NAME_CHARS = 50
@@ -57,9 +57,9 @@ _TOOL_EVENTS: dict[ToolStatus, EventType] = {
 class Coordinator:
     """Agents and tasks of one database. Any thread of any process may call any method; what returned is on the disk.
 
-    All raise UnknownName for an id that nobody has, IllegalMove for what is not that task's or agent's turn (nothing is
-    written), InvalidEvent for a text or number outside the limits, DatabaseError. Every call of an agent that is
-    not refused counts as a heartbeat.
+    Each raises UnknownName for an unknown id, InvalidTransition if the state of the task or agent does not allow the
+    call (nothing is written), InvalidEvent for a text or number outside the limits, DatabaseError. Every accepted call
+    of an agent counts as a heartbeat.
     """
 
     def __init__(self, database: Database, *, auction_secs: float, agent_timeout_secs: float) -> None:
@@ -84,21 +84,21 @@ class Coordinator:
         if _CONTROL.search(name):
             raise InvalidEvent("name", f"must have no control characters, got {name!r:.80}")
         agent_id = _new_id("agent")
-        with begin(self._database) as turn:
-            event = turn.log(EventType.AGENT_JOINED, agent_id=agent_id, name=name)
-            turn.add_agent(agent_id, event.data["name"])
-            return turn.agent(agent_id)
+        with begin(self._database) as step:
+            event = step.log(EventType.AGENT_JOINED, agent_id=agent_id, name=name)
+            step.add_agent(agent_id, event.data["name"])
+            return step.agent(agent_id)
 
     def beat(self, agent_id: str) -> Agent:
         """Note that the agent is there. No event."""
-        with begin(self._database) as turn:
-            return self._seen(turn, agent_id)
+        with begin(self._database) as step:
+            return self._seen(step, agent_id)
 
     def leave(self, agent_id: str) -> Agent:
         """Let the agent go. What it holds fails, and its bids no longer count."""
-        with begin(self._database) as turn:
-            self._leave(turn, turn.agent(agent_id), SIGNED_OFF)
-            return turn.agent(agent_id)
+        with begin(self._database) as step:
+            self._leave(step, step.agent(agent_id), SIGNED_OFF)
+            return step.agent(agent_id)
 
     def use_tool(
         self,
@@ -114,17 +114,17 @@ class Coordinator:
         *details* (arguments, reason, duration_ms …) go into the event's data.
         """
         tool_name = _text("tool_name", tool_name, MAX_TOOL_NAME_CHARS)
-        with begin(self._database) as turn:
-            agent = self._seen(turn, agent_id)
+        with begin(self._database) as step:
+            agent = self._seen(step, agent_id)
             if task_id is not None:
-                task = turn.task(task_id)
+                task = step.task(task_id)
                 if task.state is not TaskState.STARTED:
-                    raise IllegalMove(
+                    raise InvalidTransition(
                         task.state, f"{task.id} is {task.state}; tools can be used only while it is started"
                     )
-                moves.require_holder(task, agent)
+                transitions.require_holder(task, agent)
             data = {**(details or {}), "name": agent.name, "tool_name": tool_name}
-            turn.log(_TOOL_EVENTS[status], task_id=task_id, agent_id=agent_id, **data)
+            step.log(_TOOL_EVENTS[status], task_id=task_id, agent_id=agent_id, **data)
             return agent
 
     # --- tasks ---
@@ -133,65 +133,69 @@ class Coordinator:
         """Post a task: it is open for bids at once, and until *auction_secs* from now."""
         description = _text("description", description, MAX_DESCRIPTION_CHARS)
         task_id = _new_id("task")
-        with begin(self._database) as turn:
-            closes_at = turn.now + timedelta(seconds=self.auction_secs)
-            event = turn.log(EventType.TASK_CREATED, task_id=task_id, description=description)
-            turn.add_task(task_id, event.data["description"], closes_at)
-            turn.log(
+        with begin(self._database) as step:
+            closes_at = step.now + timedelta(seconds=self.auction_secs)
+            event = step.log(EventType.TASK_CREATED, task_id=task_id, description=description)
+            step.add_task(task_id, event.data["description"], closes_at)
+            step.log(
                 EventType.TASK_BIDDING,
                 task_id=task_id,
                 description=description,
                 auction_secs=self.auction_secs,
                 closes_at=clock.isoformat(closes_at),
             )
-            return turn.task(task_id)
+            return step.task(task_id)
 
     def bid(self, task_id: str, agent_id: str, bid_sats: int) -> Task:
         """Offer to do the task for that many sats. An agent bids once; the same bid again changes nothing."""
         if type(bid_sats) is not int or not 0 <= bid_sats <= MAX_BID_SATS:
             raise InvalidEvent("bid_sats", f"must be a whole number of 0 to {MAX_BID_SATS:,}, got {bid_sats!r:.80}")
-        with begin(self._database) as turn:
-            agent, task = self._seen(turn, agent_id), turn.task(task_id)
-            earlier = turn.bid_of(task_id, agent_id)
+        with begin(self._database) as step:
+            agent, task = self._seen(step, agent_id), step.task(task_id)
+            earlier = step.bid_of(task_id, agent_id)
             if earlier is not None and earlier.bid_sats == bid_sats:
                 return task
-            moves.require_bidding(task)
-            if is_over(task, turn.now):
-                raise IllegalMove(task.state, f"{task.id} took bids until {task.closes_at}; its auction is closed")
+            transitions.require_bidding(task)
+            if is_over(task, step.now):
+                raise InvalidTransition(
+                    task.state, f"{task.id} took bids until {task.closes_at}; its auction is closed"
+                )
             if earlier is not None:
-                raise IllegalMove(task.state, f"{agent.id} has already bid {earlier.bid_sats:,} sats for {task.id}")
-            turn.add_bid(task_id, agent_id, bid_sats)
-            turn.log(EventType.BID_SUBMITTED, task_id=task_id, agent_id=agent_id, name=agent.name, bid_sats=bid_sats)
-            return turn.task(task_id)
+                raise InvalidTransition(
+                    task.state, f"{agent.id} has already bid {earlier.bid_sats:,} sats for {task.id}"
+                )
+            step.add_bid(task_id, agent_id, bid_sats)
+            step.log(EventType.BID_SUBMITTED, task_id=task_id, agent_id=agent_id, name=agent.name, bid_sats=bid_sats)
+            return step.task(task_id)
 
     def start(self, task_id: str, agent_id: str | None = None) -> Task:
         """Note that work has begun; by its agent, whom the caller may leave unnamed."""
-        with begin(self._database) as turn:
-            task, agent = self._turn_of(turn, task_id, agent_id, TaskState.STARTED)
-            self._move(turn, task, TaskState.STARTED, started_at=turn.timestamp)
-            turn.log(EventType.TASK_STARTED, task_id=task_id, agent_id=agent.id, name=agent.name)
-            return turn.task(task_id)
+        with begin(self._database) as step:
+            task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.STARTED)
+            self._move(step, task, TaskState.STARTED, started_at=step.timestamp)
+            step.log(EventType.TASK_STARTED, task_id=task_id, agent_id=agent.id, name=agent.name)
+            return step.task(task_id)
 
     def complete(self, task_id: str, agent_id: str, result: Any = None) -> Task:
         """End the task with its *result*, any JSON up to the size of an event's data."""
         _check_depth(result)
-        with begin(self._database) as turn:
-            task, agent = self._turn_of(turn, task_id, agent_id, TaskState.COMPLETED)
-            event = turn.log(
+        with begin(self._database) as step:
+            task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.COMPLETED)
+            event = step.log(
                 EventType.TASK_COMPLETED, task_id=task_id, agent_id=agent_id, name=agent.name, result=result
             )
-            self._move(turn, task, TaskState.COMPLETED, ended_at=turn.timestamp, result=event.data["result"])
-            self._rest(turn, agent)
-            return turn.task(task_id)
+            self._move(step, task, TaskState.COMPLETED, ended_at=step.timestamp, result=event.data["result"])
+            self._rest(step, agent)
+            return step.task(task_id)
 
     def fail(self, task_id: str, agent_id: str, reason: str) -> Task:
         """Give the task up, before or after its start."""
         reason = _text("reason", reason, MAX_REASON_CHARS)
-        with begin(self._database) as turn:
-            task, agent = self._turn_of(turn, task_id, agent_id, TaskState.FAILED)
-            self._fail(turn, task, reason)
-            self._rest(turn, agent)
-            return turn.task(task_id)
+        with begin(self._database) as step:
+            task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.FAILED)
+            self._fail(step, task, reason)
+            self._rest(step, agent)
+            return step.task(task_id)
 
     # --- what time brings; each once, by whoever comes first ---
 
@@ -203,11 +207,11 @@ class Coordinator:
 
     def expire(self, agent_id: str) -> bool:
         """Let the agent go if it is overdue; return whether it was."""
-        with begin(self._database) as turn:
-            agent = turn.agent(agent_id)
-            if agent.state is AgentState.LEFT or not self._is_overdue(agent, turn.now):
+        with begin(self._database) as step:
+            agent = step.agent(agent_id)
+            if agent.state is AgentState.LEFT or not self._is_overdue(agent, step.now):
                 return False
-            self._leave(turn, agent, f"no heartbeat for {self.agent_timeout_secs:g} s")
+            self._leave(step, agent, f"no heartbeat for {self.agent_timeout_secs:g} s")
             return True
 
     def due_auctions(self) -> list[str]:
@@ -218,29 +222,29 @@ class Coordinator:
 
     def close_auction(self, task_id: str) -> bool:
         """If its auction is over, give the task to the lowest bidder still there, or fail it; return whether it was."""
-        with begin(self._database) as turn:
-            task = turn.task(task_id)
-            if task.state is not TaskState.BIDDING or not is_over(task, turn.now):
+        with begin(self._database) as step:
+            task = step.task(task_id)
+            if task.state is not TaskState.BIDDING or not is_over(task, step.now):
                 return False
-            best = turn.best_bid(task_id)
+            best = step.best_bid(task_id)
             if best is None:
-                turn.log(EventType.AUCTION_CLOSED, task_id=task_id, bids=task.bid_count)
-                self._fail(turn, task, BIDDERS_LEFT if task.bid_count else NO_BIDS)
+                step.log(EventType.AUCTION_CLOSED, task_id=task_id, bids=task.bid_count)
+                self._fail(step, task, BIDDERS_LEFT if task.bid_count else NO_BIDS)
                 return True
-            winner = turn.agent(best.agent_id)
+            winner = step.agent(best.agent_id)
             terms = {"name": winner.name, "bid_sats": best.bid_sats}
-            turn.log(EventType.AUCTION_CLOSED, task_id=task_id, agent_id=winner.id, bids=task.bid_count, **terms)
+            step.log(EventType.AUCTION_CLOSED, task_id=task_id, agent_id=winner.id, bids=task.bid_count, **terms)
             self._move(
-                turn,
+                step,
                 task,
                 TaskState.ASSIGNED,
                 agent_id=winner.id,
                 bid_sats=best.bid_sats,
-                assigned_at=turn.timestamp,
+                assigned_at=step.timestamp,
             )
-            turn.log(EventType.TASK_ASSIGNED, task_id=task_id, agent_id=winner.id, **terms)
+            step.log(EventType.TASK_ASSIGNED, task_id=task_id, agent_id=winner.id, **terms)
             if winner.state is AgentState.IDLE:
-                self._change_status(turn, winner, AgentState.BUSY)
+                self._change_status(step, winner, AgentState.BUSY)
             return True
 
     def expiry_of(self, agent: Agent) -> str | None:
@@ -258,48 +262,50 @@ class Coordinator:
     def _is_overdue(self, agent: Agent, now: datetime) -> bool:
         return not now - self._timeout < datetime.fromisoformat(agent.seen_at) <= now + FUTURE
 
-    def _seen(self, turn: Turn, agent_id: str) -> Agent:
+    def _seen(self, step: SwarmTransaction, agent_id: str) -> Agent:
         """Return the agent, which has just been heard of."""
-        agent = turn.agent(agent_id)
-        moves.require_present(agent)
-        turn.set_agent(agent_id, seen_at=turn.timestamp)
-        return turn.agent(agent_id)
+        agent = step.agent(agent_id)
+        transitions.require_present(agent)
+        step.set_agent(agent_id, seen_at=step.timestamp)
+        return step.agent(agent_id)
 
-    def _turn_of(self, turn: Turn, task_id: str, agent_id: str | None, to: TaskState) -> tuple[Task, Agent]:
+    def _task_and_holder(
+        self, step: SwarmTransaction, task_id: str, agent_id: str | None, to: TaskState
+    ) -> tuple[Task, Agent]:
         """Return the task and its holder, whose turn it is to make it *to*."""
-        task = turn.task(task_id)
-        moves.require_task_move(task, to)
+        task = step.task(task_id)
+        transitions.require_task_move(task, to)
         if task.agent_id is None:
-            raise IllegalMove(task.state, f"{task.id} is {task.state}; it isn't assigned to an agent yet")
-        agent = self._seen(turn, agent_id or task.agent_id)
-        moves.require_holder(task, agent)
+            raise InvalidTransition(task.state, f"{task.id} is {task.state}; it isn't assigned to an agent yet")
+        agent = self._seen(step, agent_id or task.agent_id)
+        transitions.require_holder(task, agent)
         return task, agent
 
-    def _move(self, turn: Turn, task: Task, to: TaskState, **columns: Any) -> None:
-        moves.require_task_move(task, to)
-        turn.set_task(task.id, state=to, **columns)
+    def _move(self, step: SwarmTransaction, task: Task, to: TaskState, **columns: Any) -> None:
+        transitions.require_task_move(task, to)
+        step.set_task(task.id, state=to, **columns)
 
-    def _fail(self, turn: Turn, task: Task, reason: str) -> None:
-        event = turn.log(EventType.TASK_FAILED, task_id=task.id, agent_id=task.agent_id, reason=reason)
-        self._move(turn, task, TaskState.FAILED, ended_at=turn.timestamp, reason=event.data["reason"])
+    def _fail(self, step: SwarmTransaction, task: Task, reason: str) -> None:
+        event = step.log(EventType.TASK_FAILED, task_id=task.id, agent_id=task.agent_id, reason=reason)
+        self._move(step, task, TaskState.FAILED, ended_at=step.timestamp, reason=event.data["reason"])
 
-    def _leave(self, turn: Turn, agent: Agent, reason: str) -> None:
+    def _leave(self, step: SwarmTransaction, agent: Agent, reason: str) -> None:
         """Its tasks first: an agent that has left holds nothing."""
-        moves.require_agent_move(agent, AgentState.LEFT)
-        for task in turn.held_by(agent.id):
-            self._fail(turn, task, HOLDER_LEFT)
-        turn.log(EventType.AGENT_LEFT, agent_id=agent.id, name=agent.name, reason=reason)
-        turn.set_agent(agent.id, state=AgentState.LEFT, left_at=turn.timestamp, reason=reason)
+        transitions.require_agent_move(agent, AgentState.LEFT)
+        for task in step.held_by(agent.id):
+            self._fail(step, task, HOLDER_LEFT)
+        step.log(EventType.AGENT_LEFT, agent_id=agent.id, name=agent.name, reason=reason)
+        step.set_agent(agent.id, state=AgentState.LEFT, left_at=step.timestamp, reason=reason)
 
-    def _rest(self, turn: Turn, agent: Agent) -> None:
+    def _rest(self, step: SwarmTransaction, agent: Agent) -> None:
         """The agent is idle where that was the last task it held."""
-        if not turn.held_by(agent.id):
-            self._change_status(turn, agent, AgentState.IDLE)
+        if not step.held_by(agent.id):
+            self._change_status(step, agent, AgentState.IDLE)
 
-    def _change_status(self, turn: Turn, agent: Agent, to: AgentState) -> None:
-        moves.require_agent_move(agent, to)
-        turn.set_agent(agent.id, state=to)
-        turn.log(EventType.AGENT_STATUS_CHANGED, agent_id=agent.id, name=agent.name, status=to.value)
+    def _change_status(self, step: SwarmTransaction, agent: Agent, to: AgentState) -> None:
+        transitions.require_agent_move(agent, to)
+        step.set_agent(agent.id, state=to)
+        step.log(EventType.AGENT_STATUS_CHANGED, agent_id=agent.id, name=agent.name, status=to.value)
 
 
 def get_coordinator() -> Coordinator:

@@ -20,11 +20,11 @@ from outfeed.http import addresses, identity
 from outfeed.http.limits import later
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
-from outfeed.principal import READ, WRITE, Visible
+from outfeed.principal import READ, WRITE, EventScope
 from outfeed.swarm.api import covers_swarm
 from outfeed.swarm.boards import BoardContent, Boards, Scope
 from outfeed.swarm.store.activity import MINUTES, Activity
-from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, Task, TaskState, View, look
+from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, SwarmReader, Task, TaskState, look
 
 SHOWN_AGENTS = 50
 SHOWN_AUCTIONS = 50
@@ -44,7 +44,7 @@ dashboard = Blueprint("dashboard", __name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class BoardRows:
     """The rows of a panel, and how many there are in all."""
 
     rows: list[Row]
@@ -62,10 +62,10 @@ class Board:
     """The swarm at one moment: counts by state, and each panel."""
 
     counts: dict[str, str]
-    agents: Listed
-    auctions: Listed
-    work: Listed
-    ended: Listed
+    agents: BoardRows
+    auctions: BoardRows
+    work: BoardRows
+    ended: BoardRows
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def _scope() -> Scope:
 
 def render(scope: Scope, content: BoardContent) -> str:
     """Return the board as HTML. A viewer without permission for all of the swarm's events gets only the chart."""
-    visible = Visible(scope.types)
+    visible = EventScope(scope.types)
     return render_template(
         "_swarm_rows.html",
         board=read_board(content.view) if covers_swarm(visible) else None,
@@ -148,7 +148,7 @@ def _agent_head(agent_id: str) -> Markup | None:
     return _head("agent", lambda view: view.agent(agent_id))
 
 
-def _head(kind: str, ask: Callable[[View], Task | Agent]) -> Markup | None:
+def _head(kind: str, ask: Callable[[SwarmReader], Task | Agent]) -> Markup | None:
     """Return the head of a story, if the viewer may see all types: the id may also be one of any other writer."""
     if identity.principal().visible.types:
         return None
@@ -163,7 +163,7 @@ def _head(kind: str, ask: Callable[[View], Task | Agent]) -> Markup | None:
 # --- the panels -------------------------------------------------------------------------------------------------------
 
 
-def read_board(view: View) -> Board:
+def read_board(view: SwarmReader) -> Board:
     """Return the swarm as *view* has it."""
     now = clock.now()
     counts = {TaskState(state): number for state, number in view.counts().items()}
@@ -171,8 +171,8 @@ def read_board(view: View) -> Board:
     doing = view.work_of(agents)
     return Board(
         counts={state.value: count_text(number) for state, number in counts.items()},
-        agents=Listed([agent_row(each, doing.get(each.id), now) for each in agents], view.present_count()),
-        auctions=Listed(
+        agents=BoardRows([agent_row(each, doing.get(each.id), now) for each in agents], view.present_count()),
+        auctions=BoardRows(
             [auction_row(each, now) for each in view.next_auctions(SHOWN_AUCTIONS)], counts[TaskState.BIDDING]
         ),
         work=_listed(view, WORK, SHOWN_WORK, counts),
@@ -180,11 +180,11 @@ def read_board(view: View) -> Board:
     )
 
 
-def _listed(view: View, states: tuple[TaskState, ...], limit: int, counts: Mapping[TaskState, int]) -> Listed:
+def _listed(view: SwarmReader, states: tuple[TaskState, ...], limit: int, counts: Mapping[TaskState, int]) -> BoardRows:
     """Return the tasks in those states, the newest to reach one first."""
     found = [task for state in states for task in view.tasks(state=state, limit=limit)[0]]
     newest = sorted(found, key=_latest, reverse=True)[:limit]
-    return Listed([task_row(task) for task in newest], sum(counts[state] for state in states))
+    return BoardRows([task_row(task) for task in newest], sum(counts[state] for state in states))
 
 
 def count_text(number: int) -> str:
@@ -312,7 +312,7 @@ class Chart:
             yield self.begin + timedelta(minutes=start), counts
 
 
-def draw(activity: Activity, visible: Visible, hidden: Collection[str] = ()) -> Chart:
+def draw(activity: Activity, visible: EventScope, hidden: Collection[str] = ()) -> Chart:
     """Return the chart of what may be seen of *activity*; *hidden* kinds are counted and not drawn."""
     counts = {kind: [0] * MINUTES for kind in KINDS}
     for index, minute in enumerate(activity.minutes):

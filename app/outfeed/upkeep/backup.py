@@ -19,7 +19,7 @@ from outfeed.feature import registered
 from outfeed.store import adoption, audit, checkpoint, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
-from outfeed.upkeep import chores
+from outfeed.upkeep import maintenance
 from outfeed.upkeep.retention import JOB as PRUNE
 
 STEP_PAGES = 1024
@@ -65,7 +65,7 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
     Writers go on meanwhile. *target* is replaced once the copy is checked and on the disk, else left as it was. Raises
     BadBackup, DatabaseError, OutfeedError.
     """
-    with chores.noted(database, "backup"):
+    with maintenance.noted(database, "backup"):
         return _backup(database, target, on_progress)
 
 

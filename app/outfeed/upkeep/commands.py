@@ -218,7 +218,7 @@ def _examine() -> tuple[list[str], list[tuple[str, Finding]]]:
     from outfeed.store import database
     from outfeed.upkeep import doctor as store
 
-    found = store.examine(database.default(), settings())
+    found = store.run_checks(database.default(), settings())
     return list(found), [(rule, one) for rule, findings in found.items() for one in findings]
 
 

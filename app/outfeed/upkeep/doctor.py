@@ -22,7 +22,7 @@ from outfeed.errors import SchemaMismatch
 from outfeed.store import database as db
 from outfeed.store import files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
-from outfeed.store.mark import Mark, renew_epoch_if_behind
+from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 
 PROBLEM, NOTE = "problem", "note"
@@ -44,7 +44,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class CheckContext:
     """What the rules look at."""
 
     database: Database
@@ -60,21 +60,21 @@ class Patient:
         return shlex.quote(str(self.database.path))
 
 
-def examine(database: Database, settings: Settings) -> dict[str, list[Finding]]:
+def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding]]:
     """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
     with closing(db.connect(database.path)) as connection, db.explained(database.path):
-        patient = Patient(database, connection, settings)
+        context = CheckContext(database, connection, settings)
         found = {}
         for name, rule in RULES.items():
-            found[name] = list(rule(patient))
+            found[name] = list(rule(context))
             if name == "tables" and found[name]:
                 break  # the rules after it read them
         return found
 
 
-def _tables(patient: Patient) -> Iterator[Finding]:
+def _tables(context: CheckContext) -> Iterator[Finding]:
     try:
-        pending = migrate.pending(patient.database.path)
+        pending = migrate.pending(context.database.path)
     except SchemaMismatch as error:
         yield Finding(PROBLEM, str(error), "this version can't read the newer schema", "pip install --upgrade outfeed")
         return
@@ -84,17 +84,17 @@ def _tables(patient: Patient) -> Iterator[Finding]:
             f"{len(pending)} migrations are pending: {', '.join(pending)}",
             "the code needs tables that are missing",
             "outfeed upgrade",
-            lambda: migrate.upgrade(patient.database.path),
+            lambda: migrate.upgrade(context.database.path),
         )
         return
-    known = {row[0] for row in patient.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    known = {row[0] for row in context.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for name in ("event_log", "outbox", "outfeed_meta"):
         if name not in known:
             yield _broken_outbox(f"the table {name} is missing", "no event can be written, or none reaches the feed")
 
 
-def _server(patient: Patient) -> Iterator[Finding]:
-    running, ours = serving.serving(patient.database.path), serving.version()
+def _server(context: CheckContext) -> Iterator[Finding]:
+    running, ours = serving.serving(context.database.path), serving.version()
     if running is not None and running.version != ours:
         yield Finding(
             NOTE,
@@ -104,7 +104,7 @@ def _server(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _sqlite(_: Patient) -> Iterator[Finding]:
+def _sqlite(_: CheckContext) -> Iterator[Finding]:
     if db.SQLITE_VERSION < (3, 51, 3):
         yield Finding(
             NOTE,
@@ -114,7 +114,7 @@ def _sqlite(_: Patient) -> Iterator[Finding]:
         )
 
 
-def _writers(_: Patient) -> Iterator[Finding]:
+def _writers(_: CheckContext) -> Iterator[Finding]:
     """Name the writers that the trigger can refuse: only they can find out whether they are among them."""
     yield Finding(
         NOTE,
@@ -125,73 +125,73 @@ def _writers(_: Patient) -> Iterator[Finding]:
     )
 
 
-def _filesystem(patient: Patient) -> Iterator[Finding]:
-    kind = files.filesystem_of(patient.database.path.resolve())
+def _filesystem(context: CheckContext) -> Iterator[Finding]:
+    kind = files.filesystem_of(context.database.path.resolve())
     if kind and files.is_remote(kind):
         yield Finding(
             PROBLEM,
             f"the database lies on {kind}",
             "its locks and shared memory are not reliable for SQLite: the database will be damaged",
-            f"outfeed backup /var/lib/outfeed/{patient.database.path.name}, and set OUTFEED_DATABASE to it",
+            f"outfeed backup /var/lib/outfeed/{context.database.path.name}, and set OUTFEED_DATABASE to it",
         )
 
 
-def _integrity(patient: Patient) -> Iterator[Finding]:
-    for (problem,) in patient.connection.execute("PRAGMA integrity_check(5)").fetchall():
+def _integrity(context: CheckContext) -> Iterator[Finding]:
+    for (problem,) in context.connection.execute("PRAGMA integrity_check(5)").fetchall():
         if problem != "ok":
             yield Finding(
                 PROBLEM,
                 f"the database is damaged: {problem}",
                 "reads can be wrong, and writes can be lost",
-                f"move {patient.quoted}, its -wal and -shm away, then outfeed restore FILE, with your newest backup",
+                f"move {context.quoted}, its -wal and -shm away, then outfeed restore FILE, with your newest backup",
             )
 
 
-def _triggers(patient: Patient) -> Iterator[Finding]:
-    for problem in triggers.problems(patient.database):
+def _triggers(context: CheckContext) -> Iterator[Finding]:
+    for problem in triggers.problems(context.database):
         yield Finding(
             PROBLEM,
             problem,
             "events can miss the feed or arrive out of order, history can be rewritten, or clients keep revoked "
             "permissions; the cause is a tool that rebuilt the table, or a newer trigger",
             "outfeed doctor --fix",
-            lambda: triggers.mend(patient.database),
+            lambda: triggers.repair(context.database),
         )
 
 
-def _missed(patient: Patient) -> Iterator[Finding]:
-    if not triggers.problems(patient.database) and (count := triggers.missed(patient.database)):
+def _missed(context: CheckContext) -> Iterator[Finding]:
+    if not triggers.problems(context.database) and (count := triggers.count_missed(context.database)):
         yield Finding(
             PROBLEM,
             f"{count:,} events of the log were never in the outbox",
             "they were written while a trigger was missing; no client has seen them",
             "outfeed doctor --fix",
-            lambda: triggers.add_missed(patient.database),
+            lambda: triggers.add_missed(context.database),
         )
 
 
-def _outbox(patient: Patient) -> Iterator[Finding]:
+def _outbox(context: CheckContext) -> Iterator[Finding]:
     query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'outbox'"
-    sql = str(patient.connection.execute(query).fetchone()[0])
+    sql = str(context.connection.execute(query).fetchone()[0])
     if not re.search(r"\bAUTOINCREMENT\b", sql, re.IGNORECASE):
         yield _broken_outbox("the outbox has no AUTOINCREMENT", "once it is pruned, its seqs are used again")
-    if re.search(r"\b(UNIQUE|CHECK|REFERENCES|NOT\s+NULL)\b", sql, re.IGNORECASE) or _unique_indexes(patient):
+    if re.search(r"\b(UNIQUE|CHECK|REFERENCES|NOT\s+NULL)\b", sql, re.IGNORECASE) or _unique_indexes(context):
         yield _broken_outbox(
             "the outbox has a constraint that can fail", "INSERT OR IGNORE and OR REPLACE lose its rows"
         )
 
 
-def _unique_indexes(patient: Patient) -> bool:
+def _unique_indexes(context: CheckContext) -> bool:
     query = "SELECT count(*) FROM pragma_index_list('outbox') WHERE \"unique\""
-    return bool(patient.connection.execute(query).fetchone()[0])
+    return bool(context.connection.execute(query).fetchone()[0])
 
 
 def _broken_outbox(what: str, why: str) -> Finding:
     return Finding(PROBLEM, what, why, "outfeed restore FILE, with your newest backup")
 
 
-def _indexes(patient: Patient) -> Iterator[Finding]:
-    rows = patient.connection.execute(
+def _indexes(context: CheckContext) -> Iterator[Finding]:
+    rows = context.connection.execute(
         "SELECT substr(key, 7), value FROM outfeed_meta WHERE key LIKE 'index:%' AND NOT EXISTS"
         " (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = substr(key, 7))"
     ).fetchall()
@@ -201,7 +201,7 @@ def _indexes(patient: Patient) -> Iterator[Finding]:
             f"index {name} is missing",
             "queries become slow or fail; the cause is a tool that rebuilt the table",
             "outfeed doctor --fix",
-            functools.partial(_execute, patient.database, sql),
+            functools.partial(_execute, context.database, sql),
         )
 
 
@@ -210,33 +210,33 @@ def _execute(database: Database, sql: str) -> None:
         connection.execute(sql)
 
 
-def _null_ids(patient: Patient) -> Iterator[Finding]:
-    (count,) = patient.connection.execute("SELECT count(*) FROM event_log WHERE id IS NULL").fetchone()
+def _null_ids(context: CheckContext) -> Iterator[Finding]:
+    (count,) = context.connection.execute("SELECT count(*) FROM event_log WHERE id IS NULL").fetchone()
     if count:
         yield Finding(
             NOTE,
             f"{count:,} events have no id",
             "they can't be shown by id or pruned; they were written before the feed",
-            f"sqlite3 {patient.quoted} 'DELETE FROM event_log WHERE id IS NULL'",  # noqa: S608 - for people
+            f"sqlite3 {context.quoted} 'DELETE FROM event_log WHERE id IS NULL'",  # noqa: S608 - for people
         )
 
 
-def _journal(patient: Patient) -> Iterator[Finding]:
-    if (mode := patient.pragma("journal_mode")) != "wal":
+def _journal(context: CheckContext) -> Iterator[Finding]:
+    if (mode := context.pragma("journal_mode")) != "wal":
         yield Finding(
             PROBLEM,
             f"journal_mode is {mode}",
             "readers and writers wait for each other, and commits are noticed late",
             "outfeed doctor --fix",
-            lambda: db.use_wal(patient.database.path),
+            lambda: db.use_wal(context.database.path),
         )
 
 
-def _wal(patient: Patient) -> Iterator[Finding]:
-    wal = Path(f"{patient.database.path}-wal")
+def _wal(context: CheckContext) -> Iterator[Finding]:
+    wal = Path(f"{context.database.path}-wal")
     size = wal.stat().st_size if wal.exists() else 0
     if size > JOURNAL_SIZE_LIMIT_BYTES:
-        _, frames, done = patient.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _, frames, done = context.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         yield Finding(
             PROBLEM if done < frames else NOTE,
             f"the write-ahead log is {size / 2**20:,.0f} MiB",
@@ -245,19 +245,19 @@ def _wal(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _auto_vacuum(patient: Patient) -> Iterator[Finding]:
-    if patient.pragma("auto_vacuum") != 2:
+def _auto_vacuum(context: CheckContext) -> Iterator[Finding]:
+    if context.pragma("auto_vacuum") != 2:
         yield Finding(
             NOTE,
             "auto_vacuum is not INCREMENTAL",
             "the file never shrinks; space that pruning frees is only reused",
-            f"stop outfeed, then: sqlite3 {patient.quoted} 'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'",
+            f"stop outfeed, then: sqlite3 {context.quoted} 'PRAGMA auto_vacuum = INCREMENTAL; VACUUM'",
         )
 
 
-def _disk(patient: Patient) -> Iterator[Finding]:
-    folder = patient.database.path.resolve().parent
-    free, size = shutil.disk_usage(folder).free, patient.database.path.stat().st_size
+def _disk(context: CheckContext) -> Iterator[Finding]:
+    folder = context.database.path.resolve().parent
+    free, size = shutil.disk_usage(folder).free, context.database.path.stat().st_size
     if free < max(MIN_FREE_BYTES, size):
         yield Finding(
             PROBLEM if free < MIN_FREE_BYTES else NOTE,
@@ -267,8 +267,8 @@ def _disk(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _clock(patient: Patient) -> Iterator[Finding]:
-    row = patient.connection.execute("SELECT created_at FROM outbox ORDER BY seq DESC LIMIT 1").fetchone()
+def _clock(context: CheckContext) -> Iterator[Finding]:
+    row = context.connection.execute("SELECT created_at FROM outbox ORDER BY seq DESC LIMIT 1").fetchone()
     newest = clock.parsed(row[0]) if row else None
     if newest is not None and newest > clock.now() + MAX_AHEAD:
         ahead = newest - clock.now()
@@ -280,9 +280,9 @@ def _clock(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _mark(patient: Patient) -> Iterator[Finding]:
-    outbox = Outbox(patient.database, patient.settings.max_event_bytes)
-    mark = Mark(patient.database.path)
+def _mark(context: CheckContext) -> Iterator[Finding]:
+    outbox = Outbox(context.database, context.settings.max_event_bytes)
+    mark = HighWaterMark(context.database.path)
     window = outbox.window()
     point = mark.read().get(window.epoch)
     if point is not None and window.last_seq < point.seq:
@@ -291,12 +291,12 @@ def _mark(patient: Patient) -> Iterator[Finding]:
             f"the feed was served up to seq {point.seq:,}, and the database ends at {window.last_seq:,}",
             "a copy was put back, or a power cut took commits: the same seqs would be used for other events",
             "outfeed doctor --fix",
-            lambda: renew_epoch_if_behind(patient.database, outbox, mark),
+            lambda: renew_epoch_if_behind(context.database, outbox, mark),
         )
 
 
-def _secrets(patient: Patient) -> Iterator[Finding]:
-    database, secret = patient.database.path, Path(f"{patient.database.path}.secret")
+def _secrets(context: CheckContext) -> Iterator[Finding]:
+    database, secret = context.database.path, Path(f"{context.database.path}.secret")
     for path, forbidden, verb, mend in (
         (database, 0o002, "write to", "o-w"),
         (secret, 0o066, "read or write", "go-rw"),
@@ -311,9 +311,9 @@ def _secrets(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def _private(patient: Patient) -> Iterator[Finding]:
+def _private(context: CheckContext) -> Iterator[Finding]:
     """Files that Outfeed makes are 0600; a file that was there before keeps its mode."""
-    path = patient.database.path
+    path = context.database.path
     for each in (path, *(Path(f"{path}{suffix}") for suffix in ("-wal", "-shm", ".mark", "-search"))):
         if each.exists() and (mode := each.stat().st_mode & 0o777) & 0o044:
             yield Finding(
@@ -324,8 +324,8 @@ def _private(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def _foreign(patient: Patient) -> Iterator[Finding]:
-    for each in foreign_schema.find(patient.connection):
+def _foreign(context: CheckContext) -> Iterator[Finding]:
+    for each in foreign_schema.find(context.connection):
         if each.is_on_ours and not foreign_schema.is_known(
             each.name
         ):  # the rule `triggers` reports one that is altered
@@ -333,11 +333,11 @@ def _foreign(patient: Patient) -> Iterator[Finding]:
                 NOTE if each.table.lower() == "event_log" else PROBLEM,
                 f"{each} is not Outfeed's",
                 "it runs in the transaction of each writer, and can change rights or copy secrets into the log",
-                f"sqlite3 {patient.quoted} 'DROP {each.kind.upper()} \"{each.name}\"', unless you made it",
+                f"sqlite3 {context.quoted} 'DROP {each.kind.upper()} \"{each.name}\"', unless you made it",
             )
 
 
-RULES: dict[str, Callable[[Patient], Iterator[Finding]]] = {
+RULES: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {
     "sqlite": _sqlite,
     "writers": _writers,
     "server": _server,

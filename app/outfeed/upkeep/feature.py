@@ -10,7 +10,7 @@ from outfeed.feature import Feature, Process, Samples
 from outfeed.metrics import Metric
 
 if TYPE_CHECKING:
-    from outfeed.upkeep.scheduled import Scheduled
+    from outfeed.upkeep.retention_job import RetentionJob
 
 FORESEEN_ROWS = 10_000
 
@@ -40,11 +40,11 @@ class UpkeepFeature(Feature):
 
         upgrade.upgrade(settings.database)
 
-    def part(self, process: Process) -> Scheduled:
+    def part(self, process: Process) -> RetentionJob:
         from outfeed.upkeep.policy import Policy
-        from outfeed.upkeep.scheduled import Scheduled
+        from outfeed.upkeep.retention_job import RetentionJob
 
-        return Scheduled(process.database, Policy.of(process.settings))
+        return RetentionJob(process.database, Policy.of(process.settings))
 
     def status(self, process: Process) -> Mapping[str, Any]:
         from outfeed.upkeep import retention
@@ -55,9 +55,9 @@ class UpkeepFeature(Feature):
         return {"rules": rules_of(process.settings), "doomed": doomed, "foreseen_rows": FORESEEN_ROWS}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
-        from outfeed.upkeep import chores
+        from outfeed.upkeep import maintenance
 
-        done = chores.known(process.database)
+        done = maintenance.known(process.database)
         return {
             "chore_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
             "chore_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],

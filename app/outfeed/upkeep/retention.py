@@ -21,7 +21,7 @@ from outfeed.config import settings
 from outfeed.store import audit, checkpoint, instants, lease
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
-from outfeed.upkeep import chores
+from outfeed.upkeep import maintenance
 from outfeed.upkeep.archive import Archive, Key
 from outfeed.upkeep.policy import Policy
 
@@ -149,7 +149,7 @@ class Prune:
 
     def run(self, archive: Path | None = None) -> Pruned:
         """Take events, then outbox rows, give the space back, and leave an event."""
-        with chores.noted(self._database, "prune"):
+        with maintenance.noted(self._database, "prune"):
             return self._run(archive)
 
     def _run(self, archive: Path | None) -> Pruned:

@@ -6,7 +6,7 @@ from outfeed.events import MAX_NAME_CHARS
 from outfeed.feed.source import Source
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item
-from outfeed.principal import Visible
+from outfeed.principal import EventScope
 from outfeed.webhooks.store import Webhook
 
 PAGE_EVENTS = 1000
@@ -14,7 +14,7 @@ PAGE_EVENTS = 1000
 
 def filter_of(webhook: Webhook) -> Filter:
     """Return the filter of the webhook's events. Audit events are never posted."""
-    return Filter(Visible(), types=webhook.types)
+    return Filter(EventScope(), types=webhook.types)
 
 
 def named(items: list[Item]) -> str:

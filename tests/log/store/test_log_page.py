@@ -16,7 +16,7 @@ import pytest
 from outfeed.log.store import indexer, log_page, search
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.search import Span
-from outfeed.principal import EVERYTHING, Visible, is_of_type
+from outfeed.principal import EVERYTHING, EventScope, is_of_type
 from outfeed.store import database as db
 from outfeed.store.database import Database
 
@@ -38,12 +38,12 @@ FILL = """
     FROM n
 """
 SINCE, UNTIL = "2026-01-01T02:00:00.000Z", "2026-01-01T03:00:00.000Z"
-VIEWER = Visible()
+VIEWER = EventScope()
 FILTERS = {
     "none": LogFilter(VIEWER),
     "none, by an operator": LogFilter(EVERYTHING),
-    "a token's types": LogFilter(Visible(("task.*",))),
-    "a type beyond a token's": LogFilter(Visible(("tool.called",)), ("task.created",), agent_id="agent-3"),
+    "a token's types": LogFilter(EventScope(("task.*",))),
+    "a type beyond a token's": LogFilter(EventScope(("tool.called",)), ("task.created",), agent_id="agent-3"),
     "type": LogFilter(VIEWER, ("task.failed",)),
     "unknown type": LogFilter(VIEWER, ("none.such",)),
     "prefix": LogFilter(VIEWER, ("task.*",)),
@@ -201,7 +201,7 @@ def test_a_page_ends_when_enough_was_read_and_the_next_goes_on(
     indexed: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        log_page.Walk.__init__, "__kwdefaults__", {**log_page.Walk.__init__.__kwdefaults__, "max_scanned": 500}
+        log_page.LogScan.__init__, "__kwdefaults__", {**log_page.LogScan.__init__.__kwdefaults__, "max_scanned": 500}
     )
     filter_ = LogFilter(VIEWER, ("tool.called",), agent_id="agent-3", since="2025-01-01T00:00:00.000Z")
     found, cursor, pages = [], None, 0
@@ -232,11 +232,11 @@ def test_an_event_has_neighbours(indexed: Database) -> None:
     assert near.before is not None
     assert near.after is not None
     assert (near.before.id, near.after.id) == ("e462", "e582")
-    assert log_page.find(indexed, Visible(("tool.*",)), "e2500") is None
+    assert log_page.find(indexed, EventScope(("tool.*",)), "e2500") is None
     assert log_page.find(indexed, VIEWER, "\ud800") is None
 
 
 def test_a_filter_by_type_counts_beside_the_types_of_a_token() -> None:
-    where = LogFilter(Visible(("a.b",)), ("c.d",)).where()
+    where = LogFilter(EventScope(("a.b",)), ("c.d",)).where()
 
     assert {("a.b",), ("c.d",)} <= set(where.values())

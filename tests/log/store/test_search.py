@@ -353,7 +353,7 @@ class TestTheIndex:
             "CREATE TABLE fresh AS SELECT * FROM event_log WHERE id <> 'e1' ORDER BY rowid; DROP TABLE event_log;"
             "ALTER TABLE fresh RENAME TO event_log"
         )
-        triggers.mend(database)
+        triggers.repair(database)
         Indexer(database).run()
         assert found("one") == in_index(database, "one") == []
         assert found("three") == ["e3"]

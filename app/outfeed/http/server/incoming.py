@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn
 
-from outfeed.http.proxies import household
+from outfeed.http.proxies import client_key
 from outfeed.http.server.assembly import Assembly
 
 # A client that takes no byte of an answer for this long is cut off. WebSockets and streams: feed/socket_writer.py.
@@ -117,7 +117,7 @@ class Connection(TConn):
         self.parser = self
         self.initialized = self.data_ready = True
         self.assembly = Assembly(cfg, peer, max_body_bytes)
-        self.address = household(peer[0])
+        self.address = client_key(peer[0])
         self.request: Request | Exception | None = None
         self.events = 0  # that the main loop waits for
         self.began: float | None = None  # when the first byte of the next request came

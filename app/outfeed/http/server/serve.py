@@ -38,7 +38,7 @@ from outfeed.process import (
 from outfeed.store import database as db
 from outfeed.store import migrate, serving
 from outfeed.store.database import Database
-from outfeed.store.mark import Mark, renew_epoch_if_behind
+from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 
 GRACE_SECS = 4
@@ -78,7 +78,7 @@ def prepare_database(settings: Settings) -> None:
     migrate.upgrade(settings.database)
     serving.announce(settings.database, settings.bound_url)
     database = db.at(settings.database)
-    renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), Mark(settings.database))
+    renew_epoch_if_behind(database, Outbox(database, settings.max_event_bytes), HighWaterMark(settings.database))
     database.close()
 
 

@@ -29,9 +29,9 @@ from outfeed import clock
 from outfeed.http.problems import RETRY_AFTER_SECS
 from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
+from outfeed.http.server.exhaustion import DESCRIPTORS
 from outfeed.http.server.incoming import UNREAD_SECS, ClientSocket, Connection, Incomplete
 from outfeed.http.server.raw_problems import problem_of, raw_problem
-from outfeed.http.server.shortages import DESCRIPTORS
 from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
 
@@ -366,6 +366,6 @@ class Worker(ThreadWorker):
 
     def _unavailable(self) -> bytes:
         """Return the 503 for want of descriptors, and note the shortage."""
-        self.wsgi.extensions["outfeed"].shortages.note(DESCRIPTORS)
+        self.wsgi.extensions["outfeed"].exhaustion.note(DESCRIPTORS)
         detail = f"the server is out of {DESCRIPTORS}; nothing was done, try again"
         return raw_problem(503, detail, {"Retry-After": str(RETRY_AFTER_SECS)}, problems=[detail])

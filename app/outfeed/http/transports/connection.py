@@ -18,7 +18,7 @@ from outfeed.feed.socket_writer import SocketWriter
 from outfeed.feed.subscriber import Subscriber
 from outfeed.http import identity, limits
 from outfeed.http.problems import problem
-from outfeed.http.server.shortages import DESCRIPTORS
+from outfeed.http.server.exhaustion import DESCRIPTORS
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 
@@ -57,7 +57,7 @@ def prepare() -> Response | None:
     try:
         g.waker = Waker(writer)
     except OSError:
-        services().shortages.note(DESCRIPTORS)
+        services().exhaustion.note(DESCRIPTORS)
         return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     return None
 

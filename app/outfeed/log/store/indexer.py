@@ -22,7 +22,7 @@ from outfeed.log.store.search import (
     BLOCK_BITS,
     MAX_ROWID,
     ZONE_BITS,
-    Fingerprint,
+    IndexKey,
     indexed,
     path_of,
     signature,
@@ -86,7 +86,7 @@ class Stopped(Exception):
 class Log(NamedTuple):
     """The log and its outbox at one moment."""
 
-    fingerprint: Fingerprint
+    fingerprint: IndexKey
     first_seq: int
     last_seq: int
     last_rowid: int
@@ -96,7 +96,7 @@ class Log(NamedTuple):
 class State(NamedTuple):
     """What the index is of, the seq up to which it has followed the outbox, and the last row that it has met."""
 
-    fingerprint: Fingerprint
+    fingerprint: IndexKey
     signature: str
     seq: int
     last_rowid: int
@@ -153,7 +153,7 @@ class Indexer:
         with self._log.snapshot() as connection:
             window = read_window(connection)
             last = connection.execute("SELECT rowid, id FROM event_log ORDER BY rowid DESC LIMIT 1").fetchone()
-            return Log(Fingerprint.of(connection), window.first_seq, window.last_seq, *(last or (-MAX_ROWID, None)))
+            return Log(IndexKey.of(connection), window.first_seq, window.last_seq, *(last or (-MAX_ROWID, None)))
 
     def _read_state(self) -> State | None:
         try:
@@ -163,7 +163,7 @@ class Indexer:
                 ).fetchone()
         except (DatabaseMissing, SchemaMismatch):
             return None
-        return State(Fingerprint(*row[:2]), *row[2:]) if row else None
+        return State(IndexKey(*row[:2]), *row[2:]) if row else None
 
     def _is_of(self, found: Log, state: State) -> bool:
         """Return whether the index is one of that log and can go on: nothing was pruned that it has not seen."""

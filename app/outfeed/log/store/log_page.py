@@ -1,7 +1,7 @@
 """Pages of the log: what matches a filter, newest first, from a place on. No page reads more than so many rows.
 
-One index leads: that of the condition that fewest events meet, or the full-text index. Each lists its rowids in order,
-so nothing is sorted and nothing is scanned; the other conditions are looked up in the rows.
+One index drives the scan: that of the condition that fewest events meet, or the full-text index. Each lists its rowids
+in order, so nothing is sorted and nothing is scanned; the other conditions are looked up in the rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from outfeed.events import Event
 from outfeed.log.store import search, timed
 from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
-from outfeed.principal import Visible, is_audit
+from outfeed.principal import EventScope, is_audit
 from outfeed.redaction import redact
 from outfeed.store import instants, rows
 from outfeed.store.database import Connection, Database
@@ -55,7 +55,7 @@ class LogFilter:
     *since* (inclusive) and *until* are timestamps in Outfeed's own form; *text* is words to look for.
     """
 
-    visible: Visible
+    visible: EventScope
     types: tuple[str, ...] = ()
     source: str | None = None
     task_id: str | None = None
@@ -143,12 +143,12 @@ def list_page(
     database: Database, filter_: LogFilter, *, limit: int, cursor: int | None = None, is_newer: bool = False
 ) -> FoundPage:
     """Return up to *limit* events older than *cursor*, the newest of these; or the oldest of those newer than it."""
-    walk = Walk(database, filter_, cursor, is_upward=is_newer)
-    found = [match.rowid for match in itertools.islice(walk, limit + 1)]
+    scan = LogScan(database, filter_, cursor, is_upward=is_newer)
+    found = [match.rowid for match in itertools.islice(scan, limit + 1)]
     has_more = len(found) > limit
-    is_cut = not has_more and not walk.is_over
+    is_cut = not has_more and not scan.is_over
     found = found[:limit]
-    onward = found[-1] if has_more else walk.place if is_cut else None
+    onward = found[-1] if has_more else scan.place if is_cut else None
     backward = None if cursor is None else found[0] if found else cursor
     if is_newer:
         found.reverse()
@@ -160,7 +160,7 @@ def list_page(
 
 def every(database: Database, filter_: LogFilter) -> Iterator[Event]:
     """Yield all events that match, newest first, in short reads. What is written meanwhile is not among them."""
-    matches = iter(Walk(database, filter_, max_scanned=None))
+    matches = iter(LogScan(database, filter_, max_scanned=None))
     while chunk := [match.rowid for match in itertools.islice(matches, 500)]:
         with database.connection() as connection:
             events = rows.load(connection, chunk)
@@ -169,12 +169,12 @@ def every(database: Database, filter_: LogFilter) -> Iterator[Event]:
 
 def count(database: Database, filter_: LogFilter) -> Counts:
     """Count the newest events that match, up to MAX_COUNTED."""
-    walk = Walk(database, filter_, chunk=MAX_CHUNK)
-    found = Counter(match.event_type for match in itertools.islice(walk, MAX_COUNTED))
-    return Counts(redact(dict(found.most_common())), walk.is_over and found.total() < MAX_COUNTED)
+    scan = LogScan(database, filter_, chunk=MAX_CHUNK)
+    found = Counter(match.event_type for match in itertools.islice(scan, MAX_COUNTED))
+    return Counts(redact(dict(found.most_common())), scan.is_over and found.total() < MAX_COUNTED)
 
 
-def find(database: Database, visible: Visible, event_id: str) -> tuple[int, Event] | None:
+def find(database: Database, visible: EventScope, event_id: str) -> tuple[int, Event] | None:
     """Return the row and the event with that id, whatever its size; None where there is none that may be seen."""
     try:
         with database.connection() as connection:
@@ -193,14 +193,14 @@ def neighbours(database: Database, filter_: LogFilter, rowid: int) -> Neighbours
     """Return the events that match before and after that row, as far as they are near."""
     found = []
     for is_upward in (False, True):
-        match = next(iter(Walk(database, filter_, rowid, is_upward=is_upward)), None)
+        match = next(iter(LogScan(database, filter_, rowid, is_upward=is_upward)), None)
         with database.connection() as connection:
             events = rows.load(connection, [match.rowid] if match else [])
         found.append(next(iter(events.values()), None))
     return Neighbours(*found)
 
 
-class Walk:
+class LogScan:
     """Goes through the rows from *cursor* on, down or up, and yields what matches.
 
     *place*: everything up to that row has been looked at. *is_over*: there is nothing beyond it. It ends early when
@@ -230,9 +230,9 @@ class Walk:
 
     def __iter__(self) -> Iterator[Match]:
         if self._filter.text is None or self._expression is not None:
-            self._leads, self._rowids = self._choose_leads()
+            self._leads, self._rowids = self._choose_driving_indexes()
             for span in self._spans():
-                yield from self._walk(span)
+                yield from self._scan_span(span)
                 if self._is_spent:
                     return
         self.is_over = True
@@ -242,7 +242,7 @@ class Walk:
         return self._left is not None and self._left <= 0
 
     def _spans(self) -> Iterator[Span]:
-        """Yield what is to be gone through, in the order of the walk."""
+        """Yield what is to be gone through, in the order of the scan."""
         low, high = MIN_ROWID, MAX_ROWID
         if self.place is not None:
             low, high = (self.place + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.place - 1)
@@ -256,7 +256,7 @@ class Walk:
     def _indexed_spans(self) -> list[Span]:
         return self._index.spans(self._filter.since, self._filter.until)
 
-    def _walk(self, span: Span) -> Iterator[Match]:
+    def _scan_span(self, span: Span) -> Iterator[Match]:
         size = self._chunk
         while span.low <= span.high and not self._is_spent:
             found = self._next(span, size)
@@ -273,7 +273,7 @@ class Walk:
     def _next(self, span: Span, size: int) -> _Chunk:
         """Look at the next rows of the span."""
         if self._expression is None:
-            led = self._lead(span, size)
+            led = self._driving_index(span, size)
             return _Chunk(
                 [row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led)
             )
@@ -281,7 +281,7 @@ class Walk:
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
                 return _Chunk(self._matching(found), self._end(span, found, size), len(found) + 1)
-        led = self._lead(span, UNINDEXED_CHUNK)
+        led = self._driving_index(span, UNINDEXED_CHUNK)
         among = self._read_texts([match.rowid for match, is_good in led if is_good])
         end = self._end(span, [match.rowid for match, _ in led], UNINDEXED_CHUNK)
         return _Chunk([match for match, _ in led if match.rowid in among], end, len(led) * UNINDEXED_COST)
@@ -312,13 +312,13 @@ class Walk:
             types = dict(connection.execute(sql, values).fetchall())
         return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
 
-    # --- which index leads ---
+    # --- which index driving ---
 
-    def _choose_leads(self) -> tuple[list[tuple[str, str]], list[int] | None]:
+    def _choose_driving_indexes(self) -> tuple[list[tuple[str, str]], list[int] | None]:
         """Return the column and value, or several of one column, that fewest events have; none: all rows.
 
         Or, where the times leave still fewer, all of their rows, in order; where the full-text index knows that the
-        times lie near each other, it leads.
+        times lie near each other, it driving.
         """
         filter_ = self._filter
         fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
@@ -328,7 +328,7 @@ class Walk:
             choices = [[(column, value)] for column, value in fields if value is not None and column in indexed]
             if types and "event_type" in indexed and (named := _types(connection, types)) is not None:
                 choices.append([("event_type", name) for name in named or types[:1]])
-            costs = [min(_ENOUGH, sum(_frequency(connection, *lead) for lead in leads)) for leads in choices]
+            costs = [min(_ENOUGH, sum(_frequency(connection, *driving) for driving in driving)) for driving in choices]
             rowids = self._rowids_by_time(connection) if "timestamp" in indexed else None
         fewest = min(costs, default=_ENOUGH)
         if rowids is not None and (len(rowids) <= fewest or fewest == _ENOUGH):
@@ -357,10 +357,10 @@ class Walk:
         own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
         return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
 
-    def _lead(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+    def _driving_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
         """Return the next rows that the leading index has, and whether they meet the other conditions."""
         if self._rowids is not None:
-            return self._lead_by_time(span, limit)
+            return self._time_index(span, limit)
         clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
         select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - clauses are ours
         parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._leads]
@@ -373,7 +373,7 @@ class Walk:
             found = connection.execute(sql, (*bound, limit)).fetchall()
         return [(_match(rowid, type_), bool(is_good)) for rowid, type_, is_good in found]
 
-    def _lead_by_time(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
+    def _time_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
         assert self._rowids is not None
         start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
         rowids = self._rowids[start:end][:limit] if self._is_upward else self._rowids[start:end][::-1][:limit]

@@ -11,14 +11,14 @@ from outfeed.events import Event
 from outfeed.log.store import log_page, timed
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.search import Index
-from outfeed.principal import EVERYTHING, Visible
+from outfeed.principal import EVERYTHING, EventScope
 from outfeed.redaction import redact
 from outfeed.store import database as db
 from outfeed.store import rows
 from outfeed.store.database import Database
 
 
-def get_event(event_id: str, database: Database | None = None, visible: Visible = EVERYTHING) -> Event | None:
+def get_event(event_id: str, database: Database | None = None, visible: EventScope = EVERYTHING) -> Event | None:
     """Return the event with that id, whatever its size; None where there is none that may be seen."""
     found = log_page.find(database or db.default(), visible, event_id)
     return found[1] if found else None
@@ -54,7 +54,7 @@ def split_types(text: str | None) -> tuple[str, ...]:
 
 
 def list_page(
-    database: Database, visible: Visible, *, limit: int = 100, cursor: int | None = None
+    database: Database, visible: EventScope, *, limit: int = 100, cursor: int | None = None
 ) -> tuple[list[Event], int | None]:
     """Return a page of what may be seen, newest first, and the *cursor* of the next; None where there is no more."""
     page = log_page.list_page(database, LogFilter(visible), limit=limit, cursor=cursor)
@@ -77,7 +77,7 @@ def get_recent_events(minutes: float = 60) -> list[Event]:
 
 
 def get_event_summary(
-    minutes: float = 60, database: Database | None = None, visible: Visible = EVERYTHING
+    minutes: float = 60, database: Database | None = None, visible: EventScope = EVERYTHING
 ) -> dict[str, int]:
     """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
     since, database = _since(minutes), database or db.default()

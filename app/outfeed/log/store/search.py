@@ -120,14 +120,14 @@ class Span(NamedTuple):
     is_timed: bool = False
 
 
-class Fingerprint(NamedTuple):
+class IndexKey(NamedTuple):
     """The identity of an index. An index with another identity is not used."""
 
     epoch: str
     renumberings: int
 
     @classmethod
-    def of(cls, connection: Connection) -> Fingerprint:
+    def of(cls, connection: Connection) -> IndexKey:
         """Return that of a database."""
         return cls(str(db.meta(connection, "epoch")), int(db.meta(connection, "renumberings") or 0))
 
@@ -146,7 +146,7 @@ class Index:
         """
         try:
             with self._database.connection() as connection:
-                fingerprint = Fingerprint.of(connection)
+                fingerprint = IndexKey.of(connection)
             with self._file.snapshot() as connection:
                 sql = "SELECT epoch, renumberings, signature, last_rowid, last_id FROM state"
                 state = connection.execute(sql).fetchone()

@@ -112,7 +112,7 @@ _BID = """
 """
 
 
-class View:
+class SwarmReader:
     """Reads the swarm as one transaction sees it."""
 
     def __init__(self, connection: Connection) -> None:
@@ -232,7 +232,7 @@ class View:
         return window.epoch, window.last_seq
 
 
-class Turn(View):
+class SwarmTransaction(SwarmReader):
     """One write transaction: what it changes and what it logs is written together, or not at all. *now* is its time."""
 
     def __init__(self, connection: Connection) -> None:
@@ -287,17 +287,17 @@ class Turn(View):
 
 
 @contextmanager
-def look(database: Database) -> Iterator[View]:
-    """Lend a View: all that is read in the block is one moment's."""
+def look(database: Database) -> Iterator[SwarmReader]:
+    """Lend a SwarmReader: all that is read in the block is one moment's."""
     with database.snapshot() as connection:
-        yield View(connection)
+        yield SwarmReader(connection)
 
 
 @contextmanager
-def begin(database: Database) -> Iterator[Turn]:
-    """Lend a Turn; it is committed at the end of the block, and undone where the block raises."""
+def begin(database: Database) -> Iterator[SwarmTransaction]:
+    """Lend a SwarmTransaction; it is committed at the end of the block, and undone where the block raises."""
     with database.transaction() as connection:
-        yield Turn(connection)
+        yield SwarmTransaction(connection)
 
 
 def erase(connection: Connection, event_ids: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""The watcher: notices a commit, whoever made it, and calls back at once.
+"""The commit notifier: notices a commit, whoever made it, and calls back at once.
 
 It is a hurry, not a guarantee: the scheduler polls every second without it. On Linux it sleeps until the `-wal` file
 is written; elsewhere it asks SQLite's `data_version`. It runs on monotonic time, so that no clock step stops it.
@@ -82,11 +82,11 @@ class _Recheck:
             self._until = 0.0
 
 
-class Watcher:
+class CommitNotifier:
     """A thread that calls *on_commit* after commits, at times in vain, and *on_tick* about every second.
 
     Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds it wants no
-    call: the watcher looks at nothing so long, unless it is roused, by `rouse` or *roused*, and then calls again.
+    call: the commit notifier looks at nothing so long, unless it is woken, by `wake` or *woken*, and then calls again.
     """
 
     def __init__(
@@ -94,29 +94,29 @@ class Watcher:
         path: Path,
         on_commit: Callable[[], float],
         on_tick: Callable[[], None],
-        roused: threading.Event | None = None,
+        woken: threading.Event | None = None,
     ) -> None:
         self._path = path
         self._on_commit = on_commit
         self._on_tick = on_tick
         self.stopping = threading.Event()
-        self._roused = roused or threading.Event()
+        self._woken = woken or threading.Event()
         self._rests_until = 0.0
         self._notices: _Notices | None = None
-        self._thread = threading.Thread(target=self._run, name="outfeed-watcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outfeed-commit-notifier", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
 
-    def rouse(self) -> None:
+    def wake(self) -> None:
         """End a rest: a call is of use again, for what was committed meanwhile as well."""
-        self._roused.set()
+        self._woken.set()
 
     def stop(self) -> None:
         """End the thread; returns when it has ended."""
         self.stopping.set()
-        self.rouse()
+        self.wake()
         if notices := self._notices:
             notices.interrupt()
         self._thread.join()
@@ -130,7 +130,7 @@ class Watcher:
                     self.watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
                 # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
-                log.warning(LogMessage("watcher can't watch, trying again", path=self._path, error=error))
+                log.warning(LogMessage("commits can't be watched, trying again", path=self._path, error=error))
                 self.stopping.wait(TICK_SECS)
 
     def watch(self, versions: _Versions, notices: _Notices) -> None:
@@ -167,10 +167,10 @@ class Watcher:
     def _must_rest_on(self, until: float) -> bool:
         """Rest until *until* at the latest; True where the rest is not over then."""
         timeout = min(self._rests_until, until) - clock.monotonic()
-        return not self._roused.wait(timeout) and clock.monotonic() < self._rests_until
+        return not self._woken.wait(timeout) and clock.monotonic() < self._rests_until
 
     def _call(self) -> None:
-        self._roused.clear()
+        self._woken.clear()
         rest = self._on_commit()
         self._rests_until = clock.monotonic() + rest if rest else 0.0
 

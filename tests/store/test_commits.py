@@ -1,4 +1,4 @@
-"""The watcher: a commit of anyone's is noticed at once, idle costs nothing, and it outlives what it watches."""
+"""The commit notifier: a commit of anyone's is noticed at once, idle costs nothing, and it outlives what it watches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from outfeed.store import watcher as module
+from outfeed.store import commits as module
+from outfeed.store.commits import CommitNotifier
 from outfeed.store.database import Database
-from outfeed.store.watcher import Watcher
 from tests.database_file import head_of
 from tests.waits import PATIENCE_SECS, wait_until
 
@@ -26,7 +26,7 @@ ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b
 
 
 class Watch:
-    """A watcher and what it has called back for. At each call it reads the head, as a poll does."""
+    """A commit notifier and what it has called back for. At each call it reads the head, as a poll does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,14 +35,14 @@ class Watch:
         self.heads: list[int] = []
         self.times: list[float] = []
         self.rest = 0.0
-        self.watcher = Watcher(path, self._note_commit, self._note_tick)
+        self.notifier = CommitNotifier(path, self._note_commit, self._note_tick)
 
     def __enter__(self) -> Watch:
-        self.watcher.start()
+        self.notifier.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.watcher.stop()
+        self.notifier.stop()
 
     def _note_commit(self) -> float:
         self.heads.append(head_of(self.path))
@@ -61,7 +61,7 @@ class Watch:
 def watch(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     if request.param == "the clock":
         monkeypatch.setattr(module, "_Notices", module._Clockwork)
-    # A stall may outlast the watcher's look for a commit, and no scheduler makes up for it here.
+    # A stall may outlast the commit notifier's look for a commit, and no scheduler makes up for it here.
     monkeypatch.setattr(module, "RECHECK_FOR_SECS", PATIENCE_SECS)
     # Another connection keeps the -wal file where it is, as a server's own does.
     with contextlib.closing(sqlite3.connect(database.path)) as keeper:
@@ -78,7 +78,7 @@ def commit(raw: sqlite3.Connection, event_id: str) -> None:
 
 
 def connect(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    """Open a writer that waits for no disk: a commit that takes longer than the watcher looks is the scheduler's."""
+    """Open a writer without fsync: the notifier leaves a commit that takes too long to the scheduler."""
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("PRAGMA synchronous = OFF")
     return contextlib.closing(raw)
@@ -149,7 +149,7 @@ def test_no_commit_waits_for_the_notice_of_the_next(
             if visible <= disk.now:
                 seen_at.setdefault(n, disk.now)
         if disk.now > disk.visible[-1]:
-            watcher.stopping.set()
+            notifier.stopping.set()
         rest = rng.choice([0, longest_rest * rng.random()])
         rests.append((disk.now, disk.now + rest))
         return rest
@@ -159,11 +159,11 @@ def test_no_commit_waits_for_the_notice_of_the_next(
 
     def give_up() -> None:
         if disk.now > disk.visible[-1] + 5:
-            watcher.stopping.set()
+            notifier.stopping.set()
 
-    watcher = Watcher(database.path, note, give_up, Sleep(disk))
+    notifier = CommitNotifier(database.path, note, give_up, Sleep(disk))
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
-    watcher.watch(disk, disk)  # type: ignore[arg-type]
+    notifier.watch(disk, disk)  # type: ignore[arg-type]
     commits = enumerate(zip(disk.written, disk.visible, strict=True))
     late = [seen_at[n] - wanted_at(visible) - max(0.001, (visible - written) / 4) for n, (written, visible) in commits]
     assert max(late) <= 0.0001
@@ -192,7 +192,7 @@ def test_a_commit_that_waits_for_the_disk_is_noticed_as_well(watch: Watch) -> No
         raw.execute("PRAGMA synchronous = FULL")
         for n in range(1, 21):
             commit(raw, f"id-{n}")
-            with contextlib.suppress(AssertionError):  # a disk may be slower than the watcher is patient
+            with contextlib.suppress(AssertionError):  # a disk may be slower than the commit notifier is patient
                 seen += bool(wait_until(lambda n=n: n in watch.heads, f"commit {n} seen", timeout=0.5))
     assert seen >= 10, f"{seen} of 20"
 
@@ -234,9 +234,9 @@ def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
         return look()
 
     disk.moved = count  # type: ignore[method-assign]
-    watcher = Watcher(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and watcher.stopping.set())
+    notifier = CommitNotifier(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and notifier.stopping.set())
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
-    watcher.watch(disk, disk)  # type: ignore[arg-type]
+    notifier.watch(disk, disk)  # type: ignore[arg-type]
     assert looks[0] < 10 * 300
 
 
@@ -269,15 +269,15 @@ def test_it_calls_again_at_once_if_it_is_roused_during_a_call_that_asks_for_a_re
     def rest_for_an_hour() -> float:
         calls.append(len(calls))
         if len(calls) == 1:
-            watcher.rouse()
+            notifier.wake()
         return 3600
 
-    watcher = Watcher(database.path, rest_for_an_hour, lambda: None)
-    watcher.start()
+    notifier = CommitNotifier(database.path, rest_for_an_hour, lambda: None)
+    notifier.start()
     try:
         wait_until(lambda: len(calls) == 2, "it calls again")
     finally:
-        watcher.stop()
+        notifier.stop()
 
 
 def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,20 +290,20 @@ def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, mon
     ticks = watch.ticks
     wait_until(lambda: watch.ticks > ticks + 5, "ticks")
     assert watch.commits == before + 1
-    watch.watcher.rouse()
+    watch.notifier.wake()
     wait_until(lambda: 2 in watch.heads, "called again")
     ticks = watch.ticks
     wait_until(lambda: watch.ticks > ticks + 5, "ticks")
     assert watch.commits == before + 2
     began = time.monotonic()
-    watch.watcher.stop()
+    watch.notifier.stop()
     assert time.monotonic() - began < 5
 
 
 def test_it_watches_on_when_another_file_is_put_in_place(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a watcher of one file, and a copy
+    # given a commit notifier of one file, and a copy
     monkeypatch.setattr(module, "TICK_SECS", 0.05)
     copy_path = tmp_path / "copy.db"
     with (
@@ -331,7 +331,7 @@ def test_it_waits_for_a_file_that_is_not_there(
     monkeypatch.setattr(module, "TICK_SECS", 0.05)
     os.rename(database.path, tmp_path / "away")
     with Watch(database.path) as watch:
-        wait_until(lambda: "can't watch" in caplog.text, "it says so")
+        wait_until(lambda: "can't be watched" in caplog.text, "it says so")
         assert watch.commits == 0
         os.rename(tmp_path / "away", database.path)
         wait_until(watch.has_begun, "it watches")
@@ -359,7 +359,7 @@ def test_it_watches_on_when_the_file_goes_and_comes_back(
 def test_it_stops_at_once_wherever_it_is(database: Database) -> None:
     for _ in range(20):
         watch = Watch(database.path)
-        watch.watcher.start()
+        watch.notifier.start()
         began = time.monotonic()
-        watch.watcher.stop()
+        watch.notifier.stop()
         assert time.monotonic() - began < 5

@@ -1,4 +1,4 @@
-"""Vitals: the feed's ends and the files' sizes."""
+"""DatabaseStats: the feed's ends and the files' sizes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from outfeed.store import vitals
+from outfeed.store import db_stats
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 
 
 def test_an_empty_feed_has_no_oldest_row(database: Database) -> None:
-    found = vitals.read(database)
+    found = db_stats.read(database)
     assert (found.head, found.outbox_rows, found.oldest_at) == (0, 0, None)
     assert found.database_bytes == database.path.stat().st_size
     database.close()  # the last connection takes the log along
@@ -25,8 +25,8 @@ def test_it_says_what_the_outbox_holds_and_since_when(database: Database) -> Non
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         raw.execute("DELETE FROM outbox WHERE seq = 1")
         raw.execute("UPDATE outbox SET created_at = 'at ' || seq")
-        found = vitals.read(database)
+        found = db_stats.read(database)
         assert (found.first_seq, found.head, found.outbox_rows, found.oldest_at) == (2, 3, 2, "at 2")
         assert found.wal_bytes == Path(f"{database.path}-wal").stat().st_size > 0
         raw.execute("UPDATE outbox SET created_at = x'00'")
-        assert vitals.read(database).oldest_at is None
+        assert db_stats.read(database).oldest_at is None

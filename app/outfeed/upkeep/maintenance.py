@@ -14,7 +14,7 @@ from outfeed.store.database import Database
 PREFIX = "chore:"
 
 
-class Chore(NamedTuple):
+class MaintenanceRun(NamedTuple):
     """What is known of one; Unix times, None where it never happened."""
 
     succeeded_at: float | None = None
@@ -44,8 +44,8 @@ def _note(database: Database, name: str, **changes: float) -> None:
         )
 
 
-def known(database: Database) -> dict[str, Chore]:
+def known(database: Database) -> dict[str, MaintenanceRun]:
     """Return the chores that were ever noted, by name."""
     with database.connection() as connection:
         rows = connection.execute("SELECT key, value FROM outfeed_meta WHERE key GLOB ?", (PREFIX + "*",)).fetchall()
-    return {key.removeprefix(PREFIX): Chore(**json.loads(value)) for key, value in rows}
+    return {key.removeprefix(PREFIX): MaintenanceRun(**json.loads(value)) for key, value in rows}

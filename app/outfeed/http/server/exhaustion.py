@@ -1,4 +1,4 @@
-"""Shortages: resources of the system that a worker ran out of a moment ago."""
+"""Exhaustion: resources of the system that a worker ran out of a moment ago."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATELY_SECS = 2.0
 log = logging.getLogger(__name__)
 
 
-class Shortages:
+class Exhaustion:
     """When one worker last ran out of which resource. Any thread may note one."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -26,7 +26,7 @@ class Shortages:
         self._met[what] = clock.monotonic()
         log.error(LogMessage("client refused: a resource has run out", resource=what))
 
-    def lately(self) -> list[str]:
+    def recent(self) -> list[str]:
         """Return the resources that ran out within LATELY_SECS."""
         now = clock.monotonic()
         return [what for what, met in self._met.items() if now - met < LATELY_SECS]

@@ -25,7 +25,7 @@ MAX_LEAP = timedelta(days=1)
 log = logging.getLogger(__name__)
 
 
-class Scheduled(Part):
+class RetentionJob(Part):
     """Prunes by *policy*. `run` is called about every hour, by each process that serves; one does it."""
 
     def __init__(self, database: Database, policy: Policy) -> None:
@@ -38,7 +38,7 @@ class Scheduled(Part):
         """Prune unless another process is at it or the clock can't be believed. What fails is logged."""
         try:
             with lease.hold(lease.lock_file(self._database.path, JOB), wait=False) as is_held:
-                if is_held and believes_the_clock(self._database):
+                if is_held and is_clock_plausible(self._database):
                     self._prune()
         except (OutfeedError, OSError) as error:
             log.warning(LogMessage("could not prune, trying again in an hour", error=error))
@@ -53,7 +53,7 @@ class Scheduled(Part):
         self._stopping.set()
 
 
-def believes_the_clock(database: Database) -> bool:
+def is_clock_plausible(database: Database) -> bool:
     """Return whether the wall clock has gone on from where it last was here, or has held for a day since it leapt.
 
     A clock set a year ahead makes everything a year old. What is known of it is kept in the database: a restart changes

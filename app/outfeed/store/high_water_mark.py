@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 _LINE_BYTES = 64
 
 
-class Point(NamedTuple):
+class Position(NamedTuple):
     """One served position: the seq of an item, and a checksum of which one it was."""
 
     seq: int
     checksum: int
 
     @classmethod
-    def of(cls, item: Item) -> Point:
+    def of(cls, item: Item) -> Position:
         # Of what no setting changes: how large `data` may be and which names are redacted may change between starts.
         return cls(item.seq, zlib.crc32(f"{item.id} {item.timestamp}".encode()))
 
 
-class Mark:
+class HighWaterMark:
     """The mark file of one database, to which all its workers write.
 
     `_lock` guards the file descriptor and what was last written to it.
@@ -49,7 +49,7 @@ class Mark:
         self._line = b""
         self._synced = b""
 
-    def read(self) -> dict[str, Point]:
+    def read(self) -> dict[str, Position]:
         """Return the furthest point served of each epoch. A line that doesn't parse is passed over."""
         try:
             return self._read()
@@ -57,14 +57,14 @@ class Mark:
             log.warning(LogMessage("mark is unreadable", path=self.path, error=error))
             return {}
 
-    def _read(self) -> dict[str, Point]:
+    def _read(self) -> dict[str, Position]:
         try:
             lines = self.path.read_text("ascii", "replace").splitlines()
         except FileNotFoundError:
             return {}
         return dict(filter(None, map(_parse, lines)))
 
-    def advance(self, epoch: str, point: Point) -> None:
+    def advance(self, epoch: str, point: Position) -> None:
         """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`.
 
         Where another worker has remembered one beyond it, that stays.
@@ -73,7 +73,7 @@ class Mark:
         with self._lock:
             self._put(epoch, point, line)
 
-    def _put(self, epoch: str, point: Point, line: bytes) -> None:
+    def _put(self, epoch: str, point: Position, line: bytes) -> None:
         if self._descriptor is None or not self._line.startswith(epoch.encode()):
             self._reopen(epoch)
         assert self._descriptor is not None
@@ -151,18 +151,18 @@ class Mark:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
 
-def _first_line(descriptor: int) -> tuple[str, Point] | None:
+def _first_line(descriptor: int) -> tuple[str, Position] | None:
     return _parse(os.pread(descriptor, _LINE_BYTES, 0).decode("ascii", "replace"))
 
 
-def _parse(line: str) -> tuple[str, Point] | None:
+def _parse(line: str) -> tuple[str, Position] | None:
     match line.split():
         case [epoch, seq, checksum] if seq.isdigit() and checksum.isdigit():
-            return epoch, Point(int(seq), int(checksum))
+            return epoch, Position(int(seq), int(checksum))
     return None
 
 
-def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: Mark) -> bool:
+def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: HighWaterMark) -> bool:
     """Give the database a new epoch where it is behind the mark or says something else there. True if it did."""
     window = outbox.window()
     point = mark.read().get(window.epoch)
@@ -173,9 +173,9 @@ def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: Mark) -> boo
     return True
 
 
-def _agrees(outbox: Outbox, last_seq: int, point: Point) -> bool:
+def _agrees(outbox: Outbox, last_seq: int, point: Position) -> bool:
     if last_seq < point.seq:
         return False
     items = outbox.read_after(point.seq - 1, 1).items
     # If the item has another seq, the row of *point* was pruned.
-    return not items or items[0].seq != point.seq or Point.of(items[0]) == point
+    return not items or items[0].seq != point.seq or Position.of(items[0]) == point

@@ -1,4 +1,4 @@
-"""Vitals: what the database is like right now, for its operators; each answered by a look at an end, never a count."""
+"""Read the size of the outbox and of the files, without counting rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from outfeed.store.database import Database
 from outfeed.store.outbox import read_window
 
 
-class Vitals(NamedTuple):
+class DatabaseStats(NamedTuple):
     """The feed's window, when its oldest row was written, and the sizes of the files."""
 
     epoch: str
@@ -26,14 +26,14 @@ class Vitals(NamedTuple):
         return self.head - self.first_seq + 1
 
 
-def read(database: Database) -> Vitals:
-    """Return the vitals. Raises DatabaseError."""
+def read(database: Database) -> DatabaseStats:
+    """Return the stats. Raises DatabaseError."""
     with database.snapshot() as connection:
         window = read_window(connection)
         oldest = connection.execute("SELECT created_at FROM outbox ORDER BY seq LIMIT 1").fetchone()
     oldest_at = oldest[0] if oldest and isinstance(oldest[0], str) else None
     sizes = (_size(database.path), _size(Path(f"{database.path}-wal")))
-    return Vitals(window.epoch, window.first_seq, window.last_seq, oldest_at, *sizes)
+    return DatabaseStats(window.epoch, window.first_seq, window.last_seq, oldest_at, *sizes)
 
 
 def _size(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from outfeed.errors import IllegalMove
+from outfeed.errors import InvalidTransition
 from outfeed.swarm.store.swarm import Agent, AgentState, Task, TaskState
 
 # From each state, the states that may follow. Joining and posting make the first: idle, bidding.
@@ -23,32 +23,32 @@ TASK_MOVES: Mapping[TaskState, frozenset[TaskState]] = {
 
 
 def require_agent_move(agent: Agent, to: AgentState) -> None:
-    """Raise IllegalMove unless the agent may become *to* now."""
+    """Raise InvalidTransition unless the agent may become *to* now."""
     require_present(agent)
     if to not in AGENT_MOVES[agent.state]:
-        raise IllegalMove(agent.state, f"{agent.id} is {agent.state} and can't become {to}")
+        raise InvalidTransition(agent.state, f"{agent.id} is {agent.state} and can't become {to}")
 
 
 def require_task_move(task: Task, to: TaskState) -> None:
-    """Raise IllegalMove unless the task may become *to* now."""
+    """Raise InvalidTransition unless the task may become *to* now."""
     if to not in TASK_MOVES[task.state]:
         origins = " or ".join(state for state, following in TASK_MOVES.items() if to in following)
-        raise IllegalMove(task.state, f"{task.id} is {task.state}; only what is {origins} can become {to}")
+        raise InvalidTransition(task.state, f"{task.id} is {task.state}; only what is {origins} can become {to}")
 
 
 def require_bidding(task: Task) -> None:
-    """Raise IllegalMove unless the task's auction is open."""
+    """Raise InvalidTransition unless the task's auction is open."""
     if task.state is not TaskState.BIDDING:
-        raise IllegalMove(task.state, f"{task.id} is {task.state}; its auction is closed")
+        raise InvalidTransition(task.state, f"{task.id} is {task.state}; its auction is closed")
 
 
 def require_holder(task: Task, agent: Agent) -> None:
-    """Raise IllegalMove unless it is *agent* that the task was assigned to."""
+    """Raise InvalidTransition unless it is *agent* that the task was assigned to."""
     if task.agent_id != agent.id:
-        raise IllegalMove(task.state, f"{task.id} was assigned to {task.agent_id}, not to {agent.id}")
+        raise InvalidTransition(task.state, f"{task.id} was assigned to {task.agent_id}, not to {agent.id}")
 
 
 def require_present(agent: Agent) -> None:
-    """Raise IllegalMove where the agent has left."""
+    """Raise InvalidTransition where the agent has left."""
     if agent.state is AgentState.LEFT:
-        raise IllegalMove(agent.state, f"{agent.id} has left ({agent.reason}); join again to get a new id")
+        raise InvalidTransition(agent.state, f"{agent.id} has left ({agent.reason}); join again to get a new id")
