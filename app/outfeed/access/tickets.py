@@ -18,8 +18,8 @@ tickets = Blueprint("tickets", __name__)
 class Ticket(BaseModel):
     """What opens one WebSocket: `/ws?ticket=…`."""
 
-    ticket: str
-    expires_in: int = Field(description="Seconds until the ticket expires.")
+    ticket: str = Field(examples=["NTELY_UC1U09h1bzVqnslC7v9Nv96i2dFzLnvtyZWDg"])
+    expires_in: int = Field(description="Seconds until the ticket expires.", examples=[60])
 
 
 @tickets.post("/api/tickets")

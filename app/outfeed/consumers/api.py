@@ -19,6 +19,7 @@ from outfeed.principal import READ
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 _FORBIDDEN = "The scope read is missing, or the consumer belongs to another principal (`forbidden_consumer`)."
+_EPOCH = "0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"
 
 consumers = Blueprint("consumers", __name__, url_prefix="/api/consumers")
 
@@ -34,11 +35,13 @@ class NewConsumer(BaseModel):
 class Consumer(BaseModel):
     """A durable consumer: everything up to `seq` of `epoch` is acknowledged."""
 
-    name: str
-    owner: str | None = Field(description="`token:NAME` or `user:NAME`; null before the first claim.")
-    epoch: str
-    seq: int
-    is_protected: bool = Field(description="Whether pruning keeps unacknowledged events for it.")
+    name: str = Field(examples=["cron"])
+    owner: str | None = Field(
+        description="`token:NAME` or `user:NAME`; null before the first claim.", examples=["token:cron"]
+    )
+    epoch: str = Field(examples=[_EPOCH])
+    seq: int = Field(examples=[57])
+    is_protected: bool = Field(description="Whether pruning keeps unacknowledged events for it.", examples=[False])
 
 
 class Ack(BaseModel):
@@ -47,7 +50,7 @@ class Ack(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     seq: Annotated[int, Field(ge=0, le=MAX_SEQ, examples=[57])]
-    epoch: Annotated[str, Field(min_length=1, max_length=200, examples=["0f3c…"])]
+    epoch: Annotated[str, Field(min_length=1, max_length=200, examples=[_EPOCH])]
 
 
 @consumers.post("")

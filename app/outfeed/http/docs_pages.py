@@ -58,8 +58,19 @@ def _headings(topic: str) -> list[manual.Section]:
 @functools.lru_cache(maxsize=64)
 def rendered(topic: str, root: str) -> Markup:
     """Return the page as HTML, with its links below the path *root*. Markup in the Markdown itself is shown as text."""
+    return _render(manual.read(topic), root)
+
+
+@functools.lru_cache(maxsize=64)
+def rendered_section(topic: str, anchor: str, root: str) -> Markup:
+    """Return the text under one heading of the page as HTML, with its links below the path *root*."""
+    (section,) = [each for each in manual.sections() if (each.topic, each.anchor) == (topic, anchor)]
+    return _render(section.text, root)
+
+
+def _render(text: str, root: str) -> Markup:
     markdown = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable("table")
-    return Markup(markdown.render(manual.read(topic), {"root": root}))  # noqa: S704 - made by the renderer from a file of the package
+    return Markup(markdown.render(text, {"root": root}))  # noqa: S704 - made by the renderer from a file of the package
 
 
 class _Renderer(RendererHTML):

@@ -50,14 +50,17 @@ class NewEvent(TypedDict, total=False):
 NewEvents = Annotated[list[NewEvent], Field(min_length=1, max_length=MAX_BATCH_EVENTS)]
 Lines = Annotated[str, Field(description="One event per line.")]
 NewLines = Annotated[str, Field(description="One event per line.", min_length=1)]
+_EPOCH = "0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"
 
 
 class WriteReceipt(BaseModel):
     """Where an event went."""
 
-    id: str
-    seq: int | None = Field(description="Its place in the feed; null once that row of the outbox is pruned.")
-    epoch: str = Field(description="The history that the seq belongs to.")
+    id: str = Field(examples=["task-1-created"])
+    seq: int | None = Field(
+        description="Its place in the feed; null once that row of the outbox is pruned.", examples=[61]
+    )
+    epoch: str = Field(description="The history that the seq belongs to.", examples=[_EPOCH])
 
 
 class TextMatch(BaseModel):
@@ -72,13 +75,13 @@ class TextMatch(BaseModel):
 class LoggedEvent(BaseModel):
     """An event of the log."""
 
-    id: str
-    event_type: str
-    source: str
-    task_id: str | None
+    id: str = Field(examples=["task-1-created"])
+    event_type: str = Field(examples=["task.created"])
+    source: str = Field(examples=["coordinator"])
+    task_id: str | None = Field(examples=["task-1"])
     agent_id: str | None
-    timestamp: str
-    data: Any
+    timestamp: str = Field(examples=["2026-01-31T12:00:00.000Z"])
+    data: Any = Field(examples=[{"description": "Write the docs"}])
     omitted_bytes: int | None = Field(
         None, description="Size of the data that was omitted; absent if the data is complete."
     )
@@ -103,7 +106,11 @@ class LogFilters(BaseModel):
 
     event_type: Annotated[
         str | None,
-        Field(max_length=MAX_TYPES_CHARS, description="Exact types, or prefixes like `task.*`, comma-separated."),
+        Field(
+            max_length=MAX_TYPES_CHARS,
+            description="Exact types, or prefixes like `task.*`, comma-separated.",
+            examples=["task.*"],
+        ),
     ] = None
     source: _Sought | None = None
     task_id: _Sought | None = None
@@ -130,11 +137,11 @@ class LogPage(BaseModel):
     """A page of the log."""
 
     events: list[LoggedEvent]
-    next: int | None = Field(description="The `cursor` of the next page; null on the last page.")
+    next: int | None = Field(description="The `cursor` of the next page; null on the last page.", examples=[1042])
 
 
 class Summary(BaseModel):
     """Events by type."""
 
-    minutes: float
-    summary: dict[str, int]
+    minutes: float = Field(examples=[60.0])
+    summary: dict[str, int] = Field(examples=[{"task.created": 12, "task.completed": 9}])

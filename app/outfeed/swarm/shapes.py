@@ -35,6 +35,11 @@ def _whole(value: Any) -> Any:
 
 
 _Id = Annotated[str, Field(examples=["agent-3f9a1c2b7d004e51"])]
+_TaskId = Annotated[str, Field(examples=["task-7c41d0a95be2f836"])]
+_Name = Annotated[str, Field(examples=["Forge"])]
+_Sats = Annotated[int, Field(examples=[50])]
+_Instant = Annotated[str, Field(examples=["2026-01-31T12:00:00.000Z"])]
+_Epoch = Annotated[str, Field(examples=["0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"])]
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Cursor = Annotated[int, Field(ge=1, le=MAX_SEQ, description="`next` of the page before.")]
 
@@ -120,12 +125,14 @@ class TasksQuery(BaseModel):
 class AgentShape(BaseModel):
     """An agent. Times are UTC, ISO 8601."""
 
-    id: str
-    name: str
+    id: _Id
+    name: _Name
     state: AgentState
-    joined_at: str
-    seen_at: str
-    expires_at: str | None = Field(description="When the agent is removed without a heartbeat; null if it has left.")
+    joined_at: _Instant
+    seen_at: _Instant
+    expires_at: _Instant | None = Field(
+        description="When the agent is removed without a heartbeat; null if it has left."
+    )
     left_at: str | None
     reason: str | None = Field(description="Why the agent left.")
 
@@ -133,30 +140,30 @@ class AgentShape(BaseModel):
 class BidShape(BaseModel):
     """A bid."""
 
-    agent_id: str
-    agent_name: str
-    bid_sats: int
-    created_at: str
+    agent_id: _Id
+    agent_name: _Name
+    bid_sats: _Sats
+    created_at: _Instant
 
 
 class TaskShape(BaseModel):
     """A task. `agent_id`, `agent_name` and `bid_sats` are the auction's winner's."""
 
-    id: str
-    description: str
+    id: _TaskId
+    description: str = Field(examples=["Write the docs"])
     state: TaskState
-    created_at: str
-    closes_at: str
-    seconds_left: float | None = Field(description="When the auction closes; null if it is closed.")
-    bid_count: int
-    lowest_bid_sats: int | None
+    created_at: _Instant
+    closes_at: _Instant
+    seconds_left: float | None = Field(description="When the auction closes; null if it is closed.", examples=[4.2])
+    bid_count: int = Field(examples=[2])
+    lowest_bid_sats: _Sats | None
     agent_id: str | None
     agent_name: str | None
     bid_sats: int | None
     assigned_at: str | None
     started_at: str | None
     ended_at: str | None
-    result: Any
+    result: Any = Field(examples=[None])
     reason: str | None = Field(description="Why the task failed.")
 
 
@@ -183,9 +190,11 @@ class TaskPage(BaseModel):
 class SwarmShape(BaseModel):
     """The whole swarm at one moment. Every event up to `seq` of `epoch` is in it: follow the feed from there."""
 
-    epoch: str
-    seq: int
-    now: str
+    epoch: _Epoch
+    seq: int = Field(examples=[61])
+    now: _Instant
     agents: list[AgentShape] = Field(description="Connected agents, oldest first.")
-    tasks: dict[TaskState, list[TaskShape]] = Field(description="The newest of each state.")
-    counts: dict[TaskState, int] = Field(description="10,001 is more than 10,000.")
+    tasks: dict[TaskState, list[TaskShape]] = Field(description="The newest of each state.", examples=[{}])
+    counts: dict[TaskState, int] = Field(
+        description="10,001 is more than 10,000.", examples=[{"bidding": 1, "completed": 57}]
+    )

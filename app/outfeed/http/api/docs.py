@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
 
-from outfeed.http import addresses
-from outfeed.http.api import openapi
+from outfeed.http import addresses, docs_pages
+from outfeed.http.api import examples, openapi
+from outfeed.http.api.operation import JSON
 from outfeed.http.permission import requires
 from outfeed.principal import READ
 
 docs = Blueprint("docs", __name__, url_prefix="/api")
+# Messages that are no answers to a call: by name the topic and the anchor that describe them.
+MESSAGES = {
+    "WebSocket": ("websocket", "messages"),
+    "Server-sent events": ("http", "server-sent-events"),
+    "Webhooks": ("webhooks", "messages"),
+}
 
 
 @docs.get("/openapi.json")
@@ -28,13 +35,18 @@ def page() -> str:
     """Show the OpenAPI document, with a line to copy for each operation."""
     document = openapi.document(current_app)
     schemas = document["components"]["schemas"]
-    operations = [
-        _entry(path, method, operation, schemas)
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    ]
+    groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            groups[operation["tags"][0]].append(_entry(path, method, operation))
     shapes = {name: (schema, _fields(schema)) for name, schema in sorted(schemas.items())}
-    return render_template("api_docs.html", operations=operations, shapes=shapes, version=document["info"]["version"])
+    messages = {
+        name: (topic, docs_pages.rendered_section(topic, anchor, request.script_root))
+        for name, (topic, anchor) in MESSAGES.items()
+    }
+    return render_template(
+        "api_docs.html", groups=groups, shapes=shapes, messages=messages, version=document["info"]["version"]
+    )
 
 
 class FieldRow(NamedTuple):
@@ -48,11 +60,11 @@ class FieldRow(NamedTuple):
     is_required: bool
 
 
-def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+def _entry(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """Return an operation as the page shows it. Each body is (media type, kind, shape)."""
     bodies = _bodies(operation.get("requestBody", {}))
     answers = [
-        {"status": status, "text": one["description"], "bodies": _bodies(one)}
+        {"status": status, "text": one["description"], "bodies": _bodies(one), "example": _example_in(one)}
         for status, one in operation["responses"].items()
     ]
     return {
@@ -66,8 +78,13 @@ def _entry(path: str, method: str, operation: dict[str, Any], shapes: dict[str, 
         "bodies": bodies,
         "answers": [one for one in answers if one["status"] < "4"],
         "refusals": [one for one in answers if "4" <= one["status"] < "6"],
-        "example": _example(path, method, next((shapes[shape] for _, _, shape in bodies if shape), None)),
+        "calls": _calls(path, method, operation),
     }
+
+
+def _example_in(answer: dict[str, Any]) -> str | None:
+    content = answer.get("content", {}).get(JSON, {})
+    return json.dumps(content["example"], indent=2, ensure_ascii=False) if "example" in content else None
 
 
 def _bodies(holder: dict[str, Any]) -> list[tuple[str, str, str | None]]:
@@ -122,17 +139,18 @@ def _rules(schema: dict[str, Any]) -> str:
     return ", ".join(texts)
 
 
-_PATH_EXAMPLES = {"{event_id}": "task-1-created", "{name}": "ops-bot"}
+_PATH_EXAMPLES = {
+    "event_id": "task-1-created",
+    "name": "cron",
+    "agent_id": "agent-3f9a1c2b7d004e51",
+    "task_id": "task-7c41d0a95be2f836",
+}
 
 
-def _example(path: str, method: str, shape: dict[str, Any] | None) -> str:
-    """Return the operation as a command, with the examples of the *shape* that its body has."""
-    lines = ['curl -H "Authorization: Bearer $OUTFEED_TOKEN"']
-    if method != "get":
-        lines[0] += f" -X {method.upper()}"
-    if shape is not None:
-        body = {name: field["examples"][0] for name, field in shape["properties"].items() if "examples" in field}
-        lines += ["  -H 'Content-Type: application/json'", f"  -d '{json.dumps(body)}'"]
+def _calls(path: str, method: str, operation: dict[str, Any]) -> dict[str, str]:
+    """Return the operation as a call in each language, by the name of the language."""
     for name, example in _PATH_EXAMPLES.items():
-        path = path.replace(name, example)
-    return " \\\n".join([*lines, f"  {addresses.of_site()}{path}"])
+        path = path.replace(f"{{{name}}}", example)
+    url = f"{addresses.of_site()}{path}{examples.query_of(operation['parameters'])}"
+    body = operation.get("requestBody", {}).get("content", {}).get(JSON, {}).get("example")
+    return {language: write(method.upper(), url, body) for language, write in examples.LANGUAGES.items()}

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from werkzeug.routing import Rule
 
-from outfeed.http.api.operation import MAX_SOUGHT_CHARS, OPERATIONS, Operation
+from outfeed.http.api import examples
+from outfeed.http.api.operation import JSON, MAX_SOUGHT_CHARS, OPERATIONS, Operation
 from outfeed.http.api.problem import Problem
 
 PROBLEM = "application/problem+json"
@@ -48,12 +49,18 @@ def document(app: Flask) -> dict[str, Any]:
         },
         "servers": [{"url": app.extensions["outfeed"].settings.public_url or "/"}],
         "security": [{"token": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(map(_group, paths))],
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "`outfeed token create`"}},
         },
     }
+
+
+def _group(path: str) -> str:
+    """Return the group of an operation: the first part of its path after `/api/`, in words."""
+    return path.split("/")[2].capitalize()
 
 
 def _version() -> str:
@@ -76,6 +83,7 @@ def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) 
     summary, _, description = text.partition("\n\n")
     fields: dict[str, Any] = {
         "operationId": rule.endpoint.rpartition(".")[2],
+        "tags": [_group(rule.rule)],
         "summary": " ".join(summary.split()),
         "description": " ".join(description.split()),
         "parameters": [*_path_parameters(rule), *_query_parameters(schemas, operation)],
@@ -132,7 +140,10 @@ def _responses(schemas: _Schemas, operation: Operation) -> dict[str, Any]:
 
 
 def _content(schemas: _Schemas, shapes: Any, mode: JsonSchemaMode) -> dict[str, Any]:
-    return {media_type: {"schema": schemas.of(shape, mode)} for media_type, shape in shapes.items()}
+    content = {media_type: {"schema": schemas.of(shape, mode)} for media_type, shape in shapes.items()}
+    if JSON in content:
+        content[JSON]["example"] = examples.value_of(content[JSON]["schema"], schemas.definitions)
+    return content
 
 
 class _Schemas:

@@ -10,14 +10,14 @@ from pydantic import BaseModel, Field
 class FeedItem(BaseModel):
     """An event of the feed. What a raw writer left out is null."""
 
-    seq: int
-    id: str | None
-    event_type: str | None
-    source: str | None
-    task_id: str | None
+    seq: int = Field(examples=[61])
+    id: str | None = Field(examples=["task-1-created"])
+    event_type: str | None = Field(examples=["task.created"])
+    source: str | None = Field(examples=["coordinator"])
+    task_id: str | None = Field(examples=["task-1"])
     agent_id: str | None
-    timestamp: str | None
-    data: Any
+    timestamp: str | None = Field(examples=["2026-01-31T12:00:00.000Z"])
+    data: Any = Field(examples=[{"description": "Write the docs"}])
     omitted_bytes: int | None = Field(
         None, description="Size of the data that was omitted; absent if the data is complete."
     )
@@ -29,19 +29,19 @@ class FeedItem(BaseModel):
 class Missing(BaseModel):
     """Seqs that were pruned before they could be read."""
 
-    from_: int = Field(alias="from")
-    to: int
+    from_: int = Field(alias="from", examples=[1])
+    to: int = Field(examples=[40])
 
 
 class FeedPage(BaseModel):
     """The events after a cursor, and the verdict on it. `cursor` is what to ask with next."""
 
-    epoch: str
-    verdict: Literal["live", "resumed", "gap", "reset"]
+    epoch: str = Field(examples=["0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"])
+    verdict: Literal["live", "resumed", "gap", "reset"] = Field(examples=["resumed"])
     missing: Missing | None = Field(None, description="Only with the verdict gap.")
     events: list[FeedItem]
-    cursor: int
-    head: int = Field(description="The newest seq.")
+    cursor: int = Field(examples=[61])
+    head: int = Field(description="The newest seq.", examples=[61])
     erasures: int | None = Field(
         None, description="Number of events erased from this history. If it has changed, read your copy again."
     )
