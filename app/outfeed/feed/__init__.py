@@ -1,1 +1,4 @@
-"""The pipeline from a source to the sockets. No Flask, no SQL: its tests run in milliseconds."""
+"""The pipeline from a source to the sockets.
+
+The package imports neither Flask nor SQL, so its tests run in milliseconds.
+"""

@@ -1,4 +1,7 @@
-"""The interface of a connected client to cohorts, consumers and hub. `Subscriber` implements it."""
+"""The interface of a connected client to cohorts, consumers and hub.
+
+`Subscriber` implements it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from outfeed.principal import Principal
 
 
 class ClientState(enum.Enum):
-    """The states of a subscriber. IDLE: connected, without a subscription."""
+    """The states of a subscriber.
+
+    IDLE: connected, without a subscription.
+    """
 
     IDLE = "idle"
     REPLAYING = "replaying"
@@ -18,7 +24,10 @@ class ClientState(enum.Enum):
     CLOSED = "closed"
 
     def moved_to(self, state: ClientState) -> ClientState:
-        """Return *state*. Raises RuntimeError if a subscriber cannot go there from here."""
+        """Return *state*.
+
+        Raises RuntimeError if a subscriber cannot go from this state to *state*.
+        """
         if (self, state) not in _MOVES:
             raise RuntimeError(f"a subscriber can't go from {self.value} to {state.value}")
         return state
@@ -35,29 +44,35 @@ _MOVES = {
 
 
 class ConnectedClient(Protocol):
-    """One connected client, for all threads but its own."""
+    """One connected client, as all threads except its own use it."""
 
     writer: SocketWriter
     principal: Principal
 
     @property
     def transport(self) -> str:
-        """The name of its transport in the counts."""
+        """Name of the client's transport in the counts."""
         ...
 
     @property
     def state(self) -> ClientState:
-        """Its state now."""
+        """Current state of the client."""
         ...
 
     def wake(self) -> None:
-        """Wake its own thread."""
+        """Wake the client's own thread."""
         ...
 
     def ask_to_end(self, code: int, reason: str) -> None:
-        """Have its own thread close the connection with *code*. The first call decides."""
+        """Ask the client's own thread to close the connection with *code*.
+
+        The first call sets the code and the reason. Later calls have no effect.
+        """
         ...
 
     def end(self) -> None:
-        """Leave the feed for good. Its own thread calls this."""
+        """Remove the client from the feed permanently.
+
+        The client's own thread calls this.
+        """
         ...

@@ -1,4 +1,7 @@
-"""Cohorts: the live subscribers that share one subscription and one position, so that each event is encoded once."""
+"""Cohorts: live subscribers with one subscription and one position.
+
+The subscribers of a cohort share it so that each event is encoded once.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from outfeed.history import Item
 
 
 class Place(NamedTuple):
-    """The place of a subscriber: every event that matches, up to the seq *cursor*, is written.
+    """The position of a subscriber in the feed.
 
-    *prev* is the last seq that the client was told. *due* is when its next frame may go.
+    Every matching event up to the seq *cursor* is written. *prev* is the last seq that the client was told. The
+    client's next frame may be sent from *due* on.
     """
 
     cursor: int = 0
@@ -23,10 +27,12 @@ class Place(NamedTuple):
 
 
 class Membership:
-    """One stay of a client in the cohorts. `Cohorts` alone changes it, with its lock held.
+    """The membership of one client in the cohorts.
 
-    While *cohort* is set, the client stands where the cohort does. After that, *place* says where it left, and the
-    membership never changes again: a client that joins again gets another one.
+    `Cohorts` alone changes it, with its lock held.
+
+    While *cohort* is set, the client has the cohort's position. After that, *place* is the position at which the client
+    left, and the membership never changes again. A client that joins again gets a new membership.
     """
 
     __slots__ = ("client", "cohort", "place")
@@ -38,18 +44,21 @@ class Membership:
 
     @property
     def is_live(self) -> bool:
-        """Whether the stay goes on."""
+        """Whether the client is still in a cohort."""
         return self.cohort is not None
 
     @property
     def position(self) -> int:
-        """The seq up to which the client has been sent, or is being sent, everything that matches."""
+        """Seq up to which every matching event is sent or being sent."""
         cohort = self.cohort  # `place` is set before this becomes None
         return self.place.cursor if cohort is None else cohort.position
 
 
 class CohortBatch(NamedTuple):
-    """One batch for those who were members when it was encoded. *start* is the cohort's position before it."""
+    """A batch for the members that the cohort had when it was encoded.
+
+    *start* is the cohort's position before the batch.
+    """
 
     cohort: Cohort
     batch: Batch
@@ -58,11 +67,13 @@ class CohortBatch(NamedTuple):
 
 
 class Cohort:
-    """The live subscribers with one subscription at one position. The lock of `Cohorts` guards it.
+    """The live subscribers with one subscription at one position.
 
-    *position*: every member has been sent, or is being sent, all that matches up to there. An unpaced cohort is always
-    at the feed's position. A paced one follows at its pace: its next frame may go at *due*.
-    *prev* is at most the seq that each member was last told. The next frame names it as the seq before.
+    The lock of `Cohorts` guards it.
+
+    *position*: every matching event up to this seq has been sent, or is being sent, to every member. An unpaced cohort
+    is always at the feed's position. A paced cohort follows at its pace: its next frame may be sent from *due* on.
+    *prev* is at most the seq that each member was last told. The next frame names it as the previous seq.
     """
 
     def __init__(self, subscription: Subscription, position: int, due: float) -> None:
@@ -74,28 +85,34 @@ class Cohort:
 
     @property
     def place(self) -> Place:
-        """The place of its members."""
+        """Place of the cohort's members."""
         return Place(self.position, self.prev, self.due)
 
     def admit(self, member: Membership, prev: int) -> None:
-        """Add *member*, which has everything up to this position and was last told *prev*."""
+        """Add *member*, which is at this position and was last told *prev*."""
         member.cohort = self
         self.members[member] = None
         self.prev = min(self.prev, prev)
 
     def dismiss(self, member: Membership, place: Place) -> None:
-        """End *member*'s stay at *place*."""
+        """Remove *member* and record *place* as its position."""
         member.place, member.cohort = place, None
         del self.members[member]
 
     def absorb(self, other: Cohort) -> None:
-        """Take over the members of *other*, which is at the same position and may send at the same moment."""
+        """Move the members of *other* into this cohort.
+
+        Both cohorts have the same position, and both may send from the same time on.
+        """
         for member in other.members:
             self.admit(member, other.prev)
         other.members = {}
 
     def next_batch(self, items: list[Item], head: int, epoch: str, now: float) -> CohortBatch | None:
-        """Encode what may go now of *items*, all from the position to *head*. None if nothing matches."""
+        """Encode the part of *items* that may be sent now.
+
+        *items* are all events from the position to *head*. Returns None if no item matches.
+        """
         start = self.position
         chunk, is_all = self.subscription.next_chunk(items)
         self.position = head if is_all else chunk[-1].seq

@@ -1,4 +1,7 @@
-"""The cohorts of one process: which client is live, in which cohort, at which position, and when it is due."""
+"""The cohorts of one process: who is live, where, and when it is due.
+
+For each live client: its cohort, the cohort's position, and the time from which its next frame may be sent.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from outfeed.history import Item
 
 
 class Round(NamedTuple):
-    """The result of one look at the cohorts.
+    """The result of one pass over the cohorts.
 
-    *batches*: what may go now. *behind*: clients that the tail no longer reaches back to, and that have left.
-    *failed*: for each cohort whose encoding raised, its clients, which have left, and the error.
+    *batches* may be sent now. *behind* are clients that need events older than the tail; they have left their cohorts.
+    *failed* has one entry for each cohort whose encoding raised: the cohort's clients, which have left, and the error.
     """
 
     batches: list[CohortBatch]
@@ -33,13 +36,14 @@ class Round(NamedTuple):
 
 
 class Cohorts:
-    """The only place that says where live clients stand, and where the feed does.
+    """The position of the feed and of every live client.
 
-    `_lock` guards the position, the epoch, the tail, and every cohort and membership; all changes of them are methods
-    of this class. It is held while one client that joins is brought up, without waiting, and never while a batch is
-    written. Locks are taken in the order: this one, a client's writer.
+    No other object stores these positions. `_lock` guards the position, the epoch, the tail, and every cohort and
+    membership; all changes of them are methods of this class. The lock is held while a joining client catches up, which
+    never waits. It is never held while a batch is written. A thread that takes several locks takes this one first, then
+    that of a client's writer.
 
-    *pacer* is told when a cohort is due; *wanted* is set when new events are wanted sooner than before.
+    *pacer* is told when a cohort is due. *wanted* is set when new events are wanted sooner than before.
     """
 
     def __init__(self, pacer: Pacer, wanted: threading.Event, stats: FeedStats) -> None:
@@ -56,23 +60,27 @@ class Cohorts:
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
     def restart(self, epoch: str, position: int, tail: Tail) -> list[ConnectedClient]:
-        """Go on at *position* of *epoch*. All live clients leave; return them.
+        """Continue at *position* of *epoch*, and return all live clients.
 
-        They leave at once: until their own threads have ended, they would take new events for a continuation.
+        The clients leave their cohorts at once. A client that stayed until its own thread ended would treat new events
+        as a continuation of the old ones.
         """
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, tail
             return [client for cohort in list(self._all()) for client in self._disband(cohort)]
 
     def advance(self, items: list[Item], position: int) -> Round:
-        """Move to *position*, before which *items* lie, and return what may go now."""
+        """Move to *position*, and return what may be sent now.
+
+        *items* are the new events up to *position*.
+        """
         with self._lock:
             self.position = position
             self._tail.extend(items)
             return self._collect()
 
     def collect(self) -> Round:
-        """Take from each cohort what may go now, and plan what may not."""
+        """Take what may be sent now from each cohort, and plan the rest."""
         with self._lock:
             return self._collect()
 
@@ -85,7 +93,7 @@ class Cohorts:
             for cohort in list(cohorts):
                 try:
                     self._collect_from(cohort, now, found)
-                except Exception as error:  # noqa: BLE001 - the edge of a cohort: the hub logs it and ends its clients
+                except Exception as error:  # noqa: BLE001 - the edge of a cohort: the hub logs the error and ends the clients
                     found.failed.append((self._disband(cohort), error))
         return found
 
@@ -103,7 +111,10 @@ class Cohorts:
             self._pacer.plan(cohort.due)
 
     def fall_behind(self, member: Membership, cohort: Cohort, place: Place) -> bool:
-        """Have *member* leave *cohort* at *place*; False if it has left before."""
+        """Remove *member* from *cohort* at *place*.
+
+        Returns False if the member has already left that cohort.
+        """
         with self._lock:
             if member.cohort is not cohort:
                 return False
@@ -112,7 +123,7 @@ class Cohorts:
         return True
 
     def disband(self, cohort: Cohort) -> list[ConnectedClient]:
-        """Have all members of *cohort* leave; return them."""
+        """Remove all members from *cohort*, and return their clients."""
         with self._lock:
             return self._disband(cohort)
 
@@ -123,12 +134,15 @@ class Cohorts:
         return [member.client for member in members]
 
     def live(self) -> list[tuple[Cohort, list[Membership]]]:
-        """Return each cohort and its members."""
+        """Return each cohort with its members."""
         with self._lock:
             return [(cohort, list(cohort.members)) for cohort in self._all()]
 
     def take_newcomers(self) -> list[tuple[Cohort, list[Membership]]]:
-        """Return, once, those who joined with nothing new to read and whose cohort has reached the position."""
+        """Return each new member once, when its cohort is at the position.
+
+        These members joined when there was nothing new to read.
+        """
         with self._lock:
             arrived = {
                 member: cohort
@@ -140,25 +154,31 @@ class Cohorts:
         return [(cohort, [member]) for member, cohort in arrived.items()]
 
     def due(self) -> float:
-        """Return when the first live client may be sent something, on the monotonic clock; infinity if none is live."""
+        """Return when the first live client may be sent something.
+
+        The time is on the monotonic clock. It is infinity if no client is live.
+        """
         with self._lock:
             return min((cohort.due for cohort in self._all()), default=math.inf)
 
     # --- the clients' own threads -------------------------------------------------------------------------------------
 
     def tail_after(self, cursor: int, epoch: str) -> list[Item] | None:
-        """Return what the tail has after *cursor*, or None if the source must be read. Raises Overtaken."""
+        """Return the tail's items after *cursor*.
+
+        Returns None if the tail does not reach back to *cursor*: the caller must read the source. Raises Overtaken.
+        """
         with self._lock:
             self._check(epoch)
             return self._tail.after(cursor)
 
     def join(self, client: ConnectedClient, subscription: Subscription, epoch: str, place: Place) -> Membership:
-        """Make *client*, which stands at *place*, live, and return its membership. Raises Overtaken.
+        """Make *client*, which is at *place*, live; return its membership.
 
-        `is_live` of the membership is False if the client is too far behind, or its socket is full.
+        `is_live` of the membership is False if the client is too far behind or if its socket is full. Raises Overtaken.
 
-        Without a rate it is first brought up to the position from the tail. With one it joins at its own cursor, and
-        its cohort brings it up at its pace.
+        A client without a rate first gets the events up to the position from the tail. A client with a rate joins at
+        its own cursor, and its cohort catches up at its pace.
         """
         member = Membership(client, place)
         with self._lock:
@@ -177,7 +197,10 @@ class Cohorts:
         return member
 
     def _bring_up(self, member: Membership, subscription: Subscription, rest: list[Item]) -> bool:
-        """Write *rest* and move *member* to the position; False if its socket doesn't take all of it at once."""
+        """Write *rest* and move *member* to the position.
+
+        Returns False if the socket does not take all of *rest* at once.
+        """
         place, writer = member.place, member.client.writer
         batch = subscription.encode(subscription.filter.matching(rest), place.prev, self.epoch)
         with writer.lock:
@@ -190,7 +213,10 @@ class Cohorts:
         return True
 
     def _cohort_for(self, subscription: Subscription, place: Place) -> Cohort:
-        """Return the cohort that fits, or a new one. One that sends before the client may be sent something doesn't."""
+        """Return a cohort that fits *place*, or a new one.
+
+        A cohort that may send before the client may be sent something does not fit.
+        """
         cohorts = self._cohorts.setdefault(subscription, [])
         for cohort in cohorts:
             if cohort.position == place.cursor and cohort.due >= place.due:
@@ -200,7 +226,7 @@ class Cohorts:
         return cohorts[-1]
 
     def leave(self, member: Membership) -> float:
-        """End *member*'s stay; return when its next frame may go."""
+        """End *member*'s membership; return when its next frame may be sent."""
         with self._lock:
             if member.cohort is not None:
                 self._dismiss(member, member.cohort.place)
@@ -228,15 +254,15 @@ class Cohorts:
     # --- any thread ---------------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Empty the tail, of which some was erased from the history: clients that join read the source."""
+        """Empty the tail after an erasure, so that joins read the source."""
         with self._lock:
             self._tail = Tail(self.position)
 
 
 def keep_cut(writer: SocketWriter, batch: Batch, sent: int, start: Place) -> Place:
-    """Keep the unsent end of the piece that was cut after *sent* bytes; return where a client from *start* stands now.
+    """Stash the rest of a piece that was cut after *sent* bytes.
 
-    The caller holds the writer's lock.
+    Returns the place of a client that started at *start*. The caller holds the writer's lock.
     """
     seq, unsent = batch.cut_at(sent)
     if unsent:
@@ -245,7 +271,7 @@ def keep_cut(writer: SocketWriter, batch: Batch, sent: int, start: Place) -> Pla
 
 
 def _merge(cohorts: list[Cohort], now: float) -> None:
-    """Make one of those that have come to the same position and may send at the same moment, so that none waits."""
+    """Merge cohorts that have the same position and may send together."""
     at: dict[tuple[int, float], Cohort] = {}
     for cohort in list(cohorts):
         kept = at.setdefault((cohort.position, max(cohort.due, now)), cohort)

@@ -1,4 +1,4 @@
-"""Consumers: which client of this process is the active connection of which durable consumer."""
+"""Consumers: the active connection of each durable consumer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _Active: TypeAlias = tuple[ConnectedClient, Claim]
 
 
 class ConsumerConnections:
-    """One active connection a name, across processes: the newest claim has the highest generation.
+    """The active connections of durable consumers in this process.
 
-    `_lock` guards `_active`. `_claiming` is held over the claim in the database, which may wait for a writer: so claims
-    are noted in the order in which they were made, and the relay waits for none of them.
+    Each name has one active connection across all processes: the newest claim has the highest generation.
+
+    `_lock` guards `_active`. `_claiming` is held during a claim in the database, which may wait for a writer. Claims
+    are therefore noted in the order in which they were made, and the relay waits for none of them.
     """
 
     def __init__(self, checkpoints: CheckpointStore) -> None:
@@ -29,9 +31,10 @@ class ConsumerConnections:
         self._active: dict[str, _Active] = {}
 
     def claim(self, client: ConnectedClient, name: str, *, may_create: bool) -> Claim:
-        """Make *client* the consumer's connection, close an older one, and return where the consumer stands.
+        """Make *client* the consumer's connection; return its claim.
 
-        If the claim is refused, what *client* had claimed before stays its own. Raises what the checkpoints raise.
+        An older connection of the consumer is closed. If the claim is refused, *client* keeps the consumer that it had
+        claimed before. Raises the errors of `CheckpointStore.claim`.
         """
         with self._claiming:
             before = self._release(client)  # so that it is not superseded by its own claim
@@ -49,7 +52,7 @@ class ConsumerConnections:
         return claim
 
     def release(self, client: ConnectedClient) -> None:
-        """Forget that *client* is a consumer's connection; the checkpoint stays where it is."""
+        """Remove *client* as a consumer's connection; keep the checkpoint."""
         self._release(client)
 
     def _release(self, client: ConnectedClient) -> dict[str, _Active]:
@@ -60,9 +63,10 @@ class ConsumerConnections:
         return released
 
     def acknowledge(self, client: ConnectedClient, epoch: str, seq: int) -> None:
-        """Move the checkpoint of *client*'s consumer to *seq*, which it was sent.
+        """Move the checkpoint of *client*'s consumer to *seq*.
 
-        Raises InvalidRequest without a consumer, ForbiddenConsumer, Superseded, Overtaken.
+        *seq* was sent to the client. Raises InvalidRequest if the client has no consumer, ForbiddenConsumer,
+        Superseded, Overtaken.
         """
         with self._lock:
             claims = [claim for each, claim in self._active.values() if each is client]
@@ -70,7 +74,7 @@ class ConsumerConnections:
             raise InvalidRequest("no_consumer", "ack: this subscription has no consumer")
         try:
             self._checkpoints.move(claims[0].name, epoch, seq, client.principal, claims[0].generation)
-        except InvalidRequest as error:  # a restore came first: it holds the lock that this has waited for
+        except InvalidRequest as error:  # a restore took the lock first
             raise Overtaken("the epoch changed") from error
 
     @property
@@ -79,11 +83,12 @@ class ConsumerConnections:
         return bool(self._active)
 
     def close_superseded(self) -> None:
-        """Close the connections that another process has superseded. The relay calls this after each poll.
+        """Close the connections that another process has superseded.
 
-        A claim elsewhere is a commit, so it is noticed at once.
+        The relay calls this after each poll. A claim in another process is a commit, so it is noticed at once.
 
-        Reads the connected names only, without the lock. A later claim is another entry of `_active`.
+        Reads the generations of the connected names, without the lock. A claim made during the read is another entry of
+        `_active`.
         """
         with self._lock:
             connected = dict(self._active)

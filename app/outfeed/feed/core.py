@@ -1,4 +1,7 @@
-"""The core of one process, put together. Nothing in it runs by itself: threads and timers call from outside."""
+"""The assembled core of one process.
+
+The core runs nothing by itself: threads and timers call it from outside.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from outfeed.metrics import Metrics
 
 
 class Core:
-    """Its parts, each of which gets the others in its constructor.
+    """The parts of the core. Each part gets the others in its constructor.
 
-    Call `relay.poll` every second and when `pacer` is due, and `relay.poll_if_wanted` after a commit, at the earliest
-    when the rest is over that it returned, or when *wanted* is set. A test does so on one thread, with a clock, a
+    Call `relay.poll` every second and when `pacer` is due. Call `relay.poll_if_wanted` after a commit, but not before
+    the rest that the last call returned is over or *wanted* is set. A test does so on one thread, with a clock, a
     source and sockets of its own (tests/feed/simulated.py).
 
-    *record* writes an item of an epoch to the high-water mark; it is called before that item is sent.
+    *record* writes an item of an epoch to the high-water mark. It is called before that item is sent.
     """
 
     def __init__(
@@ -51,9 +54,9 @@ class Core:
         self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
     def forget(self, erased: int = 0) -> None:
-        """Drop everything that was read, since some of it was erased from the history.
+        """Drop all cached events after an erasure.
 
-        *erased* is how many events were erased so far: heartbeats, verdicts and polls say so, and long polls end.
+        *erased* is the total number of erased events. Heartbeats, verdicts and polls carry it, and long polls end.
         """
         self.cohorts.forget()
         self.pages.forget()

@@ -1,4 +1,4 @@
-"""Dialogue: the messages of a WebSocket client, and what each is answered with."""
+"""Dialogue: the messages of a WebSocket client and their answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from outfeed.feed.subscriber import Subscriber
 
 
 def answer(subscriber: Subscriber, text: str | bytes) -> None:
-    """Obey one message; whatever is wrong with it becomes an `error` frame, and what was in force stays."""
+    """Handle one message of a client.
+
+    An invalid message is answered with an `error` frame, and the subscription stays as it was.
+    """
     try:
-        _obey(subscriber, text)
+        _handle(subscriber, text)
     except ForbiddenConsumer as error:
         subscriber.note_refusal("ownership", error=error)
         subscriber.write(frames.error(error.code, str(error)))
@@ -22,7 +25,7 @@ def answer(subscriber: Subscriber, text: str | bytes) -> None:
         subscriber.write(frames.error(error.code, str(error)))
 
 
-def _obey(subscriber: Subscriber, text: str | bytes) -> None:
+def _handle(subscriber: Subscriber, text: str | bytes) -> None:
     fields = _parsed(text)
     match fields.get("action"):
         case "subscribe":
@@ -39,7 +42,7 @@ def _obey(subscriber: Subscriber, text: str | bytes) -> None:
 
 def _acknowledge(subscriber: Subscriber, seq: object) -> None:
     if type(seq) is not int or not 0 <= seq <= subscription.MAX_SEQ:
-        raise InvalidRequest("invalid_field", "seq: must be the seq of the last event that is done")
+        raise InvalidRequest("invalid_field", "seq: must be the seq of the last event that the consumer has processed")
     subscriber.acknowledge(seq)
     subscriber.write(frames.message("acked", {"seq": seq}))
 

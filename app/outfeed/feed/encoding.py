@@ -1,4 +1,7 @@
-"""Encodings: how items become bytes on one transport. `frames` has WebSocket's, `sse` that of server-sent events."""
+"""Encodings: items as bytes on one transport.
+
+`frames` has the encoding of WebSocket, `sse` that of server-sent events.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ MAX_GROUP_BYTES = 512 * 1024
 
 
 class Batch(NamedTuple):
-    """Encoded items joined for one write, so that a thousand events cost one.
+    """Encoded items joined for one write, so that 1,000 events cost one.
 
-    `ends[i]` is where the piece that ends with the seq `seqs[i]` ends in `data`. A piece must arrive whole or not at
-    all; *prev* is the seq that the first of them names as the one before it.
+    `ends[i]` is the offset in `data` at which the piece of the seq `seqs[i]` ends. A piece must arrive whole or not at
+    all. *prev* is the seq that the first piece names as the previous one.
     """
 
     data: bytes
@@ -26,7 +29,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, pieces: list[bytes], seqs: list[int], prev: int) -> Batch:
-        """Join *pieces*; each ends with the seq at its place in *seqs*."""
+        """Join *pieces*. `seqs[i]` is the last seq in `pieces[i]`."""
         ends, end = [], 0
         for piece in pieces:
             end += len(piece)
@@ -34,9 +37,10 @@ class Batch(NamedTuple):
         return cls(b"".join(pieces), ends, seqs, prev)
 
     def cut_at(self, sent: int) -> tuple[int | None, bytes]:
-        """Return the last seq in the first *sent* bytes, or None, and the unsent end of a cut piece.
+        """Return the last seq in the first *sent* bytes, and the cut rest.
 
-        A piece that is cut in the middle counts as sent: its rest is stashed, and goes out before anything else.
+        The seq is None if no byte was sent. The rest is the unsent end of a piece that was cut. A cut piece counts as
+        sent, because its rest is stashed and is written before anything else.
         """
         if not sent:
             return None, b""
@@ -46,20 +50,23 @@ class Batch(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The seq a client has after the whole batch."""
+        """Last seq that a client has after the whole batch."""
         return self.seqs[-1] if self.seqs else self.prev
 
 
 class Encoding(Protocol):
-    """Bytes for one transport. Stateless: equal calls give equal bytes, so one result serves a whole cohort."""
+    """The encoding of one transport.
+
+    It is stateless: equal calls give equal bytes, so one result serves a whole cohort.
+    """
 
     @property
     def transport(self) -> str:
-        """How the transport is called where clients are counted."""
+        """Name of the transport in the counts of clients."""
         ...
 
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
-        """Return one piece for each item, after the seq *prev*."""
+        """Return one piece for each item. The first names *prev* as previous."""
         ...
 
     def groups(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
@@ -71,20 +78,33 @@ class Encoding(Protocol):
         ...
 
     def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
-        """Return the news that everything up to *cursor* has been written, and how many erasures there have been."""
+        """Return a heartbeat: every event up to *cursor* has been written.
+
+        *erasures* is the number of erased events.
+        """
         ...
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
-        """Return the news that the source can't be read, why, and since when (None: never was); no *reason*: it can."""
+        """Return the message that the source cannot be read.
+
+        *reason* says why, and *since* is the time of the last read (None: the source was never read). Without a
+        *reason*, the message says that the source can be read again.
+        """
         ...
 
     def goodbye(self, code: int, reason: str) -> bytes:
-        """Return the last that is written, with one of WebSocket's close codes."""
+        """Return the last message of a connection.
+
+        *code* is one of the close codes of WebSocket, on every transport.
+        """
         ...
 
 
 def grouped(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Split *items* into runs of at most MAX_GROUP_BYTES of JSON, of one item at least."""
+    """Split *items* into runs of at most MAX_GROUP_BYTES of JSON.
+
+    A run has at least one item.
+    """
     begin, size = 0, 0
     for index, item in enumerate(items):
         size += len(item.json)

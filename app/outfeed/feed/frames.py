@@ -1,4 +1,7 @@
-"""Frames: what is written to a WebSocket, as bytes (RFC 6455 section 5.2; a server's frames are not masked)."""
+"""Frames: the bytes that are written to a WebSocket.
+
+Format: RFC 6455 section 5.2. A server's frames are not masked.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ SUPERSEDED = 4009
 
 
 class CloseCode(NamedTuple):
-    """What a close code means, and what the client does next."""
+    """The meaning of a close code, and the client's next step."""
 
     meaning: str
     next_step: str
@@ -54,7 +57,10 @@ _CLOSE = 0x88
 
 
 class WebSocketEncoding:
-    """One JSON message a frame: `event`, or `events` where several may share one."""
+    """One JSON message a frame.
+
+    A single event is an `event` message. Several events of one frame are an `events` message.
+    """
 
     transport = "websocket"
 
@@ -70,7 +76,7 @@ class WebSocketEncoding:
     def groups(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
         pieces, seqs, before = [], [], prev
         for group in grouped(items):
-            # The items are JSON objects already; each begins with a brace that makes room for its seq.
+            # Each item is already a JSON object. Its opening brace is replaced to make room for its seq.
             rows = b",".join([b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in group])
             pieces.append(text(b'{"type":"events","prev":%d,"payload":[%b]}' % (before, rows)))
             before = group[-1].seq
@@ -94,7 +100,10 @@ WEBSOCKET = WebSocketEncoding()
 
 
 def message(type_: str, payload: dict[str, Any] | None = None) -> bytes:
-    """Return the frame `{"type": …, "payload": …}`, without a payload where there is none."""
+    """Return the frame `{"type": …, "payload": …}`.
+
+    The field `payload` is left out if *payload* is None.
+    """
     fields = {"type": type_} if payload is None else {"type": type_, "payload": payload}
     return text(orjson.dumps(fields))
 
@@ -110,7 +119,10 @@ def text(body: bytes) -> bytes:
 
 
 def close(code: int, reason: str) -> bytes:
-    """Return a close frame; the reason is cut at 123 bytes (RFC 6455 section 5.5)."""
+    """Return a close frame.
+
+    The reason is cut at 123 bytes (RFC 6455 section 5.5).
+    """
     body = struct.pack("!H", code) + reason.encode()[:123].decode(errors="ignore").encode()
     return _header(_CLOSE, len(body)) + body
 

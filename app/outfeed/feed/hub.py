@@ -1,4 +1,4 @@
-"""The hub: the connected clients of one process, and what is written to those that are live."""
+"""The hub: the connected clients of one process, and writes to them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from outfeed.feed.waiters import Waiters
 from outfeed.history import Item, Window
 from outfeed.log_message import LogMessage
 
-POLL = "poll"  # the transport of clients that ask by cursor
+POLL = "poll"  # transport of clients that send their cursor with each request
 log = logging.getLogger(__name__)
 
 
 class Hub:
-    """`_lock` guards the set of connected clients. Where they stand is kept by *cohorts*."""
+    """The connected clients of one process.
+
+    `_lock` guards the set of clients. *cohorts* stores the positions of the live ones.
+    """
 
     def __init__(self, cohorts: Cohorts, waiters: Waiters, stats: FeedStats) -> None:
         self.stats = stats
         self.closing = threading.Event()
-        self.erased = 0  # how many events were erased from this history, as the clients are told
+        self.erased = 0  # number of events erased from this history, as clients are told
         self._cohorts = cohorts
         self._waiters = waiters
         self._lock = threading.Lock()
@@ -37,27 +40,31 @@ class Hub:
 
     @property
     def epoch(self) -> str:
-        """The epoch of the position."""
+        """Epoch of the position."""
         return self._cohorts.epoch
 
     @property
     def position(self) -> int:
-        """The seq up to which everything has been published."""
+        """Seq up to which every event has been published."""
         return self._cohorts.position
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
     def begin(self, window: Window, newest: list[Item]) -> None:
-        """Start, or start again, at the head of *window*, of which the *newest* items are at hand.
+        """Start, or restart, at the head of *window*.
 
-        Live clients are of another history, and are closed.
+        *newest* are the last events before the head, and become the tail. Live clients are closed, since they follow
+        another history.
         """
         tail = Tail(newest[0].seq - 1 if newest else window.last_seq)
         tail.extend(newest)
         self._restart(window.epoch, window.last_seq, tail, "the epoch changed")
 
     def skip(self, position: int) -> None:
-        """Go on after *position*: what lies before it was pruned before it could be sent. Live clients are closed."""
+        """Continue after *position* when pruning has overtaken the feed.
+
+        The events up to *position* were pruned before they could be sent. Live clients are closed.
+        """
         self._restart(self.epoch, position, Tail(position), "pruning overtook the feed")
 
     def _restart(self, epoch: str, position: int, tail: Tail, reason: str) -> None:
@@ -67,13 +74,16 @@ class Hub:
             client.ask_to_end(frames.OVERTAKEN, reason)
 
     def publish(self, items: list[Item], position: int) -> None:
-        """Move to *position* and push *items*, which lie before it, to all live clients, with one write for each."""
+        """Move to *position*, and push *items* to all live clients.
+
+        *items* are the new events up to *position*. Each client gets one write.
+        """
         round_ = self._cohorts.advance(items, position)
         self._waiters.wake(items)
         self._send(round_)
 
     def flush(self) -> None:
-        """Push what paced cohorts have waiting and may be sent now."""
+        """Push the waiting events of paced cohorts that are due."""
         self._send(self._cohorts.collect())
 
     def _send(self, round_: Round) -> None:
@@ -88,21 +98,24 @@ class Hub:
             self._fail(clients, error)
 
     def _write(self, each: CohortBatch) -> None:
-        """Write the batch to each client that is still a member, without ever waiting."""
+        """Write the batch to each client that is still a member.
+
+        The call never waits for a client.
+        """
         cohort, batch = each.cohort, each.batch
         data, size = batch.data, len(batch.data)
         for member in each.members:
             writer = member.client.writer
             try:
                 with writer.lock:
-                    # `Subscriber.subscribe` leaves the cohort before it writes the verdict, so this batch is written
-                    # before the verdict or skipped here. A client that has joined again is another member.
+                    # `Subscriber.subscribe` leaves the cohort before it writes the verdict. This batch is therefore
+                    # written before the verdict or skipped here. A client that has joined again is another member.
                     if member.cohort is not cohort:
                         continue
                     try:
                         sent = writer.try_send(data)
                     except OSError:
-                        sent = 0  # gone: its own thread meets the same error, and ends it
+                        sent = 0  # the connection is gone: the client's own thread gets the same error and ends it
                     if sent == size:
                         continue
                     place = keep_cut(writer, batch, sent, Place(each.start, batch.prev, cohort.due))
@@ -113,32 +126,47 @@ class Hub:
                 self._fail([member.client], error)
 
     def _fail(self, clients: list[ConnectedClient], error: Exception) -> None:
-        """Close *clients*, which *error* concerns and which have left their cohort; the others go on."""
+        """Close *clients*, which have left their cohort because of *error*.
+
+        Other clients are not affected.
+        """
         self.stats.metrics.note_error("cohort", error)
-        log.error(LogMessage("cohort failed, its clients are closed", clients=len(clients)), exc_info=error)
+        log.error(LogMessage("cohort failed, closing its clients", clients=len(clients)), exc_info=error)
         for client in clients:
             client.ask_to_end(frames.OUR_FAULT, "internal server error")
 
     def wanted_from(self) -> float:
-        """Return from when on live or waiting clients want new events, on the monotonic clock; infinity without any."""
+        """Return when live or waiting clients next want new events.
+
+        The time is on the monotonic clock. It is infinity if there is no such client.
+        """
         since = self._waiters.since
         return self._cohorts.due() if since is None else since
 
     def send_first_heartbeats(self) -> None:
-        """Tell those who went live with nothing new to read how far that is: they may think they are behind."""
+        """Send the position to clients that went live with nothing to read.
+
+        Without it, such a client may show itself as behind.
+        """
         self._tell(self._cohorts.take_newcomers(), self._heartbeat_of)
 
     def heartbeat(self) -> None:
-        """Tell every live client how far it is served. Between two rounds, so that it is true."""
+        """Send every live client the seq up to which it is served.
+
+        Call it between two rounds, when that seq is exact.
+        """
         self._tell(self._cohorts.live(), self._heartbeat_of)
 
     def _heartbeat_of(self, cohort: Cohort) -> bytes:
         return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.erased)
 
     def tell_stale(self, reason: str | None, since: str | None) -> None:
-        """Tell every live client that the source can't be read, why, and since when; None: it can again.
+        """Tell every live client that the source cannot be read.
 
-        Between two rounds. Long polls end, and their next request is answered with the reason.
+        *reason* says why, and *since* is the time of the last read. A *reason* of None says that the source can be read
+        again.
+
+        Call it between two rounds. Long polls end, and their next request is answered with the reason.
         """
         self._tell(self._cohorts.live(), lambda cohort: cohort.subscription.encoding.stale(reason, since))
         self._waiters.wake_all()
@@ -155,7 +183,10 @@ class Hub:
     # --- any thread ---------------------------------------------------------------------------------------------------
 
     def add(self, client: ConnectedClient) -> None:
-        """Count a connected client in. One that comes while the hub closes is closed."""
+        """Register a connected client.
+
+        If the hub is closing, the client is asked to close.
+        """
         with self._lock:
             self._clients.add(client)
             is_closing = self.closing.is_set()
@@ -163,7 +194,10 @@ class Hub:
             client.ask_to_end(*_restarting())
 
     def remove(self, client: ConnectedClient) -> None:
-        """End *client*, and count it out. Its own thread calls this."""
+        """End *client* and unregister it.
+
+        The client's own thread calls this.
+        """
         client.end()
         with self._lock:
             self._clients.discard(client)
@@ -174,12 +208,15 @@ class Hub:
             return list(self._clients)
 
     def counts(self) -> Counter[tuple[str, str]]:
-        """Return how many clients there are by transport and state; a client that waits for a poll is `waiting`."""
+        """Return the number of clients by transport and state.
+
+        A client that waits in a long poll has the state `waiting`.
+        """
         found = Counter((each.transport, each.state.value) for each in self.clients())
         return found + Counter({(POLL, "waiting"): self._waiters.polls})
 
     def close(self) -> None:
-        """Close all clients with 1012 and a moment to come back at, spread out."""
+        """Close all clients with 1012 and a random delay to reconnect after."""
         with self._lock:
             self.closing.set()
             clients = list(self._clients)

@@ -1,4 +1,4 @@
-"""Pace: when the next frame may go."""
+"""Pace: the times at which a client's frames may be sent."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from collections.abc import Callable
 
 from outfeed import clock
 
-# Between frames, as a share of 1/rate: jitter on the way must not make eleven of ten within a second.
+# Factor on the interval 1/rate between frames. It keeps network jitter from delivering eleven frames of a rate of ten
+# within one second.
 SLACK = 1.1
 
-# The slowest pace that is kept, in frames a second. A moment beyond what a clock can count would stop the pacer.
+# The slowest supported pace, in frames a second. A time beyond the range of the clock would stop the pacer.
 MIN_RATE = 0.01
 
 
 def next_due(due: float, now: float, rate: float) -> float:
-    """Return when the frame after one may go that was due at *due* and went at *now*; *rate* frames a second at most.
+    """Return when the next frame may be sent, at most *rate* a second.
 
-    Moments lie on a grid that all of one rate share, so that cohorts which began apart beat together and can merge.
-    After a quiet time the first frame goes off the beat, at once; what follows waits for the grid.
+    The frame before it was due at *due* and was sent at *now*.
+
+    The times lie on a grid that all clients of one rate share, so that cohorts which started at different times send
+    together and can merge. After a quiet time the first frame is sent at once, off the grid, and the next one waits for
+    the grid.
     """
     interval = SLACK / rate
-    was_on_beat = now - due < interval
-    # What a late frame takes from the distance to the next must be less than a second's slack.
-    earliest = max(due + interval, now + interval - min(interval / 2, SLACK - 1)) if was_on_beat else now + interval
+    was_on_grid = now - due < interval
+    # The interval after a late frame is shortened by less than one second's slack.
+    earliest = max(due + interval, now + interval - min(interval / 2, SLACK - 1)) if was_on_grid else now + interval
     return math.ceil(earliest / interval - 1e-6) * interval
 
 
 def due_at(rate: float, due: float, now: float) -> float:
-    """Return *due*, which another rate set, as *rate* has it: no later than an interval from now."""
+    """Return *due*, set under another rate, adapted to *rate*.
+
+    The result is at most one interval after *now*. It is 0 without a rate.
+    """
     return min(due, now + SLACK / rate) if rate else 0.0
 
 
 class Pacer:
-    """When the next paced cohort is due, and a thread that waits for that moment. `_changed` guards it."""
+    """When the next paced cohort is due, and a thread that waits for it.
+
+    `_changed` guards the state.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -43,12 +53,12 @@ class Pacer:
         self._thread: threading.Thread | None = None
 
     def start(self, on_due: Callable[[], None]) -> None:
-        """Start a thread that calls *on_due* whenever a planned moment has come."""
+        """Start a thread that calls *on_due* at each planned time."""
         self._thread = threading.Thread(target=self._run, args=(on_due,), name="outfeed-pacer", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """Stop the thread and wait for its end."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
@@ -56,14 +66,17 @@ class Pacer:
             self._thread.join()
 
     def plan(self, due: float) -> None:
-        """Plan a call at *due*, on the monotonic clock, or earlier if one is planned already."""
+        """Plan a call at *due*, on the monotonic clock.
+
+        If an earlier call is planned, that one stays.
+        """
         with self._changed:
             if self._due is None or due < self._due:
                 self._due = due
                 self._changed.notify()
 
     def take_due(self) -> bool:
-        """Return whether the planned moment has come, once."""
+        """Return whether the planned time has come, and clear it if so."""
         with self._changed:
             return self._take_due()
 
@@ -78,7 +91,10 @@ class Pacer:
             on_due()
 
     def _wait(self) -> bool:
-        """Return True when a moment has come, False when the thread is to end."""
+        """Return True when a planned time has come.
+
+        Returns False when the thread is to end.
+        """
         with self._changed:
             while not self._is_stopping:
                 if self._take_due():

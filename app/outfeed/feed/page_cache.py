@@ -1,4 +1,4 @@
-"""The page cache: pages that were just read, for clients that were away at the same time and replay the same."""
+"""Page cache: recently read pages for clients that replay together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from outfeed import clock
 from outfeed.feed.source import PAGE_EVENTS, Source
 from outfeed.history import Item, Page, items_after
 
-# Pages end at multiples of this, so that clients that began at different cursors read the same from there on.
-# Clients that were away together go through the pages together: a few are enough.
+# Pages end at multiples of PAGE_EVENTS, so that clients with different cursors read the same pages from there on.
+# Clients that replay together read the same pages at nearly the same time, so a few pages are enough.
 CACHE_EVENTS = 16 * PAGE_EVENTS
 CACHE_BYTES = 4 * 2**20
 KEEP_SECS = 10.0
-# A read elsewhere so soon after another one is another client's.
+# If two reads at different places come within this time, they belong to two clients.
 CROWD_SECS = 1.0
 
 
 class _Kept(NamedTuple):
-    """All items after *start* up to *through*, in *epoch*; *size* is that of their JSON."""
+    """All items after *start* up to *through* in *epoch*.
+
+    *size* is the size of their JSON, in bytes.
+    """
 
     epoch: str
     start: int
@@ -31,12 +34,14 @@ class _Kept(NamedTuple):
 
 
 class PageCache:
-    """Reads a source from behind. Any thread may call any method; `_lock` guards the pages, the oldest first.
+    """Reads pages of a source for clients that are behind.
 
-    One thread reads at a time, with `_reading` held. If several did, the clients in front would get so far ahead that a
-    page is dropped before the clients behind need it. With 20 clients 300,000 events behind, one reader gives all of
-    them three times as many events a second. While only one client reads, no page is kept: reusing the same memory
-    serves that client a quarter faster.
+    Any thread may call any method. `_lock` guards the pages, the oldest first.
+
+    One thread reads at a time, with `_reading` held. If several threads read, the clients in front would get so far
+    ahead that a page is dropped before the clients behind need it. With 20 clients 300,000 events behind, one reader
+    gives all of them three times as many events a second. While only one client reads, no page is kept: reusing the
+    same memory serves that client a quarter faster.
 
     `erasures` counts the calls of `forget`.
     """
@@ -51,9 +56,10 @@ class PageCache:
         self._last_read_at = self._crowded_until = -math.inf
 
     def read_after(self, seq: int, limit: int) -> Page:
-        """Return what the source's `read_after` would, or the beginning of it. The window is always fresh.
+        """Return the source's `read_after`, or the beginning of it.
 
-        Within an epoch a seq never names another event: what was kept is what the window holds, as far as it reaches.
+        The window is always fresh. Within an epoch a seq never names another event, so a kept page agrees with the
+        window as far as the page reaches.
         """
         kept = self._find(seq)
         if kept is None:
@@ -70,17 +76,17 @@ class PageCache:
 
     @property
     def kept_events(self) -> int:
-        """How many events are kept."""
+        """Number of events in the cache."""
         return sum(len(kept.items) for kept in self._pages)
 
     def forget(self) -> None:
-        """Drop all pages: some events were erased from the history."""
+        """Drop all pages after an erasure."""
         with self._lock:
             self._pages = []
-            self.erasures += 1  # nor what is being read just now
+            self.erasures += 1  # a page that is being read now is not kept either
 
     def forget_old(self) -> None:
-        """Free the memory of pages that no client has asked for in time."""
+        """Free the pages that are older than KEEP_SECS."""
         oldest = clock.monotonic() - KEEP_SECS
         with self._lock:
             self._pages = [kept for kept in self._pages if kept.read_at >= oldest]
@@ -99,9 +105,10 @@ class PageCache:
         return page
 
     def _note(self, seq: int, page: Page, erasures: int) -> None:
-        """Keep *page*, which was read after *seq*, if another client may use it and nothing was erased since.
+        """Keep *page*, read after *seq*, if another client may use it.
 
-        A page that ends at the head is of no use, since more will come. Nor is any page while one client reads on.
+        *erasures* is the count from before the read. If it has changed, the page is not kept. A page that ends at the
+        head is not kept, since more events will follow. No page is kept while only one client reads.
         """
         now = clock.monotonic()
         with self._lock:

@@ -1,4 +1,4 @@
-"""The relay: reads the source from its position on and hands events to the hub."""
+"""Relay: reads the source from its position and feeds the hub."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from outfeed.feed.tail import TAIL_EVENTS
 from outfeed.history import Item, Page
 from outfeed.log_message import LogMessage
 
-# As many new events in one poll are a burst: more came while the last were pushed.
+# This many new events in one poll are a burst: more events were committed while the last ones were pushed.
 BURST_EVENTS = 3
 MAX_REST_SECS = 0.01
 log = logging.getLogger(__name__)
 
 
 class Relay:
-    """`poll` may be called at any time by any thread.
+    """The relay of one worker process; there are *workers* of them.
 
-    The scheduler calls `poll` every second and the pacer when a paced cohort is due. The commit notifier calls
-    `poll_if_wanted` after a commit, and a client whose cursor lies beyond the position calls `poll_now`. One call at
-    a time does the work, with `_working` held. A call that finds another running makes that one repeat, so that no
-    commit waits for the next second. Each worker process has one relay; there are *workers* of them.
+    Any thread may call `poll` at any time. The scheduler calls `poll` every second, and the pacer calls it when a paced
+    cohort is due. The commit notifier calls `poll_if_wanted` after a commit. A client whose cursor lies beyond the
+    position calls `poll_now`.
+
+    One call at a time does the work, with `_working` held. A call that finds another one running makes that one repeat,
+    so that no commit waits for the next second.
     """
 
     def __init__(
@@ -52,27 +54,29 @@ class Relay:
         self._workers = workers
         self._working = threading.Lock()
         self._repeats = False
-        self._unrecorded: tuple[str, Item] | None = None  # may be replayed, and is not recorded yet
+        self._unrecorded: tuple[str, Item] | None = None  # may be replayed, but is not yet in the high-water mark
         self._next_heartbeat = clock.monotonic() + heartbeat_secs
         self._completed_at: float | None = None
         self._failure: str | None = None
-        self._told: str | None = None  # why nothing can be read, as the clients know it
-        self._told_erased = 0  # how many events were erased, as the clients know it
+        self._sent_reason: str | None = None  # reason of the last `stale` message, None after a recovery
+        self._sent_erased = 0  # number of erased events in the last heartbeat
         self.stats = hub.stats
 
     def start(self) -> None:
-        """Take the head as position: earlier events are for clients that resume. Raises DatabaseError.
+        """Start at the head; earlier events are for clients that resume.
 
-        The newest of them are kept in the tail: after a restart all clients come back from about the same place.
+        The newest events are kept in the tail, because after a restart all clients resume at about the same place.
+        Raises DatabaseError.
         """
         self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
-        self._told_erased = self._hub.erased
+        self._sent_erased = self._hub.erased
 
     def poll(self) -> None:
-        """Push what is pending; returns at once when another call is at work, which then goes round again.
+        """Push the pending events.
 
-        Never raises: what goes wrong is logged, and the next poll tries again from the same position.
+        If another call is running, this one returns at once and the other one repeats. Never raises: an error is
+        logged, and the next poll retries from the same position.
         """
         self._repeats = True
         while self._repeats and self._working.acquire(blocking=False):
@@ -82,11 +86,13 @@ class Relay:
                 self._working.release()
 
     def poll_if_wanted(self) -> float:
-        """Poll for what was just committed; return for how many seconds to leave what comes now to the next poll.
+        """Poll after a commit; return the seconds to rest before the next.
 
-        If all live clients keep a pace, that is until the next one is due: one read, not one for each commit. In a
-        burst it is as long as this poll took, times the workers: on busy processors, pushing every few events to
-        hundreds of clients slows down the writers, which wait in each fsync, to a quarter of their speed.
+        Commits during the rest are left to the next poll. If all live clients have a pace, the rest lasts until the
+        next client is due, so that there is one read instead of one for each commit.
+
+        In a burst the rest is as long as this poll took, times the workers. Without it, pushing every few events to
+        hundreds of clients on busy processors slows the writers, which wait in each fsync, to a quarter of their speed.
         """
         rest = 0.0
         if self.wanted_from() <= clock.monotonic():
@@ -97,28 +103,32 @@ class Relay:
         return max(rest, self.wanted_from() - clock.monotonic())
 
     def wanted_from(self) -> float:
-        """Return from when on new events are wanted, on the monotonic clock; infinity if no client waits for any.
+        """Return when new events are next wanted, on the monotonic clock.
 
-        While a consumer is connected, they always are: a commit may be the claim of another connection.
+        Returns infinity if no client waits for any. While a consumer is connected, new events are always wanted: a
+        commit may be the claim of another connection.
         """
         return 0.0 if self._consumers.are_connected else self._hub.wanted_from()
 
     def poll_now(self) -> None:
-        """Push what is pending before returning, after waiting for a call that is at work."""
+        """Push the pending events before returning.
+
+        The call waits for one that is running.
+        """
         with self._working:
             self._repeats = True
             self._work()
         if self._repeats:
-            self.poll()  # another call came after the last look, and left it to this one
+            self.poll()  # another call came after the last check and left its work to this one
 
     @property
     def age(self) -> float:
-        """Seconds since the last poll that completed; infinite before the first."""
+        """Seconds since the last completed poll; infinity before the first."""
         return float("inf") if self._completed_at is None else clock.monotonic() - self._completed_at
 
     @property
     def failure(self) -> str | None:
-        """What the last poll failed with; None when it completed."""
+        """Error of the last poll; None if it completed."""
         return self._failure
 
     def _work(self) -> None:
@@ -131,14 +141,14 @@ class Relay:
                 self._hub.flush()
                 self._hub.send_first_heartbeats()
                 self._consumers.close_superseded()
-            self._beat()
+            self._send_heartbeat()
         except (DatabaseError, OSError) as error:
             if self._note_failure(error):
                 log.error(LogMessage("poll failed, trying again", error=error))
             self._tell_stale(_reason(error))
         except Exception as error:
             self.stats.metrics.note_error("poll", error)
-            # The edge of the loop: whatever it is, it must not end the commit notifier or the scheduler's job.
+            # The edge of the loop: no error may end the commit notifier or the scheduler's job.
             if self._note_failure(error):
                 log.exception("poll failed, trying again")
         else:
@@ -147,12 +157,15 @@ class Relay:
             self.stats.polls.note(self._completed_at - began)
 
     def _note_failure(self, error: Exception) -> bool:
-        """Return whether it is another one than that of the poll before: it is logged once."""
+        """Return whether *error* differs from that of the last poll.
+
+        A repeated error is logged once.
+        """
         before, self._failure = self._failure, f"{type(error).__name__}: {error}"
         return before != self._failure
 
     def _advance(self) -> bool:
-        """Take one page; True where there is more to do."""
+        """Publish one page; return True if there is more to do."""
         hub = self._hub
         if self._unrecorded:
             self._record(*self._unrecorded)
@@ -163,7 +176,7 @@ class Relay:
             self._begin(1)
             return True
         if window.last_seq < hub.position:
-            # A copy was put back under us: the seqs after its head would be used again.
+            # A copy of the database replaced the file: the seqs after its head would be used again.
             self._source.renew_epoch(window.epoch)
             return True
         if window.first_seq > hub.position + 1:
@@ -173,7 +186,10 @@ class Relay:
         return page.through < window.last_seq
 
     def _begin(self, most: int) -> None:
-        """Stand at the head, with *most* of what is newest at hand. All before it may be replayed from now on."""
+        """Move to the head, and preload up to *most* events into the tail.
+
+        All events before the head may be replayed from now on.
+        """
         newest = self._source.read_before(MAX_SEQ, most)
         self._hub.begin(newest.window, newest.items[::-1])
         self._unrecorded = (newest.window.epoch, newest.items[0]) if newest.items else None
@@ -188,25 +204,28 @@ class Relay:
             self.stats.note_events(page.items)
 
     def _tell_stale(self, reason: str) -> None:
-        """Tell the clients, at once and then as often as a heartbeat, that nothing new can be read."""
-        if reason == self._told and clock.monotonic() < self._next_heartbeat:
+        """Tell the clients that the source cannot be read.
+
+        The first call sends the message at once. Later calls repeat it at the heartbeat's interval.
+        """
+        if reason == self._sent_reason and clock.monotonic() < self._next_heartbeat:
             return
-        self._told, self._next_heartbeat = reason, clock.monotonic() + self._heartbeat_secs
+        self._sent_reason, self._next_heartbeat = reason, clock.monotonic() + self._heartbeat_secs
         since = None if self._completed_at is None else clock.now() - timedelta(seconds=self.age)
         self._hub.tell_stale(reason, clock.isoformat(since) if since else None)
 
-    def _beat(self) -> None:
-        if self._told is not None:
-            self._told, self._next_heartbeat = None, 0.0
+    def _send_heartbeat(self) -> None:
+        if self._sent_reason is not None:
+            self._sent_reason, self._next_heartbeat = None, 0.0
             self._hub.tell_stale(None, None)
         now = clock.monotonic()
-        if now >= self._next_heartbeat or self._told_erased != self._hub.erased:
+        if now >= self._next_heartbeat or self._sent_erased != self._hub.erased:
             self._next_heartbeat = now + self._heartbeat_secs
-            self._told_erased = self._hub.erased
+            self._sent_erased = self._hub.erased
             self._hub.heartbeat()
             self._pages.forget_old()
 
 
 def _reason(error: DatabaseError | OSError) -> str:
-    """Return why nothing new is passed on, without paths."""
+    """Return why no new event is published, without file paths."""
     return error.in_short if isinstance(error, DatabaseError) else f"the server has an I/O error: {error.strerror}"

@@ -1,7 +1,7 @@
-"""The socket writer: one socket, one lock, and the unsent remainder of one frame.
+"""Socket writer: one socket, one lock, the unsent rest of one frame.
 
-All writes to a client go through it: the relay's batches, and the answers of the client's own thread. Only the own
-thread reads.
+All writes to a client go through it: the relay's batches, and the answers of the client's own thread. Only the client's
+own thread reads.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from contextlib import suppress
 from outfeed import clock
 from outfeed.errors import ClientGone, ClientStalled
 
-# A client that takes no byte for this long is disconnected; TCP_USER_TIMEOUT tells the kernel the same.
+# A client that accepts no byte for this long is disconnected. TCP_USER_TIMEOUT sets the same limit in the kernel.
 STALL_SECS = 60.0
-# How often a thread that waits for a slow client checks whether it should stop.
+# Interval at which a thread that waits for a slow client checks whether it should stop.
 _CHECK_SECS = 0.5
-# Joined once: these flags are an enum, and to join them costs a tenth of a send.
+# Combined once: the flags are an enum, and combining them costs a tenth of a send.
 _NON_BLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _READ_BYTES = 16 * 1024
 
 
 class SocketWriter:
-    """Writes to one socket. `lock` guards its sending side; the relay never waits for it.
+    """Writes to one socket without waiting, and reads from it.
 
-    The remainder is the unsent part of a frame that the socket took only the beginning of. The next writer sends it
-    first, or the stream would be corrupt. At most that and one answer are held for a client.
+    `lock` guards the sending side. The relay never waits for the socket.
+
+    The remainder is the unsent part of a frame of which the socket accepted only the beginning. The next writer sends
+    it first, or the stream would be corrupt. At most the remainder and one answer are held for a client.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -43,16 +45,20 @@ class SocketWriter:
     # --- with the lock held -------------------------------------------------------------------------------------------
 
     def try_send(self, data: bytes) -> int:
-        """Send as much of *data* as the socket takes at once; return the number of bytes. The caller holds `lock`.
+        """Send the part of *data* that the socket accepts at once.
 
-        Returns 0 while the remainder of an earlier frame is unsent. Raises OSError when the connection is gone.
+        Returns the number of bytes. Returns 0 while the remainder of an earlier frame is unsent. The caller holds
+        `lock`. Raises OSError when the connection is gone.
         """
         if self._is_closing or (self._remainder and not self._send_remainder()):
             return 0
         return self._send(data)
 
     def stash_remainder(self, remainder: bytes) -> None:
-        """Keep the unsent part of a frame that `try_send` cut. The caller holds `lock`."""
+        """Keep the unsent part of a frame that `try_send` cut.
+
+        The caller holds `lock`.
+        """
         self._remainder = remainder
 
     def _send_remainder(self) -> bool:
@@ -69,7 +75,10 @@ class SocketWriter:
     # --- the client's own thread --------------------------------------------------------------------------------------
 
     def flush(self, is_wanted: Callable[[], bool]) -> bool:
-        """Wait until nothing is unsent; return False if *is_wanted* says stop. Raises ClientStalled, OSError."""
+        """Wait until every stashed byte is sent.
+
+        Returns False if *is_wanted* returns False before that. Raises ClientStalled, OSError.
+        """
         deadline = clock.monotonic() + STALL_SECS
         left = -1
         while True:
@@ -86,24 +95,27 @@ class SocketWriter:
             self._poll(select.POLLOUT, min(_CHECK_SECS, STALL_SECS))
 
     def write(self, frame: bytes, is_wanted: Callable[[], bool]) -> bool:
-        """Write one whole frame after what is unsent; wait as `flush` does."""
+        """Write one whole frame after the remainder; wait as `flush` does."""
         if not self.flush(is_wanted):
             return False
         with self.lock:
             if not self._is_closing:
                 sent = self.try_send(frame)
-                self._remainder += frame[sent:]  # after what the relay cut meanwhile, if anything
+                self._remainder += frame[sent:]  # after a remainder that the relay may have stashed since the flush
         return self.flush(is_wanted)
 
     def send_close(self, frame: bytes) -> None:
-        """Send the close frame if the socket takes it at once; drop every later write."""
+        """Send the close frame if the socket accepts it; drop later writes."""
         with self.lock:
             with suppress(OSError):  # the client is gone
                 self.try_send(frame)
             self._is_closing = True
 
     def read(self) -> bytes:
-        """Return what the client has sent; nothing if nothing has come yet. Raises ClientGone, OSError."""
+        """Return the bytes that the client has sent, which may be none.
+
+        Raises ClientGone, OSError.
+        """
         try:
             data = self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -113,7 +125,10 @@ class SocketWriter:
         return data
 
     def close(self, timeout: float, is_close_frame: Callable[[bytes], bool]) -> None:
-        """Shut the connection down once the client has ended it or sent a close frame; *timeout* is in seconds."""
+        """Shut the connection down when the client has ended it.
+
+        The call waits up to *timeout* seconds for the client to end the connection or to send a close frame.
+        """
         deadline = clock.monotonic() + timeout
         with suppress(OSError):
             while (left := deadline - clock.monotonic()) > 0:

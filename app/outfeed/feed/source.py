@@ -1,4 +1,4 @@
-"""Source: anything the relay and replays can read. CheckpointStore: where durable consumers stand."""
+"""Interfaces of the core's storage: `Source` and `CheckpointStore`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Protocol
 from outfeed.history import Claim, Page, Window
 from outfeed.principal import Principal, Wanted
 
-# What the relay and replays read at once.
+# Number of events that the relay and replays read at once.
 PAGE_EVENTS = 1000
 
 
 class Source(Protocol):
-    """A history of events in seq order. Any thread may call any method; each answers from one consistent read."""
+    """A history of events in seq order.
+
+    Any thread may call any method. Each method answers from one consistent read.
+    """
 
     def window(self) -> Window:
-        """Return the epoch and the first and last seq, fresh."""
+        """Return the epoch and the first and last seq, read now."""
         ...
 
     def read_after(self, seq: int, limit: int) -> Page:
-        """Return up to *limit* items above *seq*, oldest first, with the window they were read in."""
+        """Return up to *limit* items above *seq*, oldest first.
+
+        The page has the window of the same read.
+        """
         ...
 
     def read_before(self, seq: int, limit: int) -> Page:
@@ -28,24 +34,32 @@ class Source(Protocol):
         ...
 
     def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
-        """Return the seqs of the newest *limit* events in that range that match, newest first.
+        """Return the seqs of the newest *limit* matching events.
 
-        Never costs more than a look at each event of the range. An event that the trigger did not write may be missing.
+        The seqs are above *after*, at most *up_to*, newest first. The cost is at most one check for each event of the
+        range. An event that the trigger did not write may be missing.
         """
         ...
 
     def renew_epoch(self, epoch: str) -> None:
-        """Replace *epoch* by a new one unless that has happened: its seqs are about to be used again."""
+        """Replace *epoch* by a new one before its seqs are used again.
+
+        If the epoch has already been replaced, the call has no effect.
+        """
         ...
 
 
 class CheckpointStore(Protocol):
-    """Where durable consumers stand. Any thread may call any method; what is answered is on the disk."""
+    """The checkpoints of durable consumers.
+
+    Any thread may call any method. Every answer is durable on disk.
+    """
 
     def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
-        """Become the active connection of the consumer. With *may_create*, a new name begins at the head.
+        """Make the caller the active connection of the consumer.
 
-        Raises ForbiddenConsumer, UnknownName without *may_create*, InvalidRequest above the limit of its owner.
+        With *may_create*, a new name begins at the head. Raises ForbiddenConsumer, UnknownName without *may_create*,
+        InvalidRequest above the limit of its owner.
         """
         ...
 
@@ -58,5 +72,8 @@ class CheckpointStore(Protocol):
         ...
 
     def generations(self, names: Collection[str]) -> dict[str, int]:
-        """Return the generation of the newest connection of each consumer of *names* that exists."""
+        """Return the newest connection's generation for each of *names*.
+
+        Names of consumers that do not exist are left out.
+        """
         ...

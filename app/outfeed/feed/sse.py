@@ -1,7 +1,8 @@
-"""Server-sent events (HTML Living Standard, section 9.2): the feed as a text stream.
+"""Server-sent events: the feed as a text stream.
 
-An event is `id: epoch:seq` and one `data:` line with its JSON. The verdict comes first, as an event named
-`subscribed`. A heartbeat is a comment with an `id`: it moves the browser's Last-Event-ID and dispatches nothing.
+Format: HTML Living Standard, section 9.2. An event is `id: epoch:seq` and one `data:` line with its JSON. The verdict
+comes first, as an event named `subscribed`. A heartbeat is a comment with an `id`: it moves the browser's Last-Event-ID
+and dispatches no event.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ MIN_RETRY_MS = 1000
 
 
 class SseEncoding:
-    """One event a piece. To group only joins their bytes: each keeps its own id."""
+    """One event a piece.
+
+    A group is only the joined bytes of its events, and each event keeps its own id.
+    """
 
     transport = "stream"
 
     def singles(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
-        # A payload is one line: whoever wrote it, line ends inside JSON strings are escaped, and others are space.
+        # A payload is one line. Inside JSON strings line ends are escaped, and other line ends are replaced by spaces.
         pieces = [
             b"id: %b:%d\ndata: %b\n\n" % (epoch.encode(), item.seq, item.json.replace(b"\n", b" ").replace(b"\r", b" "))
             for item in items
@@ -44,7 +48,7 @@ class SseEncoding:
 
     def goodbye(self, code: int, reason: str) -> bytes:
         told = orjson.dumps({"code": code, "reason": reason})
-        # An EventSource comes back after the same time as all others unless it is told one. It doesn't back off either.
+        # Without a hint, every EventSource reconnects after the same time. An EventSource has no back-off either.
         retry = reason.removeprefix("retry_ms=")
         hint = b"retry: %d\n" % (MIN_RETRY_MS + int(retry)) if retry.isdecimal() else b""
         return b"event: closed\n%bdata: %b\n\n" % (hint, told)

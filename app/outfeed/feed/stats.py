@@ -1,4 +1,7 @@
-"""Statistics of the feed of one process, counted once a poll and cohort, at a few microseconds."""
+"""Statistics of the feed of one process.
+
+They are counted once per poll and cohort, at the cost of a few microseconds.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _TYPES = frozenset(map(str, EventType))
 
 
 class Percentiles(NamedTuple):
-    """Percentiles of the newest samples, in seconds; None where there is none. *samples* says how many they are."""
+    """Percentiles of the newest samples, in seconds.
+
+    *samples* is the number of samples. The percentiles are None if there is none.
+    """
 
     samples: int
     p50: float | None
@@ -30,9 +36,10 @@ class Percentiles(NamedTuple):
 
 
 class LatencyHistogram:
-    """How long something takes: all since the start in *histogram*, the newest samples here, for their percentiles.
+    """Durations of one operation.
 
-    `_lock` guards the newest samples: RECENT_SAMPLES at most, none older than RECENT_SECS.
+    *histogram* counts all samples since the start. The newest samples are kept for their percentiles: RECENT_SAMPLES at
+    most, none older than RECENT_SECS. `_lock` guards them.
     """
 
     def __init__(self, histogram: Histogram) -> None:
@@ -41,7 +48,10 @@ class LatencyHistogram:
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_SAMPLES)
 
     def note(self, secs: float) -> None:
-        """Add one sample; below zero, by a clock that was set, is zero."""
+        """Add one sample.
+
+        A negative duration, which a clock change can cause, counts as zero.
+        """
         secs = max(0.0, secs)
         self._histogram.observe(secs)
         with self._lock:
@@ -56,12 +66,15 @@ class LatencyHistogram:
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
-    """Return the smallest value that *share* of all don't exceed."""
+    """Return the smallest value that *share* of all do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 class _ByLabel(dict[str, Counter]):
-    """The children of a counter with one label; `labels` of the library takes a lock and four times as long."""
+    """The children of a counter with one label.
+
+    The library's `labels` takes a lock and four times as long.
+    """
 
     def __init__(self, parent: Counter) -> None:
         self._parent = parent
@@ -71,11 +84,13 @@ class _ByLabel(dict[str, Counter]):
 
 
 class FeedStats:
-    """Any thread may note what was sent; the rest is noted by the relay's poll, which is one at a time.
+    """Statistics of the events, frames and polls of one process.
 
-    `deliveries`: from the moment an event was written, or, where all who are live keep a pace, from the moment it might
-    go, to the moment it was handed to their sockets; the event that waited longest speaks for each page. `polls`: how
-    long each took.
+    Any thread may note what was sent. The relay's poll, of which one runs at a time, notes the rest.
+
+    `deliveries`: the seconds from the write of an event to the moment when it was handed to the sockets. If all live
+    clients have a pace, the time starts when the event might be sent. The event that waited longest counts for its
+    page. `polls`: the duration of each poll.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -87,10 +102,12 @@ class FeedStats:
         self._bytes = _ByLabel(metrics.bytes)
 
     def note_events(self, items: Iterable[Item]) -> None:
-        """Count the events of a page by type; all types that aren't ours as one, however many there are."""
-        counts: dict[
-            str, int
-        ] = {}  # a collections.Counter takes five times as long for one event, and no less for many
+        """Count the events of a page by type.
+
+        All types that are not Outfeed's own are counted as one label, so that the number of labels is bounded.
+        """
+        # For one event a collections.Counter takes five times as long, and for many events no less.
+        counts: dict[str, int] = {}
         for item in items:
             label = item.event_type if item.event_type in _TYPES else OTHER
             counts[label] = counts.get(label, 0) + 1
@@ -98,19 +115,22 @@ class FeedStats:
             self._events[label].inc(count)
 
     def note_delivery(self, written_at: object, wanted_from: float) -> None:
-        """Note that a page was just handed out, if anyone wanted it yet.
+        """Note that a page was just sent, if a client wanted it by now.
 
-        *written_at* is when its first event was written, *wanted_from* the hub's, on the monotonic clock.
+        *written_at* is when the page's first event was written. *wanted_from* is the hub's, on the monotonic clock.
         """
         overdue = clock.monotonic() - wanted_from
         if overdue >= 0 and (moment := clock.parsed(written_at)):
             self.deliveries.note(min(overdue, (clock.now() - moment).total_seconds()))
 
     def note_sent(self, transport: str, frames: int, size: int) -> None:
-        """Add frames with events that were handed to sockets; once for all members of a cohort."""
+        """Count frames with events that were handed to sockets.
+
+        One call counts the frames of all members of a cohort.
+        """
         self._frames[transport].inc(frames)
         self._bytes[transport].inc(size)
 
     def note_fallback(self) -> None:
-        """Add a live client whose socket could not take it, and that goes on by itself."""
+        """Count a live client that fell behind and switched to replay."""
         self.metrics.fallbacks.inc()

@@ -1,7 +1,7 @@
-"""Subscribers: one connected client, from its first subscription to its close.
+"""Subscribers: connected clients, from subscription to close.
 
-Pushed while live, pulled while behind: the relay's thread writes to live clients without ever waiting. A client that
-can't take the bytes leaves its cohort, and its own thread carries on from the source until it has caught up.
+The relay's thread pushes to live clients without waiting. A client whose socket buffer is full leaves its cohort. Its
+own thread then reads the source until the client has caught up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.principal import Principal
 
-# At most this much is brought up from the tail with the lock of the cohorts held; more is sent before that.
+# At most this many events are sent from the tail with the lock of the cohorts held. A longer rest is sent before the
+# join.
 JOIN_EVENTS = 200
 IDLE_SECS = 60.0
 HUB_WAIT_SECS = 0.05
@@ -34,11 +35,13 @@ log = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """One client. All that stands here is changed by its own thread alone, but for `ending`, which any thread may set.
+    """One connected client.
 
-    While the client is live, its membership says where it stands, and the cohorts own that. Else `place` does.
-    *rates*: what a client that names no rate gets, and the most it may ask for (0: no limit).
-    `principal` limits what it sees; if those permissions change, it is asked to end.
+    Only the client's own thread changes the attributes, except `ending`, which any thread may set.
+
+    While the client is live, its membership has its position, and the cohorts own the membership. Otherwise `place` has
+    it. *rates*: the rate of a client that requests none, and the highest rate that it may request (0: no limit).
+    `principal` limits which events the client sees. If its permissions change, the client is asked to end.
     """
 
     def __init__(
@@ -69,11 +72,13 @@ class Subscriber:
     # --- the client's own thread --------------------------------------------------------------------------------------
 
     def subscribe(self, request: SubscribeRequest, *, may_create: bool = True) -> None:
-        """Replace the subscription and answer with the verdict; nothing of the old one is written after it.
+        """Replace the subscription and answer with the verdict.
 
-        `Hub` keeps that: it looks at the membership under the writer's lock.
+        No event of the old subscription is written after the verdict: `Hub` checks the membership under the writer's
+        lock.
 
-        With *may_create*, a new name of a consumer makes one. Raises InvalidRequest, ForbiddenConsumer, UnknownName.
+        With *may_create*, an unknown consumer name creates a consumer. Raises InvalidRequest, ForbiddenConsumer,
+        UnknownName.
         """
         consumers, reader, name = self._core.consumers, self._core.reader, request.consumer
         claim = consumers.claim(self, name, may_create=may_create) if name else None
@@ -82,10 +87,10 @@ class Subscriber:
         wanted = request.filter(self.principal.visible)
         if request.last is not None and (request.after is None or verdict.kind == "reset"):
             after = reader.start_of_last(wanted, request.last, verdict.head)
-        due = self._leave(ClientState.REPLAYING)  # a client that subscribes again and again is sent nothing sooner
+        due = self._leave(ClientState.REPLAYING)  # repeated subscribing does not advance the next frame
         if claim is None:
             consumers.release(self)
-        rate = self._granted(request.rate)
+        rate = self._allowed_rate(request.rate)
         self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
         self.epoch, self._page = verdict.epoch, []
         self.place = Place(after, after, due_at(rate, due, clock.monotonic()))
@@ -95,29 +100,32 @@ class Subscriber:
         self.write(self.subscription.encoding.subscribed(payload))
 
     def acknowledge(self, seq: int) -> None:
-        """Move the consumer's checkpoint to *seq*; on the disk when this returns.
+        """Move the consumer's checkpoint to *seq*.
 
-        Raises InvalidRequest, Superseded, Overtaken.
+        The checkpoint is on disk when this returns. Raises InvalidRequest, Superseded, Overtaken.
         """
         if seq > (self._membership.position if self._membership else self.place.cursor):
             raise InvalidRequest("ack_beyond", f"ack: {seq} has not been sent")
         self._core.consumers.acknowledge(self, self.epoch, seq)
 
-    def _granted(self, rate: float | None) -> float:
+    def _allowed_rate(self, rate: float | None) -> float:
         default, most = self._rates
         if rate is None:
             return default
         return most if most and (rate == 0 or rate > most) else rate
 
     def unsubscribe(self) -> None:
-        """Leave the feed, and stay connected for a while."""
+        """Leave the feed but stay connected, for up to IDLE_SECS."""
         if self._state is not ClientState.IDLE:
             self._leave(ClientState.IDLE)
             self._core.consumers.release(self)
             self._idle_since = clock.monotonic()
 
     def _leave(self, state: ClientState) -> float:
-        """Leave the cohort, if in one, for *state*; return when the next frame may go."""
+        """Leave the cohort, if any, and enter *state*.
+
+        Returns when the next frame may be sent.
+        """
         self._state = self._state.moved_to(state)
         if self._membership is not None:
             self.place = self.place._replace(due=self._core.cohorts.leave(self._membership))
@@ -125,17 +133,19 @@ class Subscriber:
         return self.place.due
 
     def advance(self) -> None:
-        """Take one step from REPLAYING towards LIVE: finish the cut frame, then send what was read, join, or read on.
+        """Take one step from REPLAYING towards LIVE.
 
-        Raises Overtaken when the rows after the cursor are gone, ClientStalled or OSError when the client is.
+        The step finishes a cut frame, then sends from the current page, joins a cohort, or reads the next page. Raises
+        Overtaken when the rows after the cursor are gone, ClientStalled or OSError when the connection is.
         """
-        self._take_over()
+        self._replay_if_removed()
         if not self.writer.flush(self._is_wanted):
             return
         if self._page and self._erasures == self._core.reader.erasures:
             self._send_next()
             return
-        self._page, self._erasures = [], self._core.reader.erasures  # counted before anything is read
+        # The count is read before the page, so that an erasure during the read is noticed.
+        self._page, self._erasures = [], self._core.reader.erasures
         if self.place.cursor > self._core.hub.position:
             self._wait_for_hub()
         rest = self._core.cohorts.tail_after(self.place.cursor, self.epoch)
@@ -151,40 +161,43 @@ class Subscriber:
     def _join(self) -> None:
         self._membership = self._core.cohorts.join(self, self.subscription, self.epoch, self.place)
         self._state = self._state.moved_to(ClientState.LIVE)
-        self._take_over()
+        self._replay_if_removed()
 
-    def _take_over(self) -> None:
-        """Go on where the membership has ended."""
+    def _replay_if_removed(self) -> None:
+        """Return to REPLAYING if the membership has ended."""
         if self._membership is not None and not self._membership.is_live:
             self._state = self._state.moved_to(ClientState.REPLAYING)
             self.place, self._membership = self._membership.place, None
 
     def _wait_for_hub(self) -> None:
-        """Have this process poll up to where another one has been; wait a while, not in a spin, if it can't now."""
+        """Have this process poll up to the position of another process.
+
+        If the hub is still behind, for example because the source cannot be read, the thread waits HUB_WAIT_SECS.
+        """
         self._core.relay.poll_now()
         if self.place.cursor > self._core.hub.position:
             time.sleep(HUB_WAIT_SECS)
 
     def _read_page(self) -> None:
-        # One at a time at ten a second, a page of a thousand would only be held in memory.
+        # With single events at ten a second, most of a page of 1,000 would only occupy memory.
         is_single = self.subscription.rate and not self.subscription.batch
         limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
         try:
             found = self._core.reader.read_after(self.subscription.filter, self.epoch, self.place.cursor, limit)
         except DatabaseError as error:
-            # It passes, or /readyz says so: closing the connection would help no client.
-            log.warning(LogMessage("replay waits, trying again", error=error))
+            # The database error is temporary, or /readyz reports it. Closing the connection would help no client.
+            log.warning(LogMessage("replay failed, trying again", error=error))
             time.sleep(RETRY_SECS)
             return
         self._begin(*found)
 
     def _begin(self, matching: list[Item], end: int) -> None:
-        """Take *matching*, all there is up to the seq *end*, as what is sent next."""
+        """Make *matching*, complete up to the seq *end*, the next to send."""
         self._page, self._page_end = matching, end
         self._send_next() if matching else self._finish_page()
 
     def _send_next(self) -> None:
-        """Send what the pace allows now of the page, nothing before its time."""
+        """Send the part of the page that the pace allows now."""
         if self.place.due > clock.monotonic():
             return
         with self._core.reader.turn:
@@ -203,14 +216,20 @@ class Subscriber:
         self.place = self.place._replace(cursor=max(self.place.cursor, self._page_end))
 
     def write(self, data: bytes) -> bool:
-        """Write one answer, after what is unsent; False when the connection is to end. Raises OSError."""
+        """Write one answer, after the remainder of an earlier frame.
+
+        Returns False when the connection is to end. Raises OSError.
+        """
         return self.writer.write(data, self._is_wanted)
 
     def _is_wanted(self) -> bool:
         return self.ending is None
 
     def wait_secs(self) -> float | None:
-        """Return how many seconds the own thread may wait for the client: until it is due, for ever when LIVE."""
+        """Return how long the own thread may wait for the client, in seconds.
+
+        While the client is LIVE, the result is None: no limit.
+        """
         match self.state:
             case ClientState.REPLAYING:
                 return max(0.0, self.place.due - clock.monotonic()) if self._page else 0.0
@@ -219,16 +238,16 @@ class Subscriber:
         return None
 
     def note_refusal(self, reason: str, **details: object) -> None:
-        """Count and log that the client was refused something."""
+        """Count and log that a request of the client was refused."""
         self._core.stats.metrics.note_refusal(reason, **details)
 
     @property
     def is_idle_too_long(self) -> bool:
-        """Whether the client has had its time to subscribe."""
+        """Whether the client has not subscribed within IDLE_SECS."""
         return self._state is ClientState.IDLE and self.wait_secs() == 0
 
     def end(self) -> None:
-        """Leave the feed for good."""
+        """Leave the feed permanently."""
         self._state = ClientState.CLOSED
         if self._membership is not None:
             self._core.cohorts.leave(self._membership)
@@ -239,22 +258,28 @@ class Subscriber:
 
     @property
     def transport(self) -> str:
-        """How it is connected."""
+        """Name of the client's transport."""
         return self.subscription.encoding.transport
 
     @property
     def state(self) -> ClientState:
-        """REPLAYING as soon as the client has fallen behind, before its own thread notices."""
+        """Current state of the client.
+
+        It is REPLAYING as soon as the client has fallen behind, before the client's own thread notices.
+        """
         state, membership = self._state, self._membership
         has_fallen_behind = state is ClientState.LIVE and membership is not None and not membership.is_live
         return ClientState.REPLAYING if has_fallen_behind else state
 
     def wake(self) -> None:
-        """Wake the own thread."""
+        """Wake the client's own thread."""
         self._wake()
 
     def ask_to_end(self, code: int, reason: str) -> None:
-        """Have the own thread close the connection with *code*; the first to ask decides."""
+        """Ask the client's own thread to close the connection with *code*.
+
+        The first call sets the code and the reason.
+        """
         if self.ending is None:
             self.ending = (code, reason)
             self._wake()

@@ -1,4 +1,4 @@
-"""Subscriptions: what a client asks for, and the verdict on where it stands."""
+"""Subscriptions: a client's request, and the verdict on its cursor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from outfeed.text import near
 
 MAX_SEQ = 2**63 - 1
 MAX_LAST = 1000
-# `last` looks back no further than this, so that a filter that matches nothing can't read the whole outbox.
+# `last` looks back no further than this, so that a filter that matches nothing cannot read the whole outbox.
 MAX_LOOKBACK = 100_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -31,9 +31,10 @@ _TypePattern = Annotated[str, Field(max_length=200, pattern=r"^[^*\s,]{1,198}(\.
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events match: all conditions hold. Empty *types*, or None, is no condition.
+    """The conditions that an event must match, all of them.
 
-    *visible* is what the principal may see at all. It has no default.
+    Empty *types* and None set no condition. *visible* is the scope of events that the principal may see. It has no
+    default.
     """
 
     visible: EventScope
@@ -44,7 +45,7 @@ class Filter:
 
     def matching(self, items: list[Item]) -> list[Item]:
         """Return the items that match, in order."""
-        # A page has few types, and each is looked at once.
+        # A page has few types, and each is checked once.
         types = {item.event_type for item in items}
         wanted = {each for each in types if self._wants(each)}
         if len(wanted) < len(types):
@@ -72,9 +73,9 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a cohort shares: which events, how they are encoded, and how often a frame may go.
+    """The request that all subscribers of a cohort share.
 
-    *rate*: frames a second at most, 0 for as they come. *batch*: several events may share a frame.
+    *rate*: at most this many frames a second; 0 sends each frame at once. *batch*: several events may share a frame.
     """
 
     filter: Filter
@@ -83,7 +84,10 @@ class Subscription:
     encoding: Encoding
 
     def next_chunk(self, items: list[Item]) -> tuple[list[Item], bool]:
-        """Return the matching items that may go next, and whether none of *items* is left for later."""
+        """Return the matching items to send next.
+
+        Also returns whether no matching item of *items* is left for later.
+        """
         if not self.rate:
             return self.filter.matching(items), True
         if not self.batch:
@@ -94,14 +98,15 @@ class Subscription:
         return group, len(group) == len(matching)
 
     def encode(self, items: Sequence[Item], prev: int, epoch: str) -> Batch:
-        """Return *items*, which match, as they go out after the seq *prev*."""
+        """Return the encoded *items*, which match; the first names *prev*."""
         return (self.encoding.groups if self.batch else self.encoding.singles)(items, prev, epoch)
 
 
 class FeedRequest(BaseModel):
-    """The fields that every way into the feed takes. `after` 0 is everything retained and needs no epoch.
+    """The fields that every transport of the feed accepts.
 
-    `last` is where to begin without a usable cursor: before the newest that many which match.
+    `after` 0 requests everything retained and needs no epoch. Without a usable cursor, `last` starts the feed before
+    the newest that many matching events.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,21 +120,27 @@ class FeedRequest(BaseModel):
     last: Annotated[int, Field(ge=1, le=MAX_LAST)] | None = None
 
     def filter(self, visible: EventScope) -> Filter:
-        """Return the request's conditions and the principal's; equal ones give equal filters."""
+        """Return the filter of the request for a principal's *visible* events.
+
+        Equal requests give equal filters.
+        """
         return Filter(visible, tuple(sorted(set(self.types))), self.source, self.task_id, self.agent_id)
 
 
-def _is_kept(rate: float) -> float:
+def _supported_rate(rate: float) -> float:
     if 0 < rate < MIN_RATE:
-        raise ValueError(f"the slowest rate is {MIN_RATE}; 0 is as they come")
+        raise ValueError(f"must be at least {MIN_RATE}, or 0 for no limit")
     return rate
 
 
 class SubscribeRequest(FeedRequest):
-    """What a subscriber asks for. *rate* None is the server's default."""
+    """The request of a subscriber.
+
+    *rate* None is the server's default.
+    """
 
     batch: bool = False
-    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_is_kept)] | None = None
+    rate: Annotated[float, Field(ge=0, le=1000), AfterValidator(_supported_rate)] | None = None
     consumer: ConsumerName | None = None
 
 
@@ -141,8 +152,11 @@ class SubscribeMessage(SubscribeRequest):
 
 
 def parse_subscribe(text: str | bytes) -> SubscribeMessage:
-    """Return the checked `subscribe` message. Raises InvalidRequest."""
-    with _explained():
+    """Return the checked `subscribe` message.
+
+    Raises InvalidRequest.
+    """
+    with _translate_errors():
         message = SubscribeMessage.model_validate_json(text, strict=True)
     if message.channel != "events":
         raise InvalidRequest("unknown_channel", f"no channel {message.channel!r:.80}; the only one is 'events'")
@@ -151,21 +165,24 @@ def parse_subscribe(text: str | bytes) -> SubscribeMessage:
 
 
 def check(request: SubscribeRequest) -> None:
-    """Raise InvalidRequest for fields that don't go together."""
+    """Raise InvalidRequest for fields that exclude each other."""
     if request.consumer is not None and (request.after is not None or request.last is not None):
         raise InvalidRequest("invalid_field", "consumer: resumes from its checkpoint and takes no 'after' or 'last'")
     require_epoch(request)
 
 
 def require_epoch(request: FeedRequest) -> None:
-    """Raise InvalidRequest for a cursor that doesn't say whose it is."""
+    """Raise InvalidRequest for a cursor without an epoch."""
     if request.after and request.epoch is None:
-        raise InvalidRequest("epoch_required", f"after: {request.after} needs the 'epoch' it belongs to")
+        raise InvalidRequest("epoch_required", f"after: {request.after} requires the 'epoch' of that seq")
 
 
 @contextmanager
-def _explained(fields: Iterable[str] = ()) -> Iterator[None]:
-    """Turn an invalid request into InvalidRequest; *fields* are the known ones, for suggestions."""
+def _translate_errors(fields: Iterable[str] = ()) -> Iterator[None]:
+    """Translate validation errors to InvalidRequest.
+
+    *fields* are the known names, for suggestions.
+    """
     try:
         yield
     except ValidationError as error:
@@ -178,14 +195,20 @@ def _explained(fields: Iterable[str] = ()) -> Iterator[None]:
 
 
 def validated(model: type[_Model], fields: Mapping[str, Any]) -> _Model:
-    """Return *fields*, texts of a query string, as *model*. Raises InvalidRequest that names each bad field."""
-    with _explained([field.alias or name for name, field in model.model_fields.items()]):
+    """Return *fields*, the texts of a query string, as *model*.
+
+    Raises InvalidRequest that names each bad field.
+    """
+    with _translate_errors([field.alias or name for name, field in model.model_fields.items()]):
         return model.model_validate(fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The first answer to a subscription. Events follow after the seq *after*, always."""
+    """The first answer to a subscription.
+
+    The first event always has a seq above *after*.
+    """
 
     kind: Literal["live", "resumed", "gap", "reset"]
     epoch: str
@@ -194,16 +217,16 @@ class Verdict:
     missing: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they go out; `missing` only with a gap."""
+        """Return the fields as they are sent; `missing` only with a gap."""
         fields: dict[str, Any] = {"epoch": self.epoch, "verdict": self.kind, "after": self.after, "head": self.head}
         return fields | ({"missing": {"from": self.missing[0], "to": self.missing[1]}} if self.missing else {})
 
 
 def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
-    """Return where a client with that cursor stands in *window*, which was read fresh from the database.
+    """Return the verdict on a client's cursor in *window*.
 
-    Fresh, because this process's position may lie behind what another worker has already sent. Call it through
-    `FeedReader.verdict`, which also ensures that the head is recorded.
+    *window* must be read fresh from the database, because another worker may already have sent events beyond this
+    process's position. Call it through `FeedReader.verdict`, which also records the head in the high-water mark.
     """
     head = window.last_seq
     if after is None:
@@ -216,7 +239,10 @@ def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
 
 
 def decide_for(claim: Claim, window: Window) -> Verdict:
-    """Return where a consumer stands. Its checkpoint always names an epoch, also at 0."""
+    """Return the verdict on a consumer's claim.
+
+    A checkpoint always names an epoch, even at seq 0.
+    """
     if claim.epoch != window.epoch:
         told_at = window.last_seq if claim.reset_seq is None else claim.reset_seq
         after = min(max(told_at, window.first_seq - 1), window.last_seq)
@@ -225,9 +251,9 @@ def decide_for(claim: Claim, window: Window) -> Verdict:
 
 
 def start_of_last(source: Source, filter_: Filter, count: int, head: int) -> int:
-    """Return the seq after which the newest *count* matching events up to *head* follow.
+    """Return the seq before the newest *count* matching events to *head*.
 
-    It may look at MAX_LOOKBACK events, so `FeedReader` lets one look back at a time.
+    The call may check MAX_LOOKBACK events, so `FeedReader` runs one at a time.
     """
     seqs = source.newest(filter_, count, after=max(head - MAX_LOOKBACK, 0), up_to=head)
     return min(seqs, default=head + 1) - 1

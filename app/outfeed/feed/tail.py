@@ -1,4 +1,7 @@
-"""The tail: the newest items, unfiltered, from which clients that join are brought up to the position."""
+"""Tail: the newest items, from which joining clients catch up.
+
+The items are unfiltered.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ TAIL_BYTES = 4 * 2**20
 
 
 class Tail:
-    """Holds every item above `start`, up to the position. The lock of `Cohorts` guards it."""
+    """Every item above `start`, up to the position.
+
+    The lock of `Cohorts` guards it.
+    """
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -17,7 +23,10 @@ class Tail:
         self._bytes = 0
 
     def extend(self, items: list[Item]) -> None:
-        """Add *items*, newer than all, and drop the oldest above TAIL_EVENTS and TAIL_BYTES."""
+        """Add *items*, which are newer than all others.
+
+        The oldest items above TAIL_EVENTS or TAIL_BYTES are dropped.
+        """
         self._items += items
         self._bytes += sum(len(item.json) for item in items)
         excess = max(0, len(self._items) - TAIL_EVENTS)
@@ -31,7 +40,7 @@ class Tail:
         self._bytes = size
 
     def after(self, seq: int) -> list[Item] | None:
-        """Return the items above *seq*, or None if some of them are not here."""
+        """Return the items above *seq*, or None if some were dropped."""
         if seq < self.start:
             return None
         return items_after(self._items, seq)
