@@ -1,4 +1,4 @@
--- The log: ADR 017's table, to the letter. An existing one is adopted as it is.
+-- The log: ADR 017's table, unchanged. An existing table is adopted as it is.
 
 CREATE TABLE IF NOT EXISTS event_log (
     id TEXT PRIMARY KEY,
@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS event_log (
     timestamp TEXT NOT NULL
 );
 
--- Newest first means rowid order, so each index serves its filter sorted; the one on timestamp serves pruning and
+-- Newest first means rowid order, so each index serves its filter sorted. The index on timestamp serves pruning and
 -- "the last N minutes".
 CREATE INDEX IF NOT EXISTS event_log_task_id ON event_log (task_id);
 

@@ -1,8 +1,8 @@
--- The outbox and the triggers that fill it, in the writer's own transaction, whoever writes.
+-- The outbox and the triggers that fill it in the transaction of each writer.
 -- depends: 0001.event-log
 
--- No constraint that could fail: the outer statement's OR clause would override ours and lose the row.
--- AUTOINCREMENT: a seq is never used again, also when everything was pruned.
+-- No constraint that can fail: the outer statement's OR clause would override the trigger's and lose the row.
+-- AUTOINCREMENT: a seq is never used again, even after all rows were pruned.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id,
@@ -10,10 +10,10 @@ CREATE TABLE outbox (
     created_at
 );
 
--- Serves "which seq has this event": the answer to a writer, and the mending of dropped triggers.
+-- Serves "which seq has this event": the answer to a writer, and the repair of dropped triggers.
 CREATE INDEX outbox_event_id ON outbox (event_id);
 
--- Facts about this database, one a row: `epoch`, and the text of each trigger as it was made.
+-- Facts about this database, one a row: `epoch`, and the text of each trigger as it was created.
 CREATE TABLE outfeed_meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -21,8 +21,8 @@ CREATE TABLE outfeed_meta (
 
 INSERT INTO outfeed_meta (key, value) VALUES ('epoch', lower(hex(randomblob(16))));
 
--- Promises that history is not rewritten. The same row again is ignored (also under OR REPLACE and UPSERT);
--- a known id, or a known rowid, with other content is refused. -1 is the rowid of a row that names none.
+-- Keeps history unchanged. An identical row is ignored, also under OR REPLACE and UPSERT. A known id or a known rowid
+-- with other content is refused. -1 is the rowid of a row that names none.
 CREATE TRIGGER event_log_guard_insert BEFORE INSERT ON event_log
 BEGIN
     SELECT RAISE(ABORT, 'event_log: id must not be NULL') WHERE NEW.id IS NULL;
@@ -41,8 +41,9 @@ BEGIN
     SELECT RAISE(ABORT, 'event_log: the log is append-only, rows can not be changed');
 END;
 
--- Promises one outbox row for each row of the log, never failing the writer: BLOBs become hex, invalid JSON a string.
--- Runs on the writer's SQLite, hence only old functions. `data` stands last, so that a payload cut short keeps the rest.
+-- Adds one outbox row for each row of the log without failing the writer: BLOBs become hex, invalid JSON a string. The
+-- trigger runs on the writer's SQLite, so it uses only old functions. `data` is last, so that a truncated payload keeps
+-- the other fields.
 CREATE TRIGGER event_log_outbox AFTER INSERT ON event_log
 BEGIN
     INSERT INTO outbox (event_id, payload, created_at) VALUES (
@@ -64,7 +65,7 @@ BEGIN
     );
 END;
 
--- What the triggers must say: readiness and mending compare with it.
+-- The texts that the triggers must have. Readiness checks and repairs compare with them.
 INSERT INTO outfeed_meta (key, value)
 SELECT 'trigger:' || name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log'
     AND name IN ('event_log_guard_insert', 'event_log_guard_update', 'event_log_outbox');

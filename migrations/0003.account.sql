@@ -1,20 +1,20 @@
--- Who may: users, tokens for programs, and what is used up or runs out: sign-in codes, sessions, tickets.
+-- Credentials: users, tokens for programs, and the credentials that expire: sign-in codes, sessions, tickets.
 -- depends: 0002.outbox
 
 CREATE TABLE outfeed_user (
     name TEXT PRIMARY KEY,
     role TEXT NOT NULL,      -- viewer, producer or operator
-    password TEXT,           -- its scrypt hash; NULL: none yet, a sign-in link lets in
+    password TEXT,           -- its scrypt hash; NULL: no password yet, only a sign-in link
     is_disabled INTEGER NOT NULL DEFAULT 0,
     created_at TEXT NOT NULL
 );
 
--- Tokens, codes, session keys and tickets are 256 random bits, so a plain SHA-256 is enough to look them up by.
+-- Tokens, codes, session keys and tickets are 256 random bits, so a plain SHA-256 is enough to find them by.
 CREATE TABLE outfeed_token (
     name TEXT PRIMARY KEY,
     hash TEXT NOT NULL UNIQUE,
-    scopes TEXT NOT NULL,    -- with commas between: read,write,admin
-    types TEXT NOT NULL,     -- with commas between: task.*,bid.submitted; none: all
+    scopes TEXT NOT NULL,    -- separated by commas: read,write,admin
+    types TEXT NOT NULL,     -- separated by commas: task.*,bid.submitted; empty: all
     created_at TEXT NOT NULL,
     expires_at TEXT,
     last_used_at TEXT
@@ -22,11 +22,11 @@ CREATE TABLE outfeed_token (
 
 CREATE TABLE outfeed_sign_in_code (
     hash TEXT PRIMARY KEY,
-    user TEXT,               -- NULL: whoever is the first operator
+    user TEXT,               -- NULL: the first operator
     expires_at TEXT NOT NULL
 );
 
--- Kept here, not in the cookie alone, so that signing out ends the session for whoever holds a copy.
+-- Stored here and not only in the cookie, so that signing out ends the session for every copy of the cookie.
 CREATE TABLE outfeed_session (
     hash TEXT PRIMARY KEY,
     user TEXT NOT NULL,
@@ -36,14 +36,15 @@ CREATE TABLE outfeed_session (
 
 CREATE TABLE outfeed_ticket (
     hash TEXT PRIMARY KEY,
-    rests_on TEXT NOT NULL,  -- the grant of who asked for it: token:… or session:…
+    rests_on TEXT NOT NULL,  -- the grant of the requesting principal: token:… or session:…
     expires_at TEXT NOT NULL
 );
 
--- Move when a right may have been lost, and when events were erased. Each server process looks at them all the time.
+-- The counters change when a permission may have been revoked, and when events were erased. Each server process reads
+-- them continually.
 INSERT INTO outfeed_meta (key, value) VALUES ('rights', '0'), ('erasures', '0');
 
--- Promise that no change of rights goes unnoticed by those who are connected, whoever makes it.
+-- Count every change of permissions, by any writer, so that connected clients are checked again.
 CREATE TRIGGER outfeed_token_removed AFTER DELETE ON outfeed_token
 BEGIN
     UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights';

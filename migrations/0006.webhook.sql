@@ -1,22 +1,22 @@
--- Webhooks: where the server posts events by itself, and how that goes.
+-- Webhooks: the URLs that the server posts events to, and the state of each delivery.
 -- depends: 0005.checkpoint
 
--- How far each is delivered stands in its checkpoint, named `webhook:` and its name: no client can claim a name with
+-- The delivered position of a webhook is its checkpoint, named `webhook:` and its name. No client can claim a name with
 -- a colon.
 CREATE TABLE outfeed_webhook (
     name TEXT PRIMARY KEY,
     url TEXT NOT NULL,
-    types TEXT NOT NULL,  -- with commas between: task.*,system.error; empty is all
-    secret TEXT NOT NULL,  -- itself, not its hash: signing needs it
-    batch INTEGER NOT NULL,  -- events in a post at most; 0 is one a post, and not in a list
-    batch_end INTEGER NOT NULL,  -- seq of the last event of the newest batch: sent again, it must be the same batch
+    types TEXT NOT NULL,  -- separated by commas: task.*,system.error; empty: all
+    secret TEXT NOT NULL,  -- the secret itself, because signing needs it
+    batch INTEGER NOT NULL,  -- maximum number of events in a post; 0: one event a post, not in a list
+    batch_end INTEGER NOT NULL,  -- seq of the last event of the newest batch; a retry must send the same batch
     state TEXT NOT NULL,  -- active, paused
     created_at TEXT NOT NULL,
-    failing_since TEXT,  -- NULL while all is well
-    last_status INTEGER,  -- HTTP status of the last answer, NULL where there was none
-    last_error TEXT,  -- why the last post failed, NULL where it did not
+    failing_since TEXT,  -- NULL unless posts fail
+    last_status INTEGER,  -- HTTP status of the last answer, NULL if there was no answer
+    last_error TEXT,  -- the error of the last post, NULL if it succeeded
     last_tried_at TEXT,
     delivered INTEGER NOT NULL,  -- events
     failures INTEGER NOT NULL,  -- posts
-    revision INTEGER NOT NULL  -- raised by commands, so that whoever delivers asks anew
+    revision INTEGER NOT NULL  -- raised by commands, so that the delivering worker reads the row again
 );

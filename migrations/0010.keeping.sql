@@ -1,19 +1,19 @@
--- What pruning and the mending of triggers must remember.
+-- Facts that pruning and the repair of triggers need later.
 -- depends: 0007.swarm
 
--- When an event came in whose own timestamp is no date, kept once its outbox row is pruned: its age is known from nothing
--- else. Ids as they stand in the log, also BLOBs.
+-- The arrival time of each event whose own timestamp is not a date, kept after its outbox row is pruned: its age can be
+-- calculated from nothing else. Ids are as in the log, also BLOBs.
 CREATE TABLE outfeed_arrival (
     event_id PRIMARY KEY,
     created_at TEXT
 ) WITHOUT ROWID;
 
--- The newest row that was there before the feed: mending adds none of those up to it.
+-- The newest row from before the feed. A repair adds no row up to it.
 INSERT INTO outfeed_meta (key, value)
 SELECT 'adopted', id FROM event_log
 WHERE id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM outbox) ORDER BY rowid DESC LIMIT 1;
 
--- What the indexes must be: tools that rebuild a table drop them with the triggers.
+-- The texts that the indexes must have. Tools that rebuild a table drop its indexes with its triggers.
 INSERT INTO outfeed_meta (key, value)
 SELECT 'index:' || name, sql FROM sqlite_master
 WHERE type = 'index' AND tbl_name IN ('event_log', 'outbox') AND sql IS NOT NULL

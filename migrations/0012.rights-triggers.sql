@@ -1,4 +1,4 @@
--- The triggers of 0003 are looked after as those of the log are: without them what is revoked stays with who is connected.
+-- Protects the triggers of 0003 like those of the log. Without them, connected clients would keep revoked permissions.
 -- depends: 0011.search
 
 INSERT INTO outfeed_meta (key, value)

@@ -280,7 +280,7 @@ def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_resto
             file.write(os.urandom(64))
     wait_until(lambda: "is damaged" in victim.unready(), "unready")
     assert "damaged" in victim.refusal()
-    wait_until(lambda: "database can't be written to" in server.output, "logged")
+    wait_until(lambda: "can't write to the database" in server.output, "logged")
     size = server.database.stat().st_size
     assert all("damaged" in victim.refusal() for _ in range(5))
     assert server.database.stat().st_size == size

@@ -156,7 +156,7 @@ WRITERS: dict[str, tuple[str, str]] = {
     "in rollback mode": ("", ""),
     "in WAL mode": ("PRAGMA journal_mode = WAL;", ""),
     "with a -wal that a killed writer left": ("", LEFT_WAL),
-    "with a transaction that was cut off": ("", CUT_OFF),
+    "with a transaction that was interrupted": ("", CUT_OFF),
     "with a table outfeed_meta of its own": ("CREATE TABLE outfeed_meta (key, value);", ""),
 }
 
@@ -168,7 +168,7 @@ def test_log_event_refuses_a_log_that_was_not_adopted(path: Path, script: str, c
         kill_a_writer(path, code)
     before = trace(path.parent)
     for _ in range(3):
-        with pytest.raises(SchemaMismatch, match=r"outfeed upgrade --adopt|was cut off"):
+        with pytest.raises(SchemaMismatch, match=r"outfeed upgrade --adopt|was interrupted"):
             log_event("a.b", "s")
         assert trace(path.parent) == before
     db.at(path).close()
@@ -195,7 +195,7 @@ def test_journals_are_found_behind_a_link(path: Path, code: str) -> None:
     path.symlink_to(folder / "shop.db")
     before = trace(folder)
     for _ in range(3):
-        with pytest.raises(SchemaMismatch, match=r"outbox|was cut off"):
+        with pytest.raises(SchemaMismatch, match=r"outbox|was interrupted"):
             upgrade.upgrade(path, adopt=True)
     assert trace(folder) == before
     assert list(path.parent.glob("outfeed.db*")) == [path]
@@ -236,7 +236,7 @@ def test_a_transaction_that_was_cut_off_is_left_to_its_program(path: Path, tmp_p
     before = trace(path.parent)
     for _ in range(3):
         for enter in ENTRANCES.values():
-            with pytest.raises(SchemaMismatch, match="a transaction that was cut off"):
+            with pytest.raises(SchemaMismatch, match="a transaction that was interrupted"):
                 enter(path)
     assert trace(path.parent) == before
     assert ask(path, "SELECT count(*) FROM orders") == [(1,)]
@@ -247,7 +247,7 @@ def test_a_network_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyP
     make(path)
     before = trace(path.parent)
     monkeypatch.setattr(files, "filesystem_of", lambda _: "nfs4")
-    with pytest.raises(SchemaMismatch, match="lies on nfs4"):
+    with pytest.raises(SchemaMismatch, match="is on nfs4"):
         upgrade.upgrade(path, adopt=True)
     assert trace(path.parent) == before
 

@@ -60,7 +60,7 @@ class Watch:
 @pytest.fixture(params=["the system's notices", "the clock"])
 def watch(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     if request.param == "the clock":
-        monkeypatch.setattr(module, "_Notices", module._Clockwork)
+        monkeypatch.setattr(module, "_Notices", module._IntervalNotices)
     # A stall may outlast the commit notifier's look for a commit, and no scheduler makes up for it here.
     monkeypatch.setattr(module, "RECHECK_FOR_SECS", PATIENCE_SECS)
     # Another connection keeps the -wal file where it is, as a server's own does.

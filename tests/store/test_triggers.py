@@ -263,7 +263,7 @@ def test_a_journal_mode_that_a_copy_brought_is_put_back(database, raw, caplog):
     reconciler.check()
     with contextlib.closing(sqlite3.connect(database.path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert caplog.text.count("journal mode put back before=delete") == 1
+    assert caplog.text.count("journal mode restored before=delete") == 1
 
 
 DERIVED = """

@@ -1,1 +1,4 @@
-"""SQLite. Nothing outside this room (and migrations/) imports sqlite3; nothing in it imports Flask or the feed."""
+"""SQLite storage.
+
+Only this package and migrations/ import sqlite3. The package imports neither Flask nor the feed.
+"""

@@ -1,7 +1,8 @@
-"""Adoption: Outfeed in the database of another program, beside the program's own tables.
+"""Adoption: Outfeed in the database of another program.
 
-The checks run on a read-only connection before anything is touched, and again inside the transaction that does the
-work. A refusal changes no page and no journal mode, and leaves no file.
+Outfeed's tables stand beside the program's own tables. The checks run on a read-only connection before anything is
+touched, and again inside the transaction that does the work. A refusal changes no page and no journal mode, and leaves
+no file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from outfeed.store import database, files, former_names, schema
 PREFIX = "outfeed_"
 EVENT_LOG_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
 OPTIONAL_COLUMNS = ("task_id", "agent_id", "data")
-# Indexes that a program may have made itself: such an index is used as it is.
+# Indexes that a program may have made itself. Outfeed uses such an index as it is.
 LOG_INDEXES = {f"event_log_{column}": column for column in ("task_id", "agent_id", "timestamp", "event_type", "source")}
 TRIGGERS = ("event_log_guard_insert", "event_log_guard_update", "event_log_outbox", "event_log_stale")
 KEY = "adoption"
@@ -28,7 +29,10 @@ _MAX_NAMED = 12
 
 
 class Before(NamedTuple):
-    """What a release puts back: the journal mode, and the indexes of an `event_log` that the program had (or None)."""
+    """The state that a release restores.
+
+    It is the journal mode, and the indexes of the program's own `event_log` (None: the program had no `event_log`).
+    """
 
     journal_mode: str
     log_indexes: list[str] | None
@@ -47,18 +51,24 @@ class _Object(NamedTuple):
 
 
 def is_outfeed(connection: sqlite3.Connection) -> bool:
-    """Return whether Outfeed made or adopted this database, under its present names."""
+    """Return whether Outfeed made or adopted this database.
+
+    A database with the former names gives False.
+    """
     columns = connection.execute("SELECT lower(name) FROM pragma_table_info('outfeed_migration')").fetchall()
     return columns == [("name",), ("applied_at",)]
 
 
 def is_foreign(connection: sqlite3.Connection) -> bool:
-    """Return whether the database holds anything, and nothing of Outfeed's."""
+    """Return whether the database holds objects, but none of Outfeed's."""
     return not is_outfeed(connection) and not former_names.are_used(connection) and bool(_objects(connection))
 
 
 def foreign_tables(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of the tables that are not Outfeed's, sorted; `event_log` is none of them."""
+    """Return the names of the tables that Outfeed did not make, sorted.
+
+    `event_log` is left out.
+    """
     ours = {"event_log", "outbox"}
     if former_names.are_used(connection):
         ours |= {*former_names.TABLES, "_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"}
@@ -70,7 +80,10 @@ def foreign_tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def own_names(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Return the names of Outfeed's tables, triggers and indexes that exist, sorted, by `table`, `trigger`, `index`."""
+    """Return the names of Outfeed's objects that exist.
+
+    The keys are `table`, `trigger`, `index` and `view`; the names are sorted.
+    """
     reserved = {"event_log", "outbox", "outbox_event_id", *TRIGGERS, *LOG_INDEXES}
     names: dict[str, list[str]] = {"table": [], "trigger": [], "index": [], "view": []}
     for each in _objects(connection):
@@ -92,9 +105,10 @@ def _objects(connection: sqlite3.Connection) -> list[_Object]:
 
 @database.settled
 def check(path: Path, *, adopt: bool) -> None:
-    """Refuse a file that can't be upgraded or adopted, or that needs *adopt*; leave no trace of the look.
+    """Refuse a file that cannot be upgraded or adopted.
 
-    Raises AdoptionNeeded, SchemaMismatch.
+    A file of another program is also refused without *adopt*. The check leaves no trace. Raises AdoptionNeeded,
+    SchemaMismatch.
     """
     if database.is_new(path):
         return
@@ -105,7 +119,10 @@ def check(path: Path, *, adopt: bool) -> None:
 
 
 def check_content(connection: sqlite3.Connection, path: Path, *, adopt: bool) -> None:
-    """Refuse what *connection* shows, as `check` does, without a look at the file itself."""
+    """Check the content that *connection* shows, as `check` does.
+
+    The file itself is not checked.
+    """
     if not is_foreign(connection):
         if former_names.are_used(connection) and (taken := [name for name in _taken(connection) if _is_ours(name)]):
             raise SchemaMismatch(f"{path} can't be upgraded: {', '.join(taken)} already exist. Nothing was changed")
@@ -131,7 +148,7 @@ def _file_problems(path: Path) -> Iterator[str]:
     path = path.resolve()
     kind = files.filesystem_of(path)
     if kind and files.is_remote(kind):
-        yield f"it lies on {kind}, and SQLite's write-ahead log needs a local filesystem"
+        yield f"it is on {kind}, and SQLite's write-ahead log needs a local filesystem"
     is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
     if is_read_only or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         yield "the file or its folder is read-only"
@@ -146,7 +163,7 @@ def _content_problems(connection: sqlite3.Connection) -> Iterator[str]:
         )
     if taken := _taken(connection):
         yield f"{_named(taken)}: Outfeed needs {'this name' if len(taken) == 1 else 'these names'}"
-    if problem := _misfit(connection):
+    if problem := _incompatibility(connection):
         yield f"event_log: {problem}"
     yield from _broken_views(connection)
 
@@ -168,8 +185,8 @@ def _is_log_index(connection: sqlite3.Connection, each: _Object) -> bool:
     return bool(connection.execute(query, (each.name,)).fetchone()) and columns == [(LOG_INDEXES[each.name],)]
 
 
-def _misfit(connection: sqlite3.Connection) -> str | None:
-    """Return why the `event_log` that exists can't carry the feed, or None."""
+def _incompatibility(connection: sqlite3.Connection) -> str | None:
+    """Return why the existing `event_log` cannot carry the feed, or None."""
     found = next((each for each in _objects(connection) if each.name == "event_log"), None)
     if found is None:
         return None
@@ -197,7 +214,7 @@ def _misfit(connection: sqlite3.Connection) -> str | None:
 
 
 def _has_rowid(connection: sqlite3.Connection) -> bool:
-    # `PRAGMA table_list` tells as well, from SQLite 3.37 on.
+    # From SQLite 3.37 on `PRAGMA table_list` gives the same answer.
     try:
         connection.execute("SELECT rowid FROM event_log LIMIT 0")
     except sqlite3.OperationalError as error:
@@ -208,14 +225,18 @@ def _has_rowid(connection: sqlite3.Connection) -> bool:
 
 
 def _broken_views(connection: sqlite3.Connection) -> Iterator[str]:
-    """A view over a missing table or column makes later changes of the schema fail."""
+    """Yield a problem for each view over a missing table or column.
+
+    Such a view makes later changes of the schema fail.
+    """
     for each in _objects(connection):
         if each.type == "view":
             quoted = each.name.replace('"', '""')
             try:
                 connection.execute(f'SELECT * FROM "{quoted}" LIMIT 0')  # noqa: S608 - quoted
             except sqlite3.OperationalError as error:
-                # A function or module that only the program's own connections have is no fault of the view.
+                # A view may use a function or module that only the program's own connections have. Such a view is not
+                # broken.
                 if "no such table" in str(error) or "no such column" in str(error):
                     yield f"view {each.name} is broken ({error}): correct or drop it"
 
@@ -230,7 +251,10 @@ def _named(names: list[str]) -> str:
 
 @database.settled
 def plan(path: Path) -> list[str]:
-    """Return what an adoption of the file at *path* would do, one line each. Changes nothing."""
+    """Return what an adoption of the file at *path* would do, by lines.
+
+    Nothing is changed.
+    """
     with database.look(path) as connection, closing(schema.model(schema.migrations())) as model:
         has_log = any(each.name == "event_log" for each in _objects(connection))
         made = [each.name for each in _objects(model) if each.type == "table"]
@@ -250,7 +274,10 @@ def plan(path: Path) -> list[str]:
 
 
 def state_before(connection: sqlite3.Connection) -> Before | None:
-    """Return what a release would put back; None unless the database is another program's."""
+    """Return the state that a release would restore.
+
+    Returns None unless the database is another program's.
+    """
     if not is_foreign(connection):
         return None
     objects = _objects(connection)
@@ -261,11 +288,14 @@ def state_before(connection: sqlite3.Connection) -> Before | None:
 
 
 def record(connection: sqlite3.Connection, before: Before) -> None:
-    """Remember *before* for a release, in the caller's transaction."""
+    """Record *before* for a release, in the caller's transaction."""
     connection.execute("INSERT INTO outfeed_meta (key, value) VALUES (?, ?)", (KEY, json.dumps(before)))
 
 
 def recorded(connection: sqlite3.Connection) -> Before | None:
-    """Return what the adoption remembered; None if the database was not adopted by this version or a later one."""
+    """Return the state that the adoption recorded.
+
+    Returns None if the database was not adopted, or by a version that did not record the state.
+    """
     text = database.meta(connection, KEY)
     return Before(*json.loads(text)) if text else None

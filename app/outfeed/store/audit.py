@@ -1,4 +1,4 @@
-"""The audit: what was done to rights and to history, as events of the log."""
+"""Audit: changes of permissions and of history, as events of the log."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ SOURCE = "outfeed"
 
 
 def record(connection: sqlite3.Connection, event_type: str, by: str | None, **data: Any) -> None:
-    """Write the event in the caller's transaction, so that nothing is done without it.
+    """Write an audit event in the caller's transaction.
 
-    *by* is who asked for it; None where nobody did, as in a fixture, and then nothing is written.
+    The change and its event are committed together. *by* is the principal that requested the change. If it is None, as
+    in a fixture, no event is written.
     """
     if by is not None:
         append_audit(connection, event_type, SOURCE, {**data, "by": by})

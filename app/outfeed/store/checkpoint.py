@@ -1,4 +1,7 @@
-"""Checkpoints: how far each durable consumer has acknowledged, whose it is, and which of its connections is active."""
+"""Checkpoints: the acknowledged position of each durable consumer.
+
+A checkpoint also has the consumer's owner and the generation of its active connection.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from outfeed.store.outbox import read_window
 
 TABLE = "outfeed_checkpoint"
 _COLUMNS = "name, epoch, seq, generation, is_protected, created_at, seen_at, owner"
-# By the index of the names, so that what a commit costs does not grow with the table: tests/store/test_checkpoint.py.
+# Uses the index of the names, so that the cost per commit does not grow with the table: tests/store/test_checkpoint.py.
 _GENERATIONS = "SELECT name, generation FROM outfeed_checkpoint WHERE name IN (SELECT value FROM json_each(?))"
 _FIND_OWNER = {
     "token": "SELECT 1 FROM outfeed_token WHERE name = ?",
@@ -26,9 +29,10 @@ _FIND_OWNER = {
 
 
 class Checkpoint(NamedTuple):
-    """One consumer: *seq* of *epoch* is acknowledged, and all before it. *lag* counts what is not.
+    """One consumer. Every event up to *seq* of *epoch* is acknowledged.
 
-    *owner* is `token:NAME` or `user:NAME`; None before its first claim, and for a webhook's.
+    *lag* is the number of events that are not. *owner* is `token:NAME` or `user:NAME`, or None before the first claim
+    and for a webhook's consumer.
     """
 
     name: str
@@ -43,11 +47,13 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The consumers of one database. Any thread may call any method; what is answered is on the disk.
+    """The consumers of one database.
 
-    Each method that names a principal raises ForbiddenConsumer, and changes nothing, unless that is the consumer's
-    owner or an operator. An unprotected consumer without an owner gets the first principal that claims it; so it gets
-    the first that reads or acknowledges it, unless that is an operator, who may do so without owning it.
+    Any thread may call any method. Every answer is durable on disk.
+
+    Each method that takes a principal raises ForbiddenConsumer and changes nothing, unless the principal is the
+    consumer's owner or an operator. An unprotected consumer without an owner gets the first principal that claims it as
+    owner. A principal that reads or acknowledges such a consumer becomes its owner too, unless it is an operator.
     """
 
     def __init__(self, database: Database, max_per_owner: int = 0) -> None:
@@ -55,9 +61,10 @@ class Checkpoints:
         self._max_per_owner = max_per_owner
 
     def create(self, name: str, by: Principal) -> tuple[Checkpoint, bool]:
-        """Return the consumer, made at the head if the name is new, and whether it was.
+        """Return the consumer, and whether it is new.
 
-        Its connection goes on. Raises ForbiddenConsumer, InvalidRequest above the limit of its owner.
+        A new consumer begins at the head. An existing connection of the consumer stays active. Raises
+        ForbiddenConsumer, InvalidRequest above the limit of its owner.
         """
         with self._database.transaction() as connection:
             is_new = self._create(connection, name, by)
@@ -66,9 +73,10 @@ class Checkpoints:
             return _find(connection, name), is_new
 
     def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
-        """Make the caller the active connection of the consumer; with *may_create*, as by `create`.
+        """Make the caller the active connection of the consumer.
 
-        Raises ForbiddenConsumer, UnknownName without *may_create*, InvalidRequest above the limit of its owner.
+        With *may_create*, a new name creates a consumer as `create` does. Raises ForbiddenConsumer, UnknownName without
+        *may_create*, InvalidRequest above the limit of its owner.
         """
         with self._database.transaction() as connection:
             if not (may_create and self._create(connection, name, by)):
@@ -76,7 +84,7 @@ class Checkpoints:
             return renew(connection, name, is_protected=False)
 
     def _create(self, connection: sqlite3.Connection, name: str, by: Principal) -> bool:
-        """Make the consumer if the name is new; return whether it was."""
+        """Create the consumer if the name is new; return whether it was."""
         if exists(connection, name):
             return False
         _refuse_ticket(by)
@@ -92,12 +100,18 @@ class Checkpoints:
         return True
 
     def require(self, name: str, by: Principal) -> None:
-        """Raise UnknownName or ForbiddenConsumer unless *by* may use the consumer; nothing is written."""
+        """Raise an error unless *by* may use the consumer.
+
+        Raises UnknownName, ForbiddenConsumer. Nothing is written.
+        """
         with self._database.snapshot() as connection:
             _is_free(connection, name, by)
 
     def read(self, name: str, by: Principal) -> Claim:
-        """Return where the consumer stands without becoming its connection. Raises UnknownName, ForbiddenConsumer."""
+        """Return the consumer's position without becoming its connection.
+
+        Raises UnknownName, ForbiddenConsumer.
+        """
         with self._database.snapshot() as connection:
             is_taken = _is_free(connection, name, by) and not by.is_operator
             found = _claim(connection, name)
@@ -109,10 +123,11 @@ class Checkpoints:
             return _claim(connection, name)
 
     def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:
-        """Acknowledge everything up to *seq* of *epoch*; never backwards within an epoch.
+        """Acknowledge everything up to *seq* of *epoch*.
 
-        Raises Superseded where a newer connection than *generation* has claimed the consumer, or it was removed;
-        ForbiddenConsumer; InvalidRequest for a seq that was never given out.
+        The checkpoint never moves backwards within an epoch. Raises Superseded if a newer connection than *generation*
+        has claimed the consumer or if it was removed, ForbiddenConsumer, InvalidRequest for a seq that was never given
+        out.
         """
         with self._database.transaction() as connection:
             prove(connection, name, generation)
@@ -120,18 +135,21 @@ class Checkpoints:
             advance(connection, name, epoch, seq)
 
     def generations(self, names: Collection[str]) -> dict[str, int]:
-        """Return the generation of the newest connection of each consumer of *names* that exists."""
+        """Return the newest connection's generation for each of *names*.
+
+        Names of consumers that do not exist are left out.
+        """
         with self._database.connection() as connection:
             return dict(connection.execute(_GENERATIONS, (json.dumps(list(names)),)).fetchall())
 
 
-# --- whose it is ------------------------------------------------------------------------------------------------------
+# --- ownership --------------------------------------------------------------------------------------------------------
 
 
 def _is_free(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
     """Return whether the consumer has no owner and *by* may become it.
 
-    Raises UnknownName, ForbiddenConsumer unless *by* may use the consumer.
+    Raises UnknownName, and ForbiddenConsumer if *by* may not use the consumer.
     """
     row = connection.execute("SELECT owner, is_protected FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()
     if row is None:
@@ -158,9 +176,9 @@ def _refuse_ticket(by: Principal) -> None:
 
 
 def _admit(connection: sqlite3.Connection, name: str, by: Principal, *, is_claim: bool) -> None:
-    """Check the right of *by* in the caller's write transaction, and make *by* the owner if the consumer has none.
+    """Check the permission of *by* in the caller's write transaction.
 
-    Raises UnknownName, ForbiddenConsumer.
+    If the consumer has no owner, *by* becomes its owner. Raises UnknownName, ForbiddenConsumer.
     """
     if _is_free(connection, name, by) and (is_claim or not by.is_operator):
         _set_owner(connection, name, by.owner)
@@ -175,7 +193,10 @@ def _set_owner(connection: sqlite3.Connection, name: str, owner: str) -> None:
 
 
 def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> Claim:
-    """Raise the generation, which closes the consumer's connection. A new name begins at the head."""
+    """Raise the generation, which closes the consumer's connection.
+
+    A new name begins at the head.
+    """
     window = read_window(connection)
     _ensure(connection, name, window, is_protected=is_protected)
     _note_reset(connection, name, window)
@@ -187,7 +208,7 @@ def renew(connection: sqlite3.Connection, name: str, *, is_protected: bool) -> C
 
 
 def advance(connection: sqlite3.Connection, name: str, epoch: str, seq: int, generation: int | None = None) -> None:
-    """Move as `Checkpoints.move` does, as a part of the caller's write transaction."""
+    """Move as `Checkpoints.move` does, in the caller's transaction."""
     window = read_window(connection)
     if epoch != window.epoch or seq > window.last_seq:
         raise InvalidRequest("ack_beyond", f"seq: {seq} of epoch {epoch} was never sent")
@@ -200,7 +221,10 @@ def advance(connection: sqlite3.Connection, name: str, epoch: str, seq: int, gen
 
 
 def prove(connection: sqlite3.Connection, name: str, generation: int | None) -> Claim:
-    """Return where the consumer stands. Raises Superseded where *generation* is not the newest, or it was removed."""
+    """Return the consumer's claim, checked against *generation*.
+
+    Raises Superseded if *generation* is given and not the newest, or if the consumer was removed.
+    """
     found = _claim(connection, name)
     if generation is not None and generation != found.generation:
         raise Superseded(f"a newer connection has claimed the consumer {name!r}")
@@ -213,7 +237,10 @@ def exists(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def forget(connection: sqlite3.Connection, name: str) -> int:
-    """Delete the checkpoint, as a part of the caller's write transaction; return how many there were."""
+    """Delete the checkpoint in the caller's write transaction.
+
+    Returns the number of deleted rows.
+    """
     return connection.execute("DELETE FROM outfeed_checkpoint WHERE name = ?", (name,)).rowcount
 
 
@@ -221,7 +248,7 @@ def forget(connection: sqlite3.Connection, name: str) -> int:
 
 
 def list_checkpoints(database: Database) -> list[Checkpoint]:
-    """Return every consumer, by name."""
+    """Return every consumer, sorted by name."""
     with database.snapshot() as connection:
         window = read_window(connection)
         rows = connection.execute(f"SELECT {_COLUMNS} FROM outfeed_checkpoint ORDER BY name").fetchall()  # noqa: S608
@@ -242,9 +269,10 @@ def _checkpoint(row: tuple[str, str, int, int, int, str, str, str | None], windo
 def add(
     database: Database, name: str, *, is_protected: bool | None, owner: str | None = None, by: str | None = None
 ) -> Checkpoint:
-    """Make a consumer at the head, or change whether pruning waits for it and whose it is; None leaves that.
+    """Create a consumer at the head, or change an existing one.
 
-    Return what it is now. Raises UnknownName for an owner that does not exist.
+    *is_protected* says whether pruning waits for the consumer. A value of None leaves the protection or the owner as it
+    is. Returns the consumer after the change. Raises UnknownName for an owner that does not exist.
     """
     with database.transaction() as connection:
         _ensure(connection, name, read_window(connection), is_protected=bool(is_protected))
@@ -256,9 +284,9 @@ def add(
 
 
 def own(database: Database, name: str, owner: str, *, by: str | None = None) -> None:
-    """Give the consumer to *owner*, `token:NAME` or `user:NAME`; the connection of another owner is sent away.
+    """Give the consumer to *owner*, `token:NAME` or `user:NAME`.
 
-    Raises UnknownName where there is no such consumer, token or user.
+    The connection of another owner is closed. Raises UnknownName if there is no such consumer, token or user.
     """
     with database.transaction() as connection:
         _require(exists(connection, name), name)
@@ -281,15 +309,15 @@ def _own(connection: sqlite3.Connection, name: str, owner: str, by: str | None) 
 
 
 def reset(database: Database, name: str, seq: int | None = None) -> int:
-    """Put the checkpoint to *seq*, or to the head, and send its connection away; return where it is.
+    """Move the checkpoint to *seq*, or to the head; return its position.
 
-    Raises UnknownName, InvalidRequest for a seq above the head.
+    The consumer's connection is closed. Raises UnknownName, InvalidRequest for a seq above the head.
     """
     with database.transaction() as connection:
         window = read_window(connection)
         target = window.last_seq if seq is None else seq
         if target > window.last_seq:
-            raise InvalidRequest("ack_beyond", f"seq: {target} lies above the head, {window.last_seq}")
+            raise InvalidRequest("ack_beyond", f"seq: {target} is above the head, {window.last_seq}")
         changed = connection.execute(
             "UPDATE outfeed_checkpoint SET epoch = ?, seq = ?, generation = generation + 1 WHERE name = ?",
             (window.epoch, target, name),
@@ -299,15 +327,19 @@ def reset(database: Database, name: str, seq: int | None = None) -> int:
 
 
 def remove(database: Database, name: str) -> None:
-    """Forget the consumer; its connection is sent away. Raises UnknownName."""
+    """Delete the consumer and close its connection.
+
+    Raises UnknownName.
+    """
     with database.transaction() as connection:
         _require(forget(connection, name), name)
 
 
 def floor(connection: sqlite3.Connection) -> int | None:
-    """Return the seq up to which every protected consumer of this epoch has acknowledged; None where there is none.
+    """Return the lowest acknowledged seq of the protected consumers.
 
-    For a consumer of another epoch it is the head at the time when the consumer was told of the reset.
+    Returns None if there is no protected consumer. A consumer of another epoch counts with the head at the time when it
+    was told of the reset.
     """
     row = connection.execute(
         "SELECT min(CASE value WHEN epoch THEN seq ELSE reset_seq END) FROM outfeed_checkpoint"
@@ -333,7 +365,7 @@ def _ensure(
 
 
 def _note_reset(connection: sqlite3.Connection, name: str, window: Window) -> None:
-    """Remember the head at which a consumer of another epoch is first told so."""
+    """Record the head at which a consumer is first told of a reset."""
     connection.execute(
         "UPDATE outfeed_checkpoint SET reset_epoch = ?, reset_seq = ? WHERE name = ? AND epoch <> ?"
         " AND reset_epoch IS NOT ?",

@@ -1,7 +1,8 @@
-"""The commit notifier: notices a commit, whoever made it, and calls back at once.
+"""Commit notifier: notices a commit of any process and calls back.
 
-It is a hurry, not a guarantee: the scheduler polls every second without it. On Linux it sleeps until the `-wal` file
-is written; elsewhere it asks SQLite's `data_version`. It runs on monotonic time, so that no clock step stops it.
+It makes the feed faster and guarantees nothing: the scheduler polls every second without it. On Linux the thread sleeps
+until the `-wal` file is written. On other systems it reads SQLite's `data_version`. It uses monotonic time, so that no
+clock change stops it.
 """
 
 from __future__ import annotations
@@ -37,56 +38,70 @@ log = logging.getLogger(__name__)
 
 
 class Pace(NamedTuple):
-    """How long the pauses between two looks are: *first* seconds, or that share of the time since the last notice."""
+    """The pauses between two checks.
+
+    A pause lasts *first* seconds, or *share* of the time since the last notice if that is longer.
+    """
 
     first: float
     share: float
 
 
-# Under synchronous=FULL the write to the WAL is seen before its commit is visible: the fsync lies between.
-# Asked again and again, and late by a small share of what the fsync took; a new notice begins it anew.
+# With synchronous=FULL the write to the WAL is noticed before its commit is visible, because the fsync comes between.
+# The checks are repeated, and the commit is found late by a small share of the time of the fsync. A new notice restarts
+# the checks.
 AWAITED = Pace(0.00002, 1 / 16)
-# A commit became visible in the moment of a notice, which was of this commit, or of the next one. Seldom enough that a
-# notice ends the pause, however soon it comes.
+# A commit became visible together with a notice, which was for this commit or for the next one. The checks are rare
+# enough that a notice ends the pause, however soon it comes.
 IN_DOUBT = Pace(_POLL_GRAIN_SECS, 1 / 4)
 
 
 class _Recheck:
-    """When to look again for a commit whose notice came before it is visible."""
+    """The times of the checks for a commit that is not visible yet.
+
+    Its notice came before it is visible.
+    """
 
     def __init__(self) -> None:
         self._noticed_at = self._until = 0.0
         self._pace = AWAITED
 
     def begin(self) -> None:
-        """Look for a commit that was noticed now."""
+        """Start checks for a commit that was noticed now."""
         self._noticed_at = clock.monotonic()
         self._until = self._noticed_at + RECHECK_FOR_SECS
         self._pace = AWAITED
 
-    def is_on(self, now: float) -> bool:
+    def is_active(self, now: float) -> bool:
         return now < self._until
 
     def pause(self, now: float) -> float:
-        """Return the seconds until the next look, if it is on; else infinity."""
-        if not self.is_on(now):
+        """Return the seconds until the next check.
+
+        Returns infinity if no commit is expected.
+        """
+        if not self.is_active(now):
             return math.inf
         return min(max(self._pace.first, (now - self._noticed_at) * self._pace.share), LAST_RECHECK_SECS)
 
     def found(self, is_noticed: bool) -> None:
-        """Take in that a commit has become visible, in the moment of a notice or some time after it."""
+        """Record that a commit is visible.
+
+        *is_noticed* says whether it became visible together with a notice or some time later.
+        """
         if is_noticed:
             self._pace = IN_DOUBT
         else:
-            # One writes at a time: all that was noticed is visible now, and the next write has its own notice.
+            # SQLite has one writer: every noticed commit is visible now, and the next write has its own notice.
             self._until = 0.0
 
 
 class CommitNotifier:
-    """A thread that calls *on_commit* after commits, at times in vain, and *on_tick* about every second.
+    """A thread that calls *on_commit* after commits.
 
-    Both run on its thread, must not block and must not raise. *on_commit* returns for how many seconds it wants no
-    call: the commit notifier looks at nothing so long, unless it is woken, by `wake` or *woken*, and then calls again.
+    It may call without a new commit. It calls *on_tick* about every second. Both callbacks run on its thread, must not
+    block and must not raise. *on_commit* returns the seconds for which it wants no call. The thread checks nothing for
+    that time. If `wake` or *woken* ends the rest early, the thread calls again.
     """
 
     def __init__(
@@ -106,15 +121,15 @@ class CommitNotifier:
         self._thread = threading.Thread(target=self._run, name="outfeed-commit-notifier", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """End a rest: a call is of use again, for what was committed meanwhile as well."""
+        """End a rest and call *on_commit*, also for commits during the rest."""
         self._woken.set()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """Stop the thread and wait for its end."""
         self.stopping.set()
         self.wake()
         if notices := self._notices:
@@ -129,13 +144,13 @@ class CommitNotifier:
                     self._notices = notices
                     self.watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
-                # The file may be missing, locked or replaced just now; the scheduler's poll goes on meanwhile.
-                log.warning(LogMessage("commits can't be watched, trying again", path=self._path, error=error))
+                # The file may be missing, locked or replaced at the moment. The scheduler's poll continues.
+                log.warning(LogMessage("can't watch commits, trying again", path=self._path, error=error))
                 self.stopping.wait(TICK_SECS)
 
     def watch(self, versions: _Versions, notices: _Notices) -> None:
-        """Wait for commits until the files that are watched are no longer the ones at the path."""
-        self._call()  # for what was committed before the watch was set
+        """Watch for commits until the watched files are replaced."""
+        self._call()  # for commits from before the watch was set
         next_tick = 0.0
         recheck = _Recheck()
         while not self.stopping.is_set():
@@ -146,16 +161,17 @@ class CommitNotifier:
                 if not (versions.are_current() and notices.are_current()):
                     return
             is_rested = self._rests_until > 0
-            if is_rested and self._must_rest_on(next_tick):
+            if is_rested and self._is_still_resting(next_tick):
                 continue
-            is_rechecking = recheck.is_on(now)
+            is_rechecking = recheck.is_active(now)
             is_noticed = notices.wait(0.0 if is_rested else min(next_tick - now, recheck.pause(now)))
             is_ahead = is_noticed and notices.precede_commits
             if is_ahead:
                 recheck.begin()
             if is_ahead and not (is_rechecking or is_rested):
-                # After a quiet time, not even a look: a commit that needs no fsync is visible, and where one is under
-                # way there is time for a call in vain, after which the next takes half the time.
+                # After a quiet time the call comes without a check: a commit that needs no fsync is already visible. If
+                # a commit is still under way, there is time for a call that finds nothing, after which the next call
+                # takes half the time.
                 self._call()
                 continue
             has_moved = (is_noticed or is_rechecking) and versions.moved()
@@ -164,8 +180,8 @@ class CommitNotifier:
             if has_moved or is_rested:
                 self._call()
 
-    def _must_rest_on(self, until: float) -> bool:
-        """Rest until *until* at the latest; True where the rest is not over then."""
+    def _is_still_resting(self, until: float) -> bool:
+        """Rest until *until* at the latest; return True if the rest goes on."""
         timeout = min(self._rests_until, until) - clock.monotonic()
         return not self._woken.wait(timeout) and clock.monotonic() < self._rests_until
 
@@ -176,15 +192,16 @@ class CommitNotifier:
 
 
 class _Versions:
-    """`PRAGMA data_version` on a connection of its own: it moves with every commit of any other connection.
+    """`PRAGMA data_version`, which changes with every other commit.
 
-    The connection never writes and stays in autocommit: inside a read transaction the value freezes.
+    It changes with every commit of any other connection. The connection never writes and stays in autocommit, because
+    the value does not change inside a read transaction.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = db.connect(path)
-        # The first read makes the -wal file, which is watched next.
+        # The first read creates the -wal file, which is watched next.
         self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._file = _inode(path)
         self._seen = self._read()
@@ -196,7 +213,7 @@ class _Versions:
         self._connection.close()
 
     def moved(self) -> bool:
-        """Return whether anything was committed since the last time this was True."""
+        """Return whether anything was committed since this was last True."""
         before, self._seen = self._seen, self._read()
         return self._seen != before
 
@@ -207,15 +224,15 @@ class _Versions:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-class _Clockwork:
-    """Notices by the clock, where the system has none of its own."""
+class _IntervalNotices:
+    """Notices at fixed intervals, for systems without inotify."""
 
     precede_commits = False
 
     def __init__(self, _: Path) -> None:
         pass
 
-    def __enter__(self) -> _Clockwork:
+    def __enter__(self) -> _IntervalNotices:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -258,7 +275,10 @@ if sys.platform == "linux":
             self._inotify.close()
 
         def wait(self, timeout: float) -> bool:
-            """Return whether the file was written within *timeout* seconds; takes all notices that wait, unread."""
+            """Return whether the file was written within *timeout* seconds.
+
+            All queued notices are discarded.
+            """
             if timeout < _POLL_GRAIN_SECS:
                 time.sleep(max(0.0, timeout))
                 timeout = 0
@@ -268,18 +288,21 @@ if sys.platform == "linux":
             return True
 
         def interrupt(self) -> None:
-            """End a `wait` of another thread: to give a watch up is a notice, too."""
+            """End a `wait` of another thread.
+
+            Removing the watch creates a notice.
+            """
             try:
                 self._inotify.rm_watch(self._watch)
             except (OSError, ValueError):
-                pass  # it ended by itself
+                pass  # the watch has already ended
 
         def are_current(self) -> bool:
             return _inode(self._wal) == self._file
 
     _Notices = _Inotify
 else:
-    _Notices = _Clockwork
+    _Notices = _IntervalNotices
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

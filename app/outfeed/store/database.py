@@ -1,7 +1,7 @@
-"""Connections: how a database is opened, shared between threads, and written to.
+"""Connections: open a database, share it between threads, write to it.
 
-A `Database` is a small pool. It opens after a fork, never before; it looks at the path each time it hands a connection
-out, so that a file put in its place is seen; it maps SQLite's errors to ours.
+A `Database` is a small pool. It opens connections after a fork, never before. It checks the path each time it provides
+a connection, so that a replaced file is noticed. It translates SQLite's errors to Outfeed's.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from outfeed.process import reset_after_fork
 from outfeed.store import deadline, files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
-MAX_LOOKS, SECS_BETWEEN_LOOKS = 50, 0.02
+MAX_ATTEMPTS, SECS_BETWEEN_ATTEMPTS = 50, 0.02
 MAX_IDLE_CONNECTIONS = 8
-# A damaged database is looked at again after this long, or after ten times as long as a look took.
+# A damaged database is checked again after this long, or after ten times as long as a check took.
 RECHECK_SECS = 5.0
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 2**20
-# Of SQLite's virtual machine: a check of 280 MiB ended 70 ms after it was interrupted (2026).
-_STEPS_BETWEEN_LOOKS = 1000
+# Steps of SQLite's virtual machine. A check of 280 MiB ended 70 ms after it was interrupted (2026).
+_STEPS_BETWEEN_CHECKS = 1000
 
-# Never an mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
+# No mmap_size: before 3.51.3 it makes SQLite's rare WAL-reset race worse (sqlite.org/wal.html#walresetbug).
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
@@ -52,7 +52,7 @@ _PRAGMAS = (
 )
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-# What features need of sqlite3, which only store/ imports.
+# Names of sqlite3 for the features: only store/ imports sqlite3.
 Connection = sqlite3.Connection
 IntegrityError, OperationalError = sqlite3.IntegrityError, sqlite3.OperationalError
 SQLITE_VERSION = sqlite3.sqlite_version_info
@@ -60,9 +60,10 @@ BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the existing database at *path*, in autocommit, usable from any thread one at a time.
+    """Open the existing database at *path*, in autocommit.
 
-    TEXT that is no UTF-8 is read with U+FFFD in its place. Raises DatabaseMissing, DatabaseUnreadable.
+    Any thread may use the connection, one at a time. TEXT that is not UTF-8 is read with U+FFFD in place of the invalid
+    bytes. Raises DatabaseMissing, DatabaseUnreadable.
     """
     with explained(path):
         if not path.exists():
@@ -81,41 +82,45 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _uri(path: Path, options: str) -> str:
-    # Bytes, since a path may not be UTF-8; an empty authority, since a path may begin with two slashes.
+    # Bytes, since a path may not be UTF-8. An empty authority, since a path may begin with two slashes.
     return f"file://{quote(os.fsencode(path.absolute()))}?{options}"
 
 
 def is_new(path: Path) -> bool:
-    """Return whether there is no database at *path* yet: no file, or an empty one."""
+    """Return whether the file at *path* is missing or empty."""
     return not path.exists() or path.stat().st_size == 0
 
 
 def settled(read: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Have *read*, which changes nothing and looks at a file, repeat if another process has changed it meanwhile."""
+    """Repeat *read* if another process changes the file during it.
+
+    *read* inspects a file and changes nothing.
+    """
 
     @functools.wraps(read)
-    def reading(*arguments: _P.args, **named: _P.kwargs) -> _R:
-        for _ in range(MAX_LOOKS):
+    def repeated(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        for _ in range(MAX_ATTEMPTS):
             with suppress(DatabaseChanged):
                 return read(*arguments, **named)
-            time.sleep(SECS_BETWEEN_LOOKS)
+            time.sleep(SECS_BETWEEN_ATTEMPTS)
         return read(*arguments, **named)
 
-    return reading
+    return repeated
 
 
 @contextmanager
 def look(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a read-only connection that leaves the file, its journal mode and its folder as they are.
+    """Yield a read-only connection that changes nothing on disk.
 
-    With a `-wal` beside the file, only `-shm` may change. Raises SchemaMismatch if a rollback journal must be played
-    back first, since that would change the file; DatabaseUnreadable; DatabaseChanged, for which `settled` repeats.
+    The file, its journal mode and its folder stay as they are. With a `-wal` beside the file, only `-shm` may change.
+    Raises SchemaMismatch if a rollback journal must be replayed first, since that would change the file;
+    DatabaseUnreadable; DatabaseChanged, after which `settled` repeats the read.
     """
-    path = path.resolve()  # SQLite keeps its journals beside the file that a link points to
+    path = path.resolve()  # SQLite keeps its journals beside the target of a link
     has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
-    # Opened with mode=ro, a file in WAL mode without its `-wal` would get one. An immutable read takes no lock, so it
-    # may see half of what another starter writes. The file is not read by other means: closing a descriptor of it drops
-    # every lock of this process (sqlite.org/howtocorrupt.html, section 2.2).
+    # With mode=ro, SQLite would create the `-wal` of a file in WAL mode that has none. An immutable read takes no lock,
+    # so it may see a half-written state of another process that starts. The file is read through SQLite only: closing a
+    # descriptor of it drops every lock of this process (sqlite.org/howtocorrupt.html, section 2.2).
     mode = "mode=ro" if has_journal else "immutable=1"
     before = _signature(path)
     try:
@@ -131,7 +136,7 @@ def look(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _signature(path: Path) -> tuple[object, ...]:
-    """Return what changes if another process writes to the file at *path*."""
+    """Return a value that changes if another process writes to *path*."""
     try:
         found = path.stat()
     except OSError:
@@ -147,24 +152,28 @@ def _refuse_hot_journal(connection: sqlite3.Connection, path: Path) -> None:
         if not Path(f"{path}-journal").exists() or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise
         raise SchemaMismatch(
-            f"{path}-journal belongs to a transaction that was cut off. Nothing was changed. Open the database once "
-            "with its own program, which rolls the transaction back, and try again"
+            f"{path}-journal belongs to a transaction that was interrupted. Nothing was changed. Open the database "
+            "once with its own program, which rolls the transaction back, and try again"
         ) from error
 
 
 def plain(path: Path | str) -> Connection:
-    """Open any SQLite file, or `:memory:`, in autocommit and without settings or functions of ours."""
+    """Open any SQLite file, or `:memory:`, in autocommit.
+
+    The connection has none of Outfeed's settings and functions.
+    """
     return sqlite3.connect(path, isolation_level=None)
 
 
 def create(path: Path) -> None:
-    """Make an empty database at *path*, and the folders above it, for their owner alone; a file there keeps its mode.
+    """Create an empty database at *path*, readable by its owner only.
 
-    SQLite gives `-wal` and `-shm` the mode of the database. `auto_vacuum` counts only before the first table is made
+    Missing folders above it are created in the same way. An existing file keeps its mode. SQLite gives `-wal` and
+    `-shm` the mode of the database. `auto_vacuum` has an effect only before the first table is created
     (sqlite.org/pragma.html#pragma_auto_vacuum).
     """
     files.make_folder(path.parent)
-    with suppress(OSError):  # it is there, or SQLite says why it can't be made
+    with suppress(OSError):  # the file exists, or SQLite reports below why it can't be created
         files.make_private(path)
     with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -172,14 +181,20 @@ def create(path: Path) -> None:
 
 
 def use_wal(path: Path) -> None:
-    """Set the journal mode to WAL unless it is. Raises DatabaseBusy while another program reads the file."""
+    """Set the journal mode to WAL if it is another.
+
+    Raises DatabaseBusy while another program reads the file.
+    """
     with explained(path), closing(connect(path)) as connection:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode = WAL")
 
 
 def refuse_foreign(connection: sqlite3.Connection) -> None:
-    """Raise SchemaMismatch unless the database is an upgraded one: its `event_log` may be another program's."""
+    """Raise SchemaMismatch unless the database is an upgraded one.
+
+    The `event_log` in it may be another program's.
+    """
     cursor = connection.cursor()
     cursor.row_factory = None  # a caller's own connection may have another
     try:
@@ -200,7 +215,10 @@ def _text(raw: bytes) -> str:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors in the block into ours, naming *path*. IntegrityError passes: the caller knows its rows."""
+    """Translate SQLite's errors in the block to Outfeed's, with *path*.
+
+    IntegrityError is not translated, because the caller knows its rows.
+    """
     try:
         yield
     except sqlite3.IntegrityError:
@@ -234,7 +252,7 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
 
 
 def _full(path: Path) -> DatabaseFull:
-    return DatabaseFull(f"no space left to write {path}; nothing was written, free some and try again")
+    return DatabaseFull(f"no space left to write {path}; nothing was written, free some space and try again")
 
 
 def _damaged(path: Path, what: str) -> DatabaseDamaged:
@@ -245,7 +263,10 @@ def _damaged(path: Path, what: str) -> DatabaseDamaged:
 
 @dataclass
 class _Damage:
-    """What was found, in which file, and when to look again, on the monotonic clock."""
+    """The error of a damaged file, and when to check the file again.
+
+    *check_at* is on the monotonic clock.
+    """
 
     error: DatabaseDamaged
     file: tuple[int, int] | None
@@ -255,12 +276,13 @@ class _Damage:
 class Database:
     """The database at one path, for all threads of this process.
 
-    `_lock` guards the list of idle connections; a connection in use belongs to the thread that took it. `_writing` is
-    held by the thread whose turn it is to write; `_checking` by the one that looks whether damage has been mended.
+    `_lock` guards the list of idle connections. A connection in use belongs to the thread that took it. The thread
+    whose turn it is to write holds `_writing`. The thread that checks whether a damaged file is repaired holds
+    `_checking`.
 
-    *failure* is what the last write failed with, None when it went well; that no space was left stands until the probe
-    has found some, for a write that needs none goes well all the same. Once SQLite has called the file damaged every
-    write is refused, in whichever pages it would be, until another file stands there or this one passes a check.
+    *failure* is the error of the last write, or None if that succeeded. A DatabaseFull stays until the probe has found
+    free space, because a write that needs no space succeeds all the same. After SQLite has reported the file as
+    damaged, every write is refused until the path names another file or this one passes a check.
     """
 
     def __init__(self, path: Path) -> None:
@@ -283,9 +305,9 @@ class Database:
 
     @contextmanager
     def connection(self, *, is_limited: bool = True) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit. SQLite's errors come out as ours.
+        """Provide a connection in autocommit, with translated errors.
 
-        Unless *is_limited* is False, the thread's deadline counts, if it has one: raises QueryCancelled.
+        Unless *is_limited* is False, the thread's deadline applies, if it has one. Raises QueryCancelled after it.
         """
         file = self.identity()
         try:
@@ -300,10 +322,10 @@ class Database:
             raise
 
     def refuse_foreign(self) -> None:
-        """Raise SchemaMismatch unless the file is an upgraded database, and leave no trace of the look.
+        """Raise SchemaMismatch unless the file is an upgraded database.
 
-        A connection that can write would roll back a journal of the other program, or leave a `-wal`. Each file is
-        looked at once.
+        The check leaves no trace: a connection that can write would roll back a journal of the other program, or leave
+        a `-wal`. Each file is checked once.
         """
         file = self.identity()
         if file is not None and file != self._upgraded:
@@ -313,35 +335,43 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection inside a read transaction: all its SELECTs see one state. Keep it short."""
+        """Provide a connection inside a read transaction.
+
+        All SELECTs of the block see one state. Keep the block short.
+        """
         with self.connection() as connection:
             connection.execute("BEGIN")
             yield connection
-            # Where the block raised, giving the connection back rolls back.
+            # If the block raises, `_give_back` rolls back.
             connection.execute("COMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection inside a write transaction; commits at the end, rolls back when the block raises.
+        """Provide a connection inside a write transaction.
 
-        IMMEDIATE: a deferred transaction that turns into a write fails at once, whatever the timeout, when another
-        has written meanwhile (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and what else a
-        DatabaseError can be: nothing was written then.
+        The transaction commits at the end of the block, and rolls back if the block raises.
+
+        IMMEDIATE: a deferred transaction that turns into a write fails at once, regardless of the timeout, if another
+        connection has written since it began (SQLITE_BUSY_SNAPSHOT). Raises DatabaseBusy after BUSY_TIMEOUT_SECS, and
+        other subclasses of DatabaseError. After an error nothing was written.
         """
-        with self._noted(), self._turn(), self.connection(is_limited=False) as connection:
+        with self._recorded_result(), self._write_turn(), self.connection(is_limited=False) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
 
     @contextmanager
     def one_write(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit for one statement that writes, which costs less than a transaction."""
-        with self._noted(), self.connection(is_limited=False) as connection:
+        """Provide a connection in autocommit for one write statement.
+
+        It costs less than a transaction.
+        """
+        with self._recorded_result(), self.connection(is_limited=False) as connection:
             yield connection
 
     @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Refuse to write to a damaged file, and remember how it goes."""
+    def _recorded_result(self) -> Iterator[None]:
+        """Refuse to write to a damaged file, and record the write's result."""
         try:
             self._refuse_if_damaged()
             yield
@@ -352,8 +382,11 @@ class Database:
             self.failure = None
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for this process's turn to write: SQLite's own wait sleeps for up to 100 ms after the lock is free."""
+    def _write_turn(self) -> Iterator[None]:
+        """Wait for this process's turn to write.
+
+        SQLite's own wait sleeps for up to 100 ms after the lock is free.
+        """
         writing = self._writing
         if not writing.acquire(timeout=BUSY_TIMEOUT_SECS):
             raise DatabaseBusy(f"{self.path} is being written by other threads; nothing was written, try again")
@@ -363,21 +396,30 @@ class Database:
             writing.release()
 
     def after_fork(self) -> None:
-        """In a forked child: the locks may be held by threads that don't exist here."""
+        """Replace the locks in a forked child.
+
+        Threads that do not exist in the child may hold them.
+        """
         self._lock, self._writing, self._checking = threading.Lock(), threading.Lock(), threading.Lock()
         self._interrupted = threading.Event()
 
     @property
     def damage(self) -> DatabaseDamaged | None:
-        """What SQLite said when it found the file at the path damaged; None where it hasn't."""
+        """Error that SQLite raised for the file at the path, or None.
+
+        It is set if SQLite found the file damaged.
+        """
         damage = self._damage
         return damage.error if damage is not None and damage.file == self.identity() else None
 
     def check(self) -> None:
-        """Read every page, and take note where they contradict each other. Raises DatabaseError, QueryCancelled."""
+        """Read every page and record a contradiction as damage.
+
+        Raises DatabaseError, QueryCancelled.
+        """
         file = self.identity()
         with closing(connect(self.path)) as connection, explained(self.path):
-            connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_LOOKS)
+            connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_CHECKS)
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             error = _damaged(self.path, " ".join(said.split()))
@@ -385,7 +427,7 @@ class Database:
             raise error
 
     def interrupt_checks(self) -> None:
-        """Have a check that is at work, and each that begins, raise QueryCancelled at once, until `close`."""
+        """Make running and new checks raise QueryCancelled, until `close`."""
         self._interrupted.set()
 
     @property
@@ -394,7 +436,10 @@ class Database:
         return self._interrupted.is_set()
 
     def recheck(self) -> None:
-        """Where the file was found damaged, look whether it still is; not at once again, and one thread at a time."""
+        """Check a damaged file again, if the time for it has come.
+
+        One thread does so at a time.
+        """
         damage = self._damage
         if damage is None or clock.monotonic() < damage.check_at or not self._checking.acquire(blocking=False):
             return
@@ -405,7 +450,7 @@ class Database:
             damage.check_at = clock.monotonic() + max(RECHECK_SECS, 10 * (clock.monotonic() - began))
         else:
             self._damage = None
-            self.close()  # what the idle connections have in mind was read from the damaged file
+            self.close()  # the page caches of the idle connections were read from the damaged file
         finally:
             self._checking.release()
 
@@ -419,11 +464,17 @@ class Database:
             self._damage = _Damage(error, file, clock.monotonic() + RECHECK_SECS)
 
     def identity(self) -> tuple[int, int] | None:
-        """Return the device and inode that the path names now, or None when nothing is there."""
+        """Return the device and inode that the path names now.
+
+        Returns None if the file does not exist.
+        """
         return _identity(self.path)
 
     def close(self) -> None:
-        """Close the idle connections. One in use is closed when it comes back."""
+        """Close the idle connections.
+
+        A connection in use is closed when it is returned.
+        """
         self._interrupted.clear()
         with self._lock:
             idle, self._idle, self._file = self._idle, [], None
@@ -435,7 +486,7 @@ class Database:
         connection = None
         with self._lock:
             if self._pid != os.getpid():
-                # Kept, not closed: a forked child that closes them would checkpoint or unlink under its parent.
+                # Kept open: a forked child that closes them would checkpoint or unlink files of its parent.
                 self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
             if file != self._file:
                 stale, self._idle, self._file = self._idle, [], file
@@ -451,7 +502,7 @@ class Database:
                 connection.rollback()
             is_sound = True
         except sqlite3.Error:
-            is_sound = False  # closing it rolls back, too
+            is_sound = False  # closing the connection rolls back, too
         with self._lock:
             is_kept = is_sound and file is not None and file == self._file and len(self._idle) < MAX_IDLE_CONNECTIONS
             if is_kept:
@@ -470,7 +521,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @functools.cache
 def at(path: Path) -> Database:
-    """Return this process's Database for *path*, the same one each time."""
+    """Return this process's Database for *path*, the same each time."""
     return Database(path)
 
 
@@ -480,6 +531,6 @@ def default() -> Database:
 
 
 def meta(connection: sqlite3.Connection, key: str) -> Any:
-    """Return the fact stored under *key*, or None."""
+    """Return the value stored under *key* in outfeed_meta, or None."""
     row = connection.execute("SELECT value FROM outfeed_meta WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None

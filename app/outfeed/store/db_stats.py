@@ -1,4 +1,7 @@
-"""Read the size of the outbox and of the files, without counting rows."""
+"""Statistics of the database: the outbox and file sizes.
+
+No rows are counted.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from outfeed.store.outbox import read_window
 
 
 class DatabaseStats(NamedTuple):
-    """The feed's window, when its oldest row was written, and the sizes of the files."""
+    """The feed's window, the time of its oldest row, and file sizes."""
 
     epoch: str
     first_seq: int
@@ -22,12 +25,18 @@ class DatabaseStats(NamedTuple):
 
     @property
     def outbox_rows(self) -> int:
-        """The rows of the outbox; too many by those that were taken out one by one."""
+        """Number of outbox rows, calculated from the window.
+
+        Rows that were removed one by one are counted too.
+        """
         return self.head - self.first_seq + 1
 
 
 def read(database: Database) -> DatabaseStats:
-    """Return the stats. Raises DatabaseError."""
+    """Return the statistics.
+
+    Raises DatabaseError.
+    """
     with database.snapshot() as connection:
         window = read_window(connection)
         oldest = connection.execute("SELECT created_at FROM outbox ORDER BY seq LIMIT 1").fetchone()

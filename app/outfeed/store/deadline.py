@@ -1,6 +1,7 @@
-"""Deadlines: the reads of a thread end at a given time, or when their client has left.
+"""Deadlines: the end of a thread's reads.
 
-SQLite asks between two steps of a query whether to go on, so neither a scan nor a search can outlast its deadline.
+A read ends at a given time, or when its client has left. SQLite calls the deadline between two steps of a query, so
+neither a scan nor a search can outlast it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import NamedTuple
 
 from outfeed import clock
 
-STEPS = 20_000  # of SQLite's machine between two looks: about a millisecond
+STEPS = 20_000  # steps of SQLite's virtual machine between two checks, about a millisecond
 _of_thread = threading.local()
 
 
 class _Deadline(NamedTuple):
-    """The end, on the monotonic clock, and whether the client still waits."""
+    """The end on the monotonic clock, and whether the client still waits."""
 
     at: float
     is_wanted: Callable[[], bool]
@@ -29,14 +30,20 @@ class _Deadline(NamedTuple):
 
 @contextmanager
 def limited(secs: float, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Let this thread's reads in the block take *secs* in all. A read beyond that raises QueryCancelled."""
+    """Limit this thread's reads in the block to *secs* in total.
+
+    A read beyond that raises QueryCancelled.
+    """
     with _set(_Deadline(clock.monotonic() + secs, is_wanted)):
         yield
 
 
 @contextmanager
 def unlimited() -> Iterator[None]:
-    """Let this thread's reads in the block take their time, inside of `limited` as well."""
+    """Lift the limit for this thread's reads in the block.
+
+    A surrounding `limited` has no effect on them.
+    """
     with _set(None):
         yield
 
@@ -53,7 +60,7 @@ def _set(deadline: _Deadline | None) -> Iterator[None]:
 
 @contextmanager
 def kept(connection: sqlite3.Connection) -> Iterator[None]:
-    """Interrupt what *connection* does in the block once this thread's deadline is over."""
+    """Interrupt *connection* in the block at this thread's deadline."""
     deadline: _Deadline | None = getattr(_of_thread, "deadline", None)
     if deadline is None:
         yield

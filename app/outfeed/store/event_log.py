@@ -1,4 +1,4 @@
-"""The log: append events to `event_log`, each once."""
+"""Event log: append events to `event_log`, each once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from outfeed.store.database import Database
 _INSERT = """
     INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _MORE = ", (?, ?, ?, ?, ?, ?, ?)"
-# Many rows a statement, and many seqs a row: between two steps of SQLite another thread may take Python's lock
-# for 5 ms. With 4 writers of 100 events a call, one row a statement let in 7,000 a second; this, 8,000 to 12,000.
+# Many rows a statement, and many seqs a row: between two steps of SQLite another thread may take Python's lock for 5
+# ms. With 4 writers of 100 events a call, one row a statement accepted 7,000 a second, and this 8,000 to 12,000.
 _ROWS_A_STATEMENT = 250
 
 
 class _Draft(NamedTuple):
-    """An event, its data as JSON, and whether the writer named its id and time."""
+    """An event to write, with its data as JSON.
+
+    *has_id* and *has_timestamp* say whether the writer named them.
+    """
 
     event: Event
     data_json: str | None
@@ -41,7 +44,10 @@ class _Draft(NamedTuple):
         )  # fmt: skip
 
     def agree_with(self, known: _Draft) -> None:
-        """Raise EventConflict unless *known* is this event; a time that the writer left out may differ."""
+        """Raise EventConflict unless *known* is this event.
+
+        If the writer named no timestamp, the timestamps may differ.
+        """
         if known is self:
             return
         is_same = self._content() == known._content()
@@ -49,17 +55,23 @@ class _Draft(NamedTuple):
             raise EventConflict(f"id {self.event.id!r} already exists with different content; nothing was written")
 
     def _is_at(self, timestamp: str) -> bool:
-        """Return whether *timestamp*, which a raw writer may have written, is the time of this event."""
+        """Return whether *timestamp* is the time of this event.
+
+        A raw writer may have written *timestamp* in another form.
+        """
         return timestamp == self.event.timestamp or clock.parsed(timestamp) == clock.parsed(self.event.timestamp)
 
     def _content(self) -> tuple[str | None, ...]:
-        # JSON as text, not as Python values: 1, 1.0 and True are equal there and different in JSON.
+        # JSON as text, not as Python values: 1, 1.0 and True are equal in Python and different in JSON.
         data = json.dumps(json.loads(self.data_json or "null"), sort_keys=True)
         return self.event.event_type, self.event.source, self.event.task_id, self.event.agent_id, data
 
 
 class Recorded(NamedTuple):
-    """The answer to a writer. *seq* is None once the outbox row is pruned; *is_new* is False for a repeated id."""
+    """The answer to a writer.
+
+    *seq* is None if the outbox row is pruned. *is_new* is False for a repeated id.
+    """
 
     event: Event
     seq: int | None
@@ -78,11 +90,14 @@ def log_event(
     timestamp: str | datetime | None = None,
     connection: sqlite3.Connection | None = None,
 ) -> Event:
-    """Append one event and return it; durable when this returns, unless *connection* is given.
+    """Append one event and return it.
 
-    With *connection*, an open `sqlite3` connection, the event joins the caller's transaction and is theirs to commit.
-    *id* (1 to 200 characters, a new UUIDv7 by default) is an idempotency key: the same event again is not written
-    again, and the one in the log is returned. *timestamp* is ISO 8601 or an aware datetime, the wall time by default.
+    Without *connection*, the event is durable when this returns. With *connection*, an open `sqlite3` connection, the
+    event joins the caller's transaction and the caller commits it.
+
+    *id* (1 to 200 characters, a new UUIDv7 by default) is an idempotency key: if the log has the same event under it,
+    that event is returned and nothing is written. *timestamp* is ISO 8601 or an aware datetime, the wall time by
+    default.
 
     Raises InvalidEvent (nothing was written), EventConflict (the id is known with other content), DatabaseMissing,
     DatabaseBusy, SchemaMismatch.
@@ -109,23 +124,30 @@ def log_event(
 
 
 def append_audit(connection: sqlite3.Connection, event_type: str, source: str, data: Any) -> None:
-    """Append an event of the audit, whose types `log_event` refuses, in the caller's transaction."""
+    """Append an audit event in the caller's transaction.
+
+    `log_event` refuses the types of the audit.
+    """
     event, data_json = make_event(event_type, source, data=data, max_event_bytes=settings().max_event_bytes)
     db.refuse_foreign(connection)
     _insert(connection, _Draft(event, data_json, has_id=False, has_timestamp=False))
 
 
 def _refuse_audit(event_type: object) -> None:
-    """Raise InvalidEvent for a type of the audit, so that no program's event reads as what Outfeed did."""
+    """Raise InvalidEvent for a type of the audit.
+
+    No program's event can therefore pass for one of Outfeed's own.
+    """
     if isinstance(event_type, str) and is_audit(event_type):
         raise InvalidEvent("event_type", f"is reserved for Outfeed's own audit events, got {str(event_type)!r:.80}")
 
 
 def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_bytes: int) -> list[Recorded]:
-    """Append what *events* (`log_event`'s names) describe, all or none, and say where each went, in their order.
+    """Append *events*, all or none; return each result in order.
 
-    One transaction however many; an event twice among them is written once and answered twice. Raises as `log_event`,
-    with the `index` of the bad one.
+    An event has the names of `log_event`. All events are written in one transaction. An event that occurs twice in
+    *events* is written once and answered twice. Raises the errors of `log_event`, with the `index` of the invalid
+    event.
     """
     moment = clock.moment()
     drafts = [_draft(index, fields, max_event_bytes, moment) for index, fields in enumerate(events)]
@@ -153,7 +175,10 @@ def _draft(index: int, fields: Mapping[str, Any], max_event_bytes: int, moment: 
 
 
 def _unknown(drafts: list[_Draft], logged: Mapping[str, _Draft]) -> dict[str, _Draft]:
-    """Return the drafts that are to be written, by id. Raises EventConflict."""
+    """Return the drafts that must be written, by id.
+
+    Raises EventConflict.
+    """
     fresh: dict[str, _Draft] = {}
     for index, draft in enumerate(drafts):
         known = logged.get(draft.event.id) or fresh.setdefault(draft.event.id, draft)
@@ -166,7 +191,10 @@ def _unknown(drafts: list[_Draft], logged: Mapping[str, _Draft]) -> dict[str, _D
 
 
 def _append(connection: sqlite3.Connection, drafts: list[_Draft]) -> dict[str, int]:
-    """Insert the drafts and return the seqs that the trigger gave them. The caller holds the write lock."""
+    """Insert the drafts and return the seqs that the trigger assigned.
+
+    The caller holds the write lock.
+    """
     if not drafts:
         return {}
     (before,) = connection.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchone()
@@ -198,7 +226,7 @@ def _insert(connection: sqlite3.Connection, draft: _Draft) -> None:
 
 
 def _logged(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, _Draft]:
-    """Return what the log has under *ids*."""
+    """Return the events that the log has under *ids*, by id."""
     cursor = connection.cursor()
     cursor.row_factory = None  # a caller's own connection may have another
     found = cursor.execute(

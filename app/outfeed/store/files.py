@@ -1,4 +1,7 @@
-"""Files beside the database that must be whole or not there: written under another name, synced, then put in place."""
+"""Files beside the database, written atomically.
+
+Such a file is complete or missing: it is written under another name, synced, and then renamed into place.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ from pathlib import Path
 
 from outfeed.errors import DatabaseError, OutfeedError
 
-# They lack locks or shared memory: sqlite.org/wal.html section 1, howtocorrupt.html section 2.
+# These lack locks or shared memory: sqlite.org/wal.html section 1, howtocorrupt.html section 2.
 _REMOTE_FILESYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|virtiofs|afs|ceph|glusterfs|lustre|fuse\..*")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn the system's errors in the block into an OutfeedError that says what was being done."""
+    """Translate OSError in the block to an OutfeedError.
+
+    Its text is "can't *doing*" and the reason.
+    """
     try:
         yield
     except OSError as error:
@@ -28,13 +34,19 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def make_private(path: Path) -> None:
-    """Make the empty file *path*, which only its owner may read. Raises OSError where there is one."""
+    """Create the empty file *path*, readable by its owner only.
+
+    Raises OSError if the file exists.
+    """
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     give_to_owner_of_folder(path)
 
 
 def open_lock(path: Path) -> int:
-    """Open the file *path*, made if it is missing, and return its descriptor. Raises DatabaseError."""
+    """Open the file *path*, created if missing; return its descriptor.
+
+    Raises DatabaseError.
+    """
     is_new = not path.exists()
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -46,7 +58,10 @@ def open_lock(path: Path) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Make *folder* for its owner alone, and those above it, unless it is there."""
+    """Create *folder* and its parents, accessible by their owner only.
+
+    Existing folders stay as they are.
+    """
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -55,9 +70,10 @@ def make_folder(folder: Path) -> None:
 
 
 def give_to_owner_of_folder(path: Path) -> None:
-    """Give what root has made at *path* to the owner of its folder, who could not use it otherwise.
+    """Give a file that root created to the owner of its folder.
 
-    A root that may not do so, as in some containers, keeps it.
+    Otherwise that owner could not use it. If root may not change the owner, as in some containers, the file stays
+    root's.
     """
     if os.geteuid() != 0:
         return
@@ -68,9 +84,9 @@ def give_to_owner_of_folder(path: Path) -> None:
 
 
 def owner_advice(path: Path) -> str:
-    """Return, to be appended to an error, who owns *path* or its folder and the command that changes it.
+    """Return who owns *path* or its folder, and how to change that.
 
-    Empty if this user owns it.
+    The text is made to be appended to an error. It is empty if this user is the owner.
     """
     found = path if path.exists() else path.parent
     try:
@@ -93,9 +109,9 @@ def _name_of(user: int) -> str:
 
 
 def final_target(target: Path) -> Path:
-    """Return the file that *target* names, past links, for a rename onto it. Raises OutfeedError.
+    """Return the file that *target* names, for a rename onto it.
 
-    It is a regular file or not there yet, and its folder is there.
+    Links are followed. The file is a regular file or does not exist, and its folder exists. Raises OutfeedError.
     """
     try:
         path = target.resolve()
@@ -114,7 +130,10 @@ def final_target(target: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. Never the database itself: closing drops SQLite's locks."""
+    """Sync a file, or the names in a folder, to disk.
+
+    Never use it for the database itself, because closing the descriptor drops SQLite's locks.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -123,7 +142,10 @@ def sync(path: Path) -> None:
 
 
 def filesystem_of(path: Path) -> str | None:
-    """Return the type of the filesystem that *path* (absolute, without links) lies on; None where it can't be told."""
+    """Return the type of the filesystem of *path*, or None if unknown.
+
+    *path* is absolute and without links.
+    """
     try:
         lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -138,5 +160,5 @@ def filesystem_of(path: Path) -> str | None:
 
 
 def is_remote(filesystem: str) -> bool:
-    """Return whether a *filesystem* of that type lacks what SQLite's write-ahead log needs."""
+    """Return whether *filesystem* lacks what SQLite's WAL needs."""
     return _REMOTE_FILESYSTEMS.fullmatch(filesystem) is not None

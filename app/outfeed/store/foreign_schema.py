@@ -1,4 +1,7 @@
-"""Triggers and views that Outfeed did not make: SQL in a database file, which SQLite runs for every writer."""
+"""Triggers and views that Outfeed did not make.
+
+They are SQL in a database file, which SQLite runs for every writer.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ _INDEX = re.compile(r"CREATE\s+(UNIQUE\s+)?INDEX\s", re.IGNORECASE)
 
 
 class Foreign(NamedTuple):
-    """A trigger or a view. *is_on_ours*: it stands on a table of Outfeed's, or in the place of one."""
+    """A trigger or a view.
+
+    *is_on_ours*: it is on a table of Outfeed's, or replaces one.
+    """
 
     kind: str
     name: str
@@ -29,7 +35,10 @@ class Foreign(NamedTuple):
 
 
 def find(connection: sqlite3.Connection) -> list[Foreign]:
-    """Return what is neither a trigger of Outfeed's nor its text, sorted by name. Reads the schema and runs none."""
+    """Return the foreign triggers and views, sorted by name.
+
+    An own trigger with another text is also foreign. The schema is read and none of its SQL runs.
+    """
     is_former = former_names.are_used(connection)
     tables = {*former_names.TABLES, "event_log", "outbox"} if is_former else {"event_log", "outbox"}
     expected = dict.fromkeys(former_names.TRIGGERS) if is_former else _expected(connection)
@@ -45,21 +54,25 @@ def find(connection: sqlite3.Connection) -> list[Foreign]:
 
 
 def is_known(name: str) -> bool:
-    """Return whether a trigger of that name is Outfeed's, whatever it says."""
+    """Return whether Outfeed has a trigger of that name.
+
+    Its text does not matter.
+    """
     with closing(schema.model(schema.migrations())) as model:
         return name in _triggers(model)
 
 
 def check(connection: sqlite3.Connection, source: Path, live: Path) -> None:
-    """Raise BadBackup if the file holds SQL that a restore, or the server after it, would run for someone else.
+    """Raise BadBackup if the file holds SQL of another program.
 
-    A trigger that the live database has with the same text is no one else's.
+    A restore, or the server after it, would run that SQL. A trigger that the live database has with the same text is
+    allowed.
     """
     found = [each for each in find(connection) if each.is_on_ours]
     if found:
         known = set(_found_in(live)) if live.exists() else set()
         found = [each for each in found if each not in known]
-    problems = [str(each) for each in found] + _odd_texts(connection)
+    problems = [str(each) for each in found] + _unexpected_texts(connection)
     if problems:
         raise BadBackup(
             f"{source} holds SQL that Outfeed did not make: {', '.join(problems)}. It would run in the live database; "
@@ -68,7 +81,7 @@ def check(connection: sqlite3.Connection, source: Path, live: Path) -> None:
 
 
 def in_file(path: Path) -> list[str]:
-    """Return what another program made in the file, one phrase each."""
+    """Return the foreign objects of the file, one phrase each."""
     return [str(each) for each in _found_in(path)]
 
 
@@ -90,8 +103,11 @@ def _triggers(model: sqlite3.Connection) -> dict[str, str]:
     return dict(model.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall())
 
 
-def _odd_texts(connection: sqlite3.Connection) -> list[str]:
-    """Return the keys of texts that mending would run and that Outfeed did not write."""
+def _unexpected_texts(connection: sqlite3.Connection) -> list[str]:
+    """Return the keys of stored texts that Outfeed did not write.
+
+    A repair would run these texts.
+    """
     if not adoption.is_outfeed(connection):
         return []
     expected = _expected(connection)

@@ -1,4 +1,6 @@
-"""Databases with the former names: tables without the prefix `outfeed_`, migrations recorded by yoyo.
+"""Databases with the former names of Outfeed's tables.
+
+Their tables lack the prefix `outfeed_`, and yoyo recorded their migrations.
 
 `replace` moves such a database to the present names within the caller's transaction. The rows are copied into tables
 made by the present SQL, rather than renamed: `ALTER TABLE … RENAME` fails if the schema has a broken view, and with
@@ -14,7 +16,7 @@ from outfeed import clock
 from outfeed.store import schema
 
 STEP = "0000.former-names"
-# Parents before children: the copies and the drops keep the foreign keys.
+# Parents before children, so that the copies and the drops keep the foreign keys.
 TABLES = (
     "meta", "user", "token", "sign_in_code", "session", "ticket", "checkpoint", "webhook", "agent", "task", "bid",
     "arrival", "search_stale",
@@ -36,13 +38,19 @@ def are_used(connection: sqlite3.Connection) -> bool:
 
 
 def applied(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of Outfeed's migrations that yoyo recorded; another program's may stand in the same table."""
+    """Return the names of Outfeed's migrations that yoyo recorded.
+
+    The same table may also have migrations of another program.
+    """
     known = set(schema.migrations())
     return {name for (name,) in connection.execute("SELECT migration_id FROM _yoyo_migration")} & known
 
 
 def replace(connection: sqlite3.Connection) -> None:
-    """Give Outfeed's tables, indexes and triggers their present names, in the caller's transaction."""
+    """Give Outfeed's tables, indexes and triggers their present names.
+
+    The caller's transaction does all of it.
+    """
     names = applied(connection)
     for trigger in TRIGGERS:
         connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
@@ -86,7 +94,10 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
 
 
 def _forget_yoyo(connection: sqlite3.Connection, names: set[str]) -> None:
-    """Remove Outfeed's rows from yoyo's tables, and the tables unless another program's yoyo uses them."""
+    """Remove Outfeed's rows from yoyo's tables.
+
+    The tables are dropped unless another program's yoyo uses them.
+    """
     for table in _YOYO_TABLES[:2]:
         if table in _tables(connection):
             connection.executemany(f"DELETE FROM {table} WHERE migration_id = ?", [(name,) for name in names])  # noqa: S608

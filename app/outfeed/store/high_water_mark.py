@@ -1,7 +1,8 @@
-"""The mark: `<database>.mark` remembers how far the feed has been served, outside the database.
+"""High-water mark: the last served position, outside the database.
 
-A database that is behind its mark is not the one that was served: a copy was put back, or a power cut took commits
-of a writer at `synchronous=NORMAL`. Its seqs would be used again for other events, so it gets a new epoch.
+The file is `<database>.mark`. If a database is behind its mark, it is not the database that was served: a copy replaced
+it, or a power cut lost commits of a writer at `synchronous=NORMAL`. Its seqs would be used again for other events, so
+it gets a new epoch.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ _LINE_BYTES = 64
 
 
 class Position(NamedTuple):
-    """One served position: the seq of an item, and a checksum of which one it was."""
+    """One served position: the seq of an item and the item's checksum."""
 
     seq: int
     checksum: int
 
     @classmethod
     def of(cls, item: Item) -> Position:
-        # Of what no setting changes: how large `data` may be and which names are redacted may change between starts.
+        # Only fields that no setting changes: the size limit of `data` and the redacted names may change between
+        # starts.
         return cls(item.seq, zlib.crc32(f"{item.id} {item.timestamp}".encode()))
 
 
 class HighWaterMark:
     """The mark file of one database, to which all its workers write.
 
-    `_lock` guards the file descriptor and what was last written to it.
+    `_lock` guards the file descriptor and the line that was last written.
     """
 
     def __init__(self, database: Path) -> None:
@@ -50,11 +52,14 @@ class HighWaterMark:
         self._synced = b""
 
     def read(self) -> dict[str, Position]:
-        """Return the furthest point served of each epoch. A line that doesn't parse is passed over."""
+        """Return the furthest served position of each epoch.
+
+        Lines that cannot be parsed are skipped.
+        """
         try:
             return self._read()
         except OSError as error:
-            log.warning(LogMessage("mark is unreadable", path=self.path, error=error))
+            log.warning(LogMessage("can't read the high-water mark", path=self.path, error=error))
             return {}
 
     def _read(self) -> dict[str, Position]:
@@ -65,9 +70,10 @@ class HighWaterMark:
         return dict(filter(None, map(_parse, lines)))
 
     def advance(self, epoch: str, point: Position) -> None:
-        """Remember *point* as served; called before it is sent. In the page cache at once, on disk by `sync`.
+        """Record *point* as served, before it is sent.
 
-        Where another worker has remembered one beyond it, that stays.
+        The write is in the page cache at once, and `sync` brings it to disk. If another worker has recorded a later
+        position, that one stays.
         """
         line = f"{epoch} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1).encode() + b"\n"
         with self._lock:
@@ -87,23 +93,30 @@ class HighWaterMark:
         self._line = line
 
     def sync(self) -> None:
-        """Bring the mark to the disk if it has moved since; what fails is tried again by the next call."""
+        """Bring the mark to disk if it has moved since the last sync.
+
+        After an error the next call retries.
+        """
         with self._lock:
             if self._descriptor is None:
                 return
             try:
                 if not self._is_in_place():
-                    self._let_go()
-                    self._put_again()
+                    self._close_file()
+                    self._rewrite()
                 if self._descriptor is None or self._line == self._synced:
                     return
                 os.fdatasync(self._descriptor)
                 self._synced = self._line
             except OSError as error:
-                log.warning(LogMessage("mark is not on the disk, trying again", path=self.path, error=error))
+                log.warning(LogMessage("can't sync the high-water mark, trying again", path=self.path, error=error))
 
-    def _put_again(self) -> None:
-        """Write what was last remembered, unless who swapped the file has it: two workers would swap without end."""
+    def _rewrite(self) -> None:
+        """Write the last position to a file that was swapped.
+
+        If the process that swapped the file has recorded a later position, nothing is written. Otherwise two workers
+        would swap files endlessly.
+        """
         found = _parse(self._line.decode())
         if found is not None:
             epoch, point = found
@@ -115,7 +128,7 @@ class HighWaterMark:
         """Sync and close the file."""
         self.sync()
         with self._lock:
-            self._let_go()
+            self._close_file()
 
     def _is_in_place(self) -> bool:
         assert self._descriptor is not None
@@ -124,26 +137,27 @@ class HighWaterMark:
         except OSError:
             return False
 
-    def _let_go(self) -> None:
-        # Forgotten first: where the disk is full `advance` comes again, and the number may be another file's by then.
+    def _close_file(self) -> None:
+        # Forgotten before the close: on a full disk `advance` is called again, and the descriptor number may be another
+        # file's by then.
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def _reopen(self, epoch: str) -> None:
-        """Open the file if the place of *epoch* is the first in it; else swap in a new one that has it."""
-        self._let_go()
+        """Open the file if its first line has *epoch*, or swap in a new one."""
+        self._close_file()
         if self.path.is_file():
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             found = _first_line(self._descriptor)
             if found is not None and found[0] == epoch:
                 return
-            self._let_go()
-        # Where it can't be read just now nothing is written: what was served of the earlier epochs would be forgotten.
+            self._close_file()
+        # If the file cannot be read, nothing is written. Otherwise the positions of earlier epochs would be lost.
         earlier = [(name, point) for name, point in self._read().items() if name != epoch]
         lines = [f"{name} {point.seq} {point.checksum}".ljust(_LINE_BYTES - 1) for name, point in earlier]
         fresh = Path(f"{self.path}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)  # of a process that ended half-way
+        fresh.unlink(missing_ok=True)  # left by a process that ended half-way
         files.make_private(fresh)
         fresh.write_text("\n".join([" " * (_LINE_BYTES - 1), *lines]) + "\n", "ascii")
         files.give_to_owner_of_folder(fresh)
@@ -163,12 +177,15 @@ def _parse(line: str) -> tuple[str, Position] | None:
 
 
 def renew_epoch_if_behind(database: Database, outbox: Outbox, mark: HighWaterMark) -> bool:
-    """Give the database a new epoch where it is behind the mark or says something else there. True if it did."""
+    """Renew the epoch of a database that contradicts the mark.
+
+    The database is behind the mark, or has another event at its seq. Returns whether the epoch was renewed.
+    """
     window = outbox.window()
     point = mark.read().get(window.epoch)
     if point is None or _agrees(outbox, window.last_seq, point):
         return False
-    log.warning(LogMessage("database is behind what was served, renewing its epoch", path=database.path))
+    log.warning(LogMessage("database is behind the high-water mark, renewing its epoch", path=database.path))
     outbox.renew_epoch(window.epoch)
     return True
 

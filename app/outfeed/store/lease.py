@@ -1,7 +1,8 @@
 """Leases: the right to run a job that must run once among processes.
 
 A lease is flock(2) on a file of its own, never on the database: closing another descriptor of the database file would
-drop SQLite's locks (sqlite.org/howtocorrupt.html, section 2.2). The kernel frees it when its holder dies, in any way.
+drop SQLite's locks (sqlite.org/howtocorrupt.html, section 2.2). The kernel releases a lease when its holder ends, even
+by a signal.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ _NOTE_BYTES = 512
 
 
 def lock_file(database: Path, job: str | None = None) -> Path:
-    """Return the file that stands for *job* on *database*: `<database>.<job>.lock`; without a job `<database>.lock`.
+    """Return the lock file of *job* on *database*.
 
-    Links are followed, so that two names of one database share their leases.
+    It is `<database>.<job>.lock`, or `<database>.lock` without a job. Links are followed, so that two names of one
+    database share their leases.
     """
     database = database.resolve()
     return database.with_name(f"{database.name}.{job}.lock" if job else f"{database.name}.lock")
@@ -29,16 +31,17 @@ def lock_file(database: Path, job: str | None = None) -> Path:
 
 @contextmanager
 def hold(file: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lease on *file* during the block, and yield whether it is held: always after *wait*.
+    """Hold the lease on *file* during the block; yield whether it is held.
 
-    Each call is a holder of its own, also in one process. The file stays, mode 0600, unless its holder removes it:
-    a process that waited for the removed file opens the new one. Raises DatabaseError when it can't be made.
+    With *wait*, the lease is always held. Each call is a holder of its own, even in one process. The file stays, mode
+    0600, unless its holder removes it. A process that waited for a removed file opens the new one. Raises DatabaseError
+    if the file can't be created.
     """
     descriptor, is_held = _open_and_lock(file, wait=wait)
     try:
         yield is_held
     finally:
-        # Closing is not enough where a child was forked meanwhile: its copy of the descriptor shares the lock.
+        # Closing is not enough if a child was forked during the block: its copy of the descriptor shares the lock.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -68,9 +71,10 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 
 def share(file: Path, note: str) -> None:
-    """Hold the lease on *file*, with others that share it, until this process and all that it forks have ended.
+    """Hold the lease on *file*, shared, until this process has ended.
 
-    Nothing gives it up earlier: a child that did so would give it up for its parent. Raises DatabaseError.
+    It is held until all processes that this one forks have ended, too. No process releases it earlier: a child that did
+    so would release it for its parent. Raises DatabaseError.
     """
     descriptor = files.open_lock(file)
     try:
@@ -81,7 +85,10 @@ def share(file: Path, note: str) -> None:
 
 
 def sharer(file: Path) -> str | None:
-    """Return what the last to share the lease on *file* has noted; None where nobody holds it any more."""
+    """Return the note of the last process that shared the lease.
+
+    Returns None if no process holds it. Raises DatabaseError.
+    """
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

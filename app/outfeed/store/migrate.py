@@ -1,7 +1,7 @@
-"""Migrations: bring a database to the schema of this code, completely or not at all.
+"""Migrations: upgrade a database to the schema of this code.
 
-All pending files run in one BEGIN IMMEDIATE, together with the table `outfeed_migration` that records them, so a
-process that is killed leaves the database as it was.
+All pending files run in one BEGIN IMMEDIATE, together with the table `outfeed_migration` that records them. A process
+that is killed therefore leaves the database as it was.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def upgrade(path: Path, *, adopt: bool = False) -> list[str]:
-    """Make or upgrade the database at *path*; return the names of the migrations that were applied, in order.
+    """Create or upgrade the database at *path*; return what was applied.
 
-    Many processes may call it at once: one does the work and the others wait for it. Raises AdoptionNeeded without
-    *adopt* if the file holds tables that Outfeed did not make; SchemaMismatch if newer code made the database or its
-    contents do not fit; DatabaseBusy if a writer keeps the lock; DatabaseError if the folder can't be written.
-    A call that raises has changed nothing, and leaves no lock file that was not there.
+    The names of the applied migrations are in order. Several processes may call it at once: one does the work and the
+    others wait for it. Raises AdoptionNeeded without *adopt* if the file holds tables that Outfeed did not make;
+    SchemaMismatch if newer code made the database or its contents do not fit; DatabaseBusy if a writer keeps the lock;
+    DatabaseError if the folder can't be written. A call that raises has changed nothing, and leaves no new lock file.
     """
     check(path, adopt=adopt)
     _make_folder(path.parent)
@@ -52,16 +52,20 @@ def _removed_if_refused(lock_file: Path | None) -> Iterator[None]:
 
 
 def check(path: Path, *, adopt: bool = False) -> None:
-    """Raise what `upgrade` would raise, as far as a look at the file tells. Leaves no trace of the look."""
+    """Raise the errors of `upgrade` that the file already shows.
+
+    The check leaves no trace.
+    """
     pending(path)
     adoption.check(path, adopt=adopt)
 
 
 @database.settled
 def pending(path: Path) -> list[str]:
-    """Return the names of the migrations that the database at *path* lacks, in order: all of them if it is missing.
+    """Return the migrations that the database at *path* lacks, in order.
 
-    Raises SchemaMismatch if the database has migrations that this code does not know.
+    If the file is missing, these are all migrations. Raises SchemaMismatch if the database has migrations that this
+    code does not know.
     """
     if database.is_new(path):
         return schema.migrations()
@@ -103,23 +107,23 @@ def _upgrade_alone(path: Path, *, adopt: bool) -> list[str]:
     if database.is_new(path):
         database.create(path)
     if not pending(path):
-        database.use_wal(path)  # a copy that was put back may lack it
+        database.use_wal(path)  # a copy from a backup may lack it
         return []
     with database.explained(path), closing(database.connect(path)) as connection:
         applied = _apply(connection, path, adopt=adopt)
     log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
-    # After the commit, since a refusal must not change the journal mode.
+    # After the commit, because a refusal must not change the journal mode.
     try:
         database.use_wal(path)
     except DatabaseError as error:
-        # The migrations stand, so this is no failure. The server sets the mode as soon as it can.
+        # The migrations are committed, so the upgrade has succeeded. The server sets the mode as soon as it can.
         log.warning(LogMessage("journal mode is not WAL yet", database=path, reason=error))
     return applied
 
 
 def _apply(connection: sqlite3.Connection, path: Path, *, adopt: bool) -> list[str]:
     connection.execute("BEGIN IMMEDIATE")
-    # Again, under the lock: the file may have changed since.
+    # Again under the lock, because the file may have changed since the first check.
     adoption.check_content(connection, path, adopt=adopt)
     found = adoption.state_before(connection)
     names = _pending(connection, path)
@@ -147,5 +151,5 @@ def _run(connection: sqlite3.Connection, name: str) -> None:
 
 
 def mark_applied(connection: sqlite3.Connection, name: str) -> None:
-    """Record in the caller's transaction that the migration *name* was applied."""
+    """Record in the caller's transaction that *name* was applied."""
     connection.execute("INSERT INTO outfeed_migration (name, applied_at) VALUES (?, ?)", (name, clock.timestamp()))

@@ -1,4 +1,7 @@
-"""The outbox: what the trigger filled, read in seq order. `Outbox` is the source that the relay and replays read."""
+"""Outbox: the rows that the trigger wrote, read in seq order.
+
+`Outbox` is the source of the relay and of replays.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from outfeed.store.database import Database
 from outfeed.store.rows import Where, of_types, seen
 
 MAX_PAGE_BYTES = 2**20
-# A payload that is longer than any `data` we would send is read only this far: the fields before `data` stand there.
+# A payload longer than any `data` that Outfeed sends is read only to this length. The fields before `data` are in it.
 HEAD_BYTES = 8192
-# Rows come many in one step of SQLite: between two steps another thread may take Python's lock for 5 ms, and with a
-# step for each row a replay beside one other busy thread took half as long again. Never more than surely fit in here.
+# SQLite returns many rows in one step: between two steps another thread may take Python's lock for 5 ms, and with a
+# step for each row a replay beside one other busy thread took half as long again. A step never reads more rows than
+# surely fit in this size.
 _PART_BYTES = 8 * 2**20
 
 _WINDOW = """
@@ -48,10 +52,10 @@ _FIELDS = f"""
 
 
 class _Part(NamedTuple):
-    """Rows that were read in one step, and the window they stand in; `lengths` are those of the whole payloads.
+    """The rows of one read step, with the window of the same read.
 
-    *raws*: the payloads, one behind the other; of those above the limit the first HEAD_BYTES.
-    *written_at*: the earliest time at which one was written, as it says. *is_last*: there are no rows beyond them.
+    *raws*: the joined payloads; of a payload above the limit only the first HEAD_BYTES. `lengths` are those of the
+    whole payloads. *written_at*: the earliest `created_at` of the rows. *is_last*: no rows follow.
     """
 
     window: Window
@@ -63,23 +67,29 @@ class _Part(NamedTuple):
 
 
 class Outbox:
-    """Reads one database's outbox. Any thread may call any method; each read is one short read transaction."""
+    """Reads one database's outbox.
+
+    Any thread may call any method. Each read is one short read transaction.
+    """
 
     def __init__(self, database: Database, max_event_bytes: int) -> None:
         self._database = database
         self._max_event_bytes = max_event_bytes
-        self._max_bytes = max_event_bytes + HEAD_BYTES  # of a payload that is read whole
+        self._max_bytes = max_event_bytes + HEAD_BYTES  # of a payload that is read in full
         self._noticing = threading.Lock()
         self._file: tuple[int, int] | None = None
         self._epoch: str | None = None
 
     def window(self) -> Window:
-        """Return the epoch and the first and last seq, fresh from the database."""
+        """Return the epoch and the first and last seq, read now."""
         with self._database.connection() as connection:
             return read_window(connection)
 
     def read_after(self, seq: int, limit: int) -> Page:
-        """Return up to *limit* items (and MAX_PAGE_BYTES) above *seq*, oldest first, with the window they stand in."""
+        """Return up to *limit* items above *seq*, oldest first.
+
+        A page ends earlier after MAX_PAGE_BYTES. It has the window of the same read.
+        """
         self._notice_other_file()
         parts = self._read(_AFTER, seq, limit)
         window = parts[0].window
@@ -89,15 +99,19 @@ class Outbox:
         return Page(window, items, through, parts[0].written_at)
 
     def read_before(self, seq: int, limit: int) -> Page:
-        """Return up to *limit* items (and MAX_PAGE_BYTES) below *seq*, newest first."""
+        """Return up to *limit* items below *seq*, newest first.
+
+        A page ends earlier after MAX_PAGE_BYTES.
+        """
         parts = self._read(_BEFORE, seq, limit)
         items, is_whole = self._items(parts)
         return Page(parts[0].window, items, 0 if is_whole else items[-1].seq)
 
     def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
-        """Return the seqs of the newest *limit* events above *after*, up to *up_to*, that match, newest first.
+        """Return the seqs of the newest *limit* matching events.
 
-        In SQL, without Python's lock: 100,000 events take 0.1 s. Payloads that no trigger wrote may be missing.
+        The seqs are above *after*, at most *up_to*, newest first. SQL does the work, without Python's lock: 100,000
+        events take 0.1 s. Payloads that the trigger did not write may be missing.
         """
         fields = {"source = ?": wanted.source, "task_id = ?": wanted.task_id, "agent_id = ?": wanted.agent_id}
         given: Where = {clause: (value,) for clause, value in fields.items() if value is not None}
@@ -111,23 +125,32 @@ class Outbox:
             return [seq for (seq,) in found.fetchall()]
 
     def renew_epoch(self, epoch: str) -> None:
-        """Replace *epoch* by a new one, unless another process already did: every cursor of it becomes a reset."""
+        """Replace *epoch* by a new one, so that its cursors get a reset.
+
+        If another process has already replaced it, the call has no effect.
+        """
         renew_epoch(self._database, epoch)
 
     def _notice_other_file(self) -> None:
-        """Renew the epoch when the path names another file than before: its history may have gone another way."""
+        """Renew the epoch if the path names another file than before.
+
+        The history of that file may differ.
+        """
         if self._database.identity() in (None, self._file):
             return
-        # One thread at a time, which looks again: another may have renewed the epoch meanwhile.
+        # One thread at a time, which checks again: another thread may have renewed the epoch since the first check.
         with self._noticing:
             file = self._database.identity()
             if file is not None and self._file not in (None, file) and self._epoch is not None:
                 self.renew_epoch(self._epoch)
-                self._epoch = None  # until a page was read from this file
+                self._epoch = None  # until a page is read from this file
             self._file = file or self._file
 
     def _read(self, sql: str, seq: int, limit: int) -> list[_Part]:
-        """Return the parts of a page: one statement where that is enough, as it is for what was just committed."""
+        """Return the parts of a page.
+
+        One statement is used if it is enough, as it is for rows that were just committed.
+        """
         with self._database.connection() as connection:
             first = next(self._parts(connection, sql, seq, limit))
         if first.is_last or len(first.seqs) == limit or len(first.raws) > MAX_PAGE_BYTES:
@@ -136,7 +159,10 @@ class Outbox:
             return list(self._parts(connection, sql, seq, limit))
 
     def _parts(self, connection: sqlite3.Connection, sql: str, seq: int, limit: int) -> Iterator[_Part]:
-        """Read on until there are no more rows, or enough; as many at once as fit, if they are like those before."""
+        """Yield parts until the page is full or no rows are left.
+
+        A part has as many rows as should fit, estimated from the size of the rows before.
+        """
         left, rows = MAX_PAGE_BYTES, MAX_PAGE_BYTES // self._max_bytes
         while limit and left >= 0:
             part = self._read_part(connection, sql, seq, min(limit, max(1, rows)))
@@ -156,7 +182,10 @@ class Outbox:
         return _Part(window_of(window), written_at, numbers, sizes, raws or b"", len(numbers) < limit)
 
     def _items(self, parts: list[_Part]) -> tuple[list[Item], bool]:
-        """Return the items, the last of which may go beyond MAX_PAGE_BYTES, and whether there are none after them."""
+        """Return the items, and whether no items follow.
+
+        The last item may exceed MAX_PAGE_BYTES.
+        """
         items: list[Item] = []
         left = MAX_PAGE_BYTES
         for part in parts:
@@ -173,7 +202,7 @@ class Outbox:
 
 
 def renew_epoch(database: Database, epoch: str) -> None:
-    """Give the outbox's history a new epoch if it still has *epoch*."""
+    """Give the outbox a new epoch if it still has *epoch*."""
     with database.transaction() as connection:
         connection.execute(
             "UPDATE outfeed_meta SET value = ? WHERE key = 'epoch' AND value = ?", (secrets.token_hex(16), epoch)
@@ -181,7 +210,10 @@ def renew_epoch(database: Database, epoch: str) -> None:
 
 
 def status(database: Database) -> dict[str, Any]:
-    """Return `epoch`, `head` (last seq), `first_seq`, and the row counts `events` and `outbox`."""
+    """Return the counts and the window of the outbox.
+
+    The keys are `epoch`, `head` (last seq), `first_seq`, and the row counts `events` and `outbox`.
+    """
     with database.snapshot() as connection:
         window = read_window(connection)
         (events,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
@@ -207,7 +239,10 @@ def window_of(row: Any) -> Window:
 
 
 def file_bytes(database: Path, suffix: str = "") -> int:
-    """Return the size of the database's file, or of the one beside it with that suffix; 0 where there is none."""
+    """Return the size of the database's file, or of *suffix* beside it.
+
+    The size is 0 if the file does not exist.
+    """
     try:
         return Path(f"{database}{suffix}").stat().st_size
     except OSError:

@@ -1,4 +1,7 @@
-"""Outfeed's own errors as events: what a loop or a connection caught becomes a `system.error` event of the log."""
+"""Outfeed's own errors as `system.error` events of the log.
+
+They are the errors that loops and connections caught.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
 
-EVERY = timedelta(minutes=1)  # an event of one place at most, by however many processes
+EVERY = timedelta(minutes=1)  # one event of a place at most in this time, over all processes
 MAX_PLACES = 50
 MAX_MESSAGE_CHARS = 500
 KEY = "own-error:"
@@ -30,9 +33,10 @@ class _Caught(NamedTuple):
 
 
 class OwnErrors:
-    """Remembers what was caught, and writes it later, in a job of its own: never where a write may just have failed.
+    """The caught errors that are not yet in the log.
 
-    Any thread may call `note`; `_lock` guards what waits.
+    A job writes them later, so that no write is attempted where one may just have failed. Any thread may call `note`.
+    `_lock` guards the waiting errors.
     """
 
     def __init__(self, database: Database) -> None:
@@ -41,7 +45,10 @@ class OwnErrors:
         self._waiting: dict[str, _Caught] = {}
 
     def note(self, where: str, error: BaseException) -> None:
-        """Remember that *error* was caught at *where*, one of few names. What the database refused is no such error."""
+        """Note that *error* was caught at *where*, one of few names.
+
+        Errors of the database, Outfeed's own refusals and MemoryError are ignored.
+        """
         if isinstance(error, OutfeedError | sqlite3.Error | MemoryError):
             return
         message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
@@ -50,7 +57,10 @@ class OwnErrors:
                 self._waiting[where] = _Caught(self._waiting.get(where, _Caught(0, "")).times + 1, message)
 
     def write(self) -> None:
-        """Write an event for each place whose last one is EVERY old. What can't be written waits for the next call."""
+        """Write an event for each place that has had none for EVERY.
+
+        Errors that cannot be written wait for the next call.
+        """
         with self._lock:
             waiting = dict(self._waiting)
         for where, caught in waiting.items():
@@ -58,19 +68,22 @@ class OwnErrors:
                 if not _write(self._database, where, caught):
                     continue
             except (OutfeedError, sqlite3.Error, OSError) as error:
-                log.info(LogMessage("own errors are not in the log yet", error=error))
+                log.info(LogMessage("can't write own errors to the log, trying again", error=error))
                 return
             self._forget(where, caught.times)
 
     def _forget(self, where: str, count: int) -> None:
         with self._lock:
             left = self._waiting.pop(where)
-            if left.times > count:  # came meanwhile
+            if left.times > count:  # noted since the write
                 self._waiting[where] = left._replace(times=left.times - count)
 
 
 def _write(database: Database, where: str, caught: _Caught) -> bool:
-    """Write the event unless a process has written one of that place within EVERY; return whether it did."""
+    """Write the event; return whether it was written.
+
+    It is not written if any process has written one of that place within EVERY.
+    """
     now = clock.now()
     with database.connection() as connection:
         if _is_recent(connection, where, now):

@@ -1,4 +1,7 @@
-"""The probe: finds out that the database can't be written to before a writer does, and that it can again."""
+"""Probe: checks whether the database can be written to.
+
+It finds a failure before a writer does, and finds the recovery.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,21 @@ from outfeed.store import lease
 from outfeed.store.database import Database
 
 EVERY_SECS = 10.0
-# With less than this to spare, or after a write has failed, only a write that needs room shows whether there is some.
+# With less free space than this, or after a failed write, only a write that needs space shows whether there is some.
 TIGHT_BYTES = 2**20
 ROOM_BYTES = 65_536
 CHECK = "integrity"
-# Workers that start together check together, and one of them is enough. Less than INTEGRITY_DELAY_SECS in
-# http/services.py, so that a server that was started again checks in any case.
+# Workers that start together check together, and one check is enough. The time is shorter than INTEGRITY_DELAY_SECS in
+# http/services.py, so that a restarted server checks in any case.
 FRESH_SECS = 240.0
 log = logging.getLogger(__name__)
 
 
 def _is_fresh(file: Path) -> bool:
-    """Return whether a process has found the database whole in the last FRESH_SECS."""
+    """Return whether a check has passed in the last FRESH_SECS.
+
+    *file* has the time of the last check of any process.
+    """
     try:
         return 0 <= clock.now().timestamp() - float(file.read_text("ascii")) < FRESH_SECS
     except ValueError:
@@ -32,16 +38,22 @@ def _is_fresh(file: Path) -> bool:
 
 
 class Probe:
-    """Looks after one process's database. `check` is called about every second, by one thread at a time."""
+    """Watches one process's database.
+
+    `check` is called about every second, by one thread at a time.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._next = 0.0
-        self._said: str | None = None
-        self._awaits_check = False  # another process reads the whole file
+        self._reported: str | None = None
+        self._awaits_check = False  # another process is checking the whole file
 
     def check(self) -> None:
-        """Try to write: every EVERY_SECS, and each time while writes fail. Never raises."""
+        """Try to write, every EVERY_SECS and on each call while writes fail.
+
+        Never raises.
+        """
         if self._awaits_check:
             self.look_through()
         now = clock.monotonic()
@@ -52,15 +64,16 @@ class Probe:
         try:
             self._write()
         except DatabaseError as error:
-            self._say(str(error))
+            self._report(str(error))
         else:
-            self._say(None)
+            self._report(None)
 
     def look_through(self) -> None:
-        """Read the whole file, for damage where nobody has read. Never raises.
+        """Read the whole file to find damage that no query has met.
 
-        One process at a time does so, under a lease, and finds the file whole for all. If it is damaged, each of the
-        others reads it as well, to refuse its own writes. `Database.interrupt_checks` ends it.
+        One process at a time does so, under a lease, and its result counts for all if the file is whole. If it is
+        damaged, each of the others reads it as well, to refuse its own writes. `Database.interrupt_checks` ends the
+        read. Never raises.
         """
         try:
             file = lease.lock_file(self._database.path, CHECK)
@@ -72,15 +85,18 @@ class Probe:
                     file.write_text(str(clock.now().timestamp()), "ascii")
         except (DatabaseError, QueryCancelled, OSError) as error:
             if not self._database.is_interrupted:
-                log.error(LogMessage("database can't be checked", error=error))
+                log.error(LogMessage("can't check the database", error=error))
 
     def problems(self) -> list[str]:
-        """Return why nothing can be written, one sentence each; none when all is well."""
+        """Return why nothing can be written, one sentence each.
+
+        The list is empty if the database can be written to.
+        """
         found = [self._database.damage, self._database.failure]
         return list(dict.fromkeys(str(each) for each in found if each is not None))
 
     def _write(self) -> None:
-        """Take the write lock, and where that isn't enough to know, write something and take it away again."""
+        """Take the write lock; if that is not conclusive, write and delete."""
         with self._database.transaction() as connection:
             if needs_room := self._database.failure is not None or self._is_tight():
                 connection.execute(
@@ -100,10 +116,10 @@ class Probe:
             return True
         return disk.f_bavail * disk.f_frsize < TIGHT_BYTES
 
-    def _say(self, failure: str | None) -> None:
-        if failure != self._said:
+    def _report(self, failure: str | None) -> None:
+        if failure != self._reported:
             if failure is None:
-                log.warning(LogMessage("database can be written to again", path=self._database.path))
+                log.warning(LogMessage("can write to the database again", path=self._database.path))
             else:
-                log.error(LogMessage("database can't be written to, trying again", error=failure))
-        self._said = failure
+                log.error(LogMessage("can't write to the database, trying again", error=failure))
+        self._reported = failure

@@ -1,4 +1,7 @@
-"""Rows of `event_log`: the conditions that choose them, and the events that readers see in them, redacted."""
+"""Rows of `event_log`: conditions on them, and their events.
+
+The events are redacted.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from outfeed.principal import AUDIT_PREFIX, AUDIT_TYPES, EventScope
 from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
-# The same with data above :limit left out, and how many bytes were.
+# The same columns, without data above :limit, and the number of bytes that were left out.
 _BOUNDED = """
     id, event_type, source, task_id, agent_id, CASE WHEN length(data) > :limit THEN NULL ELSE data END, timestamp,
     CASE WHEN length(data) > :limit THEN length(CAST(data AS BLOB)) ELSE 0 END
 """
 
-# SQL conditions with the values that they bind; all have to hold.
+# SQL conditions with the values that they bind. All conditions must hold.
 Where = dict[str, tuple[str | int, ...]]
 
 
@@ -30,12 +33,15 @@ def seen(visible: EventScope) -> Where:
     if not visible.has_audit:
         where[f"substr(event_type, 1, {len(AUDIT_PREFIX)}) <> ?"] = (AUDIT_PREFIX,)
         where[f"event_type NOT IN ({', '.join('?' * len(AUDIT_TYPES))})"] = AUDIT_TYPES
-    # Spelled differently from a filter's own types, which stand in the same mapping.
+    # Written differently from a filter's own types, which are keys of the same mapping.
     return where | {f"({clause})": values for clause, values in of_types(visible.types).items()}
 
 
 def of_types(patterns: Iterable[str]) -> Where:
-    """Return `is_of_type` for any of *patterns* as a condition; none for none."""
+    """Return a condition for `is_of_type` of any of *patterns*.
+
+    Without patterns there is no condition.
+    """
     exact = [name for name in patterns if not name.endswith(".*")]
     prefixes = [name[:-1] for name in patterns if name.endswith(".*")]
     any_of = [*["event_type = ?"] * len(exact), *(f"substr(event_type, 1, {len(p)}) = ?" for p in prefixes)]
@@ -43,13 +49,16 @@ def of_types(patterns: Iterable[str]) -> Where:
 
 
 def bound(where: Where) -> tuple[str, tuple[str | int, ...]]:
-    """Return the WHERE clause, or nothing, and its values."""
+    """Return the WHERE clause, which may be empty, and its values."""
     clause = f"WHERE {' AND '.join(where)}" if where else ""
     return clause, tuple(value for values in where.values() for value in values)
 
 
 def load(connection: sqlite3.Connection, rowids: Iterable[int]) -> dict[int, Event]:
-    """Return the events in those rows that are still there, `data` above OUTFEED_MAX_EVENT_BYTES left out."""
+    """Return the events of *rowids* that still exist, by rowid.
+
+    `data` above OUTFEED_MAX_EVENT_BYTES is left out.
+    """
     sql = f"SELECT {_BOUNDED} FROM event_log WHERE rowid = :rowid"  # noqa: S608 - ours
     limit = settings().max_event_bytes
     found = {rowid: connection.execute(sql, {"rowid": rowid, "limit": limit}).fetchone() for rowid in rowids}
@@ -57,10 +66,13 @@ def load(connection: sqlite3.Connection, rowids: Iterable[int]) -> dict[int, Eve
 
 
 def event_of(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
-    """Return the event in a row of COLUMNS, redacted, whatever a raw writer left there."""
+    """Return the redacted event of a row of COLUMNS.
+
+    A raw writer may have stored any value in it.
+    """
     *names, data = map(readable, (*row[:5], row[6], row[5]))
     value = _parsed(data)
-    # Most events hold no secret, and a quick look tells.
+    # Most events hold no secret, and a quick check shows that.
     if text_may_hold_secrets("\n".join(map(str, names))):
         names = redact(names)
     if isinstance(value, str) or may_hold_secrets(str(data).encode(), value):
@@ -73,12 +85,18 @@ def event_of(row: tuple[Any, ...], omitted_bytes: int = 0) -> Event:
 
 
 def readable(value: Any) -> Any:
-    """A raw writer's BLOB reads as hex, as in the outbox."""
+    """Return a raw writer's BLOB as hex, as the outbox does.
+
+    Other values are returned as they are.
+    """
     return value.hex().upper() if isinstance(value, bytes) else value
 
 
 def _parsed(data: Any) -> Any:
-    """Return the JSON, or the text of what is none or is nested too deeply."""
+    """Return the parsed JSON.
+
+    Text that is not JSON or is nested too deeply is returned as it is.
+    """
     if not isinstance(data, str):
         return data
     try:

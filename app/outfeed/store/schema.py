@@ -1,4 +1,7 @@
-"""The schema: the numbered SQL files in migrations/, which are the truth, read statement by statement."""
+"""Schema: the numbered SQL files in migrations/.
+
+The files are the only definition of the schema. They are read statement by statement.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ DISTRIBUTION = "outfeed"
 
 
 def migrations_dir() -> Path:
-    """Return the folder with the numbered SQL files, which the package holds."""
+    """Return the folder with the numbered SQL files of the package."""
     folder = Path(__file__).parents[1] / "migrations"
     if not folder.is_dir():
         raise OutfeedError(f"{folder} is missing; install {DISTRIBUTION} again")
@@ -29,14 +32,17 @@ def statements(migration: str) -> Iterator[str]:
     statement = ""
     for line in (migrations_dir() / f"{migration}.sql").read_text("utf-8").splitlines(keepends=True):
         statement += line
-        # A trigger contains semicolons; SQLite tells where a statement ends.
+        # A trigger contains semicolons. SQLite reports the end of a statement.
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
 
 
 def model(names: Iterable[str]) -> sqlite3.Connection:
-    """Return an empty database in memory to which the migrations *names* were applied. The caller closes it."""
+    """Return an empty database in memory with the migrations *names*.
+
+    The caller closes it.
+    """
     connection = sqlite3.connect(":memory:", isolation_level=None)
     for name in names:
         for statement in statements(name):

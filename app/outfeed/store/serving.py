@@ -1,4 +1,7 @@
-"""Serving: which server serves a database, by a lease that all its processes share."""
+"""Serving: which server serves a database.
+
+All processes of a server share a lease on the database.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from outfeed.store import lease, schema
 
 
 class RunningServer(NamedTuple):
-    """A server that runs: its version, and the address that it listens on as a URL; empty if it did not say."""
+    """The version of a running server and the URL that it listens on.
+
+    The URL is empty if the server recorded none.
+    """
 
     version: str
     url: str
@@ -22,12 +28,15 @@ def version() -> str:
 
 
 def announce(path: Path, url: str) -> None:
-    """Record that this process, and those forked from it, serve the database at *url*, until the last of them ends."""
+    """Record that this process serves the database at *url*.
+
+    The record is valid until the last process that was forked from this one has ended.
+    """
     lease.share(lease.lock_file(path, "serve"), f"{version()} {url}")
 
 
 def serving(path: Path) -> RunningServer | None:
-    """Return the server that serves the database at *path*; None if none does."""
+    """Return the server that serves the database at *path*, or None."""
     note = lease.sharer(lease.lock_file(path, "serve"))
     if note is None:
         return None

@@ -1,6 +1,7 @@
-"""The triggers that fill and guard the outbox, and those that tell of rights: putting back what a tool dropped.
+"""Triggers that fill and guard the outbox or count permission changes.
 
-Rebuilding a table, as many tools do to change a column, drops its triggers without a word.
+`TriggerGuard` restores triggers that a tool dropped. Many tools rebuild a table to change a column, which drops its
+triggers silently.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ log = logging.getLogger(__name__)
 
 _AFTER_INSERT = re.compile(r"\bAFTER\s+INSERT\s+ON\b", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
-# What the filling trigger inserts; NEW there is the row.
+# The values that the outbox trigger inserts. NEW is the row of event_log.
 _FILLED = re.compile(r"INSERT INTO outbox \(event_id, payload, created_at\) VALUES \((.*)\);\s*END", re.DOTALL)
 _NEWEST_IN_BOTH = """
     SELECT event_log.rowid FROM outbox JOIN event_log ON event_log.id = outbox.event_id ORDER BY seq DESC LIMIT 1
 """
-# An outbox none of whose events is left in the log: whatever is older than its last row is history.
+# For an outbox of which no event is left in the log: every event older than its last row is history.
 _NEWEST_OLDER = f"""
     SELECT max(rowid) FROM event_log
     WHERE {instants.sql("timestamp")} < (SELECT {instants.sql("created_at")} FROM outbox ORDER BY seq DESC LIMIT 1)
@@ -36,9 +37,10 @@ _NEWEST_OLDER = f"""
 
 
 class BrokenTrigger(NamedTuple):
-    """A trigger that isn't as we made it: its name, what it must say, and what it says (None: it is missing).
+    """A trigger that is missing, altered or in the wrong order.
 
-    Or that another one, *newer*, runs before: SQLite runs the newest first.
+    *expected* is the text that it must have, *found* the text that it has (None: it is missing). *newer* is another
+    trigger that runs before it, because SQLite runs the newest first.
     """
 
     name: str
@@ -53,20 +55,29 @@ class BrokenTrigger(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """What was put back, one phrase each, and how many events were added that had been missed."""
+    """The restored triggers, one phrase each, and the added events.
+
+    *added* is the number of events that the outbox had missed.
+    """
 
     triggers: list[str]
     added: int
 
 
 def problems(database: Database) -> list[str]:
-    """Return what is wrong with the triggers, one phrase each; none when all is well."""
+    """Return what is wrong with the triggers, one phrase each.
+
+    The list is empty if all triggers are in order.
+    """
     with database.connection() as connection:
         return [str(each) for each in _broken(connection)]
 
 
 class TriggerGuard:
-    """Puts triggers and journal mode back. `check` is called about every second, by each process that serves."""
+    """Restores triggers and journal mode.
+
+    Each serving process calls `check` about every second.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,13 +85,16 @@ class TriggerGuard:
         self._failure: str | None = None
 
     def check(self) -> None:
-        """Look, and mend what is broken. Never raises: what goes wrong is logged once, and tried again."""
+        """Check the triggers and repair broken ones.
+
+        Never raises: an error is logged once, and the next call retries.
+        """
         try:
             self._check()
             self._failure = None
         except DatabaseError as error:
             if str(error) != self._failure:
-                log.error(LogMessage("triggers can't be looked after, trying again", error=error))
+                log.error(LogMessage("can't check the triggers, trying again", error=error))
             self._failure = str(error)
 
     def _check(self) -> None:
@@ -95,17 +109,21 @@ class TriggerGuard:
             repair(self._database, self._known_id)
 
     def _switch_to_wal(self, before: str) -> None:
-        """Put the journal mode back: a backup that was copied into place has one in which readers stop writers."""
+        """Set the journal mode to WAL again.
+
+        A backup that was copied into place may have a journal mode in which readers block writers.
+        """
         with self._database.connection() as connection:
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",):
-                log.warning(LogMessage("journal mode put back", before=before))
+                log.warning(LogMessage("journal mode restored", before=before))
 
 
 def repair(database: Database, known_id: Any = None) -> Repaired | None:
-    """Put back every trigger that isn't as we made it and add what the outbox missed; None where all was well.
+    """Restore broken triggers and add the events that the outbox missed.
 
-    All in one transaction, with the event that says so; of many processes one does it. *known_id* is the id of an event
-    up to which nothing is missing, where the caller knows one.
+    Returns None if all triggers are in order. The repair is one transaction, with the event that reports it. If several
+    processes call it, one does the work. *known_id* is the id of an event up to which no event is missing, if the
+    caller knows one.
     """
     with database.transaction() as connection:
         broken = _broken(connection)
@@ -120,16 +138,19 @@ def repair(database: Database, known_id: Any = None) -> Repaired | None:
                 added = _add_missed(connection, each.expected, known_id)
             if each.name == STALE_TRIGGER:  # the full-text index has missed deletions, and rows may have other rowids
                 connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'renumberings'")
-        # Something may have been revoked meanwhile: all who are connected are looked at again.
+        # A permission may have been revoked while the trigger was missing, so all connected clients are checked again.
         connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'rights'")
-        mended = Repaired([str(each) for each in broken], added)
-        _report(connection, mended)
-    log.warning(LogMessage("triggers put back", triggers=",".join(each.name for each in broken), added=added))
-    return mended
+        repaired = Repaired([str(each) for each in broken], added)
+        _report(connection, repaired)
+    log.warning(LogMessage("triggers restored", triggers=",".join(each.name for each in broken), added=added))
+    return repaired
 
 
 def count_missed(database: Database) -> int:
-    """Return how many events the outbox has missed, as far as can be known afterwards."""
+    """Return the number of events that the outbox has missed.
+
+    Only the events that can be recognised afterwards are counted.
+    """
     with database.snapshot() as connection:
         row = connection.execute(
             "SELECT count(*) FROM event_log WHERE rowid > ?"
@@ -140,7 +161,10 @@ def count_missed(database: Database) -> int:
 
 
 def add_missed(database: Database) -> int:
-    """Add to the outbox what it has missed though its triggers are in order; return how many events."""
+    """Add missed events to the outbox; return their number.
+
+    Use it if the triggers are in order.
+    """
     with database.transaction() as connection:
         added = _add_missed(connection, db.meta(connection, f"trigger:{OUTBOX_TRIGGER}"), None)
         if added:
@@ -161,8 +185,10 @@ def _broken(connection: sqlite3.Connection) -> list[BrokenTrigger]:
 
 
 def _newer(connection: sqlite3.Connection) -> list[str]:
-    """Return the other triggers that run after each INSERT before the feed's own: an event that one of them adds to
-    the log would get a lower seq than the event that it follows from."""
+    """Return the foreign insert triggers that run before the feed's own.
+
+    An event that such a trigger adds to the log would get a lower seq than the event that caused it.
+    """
     rows = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'event_log' COLLATE NOCASE"
         " AND rowid > (SELECT rowid FROM sqlite_master WHERE type = 'trigger' AND name = ?)"
@@ -173,10 +199,15 @@ def _newer(connection: sqlite3.Connection) -> list[str]:
 
 
 def _add_missed(connection: sqlite3.Connection, trigger: str, known_id: Any) -> int:
-    """Add to the outbox what came after the floor, oldest first; never what is older: the outbox has forgotten it."""
+    """Add the events after the last known one to the outbox.
+
+    They are added oldest first. Older events are never added, because the outbox has pruned them.
+    """
     match = _FILLED.search(trigger)
     if match is None:
-        raise SchemaMismatch(f"the trigger {OUTBOX_TRIGGER} in meta says nothing that could be caught up with")
+        raise SchemaMismatch(
+            f"the trigger {OUTBOX_TRIGGER} in outfeed_meta has no INSERT into the outbox; missed events can't be added"
+        )
     statement = (
         f"INSERT INTO outbox (event_id, payload, created_at) SELECT {match[1]} FROM event_log AS NEW"  # noqa: S608
         " WHERE NEW.rowid > ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE event_id = NEW.id) ORDER BY NEW.rowid"
@@ -185,7 +216,10 @@ def _add_missed(connection: sqlite3.Connection, trigger: str, known_id: Any) -> 
 
 
 def _caught_up_to(connection: sqlite3.Connection, known_id: Any) -> int:
-    """Return the rowid up to which nothing is missing. By ids: a rebuilt table may have other rowids."""
+    """Return the rowid up to which no event is missing.
+
+    It is found by ids, because a rebuilt table may have other rowids.
+    """
     if known_id is not None and (found := _rowid_of(connection, known_id)) is not None:
         return found
     row = connection.execute(_NEWEST_IN_BOTH).fetchone()
@@ -208,8 +242,8 @@ def _newest_id(connection: sqlite3.Connection) -> Any:
     return row[0] if row else None
 
 
-def _report(connection: sqlite3.Connection, mended: Repaired) -> None:
-    events = "1 event that the feed" if mended.added == 1 else f"{mended.added:,} events that the feed"
-    message = f"{', '.join(mended.triggers).capitalize()}: put back, and {events} had missed added"
-    data = {"message": message, "triggers": mended.triggers, "added": mended.added}
+def _report(connection: sqlite3.Connection, repaired: Repaired) -> None:
+    events = "1 event that the feed" if repaired.added == 1 else f"{repaired.added:,} events that the feed"
+    message = f"{', '.join(repaired.triggers).capitalize()}: restored; added {events} had missed"
+    data = {"message": message, "triggers": repaired.triggers, "added": repaired.added}
     log_event(EventType.SYSTEM_WARNING, "outfeed", data=data, connection=connection)
