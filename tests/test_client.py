@@ -719,7 +719,7 @@ class TestPublishing:
         assert refusal.value.index == 1
 
     def test_it_gives_up_when_it_was_told_to(self):
-        with Client("http://127.0.0.1:1") as client, pytest.raises(Unreachable, match="the same again is safe"):
+        with Client("http://127.0.0.1:1") as client, pytest.raises(Unreachable, match="sending them again is safe"):
             client.publish(EVENT, give_up_secs=0.05)
 
 

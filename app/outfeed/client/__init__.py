@@ -1,8 +1,10 @@
-"""The Python client: follow a server's feed over any disconnect, and publish events that arrive once.
+"""The Python client: follow a server's feed and publish events.
 
-client = Client("http://127.0.0.1:8000", token="outfeed_…")
-for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
-    print(event.seq, event.event_type, event.data)
+Following continues over any disconnect. A published event arrives once.
+
+    client = Client("http://127.0.0.1:8000", token="outfeed_…")
+    for event in client.follow(types=["task.*"], cursor_file="bot.cursor"):
+        print(event.seq, event.event_type, event.data)
 """
 
 from outfeed.client.client import Client

@@ -1,4 +1,4 @@
-"""The client of one server: what programs call."""
+"""Client: the calls that programs make to one server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def _warn(missing: Gap | Reset) -> None:
 
 
 class Client:
-    """A server, by its address and a token. Any thread may publish; each feed belongs to one thread."""
+    """A client of the server at *url*, with a token.
+
+    Any thread may publish. Each feed belongs to one thread.
+    """
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url.rstrip("/")
@@ -39,7 +42,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that publishing keeps. Using the client again opens new ones."""
+        """Close the connections that publishing keeps open.
+
+        Using the client again opens new ones.
+        """
         self._publisher.close()
 
     def follow(
@@ -57,14 +63,16 @@ class Client:
         on_missing: Callable[[Gap | Reset], None] = _warn,
         on_connection: Callable[[str], None] = log.info,
     ) -> Feed:
-        """Return the feed's events as an endless iterator; nothing is sent before the first `next`.
+        """Return the feed's events as an endless iterator.
 
-        It begins at the head, or *last* matching events before it, or behind *after* (0 is all that is kept; without
-        *epoch* the server's). With *cursor_file* it goes on where that file says, and keeps it up to date: an event
-        counts as handled when the next one is asked for. A *consumer* begins where it last acknowledged.
+        Nothing is sent before the first `next`. The feed begins at the head, *last* matching events before it, or after
+        the seq *after* (0 is everything retained; without *epoch* the server's epoch is used). With *cursor_file* it
+        continues from the position in that file and keeps the file up to date: an event counts as handled when the next
+        one is requested. A *consumer* begins at its checkpoint.
 
-        *on_missing* is told, in its place among the events, when events can't be had any more; what it raises comes
-        out of the iterator, and it is told again. *on_connection* is told of every connection, in words.
+        *on_missing* is called, in order with the events, when events are no longer available. An exception that it
+        raises comes out of the iterator, and it is called again. *on_connection* is called with a text for every
+        connection.
         """
         if consumer and (after is not None or last or cursor_file is not None):
             raise ValueError("a consumer continues from its checkpoint; don't pass after, last or cursor_file")
@@ -86,14 +94,15 @@ class Client:
     def publish(
         self, events: Mapping[str, Any] | Event | Sequence[Mapping[str, Any] | Event], *, give_up_secs: float = 60.0
     ) -> Receipt | list[Receipt]:
-        """Append one event, or many (`log_event`'s names), and return where they went; durable when this returns.
+        """Append one event or several, and return their receipts.
 
-        One without an id gets one, and a time, before the first try, so that it is written once, however often it is
-        sent. Many go in batches of up to 1,000, each of which is written as a whole or not at all.
+        The events have the names of `log_event` and are durable when this returns. An event without an id gets an id
+        and a time before the first attempt, so that it is written once, however often it is sent. Several events are
+        sent in batches of up to 1,000, each of which is written as a whole or not at all.
 
-        Raises InvalidEvent and EventConflict (with the `index` of the bad one; batches before it are written), Refused
-        (the token), Unreachable after *give_up_secs*: then they may have been written, and publishing them again
-        under their own ids is safe.
+        Raises InvalidEvent and EventConflict (with the `index` of the bad event; the batches before it are written),
+        Refused (the token), Unreachable after *give_up_secs*: the events may have been written then, and publishing
+        them again under their own ids is safe.
         """
         if isinstance(events, Mapping | Event):
             return self.publish([events], give_up_secs=give_up_secs)[0]

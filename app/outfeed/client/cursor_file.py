@@ -1,4 +1,4 @@
-"""The cursor's file: where a reader goes on after its process has ended."""
+"""Cursor file: the position of a reader, kept between processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from outfeed.errors import Refused
 
 
 def read_cursor(path: Path) -> Cursor | None:
-    """Return what *path* holds, None where there is no such file. Raises Refused for what is no cursor."""
+    """Return the cursor in *path*, or None if there is no such file.
+
+    Raises Refused if the content is not a cursor.
+    """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return Cursor(int(fields["seq"]), str(fields["epoch"]))
@@ -22,7 +25,10 @@ def read_cursor(path: Path) -> Cursor | None:
 
 
 def write_cursor(path: Path, cursor: Cursor) -> None:
-    """Put the cursor into *path*, whole or not at all, whenever this process may end."""
+    """Write the cursor to *path* atomically.
+
+    If the process ends at any point, the file has the old cursor or the new one.
+    """
     path = path.resolve()  # a rename onto a link would replace the link
     if path.exists() and not path.is_file():
         raise Refused(f"{path} is not a regular file; choose another file for the cursor")

@@ -1,4 +1,4 @@
-"""Following: an endless iterator over any number of connections."""
+"""Feed: an endless iterator over any number of connections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from outfeed.errors import ConsumerSuperseded, Refused
 SIGNED_OUT = 4001
 SUPERSEDED = 4009
 RESTARTING = 1012
-HELD_SECS = 5.0  # a connection that lasted this long was a good one
+HELD_SECS = 5.0  # a connection that lasted this long resets the back-off
 
 
 class Feed:
-    """An endless iterator over a feed's events, each once and in order, over any number of connections.
+    """An endless iterator over a feed's events, each once and in order.
 
-    `cursor` is the last event that the caller has handled. Not for several threads at once, but `close`, which ends
-    the iteration, may be called from any.
+    It continues over any number of connections. `cursor` is the last event that the caller has handled. One thread uses
+    a feed, but any thread may call `close`, which ends the iteration.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class Feed:
         self._store = store
         self._on_missing = on_missing
         self._on_connection = on_connection
-        self._received = cursor  # by us; the caller has handled up to `cursor`, and what lies between waits in _steps
-        self._steps: deque[FeedEvent | Gap | Reset | Cursor | str] = deque()  # text is for on_connection
+        # Received by this client. The caller has handled events up to `cursor`, and the later ones wait in _steps.
+        self._received = cursor
+        self._steps: deque[FeedEvent | Gap | Reset | Cursor | str] = deque()  # a text is for on_connection
         self._handed: FeedEvent | None = None
         self._acked = 0
         self._link: Link | None = None
@@ -67,11 +68,12 @@ class Feed:
         return self
 
     def __next__(self) -> FeedEvent:
-        """Return the next event, however long it takes. Raises Refused where trying again is no use.
+        """Return the next event, however long it takes.
 
-        ConsumerSuperseded, a Refused, says that another connection has taken over the consumer.
+        Raises Refused if a retry would have the same result. ConsumerSuperseded, a Refused, says that another
+        connection has taken over the consumer.
         """
-        self._settle()
+        self._count_as_handled()
         while not self._closing.is_set():
             if not self._steps:
                 self._pump()
@@ -80,10 +82,11 @@ class Feed:
         raise StopIteration
 
     def ack(self, event: FeedEvent | int | None = None) -> None:
-        """Count everything up to *event* (or its seq; the last one by default) as handled, durably when this returns.
+        """Count everything up to *event* as handled, durably on return.
 
-        For a consumer that is its checkpoint on the server, and the only thing that moves it. Raises ValueError for a
-        seq above that of every event returned so far; the cursor stays.
+        *event* is an event or its seq, by default the last event. For a consumer the call moves its checkpoint on the
+        server, which nothing else moves. Raises ValueError for a seq above that of every event returned so far. The
+        cursor stays then.
         """
         seq = event.seq if isinstance(event, FeedEvent) else event
         newest = self._handed.seq if self._handed else self.cursor.seq
@@ -95,28 +98,34 @@ class Feed:
             raise ValueError(f"can't ack seq {seq:,}: the feed has returned events up to seq {newest or 0:,}")
         self._handed = None if self._handed and self._handed.seq <= seq else self._handed
         self._move(Cursor(max(seq, self.cursor.seq or 0), self.cursor.epoch))
-        epoch = self.cursor.epoch  # a reset makes the checkpoint void
+        epoch = self.cursor.epoch  # after a reset the checkpoint has another epoch
         while "consumer" in self._wanted and self._acked < seq and self._received.epoch == epoch:
             if self._closing.is_set():
                 return
             self._pump(ack=seq)
 
     def close(self) -> None:
-        """End the iteration and the connection. What was not handled yet comes again the next time."""
+        """End the iteration and the connection.
+
+        Events that were not returned yet come again the next time.
+        """
         self._closing.set()
         if (link := self._link) is not None:
             link.close()
 
     # --- what the caller has handled ---
 
-    def _settle(self) -> None:
-        """The event that was handed out last is handled: the caller asks for more."""
+    def _count_as_handled(self) -> None:
+        """Count the last returned event as handled.
+
+        The caller has asked for the next one.
+        """
         if self._handed is not None:
             handed, self._handed = self._handed, None
             self._move(Cursor(handed.seq, self.cursor.epoch))
 
     def _step(self) -> FeedEvent | None:
-        """Take the first of what waits; return it if it is an event to show."""
+        """Process the first waiting step; return it if it is an event."""
         step = self._steps[0]
         if isinstance(step, Gap | Reset):
             self._on_missing(step)
@@ -139,20 +148,20 @@ class Feed:
     # --- the connection ---
 
     def _pump(self, ack: int | None = None) -> None:
-        """Bring the feed on by one frame, or one attempt to connect."""
+        """Receive one frame, or make one attempt to connect."""
         with ExitStack() as undo:
-            undo.callback(self._hang_up)  # in peace, also when interrupted
+            undo.callback(self._disconnect)  # close the connection, also when interrupted
             try:
                 if self._link is None:
                     self._link = Link(self.url, self._token)
-                    if self._closing.is_set():  # meanwhile, by another thread that found no link to close
+                    if self._closing.is_set():  # closed by another thread that found no link to close
                         return
                     self._subscribe(self._link)
                 if ack is not None:
                     self._link.ack(ack)
-                self._take(self._link, self._link.receive())
+                self._receive(self._link, self._link.receive())
             except (ConnectionClosed, InvalidStatus, InvalidHandshake, OSError) as error:
-                self._lose(error)
+                self._pause_after(error)
             undo.pop_all()
 
     def _subscribe(self, link: Link) -> None:
@@ -164,7 +173,7 @@ class Feed:
             fields |= {"after": received.seq, "epoch": received.epoch}
         link.subscribe(fields)
 
-    def _take(self, link: Link, frame: dict[str, Any]) -> None:
+    def _receive(self, link: Link, frame: dict[str, Any]) -> None:
         kind, payload = frame.get("type"), frame.get("payload") or {}
         if kind == "error":
             raise Refused(f"{self.url} refuses: {payload['message']}")
@@ -173,7 +182,7 @@ class Feed:
         elif kind == "acked":
             self._acked = max(self._acked, payload["seq"])
         elif link.verdicts_due:
-            return  # of the subscription before
+            return  # a frame of the previous subscription
         elif kind == "event":
             self._take_events(link, frame["prev"], [{"seq": frame["seq"], **payload}])
         elif kind == "events":
@@ -185,18 +194,19 @@ class Feed:
         link.verdicts_due -= 1
         after, received = verdict["after"], self._received
         if received.seq and not received.epoch:
-            self._received = Cursor(received.seq, verdict["epoch"])  # whose a bare seq is, the server had to say first
+            # The server's verdict had to name the epoch of a bare seq first.
+            self._received = Cursor(received.seq, verdict["epoch"])
             self._subscribe(link)
             return
         link.sent = after
         is_same_history = received.seq is not None and received.epoch == verdict["epoch"]
-        is_behind = is_same_history and after <= (received.seq or 0)  # as a consumer's checkpoint may lie
+        is_behind = is_same_history and after <= (received.seq or 0)  # a consumer's checkpoint may be behind
         if not is_behind or (verdict["verdict"] == "reset" and "consumer" not in self._wanted):
-            self._take_up(verdict, is_same_history)
+            self._continue_after(verdict, is_same_history)
         self._steps.append(f"Following {self.url} after seq {after}")
 
-    def _take_up(self, verdict: dict[str, Any], is_same_history: bool) -> None:
-        """Go on where *verdict* says, and say what is missing before."""
+    def _continue_after(self, verdict: dict[str, Any], is_same_history: bool) -> None:
+        """Continue at the position of *verdict*, and report missing events."""
         after, received = verdict["after"], self._received
         if verdict["verdict"] == "gap":
             first = max(verdict["missing"]["from"], (received.seq or 0) + 1 if is_same_history else 0)
@@ -209,7 +219,7 @@ class Feed:
 
     def _take_events(self, link: Link, prev: int, events: list[dict[str, Any]]) -> None:
         if prev > link.sent:
-            self._subscribe(link)  # something is missing before these
+            self._subscribe(link)  # events before these are missing
             return
         assert self._received.seq is not None, "events come after a verdict"
         new = [event for event in events if event["seq"] > self._received.seq]
@@ -220,7 +230,7 @@ class Feed:
             self._received = Cursor(new[-1]["seq"], self._received.epoch)
 
     def _receive_through(self, link: Link, seq: int) -> None:
-        """All that matches up to *seq* has come."""
+        """Record that all matching events up to *seq* have been received."""
         link.sent = max(link.sent, seq)
         if seq > (self._received.seq or 0):
             self._received = Cursor(seq, self._received.epoch)
@@ -228,10 +238,10 @@ class Feed:
 
     # --- between connections ---
 
-    def _lose(self, error: Exception) -> None:
-        """The connection ended, or there was none: wait before the next one."""
+    def _pause_after(self, error: Exception) -> None:
+        """Close the connection after *error* and wait before the next one."""
         link = self._link
-        self._hang_up()
+        self._disconnect()
         if self._closing.is_set():
             return
         if link is not None and link.age >= HELD_SECS:
@@ -241,13 +251,16 @@ class Feed:
         self._on_connection(f"{problem[0].upper()}{problem[1:]}; trying again in {pause:.1f} s")
         self._closing.wait(pause)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
 
     def _explain(self, error: Exception) -> tuple[str, float]:
-        """Return what happened, and how many seconds the server asks for. Raises Refused."""
+        """Return what happened, and the pause in seconds that the server asks.
+
+        Raises Refused.
+        """
         if isinstance(error, InvalidStatus):
             return self._explain_status(error)
         if not isinstance(error, ConnectionClosed):

@@ -1,4 +1,4 @@
-"""One connection to the feed, and the header that authenticates each request."""
+"""Link: one connection to the feed, and the header with the token."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from outfeed.client.frames import parse_frame
 from outfeed.client.proxies import open_socket
 
 MAX_FRAME_BYTES = 64 * 2**20
-# Seconds between pings, and until one without an answer ends the connection.
+# Seconds between pings, and until a ping without an answer ends the connection.
 PING_SECS = 20.0
-# The library logs a traceback for each lost connection. `Feed` tells it in one line.
+# The library logs a traceback for each lost connection. `Feed` reports it in one line.
 _quiet = logging.getLogger("outfeed.client.socket")
 _quiet.setLevel(logging.CRITICAL)
 
 
 class Link:
-    """One connection: its socket, the verdicts that are due on it, and how far the server has sent."""
+    """One connection: its socket and its protocol state.
+
+    *verdicts_due* is the number of subscriptions without a verdict. *sent* is the seq up to which the server has sent.
+    """
 
     def __init__(self, url: str, token: str | None) -> None:
         self._open = ExitStack()
@@ -43,7 +46,10 @@ class Link:
         self._send(action="subscribe", channel="events", **fields)
 
     def ack(self, seq: int) -> None:
-        """Acknowledge, once, and only what this connection was sent: a server refuses to believe the rest."""
+        """Acknowledge *seq* once, if this connection was sent it.
+
+        The server rejects the acknowledgement of an event that it has not sent.
+        """
         if not self.verdicts_due and self._asked_to_ack < seq <= self.sent:
             self._asked_to_ack = seq
             self._send(action="ack", seq=seq)
@@ -67,7 +73,10 @@ def _connect(url: str, token: str | None) -> ClientConnection:
 
 
 def socket_url(url: str) -> str:
-    """Return the WebSocket address of the server at *url* (http, https, ws or wss)."""
+    """Return the WebSocket address of the server at *url*.
+
+    The scheme of *url* is http, https, ws or wss.
+    """
     parts = urlsplit(url.rstrip("/"))
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     return f"{scheme}://{parts.netloc}{parts.path}/ws"

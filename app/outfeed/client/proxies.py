@@ -1,4 +1,7 @@
-"""Proxies of the environment: never for this machine, and named if one cannot be used."""
+"""Proxies of the environment.
+
+No proxy is used for this machine. A proxy that cannot be used is named in the error.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,17 @@ from websockets.exceptions import InvalidProxy
 from outfeed.config import proxy_variables
 from outfeed.errors import ConfigError
 
-# The variables `<scheme>_proxy` that each library reads for a server with TLS and for one without, first one first.
+# The variables `<scheme>_proxy` that each library reads for a server with TLS and for one without, the first one first.
 SOCKET_PROXIES = {"https": ("wss", "socks", "https"), "http": ("ws", "socks", "https", "http")}
 HTTP_PROXIES = {"https": ("https", "all"), "http": ("http", "all")}
 Connection = TypeVar("Connection")
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether *url* names this machine: a token for it must not pass through a proxy."""
+    """Return whether *url* names this machine.
+
+    A token for this machine must not pass through a proxy.
+    """
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
         address = ip_address(host)
@@ -33,25 +39,31 @@ def is_loopback(url: str) -> bool:
 
 
 def may_take_proxy(url: str) -> bool:
-    """Return whether a request to *url* takes a proxy, if the environment names one."""
+    """Return whether a request to *url* uses the environment's proxy."""
     return not is_loopback(url) and not urllib.request.proxy_bypass(urlsplit(url).netloc)
 
 
 def through_proxy(url: str, schemes: Mapping[str, tuple[str, ...]]) -> str:
-    """Return ` through the proxy of HTTP_PROXY` if a request to *url* takes one, else nothing."""
+    """Return ` through the proxy of HTTP_PROXY`, or an empty text.
+
+    The text is empty if a request to *url* uses no proxy.
+    """
     names = proxy_variables(schemes[_security(url)]) if may_take_proxy(url) else []
     return f" through the proxy of {names[0]}" if names else ""
 
 
 def open_socket(url: str, connect: Callable[..., Connection]) -> Connection:
-    """Return what *connect* returns, called with the proxy that a WebSocket to *url* takes. Raises ConfigError."""
+    """Return the connection that *connect* opens through the right proxy.
+
+    *connect* is called with the proxy that a WebSocket to *url* uses. Raises ConfigError.
+    """
     with _proxies_named(url, proxy_variables(SOCKET_PROXIES[_security(url)])[:1]):
         return connect(proxy=True if may_take_proxy(url) else None)
 
 
 def open_http(url: str, **options: Any) -> httpx.Client:
     """Return an HTTP client for the server at *url*. Raises ConfigError."""
-    # Without https there is no need for the system's certificates, which take 40 ms to read.
+    # Without https the system's certificates, which take 40 ms to read, are not needed.
     verify = httpx.create_ssl_context() if _security(url) == "https" else False
     with _proxies_named(url, proxy_variables(("http", "https", "all"))):  # httpx reads all of them
         return httpx.Client(base_url=url, trust_env=may_take_proxy(url), verify=verify, **options)
@@ -63,7 +75,10 @@ def _security(url: str) -> str:
 
 @contextmanager
 def _proxies_named(url: str, names: list[str]) -> Iterator[None]:
-    """Raise ConfigError, with the variables' *names*, for a proxy that the library cannot use."""
+    """Raise ConfigError with *names* if the library cannot use the proxy.
+
+    *names* are the variables that name it.
+    """
     try:
         yield
     except (InvalidProxy, httpx.InvalidURL, ImportError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Publishing: batches, each sent until it is answered; an answer says where its events went."""
+"""Publishing: batches of events, each sent until it is answered."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from outfeed.log_message import LogMessage
 from outfeed.process import reset_after_fork
 
 MAX_BATCH_EVENTS = 1000
-MAX_BATCH_BYTES = 4 * 2**20  # half of what the server takes
+MAX_BATCH_BYTES = 4 * 2**20  # half of the server's limit
 TIMEOUT_SECS = 30.0
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Appends events over HTTP, on connections that are kept. Any thread may call any method."""
+    """Appends events over HTTP, on persistent connections.
+
+    Any thread may call any method.
+    """
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url
@@ -38,7 +41,10 @@ class Publisher:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: leave the parent's connections open for it, and make our own."""
+        """Open new connections in a forked child.
+
+        The parent's connections stay open.
+        """
         self._inherited, self._http = self._http, None
         self._lock = threading.Lock()
 
@@ -50,7 +56,10 @@ class Publisher:
             http.close()
 
     def publish(self, events: Sequence[Mapping[str, Any] | Event], give_up_secs: float) -> list[Receipt]:
-        """Append *events* in batches, each as a whole or not at all; what it raises, `Client.publish` says."""
+        """Append *events* in batches, each as a whole or not at all.
+
+        Raises the errors of `Client.publish`.
+        """
         encoded = [_encoded(index, event) for index, event in enumerate(events)]
         deadline = clock.monotonic() + give_up_secs
         receipts: list[Receipt] = []
@@ -74,7 +83,9 @@ class Publisher:
                 problem, asked_secs = f"it answers {response.status_code}", retry_after(response.headers)
             pause = asked_secs or backoff.next()
             if clock.monotonic() + pause > deadline:
-                raise Unreachable(f"{self.url} has not taken {len(batch)} events: {problem}; the same again is safe")
+                raise Unreachable(
+                    f"{self.url} has not accepted {len(batch)} events: {problem}; sending them again is safe"
+                )
             log.info(LogMessage("publishing again", url=self.url, problem=problem, pause_secs=f"{pause:.1f}"))
             threading.Event().wait(pause)
 
@@ -90,7 +101,8 @@ def _encoded(index: int, event: Mapping[str, Any] | Event) -> bytes:
     fields = event.as_dict() if isinstance(event, Event) else dict(event)
     if fields.get("id") is None:
         fields["id"] = new_id()
-        # Not where the caller named the id: the same event in a later run would be another one by its time.
+        # The time is set only with the id. With an id of the caller's, the same event in a later run would have another
+        # time.
         fields["timestamp"] = fields.get("timestamp") or clock.timestamp()
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -112,7 +124,7 @@ def _batches(encoded: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _refusal(url: str, response: httpx.Response, offset: int) -> Exception:
-    """Return the answer of a server that will not take a batch as an error of ours."""
+    """Return the exception for a server's rejection of a batch."""
     problem = _json_of(response)
     problem = problem if isinstance(problem, dict) else {}
     detail = str(problem.get("detail") or response.reason_phrase)

@@ -1,4 +1,4 @@
-"""What a caller gets: events with their place, receipts, where a reader stands, and what it can't have any more."""
+"""Values of the client: events, receipts, cursors and missing ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _EVENT_FIELDS = ("seq", "id", "event_type", "source", "task_id", "agent_id", "da
 
 
 class Receipt(NamedTuple):
-    """Where a published event went. *seq* is None once its outbox row is pruned."""
+    """The id and position of a published event.
+
+    *seq* is None if its outbox row is pruned.
+    """
 
     id: str
     seq: int | None
@@ -20,9 +23,10 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedEvent(Event):
-    """An event with its place in the feed. A field that a raw writer left out is None.
+    """An event with its seq in the feed.
 
-    *is_flattened*: a value, as a rule `data`, is the JSON text of what was nested deeper than 64 levels.
+    A field that a raw writer left out is None. *is_flattened*: a value, usually `data`, is the JSON text of a value
+    that was nested deeper than 64 levels.
     """
 
     seq: int
@@ -34,7 +38,7 @@ class FeedEvent(Event):
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> FeedEvent:
-        """Return the event that a frame's *fields* are."""
+        """Return the event with the *fields* of a frame."""
         known: dict[str, Any] = {name: fields.get(name) for name in _EVENT_FIELDS}
         if isinstance(known["event_type"], str):
             known["event_type"] = known_type(known["event_type"])
@@ -43,7 +47,10 @@ class FeedEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a reader stands: the last seq it has handled, of which epoch. Without a seq it has not begun."""
+    """The position of a reader: the last seq that it has handled.
+
+    Without a seq the reader has not begun.
+    """
 
     seq: int | None = None
     epoch: str | None = None
@@ -51,7 +58,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """These events were pruned before they could be read; the feed goes on behind them."""
+    """Events that were pruned before they could be read.
+
+    The feed continues after them.
+    """
 
     first_seq: int
     last_seq: int
@@ -62,10 +72,13 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The feed has another history now: another database, or a backup put back. It goes on from its head."""
+    """The feed has another history now.
+
+    It is another database, or one restored from a backup. The feed continues from its head.
+    """
 
     epoch: str
     after: int
 
     def __str__(self) -> str:
-        return f"the feed has another history now; what it holds up to seq {self.after} is not read"
+        return f"the feed has another history now; its events up to seq {self.after} are not read"
