@@ -196,7 +196,7 @@ class TestTheProgramNeverNotices:
         handler.flush()
         assert writes.messages() == ["found", "2 log records were dropped"]
         assert [one.message for one in caplog.records if one.name == "outfeed.log_handler"] == [
-            "log records don't reach the feed; said once error=broken"
+            "can't write log records to the feed; further failures are not logged error=broken"
         ]
 
     def test_the_end_of_the_program_does_not_wait_for_a_complaint_that_waits_for_it(

@@ -2,7 +2,7 @@
 
 The names in `__all__`, those of `outfeed.client` and the errors in `outfeed.errors` are public. Every other module is
 private and may change in any release. Public names load on first use: `import outfeed` loads nothing, and `log_event`
-no web framework.
+loads no web framework.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m outfeed` is `outfeed`."""
+"""Run the command `outfeed` as `python -m outfeed`."""
 
 from outfeed.cli import main
 

@@ -1,6 +1,6 @@
-"""The only place that reads a clock.
+"""The clocks: the only module that reads the time.
 
-Wall time is for people and rows; intervals are measured on `monotonic`, which no clock step moves.
+Wall time is for people and rows. Intervals are measured on `monotonic`, which no clock change affects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-# Strict where fromisoformat is not: it takes some counts of milliseconds for dates. RFC 3339 allows small letters.
+# Stricter than fromisoformat, which accepts some counts of milliseconds as dates. RFC 3339 allows lower-case letters.
 _ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+", re.ASCII | re.IGNORECASE)
 
 
@@ -21,7 +21,10 @@ class _Monotonic:
 
 
 def monotonic() -> float:
-    """Return seconds on a clock that only goes forward; meaningless between processes."""
+    """Return seconds on a clock that only goes forward.
+
+    Values of two processes cannot be compared.
+    """
     return _Monotonic.read()
 
 
@@ -31,12 +34,15 @@ def now() -> datetime:
 
 
 def isoformat(moment: datetime) -> str:
-    """Return an aware *moment* as UTC, ISO 8601, milliseconds, `Z`: `2024-01-15T10:30:00.000Z`."""
+    """Return an aware *moment* as ISO 8601 text.
+
+    The text is in UTC with milliseconds and `Z`: `2024-01-15T10:30:00.000Z`.
+    """
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 class Moment(NamedTuple):
-    """A wall time as ids have it, and as rows do."""
+    """A wall time as milliseconds, for ids, and as text, for rows."""
 
     milliseconds: int
     text: str
@@ -54,7 +60,10 @@ def timestamp() -> str:
 
 
 def parsed(value: object) -> datetime | None:
-    """Return the moment that ISO 8601 text names, in UTC; None where it names none. Without a zone it is UTC."""
+    """Return the time that ISO 8601 text names, in UTC, or None.
+
+    Text without a zone is in UTC. The result is None if *value* names no time.
+    """
     if not isinstance(value, str) or not _ISO_8601.fullmatch(value):
         return None
     try:

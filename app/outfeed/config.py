@@ -1,6 +1,6 @@
-"""Settings: every OUTFEED_* variable with its type, default, unit and help.
+"""Settings: every OUTFEED_* variable with type, default, unit and help.
 
-Read once by `settings()`; nothing else touches the environment. All bad values are reported together.
+`settings()` reads them once. No other module reads the environment. All bad values are reported together.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from outfeed.errors import ConfigError
 from outfeed.log_message import LogMessage
 
 PREFIX = "OUTFEED_"
-# In an event, what stands under these names is hidden; also under names that end in `_` and one of these.
+# In an event, values under these names are hidden, also under names that end in `_` and one of these.
 REDACT_KEYS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
     "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
     "seed_phrase", "preimage", "macaroon",
 )  # fmt: skip
-# A list is written with commas between.
+# The elements of a list are separated by commas.
 _Names = Annotated[tuple[str, ...], NoDecode]
-# A name, not a number: what ends in digits only would be an address.
+# A host name. Text whose last part has only digits would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 _BIND = re.compile(r"(\[(?P<v6>[^\]]+)\]|[^:\s\[\]/]+):(?P<port>\d{1,5})")
 _URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -44,10 +44,10 @@ MAX_DAYS = 36_500
 MASKED = "********"
 LOCAL_LINK = "The link works only on this machine. To share it, set OUTFEED_PUBLIC_URL to the public address."
 _DOTENV = ".env"
-# An address to listen on that stands for all of the machine's, and one to connect to instead.
+# Addresses that stand for all addresses of the machine, and the one to connect to instead.
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 _LIKE_SQLITE_URL = "must be a path, or sqlite:///PATH"
-# The first segments of Outfeed's own paths: a prefix like one of them could not be told from the path itself.
+# The first segments of Outfeed's own paths. A prefix that begins with one of them would be mistaken for the path.
 OWN_SEGMENTS = (
     "api", "docs", "healthz", "login", "logout", "metrics", "password", "readyz", "static", "status", "swarm", "ws",
 )  # fmt: skip
@@ -56,7 +56,10 @@ log = logging.getLogger(__name__)
 
 
 class Settings(BaseSettings):
-    """The settings of one process. A variable's name is `OUTFEED_` and the field in capitals."""
+    """The settings of one process.
+
+    A variable's name is `OUTFEED_` and the field in capitals.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=_DOTENV, extra="ignore", frozen=True)
 
@@ -155,7 +158,7 @@ class Settings(BaseSettings):
     @classmethod
     def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
-            ipaddress.ip_network(network)  # its ValueError says what is wrong
+            ipaddress.ip_network(network)  # its ValueError names the problem
         return value
 
     @field_validator("database", mode="before")
@@ -175,7 +178,7 @@ class Settings(BaseSettings):
         if not 1 <= int(match["port"]) <= MAX_PORT:
             raise ValueError(f"must be ADDRESS:PORT with a port from 1 to {MAX_PORT}")
         if match["v6"] is not None:
-            ipaddress.IPv6Address(match["v6"])  # its ValueError says what is wrong
+            ipaddress.IPv6Address(match["v6"])  # its ValueError names the problem
         return value
 
     @field_validator("public_url")
@@ -242,24 +245,30 @@ class Settings(BaseSettings):
 
     @property
     def bound_url(self) -> str:
-        """The address that `serve` listens on as a URL, one of this machine's if it listens on all of them."""
+        """URL of the address that `serve` listens on.
+
+        If it listens on all addresses, the URL has the loopback address.
+        """
         host, port = self.bound
         return f"http://{url_host(host)}:{port}"
 
     @property
     def bound(self) -> tuple[str, int]:
-        """The host and the port that `serve` listens on."""
+        """Host and port that `serve` listens on."""
         host, _, port = self.bind.rpartition(":")
         return host.strip("[]"), int(port)
 
     @property
     def prefix(self) -> str:
-        """The path of OUTFEED_PUBLIC_URL without a slash at the end; empty if there is none."""
+        """Path of OUTFEED_PUBLIC_URL without a slash at the end, or empty."""
         return urlsplit(self.public_url or "").path
 
 
 def _path_in(value: str) -> Path:
-    """Return the path that *value* names: `~` is the home folder, and `sqlite:///x.db` is `x.db`."""
+    """Return the path that *value* names.
+
+    `~` is the home folder, and `sqlite:///x.db` is `x.db`.
+    """
     if value.startswith("sqlite:///"):
         value = value.removeprefix("sqlite:///")
         if "?" in value or "#" in value:
@@ -280,13 +289,16 @@ def _split_url(value: str) -> SplitResult:
 
 
 def url_host(host: str) -> str:
-    """Return *host* as a URL has it, one of this machine's if it stands for all of its addresses."""
+    """Return *host* as in a URL.
+
+    An address that stands for all addresses of the machine becomes the loopback address.
+    """
     host = _ALL_ADDRESSES.get(host, host)
     return f"[{host}]" if ":" in host else host
 
 
 def is_local_url(url: str) -> bool:
-    """Return whether *url* leads to the machine that it is used on."""
+    """Return whether *url* leads to the machine that uses it."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -312,7 +324,10 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 
 def load() -> Settings:
-    """Read the environment anew. Raises ConfigError with every bad value on a line of its own."""
+    """Read the environment again.
+
+    Raises ConfigError with every bad value on a line of its own.
+    """
     warn_of_unknown_settings()
     try:
         return Settings()
@@ -321,14 +336,17 @@ def load() -> Settings:
 
 
 def warn_of_unknown_settings() -> None:
-    """Log each OUTFEED_* name that nothing reads, and what it may have been meant to be."""
+    """Log each OUTFEED_* name that is not a setting, with the closest one."""
     for name, meant in unknown_settings().items():
         hint = {"did_you_mean": meant} if meant else {}
         log.warning(LogMessage("unknown setting", name=name, **hint))
 
 
 class Described(NamedTuple):
-    """One setting for people: *value* and *default* as they would be written, secrets masked; *source* of the value."""
+    """One setting for people.
+
+    *value* and *default* are texts as in the environment, with secrets masked. *source* is the source of the value.
+    """
 
     name: str
     value: str
@@ -338,7 +356,10 @@ class Described(NamedTuple):
 
 
 def described() -> list[Described]:
-    """Return every setting of this process, and where it comes from. Raises ConfigError."""
+    """Return every setting of this process with its source.
+
+    Raises ConfigError.
+    """
     current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}
     given = {name.upper() for name in os.environ}
     return [
@@ -390,10 +411,10 @@ def settings() -> Settings:
 
 
 def remote(url: str | None = None) -> tuple[str, str | None]:
-    """Return the server that remote commands talk to, *url* or the settings', and the token for it.
+    """Return the server that remote commands talk to, and its token.
 
-    A token of the environment goes to no address that only the .env file names: the file may be another user's.
-    Raises ConfigError.
+    The server is *url*, or that of the settings. A token from the environment is not sent to an address that only the
+    .env file names, because the file may be another user's. Raises ConfigError.
     """
     current, in_file = settings(), {name.upper() for name, value in _env_file().items() if value is not None}
     given = {name.upper() for name in os.environ}
@@ -408,36 +429,46 @@ def remote(url: str | None = None) -> tuple[str, str | None]:
 
 
 def _is_local(current: Settings) -> bool:
-    """Return whether the address is one that this machine's own server listens on."""
+    """Return whether the address is the one that this machine's server uses."""
     return current.url is None and is_local_url(current.bound_url)
 
 
 def proxy_variables(schemes: Iterable[str]) -> list[str]:
-    """Return the environment's variables that name a proxy for *schemes*, such as HTTP_PROXY, in that order."""
+    """Return the variables that name a proxy for *schemes*.
+
+    These are variables such as HTTP_PROXY, in the order of *schemes*.
+    """
     given = {name.lower(): name for name in sorted(os.environ) if os.environ[name]}  # lower case wins over upper case
     return [given[f"{scheme}_proxy"] for scheme in schemes if f"{scheme}_proxy" in given]
 
 
 def environment_with(**values: str) -> dict[str, str]:
-    """Return this process's environment for a child, with other values for the settings that are named."""
+    """Return this process's environment with other values for settings.
+
+    It is for a child process.
+    """
     return {**os.environ, **{PREFIX + name.upper(): value for name, value in values.items()}}
 
 
 def set_for_library(name: str, value: str) -> None:
-    """Set a variable of this process that a library reads, which takes it from nowhere else."""
+    """Set a variable of this process for a library.
+
+    Use it for a library that can be configured in no other way.
+    """
     os.environ[name] = value
 
 
 def known_names() -> list[str]:
-    """Return the name of every variable that is read."""
+    """Return the names of all variables that are read."""
     names = [PREFIX + field.upper() for field in Settings.model_fields]
     return [*names, *(name + "_FILE" for name in names)]
 
 
 def unknown_settings() -> dict[str, str | None]:
-    """Return the OUTFEED_* names that nothing reads, of the environment and the .env file, and what may be meant.
+    """Return the unknown OUTFEED_* names, each with the closest setting.
 
-    Raises ConfigError where a line of the file is none.
+    The names come from the environment and the .env file. Raises ConfigError for a line of the file that is not
+    NAME=value.
     """
     known = {name.removeprefix(PREFIX): name for name in known_names()}
     given = {*os.environ, *(name.upper() for name in _env_file())}
@@ -447,7 +478,10 @@ def unknown_settings() -> dict[str, str | None]:
 
 
 def _env_file() -> dict[str, str | None]:
-    """Return what the .env file says. Raises ConfigError with every line that can't be read: it may be a limit."""
+    """Return the variables of the .env file.
+
+    Raises ConfigError with every invalid line, because an ignored line may have set a limit.
+    """
     try:
         with open(_DOTENV, encoding="utf-8") as file:
             broken = [

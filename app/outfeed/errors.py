@@ -2,29 +2,29 @@
 
 OutfeedError
 ├── ConfigError             settings are unusable; lists every bad one
-├── InvalidEvent            an event is outside the limits; names field, value and limit
+├── InvalidEvent            an event exceeds a limit; names field, value and limit
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
-├── Overtaken               the history a reader stands on is gone: pruned or another epoch
+├── Overtaken               events after a reader's cursor were pruned, or the epoch changed
 ├── Refused                 a server will not serve this client, now or later
-│   └── ConsumerSuperseded  another connection has taken over this client's consumer
-├── Unreachable             a server has not answered for as long as the caller would wait
+│   └── ConsumerSuperseded  another connection took over this client's consumer
+├── Unreachable             a server has not answered within the caller's time limit
 ├── ClientGone              a connected client has ended the connection
 ├── ClientStalled           a connected client accepts no more bytes
-├── NoInput                 a client has sent nothing that is not processed yet
-├── Superseded              a newer connection of the same consumer is the active one
-├── InvalidTransition             an agent or task of the swarm can't do that now; carries its state
+├── NoInput                 all input of a client is processed
+├── Superseded              a newer connection of the same consumer is active
+├── InvalidTransition       an agent or task is in a state that forbids it; carries the state
 ├── UndeclaredRoute         a route declares no permission
 ├── Forbidden               the principal may not do that
 │   └── ForbiddenConsumer   the consumer belongs to another principal
 ├── TooManyChecks           too many passwords are being checked; try again
 ├── QueryCancelled          a query exceeded its deadline, or its client left
-├── BadArchive              an archive is not what was written, or can't be read in there
-├── BadBackup               a file is no whole backup of a feed
-├── TargetForbidden         a webhook's target has no address that may be called
+├── BadArchive              an archive is damaged, or can't be imported there
+├── BadBackup               a file is not a complete backup of a feed
+├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
 ├── DeliveryCancelled       a post to a webhook's target was cancelled
-├── NotBlocked              no event blocks the webhook, or another one by now
+├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token, user, agent or task has that name or id
 └── DatabaseError
@@ -36,7 +36,7 @@ OutfeedError
     ├── SchemaMismatch      not upgraded yet, made by newer code, or its tables do not fit
     │   └── AdoptionNeeded  the file holds another program's tables
     └── DatabaseUnreadable  SQLite can't read the file
-        └── DatabaseDamaged what is in it makes no sense; nothing is written to it any more
+        └── DatabaseDamaged the file is damaged; nothing is written to it
 """
 
 from __future__ import annotations
@@ -47,11 +47,17 @@ class OutfeedError(Exception):
 
 
 class ConfigError(OutfeedError):
-    """Settings are unusable. The message lists every bad value, one a line."""
+    """Invalid settings.
+
+    The message lists every bad value, one a line.
+    """
 
 
 class InvalidEvent(OutfeedError, ValueError):
-    """An event is outside the limits; nothing was written. *index* is its place in a batch."""
+    """An event exceeds a limit; nothing was written.
+
+    *index* is its place in a batch.
+    """
 
     def __init__(self, field: str, problem: str, *, index: int | None = None) -> None:
         super().__init__(f"{field}: {problem}")
@@ -61,13 +67,19 @@ class InvalidEvent(OutfeedError, ValueError):
 
 
 class EventConflict(OutfeedError):
-    """The id is already in the log with different content; nothing was written. *index* is its place in a batch."""
+    """The id is already in the log with different content.
+
+    Nothing was written. *index* is the event's place in a batch.
+    """
 
     index: int | None = None
 
 
 class InvalidRequest(OutfeedError):
-    """What a client asked for can't be honoured. *code* is stable, the message is for people."""
+    """A client's request can't be honoured.
+
+    *code* is stable. The message is for people.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -75,19 +87,28 @@ class InvalidRequest(OutfeedError):
 
 
 class Overtaken(OutfeedError):
-    """The rows after a cursor were pruned, or the epoch changed, while it was being served."""
+    """Events after a cursor were pruned, or the epoch changed.
+
+    It happened while the cursor was being served.
+    """
 
 
 class Refused(OutfeedError):
-    """The server will not serve this client; trying again is no use."""
+    """The server will not serve this client. A retry has the same result."""
 
 
 class ConsumerSuperseded(Refused):
-    """A newer connection has taken over this client's consumer, or the consumer was reset, removed or given away."""
+    """Another connection has taken over this client's consumer.
+
+    It is also raised if the consumer was reset, removed or given away.
+    """
 
 
 class Unreachable(OutfeedError):
-    """The server has not answered in time. What was sent may have been written: send the same again."""
+    """The server has not answered in time.
+
+    It may have written the events. Sending the same events again is safe.
+    """
 
 
 class ClientGone(OutfeedError, OSError):
@@ -99,15 +120,24 @@ class ClientStalled(OutfeedError, OSError):
 
 
 class NoInput(OutfeedError):
-    """A client has sent nothing that is not processed yet. No OSError: that would mean the end of the connection."""
+    """All input of a client is processed.
+
+    It is not an OSError, which would mean the end of the connection.
+    """
 
 
 class Superseded(OutfeedError):
-    """A newer connection of the same consumer has become the active one, or the consumer was removed."""
+    """A newer connection of the same consumer is active.
+
+    It is also raised if the consumer was removed.
+    """
 
 
 class InvalidTransition(OutfeedError):
-    """It is not that agent's or task's turn; nothing was written. *state* is the one that stands in the way."""
+    """An agent or task is in a state that forbids the call.
+
+    Nothing was written. *state* is that state.
+    """
 
     def __init__(self, state: str, problem: str) -> None:
         super().__init__(problem)
@@ -123,7 +153,10 @@ class Forbidden(OutfeedError):
 
 
 class ForbiddenConsumer(Forbidden):
-    """The consumer belongs to another principal; nothing was changed, and its connection goes on."""
+    """The consumer belongs to another principal.
+
+    Nothing was changed, and the consumer's connection stays open.
+    """
 
     code = "forbidden_consumer"
 
@@ -137,86 +170,134 @@ class QueryCancelled(OutfeedError):
 
 
 class BadArchive(OutfeedError):
-    """An archive is damaged or has no checksum, or what it is read into is no new database."""
+    """An archive is damaged, or can't be imported there.
+
+    It has no checksum or a wrong one, or the target is not a new database.
+    """
 
 
 class BadBackup(OutfeedError):
-    """A file is no whole backup of a feed, or stands where none may be written; nothing was changed."""
+    """A file is not a complete backup of a feed.
+
+    It is also raised if the target of a backup can't be overwritten. Nothing was changed.
+    """
 
 
 class TargetForbidden(OutfeedError):
-    """A webhook's target has no address that may be called. OUTFEED_WEBHOOK_ALLOW can allow it."""
+    """A webhook's target has no allowed address.
+
+    OUTFEED_WEBHOOK_ALLOW can allow it.
+    """
 
 
 class TargetUnresolvable(OutfeedError):
-    """The host name of a webhook's target has no address, or the name server did not answer."""
+    """The host name of a webhook's target could not be resolved.
+
+    It has no address, or the name server did not answer.
+    """
 
 
 class DeliveryCancelled(OutfeedError):
-    """A post was cancelled: its webhook was changed, paused or removed, or the server stops."""
+    """A post was cancelled.
+
+    Its webhook was changed, paused or removed, or the server stops.
+    """
 
 
 class NotBlocked(OutfeedError):
-    """No event blocks the webhook, or another one does by now; nothing was skipped."""
+    """No event blocks the webhook, or another one does now.
+
+    Nothing was skipped.
+    """
 
 
 class NameTaken(OutfeedError):
-    """There is already one of that name; nothing was written."""
+    """The name is already in use; nothing was written."""
 
 
 class UnknownName(OutfeedError):
-    """There is none of that name or id."""
+    """The name or id does not exist."""
 
 
 class DatabaseError(OutfeedError):
-    """The database can't do what was asked. *in_short* is for those who may not know where it lies."""
+    """The database could not complete the operation.
+
+    *in_short* is the message without the path of the file.
+    """
 
     in_short = "the database can't be used right now"
 
 
 class DatabaseMissing(DatabaseError):
-    """There is no database at the path; only `serve` and `upgrade` make one."""
+    """There is no database at the path.
+
+    Only `serve` and `upgrade` create one.
+    """
 
     in_short = "the database is missing"
 
 
 class DatabaseBusy(DatabaseError):
-    """The write lock was not free in time; nothing was written, try again."""
+    """The write lock was not free in time.
+
+    Nothing was written; try again.
+    """
 
     in_short = "the database is locked by another writer; nothing was written, try again"
 
 
 class DatabaseChanged(DatabaseBusy):
-    """The file was changed by another process while it was looked at; nothing was written, try again."""
+    """Another process changed the file while it was read.
+
+    Nothing was written; try again.
+    """
 
 
 class DatabaseFull(DatabaseBusy):
-    """No space is left to write; nothing was written, try again when there is."""
+    """No space is left to write.
+
+    Nothing was written; free some space and try again.
+    """
 
     in_short = "no space is left for the database; nothing was written, try again"
 
 
 class DatabaseReadOnly(DatabaseError):
-    """The file, its folder or its filesystem can't be written to; nothing was written."""
+    """The file, its folder or its filesystem is read-only.
+
+    Nothing was written.
+    """
 
     in_short = "the database is read-only; nothing was written"
 
 
 class SchemaMismatch(DatabaseError):
-    """The database is not upgraded yet, was made by newer code, or holds tables that do not fit."""
+    """The database has another schema than this code.
+
+    It is not upgraded yet, was made by newer code, or holds tables that do not fit.
+    """
 
 
 class AdoptionNeeded(SchemaMismatch):
-    """The file holds tables that Outfeed did not make; nothing was changed."""
+    """The file holds tables that Outfeed did not make.
+
+    Nothing was changed.
+    """
 
 
 class DatabaseUnreadable(DatabaseError):
-    """SQLite can't read the file: not a database, damaged, or an I/O error."""
+    """SQLite can't read the file.
+
+    It is not a database, it is damaged, or an I/O error occurred.
+    """
 
     in_short = "the database can't be read right now"
 
 
 class DatabaseDamaged(DatabaseUnreadable):
-    """The file is no database, or its pages contradict each other; nothing is written to it until it is mended."""
+    """The file is not a database, or its pages contradict each other.
+
+    Nothing is written to it until it is repaired.
+    """
 
     in_short = "the database is damaged; nothing is written until it is restored"

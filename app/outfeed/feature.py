@@ -1,17 +1,20 @@
-"""Features: each registers its routes, commands, jobs and tables in one object, which the layers below call.
+"""Features: each registers its routes, commands, jobs and tables.
 
-No layer names a feature. `outfeed/features.py`, the composition root, lists them. If a folder is deleted with its line
-there, every other module still imports (tests/test_layout.py).
+A feature registers all parts in one object, which the layers below call. No layer names a feature.
+`outfeed/features.py`, the composition root, lists them. If a folder is deleted with its line there, every other module
+still imports (tests/test_layout.py).
 
 To add a feature:
 
-1. A folder with `feature.py`, which holds a subclass of `Feature`. It imports Flask and its own modules in its methods.
-2. A line in `features.py`, and the name in `FEATURES` of tests/test_layout.py. Features do not import each other.
-3. `commands.py` for commands, `api.py` for routes (`@requires` under each), `store.py` or `store/` for SQL, `part.py`
-   for what runs in each serving process. A job runs in every worker; `lease.hold` makes one of them do it.
-4. Tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
-5. `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status` values
-   are shared by all features.
+1. Make a folder with `feature.py`, which holds a subclass of `Feature`. It imports Flask and its own modules in its
+   methods.
+2. Add a line to `features.py`, and the name to `FEATURES` of tests/test_layout.py. Features do not import each other.
+3. Use `commands.py` for commands, `api.py` for routes (`@requires` under each), `store.py` or `store/` for SQL, and
+   `part.py` for the code that runs in each serving process. A job runs in every worker; with `lease.hold` one of them
+   does the work.
+4. Put tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
+5. Use `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status`
+   values are shared by all features.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from outfeed.config import Settings
 
-if TYPE_CHECKING:  # no command that needs neither waits for Flask to load
+if TYPE_CHECKING:  # commands that need neither start without loading Flask
     from flask import Blueprint, Flask
 
     from outfeed.feed.core import Core
@@ -32,7 +35,7 @@ if TYPE_CHECKING:  # no command that needs neither waits for Flask to load
     from outfeed.store.database import Connection, Database
     from outfeed.store.outbox import Outbox
 
-# Of one metric its samples: the values of the labels, and the value; None is not known.
+# The samples of one metric: the values of the labels, and the value, None if unknown.
 Samples = list[tuple[list[str], float | None]]
 
 
@@ -47,78 +50,105 @@ class Process(Protocol):
 
 
 class Part:
-    """The part of a feature that runs in each serving process. *jobs* are called by the scheduler, from `start` on."""
+    """The part of a feature that runs in each serving process.
+
+    The scheduler calls *jobs*, from `start` on.
+    """
 
     jobs: Mapping[str, Job] = MappingProxyType({})
 
     def start(self) -> None:
-        """Begin, before the first request. Raises DatabaseError."""
+        """Start the part, before the first request. Raises DatabaseError."""
 
     def stop(self) -> None:
-        """End every thread that `start` began, and have every job end soon."""
+        """End every thread that `start` began; make every job end soon."""
 
     def close(self) -> None:
-        """Write what is left, and close every file, after the last job has ended."""
+        """Write remaining data and close every file.
+
+        It is called after the last job has ended.
+        """
 
 
 class Feature:
-    """One feature. What a subclass does not override, it does not have."""
+    """One feature.
 
-    # By name of the command its place, `module:attribute`, below `outfeed`: loaded when it is asked for.
+    A method or attribute that a subclass does not override adds nothing.
+    """
+
+    # The commands: from each name to its place, `module:attribute` below `outfeed`, which is loaded on its first use.
     commands: ClassVar[Mapping[str, str]] = {}
-    # Tables that a restore leaves as they are now, such as the rights that were revoked since the backup.
+    # Tables that a restore leaves as they are now, such as permissions that were revoked since the backup.
     kept_tables: ClassVar[tuple[str, ...]] = ()
-    # What `samples` counts, by name.
+    # The metrics that `samples` returns, by name.
     metrics: ClassVar[Mapping[str, Metric]] = {}
-    # Addresses that people guess, and the page that each one means.
+    # Addresses that people guess, and the page that each one redirects to.
     redirects: ClassVar[Mapping[str, str]] = {}
     # The template that shows `status` on /status.
     status_template: str | None = None
 
     def blueprints(self) -> Iterable[Blueprint]:
-        """Return the routes; each declares the permission that it needs beside its function."""
+        """Return the routes.
+
+        Each route declares the permission that it needs beside its function.
+        """
         return ()
 
     def init_app(self, app: Flask) -> None:
         """Set up *app* beyond routes, before they are registered."""
 
     def part(self, process: Process) -> Part | None:
-        """Return what runs in *process*. Nothing runs before its `start`, so that a fork may come in between."""
+        """Return the part that runs in *process*, or None.
+
+        The part does nothing before its `start`, so that a fork may come in between.
+        """
         return None
 
     def check(self, settings: Settings) -> None:
-        """Raise ConfigError if *settings* can't be used. Called before the database is touched; changes nothing."""
+        """Raise ConfigError if *settings* can't be used.
+
+        It is called before the database is touched, and changes nothing.
+        """
 
     def prepare(self, settings: Settings) -> None:
-        """Make what all workers share, in the master, before the first fork. Called in the order of the features.
+        """Create what all workers share, in the master, before the first fork.
 
-        Raises ConfigError, DatabaseError.
+        It is called in the order of the features. Raises ConfigError, DatabaseError.
         """
 
     def sign_in_line(self, database: Database, url: str) -> str | None:
-        """Return the line that says how to sign in at *url*."""
+        """Return a line on how to sign in at *url*, or None."""
         return None
 
     def issue_token(self, database: Database, name: str, scopes: tuple[str, ...]) -> str | None:
-        """Return a new token for the server's own use; an earlier one of that name is revoked."""
+        """Return a new token for the server's own use, or None.
+
+        An earlier token of that name is revoked.
+        """
         return None
 
     def revoke_token(self, database: Database, name: str) -> None:
         """Revoke the token that `issue_token` made."""
 
     def holds(self, connection: Connection, event_id: str) -> bool:
-        """Return whether the feature's tables may hold a copy of the event that outlives it in the log and outbox."""
+        """Return whether the feature's tables may hold a copy of the event.
+
+        The copy may outlive the event in the log and the outbox.
+        """
         return False
 
     def erase(self, connection: Connection, event_id: str) -> None:
-        """Remove every trace of the event from the feature's tables, in the caller's transaction."""
+        """Remove every copy of the event from the feature's tables.
+
+        The caller's transaction does it.
+        """
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        """Return what `status_template` shows."""
+        """Return the values that `status_template` shows."""
         return {}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
-        """Return the present values of `metrics`. Raises DatabaseError."""
+        """Return the current values of `metrics`. Raises DatabaseError."""
         return {}
 
 

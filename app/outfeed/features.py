@@ -1,6 +1,6 @@
-"""The composition root: every feature, one line each, in the order in which help and pages show them.
+"""Composition root: every feature, one line each.
 
-`feature.py` says what a feature may register.
+Help and pages show the features in this order. `feature.py` describes what a feature may register.
 """
 
 from __future__ import annotations

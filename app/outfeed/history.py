@@ -1,4 +1,7 @@
-"""What a reader of the outbox gets: items ready for the wire, and the window of history they stand in. No I/O."""
+"""History: the items, pages and windows that a reader of the outbox gets.
+
+Items are ready to be sent. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from outfeed.redaction import REDACTED, may_hold_secrets, redact
 
 
 class Window(NamedTuple):
-    """What the outbox holds at one moment: the epoch, and the first and last seq.
+    """The range of the outbox at one moment: the epoch, first and last seq.
 
-    `first_seq` is `last_seq + 1` when it is empty; `last_seq` counts what was pruned as well.
+    `first_seq` is `last_seq + 1` when the outbox is empty. `last_seq` counts pruned events as well.
     """
 
     epoch: str
@@ -28,7 +31,10 @@ class Window(NamedTuple):
     last_seq: int
 
     def prove(self, epoch: str, cursor: int) -> None:
-        """Raise Overtaken unless everything after *cursor* in *epoch* is still here."""
+        """Raise Overtaken unless all events after *cursor* are still here.
+
+        A window of another epoch than *epoch* raises it, too.
+        """
         if self.epoch != epoch:
             raise Overtaken("the epoch changed")
         if self.first_seq > cursor + 1:
@@ -39,9 +45,10 @@ CONSUMER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Claim(NamedTuple):
-    """Where a durable consumer stands, and which of its connections this is: the newest has the highest generation.
+    """The checkpoint of a durable consumer for one of its connections.
 
-    *reset_seq* is the head at which it was first told that its epoch is over; what followed is still owed.
+    The newest connection has the highest generation. *reset_seq* is the head at which the consumer was first told that
+    its epoch has ended. Events after it have not been delivered yet.
     """
 
     name: str
@@ -52,7 +59,10 @@ class Claim(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One event of the outbox: its seq, its JSON as bytes, and its fields but `data`, odd where a raw writer was."""
+    """One event of the outbox: its seq, its JSON as bytes, and its fields.
+
+    `data` is only in the JSON. A field may have any type if a raw writer wrote the event.
+    """
 
     seq: int
     json: bytes
@@ -65,9 +75,10 @@ class Item(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Items in seq order with the window they were read in. *through*: everything up to there has been seen.
+    """Items in seq order with the window of the same read.
 
-    *written_at* is the earliest time at which one of them was written, as the rows say; None where none does.
+    Every event up to *through* has been read. *written_at* is the earliest time at which one of them was written, as
+    the rows say, or None.
     """
 
     window: Window
@@ -77,7 +88,7 @@ class Page(NamedTuple):
 
 
 def items_after(items: list[Item], seq: int) -> list[Item]:
-    """Return those of *items*, which are in seq order, that come after *seq*."""
+    """Return those of *items*, which are in seq order, that follow *seq*."""
     return items[bisect_right(items, seq, key=_seq) :]
 
 
@@ -86,12 +97,12 @@ def _seq(item: Item) -> int:
 
 
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:
-    """Return the outbox row as valid JSON in valid UTF-8, redacted, whatever a writer left in it.
+    """Return the outbox row as an Item with valid, redacted JSON.
 
-    *raw* is the payload, or only its beginning where *size*, the bytes of the whole, is not 0.
+    *raw* is the payload. If *size*, the bytes of the whole payload, is not 0, *raw* is only its beginning.
 
-    Never fails, so that one odd row can't stop the relay: bytes that are no UTF-8 become U+FFFD, a number beyond a
-    double its text, `data` nested deeper than MAX_DEPTH its text with `flattened`, and `data` above *max_event_bytes*
+    Never fails, so that no row can stop the relay: invalid UTF-8 becomes U+FFFD, a number beyond a double becomes its
+    text, `data` nested deeper than MAX_DEPTH becomes its text with `flattened`, and `data` above *max_event_bytes*
     becomes null with `omitted_bytes`.
     """
     raw = raw or b"null"
@@ -104,7 +115,7 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
         raw = b""
     if type(fields) is not dict or len(fields) == ("seq" in fields):
         fields, raw = _stub(data=fields), b""
-    # Who adds a seq puts it behind the brace, and there may be no other.
+    # Encoders insert a seq after the opening brace, so the object must have none of its own.
     if not raw.startswith(b'{"') or "seq" in fields:
         fields, raw = _written(fields, size or len(raw))
     if len(raw) > max_event_bytes:
@@ -117,17 +128,18 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
 
 
 def _flat(raw: bytes) -> bytes:
-    """Return the event with what is nested too deeply as text."""
-    with suppress(ValueError):  # deeper than orjson reads, or no JSON
+    """Return the event with values that are nested too deeply as text."""
+    with suppress(ValueError):  # deeper than orjson reads, or not JSON
         if not is_deep(orjson.loads(raw), MAX_DEPTH + 1):
             return raw
     return flattened(raw.decode("utf-8", "replace")).encode()
 
 
 def loads_leniently(text: str) -> Any:
-    """Parse JSON that can be written again: a number beyond a double, and NaN, is its text, a lone surrogate U+FFFD.
+    """Parse JSON into a value that can be written again.
 
-    *text* itself is free of surrogates. Raises ValueError, RecursionError.
+    A number beyond a double and NaN become their text, a lone surrogate becomes U+FFFD. *text* itself has no
+    surrogates. Raises ValueError, RecursionError.
     """
     value = json.loads(text, parse_float=_finite, parse_constant=str)
     return _without_surrogates(value) if "\\u" in text else value
@@ -142,7 +154,10 @@ def _read_leniently(raw: bytes, size: int) -> Any:
 
 
 def _read_head(text: str, size: int) -> dict[str, Any]:
-    """Return the fields before `data`, which the trigger puts last: what is left of a payload that was cut."""
+    """Return the fields before `data` of a payload that was cut.
+
+    The trigger writes `data` last.
+    """
     head, separator, _ = text.partition(',"data":')
     try:
         fields = json.loads(head + "}")
@@ -155,7 +170,10 @@ def _read_head(text: str, size: int) -> dict[str, Any]:
 
 
 def _redacted(raw: bytes, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return the redacted fields and their JSON, read anew where that is more exact: orjson rounds large integers."""
+    """Return the redacted fields and their JSON.
+
+    The JSON is parsed again, because orjson rounds large integers.
+    """
     try:
         fields = redact(loads_leniently(raw.decode()))
         return fields, _dump(fields)
@@ -183,7 +201,10 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def _written(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], bytes]:
-    """Return the fields without a `seq` of their own, and their JSON; without what is too deep to be written."""
+    """Return the fields without `seq`, and their JSON.
+
+    Values that are nested too deeply to be written are left out.
+    """
     fields = {name: value for name, value in fields.items() if name != "seq"}
     try:
         return fields, _dump(fields)
@@ -194,7 +215,10 @@ def _written(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], bytes]:
 
 
 def _bounded(fields: dict[str, Any], max_event_bytes: int, raw_size: int) -> dict[str, Any]:
-    """Return the fields with `data` left out where it is too large, and every other text cut to a readable length."""
+    """Return the fields without `data` if it is too large.
+
+    Every other text is cut to a readable length.
+    """
     data = fields.get("data")
     rest = {name: _shortened(value) for name, value in fields.items() if name != "data"}
     try:

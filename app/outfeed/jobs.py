@@ -1,4 +1,7 @@
-"""Runs a table of jobs on APScheduler. `http/services.py` has the table: the poll of the relay is one of them."""
+"""Jobs: a table of jobs that APScheduler runs.
+
+`http/services.py` has the table. The poll of the relay is one of them.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from apscheduler.triggers.base import BaseTrigger
 
 from outfeed import clock
 
-# A wall clock that has fallen behind the monotonic one by this much was set back.
+# If the wall clock has fallen behind the monotonic one by more than this, it was set back.
 STEP_SECS = 0.5
 
 
 class Job(NamedTuple):
-    """What is called again *secs* after it was called, and *delay* seconds after the start for the first time."""
+    """A function to call every *secs* seconds.
+
+    The first call comes *delay* seconds after the start.
+    """
 
     call: Callable[[], None]
     secs: float
@@ -27,7 +33,10 @@ class Job(NamedTuple):
 
 
 class Every(BaseTrigger):
-    """Fires *secs* after now, never for what was missed: an interval trigger enumerates every run of a week's step."""
+    """A trigger that fires *secs* after now, never for missed runs.
+
+    APScheduler's own interval trigger enumerates every run that was missed when the clock is set forward by a week.
+    """
 
     def __init__(self, secs: float, delay: float) -> None:
         self.interval = timedelta(seconds=secs)
@@ -38,14 +47,14 @@ class Every(BaseTrigger):
 
 
 class Jobs:
-    """Runs each of *table*, by name, on APScheduler.
+    """Runs the jobs of *table*, by name, on APScheduler.
 
-    Each has an executor of its own, with one thread: one that takes long delays no other. *on_error* is called with the
-    name of a job and what it raised; APScheduler logs it, and runs the job again at its next time.
+    Each job has an executor with one thread, so that a slow job delays no other. *on_error* is called with the name of
+    a job and its exception. APScheduler logs the exception and runs the job again at its next time.
     """
 
     def __init__(self, table: Mapping[str, Job], on_error: Callable[[str, BaseException], None] | None = None) -> None:
-        # It writes two lines a run, and a warning for each that is left out while the one before is at work.
+        # APScheduler logs two lines a run, and a warning for each run that is left out while the one before is running.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self.scheduler = BackgroundScheduler(timezone=UTC, executors={name: ThreadPoolExecutor(1) for name in table})
         for name, (call, secs, delay) in table.items():
@@ -57,16 +66,19 @@ class Jobs:
         self._offset = 0.0
 
     def start(self) -> None:
-        """Begin to run them."""
+        """Start the scheduler."""
         self._offset = _offset()
         self.scheduler.start()
 
     def stop(self) -> None:
-        """Wait for runs that are at work, and start no more."""
+        """Wait for running jobs and start no more."""
         self.scheduler.shutdown(wait=True)
 
     def mend(self) -> None:
-        """Run every job now where the wall clock was set back: each would wait until that time comes round again."""
+        """Run every job now if the wall clock was set back.
+
+        Without it, each job would wait until the clock reaches its planned time again.
+        """
         before, self._offset = self._offset, _offset()
         if self._offset < before - STEP_SECS:
             for job in self.scheduler.get_jobs():

@@ -1,7 +1,9 @@
-"""A program's warnings and errors as events: a `logging.Handler` that never blocks or fails the program.
+"""Log handler: a program's warnings and errors as events.
 
-logging.getLogger().addHandler(FeedHandler("billing"))                         # into the local database
-logging.getLogger().addHandler(FeedHandler("billing", Client(url, token)))     # to a server
+The handler never blocks the program and never makes it fail.
+
+    logging.getLogger().addHandler(FeedHandler("billing"))                         # into the local database
+    logging.getLogger().addHandler(FeedHandler("billing", Client(url, token)))     # to a server
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ MAX_CUT_CHARS = 40
 FLUSH_SECS = 1.5
 TRY_SECS = 5.0
 RETRY_SECS = 1.0
-# What writing an event may itself log.
+# Loggers whose records an event's own write may cause.
 OWN_LOGGERS = {"outfeed", "sqlite3", "websockets", "httpx", "httpcore"}
 
 _Fields = dict[str, Any]
@@ -43,12 +45,13 @@ log = logging.getLogger(__name__)
 
 
 class FeedHandler(QueueHandler):
-    """Turns records from WARNING on into `system.warning` and `system.error` events of *source*.
+    """Turns records from WARNING on into events of *source*.
 
-    `emit` only formats and queues; a daemon thread writes, to *client*'s server or to the database that
-    OUTFEED_DATABASE names. If MAX_WAITING wait, or events cannot be written, records are dropped: `dropped` counts
-    them, and one event says so when writing works again. `extra={"task_id": …, "agent_id": …}` is kept. At exit it
-    waits for queued records, 2 * FLUSH_SECS at most. Raises InvalidEvent for an invalid *source*.
+    The types are `system.warning` and `system.error`. `emit` only formats and queues. A daemon thread writes to
+    *client*'s server, or to the database that OUTFEED_DATABASE names. If MAX_WAITING records wait, or if events cannot
+    be written, records are dropped: `dropped` counts them, and one event reports them when writing works again.
+    `extra={"task_id": …, "agent_id": …}` is kept. At exit the handler waits for queued records, 2 * FLUSH_SECS at most.
+    Raises InvalidEvent for an invalid *source*.
     """
 
     queue: Queue[_Fields | None]
@@ -62,24 +65,30 @@ class FeedHandler(QueueHandler):
         self.source = source
         self.write = functools.partial(client.publish, give_up_secs=TRY_SECS) if client else write_locally
         self._rejected = 0  # changed under the handler's lock
-        self._lost = self._told = 0  # changed by the handler's own thread
-        self._has_complained = False
+        self._lost = self._reported = 0  # changed by the handler's own thread
+        self._has_warned = False
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin with an empty queue and no thread. A forked child does so too: its parent writes what was queued."""
+        """Reset to an empty queue and no thread.
+
+        A forked child does so, because its parent writes the records that were queued.
+        """
         self.queue = Queue(MAX_WAITING)
         self.thread: threading.Thread | None = None
         self._closing = threading.Event()
 
     @property
     def dropped(self) -> int:
-        """Return how many records did not become events."""
+        """Number of records that did not become events."""
         return self._rejected + self._lost
 
     def flush(self) -> None:
-        """Wait until the queued records are written or dropped, FLUSH_SECS at most. Returns at once after `close`."""
+        """Wait until the queued records are written or dropped.
+
+        The wait ends after FLUSH_SECS at most, and at once after `close`.
+        """
         with self.queue.all_tasks_done:
             self.queue.all_tasks_done.wait_for(
                 lambda: not self.queue.unfinished_tasks or self._closing.is_set(), FLUSH_SECS
@@ -89,7 +98,7 @@ class FeedHandler(QueueHandler):
         """Flush, and end the thread."""
         self.flush()
         self._closing.set()
-        with suppress(Full):  # then the thread has no need to be woken
+        with suppress(Full):  # a full queue wakes the thread anyway
             self.queue.put_nowait(None)
         if self.thread is not None:
             self.thread.join(FLUSH_SECS / 10)
@@ -120,7 +129,7 @@ class FeedHandler(QueueHandler):
             "process": record.process,
         }
         if record.exc_info and record.exc_info[0] is not None:
-            # Its end says what went wrong.
+            # The end of a traceback names the error.
             traceback = logging.Formatter().formatException(record.exc_info)[-MAX_TRACEBACK_CHARS:]
             data["traceback"] = _text(traceback, MAX_TRACEBACK_CHARS)
         return {
@@ -138,12 +147,15 @@ class FeedHandler(QueueHandler):
     def _run(self) -> None:
         while batch := self._take():
             if self._deliver([fields for fields in batch if fields is not None]):
-                self._tell_dropped()
+                self._report_dropped()
             for _ in batch:
                 self.queue.task_done()
 
     def _take(self) -> list[_Fields | None]:
-        """Wait for queued events; return up to MAX_BATCH, none once the handler is closed."""
+        """Wait for queued events; return up to MAX_BATCH.
+
+        The list is empty once the handler is closed.
+        """
         batch = [self.queue.get()]
         with suppress(Empty):
             while len(batch) < MAX_BATCH:
@@ -154,42 +166,42 @@ class FeedHandler(QueueHandler):
         return []
 
     def _deliver(self, batch: list[_Fields]) -> bool:
-        """Write the batch, in however many attempts; return whether anything was written."""
+        """Write the batch, with retries; return whether anything was written."""
         while batch:
             try:
                 self.write(batch)
                 return True
             except (DatabaseBusy, Unreachable) as error:
                 if self._closing.wait(RETRY_SECS):
-                    return self._lose(batch, error)
+                    return self._drop(batch, error)
             except InvalidEvent as error:
                 if error.index is None:
-                    return self._lose(batch, error)
+                    return self._drop(batch, error)
                 self._cut(batch, error.index, error)
-            except Exception as error:  # noqa: BLE001 - the thread's edge: without it no more events would be written
-                return self._lose(batch, error)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread: if it ended, no more events would be written
+                return self._drop(batch, error)
         return False
 
     def _cut(self, batch: list[_Fields], index: int, error: InvalidEvent) -> None:
-        """Shorten the event that was refused; drop it if it was short already."""
+        """Shorten the rejected event, or drop it if it was short already."""
         message = batch[index]["data"]["message"]
         if set(batch[index]["data"]) == {"message"}:
-            self._lose([batch.pop(index)], error)
+            self._drop([batch.pop(index)], error)
         else:
             batch[index]["data"] = {"message": message[:MAX_CUT_CHARS]}
 
-    def _lose(self, batch: list[_Fields], error: Exception) -> bool:
+    def _drop(self, batch: list[_Fields], error: Exception) -> bool:
         self._lost += len(batch)
-        if not self._has_complained:
-            self._has_complained = True
-            log.warning(LogMessage("log records don't reach the feed; said once", error=error))
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(LogMessage("can't write log records to the feed; further failures are not logged", error=error))
         return False
 
-    def _tell_dropped(self) -> None:
-        """Write an event that says how many records were dropped since the last such event."""
+    def _report_dropped(self) -> None:
+        """Write an event with the number of newly dropped records."""
         dropped = self.dropped
-        if count := dropped - self._told:
-            self._told = dropped
+        if count := dropped - self._reported:
+            self._reported = dropped
             data = {"message": f"{count:,} log records were dropped", "dropped": count}
             fields = {"event_type": EventType.SYSTEM_WARNING, "source": self.source, "data": data, "id": new_id()}
             self._deliver([fields])
@@ -200,10 +212,10 @@ def write_locally(events: list[_Fields]) -> None:
 
 
 def _text(text: str, max_chars: int) -> str:
-    """Return *text*, cut, as something that can be stored: without lone surrogates."""
+    """Return *text*, cut, without lone surrogates, so that it can be stored."""
     return text[:max_chars].encode("utf-8", "replace").decode()
 
 
 def _name(value: object) -> str | None:
-    """Return *value* as the id of a task or an agent, None where it is none."""
+    """Return *value* as the id of a task or an agent, or None."""
     return _text(str(value).replace("\0", ""), MAX_NAME_CHARS) or None if value is not None else None

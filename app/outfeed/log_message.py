@@ -1,12 +1,13 @@
-"""What one line of the log says: a constant text and its fields."""
+"""Log messages: a constant text and its fields."""
 
 from __future__ import annotations
 
 
 class LogMessage:
-    """A message for `log.warning` and its like. Any handler writes it as text: `poll failed error=locked`.
+    """A message for `log.warning` and similar calls.
 
-    A handler that knows it can write the fields apart: `http.logs.Json` does.
+    Any handler writes it as text: `poll failed error=locked`. A handler that knows the class can write the fields
+    separately, as `http.logs.Json` does.
     """
 
     def __init__(self, text: str, /, **fields: object) -> None:

@@ -1,4 +1,7 @@
-"""The documentation as it is shipped: its topics in the order of the menu, their text, and a search over them."""
+"""Manual: the documentation as it is shipped, and a search over it.
+
+The topics are in the order of the menu.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ _HEADING = re.compile(r"^#{1,4} +(.+)$")
 
 
 class Section(NamedTuple):
-    """A heading and the text up to the next one. *anchor* is empty for the top of a page."""
+    """A heading and the text up to the next one.
+
+    *anchor* is empty for the top of a page.
+    """
 
     topic: str
     page: str
@@ -44,7 +50,7 @@ class Section(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """One section that a search has found, with the line that matches."""
+    """A section that a search has found, with the matching line."""
 
     section: Section
     snippet: str
@@ -57,7 +63,10 @@ def topics() -> list[str]:
 
 @functools.cache
 def read(topic: str) -> str:
-    """Return the Markdown of *topic* without the markers of generated parts. Raises KeyError."""
+    """Return the Markdown of *topic*. Raises KeyError.
+
+    The markers of generated parts are left out.
+    """
     if topic not in topics():
         raise KeyError(topic)
     return _MARKER.sub("", (FOLDER / f"{topic}.md").read_text("utf-8"))
@@ -74,7 +83,7 @@ def summary(topic: str) -> str:
 
 
 def anchor_of(heading: str) -> str:
-    """Return the anchor of a heading, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub creates it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
@@ -100,7 +109,10 @@ def _sections_of(topic: str) -> Iterator[Section]:
 
 
 def search(query: str) -> list[Hit]:
-    """Return up to MAX_HITS sections that contain every word of *query*, those with a word in their heading first."""
+    """Return up to MAX_HITS sections that contain every word of *query*.
+
+    Sections with a word in their heading come first.
+    """
     words = query.lower().split()
     if not words:
         return []

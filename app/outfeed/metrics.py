@@ -1,6 +1,6 @@
-"""Every metric, declared once, and the objects that count what one application does.
+"""Metrics: every metric, declared once, and the objects that count.
 
-`http/metrics.py` shows them. What a worker counts bears the label `worker`, what is the database's doesn't.
+`http/metrics.py` shows them. The metrics of a worker have the label `worker`, those of the database have not.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from outfeed.log_message import LogMessage
 LOG_EVERY_SECS = 60.0
 log = logging.getLogger(__name__)
 PREFIX = "outfeed_"
-# Seconds. The feed delivers in about a millisecond; an hour is a database that was away.
+# Seconds. The feed delivers in about a millisecond. An hour is the time of a database that was unavailable.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 3600.0)
 
 
 class Metric(NamedTuple):
-    """One family. *kind* is counter, gauge or histogram, as Prometheus has them."""
+    """One metric family. *kind* is counter, gauge or histogram."""
 
     kind: str
     help: str
@@ -70,16 +70,17 @@ DATABASE = {
 
 _MADE_BY: dict[str, Any] = {
     "counter": Counter,
-    # Live: that of a worker which has died is removed. Workers are shown one by one, so the sum is of one value.
+    # Live: the value of a worker that has ended is removed. Workers are shown one by one, so the sum is of one value.
     "gauge": partial(Gauge, multiprocess_mode="livesum"),
     "histogram": partial(Histogram, buckets=BOUNDS),
 }
 
 
 class Metrics:
-    """The metrics in `WORKER` of one application, by their names, in a registry of their own; any thread may count.
+    """The metrics in `WORKER` of one application, by their names.
 
-    With a *folder*, which `shared` sets up, all workers count in files there, and each can show what all have counted.
+    They are in a registry of their own, and any thread may count. With a *folder*, which `shared` sets up, all workers
+    count in files there, and each worker can show what all workers have counted.
     """
 
     events: Counter
@@ -97,20 +98,22 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._lock = threading.Lock()  # guards _refused: by reason when it was last logged, and how often it came since
+        self._lock = threading.Lock()  # guards _refused
+        # For each reason the time of its last log line, and the count since then.
         self._refused: dict[str, tuple[float, int]] = {}
         self._reports: list[Callable[[str, BaseException], None]] = []
         self._folder = folder
         for name, each in WORKER.items():
             setattr(self, name, _MADE_BY[each.kind](PREFIX + name, each.help, each.labels, registry=self.registry))
         for unmeasured in (self.position, self.poll_age_seconds):
-            unmeasured.set(math.nan)  # other workers may show it before this one has begun
+            unmeasured.set(math.nan)  # other workers may show the value before this one has set it
 
     @classmethod
     def shared(cls, folder: Path, worker: int) -> Metrics:
-        """Return the metrics of *worker*. From now on, each metric of this process is a value in a file in *folder*.
+        """Return the metrics of *worker*, counted in files in *folder*.
 
-        Counters continue from the values that the last worker of that number left.
+        From now on, each metric of this process is a value in such a file. Counters continue from the values that the
+        last worker of that number left.
         """
         config.set_for_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
         values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
@@ -118,13 +121,17 @@ class Metrics:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other workers show these too. The gauges must then be set without a request for them."""
+        """Whether other workers show these metrics too.
+
+        If so, the gauges must be set without a request for them.
+        """
         return self._folder is not None
 
     def note_refusal(self, reason: str, **details: object) -> None:
-        """Count a refused request or connection, and log it with *details*: the first of *reason* in each minute.
+        """Count a refused request or connection, and log it.
 
-        *reason* is one of few: it becomes a label.
+        *details* are fields of the log line. The first refusal of each *reason* in a minute is logged. *reason* becomes
+        a label, so it must be one of a few values.
         """
         self.refusals.labels(reason).inc()
         with self._lock:
@@ -136,21 +143,27 @@ class Metrics:
             log.warning(LogMessage("refused", reason=reason, **details, **more))
 
     def note_error(self, where: str, error: BaseException) -> None:
-        """Count an unforeseen error, caught at the edge of a loop or a connection; the log has its traceback."""
+        """Count an unexpected error, and report it.
+
+        It was caught at the edge of a loop or a connection, named *where*. The log has its traceback.
+        """
         self.errors.labels(where).inc()
         for report in self._reports:
             report(where, error)
 
     def report_errors_to(self, report: Callable[[str, BaseException], None]) -> None:
-        """Call *report* with the place and the error, on the thread that caught it, for each that is noted."""
+        """Call *report* with the place and the error of each noted error.
+
+        The thread that caught the error calls it.
+        """
         self._reports.append(report)
 
     def by_worker(self) -> Iterator[tuple[str, Iterable[Family]]]:
-        """Yield each worker's number and what it has counted."""
+        """Yield each worker's number and the metrics that it has counted."""
         if self._folder is None:
             yield "0", self.registry.collect()
             return
-        files = sorted(filter(_is_begun, self._folder.glob("*.db")), key=_worker_of)
+        files = sorted(filter(_has_values, self._folder.glob("*.db")), key=_worker_of)
         for worker, own in groupby(files, key=_worker_of):
             yield worker, MultiProcessCollector.merge(list(map(str, own)))  # type: ignore[no-untyped-call]
 
@@ -160,8 +173,11 @@ def _worker_of(file: Path) -> str:
     return file.stem.rpartition("_")[2]
 
 
-def _is_begun(file: Path) -> bool:
-    """Return whether *file* holds values: it is empty while its worker starts, and missing once its worker has died."""
+def _has_values(file: Path) -> bool:
+    """Return whether *file* holds values.
+
+    It is empty while its worker starts, and missing after its worker has ended.
+    """
     try:
         return file.stat().st_size > 0
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Principals: what the sender of a request may do, and which events it may see. No I/O."""
+"""Principals: the permissions of a request's sender.
+
+A principal also limits which events the sender may see. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,26 @@ READ, WRITE, ADMIN = "read", "write", "admin"
 SCOPES = (READ, WRITE, ADMIN)
 ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 
-# The audit's own types: only `admin` reads them, and only Outfeed writes them. What else begins with `system.` is
-# everybody's.
+# The audit's own types: only `admin` reads them, and only Outfeed writes them. All other `system.` types are open to
+# every principal.
 AUDIT_PREFIX = "access."
 AUDIT_TYPES = ("system.pruned", "system.restored")
 _PATTERN = re.compile(r"[^*\s,]{1,198}(\.\*)?")
 
 
 def is_of_type(event_type: str, pattern: str) -> bool:
-    """Return whether *pattern*, an exact type or a prefix like `task.*`, names *event_type*."""
+    """Return whether *pattern* covers *event_type*.
+
+    A pattern is an exact type or a prefix like `task.*`.
+    """
     return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern
 
 
 def check_patterns(types: Iterable[str]) -> tuple[str, ...]:
-    """Return *types*, each once. Raises ValueError where one is neither a type nor a prefix like `task.*`."""
+    """Return *types*, each once.
+
+    Raises ValueError for a text that is neither a type nor a prefix like `task.*`.
+    """
     found = tuple(dict.fromkeys(types))
     for pattern in found:
         if not _PATTERN.fullmatch(pattern):
@@ -36,13 +45,16 @@ def check_patterns(types: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_audit(event_type: str) -> bool:
-    """Return whether that is one of the audit's own types."""
+    """Return whether *event_type* is one of the audit's own types."""
     return event_type.startswith(AUDIT_PREFIX) or event_type in AUDIT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
 class EventScope:
-    """Which events a principal may see, ANDed into each of its filters. Empty *types* is no condition."""
+    """The events that a principal may see.
+
+    The scope is ANDed into each of the principal's filters. Empty *types* sets no condition.
+    """
 
     types: tuple[str, ...] = ()
     has_audit: bool = False
@@ -54,12 +66,15 @@ class EventScope:
         )
 
 
-# For who has the database's file itself.
+# For processes with access to the database file.
 EVERYTHING = EventScope(has_audit=True)
 
 
 class Wanted(Protocol):
-    """Which events a reader wants: all conditions hold. Empty *types*, or None, is no condition."""
+    """The events that a reader wants: all conditions must hold.
+
+    Empty *types* and None set no condition.
+    """
 
     @property
     def visible(self) -> EventScope: ...
@@ -75,10 +90,10 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a request or a connection comes from.
+    """The sender of a request or the owner of a connection.
 
-    *grant* is what its right rests on, one row of the account tables, so that an open connection can be checked
-    again: `token:…`, `session:…`, `ticket:token:…`. *expires_at* ends it without anybody's doing.
+    *grant* names the credential, one row of the account tables, so that an open connection can be checked again:
+    `token:…`, `session:…`, `ticket:token:…`. The principal expires at *expires_at*.
     """
 
     name: str
@@ -89,41 +104,50 @@ class Principal:
 
     @property
     def is_session(self) -> bool:
-        """Whether this is a person who signed in."""
+        """Whether the principal is a user who signed in."""
         return self.grant.startswith("session:")
 
     @property
     def is_browser(self) -> bool:
-        """Whether a page asks: of a person who signed in, or of another site with a ticket."""
+        """Whether the request comes from a page.
+
+        It is a page of a user who signed in, or a page of another site with a ticket.
+        """
         return not self.grant.startswith("token:")
 
     @property
     def has_ticket(self) -> bool:
-        """Whether this is a page of another site."""
+        """Whether the principal is a page of another site."""
         return self.grant.startswith("ticket:")
 
     @property
     def is_operator(self) -> bool:
-        """Whether it may do everything: a user with the role operator, or a token with the scope admin."""
+        """Whether the principal may do everything.
+
+        It is a user with the role operator, or a token with the scope admin.
+        """
         return ADMIN in self.scopes
 
     @property
     def owner(self) -> str:
-        """Its name as the owner of a consumer, `token:NAME` or `user:NAME`: a new token of the name is the same."""
+        """Name of the principal as the owner of a consumer.
+
+        It is `token:NAME` or `user:NAME`. A new token of the same name is the same owner.
+        """
         return f"{'user' if self.is_session else 'token'}:{self.name}"
 
     @property
     def may_follow(self) -> bool:
-        """Whether it may be connected to the feed."""
+        """Whether the principal may be connected to the feed."""
         return self.may(READ)
 
     def is_over(self, now: datetime) -> bool:
-        """Return whether its time has run out."""
+        """Return whether the principal has expired."""
         return self.expires_at is not None and self.expires_at <= now
 
     @property
     def visible(self) -> EventScope:
-        """Which events it may see."""
+        """Events that the principal may see."""
         return EventScope(self.types, has_audit=ADMIN in self.scopes)
 
     def may(self, scope: str) -> bool:
@@ -131,7 +155,10 @@ class Principal:
         return scope in self.scopes or ADMIN in self.scopes
 
     def require_write(self, event_type: object) -> None:
-        """Raise Forbidden unless it may write events of that type. What is no type is refused by who checks events."""
+        """Raise Forbidden unless the principal may write that type.
+
+        A value that is not text passes, because the validation of events rejects it.
+        """
         if not isinstance(event_type, str):
             return
         if is_audit(event_type):

@@ -1,4 +1,4 @@
-"""What a process asks of the kernel: its own life, how much it may have; and what it does about being a copy."""
+"""Process: requests to the kernel, resource limits, and forks."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from typing import Protocol
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
-# Threads beyond those of the connections that stay open, so that HTTP answers at the limit: for each request that is
-# served, and for answers of long polls, which are no open connections any more.
+# Threads in addition to those of the connections that stay open, so that the server still answers HTTP at the limit.
+# They serve requests, and answer long polls, which are no longer open connections by then.
 SPARE_THREADS = 32
 REQUESTS_AT_ONCE = 24
-# Connections whose request, or the answer to it, is on its way: no thread waits for them. Clients that come back all at
-# once are among them for some milliseconds.
+# Connections whose request or answer is incomplete: no thread waits for them. Clients that reconnect all at once are
+# among them for some milliseconds.
 MIN_INCOMPLETE = 256
-# A connection that stays open has its socket, and a pair that wakes its thread.
+# A connection that stays open has its socket, and a socket pair that wakes its thread.
 DESCRIPTORS_A_CONNECTION = 3
 # For SQLite and logs.
 SPARE_DESCRIPTORS = 256
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when *parent*, the process that started it, ends; end now if it has already."""
+    """Make the kernel kill this process when *parent* ends.
+
+    *parent* is the process that started this one. If it has already ended, this process ends now.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def has_terminal() -> bool:
-    """Return whether the process has a controlling terminal: SIGHUP then says that it was closed."""
+    """Return whether the process has a controlling terminal.
+
+    If it has, SIGHUP means that the terminal was closed.
+    """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -40,7 +46,10 @@ def has_terminal() -> bool:
 
 
 def sleep_precisely() -> None:
-    """Have this thread's sleeps end on time, not up to 50 us later, which the kernel takes to wake several at once."""
+    """Make this thread's sleeps end on time.
+
+    By default the kernel ends them up to 50 us later, to wake several threads at once.
+    """
     _prctl(_PR_SET_TIMERSLACK, 1)
 
 
@@ -52,17 +61,23 @@ def _prctl(option: int, value: int) -> None:
 
 
 class ForkAware(Protocol):
-    """What holds locks, threads or sockets, which a forked child inherits in whatever state they are."""
+    """An object with locks, threads or sockets.
+
+    A forked child inherits them in the state of the moment of the fork.
+    """
 
     def after_fork(self) -> None:
-        """Forget them, without touching what the parent goes on with."""
+        """Replace them, without touching those that the parent still uses."""
 
 
 _renewables: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def reset_after_fork(owner: ForkAware) -> None:
-    """Call *owner*'s `after_fork` in every child that is forked while it lives."""
+    """Call *owner*'s `after_fork` in every child that is forked from now on.
+
+    *owner* is referenced weakly.
+    """
     _renewables.add(owner)
 
 
@@ -75,21 +90,27 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def needed_descriptors(max_connections: int) -> int:
-    """Return how many open files a worker may come to."""
+    """Return the maximum number of open files of a worker."""
     requests = SPARE_THREADS + incomplete_connections(max_connections) + idle_connections(max_connections)
     return DESCRIPTORS_A_CONNECTION * max_connections + requests + SPARE_DESCRIPTORS
 
 
 def idle_connections(max_connections: int) -> int:
-    """Return how many clients a worker keeps between two requests."""
+    """Return the maximum number of idle keep-alive clients of a worker."""
     return needed_threads(max_connections) // 2
 
 
 def incomplete_connections(max_connections: int) -> int:
-    """Return how many clients with an incomplete request, or an answer that they have not taken, a worker waits for."""
+    """Return the maximum number of incomplete exchanges of a worker.
+
+    These are clients with an incomplete request or an answer that they have not read.
+    """
     return max(MIN_INCOMPLETE, needed_threads(max_connections) // 2)
 
 
 def needed_threads(max_connections: int) -> int:
-    """Return how many threads a worker may come to: each connection that stays open has one."""
+    """Return the maximum number of threads of a worker.
+
+    Each connection that stays open has one.
+    """
     return max_connections + SPARE_THREADS

@@ -1,4 +1,7 @@
-"""Text from outside, made safe to print, and what may be meant by it. No I/O."""
+"""Text of users and programs: escaping, and suggestions for typos.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ from collections.abc import Iterable
 
 
 def escaped(text: str) -> str:
-    r"""Return *text* on one line, with control characters, line ends and marks of direction as `\x1b` or `\u202e`."""
+    r"""Return *text* on one line with unprintable characters escaped.
+
+    Control characters, line ends and direction marks become `\x1b` or `\u202e`.
+    """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of *known* names that was probably meant by *name*; None if none is near."""
+    """Return the one of *known* names that *name* probably means, or None."""
     names = list(known)
     found = [each for each in names if name.lower() in each.split("_")]
     found += difflib.get_close_matches(name.lower(), names, 1)
