@@ -7,7 +7,7 @@ from pathlib import Path
 from outfeed.errors import DatabaseBusy, InvalidTransition, UnknownName
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store.swarm import look
+from outfeed.swarm.store.swarm import read_transaction
 
 
 def main(path: Path, seed: int) -> None:
@@ -22,7 +22,7 @@ def main(path: Path, seed: int) -> None:
 
 
 def call(coordinator: Coordinator, path: Path, chance: random.Random) -> None:
-    with look(db.at(path)) as view:
+    with read_transaction(db.at(path)) as view:
         agents = [agent.id for agent in view.agents(limit=8)[0]] + ["nobody"]
         tasks = view.tasks(limit=8)[0]
     task_id = chance.choice([task.id for task in tasks] + ["nothing"])
@@ -32,7 +32,7 @@ def call(coordinator: Coordinator, path: Path, chance: random.Random) -> None:
         [
             lambda: coordinator.join(f"agent of {chance.random()}"),
             lambda: coordinator.leave(agent_id),
-            lambda: coordinator.beat(agent_id),
+            lambda: coordinator.heartbeat(agent_id),
             lambda: coordinator.post("do something"),
             lambda: coordinator.bid(task_id, agent_id, chance.randint(0, 5)),
             lambda: coordinator.start(task_id, agent_id),

@@ -14,7 +14,7 @@ import pytest
 
 from outfeed.client import Client
 from outfeed.events import EventType
-from outfeed.swarm.commands import until_told
+from outfeed.swarm.commands import stop_on_signals
 from outfeed.swarm.simulator import NAMES, TASKS, ApiClient, Scenario, Simulator
 from tests.server import Server
 from tests.swarm.log_replay import disagreements
@@ -67,7 +67,7 @@ def is_running(pid):
 def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        stop = until_told()
+        stop = stop_on_signals()
         telling = threading.Thread(target=signal.getsignal(signal.SIGTERM), args=(signal.SIGTERM, None), daemon=True)
     finally:
         for number, handler in before.items():

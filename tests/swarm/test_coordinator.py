@@ -10,7 +10,7 @@ import pytest
 from outfeed.errors import EventConflict, InvalidEvent, InvalidTransition, UnknownName
 from outfeed.log.store.reading import list_events
 from outfeed.swarm.coordinator import MAX_BID_SATS, Coordinator
-from outfeed.swarm.store.swarm import AgentState, TaskState, look
+from outfeed.swarm.store.swarm import AgentState, TaskState, read_transaction
 from tests.swarm.conftest import AUCTION_SECS
 from tests.swarm.log_replay import disagreements
 
@@ -27,7 +27,7 @@ def told(**filters):
 
 
 def the_task(database, task_id):
-    with look(database) as view:
+    with read_transaction(database) as view:
         return view.task(task_id)
 
 
@@ -96,7 +96,7 @@ class TestAStory:
         stage.close(second)
 
         def state():
-            with look(database) as view:
+            with read_transaction(database) as view:
                 return view.agent(stage.agent.id).state
 
         assert state() is AgentState.BUSY
@@ -242,7 +242,7 @@ class TestMoves:
         task, agent_id = coordinator.post("Write the docs"), stage.agent.id
         coordinator.leave(agent_id)
         for call in (
-            lambda: coordinator.beat(agent_id),
+            lambda: coordinator.heartbeat(agent_id),
             lambda: coordinator.leave(agent_id),
             lambda: coordinator.bid(task.id, agent_id, 4),
             lambda: coordinator.use_tool(agent_id, "hammer", "called"),
@@ -321,7 +321,7 @@ class TestOneTransaction:
 
     def test_any_process_may_call_it(self, stage, database, wall):
         again = Coordinator(database, auction_secs=1, agent_timeout_secs=1)
-        assert again.beat(stage.agent.id).name == "Forge"
+        assert again.heartbeat(stage.agent.id).name == "Forge"
 
 
 class TestQueries:
@@ -329,7 +329,7 @@ class TestQueries:
         """Nothing is scanned but an index in its order, and nothing sorted but the few that are present or held."""
         task_id, agent_id = stage.task("assigned").id, stage.agent.id
         statements: list[str] = []
-        with look(database) as view:
+        with read_transaction(database) as view:
             view.connection.set_trace_callback(statements.append)
             view.agent(agent_id), view.task(task_id), view.bids(task_id), view.best_bid(task_id)
             view.bid_of(task_id, agent_id), view.held_by(agent_id), view.counts(), view.present_agents(9)

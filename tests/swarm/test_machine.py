@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from outfeed.errors import InvalidTransition
 from outfeed.store import database as db
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store.swarm import look
+from outfeed.swarm.store.swarm import read_transaction
 from tests.swarm.conftest import AUCTION_SECS, Wall
 from tests.swarm.log_replay import disagreements
 
@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def tables_log_and_model_agree(self):
         assert disagreements(self.path) == []
-        with look(self.database) as view:
+        with read_transaction(self.database) as view:
             assert {task.id: task.state for task in view.tasks()[0]} == self.tasks
             assert {agent.id for agent in view.agents()[0] if agent.state == "left"} == self.left
 

@@ -3,7 +3,7 @@
 import pytest
 
 from outfeed import clock
-from outfeed.swarm.store.swarm import AgentState, TaskState, look
+from outfeed.swarm.store.swarm import AgentState, TaskState, read_transaction
 from outfeed.swarm.sweeper import Sweeper
 from tests.swarm.conftest import AUCTION_SECS, TIMEOUT_SECS
 from tests.swarm.log_replay import disagreements
@@ -34,7 +34,7 @@ def sweeper(coordinator, monotonic):
 @pytest.fixture
 def state_of(database):
     def state_of(id_):
-        with look(database) as view:
+        with read_transaction(database) as view:
             return view.agent(id_).state if id_.startswith("agent") else view.task(id_).state
 
     yield state_of
@@ -44,13 +44,13 @@ def state_of(database):
 def test_a_silent_agent_leaves_and_a_beating_one_stays(coordinator, sweeper, passing, state_of, database):
     silent, beating = coordinator.join("Forge"), coordinator.join("Echo")
     passing(TIMEOUT_SECS - 1)
-    coordinator.beat(beating.id)
+    coordinator.heartbeat(beating.id)
     sweeper.sweep()
     assert state_of(silent.id) is AgentState.IDLE
     passing(1)
     sweeper.sweep()
     assert (state_of(silent.id), state_of(beating.id)) == (AgentState.LEFT, AgentState.IDLE)
-    with look(database) as view:
+    with read_transaction(database) as view:
         assert view.agent(silent.id).reason == "no heartbeat for 120 s"
 
 
@@ -58,7 +58,7 @@ def test_one_that_beats_at_the_last_moment_stays(coordinator, passing, state_of)
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS)
     assert coordinator.overdue_agents() == [agent.id]
-    coordinator.beat(agent.id)
+    coordinator.heartbeat(agent.id)
     assert not coordinator.expire(agent.id)
     assert state_of(agent.id) is AgentState.IDLE
 
@@ -94,7 +94,7 @@ def test_what_became_due_while_nothing_ran_is_closed_at_once_but_agents_get_time
 def test_a_clock_that_jumps_ahead_makes_nobody_overdue_at_once(coordinator, sweeper, passing, wall, state_of):
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS - 1)
-    coordinator.beat(agent.id)
+    coordinator.heartbeat(agent.id)
     sweeper.sweep()
     wall.pass_secs(7 * 86_400)
     passing(2)

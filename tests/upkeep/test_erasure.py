@@ -17,7 +17,7 @@ from outfeed import clock, log_event
 from outfeed.log.store.reading import list_events
 from outfeed.store.database import Database
 from outfeed.swarm.coordinator import Coordinator
-from outfeed.swarm.store.swarm import look
+from outfeed.swarm.store.swarm import read_transaction
 from outfeed.upkeep.erasure import erase
 
 AUCTION_SECS = 15
@@ -93,7 +93,7 @@ def test_it_goes_from_the_swarm_and_from_the_files(
     if not is_logged:
         run(database, "PRAGMA secure_delete = ON", "DELETE FROM event_log")
     assert all(erase(database, event_id) for event_id in ids)
-    with look(database) as view:
+    with read_transaction(database) as view:
         shown = str([view.agents(), view.tasks()])
     assert SECRET not in shown
     assert "[redacted]" in shown
@@ -133,7 +133,7 @@ def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
     )
     for event_id in ("another", "foreign", "lost", "raw", "odd", "blob", "list", "types", "null"):
         assert erase(database, event_id)
-    with look(database) as view:
+    with read_transaction(database) as view:
         assert view.task(task.id).description == "Write the docs"
 
 

@@ -1,1 +1,4 @@
-"""The coordinator: agents, tasks, auctions. A change of state and its event are one transaction; SQL is the store's."""
+"""The coordinator of agents, tasks and auctions.
+
+Each state change and its event are written in one transaction. The SQL stands in `store/`.
+"""

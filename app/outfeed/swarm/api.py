@@ -1,4 +1,4 @@
-"""The swarm over HTTP: the coordinator's calls, what they have led to, and the form that posts a task."""
+"""HTTP API of the swarm, and the form that posts a task."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from outfeed.swarm.shapes import (
     TaskStory,
     ToolUse,
 )
-from outfeed.swarm.store.swarm import Agent, Bid, SwarmReader, Task, TaskState, look
+from outfeed.swarm.store.swarm import Agent, Bid, SwarmReader, Task, TaskState, read_transaction
 
 SHOWN_AGENTS = 500
 SHOWN_OPEN = 100
@@ -60,15 +60,18 @@ def coordinator() -> Coordinator:
 
 
 @swarm.before_request
-def admit() -> None:
-    """Keep the swarm from who may see only some of its events. Raises Forbidden."""
+def require_all_swarm_types() -> None:
+    """Reject a principal that may not read all events of the swarm.
+
+    Raises Forbidden.
+    """
     if hidden := _hidden(identity.principal().visible):
         name = identity.principal().name
         raise Forbidden(f"{name} has no access to events of the type {hidden[0].value!r}, which the swarm needs")
 
 
 def covers_swarm(visible: EventScope) -> bool:
-    """Return whether all events of the swarm are visible, and so the swarm."""
+    """Return whether *visible* covers every event type of the swarm."""
     return not _hidden(visible)
 
 
@@ -90,16 +93,19 @@ def join() -> Response:
 @swarm.post("/api/swarm/agents/<agent_id>/heartbeat")
 @requires(WRITE)
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
-def beat(agent_id: str) -> Response:
-    """Say that the agent is there. Needed only while it makes no other call."""
-    return json_answer(agent_fields(coordinator().beat(agent_id)))
+def heartbeat(agent_id: str) -> Response:
+    """Record a heartbeat of the agent.
+
+    Needed only if the agent makes no other call.
+    """
+    return json_answer(agent_fields(coordinator().heartbeat(agent_id)))
 
 
 @swarm.delete("/api/swarm/agents/<agent_id>")
 @requires(WRITE)
 @operation(answers={200: AgentShape}, refusals=NO_AGENT | NOT_NOW)
 def leave(agent_id: str) -> Response:
-    """Let the agent go. What it holds fails, and its bids no longer count."""
+    """Remove the agent. Its tasks fail, and its bids no longer count."""
     return json_answer(agent_fields(coordinator().leave(agent_id)))
 
 
@@ -124,7 +130,7 @@ def use_tool(agent_id: str) -> Response:
 @operation(query=AgentsQuery, answers={200: AgentPage})
 def list_agents(query: AgentsQuery) -> Response:
     """Return a page of agents, newest first."""
-    with look(services().database) as view:
+    with read_transaction(services().database) as view:
         found, following = view.agents(**query.model_dump())
     return json_answer({"agents": list(map(agent_fields, found)), "next": following})
 
@@ -134,7 +140,7 @@ def list_agents(query: AgentsQuery) -> Response:
 @operation(answers={200: AgentShape}, refusals=NO_AGENT)
 def get_agent(agent_id: str) -> Response:
     """Return one agent."""
-    with look(services().database) as view:
+    with read_transaction(services().database) as view:
         return json_answer(agent_fields(view.agent(agent_id)))
 
 
@@ -152,7 +158,7 @@ def post_task() -> Response:
 @swarm.post("/swarm/tasks")
 @requires(WRITE, is_page=True)
 def post_task_by_form() -> ResponseReturnValue:
-    """Post a task from the page, and go back there."""
+    """Post a task from the page and redirect to the page."""
     coordinator().post(request.form.get("description", ""))
     return redirect(url_for("pages.live"), 303)
 
@@ -161,7 +167,7 @@ def post_task_by_form() -> ResponseReturnValue:
 @requires(WRITE)
 @operation(body={JSON: NewBid}, answers={201: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def bid(task_id: str) -> Response:
-    """Offer to do the task. The lowest bid wins when its time is over."""
+    """Bid for the task. The lowest bid wins when the auction closes."""
     body = _body(NewBid)
     return json_answer(task_fields(coordinator().bid(task_id, body.agent_id, body.bid_sats)), 201)
 
@@ -170,7 +176,7 @@ def bid(task_id: str) -> Response:
 @requires(WRITE)
 @operation(body={JSON: Start}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def start(task_id: str) -> Response:
-    """Say that work has begun."""
+    """Mark the task as started."""
     return json_answer(task_fields(coordinator().start(task_id, _body(Start).agent_id)))
 
 
@@ -178,7 +184,7 @@ def start(task_id: str) -> Response:
 @requires(WRITE)
 @operation(body={JSON: Completion}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def complete(task_id: str) -> Response:
-    """End the task with its result."""
+    """Complete the task with its result."""
     body = _body(Completion)
     return json_answer(task_fields(coordinator().complete(task_id, body.agent_id, body.result)))
 
@@ -187,7 +193,7 @@ def complete(task_id: str) -> Response:
 @requires(WRITE)
 @operation(body={JSON: Failure}, answers={200: TaskShape}, refusals=NO_JSON | NO_TASK | NOT_NOW)
 def fail(task_id: str) -> Response:
-    """Give the task up."""
+    """Mark the task as failed."""
     body = _body(Failure)
     return json_answer(task_fields(coordinator().fail(task_id, body.agent_id, body.reason)))
 
@@ -196,8 +202,11 @@ def fail(task_id: str) -> Response:
 @requires(READ)
 @operation(query=TasksQuery, answers={200: TaskPage})
 def list_tasks(query: TasksQuery) -> Response:
-    """Return a page of tasks, newest first. Those with the state `bidding` are the open auctions."""
-    with look(services().database) as view:
+    """Return a page of tasks, newest first.
+
+    The tasks in the state `bidding` are the open auctions.
+    """
+    with read_transaction(services().database) as view:
         found, following = view.tasks(**query.model_dump())
     return json_answer({"tasks": list(map(task_fields, found)), "next": following})
 
@@ -206,8 +215,8 @@ def list_tasks(query: TasksQuery) -> Response:
 @requires(READ)
 @operation(answers={200: TaskStory}, refusals=NO_TASK)
 def get_task(task_id: str) -> Response:
-    """Return one task with its bids, the best first."""
-    with look(services().database) as view:
+    """Return one task with its bids, the lowest first."""
+    with read_transaction(services().database) as view:
         task, bids = view.task(task_id), view.bids(task_id)
     return json_answer(task_fields(task) | {"bids": list(map(_bid_fields, bids))})
 
@@ -216,16 +225,19 @@ def get_task(task_id: str) -> Response:
 @requires(READ)
 @operation(answers={200: SwarmShape})
 def get_swarm() -> Response:
-    """Return the whole swarm at one moment, and the seq to follow the feed from."""
-    with look(services().database) as view:
+    """Return a snapshot of the swarm, and the seq to follow the feed from."""
+    with read_transaction(services().database) as view:
         return json_answer(swarm_fields(view))
 
 
-# --- what they look like ----------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def swarm_fields(view: SwarmReader) -> dict[str, Any]:
-    """Return `SwarmShape`: who is there, and the newest tasks of each state."""
+    """Return the fields of `SwarmShape`.
+
+    They contain the agents that have not left, and the newest tasks of each state.
+    """
     epoch, seq = view.position()
     ended = (TaskState.COMPLETED, TaskState.FAILED)
     tasks = {state: view.tasks(state=state, limit=SHOWN_ENDED if state in ended else SHOWN_OPEN) for state in TaskState}
@@ -240,7 +252,7 @@ def swarm_fields(view: SwarmReader) -> dict[str, Any]:
 
 
 def agent_fields(agent: Agent) -> dict[str, Any]:
-    """Return `AgentShape`."""
+    """Return the fields of `AgentShape`."""
     fields = {
         name: getattr(agent, name) for name in ("id", "name", "state", "joined_at", "seen_at", "left_at", "reason")
     }
@@ -248,7 +260,7 @@ def agent_fields(agent: Agent) -> dict[str, Any]:
 
 
 def task_fields(task: Task) -> dict[str, Any]:
-    """Return `TaskShape`."""
+    """Return the fields of `TaskShape`."""
     names = (
         *("id", "description", "state", "created_at", "closes_at", "bid_count", "lowest_bid_sats", "agent_id"),
         *("agent_name", "bid_sats", "assigned_at", "started_at", "ended_at", "result", "reason"),
@@ -271,7 +283,10 @@ def _bid_fields(bid: Bid) -> dict[str, Any]:
 
 
 def _body(shape: type[_Shape]) -> _Shape:
-    """Return the JSON body as *shape*; no body at all is an empty object. Raises InvalidRequest, BadRequest."""
+    """Return the JSON body as *shape*.
+
+    An empty body counts as an empty object. Raises InvalidRequest, BadRequest.
+    """
     if not request.get_data():
         return validated(shape, {})
     fields = bodies.read_json()

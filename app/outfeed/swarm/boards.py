@@ -1,4 +1,7 @@
-"""Boards that viewers share: 1,000 viewers with the same permissions cost one rendering per change."""
+"""Renderings of the board, shared by viewers with the same permissions.
+
+1,000 viewers with the same permissions cost one rendering per change.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,21 @@ from outfeed.store.outbox import read_window
 from outfeed.swarm.store.activity import Activity, ActivityLog
 from outfeed.swarm.store.swarm import SwarmReader
 
-# While events flow, a rendering is at least this old before the next one, and rendering takes a tenth of the time at
+# While events flow, a rendering is replaced at this age at the earliest, and rendering takes a tenth of the time at
 # most. A page asks every second, so it shows an event within that second and this age: tests/journeys/test_board.py.
 MIN_AGE_SECS = 0.25
 RENDERING_SHARE = 10
-MAX_AGE_SECS = 1.0  # heartbeats leave no event, and relative times grow old
+MAX_AGE_SECS = 1.0  # heartbeats write no event, and relative times go out of date
 MAX_KEPT = 32
-# A request costs 1 ms of CPU (measured 2026-11-30): half a core, if all viewers ask at once.
+# A request costs 1 ms of CPU (measured 2026-11-30): half a core, if all viewers send one at this rate.
 REQUESTS_PER_SECOND = 500
 
 
 class Scope(NamedTuple):
-    """The parameters of a rendering. Empty *types* is all; the chart omits *hidden* kinds."""
+    """Parameters of a rendering.
+
+    An empty *types* covers all types. The chart omits *hidden* kinds.
+    """
 
     types: tuple[str, ...]
     hidden: frozenset[str]
@@ -35,14 +41,14 @@ class Scope(NamedTuple):
 
 
 class BoardContent(NamedTuple):
-    """The data of a board, read in one transaction."""
+    """Data of a board, read in one transaction."""
 
     view: SwarmReader
     activity: Activity
 
 
 class _Stamp(NamedTuple):
-    """The state of the database that a rendering shows, and the minute that its chart ends with."""
+    """Identity of a rendering: the database state and the last minute shown."""
 
     epoch: str
     seq: int
@@ -51,7 +57,10 @@ class _Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A board as bytes. Viewers spread their requests for the next over *spread_secs*; *made_at* is monotonic."""
+    """A board as bytes.
+
+    Viewers spread their requests for the next rendering over *spread_secs*. *made_at* is monotonic.
+    """
 
     html: bytes
     gzipped: bytes
@@ -63,7 +72,10 @@ class Rendering:
 
 
 class Boards:
-    """The newest rendering of each scope. `_lock` is held by the thread that renders, and guards what is kept."""
+    """The newest rendering of each scope.
+
+    The rendering thread holds `_lock`. The lock guards the kept renderings.
+    """
 
     def __init__(
         self, database: Database, render: Callable[[Scope, BoardContent], str], count_viewers: Callable[[], int]
@@ -76,16 +88,16 @@ class Boards:
         self._kept: dict[Scope, Rendering] = {}
 
     def current(self, scope: Scope) -> Rendering:
-        """Return the board of now."""
+        """Return an up-to-date board."""
         with self._lock:
             kept = self._kept.get(scope)
             return kept if kept and self._is_current(kept) else self._make(scope)
 
     def recent(self, scope: Scope) -> Rendering | None:
-        """Return the board of now, or one of some moments ago; waits for no other thread.
+        """Return the newest board without waiting for another thread.
 
-        None if no board is kept and another thread is rendering. After a start that takes up to a second, if the last
-        hour has some 100,000 events.
+        The board may be some moments old. Returns None if no board is kept and another thread is rendering. The first
+        rendering after a start takes up to a second if the last hour has some 100,000 events.
         """
         kept = self._kept.get(scope)
         if (kept and _is_young(kept)) or not self._lock.acquire(blocking=False):
@@ -129,8 +141,8 @@ def _age(kept: Rendering) -> float:
 
 
 def _is_young(kept: Rendering) -> bool:
-    is_made_lately = _age(kept) < max(MIN_AGE_SECS, RENDERING_SHARE * kept.cost_secs)
-    return is_made_lately and kept.stamp.minute == _minute()
+    is_fresh = _age(kept) < max(MIN_AGE_SECS, RENDERING_SHARE * kept.cost_secs)
+    return is_fresh and kept.stamp.minute == _minute()
 
 
 def _minute() -> datetime:

@@ -1,4 +1,7 @@
-"""`outfeed simulate`: a simulated swarm for demonstrations and load. Only the work of its agents is not real."""
+"""`outfeed simulate`: a simulated swarm for demonstrations and load tests.
+
+The agents are clients of the real API. Only their work is simulated.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +29,21 @@ from outfeed.process import die_with
 def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> None:
     """Run a simulated swarm on a server until stopped.
 
-    Its agents join, read tasks from the feed, bid, use tools and complete or fail, all by the HTTP API. Sends
-    OUTFEED_TOKEN, which needs the scopes read and write. Failed connections are reported on stderr. `outfeed serve
-    --demo` runs it.
+    Its agents join, read tasks from the feed, bid, use tools, and complete or fail tasks, all by the HTTP API. The
+    command sends OUTFEED_TOKEN, which needs the scopes read and write. It reports failed connections on stderr.
+    `outfeed serve --demo` runs it.
 
     \b
     Example:
       OUTFEED_TOKEN=outfeed_… outfeed simulate --agents 20 --rate 50
     """
-    stop = until_told()
+    stop = stop_on_signals()
     die_with(parent or os.getppid())
     from outfeed.client import Client
     from outfeed.swarm.simulator import ApiClient, Simulator
 
     base, token = remote(url)
-    api = ApiClient(base, token, stop, say=lambda text: click.secho(text, dim=True, err=True))
+    api = ApiClient(base, token, stop, report=lambda text: click.secho(text, dim=True, err=True))
     simulator = Simulator(
         api, Client(base, token), agents=agents, rate=rate, seed=random.SystemRandom().getrandbits(64)
     )
@@ -48,16 +51,19 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     click.echo(f"The simulated swarm stopped after {show.count(simulator.posted, 'task')}.", err=True)
 
 
-def until_told() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set: by a thread, for a handler may interrupt who holds its lock."""
-    told: SimpleQueue[int] = SimpleQueue()
+def stop_on_signals() -> threading.Event:
+    """Return an event that a thread sets on SIGTERM or SIGINT.
+
+    A signal handler can't set it: the handler may interrupt a thread that holds the event's lock.
+    """
+    signals: SimpleQueue[int] = SimpleQueue()
     stop = threading.Event()
 
-    def obey() -> None:
-        told.get()
+    def set_stop() -> None:
+        signals.get()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: told.put(number))
-    threading.Thread(target=obey, name="signals", daemon=True).start()
+        signal.signal(number, lambda number, _: signals.put(number))
+    threading.Thread(target=set_stop, name="signals", daemon=True).start()
     return stop

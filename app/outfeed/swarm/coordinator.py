@@ -1,13 +1,13 @@
-"""The coordinator: every move of an agent or a task, and its event, in one transaction.
+"""State changes of agents and tasks, each in a transaction with its event.
 
-coordinator = default()
+coordinator = get_coordinator()
 task = coordinator.post("Write the docs")
 agent = coordinator.join("Forge")
 coordinator.bid(task.id, agent.id, 50)
 
-A deadline is a wall time in a row: it must outlive restarts, and mean the same to every process. So a clock that is set
-moves it; what a clock set back would put off for long is closed at once (`is_over`), and `sweeper.py` calls
-nobody overdue who had no chance to beat.
+A deadline is a wall time in a row: it must survive restarts and mean the same to every process. So a change of the wall
+clock moves deadlines. If the clock is set back, `is_auction_over` closes auctions that would stay open for long.
+`sweeper.py` expires an agent only if that agent had a chance to send a heartbeat.
 """
 
 from __future__ import annotations
@@ -26,17 +26,25 @@ from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from outfeed.swarm import transitions
-from outfeed.swarm.store.swarm import Agent, AgentState, SwarmTransaction, Task, TaskState, begin, look
+from outfeed.swarm.store.swarm import (
+    Agent,
+    AgentState,
+    SwarmTransaction,
+    Task,
+    TaskState,
+    read_transaction,
+    write_transaction,
+)
 
-# 50 characters are 200 bytes at most, so that what the scheduler logs of an agent fits any OUTFEED_MAX_EVENT_BYTES.
+# 50 characters are 200 bytes at most, so the scheduler's events of an agent fit any OUTFEED_MAX_EVENT_BYTES.
 MAX_NAME_CHARS = 50
 MAX_DESCRIPTION_CHARS = 2000
 MAX_REASON_CHARS = 2000
 MAX_TOOL_NAME_CHARS = 200
-MAX_BID_SATS = 21_000_000 * 100_000_000  # all there will ever be
+MAX_BID_SATS = 21_000_000 * 100_000_000  # all the satoshis that can exist
 MAX_RESULT_DEPTH = MAX_DEPTH - 1
 SWEEP_LIMIT = 200
-# Rows are stamped behind the write lock: one from further in the future was written before the clock was set back.
+# Rows get their time under the write lock. A time further in the future dates from before the clock was set back.
 FUTURE = timedelta(seconds=1)
 
 SIGNED_OFF = "signed off"
@@ -55,11 +63,12 @@ _TOOL_EVENTS: dict[ToolStatus, EventType] = {
 
 
 class Coordinator:
-    """Agents and tasks of one database. Any thread of any process may call any method; what returned is on the disk.
+    """Agents and tasks of one database.
 
-    Each raises UnknownName for an unknown id, InvalidTransition if the state of the task or agent does not allow the
-    call (nothing is written), InvalidEvent for a text or number outside the limits, DatabaseError. Every accepted call
-    of an agent counts as a heartbeat.
+    Any thread of any process may call any method. When a method returns, its changes are on the disk. Each method raises UnknownName for an
+    unknown id, InvalidTransition if the state of the task or agent does not allow the call (nothing is written),
+    InvalidEvent for a text or number outside the limits, and DatabaseError. Every accepted call of an agent counts as a
+    heartbeat.
     """
 
     def __init__(self, database: Database, *, auction_secs: float, agent_timeout_secs: float) -> None:
@@ -79,24 +88,27 @@ class Coordinator:
     # --- agents ---
 
     def join(self, name: str) -> Agent:
-        """Register a new agent, idle. Its id is its own for good; names may be shared."""
+        """Register a new, idle agent.
+
+        Its id is never reused. Several agents may have the same name.
+        """
         name = _text("name", name, MAX_NAME_CHARS)
         if _CONTROL.search(name):
             raise InvalidEvent("name", f"must have no control characters, got {name!r:.80}")
         agent_id = _new_id("agent")
-        with begin(self._database) as step:
+        with write_transaction(self._database) as step:
             event = step.log(EventType.AGENT_JOINED, agent_id=agent_id, name=name)
             step.add_agent(agent_id, event.data["name"])
             return step.agent(agent_id)
 
-    def beat(self, agent_id: str) -> Agent:
-        """Note that the agent is there. No event."""
-        with begin(self._database) as step:
-            return self._seen(step, agent_id)
+    def heartbeat(self, agent_id: str) -> Agent:
+        """Record a heartbeat of the agent. Writes no event."""
+        with write_transaction(self._database) as step:
+            return self._record_heartbeat(step, agent_id)
 
     def leave(self, agent_id: str) -> Agent:
-        """Let the agent go. What it holds fails, and its bids no longer count."""
-        with begin(self._database) as step:
+        """Remove the agent. Its tasks fail, and its bids no longer count."""
+        with write_transaction(self._database) as step:
             self._leave(step, step.agent(agent_id), SIGNED_OFF)
             return step.agent(agent_id)
 
@@ -109,13 +121,14 @@ class Coordinator:
         task_id: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> Agent:
-        """Log that the agent called a tool, or how the call ended; with *task_id*, in the course of that started task.
+        """Log that the agent called a tool, or how the call ended.
 
-        *details* (arguments, reason, duration_ms …) go into the event's data.
+        The call is part of the task *task_id*, if given; that task must be started. *details* (arguments, reason,
+        duration_ms …) go into the event's data.
         """
         tool_name = _text("tool_name", tool_name, MAX_TOOL_NAME_CHARS)
-        with begin(self._database) as step:
-            agent = self._seen(step, agent_id)
+        with write_transaction(self._database) as step:
+            agent = self._record_heartbeat(step, agent_id)
             if task_id is not None:
                 task = step.task(task_id)
                 if task.state is not TaskState.STARTED:
@@ -130,10 +143,10 @@ class Coordinator:
     # --- tasks ---
 
     def post(self, description: str) -> Task:
-        """Post a task: it is open for bids at once, and until *auction_secs* from now."""
+        """Post a task. It is open for bids at once, for *auction_secs*."""
         description = _text("description", description, MAX_DESCRIPTION_CHARS)
         task_id = _new_id("task")
-        with begin(self._database) as step:
+        with write_transaction(self._database) as step:
             closes_at = step.now + timedelta(seconds=self.auction_secs)
             event = step.log(EventType.TASK_CREATED, task_id=task_id, description=description)
             step.add_task(task_id, event.data["description"], closes_at)
@@ -147,16 +160,19 @@ class Coordinator:
             return step.task(task_id)
 
     def bid(self, task_id: str, agent_id: str, bid_sats: int) -> Task:
-        """Offer to do the task for that many sats. An agent bids once; the same bid again changes nothing."""
+        """Record the agent's bid of *bid_sats* for the task.
+
+        An agent bids once. Repeating the same bid changes nothing.
+        """
         if type(bid_sats) is not int or not 0 <= bid_sats <= MAX_BID_SATS:
             raise InvalidEvent("bid_sats", f"must be a whole number of 0 to {MAX_BID_SATS:,}, got {bid_sats!r:.80}")
-        with begin(self._database) as step:
-            agent, task = self._seen(step, agent_id), step.task(task_id)
+        with write_transaction(self._database) as step:
+            agent, task = self._record_heartbeat(step, agent_id), step.task(task_id)
             earlier = step.bid_of(task_id, agent_id)
             if earlier is not None and earlier.bid_sats == bid_sats:
                 return task
             transitions.require_bidding(task)
-            if is_over(task, step.now):
+            if is_auction_over(task, step.now):
                 raise InvalidTransition(
                     task.state, f"{task.id} took bids until {task.closes_at}; its auction is closed"
                 )
@@ -169,45 +185,51 @@ class Coordinator:
             return step.task(task_id)
 
     def start(self, task_id: str, agent_id: str | None = None) -> Task:
-        """Note that work has begun; by its agent, whom the caller may leave unnamed."""
-        with begin(self._database) as step:
+        """Mark the task as started, by its agent. *agent_id* is optional."""
+        with write_transaction(self._database) as step:
             task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.STARTED)
             self._move(step, task, TaskState.STARTED, started_at=step.timestamp)
             step.log(EventType.TASK_STARTED, task_id=task_id, agent_id=agent.id, name=agent.name)
             return step.task(task_id)
 
     def complete(self, task_id: str, agent_id: str, result: Any = None) -> Task:
-        """End the task with its *result*, any JSON up to the size of an event's data."""
+        """Complete the task with its *result*.
+
+        The result is any JSON up to the size of an event's data.
+        """
         _check_depth(result)
-        with begin(self._database) as step:
+        with write_transaction(self._database) as step:
             task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.COMPLETED)
             event = step.log(
                 EventType.TASK_COMPLETED, task_id=task_id, agent_id=agent_id, name=agent.name, result=result
             )
             self._move(step, task, TaskState.COMPLETED, ended_at=step.timestamp, result=event.data["result"])
-            self._rest(step, agent)
+            self._set_idle_if_free(step, agent)
             return step.task(task_id)
 
     def fail(self, task_id: str, agent_id: str, reason: str) -> Task:
-        """Give the task up, before or after its start."""
+        """Mark the task as failed, before or after its start."""
         reason = _text("reason", reason, MAX_REASON_CHARS)
-        with begin(self._database) as step:
+        with write_transaction(self._database) as step:
             task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.FAILED)
             self._fail(step, task, reason)
-            self._rest(step, agent)
+            self._set_idle_if_free(step, agent)
             return step.task(task_id)
 
-    # --- what time brings; each once, by whoever comes first ---
+    # --- timeouts: several processes may act on one, and the first closes it ---
 
     def overdue_agents(self) -> list[str]:
-        """Return up to SWEEP_LIMIT agents that have not been heard of for *agent_timeout_secs*."""
+        """Return up to SWEEP_LIMIT agents without a heartbeat in the timeout.
+
+        The timeout is *agent_timeout_secs*.
+        """
         now = clock.now()
-        with look(self._database) as view:
+        with read_transaction(self._database) as view:
             return view.overdue_agents(clock.isoformat(now - self._timeout), clock.isoformat(now + FUTURE), SWEEP_LIMIT)
 
     def expire(self, agent_id: str) -> bool:
-        """Let the agent go if it is overdue; return whether it was."""
-        with begin(self._database) as step:
+        """Remove the agent if it is overdue. Return whether it was."""
+        with write_transaction(self._database) as step:
             agent = step.agent(agent_id)
             if agent.state is AgentState.LEFT or not self._is_overdue(agent, step.now):
                 return False
@@ -215,16 +237,19 @@ class Coordinator:
             return True
 
     def due_auctions(self) -> list[str]:
-        """Return up to SWEEP_LIMIT tasks whose auctions are over and not closed."""
+        """Return up to SWEEP_LIMIT tasks whose auctions are over but not closed."""
         now = clock.now()
-        with look(self._database) as view:
+        with read_transaction(self._database) as view:
             return view.due_auctions(clock.isoformat(now), clock.isoformat(now + FUTURE), SWEEP_LIMIT)
 
     def close_auction(self, task_id: str) -> bool:
-        """If its auction is over, give the task to the lowest bidder still there, or fail it; return whether it was."""
-        with begin(self._database) as step:
+        """Close the task's auction if it is over. Return whether it was.
+
+        The task goes to the lowest bidder that has not left. Without such a bidder the task fails.
+        """
+        with write_transaction(self._database) as step:
             task = step.task(task_id)
-            if task.state is not TaskState.BIDDING or not is_over(task, step.now):
+            if task.state is not TaskState.BIDDING or not is_auction_over(task, step.now):
                 return False
             best = step.best_bid(task_id)
             if best is None:
@@ -248,12 +273,12 @@ class Coordinator:
             return True
 
     def expiry_of(self, agent: Agent) -> str | None:
-        """Return when the agent has left unless it is heard of before; None once it has."""
+        """Return when the agent expires without a heartbeat; None if it has left."""
         if agent.state is AgentState.LEFT:
             return None
         return clock.isoformat(datetime.fromisoformat(agent.seen_at) + self._timeout)
 
-    # --- the steps that these are made of ---
+    # --- the steps of the methods above ---
 
     @property
     def _timeout(self) -> timedelta:
@@ -262,8 +287,8 @@ class Coordinator:
     def _is_overdue(self, agent: Agent, now: datetime) -> bool:
         return not now - self._timeout < datetime.fromisoformat(agent.seen_at) <= now + FUTURE
 
-    def _seen(self, step: SwarmTransaction, agent_id: str) -> Agent:
-        """Return the agent, which has just been heard of."""
+    def _record_heartbeat(self, step: SwarmTransaction, agent_id: str) -> Agent:
+        """Record a heartbeat of the agent and return it. Raises InvalidTransition."""
         agent = step.agent(agent_id)
         transitions.require_present(agent)
         step.set_agent(agent_id, seen_at=step.timestamp)
@@ -272,12 +297,15 @@ class Coordinator:
     def _task_and_holder(
         self, step: SwarmTransaction, task_id: str, agent_id: str | None, to: TaskState
     ) -> tuple[Task, Agent]:
-        """Return the task and its holder, whose turn it is to make it *to*."""
+        """Return the task and its holder. Raises InvalidTransition.
+
+        The task must be able to become *to*, and the agent must be its holder.
+        """
         task = step.task(task_id)
         transitions.require_task_move(task, to)
         if task.agent_id is None:
             raise InvalidTransition(task.state, f"{task.id} is {task.state}; it isn't assigned to an agent yet")
-        agent = self._seen(step, agent_id or task.agent_id)
+        agent = self._record_heartbeat(step, agent_id or task.agent_id)
         transitions.require_holder(task, agent)
         return task, agent
 
@@ -290,15 +318,15 @@ class Coordinator:
         self._move(step, task, TaskState.FAILED, ended_at=step.timestamp, reason=event.data["reason"])
 
     def _leave(self, step: SwarmTransaction, agent: Agent, reason: str) -> None:
-        """Its tasks first: an agent that has left holds nothing."""
+        """Remove the agent, after failing its tasks: a removed agent holds none."""
         transitions.require_agent_move(agent, AgentState.LEFT)
         for task in step.held_by(agent.id):
             self._fail(step, task, HOLDER_LEFT)
         step.log(EventType.AGENT_LEFT, agent_id=agent.id, name=agent.name, reason=reason)
         step.set_agent(agent.id, state=AgentState.LEFT, left_at=step.timestamp, reason=reason)
 
-    def _rest(self, step: SwarmTransaction, agent: Agent) -> None:
-        """The agent is idle where that was the last task it held."""
+    def _set_idle_if_free(self, step: SwarmTransaction, agent: Agent) -> None:
+        """Mark the agent as idle if it holds no other task."""
         if not step.held_by(agent.id):
             self._change_status(step, agent, AgentState.IDLE)
 
@@ -309,12 +337,15 @@ class Coordinator:
 
 
 def get_coordinator() -> Coordinator:
-    """Return the coordinator of the database that OUTFEED_DATABASE names."""
+    """Return the coordinator of the database at OUTFEED_DATABASE."""
     return Coordinator.of(settings())
 
 
-def is_over(task: Task, now: datetime) -> bool:
-    """Return whether the time for bids is over: also where the clock has been set back to before it began."""
+def is_auction_over(task: Task, now: datetime) -> bool:
+    """Return whether the time for bids is over.
+
+    It is over too if the clock has been set back to before the auction began.
+    """
     began, ends = datetime.fromisoformat(task.created_at), datetime.fromisoformat(task.closes_at)
     return now >= ends or began > now + FUTURE
 
@@ -335,6 +366,6 @@ def _text(field: str, value: str, max_chars: int) -> str:
 
 
 def _check_depth(result: Any) -> None:
-    """Raise InvalidEvent for what does not fit into an event's data, as its `result`."""
+    """Raise InvalidEvent if *result* is nested too deep for an event's data."""
     if is_deep(result, MAX_RESULT_DEPTH):
         raise InvalidEvent("result", f"is nested more than {MAX_RESULT_DEPTH} levels deep")

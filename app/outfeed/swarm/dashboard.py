@@ -1,4 +1,7 @@
-"""The board: the swarm's panels and the chart, rendered on the server for the page and for each update of it."""
+"""The board: panels of the swarm and the chart, rendered on the server.
+
+The page and each update of it use the same rendering.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from outfeed.principal import READ, WRITE, EventScope
 from outfeed.swarm.api import covers_swarm
 from outfeed.swarm.boards import BoardContent, Boards, Scope
 from outfeed.swarm.store.activity import MINUTES, Activity
-from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, SwarmReader, Task, TaskState, look
+from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, SwarmReader, Task, TaskState, read_transaction
 
 SHOWN_AGENTS = 50
 SHOWN_AUCTIONS = 50
@@ -32,11 +35,11 @@ SHOWN_WORK = 50
 SHOWN_ENDED = 20
 MAX_TEXT_CHARS = 200
 MINUTES_A_ROW = 5
-BAR, GAP, HEIGHT = 10, 2, 100  # of the drawing; it is stretched to the page
+BAR, GAP, HEIGHT = 10, 2, 100  # units of the drawing, which is stretched to the page's width
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 
-Row = dict[str, Any]  # what stands in the places that `_swarm_rows.html` has
+Row = dict[str, Any]  # the fields that `_swarm_rows.html` shows
 WORK = (TaskState.STARTED, TaskState.ASSIGNED)
 ENDED = (TaskState.COMPLETED, TaskState.FAILED)
 
@@ -45,21 +48,21 @@ dashboard = Blueprint("dashboard", __name__)
 
 @dataclass(frozen=True, slots=True)
 class BoardRows:
-    """The rows of a panel, and how many there are in all."""
+    """The rows of a panel, and the total number of rows."""
 
     rows: list[Row]
     total: int
 
     @property
     def count(self) -> str:
-        """The total, and how many of it are shown unless all are."""
+        """Return the total; if not all rows are shown, also how many are."""
         shown = f", {len(self.rows)} shown" if self.total > len(self.rows) else ""
         return f"{count_text(self.total)}{shown}"
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The swarm at one moment: counts by state, and each panel."""
+    """A snapshot of the swarm: counts by state, and each panel."""
 
     counts: dict[str, str]
     agents: BoardRows
@@ -73,7 +76,7 @@ class Board:
 
 @dashboard.record_once
 def prepare(state: BlueprintSetupState) -> None:
-    """Register the boards that viewers share, and the heads of the stories of tasks and agents."""
+    """Register the shared boards, and the heads of task and agent stories."""
     found: Services = state.app.extensions["outfeed"]
     boards = Boards(found.database, render, lambda: len(found.hub.clients()))
     state.app.extensions["outfeed_boards"] = boards
@@ -83,9 +86,9 @@ def prepare(state: BlueprintSetupState) -> None:
 @dashboard.get("/swarm/board")
 @requires(READ, is_page=True)
 def show_board() -> Response:
-    """Return the board alone, for a page that shows an older one; 304 if the page shows this one.
+    """Return the board alone, for a page that shows an older one.
 
-    It may lack the events of the last moments; `data-seq` says up to which it has them.
+    Returns 304 if the page shows this board. The board may lack the newest events; `data-seq` is the last seq in it.
     """
     found = _boards().recent(_scope())
     if found is None:
@@ -102,7 +105,7 @@ def show_board() -> Response:
 
 @dashboard.app_template_global()
 def live_board() -> Markup:
-    """Return the board of now, with the form that posts a task, for the live page."""
+    """Return the board and the form that posts a task, for the live page."""
     found = _boards().current(_scope())
     html = render_template(
         "_board.html",
@@ -127,7 +130,10 @@ def _scope() -> Scope:
 
 
 def render(scope: Scope, content: BoardContent) -> str:
-    """Return the board as HTML. A viewer without permission for all of the swarm's events gets only the chart."""
+    """Return the board as HTML.
+
+    A viewer without permission for all of the swarm's events gets only the chart.
+    """
     visible = EventScope(scope.types)
     return render_template(
         "_swarm_rows.html",
@@ -149,11 +155,14 @@ def _agent_head(agent_id: str) -> Markup | None:
 
 
 def _head(kind: str, ask: Callable[[SwarmReader], Task | Agent]) -> Markup | None:
-    """Return the head of a story, if the viewer may see all types: the id may also be one of any other writer."""
+    """Return the head of a story if the viewer may read all types.
+
+    A viewer of some types gets None: another writer may use the same id.
+    """
     if identity.principal().visible.types:
         return None
     try:
-        with look(services().database) as view:
+        with read_transaction(services().database) as view:
             known = ask(view)
     except UnknownName:
         return None
@@ -164,7 +173,7 @@ def _head(kind: str, ask: Callable[[SwarmReader], Task | Agent]) -> Markup | Non
 
 
 def read_board(view: SwarmReader) -> Board:
-    """Return the swarm as *view* has it."""
+    """Return the board of the swarm that *view* reads."""
     now = clock.now()
     counts = {TaskState(state): number for state, number in view.counts().items()}
     agents = view.present_agents(SHOWN_AGENTS)
@@ -175,13 +184,18 @@ def read_board(view: SwarmReader) -> Board:
         auctions=BoardRows(
             [auction_row(each, now) for each in view.next_auctions(SHOWN_AUCTIONS)], counts[TaskState.BIDDING]
         ),
-        work=_listed(view, WORK, SHOWN_WORK, counts),
-        ended=_listed(view, ENDED, SHOWN_ENDED, counts),
+        work=_task_rows(view, WORK, SHOWN_WORK, counts),
+        ended=_task_rows(view, ENDED, SHOWN_ENDED, counts),
     )
 
 
-def _listed(view: SwarmReader, states: tuple[TaskState, ...], limit: int, counts: Mapping[TaskState, int]) -> BoardRows:
-    """Return the tasks in those states, the newest to reach one first."""
+def _task_rows(
+    view: SwarmReader, states: tuple[TaskState, ...], limit: int, counts: Mapping[TaskState, int]
+) -> BoardRows:
+    """Return the panel of the tasks in those states.
+
+    The task that reached its state last comes first.
+    """
     found = [task for state in states for task in view.tasks(state=state, limit=limit)[0]]
     newest = sorted(found, key=_latest, reverse=True)[:limit]
     return BoardRows([task_row(task) for task in newest], sum(counts[state] for state in states))
@@ -205,7 +219,10 @@ def agent_row(agent: Agent, work: str | None, now: datetime) -> Row:
 
 
 def seen(at: str, now: datetime) -> str:
-    """Return when an agent was last heard of. Beats leave no event; but who is still there was heard of in time."""
+    """Return how long ago the agent's last heartbeat was.
+
+    Heartbeats write no event, so *at* may be old. A present agent has sent one within the timeout.
+    """
     secs = max(0, int((now - datetime.fromisoformat(at)).total_seconds()))
     timeout_secs = services().settings.agent_timeout_secs
     if secs >= timeout_secs:
@@ -233,17 +250,17 @@ def auction_row(task: Task, now: datetime) -> Row:
 
 
 def bids_text(count: int, lowest: int | None) -> str:
-    """Return how many bids there are, and the best."""
+    """Return the number of bids and the lowest bid."""
     return f"{count:,} bid{'' if count == 1 else 's'}, lowest {lowest:,} sats" if count else "no bids yet"
 
 
 def left_text(secs: float) -> str:
-    """Return how long an auction is open, to the second that has begun."""
+    """Return how long an auction stays open, rounded up to a second."""
     return _length(-int(-secs // 1)) if secs > 0 else "closing"
 
 
 def task_row(task: Task) -> Row:
-    """Return the row of a task that somebody is at, or that has ended."""
+    """Return the row of a task that is assigned, started or ended."""
     outcome = {TaskState.COMPLETED: _result(task.result), TaskState.FAILED: task.reason}.get(
         task.state, f"{task.bid_sats or 0:,} sats"
     )
@@ -257,7 +274,7 @@ def task_row(task: Task) -> Row:
 
 
 def _isolated(text: str | None) -> str | None:
-    """Return *text* so that it moves nothing beside it, where it runs from the right."""
+    """Isolate right-to-left *text*, so that its neighbours keep their order."""
     return f"\u2068{text}\u2069" if text and _RIGHT_TO_LEFT.search(text) else text
 
 
@@ -279,7 +296,10 @@ def _cut(text: str) -> str:
 
 
 class Band(NamedTuple):
-    """One kind in the chart: its counts, the oldest minute first, how many in all, and its bars as an SVG path."""
+    """One kind in the chart.
+
+    *counts* begins with the oldest minute. *path* draws the bars, as an SVG path.
+    """
 
     kind: str
     counts: list[int]
@@ -288,13 +308,16 @@ class Band(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many events of the kind there are."""
+        """Return the number of events of the kind."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Events per minute over the last hour, stacked by kind; *top* is where its axis ends."""
+    """Events per minute over the last hour, stacked by kind.
+
+    *top* is the end of the axis.
+    """
 
     epoch: str
     seq: int
@@ -306,14 +329,20 @@ class Chart:
 
     @property
     def rows(self) -> Iterator[tuple[datetime, list[int]]]:
-        """The same as a table: each MINUTES_A_ROW, the newest first, a count for each band."""
+        """Yield the table of the chart: a begin, and a count for each band.
+
+        Each row covers MINUTES_A_ROW. The newest comes first.
+        """
         for start in range(MINUTES - MINUTES_A_ROW, -1, -MINUTES_A_ROW):
             counts = [sum(band.counts[start : start + MINUTES_A_ROW]) for band in self.bands]
             yield self.begin + timedelta(minutes=start), counts
 
 
 def draw(activity: Activity, visible: EventScope, hidden: Collection[str] = ()) -> Chart:
-    """Return the chart of what may be seen of *activity*; *hidden* kinds are counted and not drawn."""
+    """Return the chart of the *visible* types in *activity*.
+
+    *hidden* kinds are counted but not drawn.
+    """
     counts = {kind: [0] * MINUTES for kind in KINDS}
     for index, minute in enumerate(activity.minutes):
         for event_type, count in minute.items():
@@ -333,7 +362,7 @@ def draw(activity: Activity, visible: EventScope, hidden: Collection[str] = ()) 
 
 
 def axis_end(peak: int) -> int:
-    """Return the first of 10, 20, 50, 100 … that *peak* does not exceed."""
+    """Return the lowest of 10, 20, 50, 100 … that is not below *peak*."""
     end = 10
     while end < peak:
         end = end * 5 // 2 if str(end)[0] == "2" else end * 2
@@ -341,7 +370,7 @@ def axis_end(peak: int) -> int:
 
 
 def _path(floors: list[int], counts: list[int], top: int) -> str:
-    """Return a bar for each count, on its floor."""
+    """Return the SVG path of a bar for each count, each on its floor."""
     bars = []
     for index, (floor, count) in enumerate(zip(floors, counts, strict=True)):
         if count:

@@ -1,4 +1,4 @@
-"""The feature: agents, tasks and auctions."""
+"""The swarm feature: agents, tasks and auctions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class SwarmFeature(Feature):
-    """A swarm of agents that bid for tasks: one use of the feed. No other module imports it."""
+    """A swarm of agents that bid for tasks: one use of the feed.
+
+    No other module imports it.
+    """
 
     commands: ClassVar[Mapping[str, str]] = {"simulate": "swarm.commands:simulate"}
     redirects: ClassVar[Mapping[str, str]] = dict.fromkeys(("/swarm", "/swarm/tasks", "/swarm/agents"), "/swarm/live")

@@ -9,7 +9,7 @@ from outfeed.swarm.sweeper import Sweeper
 
 
 class SwarmPart(Part):
-    """The coordinator, and the job that closes what time ends."""
+    """The coordinator, and the job that closes auctions and expires agents."""
 
     def __init__(self, process: Process) -> None:
         self.coordinator = Coordinator.of(process.settings)

@@ -1,4 +1,4 @@
-"""The shapes of what the swarm's API takes and answers."""
+"""Request and response shapes of the swarm's API."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from outfeed.swarm.coordinator import (
 )
 from outfeed.swarm.store.swarm import AgentState, TaskState
 
-# What a text or number may hold is checked once, in the coordinator; here it is told.
+# The coordinator checks the limits of texts and numbers. The shapes only document them.
 _TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 _LINE = r"^[^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f][^\u0000-\u001f\u007f]*$"
 
 
-def _told(example: Any, **rules: Any) -> Any:
+def _documented(example: Any, **rules: Any) -> Any:
     return Field(examples=[example], json_schema_extra=rules)
 
 
 def _text(example: str, max_chars: int, pattern: str = _TEXT) -> Any:
-    return _told(example, minLength=1, maxLength=max_chars, pattern=pattern)
+    return _documented(example, minLength=1, maxLength=max_chars, pattern=pattern)
 
 
 def _whole(value: Any) -> Any:
-    """In JSON 50.0 is an integer too."""
+    """Return a float like 50.0 as an integer: JSON makes no difference."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -64,31 +64,34 @@ class NewBid(_Request):
     """An agent's offer to do a task."""
 
     agent_id: _Id
-    bid_sats: Annotated[int, BeforeValidator(_whole), _told(50, minimum=0, maximum=MAX_BID_SATS)]
+    bid_sats: Annotated[int, BeforeValidator(_whole), _documented(50, minimum=0, maximum=MAX_BID_SATS)]
 
 
 class Start(_Request):
-    """The beginning of work. The agent may be left out: it is the one that the task was assigned to."""
+    """The start of a task. `agent_id` defaults to the task's agent."""
 
     agent_id: _Id | None = None
 
 
 class Completion(_Request):
-    """The end of work."""
+    """The completion of a task."""
 
     agent_id: _Id
     result: Annotated[Any, Field(description="Any JSON.", examples=["12 pages written"])] = None
 
 
 class Failure(_Request):
-    """The end of work without a result."""
+    """The failure of a task."""
 
     agent_id: _Id
     reason: Annotated[str, _text("the source is encrypted", MAX_REASON_CHARS)]
 
 
 class ToolUse(_Request):
-    """A tool that an agent calls, or how the call ended. With `task_id` it is part of that task's story."""
+    """A tool call of an agent, or how the call ended.
+
+    With `task_id` the call is part of that task's story.
+    """
 
     tool_name: Annotated[str, _text("web_search", MAX_TOOL_NAME_CHARS)]
     status: Literal["called", "completed", "failed"]
@@ -100,7 +103,7 @@ class ToolUse(_Request):
 
 
 class AgentsQuery(BaseModel):
-    """Which agents, and the place in their list."""
+    """Filter and page of the agents' list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -110,7 +113,7 @@ class AgentsQuery(BaseModel):
 
 
 class TasksQuery(BaseModel):
-    """Which tasks, and the place in their list."""
+    """Filter and page of the tasks' list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -147,7 +150,7 @@ class BidShape(BaseModel):
 
 
 class TaskShape(BaseModel):
-    """A task. `agent_id`, `agent_name` and `bid_sats` are the auction's winner's."""
+    """A task. The auction's winner sets `agent_id`, `agent_name`, `bid_sats`."""
 
     id: _TaskId
     description: str = Field(examples=["Write the docs"])
@@ -168,7 +171,7 @@ class TaskShape(BaseModel):
 
 
 class TaskStory(TaskShape):
-    """A task with its bids, the best first."""
+    """A task with its bids, the lowest first."""
 
     bids: list[BidShape]
 
@@ -188,7 +191,10 @@ class TaskPage(BaseModel):
 
 
 class SwarmShape(BaseModel):
-    """The whole swarm at one moment. Every event up to `seq` of `epoch` is in it: follow the feed from there."""
+    """A snapshot of the swarm.
+
+    It contains every event up to `seq` of `epoch`. Follow the feed from there.
+    """
 
     epoch: _Epoch
     seq: int = Field(examples=[61])

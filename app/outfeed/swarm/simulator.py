@@ -1,4 +1,7 @@
-"""A simulated swarm: agents that read their tasks from the feed and do them by the HTTP API, as real agents would."""
+"""A simulated swarm for demonstrations and load tests.
+
+Its agents read tasks from the feed and use the HTTP API, as real agents do.
+"""
 
 from __future__ import annotations
 
@@ -34,31 +37,37 @@ RESULTS = "merged; 12 pages written; all tests pass; 3 findings; report filed; 1
 NOTICES = "info: Nightly backup finished in 4 min; warning: Disk is 81 % full; error: Model endpoint answered 503"
 # One task makes about 14 events, notices included, in about 8 steps of work; at most half of the agents work at once.
 EVENTS_A_TASK, STEPS_A_TASK, MAX_STEP_SECS = 14, 8, 3.0
-TIMEOUT_SECS, FAREWELL_SECS = 30.0, 1.0
+TIMEOUT_SECS, SHUTDOWN_SECS = 30.0, 1.0
 
 
 class Scenario(random.Random):
-    """What happens next: chosen by chance, and the same for the same seed."""
+    """Random choices, the same for the same seed."""
 
     def one_of(self, texts: str) -> str:
-        """Return one of *texts*, which semicolons separate."""
+        """Return one of *texts*, a list with semicolons as separators."""
         return self.choice(re.split(r";\s", texts))
 
     def secs(self, mean: float) -> float:
-        """Return how long something takes that takes *mean* seconds on average."""
+        """Return a random duration with an average of *mean* seconds."""
         return min(self.expovariate(1 / mean), 4 * mean)
 
 
 class ApiClient:
-    """The server's HTTP API, for all threads. *say* gets a line for a failed connection."""
+    """Client of the server's HTTP API, for all threads.
 
-    def __init__(self, url: str, token: str | None, stop: threading.Event, say: Callable[[str], None]) -> None:
-        self.url, self.stop, self._say, self._quiet_until = url, stop, say, 0.0
+    *report* gets a line for a failed connection.
+    """
+
+    def __init__(self, url: str, token: str | None, stop: threading.Event, report: Callable[[str], None]) -> None:
+        self.url, self.stop, self._report, self._quiet_until = url, stop, report, 0.0
         self.failure: OutfeedError | None = None
         self._http = open_http(f"{url}/api/", timeout=TIMEOUT_SECS, limits=httpx.Limits(), headers=authorization(token))
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        """Return the answer; None if the move is refused (404, 409). Retries until *stop* is set, then returns None."""
+        """Return the answer; None if the server rejects the call (404, 409).
+
+        Retries until *stop* is set, then returns None.
+        """
         backoff = Backoff()
         while True:
             try:
@@ -74,20 +83,23 @@ class ApiClient:
             except httpx.TransportError as error:
                 problem = f"Can't reach {self.url}: {error or type(error).__name__}"
             pause = backoff.next()
-            if clock.monotonic() >= self._quiet_until and not self.stop.is_set():  # all threads meet the same problem
+            if clock.monotonic() >= self._quiet_until and not self.stop.is_set():  # all threads get the same error
                 self._quiet_until = clock.monotonic() + pause
-                self._say(f"{problem}; trying again in {pause:.1f} s")
+                self._report(f"{problem}; trying again in {pause:.1f} s")
             if self.stop.wait(pause):
                 return None
 
     def fail(self, error: OutfeedError) -> None:
-        """Stop the simulation."""
+        """Stop the simulation because of *error*."""
         self.failure = error
         self.stop.set()
 
 
 class SimulatedAgent(threading.Thread):
-    """One agent. `inbox` brings the feed's events to its thread, and None to wake it."""
+    """One agent and its thread.
+
+    `inbox` brings the feed's events to the thread, and None to wake it.
+    """
 
     def __init__(self, name: str, api: ApiClient, scenario: Scenario, agents: int, rate: float) -> None:
         super().__init__(name=name, daemon=True)
@@ -98,13 +110,13 @@ class SimulatedAgent(threading.Thread):
         self._step_secs = min(MAX_STEP_SECS, self._task_secs * agents / (2 * STEPS_A_TASK))
 
     def run(self) -> None:
-        """Join, do what the feed brings until the simulation stops, and leave."""
+        """Join, handle the feed's events until the simulation stops, and leave."""
         while not self._api.stop.is_set():
             if clock.monotonic() >= self._due or self.agent_id is None:
                 self._keep_membership()
             with suppress(Empty):
                 if event := self.inbox.get(timeout=self._heartbeat_secs):
-                    self._take(event)
+                    self._handle(event)
         if self.agent_id is not None:
             self._api.call("DELETE", f"swarm/agents/{self.agent_id}")
 
@@ -116,7 +128,7 @@ class SimulatedAgent(threading.Thread):
             self.agent_id = answer["id"]
         self._due = clock.monotonic() + self._heartbeat_secs
 
-    def _take(self, event: FeedEvent) -> None:
+    def _handle(self, event: FeedEvent) -> None:
         if event.event_type == EventType.TASK_ASSIGNED and event.agent_id == self.agent_id:
             self._work(str(event.task_id))
         elif event.event_type == EventType.TASK_BIDDING and self._scenario.random() < 4 / self._agents:
@@ -126,16 +138,21 @@ class SimulatedAgent(threading.Thread):
             self._post(f"tasks/{event.task_id}/bids", **bid)
 
     def _work(self, task_id: str) -> None:
-        """Start, use tools, end; then leave at times. The server refuses it all if another agent has the task now."""
+        """Start the task, use tools, end the task, and sometimes leave.
+
+        The server rejects these calls if another agent has the task now.
+        """
         self._wait(self._step_secs)
         self._post(f"tasks/{task_id}/start", agent_id=self.agent_id)
         for _ in range(self._scenario.randint(1, 3)):
             self._use_tool(task_id)
-        said = {"result": self._scenario.one_of(RESULTS)}
+        completed = {"result": self._scenario.one_of(RESULTS)}
         failed = {"reason": self._scenario.one_of(TASK_FAILURES)} if self._scenario.random() < 0.2 else {}
-        self._post(f"tasks/{task_id}/{'fail' if failed else 'complete'}", agent_id=self.agent_id, **(failed or said))
+        self._post(
+            f"tasks/{task_id}/{'fail' if failed else 'complete'}", agent_id=self.agent_id, **(failed or completed)
+        )
         if self._scenario.random() < 0.25 and self._api.call("DELETE", f"swarm/agents/{self.agent_id}"):
-            self.agent_id = None  # it joins later, as a new agent of the same name
+            self.agent_id = None  # the agent joins later under the same name, with a new id
             self._wait(2 * self._task_secs)
 
     def _use_tool(self, task_id: str) -> None:
@@ -154,7 +171,7 @@ class SimulatedAgent(threading.Thread):
 
 
 class Simulator:
-    """The agents, the feed that brings their tasks, and the thread that posts tasks."""
+    """The agents, the feed with their tasks, and the thread that posts tasks."""
 
     def __init__(self, api: ApiClient, client: Client, *, agents: int, rate: float, seed: int) -> None:
         self.posted = 0
@@ -163,7 +180,10 @@ class Simulator:
         self.agents = [SimulatedAgent(name, api, Scenario(f"{seed} {name}"), agents, rate) for name in names]
 
     def run(self) -> None:
-        """Simulate until told to stop, then wait until the agents have left. Raises OutfeedError."""
+        """Simulate until stopped, then wait until the agents have left.
+
+        Raises OutfeedError.
+        """
         if found := self._api.call("GET", "swarm"):
             cursor = {"after": found["seq"], "epoch": found["epoch"]}
             with self._client.follow(types=["task.bidding", "task.assigned"], **cursor) as feed:
@@ -174,7 +194,7 @@ class Simulator:
             for agent in self.agents:
                 agent.inbox.put(None)
             for agent in self.agents:
-                agent.join(FAREWELL_SECS / len(self.agents))
+                agent.join(SHUTDOWN_SECS / len(self.agents))
         elif not self._api.stop.is_set():
             raise Refused(f"{self._api.url} has no swarm; is it an Outfeed server?")
         if self._api.failure:

@@ -1,4 +1,7 @@
-"""The sweeper: what time brings to the swarm, closed by the scheduler, also what became due while nothing ran."""
+"""The sweeper: closes auctions and expires agents once their time is over.
+
+The scheduler runs it. The first sweep also closes what became due while no server ran.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +13,42 @@ from outfeed.errors import OutfeedError
 from outfeed.log_message import LogMessage
 from outfeed.swarm.coordinator import Coordinator
 
-# Wall time that has moved against monotonic time by this much was set.
+# A step of the wall clock against monotonic time of at least this much means that the clock was set.
 STEP_SECS = 1.0
 log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Closes auctions that are over and lets silent agents go. Every worker may run one: each thing is closed once.
+    """Closes due auctions and removes agents without a heartbeat.
 
-    Nobody is called overdue before this process has listened for as long as an agent may be silent: while the server
-    was down, and across a step of the wall clock, they had no chance to beat. One thread at a time.
+    Every worker may run a sweeper: each auction and agent is closed once. No agent expires before this process has run
+    for a whole agent timeout: while the server was down, and during a step of the wall clock, agents had no chance to
+    send a heartbeat. For one thread at a time.
     """
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._listening_since = clock.monotonic()
-        self._offset = _offset()
+        self._clock_offset = _clock_offset()
 
     def sweep(self) -> None:
-        """Close what is due. Agents go first: the bids of who has left don't win. Never raises an OutfeedError."""
-        self._mind_the_clock()
-        if clock.monotonic() - self._listening_since >= self._coordinator.agent_timeout_secs:
-            self._each(self._coordinator.overdue_agents, self._coordinator.expire)
-        self._each(self._coordinator.due_auctions, self._coordinator.close_auction)
+        """Close all that is due. Never raises an OutfeedError.
 
-    def _mind_the_clock(self) -> None:
-        before, self._offset = self._offset, _offset()
-        if abs(self._offset - before) > STEP_SECS:
-            log.warning(LogMessage("wall clock was set", secs=f"{self._offset - before:+.1f}"))
+        Agents go first, because the bids of agents that have left must not win.
+        """
+        self._detect_clock_step()
+        if clock.monotonic() - self._listening_since >= self._coordinator.agent_timeout_secs:
+            self._close_each(self._coordinator.overdue_agents, self._coordinator.expire)
+        self._close_each(self._coordinator.due_auctions, self._coordinator.close_auction)
+
+    def _detect_clock_step(self) -> None:
+        before, self._clock_offset = self._clock_offset, _clock_offset()
+        if abs(self._clock_offset - before) > STEP_SECS:
+            log.warning(LogMessage("wall clock was set", secs=f"{self._clock_offset - before:+.1f}"))
             self._listening_since = clock.monotonic()
 
-    def _each(self, find: Callable[[], list[str]], close: Callable[[str], bool]) -> None:
-        # The edge of the job: what can't be closed now must not keep the others from it, and is tried again.
+    def _close_each(self, find: Callable[[], list[str]], close: Callable[[str], bool]) -> None:
+        # The edge of the job: an item that can't be closed must not delay the others. The next sweep tries it again.
         try:
             found = find()
         except OutfeedError as error:
@@ -54,5 +61,5 @@ class Sweeper:
                 log.warning(LogMessage("not closed, trying again", id=one, error=error))
 
 
-def _offset() -> float:
+def _clock_offset() -> float:
     return clock.now().timestamp() - clock.monotonic()

@@ -1,1 +1,4 @@
-"""The SQL of agents, tasks and auctions, and of the chart. Each function takes a database or a connection."""
+"""The SQL of agents, tasks, auctions and the chart.
+
+Each function takes a database or a connection.
+"""

@@ -1,4 +1,4 @@
-"""Activity: how many events of each type a minute, by the events' own time."""
+"""Number of events per type and minute, by the events' own time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from outfeed.store.outbox import read_window
 
 MINUTES = 60
 _MINUTE = timedelta(minutes=1)
-_HORIZON = timedelta(hours=2)  # an event from the future counts once its minute has begun
-# The outbox does not tell of a raw DELETE. So all events are counted again this often, and for 2 % of the time at most.
+_HORIZON = timedelta(hours=2)  # an event with a future time counts once its minute has begun
+# The outbox has no row for a raw DELETE. So all events are recounted this often, and for 2 % of the time at most.
 RECOUNT_SECS = 60.0
 _RECOUNT_SHARE = 50
-MAX_ADDED = 10_000  # to add more new events costs more than to count the hour again
+MAX_ADDED = 10_000  # adding more new events costs more than a recount of the hour
 
-# By the index: the texts that may name a time between the bounds stand up to a day away.
+# Uses the index: the texts of times between the bounds lie within a day of the bounds.
 QUERY = f"""
     SELECT {instants.MINUTE}, event_type, count(*) FROM event_log INDEXED BY event_log_timestamp
     WHERE timestamp >= ? AND timestamp < ? AND {{times}} GROUP BY 1, 2
@@ -33,9 +33,9 @@ ADDED_QUERY = f"""
 
 
 class Activity(NamedTuple):
-    """Counts by type, a Counter for each of MINUTES, the oldest first; *begin* is when the first of them began.
+    """Counts by type: a Counter for each of MINUTES, the oldest first.
 
-    Every event up to *seq* of *epoch* is in it.
+    *begin* is the begin of the oldest minute. The counts contain every event up to *seq* of *epoch*.
     """
 
     epoch: str
@@ -45,16 +45,16 @@ class Activity(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The basis of the counts: another epoch or an erasure invalidates them."""
+    """The basis of the counts. Another epoch or an erasure invalidates them."""
 
     epoch: str
     erasures: int
 
 
 class ActivityLog:
-    """Counts the last hour's events. A new event is added at its own time, however late it comes.
+    """Counts of the last hour's events.
 
-    For one thread at a time.
+    A new event counts in the minute of its own time, however late it is written. For one thread at a time.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class ActivityLog:
         self._recount_at = 0.0
 
     def read(self, connection: Connection) -> Activity:
-        """Return the activity up to now, as the read transaction of *connection* sees it."""
+        """Return the activity up to now, from *connection*'s read transaction."""
         now = clock.now().replace(second=0, microsecond=0)
         wanted = [now - _MINUTE * age for age in reversed(range(MINUTES))]
         window = read_window(connection)
@@ -108,6 +108,6 @@ def _range(since: datetime) -> tuple[str, str]:
 
 
 def _within(since: datetime) -> tuple[str, tuple[str | int, ...]]:
-    """Return the SQL condition that an event is of the hour or the horizon, and the values that it binds."""
+    """Return the SQL condition for the hour and horizon, and its bound values."""
     [found] = instants.within(*_range(since)).items()
     return found

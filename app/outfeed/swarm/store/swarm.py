@@ -1,4 +1,7 @@
-"""The swarm's rows: agents, tasks and bids. The transitions are decided in `outfeed/swarm`."""
+"""The rows of agents, tasks and bids.
+
+`outfeed/swarm/transitions.py` decides which state changes are allowed.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,14 @@ from outfeed.store.event_log import log_event
 from outfeed.store.outbox import read_window
 
 SOURCE = "coordinator"
-MAX_COUNTED = 10_000  # more are counted as one more than that: exact counts don't scale
+MAX_COUNTED = 10_000  # a larger number counts as this plus one: exact counts don't scale
 
 
 class AgentState(StrEnum):
-    """Busy is who holds a task, assigned or started. Who has left never comes back: it joins as another agent."""
+    """State of an agent. A busy agent holds an assigned or started task.
+
+    LEFT is final: an agent that has left joins as a new agent.
+    """
 
     IDLE = "idle"
     BUSY = "busy"
@@ -31,7 +37,7 @@ class AgentState(StrEnum):
 
 
 class TaskState(StrEnum):
-    """A task is open for bids from the moment it is posted."""
+    """State of a task. A task is open for bids from the moment it is posted."""
 
     BIDDING = "bidding"
     ASSIGNED = "assigned"
@@ -40,7 +46,7 @@ class TaskState(StrEnum):
     FAILED = "failed"
 
 
-# What of an event's data a row repeats: the table, and the column, which has the name of the key.
+# The fields of an event's data that a row repeats: the table, and the column, which has the name of the key.
 _REPEATED: dict[str, tuple[str, str]] = {
     EventType.AGENT_JOINED: ("agent", "name"),
     EventType.AGENT_LEFT: ("agent", "reason"),
@@ -53,7 +59,7 @@ _REPEATED: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One agent. Times are texts as the log has them; *reason* says why it left."""
+    """One agent. Times have the log's format. *reason* says why it left."""
 
     number: int
     id: str
@@ -67,7 +73,10 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task. *agent_id* and *bid_sats* are the winner's; *result* is any JSON; *reason* says why it failed."""
+    """One task.
+
+    *agent_id* and *bid_sats* are the winner's. *result* is any JSON. *reason* says why the task failed.
+    """
 
     number: int
     id: str
@@ -89,7 +98,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """One bid; the *agent_name* is its bidder's."""
+    """One bid. *agent_name* is the bidder's name."""
 
     agent_id: str
     agent_name: str
@@ -113,30 +122,33 @@ _BID = """
 
 
 class SwarmReader:
-    """Reads the swarm as one transaction sees it."""
+    """Reads the swarm in one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     def agent(self, agent_id: str) -> Agent:
-        """Return that agent. Raises UnknownName."""
+        """Return the agent with that id. Raises UnknownName."""
         if row := self._first(f"{_AGENT} WHERE id = ?", agent_id):
             return _agent(row)
         raise UnknownName(f"agent not found: {agent_id!r:.220}")
 
     def task(self, task_id: str) -> Task:
-        """Return that task. Raises UnknownName."""
+        """Return the task with that id. Raises UnknownName."""
         if row := self._first(f"{_TASK} WHERE task.id = ?", task_id):
             return _task(row)
         raise UnknownName(f"task not found: {task_id!r:.220}")
 
     def bids(self, task_id: str) -> list[Bid]:
-        """Return the task's bids, the best first."""
+        """Return the task's bids, the lowest first."""
         query = f"{_BID} WHERE task_id = ? ORDER BY bid_sats, bid.number"
         return [Bid(*row) for row in self.connection.execute(query, (task_id,)).fetchall()]
 
     def best_bid(self, task_id: str) -> Bid | None:
-        """Return the lowest bid, of equals the earliest, of agents that have not left."""
+        """Return the lowest bid of agents that have not left.
+
+        Of equal bids the earliest comes first.
+        """
         query = f"{_BID} WHERE task_id = ? AND state <> 'left' ORDER BY bid_sats, bid.number"
         row = self._first(query, task_id)
         return Bid(*row) if row else None
@@ -148,12 +160,15 @@ class SwarmReader:
         return Bid(*row) if row else None
 
     def held_by(self, agent_id: str) -> list[Task]:
-        """Return the tasks that are assigned to the agent and not ended, the oldest first."""
+        """Return the agent's assigned and started tasks, the oldest first."""
         query = f"{_TASK} WHERE agent_id = ? AND task.state IN ('assigned', 'started') ORDER BY task.number"
         return [_task(row) for row in self.connection.execute(query, (agent_id,)).fetchall()]
 
     def overdue_agents(self, seen_before: str, seen_after: str, limit: int) -> list[str]:
-        """Return who is present and last seen up to the one time or, by a clock set back since, after the other."""
+        """Return the ids of present agents whose last heartbeat is due.
+
+        It is due up to *seen_before*. A time after *seen_after* dates from before the clock was set back.
+        """
         query = (
             "SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at <= ? UNION ALL"
             " SELECT id FROM outfeed_agent WHERE state <> 'left' AND seen_at > ? LIMIT ?"
@@ -161,7 +176,11 @@ class SwarmReader:
         return [row[0] for row in self.connection.execute(query, (seen_before, seen_after, limit)).fetchall()]
 
     def due_auctions(self, closing_until: str, created_after: str, limit: int) -> list[str]:
-        """Return whose auctions end up to the one time or, by a clock set back since, began after the other."""
+        """Return the ids of tasks whose auctions are over.
+
+        An auction is over if it closes up to *closing_until*. A task created after *created_after* dates from before
+        the clock was set back.
+        """
         query = (
             "SELECT id FROM outfeed_task INDEXED BY outfeed_task_auction WHERE state = 'bidding'"
             " AND (closes_at <= ? OR created_at > ?)"
@@ -173,7 +192,7 @@ class SwarmReader:
         try:
             found: tuple[Any, ...] | None = self.connection.execute(f"{query} LIMIT 1", values).fetchone()
             return found
-        except UnicodeEncodeError:  # a lone surrogate: nothing can have such an id
+        except UnicodeEncodeError:  # a lone surrogate: no id can contain one
             return None
 
     # --- lists ---
@@ -181,29 +200,38 @@ class SwarmReader:
     def agents(
         self, *, state: AgentState | None = None, limit: int = 100, cursor: int | None = None
     ) -> tuple[list[Agent], int | None]:
-        """Return a page of agents, newest first, and the *cursor* of the next; None where there is no more."""
+        """Return a page of agents, newest first, and the next page's *cursor*.
+
+        The cursor is None on the last page.
+        """
         where, values = _page(cursor, state)
         query = f"{_AGENT} {where} ORDER BY number DESC LIMIT ?"
         found = [_agent(row) for row in self.connection.execute(query, (*values, limit + 1)).fetchall()]
         return found[:limit], found[limit - 1].number if len(found) > limit else None
 
     def present_agents(self, limit: int) -> list[Agent]:
-        """Return who is there, the longest first."""
+        """Return the agents that have not left, the oldest first."""
         query = f"{_AGENT} INDEXED BY outfeed_agent_present WHERE state <> 'left' ORDER BY number LIMIT ?"
         return [_agent(row) for row in self.connection.execute(query, (limit,)).fetchall()]
 
     def present_count(self) -> int:
-        """Return how many agents are there; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
+        """Return the number of agents that have not left.
+
+        MAX_COUNTED + 1 means "more than MAX_COUNTED".
+        """
         query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_agent WHERE state <> 'left' LIMIT ?)"
         return int(self.connection.execute(query, (MAX_COUNTED + 1,)).fetchone()[0])
 
     def next_auctions(self, limit: int) -> list[Task]:
-        """Return the open auctions, the first to close first."""
+        """Return the open auctions in the order of their closing times."""
         query = f"{_TASK} WHERE task.state = 'bidding' ORDER BY closes_at, task.number LIMIT ?"
         return [_task(row) for row in self.connection.execute(query, (limit,)).fetchall()]
 
     def work_of(self, agents: list[Agent]) -> dict[str, str]:
-        """Return the description of the task that each of *agents* holds, of several the newest."""
+        """Return the description of the newest task of each agent in *agents*.
+
+        Only assigned and started tasks count.
+        """
         query = (
             "SELECT agent_id, description FROM outfeed_task WHERE state IN ('assigned', 'started')"
             " AND agent_id IN (SELECT value FROM json_each(?)) ORDER BY number"
@@ -213,69 +241,84 @@ class SwarmReader:
     def tasks(
         self, *, state: TaskState | None = None, limit: int = 100, cursor: int | None = None
     ) -> tuple[list[Task], int | None]:
-        """Return a page of tasks, newest first, and the *cursor* of the next; None where there is no more."""
+        """Return a page of tasks, newest first, and the next page's *cursor*.
+
+        The cursor is None on the last page.
+        """
         where, values = _page(cursor, state, "task.")
         query = f"{_TASK} {where} ORDER BY task.number DESC LIMIT ?"
         found = [_task(row) for row in self.connection.execute(query, (*values, limit + 1)).fetchall()]
         return found[:limit], found[limit - 1].number if len(found) > limit else None
 
     def counts(self) -> dict[str, int]:
-        """Return how many tasks are in each state; MAX_COUNTED + 1 is "more than MAX_COUNTED"."""
+        """Return the number of tasks in each state.
+
+        MAX_COUNTED + 1 means "more than MAX_COUNTED".
+        """
         query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_task WHERE state = ? LIMIT ?)"
         return {
             state.value: self.connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in TaskState
         }
 
     def position(self) -> tuple[str, int]:
-        """Return the feed's epoch and head: what is read here contains every event up to it and none after."""
+        """Return the feed's epoch and head.
+
+        The rows of this transaction contain every event up to the head and none after it.
+        """
         window = read_window(self.connection)
         return window.epoch, window.last_seq
 
 
 class SwarmTransaction(SwarmReader):
-    """One write transaction: what it changes and what it logs is written together, or not at all. *now* is its time."""
+    """One write transaction. Changes and events are committed together.
+
+    *now* is the time of all of them.
+    """
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.now = clock.now()  # behind the write lock, so that times rise with the order of commits
+        self.now = clock.now()  # under the write lock, so that times rise with the order of commits
 
     @property
     def timestamp(self) -> str:
-        """The turn's time, as every row and event of it has it."""
+        """Return the transaction's time, the time of its rows and events."""
         return clock.isoformat(self.now)
 
     def log(
         self, event_type: EventType, *, task_id: str | None = None, agent_id: str | None = None, **data: Any
     ) -> Event:
-        """Append an event of this turn. Of what people wrote, rows keep what the event says: it may be redacted."""
+        """Append an event in this transaction.
+
+        Rows must repeat the texts of the returned event: it may be redacted.
+        """
         return log_event(event_type, SOURCE, task_id, agent_id, data, timestamp=self.now, connection=self.connection)
 
     def add_agent(self, agent_id: str, name: str) -> None:
-        """Write down a new agent, idle."""
+        """Insert a new agent, idle."""
         self.connection.execute(
             "INSERT INTO outfeed_agent (id, name, state, joined_at, seen_at) VALUES (?, ?, 'idle', ?, ?)",
             (agent_id, name, self.timestamp, self.timestamp),
         )
 
     def set_agent(self, agent_id: str, **columns: Any) -> None:
-        """Write these columns of the agent."""
+        """Update these columns of the agent."""
         self._set("agent", agent_id, columns)
 
     def add_task(self, task_id: str, description: str, closes_at: datetime) -> None:
-        """Write down a new task, open for bids."""
+        """Insert a new task, open for bids."""
         self.connection.execute(
             "INSERT INTO outfeed_task (id, description, state, created_at, closes_at) VALUES (?, ?, 'bidding', ?, ?)",
             (task_id, description, self.timestamp, clock.isoformat(closes_at)),
         )
 
     def set_task(self, task_id: str, **columns: Any) -> None:
-        """Write these columns of the task; a *result* as JSON."""
+        """Update these columns of the task. A *result* is written as JSON."""
         if "result" in columns:
             columns["result"] = json.dumps(columns["result"], ensure_ascii=False)
         self._set("task", task_id, columns)
 
     def add_bid(self, task_id: str, agent_id: str, bid_sats: int) -> None:
-        """Write down a bid."""
+        """Insert a bid."""
         self.connection.execute(
             "INSERT INTO outfeed_bid (task_id, agent_id, bid_sats, created_at) VALUES (?, ?, ?, ?)",
             (task_id, agent_id, bid_sats, self.timestamp),
@@ -287,44 +330,53 @@ class SwarmTransaction(SwarmReader):
 
 
 @contextmanager
-def look(database: Database) -> Iterator[SwarmReader]:
-    """Lend a SwarmReader: all that is read in the block is one moment's."""
+def read_transaction(database: Database) -> Iterator[SwarmReader]:
+    """Yield a SwarmReader for one read transaction."""
     with database.snapshot() as connection:
         yield SwarmReader(connection)
 
 
 @contextmanager
-def begin(database: Database) -> Iterator[SwarmTransaction]:
-    """Lend a SwarmTransaction; it is committed at the end of the block, and undone where the block raises."""
+def write_transaction(database: Database) -> Iterator[SwarmTransaction]:
+    """Yield a SwarmTransaction.
+
+    It is committed at the end of the block, and rolled back if the block raises.
+    """
     with database.transaction() as connection:
         yield SwarmTransaction(connection)
 
 
 def erase(connection: Connection, event_ids: Iterable[str]) -> int:
-    """Replace by `[redacted]` what these events said and a row repeats; return how many rows changed."""
+    """Redact the texts of these events in rows that repeat them.
+
+    Each becomes `[redacted]`. Returns the number of changed rows.
+    """
     return sum(_erase(connection, event_id) for event_id in event_ids)
 
 
 def _erase(connection: Connection, event_id: str) -> int:
-    told = _told(connection, event_id)
-    if not isinstance(told, dict) or told.get("source") != SOURCE or str(told.get("event_type")) not in _REPEATED:
+    event = _event_fields(connection, event_id)
+    if not isinstance(event, dict) or event.get("source") != SOURCE or str(event.get("event_type")) not in _REPEATED:
         return 0
-    table, column = _REPEATED[told["event_type"]]
-    id_ = str(told.get(f"{table}_id"))
+    table, column = _REPEATED[event["event_type"]]
+    id_ = str(event.get(f"{table}_id"))
     row = connection.execute(f"SELECT {column} FROM outfeed_{table} WHERE id = ?", (id_,)).fetchone()  # noqa: S608 - ours
-    data = told.get("data")
+    data = event.get("data")
     if row is None or row[0] is None or not isinstance(data, dict) or column not in data:
         return 0
     kept = _parsed(row[0]) if column == "result" else row[0]
-    if kept != data[column]:  # an event of a raw writer, which changed nothing
+    if kept != data[column]:  # the event of a raw writer, which changed no row
         return 0
     hidden = json.dumps(REDACTED) if column == "result" else REDACTED
     sql = f"UPDATE outfeed_{table} SET {column} = ? WHERE id = ?"  # noqa: S608 - ours
     return connection.execute(sql, (hidden, id_)).rowcount
 
 
-def _told(connection: Connection, event_id: str) -> Any:
-    """Return the fields of an event, by the log or, where it has been pruned there, by the outbox."""
+def _event_fields(connection: Connection, event_id: str) -> Any:
+    """Return the fields of an event, from the log or the outbox.
+
+    The outbox still has an event that was pruned from the log.
+    """
     row = connection.execute(
         "SELECT source, event_type, task_id, agent_id, data FROM event_log WHERE id = ?", (event_id,)
     ).fetchone()
@@ -336,7 +388,7 @@ def _told(connection: Connection, event_id: str) -> Any:
 
 
 def _parsed(text: Any) -> Any:
-    """Return the JSON, or None where a raw writer left something else."""
+    """Return the parsed JSON; None if a raw writer left another text."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
