@@ -65,10 +65,10 @@ _TOOL_EVENTS: dict[ToolStatus, EventType] = {
 class Coordinator:
     """Agents and tasks of one database.
 
-    Any thread of any process may call any method. When a method returns, its changes are on the disk. Each method raises UnknownName for an
-    unknown id, InvalidTransition if the state of the task or agent does not allow the call (nothing is written),
-    InvalidEvent for a text or number outside the limits, and DatabaseError. Every accepted call of an agent counts as a
-    heartbeat.
+    Any thread of any process may call any method. When a method returns, its changes are on the disk. Each method
+    raises UnknownName for an unknown id, InvalidTransition if the state of the task or agent does not allow the call
+    (nothing is written), InvalidEvent for a text or number outside the limits, and DatabaseError. Every accepted call
+    of an agent counts as a heartbeat.
     """
 
     def __init__(self, database: Database, *, auction_secs: float, agent_timeout_secs: float) -> None:
