@@ -1,4 +1,7 @@
-"""Sources and checkpoints in memory, and a core over them. Contract suites hold both to the real ones."""
+"""Sources and checkpoints in memory, and a core over them.
+
+Contract suites hold both to the real ones.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ VIEWER = Principal("viewer", ("read",), "token:")
 
 
 class MemorySource:
-    """A source that holds its items in memory, and can be pruned, restored and renewed."""
+    """A source that holds its items in memory.
+
+    A test can prune it, restore it and renew its epoch.
+    """
 
     def __init__(self) -> None:
         self.epoch = "epoch-1"
@@ -71,7 +77,7 @@ class MemorySource:
 
 
 class LockedSource(MemorySource):
-    """A source in memory whose window is read in one piece as well."""
+    """A source in memory whose window is read atomically as well."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +89,10 @@ class LockedSource(MemorySource):
 
 
 class MemoryCheckpoints:
-    """Checkpoints in memory. tests/store/test_checkpoint.py holds them to what the real ones do."""
+    """Checkpoints in memory.
+
+    tests/store/test_checkpoint.py holds them to the contract of the real ones.
+    """
 
     def __init__(self, source: MemorySource) -> None:
         self._source = source
@@ -118,5 +127,5 @@ class MemoryCheckpoints:
 
 
 def core_of(source: MemorySource, heartbeat_secs: float = 3600) -> Core:
-    """Return a core on *source* with consumers in memory and no high-water mark."""
+    """Return a core on *source* with consumers in memory, without a mark."""
     return Core(source, MemoryCheckpoints(source), lambda *_: None, heartbeat_secs=heartbeat_secs)

@@ -1,4 +1,7 @@
-"""A whole pipeline on one thread and a clock that the test moves: no socket, no sleep, the same run every time."""
+"""A whole pipeline on one thread and a clock that the test moves.
+
+It has no sockets and no sleeps, and every run is the same.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ STEP_SECS = 0.005
 
 
 class Clock:
-    """Monotonic time that stands still until it is moved. It begins somewhere, as a machine's does, not at 0."""
+    """Monotonic time that stands still until it is moved.
+
+    It does not start at 0, like the clock of a real machine.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 12_345.678
@@ -31,7 +37,10 @@ class Clock:
 
 
 class Socket:
-    """Takes what is written, up to *room* bytes if that is set, and notes when; then it calls *after_send*."""
+    """A socket that records writes and their times.
+
+    It accepts up to *room* bytes if that is set, and calls *after_send* after each write.
+    """
 
     def __init__(self, time: Clock) -> None:
         self._time = time
@@ -58,7 +67,7 @@ class Socket:
 
 
 class SimulatedClient:
-    """A client of the simulation: its subscriber, and what its socket took."""
+    """A client of the simulation: its subscriber and its socket."""
 
     def __init__(self, simulation: Simulation, encoding: Encoding, rates: tuple[float, float]) -> None:
         self.socket = Socket(simulation.time)
@@ -74,20 +83,26 @@ class SimulatedClient:
         self.subscriber.subscribe(SubscribeRequest(**fields))
 
     def step(self) -> None:
-        """Do what its own thread does while it is behind, as long as there is something to do now."""
+        """Do the work of the client's own thread while it is behind."""
         while self.subscriber.state is ClientState.REPLAYING and self.subscriber.ending is None:
             if self.subscriber.wait_secs() or self.socket.room is not None:
-                return  # it is not its turn, or would wait for the socket
+                return  # another thread's turn, or a wait for the socket
             self.subscriber.advance()
 
     def messages(self) -> list[dict[str, Any]]:
-        """Return every frame so far, checked as a client would: none missing, each after the one before."""
+        """Return every frame so far, checked as a client would.
+
+        No frame is missing, and each names the one before.
+        """
         found = [message for _, message in self._placed()]
         check(found)
         return found
 
     def _placed(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield each whole frame's message, and the byte at which the frame begins; the last may be cut."""
+        """Yield each whole frame's message and its first byte.
+
+        The last frame may be cut.
+        """
         reader, begin = FrameReader(self.socket.received), 0
         for opcode, body in reader:
             assert opcode == TEXT
@@ -99,11 +114,11 @@ class SimulatedClient:
         return [seq for message in self.messages() for seq in seqs_of(message)]
 
     def cursor(self) -> int:
-        """Return what a client would resume from."""
+        """Return the cursor that a client would resume from."""
         return check(self.messages())
 
     def times(self) -> list[float]:
-        """Return when each frame with events went."""
+        """Return the time of each frame with events."""
         times, end, writes = [], 0, iter(self.socket.writes)
         at = 0.0
         for begin, message in self._placed():
@@ -115,13 +130,16 @@ class SimulatedClient:
         return times
 
     def arrivals(self) -> dict[int, float]:
-        """Return when the frame of each event went."""
+        """Return the time of each event's frame."""
         groups = filter(None, map(seqs_of, self.messages()))
         return {seq: at for at, seqs in zip(self.times(), groups, strict=True) for seq in seqs}
 
 
 class Simulation:
-    """A source and a core; the test's thread does the work of pacer, commit notifier and clients."""
+    """A source and a core.
+
+    The test's thread does the work of pacer, commit notifier and clients.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = Clock(monkeypatch)
@@ -135,7 +153,7 @@ class Simulation:
         self.relay.poll()
 
     def _notice(self) -> None:
-        """Do what the commit notifier does when something was committed, unless it rests."""
+        """Do the commit notifier's work after a commit, unless it rests."""
         if self._rests_until is None:
             self._call()
 
@@ -162,7 +180,10 @@ class Simulation:
         return viewer
 
     def run(self, secs: float, rate: float = 0) -> None:
-        """Let *secs* pass while *rate* events a second are committed and noticed at once."""
+        """Let *secs* pass while *rate* events a second are committed.
+
+        Each commit is noticed at once.
+        """
         end = self.time.now + secs
         while self.time.now < end:
             self.time.now += STEP_SECS
@@ -174,7 +195,10 @@ class Simulation:
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due now: the pacer's work, the notifier's pause, the steps of clients that are behind."""
+        """Do the work that is due now.
+
+        It is the pacer's, that of the notifier after its pause, and the steps of clients that are behind.
+        """
         if self.core.pacer.take_due():
             self.relay.poll()
         if self._is_rested:
@@ -193,7 +217,7 @@ class Simulation:
 
 
 def busiest_second(times: list[float]) -> int:
-    """Return the most frames that went within any one second."""
+    """Return the largest number of frames within any one second."""
     begin, most = 0, 0
     for end, at in enumerate(times):
         while times[begin] <= at - 1 + 1e-6:

@@ -1,4 +1,7 @@
-"""Real TCP connections over a core in memory: both ends of one, and clients that check what they receive."""
+"""Real TCP connections over a core in memory.
+
+Tests hold both ends of a connection. The clients check the frames that they receive.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.protocol import CursorCheck, Ended, FrameSocket
 
 
 class Feed:
-    """A source and a core whose relay has started; nothing polls by itself."""
+    """A source and a core whose relay has started; the test polls."""
 
     def __init__(
         self,
@@ -48,18 +51,18 @@ class Feed:
         self.relay.poll()
 
     def cohorts(self) -> int:
-        """Return how many cohorts there are."""
+        """Return the number of cohorts."""
         return len(self.core.cohorts.live())
 
     def clients(self) -> int:
-        """Return how many clients are connected or wait."""
+        """Return the number of clients that are connected or wait."""
         return self.hub.counts().total()
 
 
 class ServerEnd:
-    """The server's end of a real connection, at which a test can cut a write and act before one.
+    """The server's end of a real connection.
 
-    It takes only *room* bytes more, if that is set. *before_send* is called before each write.
+    If *room* is set, it accepts only that many more bytes. *before_send* is called before each write.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -83,7 +86,10 @@ class ServerEnd:
 
 
 class Peer(FrameSocket):
-    """A client at the far end of a real TCP connection; `writer` is the server's end."""
+    """A client at the far end of a real TCP connection.
+
+    `writer` is the server's end.
+    """
 
     def __init__(self, send_buffer_bytes: int | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -120,16 +126,16 @@ class Peer(FrameSocket):
 
 
 class HasCore(Protocol):
-    """What a client connects to: a Feed, or the services of a real process."""
+    """A Feed, or the services of a real process."""
 
     @property
     def core(self) -> Core: ...
 
 
 class Client(Peer):
-    """A subscriber of *feed*'s hub and the client at the far end of its writer.
+    """A subscriber of *feed*'s hub, and the client at the far end.
 
-    A test calls `advance` itself, or has `run` do what a connection's own thread does.
+    A test calls `advance` itself, or has `run` do the work of a connection's own thread.
     """
 
     def __init__(self, feed: HasCore, send_buffer_bytes: int | None = None) -> None:
@@ -176,7 +182,7 @@ class Client(Peer):
         self._thread.start()
 
     def ends(self) -> bool:
-        """Return whether the thread that `run` started ends within a few seconds."""
+        """Return whether the thread of `run` ends within a few seconds."""
         assert self._thread is not None
         self._thread.join(5)
         return not self._thread.is_alive()
@@ -223,7 +229,7 @@ class Client(Peer):
         return payload
 
     def follow(self, until: int) -> list[int]:
-        """Take frames until the cursor is at *until*; return the seqs of their events."""
+        """Take frames up to the cursor *until*; return their events' seqs."""
         before = len(self.seen)
         while self.cursor < until:
             self.note(self.take_message())
@@ -238,7 +244,10 @@ class Client(Peer):
         return self.check.epoch
 
     def note(self, frame: dict[str, Any]) -> list[int]:
-        """Check that the frame follows the cursor, and move it; return the seqs of its events."""
+        """Check that the frame follows the cursor, and move the cursor.
+
+        Returns the seqs of the frame's events.
+        """
         seqs = [event["seq"] for event in self.check.take(frame)]
         self.seen += seqs
         return seqs

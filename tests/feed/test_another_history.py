@@ -1,4 +1,4 @@
-"""When history changes under live subscribers, none of them gets an event of the other one."""
+"""No live subscriber gets an event of another history."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_live_subscriber_gets_nothing_of_a_history_whose_head_is_its_own_posit
         assert opcode == 8, "an event of the other history went out"
 
 
-def test_an_ack_that_comes_behind_a_restore_is_no_error_of_the_clients() -> None:
+def test_an_ack_after_a_restore_is_not_reported_as_the_clients_error() -> None:
     feed = Feed()
     with Client(feed) as client:
         client.subscribe(consumer="ops")

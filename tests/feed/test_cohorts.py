@@ -1,4 +1,7 @@
-"""Cohorts of paced subscribers: they beat together, become one, and nobody gets more, less, or anything sooner."""
+"""Cohorts of paced subscribers.
+
+Cohorts of one rate send together and merge. Each client gets every event once and none before its time.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
 
 
 class Counting(frames.WebSocketEncoding):
-    """Counts how often each event is encoded."""
+    """An encoding that counts how often each event is encoded."""
 
     def __init__(self) -> None:
         self.encoded: dict[int, int] = {}
@@ -48,7 +51,10 @@ class Counting(frames.WebSocketEncoding):
 
 
 def all_after(viewer: SimulatedClient, last: int) -> None:
-    """Fail unless the viewer has had every event after its verdict, once, up to *last*."""
+    """Fail unless the viewer has every event after its verdict, once.
+
+    The last event is *last*.
+    """
     after = viewer.messages()[0]["payload"]["after"]
     assert viewer.seqs() == list(range(after + 1, last + 1))
 
@@ -74,14 +80,14 @@ class TestPace:
         all_after(viewer, expected)
         assert busiest_second(viewer.times()) <= 10
 
-    def test_the_first_event_after_a_quiet_moment_goes_at_once(self, simulation: Simulation) -> None:
+    def test_the_first_event_after_a_quiet_time_is_sent_at_once(self, simulation: Simulation) -> None:
         viewer = simulation.join()
         for quiet in (0.3, 1.0, 7.77):
             simulation.run(quiet)
             simulation.write()
             assert viewer.times()[-1] == simulation.time.now
 
-    def test_a_batched_viewer_lags_by_two_beats_at_most(self, simulation: Simulation) -> None:
+    def test_a_batched_viewer_lags_by_two_intervals_at_most(self, simulation: Simulation) -> None:
         viewer = simulation.join(batch=True)
         at: dict[int, float] = {}
         for _ in range(400):
@@ -93,7 +99,7 @@ class TestPace:
         assert set(arrivals) == set(at)
         assert max(arrivals[seq] - at[seq] for seq in at) <= 2 * INTERVAL + 0.01
 
-    def test_a_rate_of_zero_is_as_they_come(self, simulation: Simulation) -> None:
+    def test_a_rate_of_zero_sends_each_event_at_once(self, simulation: Simulation) -> None:
         viewer = simulation.join(rate=0)
         for _ in range(100):
             simulation.write()
@@ -106,11 +112,11 @@ class TestPace:
             assert viewer.messages()[0]["payload"]["rate"] == granted
 
     @pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-9, float("nan")])
-    def test_a_rate_that_no_clock_can_keep_is_refused(self, rate: float) -> None:
+    def test_a_rate_below_the_minimum_is_refused(self, rate: float) -> None:
         with pytest.raises(InvalidRequest, match="rate"):
             subscription.validated(SubscribeRequest, {"rate": rate})
 
-    def test_subscribing_again_and_again_gets_nothing_sooner(self, simulation: Simulation) -> None:
+    def test_repeated_subscribing_does_not_advance_the_next_frame(self, simulation: Simulation) -> None:
         viewer = simulation.join()
         for _ in range(300):
             simulation.run(0.01, 200)
@@ -118,7 +124,7 @@ class TestPace:
             viewer.step()
         assert busiest_second(viewer.times()) <= 10
 
-    def test_a_new_rate_holds_at_once(self, simulation: Simulation) -> None:
+    def test_a_new_rate_applies_at_once(self, simulation: Simulation) -> None:
         simulation.write(50)
         viewer = simulation.join(after=0, rate=0.01)
         simulation.run(1)
@@ -129,7 +135,9 @@ class TestPace:
 
 
 class TestMerging:
-    def test_fifty_that_joined_at_different_moments_under_load_end_in_one(self, simulation: Simulation) -> None:
+    def test_fifty_clients_that_joined_at_different_times_under_load_end_in_one_cohort(
+        self, simulation: Simulation
+    ) -> None:
         rng, counting = random.Random(7), Counting()
         simulation.run(0.5, 100)
         viewers = []
@@ -167,8 +175,11 @@ class TestMerging:
             all_after(viewer, simulation.source.last_seq)
             assert busiest_second(viewer.times()) <= 10
 
-    def test_a_cohort_that_one_joins_sends_nothing_before_the_newcomer_may(self, simulation: Simulation) -> None:
-        """The newcomer has just been sent a frame by its own thread; those it meets have been quiet for long."""
+    def test_a_joined_cohort_sends_nothing_before_the_new_member_is_due(self, simulation: Simulation) -> None:
+        """The new member's own thread has just sent it a frame.
+
+        The other members have had a quiet time.
+        """
         quiet = simulation.join()
         viewer = simulation.join()
         simulation.write(1)
@@ -186,8 +197,11 @@ class TestMerging:
         simulation.write(1)
         assert len(simulation.cohorts) == 1
 
-    def test_the_event_before_is_right_for_all_of_a_merged_cohort(self, simulation: Simulation) -> None:
-        """One was told of event 1 last, another joined at the head that nothing had matched since."""
+    def test_prev_is_right_for_all_members_of_a_merged_cohort(self, simulation: Simulation) -> None:
+        """One member was last told of event 1.
+
+        Another member joined at the head, which no event had matched since.
+        """
         early = simulation.join(types=("wanted.*",), batch=True)
         simulation.write(1, event_type="wanted.one")
         simulation.run(1)
@@ -202,8 +216,11 @@ class TestMerging:
         assert [message["prev"] for message in late.messages() if "prev" in message] == [1]
 
     @pytest.mark.parametrize("is_due", [True, False])
-    def test_the_event_before_is_right_for_one_that_was_told_less(self, simulation: Simulation, is_due: bool) -> None:
-        """It is at the others' position, by reading what doesn't match, and an event comes before its greeting."""
+    def test_prev_is_right_for_a_member_that_was_told_less(self, simulation: Simulation, is_due: bool) -> None:
+        """The client reached the others' position without a match.
+
+        An event comes before its first heartbeat.
+        """
         simulation.source.add(6)
         simulation.hub.begin(simulation.source.window(), [])
         simulation.join(types=("wanted.*",))
@@ -217,8 +234,8 @@ class TestMerging:
         assert len(simulation.cohorts) == 1
         assert late.seqs() == [7]
 
-    def test_who_is_leaving_is_not_taken_along(self, simulation: Simulation) -> None:
-        """It leaves its cohort before that merges with another."""
+    def test_a_leaving_client_is_not_merged(self, simulation: Simulation) -> None:
+        """The client leaves its cohort before that merges with another."""
         simulation.join(batch=True)
         simulation.write(3)
         leaving = simulation.join(batch=True, after=0)
@@ -229,8 +246,8 @@ class TestMerging:
         assert leaving.seqs() == []
         assert leaving.subscriber.state is ClientState.IDLE
 
-    def test_a_newcomer_is_sent_nothing_that_lies_before_it(self, simulation: Simulation) -> None:
-        """It joins the cohort between the moment a batch is made and the moment it is sent."""
+    def test_a_new_member_is_sent_no_event_before_its_position(self, simulation: Simulation) -> None:
+        """The client joins the cohort after a batch is made and before it is sent."""
         first, viewer = simulation.join(batch=True), simulation.join(batch=True)
 
         def join_again() -> None:
@@ -246,8 +263,8 @@ class TestMerging:
         assert first.seqs() == list(range(1, 16))
 
 
-class TestComingAndGoing:
-    def test_subscribing_anew_while_a_batch_is_on_its_way_gives_each_event_once(self, simulation: Simulation) -> None:
+class TestJoiningAndLeaving:
+    def test_subscribing_again_during_the_write_of_a_batch_gives_each_event_once(self, simulation: Simulation) -> None:
         viewers = [simulation.join(batch=True) for _ in range(3)]
 
         def join_again() -> None:
@@ -264,8 +281,11 @@ class TestComingAndGoing:
             assert viewer.seqs() == list(range(1, simulation.source.last_seq + 1))
             assert busiest_second(viewer.times()) <= 10
 
-    def test_who_is_back_before_the_relay_goes_on_stays(self, simulation: Simulation) -> None:
-        """Its socket was full, and took all that was left as soon as the relay's thread had it leave its cohort."""
+    def test_a_client_that_rejoins_before_the_relay_continues_stays(self, simulation: Simulation) -> None:
+        """The client's socket was full.
+
+        It accepts the rest as soon as the relay's thread has removed the client from its cohort.
+        """
         viewer, other = simulation.join(rate=0), simulation.join(rate=0)
 
         def step() -> None:
@@ -280,7 +300,7 @@ class TestComingAndGoing:
         assert (viewer.seqs(), other.seqs()) == ([1, 2], [1, 2])
         assert len(simulation.cohorts) == 1
 
-    def test_who_unsubscribes_gets_nothing_more_and_its_cohort_is_gone(self, simulation: Simulation) -> None:
+    def test_unsubscribing_ends_the_events_and_the_cohort(self, simulation: Simulation) -> None:
         viewer = simulation.join(batch=True)
         simulation.write(3)
         viewer.subscriber.unsubscribe()
@@ -289,7 +309,7 @@ class TestComingAndGoing:
         assert viewer.seqs() == [1, 2, 3]
         assert not simulation.cohorts
 
-    def test_random_comings_and_goings_lose_nothing_and_leave_nothing(self, simulation: Simulation) -> None:
+    def test_random_joins_and_leaves_lose_no_event_and_leave_no_cohort(self, simulation: Simulation) -> None:
         rng = random.Random(11)
         viewers = [simulation.join(batch=rng.random() < 0.7, rate=rng.choice([0, 10, 50])) for _ in range(30)]
         for _ in range(400):
@@ -318,7 +338,7 @@ class TestComingAndGoing:
         assert not simulation.cohorts
         assert not simulation.hub.counts()
 
-    def test_a_client_that_subscribes_without_end_leaves_nothing_behind(self, simulation: Simulation) -> None:
+    def test_endless_subscribing_leaves_no_cohorts_behind(self, simulation: Simulation) -> None:
         simulation.write(1000)
         viewer = simulation.join(after=0)
         for _ in range(200):
@@ -330,7 +350,7 @@ class TestComingAndGoing:
 
 
 class TestFallingBehind:
-    def test_beyond_the_tail_one_goes_on_by_oneself_and_comes_back(
+    def test_a_client_beyond_the_tail_replays_and_goes_live_again(
         self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 50)
@@ -344,7 +364,7 @@ class TestFallingBehind:
         all_after(viewer, simulation.source.last_seq)
         assert busiest_second(viewer.times()) <= 10
 
-    def test_a_full_socket_costs_no_event_and_no_pace(self, simulation: Simulation) -> None:
+    def test_a_full_socket_loses_no_event_and_keeps_the_pace(self, simulation: Simulation) -> None:
         viewer, other = simulation.join(batch=True), simulation.join(batch=True)
         simulation.run(0.5, 200)
         viewer.socket.room = 100
@@ -358,7 +378,7 @@ class TestFallingBehind:
             assert busiest_second(each.times()) <= 10
         assert len(simulation.cohorts) == 1
 
-    def test_who_falls_behind_at_a_beat_waits_for_the_next(self, simulation: Simulation) -> None:
+    def test_a_client_that_falls_behind_waits_for_the_next_interval(self, simulation: Simulation) -> None:
         viewer = simulation.join(batch=True)
         simulation.run(0.5, 200)
         viewer.socket.room = 100
@@ -371,7 +391,7 @@ class TestFallingBehind:
         assert min(later - sooner for sooner, later in itertools.pairwise(times[1:])) > INTERVAL / 2 - 0.001
         all_after(viewer, viewer.cursor())
 
-    def test_pruning_overtakes_a_laggard_and_says_so(
+    def test_a_slow_client_that_pruning_overtakes_is_told(
         self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 10)
@@ -382,28 +402,28 @@ class TestFallingBehind:
             simulation.run(60)
 
 
-class TestGreetings:
-    def test_who_has_nothing_to_read_is_told_at_once_how_far_that_is(self, simulation: Simulation) -> None:
+class TestFirstHeartbeats:
+    def test_a_client_with_nothing_to_read_gets_the_position_at_once(self, simulation: Simulation) -> None:
         simulation.write(500)
         viewer = simulation.join(after=100, epoch="epoch-1", types=("none.*",))
         simulation.run(0.2)
         assert viewer.messages()[-1] == {"type": "heartbeat", "payload": {"cursor": 500}}
 
-    def test_a_client_whose_pace_makes_it_wait_is_told_when_its_cohort_is_there(self, simulation: Simulation) -> None:
+    def test_a_paced_client_gets_the_position_when_its_cohort_reaches_it(self, simulation: Simulation) -> None:
         # given a client whose next frame is due in a second
         viewer = simulation.join(rate=1)
         simulation.write(10)
-        # when it subscribes anew, to nothing of what lies behind
+        # when it subscribes again, to a filter that matches none of the events behind it
         viewer.subscribe(after=1, epoch="epoch-1", types=("none.*",), rate=1)
         viewer.step()
         simulation.relay.poll()  # as the scheduler does
         simulation.run(0.5)
         assert viewer.cursor() == 1
-        # then it is told the position once its cohort has come there
+        # then it gets the position once its cohort is there
         simulation.run(1)
         assert viewer.cursor() == 10
 
-    def test_who_lags_is_told_only_what_it_has(self, simulation: Simulation) -> None:
+    def test_a_lagging_client_gets_its_own_position(self, simulation: Simulation) -> None:
         viewer = simulation.join()
         simulation.write(30)
         simulation.run(0.5)
@@ -412,7 +432,7 @@ class TestGreetings:
 
 
 class TestMemory:
-    def test_subscriptions_that_no_client_has_are_forgotten(self, simulation: Simulation) -> None:
+    def test_unused_subscriptions_are_removed(self, simulation: Simulation) -> None:
         viewer = simulation.join(types=("first.*",))
         for n in range(100):
             viewer.subscribe(types=(f"type-{n}.*",))
@@ -424,10 +444,13 @@ class TestMemory:
 
 class TestAnotherHistory:
     @pytest.mark.parametrize("fields", [{}, {"batch": True}, {"rate": 0}])
-    def test_nothing_of_it_reaches_those_who_follow_the_old(
+    def test_no_event_of_a_new_history_reaches_clients_of_the_old_one(
         self, simulation: Simulation, fields: dict[str, Any]
     ) -> None:
-        """Their own threads may take a while to hang up; meanwhile the new history passes their position."""
+        """The clients' own threads may take a while to disconnect.
+
+        In that time the new history passes their position.
+        """
         simulation.write(20)
         viewer = simulation.admit(SSE)
         viewer.subscribe(after=15, epoch="epoch-1", **fields)
@@ -446,9 +469,9 @@ class TestAnotherHistory:
 
 
 class TestRest:
-    """Nothing is read before somebody may be sent it, and then at once."""
+    """Events are read only when a client may be sent them, and then at once."""
 
-    def test_what_is_committed_between_two_beats_is_read_once(self, simulation: Simulation) -> None:
+    def test_commits_between_two_intervals_are_read_once(self, simulation: Simulation) -> None:
         viewers = [simulation.join(batch=True) for _ in range(3)]
         reads = simulation.source.reads
         simulation.run(11, rate=100)
@@ -457,7 +480,7 @@ class TestRest:
         for viewer in viewers:
             assert len(viewer.times()) >= beats - 3
 
-    def test_where_nobody_is_live_nothing_is_read_and_who_comes_is_sent_the_next_event_at_once(
+    def test_without_live_clients_nothing_is_read_and_a_new_client_gets_the_next_event_at_once(
         self, simulation: Simulation
     ) -> None:
         reads = simulation.source.reads
@@ -470,12 +493,10 @@ class TestRest:
         assert viewer.arrivals() == {501: simulation.time.now}
 
     @pytest.mark.parametrize("rate", [0, 10])
-    def test_one_that_may_be_sent_more_ends_the_rest_of_those_that_may_not(
-        self, simulation: Simulation, rate: float
-    ) -> None:
+    def test_a_client_that_is_due_ends_the_rest(self, simulation: Simulation, rate: float) -> None:
         slow = simulation.join(rate=0.1, batch=True)
         simulation.write()
-        simulation.write()  # which rests for eleven seconds, at the most
+        simulation.write()  # a rest of at most eleven seconds follows
         simulation.run(1)
         fast = simulation.join(rate=rate, batch=True, after=0)
         simulation.tick()
@@ -485,7 +506,7 @@ class TestRest:
         assert fast.seqs() == list(range(1, len(fast.seqs()) + 1))
         assert slow.seqs() == [1]
 
-    def test_one_that_waits_for_an_event_ends_it_too(self, simulation: Simulation) -> None:
+    def test_a_waiting_poll_ends_the_rest_too(self, simulation: Simulation) -> None:
         simulation.join(rate=0.1, batch=True)
         simulation.write()
         simulation.write()
@@ -498,16 +519,19 @@ class TestRest:
         )
         assert simulation.core.wanted.is_set()
 
-    def test_where_a_consumer_is_connected_there_is_none(self, simulation: Simulation) -> None:
-        """A commit may be the claim of another connection, and the older one is to be sent away at once."""
+    def test_a_connected_consumer_prevents_the_rest(self, simulation: Simulation) -> None:
+        """A commit may be the claim of another connection.
+
+        The older connection must then be closed at once.
+        """
         simulation.join(rate=0.1, batch=True, consumer="ops")
         simulation.write(2)
         reads = simulation.source.reads
         simulation.run(1, rate=100)
         assert simulation.source.reads - reads >= 100
 
-    def test_one_that_waits_wants_what_is_new_from_when_it_began(self, simulation: Simulation) -> None:
-        """So that what was committed while nobody was there does not count as delivered late."""
+    def test_a_waiting_poll_wants_events_from_its_start_on(self, simulation: Simulation) -> None:
+        """Events from before the wait do not count as delivered late."""
         ended = threading.Event()
         wanted = (subscription.Filter(VIEWER.visible), simulation.hub.epoch, simulation.source.last_seq, 60, ended)
         thread = threading.Thread(target=simulation.core.reader.wait, args=wanted)
@@ -518,7 +542,7 @@ class TestRest:
         thread.join()
         assert simulation.relay.wanted_from() == math.inf
 
-    def test_what_nobody_may_be_sent_yet_is_not_late(
+    def test_an_event_before_its_interval_is_not_late(
         self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(clock, "now", lambda: datetime.fromtimestamp(simulation.time.now, UTC))

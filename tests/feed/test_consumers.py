@@ -1,4 +1,4 @@
-"""Consumers of one process: whose claims are refused, what stays then, and what a commit looks up."""
+"""Consumers of one process: claims, superseded connections, costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def feed() -> Feed:
 
 
 def claim_of_another(feed: Feed, name: str) -> None:
-    """Claim in the name of a newer connection that this process does not have."""
+    """Claim in the name of a newer connection of another process."""
     feed.checkpoints.claim(name, Principal("viewer", ("admin",), "token:elsewhere"))
 
 
@@ -30,7 +30,7 @@ def refusal(client: Client, name: str) -> str:
     return str(frame["payload"]["code"])
 
 
-def test_a_refused_claim_leaves_the_holder_and_what_the_claimant_had(feed: Feed) -> None:
+def test_a_refused_claim_leaves_the_holder_and_the_claimants_other_consumer(feed: Feed) -> None:
     feed.checkpoints.claim("theirs", OTHER)
     with Client(feed) as ops:
         ops.subscribe(consumer="ops")
@@ -43,7 +43,7 @@ def test_a_refused_claim_leaves_the_holder_and_what_the_claimant_had(feed: Feed)
         assert feed.checkpoints.generations(["ops", "theirs"]) == {"ops": 1, "theirs": 1}
 
 
-def test_what_a_refused_claimant_had_can_still_be_superseded(feed: Feed) -> None:
+def test_a_refused_claimants_other_consumer_can_still_be_superseded(feed: Feed) -> None:
     feed.checkpoints.claim("theirs", OTHER)
     with Client(feed) as ops, Client(feed) as newer:
         ops.subscribe(consumer="ops")
@@ -63,7 +63,7 @@ def test_a_claim_by_another_process_ends_the_connection_with_the_next_poll(feed:
         assert bot.subscriber.ending is None
 
 
-def test_a_poll_looks_up_the_connected_consumers_alone_and_holds_no_lock_meanwhile(
+def test_a_poll_reads_only_the_connected_consumers_and_holds_no_lock(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(100):
@@ -91,7 +91,7 @@ def test_a_poll_looks_up_the_connected_consumers_alone_and_holds_no_lock_meanwhi
         assert ops.subscriber.ending is None
 
 
-def test_a_connection_that_claims_again_while_a_poll_looks_is_not_sent_away(
+def test_a_connection_that_claims_again_during_a_poll_is_not_closed(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generations = feed.checkpoints.generations
@@ -109,7 +109,7 @@ def test_a_connection_that_claims_again_while_a_poll_looks_is_not_sent_away(
         assert ops.subscriber.ending is None
 
 
-def test_a_poll_without_a_consumer_looks_nothing_up(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_without_a_consumer_reads_no_generation(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Collection[str]) -> dict[str, int]:
         raise AssertionError("asked")
 

@@ -1,4 +1,4 @@
-"""The core: a cohort that fails ends alone, and the parts are put together without circles."""
+"""The core: a failing cohort ends alone, and the parts have no circles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
 
 
 class Raising(frames.WebSocketEncoding):
-    """An encoding that fails at what it is told to."""
+    """An encoding that fails for given methods."""
 
     def __init__(self, *raises_at: str) -> None:
         self.raises_at = raises_at
@@ -58,9 +58,9 @@ def join(simulation: Simulation, encoding: frames.WebSocketEncoding, **fields: A
     return viewer
 
 
-class TestACohortThatFails:
+class TestAFailingCohort:
     @pytest.mark.parametrize("rate", [0, 10])
-    def test_it_ends_its_own_members_and_all_others_get_every_event(
+    def test_a_failing_cohort_ends_its_own_members_and_all_others_get_every_event(
         self, simulation: Simulation, caplog: pytest.LogCaptureFixture, rate: float
     ) -> None:
         # given healthy clients before and after two that share a cohort whose encoding fails
@@ -74,7 +74,7 @@ class TestACohortThatFails:
             for _ in range(3):
                 simulation.write()
                 simulation.run(1)
-        # then the healthy have all of them, each with the one before it
+        # then the healthy clients have all of them, each with the one before it
         for viewer in (before, after):
             messages = viewer.messages()
             assert [message["prev"] for message in messages if "prev" in message] == [0, 1, 2]
@@ -92,7 +92,9 @@ class TestACohortThatFails:
         assert len(simulation.cohorts) == 2
 
     @pytest.mark.parametrize("message", ["heartbeat", "stale"])
-    def test_so_it_does_where_a_heartbeat_or_a_notice_fails(self, simulation: Simulation, message: str) -> None:
+    def test_a_failing_heartbeat_or_stale_message_ends_only_its_cohort(
+        self, simulation: Simulation, message: str
+    ) -> None:
         failing, healthy = join(simulation, Raising(message), rate=0), simulation.join(rate=0)
         if message == "stale":
             simulation.hub.tell_stale("the database is not there", None)
@@ -104,7 +106,7 @@ class TestACohortThatFails:
         assert healthy.messages()[1]["type"] == message
         assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
 
-    def test_a_client_whose_socket_fails_in_an_unforeseen_way_ends_alone(self, simulation: Simulation) -> None:
+    def test_an_unexpected_socket_error_ends_only_its_client(self, simulation: Simulation) -> None:
         def fail() -> None:
             if failing.subscriber.state is ClientState.LIVE:
                 raise ValueError("non-zero flags not allowed in calls to send() on a TLS socket")
@@ -117,7 +119,7 @@ class TestACohortThatFails:
         assert [viewer.seqs() for viewer in viewers if viewer is not failing] == [[1, 2], [1, 2]]
         assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
 
-    def test_an_encoding_that_fails_for_one_that_joins_concerns_that_one_alone(self, simulation: Simulation) -> None:
+    def test_an_encoding_error_during_a_join_ends_only_that_client(self, simulation: Simulation) -> None:
         healthy = simulation.join(rate=0)
         simulation.write(3)
         joining = simulation.admit(Raising("events"))
@@ -130,10 +132,10 @@ class TestACohortThatFails:
 
 
 class TestRecording:
-    """Whatever asks, the verdict is made from a fresh window, and what it says is recorded first."""
+    """A verdict is made from a fresh window and recorded before it is sent."""
 
     @pytest.mark.parametrize("way", ["verdict", "claim", "page"])
-    def test_nothing_is_answered_before_it_is_recorded(self, way: str) -> None:
+    def test_no_verdict_is_sent_before_it_is_recorded(self, way: str) -> None:
         feed = Feed()
         feed.source.add(3)
         with Client(feed) as client:
@@ -149,7 +151,7 @@ class TestRecording:
                 assert ([item.seq for item in items], end) == ([1, 2, 3], 3)
             assert feed.recorded == [("epoch-1", 3)]
 
-    def test_a_history_that_the_hub_has_not_seen_is_taken_over_first(self) -> None:
+    def test_a_new_history_is_published_before_its_verdict(self) -> None:
         feed = Feed()
         feed.write(5)
         feed.source.renew_epoch("epoch-1")
@@ -163,14 +165,17 @@ class TestRecording:
 
 
 class TestStructure:
-    def test_no_module_of_the_core_imports_itself_by_a_detour_not_even_for_types(self) -> None:
+    def test_no_module_of_the_core_imports_itself_indirectly_even_for_types(self) -> None:
         imports = {path.stem: set(imported_by(path)) for path in (PACKAGE / "feed").glob("*.py")}
         assert imports["hub"] >= {"cohorts", "waiters"}, "no import was found"
         for module in imports:
             assert module not in reachable(imports, module)
 
     def test_no_collaborator_is_assigned_to_an_attribute_of_another_object(self) -> None:
-        """Each part gets its collaborators in its constructor, where a forgotten one is an error."""
+        """Each part gets its collaborators in its constructor.
+
+        A forgotten collaborator is an error there.
+        """
         for path, node in [*nodes(PACKAGE / "feed"), *nodes(PACKAGE / "http" / "services.py")]:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute | ast.Lambda):
                 targets = [each.value for each in node.targets if isinstance(each, ast.Attribute)]

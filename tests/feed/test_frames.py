@@ -1,4 +1,4 @@
-"""Frames: read back by another implementation of RFC 6455, they say what was meant."""
+"""Frames, read back by another implementation of RFC 6455."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.feed.fake_source import item
 
 
 def read_back(data: bytes) -> list[tuple[Opcode, bytes]]:
-    """Return the whole frames in *data* as a client of wsproto's reads them; nothing may be left over."""
+    """Return the whole frames in *data* as a client of wsproto reads them.
+
+    No bytes may be left over.
+    """
     protocol = FrameProtocol(client=True, extensions=[])
     protocol.receive_bytes(data)
     found: list[tuple[Opcode, bytes]] = []
@@ -36,13 +39,13 @@ def _payload(payload: Any) -> bytes:
 @pytest.mark.parametrize(
     ("length", "header_bytes"), [(0, 2), (1, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10), (100_000, 10)]
 )
-def test_a_frame_of_any_length_has_the_header_that_length_needs(length: int, header_bytes: int) -> None:
+def test_a_frame_of_any_length_has_the_right_header(length: int, header_bytes: int) -> None:
     frame = frames.text(b"x" * length)
     assert len(frame) == length + header_bytes
     assert read_back(frame) == [(Opcode.TEXT, b"x" * length)]
 
 
-def test_a_message_has_a_type_and_a_payload_where_there_is_one() -> None:
+def test_a_message_has_a_type_and_an_optional_payload() -> None:
     found = read_back(frames.message("pong") + frames.message("heartbeat", {"cursor": 7}))
     assert [json.loads(body) for _, body in found] == [
         {"type": "pong"},
@@ -56,7 +59,7 @@ def test_an_error_has_a_code_and_a_message() -> None:
 
 
 @pytest.mark.parametrize("data", ["", "x" * 100, "x" * 70_000])
-def test_joined_frames_end_where_they_say_and_each_names_the_seq_before_it(data: str) -> None:
+def test_joined_frames_end_at_their_offsets_and_name_the_seq_before(data: str) -> None:
     items = [item(seq, data=data) for seq in (7, 9, 12)]
     batch = frames.WEBSOCKET.singles(items, prev=5, epoch="e")
     assert (batch.seqs, batch.last, batch.prev) == ([7, 9, 12], 12, 5)
@@ -68,7 +71,7 @@ def test_joined_frames_end_where_they_say_and_each_names_the_seq_before_it(data:
         assert json.loads(body) == expected
 
 
-def test_nothing_joined_is_nothing_to_write_and_leaves_the_client_where_it_was() -> None:
+def test_an_empty_batch_writes_nothing_and_keeps_the_cursor() -> None:
     batch = frames.WEBSOCKET.singles([], prev=5, epoch="e")
     assert (batch.data, batch.last) == (b"", 5)
 

@@ -1,4 +1,4 @@
-"""The hub: one position, one tail, and cohorts in which every frame's `prev` is right for every member."""
+"""The hub: one position, one tail, and the right `prev` for all members."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def other(feed: Feed) -> Iterator[Client]:
 
 
 def join(feed: Feed, client: Client) -> Membership:
-    """Have the cohorts take the client where it stands."""
+    """Have the cohorts accept the client at its position."""
     found = client.subscriber
     return feed.core.cohorts.join(found, found.subscription, found.epoch, found.place)
 
@@ -47,7 +47,7 @@ def join(feed: Feed, client: Client) -> Membership:
 # --- the tail ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_tail_has_what_follows_any_cursor_it_reaches_back_to() -> None:
+def test_the_tail_has_all_events_after_a_cursor_within_it() -> None:
     tail = Tail(10)
     tail.extend([item(seq) for seq in (12, 15, 16)])
     after = {seq: [each.seq for each in tail.after(seq) or []] for seq in (10, 11, 12, 14, 15, 16, 20)}
@@ -75,7 +75,7 @@ def test_the_tail_keeps_four_megabytes_at_most() -> None:
     assert len(kept) >= 16
 
 
-def test_an_item_larger_than_the_tail_leaves_it_empty_and_right() -> None:
+def test_an_item_larger_than_the_tail_leaves_it_empty() -> None:
     tail = Tail(0)
     tail.extend([item(1), item(2, data="x" * (TAIL_BYTES + 1))])
     assert (tail.start, tail.after(2), tail.after(1)) == (2, [], None)
@@ -83,7 +83,7 @@ def test_an_item_larger_than_the_tail_leaves_it_empty_and_right() -> None:
     assert tail.after(2) == [item(3)]
 
 
-def test_who_lies_before_the_tail_is_not_brought_up_from_it(feed: Feed, client: Client) -> None:
+def test_a_client_before_the_tail_does_not_join_from_it(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 10)
     client.say(action="subscribe", channel="events", after=9, epoch=feed.source.epoch)
     assert not join(feed, client).is_live
@@ -95,46 +95,46 @@ def test_who_lies_before_the_tail_is_not_brought_up_from_it(feed: Feed, client: 
 # --- cohorts ----------------------------------------------------------------------------------------------------------
 
 
-def test_members_that_were_told_different_cursors_all_find_the_next_prev_right(
+def test_the_next_prev_is_right_for_members_that_were_told_different_cursors(
     feed: Feed, client: Client, other: Client
 ) -> None:
-    # given one who joined early, one who joined ten events later, and a filter that matched none of the ten
+    # given a member that joined early, one that joined ten events later, and a filter that matched none of the ten
     client.subscribe(types=["task.*"])
     feed.write(10, event_type="x.y")
     other.subscribe(types=["task.*"])
     assert (client.cursor, other.cursor) == (0, 10)
-    # when one matches, then `prev` is at or below both
+    # when an event matches, then `prev` is at or below both
     feed.write(2, event_type="task.a")
     assert (client.follow(12), other.follow(12)) == ([11, 12], [11, 12])
 
 
-def test_one_who_resumes_from_further_back_does_not_find_a_prev_that_it_was_never_told(
+def test_a_client_that_resumes_from_further_back_gets_no_prev_that_it_was_never_told(
     feed: Feed, client: Client, other: Client
 ) -> None:
-    # given one who began at the head, and one who resumed from 5 and was told nothing since
+    # given a member that began at the head, and one that resumed from 5 and was told nothing since
     feed.write(20, event_type="x.y")
     client.subscribe(types=["task.*"])
     other.subscribe(types=["task.*"], after=5, epoch=feed.source.epoch)
     assert (client.cursor, other.cursor) == (20, 5)
-    # when one matches, then it follows for both
+    # when an event matches, then it follows for both
     feed.write(1, event_type="task.a")
     assert (client.follow(21), other.follow(21)) == ([21], [21])
 
 
 def test_cohorts_that_merge_keep_the_prev_that_is_right_for_both(feed: Feed, client: Client, other: Client) -> None:
-    # given two with a pace, one told 20 and one told 5
+    # given two members with a pace, one told 20 and one told 5
     fields = {"types": ["task.*"], "rate": 1000}
     feed.write(20, event_type="x.y")
     client.subscribe(**fields)
     other.subscribe(**fields, after=5, epoch=feed.source.epoch)
-    # when a page that matches nothing brings them to one position, and the next has something for both
+    # when a page without a match brings them to one position, and the next page has an event for both
     feed.source.add(1000, event_type="x.y")
     feed.write(1, event_type="task.a")
     # then it follows for both
     assert (client.follow(1021), other.follow(1021)) == ([1021], [1021])
 
 
-def test_prev_is_the_matching_event_before_once_there_was_one(feed: Feed, client: Client, other: Client) -> None:
+def test_prev_is_the_previous_matching_event_if_there_was_one(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe(types=["task.*"])
     feed.write(1, event_type="task.a")
     feed.write(5, event_type="x.y")
@@ -144,9 +144,7 @@ def test_prev_is_the_matching_event_before_once_there_was_one(feed: Feed, client
     assert other.follow(7) == [1, 7]
 
 
-def test_one_filter_costs_one_cohort_and_an_empty_cohort_is_forgotten(
-    feed: Feed, client: Client, other: Client
-) -> None:
+def test_one_filter_has_one_cohort_and_an_empty_cohort_is_removed(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe(types=["b.c", "a.*"])
     other.subscribe(types=["a.*", "b.c", "b.c"])
     assert feed.cohorts() == 1
@@ -160,24 +158,26 @@ def only_member(feed: Feed) -> tuple[Cohort, Membership]:
     return cohort, member
 
 
-def test_one_that_is_back_in_its_cohort_before_the_relay_finds_that_it_fell_behind_stays_in_it(
+def test_a_client_that_rejoined_before_the_relay_noticed_its_fallback_stays_in_its_cohort(
     feed: Feed, client: Client, other: Client
 ) -> None:
-    # given one that has left its cohort, which another keeps alive, and is back in it
+    # given a member that has left its cohort, which another member keeps alive, and has joined it again
     client.subscribe()
     cohort, member = only_member(feed)
     other.subscribe()
     client.say(action="subscribe", channel="events")
     client.take_verdict()
     client.go_live()
-    # when the relay's thread finds that a batch for its earlier stay was cut, then it still gets everything
+    # when the relay's thread finds that a batch for its earlier membership was cut, then it still gets everything
     assert not feed.core.cohorts.fall_behind(member, cohort, cohort.place)
     feed.write(1)
     assert (client.follow(1), other.follow(1)) == ([1], [1])
     assert feed.cohorts() == 1
 
 
-def test_one_that_parts_from_a_cohort_leaves_its_namesake_alone(feed: Feed, client: Client, other: Client) -> None:
+def test_leaving_one_cohort_does_not_affect_another_of_the_same_subscription(
+    feed: Feed, client: Client, other: Client
+) -> None:
     client.subscribe()
     old, member = only_member(feed)
     client.say(action="unsubscribe", channel="events")
@@ -199,7 +199,7 @@ def test_the_counts_say_how_many_are_in_each_state(feed: Feed, client: Client, o
 
 
 class SteppedPlace(Place):
-    """A place that has *step* called whenever its cursor is read."""
+    """A place that calls *step* whenever its cursor is read."""
 
     step: Callable[[], None] = staticmethod(lambda: None)
 
@@ -209,7 +209,7 @@ class SteppedPlace(Place):
         return int(self[0])
 
 
-def test_nothing_is_published_between_a_joiners_look_at_the_position_and_its_place_in_a_cohort(
+def test_nothing_is_published_between_a_joining_clients_check_of_the_position_and_its_membership(
     feed: Feed, client: Client
 ) -> None:
     def publish() -> None:
@@ -236,7 +236,7 @@ def test_nothing_is_published_between_a_joiners_look_at_the_position_and_its_pla
 # --- heartbeats -------------------------------------------------------------------------------------------------------
 
 
-def test_a_heartbeat_carries_what_was_written_and_never_the_head_of_the_database(feed: Feed, client: Client) -> None:
+def test_a_heartbeat_carries_the_written_position_and_never_the_databases_head(feed: Feed, client: Client) -> None:
     client.subscribe(types=["task.*"])
     feed.write(5, event_type="x.y")
     feed.source.add(5, event_type="task.a")  # committed, and not pushed yet
@@ -248,23 +248,23 @@ def test_a_heartbeat_carries_what_was_written_and_never_the_head_of_the_database
     assert client.follow(10) == [6, 7, 8, 9, 10]
 
 
-def test_only_the_live_get_heartbeats(feed: Feed, client: Client, other: Client) -> None:
-    # given one that is still owed five events, and one without a subscription
+def test_only_live_clients_get_heartbeats(feed: Feed, client: Client, other: Client) -> None:
+    # given a client that is five events behind, and one without a subscription
     feed.write(5)
     client.say(action="subscribe", channel="events", after=0)
     client.take_verdict()
-    # when heartbeats go out, then neither is told anything
+    # when heartbeats are sent, then neither gets one
     feed.hub.heartbeat()
     assert client.has_nothing_to_read()
     assert other.has_nothing_to_read()
 
 
-def test_a_heartbeat_on_its_way_is_not_written_after_a_new_verdict(feed: Feed, client: Client) -> None:
-    # given two in one cohort, of which one is sent its heartbeat first
+def test_a_pending_heartbeat_is_not_written_after_a_new_verdict(feed: Feed, client: Client) -> None:
+    # given two clients in one cohort, of which one is sent its heartbeat first
     with Client(feed) as first:
         first.subscribe()
         client.subscribe()
-        # when the other subscribes again meanwhile
+        # when the other one subscribes again before its heartbeat
         first.server_end.before_send = lambda: client.say(action="subscribe", channel="events", after=0)
         feed.hub.heartbeat()
         # then it gets the verdict and no heartbeat
@@ -273,7 +273,7 @@ def test_a_heartbeat_on_its_way_is_not_written_after_a_new_verdict(feed: Feed, c
         assert first.take_message()["type"] == "heartbeat"
 
 
-def test_an_erasure_is_told_to_the_live_with_the_next_poll_and_to_others_with_their_verdict(
+def test_live_clients_learn_of_an_erasure_with_the_next_poll_and_others_with_their_verdict(
     feed: Feed, client: Client, other: Client
 ) -> None:
     assert "erasures" not in client.subscribe()
@@ -290,8 +290,11 @@ def test_an_erasure_is_told_to_the_live_with_the_next_poll_and_to_others_with_th
 # --- another history --------------------------------------------------------------------------------------------------
 
 
-def test_one_who_is_live_when_pruning_overtakes_the_feed_gets_nothing_more(feed: Feed, client: Client) -> None:
-    """What lies behind the gap would be taken as its continuation: its prev is not above the cursor."""
+def test_a_live_client_gets_nothing_more_when_pruning_overtakes_the_feed(feed: Feed, client: Client) -> None:
+    """A client would take events behind the gap as a continuation.
+
+    Their prev is not above its cursor.
+    """
     feed.write(5)
     client.subscribe()
     feed.source.add(10)
@@ -303,7 +306,7 @@ def test_one_who_is_live_when_pruning_overtakes_the_feed_gets_nothing_more(feed:
     assert client.has_nothing_to_read(), "a silent jump"
 
 
-def test_one_who_is_live_when_the_epoch_changes_gets_nothing_more(feed: Feed, client: Client) -> None:
+def test_a_live_client_gets_nothing_more_when_the_epoch_changes(feed: Feed, client: Client) -> None:
     feed.write(5)
     client.subscribe()
     feed.source.epoch = "epoch-2"
@@ -314,7 +317,7 @@ def test_one_who_is_live_when_the_epoch_changes_gets_nothing_more(feed: Feed, cl
     assert client.has_nothing_to_read(), "an event of another history"
 
 
-def test_who_comes_after_the_change_is_served(feed: Feed, client: Client, other: Client) -> None:
+def test_a_client_that_connects_after_the_change_is_served(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe()
     feed.source.epoch = "epoch-2"
     feed.relay.poll()
@@ -328,9 +331,7 @@ def test_who_comes_after_the_change_is_served(feed: Feed, client: Client, other:
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
-def test_closing_sends_everyone_away_in_whatever_state_and_whoever_comes_later(
-    feed: Feed, client: Client, other: Client
-) -> None:
+def test_closing_closes_clients_in_every_state_and_later_ones(feed: Feed, client: Client, other: Client) -> None:
     client.subscribe()
     feed.hub.close()
     with Client(feed) as late:
@@ -345,9 +346,9 @@ def test_closing_sends_everyone_away_in_whatever_state_and_whoever_comes_later(
 
 
 class SimulatedClient:
-    """A client that resubscribes at random, reads slowly at times, and comes back when it is sent away.
+    """A client that resubscribes at random, stalls and reconnects.
 
-    Every frame must follow its cursor; what it was told is missing, it may miss, and nothing else.
+    Every frame must follow its cursor. It may miss only the events that it was told are missing.
     """
 
     def __init__(self, feed: Feed, seed: int) -> None:
@@ -388,13 +389,13 @@ class SimulatedClient:
                 try:
                     frame = client.take_message()
                 except Ended:
-                    return  # comes back with its cursor
+                    return  # reconnects with its cursor
                 self.shown += client.note(frame)
                 self.cursor = client.cursor
                 if frame["type"] == "subscribed":
-                    self._heed(frame["payload"])
+                    self._follow_ending(frame["payload"])
 
-    def _heed(self, verdict: dict[str, Any]) -> None:
+    def _follow_ending(self, verdict: dict[str, Any]) -> None:
         assert verdict["verdict"] in ("resumed", "gap"), verdict
         if verdict["verdict"] == "gap":
             self.missing.append((verdict["missing"]["from"], verdict["missing"]["to"]))
@@ -410,8 +411,11 @@ class SimulatedClient:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One relay publishes, prunes and beats; the others come, go, stall and ask again, each on threads of its own."""
+def test_every_client_is_complete_under_any_schedule(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One relay publishes, prunes and sends heartbeats.
+
+    The clients join, leave, stall and subscribe again, each on threads of its own.
+    """
     monkeypatch.setattr(tail_module, "TAIL_EVENTS", 60)  # so that the source is read as well
     feed = Feed(heartbeat_secs=0.001)
     dice = random.Random(seed)
@@ -429,7 +433,7 @@ def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch
         feed.write(count, event_type=event_type, data="x" * dice.choice([0, 10, 3000]))
         if dice.random() < 0.05:
             feed.source.prune(feed.source.last_seq - dice.choice([0, 20, 500]))
-    # The last is seen by every filter, so that every cursor can get there.
+    # The last event matches every filter, so that every cursor can reach it.
     feed.write(1, event_type="a.b")
     matching["a.b"].append(feed.source.last_seq)
     for viewer in viewers:
@@ -450,6 +454,6 @@ def test_every_client_ends_complete_whatever_the_schedule(seed: int, monkeypatch
     assert feed.clients() == 0
 
 
-def test_overtaken_is_raised_by_whoever_asks_for_another_epoch(feed: Feed) -> None:
+def test_a_request_for_another_epoch_raises_overtaken(feed: Feed) -> None:
     with pytest.raises(Overtaken):
         feed.core.cohorts.tail_after(0, "other")

@@ -1,4 +1,4 @@
-"""Pace: how many frames go in any second, and when the next one may."""
+"""Pace: frames per second, and the time of the next frame."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.feed.simulated import Simulation, busiest_second
 from tests.waits import wait_until
 
 RATES = st.one_of(st.integers(1, 1000).map(float), st.floats(0.1, 1000))
-# How late each frame goes, in intervals: mostly a little, now and then after a quiet time.
+# The delay of each frame, in intervals: mostly small, sometimes after a quiet time.
 LATENESS = st.lists(st.one_of(st.just(0.0), st.floats(0, 1.5), st.floats(0, 20)), min_size=30, max_size=300)
 START = st.floats(0, 1e7)
 
 
 def sent(rate: float, lateness: list[float], start: float) -> list[float]:
-    """Return when frames go that are each late by so many intervals."""
+    """Return the times of frames with these delays, in intervals."""
     due, now, times = 0.0, start, []
     for late in lateness:
         now = max(due, now) + late * SLACK / rate
@@ -34,7 +34,7 @@ def sent(rate: float, lateness: list[float], start: float) -> list[float]:
 
 @settings(max_examples=300, deadline=None)
 @given(RATES, LATENESS, START)
-def test_no_second_holds_more_frames_than_the_rate_however_late_the_ticks_are(
+def test_no_second_has_more_frames_than_the_rate_even_with_late_ticks(
     rate: float, lateness: list[float], start: float
 ) -> None:
     assert busiest_second(sent(rate, lateness, start)) <= math.ceil(rate)
@@ -52,7 +52,7 @@ def test_no_frame_waits_longer_than_two_intervals(rate: float, lateness: list[fl
 
 @settings(max_examples=300, deadline=None)
 @given(RATES, START, START, st.floats(0, 3), st.floats(0, 3))
-def test_all_of_one_rate_beat_together_wherever_they_began(
+def test_all_clients_of_one_rate_send_together_after_any_start(
     rate: float, one: float, other: float, late: float, later: float
 ) -> None:
     interval = SLACK / rate
@@ -61,76 +61,76 @@ def test_all_of_one_rate_beat_together_wherever_they_began(
 
 
 @pytest.mark.parametrize("rate", [1, 10, 1000])
-def test_punctual_frames_go_at_every_beat(rate: int) -> None:
+def test_punctual_frames_are_sent_at_every_interval(rate: int) -> None:
     times = sent(rate, [0.0] * 50, start=1000.0)
     assert max(b - a for a, b in itertools.pairwise(times[1:])) == pytest.approx(SLACK / rate, rel=1e-3)
 
 
-class Bell:
-    """Counts its rings, and plans the next while one is wanted."""
+class PlannedCalls:
+    """The times of a pacer's calls."""
 
     def __init__(self) -> None:
-        self.rings: list[float] = []
+        self.times: list[float] = []
         self.pacer = Pacer()
 
-    def ring(self) -> None:
-        self.rings.append(time.monotonic())
+    def note(self) -> None:
+        self.times.append(time.monotonic())
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
-    found = Bell()
-    found.pacer.start(found.ring)
+def calls() -> Iterator[PlannedCalls]:
+    found = PlannedCalls()
+    found.pacer.start(found.note)
     yield found
     found.pacer.stop()
 
 
-def test_a_pacer_calls_when_it_is_due_and_never_before(bell: Bell) -> None:
+def test_a_pacer_calls_when_it_is_due_and_never_before(calls: PlannedCalls) -> None:
     due = time.monotonic() + 0.05
-    bell.pacer.plan(due)
-    wait_until(lambda: bell.rings, "a call")
-    assert bell.rings[0] >= due
+    calls.pacer.plan(due)
+    wait_until(lambda: calls.times, "a call")
+    assert calls.times[0] >= due
 
 
-def test_an_earlier_plan_comes_first_and_a_later_one_changes_nothing(bell: Bell) -> None:
+def test_an_earlier_plan_comes_first_and_a_later_one_changes_nothing(calls: PlannedCalls) -> None:
     began = time.monotonic()
-    bell.pacer.plan(began + 60)
-    bell.pacer.plan(began + 0.02)
-    bell.pacer.plan(began + 120)
-    wait_until(lambda: bell.rings, "a call")
-    assert len(bell.rings) == 1
+    calls.pacer.plan(began + 60)
+    calls.pacer.plan(began + 0.02)
+    calls.pacer.plan(began + 120)
+    wait_until(lambda: calls.times, "a call")
+    assert len(calls.times) == 1
 
 
-def test_what_is_planned_during_a_call_is_kept() -> None:
+def test_a_plan_made_during_a_call_is_kept() -> None:
     done = threading.Event()
-    rings: list[int] = []
+    calls_made: list[int] = []
 
-    def ring() -> None:
-        rings.append(1)
-        pacer.plan(0) if len(rings) < 50 else done.set()
+    def note() -> None:
+        calls_made.append(1)
+        pacer.plan(0) if len(calls_made) < 50 else done.set()
 
     pacer = Pacer()
-    pacer.start(ring)
+    pacer.start(note)
     pacer.plan(0)
     assert done.wait(5)
     pacer.stop()
-    assert len(rings) == 50
+    assert len(calls_made) == 50
 
 
-def test_a_pacer_without_a_plan_costs_nothing(bell: Bell) -> None:
-    bell.pacer.plan(0)
-    wait_until(lambda: bell.rings, "a call")
+def test_a_pacer_without_a_plan_uses_no_cpu(calls: PlannedCalls) -> None:
+    calls.pacer.plan(0)
+    wait_until(lambda: calls.times, "a call")
     before = time.process_time()
     assert not threading.Event().wait(0.3)
     assert time.process_time() - before < 0.05
-    assert len(bell.rings) == 1
+    assert len(calls.times) == 1
 
 
-def test_it_stops_though_something_is_planned(bell: Bell) -> None:
-    bell.pacer.plan(time.monotonic() + 3600)
+def test_a_pacer_with_a_plan_stops(calls: PlannedCalls) -> None:
+    calls.pacer.plan(time.monotonic() + 3600)
 
 
-def test_what_is_taken_out_while_a_slow_one_is_on_its_way_to_it_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_is_erased_before_a_paced_client_reaches_it_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation(monkeypatch)
     simulation.source.add(30)
     simulation.relay.poll()

@@ -1,4 +1,7 @@
-"""The page cache: who replays the same costs one read, and nobody is told anything that the source would not say."""
+"""Page cache: one read serves all clients that replay the same.
+
+Every answer is one that the source would give.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from tests.feed.socket_harness import Client, Feed
 
 @pytest.fixture(autouse=True)
 def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A page is kept for seconds, and those who make a crowd come within one: no stall of the machine counts."""
+    """A clock that the test moves.
+
+    A page is kept for seconds, and a crowd is detected within one second. A stall of the machine must not count.
+    """
     return Clock(monkeypatch)
 
 
@@ -35,7 +41,7 @@ def cache(source: MemorySource) -> PageCache:
 
 
 def crowded(cache: PageCache) -> PageCache:
-    """Return *cache* after two have read, here and there: from now on pages are kept."""
+    """Return *cache* after reads at two places: now pages are kept."""
     for seq in (0, 5):
         cache.read_after(seq, 1)
     cache.forget()
@@ -53,7 +59,7 @@ def replay(cache: PageCache, after: int, until: int) -> list[int]:
     return seqs
 
 
-def test_while_one_reads_nothing_is_kept(source: MemorySource, time: Clock) -> None:
+def test_no_page_is_kept_while_one_client_reads(source: MemorySource, time: Clock) -> None:
     cache = PageCache(source)
     for after in (0, 2 * PAGE_EVENTS):
         replay(cache, after, 4 * PAGE_EVENTS)
@@ -68,7 +74,7 @@ def test_while_one_reads_nothing_is_kept(source: MemorySource, time: Clock) -> N
     assert cache.kept_events == 0
 
 
-def test_who_comes_later_costs_no_read(cache: PageCache, source: MemorySource) -> None:
+def test_a_later_client_costs_no_read(cache: PageCache, source: MemorySource) -> None:
     end = 4 * PAGE_EVENTS
     assert replay(cache, 0, end) == list(range(1, end + 1))
     reads = source.reads
@@ -76,14 +82,14 @@ def test_who_comes_later_costs_no_read(cache: PageCache, source: MemorySource) -
     assert source.reads == reads
 
 
-def test_those_who_begin_apart_meet(cache: PageCache, source: MemorySource) -> None:
+def test_clients_with_different_cursors_share_pages(cache: PageCache, source: MemorySource) -> None:
     end, reads = 4 * PAGE_EVENTS, source.reads
     for after in (10, 7, 12, PAGE_EVENTS - 1):
         assert replay(cache, after, end) == list(range(after + 1, end + 1))
-    assert source.reads - reads == 5  # four pages, and what the second had to itself
+    assert source.reads - reads == 5  # four pages, and the second client's own
 
 
-def test_of_those_who_ask_at_once_one_reads() -> None:
+def test_of_simultaneous_clients_one_reads() -> None:
     class Slow(LockedSource):
         def read_after(self, seq: int, limit: int) -> Page:
             is_free.wait(5)
@@ -107,7 +113,7 @@ def test_of_those_who_ask_at_once_one_reads() -> None:
     assert feed.source.reads - reads == 1
 
 
-def test_many_clients_that_were_away_for_long_are_served_from_one_read_of_each_page() -> None:
+def test_many_clients_that_are_far_behind_are_served_from_one_read_of_each_page() -> None:
     feed = Feed()
     feed.write(10 * PAGE_EVENTS)
     feed.core.forget()
@@ -119,11 +125,11 @@ def test_many_clients_that_were_away_for_long_are_served_from_one_read_of_each_p
             client.ask(action="subscribe", channel="events", after=0)
             client.take_verdict()
             assert client.follow(10 * PAGE_EVENTS) == list(range(1, 10 * PAGE_EVENTS + 1))
-    # The last page ends at the head, and is read anew.
+    # The last page ends at the head and is read again.
     assert feed.source.reads - reads <= 10 + 5
 
 
-def test_what_ends_at_the_head_is_read_again(cache: PageCache, source: MemorySource) -> None:
+def test_a_page_that_ends_at_the_head_is_read_again(cache: PageCache, source: MemorySource) -> None:
     source.add(10)
     head = source.last_seq
     assert cache.read_after(head - 5, 1000).through == head
@@ -131,15 +137,15 @@ def test_what_ends_at_the_head_is_read_again(cache: PageCache, source: MemorySou
     assert [item.seq for item in cache.read_after(head - 5, 1000).items] == list(range(head - 4, head + 4))
 
 
-def test_a_page_that_was_kept_has_the_window_as_it_is(cache: PageCache, source: MemorySource) -> None:
+def test_a_kept_page_has_the_current_window(cache: PageCache, source: MemorySource) -> None:
     cache.read_after(0, 1000)
     source.prune(500)
-    assert cache.read_after(0, 1000).window.first_seq == 501  # which a cursor of 0 does not stand
+    assert cache.read_after(0, 1000).window.first_seq == 501  # pruning has overtaken a cursor of 0
     assert cache.read_after(500, 1000).items[0].seq == 501
 
 
 @pytest.mark.parametrize("change", [lambda source: source.renew_epoch("epoch-1"), lambda source: put_back(source, 50)])
-def test_another_history_is_not_answered_from_what_was_kept(
+def test_another_history_is_not_served_from_kept_pages(
     cache: PageCache, source: MemorySource, change: Callable[[MemorySource], None]
 ) -> None:
     cache.read_after(0, 1000)
@@ -152,7 +158,7 @@ def put_back(source: MemorySource, seq: int) -> None:
     source.last_seq = seq
 
 
-def test_what_is_taken_out_of_the_history_is_forgotten_at_once_with_the_tail() -> None:
+def test_an_erasure_empties_the_page_cache_and_the_tail() -> None:
     feed = Feed()
     feed.write(3 * PAGE_EVENTS)
     crowded(feed.core.pages).read_after(0, 1000)
@@ -161,7 +167,7 @@ def test_what_is_taken_out_of_the_history_is_forgotten_at_once_with_the_tail() -
     assert 7 not in [item.seq for item in feed.core.pages.read_after(0, 1000).items]
 
 
-def test_what_is_taken_out_while_it_is_read_is_not_kept(
+def test_a_page_that_is_read_during_an_erasure_is_not_kept(
     cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_after = source.read_after
@@ -178,7 +184,7 @@ def test_what_is_taken_out_while_it_is_read_is_not_kept(
     assert 7 not in [item.seq for item in cache.read_after(0, 1000).items]
 
 
-def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, time: Clock) -> None:
+def test_a_page_is_kept_for_seconds_only(cache: PageCache, source: MemorySource, time: Clock) -> None:
     crowded(cache).read_after(0, 1000)
     cache.forget_old()
     assert cache.kept_events > 0
@@ -191,7 +197,7 @@ def test_nothing_is_kept_for_long(cache: PageCache, source: MemorySource, time: 
     assert cache.kept_events == 0
 
 
-def test_the_heartbeat_gives_the_memory_back(time: Clock) -> None:
+def test_the_heartbeat_frees_old_pages(time: Clock) -> None:
     feed = Feed(heartbeat_secs=60)
     feed.write(3 * PAGE_EVENTS)
     crowded(feed.core.pages).read_after(0, 1000)
@@ -202,7 +208,7 @@ def test_the_heartbeat_gives_the_memory_back(time: Clock) -> None:
 
 
 @pytest.mark.parametrize("bound", ["CACHE_EVENTS", "CACHE_BYTES"])
-def test_the_oldest_go_when_there_are_too_many(
+def test_the_oldest_pages_are_dropped_above_the_limit(
     cache: PageCache, source: MemorySource, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     size = sum(len(item.json) for item in source.items[2 * PAGE_EVENTS : 4 * PAGE_EVENTS])
@@ -215,7 +221,7 @@ def test_the_oldest_go_when_there_are_too_many(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_it_says_what_the_source_says_or_the_beginning_of_it(
+def test_the_cache_always_answers_as_the_source_or_with_the_beginning_of_it(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_cache, "PAGE_EVENTS", 10)
@@ -236,7 +242,7 @@ def test_whatever_happens_it_says_what_the_source_says_or_the_beginning_of_it(
                 page, truth = cache.read_after(seq, limit), source.read_after(seq, limit)
                 assert page.window == truth.window
                 if truth.window.first_seq > seq + 1:
-                    continue  # whoever asked is told that it was overtaken
+                    continue  # the client was told that it was overtaken
                 assert page.items == truth.items[: len(page.items)]
                 rest = [item.seq for item in truth.items[len(page.items) :]]
                 assert page.through <= truth.through

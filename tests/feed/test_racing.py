@@ -1,4 +1,7 @@
-"""All the pipeline's threads at once, switched as often as can be: joining, leaving, merging, beating, stalling."""
+"""All the pipeline's threads at once, switched as often as possible.
+
+Clients join, leave, merge, stall and get heartbeats.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ def switching_often() -> Iterator[None]:
 
 
 class Client:
-    """One client on two threads: the server's, which subscribes again and again, and its own, which reads."""
+    """One client on two threads.
+
+    The server's thread subscribes again and again. The client's own thread reads.
+    """
 
     def __init__(self, core: Core, peer: Peer, seed: int) -> None:
         self._hub, self._peer = core.hub, peer
@@ -78,7 +84,7 @@ class Client:
                 payload = message["payload"]
                 self.cursor = (seqs_of(message) or [payload.get("after", payload.get("cursor"))])[-1]
         except (Ended, OSError):
-            pass  # the connection ended, after all that was sent
+            pass  # the connection ended after everything was sent
 
     def end(self) -> None:
         self._stop.set()
@@ -86,7 +92,7 @@ class Client:
             thread.join()
 
 
-def test_none_loses_an_event_or_is_told_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_client_loses_an_event_or_gets_a_wrong_prev(monkeypatch: pytest.MonkeyPatch) -> None:
     source = MemorySource()
     source.add(100)
     core = core_of(source, heartbeat_secs=0.02)

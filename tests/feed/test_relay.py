@@ -1,4 +1,4 @@
-"""The relay: what is pending is pushed, whoever asks and whatever goes wrong meanwhile."""
+"""The relay: pending events are pushed by any caller, despite errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from tests.waits import wait_until
 
 
 class SteppedSource(LockedSource):
-    """A source that lets a test act after each read, before the relay has its answer."""
+    """A source that lets a test act after each read.
+
+    The relay has no answer yet at that moment.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +45,7 @@ class SteppedSource(LockedSource):
 
 
 def once(step: Callable[[], None]) -> Callable[[], None]:
-    """Return *step* as something that happens the first time only."""
+    """Return a function that calls *step* the first time only."""
     steps = [step]
     return lambda: steps.pop()() if steps else None
 
@@ -54,7 +57,7 @@ def on_another_thread(call: Callable[[], None]) -> None:
     assert not thread.is_alive(), "a poll waited for another"
 
 
-def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
+def test_the_relay_begins_at_the_head_and_pushes_later_events() -> None:
     source = LockedSource()
     source.add(5)
     feed = Feed(source)
@@ -65,7 +68,7 @@ def test_it_begins_at_the_head_and_pushes_what_comes_after() -> None:
         assert client.follow(7) == [6, 7]
 
 
-def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
+def test_a_client_that_reconnects_after_a_restart_is_served_without_a_read() -> None:
     source = LockedSource()
     source.add(TAIL_EVENTS + 20)
     source.prune(10)
@@ -78,7 +81,7 @@ def test_who_comes_back_after_a_restart_is_served_without_a_read() -> None:
     assert feed.core.cohorts.tail_after(19, "epoch-1") is None
 
 
-def test_of_few_events_it_has_all_that_were_not_pruned() -> None:
+def test_the_tail_has_all_retained_events_if_there_are_few() -> None:
     source = LockedSource()
     source.add(20)
     source.prune(10)
@@ -89,13 +92,13 @@ def test_of_few_events_it_has_all_that_were_not_pruned() -> None:
     assert [item.seq for item in rest] == list(range(11, 21))
 
 
-def test_one_poll_takes_all_pages() -> None:
+def test_one_poll_publishes_all_pages() -> None:
     feed = Feed()
     feed.write(3 * PAGE_EVENTS + 1)
     assert feed.hub.position == 3 * PAGE_EVENTS + 1
 
 
-def test_what_is_about_to_be_sent_is_recorded_first() -> None:
+def test_an_event_is_recorded_before_it_is_sent() -> None:
     feed = Feed()
     recorded: list[list[tuple[str, int]]] = []
     with Client(feed) as client:
@@ -106,7 +109,7 @@ def test_what_is_about_to_be_sent_is_recorded_first() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"after": 0}, {"after": 3, "epoch": "epoch-1"}, {"last": 2}])
-def test_what_a_client_is_told_before_it_was_pushed_is_recorded_first(fields: dict[str, Any]) -> None:
+def test_a_verdict_ahead_of_the_position_is_recorded_first(fields: dict[str, Any]) -> None:
     feed = Feed()
     feed.source.add(5)
     with Client(feed) as client:
@@ -114,7 +117,7 @@ def test_what_a_client_is_told_before_it_was_pushed_is_recorded_first(fields: di
         assert feed.recorded == [("epoch-1", 5)]
 
 
-def test_what_a_client_reads_before_it_was_pushed_is_recorded_first() -> None:
+def test_a_page_ahead_of_the_position_is_recorded_first() -> None:
     feed = Feed()
     feed.write(TAIL_EVENTS + 500)
     with Client(feed) as client:
@@ -126,7 +129,7 @@ def test_what_a_client_reads_before_it_was_pushed_is_recorded_first() -> None:
             assert feed.recorded[-1][1] >= client.subscriber.place.cursor
 
 
-def test_what_was_there_at_the_start_is_recorded_since_it_may_be_replayed() -> None:
+def test_the_head_at_the_start_is_recorded_since_it_may_be_replayed() -> None:
     feed = Feed()
     feed.source.add(3)
     feed.relay.start()
@@ -138,7 +141,7 @@ def test_what_was_there_at_the_start_is_recorded_since_it_may_be_replayed() -> N
     assert feed.recorded[1:] == [("epoch-1+", 3)]
 
 
-def test_what_can_not_be_recorded_is_not_sent_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_that_can_not_be_recorded_is_not_sent_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     failing = [OSError(errno.ENOSPC, "No space left on device")]
 
     def record(epoch: str, item: object) -> None:
@@ -155,22 +158,25 @@ def test_what_can_not_be_recorded_is_not_sent_and_tried_again(caplog: pytest.Log
         assert client.follow(1) == [1]
 
 
-# --- several who poll -------------------------------------------------------------------------------------------------
+# --- concurrent polls -------------------------------------------------------------------------------------------------
 
 
-def test_a_poll_that_finds_another_at_work_has_it_go_round_again() -> None:
+def test_a_poll_that_finds_another_running_makes_it_repeat() -> None:
     # given a poll that has read its page, and a commit after that
     source = SteppedSource()
     feed = Feed(source)
     source.after_read = once(lambda: (source.add(1), on_another_thread(feed.relay.poll))[-1])
-    # when the commit is noticed and polled for meanwhile, then the first poll pushes it as well
+    # when the commit is noticed during the poll and causes another poll, then the first poll pushes it as well
     feed.write(1)
     assert feed.hub.position == 2
 
 
 @pytest.mark.parametrize("entrance", ["poll", "poll_now"])
 def test_a_poll_during_the_heartbeat_of_another_is_not_lost(entrance: str) -> None:
-    """The commit is noticed after the last look at the source, before the other call lets go."""
+    """The commit is noticed after the last read of the source.
+
+    The other call has not returned yet.
+    """
     feed = Feed(heartbeat_secs=0)
     with Client(feed) as client:
         client.subscribe()
@@ -180,8 +186,8 @@ def test_a_poll_during_the_heartbeat_of_another_is_not_lost(entrance: str) -> No
         assert [client.take_message()["type"] for _ in range(2)] == ["heartbeat", "event"]
 
 
-def test_poll_now_has_pushed_what_was_committed_before_it_returns() -> None:
-    # given a poll that is at work on another thread
+def test_poll_now_pushes_all_commits_before_it_returns() -> None:
+    # given a poll that is running on another thread
     source = SteppedSource()
     feed = Feed(source)
     is_reading, may_go_on = threading.Event(), threading.Event()
@@ -189,14 +195,14 @@ def test_poll_now_has_pushed_what_was_committed_before_it_returns() -> None:
     first = threading.Thread(target=feed.relay.poll)
     first.start()
     is_reading.wait(5)
-    # when a client needs what was committed since
+    # when a client needs the events that were committed since
     source.add(3)
     second = threading.Thread(target=feed.relay.poll_now)
     second.start()
     assert second.is_alive()
     may_go_on.set()
     second.join(5)
-    # then it is there
+    # then they are published
     assert feed.hub.position == 3
     first.join()
 
@@ -249,7 +255,7 @@ def test_many_polls_at_once_push_everything_once_and_in_order() -> None:
         assert client.follow(400) == list(range(1, 401))
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 class FailingSource(LockedSource):
@@ -261,7 +267,7 @@ class FailingSource(LockedSource):
         return super().read_after(seq, limit)
 
 
-def test_a_failure_is_logged_once_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_logged_once_reported_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     # given polls that fail for one reason
     source = FailingSource()
     feed = Feed(source)
@@ -269,21 +275,21 @@ def test_a_failure_is_logged_once_told_and_tried_again(caplog: pytest.LogCapture
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
             feed.write(1)
-    # then it is logged once, and said
+    # then it is logged once, and clients are told
     assert len(caplog.records) == 1
     assert feed.relay.failure == "RuntimeError: the disk is on fire"
     assert counted(feed.hub.stats.metrics, "errors_total", where="poll") == 5
-    # when another reason comes, it is logged as well
+    # when the reason changes, the new one is logged as well
     source.error = RuntimeError("flooded")
     feed.relay.poll()
     assert len(caplog.records) == 2
-    # when it works again, all that was missed is pushed
+    # when it works again, all missed events are pushed
     source.error = None
     feed.relay.poll()
     assert (feed.relay.failure, feed.hub.position) == (None, 5)
 
 
-def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_age_of_the_relay_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     source = FailingSource()
     assert core_of(source).relay.age == float("inf")
     feed = Feed(source)
@@ -304,7 +310,7 @@ def test_its_age_grows_while_polls_fail(monkeypatch: pytest.MonkeyPatch) -> None
 # --- another history --------------------------------------------------------------------------------------------------
 
 
-def test_a_new_epoch_begins_at_its_head_and_sends_the_live_away() -> None:
+def test_a_new_epoch_begins_at_its_head_and_closes_live_clients() -> None:
     feed = Feed()
     feed.write(5)
     with Client(feed) as client:
@@ -315,7 +321,7 @@ def test_a_new_epoch_begins_at_its_head_and_sends_the_live_away() -> None:
         assert client.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
 
 
-def test_a_copy_put_back_gets_a_new_epoch() -> None:
+def test_a_restored_copy_gets_a_new_epoch() -> None:
     # given a source whose head is suddenly lower, in the same epoch: its seqs will be used again
     feed = Feed()
     feed.write(5)
@@ -323,7 +329,7 @@ def test_a_copy_put_back_gets_a_new_epoch() -> None:
         client.subscribe()
         feed.source.last_seq, feed.source.items = 3, feed.source.items[:3]
         feed.relay.poll()
-        # then the epoch is renewed, and its cursors are resets
+        # then the epoch is renewed, and its cursors get a reset
         assert (feed.hub.epoch, feed.hub.position) == ("epoch-1+", 3)
         assert client.subscriber.ending == (frames.OVERTAKEN, "the epoch changed")
         feed.write(10)
@@ -332,7 +338,7 @@ def test_a_copy_put_back_gets_a_new_epoch() -> None:
 
 
 @pytest.mark.parametrize("pruned_up_to", [6, 8])
-def test_what_was_pruned_before_it_could_be_sent_is_never_skipped_in_silence(pruned_up_to: int) -> None:
+def test_live_clients_are_told_of_events_that_were_pruned_before_they_were_sent(pruned_up_to: int) -> None:
     feed = Feed()
     feed.write(5)
     with Client(feed) as live, Client(feed) as new:
@@ -342,14 +348,14 @@ def test_what_was_pruned_before_it_could_be_sent_is_never_skipped_in_silence(pru
         feed.relay.poll()
         assert live.subscriber.ending == (frames.OVERTAKEN, "pruning overtook the feed")
         assert live.has_nothing_to_read()
-        # and it goes on for who comes back
+        # and a client that reconnects is served
         assert feed.hub.position == 10
         verdict = new.subscribe(after=5, epoch=feed.source.epoch)
         assert (verdict["verdict"], verdict["missing"]) == ("gap", {"from": 6, "to": pruned_up_to})
         assert new.follow(10) == list(range(pruned_up_to + 1, 11))
 
 
-def test_pruning_up_to_the_position_overtakes_nobody() -> None:
+def test_pruning_up_to_the_position_overtakes_no_client() -> None:
     feed = Feed()
     feed.write(5)
     with Client(feed) as client:
@@ -385,7 +391,7 @@ def test_an_emptied_outbox_overtakes_the_feed_as_well() -> None:
         (1, 3.0, BURST_EVENTS, MAX_REST_SECS),
     ],
 )
-def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed(
+def test_in_a_burst_the_relay_rests_as_long_as_it_pushed(
     monkeypatch: pytest.MonkeyPatch, workers: int, took: float, count: int, rest: float
 ) -> None:
     now = [1000.0]
@@ -403,7 +409,7 @@ def test_in_a_burst_it_leaves_the_processors_to_the_writers_as_long_as_it_pushed
 # --- heartbeats -------------------------------------------------------------------------------------------------------
 
 
-def test_heartbeats_go_out_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_are_sent_at_their_interval_on_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     feed = Feed(heartbeat_secs=15)
@@ -433,7 +439,7 @@ def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
 # --- an outage of the source ------------------------------------------------------------------------------------------
 
 
-def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_reported_at_once_at_each_heartbeat_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     source = FailingSource()
@@ -460,7 +466,7 @@ def test_an_outage_is_told_at_once_again_with_the_heartbeat_and_at_its_end(monke
     assert after[1]["payload"] == {"reason": None, "since": None}
 
 
-def test_another_reason_is_told_at_once() -> None:
+def test_a_new_reason_of_an_outage_is_reported_at_once() -> None:
     source = FailingSource()
     feed = Feed(source)
     with Client(feed) as client:
@@ -485,7 +491,7 @@ def test_a_long_poll_ends_with_an_outage() -> None:
     assert not waiting.is_alive()
 
 
-def test_a_stream_is_told_of_an_outage_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_gets_an_outage_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation(monkeypatch)
     viewer = simulation.admit(SSE)
     viewer.subscribe()

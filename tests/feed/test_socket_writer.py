@@ -1,4 +1,7 @@
-"""The socket writer: a cut frame is finished before the next; only the client's own thread waits."""
+"""Socket writer: a cut frame is completed before the next one.
+
+Only the client's own thread waits.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from outfeed.feed.socket_writer import SocketWriter
 from tests.feed.socket_harness import Peer
 from tests.waits import wait_until
 
-# Smaller ones have the kernel wait a fifth of a second for each window (RFC 1122 section 4.2.3.3).
+# With smaller frames the kernel waits a fifth of a second for each window (RFC 1122 section 4.2.3.3).
 SMALL_BUFFER_BYTES = 65_536
-# More than a loopback connection swallows unread.
+# More than a loopback connection buffers unread.
 LARGE = frames.text(b"L" * 8_000_000)
 NEXT = frames.text(b"next")
 
@@ -40,7 +43,10 @@ def peer() -> Iterator[Peer]:
 
 
 def cut(writer: SocketWriter, frame: bytes = LARGE) -> None:
-    """Try to send one frame that the socket can't take whole, and stash its remainder, as a subscriber does."""
+    """Try to send one frame that is too large, and stash its remainder.
+
+    A subscriber does the same.
+    """
     with writer.lock:
         sent = writer.try_send(frame)
         writer.stash_remainder(frame[sent:])
@@ -49,7 +55,10 @@ def cut(writer: SocketWriter, frame: bytes = LARGE) -> None:
 
 @contextlib.contextmanager
 def read_frames(peer: Peer, count: int) -> Iterator[list[tuple[int, bytes]]]:
-    """Read *count* frames on a thread meanwhile; they are all there at the end of the block."""
+    """Read *count* frames on a thread during the block.
+
+    All of them have arrived at the end of the block.
+    """
     taken: list[tuple[int, bytes]] = []
     thread = threading.Thread(target=lambda: taken.extend(peer.take_frame() for _ in range(count)))
     thread.start()
@@ -57,7 +66,7 @@ def read_frames(peer: Peer, count: int) -> Iterator[list[tuple[int, bytes]]]:
     thread.join()
 
 
-def test_try_send_sends_what_the_socket_takes_and_never_waits(peer: Peer) -> None:
+def test_try_send_sends_what_the_socket_accepts_and_never_waits(peer: Peer) -> None:
     with peer.writer.lock:
         sent = peer.writer.try_send(LARGE)
         assert 0 < sent < len(LARGE)
@@ -82,15 +91,13 @@ def sent_of(writer: SocketWriter, frame: bytes) -> int:
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_cut_frame_is_finished_first_by_whoever_writes_next(
-    peer: Peer, write: Callable[[SocketWriter], object]
-) -> None:
-    # given a frame of which only the beginning went
+def test_the_next_writer_completes_a_cut_frame_first(peer: Peer, write: Callable[[SocketWriter], object]) -> None:
+    # given a frame of which only the beginning was sent
     frame = frames.text(b"x" * 20_000)
     with peer.writer.lock:
         assert peer.writer.try_send(frame[:10]) == 10
         peer.writer.stash_remainder(frame[10:])
-    # when anyone writes
+    # when any thread writes
     with read_frames(peer, 2) as taken:
         write(peer.writer)
     # then both frames are whole
@@ -98,7 +105,7 @@ def test_a_cut_frame_is_finished_first_by_whoever_writes_next(
 
 
 class SentBetween:
-    """A lock that *send* takes first, once: just before its owner takes it for the second time."""
+    """A lock that another sender takes once, before its second owner."""
 
     def __init__(self, lock: threading.Lock, send: Callable[[], None]) -> None:
         self._lock = lock
@@ -115,8 +122,8 @@ class SentBetween:
         self._lock.release()
 
 
-def test_a_frame_that_a_batch_cuts_between_the_own_threads_look_and_its_write_stays_whole(peer: Peer) -> None:
-    # given a batch that is cut after the own thread saw that nothing is unsent, and before it writes
+def test_a_frame_that_is_cut_between_the_own_threads_check_and_its_write_stays_whole(peer: Peer) -> None:
+    # given a batch that is cut after the own thread found no remainder, and before that thread writes
     peer.writer.lock = SentBetween(peer.writer.lock, lambda: cut(peer.writer))  # type: ignore[assignment]
     taken: list[tuple[int, bytes]] = []
     reader = threading.Thread(target=lambda: taken.extend(peer.take_frame() for _ in range(2)))
@@ -126,7 +133,7 @@ def test_a_frame_that_a_batch_cuts_between_the_own_threads_look_and_its_write_st
             reader.start()
         return True
 
-    # when it writes, to a peer that reads nothing before
+    # when that thread writes, to a peer that reads nothing before
     assert peer.writer.write(NEXT, read_from_now_on)
     reader.join()
     # then both frames are whole
@@ -151,7 +158,7 @@ def test_nothing_follows_a_close_frame(peer: Peer) -> None:
     assert peer.socket.recv(1) == b""
 
 
-def test_a_close_frame_that_the_socket_does_not_take_is_dropped(peer: Peer) -> None:
+def test_a_close_frame_that_the_socket_does_not_accept_is_dropped(peer: Peer) -> None:
     cut(peer.writer)
     peer.writer.send_close(frames.close(1012, ""))
     peer.writer.close(0, never)
@@ -161,7 +168,7 @@ def test_a_close_frame_that_the_socket_does_not_take_is_dropped(peer: Peer) -> N
     assert received == LARGE[: len(received)]
 
 
-def test_a_close_frame_to_a_client_that_is_gone_is_no_error() -> None:
+def test_a_close_frame_to_a_disconnected_client_raises_nothing() -> None:
     with Peer() as peer:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
@@ -169,7 +176,7 @@ def test_a_close_frame_to_a_client_that_is_gone_is_no_error() -> None:
         peer.writer.close(0, never)
 
 
-def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_accepts_no_byte_within_the_limit_has_stalled(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     cut(peer.writer)
     monkeypatch.setattr(socket_writer, "STALL_SECS", 0.05)
     with pytest.raises(ClientStalled):
@@ -177,7 +184,7 @@ def test_a_peer_that_takes_no_byte_for_a_while_has_stalled(peer: Peer, monkeypat
 
 
 def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a peer that takes longer for the whole than one may take for a byte
+    # given a peer that takes longer for all bytes than the limit for one byte
     now = [1000.0]
     monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     with Peer(SMALL_BUFFER_BYTES) as peer:
@@ -189,28 +196,28 @@ def test_a_peer_that_reads_slowly_has_not_stalled(monkeypatch: pytest.MonkeyPatc
             now[0] += socket_writer.STALL_SECS / 4
             return True
 
-        # when it is waited for, then it gets all
+        # when the writer waits for it, then the peer gets everything
         assert peer.writer.flush(read_slowly)
         assert now[0] > 1000 + socket_writer.STALL_SECS, "it was too fast to show anything"
         while received.count(b"x") < 3_000_000:
             received.extend(peer.socket.recv(1 << 20))
 
 
-def test_the_own_thread_stops_waiting_when_it_is_not_wanted_any_more(peer: Peer) -> None:
+def test_the_own_thread_stops_waiting_when_it_is_no_longer_wanted(peer: Peer) -> None:
     cut(peer.writer)
     assert not peer.writer.flush(lambda: False)
     assert not peer.writer.write(NEXT, lambda: False)
 
 
-def test_a_connection_that_is_gone_raises_at_the_next_write() -> None:
+def test_the_next_write_to_a_lost_connection_raises() -> None:
     with Peer() as peer:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.socket.close()
-        with pytest.raises(OSError):  # noqa: PT011 - whichever the kernel says
+        with pytest.raises(OSError):  # noqa: PT011 - the kernel chooses the error
             wait_until(lambda: peer.writer.write(NEXT, always) and False, "an error")
 
 
-def test_close_waits_for_the_client_to_end_the_connection_whatever_it_sends() -> None:
+def test_close_waits_for_the_client_to_end_the_connection_and_ignores_its_data() -> None:
     with Peer() as peer:
         peer.socket.sendall(b"x" * 10_000)
         peer.socket.shutdown(socket.SHUT_WR)
@@ -218,7 +225,7 @@ def test_close_waits_for_the_client_to_end_the_connection_whatever_it_sends() ->
         assert peer.socket.recv(1) == b""
 
 
-def test_close_waits_no_longer_than_for_a_close_frame() -> None:
+def test_close_returns_after_the_clients_close_frame() -> None:
     with Peer() as peer:
         peer.socket.sendall(b"clo")
         peer.socket.sendall(b"se")
@@ -228,7 +235,7 @@ def test_close_waits_no_longer_than_for_a_close_frame() -> None:
         assert peer.socket.recv(1) == b""
 
 
-def test_close_ends_the_connection_of_a_client_that_does_not() -> None:
+def test_close_ends_the_connection_if_the_client_does_not() -> None:
     with Peer() as peer:
         peer.writer.close(0.01, never)
         assert peer.socket.recv(1) == b""
@@ -243,7 +250,7 @@ _writes = st.tuples(st.just("write"), st.integers(0, 300_000))
 
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.one_of(_batches, _reads, _writes), max_size=40))
-def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[tuple[str, int | list[int]]]) -> None:
+def test_the_peer_reads_whole_frames_in_order_after_any_cut(steps: list[tuple[str, int | list[int]]]) -> None:
     with Peer(SMALL_BUFFER_BYTES) as peer:
         simulation = _Mixture(peer)
         for kind, argument in steps:
@@ -256,7 +263,7 @@ def test_the_peer_reads_whole_frames_in_order_whatever_is_cut_where(steps: list[
 
 
 class _Mixture:
-    """Plays relay and own thread in turn, and knows which frames must arrive."""
+    """Plays relay and own thread in turn, and knows the expected frames."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -268,7 +275,10 @@ class _Mixture:
         return b"%d:" % self._count + b"x" * size
 
     def batch(self, sizes: list[int]) -> None:
-        """As the relay does: send all in one, stash the remainder of the frame that was cut, drop those behind it."""
+        """Write as the relay does.
+
+        Send all frames at once, stash the remainder of the cut frame, and drop those after it.
+        """
         bodies = [self._frame(size) for size in sizes]
         with self.peer.writer.lock:
             left = self.peer.writer.try_send(b"".join(map(frames.text, bodies)))
@@ -282,7 +292,7 @@ class _Mixture:
                 left -= len(frame)
 
     def write(self, size: int) -> None:
-        """As the own thread does, while the peer reads on."""
+        """Write as the own thread does, while the peer reads."""
         body = self._frame(size)
         assert self.peer.writer.write(frames.text(body), lambda: self.read(1 << 20))
         self.expected.append((1, body))

@@ -1,4 +1,4 @@
-"""Statistics: how long polls and deliveries take, of late and since the start, and what was sent."""
+"""Statistics: durations of polls and deliveries, and sent frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.feed.samples import counted
 from tests.feed.socket_harness import Client, Feed
 
 
-def test_of_nothing_there_are_no_percentiles() -> None:
+def test_without_samples_there_are_no_percentiles() -> None:
     assert LatencyHistogram(Metrics().poll_seconds).recent() == Percentiles(0, None, None)
 
 
@@ -39,19 +39,19 @@ def test_the_percentiles_are_those_of_the_newest_samples(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("written_at", [None, "a time", 5, b"x"])
-def test_a_row_without_a_time_says_nothing(written_at: Any) -> None:
+def test_a_row_without_a_time_is_not_counted(written_at: Any) -> None:
     found = FeedStats(Metrics())
     found.note_delivery(written_at, 0)
     assert counted(found.metrics, "delivery_seconds_count") == 0
 
 
-def test_what_a_clock_set_back_makes_of_a_delivery_is_no_time_at_all() -> None:
+def test_a_negative_duration_counts_as_zero() -> None:
     found = FeedStats(Metrics())
     found.note_delivery(clock.isoformat(clock.now() + timedelta(hours=1)), 0)
     assert found.deliveries.recent() == Percentiles(1, 0, 0)
 
 
-def test_a_delivery_is_late_by_no_more_than_the_time_since_someone_might_be_sent_it() -> None:
+def test_a_delivery_is_late_by_at_most_the_time_since_a_client_was_due() -> None:
     found = FeedStats(Metrics())
     found.note_delivery(clock.isoformat(clock.now() - timedelta(hours=1)), clock.monotonic() - 5)
     assert counted(found.metrics, "delivery_seconds_sum") == pytest.approx(5, abs=1)
@@ -61,14 +61,14 @@ def test_a_delivery_is_late_by_no_more_than_the_time_since_someone_might_be_sent
 
 
 class AgedSource(LockedSource):
-    """A source whose rows were written a while ago."""
+    """A source whose rows were written in the past."""
 
     def read_after(self, seq: int, limit: int) -> Page:
         page = super().read_after(seq, limit)
         return page._replace(written_at=clock.isoformat(clock.now() - timedelta(seconds=2)) if page.items else None)
 
 
-def test_the_relay_notes_each_poll_and_how_long_each_page_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_relay_notes_the_duration_of_each_poll_and_the_age_of_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.now()
     monkeypatch.setattr(clock, "now", lambda: now)
     feed = Feed(AgedSource())
@@ -82,7 +82,7 @@ def test_the_relay_notes_each_poll_and_how_long_each_page_has_waited(monkeypatch
     assert counted(metrics, "delivery_seconds_sum") == pytest.approx(2, abs=0.001)
 
 
-def test_what_is_sent_is_counted_for_each_client_and_what_two_feeds_send_apart() -> None:
+def test_sent_frames_are_counted_for_each_client_and_separately_for_each_feed() -> None:
     feed, other = Feed(), Feed()
     with Client(feed) as one, Client(feed) as another:
         one.subscribe()

@@ -1,4 +1,7 @@
-"""Subscribers: pushed while live, pulled while behind, and nothing lost or doubled where one becomes the other."""
+"""Subscribers: pushed to while live, reading the source while behind.
+
+No event is lost or doubled on a change between the two.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def client(feed: Feed) -> Iterator[Client]:
 
 
 def fill_socket(feed: Feed, client: Client) -> None:
-    """Write events until the client, who reads nothing, has fallen out of the live."""
+    """Write events until the client, which reads nothing, is not live."""
     for _ in range(1000):
         if client.state is not ClientState.LIVE:
             return
@@ -52,7 +55,7 @@ def fill_socket(feed: Feed, client: Client) -> None:
 # --- live -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_live_client_is_pushed_what_is_committed(feed: Feed, client: Client) -> None:
+def test_a_live_client_gets_committed_events(feed: Feed, client: Client) -> None:
     feed.write(3)
     assert client.subscribe()["verdict"] == "live"
     reads = feed.source.reads
@@ -61,7 +64,7 @@ def test_a_live_client_is_pushed_what_is_committed(feed: Feed, client: Client) -
     assert feed.source.reads == reads + 1, "only the relay reads for those who are live"
 
 
-def test_it_gets_what_matches_and_each_frame_follows_the_one_before(feed: Feed, client: Client) -> None:
+def test_a_client_gets_matching_events_and_each_frame_follows_the_one_before(feed: Feed, client: Client) -> None:
     client.subscribe(types=["task.*"])
     for event_type in ("task.a", "x.y", "task.b", "x.y", "x.y", "task.c"):
         feed.write(1, event_type=event_type)
@@ -69,7 +72,7 @@ def test_it_gets_what_matches_and_each_frame_follows_the_one_before(feed: Feed, 
     assert [(each["prev"], each["seq"]) for each in messages] == [(0, 1), (1, 3), (3, 6)]
 
 
-def test_it_gets_nothing_once_it_has_unsubscribed(feed: Feed, client: Client) -> None:
+def test_a_client_gets_nothing_after_it_has_unsubscribed(feed: Feed, client: Client) -> None:
     client.subscribe()
     client.say(action="unsubscribe", channel="events")
     feed.write(1)
@@ -82,7 +85,9 @@ def test_it_gets_nothing_once_it_has_unsubscribed(feed: Feed, client: Client) ->
 
 
 @pytest.mark.parametrize("count", [1, JOIN_EVENTS, JOIN_EVENTS + 1, TAIL_EVENTS, TAIL_EVENTS + 1, 2 * TAIL_EVENTS])
-def test_one_that_resumes_gets_all_after_its_cursor_and_then_goes_live(feed: Feed, client: Client, count: int) -> None:
+def test_a_resuming_client_gets_all_events_after_its_cursor_and_goes_live(
+    feed: Feed, client: Client, count: int
+) -> None:
     feed.write(10 + count)
     client.say(action="subscribe", channel="events", after=10, epoch=feed.source.epoch)
     assert client.take_verdict()["verdict"] == "resumed"
@@ -94,7 +99,7 @@ def test_one_that_resumes_gets_all_after_its_cursor_and_then_goes_live(feed: Fee
     assert client.seen == list(range(11, 10 + count + 6))
 
 
-def test_one_inside_the_tail_is_brought_up_without_a_read(feed: Feed, client: Client) -> None:
+def test_a_client_inside_the_tail_catches_up_without_a_read(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS)
     reads = feed.source.reads
     client.subscribe(after=TAIL_EVENTS - 1500, epoch=feed.source.epoch)
@@ -102,7 +107,7 @@ def test_one_inside_the_tail_is_brought_up_without_a_read(feed: Feed, client: Cl
     assert feed.source.reads == reads
 
 
-def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed, client: Client) -> None:
+def test_a_client_whose_filter_rarely_matches_catches_up_as_well(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 2500, event_type="x.y")
     client.subscribe(after=0, types=["task.*"])
     assert client.state is ClientState.LIVE
@@ -112,7 +117,7 @@ def test_one_whose_filter_matches_nothing_for_long_catches_up_as_well(feed: Feed
 
 
 class Turnstile:
-    """Counts who is inside at once, and holds them there until released."""
+    """Counts the threads inside, and holds them there until released."""
 
     def __init__(self) -> None:
         self.inside = self.most = 0
@@ -131,8 +136,8 @@ class Turnstile:
 
 
 @pytest.mark.parametrize("replayers", ["from one place", "from many"])
-def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str) -> None:
-    # given six who want to replay, and reads and encodings that take their time
+def test_one_replay_reads_and_four_encode_at_a_time(replayers: str) -> None:
+    # given six clients that replay, and slow reads and encodings
     class Slow(LockedSource):
         def read_after(self, seq: int, limit: int) -> Page:
             with reading:
@@ -140,7 +145,9 @@ def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str) -
 
     class SlowEncoding(frames.WebSocketEncoding):
         def singles(self, items: Sequence[Item], *rest: Any) -> Batch:
-            with encoding if items else contextlib.nullcontext():  # who joins has nothing left, and takes no turn
+            with (
+                encoding if items else contextlib.nullcontext()
+            ):  # a joining client has no events left, and takes no turn
                 return super().singles(items, *rest)
 
     reading, encoding = Turnstile(), Turnstile()
@@ -158,7 +165,7 @@ def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str) -
             client.ask(action="subscribe", channel="events", after=start, epoch=feed.source.epoch)
             client.run()
         wait_until(lambda: reading.inside, "one reads")
-        # when they are let go on, then all get everything
+        # when they are released, then all clients get everything
         reading.release.set()
         wait_until(lambda: encoding.inside == 4, "four encode")
         encoding.release.set()
@@ -169,7 +176,7 @@ def test_of_those_who_replay_one_reads_and_four_encode_at_once(replayers: str) -
 
 
 @pytest.mark.parametrize(("more", "reads"), [(400, False), (TAIL_EVENTS + 400, True)], ids=["tail", "source"])
-def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more: int, reads: bool) -> None:
+def test_a_client_with_a_full_socket_catches_up_without_loss_or_repeat(more: int, reads: bool) -> None:
     # given a client that reads nothing until its socket is full
     feed = Feed()
     with Client(feed) as client:
@@ -181,7 +188,7 @@ def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more:
         before = feed.source.reads
         client.run()
         client.follow(feed.source.last_seq)
-        # then it has all of it, in order, by its own reads where the tail is too short; and is live again
+        # then it has all events in order, read from the source if the tail is too short, and is live again
         assert client.seen == list(range(1, feed.source.last_seq + 1))
         assert (feed.source.reads > before) == reads
         wait_until(lambda: client.state is ClientState.LIVE, "live again")
@@ -189,7 +196,7 @@ def test_one_that_can_not_take_the_bytes_catches_up_without_loss_or_repeat(more:
         assert client.follow(feed.source.last_seq) == [feed.source.last_seq]
 
 
-def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
+def test_a_full_socket_does_not_delay_other_clients(feed: Feed) -> None:
     with Client(feed) as stalled, Client(feed) as other:
         stalled.subscribe()
         other.subscribe()
@@ -200,12 +207,12 @@ def test_a_full_socket_does_not_make_the_others_wait(feed: Feed) -> None:
         assert other.follow(feed.source.last_seq)
 
 
-def test_of_what_a_socket_does_not_take_only_the_end_of_one_frame_is_kept(feed: Feed, client: Client) -> None:
+def test_only_the_end_of_one_frame_is_kept_for_a_full_socket(feed: Feed, client: Client) -> None:
     client.subscribe()
     client.server_end.room = 100
     feed.write(20, data=BIG)
     assert client.state is ClientState.REPLAYING
-    # when it takes more, and a pong is written, then that comes behind the frame that was cut
+    # when it accepts more, and a pong is written, then the pong follows the cut frame
     client.server_end.room = None
     client.subscriber.write(b"\x8a\x00")
     assert client.take_frame()[0] == 1
@@ -222,14 +229,14 @@ def test_an_answer_does_not_corrupt_the_frame_that_was_cut(feed: Feed, client: C
     assert client.seen == list(range(1, feed.source.last_seq + 1))
 
 
-def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed) -> None:
-    # given a rest in the tail that is more than the socket takes
+def test_a_client_whose_join_is_cut_continues_after_the_cut_frame(feed: Feed) -> None:
+    # given more events in the tail than the socket accepts
     feed.write(40, data=BIG * 4)
     with Client(feed, send_buffer_bytes=65_536) as client:
         client.say(action="subscribe", channel="events", after=0)
-        # when it is brought up under the hub's lock
+        # when the client joins under the lock of the cohorts
         client.subscriber.advance()
-        # then it is not live yet, and its own thread carries on behind the frame that was cut
+        # then it is not live yet, and its own thread continues after the cut frame
         assert client.state is ClientState.REPLAYING
         assert 0 < client.subscriber.place.cursor < 40
         client.run()
@@ -238,8 +245,8 @@ def test_one_that_is_cut_while_it_joins_goes_on_behind_the_cut_frame(feed: Feed)
 
 
 @pytest.mark.parametrize("room", range(0, 400, 7))
-def test_wherever_a_batch_is_cut_the_stream_is_whole(feed: Feed, client: Client, room: int) -> None:
-    # given a live client whose socket takes so many bytes of a batch of three
+def test_the_stream_is_whole_after_a_batch_is_cut_anywhere(feed: Feed, client: Client, room: int) -> None:
+    # given a live client whose socket accepts only so many bytes of a batch of three
     client.subscribe()
     client.server_end.room = room
     feed.write(3)
@@ -249,18 +256,18 @@ def test_wherever_a_batch_is_cut_the_stream_is_whole(feed: Feed, client: Client,
     feed.write(2)
     client.go_live()
     feed.write(1)
-    # then nothing is lost, doubled or torn
+    # then no event is lost, doubled or torn
     assert client.follow(6) == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 10, 40])
-def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Client, room: int) -> None:
-    # given a live client whose socket takes so many bytes of a heartbeat
+def test_the_stream_is_whole_after_a_heartbeat_is_cut_anywhere(feed: Feed, client: Client, room: int) -> None:
+    # given a live client whose socket accepts only so many bytes of a heartbeat
     client.subscribe()
     feed.write(3)
     client.server_end.room = room
     feed.hub.heartbeat()
-    # then it carries on by itself, behind what was begun
+    # then it continues by itself, after the cut frame
     assert client.state is ClientState.REPLAYING
     client.server_end.room = None
     feed.write(2)
@@ -269,9 +276,7 @@ def test_wherever_a_heartbeat_is_cut_the_stream_is_whole(feed: Feed, client: Cli
 
 
 @pytest.mark.parametrize("room", [0, 1, 10])
-def test_after_a_notice_that_was_cut_the_event_before_is_right_for_one_whom_nothing_matched(
-    feed: Feed, client: Client, room: int
-) -> None:
+def test_after_a_cut_message_prev_is_right_for_a_client_without_a_match(feed: Feed, client: Client, room: int) -> None:
     # given a live client that was told 0, at position 3
     client.subscribe(types=["task.*"])
     feed.write(3, event_type="x.y")
@@ -287,21 +292,21 @@ def test_after_a_notice_that_was_cut_the_event_before_is_right_for_one_whom_noth
 # --- replacing a subscription -----------------------------------------------------------------------------------------
 
 
-def test_a_batch_on_its_way_is_not_written_after_the_verdict_of_a_new_subscription(feed: Feed, client: Client) -> None:
-    # given two in one cohort, of which one is sent a batch first
+def test_a_pending_batch_is_not_written_after_the_verdict_of_a_new_subscription(feed: Feed, client: Client) -> None:
+    # given two clients in one cohort, of which one is sent a batch first
     with Client(feed) as first:
         first.subscribe(types=["old.*"])
         client.subscribe(types=["old.*"])
         first.server_end.before_send = lambda: client.say(action="subscribe", channel="events", types=["new.*"])
-        # when the other subscribes again meanwhile, then it gets nothing after its verdict
+        # when the other one subscribes again before its batch, then it gets nothing after its verdict
         feed.write(1, event_type="old.event")
         assert client.take_verdict()["after"] == 1
         assert client.has_nothing_to_read()
         assert first.follow(1) == [1]
 
 
-def test_a_batch_on_its_way_is_not_written_twice_to_one_that_left_and_joined_again(feed: Feed, client: Client) -> None:
-    # given another member that keeps the cohort alive, and one that leaves and rejoins while a batch is on its way
+def test_a_pending_batch_is_not_written_twice_to_a_client_that_rejoined(feed: Feed, client: Client) -> None:
+    # given another member that keeps the cohort alive, and one that leaves and rejoins during the write of a batch
     with Client(feed) as other:
         other.subscribe()
         client.subscribe()
@@ -314,14 +319,14 @@ def test_a_batch_on_its_way_is_not_written_twice_to_one_that_left_and_joined_aga
         other.server_end.before_send = subscribe_again
         # when the batch is written
         feed.write(2)
-        # then it has it by its new subscription, once
+        # then the client has it by its new subscription, once
         client.take_verdict()
         assert client.follow(2) == [1, 2]
         assert client.has_nothing_to_read()
         assert other.follow(2) == [1, 2]
 
 
-def test_nothing_of_the_old_is_written_once_the_verdict_is_even_when_the_filter_is_the_same(
+def test_no_event_of_the_old_subscription_follows_the_verdict_even_with_the_same_filter(
     feed: Feed, client: Client
 ) -> None:
     with Client(feed) as other:
@@ -345,7 +350,7 @@ def test_an_invalid_subscription_leaves_the_old_one_in_force(feed: Feed, client:
     assert client.follow(2) == [2]
 
 
-# --- what a client may say --------------------------------------------------------------------------------------------
+# --- messages of a client ---------------------------------------------------------------------------------------------
 
 BAD_MESSAGES: dict[str | bytes, str] = {
     "": "invalid_json",
@@ -424,7 +429,7 @@ def test_last_counts_only_without_a_usable_cursor(
     assert client.follow(5) == seqs
 
 
-def test_a_cursor_ahead_of_this_process_has_it_poll_first(feed: Feed, client: Client) -> None:
+def test_a_cursor_ahead_of_this_process_makes_it_poll_first(feed: Feed, client: Client) -> None:
     feed.source.add(5)  # another worker was faster
     client.say(action="subscribe", channel="events", after=5, epoch=feed.source.epoch)
     assert feed.hub.position == 5
@@ -438,15 +443,15 @@ def test_a_subscription_ahead_of_this_process_gets_nothing_before_its_cursor(fee
     feed.source.add(5)
     client.say(action="subscribe", channel="events")
     assert client.take_verdict()["after"] == 5
-    # when it goes live and more is written
+    # when the client goes live and more is written
     client.go_live()
     feed.write(1)
-    # then it gets what follows its verdict
+    # then it gets the events after its verdict
     assert client.follow(6) == [6]
 
 
-def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there() -> None:
-    # given a process that can't poll just now, and a client whose cursor lies ahead of it
+def test_a_client_ahead_of_this_process_goes_live_when_the_process_has_caught_up() -> None:
+    # given a process that cannot poll now, and a client whose cursor is ahead of it
     def record(*_: object) -> None:
         if is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -459,7 +464,7 @@ def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there() -> 
         assert client.take_verdict()["after"] == 5
         client.subscriber.advance()
         assert client.state is ClientState.REPLAYING
-        # when it can poll again, then nothing up to the cursor is sent
+        # when it can poll again, then no event up to the cursor is sent
         is_full.clear()
         feed.relay.poll()
         client.go_live()
@@ -470,7 +475,7 @@ def test_one_ahead_of_this_process_is_not_live_before_the_process_is_there() -> 
 # --- endings ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_who_is_replaying_when_pruning_overtakes_it_is_told_by_its_own_read(feed: Feed, client: Client) -> None:
+def test_a_replaying_client_that_pruning_overtakes_learns_it_from_its_own_read(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 2000)
     client.say(action="subscribe", channel="events", after=0)
     feed.source.prune(10)
@@ -480,7 +485,7 @@ def test_one_who_is_replaying_when_pruning_overtakes_it_is_told_by_its_own_read(
     assert client.has_nothing_to_read(), "a silent jump"
 
 
-def test_one_who_is_replaying_when_the_epoch_changes_is_told(feed: Feed, client: Client) -> None:
+def test_a_replaying_client_learns_of_a_new_epoch(feed: Feed, client: Client) -> None:
     feed.write(TAIL_EVENTS + 2000)
     client.say(action="subscribe", channel="events", after=0)
     feed.source.epoch = "epoch-2"
@@ -488,7 +493,7 @@ def test_one_who_is_replaying_when_the_epoch_changes_is_told(feed: Feed, client:
         client.subscriber.advance()
 
 
-def test_one_who_joins_when_the_hub_is_in_another_epoch_is_told(feed: Feed, client: Client) -> None:
+def test_a_joining_client_learns_that_the_hub_is_in_another_epoch(feed: Feed, client: Client) -> None:
     client.say(action="subscribe", channel="events", after=0)
     feed.source.epoch = "epoch-2"
     feed.relay.poll()
@@ -505,7 +510,7 @@ def test_the_first_reason_to_end_counts(client: Client) -> None:
     assert client.subscriber.ending == (frames.OVERTAKEN, "first")
 
 
-def test_one_that_is_asked_to_end_stops_waiting_for_its_socket(feed: Feed, client: Client) -> None:
+def test_a_client_that_is_asked_to_end_stops_waiting_for_its_socket(feed: Feed, client: Client) -> None:
     client.subscribe()
     fill_socket(feed, client)
     client.run()
@@ -513,7 +518,7 @@ def test_one_that_is_asked_to_end_stops_waiting_for_its_socket(feed: Feed, clien
     assert client.ends()
 
 
-def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscribed(
+def test_a_client_has_a_minute_to_subscribe_and_again_after_it_unsubscribed(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -532,7 +537,7 @@ def test_a_client_has_a_minute_to_subscribe_and_as_long_again_after_it_unsubscri
         assert client.subscriber.is_idle_too_long
 
 
-def test_messages_that_subscribe_to_nothing_do_not_buy_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_messages_do_not_extend_the_time_to_subscribe(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriber, "IDLE_SECS", 0.0)
     client.say(action="ping")
     client.say(action="unsubscribe", channel="events")
@@ -553,7 +558,7 @@ LEGAL = {
 
 @pytest.mark.parametrize("old", ClientState)
 @pytest.mark.parametrize("new", ClientState)
-def test_an_illegal_move_raises_and_says_what_it_was(old: ClientState, new: ClientState) -> None:
+def test_an_illegal_state_change_raises_and_names_it(old: ClientState, new: ClientState) -> None:
     if (old.value, new.value) in LEGAL:
         assert old.moved_to(new) is new
     else:
@@ -561,7 +566,7 @@ def test_an_illegal_move_raises_and_says_what_it_was(old: ClientState, new: Clie
             old.moved_to(new)
 
 
-def test_one_that_has_ended_can_not_subscribe_again(feed: Feed, client: Client) -> None:
+def test_an_ended_client_can_not_subscribe_again(feed: Feed, client: Client) -> None:
     client.subscribe()
     feed.hub.remove(client.subscriber)
     with pytest.raises(RuntimeError, match="from closed to replaying"):
@@ -569,7 +574,7 @@ def test_one_that_has_ended_can_not_subscribe_again(feed: Feed, client: Client) 
     assert client.state is ClientState.CLOSED
 
 
-def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, client: Client) -> None:
+def test_an_ended_client_gets_nothing_and_can_end_again(feed: Feed, client: Client) -> None:
     with Client(feed) as other:
         other.subscribe()
         client.subscribe()
@@ -581,8 +586,11 @@ def test_one_that_has_ended_is_pushed_nothing_and_can_end_again(feed: Feed, clie
         assert other.follow(1) == [1]
 
 
-def test_one_that_has_ended_is_freed_at_once(feed: Feed) -> None:
-    """Without the garbage collector, which may take its time, and with it what a thousand clients held."""
+def test_an_ended_client_is_freed_at_once(feed: Feed) -> None:
+    """It is freed without the garbage collector.
+
+    The collector may run late, and a thousand clients hold memory until then.
+    """
     with Peer() as peer:
         subscriber = Subscriber(feed.core, peer.writer, lambda: None, frames.WEBSOCKET, (0, 0), VIEWER)
         feed.hub.add(subscriber)

@@ -1,4 +1,4 @@
-"""Subscriptions: what may be asked for, what matches, and the verdict on every kind of cursor."""
+"""Subscriptions: valid requests, matching events, and verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parsed(**fields: Any) -> subscription.SubscribeRequest:
     return parse_subscribe(json.dumps({"action": "subscribe", "channel": "events", **fields}))
 
 
-# --- what matches -----------------------------------------------------------------------------------------------------
+# --- matching ---------------------------------------------------------------------------------------------------------
 
 
 def event(event_type: str = "task.created", source: Any = "s", task_id: Any = "t", agent_id: Any = "a") -> Item:
@@ -51,7 +51,7 @@ def test_an_event_matches_when_all_conditions_hold(fields: dict[str, Any], match
     assert Filter(EVERYTHING, **fields).matching([event()]) == ([event()] if matches else [])
 
 
-def test_a_prefix_takes_in_every_type_below_it_and_no_namesake() -> None:
+def test_a_prefix_matches_every_type_below_it_and_no_similar_name() -> None:
     wanted = Filter(EVERYTHING, types=("task.*",))
     types = ["task.a", "task.a.b", "task.", "task", "tasks.a", "x.task.a"]
     assert [each.event_type for each in wanted.matching([event(name) for name in types])] == [
@@ -62,7 +62,7 @@ def test_a_prefix_takes_in_every_type_below_it_and_no_namesake() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, 7, ["s"], {"s": 1}])
-def test_an_odd_value_in_a_row_matches_no_condition_and_fails_nothing(odd: Any) -> None:
+def test_an_odd_value_in_a_row_matches_no_condition_and_raises_nothing(odd: Any) -> None:
     row = event(source=odd, task_id=odd, agent_id=odd)
     assert not Filter(EVERYTHING, source="s").matches(row)
     assert not Filter(EVERYTHING, task_id="t").matches(row)
@@ -76,7 +76,7 @@ def test_equal_requests_share_a_filter() -> None:
     assert hash(first) == hash(parsed(types=["a.*", "b.c"], source="s").filter(EVERYTHING))
 
 
-# --- what may be asked for --------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_equal_requests_share_a_filter() -> None:
         {"after": None, "epoch": None, "types": ["NOT_ours/at-all"]},
     ],
 )
-def test_a_subscription_of_the_protocol_is_taken(fields: dict[str, Any]) -> None:
+def test_a_valid_subscription_is_accepted(fields: dict[str, Any]) -> None:
     request = parsed(**fields)
     assert {name: getattr(request, name) for name in fields} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
@@ -142,7 +142,9 @@ def test_a_subscription_of_the_protocol_is_taken(fields: dict[str, Any]) -> None
         ({"source": 1, "last": 0}, "invalid_field", "last"),
     ],
 )
-def test_anything_else_is_refused_and_the_field_is_named(fields: dict[str, Any], code: str, named: str) -> None:
+def test_an_invalid_subscription_is_refused_and_the_field_is_named(
+    fields: dict[str, Any], code: str, named: str
+) -> None:
     with pytest.raises(InvalidRequest, match=named) as refused:
         parsed(**fields)
     assert refused.value.code == code
@@ -155,7 +157,7 @@ def test_a_query_string_is_checked_by_the_same_rules() -> None:
         subscription.validated(FeedRequest, {"after": "41x"})
 
 
-# --- the verdict ------------------------------------------------------------------------------------------------------
+# --- verdicts ---------------------------------------------------------------------------------------------------------
 
 # (after, epoch, first_seq, last_seq) -> (verdict, after, missing)
 VERDICTS = [
@@ -183,7 +185,7 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("given", "expected"), VERDICTS)
-def test_the_verdict_says_where_a_cursor_stands(given: Any, expected: Any) -> None:
+def test_the_verdict_matches_the_position_of_the_cursor(given: Any, expected: Any) -> None:
     after, epoch, first_seq, last_seq = given
     verdict = decide(after, epoch, Window(MINE, first_seq, last_seq))
     assert (verdict.kind, verdict.after, verdict.missing) == expected
@@ -192,7 +194,7 @@ def test_the_verdict_says_where_a_cursor_stands(given: Any, expected: Any) -> No
         Window(MINE, first_seq, last_seq).prove(verdict.epoch, verdict.after)
 
 
-def test_only_a_gap_names_what_is_missing() -> None:
+def test_only_a_gap_names_missing_events() -> None:
     assert decide(2, MINE, Window(MINE, 5, 9)).as_dict() == {
         "epoch": MINE, "verdict": "gap", "after": 4, "head": 9, "missing": {"from": 3, "to": 4},
     }  # fmt: skip
@@ -200,7 +202,7 @@ def test_only_a_gap_names_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("epoch", "cursor"), [("other", 5), (MINE, 3), (MINE, 0)])
-def test_a_window_does_not_prove_a_cursor_that_it_lacks_rows_after(epoch: str, cursor: int) -> None:
+def test_a_window_that_lacks_rows_after_a_cursor_raises(epoch: str, cursor: int) -> None:
     with pytest.raises(Overtaken):
         Window(MINE, 5, 9).prove(epoch, cursor)
 
@@ -229,12 +231,12 @@ def source_of(*runs: tuple[int, str]) -> MemorySource:
         ([(1500, "a.b"), (1500, "x.y")], 1000, 500),
     ],
 )
-def test_the_newest_that_match_begin_after_the_right_seq(runs: Any, count: int, start: int) -> None:
+def test_the_newest_matching_events_begin_after_the_right_seq(runs: Any, count: int, start: int) -> None:
     source = source_of(*runs)
     assert start_of_last(source, Filter(EVERYTHING, types=("a.b",)), count, source.last_seq) == start
 
 
-def test_what_was_written_after_the_verdict_is_not_counted() -> None:
+def test_events_after_the_verdict_are_not_counted() -> None:
     source = source_of((10, "a.b"))
     assert start_of_last(source, Filter(EVERYTHING), 3, head=6) == 3
 
@@ -247,7 +249,7 @@ def test_a_filter_that_matches_nothing_does_not_read_the_whole_outbox(monkeypatc
     assert start_of_last(source, Filter(EVERYTHING, types=("a.b",)), 5, 2000) == 0
 
 
-def test_pruned_rows_end_the_look_back() -> None:
+def test_pruned_rows_limit_the_newest_events() -> None:
     source = source_of((10, "a.b"))
     source.prune(8)
     assert start_of_last(source, Filter(EVERYTHING), 5, 10) == 8

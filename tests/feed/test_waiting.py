@@ -1,4 +1,4 @@
-"""Waiting for the feed and hurrying it: no news is missed, whichever thread comes between which two steps."""
+"""Waiting for events: no event is missed under any order of threads."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Waiting:
         wait_until(lambda: core.waiters.count > before or not self._thread.is_alive(), "waiting")
 
     def ends(self) -> bool:
-        """Return whether it is over long before it would be by itself."""
+        """Return whether the wait ends long before its timeout."""
         self._thread.join(LONG_SECS / 2)
         return not self._thread.is_alive()
 
     def goes_on(self) -> bool:
-        """Return whether it is not over in a while."""
+        """Return whether the wait is not over after a short time."""
         self._thread.join(0.2)
         return self._thread.is_alive()
 
@@ -61,14 +61,14 @@ def core(source: MemorySource) -> Core:
 
 
 class TestWaitFor:
-    def test_an_event_that_matches_ends_it(self, core: Core, source: MemorySource) -> None:
+    def test_a_matching_event_ends_the_wait(self, core: Core, source: MemorySource) -> None:
         waiting = Waiting(core, cursor=3)
         source.add(1)
         core.relay.poll()
         assert waiting.ends()
         assert core.waiters.count == 0
 
-    def test_one_that_does_not_match_leaves_it_waiting(self, core: Core, source: MemorySource) -> None:
+    def test_an_event_that_does_not_match_does_not_end_the_wait(self, core: Core, source: MemorySource) -> None:
         waiting = Waiting(core, Filter(EventScope(), types=("wanted.*",)), cursor=3)
         source.add(1)
         core.relay.poll()
@@ -77,18 +77,21 @@ class TestWaitFor:
         core.relay.poll()
         assert waiting.ends()
 
-    def test_what_was_published_between_the_read_and_the_wait_ends_it_at_once(
+    def test_an_event_between_the_read_and_the_wait_ends_the_wait_at_once(
         self, core: Core, source: MemorySource
     ) -> None:
         source.add(1)
         core.relay.poll()
         assert Waiting(core, cursor=3).ends()
 
-    def test_what_is_published_between_its_look_at_the_tail_and_its_wait_ends_it(
+    def test_an_event_between_the_check_of_the_tail_and_the_wait_ends_the_wait(
         self, core: Core, source: MemorySource
     ) -> None:
         class Stepped(Filter):
-            """Has the next event published while the first, which doesn't match, is looked at."""
+            """A filter that publishes the next event during its check of the first.
+
+            The first event does not match.
+            """
 
             def matches(self, item: Item) -> bool:
                 if item.seq == 4 and source.last_seq == 4:
@@ -100,7 +103,7 @@ class TestWaitFor:
         core.relay.poll()
         assert Waiting(core, Stepped(EventScope(), types=("wanted.*",)), cursor=3).ends()
 
-    def test_what_has_left_the_tail_again_ends_it_at_once(
+    def test_an_event_that_has_left_the_tail_ends_the_wait_at_once(
         self, core: Core, source: MemorySource, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tail, "TAIL_EVENTS", 2)
@@ -108,29 +111,29 @@ class TestWaitFor:
         core.relay.poll()
         assert Waiting(core, Filter(EventScope(), types=("wanted.*",)), cursor=3).ends()
 
-    def test_it_waits_where_it_is_ahead_of_the_hub(self, core: Core, source: MemorySource) -> None:
+    def test_a_waiter_ahead_of_the_hub_waits(self, core: Core, source: MemorySource) -> None:
         source.add(2)
         waiting = Waiting(core, cursor=5)
         core.relay.poll()
-        waiting.goes_on()  # or ends in vain, since what is published lies before its cursor
+        waiting.goes_on()  # or it returns early, since the published event is before its cursor
         source.add(1)
         core.relay.poll()
         assert waiting.ends()
 
-    def test_another_epoch_ends_it(self, core: Core, source: MemorySource) -> None:
+    def test_another_epoch_ends_the_wait(self, core: Core, source: MemorySource) -> None:
         waiting = Waiting(core, cursor=3)
         source.renew_epoch("epoch-1")
         core.relay.poll()
         assert waiting.ends()
 
-    def test_pruning_that_overtakes_the_hub_ends_it(self, core: Core, source: MemorySource) -> None:
+    def test_pruning_that_overtakes_the_hub_ends_the_wait(self, core: Core, source: MemorySource) -> None:
         waiting = Waiting(core, cursor=3)
         source.add(5)
         source.prune(7)
         core.relay.poll()
         assert waiting.ends()
 
-    def test_an_epoch_that_the_hub_has_not_seen_yet_is_no_busy_loop(self, core: Core, source: MemorySource) -> None:
+    def test_an_epoch_that_the_hub_has_not_seen_yet_causes_no_busy_loop(self, core: Core, source: MemorySource) -> None:
         source.renew_epoch("epoch-1")
         assert Waiting(core, epoch=source.epoch, cursor=3).ends()
         assert core.hub.epoch == source.epoch
@@ -139,13 +142,13 @@ class TestWaitFor:
         core.hub.close()
         assert waiting.ends()
 
-    def test_closing_ends_it_and_lets_nobody_wait_again(self, core: Core) -> None:
+    def test_closing_ends_the_wait_and_later_ones(self, core: Core) -> None:
         waiting = Waiting(core, cursor=3)
         core.hub.close()
         assert waiting.ends()
         assert Waiting(core, cursor=3).ends()
 
-    def test_who_waits_is_counted_unless_it_is_one_of_our_own(self, core: Core) -> None:
+    def test_waiting_clients_are_counted_without_other_waiters(self, core: Core) -> None:
         waiting = [Waiting(core, cursor=3), Waiting(core, cursor=3, event=threading.Event())]
         assert core.hub.counts() == {("poll", "waiting"): 1}
         core.hub.close()
@@ -156,8 +159,11 @@ class TestWaitFor:
         core.reader.wait(EVERYTHING, "epoch-1", 3, timeout=0.01)
         assert core.waiters.count == 0
 
-    def test_none_of_many_misses_one_of_many(self, core: Core, source: MemorySource) -> None:
-        """Each reads, then waits, then reads; the relay publishes at any moment in between."""
+    def test_no_waiter_of_many_misses_an_event(self, core: Core, source: MemorySource) -> None:
+        """Each waiter reads, then waits, then reads again.
+
+        The relay publishes at any moment in between.
+        """
         counts = [0] * 8
 
         def follow(which: int) -> None:

@@ -164,7 +164,7 @@ def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[
 
 
 @pytest.mark.parametrize("way", [Singles, Batch, Stream])
-def test_the_first_event_after_a_quiet_moment_goes_at_once(shared: Server, way: type[Transport]) -> None:
+def test_the_first_event_after_a_quiet_time_is_sent_at_once(shared: Server, way: type[Transport]) -> None:
     write_events(shared.database)
     with Watched(way(shared, rate=2)) as watched:
         waits = quiet_waits(shared, watched.arrivals.get)

@@ -1,4 +1,4 @@
-"""An upgrade that kills itself on the way."""
+"""An upgrade that kills its own process at a given statement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from outfeed.store import migrate
 
 
 def upgrade(path: Path, last: int, told: Path) -> None:
-    """Upgrade the database up to statement number *last*, on whatever connection; tell how many it took."""
+    """Upgrade the database up to statement number *last*.
+
+    Statements of all connections count. Returns the number of statements.
+    """
     statements = 0
 
     def count(_: str) -> None:

@@ -1,4 +1,4 @@
-"""Another program's database is adopted only on demand, and a refusal leaves no trace."""
+"""Adoption: only on request, and a refusal leaves no trace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADR_017 = """
     CREATE TABLE event_log (id TEXT PRIMARY KEY, event_type TEXT NOT NULL, source TEXT NOT NULL, task_id TEXT,
         agent_id TEXT, data TEXT, timestamp TEXT NOT NULL);
 """
-# Names that Outfeed's tables had, or that applications often use.
+# Names of Outfeed's tables, or names that applications often use.
 COMMON = (
     "user", "task", "session", "token", "ticket", "meta", "webhook", "checkpoint", "agent", "bid", "arrival",
     "sign_in_code",
@@ -85,7 +85,10 @@ def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def trace(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return each file's time of change and content; only `-shm` may change, since a reader of a `-wal` needs it."""
+    """Return each file's modification time and content.
+
+    Only `-shm` may change, since a reader of a `-wal` needs it.
+    """
     return {
         file.name: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest())
         for file in folder.iterdir()
@@ -101,7 +104,7 @@ ENTRANCES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize(("script", "reason"), UNFIT.values(), ids=UNFIT)
-def test_what_does_not_fit_is_refused_without_a_trace(path: Path, script: str, reason: str) -> None:
+def test_an_incompatible_file_is_refused_without_a_trace(path: Path, script: str, reason: str) -> None:
     make(path, script)
     before = trace(path.parent)
     for _ in range(3):
@@ -113,7 +116,7 @@ def test_what_does_not_fit_is_refused_without_a_trace(path: Path, script: str, r
 
 @pytest.mark.parametrize("mode", ["delete", "persist", "truncate", "wal"])
 @pytest.mark.parametrize("is_open", [False, True], ids=["alone", "beside a writer"])
-def test_without_leave_nothing_is_touched(path: Path, mode: str, is_open: bool) -> None:
+def test_without_the_adopt_flag_nothing_is_touched(path: Path, mode: str, is_open: bool) -> None:
     make(path, f"PRAGMA journal_mode = {mode}; {ADR_017} CREATE TABLE orders (n);")
     with contextlib.ExitStack() as stack:
         if is_open:
@@ -130,7 +133,10 @@ def test_without_leave_nothing_is_touched(path: Path, mode: str, is_open: bool) 
 
 
 def kill_a_writer(path: Path, code: str) -> None:
-    """Run *code*, which has the connection `raw`, in a process that SIGKILL ends with the connection open."""
+    """Run *code* in a process that SIGKILL ends with an open connection.
+
+    *code* has the connection as `raw`.
+    """
     code = f"""
 import os, signal, sqlite3, sys
 raw = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -141,7 +147,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
 
 
-# The cache is spilled, so that pages of an open transaction stand in the file and its journal is hot.
+# The cache is spilled, so that pages of an open transaction are in the file and its journal is hot.
 CUT_OFF = """
 raw.execute("PRAGMA cache_size = 1")
 raw.execute("BEGIN")
@@ -187,7 +193,7 @@ def test_log_event_on_a_connection_of_the_program_is_refused(path: Path) -> None
 @pytest.mark.parametrize(
     "code", [LEFT_WAL + 'raw.execute("CREATE TABLE outbox (n)")', CUT_OFF], ids=["-wal", "journal"]
 )
-def test_journals_are_found_behind_a_link(path: Path, code: str) -> None:
+def test_journals_of_a_linked_database_are_found(path: Path, code: str) -> None:
     folder = path.parent / "elsewhere"
     folder.mkdir()
     make(folder / "shop.db", "CREATE TABLE orders (n)")
@@ -215,7 +221,7 @@ def test_a_path_may_have_any_bytes(path: Path, name: bytes) -> None:
 
 
 @pytest.mark.parametrize(("script", "code"), WRITERS.values(), ids=WRITERS)
-def test_serve_refuses_and_says_what_to_do(path: Path, script: str, code: str) -> None:
+def test_serve_refuses_the_file_and_names_the_command(path: Path, script: str, code: str) -> None:
     make(path, f"{script} CREATE TABLE orders (n)")
     if code:
         kill_a_writer(path, code)
@@ -229,7 +235,7 @@ def test_serve_refuses_and_says_what_to_do(path: Path, script: str, code: str) -
         assert trace(path.parent) == before
 
 
-def test_a_transaction_that_was_cut_off_is_left_to_its_program(path: Path, tmp_path: Path) -> None:
+def test_an_interrupted_transaction_is_left_to_its_program(path: Path, tmp_path: Path) -> None:
     make(path)
     kill_a_writer(path, CUT_OFF)
     assert path.with_name("outfeed.db-journal").stat().st_size > 0
@@ -255,7 +261,7 @@ def test_a_network_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyP
 def test_a_read_only_filesystem_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path)
     before = trace(path.parent)
-    # Root may write whatever the mode says, so the mount is what the test changes.
+    # Root may write regardless of the mode, so the test changes the mount.
     monkeypatch.setattr(adoption.os, "access", lambda *_: False)
     with pytest.raises(SchemaMismatch, match="read-only"):
         upgrade.upgrade(path, adopt=True)
@@ -283,7 +289,7 @@ def test_a_busy_writer_leads_to_a_refusal_without_a_trace(
     assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
 
 
-def test_a_program_that_reads_leads_to_a_refusal_without_a_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_program_leads_to_a_refusal_without_a_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
     monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -296,7 +302,7 @@ def test_a_program_that_reads_leads_to_a_refusal_without_a_trace(path: Path, mon
         assert trace(path.parent) == before
 
 
-def test_a_program_that_reads_after_the_commit_does_not_undo_the_adoption(
+def test_a_reading_program_after_the_commit_does_not_undo_the_adoption(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
@@ -321,7 +327,7 @@ def test_a_program_that_reads_after_the_commit_does_not_undo_the_adoption(
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_what_appears_after_the_look_is_refused_under_the_lock(
+def test_a_table_that_appears_after_the_check_is_refused_under_the_lock(
     path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
@@ -363,7 +369,7 @@ def test_a_migration_that_fails_leaves_no_trace(path: Path, monkeypatch: pytest.
     assert trace(path.parent) == before
 
 
-def test_of_two_starters_one_adopts_and_keeps_one_copy(path: Path) -> None:
+def test_one_of_two_starting_servers_adopts_and_keeps_one_copy(path: Path) -> None:
     for attempt in range(3):
         file = path.with_name(f"{attempt}.db")
         make(file)
@@ -413,7 +419,7 @@ def test_a_database_with_common_names_is_adopted_and_served(path: Path, tmp_path
 
 
 class TestAnEventLogOfTheProgram:
-    def test_its_events_are_listed_and_not_replayed(self, path: Path) -> None:
+    def test_events_of_the_programs_log_are_listed_and_not_replayed(self, path: Path) -> None:
         make(path, f"{ADR_017} INSERT INTO event_log VALUES ('old', 'a.b', 's', NULL, NULL, NULL, '2024-01-15')")
         migrate.upgrade(path, adopt=True)
         log_event("a.b", "s", id="new")
@@ -421,14 +427,14 @@ class TestAnEventLogOfTheProgram:
         assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
         assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
 
-    def test_it_may_have_more_columns_that_need_no_value(self, path: Path) -> None:
+    def test_the_programs_log_may_have_more_columns_that_need_no_value(self, path: Path) -> None:
         make(path, ADR_017.replace("timestamp TEXT", "severity INT NOT NULL DEFAULT 0, note TEXT, timestamp TEXT"))
         migrate.upgrade(path, adopt=True)
         log_event("a.b", "s", id="new")
         db.at(path).close()
         assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
 
-    def test_its_own_index_of_the_same_column_is_used(self, path: Path) -> None:
+    def test_the_programs_own_index_of_the_same_column_is_used(self, path: Path) -> None:
         make(path, f"{ADR_017} CREATE INDEX event_log_source ON event_log (source)")
         assert migrate.upgrade(path, adopt=True) == schema.migrations()
 

@@ -1,4 +1,7 @@
-"""Checkpoints: one suite for the real ones and for those in memory, then what only the database does."""
+"""Checkpoints: one suite for the database and for the fake in memory.
+
+Then come the tests of the database only.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 class TestBoth:
-    """The contract: a fake that differs from the real class fails here."""
+    """The contract of both: a fake that differs from the real class fails."""
 
     def test_a_new_consumer_begins_at_the_head_and_each_claim_is_a_newer_one(self, world: World) -> None:
         world.write(3)
@@ -91,7 +94,7 @@ class TestBoth:
         world.checkpoints.move("ops", world.epoch(), 3, OWNER, generation)
         assert world.checkpoints.claim("ops", OWNER).seq == 5
 
-    def test_an_ack_of_an_older_connection_counts_no_longer(self, world: World) -> None:
+    def test_an_ack_of_an_older_connection_is_superseded(self, world: World) -> None:
         older = world.checkpoints.claim("ops", OWNER)
         world.write(1)
         world.checkpoints.claim("ops", OWNER)
@@ -100,7 +103,9 @@ class TestBoth:
         assert world.checkpoints.claim("ops", OWNER).seq == 0
 
     @pytest.mark.parametrize(("epoch", "seq"), [(None, 2), ("another", 1)])
-    def test_an_ack_of_what_was_never_given_out_is_refused(self, world: World, epoch: str | None, seq: int) -> None:
+    def test_an_ack_of_a_seq_that_was_never_assigned_is_refused(
+        self, world: World, epoch: str | None, seq: int
+    ) -> None:
         claim = world.checkpoints.claim("ops", OWNER)
         world.write(1)
         with pytest.raises(InvalidRequest) as refused:
@@ -108,7 +113,7 @@ class TestBoth:
         assert refused.value.code == "ack_beyond"
         assert world.checkpoints.claim("ops", OWNER).seq == 0
 
-    def test_an_ack_of_a_consumer_that_is_not_there_is_one_of_a_removed_one(self, world: World) -> None:
+    def test_an_ack_of_a_missing_consumer_is_superseded(self, world: World) -> None:
         with pytest.raises(Superseded):
             world.checkpoints.move("ops", world.epoch(), 0, OWNER, 1)
 
@@ -129,7 +134,7 @@ class TestBoth:
         assert world.checkpoints.generations(["ops"]) == {"ops": claim.generation}
         assert world.checkpoints.claim("ops", OWNER).seq == 0
 
-    def test_a_page_with_a_ticket_creates_none(self, world: World) -> None:
+    def test_a_page_with_a_ticket_creates_no_consumer(self, world: World) -> None:
         with pytest.raises(ForbiddenConsumer):
             world.checkpoints.claim("ops", TICKET)
 
@@ -163,14 +168,14 @@ def audit_of(database: Database) -> list[tuple[str, dict[str, Any]]]:
 
 
 class TestCreate:
-    def test_it_says_whether_the_name_is_new_and_leaves_the_connection(self, checkpoints: Checkpoints) -> None:
+    def test_create_returns_whether_the_name_is_new_and_keeps_the_connection(self, checkpoints: Checkpoints) -> None:
         found, is_new = checkpoints.create("ops", OWNER)
         assert (found.owner, found.is_protected, is_new) == ("token:bot", False, True)
         claim = checkpoints.claim("ops", OWNER)
         again, is_new = checkpoints.create("ops", OWNER)
         assert (again.generation, is_new) == (claim.generation, False)
 
-    def test_a_name_of_another_is_refused(self, checkpoints: Checkpoints) -> None:
+    def test_a_name_of_another_owner_is_refused(self, checkpoints: Checkpoints) -> None:
         checkpoints.create("ops", OWNER)
         with pytest.raises(ForbiddenConsumer):
             checkpoints.create("ops", OTHER)
@@ -186,7 +191,7 @@ class TestCreate:
         checkpoints.create("d", OTHER)
         assert set(owners(database)) == {"a", "b", "d"}
 
-    def test_without_a_limit_there_is_none(self, database: Database) -> None:
+    def test_a_limit_of_zero_is_no_limit(self, database: Database) -> None:
         checkpoints = Checkpoints(database, 0)
         for n in range(5):
             checkpoints.create(f"c{n}", OWNER)
@@ -203,14 +208,17 @@ USES = {
 
 
 class TestFirstClaim:
-    """A consumer from before consumers had owners, or one that a command made without one."""
+    """A consumer without an owner.
+
+    It is from before consumers had owners, or a command made it without one.
+    """
 
     @pytest.fixture(autouse=True)
     def old(self, database: Database) -> None:
         checkpoint.add(database, "old", is_protected=None)
 
     @pytest.mark.parametrize("use", USES.values(), ids=USES)
-    def test_the_first_principal_that_uses_it_becomes_its_owner(
+    def test_the_first_principal_that_uses_the_consumer_becomes_its_owner(
         self, checkpoints: Checkpoints, database: Database, use: Any
     ) -> None:
         use(checkpoints, OWNER)
@@ -223,7 +231,9 @@ class TestFirstClaim:
             checkpoints.claim("old", OTHER)
 
     @pytest.mark.parametrize("use", USES.values(), ids=USES)
-    def test_a_protected_one_waits_for_a_command(self, checkpoints: Checkpoints, database: Database, use: Any) -> None:
+    def test_a_protected_consumer_gets_its_owner_by_command(
+        self, checkpoints: Checkpoints, database: Database, use: Any
+    ) -> None:
         checkpoint.add(database, "old", is_protected=True)
         with pytest.raises(ForbiddenConsumer, match="outfeed consumer own old token:bot"):
             use(checkpoints, OWNER)
@@ -234,13 +244,13 @@ class TestFirstClaim:
         use(checkpoints, OWNER)
 
     @pytest.mark.parametrize(("name", "owner"), [("reads", None), ("acknowledges", None), ("claims", "token:root")])
-    def test_an_operator_who_only_looks_does_not_become_its_owner(
+    def test_an_operator_that_only_reads_does_not_become_the_owner(
         self, checkpoints: Checkpoints, database: Database, name: str, owner: str | None
     ) -> None:
         USES[name](checkpoints, OPERATORS["a token with admin"])
         assert owners(database)["old"] == owner
 
-    def test_a_ticket_does_not_claim_it(self, checkpoints: Checkpoints, database: Database) -> None:
+    def test_a_ticket_does_not_claim_the_consumer(self, checkpoints: Checkpoints, database: Database) -> None:
         with pytest.raises(ForbiddenConsumer):
             checkpoints.claim("old", TICKET)
         assert owners(database)["old"] is None
@@ -248,19 +258,23 @@ class TestFirstClaim:
 
 class TestRead:
     @pytest.mark.parametrize("ask", ["read", "require"])
-    def test_it_creates_nothing_and_says_how_to(self, checkpoints: Checkpoints, database: Database, ask: str) -> None:
+    def test_reading_creates_nothing_and_names_the_request_that_does(
+        self, checkpoints: Checkpoints, database: Database, ask: str
+    ) -> None:
         with pytest.raises(UnknownName, match="POST /api/consumers"):
             getattr(checkpoints, ask)("ops", OWNER)
         assert owners(database) == {}
 
     @pytest.mark.parametrize("ask", ["read", "require"])
     @pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
-    def test_it_tells_other_principals_nothing(self, checkpoints: Checkpoints, stranger: Principal, ask: str) -> None:
+    def test_reading_is_forbidden_to_other_principals(
+        self, checkpoints: Checkpoints, stranger: Principal, ask: str
+    ) -> None:
         checkpoints.create("ops", OWNER)
         with pytest.raises(ForbiddenConsumer):
             getattr(checkpoints, ask)("ops", stranger)
 
-    def test_it_leaves_the_connection(self, checkpoints: Checkpoints) -> None:
+    def test_reading_keeps_the_connection(self, checkpoints: Checkpoints) -> None:
         claim = checkpoints.claim("ops", OWNER)
         for by in (OWNER, *OPERATORS.values()):
             assert checkpoints.read("ops", by) == claim
@@ -272,7 +286,7 @@ class TestOwn:
         account.create_token(database, "bot", ["read"])
         user.add(database, "a:b", "viewer")
 
-    def test_it_changes_the_owner_and_ends_the_connection_of_the_one_before(
+    def test_the_command_changes_the_owner_and_closes_the_previous_owners_connection(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         claim = checkpoints.claim("ops", OTHER)
@@ -288,7 +302,7 @@ class TestOwn:
             )
         ]
 
-    def test_for_the_owner_that_it_has_it_changes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
+    def test_giving_a_consumer_to_its_owner_changes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
         claim = checkpoints.claim("ops", OWNER)
         checkpoint.own(database, "ops", "token:bot", by="command line")
         assert checkpoints.generations(["ops"]) == {"ops": claim.generation}
@@ -316,7 +330,7 @@ class TestOwn:
 
 
 class TestReset:
-    def test_what_follows_a_reset_is_owed_however_often_it_is_told(
+    def test_events_after_a_reset_are_delivered_after_every_repeated_reset(
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         outbox = Outbox(database, 65_536)
@@ -345,9 +359,9 @@ class TestRotation:
 
 
 class TestGenerations:
-    """What each commit pays for while a consumer is connected."""
+    """The cost of each commit while a consumer is connected."""
 
-    def test_the_connected_consumers_alone_are_read_however_many_there_are(self, database: Database) -> None:
+    def test_only_the_connected_consumers_are_read_among_many(self, database: Database) -> None:
         with database.transaction() as connection:
             connection.executemany(
                 "INSERT INTO outfeed_checkpoint (name, epoch, seq, generation, is_protected, created_at, seen_at)"
@@ -355,7 +369,7 @@ class TestGenerations:
                 [(f"consumer-{n}",) for n in range(20_000)],
             )
         instructions = []
-        with database.connection() as connection:  # the one that is lent next as well
+        with database.connection() as connection:  # the connection that is used next as well
             connection.set_progress_handler(lambda: instructions.append(1), 1)
         found = Checkpoints(database).generations(["consumer-7", "consumer-19999", "nobody"])
         assert found == {"consumer-7": 1, "consumer-19999": 1}

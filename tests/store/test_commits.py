@@ -1,4 +1,7 @@
-"""The commit notifier: a commit of anyone's is noticed at once, idle costs nothing, and it outlives what it watches."""
+"""Commit notifier: every commit is noticed at once, at no idle cost.
+
+It also survives the replacement of the files that it watches.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ ROW = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b
 
 
 class Watch:
-    """A commit notifier and what it has called back for. At each call it reads the head, as a poll does."""
+    """A commit notifier and its calls.
+
+    At each call it reads the head, as a poll does.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,9 +67,9 @@ class Watch:
 def watch(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     if request.param == "the clock":
         monkeypatch.setattr(module, "_Notices", module._IntervalNotices)
-    # A stall may outlast the commit notifier's look for a commit, and no scheduler makes up for it here.
+    # A stall may outlast the commit notifier's checks for a commit, and no scheduler makes up for it here.
     monkeypatch.setattr(module, "RECHECK_FOR_SECS", PATIENCE_SECS)
-    # Another connection keeps the -wal file where it is, as a server's own does.
+    # Another connection keeps the -wal file in place, as a server's own does.
     with contextlib.closing(sqlite3.connect(database.path)) as keeper:
         keeper.execute("SELECT count(*) FROM event_log").fetchone()
         with Watch(database.path) as watch:
@@ -78,18 +84,24 @@ def commit(raw: sqlite3.Connection, event_id: str) -> None:
 
 
 def connect(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    """Open a writer without fsync: the notifier leaves a commit that takes too long to the scheduler."""
+    """Open a writer without fsync.
+
+    The notifier leaves a commit that takes too long to the scheduler.
+    """
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("PRAGMA synchronous = OFF")
     return contextlib.closing(raw)
 
 
-def test_it_calls_at_the_start_for_what_was_committed_before(watch: Watch) -> None:
+def test_the_notifier_calls_at_the_start_for_earlier_commits(watch: Watch) -> None:
     assert watch.commits == 1
 
 
 class Disk:
-    """A writer's disk on a clock of its own: a commit is written, that is noticed, and visible after its fsync."""
+    """A writer's disk on a clock of its own.
+
+    A commit is written and noticed, and visible after its fsync.
+    """
 
     precede_commits = True
 
@@ -122,7 +134,7 @@ class Disk:
 
 
 class Sleep(threading.Event):
-    """A rest that nobody ends, on the disk's clock."""
+    """A rest that no thread ends, on the disk's clock."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__()
@@ -186,18 +198,21 @@ def test_each_commit_is_visible_when_it_calls_back(watch: Watch) -> None:
 
 
 def test_a_commit_that_waits_for_the_disk_is_noticed_as_well(watch: Watch) -> None:
-    """The file is written before the commit is visible: one look at each notice would miss nearly all."""
+    """The file is written before the commit is visible.
+
+    One check at each notice would miss nearly all commits.
+    """
     seen = 0
     with contextlib.closing(sqlite3.connect(watch.path, isolation_level=None)) as raw:
         raw.execute("PRAGMA synchronous = FULL")
         for n in range(1, 21):
             commit(raw, f"id-{n}")
-            with contextlib.suppress(AssertionError):  # a disk may be slower than the commit notifier is patient
+            with contextlib.suppress(AssertionError):  # a disk may be slower than the commit notifier waits
                 seen += bool(wait_until(lambda n=n: n in watch.heads, f"commit {n} seen", timeout=0.5))
     assert seen >= 10, f"{seen} of 20"
 
 
-def test_a_rolled_back_transaction_is_no_commit(watch: Watch) -> None:
+def test_a_rolled_back_transaction_causes_no_call(watch: Watch) -> None:
     with connect(watch.path) as raw:
         raw.execute("BEGIN IMMEDIATE")
         raw.execute(ROW, ("gone",))
@@ -208,22 +223,20 @@ def test_a_rolled_back_transaction_is_no_commit(watch: Watch) -> None:
         assert before < watch.commits <= before + 2
 
 
-def test_it_ticks_though_nothing_is_committed(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notifier_ticks_without_commits(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_SECS", 0.02)
     before = watch.ticks
     wait_until(lambda: watch.ticks > before + 5, "ticks")
     assert watch.commits == 1
 
 
-def test_idle_costs_next_to_nothing(watch: Watch) -> None:
+def test_an_idle_notifier_uses_almost_no_cpu(watch: Watch) -> None:
     began = time.process_time()
     threading.Event().wait(1)
     assert time.process_time() - began < 0.3
 
 
-def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_without_fsync_is_checked_for_a_few_times(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     # given commits that are visible before their notice is read, and one that is noticed twice
     disk = Disk([0.01] * 300, [0.0] * 300)
     disk.unread.insert(1, disk.written[0] + 0.00001)
@@ -240,11 +253,14 @@ def test_a_commit_that_waits_for_no_disk_is_looked_for_a_few_times(
     assert looks[0] < 10 * 300
 
 
-def test_a_writer_that_never_rests_does_not_cost_a_core(watch: Watch) -> None:
-    """Notices come faster than commits become visible; they are taken all at once."""
+def test_a_constant_writer_does_not_keep_a_core_busy(watch: Watch) -> None:
+    """Notices come faster than commits become visible.
+
+    They are taken all at once.
+    """
     with connect(watch.path) as raw:
         raw.execute("PRAGMA cache_size = 1")
-        raw.execute("BEGIN IMMEDIATE")  # spills to the -wal file, and commits nothing
+        raw.execute("BEGIN IMMEDIATE")  # spills to the -wal file without a commit
         for n in range(2000):
             raw.execute(ROW, (f"id-{n}" + "x" * 500,))
         assert watch.commits <= 2  # one at the start, one for the first notice
@@ -253,17 +269,17 @@ def test_a_writer_that_never_rests_does_not_cost_a_core(watch: Watch) -> None:
     assert watch.commits <= 4
 
 
-def test_it_rests_as_long_as_it_is_told_and_misses_nothing(watch: Watch) -> None:
+def test_the_notifier_rests_as_long_as_requested_and_misses_nothing(watch: Watch) -> None:
     watch.rest = 0.05
     with connect(watch.path) as raw:
         for n in range(1, 31):
             commit(raw, f"id-{n}")
-            time.sleep(0.005)  # a writer's pace
+            time.sleep(0.005)  # the writer's pace
     wait_until(lambda: 30 in watch.heads, "all noticed")
     assert min(later - earlier for earlier, later in itertools.pairwise(watch.times[1:])) >= 0.05
 
 
-def test_it_calls_again_at_once_if_it_is_roused_during_a_call_that_asks_for_a_rest(database: Database) -> None:
+def test_the_notifier_calls_again_at_once_if_it_is_woken_during_a_call_that_requests_a_rest(database: Database) -> None:
     calls: list[int] = []
 
     def rest_for_an_hour() -> float:
@@ -280,7 +296,9 @@ def test_it_calls_again_at_once_if_it_is_roused_during_a_call_that_asks_for_a_re
         notifier.stop()
 
 
-def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notifier_ticks_while_it_rests_until_it_is_woken_or_stopped(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "TICK_SECS", 0.02)
     watch.rest, before = 3600, watch.commits
     with connect(watch.path) as raw:
@@ -300,7 +318,7 @@ def test_it_ticks_while_it_rests_until_it_is_roused_or_stopped(watch: Watch, mon
     assert time.monotonic() - began < 5
 
 
-def test_it_watches_on_when_another_file_is_put_in_place(
+def test_the_notifier_watches_a_file_that_replaces_the_first(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a commit notifier of one file, and a copy
@@ -313,7 +331,7 @@ def test_it_watches_on_when_another_file_is_put_in_place(
         raw.backup(copy)
     with Watch(database.path) as watch:
         wait_until(watch.has_begun, "it watches")
-        # when the copy takes its place
+        # when the copy replaces the file
         for suffix in ("-wal", "-shm"):
             Path(f"{database.path}{suffix}").unlink(missing_ok=True)
         os.replace(copy_path, database.path)
@@ -325,19 +343,19 @@ def test_it_watches_on_when_another_file_is_put_in_place(
                 wait_until(lambda n=n: n in watch.heads, f"commit {n} to the new file seen")
 
 
-def test_it_waits_for_a_file_that_is_not_there(
+def test_the_notifier_waits_for_a_missing_file(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECS", 0.05)
     os.rename(database.path, tmp_path / "away")
     with Watch(database.path) as watch:
-        wait_until(lambda: "can't be watched" in caplog.text, "it says so")
+        wait_until(lambda: "can't watch commits" in caplog.text, "the failure is logged")
         assert watch.commits == 0
         os.rename(tmp_path / "away", database.path)
         wait_until(watch.has_begun, "it watches")
 
 
-def test_it_watches_on_when_the_file_goes_and_comes_back(
+def test_the_notifier_continues_when_the_file_is_removed_and_returns(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECS", 0.05)
@@ -356,7 +374,7 @@ def test_it_watches_on_when_the_file_goes_and_comes_back(
         wait_until(lambda: 1 in watch.heads, "noticed")
 
 
-def test_it_stops_at_once_wherever_it_is(database: Database) -> None:
+def test_the_notifier_stops_at_once_in_every_state(database: Database) -> None:
     for _ in range(20):
         watch = Watch(database.path)
         watch.notifier.start()

@@ -1,4 +1,4 @@
-"""DatabaseStats: the feed's ends and the files' sizes."""
+"""Database statistics: the window of the outbox and the file sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_an_empty_feed_has_no_oldest_row(database: Database) -> None:
     found = db_stats.read(database)
     assert (found.head, found.outbox_rows, found.oldest_at) == (0, 0, None)
     assert found.database_bytes == database.path.stat().st_size
-    database.close()  # the last connection takes the log along
+    database.close()  # closing the last connection removes the log
     assert not Path(f"{database.path}-wal").exists()
 
 
-def test_it_says_what_the_outbox_holds_and_since_when(database: Database) -> None:
+def test_the_statistics_have_the_rows_of_the_outbox_and_the_oldest_time(database: Database) -> None:
     for _ in range(3):
         log_event("a.b", "s")
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:

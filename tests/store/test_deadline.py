@@ -1,4 +1,7 @@
-"""Deadlines: a read ends at its time, or when nobody waits for it; a write is never cut off."""
+"""Deadlines: a read ends at its time; a write is never interrupted.
+
+A read also ends when its client has left.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELE
 LONG = f"{ENDLESS.replace('FROM n)', 'FROM n LIMIT 100000)')}"
 
 
-def test_a_read_ends_at_its_deadline_and_the_connection_goes_on(database: Database) -> None:
+def test_a_read_ends_at_its_deadline_and_the_connection_stays_usable(database: Database) -> None:
     began = clock.monotonic()
 
     with deadline.limited(0.2), pytest.raises(QueryCancelled), database.connection() as connection:
@@ -24,7 +27,7 @@ def test_a_read_ends_at_its_deadline_and_the_connection_goes_on(database: Databa
         assert connection.execute(LONG).fetchone() == (100_000,)
 
 
-def test_the_deadline_is_for_all_reads_together(database: Database) -> None:
+def test_the_deadline_covers_all_reads_together(database: Database) -> None:
     def read_on() -> None:
         while True:
             with database.snapshot() as connection:
@@ -34,14 +37,14 @@ def test_the_deadline_is_for_all_reads_together(database: Database) -> None:
         read_on()
 
 
-def test_a_read_that_nobody_waits_for_ends(database: Database) -> None:
+def test_a_read_ends_when_its_client_has_left(database: Database) -> None:
     looks = iter([True, True, False])
 
     with deadline.limited(60, lambda: next(looks)), pytest.raises(QueryCancelled), database.connection() as connection:
         connection.execute(ENDLESS).fetchone()
 
 
-def test_a_write_and_what_takes_its_time_are_not_cut_off(database: Database) -> None:
+def test_a_write_and_an_unlimited_read_are_not_interrupted(database: Database) -> None:
     with deadline.limited(0):
         with database.transaction() as connection:
             assert connection.execute(LONG).fetchone() == (100_000,)

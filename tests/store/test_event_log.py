@@ -1,4 +1,7 @@
-"""The log: append once, in the caller's transaction where one is handed in, and read back newest first."""
+"""Event log: append once, and read back newest first.
+
+With a connection, the event is in the caller's transaction.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def test_no_data_is_null_in_the_table(raw: sqlite3.Connection) -> None:
     assert raw.execute("SELECT data FROM event_log").fetchall() == [(None,), ("false",)]
 
 
-def test_outside_the_limits_nothing_is_written(raw: sqlite3.Connection) -> None:
+def test_an_event_above_a_limit_is_not_written(raw: sqlite3.Connection) -> None:
     for fields in ({"event_type": "bad"}, {"source": ""}, {"data": "x" * 70_000}):
         with pytest.raises(InvalidEvent):
             outfeed.log_event(**{"event_type": "a.b", "source": "s"} | fields)
@@ -83,7 +86,7 @@ def test_the_limit_of_data_is_a_setting(database: Database, monkeypatch: pytest.
         outfeed.log_event("a.b", "s", data="x" * 300)
 
 
-def test_a_missing_database_is_named_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_database_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(DatabaseMissing, match=str(tmp_path / "outfeed.db")):
         outfeed.log_event("a.b", "s")
     assert not (tmp_path / "outfeed.db").exists()
@@ -99,7 +102,7 @@ def test_a_database_that_is_not_upgraded_is_named(tmp_path: Path) -> None:
 # --- the id as idempotency key ----------------------------------------------------------------------------------------
 
 
-def test_the_same_event_again_is_the_one_in_the_log(raw: sqlite3.Connection) -> None:
+def test_a_repeated_event_returns_the_one_in_the_log(raw: sqlite3.Connection) -> None:
     first = outfeed.log_event(**SAME, id="mine")
     again = outfeed.log_event(**SAME | {"data": {"m": [2], "n": 1}}, id="mine")
     assert again == first
@@ -134,13 +137,13 @@ def test_the_same_id_with_other_content_is_a_conflict(raw: sqlite3.Connection, o
     assert (count(raw), count(raw, "outbox")) == (1, 1)
 
 
-def test_a_timestamp_counts_only_where_it_is_given(database: Database) -> None:
+def test_a_timestamp_is_compared_only_if_it_is_given(database: Database) -> None:
     first = outfeed.log_event(**SAME, id="mine", timestamp="2020-01-01T00:00:00Z")
     assert outfeed.log_event(**SAME, id="mine") == first
     assert outfeed.log_event(**SAME, id="mine", timestamp="2020-01-01T01:00:00+01:00") == first
 
 
-def test_the_answer_to_a_writer_says_where_it_went(database: Database, raw: sqlite3.Connection) -> None:
+def test_the_answer_to_a_writer_has_the_seq_and_epoch(database: Database, raw: sqlite3.Connection) -> None:
     (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
     fields = {**SAME, "id": "mine"}
     assert event_log.record(database, [fields], 1000)[0][1:] == (1, epoch, True)
@@ -153,7 +156,7 @@ def test_the_answer_to_a_writer_says_where_it_went(database: Database, raw: sqli
 # --- the caller's transaction -----------------------------------------------------------------------------------------
 
 
-def test_with_a_connection_the_event_is_the_callers_to_commit(database: Database, raw: sqlite3.Connection) -> None:
+def test_with_a_connection_the_caller_commits_the_event(database: Database, raw: sqlite3.Connection) -> None:
     with contextlib.closing(sqlite3.connect(database.path)) as own:
         event = outfeed.log_event("a.b", "s", connection=own)
         assert count(raw) == 0
@@ -165,7 +168,7 @@ def test_with_a_connection_the_event_is_the_callers_to_commit(database: Database
     assert (count(raw), count(raw, "outbox")) == (1, 1)
 
 
-def test_a_connection_with_its_own_row_factory_will_do(database: Database) -> None:
+def test_a_connection_with_its_own_row_factory_works(database: Database) -> None:
     with contextlib.closing(sqlite3.connect(database.path)) as own:
         own.row_factory = sqlite3.Row
         first = outfeed.log_event(**SAME, id="mine", connection=own)
@@ -191,7 +194,7 @@ def test_a_refused_event_leaves_the_callers_transaction_as_it_was(database: Data
 
 @pytest.fixture
 def ten(database: Database) -> list[Event]:
-    """Ten events: types a.b and x.y in turn, sources, tasks and agents of three."""
+    """Ten events with alternating types and three sources, tasks and agents."""
     return [
         outfeed.log_event(["a.b", "x.y"][n % 2], f"s{n % 3}", task_id=f"t{n % 3}", agent_id=f"a{n % 3}", data=n)
         for n in range(10)
@@ -209,7 +212,7 @@ def test_events_are_listed_newest_first(ten: list[Event]) -> None:
     assert outfeed.list_events(offset=10) == []
 
 
-def test_newest_means_written_last_whatever_the_timestamp_says(database: Database) -> None:
+def test_newest_means_written_last_regardless_of_the_timestamp(database: Database) -> None:
     for n, timestamp in enumerate(["2030-01-01T00:00:00Z", "2010-01-01T00:00:00Z", "2020-01-01T00:00:00Z"]):
         outfeed.log_event("a.b", "s", data=n, timestamp=timestamp)
     assert data_of(outfeed.list_events()) == [2, 1, 0]
@@ -231,7 +234,7 @@ def test_all_filters_must_hold(ten: list[Event], filters: dict[str, str], expect
     assert data_of(outfeed.list_events(**filters)) == expected
 
 
-def test_the_events_of_a_task_or_agent_are_all_of_them(ten: list[Event]) -> None:
+def test_the_events_of_a_task_or_agent_are_complete(ten: list[Event]) -> None:
     assert data_of(outfeed.get_task_events("t1")) == [7, 4, 1]
     assert data_of(outfeed.get_agent_events("a2")) == [8, 5, 2]
     assert outfeed.get_task_events("none") == []
@@ -250,12 +253,12 @@ def test_pages_by_cursor_miss_and_repeat_nothing_while_others_write(ten: list[Ev
     assert found == ten[::-1]
 
 
-def test_the_last_page_says_that_there_is_no_more(ten: list[Event]) -> None:
+def test_the_last_page_has_no_next_cursor(ten: list[Event]) -> None:
     assert reading.list_page(db.default(), EVERYTHING, limit=10)[1] is None
     assert reading.list_page(db.default(), EVERYTHING, limit=9)[1] is not None
 
 
-def test_data_above_the_limit_is_left_out_of_lists_and_whole_in_the_event(
+def test_data_above_the_limit_is_left_out_of_lists_and_complete_in_the_event(
     raw: sqlite3.Connection, database: Database
 ) -> None:
     raw.execute("INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('big', 'a.b', 's', ?, 't')",
@@ -268,7 +271,7 @@ def test_data_above_the_limit_is_left_out_of_lists_and_whole_in_the_event(
 
 
 @pytest.mark.parametrize("data", ["NaN", "Infinity", "-Infinity", "[NaN]", "1e999", '"\\ud800"', "{oops", ""])
-def test_what_is_read_can_be_written_as_json_again(raw: sqlite3.Connection, data: str) -> None:
+def test_every_read_value_can_be_written_as_json(raw: sqlite3.Connection, data: str) -> None:
 
     raw.execute(
         "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('x', 'a.b', 's', ?, 't')", (data,)
@@ -298,13 +301,13 @@ def test_the_last_minutes_are_counted_by_timestamp(database: Database) -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
-def test_a_time_that_is_none_is_refused(database: Database, minutes: float) -> None:
+def test_an_invalid_time_is_refused(database: Database, minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes"):
         outfeed.get_recent_events(minutes)
     with pytest.raises(ValueError, match="minutes"):
         outfeed.get_event_summary(minutes)
 
 
-def test_an_aware_datetime_is_taken_as_timestamp(database: Database) -> None:
+def test_an_aware_datetime_is_accepted_as_timestamp(database: Database) -> None:
     event = outfeed.log_event("a.b", "s", timestamp=datetime(2024, 1, 15, 10, 30, tzinfo=UTC))
     assert event.timestamp == "2024-01-15T10:30:00.000Z"

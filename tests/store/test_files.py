@@ -1,4 +1,7 @@
-"""Files: what root makes belongs to the owner of the folder, and an error names the owner."""
+"""Files: root's files belong to the owner of the folder.
+
+An error about a file names the owner.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ SERVICE = 12_345  # a user without a name
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder of a service that runs as its own user; if the tests do not run as root, as theirs."""
+    """The folder of a service that runs as its own user.
+
+    If the tests do not run as root, it belongs to their user.
+    """
     made = tmp_path / "service"
     made.mkdir()
     with suppress(PermissionError):
@@ -51,7 +57,7 @@ def test_all_files_beside_the_database_belong_to_the_owner_of_the_folder(folder:
     database.at(path).close()
 
 
-def test_a_folder_that_is_made_is_private(tmp_path: Path) -> None:
+def test_a_new_folder_is_private(tmp_path: Path) -> None:
     files.make_folder(tmp_path / "a" / "b")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o700, 0o700]
 
@@ -68,7 +74,7 @@ def test_an_error_about_a_file_of_another_user_names_its_owner_and_the_command(t
         )
 
 
-def test_a_lock_file_that_can_not_be_opened_is_explained(tmp_path: Path) -> None:
+def test_the_error_of_a_lock_file_that_can_not_be_opened_gives_the_reason(tmp_path: Path) -> None:
     (tmp_path / "x.lock").mkdir()
     with pytest.raises(DatabaseError, match=r"can't make the lock file .*x\.lock: Is a directory"):
         files.open_lock(tmp_path / "x.lock")

@@ -1,4 +1,4 @@
-"""A database with the former names of the tables is renamed once, by the upgrade, and works.
+"""Former names: one upgrade renames the tables, and the database works.
 
 `legacy.sql` is the dump of a database that the last release with those names made, with rows of every kind.
 """
@@ -53,12 +53,15 @@ def ask(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return raw.execute(sql, values).fetchall()
 
 
-# Of migrations that came after the names.
+# Tables of migrations that came after the names.
 LATER_COLUMNS = ("owner", "on_rejection", "skips", "old_secret", "old_secret_until")
 
 
 def rows(path: Path, prefix: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of each of Outfeed's tables, by the name without *prefix*; facts about triggers aside."""
+    """Return the rows of each of Outfeed's tables.
+
+    The keys are the names without *prefix*. Facts about triggers are left out.
+    """
     with contextlib.closing(sqlite3.connect(path)) as raw:
         found = {}
         for table in former_names.TABLES:
@@ -103,14 +106,14 @@ def test_the_stored_trigger_texts_are_those_of_the_triggers(path: Path) -> None:
     assert stored == dict(ask(path, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
 
 
-def test_the_feed_goes_on_after_the_last_seq(path: Path) -> None:
+def test_the_feed_continues_after_the_last_seq(path: Path) -> None:
     (last,) = ask(path, "SELECT max(seq) FROM outbox")[0]
     migrate.upgrade(path)
     run(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('new', 'a.b', 's', '2024-01-15')")
     assert ask(path, "SELECT seq, event_id FROM outbox ORDER BY seq DESC LIMIT 1") == [(last + 1, "new")]
 
 
-def test_the_yoyo_tables_go_unless_another_program_uses_them(path: Path, tmp_path: Path) -> None:
+def test_the_yoyo_tables_are_removed_unless_another_program_uses_them(path: Path, tmp_path: Path) -> None:
     run(path, OTHER_YOYO)
     migrate.upgrade(path)
     assert ask(path, "SELECT migration_id FROM _yoyo_migration") == [("0001.shop",)]
@@ -121,7 +124,7 @@ def test_the_yoyo_tables_go_unless_another_program_uses_them(path: Path, tmp_pat
         assert adoption.foreign_tables(raw) == ["_yoyo_log", "_yoyo_migration", "_yoyo_version"]
 
 
-def test_a_raw_writer_that_is_connected_goes_on(path: Path) -> None:
+def test_a_connected_raw_writer_can_still_write(path: Path) -> None:
     insert = "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', '2024-01-15')"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute(insert, ("before",))
@@ -130,7 +133,7 @@ def test_a_raw_writer_that_is_connected_goes_on(path: Path) -> None:
     assert ask(path, "SELECT event_id FROM outbox ORDER BY seq DESC LIMIT 2") == [("after",), ("before",)]
 
 
-def test_a_taken_name_refuses_the_step_and_changes_nothing(path: Path) -> None:
+def test_a_name_conflict_refuses_the_step_and_changes_nothing(path: Path) -> None:
     run(path, "CREATE TABLE outfeed_task (mine)")
     before = path.read_bytes()
     for _ in range(3):
@@ -140,7 +143,7 @@ def test_a_taken_name_refuses_the_step_and_changes_nothing(path: Path) -> None:
     assert [file.name for file in path.parent.glob("feed.db*")] == ["feed.db"]
 
 
-def test_a_database_of_an_earlier_migration_goes_on_from_there(path: Path) -> None:
+def test_a_database_of_an_earlier_migration_is_upgraded_from_there(path: Path) -> None:
     run(
         path,
         """
@@ -192,7 +195,7 @@ def test_a_backup_with_the_former_names_is_restored_under_the_present_ones(path:
     db.at(tmp_path / "live.db").close()
 
 
-def test_a_server_serves_what_it_renamed(path: Path, tmp_path: Path) -> None:
+def test_a_server_serves_a_renamed_database(path: Path, tmp_path: Path) -> None:
     with (
         contextlib.closing(sqlite3.connect(path)) as raw,
         contextlib.closing(sqlite3.connect(tmp_path / "outfeed.db")) as copy,

@@ -1,4 +1,7 @@
-"""The mark: a database that is behind what was served, or says something else there, is another history."""
+"""High-water mark: a database that contradicts it is another history.
+
+The database is behind the mark, or has another event at its seq.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def mark(database: Database) -> HighWaterMark:
 
 
 def serve_all(outbox: Outbox, mark: HighWaterMark) -> str:
-    """Remember the head as served, as the relay does; return the epoch."""
+    """Record the head as served, as the relay does; return the epoch."""
     page = outbox.read_after(0, 1000)
     mark.advance(page.window.epoch, Position.of(page.items[-1]))
     mark.close()
@@ -43,7 +46,7 @@ def run(database: Database, sql: str) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_remembered_is_read_back_by_another_process(mark: HighWaterMark, database: Database) -> None:
+def test_a_recorded_position_is_read_by_another_process(mark: HighWaterMark, database: Database) -> None:
     assert HighWaterMark(database.path).read() == {}
     for seq in (1, 7, 99, 100_000):
         mark.advance(EPOCHS[0], Position(seq, 2**32 - seq))
@@ -53,21 +56,19 @@ def test_what_was_remembered_is_read_back_by_another_process(mark: HighWaterMark
     assert HighWaterMark(database.path).read() == {EPOCHS[0]: Position(100_000, 2**32 - 100_000)}
 
 
-def test_of_two_workers_the_one_ahead_is_remembered(mark: HighWaterMark, database: Database) -> None:
+def test_the_position_of_the_worker_ahead_is_kept(mark: HighWaterMark, database: Database) -> None:
     other = HighWaterMark(database.path)
     for seq, other_seq in ((10, 9), (11, 12), (14, 13), (14, 14)):
         mark.advance(EPOCHS[0], Position(seq, 1))
         other.advance(EPOCHS[0], Position(other_seq, 1))
         assert HighWaterMark(database.path).read() == {EPOCHS[0]: Position(max(seq, other_seq), 1)}
     other.close()
-    mark.advance(EPOCHS[0], Position(15, 1))  # whoever came or went
+    mark.advance(EPOCHS[0], Position(15, 1))  # in any order of the workers
     assert HighWaterMark(database.path).read() == {EPOCHS[0]: Position(15, 1)}
     mark.close()
 
 
-def test_of_two_workers_each_writes_on_when_the_other_has_gone_to_a_new_epoch(
-    mark: HighWaterMark, database: Database
-) -> None:
+def test_two_workers_can_write_after_one_moved_to_a_new_epoch(mark: HighWaterMark, database: Database) -> None:
     other = HighWaterMark(database.path)
     mark.advance(EPOCHS[0], Position(10, 1))
     other.advance(EPOCHS[0], Position(10, 1))
@@ -79,9 +80,7 @@ def test_of_two_workers_each_writes_on_when_the_other_has_gone_to_a_new_epoch(
     other.close()
 
 
-def test_a_worker_that_is_still_in_the_old_epoch_leaves_the_file_to_the_other(
-    mark: HighWaterMark, database: Database
-) -> None:
+def test_a_worker_in_the_old_epoch_leaves_the_file_to_the_other(mark: HighWaterMark, database: Database) -> None:
     other = HighWaterMark(database.path)
     other.advance(EPOCHS[0], Position(10, 1))
     mark.advance(EPOCHS[1], Position(11, 1))
@@ -94,7 +93,7 @@ def test_a_worker_that_is_still_in_the_old_epoch_leaves_the_file_to_the_other(
     other.close()
 
 
-def test_a_file_that_is_no_longer_in_place_is_given_up_within_a_sync(mark: HighWaterMark, database: Database) -> None:
+def test_a_replaced_file_is_closed_by_the_next_sync(mark: HighWaterMark, database: Database) -> None:
     mark.advance(EPOCHS[0], Position(10, 1))
     mark.path.unlink()
     mark.sync()
@@ -103,7 +102,7 @@ def test_a_file_that_is_no_longer_in_place_is_given_up_within_a_sync(mark: HighW
     mark.close()
 
 
-def test_every_epoch_keeps_its_furthest_point(mark: HighWaterMark, database: Database) -> None:
+def test_every_epoch_keeps_its_furthest_position(mark: HighWaterMark, database: Database) -> None:
     for n, epoch in enumerate([*EPOCHS, EPOCHS[0]]):
         mark.advance(epoch, Position(10 + n, n))
     again = HighWaterMark(database.path)
@@ -115,7 +114,7 @@ def test_every_epoch_keeps_its_furthest_point(mark: HighWaterMark, database: Dat
     assert set(HighWaterMark(database.path).read()) == set(EPOCHS)
 
 
-def test_the_longest_line_there_can_be_stays_within_its_place(mark: HighWaterMark, database: Database) -> None:
+def test_the_longest_possible_line_fits_its_place(mark: HighWaterMark, database: Database) -> None:
     mark.advance(EPOCHS[0], Position(1, 1))
     mark.advance(EPOCHS[1], Position(2**63 - 1, 2**32 - 1))
     mark.close()
@@ -133,9 +132,7 @@ CORRUPT: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT)
-def test_what_does_not_parse_is_passed_over_and_written_over(
-    mark: HighWaterMark, database: Database, content: bytes
-) -> None:
+def test_an_invalid_line_is_skipped_and_overwritten(mark: HighWaterMark, database: Database, content: bytes) -> None:
     mark.path.write_bytes(content)
     assert mark.read() == {}
     mark.advance(EPOCHS[0], Position(5, 6))
@@ -143,18 +140,18 @@ def test_what_does_not_parse_is_passed_over_and_written_over(
     assert HighWaterMark(database.path).read() == {EPOCHS[0]: Position(5, 6)}
 
 
-def test_a_torn_line_costs_no_other_line(mark: HighWaterMark) -> None:
+def test_a_torn_line_does_not_affect_other_lines(mark: HighWaterMark) -> None:
     mark.path.write_text(f"{EPOCHS[0]} 12\n{EPOCHS[1]} 7 8\n")
     assert mark.read() == {EPOCHS[1]: Position(7, 8)}
 
 
-def test_a_mark_that_can_not_be_read_is_a_warning(mark: HighWaterMark, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_mark_logs_a_warning(mark: HighWaterMark, caplog: pytest.LogCaptureFixture) -> None:
     mark.path.mkdir()
     assert mark.read() == {}
     assert "can't read the high-water mark" in caplog.text
 
 
-def test_it_can_be_synced_and_closed_before_anything_was_served(mark: HighWaterMark) -> None:
+def test_a_new_mark_can_be_synced_and_closed(mark: HighWaterMark) -> None:
     mark.sync()
     mark.close()
     assert not mark.path.exists()
@@ -171,7 +168,7 @@ def test_a_database_that_was_never_served_keeps_its_epoch(
 
 
 @pytest.mark.parametrize("more", [0, 1, 10])
-def test_a_database_that_went_on_keeps_its_epoch(
+def test_a_database_ahead_of_its_mark_keeps_its_epoch(
     database: Database, outbox: Outbox, mark: HighWaterMark, more: int
 ) -> None:
     write_events(database.path, 5)
@@ -181,8 +178,13 @@ def test_a_database_that_went_on_keeps_its_epoch(
     assert outbox.window().epoch == epoch
 
 
-def copy_put_back(database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path, written_since: int) -> str:
-    """Serve ten events, and put back a copy that holds five of them and *written_since* others."""
+def restore_older_copy(
+    database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path, written_since: int
+) -> str:
+    """Serve ten events, and restore a copy that holds five of them.
+
+    *written_since* more events are written to the copy.
+    """
     write_events(database.path, 5)
     database.close()
     shutil.copy(database.path, tmp_path / "copy.db")
@@ -195,10 +197,10 @@ def copy_put_back(database: Database, outbox: Outbox, mark: HighWaterMark, tmp_p
 
 
 @pytest.mark.parametrize("written_since", [0, 4, 5, 50])
-def test_a_copy_put_back_gets_a_new_epoch_also_once_it_has_been_written_to(
+def test_a_restored_copy_gets_a_new_epoch_even_after_new_writes(
     database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path, written_since: int
 ) -> None:
-    epoch = copy_put_back(database, outbox, mark, tmp_path, written_since)
+    epoch = restore_older_copy(database, outbox, mark, tmp_path, written_since)
     assert renew_epoch_if_behind(database, outbox, mark)
     renewed = outbox.window().epoch
     assert renewed != epoch
@@ -206,7 +208,7 @@ def test_a_copy_put_back_gets_a_new_epoch_also_once_it_has_been_written_to(
     assert outbox.window().epoch == renewed
 
 
-def test_pruning_is_no_copy_put_back(database: Database, outbox: Outbox, mark: HighWaterMark) -> None:
+def test_pruning_does_not_renew_the_epoch(database: Database, outbox: Outbox, mark: HighWaterMark) -> None:
     write_events(database.path, 10)
     epoch = serve_all(outbox, mark)
     for up_to in (5, 9, 10):
@@ -217,18 +219,18 @@ def test_pruning_is_no_copy_put_back(database: Database, outbox: Outbox, mark: H
     assert outbox.window().epoch == epoch
 
 
-def test_a_copy_that_was_emptied_is_behind_all_the_same(
+def test_an_emptied_copy_gets_a_new_epoch(
     database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path
 ) -> None:
-    copy_put_back(database, outbox, mark, tmp_path, 0)
+    restore_older_copy(database, outbox, mark, tmp_path, 0)
     run(database, "DELETE FROM outbox")
     assert renew_epoch_if_behind(database, outbox, mark)
 
 
-def test_the_same_copy_put_back_twice_is_seen_twice(
+def test_restoring_the_same_copy_twice_renews_the_epoch_twice(
     database: Database, outbox: Outbox, mark: HighWaterMark, tmp_path: Path
 ) -> None:
-    epoch = copy_put_back(database, outbox, mark, tmp_path, 0)
+    epoch = restore_older_copy(database, outbox, mark, tmp_path, 0)
     assert renew_epoch_if_behind(database, outbox, mark)
     write_events(database.path)
     second = serve_all(outbox, mark)
@@ -238,7 +240,7 @@ def test_the_same_copy_put_back_twice_is_seen_twice(
     assert outbox.window().epoch not in (epoch, second)
 
 
-def test_a_corrupt_mark_stops_no_start(database: Database, outbox: Outbox, mark: HighWaterMark) -> None:
+def test_a_corrupt_mark_does_not_prevent_the_start(database: Database, outbox: Outbox, mark: HighWaterMark) -> None:
     write_events(database.path, 5)
     serve_all(outbox, mark)
     mark.path.write_bytes(b"\xff" * 64)

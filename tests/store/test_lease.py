@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, freed in whatever way the holder ends."""
+"""Leases: one holder at a time, freed by any end of the holder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def file(tmp_path):
 
 @pytest.fixture
 def holder(file):
-    """Another process that holds the lease until its stdin closes or it dies."""
+    """Another process that holds the lease until its stdin closes.
+
+    A signal that ends the process frees the lease, too.
+    """
     command = [sys.executable, "-c", HOLDER, str(file)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
@@ -45,33 +48,33 @@ def holder(file):
 
 
 class TestHold:
-    def test_it_is_held_during_the_block(self, file):
+    def test_a_lease_is_held_during_the_block(self, file):
         with lease.hold(file, wait=False) as first, lease.hold(file, wait=False) as second:
             assert (first, second) == (True, False)
         with lease.hold(file, wait=False) as third:
             assert third
 
-    def test_one_that_was_refused_takes_nothing_from_the_holder(self, file):
+    def test_a_refused_attempt_does_not_affect_the_holder(self, file):
         with lease.hold(file, wait=False):
             with lease.hold(file, wait=False) as refused:
                 assert not refused
             with lease.hold(file, wait=False) as refused_again:
                 assert not refused_again
 
-    def test_it_is_freed_when_the_block_raises(self, file):
+    def test_a_lease_is_freed_when_the_block_raises(self, file):
         with pytest.raises(ZeroDivisionError), lease.hold(file, wait=False):
             _ = 1 / 0
         with lease.hold(file, wait=False) as is_held:
             assert is_held
 
-    def test_another_process_keeps_it_until_it_is_killed(self, file, holder):
+    def test_another_process_keeps_a_lease_until_it_is_killed(self, file, holder):
         with lease.hold(file, wait=False) as is_held:
             assert not is_held
         holder.send_signal(signal.SIGKILL)
         with lease.hold(file, wait=True) as is_held:
             assert is_held
 
-    def test_who_waits_gets_it_when_the_other_lets_go(self, file, holder):
+    def test_a_waiting_caller_gets_the_lease_when_the_holder_releases_it(self, file, holder):
         got = threading.Event()
 
         def wait():
@@ -85,7 +88,7 @@ class TestHold:
         waiting.join(10)
         assert got.is_set()
 
-    def test_a_forked_child_does_not_keep_it(self, file):
+    def test_a_forked_child_does_not_keep_the_lease(self, file):
         ready, done = os.pipe(), os.pipe()
         with lease.hold(file, wait=True):
             child = os.fork()
@@ -123,12 +126,12 @@ class TestHold:
         done.set()
         waiting.join(10)
 
-    def test_only_its_owner_can_read_the_file_and_it_stays(self, file):
+    def test_the_lock_file_is_private_and_stays(self, file):
         with lease.hold(file, wait=True):
             pass
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
-    def test_a_folder_that_is_not_there_is_named(self, tmp_path):
+    def test_a_missing_folder_is_named(self, tmp_path):
         with (
             pytest.raises(DatabaseError, match=r"missing.*No such file"),
             lease.hold(tmp_path / "missing/a.lock", wait=False),
@@ -137,11 +140,11 @@ class TestHold:
 
 
 class TestLockFile:
-    def test_it_lies_beside_the_database(self, tmp_path):
+    def test_the_lock_file_is_beside_the_database(self, tmp_path):
         assert lease.lock_file(tmp_path / "feed.db", "prune") == tmp_path / "feed.db.prune.lock"
         assert lease.lock_file(tmp_path / "feed.db") == tmp_path / "feed.db.lock"
 
-    def test_two_names_of_one_database_share_it(self, tmp_path):
+    def test_two_names_of_one_database_share_the_lock_file(self, tmp_path):
         (tmp_path / "real.db").touch()
         (tmp_path / "link.db").symlink_to("real.db")
         assert lease.lock_file(tmp_path / "link.db") == lease.lock_file(tmp_path / "real.db")

@@ -1,4 +1,7 @@
-"""Upgrades: from nothing, from an older table, by many at once, and killed anywhere. Looked at with plain sqlite3."""
+"""Upgrades: from nothing, from older tables, by many, killed anywhere.
+
+The results are read with plain sqlite3.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,10 @@ def objects(path):
 
 
 def assert_works(path):
-    """The triggers fill and guard the outbox, nothing is pending, and the file is sound."""
+    """Fail unless the database works.
+
+    The triggers fill and guard the outbox, nothing is pending, and the file is sound.
+    """
     insert(path, "works")
     assert ask(path, "SELECT event_id, json_extract(payload, '$.source') FROM outbox ORDER BY seq DESC LIMIT 1") == [
         ("works", "raw")
@@ -74,13 +80,13 @@ def assert_works(path):
 
 
 class TestUpgrade:
-    def test_it_makes_a_database_and_the_folders_above(self, tmp_path):
+    def test_an_upgrade_creates_a_database_and_the_folders_above(self, tmp_path):
         path = tmp_path / "a" / "b" / "feed.db"
         assert migrate.upgrade(path) == ALL
         assert_works(path)
         assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
 
-    def test_again_does_nothing(self, path):
+    def test_a_second_upgrade_does_nothing(self, path):
         migrate.upgrade(path)
         before = path.read_bytes()
         assert migrate.upgrade(path) == []
@@ -95,7 +101,7 @@ class TestUpgrade:
         assert_works(folder / name)
         assert [file.name for file in tmp_path.iterdir()] == [folder.name]
 
-    def test_the_sql_is_applied_to_the_letter(self, path):
+    def test_the_sql_is_applied_unchanged(self, path):
         migrate.upgrade(path)
         text = "".join(file.read_text("utf-8") for file in sorted((ROOT / "migrations").glob("*.sql")))
         text = text.replace(" IF NOT EXISTS", "")
@@ -110,7 +116,7 @@ class TestUpgrade:
         assert migrate.upgrade(path) == ALL
         assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
 
-    def test_it_goes_on_from_an_older_schema(self, path, tmp_path, monkeypatch):
+    def test_an_older_schema_is_upgraded(self, path, tmp_path, monkeypatch):
         older = tmp_path / "older"
         older.mkdir()
         first = ROOT / "migrations" / f"{ALL[0]}.sql"
@@ -123,7 +129,7 @@ class TestUpgrade:
         assert migrate.upgrade(path) == ALL[1:]
         assert_works(path)
 
-    def test_a_copy_that_lost_wal_gets_it_back(self, path):
+    def test_a_copy_without_wal_mode_gets_it(self, path):
         migrate.upgrade(path)
         ask(path, "PRAGMA journal_mode = DELETE")
         assert migrate.upgrade(path) == []
@@ -157,7 +163,7 @@ class TestRefusals:
                 refused(path)
         assert path.read_bytes() == before
 
-    def test_a_writer_that_keeps_the_lock_is_busy(self, path, monkeypatch):
+    def test_a_writer_that_keeps_the_lock_makes_the_upgrade_fail_as_busy(self, path, monkeypatch):
         ask(path, ADR_017)
         ask(path, "PRAGMA journal_mode = WAL")
         monkeypatch.setattr(database, "BUSY_TIMEOUT_SECS", 0.05)
@@ -168,7 +174,7 @@ class TestRefusals:
             writer.execute("COMMIT")
         assert migrate.upgrade(path, adopt=True) == ALL
 
-    def test_what_is_no_database_is_left_alone(self, path):
+    def test_a_file_that_is_not_a_database_is_left_unchanged(self, path):
         path.write_text("a text\n" * 500)
         with pytest.raises(DatabaseUnreadable, match="not a database"):
             migrate.upgrade(path)
@@ -181,7 +187,7 @@ class TestRefusals:
 
 
 class TestManyAtOnce:
-    def test_eight_processes_make_one_database(self, path):
+    def test_eight_processes_create_one_database(self, path):
         command = [sys.executable, "-c", UPGRADE, str(path)]
         processes = [
             subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -206,13 +212,13 @@ class TestKilled:
         return process.exitcode
 
     @pytest.mark.parametrize("is_adopted", [False, True], ids=["new", "adopted"])
-    def test_the_next_upgrade_succeeds_wherever_the_kill_came(self, tmp_path, is_adopted):
+    def test_the_next_upgrade_succeeds_after_a_kill_at_any_statement(self, tmp_path, is_adopted):
         told = tmp_path / "told"
         assert self.run(tmp_path / "whole.db", 10_000, told) == 0
         statements = int(told.read_text())
         assert statements > 30
 
-        # A dozen from the first to the last, which is the COMMIT or what follows it.
+        # A dozen from the first to the last statement, which is the COMMIT or a later one.
         for number in [*range(1, statements, statements // 10), statements]:
             path = tmp_path / f"{number}.db"
             if is_adopted:
@@ -227,7 +233,7 @@ class TestKilled:
 
 
 class TestPending:
-    def test_a_missing_or_foreign_database_lacks_all(self, path):
+    def test_a_missing_or_foreign_database_lacks_all_migrations(self, path):
         assert migrate.pending(path) == ALL
         assert not path.exists()
         ask(path, ADR_017)

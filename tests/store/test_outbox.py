@@ -1,4 +1,7 @@
-"""The outbox beyond the contract of a source (test_source.py): one state, bounded pages, any file at the path."""
+"""Outbox, beyond the contract of a source (test_source.py).
+
+One consistent state, bounded pages, and any file at the path.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def epoch_of(raw: sqlite3.Connection) -> str:
     return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
-def test_a_page_says_when_the_first_of_it_was_written(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_a_page_has_the_time_of_its_first_write(outbox: Outbox, raw: sqlite3.Connection) -> None:
     assert outbox.read_after(0, 10).written_at is None
     write(raw, 2)
     raw.execute("UPDATE outbox SET created_at = 'at ' || seq")
@@ -63,7 +66,7 @@ def test_a_page_says_when_the_first_of_it_was_written(outbox: Outbox, raw: sqlit
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_pages_are_bounded_in_bytes_as_well_and_together_skip_nothing(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_pages_are_bounded_in_bytes_and_together_skip_nothing(outbox: Outbox, raw: sqlite3.Connection) -> None:
     write(raw, 60, '"' + "x" * 60_000 + '"')
     cursor, found, pages = 0, [], 0
     while cursor < 60:
@@ -75,13 +78,13 @@ def test_pages_are_bounded_in_bytes_as_well_and_together_skip_nothing(outbox: Ou
     assert pages >= 3
 
 
-def test_a_row_larger_than_a_page_does_not_stop_the_reader(database: Database, raw: sqlite3.Connection) -> None:
+def test_a_row_larger_than_a_page_is_read(database: Database, raw: sqlite3.Connection) -> None:
     generous = Outbox(database, 16 * 2**20)
     write(raw, 3, '"' + "x" * (MAX_PAGE_BYTES + 10) + '"')
     assert [seqs(generous.read_after(cursor, 10)) for cursor in range(4)] == [[1], [2], [3], []]
 
 
-def test_a_payload_beyond_the_limit_is_not_read_whole(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_a_payload_beyond_the_limit_is_read_in_part(outbox: Outbox, raw: sqlite3.Connection) -> None:
     write(raw, 4, '"' + "x" * MAX_PAGE_BYTES + '"')
     page = outbox.read_after(0, 1000)
     assert len(page.items) == 4, "cut payloads count as what is read of them"
@@ -96,7 +99,7 @@ def test_reading_backwards_is_bounded_in_bytes_as_well(outbox: Outbox, raw: sqli
     assert page.through == seqs(page)[-1]
 
 
-def test_odd_payloads_leave_those_beside_them_whole(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_odd_payloads_do_not_affect_other_rows(outbox: Outbox, raw: sqlite3.Connection) -> None:
     odd = [None, "", b"", b"\0\xff,\0", "a\0b", 5, 1.5, "\x1e", "{", "é" * 5000]
     write(raw, 2 * len(odd) + 1)
     for place, payload in enumerate(odd, 1):
@@ -108,7 +111,7 @@ def test_odd_payloads_leave_those_beside_them_whole(outbox: Outbox, raw: sqlite3
         assert {found[seq].event_type for seq in sorted(found)[1::2]} == {"system.unreadable"}
 
 
-def test_a_page_of_many_parts_is_whole_and_ends_where_it_was_told_to(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_a_page_of_many_parts_is_complete_and_ends_at_its_limit(outbox: Outbox, raw: sqlite3.Connection) -> None:
     write(raw, 500)
     assert seqs(outbox.read_after(0, 1000)) == list(range(1, 501))
     assert seqs(outbox.read_before(501, 1000)) == list(range(500, 0, -1))
@@ -119,10 +122,10 @@ def test_a_page_of_many_parts_is_whole_and_ends_where_it_was_told_to(outbox: Out
 
 @pytest.mark.parametrize("rows", [5, 500])
 @pytest.mark.parametrize("meanwhile", ["INSERT", "DELETE"])
-def test_rows_and_window_of_a_page_are_of_one_moment(
+def test_rows_and_window_of_a_page_come_from_one_read_transaction(
     outbox: Outbox, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, meanwhile: str, rows: int
 ) -> None:
-    # given one who writes or prunes after the window was read, and before the rows are
+    # given a writer or pruning that commits after the window was read, and before the rows are
     write(raw, rows)
     window_of = module.window_of
 
@@ -135,7 +138,7 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
         return window
 
     monkeypatch.setattr(module, "window_of", take_window_then_commit)
-    # then the page is as it was
+    # then the page is unchanged
     for page in (outbox.read_after(0, 1000), outbox.read_before(1000, 1000)):
         assert sorted(seqs(page)) == list(range(page.window.first_seq, page.window.last_seq + 1))
     assert (page.window.last_seq > rows) == (meanwhile == "INSERT")
@@ -144,7 +147,7 @@ def test_rows_and_window_of_a_page_are_of_one_moment(
 # --- the epoch --------------------------------------------------------------------------------------------------------
 
 
-def test_the_epoch_is_renewed_once_however_many_ask(database: Database, outbox: Outbox) -> None:
+def test_the_epoch_is_renewed_once_by_many_callers(database: Database, outbox: Outbox) -> None:
     old = outbox.window().epoch
     outbox.renew_epoch(old)
     new = outbox.window().epoch
@@ -168,7 +171,7 @@ def backup(path: Path, copy: Path) -> None:
 def test_another_file_at_the_path_gets_a_new_epoch_though_its_head_is_higher(
     database: Database, outbox: Outbox, tmp_path: Path
 ) -> None:
-    # given a copy that was written to on its own
+    # given a copy that was written to separately
     copy = tmp_path / "copy.db"
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         write(raw, 5)
@@ -177,7 +180,7 @@ def test_another_file_at_the_path_gets_a_new_epoch_though_its_head_is_higher(
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as other:
         write(other, 50)
     before = outbox.read_after(0, 100).window
-    # when it is put in the place of the one that was read
+    # when it replaces the file that was read
     replace(database.path, copy)
     after = outbox.read_after(10, 100).window
     # then it is another history
@@ -190,7 +193,7 @@ def test_two_threads_that_notice_another_file_renew_its_epoch_once(
     database: Database, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.read_after(0, 100)
-    # given a thread that has looked at the path, and is held up there
+    # given a thread that is stopped after its check of the path
     has_looked, may_go_on, identity = threading.Event(), threading.Event(), database.identity
 
     def look_and_wait() -> tuple[int, int] | None:
@@ -204,13 +207,13 @@ def test_two_threads_that_notice_another_file_renew_its_epoch_once(
     slow = threading.Thread(target=lambda: outbox.read_after(0, 100))
     slow.start()
     assert has_looked.wait(PATIENCE_SECS)
-    # when another thread notices the new file meanwhile
+    # when another thread notices the new file in that time
     backup(database.path, tmp_path / "copy.db")
     replace(database.path, tmp_path / "copy.db")
     renewed = outbox.read_after(0, 100).window.epoch
     may_go_on.set()
     slow.join(PATIENCE_SECS)
-    # then the first one does not renew it again
+    # then the first thread does not renew the epoch again
     assert outbox.read_after(0, 100).window.epoch == renewed
 
 
@@ -224,7 +227,7 @@ def test_the_same_file_back_at_its_path_keeps_its_epoch(database: Database, outb
     assert outbox.read_after(0, 100).window == before
 
 
-def test_a_database_without_our_tables_is_named(database: Database, outbox: Outbox, tmp_path: Path) -> None:
+def test_a_database_without_outfeeds_tables_is_named(database: Database, outbox: Outbox, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "foreign.db")) as other:
         other.execute("CREATE TABLE foreign_table (x)")
     database.close()
@@ -244,7 +247,7 @@ def test_the_status_counts_what_is_there(database: Database, raw: sqlite3.Connec
     assert status(database) == expected
 
 
-def test_triggers_as_we_made_them_are_no_problem(database: Database) -> None:
+def test_unchanged_triggers_are_no_problem(database: Database) -> None:
     assert trigger_problems(database) == []
 
 
@@ -290,7 +293,7 @@ def test_a_table_that_was_rebuilt_has_lost_all_its_triggers(database: Database, 
         (Filter(EVERYTHING, types=("nothing.*",)), []),
     ],
 )
-def test_the_newest_that_match_are_found_in_sql(
+def test_the_newest_matching_events_are_found_in_sql(
     outbox: Outbox, raw: sqlite3.Connection, wanted: Filter, expected: list[int]
 ) -> None:
     rows = [
@@ -308,7 +311,7 @@ def test_the_newest_that_match_are_found_in_sql(
     assert outbox.newest(wanted, 100, after=2, up_to=6) == [seq for seq in expected if 2 < seq <= 6]
 
 
-def test_a_payload_that_no_trigger_wrote_stops_no_look_for_the_newest(outbox: Outbox, raw: sqlite3.Connection) -> None:
+def test_a_foreign_payload_does_not_break_the_search_for_the_newest(outbox: Outbox, raw: sqlite3.Connection) -> None:
     for payload in ("nonsense", b"\xff", None, "[" * 5000, '{"event_type": "a.b"}'):
         raw.execute("INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", (payload,))
 

@@ -1,4 +1,7 @@
-"""Outfeed's own errors: one event a minute and place, redacted, with a count; a write that fails makes none."""
+"""Own errors: one redacted event a minute and place, with a count.
+
+A failed write makes no event.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def test_an_error_becomes_an_event_with_its_message_and_count(errors: OwnErrors)
     assert event.data == {"message": "poll: RuntimeError: planted (2 times)", "place": "poll", "count": 2}
 
 
-def test_a_place_has_one_event_a_minute_and_what_came_meanwhile_is_counted(errors: OwnErrors) -> None:
+def test_a_place_has_one_event_a_minute_with_the_count_of_its_errors(errors: OwnErrors) -> None:
     with freeze_time("2026-01-15T10:00:00Z") as frozen:
         for _ in range(3):
             errors.note("poll", RuntimeError("again"))
@@ -56,7 +59,7 @@ def test_two_processes_write_one_event(database: Database, errors: OwnErrors) ->
     assert told() == [("poll", 1)]
 
 
-def test_a_clock_that_was_set_back_silences_no_place(errors: OwnErrors) -> None:
+def test_a_clock_that_was_set_back_does_not_suppress_events(errors: OwnErrors) -> None:
     for day in ("2026-01-15", "2026-01-14"):
         with freeze_time(f"{day}T10:00:00Z"):
             errors.note("poll", RuntimeError("planted"))
@@ -76,14 +79,14 @@ def test_a_secret_in_the_message_is_hidden(errors: OwnErrors) -> None:
 @pytest.mark.parametrize(
     "error", [DatabaseFull("full"), DatabaseBusy("busy"), sqlite3.OperationalError("disk I/O error"), MemoryError()]
 )
-def test_what_the_database_refused_makes_no_event(errors: OwnErrors, error: Exception) -> None:
+def test_a_database_error_makes_no_event(errors: OwnErrors, error: Exception) -> None:
     errors.note("poll", error)
     errors.write()
 
     assert told() == []
 
 
-def test_while_nothing_can_be_written_they_wait(
+def test_errors_wait_while_nothing_can_be_written(
     database: Database, errors: OwnErrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
@@ -98,7 +101,7 @@ def test_while_nothing_can_be_written_they_wait(
     assert told() == [("poll", 1)]
 
 
-def test_a_place_that_is_one_of_too_many_costs_no_memory(errors: OwnErrors) -> None:
+def test_places_above_the_limit_use_no_memory(errors: OwnErrors) -> None:
     for number in range(MAX_PLACES + 10):
         errors.note(f"place {number}", RuntimeError("x" * 100_000))
     errors.write()

@@ -1,4 +1,7 @@
-"""Files: what Outfeed makes belongs to its owner alone, whatever the umask; a file that was there keeps its mode."""
+"""File modes: new files are private under any umask.
+
+An existing file keeps its mode.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_everything_that_is_made_is_private(tmp_path: Path) -> None:
+def test_every_new_file_is_private(tmp_path: Path) -> None:
     path = tmp_path / "above" / "folder" / "feed.db"
     migrate.upgrade(path)
     HighWaterMark(path).advance("e" * 32, Position(1, 1))
     database = Database(path)
-    with closing(sqlite3.connect(path)) as raw, raw:  # open, so that -wal and -shm are there
+    with closing(sqlite3.connect(path)) as raw, raw:  # open, so that -wal and -shm exist
         raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('1', 'a.b', 's', 't')")
         Indexer(database).run()
         made = {each.name: mode(each) for each in path.parent.iterdir()}
@@ -45,7 +48,7 @@ def test_everything_that_is_made_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_a_file_that_was_there_keeps_its_mode(tmp_path: Path, is_empty: bool) -> None:
+def test_an_existing_file_keeps_its_mode(tmp_path: Path, is_empty: bool) -> None:
     path = tmp_path / "app.db"
     path.touch()
     if not is_empty:

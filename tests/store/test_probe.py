@@ -1,4 +1,4 @@
-"""The probe: what keeps writers from writing is known before they come, and so is that it is over."""
+"""Probe: a failure to write and its end are found without a writer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def probe(database: Database, monkeypatch: pytest.MonkeyPatch) -> Probe:
 
 @contextlib.contextmanager
 def pragma(database: Database, ill: str, well: str) -> Iterator[None]:
-    """Have the one idle connection say so meanwhile."""
+    """Set a pragma on the one idle connection during the block."""
     with database.connection() as connection:
         connection.execute(ill)
     yield
@@ -36,7 +36,7 @@ def pragma(database: Database, ill: str, well: str) -> Iterator[None]:
         connection.execute(well)
 
 
-def test_a_lock_is_found_without_a_writer_and_so_is_its_end(probe: Probe, database: Database) -> None:
+def test_a_lock_and_its_end_are_found_without_a_writer(probe: Probe, database: Database) -> None:
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         raw.execute("BEGIN EXCLUSIVE")
         probe.check()
@@ -46,7 +46,7 @@ def test_a_lock_is_found_without_a_writer_and_so_is_its_end(probe: Probe, databa
     assert probe.problems() == []
 
 
-def test_a_write_that_fails_names_the_cause_and_the_probe_tries_again(probe: Probe, database: Database) -> None:
+def test_a_failed_write_names_the_cause_and_the_probe_retries(probe: Probe, database: Database) -> None:
     with pragma(database, "PRAGMA query_only = 1", "PRAGMA query_only = 0"):
         with pytest.raises(DatabaseReadOnly, match="is read-only"):
             log_event("a.b", source="s")
@@ -63,7 +63,7 @@ def test_a_write_that_fails_names_the_cause_and_the_probe_tries_again(probe: Pro
         assert connection.execute("SELECT count(*) FROM outfeed_meta WHERE key = 'probe'").fetchone() == (0,)
 
 
-def test_a_write_that_needs_no_room_does_not_say_that_there_is_some(probe: Probe, database: Database) -> None:
+def test_a_write_that_needs_no_space_does_not_clear_the_failure(probe: Probe, database: Database) -> None:
     with pragma(database, "PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000"):
         with pytest.raises(DatabaseFull):
             log_event("a.b", source="s", data={"text": "x" * 60_000})
@@ -74,7 +74,7 @@ def test_a_write_that_needs_no_room_does_not_say_that_there_is_some(probe: Probe
     assert probe.problems() == []
 
 
-def test_damage_where_nobody_reads_is_found_by_looking_through(probe: Probe, database: Database) -> None:
+def test_damage_in_an_unread_page_is_found_by_the_integrity_check(probe: Probe, database: Database) -> None:
     for _ in range(50):
         log_event("a.b", source="s", data={"text": "x" * 3000})
     database.close()
@@ -94,9 +94,7 @@ def test_damage_where_nobody_reads_is_found_by_looking_through(probe: Probe, dat
     assert probe.problems() == []
 
 
-def test_damage_that_was_mended_in_place_is_noticed(
-    probe: Probe, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repair_in_place_is_noticed(probe: Probe, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.note_damage(DatabaseDamaged("it was damaged"), database.identity())
     with pytest.raises(DatabaseDamaged, match="it was damaged"):
         log_event("a.b", source="s")
@@ -107,12 +105,12 @@ def test_damage_that_was_mended_in_place_is_noticed(
     assert probe.problems() == []
 
 
-def test_full_is_a_kind_of_busy() -> None:
+def test_database_full_is_a_subclass_of_database_busy() -> None:
     assert issubclass(DatabaseFull, DatabaseBusy)
 
 
 def damage(database: Database) -> None:
-    """Overwrite a page that nobody reads."""
+    """Overwrite a page that no query reads."""
     for _ in range(50):
         log_event("a.b", source="s", data={"text": "x" * 3000})
     database.close()
@@ -121,9 +119,7 @@ def damage(database: Database) -> None:
         file.write(bytes(range(256)) * 8)
 
 
-def test_one_process_at_a_time_looks_through_and_the_others_look_once_it_found_damage(
-    probe: Probe, database: Database
-) -> None:
+def test_one_process_checks_the_file_and_the_others_check_it_after_damage(probe: Probe, database: Database) -> None:
     damage(database)
     with lease.hold(lease.lock_file(database.path, CHECK), wait=True):
         probe.look_through()
@@ -136,7 +132,7 @@ def test_one_process_at_a_time_looks_through_and_the_others_look_once_it_found_d
     assert "is damaged" in other.problems()[0]
 
 
-def test_what_one_process_has_found_whole_the_others_do_not_read(probe: Probe, database: Database) -> None:
+def test_a_file_that_one_process_found_sound_is_not_read_by_others(probe: Probe, database: Database) -> None:
     log_event("a.b", source="s")
     with freeze_time() as clock:
         probe.look_through()
@@ -160,7 +156,7 @@ def test_a_check_ends_when_it_is_interrupted_and_nothing_is_logged(
     def look_again_and_again() -> None:
         while not database.is_interrupted:
             probe.look_through()
-            file.write_text("")  # or the next look would be spared
+            file.write_text("")  # or the next check would be skipped
 
     thread = threading.Thread(target=look_again_and_again)
     thread.start()

@@ -1,4 +1,7 @@
-"""The contract of a source, held by the outbox and by the source in memory: a fake that differs fails here."""
+"""The contract of a source, held by the outbox and the fake in memory.
+
+A fake that differs fails here.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from tests.feed.fake_source import VIEWER, MemorySource
 
 
 class World(Protocol):
-    """A source, and writers and pruning that it does not know of."""
+    """A source, with writers and pruning from outside."""
 
     source: Source
 
@@ -60,7 +63,7 @@ def seen(page: Page) -> tuple[list[int], int]:
     return [item.seq for item in page.items], page.through
 
 
-def test_the_window_of_an_empty_source_begins_behind_its_head(world: World) -> None:
+def test_the_window_of_an_empty_source_begins_after_its_head(world: World) -> None:
     assert world.source.window()[1:] == (1, 0)
     world.write(3)
     assert world.source.window()[1:] == (1, 3)
@@ -86,7 +89,7 @@ def test_the_window_of_an_empty_source_begins_behind_its_head(world: World) -> N
         (50, 100, ([], 50)),
     ],
 )
-def test_a_page_holds_what_follows_and_reaches_to_the_head_where_it_holds_all(
+def test_a_page_has_the_following_events_and_reaches_the_head_if_it_has_all(
     world: World, after: int, limit: int, expected: tuple[list[int], int]
 ) -> None:
     world.write(10)
@@ -105,7 +108,7 @@ def test_a_page_holds_what_follows_and_reaches_to_the_head_where_it_holds_all(
         (99, 100, ([8, 7, 6, 5, 2, 1], 0)),
     ],
 )
-def test_a_page_backwards_holds_what_comes_before_newest_first(
+def test_a_page_backwards_has_the_events_before_newest_first(
     world: World, before: int, limit: int, expected: tuple[list[int], int]
 ) -> None:
     world.write(10)
@@ -126,14 +129,14 @@ def test_pages_together_skip_nothing(world: World, limit: int) -> None:
     assert found == [seq for seq in range(1, 20) if seq not in (8, 9)]
 
 
-def test_a_page_has_the_window_it_was_read_in(world: World) -> None:
+def test_a_page_has_the_window_of_its_read(world: World) -> None:
     world.write(3)
     epoch = world.source.window().epoch
     for page in (world.source.read_after(0, 2), world.source.read_before(3, 2)):
         assert page.window == Window(epoch, 1, 3)
 
 
-def test_the_epoch_is_renewed_once_however_many_ask(world: World) -> None:
+def test_the_epoch_is_renewed_once_by_many_callers(world: World) -> None:
     world.write(2)
     old = world.source.window().epoch
     world.source.renew_epoch(old)
@@ -155,7 +158,7 @@ def test_the_epoch_is_renewed_once_however_many_ask(world: World) -> None:
         ((), 2, 0, 8, [8, 7]),
     ],
 )
-def test_the_newest_are_those_that_match_in_the_range(
+def test_the_newest_events_are_the_matching_ones_in_the_range(
     world: World, types: tuple[str, ...], limit: int, after: int, up_to: int, expected: list[int]
 ) -> None:
     for n in range(10):

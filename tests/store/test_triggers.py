@@ -1,4 +1,7 @@
-"""Mending the triggers: what was missed is added once, history never, and it is said."""
+"""Trigger repair: missed events are added once, history never.
+
+The repair is reported.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def write(raw):
 
 @pytest.fixture
 def fed(raw):
-    """The ids in the outbox, without those of our own events."""
+    """The ids in the outbox without those of Outfeed's own events."""
     return lambda: [
         event_id for event_id, payload in raw.execute("SELECT event_id, payload FROM outbox ORDER BY seq")
         if json.loads(payload)["source"] != "outfeed"
@@ -61,7 +64,7 @@ def warnings():
     return [event.data for event in list_events(event_type="system.warning")]
 
 
-def test_all_is_well_on_a_fresh_database(database):
+def test_a_fresh_database_has_no_trigger_problem(database):
     assert triggers.problems(database) == []
     assert triggers.repair(database) is None
     assert triggers.count_missed(database) == 0
@@ -78,16 +81,16 @@ def test_all_is_well_on_a_fresh_database(database):
         (REBUILD, "trigger event_log_outbox is missing"),
     ],
 )  # fmt: skip
-def test_what_was_missed_is_added_once_and_said(database, raw, write, fed, harm, problem):
+def test_missed_events_are_added_once_and_reported(database, raw, write, fed, harm, problem):
     write("a", "b")
-    reconciler = TriggerGuard(database)
-    reconciler.check()
+    guard = TriggerGuard(database)
+    guard.check()
     raw.executescript(harm)
     write("c", "d")
     assert problem in triggers.problems(database)
     assert fed() == ["a", "b"]
     for _ in range(2):
-        reconciler.check()
+        guard.check()
         TriggerGuard(database).check()
         assert fed() == ["a", "b", "c", "d"]
     write("e")
@@ -96,10 +99,10 @@ def test_what_was_missed_is_added_once_and_said(database, raw, write, fed, harm,
     (said,) = warnings()
     assert said["added"] == 2
     assert problem in said["triggers"]
-    assert "2 events that the feed had missed added" in said["message"]
+    assert "added 2 events that the feed had missed" in said["message"]
 
 
-def test_the_payload_is_the_triggers_own(database, raw, write):
+def test_an_added_payload_equals_that_of_the_trigger(database, raw, write):
     rows = {"bytes": b"\x00\xff", "text": "no json", "json": '{"a": 1e999}', "null": None, "odd": b"\xe9"}
     for name, data in rows.items():
         write(f"{name}-1", data=data, task_id=b"\x01")
@@ -114,8 +117,11 @@ def test_the_payload_is_the_triggers_own(database, raw, write):
         assert first == second
 
 
-def test_history_does_not_come_again_though_its_rowids_are_others(database, raw, write, fed):
-    """Half of the history was pruned from the outbox, the log has holes, and the rebuild closes them."""
+def test_history_is_not_added_again_after_its_rowids_changed(database, raw, write, fed):
+    """Half of the history was pruned from the outbox.
+
+    The log has holes, and the rebuild closes them.
+    """
     write(*(f"old-{n}" for n in range(20)))
     raw.execute("DELETE FROM event_log WHERE rowid % 3 = 0")
     raw.execute("DELETE FROM outbox WHERE seq <= 15")
@@ -126,24 +132,24 @@ def test_history_does_not_come_again_though_its_rowids_are_others(database, raw,
     assert fed() == [*before, "missed-1", "missed-2"]
 
 
-def test_events_that_an_altered_trigger_passed_over_are_added_by_who_looked_before(database, raw, write, fed):
+def test_events_that_an_altered_trigger_missed_are_added_by_a_guard_that_checked_before(database, raw, write, fed):
     write("a")
-    reconciler = TriggerGuard(database)
-    reconciler.check()
+    guard = TriggerGuard(database)
+    guard.check()
     (text,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'trigger:event_log_outbox'").fetchone()
     altered = text.replace("BEGIN", "WHEN NEW.source <> 'quiet'\nBEGIN", 1)
     raw.executescript(f"{DROP}; {altered}")
     write("passed over", source="quiet")
     write("taken")
-    reconciler.check()
+    guard.check()
     assert fed() == ["a", "taken", "passed over"]
 
 
-def test_an_outbox_emptied_by_pruning_still_knows_where_it_was(database, raw, write, fed):
+def test_a_repair_finds_its_position_in_an_outbox_emptied_by_pruning(database, raw, write, fed):
     write("a", "b", "c")
     raw.execute("UPDATE outbox SET created_at = '2020-01-01T00:00:00.000Z'")
     retention.prune(database, Policy(None, {}, 7), by="tests")
-    raw.execute("DELETE FROM outbox WHERE seq > 3")  # the event that says so
+    raw.execute("DELETE FROM outbox WHERE seq > 3")  # the event that reports it
     assert fed() == ["c"]
     raw.execute(DROP)
     write("d")
@@ -151,7 +157,7 @@ def test_an_outbox_emptied_by_pruning_still_knows_where_it_was(database, raw, wr
     assert fed() == ["c", "d"]
 
 
-def test_an_emptied_log_does_not_stop_it(database, raw, write, fed):
+def test_an_emptied_log_does_not_prevent_the_repair(database, raw, write, fed):
     write("a", "b")
     raw.execute("DELETE FROM event_log")
     raw.execute(DROP)
@@ -159,10 +165,10 @@ def test_an_emptied_log_does_not_stop_it(database, raw, write, fed):
     write("history", timestamp="2001-01-01T00:00:00Z")
     write("now too", timestamp="2099-01-01T00:00:00Z")
     triggers.repair(database)
-    assert fed() == ["a", "b", "now too"]  # what lies below a row that is older is taken for history
+    assert fed() == ["a", "b", "now too"]  # rows below an older row count as history
 
 
-def test_rows_that_were_adopted_stay_history(tmp_path):
+def test_adopted_rows_stay_history(tmp_path):
     path = tmp_path / "outfeed.db"
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute(
@@ -185,7 +191,7 @@ def test_rows_that_were_adopted_stay_history(tmp_path):
     database.close()
 
 
-def test_a_guard_that_was_dropped_is_put_back_and_adds_nothing(database, raw, write, fed):
+def test_a_dropped_guard_trigger_is_restored_and_adds_nothing(database, raw, write, fed):
     write("a")
     raw.execute("DELETE FROM outbox")
     raw.execute("DROP TRIGGER event_log_guard_update")
@@ -195,7 +201,7 @@ def test_a_guard_that_was_dropped_is_put_back_and_adds_nothing(database, raw, wr
     assert fed() == []
 
 
-def test_whoever_is_connected_is_looked_at_again_where_rights_could_change_unseen(database, raw):
+def test_connected_clients_are_checked_again_after_a_repair_of_the_permission_triggers(database, raw):
     secret = account.create_token(database, "site", ["read"])
     raw.executescript(
         "ALTER TABLE outfeed_token RENAME TO old; CREATE TABLE outfeed_token AS SELECT * FROM old; DROP TABLE old"
@@ -209,7 +215,7 @@ def test_whoever_is_connected_is_looked_at_again_where_rights_could_change_unsee
     assert account.find_token(database, secret) is None
 
 
-def test_of_many_at_once_one_mends(database, raw, write, fed):
+def test_one_of_many_concurrent_checks_repairs(database, raw, write, fed):
     write("a")
     raw.execute(DROP)
     write(*(f"missed-{n}" for n in range(50)))
@@ -228,22 +234,24 @@ def test_of_many_at_once_one_mends(database, raw, write, fed):
     assert len(warnings()) == 1
 
 
-def test_a_table_that_is_gone_for_a_moment_is_logged_once_and_mended_when_it_is_back(database, raw, write, fed, caplog):
+def test_a_table_that_is_missing_for_a_moment_is_logged_once_and_repaired_when_it_returns(
+    database, raw, write, fed, caplog
+):
     write("a")
-    reconciler = TriggerGuard(database)
-    reconciler.check()
+    guard = TriggerGuard(database)
+    guard.check()
     raw.execute("ALTER TABLE event_log RENAME TO elsewhere")
     raw.executescript("DROP TRIGGER event_log_outbox")
     for _ in range(3):
-        reconciler.check()
+        guard.check()
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     raw.execute("ALTER TABLE elsewhere RENAME TO event_log")
     write("b")
-    reconciler.check()
+    guard.check()
     assert fed() == ["a", "b"]
 
 
-def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(database, raw, write, fed):
+def test_events_missed_before_a_manual_repair_are_found_and_added(database, raw, write, fed):
     write("a")
     raw.execute(DROP)
     write("b")
@@ -255,12 +263,12 @@ def test_what_was_missed_under_triggers_that_are_well_is_found_and_added(databas
     assert fed() == ["a", "b"]
 
 
-def test_a_journal_mode_that_a_copy_brought_is_put_back(database, raw, caplog):
+def test_a_changed_journal_mode_is_restored(database, raw, caplog):
     database.close()
     raw.execute("PRAGMA journal_mode = DELETE")
-    reconciler = TriggerGuard(database)
-    reconciler.check()
-    reconciler.check()
+    guard = TriggerGuard(database)
+    guard.check()
+    guard.check()
     with contextlib.closing(sqlite3.connect(database.path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert caplog.text.count("journal mode restored before=delete") == 1
@@ -275,7 +283,7 @@ DERIVED = """
 """
 
 
-def test_the_feeds_trigger_stays_the_newest_so_that_a_cause_comes_before_its_effect(database, raw, write, fed):
+def test_the_feeds_trigger_stays_the_newest_so_that_a_cause_precedes_its_effect(database, raw, write, fed):
     raw.execute(DERIVED.format(name='"on order"'))
     problem = "trigger event_log_outbox runs after the trigger on order"
     assert triggers.problems(database) == [problem]

@@ -204,7 +204,7 @@ class TestRestore:
 
 
 class TestDoctor:
-    def test_all_is_well_on_a_fresh_database(self, outfeed, database):
+    def test_a_fresh_database_has_no_trigger_problem(self, outfeed, database):
         done = outfeed("doctor")
         assert done.exit_code == 0, done.output
         assert done.output.endswith("and found no problems.\n")
