@@ -1,4 +1,7 @@
-"""The app and the command line in this process, over a database of the test's own."""
+"""The app and the command line in this process.
+
+They use a database of the test's own.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,13 +46,13 @@ def api(database: Database) -> Iterator[Api]:
 
 @pytest.fixture
 def flask_app(database: Database) -> Flask:
-    """The app of a process that polls often, once its services are at work."""
+    """The app of a process that polls often, with running services."""
     return create_app(Settings(database=database.path, poll_interval=POLL_INTERVAL))
 
 
 @pytest.fixture
 def services(flask_app: Flask) -> Iterator[Services]:
-    """The process's services, at work."""
+    """The running services of the process."""
     services: Services = flask_app.extensions["outfeed"]
     services.start()
     yield services
@@ -58,7 +61,7 @@ def services(flask_app: Flask) -> Iterator[Services]:
 
 @pytest.fixture
 def outfeed() -> Any:
-    """Run `outfeed` with the arguments given and return click's result."""
+    """Return a function that runs `outfeed` and returns click's result."""
 
     def run(*arguments: Any) -> Any:
         result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="outfeed")

@@ -1,4 +1,4 @@
-"""Clients that are peers of ours, not mirrors: on the `websockets` library, and of bare bytes."""
+"""Independent clients: on the `websockets` library, and of raw bytes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 
 
 class FeedClient:
-    """A WebSocket client on the `websockets` library. Checks of every event that it follows the one before."""
+    """A WebSocket client on the `websockets` library.
+
+    It checks that every event follows the one before.
+    """
 
     def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **options: Any) -> None:
-        """Connect with *token*; without one with the *headers*, or the ticket in the *url*."""
+        """Connect with *token*.
+
+        Without one, connect with the *headers*, or the ticket in the *url*.
+        """
         self._open = contextlib.ExitStack()
         self.socket: ClientConnection = self._open.enter_context(
             connect(
                 url.replace("http", "ws", 1) + ("" if "?" in url else "/ws"),
                 additional_headers=headers or ({"Authorization": f"Bearer {token}"} if token else {}),
-                # Without a limit to its queue the library goes on reading, and so sees the answer to its close frame.
+                # Without a limit to its queue the library continues to read, and so receives the answer to its close
+                # frame.
                 compression=None, max_size=None, max_queue=None, proxy=None, **options,
             )
         )  # fmt: skip
@@ -59,7 +66,10 @@ class FeedClient:
         return frame
 
     def subscribe(self, **fields: Any) -> dict[str, Any]:
-        """Subscribe and return the verdict's payload; it must come before anything of the new subscription."""
+        """Subscribe and return the verdict's payload.
+
+        The verdict must come before any frame of the new subscription.
+        """
         self.send(action="subscribe", channel="events", **{"rate": 0, **fields})
         while (frame := self.receive())["type"] not in ("subscribed", "error"):
             self.note(frame)
@@ -73,14 +83,14 @@ class FeedClient:
         return self.subscribe(after=self.cursor, epoch=self.epoch)
 
     def next_event(self, timeout: float = PATIENCE_SECS) -> dict[str, Any]:
-        """Return the next event frame, passing over heartbeats."""
+        """Return the next event frame; skip heartbeats."""
         while True:
             frame = self.receive(timeout)
             if self.note(frame):
                 return frame
 
     def follow(self, until: int, timeout: float = PATIENCE_SECS) -> None:
-        """Take events until the cursor is at *until*."""
+        """Receive events until the cursor is at *until*."""
         while self.cursor < until:
             self.note(self.receive(timeout))
 
@@ -94,7 +104,7 @@ class FeedClient:
         return True
 
     def closed_with(self, timeout: float = PATIENCE_SECS) -> tuple[int, str]:
-        """Take what still comes until the server closes; return its code and reason."""
+        """Receive frames until the server closes; return its code and reason."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
@@ -105,7 +115,10 @@ class FeedClient:
 
 
 class RawClient(FrameSocket):
-    """A WebSocket client of bare bytes: for many at once, for reading nothing, and for breaking the protocol."""
+    """A WebSocket client of raw bytes.
+
+    Tests use it for many clients at once, for clients that read nothing, and for breaches of the protocol.
+    """
 
     def __init__(self, server: Server, receive_buffer_bytes: int | None = None) -> None:
         super().__init__(socket.socket())

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share. A thread that a test leaves behind fails it."""
+"""Fixtures that all tests share. A leaked thread fails its test."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ from tests.waits import wait_until
 __all__ = ["api", "flask_app", "outfeed", "services"]
 MEMORY = Path("/dev/shm")
 
-# What a shell starts in the background ignores SIGINT, and so would all that we start and mean to interrupt.
+# A process that a shell starts in the background ignores SIGINT, and so would every process that a test starts and
+# wants to interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class RuleOfMany(Rule):
-    """A route that is compiled once for all apps: each test has its own, with the same 44, at 30 ms."""
+    """A route that is compiled once for all apps.
+
+    Each test has its own app with the same 44 routes, at 30 ms.
+    """
 
     _builders: ClassVar[dict[tuple[str, str, bool], Any]] = {}
 
@@ -48,7 +52,10 @@ Flask.url_rule_class = RuleOfMany
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays to the end: the collector need not go through it again."""
+    """Exclude the objects loaded so far from garbage collection.
+
+    They stay until the end of the run.
+    """
     gc.collect()
     gc.freeze()
 
@@ -59,7 +66,10 @@ def _is_roomy(folder: Path) -> bool:
 
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """In memory where there is room: on a disk a test's few commits cost it 20 ms. Journeys are made on the disk."""
+    """A temporary folder, in memory if there is space.
+
+    On a disk the few commits of a test cost 20 ms. Journeys use the disk.
+    """
     if not _is_roomy(MEMORY):
         yield tmp_path_factory.mktemp("test")
         return
@@ -82,7 +92,7 @@ def no_leaked_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Every test has its own database path, and no setting of the machine's."""
+    """Give every test its own database path and no setting of the machine."""
     for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OUTFEED_DATABASE", str(tmp_path / "outfeed.db"))
@@ -93,13 +103,13 @@ def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def upgraded() -> Path:
-    """An upgraded database, to be copied."""
+    """An upgraded database, for copies."""
     return upgraded_database()
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """An upgraded database, the one that `log_event` writes to."""
+    """An upgraded database, to which `log_event` writes."""
     path = tmp_path / "outfeed.db"
     make_database(path)
     yield db.at(path)

@@ -1,4 +1,7 @@
-"""Clients that cost a server more than they should: half requests, slow ones, and answers that are not read."""
+"""Clients that are expensive for a server.
+
+They send half requests, send slowly, or do not read answers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.server import Server
 
 _HOST = b"Host: feed\r\n"
 _LOGIN = b"POST /login HTTP/1.1\r\n" + _HOST
-# How an offender begins; one that drips then sends a byte a second.
+# The first bytes of each kind of client. A dripping client then sends a byte a second.
 KINDS = {
     "half a header": _LOGIN,
     "half a body": _LOGIN + b"Content-Length: 100\r\n\r\nname=",
@@ -27,7 +30,10 @@ KINDS = {
 
 
 class CostlyClients:
-    """Sockets of some *kinds*, *each* of each, from one *address* of this machine. None of them reads."""
+    """Sockets of some *kinds*, *each* of each, from one *address*.
+
+    None of them reads.
+    """
 
     def __init__(self, server: Server, each: int, address: str = "127.0.0.1", kinds: Iterable[str] = KINDS) -> None:
         self._server = server
@@ -43,7 +49,7 @@ class CostlyClients:
         for _ in range(self._each):
             for kind in self._kinds:
                 client = self._connect()
-                with contextlib.suppress(OSError):  # closed already
+                with contextlib.suppress(OSError):  # already closed
                     client.sendall(KINDS[kind].replace(b"%b", self._server.token.encode()))
                 if kind == "a body that drips":
                     self._dripping.append(client)
@@ -71,7 +77,7 @@ class CostlyClients:
 
 
 def sockets_of(server: Server) -> int:
-    """Return how many sockets the server's worker has open."""
+    """Return the number of open sockets of the server's worker."""
     found = 0
     for descriptor in Path(f"/proc/{server.workers()[0]}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -80,7 +86,7 @@ def sockets_of(server: Server) -> int:
 
 
 def secs_to_live(server: Server) -> float:
-    """Return how many seconds a new viewer takes until it is live."""
+    """Return how many seconds a new viewer takes to become live."""
     began = time.monotonic()
     with server.connect() as viewer:
         viewer.subscribe()

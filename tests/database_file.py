@@ -1,4 +1,4 @@
-"""A database as another program sees it: plain `sqlite3` on the file, with nothing of ours."""
+"""A database as another program sees it: plain `sqlite3` on the file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def write_events(path: Path, count: int = 1, *, each_alone: bool = False, **columns: Any) -> None:
-    """Write *count* events in one commit, or *each_alone* in one of its own.
+    """Write *count* events in one commit, or *each_alone*.
 
-    A list as a column's value has the value of each event.
+    If a column's value is a list, it has the value of each event.
     """
     values = {"id": [uuid.uuid4().hex for _ in range(count)], "event_type": "a.b", "source": "s", "timestamp": "t"}
     values |= columns
@@ -27,7 +27,7 @@ def write_events(path: Path, count: int = 1, *, each_alone: bool = False, **colu
 
 
 def head_of(path: Path) -> int:
-    """Return the last seq that the outbox has given."""
+    """Return the last seq that the outbox has assigned."""
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as raw:
         row = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     return int(row[0]) if row else 0

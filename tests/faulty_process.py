@@ -1,9 +1,9 @@
-"""`outfeed`, run in a process that runs short of what FILE names: python -m tests.faulty_process FILE serve.
+"""Run `outfeed` in a process with faults that FILE names.
 
-`pages=N` lets the database have no more than that, `readonly` lets it only be read, `threads` leaves no thread to
-start, `descriptors` none for a pair of sockets, `clock=N` sets the wall clock N seconds ahead. The file is read again
-each time, so that a test may take the cause away. Locks are waited for half a second, or `patience=N`. With `hasty` at
-the start slow clients have a fifth of the time.
+Usage: python -m tests.faulty_process FILE serve. `pages=N` limits the database to that many pages. `readonly` makes it
+read-only. With `threads` no thread can be started. With `descriptors` no socket pair can be opened. `clock=N` sets the
+wall clock N seconds ahead. The file is read again each time, so that a test may remove the fault. The busy timeout is
+half a second, or `patience=N`. With `hasty` at the start, slow clients have a fifth of the time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(file: Path) -> None:
     def missing(what: str) -> str | None:
         try:
             lines = file.read_text().split()
-        except OSError:  # nothing ails it, or no descriptor is left
+        except OSError:  # no fault is set, or no descriptor is left
             return None
         return next((line.removeprefix(what) for line in lines if line.startswith(what)), None)
 
@@ -52,7 +52,7 @@ def main(file: Path) -> None:
         return make_pair(*arguments)
 
     class Stepped(datetime):
-        """The wall clock, for those in the process who read it again and again."""
+        """The wall clock for code that reads it repeatedly."""
 
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]

@@ -1,4 +1,7 @@
-"""`outfeed` in processes forked off one that has everything imported: half of a start is imports."""
+"""`outfeed` in processes that are forked off one with all imports.
+
+Imports take half of the time of a start.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ context.set_forkserver_preload(["outfeed.http.server.serve", "outfeed.http.serve
 
 
 class Forked:
-    """A process in a session of its own, with what a test asks of a `Popen`."""
+    """A process in a session of its own, with the methods of a `Popen`."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str], output: Path) -> None:
         self._process = context.Process(target=_become, args=(arguments, environment, output), daemon=True)

@@ -1,6 +1,7 @@
-"""Proxies in front of a server below /feed: nginx and Caddy by the examples of scripts/deploy, and one of our own.
+"""Proxies in front of a server below /feed.
 
-Ours is always there. nginx and Caddy are used if they are installed, on the PATH or by scripts/test in .venv/proxies.
+nginx and Caddy use the examples of scripts/deploy if they are installed, on the PATH or by scripts/test in
+.venv/proxies. The tests' own proxy is always available.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FOLDERS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", str(ROOT / 
 
 
 def program(name: str) -> str | None:
-    """Return where the program *name* is."""
+    """Return the path of the program *name*."""
     return shutil.which(name, path=_FOLDERS)
 
 
@@ -36,7 +37,7 @@ KINDS = ("ours", *(name for name in ("nginx", "caddy") if program(name)))
 
 @contextmanager
 def front(kind: str, folder: Path, port: int, server: Server, *, removes_prefix: bool) -> Iterator[None]:
-    """Run a proxy of that *kind* on *port* of loopback, in front of *server*."""
+    """Run a proxy of that *kind* on *port*, in front of *server*."""
     if kind == "ours":
         with _run(_Front(port, server.port, removes_prefix=removes_prefix)):
             yield
@@ -51,7 +52,7 @@ def front(kind: str, folder: Path, port: int, server: Server, *, removes_prefix:
         assert process.poll() is None, (folder / f"{kind}.log").read_text()
         yield
     finally:
-        process.kill()  # asked to end, Caddy waits for open connections
+        process.kill()  # on SIGTERM Caddy waits for open connections
         process.wait(PATIENCE_SECS)
 
 
@@ -61,7 +62,10 @@ def _is_listening(port: int) -> bool:
 
 
 def _write_nginx(folder: Path, port: int, server: Server, removes_prefix: bool) -> list[str]:
-    """The example, without TLS and on another port; in a folder of its own, in the foreground."""
+    """Write the example without TLS, on another port.
+
+    It has a folder of its own and runs in the foreground.
+    """
     site = (DEPLOY / "nginx.conf").read_text()
     site = re.sub(r"\n\tssl_\w+ .*", "", site).replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
     site = site.replace("server 127.0.0.1:8000;", f"server 127.0.0.1:{server.port};")
@@ -80,7 +84,10 @@ def _write_nginx(folder: Path, port: int, server: Server, removes_prefix: bool) 
 
 
 def _write_caddy(folder: Path, port: int, server: Server, removes_prefix: bool) -> list[str]:
-    """The example, without TLS and on another port, below the path as its comment says."""
+    """Write the example without TLS, on another port, below the path.
+
+    The path is configured as the example's comment describes.
+    """
     text = (DEPLOY / "Caddyfile").read_text()
     head, site = text.split("\nfeed.example.com {\n")
     body = site.rstrip().removesuffix("}").replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
@@ -95,7 +102,10 @@ def _write_caddy(folder: Path, port: int, server: Server, removes_prefix: bool) 
 
 
 class _Front(socketserver.ThreadingTCPServer):
-    """A proxy that hands on everything below /feed, and the path as it is or without /feed."""
+    """A proxy that forwards every request below /feed.
+
+    The path is forwarded as it is, or without /feed.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
@@ -113,9 +123,9 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
-            self._hand_on()
+            self._forward()
 
-    def _hand_on(self) -> None:
+    def _forward(self) -> None:
         received = b""
         while b"\r\n\r\n" not in received:
             more = self.request.recv(65_536)

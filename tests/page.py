@@ -1,4 +1,4 @@
-"""What the browser's tests share: how to read the live page, and how to write what it shows."""
+"""Helpers of the browser tests: read the live page, and write events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DESKTOP = {"width": 1440, "height": 900}
 
 
 class LivePage:
-    """The live page in a tab, read as a viewer reads it; at *url* if it is not the server's own."""
+    """The live page in a tab, read as a viewer reads it.
+
+    It is at *url* if that is given, else at the server's own address.
+    """
 
     def __init__(self, page: Page, server: Server, url: str | None = None, state: str = "live") -> None:
         self.page = page
@@ -41,7 +44,7 @@ class LivePage:
         expect(self.rows).to_have_count(count)
 
     def seqs(self) -> list[int]:
-        """The seqs in the list, oldest first; 1 is the first that this test wrote."""
+        """The seqs in the list, oldest first. 1 is the first of this test."""
         found = self.rows.evaluate_all("rows => rows.map(row => Number(row.dataset.seq))")
         return [seq - self.base for seq in reversed(found)]
 
@@ -50,7 +53,10 @@ class LivePage:
         return int(self.feed.evaluate("feed => feed.cursor")) - self.base
 
     def hurry(self) -> None:
-        """Have it connect now, as when the network returns, and not after its backoff."""
+        """Make the page connect now, without its back-off.
+
+        The page does the same when the network returns.
+        """
         self.page.evaluate("dispatchEvent(new Event('online'))")
 
     def scroll_top(self) -> float:
@@ -58,7 +64,10 @@ class LivePage:
 
 
 def write(path: Path, *data: Any, event_type: str = "task.created", source: str = "coordinator") -> None:
-    """Log one event for each of *data*, as a raw writer in another process would, in one transaction."""
+    """Log one event for each of *data*, in one transaction.
+
+    It is written like a raw writer in another process would write it.
+    """
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp)"

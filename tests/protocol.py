@@ -1,4 +1,7 @@
-"""The feed's protocol, checked once for all tests: whole WebSocket frames, and a cursor that skips no event."""
+"""The feed's protocol, checked in one place for all tests.
+
+Frames must be whole, and the cursor must skip no event.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ class CorruptFrame(AssertionError):
 
 
 class Ended(EOFError):
-    """The server has ended the connection. A frame that it had begun may be cut."""
+    """The server has ended the connection. Its last frame may be cut."""
 
 
 def frame_spans(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """Yield (opcode, start, stop) of the payload of each whole server frame at the beginning of *data*.
+    """Yield (opcode, start, stop) of each whole payload in *data*.
 
-    Raises CorruptFrame.
+    *data* begins with a server frame. Raises CorruptFrame.
     """
     at, end = 0, len(data)
     while end - at >= 2:
@@ -42,7 +45,7 @@ def frame_spans(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
 
 
 class FrameReader:
-    """Splits a server's bytes into frames, however they arrive."""
+    """Splits a server's bytes into frames, in chunks of any size."""
 
     def __init__(self, data: bytes = b"") -> None:
         self._unread = bytearray(data)
@@ -56,7 +59,10 @@ class FrameReader:
         return len(self._unread)
 
     def take(self) -> tuple[int, bytes] | None:
-        """Return the opcode and body of the next frame; None while it is not whole. Raises CorruptFrame."""
+        """Return the opcode and body of the next frame.
+
+        Returns None while the frame is incomplete. Raises CorruptFrame.
+        """
         for opcode, start, stop in frame_spans(self._unread):
             body = bytes(self._unread[start:stop])
             del self._unread[:stop]
@@ -71,14 +77,20 @@ class FrameReader:
 
 
 class FrameSocket:
-    """The client's end of a WebSocket, as a bare *sock* after the handshake; *rest* came along with the handshake."""
+    """The client's end of a WebSocket, as a bare *sock*.
+
+    The handshake is over, and *rest* was received with it.
+    """
 
     def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
         self.socket = sock
         self.frames = FrameReader(rest)
 
     def take_frame(self) -> tuple[int, bytes]:
-        """Return the opcode and body of the next frame. Raises CorruptFrame, Ended, and what the socket raises."""
+        """Return the opcode and body of the next frame.
+
+        Raises CorruptFrame, Ended, and the errors of the socket.
+        """
         while (frame := self.frames.take()) is None:
             chunk = self.socket.recv(1 << 16)
             if not chunk:
@@ -87,7 +99,7 @@ class FrameSocket:
         return frame
 
     def take_message(self) -> dict[str, Any]:
-        """Return the next text frame's JSON, passing over pongs."""
+        """Return the next text frame's JSON; skip pongs."""
         while True:
             opcode, body = self.take_frame()
             if opcode == TEXT:
@@ -96,23 +108,32 @@ class FrameSocket:
             assert opcode == PONG, f"unexpected frame {opcode}"
 
     def has_more(self, timeout: float) -> bool:
-        """Return whether there is something to take, a frame or its beginning, within *timeout* seconds."""
+        """Return whether a frame or its beginning comes within *timeout* secs."""
         return bool(self.frames.unread_bytes or select.select([self.socket], [], [], timeout)[0])
 
     def has_nothing_to_read(self) -> bool:
-        """Return whether everything that was written was taken; a write on loopback arrives at once."""
+        """Return whether all written bytes were read.
+
+        A write on loopback arrives at once.
+        """
         return not self.has_more(0)
 
 
 class CursorCheck:
-    """The rule of every client: `prev` is at most the cursor, the seq is beyond it, and the cursor never moves back."""
+    """The rule of every client for its cursor.
+
+    `prev` is at most the cursor, the seq is beyond it, and the cursor never moves back.
+    """
 
     def __init__(self, cursor: int = 0) -> None:
         self.cursor = cursor
         self.epoch = ""
 
     def take(self, frame: dict[str, Any]) -> list[dict[str, Any]]:
-        """Check a frame, move the cursor, and return the frame's events, each with its `seq`."""
+        """Check a frame and move the cursor.
+
+        Returns the frame's events, each with its `seq`.
+        """
         kind, payload = frame["type"], frame.get("payload")
         events = events_of(frame)
         if kind == "subscribed":
@@ -126,7 +147,10 @@ class CursorCheck:
         return events
 
     def advance(self, seqs: Sequence[int], prev: int | None = None) -> None:
-        """Take events in their order; *prev* is the frame's, where the transport has one."""
+        """Check events in their order.
+
+        *prev* is the frame's, if the transport has one.
+        """
         if prev is not None:
             assert prev <= self.cursor, f"the events after {self.cursor} up to {prev} are missing"
         for seq in seqs:
@@ -134,13 +158,16 @@ class CursorCheck:
             self.cursor = seq
 
     def move(self, cursor: int) -> None:
-        """Take a cursor that came without an event."""
+        """Accept a cursor that came without an event."""
         assert cursor >= self.cursor, f"the cursor moved from {self.cursor} back to {cursor}"
         self.cursor = cursor
 
 
 def events_of(frame: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the events in a frame, each with its `seq`; none if the frame is of another kind."""
+    """Return the events in a frame, each with its `seq`.
+
+    A frame of another kind has none.
+    """
     if frame["type"] == "event":
         return [{"seq": frame["seq"], **frame["payload"]}]
     return list(frame["payload"]) if frame["type"] == "events" else []
@@ -151,7 +178,7 @@ def seqs_of(frame: dict[str, Any]) -> list[int]:
 
 
 def check(frames: Iterable[dict[str, Any]]) -> int:
-    """Return the cursor that a connection's frames lead to."""
+    """Return the cursor after a connection's frames."""
     cursor = CursorCheck()
     for frame in frames:
         cursor.take(frame)
@@ -159,7 +186,10 @@ def check(frames: Iterable[dict[str, Any]]) -> int:
 
 
 def check_whole(frames: list[dict[str, Any]]) -> None:
-    """Fail unless every subscription had each event after its verdict, once, as far as it went."""
+    """Fail unless every subscription had each event after its verdict.
+
+    Each event must come once, up to the last received one.
+    """
     check(frames)
     expected = 0
     for frame in frames:

@@ -1,4 +1,4 @@
-"""A reverse proxy with pages of its own: a foreign site, and a network that forbids WebSockets."""
+"""A reverse proxy: a foreign site, and a network without WebSockets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _CHUNK_BYTES = 1 << 16
 
 
 class Proxy:
-    """Hands on to *server* what is meant for it, with its token, and serves *pages* (path → content type, body).
+    """Forwards requests to *server* with its token, and serves *pages*.
 
-    Everything runs on one thread of its own. `block` forbids upgrades and cuts what was upgraded; `cut_at` ends each
-    WebSocket once the server has sent that; `answer` makes it answer HTTP in the server's place.
+    *pages* maps each path to a content type and a body. Everything runs on one thread of its own. `block` forbids
+    upgrades and cuts upgraded connections. `cut_at` ends each WebSocket after the server has sent that text. With
+    `answer` the proxy answers HTTP itself.
     """
 
     def __init__(self, server: Server, pages: dict[str, tuple[str, str]] | None = None) -> None:
@@ -53,30 +54,30 @@ class Proxy:
         return f"http://127.0.0.1:{self._port}"
 
     def block(self) -> None:
-        """Answer 403 to upgrades, and cut what has been upgraded."""
+        """Answer 403 to upgrades, and cut upgraded connections."""
         self._is_blocking = True
         self._call(self._cut)
 
     def unblock(self) -> None:
-        """Let upgrades pass."""
+        """Allow upgrades."""
         self._is_blocking = False
 
     def go_down(self) -> None:
-        """Be a gateway without a server behind it."""
+        """Answer as a gateway whose server is down."""
         self.answer = BAD_GATEWAY
         self.block()
 
     def come_back(self) -> None:
-        """Hand everything on again."""
+        """Forward every request again."""
         self.answer = None
         self.unblock()
 
     def cut(self) -> None:
-        """Cut what has been upgraded, as a network does that goes away."""
+        """Cut upgraded connections, as a lost network does."""
         self._call(self._cut)
 
     def asked(self, path: str) -> list[float]:
-        """Return when requests came for *path*, on the monotonic clock."""
+        """Return the times of the requests for *path*, on the monotonic clock."""
         return [moment for moment, asked in self.requests if asked.split("?")[0] == path]
 
     def _call(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:

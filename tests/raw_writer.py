@@ -1,6 +1,7 @@
-"""Writes events with plain `sqlite3`, in a process of its own: `raw_writer.py DATABASE RATE SOURCE BULK`.
+"""Write events with plain `sqlite3`, in a process of its own.
 
-BULK rows a commit, RATE rows a second, at synchronous=FULL, until a line comes on stdin; then prints the ids.
+Usage: raw_writer.py DATABASE RATE SOURCE BULK. It commits BULK rows at a time, RATE rows a second, at synchronous=FULL,
+until a line comes on stdin. Then it prints the ids.
 """
 
 import sqlite3

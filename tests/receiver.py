@@ -1,6 +1,6 @@
-"""A target for webhooks: an HTTP server that keeps what it is sent, and misbehaves as it is told.
+"""A target for webhooks: an HTTP server that keeps its requests.
 
-Signatures are checked by the standardwebhooks package, when a post arrives.
+It can be told to misbehave. Signatures are checked by the standardwebhooks package, when a post arrives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
 
 
 class Post(NamedTuple):
-    """One request that arrived. *is_first*: its id was not seen before."""
+    """One request that arrived.
+
+    *is_first*: the first request with its id.
+    """
 
     id: str
     body: Any
@@ -37,7 +40,7 @@ class Post(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a target answers. Status 0: nothing, it hangs up."""
+    """The answer of a target. With status 0 it closes without one."""
 
     status: int = 200
     headers: Mapping[str, str] = MappingProxyType({})
@@ -48,7 +51,10 @@ def well(_: Post) -> Reply:
 
 
 class Receiver:
-    """Listens on one port of loopback while started. *behave* decides on each answer, on the connection's thread."""
+    """Listens on one port of loopback while started.
+
+    *behave* decides on each answer, on the connection's thread.
+    """
 
     def __init__(self, secret: str = SECRET, behave: Callable[[Post], Reply] = well, tls: Any = None) -> None:
         self.port = free_port()
@@ -77,7 +83,7 @@ class Receiver:
         self._thread.start()
 
     def stop(self) -> None:
-        """Refuse connections, and end those that are open."""
+        """Refuse connections, and end open ones."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -86,7 +92,10 @@ class Receiver:
             self._server = None
 
     def seqs(self) -> list[int]:
-        """Return the seqs of what was accepted, in that order, without what came again under the same id."""
+        """Return the seqs of accepted posts, in order of arrival.
+
+        A post that came again under the same id counts once.
+        """
         first: dict[str, Post] = {}
         for post in self.accepted:
             first.setdefault(post.id, post)
@@ -139,12 +148,12 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: object) -> None:
-        pass  # the other end went away
+        pass  # the other end disconnected
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or head and body of an answer are 40 ms apart
+    disable_nagle_algorithm = True  # otherwise head and body of an answer are 40 ms apart
     server: _Server
 
     def do_POST(self) -> None:

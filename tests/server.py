@@ -1,4 +1,4 @@
-"""What the tests drive: a real server process, its database, and writers to it."""
+"""Real server processes, their databases, and writers to them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ NO_LIMITS = {
 
 @functools.cache
 def upgraded_database() -> Path:
-    """Return an upgraded database, to be copied."""
+    """Return an upgraded database, for copies."""
     folder = Path(tempfile.mkdtemp(prefix="outfeed-tests-"))
     atexit.register(shutil.rmtree, folder)
     migrate.upgrade(folder / "outfeed.db")
@@ -60,7 +60,10 @@ def upgraded_database() -> Path:
 
 
 def make_database(path: Path) -> None:
-    """Make an upgraded database with an epoch of its own. To upgrade one takes ten times as long."""
+    """Make an upgraded database with an epoch of its own.
+
+    It is a copy, because an upgrade takes ten times as long.
+    """
     shutil.copy(upgraded_database(), path)
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
@@ -68,15 +71,21 @@ def make_database(path: Path) -> None:
 
 @functools.cache
 def own_ports() -> Iterator[int]:
-    """Yield ports that neither the kernel gives out by itself nor another worker of the tests uses, in any order."""
+    """Yield ports of this worker of the tests, in random order.
+
+    Neither the kernel assigns them by itself, nor does another worker of the tests use them.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    ports = list(range(11_008 + worker % 16, 32_000, 16))  # above those that browsers refuse
+    ports = list(range(11_008 + worker % 16, 32_000, 16))  # above the ports that browsers refuse
     random.Random().shuffle(ports)
     return itertools.cycle(ports)
 
 
 def free_port() -> int:
-    """Return a port on loopback that is free, and stays so while a server that has it is down."""
+    """Return a free port on loopback.
+
+    It stays free while a server that has it is down.
+    """
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", next(own_ports())))
@@ -84,7 +93,10 @@ def free_port() -> int:
 
 
 def secrets_in(log: str) -> list[str]:
-    """Return what looks like a token, password, cookie, ticket or code in a server's log, its sign-in link aside."""
+    """Return texts of a log that look like a secret.
+
+    These are tokens, passwords, cookies, tickets and codes. The sign-in link is left out.
+    """
     lines = [line for line in log.splitlines() if not line.startswith("Sign in with this link, once: ")]
     shapes = (
         r"outfeed_[\w-]{20,}|(?i:bearer|basic) +\S{6,}|[?&](?:code|ticket)=\S+|password=\S+|eyJ[\w-]{8,}|[\w-]{43}\b"
@@ -93,18 +105,19 @@ def secrets_in(log: str) -> list[str]:
 
 
 def hidden_fields(page: str) -> dict[str, str]:
-    """Return the hidden fields of a page's forms, as a browser would post them."""
+    """Return the hidden fields of a page's forms, as a browser posts them."""
     found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
     return {name: html.unescape(value) for name, value in found}
 
 
 class Server:
-    """`outfeed serve` on a database of its own. As a context manager it is started, and gone at the end.
+    """`outfeed serve` on a database of its own.
 
-    A server that dies early, and one that logged a traceback or a secret, fails the test.
+    As a context manager it is started, and stopped at the end. A server that exits early, or that logged a traceback or
+    a secret, fails the test.
     """
 
-    command: tuple[str, ...] = ()  # if it takes another one than `outfeed`
+    command: tuple[str, ...] = ()  # if it is another command than `outfeed`
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.database = folder / "outfeed.db"
@@ -141,7 +154,7 @@ class Server:
         return self.output_path.read_text() if self.output_path.exists() else ""
 
     def start(self, *arguments: str) -> None:
-        """Start serving; returns when it is ready."""
+        """Start serving; return when the server is ready."""
         if not self.database.exists():
             make_database(self.database)
         if self.command:
@@ -169,12 +182,15 @@ class Server:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def descriptors(self) -> int:
-        """Return how many files and sockets the first worker has open."""
+        """Return the number of open files and sockets of the first worker."""
         return len(list(Path(f"/proc/{self.workers()[0]}/fd").iterdir()))
 
     @contextlib.contextmanager
     def halted(self) -> Iterator[None]:
-        """Halt all its processes: connections stay open, and nothing answers."""
+        """Halt all processes during the block.
+
+        Connections stay open, and no request is answered.
+        """
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGSTOP)
         try:
@@ -202,7 +218,7 @@ class Server:
         self.process.wait()
 
     def stop(self) -> float:
-        """SIGTERM; return how many seconds it took to end."""
+        """SIGTERM; return how many seconds the server took to end."""
         assert self.process is not None
         began = time.monotonic()
         self.process.terminate()
@@ -223,7 +239,7 @@ class Server:
         return re.findall(r"http://\S+", self.output)[-1]
 
     def sign_in_by_link(self, browser: httpx.Client) -> httpx.Response:
-        """Open the link that the server printed in *browser*, and press its button."""
+        """Open the printed sign-in link in *browser*, and press its button."""
         page = browser.get(self.sign_in_link())
         return browser.post(f"{self.url}/login", data=hidden_fields(page.text))
 
@@ -235,7 +251,7 @@ class Server:
         return self._session
 
     def sign_in(self, role: str) -> str:
-        """Return the session cookie of somebody new, without an event that says so."""
+        """Return the session cookie of a new user, without a sign-in event."""
         database = db.at(self.database)
         name = f"{role}-{secrets.token_hex(4)}"
         user.add(database, name, role)
@@ -245,7 +261,7 @@ class Server:
 
     @property
     def cookie_name(self) -> str:
-        """The name of the session's cookie: no other server has the same."""
+        """Name of the session cookie. No other server has the same."""
         return auth.cookie_name(self._secret_key)
 
     @property
@@ -261,7 +277,7 @@ class Server:
         return str(signer.dumps({"_user_id": key, "_fresh": True, "_permanent": True}))
 
     def http(self) -> httpx.Client:
-        """Return an HTTP client that bears the token."""
+        """Return an HTTP client with the token."""
         return httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.token}"},
@@ -271,7 +287,10 @@ class Server:
         )
 
     def counted(self, name: str, **labels: str) -> dict[str, float]:
-        """Return the sum of a metric's samples with those *labels*, for each worker, whichever of them answers."""
+        """Return the sum of a metric's samples for each worker.
+
+        Only samples with those *labels* count. Any worker may answer.
+        """
         with self.http() as http:
             families = text_string_to_metric_families(http.get("/metrics").text)
         found: Counter[str] = Counter()
@@ -281,7 +300,7 @@ class Server:
         return dict(found)
 
     def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
-        """Run `outfeed` with *arguments* in a process of its own, on the same database."""
+        """Run `outfeed` with *arguments* in a process, on the same database."""
         return subprocess.run(
             [sys.executable, "-m", "outfeed", *arguments],
             check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, **more,
@@ -299,9 +318,10 @@ class Server:
 
 @contextlib.contextmanager
 def writer(database: Path, rate: float, source: str = "writer", bulk: int = 1) -> Iterator[list[str]]:
-    """Run a separate process of plain `sqlite3`, no code of ours, that commits *rate* events a second until the end.
+    """Run a separate process that commits *rate* events a second.
 
-    Yields a list that is filled with the ids it wrote once it has ended.
+    It uses plain `sqlite3` and none of Outfeed's code, and runs until the end of the block. Yields a list that has the
+    ids of its events after the end.
     """
     ids: list[str] = []
     process = subprocess.Popen(

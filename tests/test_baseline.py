@@ -1,4 +1,4 @@
-"""The lint that holds scripts, styles and templates to the browser baseline."""
+"""The lint that keeps scripts, styles and templates to the baseline."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NEWER = {
 
 
 @pytest.mark.parametrize(("file", "text"), NEWER.values(), ids=NEWER)
-def test_what_an_older_browser_lacks_is_found_with_its_line(file: str, text: str) -> None:
+def test_a_feature_that_an_older_browser_lacks_is_found_with_its_line(file: str, text: str) -> None:
     found = list(baseline.problems(file, f"\n\n{text}"))
     assert found, text
     assert all(each.startswith(f"{file}:") and "Firefox" in each for each in found)
@@ -63,9 +63,9 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(("file", "text"), ALLOWED.values(), ids=ALLOWED)
-def test_what_older_browsers_have_passes(file: str, text: str) -> None:
+def test_features_of_older_browsers_are_accepted(file: str, text: str) -> None:
     assert list(baseline.problems(file, text)) == []
 
 
-def test_the_pages_keep_to_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pages_use_only_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     assert baseline.main([]) == 0, capsys.readouterr().out

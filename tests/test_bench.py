@@ -1,4 +1,4 @@
-"""The benchmark refuses incomplete sequences, and reports what it measured."""
+"""The benchmark: incomplete sequences are refused, figures reported."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def test_stored_events_are_in_the_outbox_and_numbered(tmp_path: Path, upgraded: 
 
 
 def figures_of(*rounds: dict[str, float | None]) -> Case:
-    """Return a case that measures the p50 of each checkout in each round; None is a sequence that is not whole."""
+    """Return a case that gives these figures.
+
+    It measures the p50 of each checkout in each round. None is an incomplete sequence.
+    """
     left = {name: [each[name] for each in rounds] for name in rounds[0]}
 
     def measure(stage: Stage, clients: int) -> Figures:
@@ -118,8 +121,8 @@ def results_of(case: Case, checkouts: tuple[Checkout, ...], rounds: int) -> tupl
     return plan, run(plan, steps.append), steps
 
 
-class TestARun:
-    def test_it_reports_medians_and_ranges(self) -> None:
+class TestRun:
+    def test_a_run_reports_medians_and_ranges(self) -> None:
         plan, results, _ = results_of(figures_of({"this": 10.0}, {"this": 40.0}, {"this": 20.0}), (THIS,), 3)
 
         text = report.markdown(plan, results)
@@ -158,7 +161,7 @@ class TestARun:
         assert [step.split()[2] for step in steps] == ["base:", "this:", "this:", "base:", "base:", "this:"]
 
 
-def test_turns_that_followed_each_other_make_the_ratio() -> None:
+def test_consecutive_turns_form_the_ratio() -> None:
     turns = [(100.0, 100.0), (300.0, 200.0), (110.0, 100.0)]
     assert calls.summary(turns) == {"log_event_us": 110.0, "insert_us": 100.0, "log_event_ratio": 1.1}
 
@@ -169,7 +172,7 @@ def test_producers_leave_id_and_time_to_the_server() -> None:
     assert set(single) == set(many[0]) == {"event_type", "source", "task_id", "agent_id", "data"}
 
 
-class TestTheCommand:
+class TestCommand:
     def bench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "scripts.benchmarks", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)

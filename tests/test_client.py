@@ -1,6 +1,7 @@
-"""The Python client: every event once and in order, whatever happens to the connection.
+"""The Python client: every event once and in order, on any connection.
 
-The server is scripted, on the `websockets` library, where a real one can't be brought to do it; a real one comes last.
+The server is scripted, on the `websockets` library, for cases that a real one cannot produce. Tests on a real server
+come last.
 """
 
 import contextlib
@@ -31,19 +32,19 @@ EPOCH = "e1"
 
 
 class Close(tuple):
-    """In a script: close with this code and reason."""
+    """A step of a script: close with this code and reason."""
 
     __slots__ = ()
 
 
 class Answer(tuple):
-    """In a script: refuse the handshake with this status and these headers."""
+    """A step of a script: refuse the handshake with status and headers."""
 
     __slots__ = ()
 
 
 class Raw(str):
-    """In a script: send this text."""
+    """A step of a script: send this text."""
 
     __slots__ = ()
 
@@ -62,7 +63,10 @@ def event(seq, prev=None, **more):
 
 
 class Feed:
-    """A server that plays one script a connection, and stays silent after its end."""
+    """A server that plays one script per connection.
+
+    It stays silent after the end of the script.
+    """
 
     def __init__(self, *scripts):
         self._scripts = list(scripts)
@@ -104,11 +108,11 @@ class Feed:
                     connection.send(item if isinstance(item, Raw) else json.dumps(item))
             self._is_over.wait()
         except ConnectionClosed:
-            pass  # the client has gone; what it had is what the test looks at
+            pass  # the client has disconnected; the test checks what it received
 
 
 class Reader:
-    """A feed, and all that it showed and said."""
+    """A feed with all events and texts that it gave."""
 
     def __init__(self, feed, until, **options):
         self.seqs, self.told, self.missing = [], [], []
@@ -132,7 +136,7 @@ def no_long_pauses(monkeypatch):
 
 
 class TestFollowing:
-    def test_it_begins_with_the_last_events_and_shows_each_once(self):
+    def test_a_feed_begins_with_the_last_events_and_returns_each_once(self):
         with Feed([verdict(after=3), event(4), event(5), event(4, prev=3), event(5), event(6)]) as feed:
             reader = Reader(feed, until=6, last=10, types=["task.*"]).run()
 
@@ -147,7 +151,7 @@ class TestFollowing:
         with Feed([verdict(after=1), batch, batch, event(10, prev=9)]) as feed:
             assert Reader(feed, until=10).run().seqs == [2, 4, 9, 10]
 
-    def test_after_a_lost_connection_it_goes_on_behind_what_it_showed(self):
+    def test_after_a_lost_connection_the_feed_continues_after_its_last_event(self):
         with Feed(
             [verdict(after=0), event(1), event(2), Close((1011, "our fault"))],
             [verdict("resumed", after=2), event(2), event(3)],
@@ -158,7 +162,7 @@ class TestFollowing:
         assert (feed.subscriptions[1]["after"], feed.subscriptions[1]["epoch"]) == (2, EPOCH)
         assert "last" not in feed.subscriptions[1]
 
-    def test_an_event_counts_as_handled_when_the_next_is_asked_for(self):
+    def test_an_event_counts_as_handled_when_the_next_is_requested(self):
         with Feed([verdict(after=0), event(1), event(2)]) as feed:
             reader = Reader(feed, until=2).run()
 
@@ -174,7 +178,7 @@ class TestFollowing:
 
         assert feed.subscriptions[1]["after"] == 70
 
-    def test_a_hole_is_asked_for_and_what_came_behind_it_waits(self):
+    def test_missing_events_are_requested_and_later_ones_wait(self):
         with Feed(
             [verdict(after=0), event(1), event(5, prev=4), RESUBSCRIBED, event(6), verdict("resumed", after=1)]
             + [event(seq) for seq in range(2, 7)]
@@ -205,20 +209,20 @@ class TestFollowing:
         assert "after" not in feed.subscriptions[0]
         assert (feed.subscriptions[1]["after"], feed.subscriptions[1]["epoch"]) == (41, EPOCH)
 
-    def test_all_that_is_kept_needs_no_epoch(self):
+    def test_a_feed_of_all_retained_events_needs_no_epoch(self):
         with Feed([verdict("resumed", after=0), event(1)]) as feed:
             Reader(feed, until=1, after=0).run()
 
         assert feed.subscriptions[0]["after"] == 0
 
-    def test_a_gap_is_told_and_followed_by_what_is_left(self):
+    def test_a_gap_is_reported_and_the_feed_continues(self):
         gap = verdict("gap", after=60, missing={"from": 42, "to": 60})
         with Feed([gap, event(61)]) as feed:
             reader = Reader(feed, until=61, after=41, epoch=EPOCH).run()
 
         assert reader.missing == [Gap(42, 60)]
 
-    def test_a_reset_is_told_and_the_new_history_followed(self):
+    def test_a_reset_is_reported_and_the_new_history_followed(self):
         with Feed(
             [verdict(after=80), event(81), Close((4008, "overtaken"))],
             [verdict("reset", after=5, epoch="e2"), event(6), Close((1001, ""))],
@@ -231,22 +235,22 @@ class TestFollowing:
         assert (feed.subscriptions[2]["after"], feed.subscriptions[2]["epoch"]) == (6, "e2")
 
 
-class TestComingBack:
-    def test_it_waits_as_long_as_a_restarting_server_asks(self):
+class TestReconnecting:
+    def test_the_feed_waits_as_long_as_a_restarting_server_asks(self):
         with Feed([verdict(), Close((1012, "retry_ms=10"))], [verdict(), event(1)]) as feed:
             reader = Reader(feed, until=1).run()
 
         assert "The server restarts; trying again in 0.0 s" in reader.told
 
     @pytest.mark.parametrize("status", [429, 500, 502, 503])
-    def test_a_server_that_is_busy_is_asked_again(self, status):
+    def test_a_busy_server_is_retried(self, status):
         with Feed(Answer((status,)), Answer((status, {"Retry-After": "0"})), [verdict(), event(1)]) as feed:
             reader = Reader(feed, until=1).run()
 
         assert len(feed.tokens) == 3
         assert f"The server answers {status}" in reader.told[0]
 
-    def test_a_server_that_is_down_is_tried_again(self):
+    def test_a_server_that_is_down_is_retried(self):
         with Feed([verdict(), event(1)]) as feed:
             reader = Reader(feed, until=1)
             reader.feed.url, url = "http://127.0.0.1:1", feed.url
@@ -266,7 +270,7 @@ class TestComingBack:
             (["text"], "does not send a feed"),
         ],
     )
-    def test_it_gives_up_where_trying_again_is_no_use(self, script, reason):
+    def test_the_feed_gives_up_after_a_permanent_refusal(self, script, reason):
         with Feed(script) as feed, pytest.raises(Refused, match=reason) as refusal:
             Reader(feed, until=None).run()
 
@@ -290,7 +294,7 @@ class TestComingBack:
             ("wss://feed.example/outfeed", "wss://feed.example/outfeed/ws"),
         ],
     )
-    def test_the_socket_is_where_the_server_is(self, url, address):
+    def test_the_socket_address_follows_the_servers_address(self, url, address):
         assert socket_url(url) == address
 
 
@@ -306,7 +310,10 @@ def frame_of(kind, seq, data):
 
 
 def called_from(frames_left, call):
-    """Return what *call* returns on a stack with about so many frames left."""
+    """Return the result of *call* on a stack with few frames left.
+
+    About so many frames are left.
+    """
     used = len(inspect.stack(0))
 
     def descend(count):
@@ -319,7 +326,7 @@ class TestNesting:
     @pytest.mark.parametrize("kind", ["event", "events"])
     @pytest.mark.parametrize("depth", [65, 400, 990, 3000])
     @pytest.mark.parametrize("frames_left", [900, 110])
-    def test_data_that_is_too_deep_is_its_text_whoever_asks(self, kind, depth, frames_left):
+    def test_data_that_is_nested_too_deeply_is_its_text_on_any_stack(self, kind, depth, frames_left):
         deep = '{"a [": "\\"]", "b": ' + nested(depth - 1) + "}"
         with (
             Feed([verdict(), Raw(frame_of(kind, 1, deep)), event(2, data={"ok": [1]})]) as feed,
@@ -335,7 +342,7 @@ class TestNesting:
 
     @pytest.mark.parametrize("kind", ["event", "events"])
     @pytest.mark.parametrize("frames_left", [900, 70])
-    def test_what_every_server_accepts_is_parsed_whoever_asks(self, kind, frames_left):
+    def test_accepted_data_is_parsed_on_any_stack(self, kind, frames_left):
         data = f'{{"n": {2**70}, "deep": {nested(63)}}}'
         parsed = called_from(frames_left, lambda: parse_frame(frame_of(kind, 1, data)))
 
@@ -345,7 +352,7 @@ class TestNesting:
 
 
 class Proxy:
-    """A proxy that counts those that come, and hangs up."""
+    """A proxy that counts its connections and closes them."""
 
     def __init__(self):
         self.came = 0
@@ -380,7 +387,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
     @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-    def test_a_token_for_this_machine_goes_to_no_proxy(self, monkeypatch, host, variable):
+    def test_a_token_for_this_machine_is_sent_to_no_proxy(self, monkeypatch, host, variable):
         with Proxy() as proxy, Feed([verdict(), event(1)]) as feed, Inbox(TAKEN) as inbox:
             monkeypatch.setenv(variable, proxy.url)
             with Client(feed.url.replace("127.0.0.1", host), "secret").follow() as follow:
@@ -390,7 +397,7 @@ class TestProxies:
 
             assert proxy.came == 0
 
-    def test_a_proxy_that_cannot_be_used_does_not_matter_here(self, monkeypatch):
+    def test_an_unusable_proxy_does_not_matter_for_this_machine(self, monkeypatch):
         monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
         with Feed([verdict(), event(1)]) as feed, Inbox(TAKEN) as inbox:
             with Client(feed.url).follow() as follow:
@@ -408,13 +415,13 @@ class TestProxies:
         ],
         ids=["follow", "publish", "publish, all"],
     )
-    def test_elsewhere_one_that_cannot_be_used_is_named(self, monkeypatch, scheme, variable, use):
+    def test_an_unusable_proxy_is_named_for_other_machines(self, monkeypatch, scheme, variable, use):
         monkeypatch.setenv(variable, f"{scheme}://me:hidden@127.0.0.1:9")
         with pytest.raises(ConfigError, match=f"^{variable}: names a proxy that can't be used for") as problem:
             use(Client("http://feed.example"))
         assert "hidden" not in str(problem.value)
 
-    def test_one_that_hangs_up_is_named(self, monkeypatch):
+    def test_a_proxy_that_closes_the_connection_is_named(self, monkeypatch):
         with Proxy() as proxy, Client("http://feed.example") as client:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
             told = []
@@ -425,7 +432,7 @@ class TestProxies:
             wait_until(lambda: proxy.came == 2, "both came")
         assert told[0].startswith("Can't reach http://feed.example through the proxy of HTTP_PROXY: ")
 
-    def test_one_that_is_not_for_this_host_is_not_used(self, monkeypatch):
+    def test_a_proxy_for_other_hosts_is_not_used(self, monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", "socks://127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", "feed.example")
 
@@ -439,8 +446,8 @@ class TestProxies:
         assert "proxy" not in told[0]
 
 
-class TestTheCursorsFile:
-    def test_it_follows_what_was_handled_and_is_where_the_next_run_begins(self, tmp_path):
+class TestCursorFile:
+    def test_the_cursor_file_has_the_last_handled_event_and_the_next_run_begins_there(self, tmp_path):
         path = tmp_path / "bot.cursor"
         script = [verdict(after=3), event(4), event(5), event(6)]
         with Feed(script, [verdict("resumed", after=4), event(5)]) as feed:
@@ -457,7 +464,7 @@ class TestTheCursorsFile:
         assert (feed.subscriptions[1]["after"], feed.subscriptions[1]["epoch"]) == (4, EPOCH)
         assert [file.name for file in tmp_path.iterdir()] == ["bot.cursor"]
 
-    def test_an_explicit_ack_needs_no_further_event(self, tmp_path):
+    def test_an_explicit_ack_writes_the_file_without_another_event(self, tmp_path):
         path = tmp_path / "bot.cursor"
         with Feed([verdict(after=3), event(4), event(5)]) as feed, Client(feed.url).follow(cursor_file=path) as follow:
             next(follow)
@@ -465,7 +472,7 @@ class TestTheCursorsFile:
             assert read_cursor(path) == Cursor(4, EPOCH)
             assert next(follow).seq == 5
 
-    def test_it_beats_the_arguments_once_it_is_there(self, tmp_path):
+    def test_an_existing_file_overrides_the_arguments(self, tmp_path):
         path = tmp_path / "bot.cursor"
         path.write_text(json.dumps({"seq": 41, "epoch": EPOCH}))
         with Feed([verdict("resumed", after=41), event(42)]) as feed:
@@ -475,13 +482,13 @@ class TestTheCursorsFile:
         assert (subscription["after"], "last" in subscription) == (41, False)
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"seq": 1}', '{"seq": "x", "epoch": "e"}'])
-    def test_one_that_is_damaged_is_refused_and_named(self, tmp_path, text):
+    def test_a_damaged_file_is_refused_and_named(self, tmp_path, text):
         path = tmp_path / "bot.cursor"
         path.write_text(text)
         with pytest.raises(Refused, match="holds no cursor"):
             Client("http://127.0.0.1:1").follow(cursor_file=path)
 
-    def test_a_gap_that_the_caller_can_not_bear_is_told_again(self, tmp_path):
+    def test_a_gap_whose_callback_raises_is_reported_again(self, tmp_path):
         path = tmp_path / "bot.cursor"
         path.write_text(json.dumps({"seq": 41, "epoch": EPOCH}))
         gap = verdict("gap", after=60, missing={"from": 42, "to": 60})
@@ -509,7 +516,7 @@ def acked(seq):
 
 
 class TestConsumers:
-    def test_ack_waits_for_the_server_and_keeps_what_comes_meanwhile(self):
+    def test_ack_waits_for_the_server_and_keeps_events_that_arrive(self):
         with (
             Feed([verdict("resumed", after=3), event(4), RESUBSCRIBED, event(5), acked(4), event(6)]) as feed,
             Client(feed.url).follow(consumer="ops-bot") as follow,
@@ -521,7 +528,7 @@ class TestConsumers:
         assert (subscription["consumer"], "after" in subscription) == ("ops-bot", False)
         assert ack == {"action": "ack", "seq": 4}
 
-    def test_an_ack_that_got_lost_is_sent_again_when_the_server_has_caught_up(self):
+    def test_a_lost_ack_is_sent_again_when_the_server_has_caught_up(self):
         with (
             Feed(
                 [verdict("resumed", after=3), event(4), event(5), RESUBSCRIBED, Close((1011, ""))],
@@ -535,7 +542,7 @@ class TestConsumers:
 
         assert [frame["action"] for frame in feed.subscriptions] == ["subscribe", "ack", "subscribe", "ack"]
 
-    def test_what_was_acked_before_the_answer_got_lost_stays_acked(self):
+    def test_an_ack_whose_answer_was_lost_stays_acked(self):
         with (
             Feed(
                 [verdict("resumed", after=3), event(4), RESUBSCRIBED, Close((1011, ""))],
@@ -559,7 +566,7 @@ class TestConsumers:
         assert missing == [Reset("e2", 1)]
 
     @pytest.mark.parametrize("options", [{"consumer": "ops-bot"}, {"after": 3, "epoch": EPOCH}])
-    def test_an_ack_beyond_what_was_returned_is_refused_and_moves_nothing(self, options):
+    def test_an_ack_beyond_the_returned_events_is_refused_and_moves_nothing(self, options):
         with (
             Feed([verdict("resumed", after=3), event(4), event(5)]) as feed,
             Client(feed.url).follow(**options) as follow,
@@ -573,7 +580,7 @@ class TestConsumers:
             assert follow.cursor == before
             assert next(follow).seq == 5
 
-    def test_an_event_of_the_history_before_a_reset_needs_no_answer(self):
+    def test_an_ack_of_an_event_from_before_a_reset_needs_no_answer(self):
         both = {"type": "events", "prev": 3, "payload": [{"seq": seq, "id": str(seq)} for seq in (4, 5)]}
         with (
             Feed(
@@ -586,7 +593,7 @@ class TestConsumers:
                 follow.ack(next(follow))
             assert next(follow).seq == 2
 
-    def test_one_that_was_superseded_does_not_fight(self):
+    def test_a_superseded_consumer_does_not_reconnect(self):
         with (
             Feed([verdict("resumed", after=3), Close((4009, ""))]) as feed,
             Client(feed.url).follow(consumer="ops-bot") as follow,
@@ -595,7 +602,7 @@ class TestConsumers:
             next(follow)
 
     @pytest.mark.parametrize("options", [{"after": 1}, {"last": 1}, {"cursor_file": "x"}])
-    def test_it_has_a_place_of_its_own(self, options):
+    def test_a_consumer_refuses_other_start_positions(self, options):
         with pytest.raises(ValueError, match="checkpoint"):
             Client("http://127.0.0.1:1").follow(consumer="ops-bot", **options)
 
@@ -615,7 +622,10 @@ class TestClosing:
 
 
 class Inbox:
-    """An HTTP server that gives one answer a request; None: it takes the request and hangs up."""
+    """An HTTP server that gives one answer a request.
+
+    None: it accepts the request and closes the connection.
+    """
 
     def __init__(self, *answers):
         self.answers, self.bodies = list(answers), []
@@ -664,7 +674,7 @@ EVENT = {"event_type": "a.b", "source": "s"}
 
 
 class TestPublishing:
-    def test_every_try_sends_the_same_ids_and_times(self):
+    def test_every_attempt_sends_the_same_ids_and_times(self):
         busy = (503, {"Retry-After": "0"}, {"detail": "busy"})
         with Inbox(None, busy, (429, {}, {}), (500, {}, {}), TAKEN) as inbox, Client(inbox.url) as client:
             receipt = client.publish(EVENT)
@@ -674,7 +684,7 @@ class TestPublishing:
         assert (receipt.id, receipt.epoch) == (inbox.bodies[0][0]["id"], EPOCH)
         assert inbox.bodies[0][0]["timestamp"]
 
-    def test_many_go_in_batches_and_come_back_in_order(self):
+    def test_many_events_are_sent_in_batches_and_answered_in_order(self):
         events = [{**EVENT, "id": f"e{n}"} for n in range(2500)]
         with Inbox(TAKEN, TAKEN, TAKEN) as inbox, Client(inbox.url) as client:
             answered = client.publish(events)
@@ -682,13 +692,13 @@ class TestPublishing:
         assert [len(body) for body in inbox.bodies] == [1000, 1000, 500]
         assert [receipt.id for receipt in answered] == [event["id"] for event in events]
 
-    def test_a_batch_stays_below_what_a_server_takes(self):
+    def test_a_batch_stays_below_the_servers_limit(self):
         events = [{**EVENT, "data": "x" * 1_500_000} for _ in range(4)]
         with Inbox(TAKEN, TAKEN) as inbox, Client(inbox.url) as client:
             client.publish(events)
         assert [len(body) for body in inbox.bodies] == [2, 2]
 
-    def test_nothing_is_nothing(self):
+    def test_publishing_no_events_sends_nothing(self):
         assert Client("http://127.0.0.1:1").publish([]) == []
 
     @pytest.mark.parametrize(
@@ -700,31 +710,31 @@ class TestPublishing:
             ((422, {}, {"detail": "event 0: data: bad", "field": "data", "index": 0}), InvalidEvent, "^data: bad$"),
         ],
     )
-    def test_what_the_server_will_never_take_is_not_tried_again(self, answer, error, text):
+    def test_a_permanently_rejected_batch_is_not_retried(self, answer, error, text):
         with Inbox(answer) as inbox, Client(inbox.url, "secret") as client, pytest.raises(error, match=text) as refusal:
             client.publish([EVENT])
 
         assert getattr(refusal.value, "index", 0) == 0
         assert "secret" not in str(refusal.value)
 
-    def test_the_index_counts_from_the_first_of_all_batches(self):
+    def test_the_index_counts_from_the_first_batch(self):
         conflict = (409, {}, {"detail": "known", "index": 7})
         with Inbox(TAKEN, conflict) as inbox, Client(inbox.url) as client, pytest.raises(EventConflict) as refusal:
             client.publish([EVENT] * 1100)
         assert refusal.value.index == 1007
 
-    def test_what_is_no_json_is_refused_before_anything_is_sent(self):
+    def test_data_that_is_not_json_is_refused_before_anything_is_sent(self):
         with Inbox() as inbox, Client(inbox.url) as client, pytest.raises(InvalidEvent) as refusal:
             client.publish([EVENT, {**EVENT, "data": float("nan")}])
         assert refusal.value.index == 1
 
-    def test_it_gives_up_when_it_was_told_to(self):
+    def test_publishing_gives_up_after_its_time_limit(self):
         with Client("http://127.0.0.1:1") as client, pytest.raises(Unreachable, match="sending them again is safe"):
             client.publish(EVENT, give_up_secs=0.05)
 
 
-class TestOnARealServer:
-    def test_a_bot_sees_what_another_program_publishes(self, server):
+class TestRealServer:
+    def test_a_bot_gets_events_that_another_program_publishes(self, server):
         with Client(server.url, server.token) as client, client.follow(types=["build.*"], after=0) as follow:
             first = client.publish({"event_type": "build.done", "source": "ci", "data": {"ok": True}, "id": "build-1"})
             again = client.publish({"event_type": "build.done", "source": "ci", "data": {"ok": True}, "id": "build-1"})
@@ -740,7 +750,7 @@ class TestOnARealServer:
         assert [one.seq for one in seen] == [first.seq, 3]
         assert (seen[0].id, seen[0].data, seen[0].task_id) == ("build-1", {"ok": True}, None)
 
-    def test_a_consumer_goes_on_behind_what_it_acknowledged(self, server):
+    def test_a_consumer_continues_after_its_acknowledged_event(self, server):
         with Client(server.url, server.token) as client:
             events = [{**EVENT, "data": n} for n in range(3)]
             with client.follow(consumer="ops-bot", on_connection=lambda _: client.publish(events)) as follow:
@@ -757,10 +767,10 @@ class TestOnARealServer:
         assert [one.data for one in seen] == [0, 1, 2]
         assert again == seen[2]
 
-    def test_a_bot_that_is_killed_goes_on_where_its_file_says(self, server, tmp_path):
+    def test_a_killed_bot_continues_at_the_position_in_its_file(self, server, tmp_path):
         command = [sys.executable, "-c", BOT, server.url, server.token, str(tmp_path)]
         for life in range(3):
-            with Client(server.url, server.token) as client:  # it may handle all there is before it is killed
+            with Client(server.url, server.token) as client:  # it may handle all events before it is killed
                 client.publish([{**EVENT, "id": f"e{n:03}"} for n in range(100 * life, 100 * life + 100)])
             with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as bot:
                 seen = [bot.stdout.readline() for _ in range(40)]
@@ -770,7 +780,7 @@ class TestOnARealServer:
         ids = (tmp_path / "handled").read_text().split()
         assert list(dict.fromkeys(ids)) == sorted(set(ids))  # none missing, in order
         assert sorted(set(ids)) == [f"e{n:03}" for n in range(len(set(ids)))]
-        assert len(ids) - len(set(ids)) <= 3  # one a kill: it was handled, and not yet in the file
+        assert len(ids) - len(set(ids)) <= 3  # one a kill: handled, and not yet in the file
 
 
 ROOT = Path(__file__).parents[1]

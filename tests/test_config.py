@@ -1,4 +1,4 @@
-"""Settings: read once from the environment, all that is wrong told at once, and no secret in any of it."""
+"""Settings: read once, all errors reported at once, secrets hidden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "correct horse battery staple"
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory without a .env of the machine's."""
+    """A working directory without a .env file."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -25,14 +25,14 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_without_any_variable_the_defaults_hold() -> None:
+def test_without_any_variable_the_defaults_apply() -> None:
     settings = config.load()
     assert settings.database == Path("instance/outfeed.db")
     assert (settings.bind, settings.workers, settings.poll_interval) == ("127.0.0.1:8000", 1, 1.0)
     assert settings.base_url == "http://127.0.0.1:8000"
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
@@ -53,7 +53,7 @@ def test_a_dotenv_file_is_read_and_the_environment_comes_before_it(
     assert (config.load().workers, config.load().max_connections) == (2, 7)
 
 
-def test_a_line_of_it_that_says_nothing_is_told_and_stops_what_would_go_on_without(empty_folder: Path) -> None:
+def test_invalid_lines_of_the_dotenv_file_are_reported_as_errors(empty_folder: Path) -> None:
     (empty_folder / ".env").write_text(
         "OUTFEED_WORKERS=3\nOUTFEED_REPLAY_DAYS: 7\nexport OUTFEED_POLL_INTERVAL=1\nx y\n"
     )
@@ -62,19 +62,19 @@ def test_a_line_of_it_that_says_nothing_is_told_and_stops_what_would_go_on_witho
     assert str(refused.value).splitlines() == [".env: line 2 must be NAME=value", ".env: line 4 must be NAME=value"]
 
 
-def test_a_dotenv_file_that_can_not_be_read_is_told(empty_folder: Path) -> None:
+def test_an_unreadable_dotenv_file_is_reported(empty_folder: Path) -> None:
     (empty_folder / ".env").write_bytes(b"OUTFEED_WORKERS=3 # \xff")
     with pytest.raises(ConfigError, match=r"can't read \.env"):
         config.load()
 
 
-def test_a_folder_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_refused_as_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTFEED_DATABASE", str(tmp_path))
     with pytest.raises(ConfigError, match="OUTFEED_DATABASE: must name a file"):
         config.load()
 
 
-def test_all_bad_values_are_told_at_once_each_with_its_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bad_values_are_reported_at_once_with_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {
         "DATABASE": "  ",
         "BIND": "nowhere",
@@ -121,7 +121,9 @@ def test_no_error_shows_a_regular_expression(name: str, monkeypatch: pytest.Monk
         ("[::1::]:8000", "At most one '::' permitted in '::1::'"),
     ],
 )
-def test_a_bad_address_to_listen_on_is_explained(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_bad_address_to_listen_on_gives_the_reason(
+    value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OUTFEED_BIND", value)
     with pytest.raises(ConfigError) as refused:
         config.load()
@@ -148,13 +150,13 @@ def test_a_path_may_begin_with_the_home_folder_or_be_an_sqlite_url(
 @pytest.mark.parametrize(
     "value", ["sqlite://feed.db", "sqlite:feed.db", "postgresql:///feed", "file:feed.db", "sqlite:///a?x=1"]
 )
-def test_another_url_is_no_database(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_url_is_refused_as_database(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTFEED_DATABASE", value)
     with pytest.raises(ConfigError, match="OUTFEED_DATABASE: must be a path, or sqlite:///PATH"):
         config.load()
 
 
-def test_the_home_folder_counts_in_the_path_of_a_secret_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_a_secret_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text(SECRET)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", "~/key")
@@ -191,7 +193,9 @@ def test_the_public_address_may_have_a_path(value: str, url: str, prefix: str, m
         ("https://feed.example:99999", "Port out of range"),
     ],
 )
-def test_a_bad_public_address_is_explained(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_bad_public_address_gives_the_reason(
+    value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OUTFEED_PUBLIC_URL", value)
     with pytest.raises(ConfigError, match=f"^OUTFEED_PUBLIC_URL: {reason}"):
         config.load()
@@ -219,7 +223,7 @@ def test_a_setting_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert settings.secret_key.get_secret_value() == SECRET
 
 
-def test_a_file_that_can_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_secret_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(tmp_path / "missing"))
     with pytest.raises(ConfigError, match=r"OUTFEED_TOKEN_FILE.*missing"):
         config.load()
@@ -260,11 +264,14 @@ def test_every_known_name_sets_something(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "OUTFEED_WORKERS" in os.environ
 
 
-class TestTheTokenOfTheEnvironment:
-    """A .env file in the current folder may be anybody's: it must not draw the environment's token to its address."""
+class TestTokenOfTheEnvironment:
+    """A .env file in the current folder may be another user's.
+
+    It must not direct the environment's token to its address.
+    """
 
     @pytest.mark.parametrize("name", ["OUTFEED_URL=http://127.0.0.1:9", "OUTFEED_BIND=feed.example:80"])
-    def test_it_goes_to_no_address_of_the_file(
+    def test_the_token_is_not_sent_to_an_address_of_the_dotenv_file(
         self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         (empty_folder / ".env").write_text(name)
@@ -277,7 +284,9 @@ class TestTheTokenOfTheEnvironment:
         config.settings.cache_clear()
         assert config.remote()[1] is None
 
-    def test_nor_does_one_of_a_secrets_file(self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_token_of_a_secret_file_is_not_sent_there_either(
+        self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (empty_folder / ".env").write_text("OUTFEED_URL=http://feed.example")
         (empty_folder / "token").write_text(SECRET)
         monkeypatch.setenv("OUTFEED_TOKEN_FILE", str(empty_folder / "token"))
@@ -294,7 +303,7 @@ class TestTheTokenOfTheEnvironment:
             ("", {"OUTFEED_TOKEN": SECRET}, "http://127.0.0.1:8000"),
         ],
     )
-    def test_otherwise_it_goes_where_the_settings_say(
+    def test_the_token_is_sent_to_other_addresses_of_the_settings(
         self, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, environment: dict[str, str], url: str
     ) -> None:
         (empty_folder / ".env").write_text(file.format(f"'{SECRET}'"))

@@ -1,4 +1,4 @@
-"""The files that deploy it, as far as they can be checked without a machine to deploy on."""
+"""The deployment files, checked as far as possible without a machine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ FILES = {file.name: file.read_text() for file in DEPLOY.iterdir()}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_setting_they_name_exists(name: str) -> None:
+def test_every_setting_that_the_files_name_exists(name: str) -> None:
     named = set(re.findall(r"OUTFEED_[A-Z_]+", FILES[name]))
     assert named <= set(config.known_names())
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_readme_names_them(name: str) -> None:
+def test_the_readme_names_the_files(name: str) -> None:
     assert f"`scripts/deploy/{name}`" in (ROOT / "README.md").read_text()
 
 
-def test_the_proxy_hangs_up_first() -> None:
+def test_the_proxy_closes_idle_connections_first() -> None:
     (kept,) = re.findall(r"keepalive (\d+)s", FILES["Caddyfile"])
     assert int(kept) < KEEPALIVE_SECS
 
 
-def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unit_is_notified_when_the_server_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(15)
@@ -48,7 +48,7 @@ def test_the_unit_is_told_when_it_is_served(tmp_path: Path, monkeypatch: pytest.
             assert httpx.get(f"{server.url}/healthz", verify=False).status_code == 200
 
 
-def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
+def test_the_image_runs_as_an_unprivileged_user_and_has_a_health_check() -> None:
     lines = re.sub(r"\\\n", " ", FILES["Dockerfile"]).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     last = dict(steps)
@@ -60,7 +60,7 @@ def test_the_image_runs_as_nobody_in_particular_and_is_looked_after() -> None:
             assert all((ROOT / source).exists() for source in value.split()[:-1]), value
 
 
-def test_the_health_check_passes_by_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_health_check_bypasses_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = re.findall(r"HEALTHCHECK .*?CMD (\[.*?\])\n", FILES["Dockerfile"], re.DOTALL)
     program, option, code = json.loads(check)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -77,7 +77,7 @@ def test_a_line_of_cron_names_a_script_and_options_that_exist(line: str) -> None
     *when, user, command = line.split(maxsplit=6)
     assert (len(when), user) == (5, "outfeed")
     where, command = command.split(" && ")
-    assert where == "cd /var/lib/outfeed", "there lies the .env that the unit reads"
+    assert where == "cd /var/lib/outfeed", "the .env that the unit reads is in this folder"
     program, *arguments = shlex.split(command.split(">")[0])
     program = program.removeprefix("/opt/outfeed/")
     run = [sys.executable, "-m", "outfeed"] if program == ".venv/bin/outfeed" else [sys.executable, str(ROOT / program)]

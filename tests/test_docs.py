@@ -1,4 +1,4 @@
-"""The documentation: its tables are those of the code, its links lead somewhere, and it explains every error."""
+"""The documentation: tables match the code, links work, errors are listed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scripts import reference
 ROOT = Path(__file__).parents[1]
 PAGES = {topic: (manual.FOLDER / f"{topic}.md").read_text("utf-8") for topic in manual.topics()}
 CODE = "\n".join(path.read_text() for path in sorted((ROOT / "app").rglob("*.py")))
-# Codes that are given at a distance from their status, and those that stand in a table.
+# Codes that are set far from their status, and codes that are in a table.
 INVALID = re.compile(r'InvalidRequest\(\s*"(\w+)"')
 GIVEN = re.compile(r'\bcode ?= ?"(\w+)"')
 
@@ -28,10 +28,10 @@ def test_every_page_is_in_the_menu_once():
 
 class TestTables:
     @pytest.mark.parametrize("topic", PAGES)
-    def test_a_generated_part_is_what_the_code_says(self, topic, database):
+    def test_a_generated_part_matches_the_code(self, topic, database):
         assert reference.filled(PAGES[topic]) == PAGES[topic], "run scripts/docs"
 
-    def test_every_generated_part_stands_on_one_page(self):
+    def test_every_generated_part_is_on_one_page(self):
         found = [part for text in PAGES.values() for part in reference.parts_in(text)]
         assert sorted(found) == sorted(reference.PARTS)
 
@@ -44,7 +44,7 @@ class TestTables:
             if isinstance(field.default, int | float) and field.default is not True:
                 assert f"| `OUTFEED_{name.upper()}` | `{field.default}` | " in PAGES["settings"]
 
-    def test_every_close_code_says_what_the_client_does(self):
+    def test_every_close_code_has_the_clients_next_step(self):
         codes = {value for name, value in vars(frames).items() if name.isupper() and isinstance(value, int)}
         assert {code for code in codes if code > 999} == set(frames.CLOSE_CODES)
 
@@ -55,16 +55,16 @@ class TestTables:
 
 class TestErrorCodes:
     @pytest.mark.parametrize("code", sorted({*INVALID.findall(CODE), *GIVEN.findall(CODE)}))
-    def test_every_code_that_is_raised_is_explained(self, code):
+    def test_every_raised_code_is_documented(self, code):
         assert code in error_codes.CODES
 
     @pytest.mark.parametrize("code", error_codes.CODES)
-    def test_every_code_that_is_explained_is_used(self, code):
+    def test_every_documented_code_is_raised(self, code):
         statuses = error_codes.CODES[code].statuses
         is_default = any(error_codes.of_status(status) == code for status in statuses)
         assert is_default or code in {*INVALID.findall(CODE), *GIVEN.findall(CODE)}
 
-    def test_the_code_of_a_status_is_one_that_comes_with_it(self):
+    def test_the_code_of_a_status_is_used_with_it(self):
         for status in range(400, 600):
             if code := error_codes.of_status(status):
                 assert status in error_codes.CODES[code].statuses
@@ -73,7 +73,7 @@ class TestErrorCodes:
         ("path", "status", "code"),
         [("/api/events?limit=0", 422, "invalid_field"), ("/api/events/nope", 404, "not_found")],
     )
-    def test_the_type_of_a_problem_leads_to_its_place_in_the_docs(self, api: FlaskClient, path, status, code):
+    def test_the_type_of_a_problem_links_to_its_place_in_the_docs(self, api: FlaskClient, path, status, code):
         answer = api.get(path)
         assert (answer.status_code, answer.json["code"]) == (status, code)
         assert answer.json["type"] == f"/docs/errors#{code}"
@@ -82,10 +82,10 @@ class TestErrorCodes:
 
 class TestLinks:
     @pytest.mark.parametrize("topic", PAGES)
-    def test_a_link_leads_to_a_page_and_a_heading_of_it(self, topic):
+    def test_a_link_leads_to_an_existing_page_and_heading(self, topic):
         assert broken_links(PAGES[topic], manual.FOLDER) == []
 
-    def test_the_readme_leads_to_files_and_headings(self):
+    def test_the_readme_links_to_files_and_headings(self):
         assert broken_links((ROOT / "README.md").read_text(), ROOT) == []
 
     def test_a_broken_link_is_found(self):
@@ -94,7 +94,10 @@ class TestLinks:
 
 
 def broken_links(text: str, folder: Path) -> list[str]:
-    """Return the links of *text* to a missing file below *folder*, or to a heading that the file does not have."""
+    """Return the links of *text* to a missing file or heading.
+
+    A link is relative to *folder*.
+    """
     links = re.findall(r"\]\(([^)]+)\)", without_code(text))
     return [
         link for link in links if not link.startswith(("http:", "https:")) and not leads_somewhere(link, text, folder)

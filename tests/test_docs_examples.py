@@ -1,7 +1,8 @@
-"""Every example of the documentation and the README runs, page by page, against a real server.
+"""The documentation's examples run against a real server.
 
-What follows a block's language says how it runs. `no-run`: not here, and NOT_RUN lists it. `endless`: until it has
-printed a line. A file's name: it is saved there, for a later block. HTML is opened by tests/journeys/test_docs_html.py.
+They run page by page; those of the README run, too. The words after a block's language say how it runs. `no-run`: the
+block is not run, and NOT_RUN lists it. `endless`: it runs until it has printed a line. A file's name: the block is
+saved there, for a later block. HTML is opened by tests/journeys/test_docs_html.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from tests.server import ROOT, Server
 PAGES = {"README": ROOT / "README.md", **{topic: manual.FOLDER / f"{topic}.md" for topic in manual.topics()}}
 SECONDS = 60
 ENDED = "all-examples-ran"
-# By page the first line of each block that can't run here: it installs, serves for good, or needs another machine.
+# For each page the first line of each block that cannot run here: it installs, serves permanently, or needs another
+# machine.
 NOT_RUN = {
     "README": ["scripts/serve --demo", "scripts/serve --demo    # a server with a simulated swarm"],
     "tutorial": ["python3 -m venv .venv", "outfeed serve"],
@@ -42,7 +44,7 @@ NOT_RUN = {
     "performance": ["scripts/bench"],
 }
 LANGUAGES = {"sh", "python", "sql", "html", "json", "text"}
-# Events that an endless example may wait for come until it has printed a line.
+# Events that an endless example may wait for are written until it has printed a line.
 PRELUDE = """
 set -euo pipefail
 until_it_prints() {
@@ -65,7 +67,7 @@ until_it_prints() {
 
 
 class Block(NamedTuple):
-    """One fenced block: what follows the fence, and its text."""
+    """One fenced block: the words after the fence, and its text."""
 
     language: str
     mode: str
@@ -79,7 +81,10 @@ def blocks_of(page: str) -> Iterator[Block]:
 
 
 def script_of(page: str, folder: Path) -> str:
-    """Return the page's examples as one script, which keeps the shell's variables from block to block."""
+    """Return the page's examples as one script.
+
+    The script keeps the shell's variables from block to block.
+    """
     lines = [PRELUDE]
     for number, (language, mode, text) in enumerate(blocks_of(page)):
         if mode == "no-run":
@@ -110,7 +115,7 @@ def test_the_examples_of_a_page_run(page, standing: Server, tmp_path):
     if not any(block.mode != "no-run" and block.language in ("sh", "python", "sql") for block in blocks_of(page)):
         return
     with contextlib.closing(sqlite3.connect(standing.database, timeout=10)) as raw, raw:
-        raw.execute("DELETE FROM event_log")  # of another page: a reader of everything would get it
+        raw.execute("DELETE FROM event_log")  # events of another page, which a reader of all events would get
         raw.execute("DELETE FROM outbox")
     (tmp_path / "instance").symlink_to(standing.database.parent)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
@@ -140,5 +145,5 @@ def test_only_these_examples_do_not_run():
     assert {page: lines for page, lines in found.items() if lines} == NOT_RUN
 
 
-def test_every_block_says_its_language():
+def test_every_block_names_its_language():
     assert {block.language for page in PAGES for block in blocks_of(page)} <= LANGUAGES

@@ -1,4 +1,4 @@
-"""Events: what one may hold, what its id is, and how each kind looks."""
+"""Events: their limits, ids and displays."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def made(**fields: Any) -> Event:
         ({"data": "\ud800"}, "data", "not JSON-serialisable"),
     ],
 )
-def test_outside_the_limits_the_error_names_field_value_and_limit(fields: Any, field: str, said: str) -> None:
+def test_the_error_of_an_exceeded_limit_names_field_value_and_limit(fields: Any, field: str, said: str) -> None:
     with pytest.raises(InvalidEvent, match=said) as refused:
         made(**fields)
     assert refused.value.field == field
@@ -104,7 +104,7 @@ def test_data_that_is_nested_too_deeply_or_holds_itself_is_refused() -> None:
         {"data": {"deep": [1, {"er": None}]}},
     ],
 )
-def test_inside_the_limits_it_is_taken_as_it_is(fields: dict[str, Any]) -> None:
+def test_an_event_within_the_limits_is_accepted_unchanged(fields: dict[str, Any]) -> None:
     event = made(**fields)
     assert {name: getattr(event, name) for name in fields} == fields
 
@@ -112,11 +112,11 @@ def test_inside_the_limits_it_is_taken_as_it_is(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("data", "text"), [(None, None), (False, "false"), (0, "0"), ("", '""'), ({"ü": 1.0}, '{"ü":1.0}')]
 )
-def test_data_is_written_as_compact_json_and_none_as_nothing(data: Any, text: str | None) -> None:
+def test_data_is_written_as_compact_json_and_none_is_left_out(data: Any, text: str | None) -> None:
     assert make_event("a.b", "s", data=data, max_event_bytes=1000)[1] == text
 
 
-def test_a_type_of_ours_equals_its_name_and_its_member() -> None:
+def test_a_known_type_equals_its_name_and_its_member() -> None:
     event = made(event_type="task.created")
     assert event.event_type is EventType.TASK_CREATED
     assert event.event_type == "task.created"
@@ -138,12 +138,12 @@ def test_timestamps_are_utc_with_milliseconds_and_a_z(given: Any, written: str) 
     assert made(timestamp=given).timestamp == written
 
 
-def test_without_a_timestamp_it_is_the_wall_time() -> None:
+def test_the_default_timestamp_is_the_wall_time() -> None:
     with freeze_time("2026-02-03T04:05:06.789"):
         assert made().timestamp == "2026-02-03T04:05:06.789Z"
 
 
-def test_omitted_bytes_are_told_only_where_data_was_left_out() -> None:
+def test_omitted_bytes_are_shown_only_if_data_was_left_out() -> None:
     assert "omitted_bytes" not in made().as_dict()
     assert Event("i", "a.b", "s", None, None, None, "t", omitted_bytes=9).as_dict()["omitted_bytes"] == 9
 
@@ -163,12 +163,12 @@ def test_ids_are_version_7_uuids_and_sort_by_time() -> None:
     assert parsed[0].int >> 80 == int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
 
 
-def test_ids_of_one_moment_differ() -> None:
+def test_ids_of_one_millisecond_differ() -> None:
     with freeze_time("2026-01-01"):
         assert len({new_id() for _ in range(1000)}) == 1000
 
 
-def test_a_program_that_seeds_its_numbers_gets_no_id_twice() -> None:
+def test_a_program_that_seeds_random_gets_no_id_twice() -> None:
     with freeze_time("2026-01-01"):
         ids = set()
         for _ in range(2):
@@ -177,7 +177,7 @@ def test_a_program_that_seeds_its_numbers_gets_no_id_twice() -> None:
     assert len(ids) == 2
 
 
-def test_a_forked_child_makes_other_ids() -> None:
+def test_a_forked_child_creates_other_ids() -> None:
     code = """
 import os
 from outfeed.events import new_id
@@ -193,7 +193,7 @@ print(new_id()[-20:])
 # --- how each kind looks ----------------------------------------------------------------------------------------------
 
 
-def test_every_type_of_ours_has_a_look_of_its_own() -> None:
+def test_every_known_type_has_its_own_display() -> None:
     looks = {event_type: DISPLAY[event_type] for event_type in EventType}
     assert len({look.icon for look in looks.values()}) == len(looks)
     for event_type, look in looks.items():
@@ -238,20 +238,20 @@ def test_a_sentence_takes_its_names_from_the_data(event_type: str, data: Any, te
 @pytest.mark.parametrize(
     "data", [None, {}, [], "text", 7, {"name": None}, {"name": ""}, {"name": "  "}, {"name": ["a"]}, {"name": True}]
 )
-def test_a_sentence_has_a_fallback_for_whatever_is_missing(event_type: str, data: Any) -> None:
+def test_a_sentence_has_a_fallback_for_every_missing_value(event_type: str, data: Any) -> None:
     text = sentence(made(event_type=event_type, data=data))
     assert text == text.strip()
     assert not re.search(r"None|True|\{|\[|\|", text)
     assert text.count(":") <= 2
 
 
-def test_a_name_that_is_missing_falls_back_on_the_id_and_then_on_words() -> None:
+def test_a_missing_name_falls_back_on_the_id_and_then_on_words() -> None:
     assert sentence(made(event_type="agent.joined", agent_id="agent-7")) == "Agent agent-7 joined"
     assert sentence(made(event_type="agent.joined")) == "Agent unknown joined"
     assert sentence(made(event_type="bid.submitted", data={"bid_sats": 0})) == "Bid: 0 sats from an agent"
 
 
-def test_a_type_that_nobody_listed_has_a_sensible_look() -> None:
+def test_an_unlisted_type_has_a_sensible_display() -> None:
     look = display_of("build.step_finished")
     assert (look.label, look.kind, look.is_error) == ("Step finished", "other", False)
     assert display_of("task.my_own").kind == "task"
@@ -259,13 +259,13 @@ def test_a_type_that_nobody_listed_has_a_sensible_look() -> None:
 
 
 @pytest.mark.parametrize("event_type", ["", ".", "a.", ".b", "NOT a type / at all", "\ufffd"])
-def test_any_text_as_type_has_a_look(event_type: str) -> None:
+def test_any_text_as_type_has_a_display(event_type: str) -> None:
     assert display_of(event_type).label
     assert sentence(Event("i", event_type, "s", None, None, None, "t"))
 
 
 @given(value=st.text(max_size=50))
-def test_a_sentence_stays_on_one_line_whatever_it_names(value: str) -> None:
+def test_a_sentence_stays_on_one_line_with_any_name(value: str) -> None:
     text = sentence(Event("i", "agent.joined", "s", None, None, {"name": value}, "t"))
     assert text.splitlines() == [text]
 
@@ -277,6 +277,6 @@ def test_the_parts_of_a_sentence_say_which_are_names() -> None:
     assert parts == [("Task assigned to ", False), ("Ada", True), (" (", False), ("5", True), (" sats)", False)]
 
 
-def test_the_error_of_a_bad_type_says_how_one_looks() -> None:
+def test_the_error_of_a_bad_type_shows_an_example() -> None:
     with pytest.raises(InvalidEvent, match="lower-case words joined by dots"):
         made(event_type="NO")

@@ -1,4 +1,4 @@
-"""Reading the outbox: whatever a writer left in a row, what comes out is valid JSON in valid UTF-8, and bounded."""
+"""Reading the outbox: any row becomes valid, bounded JSON in UTF-8."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _payloads = st.one_of(
 @example(raw=b'{"data":' + nested(998) + b"}", size=0)
 @example(raw=b'{"id":"i","data":' + nested(998) + b"}", size=0)
 @example(raw=b'{"id":"i","source":' + nested(900) + b',"data":' + nested(99) + b"}", size=0)
-def test_it_never_fails_and_makes_one_line_of_json_of_it(raw: bytes | None, size: int) -> None:
+def test_any_row_becomes_one_line_of_json(raw: bytes | None, size: int) -> None:
     item = read_item(7, raw, size, LIMIT)
     assert item.seq == 7
     assert len(item.json) < 4 * len(raw or b"") + 1000
@@ -79,7 +79,7 @@ def test_it_never_fails_and_makes_one_line_of_json_of_it(raw: bytes | None, size
     fields = orjson.loads(item.json)
     assert isinstance(fields, dict)
     assert item.json.decode("utf-8")
-    # The API puts the seq behind the brace; it must stay the only one.
+    # Encoders insert the seq after the opening brace. It must stay the only one.
     with_seq = orjson.loads(b'{"seq":7,%b' % item.json[1:])
     assert with_seq == {"seq": 7, **fields}
 
@@ -97,7 +97,7 @@ def test_nesting_is_read_at_any_depth_of_the_stack(limit: int, depth: int) -> No
 
 
 @pytest.mark.parametrize("depth", [65, 254, 255, 970, 1024, 5000])
-def test_data_that_is_nested_deeper_than_64_levels_is_its_text(depth: int) -> None:
+def test_data_nested_deeper_than_64_levels_becomes_its_text(depth: int) -> None:
     raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + nested(depth) + b"}"
 
     fields = strict(read_item(1, raw, 0, 65_536).json)
@@ -106,7 +106,7 @@ def test_data_that_is_nested_deeper_than_64_levels_is_its_text(depth: int) -> No
     assert (fields["data"], fields["flattened"]) == (nested(depth).decode(), True)
 
 
-def test_data_of_64_levels_is_read_as_it_is() -> None:
+def test_data_of_64_levels_is_read_unchanged() -> None:
     raw = b'{"id":"i","event_type":"a.b","source":"s","data":' + nested(64) + b"}"
 
     assert read_item(1, raw, 0, LIMIT).json == raw
@@ -144,37 +144,37 @@ def test_odd_values_become_readable_ones(written: bytes, read: Any) -> None:
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"nonsense", b"\xff\xfe", b'{"id": "i"', b"[1", b"{} {}"])
-def test_what_is_no_json_is_an_event_that_says_so(raw: bytes | None) -> None:
+def test_a_payload_that_is_not_json_becomes_an_unreadable_event(raw: bytes | None) -> None:
     item = read_item(1, raw, 0, LIMIT)
     assert item.event_type == "system.unreadable"
     assert strict(item.json)["data"] is None
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", [1, 2], {}])
-def test_json_that_is_no_event_is_the_data_of_one(value: Any) -> None:
+def test_json_that_is_not_an_event_becomes_the_data_of_one(value: Any) -> None:
     item = read_item(1, json.dumps(value).encode(), 0, LIMIT)
     assert (item.event_type, strict(item.json)["data"]) == ("system.unreadable", value)
 
 
-def test_data_above_the_limit_is_left_out_and_its_size_is_told() -> None:
+def test_data_above_the_limit_is_left_out_and_its_size_is_given() -> None:
     data = "x" * LIMIT
     fields = strict(read_item(1, orjson.dumps(event(data=data)), 0, LIMIT).json)
     assert (fields["data"], fields["omitted_bytes"], fields["source"]) == (None, LIMIT + 2, "s")
 
 
-def test_data_within_the_limit_stays_though_the_event_is_above_it() -> None:
+def test_data_within_the_limit_stays_in_a_larger_event() -> None:
     fields = strict(read_item(1, orjson.dumps(event(data="x" * (LIMIT - 2))), 0, LIMIT).json)
     assert fields["data"] == "x" * (LIMIT - 2)
     assert "omitted_bytes" not in fields
 
 
-def test_a_payload_that_was_cut_keeps_what_stands_before_its_data() -> None:
+def test_a_cut_payload_keeps_the_fields_before_its_data() -> None:
     raw = orjson.dumps(event(source="big", data="x" * 100_000))
     fields = strict(read_item(1, raw[:8192], len(raw), LIMIT).json)
     assert (fields["id"], fields["source"], fields["data"], fields["omitted_bytes"]) == ("i", "big", None, 100_002)
 
 
-def test_a_payload_that_was_cut_before_its_data_is_unreadable_and_says_how_large_it_was() -> None:
+def test_a_payload_that_was_cut_before_its_data_is_unreadable_and_has_its_size() -> None:
     raw = orjson.dumps(event(source="x" * 100_000))
     fields = strict(read_item(1, raw[:8192], len(raw), LIMIT).json)
     assert (fields["event_type"], fields["omitted_bytes"]) == ("system.unreadable", len(raw))
@@ -189,7 +189,7 @@ def test_overlong_names_are_cut() -> None:
 
 
 @pytest.mark.parametrize(("cursor", "is_proven"), [(3, False), (4, True), (5, True), (9, True), (0, False)])
-def test_a_cursor_is_proven_when_every_row_after_it_is_there(cursor: int, is_proven: bool) -> None:
+def test_a_cursor_is_valid_if_every_row_after_it_exists(cursor: int, is_proven: bool) -> None:
     window = Window("e", first_seq=5, last_seq=9)
     if is_proven:
         window.prove("e", cursor)
@@ -198,6 +198,6 @@ def test_a_cursor_is_proven_when_every_row_after_it_is_there(cursor: int, is_pro
             window.prove("e", cursor)
 
 
-def test_no_cursor_of_another_epoch_is_proven() -> None:
+def test_a_cursor_of_another_epoch_is_invalid() -> None:
     with pytest.raises(Overtaken, match="epoch"):
         Window("e", 1, 9).prove("other", 9)

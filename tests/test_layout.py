@@ -1,4 +1,7 @@
-"""The layout: which part of the package may import which, and what may stand in one place only."""
+"""Layout: the allowed imports between the parts of the package.
+
+Some things may also be in one place only.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "webhooks"}
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}
-# From the ground up. A part imports what lies below its level; on one level no part knows another.
+# From the lowest level up. A part imports only from lower levels, and parts of one level do not import each other.
 LEVELS = (
     BASE,
     EVENT,
@@ -34,7 +37,7 @@ LEVELS = (
     {"features", "__init__", "__main__"},
 )
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
-# The arrows on one level, or up, and why.
+# Imports on one level, or upwards, and the reason of each.
 ARROWS = {
     "config -> errors": "bad settings are errors",
     "config -> clock": "",
@@ -57,13 +60,19 @@ ENVIRONMENT = re.compile(r"os\.(environb?|getenvb?|putenv|unsetenv)(\.|$)")
 MARKUP_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\|\s*safe\b|autoescape\s+false")
 
 
-def room_of(file: Path) -> str:
-    """Return the room of a *file* relative to the package: its folder there, or its own name."""
+def part_of(file: Path) -> str:
+    """Return the part of a *file* relative to the package.
+
+    It is the file's folder in the package, or its own name.
+    """
     return file.parts[0].removesuffix(".py")
 
 
 def problems(file: Path, source: str) -> list[str]:
-    """Return what breaks a rule in *source*, which stands at *file* (relative to the package), one a line."""
+    """Return the breaches of rules in *source*, one a line.
+
+    *file* is relative to the package.
+    """
     tree = ast.parse(source)
     names = dict(_bound_names(file, tree))
     found = [*_arrow_problems(file, tree), *_library_problems(file, tree), *_sql_problems(file, tree)]
@@ -72,7 +81,10 @@ def problems(file: Path, source: str) -> list[str]:
 
 
 def _imports(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield (line, dotted name) for each import, inside functions and for types too; `from a import b` is a.b."""
+    """Yield (line, dotted name) for each import.
+
+    Imports inside functions and for types count, too. `from a import b` is a.b.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -97,7 +109,7 @@ def _bound_names(file: Path, tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _arrow_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    part = room_of(file)
+    part = part_of(file)
     if part not in LEVEL_OF:
         yield 1, f"{part} is no part of the package; give it its place in LEVELS"
         return
@@ -107,14 +119,14 @@ def _arrow_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
         if package != "outfeed" or target == part:
             continue
         if target not in LEVEL_OF or target.startswith("__"):
-            if "commands" not in file.name:  # a thin shell over the public names
+            if "commands" not in file.name:  # commands may use the public names
                 yield line, f"{part} imports outfeed itself; import {target or 'the name'} from the part that has it"
         elif LEVEL_OF[target] >= LEVEL_OF[part] and f"{part} -> {target}" not in ARROWS:
             yield line, f"{part} must not import {target}"
 
 
 def _library_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    room = room_of(file)
+    room = part_of(file)
     for line, name in _imports(file, tree):
         if name.split(".")[0] == "sqlite3" and room != "store":
             yield line, f"only store imports sqlite3, not {room}"
@@ -126,8 +138,11 @@ SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|WITH RECURS
 
 
 def _sql_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """SQL stands in the store, in a feature's `store`, and in upkeep, which works on the tables of all."""
-    if room_of(file) in ("store", "upkeep") or "store" in (*file.parts, file.stem):
+    """Yield SQL outside of stores.
+
+    SQL belongs in the store, in a feature's `store`, and in upkeep, which works on all tables.
+    """
+    if part_of(file) in ("store", "upkeep") or "store" in (*file.parts, file.stem):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.match(node.value):
@@ -146,7 +161,10 @@ def _place_problems(file: Path, tree: ast.Module, names: dict[str, str]) -> Iter
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str:
-    """Return what an expression like `a.b.c` names, seen through the module's imports, or ""."""
+    """Return the full name of an expression like `a.b.c`, or "".
+
+    The module's imports are resolved.
+    """
     if isinstance(node, ast.Name):
         return names.get(node.id, "")
     if isinstance(node, ast.Attribute):
@@ -159,7 +177,7 @@ def modules() -> list[Path]:
     return sorted(file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py"))
 
 
-class TestTheHouse:
+class TestModules:
     @pytest.mark.parametrize("file", modules(), ids=str)
     def test_a_module_keeps_the_rules(self, file):
         assert problems(file, (PACKAGE / file).read_text("utf-8")) == []
@@ -192,8 +210,8 @@ class TestTheHouse:
         assert undeclared == set()
 
 
-class TestTheWhole:
-    def test_no_module_imports_one_that_imports_it(self):
+class TestPackage:
+    def test_no_module_imports_itself_indirectly(self):
         try:
             TopologicalSorter(import_graph()).prepare()
         except CycleError as error:
@@ -209,7 +227,7 @@ class TestTheWhole:
         assert [name for name, count in names.items() if count > 1] == []
 
     @pytest.mark.parametrize("feature", sorted(FEATURES))
-    def test_without_a_feature_everything_else_is_imported(self, feature, tmp_path):
+    def test_every_other_module_imports_without_a_feature(self, feature, tmp_path):
         copy = tmp_path / "outfeed"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.rmtree(copy / feature)
@@ -228,7 +246,7 @@ class TestTheWhole:
         assert Path(done.stdout.strip()) == copy / "__init__.py"
 
 
-def test_each_module_that_a_text_names_is_there():
+def test_every_module_that_a_text_names_exists():
     named = re.compile(r"(?<![\w./-])((?:[a-z_]+/)+[a-z_]+\.py)\b")
     missing = []
     for file in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.js"), *(ROOT / "migrations").glob("*.sql")]:
@@ -239,12 +257,18 @@ def test_each_module_that_a_text_names_is_there():
 
 
 def dotted(file: Path) -> str:
-    """Return the dotted name of the module at *file*, relative to the package."""
+    """Return the dotted name of the module at *file*.
+
+    *file* is relative to the package.
+    """
     return ".".join(("outfeed", *file.with_suffix("").parts)).removesuffix(".__init__")
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Return which modules each module imports, also inside functions and for types."""
+    """Return the imported modules of each module.
+
+    Imports inside functions and for types count, too.
+    """
     known = {dotted(file) for file in modules()}
 
     def module_of(name: str) -> str:
@@ -322,17 +346,17 @@ ALLOWED = {
 }
 
 
-class TestTheRulesThemselves:
+class TestRules:
     @pytest.mark.parametrize(("file", "source"), VIOLATIONS.values(), ids=VIOLATIONS)
     def test_a_violation_is_found_once(self, file, source):
         assert len(problems(Path(file), source)) == 1
 
     @pytest.mark.parametrize(("file", "source"), ALLOWED.values(), ids=ALLOWED)
-    def test_what_is_allowed_passes(self, file, source):
+    def test_allowed_code_passes(self, file, source):
         assert problems(Path(file), source) == []
 
     @pytest.mark.parametrize(
         "text", ["row.innerHTML = text", "x.insertAdjacentHTML(a, b)", "{{ data | safe }}", "{{ a|safe}}"]
     )
-    def test_text_made_markup_is_found(self, text):
+    def test_text_that_becomes_markup_is_found(self, text):
         assert MARKUP_FROM_TEXT.search(text)

@@ -1,4 +1,4 @@
-"""The logging handler: a program's warnings and errors become events, and the program never notices."""
+"""The logging handler: warnings become events without affecting programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """The program's own, with nothing of ours on it yet. Flushing is as patient as the tests are."""
+    """The program's own logger, without handlers of Outfeed.
+
+    A flush may take as long as the tests' own waits.
+    """
     monkeypatch.setattr(log_handler, "FLUSH_SECS", PATIENCE_SECS)
     logger = logging.getLogger("billing")
     yield logger
@@ -45,7 +48,10 @@ def handler(logger: logging.Logger, database: Database) -> FeedHandler:
 
 
 class Writes:
-    """Stands where events are written: notes the batches, and fails as it is told to."""
+    """Replaces the write of events.
+
+    It notes the batches, and fails as requested.
+    """
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
@@ -74,7 +80,7 @@ def writes(handler: FeedHandler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
 
 
 class TestRecords:
-    def test_warnings_and_errors_become_events_and_the_rest_does_not(
+    def test_warnings_and_errors_become_events_and_other_records_do_not(
         self, logger: logging.Logger, handler: FeedHandler
     ) -> None:
         logger.setLevel(logging.DEBUG)
@@ -108,13 +114,13 @@ class TestRecords:
         ids=["long", "half a pair", "nul", "wide"],
     )
     def test_a_message_may_hold_anything(self, logger: logging.Logger, handler: FeedHandler, message: str) -> None:
-        logger.propagate = False  # what isn't Unicode can't be told to another process
+        logger.propagate = False  # text that is not Unicode can't be sent to another process
         logger.error(message)
         handler.flush()
         (event,) = list_events()
         assert event.data["message"][:5] == message[:5].replace("\ud800", "?")
 
-    def test_what_the_database_finds_too_large_is_cut(
+    def test_an_event_above_the_size_limit_is_cut(
         self, logger: logging.Logger, handler: FeedHandler, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OUTFEED_MAX_EVENT_BYTES", "256")
@@ -124,7 +130,7 @@ class TestRecords:
         handler.flush()
         assert [len(event.data["message"]) for event in list_events()] == [5, log_handler.MAX_CUT_CHARS]
 
-    def test_bad_arguments_fail_nothing(
+    def test_bad_arguments_raise_nothing(
         self, logger: logging.Logger, handler: FeedHandler, capsys: pytest.CaptureFixture[str]
     ) -> None:
         logger.propagate = False  # pytest's own handler would raise
@@ -134,23 +140,25 @@ class TestRecords:
         assert [event.data["message"] for event in list_events()] == ["next"]
         assert "Logging error" in capsys.readouterr().err
 
-    def test_a_source_that_is_none_is_refused_at_once(self) -> None:
+    def test_an_invalid_source_is_refused_at_once(self) -> None:
         with pytest.raises(InvalidEvent, match="source"):
             FeedHandler("")
 
 
-class TestTheProgramNeverNotices:
+class TestProgramIsNotAffected:
     @pytest.mark.parametrize(
         "name", ["outfeed.store.database", "outfeed", "sqlite3", "websockets.client", "httpx", "httpcore.x"]
     )
-    def test_what_writing_itself_logs_is_no_event(self, handler: FeedHandler, writes: Writes, name: str) -> None:
+    def test_records_of_the_write_itself_become_no_events(
+        self, handler: FeedHandler, writes: Writes, name: str
+    ) -> None:
         handler.handle(logging.LogRecord(name, logging.ERROR, "x.py", 1, "m", None, None))
         handler.handle(logging.LogRecord("application", logging.ERROR, "x.py", 1, "ours", None, None))
         writes.is_open.set()
         handler.flush()
         assert writes.messages() == ["ours"]
 
-    def test_what_its_own_thread_logs_is_no_event(
+    def test_records_of_the_handlers_own_thread_become_no_events(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes
     ) -> None:
         handler.write = lambda events: (logger.error("again"), writes(events))
@@ -159,7 +167,7 @@ class TestTheProgramNeverNotices:
         handler.flush()
         assert writes.messages() == ["once"]
 
-    def test_it_does_not_wait_and_says_once_how_many_it_dropped(
+    def test_the_handler_does_not_wait_and_reports_dropped_records_once(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes
     ) -> None:
         for n in range(3000):
@@ -175,7 +183,7 @@ class TestTheProgramNeverNotices:
         handler.flush()
         assert writes.messages()[-1] == "later"
 
-    def test_a_busy_database_is_tried_again_with_the_same_events(
+    def test_a_busy_database_is_retried_with_the_same_events(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes
     ) -> None:
         writes.errors = [DatabaseBusy("busy"), DatabaseBusy("busy")]
@@ -184,7 +192,7 @@ class TestTheProgramNeverNotices:
         handler.flush()
         assert (writes.messages(), handler.dropped) == (["patience"], 0)
 
-    def test_what_can_not_be_written_is_counted_and_told_when_it_can(
+    def test_dropped_records_are_counted_and_reported_later(
         self, logger: logging.Logger, handler: FeedHandler, writes: Writes, caplog: pytest.LogCaptureFixture
     ) -> None:
         writes.is_open.set()
@@ -199,7 +207,7 @@ class TestTheProgramNeverNotices:
             "can't write log records to the feed; further failures are not logged error=broken"
         ]
 
-    def test_the_end_of_the_program_does_not_wait_for_a_complaint_that_waits_for_it(
+    def test_the_end_of_the_program_does_not_wait_for_the_handlers_own_warning(
         self, handler: FeedHandler, writes: Writes
     ) -> None:
         writes.errors = [RuntimeError("broken")]
@@ -214,7 +222,7 @@ class TestTheProgramNeverNotices:
         finally:
             root.removeHandler(handler)
 
-    def test_a_missing_database_fails_nothing(self, logger: logging.Logger) -> None:
+    def test_a_missing_database_raises_nothing(self, logger: logging.Logger) -> None:
         handler = FeedHandler("billing")
         logger.addHandler(handler)
         logger.error("no database here")
@@ -231,8 +239,8 @@ class TestTheProgramNeverNotices:
         assert handler.thread is not None
         assert handler.thread.is_alive()
 
-    def test_a_forked_child_logs_for_itself(self, logger: logging.Logger, handler: FeedHandler, writes: Writes) -> None:
-        logger.warning("parent")  # waits in the parent, and its thread is at work
+    def test_a_forked_child_logs_by_itself(self, logger: logging.Logger, handler: FeedHandler, writes: Writes) -> None:
+        logger.warning("parent")  # waits in the parent, whose thread is running
         child = os.fork()
         if child == 0:
             handler.write = log_handler.write_locally
@@ -263,13 +271,13 @@ def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-class TestInAProgram:
-    def test_what_was_logged_just_before_the_end_arrives(self, database: Database) -> None:
+class TestProgram:
+    def test_records_from_just_before_the_end_arrive(self, database: Database) -> None:
         done = run_program()
         assert done.returncode == 3
         assert [event.data["message"] for event in list_events(limit=1000)[::-1]] == [f"record {n}" for n in range(250)]
 
-    def test_it_goes_to_a_server_as_well(self, server: Server, logger: logging.Logger) -> None:
+    def test_records_can_be_sent_to_a_server(self, server: Server, logger: logging.Logger) -> None:
         with Client(server.url, server.token) as client, server.connect() as viewer:
             viewer.subscribe()
             handler = FeedHandler("billing", client)
@@ -279,7 +287,7 @@ class TestInAProgram:
             handler.close()
         assert (payload["event_type"], payload["data"]["message"]) == ("system.error", "far away")
 
-    def test_a_server_that_is_not_there_delays_the_end_by_seconds_only(self) -> None:
+    def test_an_unreachable_server_delays_the_end_by_seconds_only(self) -> None:
         began = time.monotonic()
         done = run_program("http://127.0.0.1:1")
         assert done.returncode == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outfeed import manual
 
 
-def test_a_section_is_found_that_has_every_word():
+def test_a_section_with_every_word_is_found():
     hits = manual.search("alembic tables")
     assert [(hit.section.topic, hit.section.anchor) for hit in hits] == [("adopt", "alembic")]
     assert "drop tables" in hits[0].snippet
@@ -15,12 +15,12 @@ def test_a_section_with_the_word_in_its_heading_comes_first():
     assert manual.search("EPOCH")[0].section.anchor == "what-an-epoch-is"
 
 
-def test_nothing_is_found_for_no_word_or_an_unknown_one():
+def test_an_empty_or_unknown_query_finds_nothing():
     assert manual.search("  ") == []
     assert manual.search("xylophone") == []
 
 
-def test_a_heading_in_code_is_no_section():
+def test_a_heading_in_code_begins_no_section():
     assert all(not section.title.startswith("METHOD") for section in manual.sections())
 
 

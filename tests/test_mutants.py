@@ -1,4 +1,4 @@
-"""The mutation round: it says which faults no test notices, and leaves the files as they were."""
+"""The mutation run: it reports unnoticed faults and keeps the files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scripts.mutants import MUTANTS, ROOT, Mutant, notices
 
 
 @pytest.mark.parametrize(("new", "is_noticed"), [("limit = 2", True), ("limit = 1  # the same", False)])
-def test_a_fault_is_noticed_and_the_file_is_as_before(tmp_path: Path, new: str, is_noticed: bool) -> None:
+def test_a_fault_is_noticed_and_the_file_is_restored(tmp_path: Path, new: str, is_noticed: bool) -> None:
     module, test = tmp_path / "app/outfeed/part.py", tmp_path / "test_part.py"
     module.parent.mkdir(parents=True)
     module.write_text("limit = 1\n")

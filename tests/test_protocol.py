@@ -1,4 +1,4 @@
-"""The checks that the other tests trust: a broken stream must fail them."""
+"""The checks that other tests rely on: a broken stream fails them."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_events_without_prev_must_rise() -> None:
 
 
 @pytest.mark.parametrize("sent", [[verdict(3), event(3, 5)], [verdict(3), event(3, 4), verdict(9), event(4, 11)]])
-def test_a_whole_stream_lacks_no_seq_after_a_verdict(sent: list[dict[str, Any]]) -> None:
+def test_a_complete_stream_has_every_seq_after_a_verdict(sent: list[dict[str, Any]]) -> None:
     with pytest.raises(AssertionError):
         check_whole(sent)
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_frames_are_whole_however_they_arrive(size: int, chunk: int) -> None:
+def test_frames_are_read_whole_in_any_chunks(size: int, chunk: int) -> None:
     sent = frames.text(b"x" * size) * 2 + frames.text(b"end")
     reader = FrameReader()
     found = []

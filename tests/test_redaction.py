@@ -1,4 +1,4 @@
-"""Secrets never come out: not by our API, and not from rows that others wrote, by whatever way."""
+"""Redaction: no secret comes out, of Outfeed's or other writers' rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from outfeed.store.outbox import Outbox
 from tests.http.visitors import bearer, tokens
 
 ALNUM = ascii_letters + digits
-FIRST = "k7Qz"  # in each generated secret, so that it is none of our own words
+FIRST = "k7Qz"  # in each generated secret, so that it differs from all other texts
 
 
 class TestKeys:
@@ -38,18 +38,18 @@ class TestKeys:
         "x-api-key", "db password", "seed-phrase", "set_cookie", "userPassword",
     ])  # fmt: skip
     @pytest.mark.parametrize("value", ["hunter2", "", ["a", 1], {"a": "b"}, []])
-    def test_what_stands_under_a_listed_name_is_hidden(self, key, value):
+    def test_a_value_under_a_listed_name_is_hidden(self, key, value):
         assert redact({"a": [{key: value}]}) == {"a": [{key: REDACTED}]}
 
     @pytest.mark.parametrize("key", ["token_count", "tokens", "passwords", "secretary", "tokenizer", "key", "api", ""])
-    def test_what_only_resembles_one_is_not(self, key):
+    def test_a_value_under_a_similar_name_is_not_hidden(self, key):
         assert redact({key: "hunter2"}) == {key: "hunter2"}
 
     @pytest.mark.parametrize("value", [0, 1.5, True, False, None])
-    def test_numbers_and_the_like_are_no_secrets(self, value):
+    def test_numbers_booleans_and_null_are_not_hidden(self, value):
         assert redact({"token": value, "password": value}) == {"token": value, "password": value}
 
-    def test_the_names_can_be_chosen(self, monkeypatch):
+    def test_the_names_are_a_setting(self, monkeypatch):
         monkeypatch.setenv("OUTFEED_REDACT_KEYS", "pin, Card-Number")
         config.settings.cache_clear()
 
@@ -57,7 +57,7 @@ class TestKeys:
 
         assert found == {"pin": REDACTED, "card_number": REDACTED, "password": "x"}
 
-    def test_what_was_given_is_not_changed(self):
+    def test_the_given_value_is_not_changed(self):
         given = {"a": [{"password": "x"}]}
 
         redact(given)
@@ -76,7 +76,7 @@ class TestShapes:
         "sk_live_" + "a1" * 12, "sk-ant-api03-" + "a1" * 20, "outfeed_" + "a" * 43, "glpat-" + "a1" * 10,
         "ya29." + "a1" * 20, "npm_" + "a1" * 18,
     ])  # fmt: skip
-    def test_a_well_known_credential_is_hidden_wherever_it_stands(self, secret):
+    def test_a_well_known_credential_is_hidden_in_any_text(self, secret):
         for value in (secret, f"failed with {secret}", {"a": secret}, [secret], {secret: 1}, f"x={secret}"):
             assert secret not in json.dumps(redact(value), ensure_ascii=False).replace("\\n", "\n")
 
@@ -97,7 +97,7 @@ class TestShapes:
         '{"password": "hunter2"}', '{"a": {"secret": ["hunter2"]}}', '{"password": "hunter2",}',
         "{'password': 'hunter2'}", json.dumps(json.dumps({"password": "hunter2"})), '[1, {"token": "hunter2", ...',
     ])  # fmt: skip
-    def test_json_inside_a_text_is_looked_into(self, text):
+    def test_a_secret_in_json_inside_a_text_is_hidden(self, text):
         assert "hunter2" not in redact(text)
 
     @pytest.mark.parametrize("text", [
@@ -118,7 +118,7 @@ class TestShapes:
 
 RANDOM = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2w3X4y5Z6a7B8c9D0"
 HEX = "0123456789abcdef" * 4
-# The least that has to follow a mark; another shape takes RANDOM.
+# The fewest characters that must follow a mark; other shapes use RANDOM.
 ENDINGS = {
     "private key": "RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
     "age": "QQPQYRTX2XJ0GY7XK5Q8L0W9V3T4Z6",
@@ -150,17 +150,20 @@ EXAMPLES = [
 
 
 def secret_part(secret):
-    """Return what must not be seen of it: of a URL the scheme and host stay."""
+    """Return the part that must be hidden.
+
+    Of a URL, the scheme and host stay.
+    """
     return "hunter2" if "hunter2" in secret else secret[-20:]
 
 
-class TestEachShapeOfTheTable:
+class TestEachShape:
     @pytest.mark.parametrize("secret", EXAMPLES)
     @pytest.mark.parametrize("hide", [
         lambda secret: secret, lambda secret: {secret: 1}, lambda secret: [f"x = {secret} failed"],
         lambda secret: json.dumps({"a": [secret]}), lambda secret: {"a": json.dumps(json.dumps([secret]))},
     ], ids=["value", "key", "in a text", "JSON in a text", "JSON in JSON in a text"])  # fmt: skip
-    def test_it_is_hidden_in_data_when_it_is_written_and_when_it_is_read(self, secret, hide):
+    def test_a_credential_is_hidden_in_written_and_read_data(self, secret, hide):
         data = hide(secret)
         row = json.dumps({"id": "1", "event_type": "a.b", "source": "s", "data": data}).encode()
 
@@ -172,7 +175,7 @@ class TestEachShapeOfTheTable:
         assert secret_part(secret) not in repr(rows.event_of(("1", "a.b", "s", None, None, json.dumps(data), None)))
 
     @pytest.mark.parametrize("secret", EXAMPLES)
-    def test_it_is_hidden_in_the_source_and_refused_as_an_id(self, secret):
+    def test_a_credential_is_hidden_in_the_source_and_refused_as_an_id(self, secret):
         row = json.dumps({"id": "1", "event_type": "a.b", "source": secret, "data": None}).encode()
 
         event, _ = make_event("a.b", secret, max_event_bytes=65_536)
@@ -188,23 +191,23 @@ class TestEachShapeOfTheTable:
         "0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d", "key-value", "xai-lab", "sha1:0123456789abcdef0123456789abcdef01234567",
         "hf_model", "SG.1", "SKU", "risk-free", "a.b.c.d", "patent pending. done", "key_0123", "1//2",
     ])  # fmt: skip
-    def test_plain_text_that_resembles_one_stays(self, text):
+    def test_plain_text_that_resembles_a_credential_stays(self, text):
         assert redact({"a": text, text: [text]}) == {"a": text, text: [text]}
 
 
 class TestWriting:
-    def test_it_is_hidden_before_it_is_written_and_the_fields_are_too(self, database):
+    def test_a_secret_in_data_and_fields_is_hidden_before_the_write(self, database):
         event_log.log_event("a.b", f"by {JWT}", "Bearer abc1234567", "AKIAIOSFODNN7EXAMPLE", {"password": "hunter2"})
 
         with closing(sqlite3.connect(database.path)) as raw:
             written = repr([*raw.execute("SELECT * FROM event_log"), *raw.execute("SELECT * FROM outbox")])
         assert not re.search("eyJ|abc1234567|AKIA|hunter2", written)
 
-    def test_an_id_like_a_credential_is_refused_as_it_could_not_be_found_again(self):
+    def test_an_id_that_looks_like_a_credential_is_refused(self):
         with pytest.raises(InvalidEvent, match="credential"):
             make_event("a.b", "s", id=JWT, max_event_bytes=1000)
 
-    def test_the_same_event_again_is_the_same_whatever_its_secret(self, database):
+    def test_a_repeated_event_is_the_same_with_any_secret(self, database):
         first = event_log.log_event("a.b", "s", data={"token": "one"}, id="1")
 
         assert event_log.log_event("a.b", "s", data={"token": "two"}, id="1") == first
@@ -231,12 +234,12 @@ class TestReading:
         assert b"hunter2" not in item.json
         assert "hunter2" not in repr(reading.list_events())
 
-    def test_what_is_nested_deeply_keeps_what_is_no_secret(self):
+    def test_deeply_nested_json_keeps_values_that_are_not_secret(self):
         text = "[" * 5000 + '{"n":1,"password":["x"],"token":2,"a":"b"}' + "]" * 5000
 
         assert redact(text) == text.replace('["x"]', '"[redacted]"')
 
-    def test_what_has_no_secret_goes_out_as_it_is(self):
+    def test_a_row_without_a_secret_is_sent_unchanged(self):
         raw = b'{"id":"1","event_type":"a.b","data":{"n":12345678901234567890123,"b":[1.0,"x"]}}'
 
         assert read_item(1, raw, 0, 65_536).json == raw
@@ -263,7 +266,10 @@ plain = (
 
 @st.composite
 def hidden(draw):
-    """A secret and the smallest data that holds it: under a telling name, or in a telling shape."""
+    """A secret and the smallest data that holds it.
+
+    The data has a telling name, or the secret a telling shape.
+    """
     secret = draw(bare_secrets)
     if draw(st.booleans()):
         under = draw(st.sampled_from([secret, [secret], {"a": secret}, [[{"b": [secret]}]]]))
@@ -283,7 +289,7 @@ def nested(draw):
 
 
 def raw_row(database, data):
-    """Write as somebody else's program would, with every column in reach of a secret."""
+    """Write as another program would, with a secret in every column."""
     with closing(sqlite3.connect(database.path)) as raw, raw:
         raw.execute(
             "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (hex(randomblob(8)),'a.b','s',?,?)",
@@ -293,7 +299,7 @@ def raw_row(database, data):
 
 @pytest.fixture
 def ways_out(database):
-    """Return what each way out says of all there is."""
+    """Return all outputs of each way out."""
     app = create_app(Settings(database=database.path))
     admin = bearer(app, tokens(database)["admin"])
     outbox = Outbox(database, 65_536)
@@ -321,7 +327,7 @@ def ways_out(database):
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.data())
-def test_no_generated_secret_comes_out_by_any_way(database, ways_out, writer, data):
+def test_no_generated_secret_comes_out_anywhere(database, ways_out, writer, data):
     secret, value = data.draw(nested())
     with closing(sqlite3.connect(database.path)) as raw, raw:
         raw.executescript("DELETE FROM event_log; DELETE FROM outbox;")

@@ -1,4 +1,4 @@
-"""Every way into the feed, each behind the same few names, so that one suite can ask the same of all."""
+"""Every transport of the feed behind the same names, for one suite."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GONE = (OSError, EOFError, ConnectionClosed, InvalidHandshake, httpx.TransportEr
 
 
 class Verdict(NamedTuple):
-    """What the first answer says; *missing* only with a gap."""
+    """The content of the first answer. *missing* is set only with a gap."""
 
     kind: str
     after: int
@@ -42,7 +42,10 @@ class Verdict(NamedTuple):
 
 
 class Transport(ABC):
-    """A connected client, with its verdict. `pump` takes what comes next, `cursor` is what it would resume from."""
+    """A connected client, with its verdict.
+
+    `pump` receives, and `cursor` is the position that it would resume from.
+    """
 
     def __init__(self, server: Server, **query: Any) -> None:
         self.server = server
@@ -67,18 +70,18 @@ class Transport(ABC):
 
     @abstractmethod
     def begin(self) -> Verdict:
-        """Connect, and return what is said of the cursor."""
+        """Connect, and return the verdict on the cursor."""
 
     @abstractmethod
     def pump(self, timeout: float = 0.2) -> None:
-        """Show what comes within *timeout* seconds."""
+        """Show the events of the next *timeout* seconds."""
 
     @abstractmethod
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
 
     def begin_at(self, cursor: int, epoch: str = "") -> None:
-        """Take the verdict's cursor."""
+        """Accept the verdict's cursor."""
         self.check.cursor, self.check.epoch = cursor, epoch
 
     def show(self, seq: int, event: dict[str, Any]) -> None:
@@ -89,7 +92,10 @@ class Transport(ABC):
         self.events.append((seq, event["id"]))
 
     def follow(self, until: int) -> list[tuple[int, str]]:
-        """Go on until the cursor is at *until*; return all events since the verdict."""
+        """Receive until the cursor is at *until*.
+
+        Returns all events since the verdict.
+        """
         wait_until(lambda: self.cursor >= until or self.pump(), f"{type(self).__name__} at {until}")
         return self.events
 
@@ -98,7 +104,7 @@ class Transport(ABC):
 
 
 class Singles(Transport):
-    """WebSocket, an event a frame, as they come."""
+    """WebSocket, an event a frame, without a pace."""
 
     fields: ClassVar[dict[str, Any]] = {"rate": 0}
 
@@ -108,7 +114,7 @@ class Singles(Transport):
         if "types" in self.query:
             query["types"] = self.query["types"].split(",")
         try:
-            # FeedClient adds rate 0; None is the server's default.
+            # FeedClient adds rate 0. None is the server's default.
             payload = self._client.subscribe(**{"rate": None, **self.fields, **query})
         except BaseException:
             self._client.__exit__()
@@ -133,13 +139,16 @@ class Singles(Transport):
 
 
 class Batch(Singles):
-    """WebSocket, several events a frame, as they come."""
+    """WebSocket, several events a frame, without a pace."""
 
     fields: ClassVar[dict[str, Any]] = {"rate": 0, "batch": True}
 
 
 class Paced(Singles):
-    """WebSocket, as a client that knows only the first protocol: an event a frame, at the server's pace."""
+    """WebSocket, as a client of the first protocol version.
+
+    It gets an event a frame, at the server's pace.
+    """
 
     fields: ClassVar[dict[str, Any]] = {}
 
@@ -148,7 +157,10 @@ class Paced(Singles):
 
 
 class SseParser:
-    """The interpretation of an event stream by the HTML Living Standard, section 9.2.6."""
+    """The parser of event streams of the HTML Living Standard.
+
+    See its section 9.2.6.
+    """
 
     def __init__(self) -> None:
         self.last_event_id = ""
@@ -158,7 +170,7 @@ class SseParser:
         self._buffer = b""
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str, str]]:
-        """Yield each dispatched event: type, data, and the last event id at that moment."""
+        """Yield each dispatched event: type, data, and the last event id."""
         self._buffer += chunk
         *lines, self._buffer = re.split(rb"\r\n|\n|\r(?!\Z)", self._buffer)
         for line in lines:
@@ -261,7 +273,7 @@ class Poll(Transport):
             self._http.close()
             raise
         events = page["events"]
-        # Without a field for it: what follows begins after what was missing, or after the cursor that was asked for.
+        # Without a field for it, the events begin after the missing range, or after the requested cursor.
         after = {"gap": lambda: page["missing"]["to"], "resumed": lambda: self.query["after"]}
         self.begin_at(after.get(page["verdict"], lambda: page["cursor"])(), page["epoch"])
         verdict = Verdict.of(page, self.cursor)
@@ -304,7 +316,10 @@ class LongPoll(Poll):
 
 
 class Tail(Transport):
-    """`outfeed tail --json`. What moves its cursor without an event it says only when it is stopped."""
+    """`outfeed tail --json`.
+
+    It prints a cursor without an event only when it is stopped.
+    """
 
     def begin(self) -> Verdict:
         options = [f"--{name}={value}" for name, value in self.query.items()]
@@ -330,13 +345,13 @@ class Tail(Transport):
         lines = self._output.read_text().splitlines(keepends=True)[len(self.events) :]
         for event in (json.loads(line) for line in lines if line.endswith("\n")):
             self.show(event["seq"], event)
-        time.sleep(0.01)  # it has nothing to wait on but a file
+        time.sleep(0.01)  # there is only a file to wait for
 
     def follow(self, until: int) -> list[tuple[int, str]]:
         with contextlib.suppress(AssertionError):
             wait_until(lambda: self.cursor >= until or self.pump(), f"tail at {until}", timeout=5)
         if self.cursor < until:
-            self.close()  # no event is to come; how far it is it says now
+            self.close()  # no event will come, and the command prints its cursor now
             self.pump()
             self.check.move(max(self.cursor, int(re.findall(r"Stopped at seq (\d+)", self.remarks)[0])))
         assert self.cursor >= until
@@ -356,7 +371,10 @@ TRANSPORTS: tuple[type[Transport], ...] = (Singles, Batch, Paced, Stream, LongPo
 
 
 class Follower:
-    """Comes back by one transport after whatever goes wrong, with its cursor, and keeps every event and verdict."""
+    """Reconnects by one transport after any failure, with its cursor.
+
+    It keeps every event and verdict.
+    """
 
     def __init__(
         self,
@@ -396,7 +414,10 @@ class Follower:
                 self._note(transport, noted)
 
     def _note(self, transport: Transport, noted: int) -> int:
-        """Take over what the transport has shown beyond the first *noted* events; return how many it has shown."""
+        """Keep the events of the transport after the first *noted* ones.
+
+        Returns the number of events that it has shown.
+        """
         fresh = transport.events[noted:]
         self.events += fresh
         self.cursor = transport.cursor

@@ -1,4 +1,4 @@
-"""How tests wait: for a condition, never for a time."""
+"""Waits of tests: for a condition, never for a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ PATIENCE_SECS = 15.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_SECS) -> Any:
-    """Return the first true answer of *condition*; fail with *what* was waited for after *timeout* seconds."""
+    """Return the first true answer of *condition*.
+
+    Fails with the text *what* after *timeout* seconds.
+    """
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
@@ -20,9 +23,10 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENC
 
 
 def shortest(attempt: Callable[[], float], enough: float) -> float:
-    """Return the fewest seconds that *attempt* says it took, of three times; one under *enough* is the last.
+    """Return the fewest seconds that *attempt* reports, of three times.
 
-    For what is promised within a time: a machine that is busy with others may hold up one attempt, not each.
+    An attempt under *enough* is the last. Use it for durations that the product promises: a busy machine may delay one
+    attempt, but not each.
     """
     took: list[float] = []
     while len(took) < 3 and min(took, default=enough) >= enough:

@@ -54,7 +54,7 @@ class Tail:
         return [json.loads(line) for line in self.lines()]
 
 
-class TestOnARealServer:
+class TestRealServer:
     def test_it_shows_every_event_once_over_a_killed_server(self, server, tmp_path):
         server.log_event("task.created", "before", {"description": "one"})
         with Tail(server, tmp_path, "--json") as tail:
