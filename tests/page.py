@@ -52,7 +52,7 @@ class LivePage:
         """The last seq in the list, counted as in `seqs`."""
         return int(self.feed.evaluate("feed => feed.cursor")) - self.base
 
-    def hurry(self) -> None:
+    def connect_now(self) -> None:
         """Make the page connect now, without its back-off.
 
         The page does the same when the network returns.

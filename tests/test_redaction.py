@@ -289,7 +289,7 @@ def nested(draw):
 
 
 def raw_row(database, data):
-    """Write as another program would, with a secret in every column."""
+    """Write a row with *data* as another program would."""
     with closing(sqlite3.connect(database.path)) as raw, raw:
         raw.execute(
             "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (hex(randomblob(8)),'a.b','s',?,?)",
@@ -304,7 +304,7 @@ def ways_out(database):
     admin = bearer(app, tokens(database)["admin"])
     outbox = Outbox(database, 65_536)
 
-    def look():
+    def outputs():
         yield b"".join(item.json for item in outbox.read_after(0, 1000).items).decode()
         yield repr(reading.list_events())
         yield repr([reading.get_event(event.id) for event in reading.list_events()])
@@ -318,7 +318,7 @@ def ways_out(database):
             assert done.exit_code == 0
             yield done.output
 
-    yield look
+    yield outputs
     app.extensions["outfeed"].database.close()
 
 

@@ -251,7 +251,7 @@ class Stream(Transport):
     def take(self, found: list[tuple[str, str, str]]) -> None:
         for kind, data, id_ in found:
             if kind == "closed":
-                self.goodbye: dict[str, Any] = json.loads(data)
+                self.close_message: dict[str, Any] = json.loads(data)
                 continue
             assert kind == "message", kind
             self.show(int(id_.rpartition(":")[2]), json.loads(data))

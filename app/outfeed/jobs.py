@@ -74,7 +74,7 @@ class Jobs:
         """Wait for running jobs and start no more."""
         self.scheduler.shutdown(wait=True)
 
-    def mend(self) -> None:
+    def run_if_clock_set_back(self) -> None:
         """Run every job now if the wall clock was set back.
 
         Without it, each job would wait until the clock reaches its planned time again.

@@ -141,7 +141,7 @@ class Principal:
         """Whether the principal may be connected to the feed."""
         return self.may(READ)
 
-    def is_over(self, now: datetime) -> bool:
+    def has_expired(self, now: datetime) -> bool:
         """Return whether the principal has expired."""
         return self.expires_at is not None and self.expires_at <= now
 

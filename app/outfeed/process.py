@@ -23,7 +23,7 @@ DESCRIPTORS_A_CONNECTION = 3
 SPARE_DESCRIPTORS = 256
 
 
-def die_with(parent: int) -> None:
+def exit_with(parent: int) -> None:
     """Make the kernel kill this process when *parent* ends.
 
     *parent* is the process that started this one. If it has already ended, this process ends now.

@@ -82,7 +82,7 @@ class TestAFailingCohort:
             assert viewer.subscriber.state is ClientState.LIVE
         # and the others are closed, and the error is logged with its traceback and counted, once
         for viewer in failing:
-            assert viewer.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+            assert viewer.subscriber.ending == (frames.INTERNAL_ERROR, "internal server error")
             assert viewer.seqs() == []
         [record] = caplog.records
         assert record.exc_info is not None
@@ -100,7 +100,7 @@ class TestAFailingCohort:
             simulation.hub.tell_stale("the database is not there", None)
         else:
             simulation.hub.heartbeat()
-        assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+        assert failing.subscriber.ending == (frames.INTERNAL_ERROR, "internal server error")
         simulation.write(2)
         assert healthy.seqs() == [1, 2]
         assert healthy.messages()[1]["type"] == message
@@ -115,7 +115,7 @@ class TestAFailingCohort:
         failing = viewers[1]
         failing.socket.after_send = fail
         simulation.write(2)
-        assert failing.subscriber.ending == (frames.OUR_FAULT, "internal server error")
+        assert failing.subscriber.ending == (frames.INTERNAL_ERROR, "internal server error")
         assert [viewer.seqs() for viewer in viewers if viewer is not failing] == [[1, 2], [1, 2]]
         assert counted(simulation.core.stats.metrics, "errors_total", where="cohort") == 1
 

@@ -144,7 +144,9 @@ def test_a_kept_page_has_the_current_window(cache: PageCache, source: MemorySour
     assert cache.read_after(500, 1000).items[0].seq == 501
 
 
-@pytest.mark.parametrize("change", [lambda source: source.renew_epoch("epoch-1"), lambda source: put_back(source, 50)])
+@pytest.mark.parametrize(
+    "change", [lambda source: source.renew_epoch("epoch-1"), lambda source: restore_copy(source, 50)]
+)
 def test_another_history_is_not_served_from_kept_pages(
     cache: PageCache, source: MemorySource, change: Callable[[MemorySource], None]
 ) -> None:
@@ -153,7 +155,7 @@ def test_another_history_is_not_served_from_kept_pages(
     assert cache.read_after(0, 1000) == source.read_after(0, 1000)
 
 
-def put_back(source: MemorySource, seq: int) -> None:
+def restore_copy(source: MemorySource, seq: int) -> None:
     source.items = [item for item in source.items if item.seq <= seq]
     source.last_seq = seq
 
@@ -234,7 +236,7 @@ def test_the_cache_always_answers_as_the_source_or_with_the_beginning_of_it(
                 source.prune(dice.randint(0, source.last_seq))
             case 1:
                 source.renew_epoch(source.epoch)
-                put_back(source, dice.randint(0, source.last_seq))
+                restore_copy(source, dice.randint(0, source.last_seq))
             case 2 | 3 | 4:
                 source.add(dice.choice([1, 3, 30]))
             case _:

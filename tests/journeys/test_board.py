@@ -179,7 +179,7 @@ def test_it_waits_longer_from_failure_to_failure_and_ends_that_when_the_feed_is_
     page.unroute("**/swarm/board*")
     write_events(server.database, event_type="system.info", timestamp=clock.timestamp())
     server.start()
-    live.hurry()
+    live.connect_now()
     live.expect_state("live")
     expect(total(page)).to_have_text("2")
 
@@ -286,6 +286,6 @@ def test_a_message_of_the_form_ends_with_its_cause(server: Server, page: Page) -
     page.get_by_role("button", name="Post task").click()
     expect(page.get_by_role("alert")).to_contain_text("The server didn't respond")
     server.start()
-    live.hurry()
+    live.connect_now()
     live.expect_state("live")
     expect(page.locator(".post [role=alert]")).to_have_text("")

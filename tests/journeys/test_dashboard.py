@@ -184,7 +184,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed
     agent, task = coordinator.join("Nightshift"), coordinator.post("Came while it was down")
     db.at(server.database).close()
     server.start()
-    dashboard.hurry()
+    dashboard.connect_now()
     dashboard.expect_state("live")
     expect(dashboard.row("agents", "Nightshift")).to_contain_text("idle")
     expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
@@ -208,7 +208,7 @@ def test_where_events_are_missing_the_board_is_of_now(server: Server, swarm: Swa
     else:
         change(server.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     server.start()
-    dashboard.hurry()
+    dashboard.connect_now()
     dashboard.expect_state("live")
     expect(dashboard.row("agents", agent.name)).to_be_visible()
     expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")

@@ -137,7 +137,7 @@ def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -
     live.expect_state("reconnecting")
     write(shared.database, *tasks(2, "missed"))
     proxy.come_back()
-    live.hurry()
+    live.connect_now()
     live.expect_rows(5)
     live.expect_state("live")
     write(shared.database, *tasks(1, "live again"))

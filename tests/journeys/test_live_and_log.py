@@ -126,7 +126,7 @@ def test_an_event_erased_while_the_page_was_away_is_gone_when_it_is_back(server:
     live.expect_state("reconnecting")
     assert server.run("prune", "--id", ids_of(server.database)[1]).returncode == 0
     server.start()
-    live.hurry()
+    live.connect_now()
     expect(live.rows.locator(".sentence")).to_have_text(["New task: task 2", "New task: task 0"])
 
 

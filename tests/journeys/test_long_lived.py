@@ -178,7 +178,7 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
     change(server.database, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'")
     change(server.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     server.start()
-    live.hurry()
+    live.connect_now()
     live.expect_state("live")
     with page.expect_response(lambda answer: "/swarm/board" in answer.url and answer.ok):
         page.unroute("**/swarm/board*")

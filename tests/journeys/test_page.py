@@ -56,7 +56,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_o
         write(server.database, *tasks(3, f"missed in round {round_}"))
         server.start()
         if round_:
-            live.hurry()
+            live.connect_now()
         live.expect_state("live", timeout=2 * PATIENCE_MS)  # the first time by its own backoff, of up to 20 s
         live.expect_rows(4 + round_ * 3)
     write(server.database, *tasks(1, "after"))
@@ -71,7 +71,7 @@ def test_a_page_comes_back_when_the_server_restarts_in_good_order(server: Server
     live.expect_state("reconnecting")
     write(server.database, *tasks(2))
     server.start()
-    live.hurry()
+    live.connect_now()
     live.expect_state("live")
     live.expect_rows(2)
     assert live.seqs() == [1, 2]
@@ -195,7 +195,7 @@ def test_a_gap_is_shown_with_its_range(shared: Server, proxy: Proxy, page: Page)
     write(shared.database, *tasks(5, "missed"))
     change(shared.database, f"DELETE FROM outbox WHERE seq <= {live.base + 5}")
     proxy.come_back()
-    live.hurry()
+    live.connect_now()
     missing = f"{live.base + 3:,}–{live.base + 5:,}"
     expect(live.notices).to_contain_text(f"Events {missing}")
     live.expect_rows(4)
@@ -215,7 +215,7 @@ def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: 
     live.expect_state("reconnecting")
     change(shared.database, "UPDATE outfeed_meta SET value = lower(hex(randomblob(16))) WHERE key = 'epoch'")
     proxy.come_back()
-    live.hurry()
+    live.connect_now()
     expect(live.notices).to_contain_text("restored")
     live.expect_state("live")
     write(shared.database, *tasks(1, "in the new history"))
@@ -343,7 +343,7 @@ def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page
     expect(other).to_have_url(f"{server.url}/login")
     server.kill()  # the next handshake is refused, however long a socket outlives its session
     server.start()
-    live.hurry()
+    live.connect_now()
     live.expect_state("signed-out")
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 

@@ -126,7 +126,7 @@ def test_a_paused_list_stands_still_and_counts_what_waits_over_an_outage(
     proxy.go_down()
     live.expect_state("reconnecting")
     proxy.come_back()
-    live.hurry()
+    live.connect_now()
     live.expect_state("paused")
     write(shared.database, *tasks(1, "newest"))
     expect(live.label).to_have_text("Paused · 4 waiting")

@@ -248,11 +248,11 @@ class TestLeaving:
                     with contextlib.suppress(EOFError):
                         while True:
                             client.pump(5)
-                    assert client.goodbye["code"] == 1012
-                    assert re.fullmatch(r"retry_ms=\d+", client.goodbye["reason"])
+                    assert client.close_message["code"] == 1012
+                    assert re.fullmatch(r"retry_ms=\d+", client.close_message["reason"])
                     hint = re.search(rb"^retry: (\d+)$", bytes(client.raw), re.MULTILINE)
                     assert hint
-                    assert int(hint[1]) == 1000 + int(client.goodbye["reason"].removeprefix("retry_ms="))
+                    assert int(hint[1]) == 1000 + int(client.close_message["reason"].removeprefix("retry_ms="))
                 assert server.process.wait(timeout=PATIENCE_SECS) == 0
                 return time.monotonic() - began
 

@@ -79,7 +79,7 @@ def make(path: Path, script: str = "CREATE TABLE orders (n); INSERT INTO orders 
         raw.executescript(script)
 
 
-def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         return raw.execute(sql).fetchall()
 
@@ -129,7 +129,7 @@ def test_without_the_adopt_flag_nothing_is_touched(path: Path, mode: str, is_ope
                     enter(path)
             assert any("UPDATE of event_log" in line for line in adoption.plan(path))
         assert trace(path.parent) == before
-        assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
+        assert query(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
 
 
 def kill_a_writer(path: Path, code: str) -> None:
@@ -216,7 +216,7 @@ def test_a_path_may_have_any_bytes(path: Path, name: bytes) -> None:
         upgrade.upgrade(Path(f"/{file}"))
     assert trace(path.parent) == before
     upgrade.upgrade(file, adopt=True)
-    assert ask(file, "SELECT n FROM orders") == [(1,)]
+    assert query(file, "SELECT n FROM orders") == [(1,)]
     assert migrate.pending(file) == []
 
 
@@ -245,7 +245,7 @@ def test_an_interrupted_transaction_is_left_to_its_program(path: Path, tmp_path:
             with pytest.raises(SchemaMismatch, match="a transaction that was interrupted"):
                 enter(path)
     assert trace(path.parent) == before
-    assert ask(path, "SELECT count(*) FROM orders") == [(1,)]
+    assert query(path, "SELECT count(*) FROM orders") == [(1,)]
     upgrade.upgrade(path, adopt=True)
 
 
@@ -285,7 +285,7 @@ def test_a_busy_writer_leads_to_a_refusal_without_a_trace(
                 upgrade.upgrade(path)
         assert trace(path.parent) == before
         writer.execute("ROLLBACK")
-    assert ask(path, "PRAGMA journal_mode") == [(mode,)]
+    assert query(path, "PRAGMA journal_mode") == [(mode,)]
     assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
 
 
@@ -320,10 +320,10 @@ def test_a_reading_program_after_the_commit_does_not_undo_the_adoption(
             done = upgrade.upgrade(path, adopt=True)
     assert done.migrations == schema.migrations()
     assert done.kept is not None
-    assert ask(done.kept, "SELECT name FROM sqlite_master") == [("orders",)]
-    assert ask(path, "PRAGMA journal_mode") == [("delete",)]
+    assert query(done.kept, "SELECT name FROM sqlite_master") == [("orders",)]
+    assert query(path, "PRAGMA journal_mode") == [("delete",)]
     assert upgrade.upgrade(path).migrations == []
-    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -334,17 +334,17 @@ def test_a_table_that_appears_after_the_check_is_refused_under_the_lock(
     keep = upgrade.keep
     before: list[dict[str, tuple[int, str]]] = []
 
-    def meanwhile(file: Path, why: str) -> Path:
+    def add_table_then_keep(file: Path, why: str) -> Path:
         make(path, "CREATE TABLE outbox (mine)")
         before.append(trace(path.parent))
         return keep(file, why)
 
     with monkeypatch.context() as patched:
-        patched.setattr(upgrade, "keep", meanwhile)
+        patched.setattr(upgrade, "keep", add_table_then_keep)
         with pytest.raises(SchemaMismatch, match="outbox"):
             upgrade.upgrade(path, adopt=True)
     assert [trace(path.parent)] == before
-    assert ask(path, "PRAGMA journal_mode") == [(mode,)]
+    assert query(path, "PRAGMA journal_mode") == [(mode,)]
     make(path, "DROP TABLE outbox")
     upgrade.upgrade(path, adopt=True)
 
@@ -358,12 +358,12 @@ def test_a_migration_that_fails_leaves_no_trace(path: Path, monkeypatch: pytest.
         "INSERT INTO orders VALUES (1/0, 2)": "columns",
     }.items():
 
-        def and_a_bad_one(name: str, bad: str = bad) -> Iterator[str]:
+        def with_bad_statement(name: str, bad: str = bad) -> Iterator[str]:
             yield from statements(name)
             yield bad
 
         with monkeypatch.context() as patched:
-            patched.setattr(schema, "statements", and_a_bad_one)
+            patched.setattr(schema, "statements", with_bad_statement)
             with pytest.raises(SchemaMismatch, match=reason):
                 upgrade.upgrade(path, adopt=True)
     assert trace(path.parent) == before
@@ -397,8 +397,8 @@ print(len(upgrade.upgrade(Path(sys.argv[1]), adopt=True).migrations))
         said = sorted(int(starter.communicate()[0]) for starter in starters)
         assert said == [0, len(schema.migrations())]
         (kept,) = path.parent.glob(f"{file.name}.before-upgrade-*")
-        assert ask(kept, "SELECT name FROM sqlite_master") == [("orders",)]
-        assert ask(file, "SELECT n FROM orders") == [(1,)]
+        assert query(kept, "SELECT name FROM sqlite_master") == [("orders",)]
+        assert query(file, "SELECT n FROM orders") == [(1,)]
 
 
 def test_a_database_with_common_names_is_adopted_and_served(path: Path, tmp_path: Path) -> None:
@@ -412,8 +412,8 @@ def test_a_database_with_common_names_is_adopted_and_served(path: Path, tmp_path
         with server.http() as http:
             answer = http.get("/api/feed?after=0").json()
         assert [event["id"] for event in answer["events"]][-1] == "e"
-    assert [ask(path, f"SELECT n FROM {name}") for name in COMMON] == [[(name,)] for name in COMMON]
-    assert ask(path, "SELECT migration_id FROM _yoyo_migration") == [("1.a",)]
+    assert [query(path, f"SELECT n FROM {name}") for name in COMMON] == [[(name,)] for name in COMMON]
+    assert query(path, "SELECT migration_id FROM _yoyo_migration") == [("1.a",)]
     with contextlib.closing(sqlite3.connect(path)) as raw:
         assert adoption.foreign_tables(raw) == sorted([*COMMON, "_yoyo_migration"])
 
@@ -424,15 +424,15 @@ class TestAnEventLogOfTheProgram:
         migrate.upgrade(path, adopt=True)
         log_event("a.b", "s", id="new")
         db.at(path).close()
-        assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
-        assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
+        assert query(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
+        assert query(path, "SELECT event_id FROM outbox") == [("new",)]
 
     def test_the_programs_log_may_have_more_columns_that_need_no_value(self, path: Path) -> None:
         make(path, ADR_017.replace("timestamp TEXT", "severity INT NOT NULL DEFAULT 0, note TEXT, timestamp TEXT"))
         migrate.upgrade(path, adopt=True)
         log_event("a.b", "s", id="new")
         db.at(path).close()
-        assert ask(path, "SELECT event_id FROM outbox") == [("new",)]
+        assert query(path, "SELECT event_id FROM outbox") == [("new",)]
 
     def test_the_programs_own_index_of_the_same_column_is_used(self, path: Path) -> None:
         make(path, f"{ADR_017} CREATE INDEX event_log_source ON event_log (source)")
@@ -461,4 +461,4 @@ def test_a_kill_at_any_statement_leaves_the_program_its_tables(tmp_path: Path) -
         assert adopted_until(file, last) == -signal.SIGKILL
         migrate.upgrade(file, adopt=True)
         assert migrate.pending(file) == []
-        assert ask(file, "SELECT n FROM orders") == [(1,)]
+        assert query(file, "SELECT n FROM orders") == [(1,)]

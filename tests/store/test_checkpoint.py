@@ -240,7 +240,7 @@ class TestFirstClaim:
         use(checkpoints, OPERATORS["a token with admin"])
         assert owners(database)["old"] is None
         account.create_token(database, "bot", ["read"])
-        checkpoint.own(database, "old", "token:bot")
+        checkpoint.change_owner(database, "old", "token:bot")
         use(checkpoints, OWNER)
 
     @pytest.mark.parametrize(("name", "owner"), [("reads", None), ("acknowledges", None), ("claims", "token:root")])
@@ -290,7 +290,7 @@ class TestOwn:
         self, checkpoints: Checkpoints, database: Database
     ) -> None:
         claim = checkpoints.claim("ops", OTHER)
-        checkpoint.own(database, "ops", "token:bot", by="command line")
+        checkpoint.change_owner(database, "ops", "token:bot", by="command line")
         assert owners(database) == {"ops": "token:bot"}
         assert checkpoints.generations(["ops"])["ops"] > claim.generation
         with pytest.raises(ForbiddenConsumer):
@@ -304,7 +304,7 @@ class TestOwn:
 
     def test_giving_a_consumer_to_its_owner_changes_nothing(self, checkpoints: Checkpoints, database: Database) -> None:
         claim = checkpoints.claim("ops", OWNER)
-        checkpoint.own(database, "ops", "token:bot", by="command line")
+        checkpoint.change_owner(database, "ops", "token:bot", by="command line")
         assert checkpoints.generations(["ops"]) == {"ops": claim.generation}
         assert audit_of(database) == []
 
@@ -314,19 +314,19 @@ class TestOwn:
     ) -> None:
         checkpoints.claim("ops", OTHER)
         with pytest.raises(UnknownName, match="token:NAME or user:NAME"):
-            checkpoint.own(database, "ops", owner)
+            checkpoint.change_owner(database, "ops", owner)
         with pytest.raises(UnknownName):
             checkpoint.add(database, "new", is_protected=True, owner=owner)
         assert owners(database) == {"ops": "token:thief"}
 
     def test_a_users_name_may_have_a_colon(self, checkpoints: Checkpoints, database: Database) -> None:
         checkpoints.claim("ops", OTHER)
-        checkpoint.own(database, "ops", "user:a:b")
+        checkpoint.change_owner(database, "ops", "user:a:b")
         checkpoints.claim("ops", Principal("a:b", ("read",), "session:9"))
 
     def test_an_unknown_consumer_is_refused(self, database: Database) -> None:
         with pytest.raises(UnknownName, match="no consumer named 'ops'"):
-            checkpoint.own(database, "ops", "token:bot")
+            checkpoint.change_owner(database, "ops", "token:bot")
 
 
 class TestReset:

@@ -240,17 +240,17 @@ def test_a_commit_without_fsync_is_checked_for_a_few_times(database: Database, m
     # given commits that are visible before their notice is read, and one that is noticed twice
     disk = Disk([0.01] * 300, [0.0] * 300)
     disk.unread.insert(1, disk.written[0] + 0.00001)
-    looks, look = [0], disk.moved
+    reads, read = [0], disk.moved
 
     def count() -> bool:
-        looks[0] += 1
-        return look()
+        reads[0] += 1
+        return read()
 
     disk.moved = count  # type: ignore[method-assign]
     notifier = CommitNotifier(database.path, lambda: 0, lambda: disk.now > disk.visible[-1] and notifier.stopping.set())
     monkeypatch.setattr(module.clock, "monotonic", lambda: disk.now)
     notifier.watch(disk, disk)  # type: ignore[arg-type]
-    assert looks[0] < 10 * 300
+    assert reads[0] < 10 * 300
 
 
 def test_a_constant_writer_does_not_keep_a_core_busy(watch: Watch) -> None:
@@ -335,7 +335,7 @@ def test_the_notifier_watches_a_file_that_replaces_the_first(
         for suffix in ("-wal", "-shm"):
             Path(f"{database.path}{suffix}").unlink(missing_ok=True)
         os.replace(copy_path, database.path)
-        wait_until(lambda: watch.commits > 1, "it looks again, for what it may have missed")
+        wait_until(lambda: watch.commits > 1, "it checks again for missed commits")
         # then commits to it are noticed
         with connect(database.path) as raw:
             for n in range(1, 6):

@@ -48,7 +48,7 @@ def run(path: Path, script: str) -> None:
         raw.executescript(script)
 
 
-def ask(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         return raw.execute(sql, values).fetchall()
 
@@ -74,7 +74,7 @@ def rows(path: Path, prefix: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def objects(path: Path) -> set[tuple[str, str, str | None]]:
-    return {row for row in ask(path, "SELECT type, name, sql FROM sqlite_master") if row[1] != "sqlite_sequence"}
+    return {row for row in query(path, "SELECT type, name, sql FROM sqlite_master") if row[1] != "sqlite_sequence"}
 
 
 def make_new(path: Path) -> set[tuple[str, str, str | None]]:
@@ -96,29 +96,29 @@ def test_every_row_keeps_its_values_under_the_present_names(path: Path, tmp_path
     assert new <= objects(path)
     extra = {name for _, name, _ in objects(path) - new}
     assert extra == {name for _, name, _ in others if name in ("broken", "working", "orders")}
-    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
-    assert ask(path, "PRAGMA foreign_key_check") == []
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "PRAGMA foreign_key_check") == []
 
 
 def test_the_stored_trigger_texts_are_those_of_the_triggers(path: Path) -> None:
     migrate.upgrade(path)
-    stored = dict(ask(path, "SELECT substr(key, 9), value FROM outfeed_meta WHERE key LIKE 'trigger:%'"))
-    assert stored == dict(ask(path, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    stored = dict(query(path, "SELECT substr(key, 9), value FROM outfeed_meta WHERE key LIKE 'trigger:%'"))
+    assert stored == dict(query(path, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
 
 
 def test_the_feed_continues_after_the_last_seq(path: Path) -> None:
-    (last,) = ask(path, "SELECT max(seq) FROM outbox")[0]
+    (last,) = query(path, "SELECT max(seq) FROM outbox")[0]
     migrate.upgrade(path)
     run(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('new', 'a.b', 's', '2024-01-15')")
-    assert ask(path, "SELECT seq, event_id FROM outbox ORDER BY seq DESC LIMIT 1") == [(last + 1, "new")]
+    assert query(path, "SELECT seq, event_id FROM outbox ORDER BY seq DESC LIMIT 1") == [(last + 1, "new")]
 
 
 def test_the_yoyo_tables_are_removed_unless_another_program_uses_them(path: Path, tmp_path: Path) -> None:
     run(path, OTHER_YOYO)
     migrate.upgrade(path)
-    assert ask(path, "SELECT migration_id FROM _yoyo_migration") == [("0001.shop",)]
-    assert ask(path, "SELECT migration_id FROM _yoyo_log") == [("0001.shop",)]
-    assert ask(path, "SELECT count(*) FROM _yoyo_version") == [(1,)]
+    assert query(path, "SELECT migration_id FROM _yoyo_migration") == [("0001.shop",)]
+    assert query(path, "SELECT migration_id FROM _yoyo_log") == [("0001.shop",)]
+    assert query(path, "SELECT count(*) FROM _yoyo_version") == [(1,)]
     assert migrate.pending(path) == []
     with contextlib.closing(sqlite3.connect(path)) as raw:
         assert adoption.foreign_tables(raw) == ["_yoyo_log", "_yoyo_migration", "_yoyo_version"]
@@ -130,7 +130,7 @@ def test_a_connected_raw_writer_can_still_write(path: Path) -> None:
         writer.execute(insert, ("before",))
         migrate.upgrade(path)
         writer.execute(insert, ("after",))
-    assert ask(path, "SELECT event_id FROM outbox ORDER BY seq DESC LIMIT 2") == [("after",), ("before",)]
+    assert query(path, "SELECT event_id FROM outbox ORDER BY seq DESC LIMIT 2") == [("after",), ("before",)]
 
 
 def test_a_name_conflict_refuses_the_step_and_changes_nothing(path: Path) -> None:
@@ -202,5 +202,5 @@ def test_a_server_serves_a_renamed_database(path: Path, tmp_path: Path) -> None:
     ):
         raw.backup(copy)
     with Server(tmp_path) as server:
-        assert ask(server.database, "SELECT count(*) FROM outfeed_migration") == [(len(schema.migrations()),)]
+        assert query(server.database, "SELECT count(*) FROM outfeed_migration") == [(len(schema.migrations()),)]
         assert len(list(tmp_path.glob("outfeed.db.before-upgrade-*"))) == 1

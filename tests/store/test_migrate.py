@@ -50,17 +50,17 @@ def path(tmp_path):
     return tmp_path / "feed.db"
 
 
-def ask(path, sql, *values):
+def query(path, sql, *values):
     with closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(sql, values).fetchall()
 
 
 def insert(path, id):
-    ask(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 'raw', '2024-01-15')", id)
+    query(path, "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 'raw', '2024-01-15')", id)
 
 
 def objects(path):
-    return ask(path, "SELECT type, name, sql FROM sqlite_master ORDER BY name")
+    return query(path, "SELECT type, name, sql FROM sqlite_master ORDER BY name")
 
 
 def assert_works(path):
@@ -69,14 +69,14 @@ def assert_works(path):
     The triggers fill and guard the outbox, nothing is pending, and the file is sound.
     """
     insert(path, "works")
-    assert ask(path, "SELECT event_id, json_extract(payload, '$.source') FROM outbox ORDER BY seq DESC LIMIT 1") == [
+    assert query(path, "SELECT event_id, json_extract(payload, '$.source') FROM outbox ORDER BY seq DESC LIMIT 1") == [
         ("works", "raw")
     ]
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        ask(path, "UPDATE event_log SET source = 'other'")
+        query(path, "UPDATE event_log SET source = 'other'")
     assert migrate.pending(path) == []
-    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
-    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
 
 
 class TestUpgrade:
@@ -84,7 +84,7 @@ class TestUpgrade:
         path = tmp_path / "a" / "b" / "feed.db"
         assert migrate.upgrade(path) == ALL
         assert_works(path)
-        assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
+        assert query(path, "PRAGMA auto_vacuum") == [(2,)]
 
     def test_a_second_upgrade_does_nothing(self, path):
         migrate.upgrade(path)
@@ -114,7 +114,7 @@ class TestUpgrade:
     def test_an_empty_file_is_a_new_database(self, path):
         path.touch()
         assert migrate.upgrade(path) == ALL
-        assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
+        assert query(path, "PRAGMA auto_vacuum") == [(2,)]
 
     def test_an_older_schema_is_upgraded(self, path, tmp_path, monkeypatch):
         older = tmp_path / "older"
@@ -131,7 +131,7 @@ class TestUpgrade:
 
     def test_a_copy_without_wal_mode_gets_it(self, path):
         migrate.upgrade(path)
-        ask(path, "PRAGMA journal_mode = DELETE")
+        query(path, "PRAGMA journal_mode = DELETE")
         assert migrate.upgrade(path) == []
         assert_works(path)
 
@@ -156,7 +156,7 @@ class TestUpgrade:
 class TestRefusals:
     def test_a_database_of_newer_code_is_refused_and_nothing_is_changed(self, path):
         migrate.upgrade(path)
-        ask(path, "INSERT INTO outfeed_migration VALUES ('9999.future', '2030-01-01')")
+        query(path, "INSERT INTO outfeed_migration VALUES ('9999.future', '2030-01-01')")
         before = path.read_bytes()
         for refused in (migrate.upgrade, migrate.pending):
             with pytest.raises(SchemaMismatch, match=r"newer code.*9999\.future"):
@@ -164,8 +164,8 @@ class TestRefusals:
         assert path.read_bytes() == before
 
     def test_a_writer_that_keeps_the_lock_makes_the_upgrade_fail_as_busy(self, path, monkeypatch):
-        ask(path, ADR_017)
-        ask(path, "PRAGMA journal_mode = WAL")
+        query(path, ADR_017)
+        query(path, "PRAGMA journal_mode = WAL")
         monkeypatch.setattr(database, "BUSY_TIMEOUT_SECS", 0.05)
         with closing(sqlite3.connect(path, isolation_level=None)) as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -222,21 +222,21 @@ class TestKilled:
         for number in [*range(1, statements, statements // 10), statements]:
             path = tmp_path / f"{number}.db"
             if is_adopted:
-                ask(path, ADR_017)
+                query(path, ADR_017)
                 insert(path, "old")
             assert self.run(path, number, told) == -signal.SIGKILL
             applied = migrate.upgrade(path, adopt=is_adopted)
             assert applied in (ALL, []), f"half an upgrade after statement {number}"
             assert_works(path)
             if not is_adopted:
-                assert ask(path, "PRAGMA auto_vacuum") == [(2,)], number
+                assert query(path, "PRAGMA auto_vacuum") == [(2,)], number
 
 
 class TestPending:
     def test_a_missing_or_foreign_database_lacks_all_migrations(self, path):
         assert migrate.pending(path) == ALL
         assert not path.exists()
-        ask(path, ADR_017)
+        query(path, ADR_017)
         assert migrate.pending(path) == ALL
 
 

@@ -196,14 +196,14 @@ def test_two_threads_that_notice_another_file_renew_its_epoch_once(
     # given a thread that is stopped after its check of the path
     has_looked, may_go_on, identity = threading.Event(), threading.Event(), database.identity
 
-    def look_and_wait() -> tuple[int, int] | None:
+    def check_and_wait() -> tuple[int, int] | None:
         found = identity()
         if threading.current_thread() is slow and not has_looked.is_set():
             has_looked.set()
             may_go_on.wait(PATIENCE_SECS)
         return found
 
-    monkeypatch.setattr(database, "identity", look_and_wait)
+    monkeypatch.setattr(database, "identity", check_and_wait)
     slow = threading.Thread(target=lambda: outbox.read_after(0, 100))
     slow.start()
     assert has_looked.wait(PATIENCE_SECS)

@@ -24,7 +24,7 @@ def errors(database: Database) -> OwnErrors:
     return OwnErrors(database)
 
 
-def told() -> list[tuple[str, int]]:
+def error_events() -> list[tuple[str, int]]:
     return [(event.data["place"], event.data["count"]) for event in reversed(list_events(event_type="system.error"))]
 
 
@@ -45,9 +45,9 @@ def test_a_place_has_one_event_a_minute_with_the_count_of_its_errors(errors: Own
             errors.note("webhook", RuntimeError("other"))
             errors.write()
             frozen.tick(timedelta(seconds=20))
-        assert told() == [("poll", 1), ("webhook", 1)]
+        assert error_events() == [("poll", 1), ("webhook", 1)]
         errors.write()
-        assert told() == [("poll", 1), ("webhook", 1), ("poll", 2), ("webhook", 2)]
+        assert error_events() == [("poll", 1), ("webhook", 1), ("poll", 2), ("webhook", 2)]
 
 
 def test_two_processes_write_one_event(database: Database, errors: OwnErrors) -> None:
@@ -56,7 +56,7 @@ def test_two_processes_write_one_event(database: Database, errors: OwnErrors) ->
         each.note("poll", RuntimeError("planted"))
         each.write()
 
-    assert told() == [("poll", 1)]
+    assert error_events() == [("poll", 1)]
 
 
 def test_a_clock_that_was_set_back_does_not_suppress_events(errors: OwnErrors) -> None:
@@ -65,7 +65,7 @@ def test_a_clock_that_was_set_back_does_not_suppress_events(errors: OwnErrors) -
             errors.note("poll", RuntimeError("planted"))
             errors.write()
 
-    assert told() == [("poll", 1), ("poll", 1)]
+    assert error_events() == [("poll", 1), ("poll", 1)]
 
 
 def test_a_secret_in_the_message_is_hidden(errors: OwnErrors) -> None:
@@ -83,7 +83,7 @@ def test_a_database_error_makes_no_event(errors: OwnErrors, error: Exception) ->
     errors.note("poll", error)
     errors.write()
 
-    assert told() == []
+    assert error_events() == []
 
 
 def test_errors_wait_while_nothing_can_be_written(
@@ -95,10 +95,10 @@ def test_errors_wait_while_nothing_can_be_written(
         raw.execute("BEGIN IMMEDIATE")
         errors.write()
         raw.execute("ROLLBACK")
-    assert told() == []
+    assert error_events() == []
 
     errors.write()
-    assert told() == [("poll", 1)]
+    assert error_events() == [("poll", 1)]
 
 
 def test_places_above_the_limit_use_no_memory(errors: OwnErrors) -> None:

@@ -83,7 +83,7 @@ def test_damage_in_an_unread_page_is_found_by_the_integrity_check(probe: Probe, 
     with database.path.open("r+b") as file:
         file.seek(page)
         file.write(bytes(range(256)) * 8)
-    probe.look_through()
+    probe.check_integrity()
     assert "is damaged" in probe.problems()[0]
     with pytest.raises(DatabaseDamaged):
         log_event("a.b", source="s")
@@ -122,26 +122,26 @@ def damage(database: Database) -> None:
 def test_one_process_checks_the_file_and_the_others_check_it_after_damage(probe: Probe, database: Database) -> None:
     damage(database)
     with lease.hold(lease.lock_file(database.path, CHECK), wait=True):
-        probe.look_through()
+        probe.check_integrity()
         probe.check()
         assert probe.problems() == []
     probe.check()
     assert "is damaged" in probe.problems()[0]
     other = Probe(Database(database.path))
-    other.look_through()
+    other.check_integrity()
     assert "is damaged" in other.problems()[0]
 
 
 def test_a_file_that_one_process_found_sound_is_not_read_by_others(probe: Probe, database: Database) -> None:
     log_event("a.b", source="s")
     with freeze_time() as clock:
-        probe.look_through()
+        probe.check_integrity()
         damage(database)
         other = Probe(Database(database.path))
-        other.look_through()
+        other.check_integrity()
         assert other.problems() == []
         clock.tick(FRESH_SECS + 1)
-        other.look_through()
+        other.check_integrity()
         assert "is damaged" in other.problems()[0]
 
 
@@ -153,12 +153,12 @@ def test_a_check_ends_when_it_is_interrupted_and_nothing_is_logged(
                     " SELECT i, hex(zeroblob(900)) FROM n")  # fmt: skip
     file = lease.lock_file(database.path, CHECK)
 
-    def look_again_and_again() -> None:
+    def check_repeatedly() -> None:
         while not database.is_interrupted:
-            probe.look_through()
+            probe.check_integrity()
             file.write_text("")  # or the next check would be skipped
 
-    thread = threading.Thread(target=look_again_and_again)
+    thread = threading.Thread(target=check_repeatedly)
     thread.start()
     wait_until(file.exists, "looking")
     began = time.monotonic()

@@ -97,7 +97,7 @@ def test_a_database_without_a_feed_has_nothing_to_release(path: Path) -> None:
 def test_a_served_database_is_not_released(path: Path) -> None:
     make(path, PROGRAM)
     migrate.upgrade(path, adopt=True)
-    lease.share(lease.lock_file(path, "serve"), serving.version())
+    lease.hold_shared(lease.lock_file(path, "serve"), serving.version())
     with pytest.raises(SchemaMismatch, match="is being served"):
         release.release(path)
 

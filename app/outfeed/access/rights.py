@@ -79,7 +79,7 @@ class Rights(Guard):
     def _check_times(self) -> None:
         now = clock.now()
         for subscriber in self._core.hub.clients():
-            if subscriber.principal.is_over(now):
+            if subscriber.principal.has_expired(now):
                 subscriber.ask_to_end(frames.SIGNED_OUT, "expired")
 
     def close(self) -> None:

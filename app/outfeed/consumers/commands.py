@@ -93,7 +93,7 @@ def own(name: str, principal: str) -> None:
     Example:
       outfeed consumer own ops-bot token:ops
     """
-    checkpoint.own(db.default(), name, principal, by=BY)
+    checkpoint.change_owner(db.default(), name, principal, by=BY)
     click.echo(f"Consumer {name} belongs to {principal}.")
 
 

@@ -55,7 +55,7 @@ class Cohorts:
         self._lock = threading.Lock()
         self._tail = Tail(0)
         self._cohorts: dict[Subscription, list[Cohort]] = {}
-        self._newcomers: dict[Membership, None] = {}
+        self._new_members: dict[Membership, None] = {}
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Cohorts:
         with self._lock:
             return [(cohort, list(cohort.members)) for cohort in self._all()]
 
-    def take_newcomers(self) -> list[tuple[Cohort, list[Membership]]]:
+    def take_new_members(self) -> list[tuple[Cohort, list[Membership]]]:
         """Return each new member once, when its cohort is at the position.
 
         These members joined when there was nothing new to read.
@@ -146,11 +146,11 @@ class Cohorts:
         with self._lock:
             arrived = {
                 member: cohort
-                for member in self._newcomers
+                for member in self._new_members
                 if (cohort := member.cohort) is not None and cohort.position == self.position
             }
             for member in arrived:
-                del self._newcomers[member]
+                del self._new_members[member]
         return [(cohort, [member]) for member, cohort in arrived.items()]
 
     def due(self) -> float:
@@ -187,16 +187,16 @@ class Cohorts:
             rest = self._tail.after(place.cursor)
             if rest is None or place.cursor > self.position:
                 return member
-            if not subscription.rate and not self._bring_up(member, subscription, rest):
+            if not subscription.rate and not self._catch_up(member, subscription, rest):
                 return member
             cohort = self._cohort_for(subscription, member.place)
             cohort.admit(member, member.place.prev)
             if cohort.position < self.position or member.place.prev < self.position:
-                self._newcomers[member] = None
+                self._new_members[member] = None
                 self._pacer.plan(cohort.due)
         return member
 
-    def _bring_up(self, member: Membership, subscription: Subscription, rest: list[Item]) -> bool:
+    def _catch_up(self, member: Membership, subscription: Subscription, rest: list[Item]) -> bool:
         """Write *rest* and move *member* to the position.
 
         Returns False if the socket does not take all of *rest* at once.
@@ -206,7 +206,7 @@ class Cohorts:
         with writer.lock:
             sent = writer.try_send(batch.data)
             if sent < len(batch.data):
-                member.place = keep_cut(writer, batch, sent, place)
+                member.place = stash_cut_piece(writer, batch, sent, place)
                 return False
         self._stats.note_sent(member.client.transport, len(batch.ends), len(batch.data))
         member.place = place._replace(cursor=self.position, prev=batch.last)
@@ -236,7 +236,7 @@ class Cohorts:
         cohort = member.cohort
         assert cohort is not None
         cohort.dismiss(member, place)
-        self._newcomers.pop(member, None)
+        self._new_members.pop(member, None)
         if cohort.members:
             return
         cohorts = self._cohorts[cohort.subscription]
@@ -259,7 +259,7 @@ class Cohorts:
             self._tail = Tail(self.position)
 
 
-def keep_cut(writer: SocketWriter, batch: Batch, sent: int, start: Place) -> Place:
+def stash_cut_piece(writer: SocketWriter, batch: Batch, sent: int, start: Place) -> Place:
     """Stash the rest of a piece that was cut after *sent* bytes.
 
     Returns the place of a client that started at *start*. The caller holds the writer's lock.

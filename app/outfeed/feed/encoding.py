@@ -92,7 +92,7 @@ class Encoding(Protocol):
         """
         ...
 
-    def goodbye(self, code: int, reason: str) -> bytes:
+    def close_message(self, code: int, reason: str) -> bytes:
         """Return the last message of a connection.
 
         *code* is one of the close codes of WebSocket, on every transport.

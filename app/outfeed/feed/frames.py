@@ -16,7 +16,7 @@ from outfeed.history import Item
 
 POLICY = 1008
 TOO_LARGE = 1009
-OUR_FAULT = 1011
+INTERNAL_ERROR = 1011
 RESTARTING = 1012
 SIGNED_OUT = 4001
 OVERTAKEN = 4008
@@ -36,7 +36,7 @@ CLOSE_CODES = {
         "Correct the client before it reconnects.",
     ),
     TOO_LARGE: CloseCode("A message exceeds 64 KiB.", "Correct the client before it reconnects."),
-    OUR_FAULT: CloseCode("Internal server error. The server's log has the traceback.", "Reconnect with back-off."),
+    INTERNAL_ERROR: CloseCode("Internal server error. The server's log has the traceback.", "Reconnect with back-off."),
     RESTARTING: CloseCode("The server restarts. The reason is `retry_ms=N`.", "Reconnect after N ms."),
     SIGNED_OUT: CloseCode(
         "The session ended, or the token was revoked or expired.", "Reconnect after a new sign-in or with a new token."
@@ -92,7 +92,7 @@ class WebSocketEncoding:
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return message("stale", {"reason": reason, "since": since})
 
-    def goodbye(self, code: int, reason: str) -> bytes:
+    def close_message(self, code: int, reason: str) -> bytes:
         return close(code, reason)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from outfeed.feed import frames
 from outfeed.feed.client import ConnectedClient
 from outfeed.feed.cohort import Cohort, CohortBatch, Membership, Place
-from outfeed.feed.cohorts import Cohorts, Round, keep_cut
+from outfeed.feed.cohorts import Cohorts, Round, stash_cut_piece
 from outfeed.feed.encoding import Batch
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.tail import Tail
@@ -118,7 +118,7 @@ class Hub:
                         sent = 0  # the connection is gone: the client's own thread gets the same error and ends it
                     if sent == size:
                         continue
-                    place = keep_cut(writer, batch, sent, Place(each.start, batch.prev, cohort.due))
+                    place = stash_cut_piece(writer, batch, sent, Place(each.start, batch.prev, cohort.due))
                 if self._cohorts.fall_behind(member, cohort, place):
                     member.client.wake()
             except Exception as error:  # noqa: BLE001 - the edge of a client: `_fail` logs it
@@ -133,7 +133,7 @@ class Hub:
         self.stats.metrics.note_error("cohort", error)
         log.error(LogMessage("cohort failed, closing its clients", clients=len(clients)), exc_info=error)
         for client in clients:
-            client.ask_to_end(frames.OUR_FAULT, "internal server error")
+            client.ask_to_end(frames.INTERNAL_ERROR, "internal server error")
 
     def wanted_from(self) -> float:
         """Return when live or waiting clients next want new events.
@@ -148,7 +148,7 @@ class Hub:
 
         Without it, such a client may show itself as behind.
         """
-        self._tell(self._cohorts.take_newcomers(), self._heartbeat_of)
+        self._tell(self._cohorts.take_new_members(), self._heartbeat_of)
 
     def heartbeat(self) -> None:
         """Send every live client the seq up to which it is served.

@@ -46,7 +46,7 @@ class SseEncoding:
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return b"event: stale\ndata: %b\n\n" % orjson.dumps({"reason": reason, "since": since})
 
-    def goodbye(self, code: int, reason: str) -> bytes:
+    def close_message(self, code: int, reason: str) -> bytes:
         told = orjson.dumps({"code": code, "reason": reason})
         # Without a hint, every EventSource reconnects after the same time. An EventSource has no back-off either.
         retry = reason.removeprefix("retry_ms=")

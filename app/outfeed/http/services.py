@@ -66,7 +66,7 @@ class Services:
                 "triggers": Job(self.reconciler.check, 0.5),
                 "probe": Job(self.probe.check, 1.0),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
-                "integrity": Job(self.probe.look_through, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+                "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
                 "own errors": Job(self.own_errors.write, 1.0),
                 **{name: job for part in self.parts for name, job in part.jobs.items()},
             },
@@ -129,7 +129,7 @@ class Services:
 
     def _tick(self) -> None:
         """The commit notifier's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
-        self.jobs.mend()
+        self.jobs.run_if_clock_set_back()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()
 

@@ -28,7 +28,7 @@ KEY = "adoption"
 _MAX_NAMED = 12
 
 
-class Before(NamedTuple):
+class PriorState(NamedTuple):
     """The state that a release restores.
 
     It is the journal mode, and the indexes of the program's own `event_log` (None: the program had no `event_log`).
@@ -103,7 +103,7 @@ def _objects(connection: sqlite3.Connection) -> list[_Object]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-@database.settled
+@database.retry_if_changed
 def check(path: Path, *, adopt: bool) -> None:
     """Refuse a file that cannot be upgraded or adopted.
 
@@ -112,7 +112,7 @@ def check(path: Path, *, adopt: bool) -> None:
     """
     if database.is_new(path):
         return
-    with database.look(path) as connection:
+    with database.open_read_only(path) as connection:
         if is_foreign(connection) and (problems := list(_file_problems(path))):
             raise _refusal(path, problems)
         check_content(connection, path, adopt=adopt)
@@ -249,13 +249,13 @@ def _named(names: list[str]) -> str:
 # --- plan and record --------------------------------------------------------------------------------------------------
 
 
-@database.settled
+@database.retry_if_changed
 def plan(path: Path) -> list[str]:
     """Return what an adoption of the file at *path* would do, by lines.
 
     Nothing is changed.
     """
-    with database.look(path) as connection, closing(schema.model(schema.migrations())) as model:
+    with database.open_read_only(path) as connection, closing(schema.model(schema.migrations())) as model:
         has_log = any(each.name == "event_log" for each in _objects(connection))
         made = [each.name for each in _objects(model) if each.type == "table"]
         events = connection.execute("SELECT count(*) FROM event_log").fetchone()[0] if has_log else 0
@@ -273,7 +273,7 @@ def plan(path: Path) -> list[str]:
     ]
 
 
-def state_before(connection: sqlite3.Connection) -> Before | None:
+def state_before(connection: sqlite3.Connection) -> PriorState | None:
     """Return the state that a release would restore.
 
     Returns None unless the database is another program's.
@@ -283,19 +283,19 @@ def state_before(connection: sqlite3.Connection) -> Before | None:
     objects = _objects(connection)
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if not any(each.name == "event_log" for each in objects):
-        return Before(mode, None)
-    return Before(mode, [each.name for each in objects if each.name in LOG_INDEXES])
+        return PriorState(mode, None)
+    return PriorState(mode, [each.name for each in objects if each.name in LOG_INDEXES])
 
 
-def record(connection: sqlite3.Connection, before: Before) -> None:
+def record(connection: sqlite3.Connection, before: PriorState) -> None:
     """Record *before* for a release, in the caller's transaction."""
     connection.execute("INSERT INTO outfeed_meta (key, value) VALUES (?, ?)", (KEY, json.dumps(before)))
 
 
-def recorded(connection: sqlite3.Connection) -> Before | None:
+def recorded(connection: sqlite3.Connection) -> PriorState | None:
     """Return the state that the adoption recorded.
 
     Returns None if the database was not adopted, or by a version that did not record the state.
     """
     text = database.meta(connection, KEY)
-    return Before(*json.loads(text)) if text else None
+    return PriorState(*json.loads(text)) if text else None

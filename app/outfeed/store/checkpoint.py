@@ -69,7 +69,7 @@ class Checkpoints:
         with self._database.transaction() as connection:
             is_new = self._create(connection, name, by)
             if not is_new:
-                _admit(connection, name, by, is_claim=True)
+                _require_permission(connection, name, by, is_claim=True)
             return _find(connection, name), is_new
 
     def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
@@ -80,7 +80,7 @@ class Checkpoints:
         """
         with self._database.transaction() as connection:
             if not (may_create and self._create(connection, name, by)):
-                _admit(connection, name, by, is_claim=True)
+                _require_permission(connection, name, by, is_claim=True)
             return renew(connection, name, is_protected=False)
 
     def _create(self, connection: sqlite3.Connection, name: str, by: Principal) -> bool:
@@ -105,7 +105,7 @@ class Checkpoints:
         Raises UnknownName, ForbiddenConsumer. Nothing is written.
         """
         with self._database.snapshot() as connection:
-            _is_free(connection, name, by)
+            _may_become_owner(connection, name, by)
 
     def read(self, name: str, by: Principal) -> Claim:
         """Return the consumer's position without becoming its connection.
@@ -113,12 +113,12 @@ class Checkpoints:
         Raises UnknownName, ForbiddenConsumer.
         """
         with self._database.snapshot() as connection:
-            is_taken = _is_free(connection, name, by) and not by.is_operator
+            is_taken = _may_become_owner(connection, name, by) and not by.is_operator
             found = _claim(connection, name)
             if not is_taken and found.epoch == read_window(connection).epoch:
                 return found
         with self._database.transaction() as connection:
-            _admit(connection, name, by, is_claim=False)
+            _require_permission(connection, name, by, is_claim=False)
             _note_reset(connection, name, read_window(connection))
             return _claim(connection, name)
 
@@ -131,7 +131,7 @@ class Checkpoints:
         """
         with self._database.transaction() as connection:
             prove(connection, name, generation)
-            _admit(connection, name, by, is_claim=False)
+            _require_permission(connection, name, by, is_claim=False)
             advance(connection, name, epoch, seq)
 
     def generations(self, names: Collection[str]) -> dict[str, int]:
@@ -146,7 +146,7 @@ class Checkpoints:
 # --- ownership --------------------------------------------------------------------------------------------------------
 
 
-def _is_free(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
+def _may_become_owner(connection: sqlite3.Connection, name: str, by: Principal) -> bool:
     """Return whether the consumer has no owner and *by* may become it.
 
     Raises UnknownName, and ForbiddenConsumer if *by* may not use the consumer.
@@ -175,12 +175,12 @@ def _refuse_ticket(by: Principal) -> None:
         raise ForbiddenConsumer("a ticket can't use a consumer; use a token or sign in")
 
 
-def _admit(connection: sqlite3.Connection, name: str, by: Principal, *, is_claim: bool) -> None:
+def _require_permission(connection: sqlite3.Connection, name: str, by: Principal, *, is_claim: bool) -> None:
     """Check the permission of *by* in the caller's write transaction.
 
     If the consumer has no owner, *by* becomes its owner. Raises UnknownName, ForbiddenConsumer.
     """
-    if _is_free(connection, name, by) and (is_claim or not by.is_operator):
+    if _may_become_owner(connection, name, by) and (is_claim or not by.is_operator):
         _set_owner(connection, name, by.owner)
         audit.record(connection, "access.consumer_claimed", by.owner, name=name, owner=by.owner)
 
@@ -236,7 +236,7 @@ def exists(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT 1 FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone() is not None
 
 
-def forget(connection: sqlite3.Connection, name: str) -> int:
+def delete(connection: sqlite3.Connection, name: str) -> int:
     """Delete the checkpoint in the caller's write transaction.
 
     Returns the number of deleted rows.
@@ -279,21 +279,21 @@ def add(
         if is_protected is not None:
             connection.execute("UPDATE outfeed_checkpoint SET is_protected = ? WHERE name = ?", (is_protected, name))
         if owner is not None:
-            _own(connection, name, owner, by)
+            _change_owner(connection, name, owner, by)
         return _find(connection, name)
 
 
-def own(database: Database, name: str, owner: str, *, by: str | None = None) -> None:
+def change_owner(database: Database, name: str, owner: str, *, by: str | None = None) -> None:
     """Give the consumer to *owner*, `token:NAME` or `user:NAME`.
 
     The connection of another owner is closed. Raises UnknownName if there is no such consumer, token or user.
     """
     with database.transaction() as connection:
         _require(exists(connection, name), name)
-        _own(connection, name, owner, by)
+        _change_owner(connection, name, owner, by)
 
 
-def _own(connection: sqlite3.Connection, name: str, owner: str, by: str | None) -> None:
+def _change_owner(connection: sqlite3.Connection, name: str, owner: str, by: str | None) -> None:
     kind, _, principal = owner.partition(":")
     query = _FIND_OWNER.get(kind)
     if query is None or not connection.execute(query, (principal,)).fetchone():
@@ -332,7 +332,7 @@ def remove(database: Database, name: str) -> None:
     Raises UnknownName.
     """
     with database.transaction() as connection:
-        _require(forget(connection, name), name)
+        _require(delete(connection, name), name)
 
 
 def floor(connection: sqlite3.Connection) -> int | None:

@@ -65,7 +65,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Any thread may use the connection, one at a time. TEXT that is not UTF-8 is read with U+FFFD in place of the invalid
     bytes. Raises DatabaseMissing, DatabaseUnreadable.
     """
-    with explained(path):
+    with translate_errors(path):
         if not path.exists():
             raise DatabaseMissing(f"no database at {path.absolute()}; `outfeed serve` or `outfeed upgrade` creates one")
         connection = sqlite3.connect(
@@ -91,7 +91,7 @@ def is_new(path: Path) -> bool:
     return not path.exists() or path.stat().st_size == 0
 
 
-def settled(read: Callable[_P, _R]) -> Callable[_P, _R]:
+def retry_if_changed(read: Callable[_P, _R]) -> Callable[_P, _R]:
     """Repeat *read* if another process changes the file during it.
 
     *read* inspects a file and changes nothing.
@@ -109,12 +109,12 @@ def settled(read: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 @contextmanager
-def look(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a read-only connection that changes nothing on disk.
 
     The file, its journal mode and its folder stay as they are. With a `-wal` beside the file, only `-shm` may change.
     Raises SchemaMismatch if a rollback journal must be replayed first, since that would change the file;
-    DatabaseUnreadable; DatabaseChanged, after which `settled` repeats the read.
+    DatabaseUnreadable; DatabaseChanged, after which `retry_if_changed` repeats the read.
     """
     path = path.resolve()  # SQLite keeps its journals beside the target of a link
     has_journal = any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
@@ -124,7 +124,7 @@ def look(path: Path) -> Iterator[sqlite3.Connection]:
     mode = "mode=ro" if has_journal else "immutable=1"
     before = _signature(path)
     try:
-        with explained(path):
+        with translate_errors(path):
             uri = _uri(path, mode)
             with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
                 connection.text_factory = _text
@@ -175,7 +175,10 @@ def create(path: Path) -> None:
     files.make_folder(path.parent)
     with suppress(OSError):  # the file exists, or SQLite reports below why it can't be created
         files.make_private(path)
-    with explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection:
+    with (
+        translate_errors(path),
+        closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECS, isolation_level=None)) as connection,
+    ):
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
 
@@ -185,7 +188,7 @@ def use_wal(path: Path) -> None:
 
     Raises DatabaseBusy while another program reads the file.
     """
-    with explained(path), closing(connect(path)) as connection:
+    with translate_errors(path), closing(connect(path)) as connection:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -214,7 +217,7 @@ def _text(raw: bytes) -> str:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Translate SQLite's errors in the block to Outfeed's, with *path*.
 
     IntegrityError is not translated, because the caller knows its rows.
@@ -313,7 +316,7 @@ class Database:
         try:
             connection = self._take(file)
             try:
-                with explained(self.path), deadline.kept(connection) if is_limited else nullcontext():
+                with translate_errors(self.path), deadline.enforced(connection) if is_limited else nullcontext():
                     yield connection
             finally:
                 self._give_back(connection, file)
@@ -329,7 +332,7 @@ class Database:
         """
         file = self.identity()
         if file is not None and file != self._upgraded:
-            with look(self.path) as connection:
+            with open_read_only(self.path) as connection:
                 refuse_foreign(connection)
             self._upgraded = file
 
@@ -418,7 +421,7 @@ class Database:
         Raises DatabaseError, QueryCancelled.
         """
         file = self.identity()
-        with closing(connect(self.path)) as connection, explained(self.path):
+        with closing(connect(self.path)) as connection, translate_errors(self.path):
             connection.set_progress_handler(self._interrupted.is_set, _STEPS_BETWEEN_CHECKS)
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":

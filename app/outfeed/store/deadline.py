@@ -59,7 +59,7 @@ def _set(deadline: _Deadline | None) -> Iterator[None]:
 
 
 @contextmanager
-def kept(connection: sqlite3.Connection) -> Iterator[None]:
+def enforced(connection: sqlite3.Connection) -> Iterator[None]:
     """Interrupt *connection* in the block at this thread's deadline."""
     deadline: _Deadline | None = getattr(_of_thread, "deadline", None)
     if deadline is None:

@@ -22,7 +22,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def translate_os_errors(doing: str) -> Iterator[None]:
     """Translate OSError in the block to an OutfeedError.
 
     Its text is "can't *doing*" and the reason.

@@ -18,23 +18,23 @@ from outfeed.store import database as db
 _INDEX = re.compile(r"CREATE\s+(UNIQUE\s+)?INDEX\s", re.IGNORECASE)
 
 
-class Foreign(NamedTuple):
+class ForeignObject(NamedTuple):
     """A trigger or a view.
 
-    *is_on_ours*: it is on a table of Outfeed's, or replaces one.
+    *is_on_own_table*: it is on a table of Outfeed's, or replaces one.
     """
 
     kind: str
     name: str
     table: str
     sql: str
-    is_on_ours: bool
+    is_on_own_table: bool
 
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}" + (f" on {self.table}" if self.kind == "trigger" else "")
 
 
-def find(connection: sqlite3.Connection) -> list[Foreign]:
+def find(connection: sqlite3.Connection) -> list[ForeignObject]:
     """Return the foreign triggers and views, sorted by name.
 
     An own trigger with another text is also foreign. The schema is read and none of its SQL runs.
@@ -47,7 +47,7 @@ def find(connection: sqlite3.Connection) -> list[Foreign]:
         " ORDER BY name"
     ).fetchall()
     return [
-        Foreign(kind, name, table, sql, table.lower() in tables or table.lower().startswith(adoption.PREFIX))
+        ForeignObject(kind, name, table, sql, table.lower() in tables or table.lower().startswith(adoption.PREFIX))
         for kind, name, table, sql in rows
         if not (kind == "trigger" and name in expected and expected[name] in (None, sql))
     ]
@@ -68,7 +68,7 @@ def check(connection: sqlite3.Connection, source: Path, live: Path) -> None:
     A restore, or the server after it, would run that SQL. A trigger that the live database has with the same text is
     allowed.
     """
-    found = [each for each in find(connection) if each.is_on_ours]
+    found = [each for each in find(connection) if each.is_on_own_table]
     if found:
         known = set(_found_in(live)) if live.exists() else set()
         found = [each for each in found if each not in known]
@@ -85,9 +85,9 @@ def in_file(path: Path) -> list[str]:
     return [str(each) for each in _found_in(path)]
 
 
-@db.settled
-def _found_in(path: Path) -> list[Foreign]:
-    with db.look(path) as connection:
+@db.retry_if_changed
+def _found_in(path: Path) -> list[ForeignObject]:
+    with db.open_read_only(path) as connection:
         return find(connection)
 
 

@@ -72,7 +72,7 @@ def within(since: str | None, until: str | None) -> Where:
     return {_WITHIN: (low, high, low, high)} if since or until else {}
 
 
-def texts(since: str | None, until: str | None) -> list[tuple[str, str]]:
+def text_ranges(since: str | None, until: str | None) -> list[tuple[str, str]]:
     """Return the ranges of texts that can name an instant in the bounds.
 
     The end of each range is exclusive.

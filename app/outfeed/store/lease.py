@@ -70,7 +70,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     return True
 
 
-def share(file: Path, note: str) -> None:
+def hold_shared(file: Path, note: str) -> None:
     """Hold the lease on *file*, shared, until this process has ended.
 
     It is held until all processes that this one forks have ended, too. No process releases it earlier: a child that did
@@ -84,7 +84,7 @@ def share(file: Path, note: str) -> None:
         raise DatabaseError(f"can't write the lock file {file}: {error.strerror}") from error
 
 
-def sharer(file: Path) -> str | None:
+def shared_note(file: Path) -> str | None:
     """Return the note of the last process that shared the lease.
 
     Returns None if no process holds it. Raises DatabaseError.

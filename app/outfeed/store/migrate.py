@@ -60,7 +60,7 @@ def check(path: Path, *, adopt: bool = False) -> None:
     adoption.check(path, adopt=adopt)
 
 
-@database.settled
+@database.retry_if_changed
 def pending(path: Path) -> list[str]:
     """Return the migrations that the database at *path* lacks, in order.
 
@@ -69,7 +69,7 @@ def pending(path: Path) -> list[str]:
     """
     if database.is_new(path):
         return schema.migrations()
-    with database.look(path) as connection:
+    with database.open_read_only(path) as connection:
         return _pending(connection, path)
 
 
@@ -109,7 +109,7 @@ def _upgrade_alone(path: Path, *, adopt: bool) -> list[str]:
     if not pending(path):
         database.use_wal(path)  # a copy from a backup may lack it
         return []
-    with database.explained(path), closing(database.connect(path)) as connection:
+    with database.translate_errors(path), closing(database.connect(path)) as connection:
         applied = _apply(connection, path, adopt=adopt)
     log.info(LogMessage("upgraded", database=path, migrations=",".join(applied)))
     # After the commit, because a refusal must not change the journal mode.

@@ -55,7 +55,7 @@ class Probe:
         Never raises.
         """
         if self._awaits_check:
-            self.look_through()
+            self.check_integrity()
         now = clock.monotonic()
         is_well = self._database.failure is None and self._database.damage is None
         if is_well and now < self._next:
@@ -68,7 +68,7 @@ class Probe:
         else:
             self._report(None)
 
-    def look_through(self) -> None:
+    def check_integrity(self) -> None:
         """Read the whole file to find damage that no query has met.
 
         One process at a time does so, under a lease, and its result counts for all if the file is whole. If it is

@@ -32,12 +32,12 @@ def announce(path: Path, url: str) -> None:
 
     The record is valid until the last process that was forked from this one has ended.
     """
-    lease.share(lease.lock_file(path, "serve"), f"{version()} {url}")
+    lease.hold_shared(lease.lock_file(path, "serve"), f"{version()} {url}")
 
 
 def serving(path: Path) -> RunningServer | None:
     """Return the server that serves the database at *path*, or None."""
-    note = lease.sharer(lease.lock_file(path, "serve"))
+    note = lease.shared_note(lease.lock_file(path, "serve"))
     if note is None:
         return None
     version, _, url = note.partition(" ")

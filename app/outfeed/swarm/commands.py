@@ -16,7 +16,7 @@ import click
 from outfeed.cli import show
 from outfeed.cli.addresses import http_address
 from outfeed.config import remote
-from outfeed.process import die_with
+from outfeed.process import exit_with
 
 
 @click.command()
@@ -38,7 +38,7 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
       OUTFEED_TOKEN=outfeed_… outfeed simulate --agents 20 --rate 50
     """
     stop = stop_on_signals()
-    die_with(parent or os.getppid())
+    exit_with(parent or os.getppid())
     from outfeed.client import Client
     from outfeed.swarm.simulator import ApiClient, Simulator
 

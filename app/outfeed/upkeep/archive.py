@@ -61,7 +61,7 @@ class Archive:
         self._folder = folder
         self._stem = f"{database.stem}-{now:%Y%m%dT%H%M%S}Z"
         self._segment: _Segment | None = None
-        with files.explained(f"use the archive folder {folder}"):
+        with files.translate_os_errors(f"use the archive folder {folder}"):
             files.make_folder(folder)
             self._tidy()
 
@@ -82,7 +82,7 @@ class Archive:
 
     def add(self, rowids: Sequence[int]) -> list[Key]:
         """Write the rows of the log with these rowids; return the keys of those that are there."""
-        with files.explained(f"write to the archive folder {self._folder}"):
+        with files.translate_os_errors(f"write to the archive folder {self._folder}"):
             if self._segment is None:
                 self._segment = _Segment(self._folder / f"{self._stem}-{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
             rows = _read(self._database, rowids)
@@ -99,7 +99,7 @@ class Archive:
     def finish(self) -> None:
         """Bring what was added to the disk under a name of its own; nothing that is there is overwritten."""
         if self._segment is not None:
-            with files.explained(f"write to the archive folder {self._folder}"):
+            with files.translate_os_errors(f"write to the archive folder {self._folder}"):
                 self.paths.append(self._segment.finish(self._names()))
             self._segment = None
 
@@ -172,7 +172,7 @@ def _digest(path: Path) -> str:
 
 def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
     # A connection of its own: TEXT as it stands, also where it is no UTF-8.
-    with closing(db.connect(database)) as connection, db.explained(database):
+    with closing(db.connect(database)) as connection, db.translate_errors(database):
         connection.text_factory = _Text
         marks = ",".join("?" * len(rowids))
         return connection.execute(
@@ -223,7 +223,7 @@ def read_in(paths: Iterable[Path], into: Path) -> int:
     """
     if into.exists():
         raise BadArchive(f"{into} exists; events are read into a new database only")
-    with files.explained(f"make {into}"):
+    with files.translate_os_errors(f"make {into}"):
         files.make_folder(into.parent)
         fresh = into.with_name(f"{into.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         fresh.unlink(missing_ok=True)
@@ -231,7 +231,7 @@ def read_in(paths: Iterable[Path], into: Path) -> int:
     try:
         count = _fill(fresh, paths)
         # It has no side files: the last connection to a database takes them away.
-        with files.explained(f"make {into}"):
+        with files.translate_os_errors(f"make {into}"):
             files.sync(fresh)
             os.link(fresh, into)
             files.sync(into.parent)
@@ -243,7 +243,7 @@ def read_in(paths: Iterable[Path], into: Path) -> int:
 
 def _fill(fresh: Path, paths: Iterable[Path]) -> int:
     db.create(fresh)
-    with closing(db.connect(fresh)) as connection, db.explained(fresh):
+    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
         for statement in schema.statements("0001.event-log"):
             connection.execute(statement)
         for path in paths:
@@ -309,7 +309,7 @@ def _fields_of(line: bytes, name: str) -> Any:
 
 def _check(path: Path) -> None:
     """Compare the file with the checksum beside it."""
-    with files.explained(f"read the archive {path}"):
+    with files.translate_os_errors(f"read the archive {path}"):
         found = _digest(path)
     try:
         expected = _checksum_path(path).read_text("ascii").split()[0]

@@ -70,7 +70,7 @@ def backup(database: Database, target: Path, on_progress: Progress = _no_progres
 
 
 def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
-    with files.explained(f"write {target}"):
+    with files.translate_os_errors(f"write {target}"):
         target = files.final_target(target)
         _check_target(database, target)
         with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
@@ -84,7 +84,7 @@ def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
 def copy_as_it_is(source: Path, target: Path) -> None:
     """Copy one state of any database, a feed or not, to *target*, which is not there yet. Raises OSError as well."""
     with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
-        with closing(db.connect(source)) as live, db.explained(source), closing(db.plain(fresh)) as copy:
+        with closing(db.connect(source)) as live, db.translate_errors(source), closing(db.plain(fresh)) as copy:
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
             _check_whole(copy, source)
@@ -124,7 +124,7 @@ def _remove(path: Path) -> None:
 
 def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
     """Copy one state of *source* into *fresh*, and check that it is whole; it ends as one file, without side files."""
-    with closing(db.connect(source)) as live, db.explained(source):
+    with closing(db.connect(source)) as live, db.translate_errors(source):
         # A read transaction around all steps: without it each commit of a writer would start the copy anew.
         live.execute("BEGIN")
         content = _content(live)
@@ -183,15 +183,15 @@ def restore(
         _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         content = _read_content(fresh)
         if not database.path.exists():
-            with closing(db.connect(fresh)) as connection, db.explained(fresh):
+            with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
                 _say(connection, source, None, by)
-            with files.explained(f"put {source} in place"):
+            with files.translate_os_errors(f"put {source} in place"):
                 _put_in_place(database.path, fresh)
             kept = None
         else:
             kept = database.path.with_name(f"{database.path.name}.before-restore-{clock.now():%Y%m%dT%H%M%S%f}Z")
             _keep(database, kept)
-            with db.explained(database.path):
+            with db.translate_errors(database.path):
                 _swap(database.path, fresh, kept, lambda copy: _say(copy, source, kept, by), on_progress)
     return Restored(content, kept)
 
@@ -202,7 +202,7 @@ def _make_ready(database: Database, source: Path) -> None:
         raise BadBackup(f"there is no file {source}")
     if database.path.exists() and source.samefile(database.path):
         raise BadBackup(f"{source} is the live database itself")
-    with files.explained(f"make {database.path.parent}"):
+    with files.translate_os_errors(f"make {database.path.parent}"):
         files.make_folder(database.path.parent)
 
 
@@ -210,11 +210,11 @@ def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_databa
     """Refuse a restore that would lose tables of another program, or replace them without *whole_database*."""
     if not live.exists():
         return
-    with closing(db.connect(live)) as connection, db.explained(live):
+    with closing(db.connect(live)) as connection, db.translate_errors(live):
         if former_names.are_used(connection):
             raise SchemaMismatch(f"{live} was made by an earlier version; run `outfeed upgrade` first, then restore")
         foreign = adoption.foreign_tables(connection)
-    with closing(db.connect(fresh)) as connection, db.explained(fresh):
+    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
         lost = sorted(set(foreign).difference(adoption.foreign_tables(connection)))
     if lost:
         raise BadBackup(
@@ -232,7 +232,7 @@ def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_databa
 def _prepared(database: Database, source: Path) -> Iterator[Path]:
     """Lend a copy of *source* beside the live database: checked, upgraded, with an epoch of its own."""
     fresh_path = database.path.with_name(f"{database.path.name}.{os.getpid()}.restoring")
-    with files.explained(f"write beside {database.path}"), _fresh(fresh_path) as fresh:
+    with files.translate_os_errors(f"write beside {database.path}"), _fresh(fresh_path) as fresh:
         try:
             _take_in(source, fresh, database.path)
             migrate.upgrade(fresh)
@@ -240,7 +240,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
             raise BadBackup(f"{source} is not a backup of a feed: it is damaged or not a database") from error
         except DatabaseUnreadable as error:
             raise BadBackup(f"{source} is not a backup of a feed: {error}") from error
-        with closing(db.connect(fresh)) as copy, db.explained(fresh):
+        with closing(db.connect(fresh)) as copy, db.translate_errors(fresh):
             copy.execute("UPDATE outfeed_meta SET value = ? WHERE key = 'epoch'", (secrets.token_hex(16),))
         if database.path.exists():
             _match_pages(database.path, fresh)
@@ -249,7 +249,7 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
 
 def _take_in(source: Path, fresh: Path, live: Path) -> None:
     """Copy *source*, page by page, so that none of its triggers runs, and refuse it if one of them might later."""
-    with closing(db.connect(source)) as backup_, closing(db.plain(fresh)) as copy, db.explained(source):
+    with closing(db.connect(source)) as backup_, closing(db.plain(fresh)) as copy, db.translate_errors(source):
         for connection in (backup_, copy):
             connection.execute("PRAGMA trusted_schema = OFF")
         backup_.backup(copy)
@@ -262,9 +262,9 @@ def _take_in(source: Path, fresh: Path, live: Path) -> None:
 
 def _match_pages(live: Path, fresh: Path) -> None:
     """Give the copy the page size of the live file: a database in WAL mode takes no other."""
-    with closing(db.connect(live)) as connection, db.explained(live):
+    with closing(db.connect(live)) as connection, db.translate_errors(live):
         (wanted,) = connection.execute("PRAGMA page_size").fetchone()
-    with closing(db.connect(fresh)) as copy, db.explained(fresh):
+    with closing(db.connect(fresh)) as copy, db.translate_errors(fresh):
         if copy.execute("PRAGMA page_size").fetchone() != (wanted,):
             copy.execute("PRAGMA journal_mode = DELETE")
             copy.execute(f"PRAGMA page_size = {wanted}")
@@ -317,7 +317,7 @@ def _swap(live: Path, fresh: Path, kept: Path, say: Callable[[Connection], None]
 
 
 def _top_up(live: Path, kept: Path) -> None:
-    with closing(db.connect(kept)) as connection, db.explained(kept):
+    with closing(db.connect(kept)) as connection, db.translate_errors(kept):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute(
             f"INSERT INTO main.event_log ({_LOG_COLUMNS}) SELECT {_LOG_COLUMNS} FROM live.event_log"  # noqa: S608
@@ -326,7 +326,7 @@ def _top_up(live: Path, kept: Path) -> None:
 
 
 def _carry_over(live: Path, fresh: Path, say: Callable[[Connection], None]) -> None:
-    with closing(db.connect(fresh)) as connection, db.explained(fresh):
+    with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute("BEGIN")  # IMMEDIATE would ask for the live database's lock as well, which the restore has
         for table in kept_tables():
@@ -356,7 +356,7 @@ def _columns(connection: Connection, schema: str, table: str) -> list[str]:
 
 
 def _read_content(path: Path) -> Content:
-    with closing(db.connect(path)) as connection, db.explained(path):
+    with closing(db.connect(path)) as connection, db.translate_errors(path):
         return _content(connection)
 
 

@@ -62,7 +62,7 @@ class CheckContext:
 
 def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding]]:
     """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
-    with closing(db.connect(database.path)) as connection, db.explained(database.path):
+    with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
         context = CheckContext(database, connection, settings)
         found = {}
         for name, rule in RULES.items():
@@ -326,7 +326,7 @@ def _private(context: CheckContext) -> Iterator[Finding]:
 
 def _foreign(context: CheckContext) -> Iterator[Finding]:
     for each in foreign_schema.find(context.connection):
-        if each.is_on_ours and not foreign_schema.is_known(
+        if each.is_on_own_table and not foreign_schema.is_known(
             each.name
         ):  # the rule `triggers` reports one that is altered
             yield Finding(

@@ -50,7 +50,7 @@ def _empty_write_ahead_log(database: Database) -> None:
     Asks again and again, since writers wait for as long as SQLite waits for the readers: for a backup, too long.
     """
     deadline = clock.monotonic() + PATIENCE_SECS
-    with closing(db.connect(database.path)) as connection, db.explained(database.path):
+    with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
         connection.execute("PRAGMA busy_timeout = 0").fetchall()
         while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and clock.monotonic() < deadline:
             time.sleep(PAUSE_SECS)

@@ -38,10 +38,10 @@ class Plan(NamedTuple):
     journal_mode: str
 
 
-@database.settled
+@database.retry_if_changed
 def plan(path: Path) -> Plan:
     """Return what a release of the database at *path* would do. Raises SchemaMismatch if nothing else is in it."""
-    with database.look(path) as connection:
+    with database.open_read_only(path) as connection:
         return _plan(connection, path)
 
 
@@ -56,7 +56,7 @@ def release(path: Path) -> Released:
     with lease.hold(lease.lock_file(path), wait=True):
         kept = upgrade.keep(path, "before-release")
         try:
-            with database.explained(path), closing(database.connect(path)) as connection:
+            with database.translate_errors(path), closing(database.connect(path)) as connection:
                 _set_journal_mode(connection, path, planned.journal_mode)
                 _remove(connection, planned)
         except OutfeedError:

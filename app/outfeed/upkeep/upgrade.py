@@ -60,7 +60,7 @@ def keep(path: Path, why: str) -> Path:
     The name has the process id, since two starters may copy within the same microsecond, and one removes its copy.
     """
     kept = path.with_name(f"{path.name}.{why}-{clock.now():%Y%m%dT%H%M%S%f}Z.{os.getpid()}")
-    with files.explained(f"write {kept}"):
+    with files.translate_os_errors(f"write {kept}"):
         backup.copy_as_it_is(path, kept)
     log.info(LogMessage("kept database as it was", path=kept))
     return kept

@@ -113,7 +113,7 @@ def add(
             )
         except IntegrityError:
             raise NameTaken(f"there is already a webhook named {name!r}; remove it or choose another name") from None
-        checkpoint.forget(connection, consumer_of(name))
+        checkpoint.delete(connection, consumer_of(name))
         checkpoint.renew(connection, consumer_of(name), is_protected=True)
 
 
@@ -209,7 +209,7 @@ def remove(database: Database, name: str) -> None:
     with database.transaction() as connection:
         _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
         connection.execute("DELETE FROM outfeed_webhook_log WHERE webhook = ?", (name,))
-        checkpoint.forget(connection, consumer_of(name))
+        checkpoint.delete(connection, consumer_of(name))
 
 
 def _set_state(connection: Connection, name: str, state: WebhookState) -> None:

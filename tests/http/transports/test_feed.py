@@ -126,7 +126,7 @@ def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_
         if change == "removed":
             checkpoint.remove(database, "cron")
         else:
-            checkpoint.own(database, "cron", "token:other")
+            checkpoint.change_owner(database, "cron", "token:other")
         add(subscriber)
 
     monkeypatch.setattr(services.hub, "add", add_late)

@@ -61,7 +61,7 @@ def principal_of(database: Database, grant: str) -> Principal | None:
         else:
             row = connection.execute(_PRINCIPAL_OF_SESSION, (rest,)).fetchone()
             found = row and Principal(row[0], ROLES[row[1]], grant, (), _moment(row[2]))
-    return found if found and not found.is_over(clock.now()) else None
+    return found if found and not found.has_expired(clock.now()) else None
 
 
 def _bearer_of_ticket(owner: Principal) -> Principal | None:

@@ -28,7 +28,7 @@ from outfeed.http.server.worker import KEEPALIVE_SECS, Worker
 from outfeed.metrics import Metrics
 from outfeed.principal import READ, WRITE
 from outfeed.process import (
-    die_with,
+    exit_with,
     has_terminal,
     idle_connections,
     incomplete_connections,
@@ -135,7 +135,7 @@ class Server(BaseApplication):
 
     def _become_worker(self, arbiter: Arbiter, worker: Worker) -> None:
         """End with the master, also on SIGKILL: an orphan would keep the port from the next server."""
-        die_with(arbiter.pid)
+        exit_with(arbiter.pid)
         self._number = worker.number
 
     def _forget_worker(self, _: Arbiter, worker: Worker) -> None:

@@ -85,7 +85,7 @@ def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
         if code == frames.POLICY:
             services().metrics.note_refusal("policy", why=reason, address=limits.client())
         log.info(LogMessage("client closed", code=code, reason=reason))
-        waker.writer.send_close(encoding.goodbye(*ending))
+        waker.writer.send_close(encoding.close_message(*ending))
     waker.writer.close(GOODBYE_SECS if ending else 0, handler.is_close_frame)
 
 
@@ -114,12 +114,12 @@ def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
         return None
     except DatabaseError as error:
         log.error(LogMessage("client closed, database unavailable", error=error))
-        return frames.OUR_FAULT, "the database can't be read right now"
+        return frames.INTERNAL_ERROR, "the database can't be read right now"
     except Exception as error:
         # The edge of a connection: left to Flask, a 500 page would be written into the stream.
         log.exception("client closed, internal error")
         services().metrics.note_error("connection", error)
-        return frames.OUR_FAULT, "internal server error"
+        return frames.INTERNAL_ERROR, "internal server error"
 
 
 def granted_rates() -> tuple[float, float]:

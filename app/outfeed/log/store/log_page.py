@@ -345,7 +345,7 @@ class LogScan:
         times, values = rows.bound(instants.within(filter_.since, filter_.until))
         select = _TEXTS.format(times=times.replace("WHERE", "AND", 1))
         found, left = list[int](), MAX_TIMED_TEXTS
-        for low, high in instants.texts(filter_.since, filter_.until):
+        for low, high in instants.text_ranges(filter_.since, filter_.until):
             left -= connection.execute(_COUNT_TEXTS, (low, high, left + 1)).fetchone()[0]
             if left < 0:
                 return None

@@ -33,7 +33,7 @@ def parts(connection: Connection, spans: list[Span], since: str | None, until: s
             clause = f"FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? {times}"
             yield TimedPart(clause, (span.low, span.high, *values))
             continue
-        for low, high in instants.texts(since, until):
+        for low, high in instants.text_ranges(since, until):
             clause = (
                 "FROM event_log INDEXED BY event_log_timestamp"
                 f" WHERE timestamp >= ? AND timestamp < ? AND rowid BETWEEN ? AND ? {times}"

@@ -84,7 +84,7 @@ class ActivityLog:
         began = clock.monotonic()
         self._counts = {}
         times, values = _within(since)
-        for texts in instants.texts(*_range(since)):
+        for texts in instants.text_ranges(*_range(since)):
             self._count(connection.execute(QUERY.format(times=times), (*texts, *values)).fetchall())
         ended = clock.monotonic()
         self._recount_at = ended + max(RECOUNT_SECS, _RECOUNT_SHARE * (ended - began))
