@@ -236,7 +236,7 @@ def test_a_database_without_outfeeds_tables_is_named(database: Database, outbox:
         outbox.window()
 
 
-# --- what it says of itself -------------------------------------------------------------------------------------------
+# --- status and triggers ----------------------------------------------------------------------------------------------
 
 
 def test_the_status_counts_what_is_there(database: Database, raw: sqlite3.Connection) -> None:

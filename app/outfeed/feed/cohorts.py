@@ -1,6 +1,6 @@
-"""The cohorts of one process: who is live, where, and when it is due.
+"""The cohorts of one process: positions and due times of live clients.
 
-For each live client: its cohort, the cohort's position, and the time from which its next frame may be sent.
+A cohort has the position of its members, and the time from which their next frame may be sent.
 """
 
 from __future__ import annotations

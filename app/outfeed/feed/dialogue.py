@@ -37,7 +37,8 @@ def _handle(subscriber: Subscriber, text: str | bytes) -> None:
         case "ack":
             _acknowledge(subscriber, fields.get("seq"))
         case unknown:
-            raise InvalidRequest("unknown_action", f"no action {unknown!r:.80}")
+            actions = "subscribe, unsubscribe, ping or ack"
+            raise InvalidRequest("unknown_action", f"unknown action {unknown!r:.80}: must be {actions}")
 
 
 def _acknowledge(subscriber: Subscriber, seq: object) -> None:
@@ -49,7 +50,7 @@ def _acknowledge(subscriber: Subscriber, seq: object) -> None:
 
 def _unsubscribe(subscriber: Subscriber, fields: dict[str, Any]) -> None:
     if fields.get("channel") != "events":
-        raise InvalidRequest("unknown_channel", f"no channel {fields.get('channel')!r:.80}; the only one is 'events'")
+        raise InvalidRequest("unknown_channel", f"unknown channel {fields.get('channel')!r:.80}: must be 'events'")
     subscriber.unsubscribe()
     subscriber.write(frames.message("unsubscribed", {"channel": "events"}))
 

@@ -159,7 +159,7 @@ def parse_subscribe(text: str | bytes) -> SubscribeMessage:
     with _translate_errors():
         message = SubscribeMessage.model_validate_json(text, strict=True)
     if message.channel != "events":
-        raise InvalidRequest("unknown_channel", f"no channel {message.channel!r:.80}; the only one is 'events'")
+        raise InvalidRequest("unknown_channel", f"unknown channel {message.channel!r:.80}: must be 'events'")
     check(message)
     return message
 

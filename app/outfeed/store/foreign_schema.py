@@ -76,7 +76,7 @@ def check(connection: sqlite3.Connection, source: Path, live: Path) -> None:
     if problems:
         raise BadBackup(
             f"{source} holds SQL that Outfeed did not make: {', '.join(problems)}. It would run in the live database; "
-            "nothing was restored. If you trust it, restore a copy of the file from which you dropped it"
+            "nothing was restored. If you trust it, drop it in a copy of the file and restore the copy"
         )
 
 
