@@ -174,6 +174,19 @@ class TestEachShape:
         assert secret_part(secret) not in read_item(1, row, 0, 65_536).json.decode()
         assert secret_part(secret) not in repr(rows.event_of(("1", "a.b", "s", None, None, json.dumps(data), None)))
 
+    def test_it_is_hidden_among_plain_events_of_the_same_shape(self, database):
+        secrets = [example.values[0] for example in EXAMPLES]
+        for secret in secrets:
+            raw_row(database, '{"a":"plain"}')
+            raw_row(database, json.dumps({"a": secret}, separators=(",", ":")))
+
+        items = Outbox(database, 65_536).read_after(0, 1000).items
+
+        assert len(items) == 2 * len(secrets)
+        assert all(
+            secret_part(secret) not in item.json.decode() for item, secret in zip(items[1::2], secrets, strict=True)
+        )
+
     @pytest.mark.parametrize("secret", EXAMPLES)
     def test_a_credential_is_hidden_in_the_source_and_refused_as_an_id(self, secret):
         row = json.dumps({"id": "1", "event_type": "a.b", "source": secret, "data": None}).encode()

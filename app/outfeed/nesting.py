@@ -34,9 +34,10 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 
 
 def may_be_deep(text: str | bytes) -> bool:
-    """Return whether the JSON *text* has enough brackets to be deep: a quick look."""
-    opening = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    return sum(map(text.count, opening)) > MAX_DEPTH  # type: ignore[arg-type]
+    """Return whether the JSON *text* has enough brackets to be deep."""
+    if isinstance(text, bytes):
+        return text.count(b"[") + text.count(b"{") > MAX_DEPTH
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def flattened(text: str, depths: Mapping[str, int] = _OF_OBJECT) -> str:

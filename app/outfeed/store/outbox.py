@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from outfeed.history import Item, Page, Window, read_item
+from outfeed.history import Item, Page, Window, read_item, read_plain_item
 from outfeed.principal import Wanted
+from outfeed.redaction import QuickLook
 from outfeed.store.database import Database
 from outfeed.store.rows import Where, of_types, seen
 
@@ -187,15 +188,17 @@ class Outbox:
         The last item may exceed MAX_PAGE_BYTES.
         """
         items: list[Item] = []
-        left = MAX_PAGE_BYTES
+        left, limit = MAX_PAGE_BYTES, self._max_event_bytes
         for part in parts:
-            start = 0
+            start, look = 0, QuickLook(part.raws)
             for seq, length in zip(part.seqs, part.lengths, strict=True):
                 if left < 0:
                     return items, False
                 is_cut = length > self._max_bytes
                 end = start + (HEAD_BYTES if is_cut else length)
-                items.append(read_item(seq, part.raws[start:end], length if is_cut else 0, self._max_event_bytes))
+                raw = part.raws[start:end]
+                item = read_plain_item(seq, raw, limit, look) or read_item(seq, raw, length if is_cut else 0, limit)
+                items.append(item)
                 left -= end - start
                 start = end
         return items, parts[-1].is_last
