@@ -36,7 +36,7 @@ class TestProxies:
     def test_the_client_is_the_rightmost_that_is_not_ours(self, peer, forwarded_for, client):
         environ = {"REMOTE_ADDR": peer} | ({} if forwarded_for is None else {"HTTP_X_FORWARDED_FOR": forwarded_for})
 
-        Proxies(lambda environ, _: [], ["10.0.0.0/8", "fd00::/8"])(environ, None)
+        Proxies(["10.0.0.0/8", "fd00::/8"]).correct(environ)
 
         assert environ["REMOTE_ADDR"] == client
 
@@ -47,7 +47,7 @@ class TestProxies:
     def test_a_scheme_is_believed_of_a_proxy_alone(self, peer, proto, scheme):
         environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_PROTO": proto, "wsgi.url_scheme": "http"}
 
-        Proxies(lambda environ, _: [], ["10.0.0.0/8"])(environ, None)
+        Proxies(["10.0.0.0/8"]).correct(environ)
 
         assert environ["wsgi.url_scheme"] == scheme
 

@@ -12,29 +12,29 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Proxies:
-    """WSGI middleware: corrects REMOTE_ADDR and the scheme for those behind *networks*, and for nobody else.
+    """Corrects the address and the scheme of requests that come through one of *networks*.
 
-    The client is the rightmost address of X-Forwarded-For that is not one of ours: each proxy adds who it heard it
-    from on the right, and what lies further left anybody can write.
+    The client is the rightmost address of X-Forwarded-For that is not one of ours: each proxy appends the address that
+    it was called from, and a client can write anything to the left of that.
     """
 
-    def __init__(self, wsgi_app: Callable[..., Iterable[bytes]], networks: Iterable[str]) -> None:
-        self._wsgi_app = wsgi_app
+    def __init__(self, networks: Iterable[str]) -> None:
         self._trusts = _membership(networks)
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def correct(self, environ: dict[str, Any]) -> None:
+        """Set REMOTE_ADDR, the scheme and FORWARDED_HOST of a request."""
         peer = parse(environ.get("REMOTE_ADDR", ""))
-        if peer is not None:
-            if self._trusts(peer):
-                environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
-                scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
-                if scheme in ("http", "https"):
-                    environ["wsgi.url_scheme"] = scheme
-                if host := environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip():
-                    environ[FORWARDED_HOST] = host
-            else:
-                environ["REMOTE_ADDR"] = str(peer)
-        return self._wsgi_app(environ, start_response)
+        if peer is None:
+            return
+        if not self._trusts(peer):
+            environ["REMOTE_ADDR"] = str(peer)
+            return
+        environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
+        scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+        if scheme in ("http", "https"):
+            environ["wsgi.url_scheme"] = scheme
+        if host := environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip():
+            environ[FORWARDED_HOST] = host
 
     def _client(self, peer: _Address, forwarded_for: str) -> _Address:
         nearest = peer
