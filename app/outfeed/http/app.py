@@ -27,7 +27,7 @@ from outfeed.http.transports.feed import feed
 from outfeed.metrics import Metrics
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BODY_BYTES = 8 * 2**20
 
