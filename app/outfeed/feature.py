@@ -20,7 +20,8 @@ To add a feature:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -37,6 +38,23 @@ if TYPE_CHECKING:  # commands that need neither start without loading Flask
 
 # The samples of one metric: the values of the labels, and the value, None if unknown.
 Samples = list[tuple[list[str], float | None]]
+
+
+PROBLEM, NOTE = "problem", "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding of `outfeed doctor`.
+
+    *fix_command* is what an operator types. *fix* repairs the problem and has no other effect.
+    """
+
+    level: str
+    what: str
+    why: str
+    fix_command: str
+    fix: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
 
 class Process(Protocol):
@@ -141,6 +159,19 @@ class Feature:
         """Remove every copy of the event from the feature's tables.
 
         The caller's transaction does it.
+        """
+
+    def check_health(self, database: Database, settings: Settings) -> Mapping[str, Iterable[Finding]]:
+        """Return the findings of `outfeed doctor` by the name of each rule.
+
+        Raises DatabaseError.
+        """
+        return {}
+
+    def repair(self, database: Database, settings: Settings) -> None:
+        """Repair the feature's tables and triggers after an upgrade.
+
+        Raises DatabaseError.
         """
 
     def status(self, process: Process) -> Mapping[str, Any]:

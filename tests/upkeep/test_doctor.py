@@ -13,6 +13,7 @@ import pytest
 
 from outfeed import log_event, manual
 from outfeed.config import Settings, settings
+from outfeed.feature import NOTE, PROBLEM
 from outfeed.store import files
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import doctor
@@ -32,7 +33,7 @@ def findings(database, rule=None, **changed):
 
 def test_a_fresh_database_has_no_problem(database):
     log_event("a.b", "tests")
-    assert [one for one in findings(database) if one.level == doctor.PROBLEM] == []
+    assert [one for one in findings(database) if one.level == PROBLEM] == []
     assert list(run_checks(database, settings())) == list(RULES)
 
 
@@ -57,10 +58,10 @@ def test_what_is_found_is_mended(database, raw, rule):
     if rule == "missed events":
         raw.execute(trigger)
     found = findings(database, rule)
-    assert found[0].level == doctor.PROBLEM
+    assert found[0].level == PROBLEM
     assert what in found[0].what
     assert found[0].why
-    assert found[0].type == "outfeed doctor --fix"
+    assert found[0].fix_command == "outfeed doctor --fix"
     found[0].fix()
     assert findings(database, rule) == []
 
@@ -112,7 +113,7 @@ def test_damage_is_found(database, raw):
     )
     found = findings(database, "integrity")
     assert found
-    assert "restore" in found[0].type
+    assert "restore" in found[0].fix_command
 
 
 def test_pending_migrations_are_found_and_applied(database, raw):
@@ -135,14 +136,14 @@ def test_ids_that_are_null_are_a_note(database, raw):
     raw.execute("DROP TRIGGER event_log_guard_insert")
     raw.execute("INSERT INTO event_log VALUES (NULL, 'a.b', 's', NULL, NULL, NULL, 't')")
     (found,) = findings(database, "ids")
-    assert (found.level, found.what) == (doctor.NOTE, "1 events have no id")
+    assert (found.level, found.what) == (NOTE, "1 events have no id")
 
 
 def test_a_file_that_never_shrinks_is_a_note(tmp_path, database, raw):
     raw.execute("PRAGMA journal_mode = DELETE")
     raw.executescript("PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA journal_mode = WAL")
     database.close()
-    assert findings(database, "auto_vacuum")[0].level == doctor.NOTE
+    assert findings(database, "auto_vacuum")[0].level == NOTE
 
 
 def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw):
@@ -160,7 +161,7 @@ def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw)
 def test_little_room_on_the_disk_is_found(database, monkeypatch):
     usage = type("usage", (), {"free": 10 * 2**20})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
-    assert findings(database, "disk")[0].level == doctor.PROBLEM
+    assert findings(database, "disk")[0].level == PROBLEM
 
 
 MOUNTS = """\
@@ -203,10 +204,10 @@ def test_a_log_that_a_reader_holds_up_is_a_problem_and_a_long_one_without_a_read
         for n in range(50):
             log_event("a.b", f"tests-{n}")
         (found,) = findings(database, "write-ahead log")
-        assert (found.level, found.type.split(",")[0]) == (doctor.PROBLEM, f"lsof {database.path}-wal")
+        assert (found.level, found.fix_command.split(",")[0]) == (PROBLEM, f"lsof {database.path}-wal")
         process.stdin.close()
     (found,) = findings(database, "write-ahead log")
-    assert found.level == doctor.NOTE
+    assert found.level == NOTE
 
 
 def test_a_key_that_others_may_read_is_found_and_closed(database):
@@ -229,8 +230,8 @@ def test_a_database_that_anyone_may_write_is_found_and_closed(database):
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_a_writer_can_find_out_whether_its_rows_are_refused_and_writes_nothing(raw, database, is_trusted):
     (note,) = findings(database, "writers")
-    assert note.level == doctor.NOTE
-    assert doctor.WRITER_CHECK in note.type
+    assert note.level == NOTE
+    assert doctor.WRITER_CHECK in note.fix_command
     raw.execute(f"PRAGMA trusted_schema = {'ON' if is_trusted else 'OFF'}")
     refuses = not is_trusted and sqlite3.sqlite_version_info < (3, 42)
     with pytest.raises(sqlite3.OperationalError, match="unsafe use") if refuses else contextlib.nullcontext():
@@ -251,17 +252,17 @@ def test_a_file_of_ours_that_others_may_read_is_reported(database):
     assert findings(database, "privacy") == []
     os.chmod(database.path, 0o644)
     found, *_ = findings(database, "privacy")  # SQLite gives -wal and -shm the same mode
-    assert found.level == doctor.NOTE
+    assert found.level == NOTE
     assert "has the mode 0644" in found.what
-    assert "chmod go-rw" in found.type
+    assert "chmod go-rw" in found.fix_command
 
 
 @pytest.mark.parametrize(
     ("sql", "level"),
     [
-        ("CREATE TRIGGER evil AFTER INSERT ON outfeed_token BEGIN SELECT 1; END", doctor.PROBLEM),
-        ("CREATE TRIGGER evil AFTER INSERT ON outbox BEGIN SELECT 1; END", doctor.PROBLEM),
-        ("CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN SELECT 1; END", doctor.NOTE),
+        ("CREATE TRIGGER evil AFTER INSERT ON outfeed_token BEGIN SELECT 1; END", PROBLEM),
+        ("CREATE TRIGGER evil AFTER INSERT ON outbox BEGIN SELECT 1; END", PROBLEM),
+        ("CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN SELECT 1; END", NOTE),
     ],
 )
 def test_a_trigger_of_another_program_on_our_tables_is_reported(database, raw, sql, level):

@@ -16,7 +16,7 @@ from outfeed.errors import UnknownName
 from outfeed.text import escaped
 
 if TYPE_CHECKING:
-    from outfeed.upkeep.doctor import Finding
+    from outfeed.feature import Finding
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -192,13 +192,13 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
     Example:
       outfeed doctor --fix
     """
-    rules, found = _examine()
+    rules, found = _run_checks()
     fixed = [one.what for _, one in found if one.fix is not None] if fix else []
     if fixed:
         for _, one in found:
             if one.fix is not None:
                 one.fix()
-        rules, found = _examine()
+        rules, found = _run_checks()
     problems = sum(one.level == "problem" for _, one in found)
     if is_json:
         facts = [_facts(rule, one) for rule, one in found]
@@ -213,7 +213,7 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
     context.exit(1 if problems else 0)
 
 
-def _examine() -> tuple[list[str], list[tuple[str, Finding]]]:
+def _run_checks() -> tuple[list[str], list[tuple[str, Finding]]]:
     """Return the names of the rules that were checked, and each finding with its rule."""
     from outfeed.store import database
     from outfeed.upkeep import doctor as store
@@ -223,7 +223,7 @@ def _examine() -> tuple[list[str], list[tuple[str, Finding]]]:
 
 
 def _facts(rule: str, one: Finding) -> dict[str, Any]:
-    told = {name: getattr(one, name) for name in ("level", "what", "why", "type")}
+    told = {name: getattr(one, name) for name in ("level", "what", "why", "fix_command")}
     return {"rule": rule, **told, "fixable": one.fix is not None}
 
 
@@ -231,4 +231,4 @@ def _print(rule: str, one: Finding) -> None:
     colour = "red" if one.level == "problem" else "yellow"
     click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
     click.echo(f"    Why: {escaped(one.why)}")
-    click.echo(f"    Fix: {escaped(one.type)}")
+    click.echo(f"    Fix: {escaped(one.fix_command)}")

@@ -23,7 +23,8 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
       OUTFEED_DATABASE=/var/lib/outfeed/outfeed.db outfeed upgrade
     """
     from outfeed.errors import AdoptionNeeded
-    from outfeed.store import adoption
+    from outfeed.feature import registered
+    from outfeed.store import adoption, database
     from outfeed.upkeep import upgrade as upgrades
 
     path = settings().database
@@ -34,6 +35,8 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
             click.echo(escaped(line))
         click.echo("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
         context.exit(1)
+    for feature in registered():
+        feature.repair(database.at(path), settings())
     for name in names:
         click.echo(name)
     if kept:

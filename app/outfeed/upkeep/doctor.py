@@ -12,35 +12,24 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import SchemaMismatch
+from outfeed.feature import NOTE, PROBLEM, Finding, registered
 from outfeed.store import database as db
 from outfeed.store import files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
 from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
 
-PROBLEM, NOTE = "problem", "note"
 MIN_FREE_BYTES = 256 * 2**20
 MAX_AHEAD = timedelta(minutes=1)
 # Compiles the triggers with the writer's own SQLite and settings, and runs nothing.
 WRITER_CHECK = "EXPLAIN INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('x', 'x.y', 'x', 'x')"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be. *fix*, where there is one, mends it and harms nothing."""
-
-    level: str
-    what: str
-    why: str
-    type: str
-    fix: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +57,10 @@ def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding
         for name, rule in RULES.items():
             found[name] = list(rule(context))
             if name == "tables" and found[name]:
-                break  # the rules after it read them
-        return found
+                return found  # the later rules read the tables
+    for feature in registered():
+        found |= {name: list(findings) for name, findings in feature.check_health(database, settings).items()}
+    return found
 
 
 def _tables(context: CheckContext) -> Iterator[Finding]:
