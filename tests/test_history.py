@@ -22,7 +22,7 @@ def strict(text: bytes) -> Any:
     """Parse as a browser does: UTF-8, and no NaN or Infinity."""
 
     def refuse(constant: str) -> NoReturn:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text.decode("utf-8"), parse_constant=refuse)
 

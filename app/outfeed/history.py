@@ -233,7 +233,7 @@ def _written(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], bytes]:
 
 
 def _bounded(fields: dict[str, Any], max_event_bytes: int, raw_size: int) -> dict[str, Any]:
-    """Return the fields without `data` if it is too large.
+    """Return the fields, without `data` if it is too large.
 
     Every other text is cut to a readable length.
     """

@@ -11,7 +11,7 @@ import pytest
 
 from outfeed.errors import SchemaMismatch
 from outfeed.store import migrate, schema, serving
-from outfeed.store.lease import lock_file, share
+from outfeed.store.lease import hold_shared, lock_file
 from outfeed.upkeep import doctor, upgrade
 from tests.server import Server
 from tests.waits import wait_until
@@ -75,6 +75,6 @@ def test_the_doctor_names_a_server_of_another_version(database, tmp_path: Path, 
     from outfeed.config import settings
 
     assert doctor.run_checks(database, settings())["server"] == []
-    share(lock_file(database.path, "serve"), "0.0.9")
+    hold_shared(lock_file(database.path, "serve"), "0.0.9")
     (found,) = doctor.run_checks(database, settings())["server"]
     assert "outfeed 0.0.9 serves this database" in found.what

@@ -33,7 +33,7 @@ class FeedReader:
 
     def __init__(self, source: Source, pages: PageCache, cohorts: Cohorts, waiters: Waiters, relay: Relay) -> None:
         self.turn = threading.BoundedSemaphore(REPLAY_READERS)
-        self._looking_back = threading.Lock()  # one at a time, because it may read MAX_LOOKBACK events
+        self._lookback_lock = threading.Lock()  # one at a time, because it may read MAX_LOOKBACK events
         self._source = source
         self._pages = pages
         self._cohorts = cohorts
@@ -59,7 +59,7 @@ class FeedReader:
 
     def start_of_last(self, filter_: Filter, count: int, head: int) -> int:
         """Return the seq before the newest *count* matching events to *head*."""
-        with self._looking_back:
+        with self._lookback_lock:
             return subscription.start_of_last(self._source, filter_, count, head)
 
     def read_after(self, filter_: Filter, epoch: str, cursor: int, limit: int) -> tuple[list[Item], int]:
