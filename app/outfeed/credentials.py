@@ -1,4 +1,7 @@
-"""Well-known credentials: their shapes, and expressions for them. No I/O."""
+"""Well-known credentials: one table of their shapes.
+
+The expressions of CREDENTIAL and HINTS are made from the table. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_WORD = r"(?<![\w-])"  # begins where no word goes on, so that no text takes more than a few passes
+_WORD = r"(?<![\w-])"  # begins at the start of a word, so that no text takes more than a few passes
 _LETTER = r"(?<![A-Za-z0-9])"
 _ALNUM = r"[A-Za-z0-9]{16,}"
 _RUN = r"[\w-]{16,}"
 _HEX = r"[0-9a-f]{32}(?![0-9a-f])"
-# The letters at which a scan for hints may stop, the rarest in events first, and those that several marks share before
-# others. `_` is special: see `Shape.hints`.
+# The letters at which a search for hints may stop: the rarest in events first, and letters that several marks share
+# before others. `_` is special: see `Shape.hints`.
 _RARE = "~=AGKJBQXVHRPNSLFDEIMOUWCYTZqxjvkbzgyfwhp/:lunmdcrsotiea._- 9876543210"
 
 
 class Shape(NamedTuple):
-    """One kind of credential: *before*, one of the texts in *marks*, then *after*.
+    """One kind of credential: *before*, one of *marks*, then *after*.
 
-    *near* must hold right after the letter of a mark at which a scan stops; it narrows a mark that is common.
+    *near* must match right after the letter of a mark at which a search stops. It narrows a mark that is common.
     """
 
     marks: tuple[str, ...]
@@ -31,16 +34,19 @@ class Shape(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """The whole credential."""
+        """Regular expression for the whole credential."""
         if self.shows_mark:
             return f"{self.before}(?:{'|'.join(f'(?<={re.escape(mark)})' for mark in self.marks)}){self.after}"
         flags = "ai" if self.is_any_case else ""
         return f"{self.before}(?{flags}:{'|'.join(map(re.escape, self.marks))}){self.after}"
 
     def hints(self) -> Iterator[tuple[str, str]]:
-        """Yield a letter of each mark and what stands around it, so that a scan stops at that letter and no other."""
+        """Yield one letter of each mark and the expression around it.
+
+        A search stops only at these letters.
+        """
         for mark in self.marks:
-            if mark.endswith("_"):  # names of fields have many of these, and rarely so much behind one
+            if mark.endswith("_"):  # names of fields have many of these, and rarely such a long text after one
                 yield "_", r"[\w-]{16}"
                 continue
             place = min(range(len(mark)), key=lambda index: _RARE.index(mark[index]))
@@ -130,7 +136,7 @@ SHAPES = {
 def _hints() -> dict[str, str]:
     """Return expressions by their first letter: each credential has a match.
 
-    `re` looks for these letters alone, so that a scan stops at no other.
+    `re` searches for these letters alone, so that a search stops at no other letter.
     """
     by_letter: dict[str, dict[str, None]] = {}
     for shape in SHAPES.values():

@@ -1,4 +1,7 @@
-"""Events: what one is, what it must look like, and how each kind is shown. No I/O."""
+"""Events: their types, their validation, and how each type is shown.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,20 @@ from outfeed.redaction import may_hold_secrets, redact, text_may_hold_secrets
 
 MAX_NAME_CHARS = 200
 MAX_TYPE_CHARS = 64
-# Of a UUIDv7: version and variant, and the bits besides that are random.
+# The fixed bits of a UUIDv7, which are version and variant, and the random bits.
 _UUID_FIXED = 0x7 << 76 | 0x2 << 62
 _UUID_RANDOM = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
-# For ids: bits of the kernel's, many at a time. To ask for each gives up Python's lock, which another thread may keep
-# for 5 ms. A forked child takes its own.
-_drawn: list[int] = []
-os.register_at_fork(after_in_child=_drawn.clear)
+# Random bits for ids, read from the kernel in blocks. A read for each id would release Python's lock, which another
+# thread may then hold for 5 ms. A forked child reads its own block.
+_random_pool: list[int] = []
+os.register_at_fork(after_in_child=_random_pool.clear)
 _TOO_DEEP = f"is nested too deeply; at most {MAX_DEPTH} levels are allowed"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 TYPE_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
 
 class EventType(StrEnum):
-    """The types that Outfeed itself knows: ADR 017's twelve and five more."""
+    """The types that Outfeed knows: the twelve of ADR 017 and five more."""
 
     TASK_CREATED = "task.created"
     TASK_BIDDING = "task.bidding"
@@ -55,9 +58,9 @@ class EventType(StrEnum):
 class Event:
     """One row of `event_log`.
 
-    `event_type` equals `EventType.X` where it is one of ours. `timestamp` is the text in the row: ISO 8601 UTC with
-    milliseconds where we wrote it, anything where a raw writer did. `data` is the parsed JSON, or the raw text where
-    it doesn't parse; None with `omitted_bytes` set where it was too large to read.
+    `event_type` equals `EventType.X` if it is a known type. `timestamp` is the text in the row: ISO 8601 UTC with
+    milliseconds if Outfeed wrote it, and any text if a raw writer did. `data` is the parsed JSON, or the raw text if it
+    does not parse. It is None with `omitted_bytes` set if it was too large to read.
     """
 
     id: str
@@ -70,13 +73,16 @@ class Event:
     omitted_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the event as the API shows it; `omitted_bytes` only where data was left out."""
+        """Return the event as the API shows it.
+
+        `omitted_bytes` is present only if data was left out.
+        """
         fields = {name: getattr(self, name) for name in ("id", "event_type", "source", "task_id", "agent_id")}
         fields |= {"timestamp": self.timestamp, "data": self.data}
         return fields | ({"omitted_bytes": self.omitted_bytes} if self.omitted_bytes else {})
 
 
-# --- making one -------------------------------------------------------------------------------------------------------
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 def make_event(
@@ -91,10 +97,10 @@ def make_event(
     max_event_bytes: int,
     moment: clock.Moment | None = None,
 ) -> tuple[Event, str | None]:
-    """Return the checked and redacted event and its data as JSON text (None for no data).
+    """Return the checked and redacted event and its data as JSON text.
 
-    *moment* is now: who makes many asks the clock once. Raises InvalidEvent, which names the field, the value and the
-    limit.
+    The text is None without data. *moment* is the current time: a caller that creates many events reads the clock once.
+    Raises InvalidEvent, which names the field, the value and the limit.
     """
     encoded = encode_data(data, max_event_bytes)
     if encoded is not None and may_hold_secrets(encoded.encode(), data):
@@ -122,29 +128,35 @@ def make_event(
 
 
 def new_id(moment: clock.Moment | None = None) -> str:
-    """Return a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
+    """Return a UUIDv7 (RFC 9562 section 5.7).
+
+    It has 48 bits of milliseconds, then random bits, so that ids sort by time.
+    """
     milliseconds = (moment or clock.moment()).milliseconds & 0xFFFF_FFFF_FFFF
-    text = f"{milliseconds << 80 | _draw() & _UUID_RANDOM | _UUID_FIXED:032x}"
+    text = f"{milliseconds << 80 | _random_bits() & _UUID_RANDOM | _UUID_FIXED:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _draw() -> int:
-    """Return 80 random bits, not to be guessed from others."""
+def _random_bits() -> int:
+    """Return 80 random bits that cannot be predicted from others."""
     while True:
         try:
-            return _drawn.pop()
+            return _random_pool.pop()
         except IndexError:
             bits = os.urandom(10 * 256)
-            _drawn.extend(int.from_bytes(bits[start : start + 10], "big") for start in range(0, len(bits), 10))
+            _random_pool.extend(int.from_bytes(bits[start : start + 10], "big") for start in range(0, len(bits), 10))
 
 
 def known_type(text: str) -> str:
-    """Return the EventType of that name, or *text* itself where it is none of ours."""
+    """Return the EventType of that name, or *text* if there is none."""
     return EventType._value2member_map_.get(text, text)  # type: ignore[return-value]
 
 
 def encode_data(data: Any, max_event_bytes: int) -> str | None:
-    """Return *data* as compact JSON, strict: no NaN, no lone surrogates, not nested deeply. Raises InvalidEvent."""
+    """Return *data* as compact, strict JSON.
+
+    It has no NaN, no lone surrogates, and no deep nesting. Raises InvalidEvent.
+    """
     if data is None:
         return None
     try:

@@ -126,9 +126,10 @@ def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> I
 
 
 def read_plain_item(seq: int, raw: bytes, max_event_bytes: int, look: QuickLook) -> Item | None:
-    """Return what `read_item` would if nothing in *raw* has to change, else None.
+    """Return the result of `read_item` if *raw* needs no change, or None.
 
-    None says nothing: the quick *look* recognizes most such events, not all.
+    A result of None does not mean that *raw* needs a change: *look* recognizes most events without a secret, but not
+    all.
     """
     if not raw.startswith(b'{"') or len(raw) > max_event_bytes:
         return None

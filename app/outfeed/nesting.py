@@ -1,4 +1,7 @@
-"""Nesting: how deep JSON may go, and JSON that goes deeper as text. Without recursion. No I/O."""
+"""Nesting: a bound on the depth of JSON, and deeper values as text.
+
+No recursion and no I/O.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# The one bound, at every way in. What another program wrote deeper is read as text. Recursive code, of ours or of a
-# library, reaches it from any stack.
+# The bound at every entrance. Deeper values that another program wrote are read as text. Recursive code, of Outfeed or
+# of a library, can process this depth from any stack.
 MAX_DEPTH = 64
-# A string, passed over as a whole, or a bracket outside of strings.
+# A complete string, or a bracket outside of strings.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 _CONTAINERS = (dict, list, tuple)
-# Where the values of an object stand.
+# The depth of an object's values.
 _OF_OBJECT = {"[": 2, "{": 2}
 
 
 def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
-    """Return whether *value* holds containers in more than *most* levels."""
+    """Return whether *value* has containers in more than *most* levels."""
     level = [value]
     for _ in range(most):
         level = [
@@ -34,16 +37,20 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 
 
 def may_be_deep(text: str | bytes) -> bool:
-    """Return whether the JSON *text* has enough brackets to be deep."""
+    """Return whether the JSON *text* has enough brackets to be deep.
+
+    It is a quick check.
+    """
     if isinstance(text, bytes):
         return text.count(b"[") + text.count(b"{") > MAX_DEPTH
     return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def flattened(text: str, depths: Mapping[str, int] = _OF_OBJECT) -> str:
-    """Return the JSON *text* with each value that is deep as a string of its text, and `flattened` set beside it.
+    """Return the JSON *text* with each deep value as a string of its text.
 
-    *depths* says at which depth the values stand, by the bracket at depth two; by default they are an object's own.
+    `flattened` is set beside such a value. *depths* is the depth of the values, by the bracket at depth two. By default
+    the values are those of an object.
     """
     parts: list[str] = []
     done = depth = value_depth = start = deepest = 0

@@ -1,4 +1,7 @@
-"""Redaction: what is named or shaped like a secret never comes out. No I/O."""
+"""Redaction: values that are named or shaped like secrets are hidden.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,38 @@ MAX_REMEMBERED_KEYS = 10_000
 MAX_REMEMBERED_SHAPES = 1_000
 
 _TEXT_HINTS = re.compile("|".join(HINTS.values()))
-# In JSON anything may hide behind a backslash. Colons stop no scan there: each key has one.
+# In JSON a backslash may hide any text. Colons stop no search there, because each key has one.
 _JSON_HINTS = re.compile(
     rb"\\|'(?=[^'\"]{0,24}:)|" + "|".join(hint for letter, hint in HINTS.items() if letter != ":").encode()
 )
-# A credential with a colon has this, with each byte of a word replaced by `a`. The search costs less than the stops.
+# A credential with a colon has these bytes if each byte of a word is replaced by `a`. This search costs less than a
+# stop at each colon.
 _AFTER_COLON = b":" + b"a" * 35
 _WORD_BYTES = (ascii_letters + digits + "_-").encode()
 _WORDS_AS_A = bytes.maketrans(_WORD_BYTES, b"a" * len(_WORD_BYTES))
-# A name and its value in text that is nearly JSON; in JSON inside JSON the quotes are escaped.
+# A name and its value in text that is nearly JSON. In JSON inside JSON the quotes are escaped.
 _PAIR = re.compile(
     r"""(?<!\\)(\\{0,7}["'])([\w .-]{1,100})\1(\s{0,8}:\s{0,8})(\\{0,7}["'])(?:\\.|[^\\])*?\4""", re.DOTALL
 )
-# Of JSON, all that redaction needs to see.
+# The parts of JSON that redaction needs.
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])', re.DOTALL)
 
 
 def redact(value: Any) -> Any:
-    """Return *value*, parsed JSON, with `[redacted]` in the place of what must not be seen.
+    """Return *value*, parsed JSON, with `[redacted]` for each secret.
 
-    That is a text, list or object under a key that OUTFEED_REDACT_KEYS names (or that ends in `_` and such a name, in
-    any case, with `-`, `.` or spaces for `_`, or in camel case), and in texts and keys whatever is shaped like a
-    well-known credential. *value* itself is not changed.
+    A secret is a text, list or object under a key that OUTFEED_REDACT_KEYS names. The key may also end in `_` and such
+    a name, in any case, with `-`, `.` or spaces for `_`, or in camel case. A secret is also each part of a text or key
+    that is shaped like a well-known credential. *value* itself is not changed.
     """
     return _redactor().redact(value)
 
 
 def may_hold_secrets(raw: bytes, value: Any) -> bool:
-    """Return whether `redact` could find something in *value*, or raw could say more: a quick look at both.
+    """Return whether `redact` may find a secret in *value*.
 
-    *raw* is its compact JSON. Where this is False, raw may go out as it is.
+    *raw* is its compact JSON. The result is also True if *raw* may contain more than *value*. If it is False, *raw* may
+    be sent unchanged. It is a quick check of both.
     """
     return _may_hold_credentials(raw) or not _redactor().knows(raw, value)
 
@@ -54,7 +59,10 @@ def _may_hold_credentials(raw: bytes) -> bool:
 
 
 def text_may_hold_secrets(text: str) -> bool:
-    """Return whether `redact` could find something in *text*, or in one of the texts that were joined to it."""
+    """Return whether `redact` may find a secret in *text*.
+
+    *text* may be several texts that were joined.
+    """
     return _may_hold_pairs(text) or _TEXT_HINTS.search(text) is not None
 
 
@@ -69,14 +77,18 @@ _JOINTS = str.maketrans("-. ", "___")
 
 
 def _key_words(key: str) -> str:
-    """Return `access_token` for Access-Token, access.token, ACCESS_TOKEN and accessToken."""
+    """Return `access_token` for any spelling of that key.
+
+    The spellings include Access-Token, access.token, ACCESS_TOKEN and accessToken.
+    """
     return _HUMP.sub("_", key).translate(_JOINTS).lower()
 
 
 class _Redactor:
-    """Redacts by one list of names. Remembers what is harmless, so that a known event costs a microsecond.
+    """Redacts by one list of names.
 
-    That is keys, and shapes: all keys that an event, or its data, has down to the second level, in their order.
+    It remembers harmless keys and shapes, so that a known event costs a microsecond. A shape is the tuple of all keys
+    that an event, or its data, has down to the second level, in their order.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -87,7 +99,10 @@ class _Redactor:
         self.harmless_shapes: set[tuple[Any, ...]] = set()
 
     def knows(self, raw: bytes, value: Any) -> bool:
-        """Return whether all keys are harmless, and as many in *value* as in *raw*: of two equal ones one is lost."""
+        """Return whether all keys are harmless and none is missing in *value*.
+
+        *value* must have as many keys as *raw*, because parsing drops one of two equal keys.
+        """
         count = raw.count(b'":')
         if value.__class__ is not dict:
             return self._has_harmless_keys(value, count)
@@ -97,7 +112,7 @@ class _Redactor:
             return True
         if not self._has_harmless_keys(value, count):
             return False
-        if len(shape) == count:  # there are no others further down
+        if len(shape) == count:  # there are no keys at lower levels
             if len(self.harmless_shapes) > MAX_REMEMBERED_SHAPES:
                 self.harmless_shapes.clear()
             self.harmless_shapes.add(shape)
@@ -122,7 +137,7 @@ class _Redactor:
         return all(isinstance(key, str) and not self.is_secret(key) for key in keys)
 
     def is_secret(self, key: str) -> bool:
-        """Return whether what stands under *key* is hidden."""
+        """Return whether the value under *key* is hidden."""
         if key in self._harmless:
             return False
         words = _key_words(key)
@@ -134,7 +149,10 @@ class _Redactor:
         return False
 
     def redact(self, value: Any) -> Any:
-        """Without recursion: data may be nested as deep as a parser goes."""
+        """Return the redacted *value*.
+
+        It works without recursion, because data may be nested as deep as a parser allows.
+        """
         if isinstance(value, str):
             return self._redact_text(value)
         holder = [value]
@@ -151,7 +169,10 @@ class _Redactor:
         return holder[0]
 
     def _shown(self, key: str | int, child: Any) -> Any:
-        """Return what stands in the place of *child*; of a container a copy, whose own children are still to do."""
+        """Return the replacement of *child*.
+
+        A container is replaced by a copy, whose own children are redacted later.
+        """
         if not isinstance(child, str | list | dict):
             return child
         if isinstance(key, str) and self.is_secret(key):
@@ -164,7 +185,7 @@ class _Redactor:
         return CREDENTIAL.sub(REDACTED, text) if _TEXT_HINTS.search(text) else text
 
     def _redact_json(self, text: str) -> str:
-        """Look into a text that is itself JSON."""
+        """Redact a text that is itself JSON."""
         if not text.lstrip().startswith(("{", "[")):
             return text
         try:
@@ -177,10 +198,10 @@ class _Redactor:
             return self._redact_deep_json(text)
 
     def _redact_deep_json(self, text: str) -> str:
-        """Redact JSON that is nested deeper than a parser goes, token by token."""
+        """Redact JSON that is nested too deeply for a parser, by tokens."""
         parts: list[str] = []
-        done = depth = hidden_depth = 0  # hidden_depth: that of a container under a secret name; 0 for none
-        name_end = -1  # where the name of a secret has just ended
+        done = depth = hidden_depth = 0  # hidden_depth: the depth of a container under a secret name; 0 for none
+        name_end = -1  # the end of a secret's name that has just been read
         for match in _TOKEN.finditer(text):
             is_secret = name_end >= 0 and not text[name_end : match.start()].strip()
             name_end = -1
@@ -210,7 +231,7 @@ class _Redactor:
 
 
 def _loaded(token: str) -> str:
-    """Return the string of JSON, or the token itself if it is none."""
+    """Return the JSON string *token* parsed, or *token* if it is invalid."""
     try:
         return str(json.loads(token, strict=False))
     except ValueError:
@@ -218,9 +239,9 @@ def _loaded(token: str) -> str:
 
 
 class QuickLook:
-    """Recognize most events of a page that have nothing to redact.
+    """A quick check that recognizes most events without a secret.
 
-    The page is scanned once for credentials, so that an event costs half of what `may_hold_secrets` does.
+    The page is searched once for credentials, so that an event costs half of what `may_hold_secrets` does.
     """
 
     def __init__(self, page: bytes) -> None:
@@ -230,7 +251,7 @@ class QuickLook:
     def is_plain(self, raw: bytes, event: dict[str, Any]) -> bool:
         """Return whether *event* is known to need no redaction.
 
-        *raw*, its JSON, stands in the page. True says also that `data` holds no list, and no object with keys.
+        *raw*, its JSON, is part of the page. If the result is True, `data` also has no list, and no object with keys.
         """
         data = event.get("data")
         shape = (*event, *data) if data.__class__ is dict else (*event,)
@@ -246,7 +267,10 @@ _last_redactor = _Redactor(())
 
 
 def _redactor() -> _Redactor:
-    """Return the one for the settings as they are; by identity, since this is asked for every event."""
+    """Return the redactor for the current settings.
+
+    The settings are compared by identity, because this is called for every event.
+    """
     global _last_redactor
     names = settings().redact_keys
     if _last_redactor.names is not names:
