@@ -98,7 +98,7 @@ def test_any_row_becomes_one_line_of_json(raw: bytes | None, size: int) -> None:
 @example(raw=b'{"id":"i","data":{"a":"123456789:a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R"}}')
 @example(raw=b'{"id":"i","data":{"token":"x"}}')
 @example(raw=b'{"id":"i","data":{"a":1}} x')
-def test_a_quick_look_reads_what_a_thorough_one_does_or_nothing(raw: bytes | None) -> None:
+def test_the_quick_check_returns_the_same_item_or_none(raw: bytes | None) -> None:
     raw = raw or b""
     with suppress(ValueError):
         remember_shape(orjson.loads(raw))
@@ -107,14 +107,14 @@ def test_a_quick_look_reads_what_a_thorough_one_does_or_nothing(raw: bytes | Non
 
 
 def remember_shape(fields: Any) -> None:
-    """Have events with those keys pass as known ones."""
+    """Make the redactor remember the keys of *fields* as harmless."""
     with suppress(TypeError):  # deeper than orjson writes
         if isinstance(fields, dict):
             flat = {"data": dict.fromkeys(fields["data"])} if isinstance(fields.get("data"), dict) else {}
             may_hold_secrets(orjson.dumps(dict.fromkeys(fields) | flat), dict.fromkeys(fields) | flat)
 
 
-def test_a_quick_look_reads_an_ordinary_event_whose_like_was_read_before() -> None:
+def test_the_quick_check_reads_an_ordinary_event_of_a_known_shape() -> None:
     first, second = (orjson.dumps(event(data={"n": n, "text": "a:b"})) for n in (1, 2))
     item = read_item(1, first, 0, LIMIT)
 

@@ -174,7 +174,7 @@ class TestEachShape:
         assert secret_part(secret) not in read_item(1, row, 0, 65_536).json.decode()
         assert secret_part(secret) not in repr(rows.event_of(("1", "a.b", "s", None, None, json.dumps(data), None)))
 
-    def test_it_is_hidden_among_plain_events_of_the_same_shape(self, database):
+    def test_a_credential_is_hidden_among_plain_events_of_the_same_shape(self, database):
         secrets = [example.values[0] for example in EXAMPLES]
         for secret in secrets:
             raw_row(database, '{"a":"plain"}')
