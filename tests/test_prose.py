@@ -1,4 +1,4 @@
-"""The check that keeps headless subjects, private words and long summaries out of the project's texts."""
+"""The prose check: headless subjects, private words, long summaries."""
 
 from __future__ import annotations
 
