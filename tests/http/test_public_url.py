@@ -187,7 +187,7 @@ REFUSED = {
     "a page of another site": (
         {},
         {"Host": "feed.example", "Sec-Fetch-Site": "cross-site"},
-        "Sec-Fetch-Site is 'cross-site', and not 'same-origin'",
+        "Sec-Fetch-Site is 'cross-site', not 'same-origin'",
     ),
     "the Referer": (
         {"public_url": "https://feed.example"},

@@ -1,1 +1,1 @@
-"""Flask without features: what every route shares, the server, and the transports of the feed."""
+"""Flask without features: shared routes, the server and the transports."""

@@ -1,4 +1,4 @@
-"""Admission: how many connections may be open at once, and how often a minute anything may be asked."""
+"""Admission: limits of open connections, and of calls a minute."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MINUTE_SECS = 60.0
 
 
 class Admission:
-    """The open connections of one worker, in all and of each address. `_lock` guards the counts.
+    """The open connections of one worker: the total, and per address.
 
-    A place is taken before the handshake and given back when the request has ended, so that however many come at
-    once, threads are left for HTTP.
+    `_lock` guards the counts. A request takes a place before the handshake and returns it when it has ended. The limit
+    keeps threads free for HTTP when many clients connect at once.
     """
 
     def __init__(self, max_connections: int, max_per_address: int) -> None:
@@ -24,7 +24,10 @@ class Admission:
         self._open: Counter[str] = Counter()
 
     def take(self, address: str) -> str | None:
-        """Take a place for *address*, or return whose limit is reached: `server` or `address`."""
+        """Take a place for *address*, or return the limit that is reached.
+
+        The limit is `server` or `address`.
+        """
         with self._lock:
             if self._open.total() >= self._max_connections:
                 return "server"
@@ -34,7 +37,7 @@ class Admission:
             return None
 
     def give_back(self, address: str) -> None:
-        """Free a place that was taken."""
+        """Free a place that `take` gave."""
         with self._lock:
             self._open[address] -= 1
             if self._open[address] <= 0:
@@ -42,10 +45,11 @@ class Admission:
 
 
 class Rates:
-    """How often each client did each thing. `_lock` guards the counts.
+    """Counts per client and action, each for one minute.
 
-    A minute begins with the first time, and is one of the monotonic clock. Not the `limits` package: it starts a thread
-    for each count, and two at once can fail the request (version 5.8, `MemoryStorage`).
+    `_lock` guards the counts. The minute begins with the first call, on the monotonic clock. The `limits` package is
+    not used: it starts a thread for each count, and two calls at once can fail the request (version 5.8,
+    `MemoryStorage`).
     """
 
     def __init__(self) -> None:
@@ -54,7 +58,10 @@ class Rates:
         self._tidy_at = 0.0
 
     def take(self, what: str, whose: str, per_minute: int) -> float:
-        """Count one more *what* of *whose* and return 0; where that is one too many, the seconds until it isn't."""
+        """Count one call, or return the seconds until one is allowed.
+
+        The call is *what* by the client *whose*. Returns 0 if it was counted.
+        """
         now = clock.monotonic()
         with self._lock:
             self._tidy(now)

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket. Flask turns requests into calls on the store and the feed; no rule of theirs lives here."""
+"""Application factory: Flask turns requests into calls of store and feed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ MAX_BODY_BYTES = 8 * 2**20
 
 
 def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
-    """Return the app over an upgraded database. It answers at once; `start` of its Services makes the feed move.
+    """Return the app over an upgraded database.
 
-    It counts in *metrics*, by default in its own. Raises ConfigError, UndeclaredRoute.
+    The app answers requests at once. The feed moves when `start` of its Services has run. The app counts in *metrics*,
+    by default in its own. Raises ConfigError, UndeclaredRoute.
     """
     app = DeadlineFlask("outfeed", static_folder=None)
     folders = [PACKAGE / "templates", *PACKAGE.glob("*/templates")]
     app.jinja_loader = FileSystemLoader(folders)
-    app.url_map.merge_slashes = False  # werkzeug would redirect to the Host of the request, whatever that is
+    app.url_map.merge_slashes = False  # werkzeug would redirect to the request's unchecked Host
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)
     app.wsgi_app = _corrected(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]

@@ -1,7 +1,8 @@
-"""Static files: read once, and served to our own pages under an address that names what is in all of them.
+"""Static files, read once and served under a versioned address.
 
-What has such an address never changes, so browsers keep it without asking again. Modules name each other relatively,
-and inherit it. Pages of other sites know none: for them the files stand under /static/ itself, and are asked for anew.
+The server's own pages use addresses that contain a hash of all files. The content at such an address never changes, so
+browsers keep it without revalidation. Modules import each other by relative paths and so inherit the version. Pages of
+other sites don't know the version. They use /static/ itself, and their browsers revalidate each file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from outfeed.events import DISPLAY
 from outfeed.http.permission import public
 
 PACKAGE = Path(__file__).parents[1]
-# Those that several features share, and those of each.
+# The shared folder, and the folder of each feature.
 FOLDERS = [PACKAGE / "static", *PACKAGE.glob("*/static")]
 TYPES = {".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
 FILES = {
@@ -29,7 +30,7 @@ FILES = {
     for file in folder.rglob("*.*")
     if file.suffix in TYPES
 }
-# How each type looks, for `<event-feed>`: the one file that is made from a table of the server's.
+# The displays of the event types, for `<event-feed>`: the only file that the server generates.
 FILES["event-types.json"] = json.dumps({name: display.as_dict() for name, display in DISPLAY.items()}).encode()
 
 ETAGS = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in FILES.items()}
@@ -41,15 +42,18 @@ assets = Blueprint("assets", __name__)
 
 @assets.get("/static/<path:name>")
 @public()
-def asked_again(name: str) -> Response:
-    """Return a static file, which browsers revalidate on each use."""
+def unversioned(name: str) -> Response:
+    """Return a static file that browsers revalidate on each use."""
     return _answer(name, "no-cache")
 
 
 @assets.get("/static/v-<version>/<path:name>")
 @public()
-def kept(version: str, name: str) -> Response:
-    """Return a static file, which browsers keep. An older version in the path gets the present file, revalidated."""
+def versioned(version: str, name: str) -> Response:
+    """Return a static file that browsers keep.
+
+    A path with an older version returns the present file, and browsers revalidate it.
+    """
     return _answer(name, "public, max-age=31536000, immutable" if version == VERSION else "no-cache")
 
 
@@ -65,16 +69,19 @@ def _answer(name: str, cache_control: str) -> Response:
 
 @assets.app_template_global("asset")
 def address(name: str) -> str:
-    """Return where our own pages find a file."""
-    return url_for("assets.kept", version=VERSION, name=name)
+    """Return the versioned address of a file, for the server's own pages."""
+    return url_for("assets.versioned", version=VERSION, name=name)
 
 
 @assets.app_template_global()
 @functools.cache
 def imports_of(*modules: str) -> list[str]:
-    """Return what *modules* import, and what that imports: a page asks for all at once, not for each when it is due."""
+    """Return all direct and indirect imports of *modules*.
+
+    A page preloads them all at once, instead of one level of imports after another.
+    """
     found = list(modules)
-    for module in found:  # which grows
+    for module in found:  # the list grows while the loop runs
         imported = (urljoin(module, name) for name in IMPORT.findall(FILES[module].decode()))
         found += [name for name in imported if name not in found]
     return found[len(modules) :]

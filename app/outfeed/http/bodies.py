@@ -1,4 +1,4 @@
-"""Bodies of requests: unpacked up to the limit of what is not packed, and parsed whatever their depth."""
+"""Request bodies: decompressed up to a limit, with bounded JSON depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from outfeed.errors import InvalidRequest
 from outfeed.nesting import MAX_DEPTH, is_deep
 
-MAX_MEMBERS = 16  # for each the rest is copied
+MAX_MEMBERS = 16  # each member copies the rest of the body
 ENVELOPE_DEPTH = 2  # a list of events, and each event, around `data`
 GZIP = ("gzip", "x-gzip")
 _WBITS = 31  # zlib: with the header of gzip
@@ -25,7 +25,10 @@ class _Json(DefaultJSONProvider):
 
 
 def parsed(parse: Callable[[], Any], name: str) -> Any:
-    """Return the JSON that *parse* reads. Raises InvalidRequest if it is nested too deeply, and what *parse* raises."""
+    """Return the JSON that *parse* reads.
+
+    Raises InvalidRequest if the value is nested too deeply, and every error of *parse*.
+    """
     try:
         value = parse()
     except RecursionError:
@@ -37,12 +40,15 @@ def parsed(parse: Callable[[], Any], name: str) -> Any:
 
 
 def init_app(app: Flask) -> None:
-    """Refuse what is nested too deeply, for each route that reads JSON."""
+    """Reject JSON that is nested too deeply, on each route that reads JSON."""
     app.json = _Json(app)
 
 
 def read_json() -> Any:
-    """Return the body of the request as JSON, unpacked. Raises 400, 413 and 415 as HTTPException."""
+    """Return the request's body as JSON, decompressed.
+
+    Raises 400, 413 and 415 as HTTPException.
+    """
     if not request.is_json or "Content-Encoding" not in request.headers:
         return request.get_json()
     try:
@@ -52,26 +58,32 @@ def read_json() -> Any:
 
 
 def read() -> bytes:
-    """Return the body of the request, unpacked. Raises 400, 413 and 415 as HTTPException."""
+    """Return the request's body, decompressed.
+
+    Raises 400, 413 and 415 as HTTPException.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding == "identity":
         return request.get_data()
     if encoding not in GZIP:
         raise UnsupportedMediaType(f"the Content-Encoding must be gzip or none, got {encoding!r:.80}")
     try:
-        return _unpacked(request.get_data(), current_app.config["MAX_CONTENT_LENGTH"])
+        return _decompress(request.get_data(), current_app.config["MAX_CONTENT_LENGTH"])
     except zlib.error as error:
         raise BadRequest(f"the body is not gzip: {error}") from None
 
 
-def _unpacked(packed: bytes, most: int) -> bytes:
-    """Return the members of *packed*, joined. Never unpacks more than a byte beyond *most*."""
+def _decompress(packed: bytes, max_bytes: int) -> bytes:
+    """Return the joined members of *packed*.
+
+    Decompresses at most one byte more than *max_bytes*.
+    """
     found = bytearray()
     for _ in range(MAX_MEMBERS):
         member = zlib.decompressobj(wbits=_WBITS)
-        found += member.decompress(packed, most + 1 - len(found))
-        if len(found) > most:
-            raise RequestEntityTooLarge(f"the body exceeds {most:,} bytes when it is unpacked")
+        found += member.decompress(packed, max_bytes + 1 - len(found))
+        if len(found) > max_bytes:
+            raise RequestEntityTooLarge(f"the body exceeds {max_bytes:,} bytes after decompression")
         if not member.eof:
             raise BadRequest("the gzip body ends early")
         packed = member.unused_data

@@ -1,10 +1,10 @@
-"""Compression of pages and of what they load: a third of the bytes, where the reader's line is slow.
+"""Compression of pages and their files: a third of the bytes.
 
-Not of the API: what it answers carries strong ETags. Pages with a CSRF token in them may be compressed, although
-another site can have them fetched with text of its choice and watch their length (breachattack.com): a SameSite=Lax
-cookie goes with each top-level GET. That takes many answers with the same secret in them. The token is signed together
-with the second it was made in, so its signature is another one each second; what stays is the session's random value,
-and a request with that value and no valid signature is refused.
+API responses are not compressed, because they carry strong ETags. Pages with a CSRF token may be compressed. An attack
+on compression (breachattack.com) needs many responses that contain the same secret: another site requests the page with
+text of its choice and observes the length, and a SameSite=Lax cookie goes with each top-level GET. The token is signed
+together with the second in which it was made, so its signature changes each second. Only the session's random value
+stays the same, and the server rejects a request with that value and without a valid signature.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import gzip
 from flask import Flask, Response, request
 
 TYPES = {"text/html", "text/css", "text/javascript", "image/svg+xml"}
-MIN_BYTES = 1024  # less fits one packet anyway
+MIN_BYTES = 1024  # a smaller response fits into one packet
 
 
 def init_app(app: Flask) -> None:
-    """Compress what is worth it for whoever takes gzip."""
+    """Compress large responses for clients that accept gzip."""
     app.after_request(_compress)
 
 
@@ -33,14 +33,14 @@ def _compress(response: Response) -> Response:
         return response
     data = response.get_data()
     if len(data) >= MIN_BYTES:
-        response.set_data(_kept(data) if is_static else gzip.compress(data, 5, mtime=0))
+        response.set_data(_compressed_once(data) if is_static else gzip.compress(data, 5, mtime=0))
         response.headers["Content-Encoding"] = "gzip"
         etag, _ = response.get_etag()
         if etag:
-            response.set_etag(etag, weak=True)  # not byte for byte what others get
+            response.set_etag(etag, weak=True)  # the bytes differ from those of uncompressed responses
     return response
 
 
-@functools.lru_cache(maxsize=64)  # for more than there are files: tests/swarm/test_dashboard.py
-def _kept(data: bytes) -> bytes:
+@functools.lru_cache(maxsize=64)  # more than the number of files: tests/swarm/test_dashboard.py
+def _compressed_once(data: bytes) -> bytes:
     return gzip.compress(data, 9, mtime=0)

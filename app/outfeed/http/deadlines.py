@@ -1,4 +1,7 @@
-"""Deadlines of requests: what a view reads ends after a while, and when its client has gone."""
+"""Deadlines of requests: a view's queries end at a time limit.
+
+They also end when the client has disconnected.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,21 @@ from outfeed.http.permission import DeclaringFlask
 from outfeed.store import deadline
 
 QUERY_SECS = 10.0
-LOOK_SECS = 0.2  # between two looks whether the client is there
+CHECK_SECS = 0.2  # between two checks whether the client is connected
 _SOCKET_KEY = "gunicorn.socket"
 
 
 class DeadlineFlask(DeclaringFlask):
-    """A Flask whose views read for QUERY_SECS at most. What stays open, or is streamed, has its own deadlines."""
+    """A Flask app whose views read for QUERY_SECS at most.
+
+    Open connections and streamed responses have deadlines of their own.
+    """
 
     def dispatch_request(self) -> ResponseReturnValue:
-        """Run the view. Raises QueryCancelled.
+        """Run the view with a deadline. Raises QueryCancelled.
 
-        A connection that stays open has no deadline: each of its reads is short, and it would keep the deadline's
-        objects in memory for days.
+        A connection that stays open has no deadline: each of its reads is short, and the deadline's objects would stay
+        in memory for days.
         """
         if permission.of_request().is_connection:
             return super().dispatch_request()
@@ -36,24 +42,24 @@ class DeadlineFlask(DeclaringFlask):
 
 
 def limited() -> AbstractContextManager[None]:
-    """Give what the request reads in the block its deadline."""
-    return deadline.limited(QUERY_SECS, _presence_of_client())
+    """Limit the queries of the block to the deadline of a request."""
+    return deadline.limited(QUERY_SECS, _connection_check())
 
 
-def _presence_of_client() -> Callable[[], bool]:
-    """Return what tells whether the client of this request is still connected."""
+def _connection_check() -> Callable[[], bool]:
+    """Return a function that tells whether the client is still connected."""
     client = request.environ.get(_SOCKET_KEY)
-    if not isinstance(client, socket.socket):  # none is lent, or one that stands for it in a handshake
+    if not isinstance(client, socket.socket):  # no socket is available, or a handshake has replaced it
         return lambda: True
     poller = select.poll()
     poller.register(client.fileno(), select.POLLRDHUP)
-    look_at = clock.monotonic() + LOOK_SECS
+    check_at = clock.monotonic() + CHECK_SECS
 
-    def is_there() -> bool:
-        nonlocal look_at
-        if clock.monotonic() < look_at:
+    def is_connected() -> bool:
+        nonlocal check_at
+        if clock.monotonic() < check_at:
             return True
-        look_at = clock.monotonic() + LOOK_SECS
+        check_at = clock.monotonic() + CHECK_SECS
         return not poller.poll(0)
 
-    return is_there
+    return is_connected

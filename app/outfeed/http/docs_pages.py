@@ -1,4 +1,7 @@
-"""The documentation at /docs: Markdown pages with a menu and a search. Public, and readable without a database."""
+"""The documentation at /docs: Markdown pages with a menu and a search.
+
+The pages are public and need no database.
+"""
 
 from __future__ import annotations
 
@@ -57,24 +60,33 @@ def _headings(topic: str) -> list[manual.Section]:
 
 @functools.lru_cache(maxsize=64)
 def rendered(topic: str, root: str) -> Markup:
-    """Return the page as HTML, with its links below the path *root*. Markup in the Markdown itself is shown as text."""
+    """Return the page as HTML, with its links below the path *root*.
+
+    Markup inside the Markdown is shown as text.
+    """
     return _render(manual.read(topic), root)
 
 
 @functools.lru_cache(maxsize=64)
 def rendered_section(topic: str, anchor: str, root: str) -> Markup:
-    """Return the text under one heading of the page as HTML, with its links below the path *root*."""
+    """Return the text under one heading of the page as HTML.
+
+    Its links lie below the path *root*.
+    """
     (section,) = [each for each in manual.sections() if (each.topic, each.anchor) == (topic, anchor)]
     return _render(section.text, root)
 
 
 def _render(text: str, root: str) -> Markup:
     markdown = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable("table")
-    return Markup(markdown.render(text, {"root": root}))  # noqa: S704 - made by the renderer from a file of the package
+    return Markup(markdown.render(text, {"root": root}))  # noqa: S704 - the renderer makes it from a file of the package
 
 
 class _Renderer(RendererHTML):
-    """Headings get GitHub's anchors, links to other files lead to their pages, and code can be scrolled by keyboard."""
+    """A renderer for HTML with GitHub's anchors and links between the pages.
+
+    Code and tables can be scrolled by keyboard.
+    """
 
     def heading_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         tokens[idx].attrSet("id", manual.anchor_of(tokens[idx + 1].content))

@@ -1,4 +1,4 @@
-"""Every code of an error, of HTTP and of the WebSocket: what it means, and what the client does about it.
+"""Every error code of HTTP and the WebSocket, its meaning and its remedy.
 
 `/docs/errors` shows this table, and the `type` of each problem leads to its entry there.
 """
@@ -14,7 +14,11 @@ UNTYPED = "about:blank"
 
 
 class ErrorCode(NamedTuple):
-    """One code. *statuses* are the HTTP statuses that it comes with; a frame `error` of the WebSocket has none."""
+    """One code with its meaning and remedy.
+
+    *statuses* are the HTTP statuses of responses with this code. A code that is only a WebSocket frame `error` has
+    none.
+    """
 
     statuses: tuple[int, ...]
     is_frame: bool
@@ -178,12 +182,15 @@ _BY_STATUS = {
 
 
 def of_status(status: int) -> str | None:
-    """Return the code of an error that has nothing but its HTTP status."""
+    """Return the code of an error that has only an HTTP status."""
     return _BY_STATUS.get(status)
 
 
 def body_of(status: int, detail: str, root: str, more: dict[str, Any]) -> dict[str, Any]:
-    """Return the members of a problem. *root* is the path that the server lies below; *more* are extension members."""
+    """Return the members of a problem.
+
+    *root* is the path that the server lies below. *more* are extension members.
+    """
     code = more.get("code") or of_status(status)
     body = {
         "type": f"{root}{PAGE}#{code}" if code else UNTYPED,

@@ -1,4 +1,4 @@
-"""Addresses that people guess: with a slash too many, or the beginning of one that exists."""
+"""Guessed addresses: an extra slash, or the prefix of an existing path."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from outfeed.http.problems import http_problem
 
 
 def init_app(app: Flask) -> None:
-    """Redirect what has no route to the one that was meant. A redirect names no host."""
+    """Redirect an address without a route to a similar existing one.
+
+    The redirect contains no host.
+    """
     app.register_error_handler(NotFound, _redirect)
     app.register_error_handler(MethodNotAllowed, _redirect)
 
 
 def _redirect(error: HTTPException) -> ResponseReturnValue:
-    target = _meant() if request.url_rule is None and request.method in ("GET", "HEAD") else None
+    target = _find_target() if request.url_rule is None and request.method in ("GET", "HEAD") else None
     if target is None:
         return http_problem(error)
     query = request.query_string.decode("ascii", "replace")
     return redirect(request.script_root + target + (f"?{query}" if query else ""))
 
 
-def _meant() -> str | None:
+def _find_target() -> str | None:
     path = re.sub("/+", "/", request.path).rstrip("/")
     for feature in registered():
         if path in feature.redirects:

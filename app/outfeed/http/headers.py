@@ -1,4 +1,4 @@
-"""Headers that defend a browser, on every answer."""
+"""Headers that protect browsers, on every response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    # Not no-referrer: it would make the Origin of our own forms null.
+    # no-referrer would make the Origin of the server's own forms null.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

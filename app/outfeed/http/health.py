@@ -1,4 +1,7 @@
-"""Health: alive, and ready. Also with a slash at the end: monitors follow redirects, and a sign-in page is a 200."""
+"""Health checks: /healthz and /readyz, with or without a trailing slash.
+
+A monitor follows redirects. Without the second route, the slash would lead it to the sign-in page with status 200.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ health = Blueprint("health", __name__)
 @health.get("/healthz/")
 @public()
 def healthz() -> Response:
-    """Answer 200 as long as the process answers requests."""
+    """Return 200 while the process answers requests."""
     return jsonify(status="alive")
 
 
@@ -26,7 +29,10 @@ def healthz() -> Response:
 @health.get("/readyz/")
 @public()
 def readyz() -> tuple[Response, int]:
-    """Answer 200 while polls are current and events can be written and delivered, else 503 with the reasons."""
+    """Return 200 if the feed is ready, else 503 with the reasons.
+
+    Ready means that polls are current, and that events can be written and delivered.
+    """
     problems = services().unready_because()
     try:
         problems += triggers.problems(services().database)
@@ -37,5 +43,8 @@ def readyz() -> tuple[Response, int]:
 
 
 def _without_folder(problem: str) -> str:
-    """Return *problem* without the folder of the database: anybody may ask."""
+    """Return *problem* without the folder of the database.
+
+    The route is public, and the folder would reveal part of the system.
+    """
     return problem.replace(f"{services().database.path.absolute().parent}{os.sep}", "")

@@ -1,4 +1,7 @@
-"""The principal of a request. A feature authenticates it, as a `Guard`; every other view only reads it."""
+"""The principal of a request.
+
+A feature authenticates the request, as a `Guard`. Every other view only reads the principal.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,42 @@ from outfeed.principal import Principal
 
 
 class Guard(Part, ABC):
-    """Knows the principals, and disconnects subscribers whose permissions were revoked."""
+    """The part that knows principals and disconnects revoked subscribers."""
 
     @abstractmethod
     def principal_of(self, grant: str) -> Principal | None:
-        """Return the principal that *grant* stands for now; None once it was revoked. Raises DatabaseError."""
+        """Return the current principal of *grant*, or None if it is revoked.
+
+        Raises DatabaseError.
+        """
 
     @abstractmethod
     def check_newcomer(self, subscriber: Subscriber) -> None:
-        """Check a subscriber again that was just added to the hub. Raises DatabaseError."""
+        """Check again a subscriber that was just added to the hub.
+
+        Raises DatabaseError.
+        """
 
 
 def principal() -> Principal:
-    """Return the principal of this request. A public route has none to ask for."""
+    """Return the principal of this request.
+
+    A public route has no principal and must not call this.
+    """
     found = g.principal
     assert isinstance(found, Principal)
     return found
 
 
 def guard() -> Guard:
-    """Return the guard of this process: that of the feature `access`."""
+    """Return this process's guard, which the feature `access` provides."""
     return services().part(Guard)  # type: ignore[type-abstract]
 
 
 def require_still() -> None:
-    """Raise Unauthorized if the permission that the request came with was revoked while it waited."""
+    """Raise Unauthorized if the permission was revoked during the request.
+
+    A request that waits calls this after the wait.
+    """
     if guard().principal_of(principal().grant) != principal():
         raise Unauthorized("signed out or revoked")

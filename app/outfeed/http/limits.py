@@ -1,6 +1,6 @@
-"""Limits: how many connections at once, how often a minute. Each worker counts for itself.
+"""Limits of connections at once and of calls a minute.
 
-Asked before any handshake. 0 is no limit.
+Each worker counts its own clients, and checks before any handshake. 0 means no limit.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ RETRY_AFTER_SECS = 5
 
 
 def init_app(app: Flask) -> None:
-    """Have every place given back when its request has ended."""
+    """Return every place when its request has ended."""
     app.teardown_request(_give_back)
 
 
 def client() -> str:
-    """Return whom the request's limits are counted for."""
+    """Return the key that the request's limits are counted by."""
     return client_key(request.remote_addr)
 
 
 def refusal(what: str, whose: str, per_minute: int) -> Response | None:
-    """Count one more *what* of *whose*; return the 429 where that is one too many."""
+    """Count one call, or return the 429 if the limit is reached.
+
+    The call is *what* by the client *whose*. A limit of 0 allows every call.
+    """
     if not per_minute:
         return None
     wait_secs = services().rates.take(what, whose, per_minute)
@@ -40,7 +43,7 @@ def refusal(what: str, whose: str, per_minute: int) -> Response | None:
 
 
 def later(status: int, detail: str, wait_secs: int) -> Response:
-    """Return the problem with the seconds after which to try again."""
+    """Return a problem with Retry-After."""
     response = problem(status, f"{detail}; try again in {wait_secs} s")
     response.headers["Retry-After"] = str(wait_secs)
     return response
@@ -50,7 +53,10 @@ def later(status: int, detail: str, wait_secs: int) -> Response:
 
 
 def admit_connection() -> Response | None:
-    """Take a place for the request's connection until it ends; return the refusal where there is none."""
+    """Take a place for the request's connection until it ends.
+
+    Returns the refusal if no place is free.
+    """
     refusal = _admit(services().admission, "connections")
     if refusal is None:
         note_admitted(request.environ)
@@ -58,12 +64,18 @@ def admit_connection() -> Response | None:
 
 
 def admit_export() -> Response | None:
-    """Take a place for an export; return the refusal if too many are on their way. `keep_place` holds it."""
+    """Take a place for an export.
+
+    Returns the refusal if too many exports run. `keep_place` keeps the place until the response is sent.
+    """
     return _admit(services().exports, "exports")
 
 
 def keep_place(response: Response) -> None:
-    """Keep the request's place until all of *response* is sent: Flask ends a request before it streams the answer."""
+    """Keep the request's place until all of *response* is sent.
+
+    Without this call Flask ends the request, and returns the place, before it streams the response.
+    """
     admission, address = g.pop("place")
     response.call_on_close(lambda: admission.give_back(address))
 

@@ -1,6 +1,6 @@
-"""Logs: one line a happening, on stderr; text where a person looks on, JSON elsewhere; without secrets.
+"""Log lines on stderr: text for a terminal, JSON otherwise, no secrets.
 
-Each line of a request or a connection says of which one: by the id that the answer has as `X-Request-ID`.
+Each line of a request or connection contains its id, which the response has as `X-Request-ID`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from outfeed.text import escaped
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 HEADER = "X-Request-ID"
-# The same line again within this time is left out, and counted: what is tried every second may fail for hours.
+# A repeated line within this time is counted and not written: an action that runs each second may fail for hours.
 REPEAT_SECS = 60.0
 MAX_REMEMBERED = 1000
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
@@ -33,20 +33,23 @@ _IN_QUERY = re.compile(r"([?&](?:code|ticket)=)[^&\s'\"]+")
 
 
 def configure(settings: Settings) -> None:
-    """Log to stderr as the settings say."""
+    """Log to stderr according to the settings."""
     handler = Handler(sys.stderr)
     handler.setFormatter(formatter(settings))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
 
 
 def formatter(settings: Settings) -> logging.Formatter:
-    """Return what makes lines of records: OUTFEED_LOG_FORMAT, by default what suits the one who reads stderr."""
+    """Return the formatter that OUTFEED_LOG_FORMAT selects.
+
+    `auto` selects text if stderr is a terminal, else JSON.
+    """
     is_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     return TextFormatter(TEXT_FORMAT) if is_text else JsonFormatter()
 
 
 class Logger(glogging.Logger):
-    """gunicorn's own lines, as ours."""
+    """gunicorn's logger, which writes through Outfeed's handler."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -55,12 +58,18 @@ class Logger(glogging.Logger):
 
 
 def hide_secrets(text: str) -> str:
-    """Return *text* without credentials, whatever line they came into: a parser quotes the request it can't read."""
+    """Return *text* without credentials.
+
+    Any line may contain one: a parser quotes the request that it can't read.
+    """
     return _IN_QUERY.sub(rf"\1{REDACTED}", redact(text))
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people. Only a traceback takes several, and each but the first is indented."""
+    """Lines for people.
+
+    Only a traceback takes several lines, and each line but the first is indented.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
         return escaped(super().formatMessage(record))
@@ -71,7 +80,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: each field of a LogMessage stands beside its text."""
+    """One JSON object a line, with the LogMessage's fields as members."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = _message_of(record)
@@ -88,22 +97,28 @@ class JsonFormatter(logging.Formatter):
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Write each line at most once in REPEAT_SECS, with its request and how often it was left out since the last."""
+    """Handler that writes each line at most once in REPEAT_SECS.
+
+    It adds the request's id, and how many repetitions were omitted since the line was last written.
+    """
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._written: dict[tuple[str, int, str], tuple[float, int]] = {}  # when, and how often left out since
+        self._written: dict[tuple[str, int, str], tuple[float, int]] = {}  # when written, and how many omitted since
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            times = self._times_left_out(record)
+            times = self._omitted_count(record)
             if times is not None:
                 super().emit(_with_fields(record, ({"repeated": times} if times else {}) | _request_of()))
-        except Exception:  # noqa: BLE001 - handlers never fail their caller; handleError writes the traceback
+        except Exception:  # noqa: BLE001 - a handler never fails its caller, and handleError writes the traceback
             self.handleError(record)
 
-    def _times_left_out(self, record: logging.LogRecord) -> int | None:
-        """Return how often *record* was left out since it was last written, None if it is left out again."""
+    def _omitted_count(self, record: logging.LogRecord) -> int | None:
+        """Return how many repetitions of *record* were omitted.
+
+        The count begins when the line was last written. Returns None if this record is omitted too.
+        """
         if record.levelno < logging.WARNING:
             return 0
         key = (record.name, record.levelno, record.getMessage())
@@ -119,7 +134,10 @@ class Handler(logging.StreamHandler[Any]):
 
 
 def _with_fields(record: logging.LogRecord, more: dict[str, object]) -> logging.LogRecord:
-    """Return a copy of *record* with *more* fields: other handlers have the same record."""
+    """Return a copy of *record* with *more* fields.
+
+    Other handlers receive the same record, so it is not changed.
+    """
     message, changed = _message_of(record), copy.copy(record)
     changed.msg, changed.args = LogMessage(message.text, **message.fields | more), None
     return changed
@@ -129,21 +147,24 @@ def _message_of(record: logging.LogRecord) -> LogMessage:
     return record.msg if isinstance(record.msg, LogMessage) else LogMessage(record.getMessage())
 
 
-# --- which request ----------------------------------------------------------------------------------------------------
+# --- request ids ------------------------------------------------------------------------------------------------------
 
 
 def init_app(app: Flask) -> None:
-    """Give each request an id, or take the one that a proxy gave it, and say it in the answer."""
-    app.before_request(_begin)
-    app.after_request(_say)
+    """Give each request an id and return it in the response's header.
+
+    An id in the request's header, which a proxy sets, is kept.
+    """
+    app.before_request(_set_request_id)
+    app.after_request(_add_header)
 
 
-def _begin() -> None:
+def _set_request_id() -> None:
     given = request.headers.get(HEADER, "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _say(response: Response) -> Response:
+def _add_header(response: Response) -> Response:
     response.headers[HEADER] = g.get("request_id", "")
     return response
 

@@ -1,4 +1,4 @@
-"""/metrics, for Prometheus: what all workers count, and what the database says of itself."""
+"""/metrics in Prometheus' format: counts of all workers and the database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 @metrics.get("/metrics")
 @requires(READ)
 def show() -> Response:
-    """Return every metric in the format of Prometheus. A token that is limited to types gets 403."""
+    """Return every metric in the format of Prometheus.
+
+    A token that is limited to types gets 403.
+    """
     if identity.principal().types:
         raise Forbidden("/metrics counts all types; this token sees some")
     registry = CollectorRegistry()
@@ -37,20 +40,20 @@ def show() -> Response:
 
 
 class MetricsCollector(Collector):
-    """What is shown to one request."""
+    """The metrics of one scrape."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def describe(self) -> list[Metric]:
-        return []  # or the registry would collect once more
+        return []  # otherwise the registry collects twice
 
     def collect(self) -> Iterator[Metric]:
         yield from of_workers(self._services)
         try:
             counts = of_database(self._services)
         except DatabaseError:
-            counts = {}  # `outfeed_ready` says so
+            counts = {}  # `outfeed_ready` reports the failure
         for name, declared in declared_metrics().items():
             family = _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=declared.labels)
             for labels, value in counts.get(name, []):
@@ -59,7 +62,10 @@ class MetricsCollector(Collector):
 
 
 def declared_metrics() -> dict[str, DeclaredMetric]:
-    """Return what is counted in the database, by name: the core's metrics, and those of each feature."""
+    """Return the metrics that the database provides, by name.
+
+    They are the core's and those of each feature.
+    """
     found = dict(DATABASE)
     for feature in registered():
         found |= feature.metrics
@@ -67,7 +73,10 @@ def declared_metrics() -> dict[str, DeclaredMetric]:
 
 
 def of_workers(services: Services) -> Iterable[Metric]:
-    """Return what each worker counts, by its label; the gauges of the others are a second old."""
+    """Return each worker's metrics, with its number as a label.
+
+    The gauges of the other workers are up to a second old.
+    """
     services.measure()
     families = {PREFIX + name: Metric(PREFIX + name, each.help, each.kind) for name, each in WORKER.items()}
     for worker, found in services.metrics.by_worker():
@@ -81,7 +90,10 @@ def of_workers(services: Services) -> Iterable[Metric]:
 
 
 def of_database(services: Services) -> dict[str, Samples]:
-    """Return what the database says of itself; nothing here counts rows. Raises DatabaseError."""
+    """Return the database's metrics. Raises DatabaseError.
+
+    No metric counts rows.
+    """
     database = services.database
     window = services.outbox.window()
     own: dict[str, Samples] = {

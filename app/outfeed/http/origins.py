@@ -1,11 +1,11 @@
-"""Origins: which site's page sends a request, and what pages of other sites may use of this one.
+"""Origins: which site's page sends a request, and what it may use.
 
 A page is this server's own if the browser says so (Sec-Fetch-Site), or if its origin has a host that the server is
 known by: the Host of the request, X-Forwarded-Host of a trusted proxy, or the host of OUTFEED_PUBLIC_URL.
 
-Pages of sites that OUTFEED_ALLOWED_ORIGINS names get the module with those that it imports, its table of event types,
-and the feed; never with a cookie. A page's server asks for a ticket in its own name (access/tickets.py), and the page
-opens one WebSocket with it.
+Pages of sites that OUTFEED_ALLOWED_ORIGINS names may load the module with its imports, its table of event types, and
+the feed. A cookie never counts for them. Such a page's own server requests a ticket with its token (access/tickets.py),
+and the page opens one WebSocket with the ticket.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ _PORTS = {"http": ":80", "https": ":443"}
 _ADVICE = "set OUTFEED_PUBLIC_URL, or have a trusted proxy send X-Forwarded-Host"
 
 
-# --- which page sends it ----------------------------------------------------------------------------------------------
+# --- the page that sends the request ----------------------------------------------------------------------------------
 
 
 def own_hosts() -> dict[str, str]:
-    """Return each host that this server is known by, with its port, by what says so."""
+    """Return each host, with its port, that this server is known by.
+
+    The keys are the headers or settings that name the hosts.
+    """
     found = {"Host": request.host}
     if forwarded := request.environ.get(FORWARDED_HOST):
         found["X-Forwarded-Host"] = forwarded
@@ -41,7 +44,10 @@ def own_hosts() -> dict[str, str]:
 
 
 def why_foreign_origin() -> str | None:
-    """Return why the request's Origin is another site's; None for an own one and for none."""
+    """Return why the request's Origin is another site's.
+
+    Returns None if the Origin is this site's, or absent.
+    """
     origin = request.headers.get("Origin")
     if origin is None or request.headers.get(_SITE) == "same-origin":
         return None
@@ -49,30 +55,37 @@ def why_foreign_origin() -> str | None:
 
 
 def why_foreign_form() -> str | None:
-    """Return why what is sent over TLS is not from a page of this site. The token in the form counts besides."""
+    """Return why a form that was sent over TLS is not from this site.
+
+    The token in the form is checked too.
+    """
     return None if request.headers.get(_SITE) == "same-origin" else why_foreign()
 
 
 def why_foreign() -> str | None:
-    """Return why the request can't be said to come from a page of this site, or from a person by the address bar.
+    """Return why the request is not from a page of this site.
 
-    Browsers send Sec-Fetch-Site over TLS and to loopback only. Elsewhere Origin or Referer has to name a host of this
-    server, since a link on another site's page sends the cookie as well.
+    A request that a person makes in the address bar counts as this site's. Browsers send Sec-Fetch-Site only over TLS
+    and to loopback. Without it, Origin or Referer must name a host of this server, because a link on another site's
+    page sends the cookie too.
     """
     site, origin = request.headers.get(_SITE), request.headers.get("Origin")
     if origin is not None and (mismatch := _mismatch("Origin", origin)):
         return mismatch
     if site is not None:
-        return None if site in ("same-origin", "none") else f"Sec-Fetch-Site is {_shown(site)}, and not 'same-origin'"
+        return None if site in ("same-origin", "none") else f"Sec-Fetch-Site is {_shown(site)}, not 'same-origin'"
     if origin is not None:
         return None
     if page := re.match(r"https?://[^/?#]+", request.headers.get("Referer", ""), re.IGNORECASE):
         return _mismatch("Referer", page[0])
-    return "neither Sec-Fetch-Site, Origin nor Referer says which page sent it"
+    return "neither Sec-Fetch-Site, Origin nor Referer names the page that sent it"
 
 
 def _mismatch(header: str, origin: str) -> str | None:
-    """Return what *origin* does not match, None if it matches. Over TLS the page itself must have come over TLS."""
+    """Return how *origin* differs from this server, or None if it matches.
+
+    Over TLS an origin without TLS does not match.
+    """
     scheme, _, place = origin.lower().partition("://")
     port = _PORTS.get(scheme)
     is_weaker = request.is_secure and scheme == "http"
@@ -92,17 +105,20 @@ def _shown(value: str) -> str:
     return f"'{escaped(value[:MAX_SHOWN_CHARS])}'"
 
 
-# --- what other sites may use -----------------------------------------------------------------------------------------
+# --- access by other sites --------------------------------------------------------------------------------------------
 
 
 def is_allowed() -> bool:
-    """Return whether the request comes from a page of another site that we know."""
+    """Return whether OUTFEED_ALLOWED_ORIGINS lists the request's Origin."""
     origin = request.headers.get("Origin", "").lower()
     return origin in services().settings.allowed_origins
 
 
 def preflight() -> Response | None:
-    """Return the answer to a browser that asks whether it may (Fetch standard, section 3.2.2), where it may."""
+    """Return the response to an allowed CORS preflight, else None.
+
+    Source: Fetch standard, section 3.2.2.
+    """
     is_asked = request.method == "OPTIONS" and request.headers.get("Access-Control-Request-Method") in ("GET", "HEAD")
     if not (is_asked and _is_shared() and is_allowed()):
         return None
@@ -114,7 +130,10 @@ def preflight() -> Response | None:
 
 
 def add_headers(response: Response) -> Response:
-    """Let the page that asked read the answer. No Allow-Credentials: a cookie never counts for another site."""
+    """Allow the requesting page to read the response.
+
+    Allow-Credentials is never sent: a cookie does not count for another site.
+    """
     if _is_shared() and services().settings.allowed_origins:
         response.vary.add("Origin")
         if is_allowed():

@@ -1,6 +1,6 @@
-"""Permissions: each route declares beside its function what a request for it needs.
+"""Permissions: each route declares what its requests need.
 
-`@requires(READ)` and `@public()` stand under the route's decorator. A route without either can't be registered.
+`@requires(READ)` or `@public()` stands under the route's decorator. A route without either can't be registered.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What a request needs. Without a *scope* the route is public.
+    """The permission that a request needs. A public route has no *scope*.
 
-    A stranger's browser is sent from a page to the sign-in; anything else answers 401. The attempts to open a
-    connection are counted. A route that takes tickets also refuses the cookie if another site's page sends it.
+    If an unauthenticated browser requests a page, it is redirected to the sign-in. Every other unauthenticated request
+    gets 401. Attempts to open a connection are counted. A route that takes tickets also rejects a cookie that another
+    site's page sends.
     """
 
     scope: str | None
@@ -43,7 +44,7 @@ def requires(
 
 
 def public(*, is_page: bool = False) -> Callable[[_View], _View]:
-    """Declare that anyone may call the view."""
+    """Declare that the view needs no principal."""
     return _declare(Permission(None, is_page))
 
 
@@ -56,7 +57,7 @@ def _declare(permission: Permission) -> Callable[[_View], _View]:
 
 
 class DeclaringFlask(Flask):
-    """A Flask whose routes all declare their permission."""
+    """A Flask app in which every route declares its permission."""
 
     def add_url_rule(
         self,
@@ -82,10 +83,10 @@ def _of_view(view: RouteCallable | None, route: str) -> Permission:
 
 
 def of_request() -> Permission:
-    """Return what the request needs.
+    """Return the permission that the request needs.
 
-    If no view will run, since the path has no route or the route does not take the method, the method decides on the
-    scope. So a stranger's answer does not tell which paths exist.
+    If no view will run, because the path has no route or the route does not take the method, the method decides on the
+    scope. So a response to an unauthenticated client does not reveal which paths exist.
     """
     found = _at_path() or _near_path()
     is_for_view = request.endpoint is not None and request.method != "OPTIONS"  # Flask answers OPTIONS by itself
@@ -95,7 +96,10 @@ def of_request() -> Permission:
 
 
 def _at_path() -> Permission | None:
-    """Return what the path's route declares, also if it takes another method or protocol than the request's."""
+    """Return the permission that the path's route declares.
+
+    The route counts even if it takes another method or protocol than the request's.
+    """
     if request.endpoint is not None:
         return _of_endpoint(request.endpoint)
     for scheme in ("http", "ws"):
@@ -107,9 +111,9 @@ def _at_path() -> Permission | None:
 
 
 def _near_path() -> Permission:
-    """Return what a path without a route needs, by the routes that begin like it.
+    """Return the permission of a path without a route, from similar routes.
 
-    It is public below a public route that takes any path, and no page if its first segment serves programs.
+    The path is public below a public route that takes any path. It is no page if its first segment serves programs.
     """
     if any(found.scope is None and _is_below(rule) for rule, found in _declared()):
         return Permission(None)

@@ -1,4 +1,7 @@
-"""Errors as `application/problem+json` (RFC 9457), whatever went wrong, also before a route was found."""
+"""Error responses as `application/problem+json` (RFC 9457).
+
+They cover every error, including those before a route was found.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def init_app(app: Flask) -> None:
-    """Answer every error of the app as a problem, or as a page where a person asked for one."""
+    """Answer every error of the app with a problem, or a page in a browser."""
     app.register_error_handler(HTTPException, http_problem)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
@@ -45,18 +48,24 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidTransition, _invalid_transition)
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
-    app.register_error_handler(OSError, _short)
+    app.register_error_handler(OSError, _answer_shortage)
     app.register_error_handler(Exception, _unforeseen)
 
 
 def problem(status: int, detail: str, **more: Any) -> Response:
-    """Return the problem as a response; *more* are extension members. Its `type` leads to its code in the docs."""
+    """Return the problem as a response. *more* are extension members.
+
+    Its `type` leads to its code in the documentation.
+    """
     body = error_codes.body_of(status, detail, request.script_root, more)
     return Response(orjson.dumps(body), status, content_type="application/problem+json")
 
 
 def answer(status: int, detail: str, **more: Any) -> Response:
-    """Return the problem as a page to someone who asked for one outside the API, else as JSON."""
+    """Return the problem as a page for a browser, else as JSON.
+
+    Paths of the API always return JSON.
+    """
     if wants_page():
         title = HTTPStatus(status).phrase
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
@@ -64,13 +73,13 @@ def answer(status: int, detail: str, **more: Any) -> Response:
 
 
 def wants_page() -> bool:
-    """Return whether the request is a browser's, for something outside the API."""
+    """Return whether a browser requests something outside the API."""
     best = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
     return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
 
 
 def http_problem(error: HTTPException) -> Response:
-    """Return an error of HTTP as the rest of the app answers it."""
+    """Return an HTTP error in the app's own form."""
     status = error.code or 500
     response = answer(status, error.description or HTTPStatus(status).phrase)
     for name, value in error.get_headers():
@@ -133,8 +142,11 @@ def _unavailable_now(detail: str, **more: Any) -> Response:
     return response
 
 
-def _short(error: OSError) -> Response:
-    """The system has no descriptor, memory or room left: not a fault of the request's, and it passes."""
+def _answer_shortage(error: OSError) -> Response:
+    """Return 503 if the system has no descriptor, memory or disk space left.
+
+    The shortage is temporary and not the request's fault.
+    """
     if error.errno not in _SHORTAGES:
         return _unforeseen(error)
     log.error(LogMessage("request refused", path=request.path, error=error))

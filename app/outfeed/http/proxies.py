@@ -1,4 +1,4 @@
-"""Proxies: which client's address and scheme a request has, when it came through one that we trust."""
+"""Proxies: the client's address and scheme behind a trusted proxy."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
-# Where a request has the host that a trusted proxy says it was sent to.
+# The key in environ of the host that a trusted proxy reports.
 FORWARDED_HOST = "outfeed.forwarded_host"
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Proxies:
-    """Corrects the address and the scheme of requests that come through one of *networks*.
+    """Corrects address and scheme of requests from proxies in *networks*.
 
-    The client is the rightmost address of X-Forwarded-For that is not one of ours: each proxy appends the address that
-    it was called from, and a client can write anything to the left of that.
+    The client is the rightmost address in X-Forwarded-For that belongs to no trusted proxy. Each proxy appends its
+    peer's address on the right. Any client can write the entries further left.
     """
 
     def __init__(self, networks: Iterable[str]) -> None:
@@ -41,7 +41,7 @@ class Proxies:
         for text in reversed(forwarded_for.split(",")):
             address = parse(text)
             if address is None:
-                break  # nonsense, which the one before it let pass
+                break  # invalid text, which the proxy on its right forwarded
             nearest = address
             if not self._trusts(address):
                 break
@@ -49,7 +49,7 @@ class Proxies:
 
 
 def membership(networks: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether an address lies in one of *networks*."""
+    """Return a function that tells whether an address is in *networks*."""
     contains = _membership(networks)
 
     def is_member(text: str) -> bool:
@@ -65,7 +65,10 @@ def _membership(networks: Iterable[str]) -> Callable[[_Address], bool]:
 
 
 def parse(text: str) -> _Address | None:
-    """Return the address, without a port and brackets; an IPv4 one in IPv6's clothes is IPv4."""
+    """Return the address without port and brackets, or None if it is invalid.
+
+    An IPv4-mapped IPv6 address is returned as IPv4.
+    """
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -79,7 +82,10 @@ def parse(text: str) -> _Address | None:
 
 
 def client_key(address: str | None) -> str:
-    """Return what limits count by: the address, or the /64 that one IPv6 customer has to himself."""
+    """Return the key that limits count by: the address, or its IPv6 /64.
+
+    One IPv6 customer controls a whole /64.
+    """
     parsed = parse(address or "")
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,4 +1,7 @@
-"""What one serving process is made of, wired together: the store below, the feed above it, and what drives both."""
+"""The parts of one serving process, wired together.
+
+They are the store, the feed above it, and the jobs and threads that drive both.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,20 @@ from outfeed.store.own_errors import OwnErrors
 from outfeed.store.probe import Probe
 from outfeed.store.triggers import TriggerGuard
 
-# At once, in a worker: each holds a thread until its reader has all of it (REQUESTS_AT_ONCE in process.py).
+# Exports at once in a worker. Each holds a thread until its client has read it all (REQUESTS_AT_ONCE in process.py).
 MAX_EXPORTS = 8
 MAX_EXPORTS_PER_ADDRESS = 4
 INTEGRITY_EVERY_SECS = 6 * 3600.0
-# To read every page takes a core for seconds: not while all viewers come back.
+# Reading every page uses a core for seconds. The delay keeps it apart from the clients that reconnect after a start.
 INTEGRITY_DELAY_SECS = 300.0
 P = TypeVar("P", bound=Part)
 
 
 class Services:
-    """The parts of a process that serves. Nothing runs before `start`, so that a fork may come in between."""
+    """The parts of a serving process. Nothing runs before `start`.
+
+    So a process may fork between construction and start.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
@@ -77,13 +83,16 @@ class Services:
         )
 
     def part(self, kind: type[P]) -> P:
-        """Return what a feature runs in this process, by its class or a base of it."""
+        """Return the part that a feature runs in this process.
+
+        *kind* is its class or a base class.
+        """
         return next(part for part in self.parts if isinstance(part, kind))
 
     def start(self) -> None:
-        """Take the head as position, then poll: by the scheduler, and at once on a commit."""
+        """Move to the head, then poll by the scheduler and on each commit."""
         self.relay.start()
-        self.relay.poll()  # which records what may be told from now on
+        self.relay.poll()  # records the position that clients may be told from now on
         self.core.pacer.start(self.relay.poll)
         for part in self.parts:
             part.start()
@@ -91,9 +100,9 @@ class Services:
         self.notifier.start()
 
     def stop(self) -> None:
-        """End the threads and close the files; returns when they have ended."""
+        """Stop all threads, wait until they have ended, and close the files."""
         self.database.interrupt_checks()
-        for part in self.parts:  # before the jobs, which are waited for
+        for part in self.parts:  # before the jobs, whose end takes a wait
             part.stop()
         self.notifier.stop()
         self.jobs.stop()
@@ -104,7 +113,10 @@ class Services:
         self.database.close()
 
     def unready_because(self) -> list[str]:
-        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
+        """Return why the feed is not ready, one sentence for each reason.
+
+        The feed is ready if it is current and takes events. The list is empty then.
+        """
         problems = []
         if self.relay.age > 3 * self.settings.poll_interval:
             problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
@@ -114,7 +126,7 @@ class Services:
         return problems + self.probe.problems()
 
     def measure(self) -> None:
-        """Set the gauges to the present values."""
+        """Set the gauges to the current values."""
         age, counts = self.relay.age, self.hub.counts()
         self.metrics.position.set(self.hub.position)
         self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
@@ -128,7 +140,11 @@ class Services:
         self.mark.advance(epoch, Position.of(item))
 
     def _tick(self) -> None:
-        """The commit notifier's second: it stands in for a scheduler that a clock step or a hung job has stopped."""
+        """Repair the jobs, and poll if the scheduler does not.
+
+        The commit notifier calls this each second. It replaces a scheduler that a clock step or a blocked job has
+        stopped.
+        """
         self.jobs.run_if_clock_set_back()
         if self.relay.age > 2 * self.settings.poll_interval:
             self.relay.poll()

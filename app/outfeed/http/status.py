@@ -1,4 +1,4 @@
-"""/status: how the feed of this process is doing, for its operators."""
+"""/status: the state of this process's feed, for operators."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def show() -> ResponseReturnValue:
 
 
 class Clients(NamedTuple):
-    """The clients of one transport: in all, and those that are live, replaying, and neither."""
+    """Numbers of clients of one transport, by state.
+
+    An *idle* client is neither live nor replaying.
+    """
 
     transport: str
     total: int
@@ -58,7 +61,10 @@ class Clients(NamedTuple):
 
 
 def clients_of(found: Services) -> Iterator[Clients]:
-    """Yield the clients of this process by transport; also those transports that nobody uses."""
+    """Yield the clients of this process by transport.
+
+    Transports without clients are included.
+    """
     counts = found.hub.counts()
     for transport, label in TRANSPORTS.items():
         states = {state: count for (name, state), count in counts.items() if name == transport}
@@ -68,12 +74,12 @@ def clients_of(found: Services) -> Iterator[Clients]:
 
 
 def spread_of(spread: Percentiles) -> tuple[str, str, int]:
-    """Return p50 and p99 in words, and of how many."""
+    """Return p50 and p99 in words, and the number of samples."""
     return duration(spread.p50), duration(spread.p99), spread.samples
 
 
 def duration(secs: float | None) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a duration in a suitable unit."""
     if secs is None:
         return "–"
     if secs < 0.01:
@@ -83,7 +89,7 @@ def duration(secs: float | None) -> str:
 
 @status_page.app_template_filter("size")
 def size(count: int) -> str:
-    """Return bytes in the unit that suits them."""
+    """Return a number of bytes in a suitable unit."""
     value, units = float(count), iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
     unit = next(units)
     while value >= 1024 and (following := next(units, None)):
@@ -93,7 +99,7 @@ def size(count: int) -> str:
 
 @status_page.app_template_filter("ago")
 def ago(moment: datetime | str | None) -> str:
-    """Return how long ago that was, in the largest unit."""
+    """Return the time since *moment*, in the largest unit."""
     if isinstance(moment, str):
         moment = clock.parsed(moment)
     if moment is None:
@@ -107,5 +113,5 @@ def ago(moment: datetime | str | None) -> str:
 
 @status_page.app_template_filter("address")
 def address(url: str) -> str:
-    """Return a URL without what may be a secret in it."""
+    """Return a URL without parts that may be secret."""
     return _CREDENTIALS.sub("", url)

@@ -80,7 +80,7 @@ class TestIncomplete:
         soon, later = connect("192.0.2.1"), connect("192.0.2.1")
         incomplete.put(soon, 5.0)
         incomplete.put(later, 6.0)
-        assert incomplete.late(5.0) == [soon]
+        assert incomplete.overdue(5.0) == [soon]
 
     def test_told_to_stop_it_waits_briefly_and_not_for_one_that_was_silent(self, connect):
         incomplete = Incomplete(9, 9, 1000, lambda _: False)
@@ -88,8 +88,8 @@ class TestIncomplete:
         half.began = 1.0
         incomplete.put(silent, LATER)
         incomplete.put(half, LATER)
-        incomplete.hurry(2.0)
-        assert (incomplete.late(1.0), incomplete.late(2.0)) == ([silent], [silent, half])
+        incomplete.shorten_deadlines(2.0)
+        assert (incomplete.overdue(1.0), incomplete.overdue(2.0)) == ([silent], [silent, half])
 
 
 class TestClientSocket:

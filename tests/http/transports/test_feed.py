@@ -65,7 +65,7 @@ def test_an_error_of_ours_ends_the_stream_as_a_stream(
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(Subscriber, "advance", fail)
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
     with Peer() as peer:
         with contextlib.suppress(StopIteration):
             flask_app.test_client().get(
@@ -98,7 +98,7 @@ def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
         add(subscriber)
 
     monkeypatch.setattr(services.hub, "add", add_late)
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
     received = b""
     with Peer() as peer:
         serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream", bearer, peer])
@@ -130,7 +130,7 @@ def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_
         add(subscriber)
 
     monkeypatch.setattr(services.hub, "add", add_late)
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
     received = b""
     with Peer() as peer:
         serving = threading.Thread(target=_stream, args=[flask_app, "/api/feed/stream?consumer=cron", bearer, peer])

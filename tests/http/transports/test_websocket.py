@@ -214,7 +214,7 @@ def test_an_error_in_the_handler_closes_the_connection_with_1011(
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(Subscriber, "subscribe", fail)
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
     with served(flask_app, database, peer):
         assert head_of(peer).startswith(b"HTTP/1.1 101 ")
         peer.socket.sendall(masked(0x81, b'{"action":"subscribe","channel":"events"}'))
@@ -252,7 +252,7 @@ def test_no_compression_is_agreed_on(flask_app: Flask, database: Database, peer:
 def test_a_client_that_closes_is_not_waited_for(
     flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 60.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 60.0)
     with served(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(masked(0x88, b"\x03\xe8"))
@@ -295,7 +295,7 @@ def test_a_client_that_is_served_has_one_thread(flask_app: Flask, database: Data
 def test_nothing_follows_the_close_frame_that_answers_an_invalid_frame(
     flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "GOODBYE_SECS", 0.0)
+    monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
     with served(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(masked(0x83) + PING)

@@ -1,1 +1,4 @@
-"""Operations of the API: requests and responses, declared once for checks and for OpenAPI."""
+"""Operations of the API: shapes of requests and responses.
+
+Each is declared once, for validation and for OpenAPI.
+"""

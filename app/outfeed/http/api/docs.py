@@ -1,4 +1,4 @@
-"""What the API can do: for machines as OpenAPI, for people as a page made of the same document."""
+"""The API's documentation: OpenAPI, and a page of the same document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outfeed.http.permission import requires
 from outfeed.principal import READ
 
 docs = Blueprint("docs", __name__, url_prefix="/api")
-# Messages that are no answers to a call: by name the topic and the anchor that describe them.
+# Messages outside of calls: each name with the topic and anchor that describe them.
 MESSAGES = {
     "WebSocket": ("websocket", "messages"),
     "Server-sent events": ("http", "server-sent-events"),
@@ -32,7 +32,7 @@ def specification() -> Response:
 @docs.get("/docs")
 @requires(READ, is_page=True)
 def page() -> str:
-    """Show the OpenAPI document, with a line to copy for each operation."""
+    """Show the OpenAPI document, with a command to copy for each operation."""
     document = openapi.document(current_app)
     schemas = document["components"]["schemas"]
     groups: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
@@ -50,7 +50,10 @@ def page() -> str:
 
 
 class FieldRow(NamedTuple):
-    """A parameter, or a field of a shape, as a row. *shape* is the name of the shape that it holds, if any."""
+    """A parameter or field as a row of the page.
+
+    *shape* is the name of the shape that it holds, if any.
+    """
 
     name: str
     kind: str
@@ -61,7 +64,10 @@ class FieldRow(NamedTuple):
 
 
 def _entry(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation as the page shows it. Each body is (media type, kind, shape)."""
+    """Return an operation as the page shows it.
+
+    Each body is (media type, kind, shape).
+    """
     bodies = _bodies(operation.get("requestBody", {}))
     answers = [
         {"status": status, "text": one["description"], "bodies": _bodies(one), "example": _example_in(one)}
@@ -148,7 +154,7 @@ _PATH_EXAMPLES = {
 
 
 def _calls(path: str, method: str, operation: dict[str, Any]) -> dict[str, str]:
-    """Return the operation as a call in each language, by the name of the language."""
+    """Return the operation as a call in each language, by language."""
     for name, example in _PATH_EXAMPLES.items():
         path = path.replace(f"{{{name}}}", example)
     url = f"{addresses.of_site()}{path}{examples.query_of(operation['parameters'])}"

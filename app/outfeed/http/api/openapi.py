@@ -1,8 +1,9 @@
-"""The OpenAPI 3.1 document, made of what the views say with `@operation`.
+"""The OpenAPI 3.1 document, made from the views' `@operation`.
 
-No library makes it. Those that take pydantic models (flask-openapi3 4.3 and spectree 3.0, read in 2026) know one media
-type, JSON, for each body and answer, so neither NDJSON nor problem+json, and the first makes the schema of a query anew
-with every request. pydantic writes the schemas, in OpenAPI 3.1's own dialect; what is left is this file.
+No library makes it. The libraries that take pydantic models (flask-openapi3 4.3 and spectree 3.0, read in 2026) know
+one media type, JSON, for each body and response. They support neither NDJSON nor problem+json, and the first makes the
+schema of a query again for every request. pydantic writes the schemas in OpenAPI 3.1's own dialect, and this file does
+the rest.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from outfeed.http.api.problem import Problem
 PROBLEM = "application/problem+json"
 _REFERENCE = "#/components/schemas/{model}"
 _REFUSALS = {
-    401: "Neither a token nor a session, or an unknown one.",
+    401: "The token or session is missing or unknown.",
     403: "The token lacks the scope.",
     422: "A parameter breaks a rule.",
-    503: "The database can't be used right now; Retry-After says when to try again.",
+    503: "The database is unavailable. Retry after the seconds in Retry-After.",
 }
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI of every view of *app* that says what it takes."""
+    """Return the OpenAPI document of every view of *app* with `@operation`."""
     schemas = _Schemas()
     paths: dict[str, Any] = {}
     for rule, method, operation in _operations(app):
@@ -94,7 +95,7 @@ def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) 
     return fields
 
 
-# A longer one is the name of nothing.
+# No name is longer.
 _PATH_PART = {"type": "string", "minLength": 1, "maxLength": MAX_SOUGHT_CHARS}
 
 
@@ -118,7 +119,7 @@ def _query_parameters(schemas: _Schemas, operation: Operation) -> Iterator[dict[
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query string can leave a parameter out, but not say null."""
+    """Return the schema without null, which a query string can't express."""
     schema = {name: value for name, value in schema.items() if name != "title"}
     if "anyOf" in schema:
         (first,) = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
@@ -147,13 +148,16 @@ def _content(schemas: _Schemas, shapes: Any, mode: JsonSchemaMode) -> dict[str, 
 
 
 class _Schemas:
-    """pydantic's schemas; `definitions` gathers those that have a name."""
+    """pydantic's schemas.
+
+    `definitions` collects the schemas that have a name.
+    """
 
     def __init__(self) -> None:
         self.definitions: dict[str, Any] = {}
 
     def of(self, shape: Any, mode: JsonSchemaMode, *, is_inline: bool = False) -> dict[str, Any]:
-        """Return the schema of *shape*, or where it has a name a reference to it."""
+        """Return the schema of *shape*, or a reference to it if it has a name."""
         schema = TypeAdapter(shape).json_schema(mode=mode, ref_template=_REFERENCE)
         for name, definition in schema.pop("$defs", {}).items():
             self._define(name, definition)
@@ -165,4 +169,4 @@ class _Schemas:
 
     def _define(self, name: str, schema: dict[str, Any]) -> None:
         known = self.definitions.setdefault(name, schema)
-        assert known == schema, f"two shapes are called {name}"
+        assert known == schema, f"two shapes have the name {name}"

@@ -1,4 +1,4 @@
-"""What an operation of the API takes and answers, said once: for the check of each request, and for the OpenAPI."""
+"""Declarations of the API's operations, for validation and OpenAPI."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from outfeed.feed.subscription import validated
 
 JSON = "application/json"
 LISTS = {"types", "event_type"}  # parameters that take several values
-# Of a text that a query seeks. A raw writer's names may be longer than our own, but a request line has to hold them
-# all: tests/http/server/test_request_line.py.
+# Of a text that a query searches for. A raw writer's names may be longer than the API accepts, and a request line must
+# hold several of them: tests/http/server/test_request_line.py.
 MAX_SOUGHT_CHARS = 1000
 OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
@@ -27,7 +27,10 @@ View = Callable[..., Response]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The shapes of one operation: any type that pydantic takes, by media type, and for answers by status."""
+    """The shapes of one operation.
+
+    A shape is any type that pydantic takes. Bodies are by media type, answers by status and media type.
+    """
 
     query: type[BaseModel] | None
     body: Mapping[str, Any]
@@ -36,9 +39,10 @@ class Operation:
 
 
 def query_string() -> Mapping[str, str]:
-    """Return the query string's fields; a list that is given in several parameters is joined with commas.
+    """Return the fields of the query string.
 
-    Raises InvalidRequest for any other parameter that is repeated: no value of it is dropped in silence.
+    A list that is given in several parameters is joined with commas. Raises InvalidRequest if any other parameter is
+    repeated, because one of its values would be dropped.
     """
     found = {}
     for name, values in request.args.lists():
@@ -56,9 +60,10 @@ def operation(
     answers: Mapping[int, Any],
     refusals: Mapping[int, str] | None = None,
 ) -> Callable[[View], View]:
-    """Describe the view; with *query*, check the query string (or *fields*) and hand it over as the argument `query`.
+    """Describe the view for OpenAPI, and validate its query string.
 
-    An answer is a shape, of JSON, or shapes by media type. *refusals* say when which status comes, as a problem.
+    With *query*, the view gets the validated query string (or *fields*) as its argument `query`. An answer is a shape
+    of JSON, or shapes by media type. *refusals* map each status to the condition that causes it, and come as problems.
     """
 
     def describe(view: View) -> View:
@@ -78,9 +83,12 @@ def operation(
 
 
 def json_answer(value: Any, status: int = 200) -> Response:
-    """Return *value* as JSON; what is no UTF-8 goes out as a question mark."""
+    """Return *value* as JSON.
+
+    Lone surrogates become question marks.
+    """
     try:
         body = orjson.dumps(value)
-    except TypeError:  # a lone surrogate, an integer beyond 64 bits, or nested deeper than it writes
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits, or a value nested deeper than orjson writes
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return Response(body, status, content_type=JSON)

@@ -1,4 +1,4 @@
-"""The shape of every error that the API answers with."""
+"""The shape of every error response of the API."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class Problem(BaseModel):
     status: int = Field(examples=[422])
     detail: str = Field(examples=["limit: Input should be less than or equal to 1000"])
     code: str | None = Field(None, description="A stable name of the error.", examples=["invalid_field"])
-    field: str | None = Field(None, description="The bad field of an event.")
-    index: int | None = Field(None, description="Which event of a batch, from 0.")
+    field: str | None = Field(None, description="The invalid field of an event.")
+    index: int | None = Field(None, description="The position of the invalid event in its batch, from 0.")

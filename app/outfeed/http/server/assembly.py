@@ -1,7 +1,7 @@
-"""Assembly: collects the bytes of one client into complete requests. No I/O.
+"""Assembly: collects a client's bytes into complete requests. No I/O.
 
-gunicorn's parser reads the header, so that both agree on where a request ends. It never reads from a socket: a request
-reaches it only when its header is complete, or too long.
+gunicorn's parser reads the header, so that both agree on where a request ends. The parser never reads from a socket: a
+request reaches it only when its header is complete or too long.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# More than any request that the API's schemas allow: tests/http/server/test_request_line.py.
+# Longer than any request that the API's schemas allow: tests/http/server/test_request_line.py.
 MAX_REQUEST_LINE_BYTES = 320 * 1024
-# What a chunked body may have beside its content: chunks of some bytes each would cost the main loop seconds.
+# The limit of a chunked body's bytes beside its content. Without it, chunks of a few bytes would cost the main loop
+# seconds.
 MAX_CHUNK_OVERHEAD_BYTES = 2**20
 _MAX_CHUNK_LINE_BYTES = 4096
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
@@ -29,10 +30,10 @@ _CRLF = b"\r\n"
 
 
 class Assembly:
-    """The bytes that one client has sent and no request has used yet. Used by the main loop's thread alone.
+    """The bytes of one client that no request has used yet.
 
-    A body over *max_body_bytes* is not waited for: the request is complete without it, `is_cut` is set, and the
-    application answers 413.
+    Only the main loop's thread uses it. If a body exceeds *max_body_bytes*, the request is complete without it,
+    `is_cut` is set, and the application answers 413.
     """
 
     def __init__(self, cfg: Any, peer: Any, max_body_bytes: int) -> None:
@@ -41,23 +42,26 @@ class Assembly:
         self._max_body_bytes = max_body_bytes
         self._max_line_bytes = cfg.limit_request_line or MAX_REQUEST_LINE_BYTES
         self._received = bytearray()
-        self._searched = 0  # so many bytes hold no end of a header
+        self._searched = 0  # this many first bytes contain no end of a header
         self._count = 0
         self._next: Request | Exception | None = None
         self._body: _Sized | _Chunked | None = None
         self._expects_continue = False
-        self.is_cut = False  # the client may still send what belongs to the request that was taken last
+        self.is_cut = False  # the client may still send bytes of the request that was taken last
 
     def __len__(self) -> int:
-        """Return how many bytes are held."""
+        """Return the number of held bytes."""
         return len(self._received) + (len(self._body.content) if self._body is not None else 0)
 
     def feed(self, data: bytes) -> None:
-        """Append what the client has sent."""
+        """Append bytes that the client has sent."""
         self._received += data
 
     def advance(self) -> bool:
-        """Use what has come; return whether `take` has a request, or an error that gunicorn answers."""
+        """Parse the received bytes; return whether `take` has a result.
+
+        The result is a complete request, or an error that gunicorn answers.
+        """
         try:
             if self._body is None and not self._read_head():
                 return False
@@ -67,7 +71,10 @@ class Assembly:
             return True
 
     def take(self) -> Request | Exception:
-        """Return the request that `advance` has completed, its body in memory, or what is wrong with it."""
+        """Return the request that `advance` has completed, or its error.
+
+        The request's body is in memory.
+        """
         found, body = self._next, self._body
         assert found is not None
         self._next = self._body = None
@@ -77,7 +84,7 @@ class Assembly:
         elif body is not None:
             found.body = io.BytesIO(body.content)
             if isinstance(body, _Chunked):
-                # Werkzeug cuts a chunked body at its limit without a word: tests/journeys/test_slow_clients.py
+                # Werkzeug cuts a chunked body at its limit and raises no error: tests/journeys/test_slow_clients.py
                 kept = [(name, value) for name, value in found.headers if name != "TRANSFER-ENCODING"]
                 found.headers = [*kept, ("CONTENT-LENGTH", str(len(body.content)))]
             if body.is_cut:
@@ -86,12 +93,18 @@ class Assembly:
         return found
 
     def expects_continue(self) -> bool:
-        """Return whether the client waits for CONTINUE before it sends the body; True once for each request."""
+        """Return whether the client waits for CONTINUE before the body.
+
+        Returns True once for each request.
+        """
         expects, self._expects_continue = self._expects_continue, False
         return expects
 
     def _read_head(self) -> bool:
-        """Parse the header if it is complete, or too long: then the reason is raised."""
+        """Parse the header if it is complete. Raises if it is too long.
+
+        Returns whether it was complete.
+        """
         end = self._received.find(_HEAD_END, max(0, self._searched - len(_HEAD_END) + 1))
         size = end + len(_HEAD_END) if end >= 0 else len(self._received)
         if end < 0 and not self._is_head_too_long():
@@ -103,7 +116,7 @@ class Assembly:
         del self._received[:size]
         self._searched = 0
         self._count += 1
-        # In two parts: gunicorn measures a header that has no end only when it has read twice.
+        # In two parts: gunicorn checks the size of an incomplete header only at its second read.
         request = Request(self._cfg, IterUnreader([head[:-1], head[-1:]]), self._peer, self._count)
         reader = request.body.reader
         if isinstance(reader, ChunkedReader):
@@ -122,7 +135,7 @@ class Assembly:
 
 
 class _Sized:
-    """A body whose length the header states."""
+    """A body with its length in the header."""
 
     def __init__(self, received: bytearray, length: int, max_bytes: int) -> None:
         self._received = received
@@ -143,7 +156,7 @@ class _Sized:
 
 
 class _Chunked:
-    """A body in chunks (RFC 9112 section 7.1), decoded as it comes."""
+    """A chunked body (RFC 9112 section 7.1), decoded as its bytes arrive."""
 
     def __init__(self, received: bytearray, max_bytes: int) -> None:
         self._received = received
@@ -154,11 +167,14 @@ class _Chunked:
         self.content = bytearray()
 
     def advance(self) -> bool:
-        """Return whether the body is complete. Raises InvalidHeader if it is malformed."""
+        """Return whether the body is complete.
+
+        Raises InvalidHeader if it is malformed.
+        """
         return next(self._decoding, True)
 
     def _decode(self) -> Generator[bool, None, None]:
-        """Decode the body; yields False each time more bytes are needed."""
+        """Decode the body; yield False each time more bytes are needed."""
         while size := self._size_in((yield from self._line())):
             yield from self._content(size)
             if self.is_cut:
@@ -166,7 +182,7 @@ class _Chunked:
             if (yield from self._line()):
                 raise InvalidHeader("a chunk is longer than its size")
         while (yield from self._line()):
-            pass  # a trailer, which the application does not get
+            pass  # a trailer, which is dropped
 
     def _content(self, size: int) -> Generator[bool, None, None]:
         while size and not self.is_cut:
@@ -181,7 +197,7 @@ class _Chunked:
     def _line(self) -> Generator[bool, None, bytes]:
         while (end := self._received.find(_CRLF)) < 0:
             if len(self._received) > _MAX_CHUNK_LINE_BYTES:
-                raise InvalidHeader("a chunked body has too long a line")
+                raise InvalidHeader("a line of a chunked body is too long")
             yield False
         line = bytes(self._received[:end])
         del self._received[: end + len(_CRLF)]

@@ -1,4 +1,4 @@
-"""Binding: finds out that OUTFEED_BIND can't be listened on, before anything is changed."""
+"""Binding: checks OUTFEED_BIND before anything is changed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from outfeed import clock
 from outfeed.config import MAX_PORT, Settings
 from outfeed.errors import ConfigError
 
-# A server that was killed frees its port when its last worker has ended.
-PATIENCE_SECS = 1.0
-_PAUSE_SECS = 0.05
+# A killed server's port is free when its last worker has ended.
+BIND_TIMEOUT_SECS = 1.0
+_RETRY_SECS = 0.05
 
 
 def require_free(settings: Settings) -> None:
-    """Bind OUTFEED_BIND and let it go again. Raises ConfigError with the reason and what to set."""
+    """Bind OUTFEED_BIND and release it.
+
+    Retries for BIND_TIMEOUT_SECS while the address is in use. Raises ConfigError with the reason and the setting to
+    change.
+    """
     host, port = settings.bound
-    deadline = clock.monotonic() + PATIENCE_SECS
+    deadline = clock.monotonic() + BIND_TIMEOUT_SECS
     while True:
         try:
             _bind(host, port)
@@ -28,11 +32,11 @@ def require_free(settings: Settings) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or clock.monotonic() > deadline:
                 raise ConfigError(f"OUTFEED_BIND: {_explain(error, settings)}") from error
-        time.sleep(_PAUSE_SECS)
+        time.sleep(_RETRY_SECS)
 
 
 def _bind(host: str, port: int) -> None:
-    """Do what gunicorn does with the address, once, and close it."""
+    """Bind and listen as gunicorn does, then close the socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Exhaustion: resources of the system that a worker ran out of a moment ago."""
+"""Exhaustion: system resources that a worker recently ran out of."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 
 DESCRIPTORS = "file descriptors"
-LATELY_SECS = 2.0
+RECENT_SECS = 2.0
 log = logging.getLogger(__name__)
 
 
 class Exhaustion:
-    """When one worker last ran out of which resource. Any thread may note one."""
+    """The last time at which one worker ran out of each resource.
+
+    Any thread may note a shortage.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._met: dict[str, float] = {}
+        self._noted_at: dict[str, float] = {}
 
     def note(self, what: str) -> None:
-        """Count and log a client that was refused because no *what* was left."""
+        """Count and log a client that was rejected because *what* ran out."""
         self._metrics.note_refusal(what.replace(" ", "_"))
-        self._met[what] = clock.monotonic()
+        self._noted_at[what] = clock.monotonic()
         log.error(LogMessage("client refused: a resource has run out", resource=what))
 
     def recent(self) -> list[str]:
-        """Return the resources that ran out within LATELY_SECS."""
+        """Return the resources that ran out within RECENT_SECS."""
         now = clock.monotonic()
-        return [what for what, met in self._met.items() if now - met < LATELY_SECS]
+        return [what for what, noted_at in self._noted_at.items() if now - noted_at < RECENT_SECS]

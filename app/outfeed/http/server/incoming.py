@@ -1,4 +1,7 @@
-"""Incoming: the client connections that the worker's main loop waits for, and their limits."""
+"""Incoming: the connections that the worker's main loop waits for.
+
+Their number, bytes and times are limited.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ from gunicorn.workers.gthread import TConn
 from outfeed.http.proxies import client_key
 from outfeed.http.server.assembly import Assembly
 
-# A client that takes no byte of an answer for this long is cut off. WebSockets and streams: feed/socket_writer.py.
+# A client that reads no byte of a response for this long is closed. WebSockets and streams: feed/socket_writer.py.
 UNREAD_SECS = 15.0
-# So much of an answer is kept for a client that has not taken it yet; a thread waits only with what is more.
+# Unsent bytes of a response that the worker keeps for a slow client. A thread waits only if there are more.
 MAX_UNSENT_BYTES = 256 * 1024
-# So many threads may wait with an answer at once.
+# Threads that may wait with a response at once.
 MAX_WAITING_THREADS = 8
-# The kernel takes no more than this for a client beyond what is on its way: by default it would be megabytes.
+# Bytes that the kernel queues for a client beyond those in flight. Its default is megabytes.
 _MAX_QUEUED_BYTES = 128 * 1024
-_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_NONBLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _SOCKET_KEY = "gunicorn.socket"
 
 
 class ClientSocket(socket.socket):
-    """A client's socket that keeps the unsent end of an answer, so that few answers hold a thread.
+    """A client's socket that keeps the unsent rest of a response.
 
-    One thread uses it at a time: the thread of a request, else the main loop's.
+    So few responses hold a thread. One thread uses the socket at a time: the request's thread, else the main loop's.
     """
 
     _waiting = threading.BoundedSemaphore(MAX_WAITING_THREADS)
@@ -38,44 +41,56 @@ class ClientSocket(socket.socket):
     def __init__(self, accepted: socket.socket, on_admitted: Callable[[], None] = lambda: None) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self._unsent = bytearray()
-        self._queue_at_most(_MAX_QUEUED_BYTES)
+        self._limit_queue(_MAX_QUEUED_BYTES)
         self._on_admitted = on_admitted
-        self.gave_up = False  # with an answer that the client did not take
-        self.is_admitted = False  # as an open connection: what it does is no short request
+        self.gave_up = False  # on a response that the client did not read
+        self.is_admitted = False  # as an open connection, which does not count as a short request
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send *data* or keep it; waits while more than MAX_UNSENT_BYTES are unsent. Raises OSError."""
+        """Send *data* or keep it. Raises OSError.
+
+        Waits while more than MAX_UNSENT_BYTES are unsent.
+        """
         rest = memoryview(data)
         if not self._unsent:
-            rest = rest[self._offer(rest) :]
+            rest = rest[self._try_send(rest) :]
         if rest:
             self._unsent += rest
             if not self.flush() and len(self._unsent) > MAX_UNSENT_BYTES:
                 self._wait_for_reader()
 
     def flush(self) -> bool:
-        """Send what the client takes at once; return whether nothing is left. Raises OSError."""
+        """Send what the client accepts at once; return whether no byte is left.
+
+        Raises OSError.
+        """
         if self._unsent:
-            del self._unsent[: self._offer(self._unsent)]
+            del self._unsent[: self._try_send(self._unsent)]
         return not self._unsent
 
-    def hold_back(self) -> None:
-        """Be writable only once the client has taken all: it asks for more before it has read an answer."""
-        self._queue_at_most(1)
+    def defer_writable(self) -> None:
+        """Be writable only when the client has received everything.
 
-    def stay_open(self) -> None:
-        """Count as an open connection, not as a request, from now on; the kernel queues as much as it likes."""
-        self._queue_at_most(0)
+        For a client that sends its next request before it has read the response.
+        """
+        self._limit_queue(1)
+
+    def mark_admitted(self) -> None:
+        """Count as an open connection instead of a request from now on.
+
+        The kernel's queue has its default limit again.
+        """
+        self._limit_queue(0)
         self.is_admitted = True
         self._on_admitted()
 
-    def _queue_at_most(self, size: int) -> None:
+    def _limit_queue(self, size: int) -> None:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
-    def _offer(self, data: memoryview | bytearray) -> int:
+    def _try_send(self, data: memoryview | bytearray) -> int:
         try:
-            return self.send(data, _AT_ONCE)
+            return self.send(data, _NONBLOCKING)
         except BlockingIOError:
             return 0
 
@@ -93,23 +108,23 @@ class ClientSocket(socket.socket):
             self._waiting.release()
 
     def _give_up(self, reason: str) -> NoReturn:
-        self._unsent.clear()  # or the main loop would go on waiting
+        self._unsent.clear()  # otherwise the main loop would keep waiting
         self.gave_up = True
         # gunicorn logs no traceback for EPIPE: tests/journeys/test_slow_clients.py
         raise BrokenPipeError(errno.EPIPE, reason)
 
 
 def note_admitted(environ: Mapping[str, Any]) -> None:
-    """Tell the worker that the request counts as an open connection from now on, not as a request."""
+    """Tell the worker that the request is an open connection from now on."""
     client = environ.get(_SOCKET_KEY)
     if isinstance(client, ClientSocket):
-        client.stay_open()
+        client.mark_admitted()
 
 
 class Connection(TConn):
-    """One client's connection, and where it is in the main loop.
+    """One client's connection and its state in the main loop.
 
-    It is its own parser: gunicorn asks it for a request that is parsed already.
+    It is its own parser: gunicorn asks it for a request that is already parsed.
     """
 
     def __init__(self, cfg: Any, sock: ClientSocket, peer: Any, server: Any, max_body_bytes: int) -> None:
@@ -119,34 +134,38 @@ class Connection(TConn):
         self.assembly = Assembly(cfg, peer, max_body_bytes)
         self.address = client_key(peer[0])
         self.request: Request | Exception | None = None
-        self.events = 0  # that the main loop waits for
+        self.events = 0  # the selector's events that the main loop waits for
         self.began: float | None = None  # when the first byte of the next request came
         self.deadline = 0.0
         self.held_bytes = 0
-        self.is_ending = False  # nothing is served any more
-        self.is_lingering = False  # answered, and what the client still sends is dropped
+        self.is_ending = False  # no further request is served
+        self.is_lingering = False  # answered; bytes that the client still sends are dropped
 
     def __next__(self) -> Request:
-        """Return the complete request, as gunicorn's parser does. Raises what is wrong with it."""
+        """Return the complete request, as gunicorn's parser does.
+
+        Raises the request's error if it has one.
+        """
         request, self.request = self.request, None
         if isinstance(request, Exception):
             raise request
         return request
 
     def finish_body(self) -> None:
-        """Do nothing: a body that the application did not read is dropped with its request."""
+        """Do nothing: an unread body is dropped with its request."""
 
 
 class Incomplete:
-    """The connections that the main loop waits for, oldest first. Used by the main loop's thread alone.
+    """The connections that the main loop waits for, oldest first.
 
-    Such a connection has an incomplete request, or an answer that its client has not taken. Idle ones between two
-    requests are not among them. The addresses that *is_proxy* names have no limit of their own but the whole one.
+    Only the main loop's thread uses it. Such a connection has an incomplete request, or a response that its client has
+    not read. Idle connections between two requests are not included. Addresses that *is_proxy* accepts have only the
+    total limit and none of their own.
     """
 
-    def __init__(self, limit: int, of_address: int, max_bytes: int, is_proxy: Callable[[str], bool]) -> None:
+    def __init__(self, limit: int, per_address: int, max_bytes: int, is_proxy: Callable[[str], bool]) -> None:
         self._limit = limit
-        self._of_address = of_address
+        self._per_address = per_address
         self._max_bytes = max_bytes
         self._is_proxy = is_proxy
         self._all: dict[Connection, None] = {}
@@ -157,17 +176,20 @@ class Incomplete:
         return connection in self._all
 
     def put(self, connection: Connection, deadline: float) -> list[Connection]:
-        """Wait for *connection* until *deadline*; return those that have to be closed for it."""
+        """Wait for *connection* until *deadline*.
+
+        Returns the connections that must be closed to stay within the limits.
+        """
         connection.deadline = deadline
         self._held_bytes += len(connection.assembly) - connection.held_bytes
         connection.held_bytes = len(connection.assembly)
         if connection not in self._all:
             self._all[connection] = None
             self._by_address.setdefault(connection.address, {})[connection] = None
-        return list(dict.fromkeys(filter(None, (self._one_too_many(connection), self._too_heavy()))))
+        return list(dict.fromkeys(filter(None, (self._excess_connection(connection), self._oldest_large()))))
 
     def remove(self, connection: Connection) -> None:
-        """Wait no longer for *connection*."""
+        """Stop waiting for *connection*."""
         if connection not in self._all:
             return
         del self._all[connection]
@@ -178,27 +200,33 @@ class Incomplete:
         if not neighbours:
             del self._by_address[connection.address]
 
-    def late(self, now: float) -> list[Connection]:
+    def overdue(self, now: float) -> list[Connection]:
         """Return the connections whose deadline has passed."""
         return [connection for connection in self._all if connection.deadline <= now]
 
-    def hurry(self, deadline: float) -> None:
-        """Wait for no connection beyond *deadline*, and no longer for one that has sent nothing."""
+    def shorten_deadlines(self, deadline: float) -> None:
+        """Wait for no connection beyond *deadline*.
+
+        A connection that has sent no byte is overdue at once.
+        """
         for connection in self._all:
             is_silent = connection.began is None and not connection.is_ending
             connection.deadline = 0.0 if is_silent else min(connection.deadline, deadline)
 
-    def _one_too_many(self, connection: Connection) -> Connection | None:
+    def _excess_connection(self, connection: Connection) -> Connection | None:
         neighbours = self._by_address[connection.address]
-        if 0 < self._of_address < len(neighbours) and not self._is_proxy(connection.client[0]):
+        if 0 < self._per_address < len(neighbours) and not self._is_proxy(connection.client[0]):
             return next(iter(neighbours))
         if len(self._all) > self._limit:
             most = max(self._by_address, key=lambda address: len(self._by_address[address]))
             return next(iter(self._by_address[most]))
         return None
 
-    def _too_heavy(self) -> Connection | None:
-        """Return the oldest connection that holds its share of the bytes, if all hold more than they may."""
+    def _oldest_large(self) -> Connection | None:
+        """Return the oldest connection above its share of the bytes.
+
+        Returns None if all connections together are within the limit.
+        """
         if self._held_bytes <= self._max_bytes:
             return None
         share = self._max_bytes // (self._limit + 1)

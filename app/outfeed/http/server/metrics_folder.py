@@ -1,4 +1,7 @@
-"""The folder in which the workers of one server count, so that each can show what all have counted."""
+"""The folder with the metrics of all workers of one server.
+
+Each worker writes its own there and can show all of them.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ PREFIX = "outfeed-metrics-"
 
 
 class MetricsFolder:
-    """A private folder. The master and its workers hold a lock on it until the last of them ends.
+    """A private folder, locked by master and workers until the last ends.
 
-    It is in memory if the system has `/dev/shm`: a process that writes to a mapped file on a full disk is killed.
+    The folder is in memory if the system has `/dev/shm`: a process that writes to a mapped file on a full disk is
+    killed.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -30,19 +34,22 @@ class MetricsFolder:
             self._lock = _lock(self.path, fcntl.LOCK_EX)
 
     def forget(self, worker: int) -> None:
-        """Remove the gauges of *worker*, which has died. Its counters stay, and its successor continues them."""
+        """Remove the gauges of *worker*, which has ended.
+
+        Its counters stay, and its successor continues them.
+        """
         mark_process_dead(worker, str(self.path))  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove the folder, after the last worker has ended."""
+        """Remove the folder. Call this after the last worker has ended."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders that this user's killed servers left in *parent*."""
+    """Remove the folders in *parent* that this user's killed servers left."""
     for path in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # locked by a server that is alive, or not ours
+        with suppress(OSError):  # a running server holds the lock, or the folder is another user's
             lock = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(lock).st_uid == os.getuid():
                 shutil.rmtree(path)
@@ -50,7 +57,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _lock(path: Path, how: int) -> int:
-    """Return the descriptor that holds the lock on the folder *path*. Raises OSError."""
+    """Return the descriptor that holds the lock on *path*. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, how)
@@ -61,5 +68,5 @@ def _lock(path: Path, how: int) -> int:
 
 
 def _parent() -> Path:
-    memory = Path("/dev/shm")  # noqa: S108 - what is made there is private
+    memory = Path("/dev/shm")  # noqa: S108 - the folder made there is private
     return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())

@@ -1,4 +1,4 @@
-"""Raw problems: answers to requests that never reach the app, as the bytes that go into the socket."""
+"""Raw problems: bytes of responses to requests that don't reach the app."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _STATUS: dict[type[Exception], int] = {
 
 
 def raw_problem(status: int, detail: str, headers: Mapping[str, str] = _NO_HEADERS, **more: Any) -> bytes:
-    """Return a whole answer, after which the connection is closed; *more* are extension members."""
+    """Return a whole response as bytes. *more* are extension members.
+
+    The caller closes the connection afterwards.
+    """
     phrase = HTTPStatus(status).phrase
     body = orjson.dumps(error_codes.body_of(status, detail, "", more))
     fields = {
@@ -39,7 +42,7 @@ def raw_problem(status: int, detail: str, headers: Mapping[str, str] = _NO_HEADE
 
 
 def problem_of(error: Exception) -> bytes:
-    """Return the answer to a request that gunicorn's parser refuses with *error*."""
+    """Return the response to a request that gunicorn's parser rejects."""
     if isinstance(error, errors.LimitRequestLine):
         return raw_problem(414, f"the request line is longer than {MAX_REQUEST_LINE_BYTES:,} bytes")
     return raw_problem(_STATUS.get(type(error), 400), f"the request can't be read: {type(error).__name__}")

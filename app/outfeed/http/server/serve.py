@@ -1,4 +1,7 @@
-"""`outfeed serve`: gunicorn with threads that stops at once, leaves nothing behind, and says where to sign in."""
+"""`outfeed serve`: gunicorn with threads, set up for the feed.
+
+It stops at once, leaves no file behind, and prints a sign-in link.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, demo: bool = False) -> None:
-    """Upgrade the database, then serve it until SIGTERM or SIGINT. Raises ConfigError, DatabaseError."""
+    """Upgrade the database, then serve it until SIGTERM or SIGINT.
+
+    Raises ConfigError, DatabaseError.
+    """
     logs.configure(settings)
     warn_of_unknown_settings()
     lift_descriptor_limit(settings)
@@ -59,7 +65,10 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
 
 
 def lift_descriptor_limit(settings: Settings) -> None:
-    """Allow a descriptor for each connection. Raises ConfigError where the system's hard limit is below that."""
+    """Raise the soft limit to one descriptor for each connection.
+
+    Raises ConfigError if the system's hard limit is lower.
+    """
     wanted = needed_descriptors(settings.max_connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and wanted > hard:
@@ -72,7 +81,10 @@ def lift_descriptor_limit(settings: Settings) -> None:
 
 
 def prepare_database(settings: Settings) -> None:
-    """Make or upgrade the database, and see that it is not behind what was served before."""
+    """Create or upgrade the database.
+
+    Renews the epoch if the database is behind the positions that were served before.
+    """
     for feature in registered():
         feature.prepare(settings)
     migrate.upgrade(settings.database)
@@ -83,13 +95,16 @@ def prepare_database(settings: Settings) -> None:
 
 
 class Server(BaseApplication):
-    """gunicorn, set up for this app and nothing else: no file and no variable of its own is read."""
+    """gunicorn, configured for this app only.
+
+    gunicorn's own configuration files and environment variables are not read.
+    """
 
     def __init__(self, settings: Settings, *, demo: bool) -> None:
         self.settings = settings
         self._is_demo = demo
         self._metrics: MetricsFolder | None = None
-        self._number = 0  # of the worker that this process is
+        self._number = 0  # of this process's worker
         self._simulation: subprocess.Popen[bytes] | None = None
         self._ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # `nohup`
         super().__init__()
@@ -104,37 +119,43 @@ class Server(BaseApplication):
             "threads": threads,
             "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
             "keepalive": KEEPALIVE_SECS,
-            "limit_request_line": 0,  # http/server/assembly.py has a limit of its own, and gunicorn's ends at 8 KiB
-            "sendfile": False,  # it would pass by ClientSocket.sendall
+            "limit_request_line": 0,  # http/server/assembly.py has a limit of its own; gunicorn's is 8 KiB at most
+            "sendfile": False,  # it would bypass ClientSocket.sendall
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
             "proc_name": "outfeed",
             "loglevel": "warning",
             "control_socket_disable": True,
-            "forwarded_allow_ips": "",  # OUTFEED_TRUSTED_PROXIES says whom we believe: http/proxies.py
+            "forwarded_allow_ips": "",  # http/proxies.py applies OUTFEED_TRUSTED_PROXIES instead
             "logger_class": logs.Logger,
             "pre_fork": self._number_worker,
             "post_fork": self._become_worker,
             "post_worker_init": self._start_services,
             "child_exit": self._forget_worker,
             "worker_exit": stop_services,
-            "when_ready": self._prepare,
+            "when_ready": self._prepare_shared,
             "on_exit": self._clean_up,
         }.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """Return the worker's app; gunicorn calls this after the fork."""
+        """Return the worker's app. gunicorn calls this after the fork."""
         metrics = Metrics.shared(self._metrics.path, self._number) if self._metrics else Metrics()
         return create_app(self.settings, metrics)
 
     def _number_worker(self, arbiter: Arbiter, worker: Worker) -> None:
-        """Give *worker* the lowest number that no living worker has; a worker's successor so takes its number."""
+        """Give *worker* the lowest number that no running worker has.
+
+        So a worker's successor takes its number.
+        """
         taken = {each.number for each in arbiter.WORKERS.values()}
         worker.number = next(number for number in itertools.count() if number not in taken)
 
     def _become_worker(self, arbiter: Arbiter, worker: Worker) -> None:
-        """End with the master, also on SIGKILL: an orphan would keep the port from the next server."""
+        """End with the master, even on SIGKILL.
+
+        An orphan would keep the port from the next server.
+        """
         exit_with(arbiter.pid)
         self._number = worker.number
 
@@ -143,32 +164,38 @@ class Server(BaseApplication):
             self._metrics.forget(worker.number)
 
     def _start_services(self, worker: Worker) -> None:
-        """Read the head and begin to poll: after the fork, before the port is answered.
+        """Read the head and begin to poll.
 
-        What is there by then stays to the end, and the collector need not go through it again: an eighth of the work
-        when a thousand viewers come.
+        This happens after the fork and before the port is answered. The objects that exist by then stay until the end,
+        so the garbage collector skips them: an eighth of the work when a thousand viewers connect.
         """
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all processes; the master ends the worker
         worker.wsgi.extensions["outfeed"].start()
         gc.collect()
         gc.freeze()
 
-    def _prepare(self, arbiter: Arbiter) -> None:
-        """Make what the workers share: after the port is bound, before the first fork."""
+    def _prepare_shared(self, arbiter: Arbiter) -> None:
+        """Make what the workers share, after the bind and before the first fork."""
         self._end_with_terminal(arbiter)
         if self.settings.workers > 1:
             self._metrics = MetricsFolder()
         self._announce(arbiter)
 
     def _end_with_terminal(self, arbiter: Arbiter) -> None:
-        """Have SIGHUP end the server if it has a terminal, since then the terminal is gone. Elsewhere it reloads."""
+        """Have SIGHUP end the server if it has a terminal, else reload it.
+
+        A terminal sends SIGHUP when it is closed.
+        """
         if self._ignores_hangup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         elif has_terminal():
             signal.signal(signal.SIGHUP, lambda *_: arbiter.signal(signal.SIGTERM, None))
 
     def _announce(self, arbiter: Arbiter) -> None:
-        """Say where the page is, and how to sign in. The sign-in link is the last line and the last URL."""
+        """Print the server's address, and how to sign in.
+
+        The sign-in link is the last line and the last URL.
+        """
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         local_url = f"http://{url_host(host)}:{port}"
         url = self.settings.public_url or local_url
@@ -180,7 +207,7 @@ class Server(BaseApplication):
             click.echo(LOCAL_LINK)
         for line in filter(None, (feature.sign_in_line(database, url) for feature in registered())):
             click.echo(line)
-        database.close()  # nothing open while the workers are forked
+        database.close()  # no connection is open while the workers are forked
 
     def _clean_up(self, _: Arbiter) -> None:
         self._end_simulation()
@@ -196,13 +223,16 @@ class Server(BaseApplication):
 
 
 def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
-    """Run the simulated swarm in a process of its own, which ends with this one."""
+    """Run the simulated swarm in its own process, which ends with this one."""
     command = [sys.executable, "-m", "outfeed", "simulate", "--parent", str(os.getpid())]
-    return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - our own command
+    return subprocess.Popen(command, env=environment_with(url=url, token=token))  # noqa: S603 - this package's own command
 
 
 def issue_demo_token(database: Database) -> str:
-    """Return a new token for the simulated swarm. Raises ConfigError if no feature issues tokens."""
+    """Return a new token for the simulated swarm.
+
+    Raises ConfigError if no feature issues tokens.
+    """
     for feature in registered():
         if (token := feature.issue_token(database, DEMO_TOKEN, (READ, WRITE))) is not None:
             return token

@@ -1,8 +1,8 @@
-"""The worker: gunicorn's threads, behind a main loop that waits for slow clients in their place.
+"""The worker: gunicorn's threads behind a main loop for slow clients.
 
-gunicorn's own worker lends a thread to each client from the first byte of a request to the last byte of its answer.
+gunicorn's own worker holds a thread for each client from the first byte of a request to the last byte of its response.
 Here the main loop collects a request without blocking, a thread serves it once it is complete, and the main loop sends
-what the client has not taken. This is the one place that overrides gunicorn.
+the rest of the response. This is the only module that overrides gunicorn.
 """
 
 from __future__ import annotations
@@ -35,51 +35,54 @@ from outfeed.http.server.raw_problems import problem_of, raw_problem
 from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
 
-# Left free for what is being served: SQLite's files, selectors.
+# Descriptors kept free for running requests: SQLite's files, selectors.
 SPARE_DESCRIPTORS = 8
-# Between two attempts to accept while no descriptor is left, not even the reserved one.
-_PATIENCE_SECS = 0.02
-# For the first byte of a connection. Between two requests it may be idle for longer: KEEPALIVE_SECS.
+# Between two attempts to accept while even the reserved descriptor is in use.
+_ACCEPT_RETRY_SECS = 0.02
+# Until the first byte of a connection. Between two requests a connection may be idle for KEEPALIVE_SECS.
 FIRST_REQUEST_SECS = 5.0
 # From the first byte of a request to the last byte of its body.
 REQUEST_SECS = 10.0
-# Longer than proxies and clients keep an idle connection: if we hung up first, a request on its way would be lost.
+# Longer than proxies and clients keep an idle connection. If the server closed it first, a request in flight would
+# be lost.
 KEEPALIVE_SECS = 75
-# For requests and answers on their way when the worker is told to stop.
+# For unfinished requests and responses after the worker receives a signal to stop.
 STOP_SECS = 1.0
-# Of all incomplete requests together.
+# The total of all incomplete requests.
 MAX_HELD_BYTES = 64 * 2**20
 _READ_BYTES = 64 * 1024
-_ACCEPT_AT_ONCE = 16
-_LOOK_SECS = 0.5
+_ACCEPTS_AT_ONCE = 16
+_CHECK_SECS = 0.5
 _HEALTH_PATH = "/healthz"
-_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NONBLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger(__name__)
 
 
 class Worker(ThreadWorker):
-    """A gthread worker whose threads serve complete requests only. It closes its WebSockets when it is told to stop.
+    """A gthread worker whose threads serve complete requests only.
 
-    A connection is in one place at a time: idle between two requests (gunicorn's `keepalived_conns`), in `_incomplete`,
-    in `_ready`, or with a thread. Only the main loop moves it.
+    It closes its WebSockets on a signal to stop. A connection is in one place at a time: idle between two requests
+    (gunicorn's `keepalived_conns`), in `_incomplete`, in `_ready`, or with a thread. Only the main loop moves it.
     """
 
-    number = 0  # the master gives it
+    number = 0  # the master sets it
     _reserve: int | None = None
     _incomplete: Incomplete
     _health_paths: tuple[str, str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ready: deque[Connection] = deque()  # complete, and waiting for their turn
-        self._served: set[Connection] = set()  # with a thread, and not admitted as open connections
+        self._ready: deque[Connection] = deque()  # complete requests that wait for a thread
+        self._served: set[Connection] = set()  # connections with a thread that are not admitted as open connections
         self._health_thread = ThreadPoolExecutor(1, "health")
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Start every thread that may ever be needed, and end them: a shortage ends the start of the worker.
+        """Return the thread pool, after a check that all its threads can start.
 
-        Threads start again as clients come. With a thousand idle ones, bursts to 500 clients were half as fast.
+        The check starts every thread and ends them. If the system allows fewer, the worker fails to start. The pool
+        starts its threads again as clients connect: with a thousand idle threads, bursts to 500 clients were half as
+        fast.
         """
         all_run = threading.Barrier(self.cfg.threads + 2)
         with ThreadPoolExecutor(self.cfg.threads, "probe") as probe:
@@ -90,7 +93,7 @@ class Worker(ThreadWorker):
             except RuntimeError as error:  # "can't start new thread"
                 all_run.abort()
                 log.critical(
-                    "OUTFEED_MAX_CONNECTIONS needs %d threads a worker and the system does not give them; lower it, or"
+                    "OUTFEED_MAX_CONNECTIONS needs %d threads a worker and the system allows fewer; lower it, or"
                     " raise the limit (`ulimit -u`, TasksMax=, pids.max)",
                     self.cfg.threads,
                 )
@@ -110,16 +113,22 @@ class Worker(ThreadWorker):
         )
         super().run()
 
-    # --- told to stop -------------------------------------------------------------------------------------------------
+    # --- stop ---------------------------------------------------------------------------------------------------------
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Send everyone away, by the loop: a signal may have interrupted who holds the hub's lock, or this handler."""
+        """Close every WebSocket, from the main loop.
+
+        A signal may interrupt a thread that holds the hub's lock, or this handler itself, so the handler takes no lock.
+        """
         if self.booted and self.alive:
             self.method_queue.defer(self.wsgi.extensions["outfeed"].hub.close)
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """As for SIGTERM: gunicorn's own, for Ctrl-C, would wait for every viewer's thread until it is killed."""
+        """Handle SIGINT like SIGTERM.
+
+        gunicorn's own handler waits for every viewer's thread until the worker is killed.
+        """
         self.handle_exit(sig, frame)
 
     def murder_keepalived(self) -> None:
@@ -129,37 +138,40 @@ class Worker(ThreadWorker):
         super().murder_keepalived()
 
     def murder_pending(self) -> None:
-        """Close the connections that the main loop has waited for long enough."""
+        """Close the connections whose deadline has passed."""
         now = clock.monotonic()
         if not self.alive:
-            self._incomplete.hurry(now + STOP_SECS)
-        for conn in self._incomplete.late(now):
+            self._incomplete.shorten_deadlines(now + STOP_SECS)
+        for conn in self._incomplete.overdue(now):
             self._note_refusal("unread_answer" if conn.events & selectors.EVENT_WRITE else "slow_request", conn)
             self._drop(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        super().wait_for_and_dispatch_events(min(timeout, _LOOK_SECS))
+        super().wait_for_and_dispatch_events(min(timeout, _CHECK_SECS))
 
-    # --- a request comes in -------------------------------------------------------------------------------------------
+    # --- receive a request --------------------------------------------------------------------------------------------
 
     def accept(self, listener: Any) -> None:
-        """Accept those who wait, some at a time: each round of the loop costs a wait for Python's lock."""
-        self._keep_reserve()
-        for _ in range(_ACCEPT_AT_ONCE):
+        """Accept waiting clients, several at a time.
+
+        Each round of the loop costs a wait for Python's global lock.
+        """
+        self._open_reserve()
+        for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 client, peer = listener.accept()
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.ECONNABORTED):
                     return
-                if error.errno not in _NONE_LEFT:
+                if error.errno not in _SHORTAGES:
                     raise
-                if not self._give_reserve():
-                    time.sleep(_PATIENCE_SECS)  # the selector would return at once, again and again
+                if not self._free_reserve():
+                    time.sleep(_ACCEPT_RETRY_SECS)  # otherwise the selector would return at once in a loop
                     return
             else:
-                self._take_in(client, peer, listener.getsockname())
+                self._accept_connection(client, peer, listener.getsockname())
 
-    def _take_in(self, client: socket.socket, peer: Any, server: Any) -> None:
+    def _accept_connection(self, client: socket.socket, peer: Any, server: Any) -> None:
         self.nr_conns += 1
         sock = ClientSocket(client, self._on_admitted)
         conn = Connection(self.cfg, sock, peer, server, self.wsgi.config["MAX_CONTENT_LENGTH"])
@@ -172,7 +184,7 @@ class Worker(ThreadWorker):
         self._read(conn)
 
     def _read(self, conn: Connection) -> None:
-        """Take what the client has sent, or its end."""
+        """Read the bytes that the client has sent, or notice its end."""
         try:
             data = conn.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -184,16 +196,16 @@ class Worker(ThreadWorker):
             self._drop(conn)
         elif not conn.is_lingering:
             conn.assembly.feed(data)
-            self._go_on(conn)
+            self._advance(conn)
 
-    def _go_on(self, conn: Connection) -> None:
+    def _advance(self, conn: Connection) -> None:
         """Serve the next request if it is complete, else wait for the rest."""
         if conn.assembly.advance():
-            self._hand_on(conn)
+            self._dispatch(conn)
             return
         if conn.assembly.expects_continue():
             with suppress(OSError):
-                conn.sock.send(CONTINUE, _AT_ONCE)
+                conn.sock.send(CONTINUE, _NONBLOCKING)
         self._await_request(conn)
 
     def _await_request(self, conn: Connection) -> None:
@@ -205,8 +217,8 @@ class Worker(ThreadWorker):
         elif conn not in self._incomplete:
             self._wait(conn, selectors.EVENT_READ, now + FIRST_REQUEST_SECS)
 
-    def _hand_on(self, conn: Connection) -> None:
-        """Have the complete request served: at once, or when it is its turn."""
+    def _dispatch(self, conn: Connection) -> None:
+        """Serve the complete request now, or queue it."""
         self._incomplete.remove(conn)
         self._watch(conn, 0)
         conn.began = None
@@ -222,40 +234,49 @@ class Worker(ThreadWorker):
             self._ready.append(conn)
             self._serve_next()
 
-    # --- it is served -------------------------------------------------------------------------------------------------
+    # --- serve it -----------------------------------------------------------------------------------------------------
 
     def _serve_next(self) -> None:
-        while self._ready and self._has_place():
+        while self._ready and self._has_capacity():
             conn = self._ready.popleft()
             self._served.add(conn)
             self._submit(self.tpool, conn)
 
-    def _has_place(self) -> bool:
-        """Return whether fewer than REQUESTS_AT_ONCE are served; open connections (http/limits.py) do not count."""
+    def _has_capacity(self) -> bool:
+        """Return whether fewer than REQUESTS_AT_ONCE requests are served.
+
+        Open connections (http/limits.py) do not count.
+        """
         if len(self._served) >= REQUESTS_AT_ONCE:
             self._served = {conn for conn in self._served if not conn.sock.is_admitted}
         return len(self._served) < REQUESTS_AT_ONCE
 
     def _on_admitted(self) -> None:
-        """Look again for a place; called by the request's thread, which wakes the main loop only if one waits."""
+        """Serve a queued request, if one waits.
+
+        The request's thread calls this, and wakes the main loop only if a request is queued.
+        """
         if self._ready:
             self.method_queue.defer(self._serve_next)
 
     def _submit(self, pool: ThreadPoolExecutor, conn: Connection) -> None:
         served: Future[Any] = Future()
         served.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
-        # Without a new thread the request is in the queue all the same, and waits for one of the others.
+        # If no thread can start, the request is in the pool's queue and waits for another thread.
         with suppress(RuntimeError):
             pool.submit(self._serve, conn, served)
 
     def _serve(self, conn: Connection, served: Future[Any]) -> None:
         try:
             served.set_result(self.handle(conn))
-        except BaseException as error:  # noqa: BLE001 - handed on: `finish_request` closes the connection
+        except BaseException as error:  # noqa: BLE001 - `finish_request` gets it and closes the connection
             served.set_exception(error)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request that can't be parsed as the app answers errors: gunicorn's own answer is HTML."""
+        """Answer a malformed request with a problem.
+
+        gunicorn's own answer is HTML.
+        """
         if not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
             return
@@ -263,7 +284,7 @@ class Worker(ThreadWorker):
         with suppress(OSError):
             client.sendall(problem_of(exc))
 
-    # --- its answer goes out ------------------------------------------------------------------------------------------
+    # --- send the response --------------------------------------------------------------------------------------------
 
     def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         if conn.sock.gave_up:
@@ -276,9 +297,9 @@ class Worker(ThreadWorker):
         self._send_rest(conn)
 
     def _send_rest(self, conn: Connection, *, is_writable: bool = False) -> None:
-        """Send what the client has not taken; once it has all, go on to its next request, or close.
+        """Send the unsent bytes, then serve the next request or close.
 
-        A request that came before the last answer was taken waits until the client has taken it.
+        A request that arrived before the client has received the last response waits until the client has.
         """
         try:
             is_sent = conn.sock.flush()
@@ -287,17 +308,17 @@ class Worker(ThreadWorker):
             return
         is_pipelined = not conn.is_ending and len(conn.assembly) > 0
         if is_pipelined:
-            conn.sock.hold_back()
+            conn.sock.defer_writable()
         if not is_sent or (is_pipelined and not is_writable):
             self._wait(conn, selectors.EVENT_WRITE, clock.monotonic() + UNREAD_SECS)
         elif conn.is_ending:
             self._end(conn)
         elif is_pipelined:
-            self._go_on(conn)
+            self._advance(conn)
         else:
-            self._idle(conn)
+            self._keep_idle(conn)
 
-    def _idle(self, conn: Connection) -> None:
+    def _keep_idle(self, conn: Connection) -> None:
         self._incomplete.remove(conn)
         self._watch(conn, 0)
         conn.set_timeout()
@@ -305,7 +326,10 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def _end(self, conn: Connection) -> None:
-        """Close the connection; if the client may still send, read on first, or a reset would destroy the answer."""
+        """Close the connection; read on first if the client may still send.
+
+        Otherwise a reset would destroy the response.
+        """
         if not conn.assembly.is_cut:
             self._drop(conn)
             return
@@ -314,10 +338,13 @@ class Worker(ThreadWorker):
         conn.is_lingering = True
         self._wait(conn, selectors.EVENT_READ, clock.monotonic() + REQUEST_SECS)
 
-    # --- what the loop waits for --------------------------------------------------------------------------------------
+    # --- wait for sockets ---------------------------------------------------------------------------------------------
 
     def _wait(self, conn: Connection, events: int, deadline: float) -> None:
-        """Wait for *conn*; another connection may have to be closed for it."""
+        """Wait for *conn*.
+
+        This closes other connections if they exceed the limits.
+        """
         self._watch(conn, events)
         for other in self._incomplete.put(conn, deadline):
             self._note_refusal("incomplete_requests", other)
@@ -333,7 +360,7 @@ class Worker(ThreadWorker):
 
     def _on_ready(self, conn: Connection, _: socket.socket) -> None:
         if conn not in self._incomplete:
-            return  # closed by what the loop did just now
+            return  # an earlier event of this round closed it
         if conn.events & selectors.EVENT_WRITE:
             self._send_rest(conn, is_writable=True)
         else:
@@ -348,16 +375,19 @@ class Worker(ThreadWorker):
         self.nr_conns -= 1
         conn.close()
 
-    # --- no descriptor is left ----------------------------------------------------------------------------------------
+    # --- out of descriptors -------------------------------------------------------------------------------------------
 
-    def _keep_reserve(self) -> None:
-        """Open the descriptor that is reserved for telling one client that no other is left."""
+    def _open_reserve(self) -> None:
+        """Open the reserved descriptor, for a client that gets the last 503."""
         if self._reserve is None:
             with suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _give_reserve(self) -> bool:
-        """Free the reserved descriptor for the next client; return False if a client has it already."""
+    def _free_reserve(self) -> bool:
+        """Free the reserved descriptor for the next client.
+
+        Returns False if a client uses it already.
+        """
         if self._reserve is None:
             return False
         os.close(self._reserve)
@@ -365,7 +395,7 @@ class Worker(ThreadWorker):
         return True
 
     def _unavailable(self) -> bytes:
-        """Return the 503 for want of descriptors, and note the shortage."""
+        """Return the 503 for a shortage of descriptors, and note the shortage."""
         self.wsgi.extensions["outfeed"].exhaustion.note(DESCRIPTORS)
-        detail = f"the server is out of {DESCRIPTORS}; nothing was done, try again"
+        detail = f"the server is out of {DESCRIPTORS}; the request had no effect, retry it"
         return raw_problem(503, detail, {"Retry-After": str(RETRY_AFTER_SECS)}, problems=[detail])

@@ -1,1 +1,1 @@
-"""The feed on the wire: WebSocket, server-sent events, long poll and poll."""
+"""The transports of the feed: WebSocket, server-sent events and polls."""

@@ -1,4 +1,4 @@
-"""Connections that stay open: the socket of a request, and the thread that serves its client."""
+"""Connections that stay open: a request's socket and its client's thread."""
 
 from __future__ import annotations
 
@@ -23,33 +23,40 @@ from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 
 SOCKET_KEY = "gunicorn.socket"
-GOODBYE_SECS = 1.0
+CLOSE_SECS = 1.0
 log = logging.getLogger(__name__)
 Ending = tuple[int, str]  # close code, reason
 
 
 class ConnectionHandler(Protocol):
-    """Serves the client of one kind of connection."""
+    """Interface of a handler that serves the client of one connection."""
 
     def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
         """Serve the client until either side ends the connection.
 
-        Return the code and reason to close with, or None if the client has left. Raises OSError when it has.
+        Returns the code and reason to close with, or None if the client has disconnected. Raises OSError if the socket
+        fails.
         """
         ...
 
     def is_close_frame(self, data: bytes) -> bool:
-        """Return whether *data*, received after the server's close frame, completes the client's."""
+        """Return whether *data* completes the client's close frame.
+
+        The server has sent its own close frame before.
+        """
         ...
 
 
 def init_app(app: Flask) -> None:
-    """Release what `prepare` took when the request has ended."""
+    """Release the resources of `prepare` when the request has ended."""
     app.teardown_request(_release)
 
 
 def prepare() -> Response | None:
-    """Take the request's socket for a connection that stays open; return the refusal if that is not possible."""
+    """Take the request's socket for a connection that stays open.
+
+    Returns the refusal if that is not possible.
+    """
     sock = request.environ.get(SOCKET_KEY)
     if sock is None:
         return problem(501, "this server gives no access to its sockets; start it with `outfeed serve`")
@@ -68,7 +75,7 @@ def _release(_: BaseException | None) -> None:
 
 
 def serve(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> Response:
-    """Answer the request on its socket: with *head*, and then with the feed."""
+    """Answer the request on its socket with *head*, then with the feed."""
     if refusal := prepare():
         return refusal
     run(head, encoding, handler)
@@ -76,20 +83,23 @@ def serve(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> Respon
 
 
 def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
-    """Write *head*, and subscribe the client to the feed until *handler* returns; then close the connection."""
+    """Write *head*, then serve the feed until *handler* returns.
+
+    Closes the connection at the end.
+    """
     waker: Waker = g.waker
     subscriber = Subscriber(services().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
-    ending = _ending_of(lambda: _attend(subscriber, waker, head, handler))
+    ending = _catch_ending(lambda: _serve_subscriber(subscriber, waker, head, handler))
     if ending is not None:
         code, reason = ending
         if code == frames.POLICY:
             services().metrics.note_refusal("policy", why=reason, address=limits.client())
         log.info(LogMessage("client closed", code=code, reason=reason))
         waker.writer.send_close(encoding.close_message(*ending))
-    waker.writer.close(GOODBYE_SECS if ending else 0, handler.is_close_frame)
+    waker.writer.close(CLOSE_SECS if ending else 0, handler.is_close_frame)
 
 
-def _attend(subscriber: Subscriber, waker: Waker, head: bytes, handler: ConnectionHandler) -> Ending | None:
+def _serve_subscriber(subscriber: Subscriber, waker: Waker, head: bytes, handler: ConnectionHandler) -> Ending | None:
     waker.writer.write(head, lambda: True)
     services().hub.add(subscriber)
     try:
@@ -99,16 +109,22 @@ def _attend(subscriber: Subscriber, waker: Waker, head: bytes, handler: Connecti
         services().hub.remove(subscriber)
 
 
-def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
-    """Serve the client; return the code and reason to close with, or None if the client has left."""
+def _catch_ending(serve_client: Callable[[], Ending | None]) -> Ending | None:
+    """Serve the client; return the code and reason to close with.
+
+    Returns None if the client has disconnected.
+    """
     try:
         return serve_client()
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
-    except ForbiddenConsumer as error:  # given away since the stream was admitted
+    except ForbiddenConsumer as error:  # its owner changed after the stream was admitted
         services().metrics.note_refusal("ownership", error=error)
         return frames.SUPERSEDED, str(error)
-    except (Superseded, UnknownName) as error:  # removed since the stream was admitted
+    except (
+        Superseded,
+        UnknownName,
+    ) as error:  # another connection took it, or it was removed after the stream was admitted
         return frames.SUPERSEDED, str(error)
     except OSError:
         return None
@@ -116,20 +132,26 @@ def _ending_of(serve_client: Callable[[], Ending | None]) -> Ending | None:
         log.error(LogMessage("client closed, database unavailable", error=error))
         return frames.INTERNAL_ERROR, "the database can't be read right now"
     except Exception as error:
-        # The edge of a connection: left to Flask, a 500 page would be written into the stream.
+        # The edge of a connection: Flask would write a 500 page into the stream.
         log.exception("client closed, internal error")
         services().metrics.note_error("connection", error)
         return frames.INTERNAL_ERROR, "internal server error"
 
 
 def granted_rates() -> tuple[float, float]:
-    """Return the rate for who names none, and the most to be had: only a program with a token may go faster."""
+    """Return (default rate, maximum rate) for the current principal.
+
+    0 as maximum means no limit. Only a token's rate is unlimited.
+    """
     rate = services().settings.event_rate
     return rate, rate if identity.principal().is_browser else 0
 
 
 class Waker:
-    """Wakes the thread that waits for the client of *writer*; any thread may call `wake`."""
+    """Waker of the thread that waits for the client of *writer*.
+
+    Any thread may call `wake`.
+    """
 
     def __init__(self, writer: SocketWriter) -> None:
         self.writer = writer
@@ -140,17 +162,20 @@ class Waker:
         self._poller.register(writer, select.POLLIN)
 
     def close(self) -> None:
-        """Free the descriptors."""
+        """Close the descriptors."""
         self._receiver.close()
         self._sender.close()
 
     def wake(self) -> None:
-        """Have `wait` return."""
-        with contextlib.suppress(OSError):  # closed, or woken often enough
+        """Make `wait` return."""
+        with contextlib.suppress(OSError):  # closed, or the socket's buffer is full of wake-ups
             self._sender.send(b"!", socket.MSG_DONTWAIT)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait *timeout* seconds, or for `wake`; return whether the client has sent something or is gone."""
+        """Wait *timeout* seconds, or until `wake` is called.
+
+        Returns whether the client has sent bytes or has disconnected.
+        """
         ready = {descriptor for descriptor, _ in self._poller.poll(None if timeout is None else timeout * 1000)}
         if self._receiver.fileno() in ready:
             self._receiver.recv(4096)
@@ -158,7 +183,7 @@ class Waker:
 
 
 class _Served(Response):
-    """Says to gunicorn that the socket was answered on directly."""
+    """Response that tells gunicorn that the socket was answered directly."""
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         raise StopIteration

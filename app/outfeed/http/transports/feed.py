@@ -1,4 +1,4 @@
-"""The feed over HTTP: by cursor, by long poll, and as server-sent events."""
+"""The feed over HTTP: by cursor, by long poll, as server-sent events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSALS = {
     403: "The scope read is missing, or the consumer belongs to another principal.",
     404: "No consumer has this name; `POST /api/consumers` creates one.",
 }
-# Nginx would collect what we send; a proxy that obeys `no-transform` compresses nothing.
+# nginx would buffer the stream without X-Accel-Buffering. `no-transform` forbids proxies to compress it.
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
@@ -53,7 +53,7 @@ feed = Blueprint("feed", __name__, url_prefix="/api/feed")
 
 
 class _Types:
-    """`types=a,b` in a query string is a list."""
+    """Mixin for queries: `types=a,b` in a query string is a list."""
 
     @field_validator("types", mode="before", check_fields=False)
     @classmethod
@@ -81,10 +81,10 @@ class StreamQuery(_Types, SubscribeRequest):
 @requires(READ)
 @operation(query=PollQuery, answers={200: FeedPage}, refusals=_REFUSALS)
 def poll(query: PollQuery) -> Response:
-    """Return the events after a cursor, with the verdict on it. Without `after` and `last`: none.
+    """Return the events after a cursor, with the verdict on it.
 
-    With `wait`, a page that would be empty waits for the first event that matches, that many seconds at most. Who
-    waits counts as a connection.
+    Without `after` and `last` no events are returned. With `wait`, a request without events waits for the first event
+    that matches, up to that many seconds. A waiting request counts as a connection.
     """
     began = clock.monotonic()
     if query.consumer and query.after is not None:
@@ -97,11 +97,11 @@ def poll(query: PollQuery) -> Response:
         try:
             events, cursor = _collect(query, verdict)
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
-                with deadline.unlimited():  # it may wait for longer, and each read is short
+                with deadline.unlimited():  # the wait may be longer than the deadline, and each read is short
                     events, cursor = _wait(query, verdict, events, cursor, began)
                     identity.require_still()
         except Overtaken:
-            continue  # pruned between the verdict and the read: the next verdict says so
+            continue  # pruned between the verdict and the read: the next verdict reports it
         return _answer(verdict, events, cursor)
 
 
@@ -112,17 +112,20 @@ def _verdict(query: PollQuery) -> Verdict:
 
 
 def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
-    """Return what is owed: what follows the cursor, else the `last`, else nothing, whatever came meanwhile."""
+    """Return the events of the page: after the cursor, or the `last`.
+
+    Without both it returns none, even if events have arrived since the verdict.
+    """
     if verdict.kind in ("resumed", "gap"):
-        return _read_on(query, verdict, verdict.after)
+        return _read_after(query, verdict, verdict.after)
     if query.last is None:
         return [], verdict.after
     start = services().core.reader.start_of_last(query.filter(identity.principal().visible), query.last, verdict.head)
-    return _read_on(query, verdict, start)
+    return _read_after(query, verdict, start)
 
 
-def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
-    """Return up to *limit* matching items after *cursor*, and the cursor they lead to."""
+def _read_after(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item], int]:
+    """Return up to *limit* matching items after *cursor*, and the new cursor."""
     found: list[Item] = []
     end = cursor + MAX_SCANNED_ROWS
     page_end = None
@@ -140,13 +143,16 @@ def _read_on(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[Item
 
 
 def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, began: float) -> tuple[list[Item], int]:
-    """Wait for the first event, and so long that who asks again at once stays within the rate."""
+    """Wait for the first event, and long enough to keep the client's rate.
+
+    A client that asks again at once stays within the rate.
+    """
     deadline = began + query.wait
     hub = services().hub
     erased = hub.erased
     while not events and hub.erased == erased and (left := deadline - clock.monotonic()) > 0:
         services().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
-        events, cursor = _read_on(query, verdict, cursor)
+        events, cursor = _read_after(query, verdict, cursor)
         if hub.closing.is_set():
             break
     rate, _ = granted_rates()
@@ -161,7 +167,7 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
     if erased := services().hub.erased:
         fields["erasures"] = erased
     head = orjson.dumps(fields | {"cursor": cursor})
-    # The items are JSON already; each begins with a brace that makes room for its seq.
+    # The items are JSON already. The seq goes behind each item's opening brace.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
     body = b'%b,"events":[%b]}' % (head[:-1], rows)
     services().hub.stats.note_sent(POLL, bool(events), len(body) if events else 0)
@@ -183,7 +189,10 @@ def _stream_fields() -> dict[str, str]:
 @requires(READ, is_connection=True)
 @operation(query=StreamQuery, fields=_stream_fields, answers={200: {EVENT_STREAM: str}}, refusals=_REFUSALS)
 def stream(query: StreamQuery) -> Response:
-    """Serve server-sent events until either side ends it. `Last-Event-ID` beats `after` and `epoch` in the URL."""
+    """Serve server-sent events until either side ends the stream.
+
+    The header `Last-Event-ID` takes precedence over `after` and `epoch` in the URL.
+    """
     subscription.check(query)
     if query.consumer:
         services().checkpoints.require(query.consumer, identity.principal())
@@ -196,7 +205,7 @@ def stream(query: StreamQuery) -> Response:
 
 def _last_event_id() -> dict[str, str]:
     value = request.headers.get("Last-Event-ID", "")
-    if not value or "consumer" in request.args:  # a consumer's place is its checkpoint
+    if not value or "consumer" in request.args:  # a consumer resumes from its checkpoint
         return {}
     epoch, _, seq = value.rpartition(":")
     if not epoch or not seq.isdigit():
@@ -205,7 +214,7 @@ def _last_event_id() -> dict[str, str]:
 
 
 class SSEHandler:
-    """Serves one subscription. What the client sends is read and dropped."""
+    """Handler of one stream. Bytes that the client sends are dropped."""
 
     def __init__(self, wanted: SubscribeRequest) -> None:
         self._wanted = wanted

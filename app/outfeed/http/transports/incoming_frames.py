@@ -1,7 +1,7 @@
-"""Incoming frames: the bytes of a WebSocket client, cut into frames and counted (RFC 6455 section 5.2).
+"""Incoming frames: a WebSocket client's bytes, cut into counted frames.
 
-The library does not count pings, pongs and fragments, and counts messages in characters. Only headers are read here:
-the library rejects an invalid frame when it gets the frame's first bytes.
+Source: RFC 6455 section 5.2. The library does not count pings, pongs and fragments, and counts messages in characters.
+This module reads only headers: the library rejects an invalid frame when it receives the frame's first bytes.
 """
 
 from __future__ import annotations
@@ -11,26 +11,33 @@ _CLOSE = 8
 
 
 class IncomingFrames:
-    """`count`: the frames that have begun, but for close frames. `message_bytes`: the payload of the last message."""
+    """The frames of one client.
+
+    `count` is the number of frames that have begun, without close frames. `message_bytes` is the size of the last
+    message's payload.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.message_bytes = 0
         self._buffer = bytearray()
         self._opcode = _CONTINUATION
-        self._missing = 0  # bytes of the payload of the frame that has begun
+        self._missing = 0  # bytes that the payload of the current frame still lacks
 
     @property
     def is_at_close(self) -> bool:
-        """Whether the last bytes that were taken are the end of a close frame."""
+        """Whether the last bytes that `take` returned end a close frame."""
         return self._opcode == _CLOSE and not self._missing
 
     def feed(self, data: bytes) -> None:
-        """Add what the client has sent."""
+        """Add bytes that the client has sent."""
         self._buffer += data
 
     def take(self) -> bytes:
-        """Return the next bytes, of one frame at most; none while a header is incomplete."""
+        """Return the next bytes, of one frame at most.
+
+        Returns none while a header is incomplete.
+        """
         size = 0 if self._missing else self._begin()
         payload_size = min(self._missing, len(self._buffer) - size)
         data = bytes(self._buffer[: size + payload_size])
@@ -41,7 +48,10 @@ class IncomingFrames:
         return data
 
     def _begin(self) -> int:
-        """Begin the next frame if its header is complete; return the size of the header, else 0."""
+        """Begin the next frame if its header is complete.
+
+        Returns the size of the header, or 0.
+        """
         if len(self._buffer) < 2:
             return 0
         length = self._buffer[1] & 0x7F

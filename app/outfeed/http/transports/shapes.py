@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class FeedItem(BaseModel):
-    """An event of the feed. What a raw writer left out is null."""
+    """An event of the feed. A field that a raw writer omitted is null."""
 
     seq: int = Field(examples=[61])
     id: str | None = Field(examples=["task-1-created"])
@@ -22,7 +22,7 @@ class FeedItem(BaseModel):
         None, description="Size of the data that was omitted; absent if the data is complete."
     )
     flattened: bool | None = Field(
-        None, description="True if `data` is the JSON text of what is nested deeper than 64 levels; only then present."
+        None, description="True if `data` is the JSON text of a value nested deeper than 64 levels; absent otherwise."
     )
 
 
@@ -34,7 +34,10 @@ class Missing(BaseModel):
 
 
 class FeedPage(BaseModel):
-    """The events after a cursor, and the verdict on it. `cursor` is what to ask with next."""
+    """The events after a cursor, and the verdict on it.
+
+    `cursor` is the value to send as `after` in the next request.
+    """
 
     epoch: str = Field(examples=["0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"])
     verdict: Literal["live", "resumed", "gap", "reset"] = Field(examples=["resumed"])

@@ -1,8 +1,8 @@
 """Replacements for the socket, thread and event of Flask-Sock's server.
 
-By itself the library starts a thread for each client, which reads from the socket, and writes to it without a lock.
-With these three it does no I/O and starts no thread: its loop runs on the client's own thread, once for each frame.
-tests/http/transports/test_sock_seams.py has a test for everything that is assumed about the library.
+By itself the library starts a thread for each client, which reads from the socket and writes to it without a lock. With
+these three classes it does no I/O and starts no thread: its loop runs on the client's own thread, once for each frame.
+tests/http/transports/test_sock_seams.py has a test for each assumption about the library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from outfeed.errors import NoInput
 
 
 class MemorySocket:
-    """Hands the library the bytes in `received`, and collects what the library sends."""
+    """Socket that returns the bytes in `received` and collects output."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -42,7 +42,7 @@ class MemorySocket:
 
 
 class NoThread:
-    """Keeps the library's loop in `target`, and starts no thread for it."""
+    """Thread that keeps the library's loop in `target` and never starts."""
 
     name = ""
 
@@ -61,15 +61,18 @@ class ReadingEvent:
         self.read: Callable[[float | None], None] = lambda _: None
 
     def set(self) -> None:
-        """Have `wait` return True at once."""
+        """Make `wait` return True at once."""
         self._is_set = True
 
     def clear(self) -> None:
-        """Have `wait` read again."""
+        """Make `wait` read again."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Read once, for *timeout* seconds at most, unless the event is set; return whether it is."""
+        """Read once, for *timeout* seconds at most, unless the event is set.
+
+        Returns whether the event is set.
+        """
         if not self._is_set:
             self.read(timeout)
         return self._is_set
@@ -79,5 +82,5 @@ SERVER_OPTIONS = {"thread_class": NoThread, "event_class": ReadingEvent}
 
 
 def forget_handshake(ws: Server) -> None:
-    """Free what the library keeps of the handshake: 3 KiB for each client."""
+    """Free the library's state of the handshake: 3 KiB for each client."""
     ws.ws = ws.ws.connection

@@ -28,7 +28,7 @@ from outfeed.principal import READ
 PATH = "/ws"
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_MESSAGES_PER_SEC = 100
-# Between pings, on the monotonic clock: the library's own would stop if the wall clock was set back.
+# Between pings, on the monotonic clock. The library's own pings stop if the wall clock is set back.
 PING_SECS = 25.0
 live = Blueprint("live", __name__)
 sock = Sock()
@@ -42,7 +42,10 @@ def init_app(app: Flask) -> None:
 
 
 def _check_handshake() -> Response | None:
-    """Refuse a request to /ws that is no WebSocket handshake (RFC 6455 section 4.2.1)."""
+    """Reject a request to /ws that is no WebSocket handshake.
+
+    Source: RFC 6455 section 4.2.1.
+    """
     if request.path != PATH:
         return None
     options = [option.strip() for option in request.headers.get("Connection", "").lower().split(",")]
@@ -50,7 +53,7 @@ def _check_handshake() -> Response | None:
     if not is_upgrade or request.method != "GET":
         return problem(426, "this is a WebSocket; send an Upgrade header")
     if request.headers.get("Sec-WebSocket-Version") != "13":
-        response = problem(426, "only version 13 of the WebSocket protocol is spoken")
+        response = problem(426, "only version 13 of the WebSocket protocol is supported")
         response.headers["Sec-WebSocket-Version"] = "13"
         return response
     if not _is_key(request.headers.get("Sec-WebSocket-Key", "")):
@@ -66,11 +69,12 @@ def _is_key(text: str) -> bool:
 
 
 @live.before_request
-def _open() -> Response | None:
-    """Admit the connection, and give the library a handshake that it accepts, with a socket of ours.
+def _admit_client() -> Response | None:
+    """Admit the connection, and prepare a handshake for the library.
 
-    It refuses some requests that gunicorn and `_check_handshake` accept, by an error that would be a 500. It agrees on
-    compression if it is offered, which costs memory for each client.
+    The library gets a handshake that it always accepts, with a socket in memory. It would reject some requests that
+    gunicorn and `_check_handshake` accept, with an error that becomes a 500. It would also agree on compression if the
+    client offers it, which costs memory for each client.
     """
     if refusal := limits.admit_connection():
         return refusal
@@ -98,10 +102,10 @@ def socket(ws: Server) -> None:
 
 
 class WebSocketHandler:
-    """Has the library read a client's frames one at a time, and answers the messages in them.
+    """Handler that answers a client's messages, one frame at a time.
 
     `_allowed` is the number of frames that the client may have sent by now: at most MAX_MESSAGES_PER_SEC more than it
-    has, except for those that may have come while this thread did not read.
+    has sent, except for frames that may have arrived while this thread did not read.
     """
 
     def __init__(self, ws: Server) -> None:
@@ -113,7 +117,7 @@ class WebSocketHandler:
         self._ping_at = self._waited_at + PING_SECS
 
     def run(self, subscriber: Subscriber, waker: Waker) -> Ending | None:
-        """Answer messages, and send events and pings, until either side ends the connection.
+        """Answer messages, and send events and pings, until either side ends.
 
         The library asks for input by `event.wait`, which calls `_read` on this thread: sock_server.py.
         """
@@ -125,7 +129,7 @@ class WebSocketHandler:
                 self._ping_at = clock.monotonic() + PING_SECS
                 subscriber.write(frames.PING)
             try:
-                message = self._ws.receive(self._patience(subscriber))
+                message = self._ws.receive(self._wait_secs(subscriber))
             except ConnectionClosed as closed:
                 return None if self._frames.is_at_close else (int(closed.reason), closed.message or "")
             if message is not None:
@@ -137,13 +141,16 @@ class WebSocketHandler:
     def _secs_to_ping(self) -> float:
         return max(0.0, self._ping_at - clock.monotonic())
 
-    def _patience(self, subscriber: Subscriber) -> float:
+    def _wait_secs(self, subscriber: Subscriber) -> float:
         """Return how many seconds this thread may wait for the client."""
-        patience = subscriber.wait_secs()
-        return self._secs_to_ping() if patience is None else min(patience, self._secs_to_ping())
+        wait_secs = subscriber.wait_secs()
+        return self._secs_to_ping() if wait_secs is None else min(wait_secs, self._secs_to_ping())
 
     def is_close_frame(self, data: bytes) -> bool:
-        """Return whether the client's close frame has come; never if the library has rejected a frame."""
+        """Return whether the client's close frame has arrived.
+
+        Returns False if the library has rejected a frame before.
+        """
         if not self._ws.connected:
             return False
         self._frames.feed(data)
@@ -153,7 +160,10 @@ class WebSocketHandler:
         return False
 
     def _read(self, subscriber: Subscriber, waker: Waker, timeout: float | None) -> None:
-        """Have the library process the next bytes of the client's, of one frame at most, and write its answer."""
+        """Have the library process the next bytes, and write its answer.
+
+        The bytes are of one frame at most.
+        """
         data = self._frames.take()
         if not data and self._has_input(waker, timeout):
             self._frames.feed(waker.writer.read())
