@@ -1,1 +1,1 @@
-"""Access control: users, tokens, sessions, tickets, sign-in, and the check of each request."""
+"""Access control: users, credentials, sign-in and request checks."""

@@ -1,7 +1,8 @@
-"""Authenticate requests: tokens, tickets, sessions, CSRF, and the headers that defend a browser.
+"""Authentication of requests: tokens, tickets, sessions and CSRF.
 
-Each route declares the permission that it needs (http/permission.py). A request is public, carries a token or a ticket,
-or belongs to a user who signed in. A cookie adds nothing to a bearer token.
+Each route declares the permission that it needs (http/permission.py). A request is public, has a token or a ticket, or
+belongs to a signed-in user. A cookie adds nothing to a bearer token. Every response gets the headers that protect a
+browser.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ log = logging.getLogger(__name__)
 
 
 class Visitor(UserMixin):
-    """A person who signed in, as Flask-Login wants one; its id is the session's random key."""
+    """A signed-in person, in the form that Flask-Login needs.
+
+    Its id is the session's random key.
+    """
 
     def __init__(self, key: str, principal: Principal | None = None) -> None:
         self.id = key
@@ -54,18 +58,17 @@ class Visitor(UserMixin):
 
     @classmethod
     def load(cls, key: str) -> Visitor | None:
-        """Return whom the session with that key belongs to, if it is still good."""
+        """Return the visitor of the session with that key, if it is valid."""
         principal = account.find_session(_database(), key)
         return cls(key, principal) if principal else None
 
     @property
     def name(self) -> str:
-        """The user's name."""
         return self.principal.name if self.principal else ""
 
     @property
     def has_password(self) -> bool:
-        """Whether they can come back without a link."""
+        """Whether the user can sign in without a link."""
         return user.password_hash(_database(), self.name) is not None
 
 
@@ -74,13 +77,19 @@ class _Sessions(SecureCookieSessionInterface):
         return request.is_secure
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Not with what is static: browsers keep one copy of it, whatever becomes of the cookie."""
+        """Send the session's cookie, except with static files.
+
+        Browsers keep a static file longer than the cookie is valid.
+        """
         if not request.path.startswith("/static/"):
             super().save_session(app, session, response)
 
 
 def init_app(app: Flask) -> None:
-    """Guard every route of *app*. Call it before anything else handles requests."""
+    """Check every request to *app*.
+
+    Call this before any other request handler is registered.
+    """
     settings = app.extensions["outfeed"].settings
     app.config.update(
         SECRET_KEY=(key := secret_key(settings)),
@@ -90,13 +99,13 @@ def init_app(app: Flask) -> None:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
         PERMANENT_SESSION_LIFETIME=int(settings.session_days * 86_400),
-        WTF_CSRF_SSL_STRICT=False,  # `refused_form` looks at Origin and Sec-Fetch-Site, too
-        WTF_CSRF_CHECK_DEFAULT=False,  # `_admit` asks for it, only where a cookie is what lets a request in
+        WTF_CSRF_SSL_STRICT=False,  # `refused_form` also checks Origin and Sec-Fetch-Site
+        WTF_CSRF_CHECK_DEFAULT=False,  # `_admit` checks it, and only for requests that a cookie admits
         WTF_CSRF_TIME_LIMIT=None,  # a page stays open all day
     )
     app.session_interface = _Sessions()
     logins = LoginManager(app, add_context_processor=False)
-    # The proxy, not the user: it reads the database only where a template asks, and the page of an outage must not.
+    # The proxy instead of the user: it reads the database only if a template uses it. An outage's page must not read.
     app.context_processor(lambda: {"current_user": current_user})
     logins.user_loader(Visitor.load)
     csrf.init_app(app)
@@ -104,11 +113,11 @@ def init_app(app: Flask) -> None:
     app.after_request(_add_headers)
 
 
-# --- who may ----------------------------------------------------------------------------------------------------------
+# --- admission --------------------------------------------------------------------------------------------------------
 
 
 def _admit() -> ResponseReturnValue | None:
-    """Let the request pass, or return its refusal."""
+    """Return the refusal of the request, or None if it is admitted."""
     needed = permission.of_request()
     if needed.scope is None:
         return None
@@ -120,13 +129,16 @@ def _admit() -> ResponseReturnValue | None:
         return _admit_token(request.authorization.token or "", needed.scope)
     if needed.takes_tickets and "ticket" in request.args:
         return _admit_ticket(request.args["ticket"], needed.scope)
-    if current_user.is_authenticated and not _is_from_elsewhere(needed):
+    if current_user.is_authenticated and not _is_foreign_socket(needed):
         return _admit_visitor(needed.scope)
-    return _turn_away(needed)
+    return _refuse_unauthenticated(needed)
 
 
 def _refuse_connection(needed: Permission) -> Response | None:
-    """Count the attempt, before anything is looked up, and refuse pages of sites that we don't know."""
+    """Count the attempt, and reject pages of sites that are not allowed.
+
+    This happens before any lookup.
+    """
     attempts = services().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
         return refusal
@@ -137,8 +149,11 @@ def _refuse_connection(needed: Permission) -> Response | None:
     return problem(403, f"the origin of this page is not allowed to open the feed: {mismatch}")
 
 
-def _is_from_elsewhere(needed: Permission) -> bool:
-    """Return whether another site's page opens a socket: allowed or not, our cookie doesn't speak for it."""
+def _is_foreign_socket(needed: Permission) -> bool:
+    """Return whether another site's page opens a socket.
+
+    A cookie does not count for such a page, even if its site is allowed.
+    """
     return needed.takes_tickets and origins.why_foreign_origin() is not None
 
 
@@ -175,16 +190,17 @@ def _admit_visitor(scope: str) -> Response | None:
 
 
 class Refusal(NamedTuple):
-    """Why a form was refused: the *reason*, origin or csrf, and what did not match what."""
+    """The reason of a rejected form: origin or csrf, and the mismatch."""
 
     reason: str
     detail: str
 
 
 def refused_form() -> Refusal | None:
-    """Return why what is sent can't be from a form or a script of our own page; None if it is, or is a safe method.
+    """Return why the request is not from a form or script of this site.
 
-    Over TLS the page's origin counts besides its token. A refusal is counted and logged.
+    Returns None for safe methods too. Over TLS the page's origin is checked in addition to its CSRF token. A refusal is
+    counted and logged.
     """
     if request.method not in current_app.config["WTF_CSRF_METHODS"]:
         return None
@@ -205,14 +221,17 @@ def _refuse_form(reason: str, detail: str) -> Refusal:
 
 
 def note_refusal(reason: str, detail: str) -> None:
-    """Count the request's refusal, and log *detail*: what did not match what."""
+    """Count the request's refusal and log *detail*, the mismatch."""
     services().metrics.note_refusal(reason)
     fields = {"reason": reason, "path": request.path, "address": request.remote_addr}
     log.warning(LogMessage("request refused", **fields, detail=detail))
 
 
 def _require(found: Principal, scope: str) -> Response | None:
-    """Take *found* for the request's principal; return the refusal if it lacks *scope*."""
+    """Set *found* as the request's principal.
+
+    Returns the refusal if it lacks *scope*.
+    """
     g.principal = found
     if found.may(scope):
         return None
@@ -221,21 +240,24 @@ def _require(found: Principal, scope: str) -> Response | None:
 
 
 def _lacking(found: Principal, scope: str) -> str:
-    """Return what *found* needs for *scope*: a role to a person, the scope to a program."""
+    """Return what *found* needs for *scope*.
+
+    A person needs a role, and a program needs the scope.
+    """
     if not found.is_session:
         return f"this needs the scope {scope}"
     role = next(role for role, scopes in ROLES.items() if scope in scopes)
     return f"You need the {role} role for this. You are signed in as {found.name}."
 
 
-def _turn_away(needed: Permission) -> ResponseReturnValue:
-    """Send a stranger who wants a page to the sign-in, and refuse any other."""
+def _refuse_unauthenticated(needed: Permission) -> ResponseReturnValue:
+    """Redirect a browser to the sign-in; reject any other request."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
     if needed.is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.script_root + request.path) + (f"?{query}" if query else "")
         return redirect(f"{url_for('sign_in.login')}?{urlencode({'next': target})}")
-    if wants_page():  # a form that was open for longer than its session
+    if wants_page():  # the session ended while its form was open
         return _challenge("Bearer", "Your session ended; nothing was saved. Sign in and try again.")
     return _challenge("Bearer", "sign in, or send a token as `Authorization: Bearer outfeed_…`")
 
@@ -266,29 +288,33 @@ def _add_headers(response: Response) -> Response:
 
 
 def secret_key(settings: Settings) -> str:
-    """Return what signs the session cookies: OUTFEED_SECRET_KEY, else the key kept beside the database.
+    """Return the key that signs session cookies.
 
-    Made on the first call, mode 0600; processes that start at once get the same one. Raises ConfigError.
+    It is OUTFEED_SECRET_KEY, else the key in a file beside the database. The first call creates the file with mode
+    0600. Processes that start at the same time get the same key. Raises ConfigError.
     """
     check_key(settings)
     if settings.secret_key:
         return settings.secret_key.get_secret_value()
     path = _key_file(settings)
-    with _explained(path):
+    with _translate_errors(path):
         if not path.exists():
             _make_key(path)
         return path.read_text(encoding="ascii").strip()
 
 
 def cookie_name(key: str) -> str:
-    """Return the name of the session's cookie: cookies ignore the port, so two servers on a host need two names."""
+    """Return the name of the session's cookie.
+
+    Cookies ignore the port, so two servers on one host need two names.
+    """
     return f"outfeed_session_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def check_key(settings: Settings) -> None:
-    """Raise ConfigError if the kept key can't be used. Makes none."""
+    """Raise ConfigError if the key file can't be used. Creates no file."""
     path = _key_file(settings)
-    with _explained(path):
+    with _translate_errors(path):
         if settings.secret_key or not path.exists():
             return
         key = path.read_text(encoding="ascii").strip()
@@ -301,7 +327,7 @@ def _key_file(settings: Settings) -> Path:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
@@ -309,7 +335,10 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key to *path*, whole or not at all; where another process was first, its key stays."""
+    """Write a new key to *path* atomically.
+
+    If another process was first, its key stays.
+    """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

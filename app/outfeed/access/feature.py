@@ -1,4 +1,4 @@
-"""The feature: users, tokens, sessions and tickets, and the check of each request."""
+"""The feature for access control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AccessFeature(Feature):
-    """Users, tokens, sessions and tickets."""
+    """Users, tokens, sessions and tickets, and the check of each request."""
 
     commands: ClassVar[Mapping[str, str]] = {
         "user": "access.user_commands:user",

@@ -1,6 +1,7 @@
-"""Rights: open connections end when a permission is revoked or expires, whichever process did it.
+"""Rights: disconnects clients when a permission is revoked or expires.
 
-The same SELECT tells whether an event was erased; then the core forgets what it has read.
+The change may come from any process. The same SELECT reads the number of erasures. After an erasure the core drops its
+cached events.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Rights(Guard):
-    """Checks the subscribers of one process again. Looking whether anything has changed costs one SELECT.
+    """The guard of one process: checks its subscribers again after changes.
 
-    `_lock` guards `_uses`: when tokens were used, written now and then, so that no request waits for a writer.
+    Detecting a change costs one SELECT. `_lock` guards `_uses`, the times at which tokens were used. A job writes them
+    every few seconds, so that no request waits for a writer.
     """
 
     def __init__(self, database: Database, core: Core) -> None:
@@ -39,12 +41,18 @@ class Rights(Guard):
         self.jobs = {"rights": Job(self.check, 0.5), "uses": Job(self.write_uses, 5.0)}
 
     def start(self) -> None:
-        """Take the counters as they are: nobody is connected yet. Raises DatabaseError."""
+        """Read the counters before the first client connects.
+
+        Raises DatabaseError.
+        """
         self._seen = account.rights(self._database)
         self._core.hub.erased = self._seen[1]
 
     def check(self) -> None:
-        """Send away who may no longer see what they asked for, and forget what was erased. Never raises."""
+        """Disconnect revoked subscribers and drop caches after an erasure.
+
+        Never raises.
+        """
         try:
             now = account.rights(self._database)
             if now[0] != self._seen[0]:
@@ -55,7 +63,7 @@ class Rights(Guard):
                 self._core.forget(erased=now[1])
             self._seen = now
         except DatabaseError as error:
-            log.warning(LogMessage("rights not checked, trying again", error=error))
+            log.warning(LogMessage("permissions not checked, retrying", error=error))
 
     def _check_all(self) -> None:
         current: dict[str, Principal | None] = {}
@@ -63,18 +71,21 @@ class Rights(Guard):
             grant = subscriber.principal.grant
             if grant not in current:
                 current[grant] = account.principal_of(self._database, grant)
-            _apply(current[grant], subscriber)
+            _disconnect_if_changed(current[grant], subscriber)
 
     def principal_of(self, grant: str) -> Principal | None:
-        """Return the principal that *grant* stands for now; None once it was revoked. Raises DatabaseError."""
-        return account.principal_of(self._database, grant)
-
-    def check_newcomer(self, subscriber: ConnectedClient) -> None:
-        """Look again at one that was just added to the hub: `check` may have looked in vain since it was admitted.
+        """Return the current principal of *grant*, or None if it is revoked.
 
         Raises DatabaseError.
         """
-        _apply(account.principal_of(self._database, subscriber.principal.grant), subscriber)
+        return account.principal_of(self._database, grant)
+
+    def check_newcomer(self, subscriber: ConnectedClient) -> None:
+        """Check again a subscriber that was just added to the hub.
+
+        `check` may have run between its admission and its addition. Raises DatabaseError.
+        """
+        _disconnect_if_changed(account.principal_of(self._database, subscriber.principal.grant), subscriber)
 
     def _check_times(self) -> None:
         now = clock.now()
@@ -87,27 +98,30 @@ class Rights(Guard):
         self.write_uses()
 
     def note_use(self, grant: str) -> None:
-        """Remember that a token was used just now."""
+        """Note that a token was used now."""
         with self._lock:
             self._uses[grant] = clock.timestamp()
 
     def write_uses(self) -> None:
-        """Write down when tokens were used. Never raises: what can't be written now is written the next time."""
+        """Write the times at which tokens were used.
+
+        Never raises. Times that can't be written now are written by the next call.
+        """
         with self._lock:
             uses, self._uses = self._uses, {}
         try:
             if uses:
                 account.note_uses(self._database, uses)
         except DatabaseError as error:
-            log.warning(LogMessage("uses of tokens not written, trying again", error=error))
+            log.warning(LogMessage("uses of tokens not written, retrying", error=error))
             with self._lock:
                 self._uses = uses | self._uses
 
 
-def _apply(found: Principal | None, subscriber: ConnectedClient) -> None:
-    """Send *subscriber* away unless what it may is what *found*, who it is now, may."""
+def _disconnect_if_changed(found: Principal | None, subscriber: ConnectedClient) -> None:
+    """Disconnect *subscriber* if *found*, its current principal, has changed."""
     if found is None or not found.may_follow:
         subscriber.ask_to_end(frames.SIGNED_OUT, "signed out or revoked")
     elif found != subscriber.principal:
-        # Still welcome, with other rights: it comes back and gets a filter that knows of them.
+        # The client still has access, with other permissions. It reconnects and gets a new filter.
         subscriber.ask_to_end(frames.RESTARTING, f"retry_ms={random.randint(0, 500)}")  # noqa: S311

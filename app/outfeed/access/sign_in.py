@@ -1,4 +1,4 @@
-"""Signing in, by a link that works once or a name and a password; signing out; the own password."""
+"""Sign-in by link or password, sign-out, and changes of passwords."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ sign_in = Blueprint("sign_in", __name__)
 @sign_in.get("/login")
 @public(is_page=True)
 def login() -> ResponseReturnValue:
-    """Show the form, or for a sign-in link the page with its button. Changes nothing: scanners follow links."""
+    """Show the form, or the button of a sign-in link.
+
+    Changes nothing, because scanners follow links.
+    """
     target, code = _local(request.args.get("next", "")), request.args.get("code")
     if code is not None:
         return _link_page(target, code)
@@ -68,7 +71,10 @@ def _sign_in_by_code(target: str, code: str) -> ResponseReturnValue:
 
 
 def _sign_in_by_password(target: str, name: str, password: str) -> ResponseReturnValue:
-    """A wrong name and a wrong password are answered alike, and take as long."""
+    """Sign in with name and password.
+
+    A wrong name and a wrong password get the same response after the same time.
+    """
     if not passwords.matches(user.password_hash(services().database, name), password):
         _note_refusal(name, "password")
         return _login_page(target, "The name or password is wrong.", name), 401
@@ -79,7 +85,10 @@ def _sign_in_by_password(target: str, name: str, password: str) -> ResponseRetur
 @sign_in.post("/logout")
 @requires(READ, is_page=True)
 def logout() -> ResponseReturnValue:
-    """End the session, here, for any copy of its cookie, and on its open connections."""
+    """End the session for every copy of its cookie.
+
+    Its open connections end too.
+    """
     if current_user.is_authenticated:
         _end_session()
         log.info(LogMessage("signed out", name=identity.principal().name, address=request.remote_addr))
@@ -89,7 +98,7 @@ def logout() -> ResponseReturnValue:
 @sign_in.get("/password")
 @requires(READ, is_page=True)
 def password() -> ResponseReturnValue:
-    """Show the form for the own password."""
+    """Show the form for the user's own password."""
     if not identity.principal().is_session:
         return answer(403, "Tokens have no password. Sign in to set yours.")
     return _password_page()
@@ -98,7 +107,10 @@ def password() -> ResponseReturnValue:
 @sign_in.post("/password")
 @requires(READ, is_page=True)
 def set_password() -> ResponseReturnValue:
-    """Set the own password. All sessions end; this browser gets a new one."""
+    """Set the user's own password.
+
+    All sessions end, and this browser gets a new one.
+    """
     name = identity.principal().name
     if not identity.principal().is_session:
         return answer(403, "Tokens have no password. Sign in to set yours.")
@@ -123,7 +135,10 @@ def _count_attempt() -> Response | None:
 
 
 def _begin_session(name: str, how: str) -> None:
-    """Sign *name* in with a new key, which replaces any key that another site has planted in the cookie."""
+    """Sign *name* in with a new key.
+
+    The new key replaces any key that another site has set in the cookie.
+    """
     if current_user.is_authenticated:
         _end_session()
     session.clear()
@@ -156,7 +171,7 @@ def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseRe
     if name is None:
         return _login_page(target, LINK_ENDED), 401
     page = render_template("link.html", problem=refusal, next=target, code=code, name=name)
-    # The path would carry the code into the next requests' Referer. Its origin alone is what Flask-WTF needs over TLS.
+    # A full Referer would contain the code. Flask-WTF needs only the origin over TLS.
     return page, 403 if refusal else 200, {"Referrer-Policy": "strict-origin"}
 
 
@@ -166,6 +181,9 @@ def _password_page(refusal: str | None = None) -> str:
 
 
 def _local(target: str) -> str:
-    """Return *target* if it is a path of Outfeed's, else the home page. Browsers read a backslash as a slash."""
+    """Return *target* if it is a path of Outfeed, else the home page.
+
+    Browsers read a backslash as a slash.
+    """
     is_local = target.startswith(f"{request.script_root}/") and not target.startswith(("//", "/\\"))
     return target if is_local and target.isprintable() else f"{request.script_root}{HOME}"

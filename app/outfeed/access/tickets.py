@@ -1,4 +1,7 @@
-"""Tickets: how a page of another site gets in, in the name of its own server and to read only."""
+"""Tickets: read access for a page of another site.
+
+The page's own server requests the ticket with its token.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ tickets = Blueprint("tickets", __name__)
 
 
 class Ticket(BaseModel):
-    """What opens one WebSocket: `/ws?ticket=…`."""
+    """A ticket that opens one WebSocket: `/ws?ticket=…`."""
 
     ticket: str = Field(examples=["NTELY_UC1U09h1bzVqnslC7v9Nv96i2dFzLnvtyZWDg"])
     expires_in: int = Field(description="Seconds until the ticket expires.", examples=[60])
@@ -26,6 +29,6 @@ class Ticket(BaseModel):
 @requires(READ)
 @operation(answers={201: Ticket})
 def post_ticket() -> Response:
-    """Make a ticket that opens one WebSocket, in the name of who asks and to read only."""
+    """Make a ticket that opens one WebSocket, read-only, as the caller."""
     ticket = account.create_ticket(services().database, identity.principal())
     return json_answer({"ticket": ticket, "expires_in": int(account.TICKET_LIFETIME.total_seconds())}, 201)

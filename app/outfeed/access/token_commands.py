@@ -1,4 +1,4 @@
-"""`outfeed token`: what lets programs in."""
+"""`outfeed token`: credentials of programs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _types(value: str) -> tuple[str, ...]:
 
 
 def _expiry(value: str) -> datetime:
-    """Read `90d`, `12h`, `30m`, or a moment in ISO 8601 with its zone."""
+    """Return the time of `90d`, `12h`, `30m`, or an ISO 8601 time with zone."""
     if match := re.fullmatch(r"([1-9]\d{0,5})([mhd])", value):
         return clock.now() + timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
@@ -63,7 +63,7 @@ def token() -> None:
     "--expires", callback=checked(_expiry), metavar="WHEN", help="Expiry: 90d, 12h, 30m, or an ISO 8601 time."
 )
 def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, expires: datetime | None) -> None:
-    """Create the token NAME and print it, this once.
+    """Create the token NAME and print it once.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
 @token.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one token per line.")
 def list_(is_json: bool) -> None:
-    """Show every token's name, scopes, limits and last use, never the token itself.
+    """List tokens with their scopes, limits and last use, without secrets.
 
     \b
     Example:

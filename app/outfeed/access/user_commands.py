@@ -35,7 +35,9 @@ def user() -> None:
 @click.option("--role", type=_ROLE, required=True, help="Role of the user.")
 @click.option("--password-stdin", is_flag=True, help="Read a password from stdin instead of printing a link.")
 def add(name: str, role: str, password_stdin: bool) -> None:
-    """Create the user NAME and print a link for signing in, once, within a day.
+    """Create the user NAME and print a sign-in link.
+
+    The link works once, within a day.
 
     \b
     Example:

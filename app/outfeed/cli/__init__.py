@@ -1,7 +1,7 @@
-"""The `outfeed` command: click groups, one file a group, each a thin shell over the public API.
+"""The `outfeed` command: click groups that call the public API.
 
-Results go to stdout; remarks, and the closing sentence where stdout is data, to stderr.
-Exit 0: done, 1: failed, 2: misused.
+Each group is one file. Results go to stdout. Remarks go to stderr, and so does the closing sentence if stdout is data.
+The exit code is 0 for success, 1 for a failure and 2 for a usage error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from outfeed.text import escaped
 # The actor in audit events: every user with a shell on this machine.
 BY = "command line"
 
-# Those that belong to no feature: by name the place, `module:attribute`, below `outfeed`.
+# Commands of no feature: each name with its location `module:attribute`, below `outfeed`.
 OWN_COMMANDS = {
     "serve": "http.server.command:serve",
     "config": "cli.config:config",
@@ -33,12 +33,15 @@ OWN_COMMANDS = {
 
 
 def commands() -> dict[str, str]:
-    """Return every command's place by its name, in the order that help shows."""
+    """Return each command's name and location, in the order of the help."""
     return OWN_COMMANDS | {name: place for feature in registered() for name, place in feature.commands.items()}
 
 
 class LazyGroup(click.Group):
-    """Loads a command's module when the command is asked for: `outfeed log` needs no web framework."""
+    """A group that imports a command's module when the command is used.
+
+    So `outfeed log` imports no web framework.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(commands())
@@ -56,13 +59,16 @@ class LazyGroup(click.Group):
         except OutfeedError as error:
             raise click.ClickException(_printable(error)) from error
         except BrokenPipeError:
-            # Whoever read our output has seen enough. What is still buffered must not fail again at exit.
+            # The reader of the output has closed it. The buffered rest must not fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
 
 
 def _printable(error: OutfeedError) -> str:
-    """Return the message on one line; that of a ConfigError has one for each setting."""
+    """Return the message on one line.
+
+    A ConfigError has one line for each setting.
+    """
     lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
     return "\n".join(map(escaped, lines))
 
@@ -80,8 +86,8 @@ def main() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")  # an event may hold characters that the terminal's encoding lacks
-    # What fails a command is said once, by the command. `serve` has its own log.
+            stream.reconfigure(errors="replace")  # an event may contain characters that the terminal's encoding lacks
+    # A command prints its failure once, so the log is silent. `serve` has its own log.
     logging.getLogger("outfeed").addHandler(logging.NullHandler())
     if click.get_current_context().invoked_subcommand != "serve":
         for name, meant in unknown_settings().items():

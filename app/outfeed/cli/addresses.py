@@ -1,4 +1,4 @@
-"""The `--url` of commands that talk to a server."""
+"""The option `--url` of commands that connect to a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number, or a bracket is not closed
+    except ValueError:  # the port is not a number, or a bracket is not closed
         return False
 
 

@@ -1,4 +1,4 @@
-"""Links that a command prints, to be opened in a browser."""
+"""Links that a command prints, for a browser."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from outfeed.store.serving import serving
 
 
 def sign_in_link(code: str) -> str:
-    """Return the link that signs in with *code*; warn on stderr if it works on this machine only.
+    """Return the link that signs in with *code*.
 
-    It leads to OUTFEED_PUBLIC_URL, else to OUTFEED_URL, else to the server that runs, else to OUTFEED_BIND.
+    The link leads to OUTFEED_PUBLIC_URL, else to OUTFEED_URL, else to the running server, else to OUTFEED_BIND. A link
+    that works only on this machine causes a warning on stderr.
     """
     url = _address()
     if is_local_url(url):

@@ -1,4 +1,4 @@
-"""How results look: events as lines, tables, JSON, and words that fit a count."""
+"""Output of results: events as lines, tables, JSON and counts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from outfeed import clock
 from outfeed.events import Event, display_of, sentence_parts
 from outfeed.text import escaped
 
-WIDE = 10_000  # columns of what is no terminal
+WIDE = 10_000  # columns if stdout is not a terminal
 
 
 def event_line(event: Event) -> str:
-    """Return local time, icon, sentence and source, names in it emphasised; errors stand out."""
+    """Return an event as a line: local time, icon, sentence and source.
+
+    Names in the sentence are emphasised, and errors are red.
+    """
     display = display_of(event.event_type)
     parts = [
         click.style(escaped(text), bold=True) if is_name else escaped(text) for text, is_name in sentence_parts(event)
@@ -31,17 +34,23 @@ def event_line(event: Event) -> str:
 
 
 def _local_time(timestamp: object) -> str:
-    """Return a timestamp in local time; as it stands where a raw writer wrote something else."""
+    """Return a timestamp in local time.
+
+    A raw writer's timestamp that can't be read is returned unchanged, cut to 19 characters.
+    """
     try:
         if (moment := clock.parsed(timestamp)) is not None:
             return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError):
-        pass  # in the first or last hours of the calendar, elsewhere
+        pass  # in the first or last hours of the calendar, in another time zone
     return escaped(str(timestamp))[:19].ljust(19)
 
 
 def as_json(value: Any) -> str:
-    """Return *value* as JSON on one line, in ASCII: it survives any terminal and pipe."""
+    """Return *value* as JSON on one line, in ASCII.
+
+    ASCII passes through every terminal and pipe.
+    """
     return json.dumps(value)
 
 
@@ -51,7 +60,10 @@ def as_json_lines(values: Iterable[Any]) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; cut to the width of a terminal, never in a pipe."""
+    """Print a table, cut to the width of a terminal.
+
+    In a pipe it is not cut.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -64,7 +76,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def listing(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, if it has rows, and how many *noun*s there are."""
+    """Print the rows as a table, then the number of *noun*s.
+
+    Without rows it prints only the number.
+    """
     if rows:
         table(columns, rows)
     click.echo(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun)}.")

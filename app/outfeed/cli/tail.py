@@ -23,12 +23,12 @@ from outfeed.text import escaped
     show_default=True,
     help="Start with the last N events if --after is not given.",
 )
-@click.option("--types", help="Only these, separated by commas: task.*,system.error")
+@click.option("--types", help="Only these types, separated by commas: task.*,system.error")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object per line.")
 def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
     """Follow the feed of a server and print each event once.
 
-    Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN. Gaps, resets and lost connections are told on
+    Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN. Prints gaps, resets and lost connections on
     stderr.
 
     \b
@@ -50,7 +50,7 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
             for event in feed:
                 click.echo(show.as_json(event.as_dict()) if is_json else show.event_line(event))
         except KeyboardInterrupt:
-            _say_goodbye(feed.cursor)
+            _print_position(feed.cursor)
 
 
 def _warn(missing: Gap | Reset) -> None:
@@ -58,9 +58,9 @@ def _warn(missing: Gap | Reset) -> None:
     click.secho(escaped(f"{kind}: {missing}"), fg="yellow", bold=True, err=True)
 
 
-def _say_goodbye(cursor: Cursor) -> None:
+def _print_position(cursor: Cursor) -> None:
     if cursor.seq is None:
         click.echo("Stopped before the feed started.", err=True)
     else:
-        go_on = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
-        click.echo(f"Stopped at seq {cursor.seq}. To continue: {escaped(go_on)}", err=True)
+        command = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
+        click.echo(f"Stopped at seq {cursor.seq}. To continue: {escaped(command)}", err=True)

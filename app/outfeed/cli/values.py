@@ -11,7 +11,10 @@ from outfeed.errors import InvalidRequest
 
 
 def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a click callback that passes a given value to *check*; its ValueError becomes a usage error."""
+    """Return a click callback that passes a given value to *check*.
+
+    A ValueError of *check* becomes a usage error.
+    """
 
     def callback(_: click.Context, __: click.Parameter, value: Any) -> Any:
         try:
@@ -23,5 +26,8 @@ def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Param
 
 
 def separated(value: str) -> list[str]:
-    """Return the parts of *value* between commas, without spaces around them and without empty ones."""
+    """Return the parts of *value* between commas.
+
+    Spaces around the parts and empty parts are removed.
+    """
     return [part for each in value.split(",") if (part := each.strip())]

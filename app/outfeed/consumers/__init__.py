@@ -1,1 +1,1 @@
-"""Durable consumers: named readers whose position is kept in the database. Their API and commands."""
+"""Durable consumers: named readers with a position in the database."""

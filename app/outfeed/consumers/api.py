@@ -1,4 +1,7 @@
-"""Durable consumers over HTTP: creating one, and acknowledging what `GET /api/feed?consumer=` gave."""
+"""Durable consumers over HTTP: creation and acknowledgement.
+
+`GET /api/feed?consumer=` returns the events to acknowledge.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class NewConsumer(BaseModel):
 
 
 class Consumer(BaseModel):
-    """A durable consumer: everything up to `seq` of `epoch` is acknowledged."""
+    """A durable consumer, with everything up to `seq` acknowledged.
+
+    `seq` belongs to `epoch`.
+    """
 
     name: str = Field(examples=["cron"])
     owner: str | None = Field(
@@ -45,7 +51,10 @@ class Consumer(BaseModel):
 
 
 class Ack(BaseModel):
-    """How far a consumer has handled the feed: `cursor` and `epoch` of a page, or an event's seq."""
+    """The position that a consumer has acknowledged.
+
+    It is `cursor` and `epoch` of a page, or an event's seq.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -68,7 +77,8 @@ class Ack(BaseModel):
 def create() -> Response:
     """Create a durable consumer at the head, owned by the caller.
 
-    200 if the caller owns it already, or is an operator. Its connection goes on.
+    The status is 200 if the consumer exists and the caller owns it or is an operator. An open connection of the
+    consumer continues.
     """
     found, is_new = services().checkpoints.create(_body(NewConsumer).name, identity.principal())
     fields = {name: getattr(found, name) for name in Consumer.model_fields}
@@ -85,11 +95,14 @@ def create() -> Response:
         403: _FORBIDDEN,
         404: "No consumer has this name.",
         415: "The body is not JSON.",
-        422: "The seq was never given out, or a field breaks a rule.",
+        422: "The seq was never sent, or a field breaks a rule.",
     },
 )
 def acknowledge(name: str) -> Response:
-    """Move the checkpoint of the consumer to `seq` of `epoch`; on the disk when answered."""
+    """Move the consumer's checkpoint to `seq` of `epoch`.
+
+    The checkpoint is on disk before the response is sent.
+    """
     if not CONSUMER_NAME.fullmatch(name):
         raise NotFound(f"no consumer can be named {name!r:.80}")
     ack = _body(Ack)
@@ -101,7 +114,10 @@ def acknowledge(name: str) -> Response:
 
 
 def _body(shape: type[_Shape]) -> _Shape:
-    """Return the JSON body as *shape*. Raises InvalidRequest, BadRequest, UnsupportedMediaType."""
+    """Return the JSON body as *shape*.
+
+    Raises InvalidRequest, BadRequest, UnsupportedMediaType.
+    """
     fields = bodies.read_json()
     if not isinstance(fields, dict):
         raise BadRequest("the body must be a JSON object")

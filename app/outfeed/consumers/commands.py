@@ -1,4 +1,4 @@
-"""`outfeed consumer`: durable consumers, and how far each has acknowledged."""
+"""`outfeed consumer`: durable consumers and their checkpoints."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
     help="token:NAME or user:NAME. Without an owner, the first client that claims an unprotected consumer owns it.",
 )  # fmt: skip
 def add(name: str, is_protected: bool | None, owner: str | None) -> None:
-    """Create the consumer NAME at the head of the feed, or change its protection and owner.
+    """Create the consumer NAME at the head, or change its settings.
+
+    The options change the protection and owner of an existing consumer.
 
     \b
     Example:
@@ -85,9 +87,9 @@ def add(name: str, is_protected: bool | None, owner: str | None) -> None:
 @click.argument("name", callback=checked(_name))
 @click.argument("principal", callback=checked(_principal))
 def own(name: str, principal: str) -> None:
-    """Set the owner of the consumer NAME to PRINCIPAL, token:NAME or user:NAME.
+    """Set the owner of the consumer NAME to PRINCIPAL.
 
-    Closes the connection of another owner with 4009.
+    PRINCIPAL is token:NAME or user:NAME. Closes the connection of another owner with 4009.
 
     \b
     Example:
@@ -101,20 +103,24 @@ def own(name: str, principal: str) -> None:
 @click.argument("name")
 @click.option("--to", "seq", type=click.IntRange(min=0), help="The seq to continue after.  [default: the head]")
 def reset(name: str, seq: int | None) -> None:
-    """Move the checkpoint of NAME; its connection is closed with 4009.
+    """Move the checkpoint of NAME.
+
+    Closes its connection with 4009.
 
     \b
     Example:
       outfeed consumer reset ops-bot --to 0
     """
-    where = checkpoint.reset(db.default(), name, seq)
-    click.echo(f"Consumer {name} continues after {where:,}.")
+    position = checkpoint.reset(db.default(), name, seq)
+    click.echo(f"Consumer {name} continues after {position:,}.")
 
 
 @consumer.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Delete the consumer NAME; its connection is closed with 4009.
+    """Delete the consumer NAME.
+
+    Closes its connection with 4009.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The feature: durable consumers."""
+"""The feature for durable consumers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_SAMPLES = 100
 
 
 class ConsumersFeature(Feature):
-    """Named readers whose position is kept in the database."""
+    """Named readers with a position in the database."""
 
     commands: ClassVar[Mapping[str, str]] = {"consumer": "consumers.commands:consumer"}
     metrics: ClassVar[Mapping[str, Metric]] = {

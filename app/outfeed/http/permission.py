@@ -113,7 +113,7 @@ def _at_path() -> Permission | None:
 def _near_path() -> Permission:
     """Return the permission of a path without a route, from similar routes.
 
-    The path is public below a public route that takes any path. It is no page if its first segment serves programs.
+    The path is public below a public route that takes any path. If its first segment serves programs, it is not a page.
     """
     if any(found.scope is None and _is_below(rule) for rule, found in _declared()):
         return Permission(None)

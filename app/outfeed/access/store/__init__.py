@@ -1,1 +1,4 @@
-"""The SQL of users, tokens, sessions and tickets. Each function takes a database or a connection."""
+"""The SQL of users, tokens, sessions and tickets.
+
+Each function takes a database or a connection.
+"""

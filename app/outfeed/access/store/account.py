@@ -1,7 +1,7 @@
-"""Credentials: tokens of programs, sign-in codes, sessions, and tickets for pages of other sites.
+"""Credentials: tokens, sign-in codes, sessions and tickets.
 
-All are 256 random bits of which only the SHA-256 is stored: enough for what nobody can guess, and quick to look up
-(scrypt would cost 96 ms a check). Nothing is cached, so every process knows of a change at once.
+Each has 256 random bits, and only its SHA-256 is stored. A fast hash is enough, because a random
+secret can't be guessed. scrypt would cost 96 ms a check. Nothing is cached, so every process sees a change at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PRINCIPAL_OF_SESSION = """
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token; the secret itself is not. Empty *types*: all."""
+    """A token without its secret. Empty *types* means all types."""
 
     name: str
     scopes: tuple[str, ...]
@@ -45,11 +45,14 @@ class Token:
     last_used_at: str | None
 
 
-# --- who it is --------------------------------------------------------------------------------------------------------
+# --- principals -------------------------------------------------------------------------------------------------------
 
 
 def principal_of(database: Database, grant: str) -> Principal | None:
-    """Return who has *grant* now; None when it was taken back or has run out."""
+    """Return the current principal of *grant*.
+
+    Returns None if the grant is revoked or expired.
+    """
     kind, _, rest = grant.partition(":")
     if kind == "ticket":
         owner = principal_of(database, rest)
@@ -65,12 +68,18 @@ def principal_of(database: Database, grant: str) -> Principal | None:
 
 
 def _bearer_of_ticket(owner: Principal) -> Principal | None:
-    """Reads what its owner may, without the audit: it runs in a page that is not ours."""
+    """Return the principal of a ticket, which may only read.
+
+    It can't read the audit, because it acts for a page of another site.
+    """
     return replace(owner, scopes=(READ,), grant=f"ticket:{owner.grant}") if owner.may(READ) else None
 
 
 def rights(database: Database) -> tuple[int, int]:
-    """Return two counters: one moves when a permission may have been revoked, the other when events were erased."""
+    """Return the counters of revocations and erasures.
+
+    The first changes when a permission may have been revoked, the second when events were erased.
+    """
     with database.connection() as connection:
         return int(db.meta(connection, "rights")), int(db.meta(connection, "erasures"))
 
@@ -95,9 +104,9 @@ def create_token(
     expires_at: datetime | None = None,
     by: str | None = None,
 ) -> str:
-    """Make a token and return its secret, which can't be shown again. No *types*: all.
+    """Create a token and return its secret, which is not stored.
 
-    Raises ValueError for a bad name, scope or type, NameTaken.
+    Empty *types* means all types. Raises ValueError for an invalid name, scope or type, and NameTaken.
     """
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     scopes, types = check_scopes(scopes), check_patterns(types)
@@ -129,7 +138,7 @@ def list_tokens(database: Database) -> list[Token]:
 
 
 def revoke_token(database: Database, name: str, *, by: str | None = None) -> None:
-    """Delete the token of that name. Raises UnknownName."""
+    """Delete the token with that name. Raises UnknownName."""
     with database.transaction() as connection:
         if not connection.execute("DELETE FROM outfeed_token WHERE name = ?", (name,)).rowcount:
             raise UnknownName(f"token {name!r} not found; `outfeed token list` shows all tokens")
@@ -137,12 +146,18 @@ def revoke_token(database: Database, name: str, *, by: str | None = None) -> Non
 
 
 def find_token(database: Database, secret: str) -> Principal | None:
-    """Return who has the token with that secret; None where there is none, or it was revoked or has expired."""
+    """Return the principal of the token with that secret.
+
+    Returns None if the token is unknown, revoked or expired.
+    """
     return principal_of(database, f"token:{_hash(secret)}")
 
 
 def note_uses(database: Database, uses: Mapping[str, str]) -> None:
-    """Remember when tokens were last used: *uses* has the time for each grant. No audit event, no loss of right."""
+    """Write when tokens were last used; *uses* maps grants to times.
+
+    This makes no audit event and revokes no permission.
+    """
     rows = [(at, grant.removeprefix("token:"), at) for grant, at in uses.items()]
     with database.transaction() as connection:
         connection.executemany(
@@ -151,14 +166,20 @@ def note_uses(database: Database, uses: Mapping[str, str]) -> None:
 
 
 def check_name(name: str) -> str:
-    """Return *name* if a token or a user may have it, else raise ValueError."""
+    """Return *name* if it is valid for a token or user.
+
+    Raises ValueError otherwise.
+    """
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
         raise ValueError(f"a name must have 1 to {MAX_NAME_CHARS} printable characters, got {name!r:.120}")
     return name
 
 
 def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Return *scopes* each once and in the order of SCOPES. Raises ValueError when one is unknown or there is none."""
+    """Return *scopes* without duplicates, in the order of SCOPES.
+
+    Raises ValueError if a scope is unknown or if there is none.
+    """
     wanted = set(scopes)
     if not wanted or not wanted <= set(SCOPES):
         raise ValueError(f"scopes are any of {', '.join(SCOPES)}, got {', '.join(sorted(wanted)) or 'none'}")
@@ -169,9 +190,9 @@ def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
 
 
 def create_code(database: Database, lifetime: timedelta, user: str | None = None) -> str:
-    """Return a new code that signs *user* in once, within *lifetime*; without one the first operator.
+    """Return a new code that signs *user* in once, within *lifetime*.
 
-    Expired ones are purged.
+    Without *user* it is for the first operator. Expired codes are deleted.
     """
     code, now = secrets.token_urlsafe(32), clock.now()
     with database.transaction() as connection:
@@ -182,26 +203,28 @@ def create_code(database: Database, lifetime: timedelta, user: str | None = None
 
 
 def find_code(database: Database, code: str) -> str | None:
-    """Return the name of the user whom *code* would sign in; None for a used, expired or unknown one.
+    """Return the name of the user that *code* would sign in.
 
-    Reads only. The name of the first operator is the one that `redeem_code` would choose now.
+    Returns None for a used, expired or unknown code. Only reads. For the first operator it returns the name that
+    `redeem_code` would choose now.
     """
     with database.connection() as connection:
         return _user_of_code(connection, code)
 
 
 def redeem_code(database: Database, code: str) -> str | None:
-    """Use *code* up and return the name of the user whom it signs in; None as in `find_code`.
+    """Use *code* and return the name of the user that it signs in.
 
-    Of any number of concurrent callers, one gets the name. The first operator is created here, if there is none.
+    Returns None like `find_code`. If several callers redeem one code at once, one of them gets the name. If there is no
+    operator yet, this creates the first one.
     """
     if find_code(database, code) is None:
-        return None  # before the write lock: a stranger's guesses must not make writers wait
+        return None  # before the write lock: an unauthenticated client's guesses must not delay writers
     with database.transaction() as connection:
         name = _user_of_code(connection, code)
         if name is not None:
             connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", (_hash(code),))
-            row = (name, clock.timestamp())  # ignored unless this is the first operator
+            row = (name, clock.timestamp())  # ignored if the user exists
             connection.execute(
                 "INSERT OR IGNORE INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row
             )
@@ -231,16 +254,19 @@ def _has_operator_with_password(connection: Connection) -> bool:
 
 
 def end_codes_of_first_operator(connection: Connection) -> None:
-    """Delete the codes that create the first operator if an operator has a password.
+    """Delete the first operator's codes if an operator has a password.
 
-    Without this they would be valid again once that operator is disabled.
+    Otherwise the codes would be valid again once that operator is disabled.
     """
     if _has_operator_with_password(connection):
         connection.execute("DELETE FROM outfeed_sign_in_code WHERE user IS NULL")
 
 
 def _first_operator(connection: Connection) -> str | None:
-    """Return the name of the operator without a password, or a free name for a new one."""
+    """Return the first operator without a password, or a free name.
+
+    Returns None if an operator has a password.
+    """
     if _has_operator_with_password(connection):
         return None
     row = connection.execute(
@@ -264,9 +290,9 @@ def _free_name(connection: Connection) -> str:
 def create_session(
     database: Database, user: str, lifetime: timedelta, *, how: str = "link", by: str | None = None, address: str = ""
 ) -> str:
-    """Return the random key of a new session of *user*. Expired ones are purged.
+    """Create a session of *user* and return its random key.
 
-    *how* (link, password), *by* and *address* are for the audit.
+    Expired sessions are deleted. *how* (link, password), *by* and *address* are for the audit.
     """
     key, now = secrets.token_urlsafe(32), clock.now()
     row = (_hash(key), user, clock.isoformat(now), clock.isoformat(now + lifetime))
@@ -278,13 +304,19 @@ def create_session(
 
 
 def note_refusal(database: Database, user: str | None, *, how: str, address: str) -> None:
-    """Write the event of a sign-in that was refused. *user* is a name we know: what else was typed may be a secret."""
+    """Write the audit event of a rejected sign-in.
+
+    *user* is a known name or None: any other typed name may be a secret.
+    """
     with database.transaction() as connection:
         audit.record(connection, "access.sign_in_refused", "stranger", name=user, how=how, address=address)
 
 
 def find_session(database: Database, key: str) -> Principal | None:
-    """Return whose session *key* opens; None where it has ended or expired, or the user is disabled."""
+    """Return the principal of the session with *key*.
+
+    Returns None if the session has ended or expired, or if the user is disabled.
+    """
     return principal_of(database, f"session:{_hash(key)}")
 
 
@@ -298,7 +330,10 @@ def end_session(database: Database, key: str) -> None:
 
 
 def create_ticket(database: Database, principal: Principal) -> str:
-    """Return a ticket that opens one WebSocket in *principal*'s name, to read, within TICKET_LIFETIME."""
+    """Return a ticket that opens one WebSocket as *principal*.
+
+    It may only read, and is valid for TICKET_LIFETIME.
+    """
     ticket, now = secrets.token_urlsafe(32), clock.now()
     row = (_hash(ticket), principal.grant, clock.isoformat(now + TICKET_LIFETIME))
     with database.transaction() as connection:
@@ -308,7 +343,7 @@ def create_ticket(database: Database, principal: Principal) -> str:
 
 
 def redeem_ticket(database: Database, ticket: str) -> Principal | None:
-    """Use *ticket* up and return in whose name it reads; None for a bad one."""
+    """Use *ticket* and return its principal, or None if it is invalid."""
     wanted = (_hash(ticket), clock.timestamp())
     query = "SELECT rests_on FROM outfeed_ticket WHERE hash = ? AND expires_at > ?"
     with database.connection() as connection:

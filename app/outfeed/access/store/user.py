@@ -1,4 +1,7 @@
-"""Users: people with a role and, once they have set one, a password. It comes here as a hash and is never read out."""
+"""Users: people with a role and, optionally, a password.
+
+A password arrives here as a hash and is never read out.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from outfeed.store.database import Connection, Database, IntegrityError
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What is known of a user; the password is not."""
+    """A user without the password."""
 
     name: str
     role: str
@@ -24,7 +27,10 @@ class User:
 
 
 def add(database: Database, name: str, role: str, *, by: str | None = None) -> None:
-    """Make a user without a password. Raises ValueError for a bad name or role, NameTaken."""
+    """Create a user without a password.
+
+    Raises ValueError for an invalid name or role, and NameTaken.
+    """
     row = (check_name(name), check_role(role), clock.timestamp())
     with database.transaction() as connection:
         try:
@@ -44,12 +50,15 @@ def list_all(database: Database) -> list[User]:
 
 
 def find(database: Database, name: str) -> User | None:
-    """Return the user of that name, or None."""
+    """Return the user with that name, or None."""
     return next((user for user in list_all(database) if user.name == name), None)
 
 
 def set_role(database: Database, name: str, role: str, *, by: str | None = None) -> None:
-    """Give the user another role, at once also where they are connected. Raises ValueError, UnknownName."""
+    """Give the user another role.
+
+    Open connections are affected at once. Raises ValueError, UnknownName.
+    """
     with database.transaction() as connection:
         _update(connection, name, "role = ?", check_role(role))
         end_codes_of_first_operator(connection)
@@ -57,9 +66,9 @@ def set_role(database: Database, name: str, role: str, *, by: str | None = None)
 
 
 def set_password(database: Database, name: str, password_hash: str, *, by: str | None = None) -> None:
-    """Replace the password, end the user's sessions and void their sign-in links. Raises UnknownName.
+    """Replace the password, and end the user's sessions and sign-in links.
 
-    An operator's password also voids the links for the first operator.
+    An operator's password also ends the links for the first operator. Raises UnknownName.
     """
     with database.transaction() as connection:
         _update(connection, name, "password = ?", password_hash)
@@ -70,7 +79,10 @@ def set_password(database: Database, name: str, password_hash: str, *, by: str |
 
 
 def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | None = None) -> None:
-    """Shut the user out, or let them in again; their sessions end for good. Raises UnknownName."""
+    """Disable or enable the user.
+
+    The user's sessions and sign-in links end and are not restored. Raises UnknownName.
+    """
     with database.transaction() as connection:
         _update(connection, name, "is_disabled = ?", int(is_disabled))
         end_codes_of_first_operator(connection)
@@ -80,7 +92,10 @@ def set_disabled(database: Database, name: str, is_disabled: bool, *, by: str | 
 
 
 def password_hash(database: Database, name: str) -> str | None:
-    """Return the hash that a password of *name* has to match; None where nobody can sign in with one."""
+    """Return the hash of the user's password.
+
+    Returns None if the user is unknown, is disabled or has no password.
+    """
     with database.connection() as connection:
         row = connection.execute(
             "SELECT password FROM outfeed_user WHERE name = ? AND NOT is_disabled", (name,)
@@ -89,13 +104,13 @@ def password_hash(database: Database, name: str) -> str | None:
 
 
 def check_role(role: str) -> str:
-    """Return *role* if there is such a one, else raise ValueError."""
+    """Return *role* if it exists. Raises ValueError otherwise."""
     if role not in ROLES:
         raise ValueError(f"a role is one of {', '.join(ROLES)}, got {role!r:.80}")
     return role
 
 
 def _update(connection: Connection, name: str, assignment: str, value: str | int) -> None:
-    statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are ours
+    statement = f"UPDATE outfeed_user SET {assignment} WHERE name = ?"  # noqa: S608 - assignments are constants of this module
     if not connection.execute(statement, (value, name)).rowcount:
         raise UnknownName(f"user {name!r} not found; `outfeed user list` shows all users")

@@ -1,1 +1,4 @@
-"""The server process: gunicorn with one override at the accept, for slow and half requests."""
+"""The server process: gunicorn with one override.
+
+It replaces the accept, for slow and incomplete requests.
+"""

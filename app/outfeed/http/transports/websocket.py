@@ -42,7 +42,7 @@ def init_app(app: Flask) -> None:
 
 
 def _check_handshake() -> Response | None:
-    """Reject a request to /ws that is no WebSocket handshake.
+    """Reject a request to /ws without a valid WebSocket handshake.
 
     Source: RFC 6455 section 4.2.1.
     """

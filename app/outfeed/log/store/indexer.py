@@ -196,7 +196,7 @@ class Indexer:
             connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", (*state.fingerprint, *state[1:]))
         self._give_space_back()
 
-    # --- what is new ---
+    # --- what is new --------------------------------------------------------------------------------------------------
 
     def _follow(self, state: State) -> bool:
         """Index the next events of the outbox."""
@@ -233,7 +233,7 @@ class Indexer:
         sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - ours
         connection.executemany(sql, ((rowid, indexed(text_of(event))) for rowid, event in sorted(events.items())))
 
-    # --- what is old, and what is gone ---
+    # --- what is old, and what is gone --------------------------------------------------------------------------------
 
     def _time_next(self) -> bool:
         """Note the times of the newest block that has none: all of them before any old word, since it takes seconds."""
@@ -323,7 +323,7 @@ class Indexer:
             found = connection.execute(sql, (after, last, CHUNK_ROWS)).fetchall()
             return rows.load(connection, [row[0] for row in found])
 
-    # --- the file ---
+    # --- the file -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -312,7 +312,7 @@ class LogScan:
             types = dict(connection.execute(sql, values).fetchall())
         return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
 
-    # --- which index driving ---
+    # --- which index driving ------------------------------------------------------------------------------------------
 
     def _choose_driving_indexes(self) -> tuple[list[tuple[str, str]], list[int] | None]:
         """Return the column and value, or several of one column, that fewest events have; none: all rows.
