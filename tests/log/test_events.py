@@ -195,8 +195,8 @@ class TestPacked:
     @pytest.mark.parametrize(
         ("body", "encoding", "status", "detail"),
         [
-            (gzip.compress(b"[" + b" " * (8 * 2**20) + b"]"), "gzip", 413, "when it is unpacked"),
-            (gzip.compress(b" " * (4 * 2**20)) * 3, "gzip", 413, "when it is unpacked"),
+            (gzip.compress(b"[" + b" " * (8 * 2**20) + b"]"), "gzip", 413, "after decompression"),
+            (gzip.compress(b" " * (4 * 2**20)) * 3, "gzip", 413, "after decompression"),
             (gzip.compress(json.dumps(EVENT).encode())[:-9], "gzip", 400, "ends early"),
             (gzip.compress(b" ") * 17, "gzip", 400, "more than 16 members"),
             (b"", "gzip", 400, "ends early"),

@@ -1,1 +1,1 @@
-"""Reading the log: queries, search, pages, export, and the API that writes and reads events."""
+"""The log of events: the API that writes it, queries, search and pages."""

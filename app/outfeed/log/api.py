@@ -1,4 +1,4 @@
-"""Events: append them, one or many, and read the log."""
+"""Events over HTTP: append one or many, and read the log."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ LINES = {NDJSON, "application/ndjson", "application/jsonl"}
 events = Blueprint("events", __name__, url_prefix="/api")
 _one = TypeAdapter(NewEvent)
 _many = TypeAdapter(NewEvents)
-# pydantic's words where they would puzzle a reader.
+# Plain texts in place of pydantic's.
 _PLAIN = {
     "missing": "is missing",
     "extra_forbidden": "is an unknown field",
-    "dict_type": "an event is a JSON object, and a batch an array of them",
+    "dict_type": "an event is a JSON object, and a batch is an array of them",
     "string_type": "must be text",
     "too_short": "a batch has at least one event",
     "too_long": f"a batch has at most {MAX_BATCH_EVENTS:,} events",
@@ -52,7 +52,7 @@ _PLAIN = {
 
 
 class LogQuery(LogFilters):
-    """Filters of the log, all of which must hold, and the place in it."""
+    """Filters of the log, all of which must match, and the page's position."""
 
     id: Annotated[
         str | None,
@@ -62,11 +62,11 @@ class LogQuery(LogFilters):
         ),
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the page before.")] | None = None
+    cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the previous page.")] | None = None
 
 
 class SummaryQuery(BaseModel):
-    """How far a summary looks back."""
+    """The period of a summary."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -85,17 +85,18 @@ class SummaryQuery(BaseModel):
         400: "The body is not JSON.",
         403: "The principal has no permission to write an event of this type.",
         409: "An event with this id already exists with different content.",
-        413: "The body is larger than 8 MiB, as sent or unpacked.",
+        413: "The body is larger than 8 MiB, before or after decompression.",
         415: "The body is neither JSON nor NDJSON, or its Content-Encoding is not gzip.",
         422: "An event breaks a rule; `index` and `field` say which.",
-        503: "The database is busy or full; Retry-After says when to try again.",
+        503: "The database is busy or full. Retry after the seconds in Retry-After.",
     },
 )
 def post_events() -> Response:
-    """Append one event, or up to 1,000 at once, all or none. Durable when answered.
+    """Append one event, or up to 1,000 at once, all or none.
 
-    An array, and NDJSON (one event a line), are answered with an array in the same order. 201 if any event is new,
-    200 if all were known: the same call again is safe where each event has an `id`.
+    The events are durable when the response is sent. An array or NDJSON (one event a line) gets an array in the same
+    order. The status is 201 if any event is new, and 200 if all existed. If each event has an `id`, the call is safe to
+    repeat.
     """
     submitted, is_batch = _submitted()
     for event_type in dict.fromkeys(event["event_type"] for event in submitted):
@@ -111,9 +112,9 @@ def post_events() -> Response:
 
 
 def _submitted() -> tuple[list[NewEvent], bool]:
-    """Return the body's events, of the right shape, and whether they are a batch.
+    """Return the body's events, and whether they are a batch.
 
-    What they hold is checked where every event is made.
+    This checks their shape. `outfeed/events.py` checks their values when it makes the events.
     """
     if request.mimetype in LINES:
         value: Any = _parsed_lines(bodies.read())
@@ -126,13 +127,13 @@ def _submitted() -> tuple[list[NewEvent], bool]:
             return _many.validate_python(value, strict=True), True
         return [_one.validate_python(value, strict=True)], False
     except ValidationError as error:
-        raise _explained(error) from None
+        raise _translate_error(error) from None
 
 
 def _parsed_lines(body: bytes) -> list[Any]:
     lines = ((number, line) for number, line in enumerate(io.BytesIO(body), 1) if line.strip())
     found = list(itertools.islice(lines, MAX_BATCH_EVENTS + 1))
-    if len(found) > MAX_BATCH_EVENTS:  # before any is parsed: millions of lines fit the body
+    if len(found) > MAX_BATCH_EVENTS:  # before any line is parsed: millions of lines fit into the body
         raise InvalidRequest("invalid_event", _PLAIN["too_long"])
     return [_parsed(line, f"line {number}") for number, line in found]
 
@@ -152,10 +153,13 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
-    """Return the first of the shape's problems as ours, with the event and field it is about."""
+def _translate_error(error: ValidationError) -> InvalidEvent | InvalidRequest:
+    """Return the first validation error as InvalidEvent or InvalidRequest.
+
+    It names the event and the field.
+    """
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    # A misspelt name explains why another is missing.
+    # A misspelt name is the cause if another name is missing.
     unknown = [each for each in found if each["type"] == "extra_forbidden" and each["loc"][:-1] == found[0]["loc"][:-1]]
     first = (unknown or found)[0]
     index, field = [*(part for part in first["loc"] if isinstance(part, int)), None][0], first["loc"][-1:]
@@ -168,7 +172,7 @@ def _explained(error: ValidationError) -> InvalidEvent | InvalidRequest:
 
 
 def _suggestion(name: str) -> str:
-    """Return the question for the field that was probably meant; nothing where none is near."""
+    """Return the question for a similar field name, or an empty text."""
     meant = near(name, NewEvent.__annotations__)
     return f"; did you mean {meant}?" if meant else ""
 
@@ -182,8 +186,8 @@ def _suggestion(name: str) -> str:
 def list_events(query: LogQuery) -> Response:
     """Return a page of the log, newest first.
 
-    A page that looked at many events which don't match ends before it is full, and may be empty; `next` goes on.
-    With `text`, `match` is the part of an event in which it was found.
+    A page that has scanned many events without a match ends before it is full, and may be empty. `next` continues the
+    scan. With `text`, `match` is the part of the event that contains it.
     """
     visible = identity.principal().visible
     if query.id is not None:
@@ -203,7 +207,7 @@ def _match_of(event: Event, text: str | None) -> dict[str, Any]:
 @requires(READ)
 @operation(query=SummaryQuery, answers={200: Summary})
 def summarise(query: SummaryQuery) -> Response:
-    """Return how many events of each type the last `minutes` brought."""
+    """Return the number of events of each type in the last `minutes`."""
     summary = reading.get_event_summary(query.minutes, services().database, identity.principal().visible)
     return json_answer({"minutes": query.minutes, "summary": summary})
 

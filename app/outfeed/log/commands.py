@@ -1,4 +1,4 @@
-"""Commands on the log: log, events."""
+"""Commands of the log: log, events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The log as a file: what matches, as NDJSON or CSV, streamed in short reads, however much it is."""
+"""Export of the log as NDJSON or CSV, streamed in short reads.
+
+Its size has no limit.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "timestamp", "da
 BOM = "\ufeff"  # without it Excel guesses the encoding
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 
-# What a formula begins with, full-width signs too.
+# The first characters of a formula, including full-width signs.
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 _BLANK = frozenset("\t\r\n")
-# The same behind what separates cells where the comma does not, as in Excel in most of Europe. No quotes help there.
+# The same characters behind another separator than the comma, as in Excel in most of Europe. Quotes don't prevent that.
 _INNER = re.compile(r"""(?s)((?:;|(?<=.)[|\t\r\n])[\s"']*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 export = Blueprint("export", __name__, url_prefix="/api")
 
 
 class ExportQuery(LogFilters):
-    """Filters of the log, and the form."""
+    """Filters of the log, and the format."""
 
     format: Literal["ndjson", "csv"] = "ndjson"
 
@@ -50,12 +53,13 @@ class ExportQuery(LogFilters):
 def export_events(query: ExportQuery) -> Response:
     """Return every event that matches, newest first, as a file.
 
-    What is written meanwhile is not in it. A text in CSV that a spreadsheet would take for a formula begins with `'`.
+    Events that are written during the export are not included. In CSV, a text that a spreadsheet would read as a
+    formula begins with `'`.
     """
     if refusal := limits.admit_export():
         return refusal
     filter_ = query.filter(identity.principal().visible)
-    filter_.expression()  # a bad text is refused before the file begins
+    filter_.expression()  # raises for an invalid text before the file begins
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
     limits.keep_place(response)
@@ -64,13 +68,16 @@ def export_events(query: ExportQuery) -> Response:
 
 
 def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header: str) -> Iterator[bytes]:
-    """Yield the file in pieces; the connection is cut where it must not go on: an end would look like the whole."""
+    """Yield the file in pieces.
+
+    Closes the connection if the export must stop early, because a normal end would look complete.
+    """
     yield header.encode()
-    events = log_page.every(services().database, filter_)
+    events = log_page.iterate_events(services().database, filter_)
     while piece := _next_piece(events):
         yield write(piece).encode("utf-8", "replace")
         if services().hub.closing.is_set():
-            raise ConnectionResetError(errno.ECONNRESET, "the server ends")
+            raise ConnectionResetError(errno.ECONNRESET, "the server stops")
         try:
             identity.require_still()
         except Unauthorized as error:
@@ -102,7 +109,10 @@ def _data_cell(event: Event) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return text that no spreadsheet takes for a formula (owasp.org/www-community/attacks/CSV_Injection)."""
+    """Return a text that no spreadsheet reads as a formula.
+
+    Source: owasp.org/www-community/attacks/CSV_Injection.
+    """
     text = _INNER.sub(r"\1'", "" if value is None else str(value))
     return f"'{text}" if text[:1] in _BLANK or text.lstrip()[:1] in _FORMULA else text
 

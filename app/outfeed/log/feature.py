@@ -1,4 +1,4 @@
-"""The feature: reading the log, and the API that writes to it."""
+"""The feature for the log of events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LogFeature(Feature):
-    """The events, newest first."""
+    """The log: commands, API, pages and search index."""
 
     commands: ClassVar[Mapping[str, str]] = {"log": "log.commands:log", "events": "log.commands:events"}
 

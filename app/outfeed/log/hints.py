@@ -1,4 +1,4 @@
-"""Hints: commands that a page shows, and that work as they stand there."""
+"""Hints: commands that a page shows, ready to copy and run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _DATA = {"message": "Hello"}
 
 
 def log_on_this_machine(settings: Settings) -> str:
-    """Return the command that logs an event from any folder of the server's machine, without a token."""
+    """Return the command that logs an event on the server's machine.
+
+    It works in any folder and without a token.
+    """
     program = Path(sys.executable).with_name("outfeed")
     command = [str(program)] if program.is_file() else [sys.executable, "-m", "outfeed"]
     database = shlex.quote(f"OUTFEED_DATABASE={settings.database.absolute()}")
@@ -22,7 +25,10 @@ def log_on_this_machine(settings: Settings) -> str:
 
 
 def log_by_http(url: str) -> str:
-    """Return the command that logs an event at the server *url*, with a token in OUTFEED_TOKEN."""
+    """Return the command that logs an event at the server *url*.
+
+    It reads its token from OUTFEED_TOKEN.
+    """
     body = json.dumps({"event_type": "system.info", "source": "me", "data": _DATA})
     return (
         "curl -H \"Authorization: Bearer $OUTFEED_TOKEN\" -H 'Content-Type: application/json'"

@@ -1,4 +1,7 @@
-"""The pages that people look at, rendered on the server; the live one goes on by WebSocket."""
+"""Server-rendered rows of events, and the live page.
+
+The page's script updates it over the WebSocket.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,17 @@ from outfeed.principal import ADMIN, READ
 LIVE_ROWS = 20
 MAX_ID_CHARS = 20
 MAX_PART_CHARS = 200
-MAX_DATA_CHARS = 400  # with these a full page of the log stays small; the whole event is one link away
+MAX_DATA_CHARS = 400  # these limits keep a full page of the log small, and each row links to the whole event
 
 pages = Blueprint("pages", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An event as `_event.html` shows it. `event-feed/list.js` has the same rules."""
+    """An event as `_event.html` shows it.
+
+    `event-feed/list.js` has the same rules.
+    """
 
     event: Event
     display: Display
@@ -40,30 +46,39 @@ class Row:
 
     @classmethod
     def of(cls, event: Event, text: str | None = None) -> Row:
-        """Return the row that shows *event*, and where the search for *text* has found something in it."""
+        """Return the row of *event*, with the part that contains *text*."""
         parts = [(cut(part, MAX_PART_CHARS), is_name) for part, is_name in sentence_parts(event)]
         return cls(event, display_of(event.event_type), parts, snippet_of(event, text) if text else None)
 
     @property
     def moment(self) -> datetime | None:
-        """The event's time in UTC; what has no zone is taken for UTC; None where a raw writer left no time."""
+        """The event's time in UTC, or None if a raw writer wrote no time.
+
+        A time without a zone is read as UTC.
+        """
         return clock.parsed(self.event.timestamp)
 
     @property
     def time(self) -> str:
-        """The time as `clock_of` has it, or what a raw writer left in its place."""
+        """The time in the form of `clock_of`, or a raw writer's text."""
         return clock_of(self.moment) if self.moment else shown(self.event.timestamp)
 
     @property
     def meta(self) -> list[tuple[str, str, str]]:
-        """Source and ids as (field, value, short form), without those that the sentence already names."""
-        said = {text for text, is_name in self.parts if is_name}
+        """Source and ids as (field, value, short form).
+
+        Values that the sentence names are omitted.
+        """
+        named = {text for text, is_name in self.parts if is_name}
         fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
-        return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in said]
+        return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in named]
 
     @property
     def fields(self) -> list[tuple[str, str, str | None]]:
-        """What is set, as (field, value, address of the event or of the log with that filter)."""
+        """The fields with a value, as (field, value, address).
+
+        The address is the event's, or that of the log with this filter.
+        """
         event = self.event
         found: list[tuple[str, str | None, Callable[[str], str] | None]] = [
             ("id", event.id, addresses.of_event),
@@ -81,7 +96,7 @@ class Row:
 
     @property
     def data(self) -> str | None:
-        """The data as indented JSON, cut; None for no data."""
+        """The data as indented JSON, shortened, or None without data."""
         if self.event.omitted_bytes:
             return f"{self.event.omitted_bytes:,} bytes of data are too large to show here."
         if self.event.data is None:
@@ -95,20 +110,27 @@ def cut(text: str, length: int) -> str:
 
 
 def shown(value: str) -> str:
-    """Return *value*, a name or a time, cut where a raw writer left more than our own may write."""
+    """Return *value*, a name or time, cut to the length of a valid name.
+
+    Raw writers may store longer values.
+    """
     return cut(value, MAX_NAME_CHARS)
 
 
 def shorten(value: str) -> str:
-    """Return *value*, or the end of a long one: time-ordered ids made together all begin alike."""
+    """Return *value*, or the end of a long one.
+
+    Time-ordered ids that are made together begin alike.
+    """
     return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
 
 
 @pages.app_template_filter("clock")
 def clock_of(moment: datetime | str) -> str:
-    """Return the time of day in UTC, with the date unless it is today's, and its year unless it is this one.
+    """Return the time of day in UTC, with a date if it is not today.
 
-    Text that names no moment, which only a raw writer leaves, is shown as it is.
+    The year is added if it is not the current one. A raw writer's text without a time is returned unchanged, up to the
+    length of a name.
     """
     if isinstance(moment, str):
         found = clock.parsed(moment)
@@ -124,22 +146,28 @@ def clock_of(moment: datetime | str) -> str:
 
 @pages.app_template_filter("times")
 def width_of_times(rows: Iterable[Row]) -> str:
-    """Return the name of the width that the times of *rows* need, as `widthOf` in event-feed/elements.js has it."""
+    """Return the name of the width that the times of *rows* need.
+
+    `widthOf` in event-feed/elements.js has the same rules.
+    """
     longest = max((len(row.time) for row in rows), default=0)
     return next((name for most, name in ((8, "time"), (15, "date"), (20, "year")) if longest <= most), "long")
 
 
 def rowid(text: str) -> int:
-    """Return *text* as a rowid. Raises ValueError for what SQLite has none of."""
+    """Return *text* as a rowid.
+
+    Raises ValueError if SQLite has no such rowid.
+    """
     number = int(text)
     if not -(2**63) <= number < 2**63:
-        raise ValueError(f"no rowid: {number}")
+        raise ValueError(f"not a rowid: {number}")
     return number
 
 
 @pages.app_context_processor
-def about_the_visitor() -> dict[str, object]:
-    """Tell every page whether to lead to what is for operators, and how to log an event."""
+def visitor_variables() -> dict[str, object]:
+    """Give every template the visitor's role, and commands to log an event."""
     is_operator = "principal" in g and identity.principal().may(ADMIN)
     return {"is_operator": is_operator, "hints": hints, "settings": services().settings}
 
@@ -147,14 +175,17 @@ def about_the_visitor() -> dict[str, object]:
 @pages.get("/")
 @requires(READ, is_page=True)
 def home() -> ResponseReturnValue:
-    """Send on to the live feed."""
+    """Redirect to the live feed."""
     return redirect(url_for("pages.live"))
 
 
 @pages.get("/swarm/live")
 @requires(READ, is_page=True)
 def live() -> str:
-    """Show the newest rows of the log, and above them `live_board`, a template global that a feature may register."""
-    visible = replace(identity.principal().visible, has_audit=False)  # as `<event-feed>` does
+    """Show the newest events, and the board if a feature provides one.
+
+    The board is `live_board`, a template global that a feature may register.
+    """
+    visible = replace(identity.principal().visible, has_audit=False)  # `<event-feed>` excludes audit events too
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
     return render_template("live.html", rows=[Row.of(event) for event in events])

@@ -1,4 +1,7 @@
-"""The log's pages: filtered and in pages, one event, and the story of a task or an agent."""
+"""The log's pages: the filtered log, one event, and stories.
+
+A story is the events of one task or agent.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,21 @@ STORY_ROWS = 200
 MAX_JSON_CHARS = 65_536
 FILTERS = ("type", "source", "task", "agent", "from", "to", "text")
 KNOWN = {*FILTERS, "id", "cursor", "newer", "live"}
-ALIASES = {"event_type": "type", "types": "type", "task_id": "task", "agent_id": "agent"}  # the API's and the feed's
+ALIASES = {
+    "event_type": "type",
+    "types": "type",
+    "task_id": "task",
+    "agent_id": "agent",
+}  # the names in the API and the feed
 
 log = Blueprint("log", __name__)
-# What a feature may put into app.extensions["story_heads"]: by kind, task or agent, a function of the id.
+# The type of app.extensions["story_heads"], which a feature may set: a function of the id for each kind (task, agent).
 StoryHeads = Mapping[str, Callable[[str], Markup | None]]
 
 
 @log.app_context_processor
-def give_addresses() -> dict[str, Any]:
-    """Let every template link to events, tasks and agents, and colour a type."""
+def link_variables() -> dict[str, Any]:
+    """Give every template links to events, tasks and agents, and types' kinds."""
     return {"addresses": addresses, "kind_of": lambda event_type: display_of(event_type).kind}
 
 
@@ -49,21 +57,24 @@ def give_addresses() -> dict[str, Any]:
 @log.get("/swarm/events")
 @requires(READ, is_page=True)
 def events() -> ResponseReturnValue:
-    """Show the log, newest first, filtered and in pages; with `id`, that event."""
+    """Show the log, newest first, filtered and in pages.
+
+    With `id`, show that event.
+    """
     if event_id := request.args.get("id"):
         return event(event_id)
-    if ALIASES.keys() & request.args.keys():  # the page's script knows the page's names only
+    if ALIASES.keys() & request.args.keys():  # the page's script uses only the page's names
         renamed = [(ALIASES.get(name, name), value) for name, value in request.args.items(multi=True)]
         return redirect(f"{addresses.of_log()}?{urlencode(renamed)}")
-    given, unknown = _given()
-    filter_, problem = _filter(given)
+    given, unknown = _read_filters()
+    filter_, problem = _make_filter(given)
     if unknown:
         problem = f"{problem or ''} Unknown filters were ignored: {cut(', '.join(unknown), 80)}.".strip()
     newer = request.args.get("newer", type=rowid)
     cursor = newer if newer is not None else request.args.get("cursor", type=rowid)
     page = log_page.list_page(services().database, filter_, limit=LOG_ROWS, cursor=cursor, is_newer=newer is not None)
-    if newer is not None and len(page.events) < LOG_ROWS and not page.is_cut:
-        return redirect(addresses.of_log(**given))  # the newest page, filled up
+    if newer is not None and len(page.events) < LOG_ROWS and not page.is_scan_limited:
+        return redirect(addresses.of_log(**given))  # the newest page, which is full
     return render_template(
         "events.html",
         rows=[Row.of(found, filter_.text) for _, found in page.events],
@@ -76,16 +87,22 @@ def events() -> ResponseReturnValue:
     )
 
 
-def _given() -> tuple[dict[str, str], list[str]]:
-    """Return the filters, and the names that are none. Types may be given several times."""
+def _read_filters() -> tuple[dict[str, str], list[str]]:
+    """Return the filters, and the names of unknown ones.
+
+    Types may be given several times.
+    """
     given = {name: list(filter(None, map(str.strip, values))) for name, values in request.args.lists()}
     filters = {name: ",".join(given[name]) if name == "type" else given[name][0] for name in FILTERS if given.get(name)}
     repeated = [name for name in FILTERS if name != "type" and len(set(given.get(name, []))) > 1]
     return filters, [name for name in given if name not in KNOWN] + [f"{name} (twice)" for name in repeated]
 
 
-def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
-    """Return the conditions, and what is wrong with those that are left out. Times in *given* become plain UTC."""
+def _make_filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
+    """Return the conditions, and the problem of invalid ones.
+
+    Invalid times are ignored. Valid times in *given* become plain UTC.
+    """
     times = {name: clock.parsed(given[name]) for name in ("from", "to") if name in given}
     bad = [given[name] for name, moment in times.items() if moment is None]
     since, until = (clock.isoformat(moment) if (moment := times.get(name)) else None for name in ("from", "to"))
@@ -99,14 +116,17 @@ def _filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
 
 
 def _as_input(moment: datetime) -> str:
-    """Return a time in UTC as inputs of the form have it, to the millisecond where it has a fraction."""
+    """Return a time in UTC in the form of the page's inputs.
+
+    A time with a fraction has milliseconds.
+    """
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
 
 
 @log.get("/swarm/events/<path:event_id>")
 @requires(READ, is_page=True)
 def event(event_id: str) -> str:
-    """Show one event, whole, with its neighbours."""
+    """Show one complete event, with its neighbours."""
     database, visible = services().database, identity.principal().visible
     found = log_page.find(database, visible, event_id)
     if found is None:
@@ -123,7 +143,7 @@ def event(event_id: str) -> str:
         "event.html",
         row=Row.of(event),
         text=text and text[:MAX_JSON_CHARS],
-        left_out=max(0, len(text or "") - MAX_JSON_CHARS),
+        omitted_chars=max(0, len(text or "") - MAX_JSON_CHARS),
         neighbours=[
             (name, Row.of(pair.before) if pair.before else None, Row.of(pair.after) if pair.after else None)
             for name, pair in neighbours
@@ -136,7 +156,7 @@ def event(event_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event of a story, and how long after the one before it."""
+    """One event of a story, and the time since the previous one."""
 
     row: Row
     after: str | None
@@ -145,14 +165,14 @@ class Step:
 @log.get("/swarm/tasks/<path:task_id>")
 @requires(READ, is_page=True)
 def task(task_id: str) -> str:
-    """Show what has happened to a task, in order."""
+    """Show the events of a task, oldest first."""
     return _story("task", task_id, LogFilter(identity.principal().visible, task_id=task_id))
 
 
 @log.get("/swarm/agents/<path:agent_id>")
 @requires(READ, is_page=True)
 def agent(agent_id: str) -> str:
-    """Show what an agent has done, in order."""
+    """Show the events of an agent, oldest first."""
     return _story("agent", agent_id, LogFilter(identity.principal().visible, agent_id=agent_id))
 
 
@@ -168,13 +188,16 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
 
 
 def _head_of(kind: str, id_: str) -> Markup | None:
-    """Return the part of the page about the task or agent itself; None if no feature knows it or may show it."""
+    """Return the part of the page about the task or agent itself.
+
+    Returns None if no feature knows it, or if the principal may not see it.
+    """
     heads: StoryHeads = current_app.extensions.get("story_heads", {})
     return heads[kind](id_) if kind in heads else None
 
 
 def _pause(before: datetime | None, moment: datetime | None) -> str | None:
-    """Return how long that was, in words; None where it is not known."""
+    """Return the time between two events in words, or None if unknown."""
     if before is None or moment is None:
         return None
     secs = (moment - before) / timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""The part of the log that runs in each serving process."""
+"""The part of the log in each serving process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from outfeed.log.store.indexer import Indexer
 
 
 class LogPart(Part):
-    """The search index, kept current."""
+    """The job that keeps the search index current."""
 
     def __init__(self, process: Process) -> None:
         self._indexer = Indexer(process.database)

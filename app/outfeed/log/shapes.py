@@ -1,4 +1,4 @@
-"""The shapes of what the API takes and answers."""
+"""The shapes of the log's requests and responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BATCH_EVENTS = 1000
 MAX_TYPES_CHARS = 20_100
 _Sought = Annotated[str, Field(max_length=MAX_SOUGHT_CHARS)]
 
-# What a field may hold is checked once, where every event is made (outfeed/events.py); here it is told.
+# outfeed/events.py checks the values of each event. These rules only describe them in the schema.
 _NAME_RULES = {"minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000]*$"}
 _Name = Annotated[str, Field(json_schema_extra={**_NAME_RULES})]
 _Type = Annotated[str, Field(json_schema_extra={"maxLength": MAX_TYPE_CHARS, "pattern": f"^{TYPE_PATTERN.pattern}$"})]
@@ -39,7 +39,7 @@ class NewEvent(TypedDict, total=False):
     agent_id: Annotated[_Name | None, Field(examples=["agent-7"])]
     data: Annotated[Any, Field(description="Any JSON.", examples=[{"description": "Write the docs"}])]
     id: Annotated[
-        _Name | None, Field(description="The idempotency key; generated when absent.", examples=["task-1-created"])
+        _Name | None, Field(description="The idempotency key; generated if absent.", examples=["task-1-created"])
     ]
     timestamp: Annotated[
         Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None,
@@ -54,21 +54,21 @@ _EPOCH = "0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"
 
 
 class WriteReceipt(BaseModel):
-    """Where an event went."""
+    """The position of a written event."""
 
     id: str = Field(examples=["task-1-created"])
     seq: int | None = Field(
-        description="Its place in the feed; null once that row of the outbox is pruned.", examples=[61]
+        description="Its position in the feed; null if that row of the outbox is pruned.", examples=[61]
     )
     epoch: str = Field(description="The history that the seq belongs to.", examples=[_EPOCH])
 
 
 class TextMatch(BaseModel):
-    """A part of an event in which `text` was found."""
+    """A part of an event that contains `text`."""
 
     text: str
     marks: list[list[int]] = Field(
-        description="The beginning and end of each hit in it, in characters (code points), in order."
+        description="The start and end of each match, in characters (code points), in order."
     )
 
 
@@ -85,11 +85,16 @@ class LoggedEvent(BaseModel):
     omitted_bytes: int | None = Field(
         None, description="Size of the data that was omitted; absent if the data is complete."
     )
-    match: TextMatch | None = Field(None, description="Where `text` was found; present only if it was searched for.")
+    match: TextMatch | None = Field(
+        None, description="The part of the event that contains `text`; absent without `text`."
+    )
 
 
 def _utc(moment: datetime) -> datetime:
-    """What has no zone is UTC. Raises ValueError for what is no date there."""
+    """Return the time in UTC. A time without a zone is read as UTC.
+
+    Raises ValueError if UTC has no such date.
+    """
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
@@ -100,7 +105,7 @@ _Moment = Annotated[datetime, AfterValidator(_utc)]
 
 
 class LogFilters(BaseModel):
-    """Filters of the log, all of which must hold."""
+    """Filters of the log, all of which must match."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -126,7 +131,7 @@ class LogFilters(BaseModel):
     ] = None
 
     def filter(self, visible: EventScope) -> LogFilter:
-        """Return these conditions and the principal's."""
+        """Return these conditions, limited to what the principal may see."""
         since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
         return LogFilter(
             visible, split_types(self.event_type), self.source, self.task_id, self.agent_id, since, until, self.text
@@ -141,7 +146,7 @@ class LogPage(BaseModel):
 
 
 class Summary(BaseModel):
-    """Events by type."""
+    """Numbers of events by type."""
 
     minutes: float = Field(examples=[60.0])
     summary: dict[str, int] = Field(examples=[{"task.created": 12, "task.completed": 9}])

@@ -90,7 +90,7 @@ def write(raw: sqlite3.Connection, texts: dict[str, object]) -> None:
 
 def found(since: str | None, until: str | None, text: str | None = None) -> set[str]:
     filter_ = LogFilter(EVERYTHING, since=since, until=until, text=text)
-    return {event.id for event in log_page.every(db.default(), filter_)}
+    return {event.id for event in log_page.iterate_events(db.default(), filter_)}
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

@@ -133,9 +133,9 @@ def number(event: Any) -> int:
 @pytest.mark.parametrize("filter_", FILTERS.values(), ids=FILTERS)
 class TestEveryFilter:
     def test_what_matches_comes_newest_first_and_each_once(self, indexed: Database, filter_: LogFilter) -> None:
-        assert [number(event) for event in itertools.islice(log_page.every(indexed, filter_), 3000)] == expected(
-            filter_
-        )[:3000]
+        assert [
+            number(event) for event in itertools.islice(log_page.iterate_events(indexed, filter_), 3000)
+        ] == expected(filter_)[:3000]
 
     def test_pages_lead_down_and_up_again(self, indexed: Database, filter_: LogFilter) -> None:
         wanted = expected(filter_)
@@ -145,7 +145,7 @@ class TestEveryFilter:
         assert [number(event) for page in down for _, event in page.events] == wanted[
             : sum(len(p.events) for p in down)
         ]
-        assert not any(page.is_cut for page in down)
+        assert not any(page.is_scan_limited for page in down)
         assert len(wanted) <= 120 or len(down) == 6
         for above, below in itertools.pairwise(down):
             up = log_page.list_page(indexed, filter_, limit=20, cursor=below.newer, is_newer=True)
@@ -156,7 +156,7 @@ class TestEveryFilter:
         counts = log_page.count(indexed, filter_)
         wanted = expected(filter_)
         assert counts.total == min(len(wanted), log_page.MAX_COUNTED)
-        assert counts.is_all == (len(wanted) < log_page.MAX_COUNTED)
+        assert counts.is_complete == (len(wanted) < log_page.MAX_COUNTED)
         assert all(not filter_.types or any(is_of_type(name, one) for one in filter_.types) for name in counts.by_type)
 
     def test_nothing_is_scanned_and_nothing_sorted(
@@ -210,7 +210,7 @@ def test_a_page_ends_when_enough_was_read_and_the_next_goes_on(
         found += [number(event) for _, event in page.events]
         cursor, pages = page.older, pages + 1
     assert found == expected(filter_)
-    assert not log_page.count(indexed, filter_).is_all
+    assert not log_page.count(indexed, filter_).is_complete
 
 
 def test_a_table_that_lost_its_indexes_is_read_all_the_same(database: Database) -> None:

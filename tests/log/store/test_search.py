@@ -468,13 +468,13 @@ class TestForgetting:
         one = Indexer(database)
         one.run()
         raw.execute("DELETE FROM event_log WHERE id = 'e1'")
-        make = one._make
+        make = one._build
 
         def make_and_delete(number: int) -> None:
             make(number)
             raw.execute("DELETE FROM event_log WHERE id = 'e2'")
 
-        monkeypatch.setattr(one, "_make", make_and_delete)
+        monkeypatch.setattr(one, "_build", make_and_delete)
         one.run()
         one.run()
         monkeypatch.undo()

@@ -1,7 +1,8 @@
-"""Keeping the full-text index: fed from the outbox behind the writers' backs, redacted, by one process at a time.
+"""The indexer: keeps the full-text index current.
 
-It may be killed at any moment, and its file deleted: the index knows what it is of, and how far it has come, in the
-transactions that move it on. What it has not reached yet is still found, by reading the log.
+It reads the outbox and the log, never delays a writer, and indexes redacted text. One process at a time runs it. It may
+be killed at any time, and its file may be deleted: each transaction stores the identity of the index and its progress
+together with the change. A search reads events that are not indexed yet from the log.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from outfeed.log.store.search import (
     MAX_ROWID,
     ZONE_BITS,
     IndexKey,
-    indexed,
+    index_text,
     path_of,
     signature,
     table,
@@ -37,17 +38,17 @@ from outfeed.store.outbox import read_window
 
 JOB = "search"
 CHUNK_ROWS = 100
-PASSED_ROWS = 1000  # of blocks that are still to be made, and then have them
-# After each chunk a pause of three times as long as it took: what serves the feed runs in the same interpreter, and a
-# client that resumes from far behind beside a new index is served at nearly its own speed.
+SKIPPED_ROWS = 1000  # of blocks that are not built yet: the build will index these rows
+# The pause after each chunk is three times as long as the chunk took. The feed's threads run in the same interpreter:
+# with the pause, a client that resumes from far behind during a build is served at nearly full speed.
 PAUSE_FACTOR = 3
 MAX_PAUSE_SECS = 0.5
-# Deletions come in crowds: a block is made anew when none has come since the last look, or after so many looks.
-MAX_LOOKS = 30
+# Deletions come in groups. A block is rebuilt if none has happened since the last check, or after this many checks.
+MAX_CHECKS = 30
 VACUUM_PAGES = 1000
 log = logging.getLogger(__name__)
 
-# A block's events are timed before their words are made: the first and the last instant of each zone of rowids.
+# A block's times are stored before its words: the first and the last instant of each zone of rowids.
 _TABLES = """
     DROP TABLE IF EXISTS state;
     DROP TABLE IF EXISTS block;
@@ -72,21 +73,21 @@ _WIDEN = """
 _OWN_TIMES = f"""
     SELECT rowid >> ?, min(substr(timestamp, 1, 23)), max(substr(timestamp, 1, 23)) FROM event_log NOT INDEXED
     WHERE rowid BETWEEN ? AND ? AND {instants.IS_OWN_FORM} GROUP BY 1
-"""  # noqa: S608 - ours
+"""  # noqa: S608 - constants of this module
 _OTHER_TIMES = f"""
     SELECT rowid, timestamp FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? AND NOT ({instants.IS_OWN_FORM})
 """  # noqa: S608
-_FORGET_TIMES = "DELETE FROM zone WHERE number BETWEEN ? AND ?"
+_DELETE_TIMES = "DELETE FROM zone WHERE number BETWEEN ? AND ?"
 
 
 class Stopped(Exception):
-    """The process ends; what was not committed will be done by another."""
+    """The process stops. Another run will do the uncommitted work."""
 
 
 class Log(NamedTuple):
     """The log and its outbox at one moment."""
 
-    fingerprint: IndexKey
+    key: IndexKey
     first_seq: int
     last_seq: int
     last_rowid: int
@@ -94,9 +95,12 @@ class Log(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the index is of, the seq up to which it has followed the outbox, and the last row that it has met."""
+    """The identity and progress of the index.
 
-    fingerprint: IndexKey
+    It has followed the outbox up to *seq*. *last_rowid* and *last_id* are of the last row that it has read.
+    """
+
+    key: IndexKey
     signature: str
     seq: int
     last_rowid: int
@@ -104,9 +108,10 @@ class State(NamedTuple):
 
 
 class Indexer:
-    """Keeps the index of one database. `run` is called every second, by each process that serves; one does it.
+    """The indexer of one database.
 
-    *pause_factor*: how many times as long as it took a pause is, after each chunk.
+    Each serving process calls `run` every second, and one of them does the work. The pause after each chunk is
+    *pause_factor* times as long as the chunk took.
     """
 
     def __init__(self, database: Database, pause_factor: float = PAUSE_FACTOR) -> None:
@@ -119,7 +124,10 @@ class Indexer:
         self._stale = (0, 0)
 
     def run(self) -> None:
-        """Bring the index to where the log is, unless another process is at it. What fails is logged."""
+        """Bring the index up to date, unless another process does.
+
+        Errors are logged.
+        """
         try:
             with lease.hold(lease.lock_file(self._log.path, JOB), wait=False) as is_held:
                 while is_held and self._step():
@@ -129,7 +137,7 @@ class Indexer:
             pass
         except (OutfeedError, OSError) as error:
             if str(error) != self._failure:
-                log.warning(LogMessage("search index is not kept, trying again", error=error))
+                log.warning(LogMessage("search index not updated, retrying", error=error))
             self._failure = str(error)
 
     def close(self) -> None:
@@ -137,19 +145,19 @@ class Indexer:
         self._file.close()
 
     def stop(self) -> None:
-        """Have a run that is at work end soon."""
+        """Make a running `run` end soon."""
         self._stopping.set()
 
     def _step(self) -> bool:
-        """Do the next piece of work; False where there is none."""
-        found = self._look()
+        """Do the next piece of work. Return False if there is none."""
+        found = self._read_log()
         state = self._read_state()
-        if state is None or not self._is_of(found, state):
-            self._begin_anew(found)
+        if state is None or not self._is_current(found, state):
+            self._rebuild(found)
             return True
-        return self._follow(state) or self._renew_stale() or self._time_next() or self._build_next()
+        return self._follow(state) or self._rebuild_stale() or self._time_next() or self._build_next()
 
-    def _look(self) -> Log:
+    def _read_log(self) -> Log:
         with self._log.snapshot() as connection:
             window = read_window(connection)
             last = connection.execute("SELECT rowid, id FROM event_log ORDER BY rowid DESC LIMIT 1").fetchone()
@@ -157,7 +165,7 @@ class Indexer:
 
     def _read_state(self) -> State | None:
         try:
-            with self._whole(), self._file.connection() as connection:
+            with self._discard_if_damaged(), self._file.connection() as connection:
                 row = connection.execute(
                     "SELECT epoch, renumberings, signature, seq, last_rowid, last_id FROM state"
                 ).fetchone()
@@ -165,23 +173,29 @@ class Indexer:
             return None
         return State(IndexKey(*row[:2]), *row[2:]) if row else None
 
-    def _is_of(self, found: Log, state: State) -> bool:
-        """Return whether the index is one of that log and can go on: nothing was pruned that it has not seen."""
+    def _is_current(self, found: Log, state: State) -> bool:
+        """Return whether the index belongs to that log and can continue.
+
+        It can't if rows that it has not read were pruned.
+        """
         return (
-            state.fingerprint == found.fingerprint
+            state.key == found.key
             and state.signature == signature()
             and found.first_seq - 1 <= state.seq <= found.last_seq
-            and not self._is_elsewhere(state.last_rowid, state.last_id)
+            and not self._has_moved(state.last_rowid, state.last_id)
         )
 
-    def _is_elsewhere(self, rowid: int, id_: object) -> bool:
-        """Return whether the event that was in that row is in another one now: then all may be."""
+    def _has_moved(self, rowid: int, id_: object) -> bool:
+        """Return whether the event of that row is in another row now.
+
+        Then all events may have moved.
+        """
         with self._log.connection() as connection:
             row = connection.execute("SELECT rowid FROM event_log WHERE id = ?", (id_,)).fetchone()
         return row is not None and row[0] != rowid
 
-    def _begin_anew(self, found: Log) -> None:
-        """Make an index that covers nothing, and follows from the head on."""
+    def _rebuild(self, found: Log) -> None:
+        """Make an empty index that follows the outbox from the head."""
         log.info(LogMessage("search index is rebuilt", path=self._path))
         db.create(self._path)
         self._path.chmod(0o600)
@@ -192,18 +206,18 @@ class Indexer:
                 connection.execute(f'DROP TABLE "{name}"')
             for statement in filter(str.strip, _TABLES.split(";")):
                 connection.execute(statement)
-            state = State(found.fingerprint, signature(), found.last_seq, found.last_rowid, found.last_id)
-            connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", (*state.fingerprint, *state[1:]))
-        self._give_space_back()
+            state = State(found.key, signature(), found.last_seq, found.last_rowid, found.last_id)
+            connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?, ?)", (*state.key, *state[1:]))
+        self._release_space()
 
-    # --- what is new --------------------------------------------------------------------------------------------------
+    # --- new events ---------------------------------------------------------------------------------------------------
 
     def _follow(self, state: State) -> bool:
         """Index the next events of the outbox."""
         began = clock.monotonic()
         blocks = self._blocks()
         with self._log.snapshot() as connection:
-            found = connection.execute(_AFTER, (state.seq, PASSED_ROWS)).fetchall()
+            found = connection.execute(_AFTER, (state.seq, SKIPPED_ROWS)).fetchall()
             wanted = [place for place, row in enumerate(found) if row[1] is not None and row[1] >> BLOCK_BITS in blocks]
             if len(wanted) > CHUNK_ROWS:
                 del found[wanted[CHUNK_ROWS] :]
@@ -225,18 +239,21 @@ class Indexer:
 
     def _append(self, connection: Connection, number: int, events: dict[int, Event]) -> None:
         """Index events of that block, each once."""
-        known = f'SELECT 1 FROM {table(number)[:-1]}_docsize" WHERE id = ?'  # noqa: S608 - ours
+        known = f'SELECT 1 FROM {table(number)[:-1]}_docsize" WHERE id = ?'  # noqa: S608 - the table's name is a constant with a number
         fresh = {rowid: one for rowid, one in events.items() if not connection.execute(known, (rowid,)).fetchone()}
         self._insert(connection, number, fresh)
 
     def _insert(self, connection: Connection, number: int, events: dict[int, Event]) -> None:
-        sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - ours
-        connection.executemany(sql, ((rowid, indexed(text_of(event))) for rowid, event in sorted(events.items())))
+        sql = f"INSERT INTO {table(number)} (rowid, text) VALUES (?, ?)"  # noqa: S608 - the table's name is a constant with a number
+        connection.executemany(sql, ((rowid, index_text(text_of(event))) for rowid, event in sorted(events.items())))
 
-    # --- what is old, and what is gone --------------------------------------------------------------------------------
+    # --- old and deleted events ---------------------------------------------------------------------------------------
 
     def _time_next(self) -> bool:
-        """Note the times of the newest block that has none: all of them before any old word, since it takes seconds."""
+        """Store the times of the newest block without times.
+
+        All times come before the words of old blocks, because they take only seconds.
+        """
         number = self._newest_outside(set(self._blocks()))
         if number is None:
             return False
@@ -253,14 +270,14 @@ class Indexer:
         return True
 
     def _build_next(self) -> bool:
-        """Make the newest block that is not there yet."""
+        """Build the newest block without words."""
         number = self._newest_outside({number for number, is_made in self._blocks().items() if is_made})
         if number is not None:
-            self._make(number)
+            self._build(number)
         return number is not None
 
     def _newest_outside(self, blocks: set[int]) -> int | None:
-        """Return the newest block with events that is none of *blocks*."""
+        """Return the newest block with events that is not in *blocks*."""
         rowid = MAX_ROWID
         while (last := self._last_rowid(rowid)) is not None:
             if (number := last >> BLOCK_BITS) not in blocks:
@@ -269,8 +286,8 @@ class Indexer:
         return None
 
     def _blocks(self) -> dict[int, bool]:
-        """Return the blocks that are timed, each with whether its words are made."""
-        with self._whole(), self._file.connection() as connection:
+        """Return the blocks with times, and whether each has its words."""
+        with self._discard_if_damaged(), self._file.connection() as connection:
             return {row[0]: bool(row[1]) for row in connection.execute("SELECT number, is_made FROM block").fetchall()}
 
     def _last_rowid(self, up_to: int) -> int | None:
@@ -279,32 +296,38 @@ class Indexer:
             row = connection.execute(sql, (up_to,)).fetchone()
         return row[0] if row else None
 
-    def _renew_stale(self) -> bool:
-        """Make those blocks anew of which events were deleted, once no more are; drop those that are empty."""
+    def _rebuild_stale(self) -> bool:
+        """Rebuild blocks whose events were deleted, after deletions have stopped.
+
+        Blocks without events are dropped.
+        """
         with self._log.connection() as connection:
             stale = connection.execute("SELECT block, deletions FROM outfeed_search_stale ORDER BY block").fetchall()
-        deletions, looks = sum(row[1] for row in stale), self._stale[1]
-        if deletions != self._stale[0] and looks < MAX_LOOKS:
-            self._stale = (deletions, looks + 1)
+        deletions, checks = sum(row[1] for row in stale), self._stale[1]
+        if deletions != self._stale[0] and checks < MAX_CHECKS:
+            self._stale = (deletions, checks + 1)
             return False
         for number, seen in stale:
             if number in self._blocks():
-                self._make(number)
+                self._build(number)
             with self._log.transaction() as connection:
                 connection.execute("DELETE FROM outfeed_search_stale WHERE block = ? AND deletions = ?", (number, seen))
         self._stale = (0, 0)
         if stale:
-            self._give_space_back()
+            self._release_space()
         return bool(stale)
 
-    def _make(self, number: int) -> None:
-        """Make a block of what the log has there now; no block of nothing. In one transaction."""
+    def _build(self, number: int) -> None:
+        """Build a block from the log's current events, in one transaction.
+
+        A block without events is dropped.
+        """
         first, last = number << BLOCK_BITS, (number + 1 << BLOCK_BITS) - 1
         position = first - 1
         with self._writing() as connection:
             connection.execute(f"DROP TABLE IF EXISTS {table(number)}")
             connection.execute("DELETE FROM block WHERE number = ?", (number,))
-            connection.execute(_FORGET_TIMES, (first >> ZONE_BITS, last >> ZONE_BITS))
+            connection.execute(_DELETE_TIMES, (first >> ZONE_BITS, last >> ZONE_BITS))
             while events := self._read(position, last):
                 began = clock.monotonic()
                 if position < first:
@@ -327,24 +350,33 @@ class Indexer:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """Lend a write transaction on the index. What is freed in it is overwritten: words of what was deleted."""
-        with self._whole(), self._file.transaction() as connection:
+        """Open a write transaction on the index.
+
+        Freed pages are overwritten, because they hold words of deleted events.
+        """
+        with self._discard_if_damaged(), self._file.transaction() as connection:
             connection.execute("PRAGMA secure_delete = ON").fetchall()
             yield connection
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Put the file away where it turns out to be damaged, or none of ours: the next step makes another."""
+    def _discard_if_damaged(self) -> Iterator[None]:
+        """Move the file away if it is damaged or not an index.
+
+        The next step makes a new one.
+        """
         try:
             yield
         except DatabaseDamaged as error:
             if str(error).startswith(f"{self._path} "):
-                put_away(self._path)
+                move_damaged(self._path)
             raise
 
-    def _give_space_back(self) -> None:
-        """Cut free pages off the file, and the words that were there out of the write-ahead log."""
-        with self._whole(), self._file.connection() as connection:
+    def _release_space(self) -> None:
+        """Return free pages to the system, and truncate the write-ahead log.
+
+        The log may hold words of deleted events.
+        """
+        with self._discard_if_damaged(), self._file.connection() as connection:
             connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -354,7 +386,10 @@ class Indexer:
 
 
 def _widen(connection: Connection, timestamps: dict[int, Any]) -> None:
-    """Note the times of events, by their rowids; a timestamp that is no time lies between none."""
+    """Store the times of events, by their rowids.
+
+    A timestamp without a readable time is ignored.
+    """
     zones: dict[int, list[str]] = {}
     for rowid, timestamp in timestamps.items():
         if (moment := instants.utc(timestamp)) is not None:
@@ -362,8 +397,11 @@ def _widen(connection: Connection, timestamps: dict[int, Any]) -> None:
     connection.executemany(_WIDEN, [(zone, min(found), max(found)) for zone, found in zones.items()])
 
 
-def put_away(path: Path) -> None:
-    """Take a damaged index out of the way. It goes once another stands there, which so can't get its inode."""
+def move_damaged(path: Path) -> None:
+    """Move a damaged index away.
+
+    The next rebuild deletes it after a new index exists. So the new one can't get its inode.
+    """
     db.at(path).close()
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)

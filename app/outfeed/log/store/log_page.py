@@ -1,7 +1,8 @@
-"""Pages of the log: what matches a filter, newest first, from a place on. No page reads more than so many rows.
+"""Pages of the log: events that match a filter, newest first.
 
-One index drives the scan: that of the condition that fewest events meet, or the full-text index. Each lists its rowids
-in order, so nothing is sorted and nothing is scanned; the other conditions are looked up in the rows.
+A page reads a limited number of rows. One index drives the scan: the full-text index, or the index of the most
+selective condition. Each lists its rowids in order, so SQLite neither sorts nor scans. The other conditions are checked
+in the rows.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from outfeed.redaction import redact
 from outfeed.store import instants, rows
 from outfeed.store.database import Connection, Database
 
-# Beyond this a page ends where it has come to, and says so: a filter that hardly anything meets costs no more.
+# After this many rows a page ends early and reports it. So a filter with few matches has a bounded cost.
 MAX_SCANNED = 20_000
 MAX_COUNTED = 10_000
 FIRST_CHUNK, MAX_CHUNK = 64, 2_500
-MAX_TIMED = 5000  # events of a time range that are led by the index on timestamp
-MAX_TIMED_TEXTS = 50_000  # of that index that are looked at: timestamps with an offset stand up to a day away
+MAX_TIMED = 5000  # events of a time range for which the index on timestamp drives the scan
+MAX_TIMED_TEXTS = 50_000  # entries of that index that are read: a timestamp with an offset may stand a day away
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
-MAX_TYPES = 50  # that a prefix may stand for, to be led by the index
+MAX_TYPES = 50  # types of a prefix for which the index on types drives the scan
 _TEXTS = """
     SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? {times} LIMIT ?
 """
-_COUNT_TEXTS = f"SELECT count(*) FROM ({_TEXTS.format(times='')})"  # noqa: S608 - ours
+_COUNT_TEXTS = f"SELECT count(*) FROM ({_TEXTS.format(times='')})"  # noqa: S608 - a constant of this module
 _RANGE = "rowid BETWEEN ? AND ?"
-_ENOUGH = 1000  # conditions that more events meet are all the same
+_MAX_FREQUENCY = 1000  # the count stops here: more frequent conditions are equally unselective
 _DISTINCT = """
     WITH RECURSIVE found (type) AS (
         SELECT min(event_type) FROM event_log WHERE event_type >= :low AND event_type < :high
@@ -50,9 +51,10 @@ _DISTINCT = """
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which events of the log: all conditions hold. *types* are exact, or prefixes like `task.*`; empty is all.
+    """Conditions on events of the log, all of which must hold.
 
-    *since* (inclusive) and *until* are timestamps in Outfeed's own form; *text* is words to look for.
+    *types* are exact types, or prefixes like `task.*`. Empty *types* means all. *since* (inclusive) and *until*
+    (exclusive) are timestamps in Outfeed's own form. *text* is words to search for.
     """
 
     visible: EventScope
@@ -65,7 +67,7 @@ class LogFilter:
     text: str | None = None
 
     def where(self) -> rows.Where:
-        """Return all but the text as conditions."""
+        """Return all conditions except the text."""
         filters = {"source = ?": self.source, "task_id = ?": self.task_id, "agent_id = ?": self.agent_id}
         given: rows.Where = {clause: (value,) for clause, value in filters.items() if value is not None}
         times = instants.within(self.since, self.until)
@@ -73,18 +75,21 @@ class LogFilter:
 
     @property
     def is_timed(self) -> bool:
-        """Whether it has a time."""
+        """Whether the filter has a time."""
         return self.since is not None or self.until is not None
 
     def expression(self) -> str | None:
-        """Return the text for FTS5, narrowed by the fields; None where there is no word in it."""
+        """Return the text in FTS5's syntax, narrowed by the other fields.
+
+        Returns None if the text contains no word.
+        """
         found = search.expression(self.text or "")
         if found is None:
             return None
         for values in ([self.source], [self.task_id], [self.agent_id], [one.removesuffix(".*") for one in self.types]):
             given = [value for value in values if value]
-            if given and search.may_narrow(given):
-                found = search.narrowed(found, given)
+            if given and search.can_narrow(given):
+                found = search.narrow(found, given)
         return found
 
 
@@ -96,7 +101,7 @@ class Match(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """What matches among the next rows, the last of these, and what it cost to look at them."""
+    """The matches in the next rows, the last of these rows, and the cost."""
 
     matches: list[Match]
     end: int
@@ -104,36 +109,40 @@ class _Chunk(NamedTuple):
 
 
 class FoundPage(NamedTuple):
-    """Rows with their events, newest first, and where older and newer ones go on; None where there are none.
+    """Rows with their events, newest first, and the cursors around them.
 
-    *is_cut*: the page ends because enough was read, not because it is full or there is no more.
+    *older* and *newer* are the cursors of the neighbouring pages, or None if there are none. *is_scan_limited* means
+    that the page ended at the limit of scanned rows, before it was full and before the log ended.
     """
 
     events: list[tuple[int, Event]]
     older: int | None
     newer: int | None
-    is_cut: bool = False
+    is_scan_limited: bool = False
 
 
 class Counts(NamedTuple):
-    """How many match, by type, the most frequent first. *is_all*: no more than these; else it was not counted on."""
+    """Numbers of matching events by type, the most frequent first.
+
+    *is_complete* means that no more events match. Otherwise the count stopped at its limit.
+    """
 
     by_type: dict[str, int]
-    is_all: bool
+    is_complete: bool
 
     @property
     def total(self) -> int:
-        """How many were counted."""
+        """The total of all types."""
         return sum(self.by_type.values())
 
     @property
     def audit(self) -> int:
-        """How many of them are audit events, which the live list and its chart leave out."""
+        """The number of audit events, which the live list and chart exclude."""
         return sum(count for event_type, count in self.by_type.items() if is_audit(event_type))
 
 
 class Neighbours(NamedTuple):
-    """The events before and after one."""
+    """The events before and after one event."""
 
     before: Event | None
     after: Event | None
@@ -142,24 +151,30 @@ class Neighbours(NamedTuple):
 def list_page(
     database: Database, filter_: LogFilter, *, limit: int, cursor: int | None = None, is_newer: bool = False
 ) -> FoundPage:
-    """Return up to *limit* events older than *cursor*, the newest of these; or the oldest of those newer than it."""
+    """Return up to *limit* events older than *cursor*, newest first.
+
+    With *is_newer* the events are the oldest of those that are newer than *cursor*.
+    """
     scan = LogScan(database, filter_, cursor, is_upward=is_newer)
     found = [match.rowid for match in itertools.islice(scan, limit + 1)]
     has_more = len(found) > limit
-    is_cut = not has_more and not scan.is_over
+    is_scan_limited = not has_more and not scan.is_finished
     found = found[:limit]
-    onward = found[-1] if has_more else scan.place if is_cut else None
+    onward = found[-1] if has_more else scan.position if is_scan_limited else None
     backward = None if cursor is None else found[0] if found else cursor
     if is_newer:
         found.reverse()
         onward, backward = backward, onward
     with database.connection() as connection:
         events = rows.load(connection, found)
-    return FoundPage(list(events.items()), onward, backward, is_cut)
+    return FoundPage(list(events.items()), onward, backward, is_scan_limited)
 
 
-def every(database: Database, filter_: LogFilter) -> Iterator[Event]:
-    """Yield all events that match, newest first, in short reads. What is written meanwhile is not among them."""
+def iterate_events(database: Database, filter_: LogFilter) -> Iterator[Event]:
+    """Yield all events that match, newest first, in short reads.
+
+    Events that are written during the iteration are not included.
+    """
     matches = iter(LogScan(database, filter_, max_scanned=None))
     while chunk := [match.rowid for match in itertools.islice(matches, 500)]:
         with database.connection() as connection:
@@ -171,18 +186,21 @@ def count(database: Database, filter_: LogFilter) -> Counts:
     """Count the newest events that match, up to MAX_COUNTED."""
     scan = LogScan(database, filter_, chunk=MAX_CHUNK)
     found = Counter(match.event_type for match in itertools.islice(scan, MAX_COUNTED))
-    return Counts(redact(dict(found.most_common())), scan.is_over and found.total() < MAX_COUNTED)
+    return Counts(redact(dict(found.most_common())), scan.is_finished and found.total() < MAX_COUNTED)
 
 
 def find(database: Database, visible: EventScope, event_id: str) -> tuple[int, Event] | None:
-    """Return the row and the event with that id, whatever its size; None where there is none that may be seen."""
+    """Return the rowid and the event with that id, of any size.
+
+    Returns None if there is none, or if *visible* excludes it.
+    """
     try:
         with database.connection() as connection:
             row = connection.execute(
-                f"SELECT {rows.COLUMNS}, rowid FROM event_log WHERE id = ?",  # noqa: S608 - ours
+                f"SELECT {rows.COLUMNS}, rowid FROM event_log WHERE id = ?",  # noqa: S608 - constant columns
                 (event_id,),
             ).fetchone()
-    except UnicodeEncodeError:  # a lone surrogate: nothing can have such an id
+    except UnicodeEncodeError:  # a lone surrogate, which no id contains
         return None
     if row is None or not visible.covers(str(row[1])):
         return None
@@ -190,7 +208,10 @@ def find(database: Database, visible: EventScope, event_id: str) -> tuple[int, E
 
 
 def neighbours(database: Database, filter_: LogFilter, rowid: int) -> Neighbours:
-    """Return the events that match before and after that row, as far as they are near."""
+    """Return the nearest matching events before and after that row.
+
+    Both searches stop at the limit of scanned rows.
+    """
     found = []
     for is_upward in (False, True):
         match = next(iter(LogScan(database, filter_, rowid, is_upward=is_upward)), None)
@@ -201,10 +222,10 @@ def neighbours(database: Database, filter_: LogFilter, rowid: int) -> Neighbours
 
 
 class LogScan:
-    """Goes through the rows from *cursor* on, down or up, and yields what matches.
+    """A scan of the rows from *cursor* on, down or up, for matches.
 
-    *place*: everything up to that row has been looked at. *is_over*: there is nothing beyond it. It ends early when
-    *max_scanned* rows were looked at.
+    All rows up to *position* have been scanned. *is_finished* means that no rows are left. The scan ends early after
+    *max_scanned* rows.
     """
 
     def __init__(
@@ -217,8 +238,8 @@ class LogScan:
         max_scanned: int | None = MAX_SCANNED,
         chunk: int = FIRST_CHUNK,
     ) -> None:
-        self.place = cursor
-        self.is_over = False
+        self.position = cursor
+        self.is_finished = False
         self._database = database
         self._filter = filter_
         self._is_upward = is_upward
@@ -230,22 +251,22 @@ class LogScan:
 
     def __iter__(self) -> Iterator[Match]:
         if self._filter.text is None or self._expression is not None:
-            self._leads, self._rowids = self._choose_driving_indexes()
+            self._drivers, self._rowids = self._choose_driving_indexes()
             for span in self._spans():
                 yield from self._scan_span(span)
-                if self._is_spent:
+                if self._is_limit_reached:
                     return
-        self.is_over = True
+        self.is_finished = True
 
     @property
-    def _is_spent(self) -> bool:
+    def _is_limit_reached(self) -> bool:
         return self._left is not None and self._left <= 0
 
     def _spans(self) -> Iterator[Span]:
-        """Yield what is to be gone through, in the order of the scan."""
+        """Yield the spans to scan, in the order of the scan."""
         low, high = MIN_ROWID, MAX_ROWID
-        if self.place is not None:
-            low, high = (self.place + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.place - 1)
+        if self.position is not None:
+            low, high = (self.position + 1, MAX_ROWID) if self._is_upward else (MIN_ROWID, self.position - 1)
         is_by_index = self._expression or (self._filter.is_timed and self._rowids is None)
         spans = self._indexed_spans if is_by_index else [Span(low, high)]
         for span in reversed(spans) if self._is_upward else spans:
@@ -258,11 +279,11 @@ class LogScan:
 
     def _scan_span(self, span: Span) -> Iterator[Match]:
         size = self._chunk
-        while span.low <= span.high and not self._is_spent:
-            found = self._next(span, size)
+        while span.low <= span.high and not self._is_limit_reached:
+            found = self._read_chunk(span, size)
             self._spend(found.cost)
             yield from found.matches
-            self.place = found.end
+            self.position = found.end
             span = span._replace(low=found.end + 1) if self._is_upward else span._replace(high=found.end - 1)
             size = min(size * 4, MAX_CHUNK)
 
@@ -270,24 +291,28 @@ class LogScan:
         if self._left is not None:
             self._left -= cost
 
-    def _next(self, span: Span, size: int) -> _Chunk:
-        """Look at the next rows of the span."""
+    def _read_chunk(self, span: Span, size: int) -> _Chunk:
+        """Scan the next rows of the span."""
         if self._expression is None:
-            led = self._driving_index(span, size)
+            candidates = self._driving_index(span, size)
             return _Chunk(
-                [row[0] for row in led if row[1]], self._end(span, [row[0].rowid for row in led], size), len(led)
+                [row[0] for row in candidates if row[1]],
+                self._end(span, [row[0].rowid for row in candidates], size),
+                len(candidates),
             )
         if span.block is not None:
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
                 return _Chunk(self._matching(found), self._end(span, found, size), len(found) + 1)
-        led = self._driving_index(span, UNINDEXED_CHUNK)
-        among = self._read_texts([match.rowid for match, is_good in led if is_good])
-        end = self._end(span, [match.rowid for match, _ in led], UNINDEXED_CHUNK)
-        return _Chunk([match for match, _ in led if match.rowid in among], end, len(led) * UNINDEXED_COST)
+        candidates = self._driving_index(span, UNINDEXED_CHUNK)
+        matching = self._read_texts([match.rowid for match, is_good in candidates if is_good])
+        end = self._end(span, [match.rowid for match, _ in candidates], UNINDEXED_CHUNK)
+        return _Chunk(
+            [match for match, _ in candidates if match.rowid in matching], end, len(candidates) * UNINDEXED_COST
+        )
 
     def _end(self, span: Span, rowids: list[int], size: int) -> int:
-        """Return the last row that has been looked at."""
+        """Return the last row that has been scanned."""
         if len(rowids) == size:
             return rowids[-1]
         return span.high if self._is_upward else span.low
@@ -298,27 +323,28 @@ class LogScan:
         with self._database.connection() as connection:
             events = rows.load(connection, rowids)
         texts = [(rowid, search.text_of(event)) for rowid, event in events.items()]
-        return search.matching(self._expression, texts) if texts else set()
+        return search.matching_rowids(self._expression, texts) if texts else set()
 
     def _matching(self, rowids: list[int]) -> list[Match]:
-        """Return those that meet the conditions, in the same order."""
+        """Return those rows that meet the conditions, in the same order."""
         if not rowids:
             return []
         clauses, values = rows.bound(
             {"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where}
         )
-        sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - clauses are ours
+        sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - constant clauses
         with self._database.connection() as connection:
             types = dict(connection.execute(sql, values).fetchall())
         return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
 
-    # --- which index driving ------------------------------------------------------------------------------------------
+    # --- choice of the driving index ----------------------------------------------------------------------------------
 
     def _choose_driving_indexes(self) -> tuple[list[tuple[str, str]], list[int] | None]:
-        """Return the column and value, or several of one column, that fewest events have; none: all rows.
+        """Return the most selective condition, as its column and values.
 
-        Or, where the times leave still fewer, all of their rows, in order; where the full-text index knows that the
-        times lie near each other, it driving.
+        It is a list of (column, value) of one column, and empty if all rows must be read. If the times select still
+        fewer rows, the second result is the sorted rowids of these instead. If the times lie near each other in the
+        log, the full-text index's spans drive the scan.
         """
         filter_ = self._filter
         fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
@@ -328,19 +354,22 @@ class LogScan:
             choices = [[(column, value)] for column, value in fields if value is not None and column in indexed]
             if types and "event_type" in indexed and (named := _types(connection, types)) is not None:
                 choices.append([("event_type", name) for name in named or types[:1]])
-            costs = [min(_ENOUGH, sum(_frequency(connection, *driving) for driving in driving)) for driving in choices]
+            costs = [min(_MAX_FREQUENCY, sum(_frequency(connection, *each) for each in choice)) for choice in choices]
             rowids = self._rowids_by_time(connection) if "timestamp" in indexed else None
-        fewest = min(costs, default=_ENOUGH)
-        if rowids is not None and (len(rowids) <= fewest or fewest == _ENOUGH):
+        fewest = min(costs, default=_MAX_FREQUENCY)
+        if rowids is not None and (len(rowids) <= fewest or fewest == _MAX_FREQUENCY):
             return [], rowids
         return (choices[costs.index(fewest)] if choices else []), None
 
     def _rowids_by_time(self, connection: Connection) -> list[int] | None:
-        """Return the rows that have the times, in order; None where they are many, or near each other in the log."""
+        """Return the sorted rowids with matching times.
+
+        Returns None if there are too many, or if they lie near each other in the log.
+        """
         filter_ = self._filter
         if not filter_.is_timed or self._are_too_many(connection):
             return None
-        if timed.are_few(connection, self._indexed_spans, MAX_SCANNED):
+        if timed.has_few_rows(connection, self._indexed_spans, MAX_SCANNED):
             return None
         times, values = rows.bound(instants.within(filter_.since, filter_.until))
         select = _TEXTS.format(times=times.replace("WHERE", "AND", 1))
@@ -353,20 +382,25 @@ class LogScan:
         return sorted(found) if len(found) <= MAX_TIMED else None
 
     def _are_too_many(self, connection: Connection) -> bool:
-        """Return whether as many have the times as texts in Outfeed's own form alone."""
+        """Return whether timestamps in Outfeed's own form alone are too many."""
         own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
         return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
 
     def _driving_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
-        """Return the next rows that the leading index has, and whether they meet the other conditions."""
+        """Return the next rows of the driving index.
+
+        Each has whether it meets the other conditions.
+        """
         if self._rowids is not None:
             return self._time_index(span, limit)
         clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
-        select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - clauses are ours
-        parts = [f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._leads]
+        select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - constant clauses
+        parts = [
+            f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._drivers
+        ]
         parts = parts or [f"{select} NOT INDEXED WHERE {_RANGE}"]
-        bounds = [[value, span.low, span.high] for _, value in self._leads] or [[span.low, span.high]]
-        # Of several each is in order, and SQLite merges them.
+        bounds = [[value, span.low, span.high] for _, value in self._drivers] or [[span.low, span.high]]
+        # Each of several parts is sorted, and SQLite merges them.
         sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {'ASC' if self._is_upward else 'DESC'} LIMIT ?"
         bound = [value for each in bounds for value in (*values, *each)]
         with self._database.connection() as connection:
@@ -386,13 +420,16 @@ def _match(rowid: int, event_type: object) -> Match:
 
 
 def _indexed(connection: Connection) -> set[str]:
-    """Return the columns that have their index: tools that rebuild a table drop them."""
+    """Return the columns whose index exists.
+
+    Tools that rebuild a table may drop its indexes.
+    """
     sql = "SELECT substr(name, 11) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'event_log'"
     return {row[0] for row in connection.execute(sql).fetchall()}
 
 
 def _types(connection: Connection, patterns: tuple[str, ...]) -> list[str] | None:
-    """Return the types in the log that *patterns* name; None for too many."""
+    """Return the types in the log that *patterns* name, or None for too many."""
     names: list[str] = []
     for pattern in patterns:
         if not pattern.endswith(".*"):
@@ -405,5 +442,5 @@ def _types(connection: Connection, patterns: tuple[str, ...]) -> list[str] | Non
 
 
 def _frequency(connection: Connection, column: str, value: str) -> int:
-    sql = f"SELECT 1 FROM event_log INDEXED BY event_log_{column} WHERE {column} = ? LIMIT ?"  # noqa: S608 - ours
-    return len(connection.execute(sql, (value, _ENOUGH)).fetchall())
+    sql = f"SELECT 1 FROM event_log INDEXED BY event_log_{column} WHERE {column} = ? LIMIT ?"  # noqa: S608 - constant columns
+    return len(connection.execute(sql, (value, _MAX_FREQUENCY)).fetchall())

@@ -1,4 +1,4 @@
-"""Parse a search: required words, alternatives and excluded words. No I/O."""
+"""Search queries: required words, alternatives and excluded words. No I/O."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from typing import NamedTuple
 from outfeed.errors import InvalidRequest
 from outfeed.log.store import words
 
-# In the index of each event, and no word of any text: what is left if only words are excluded.
+# A token that each indexed event has and no text contains. A query with only excluded words needs it.
 EVERY = "··"
 _PART = re.compile(r'(?P<minus>(?<!\S)-)?(?:"(?P<quoted>[^"]*)"?(?P<star>\*?)|(?P<plain>[^\s"]+))')
-# Each word costs a list of its places, and a beginning the lists of all that begin so.
+# Each word reads one posting list, and each prefix the lists of all words that begin with it.
 MAX_WORDS, MIN_PREFIX_CHARS = 32, 2
 _OPERATORS = ("AND", "OR", "NOT")
 
 
 class Term(NamedTuple):
-    """A word, a phrase or, with *is_prefix*, its beginning, by its tokens; *uncut* if the case cuts it."""
+    """A word, a phrase or a prefix, as tokens.
 
-    cut: list[str]
-    uncut: list[str]
+    *split* has the words split at their case, *unsplit* the others. *unsplit* is empty if both are the same.
+    """
+
+    split: list[str]
+    unsplit: list[str]
     is_prefix: bool
 
     @property
     def forms(self) -> list[list[str]]:
-        """The token sequences of which an event has one."""
-        return [form for form in (self.cut, self.uncut) if form]
+        """The token sequences, of which an event must contain one."""
+        return [form for form in (self.split, self.unsplit) if form]
 
     @property
     def expression(self) -> str:
-        """The term for FTS5."""
+        """The term in FTS5's syntax."""
         found = [phrase(form) + "*" * self.is_prefix for form in self.forms]
         return found[0] if len(found) == 1 else f"({' OR '.join(found)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search: one term of each group must be there, and none of *excluded*."""
+    """A search: one term of each group is required, and *excluded* is not."""
 
     groups: list[list[Term]]
     excluded: list[Term]
 
     @classmethod
     def of(cls, text: str) -> Query | None:
-        """Read *text*; None if there is no word in it.
+        """Return the query of *text*, or None if it contains no word.
 
-        Raises InvalidRequest for more than MAX_WORDS words and phrases, or a beginning that is too short.
+        Raises InvalidRequest for more than MAX_WORDS words and phrases, or for a prefix that is too short.
         """
         groups: list[list[Term]] = []
         excluded: list[Term] = []
@@ -67,17 +70,17 @@ class Query:
             else:
                 groups.append([term])
             operator = ""
-        _refuse_too_many(len(excluded) + sum(map(len, groups)))
+        _check_size(len(excluded) + sum(map(len, groups)))
         return cls(groups, excluded) if groups or excluded else None
 
     @property
     def terms(self) -> list[Term]:
-        """The terms that an event may have."""
+        """The terms that a matching event may contain."""
         return [term for group in self.groups for term in group]
 
     @property
     def expression(self) -> str:
-        """The query for FTS5."""
+        """The query in FTS5's syntax."""
         required = " AND ".join(_any_of(term.expression for term in group) for group in self.groups)
         if not self.excluded:
             return required
@@ -85,23 +88,23 @@ class Query:
 
 
 def phrase(tokens: Iterable[str]) -> str:
-    """Return the tokens in a row, for FTS5."""
+    """Return the tokens as a phrase in FTS5's syntax."""
     return f'"{" ".join(tokens)}"'
 
 
 def _term(part: re.Match[str]) -> Term | None:
     plain = part["plain"] or ""
     text = part["quoted"] or plain.rstrip("*")
-    cut = words.tokens(text)
-    if not cut:
+    split = words.tokens(text)
+    if not split:
         return None
     is_prefix = bool(part["star"]) or plain.endswith("*")
     if is_prefix and text.isascii() and len(text.strip()) < MIN_PREFIX_CHARS:
         raise InvalidRequest("invalid_field", f"text: {text}* is too short; give {MIN_PREFIX_CHARS} characters")
-    return Term(cut, words.uncut(text, cut), is_prefix)
+    return Term(split, words.unsplit(text, split), is_prefix)
 
 
-def _refuse_too_many(count: int) -> None:
+def _check_size(count: int) -> None:
     if count > MAX_WORDS:
         raise InvalidRequest("invalid_field", f"text: has {count} words and phrases; at most {MAX_WORDS} are allowed")
 

@@ -1,4 +1,7 @@
-"""Reading the log, newest first (in rowid order): the public functions, and what pages and the API share with them."""
+"""Functions that read the log, newest first (in rowid order).
+
+They are the public functions, and those that pages and the API share with them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from outfeed.store.database import Database
 
 
 def get_event(event_id: str, database: Database | None = None, visible: EventScope = EVERYTHING) -> Event | None:
-    """Return the event with that id, whatever its size; None where there is none that may be seen."""
+    """Return the event with that id, of any size.
+
+    Returns None if there is none, or if *visible* excludes it.
+    """
     found = log_page.find(database or db.default(), visible, event_id)
     return found[1] if found else None
 
@@ -36,27 +42,31 @@ def list_events(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[Event]:
-    """Return up to *limit* events that match all filters, newest first, after skipping *offset*. -1 is all.
+    """Return up to *limit* events that match all filters, newest first.
 
-    *event_type* may be several with commas between, and prefixes: `task.*`. *text* is words that the event must have,
-    "phrases", or beginnings: `word*`; `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware
-    datetimes. `data` above OUTFEED_MAX_EVENT_BYTES is left out (`omitted_bytes` says so).
+    Skips the first *offset* events. A *limit* of -1 returns all. *event_type* may be several types with commas between,
+    and prefixes: `task.*`. *text* is words that the event must contain, "phrases", or prefixes: `word*`. It may also
+    have `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware datetimes. `data` above
+    OUTFEED_MAX_EVENT_BYTES is omitted, and `omitted_bytes` is its size.
     """
     first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
     filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
     end = None if limit < 0 else offset + limit
-    return list(itertools.islice(log_page.every(db.default(), filter_), offset, end))
+    return list(itertools.islice(log_page.iterate_events(db.default(), filter_), offset, end))
 
 
 def split_types(text: str | None) -> tuple[str, ...]:
-    """Return the types and prefixes in *text*, which has commas between."""
+    """Return the comma-separated types and prefixes in *text*."""
     return tuple(filter(None, map(str.strip, (text or "").split(","))))
 
 
 def list_page(
     database: Database, visible: EventScope, *, limit: int = 100, cursor: int | None = None
 ) -> tuple[list[Event], int | None]:
-    """Return a page of what may be seen, newest first, and the *cursor* of the next; None where there is no more."""
+    """Return a page of visible events, newest first, and the next cursor.
+
+    The cursor is None on the last page.
+    """
     page = log_page.list_page(database, LogFilter(visible), limit=limit, cursor=cursor)
     return [event for _, event in page.events], page.older
 
@@ -72,14 +82,20 @@ def get_agent_events(agent_id: str) -> list[Event]:
 
 
 def get_recent_events(minutes: float = 60) -> list[Event]:
-    """Return the events whose timestamp lies in the last *minutes*, newest first."""
-    return list(log_page.every(db.default(), LogFilter(EVERYTHING, since=_since(minutes))))
+    """Return the events with a timestamp in the last *minutes*.
+
+    The newest comes first.
+    """
+    return list(log_page.iterate_events(db.default(), LogFilter(EVERYTHING, since=_since(minutes))))
 
 
 def get_event_summary(
     minutes: float = 60, database: Database | None = None, visible: EventScope = EVERYTHING
 ) -> dict[str, int]:
-    """Return how many events of each type have a timestamp in the last *minutes*, the most frequent first."""
+    """Return the number of events of each type in the last *minutes*.
+
+    The most frequent type comes first.
+    """
     since, database = _since(minutes), database or db.default()
     seen, values = rows.bound(rows.seen(visible))
     spans, found = Index(database).spans(since), Counter[str]()

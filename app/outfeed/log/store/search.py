@@ -1,8 +1,9 @@
-"""Full-text search: what is looked for, and the index that finds it, in a file of its own beside the database.
+"""Full-text search: the searched text, and the index in a file beside it.
 
-The index is kept by `indexer.py`, is never needed, and may be deleted at any time. It is cut into blocks of rowids,
-each an FTS5 table without content: SQLite 3.40 can't delete from one of these, so a block of which an event was deleted
-is rebuilt, small enough for that, and a search goes from block to block only until its page is full.
+`indexer.py` keeps the index. A search works without it, so its file may be deleted at any time. The index consists of
+blocks of rowids, and each block is an FTS5 table without content. SQLite 3.40 can't delete rows from such a table, so a
+block is rebuilt after a deletion, and is small enough for that. A search reads block after block until its page is
+full.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
 from outfeed.store.instants import bounds
 
-FORMAT = 2  # of the file; a file of another format is rebuilt
+FORMAT = 2  # of the file. A file of another format is rebuilt
 BLOCK_BITS, ZONE_BITS = 16, 10
 MIN_ROWID, MAX_ROWID = -(2**63), 2**63 - 1
-# The texts are tokens already. This tokenizer alone takes every character beyond ASCII for a part of a word.
+# The texts are tokens already. Only this tokenizer reads every character beyond ASCII as a part of a word.
 SCHEMA = "CREATE VIRTUAL TABLE {table} USING fts5(text, content='', tokenize='ascii')"
 _QUERY = "SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid BETWEEN ? AND ? ORDER BY rowid {order} LIMIT ?"
 _JSON_NAMES = {None: "null", True: "true", False: "false"}
@@ -38,27 +39,39 @@ log = logging.getLogger(__name__)
 
 
 def path_of(database: Path) -> Path:
-    """Return where the index of *database* is; links are followed, as leases do."""
+    """Return the path of the index of *database*.
+
+    Links are resolved, as leases do.
+    """
     database = database.resolve()
     return database.with_name(f"{database.name}-search")
 
 
 def table(block: int) -> str:
-    """Return the name of the block's table, quoted: there are negative rowids."""
+    """Return the quoted name of the block's table.
+
+    The quotes are for negative numbers.
+    """
     return f'"words_{block}"'
 
 
-# --- texts and what is looked for -------------------------------------------------------------------------------------
+# --- texts and queries ------------------------------------------------------------------------------------------------
 
 
 def text_of(event: Event) -> str:
-    """Return what can be found of an event, in lines: its type, source, ids, and each name and value in its data."""
+    """Return the searchable text of an event, in lines.
+
+    The lines are its type, source, ids, and each name and value in its data.
+    """
     fields = (event.event_type, event.source, event.task_id, event.agent_id, event.id)
     return "\n".join([*map(str, filter(None, fields)), *_lines(event.data)])
 
 
 def _lines(data: Any) -> Iterator[str]:
-    """Yield `name: value` of all that is in *data*, in its order. Without recursion: raw writers nest deeply."""
+    """Yield `name: value` for each value in *data*, in order.
+
+    There is no recursion, because raw writers may nest deeply.
+    """
     todo = [] if data is None else [("", data)]
     while todo:
         name, value = todo.pop()
@@ -72,38 +85,50 @@ def _lines(data: Any) -> Iterator[str]:
 
 
 def snippet_of(event: Event, text: str) -> Snippet | None:
-    """Return the part of *event*, which is redacted, in which the search for *text* finds something; None for none."""
+    """Return the part of *event* that matches the search for *text*.
+
+    *event* is redacted. Returns None if nothing matches.
+    """
     query = Query.of(text)
     return snippet(query, text_of(event)) if query else None
 
 
-def indexed(text: str) -> str:
-    """Return what the index has of a text."""
+def index_text(text: str) -> str:
+    """Return the tokens that the index stores for a text."""
     return f"{EVERY} {words.indexed(text)}"
 
 
 def expression(text: str) -> str | None:
-    """Return the search for *text*, which may be any, as FTS5 has it; None if there is no word in it."""
+    """Return the search for *text* in FTS5's syntax.
+
+    Any text is valid. Returns None if it contains no word.
+    """
     query = Query.of(text)
     return query.expression if query else None
 
 
-def narrowed(expression: str, values: Iterable[str]) -> str:
-    """Return *expression*, ANDed with any of *values*, which are fields of an event."""
+def narrow(expression: str, values: Iterable[str]) -> str:
+    """Return *expression*, ANDed with any of *values*.
+
+    The values are fields of events.
+    """
     phrases = [phrase(words.tokens(value)) for value in values]
     return f"({expression}) AND ({' OR '.join(phrases)})"
 
 
-def may_narrow(values: Iterable[str]) -> bool:
-    """Return whether all of them are in the index as they are."""
+def can_narrow(values: Iterable[str]) -> bool:
+    """Return whether the index contains all of *values* unchanged."""
     return all(words.tokens(value) and redact(value) == value for value in values)
 
 
-def matching(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
-    """Return the rowids of those *texts* that match: for what is not in the index yet."""
+def matching_rowids(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
+    """Return the rowids of those *texts* that match.
+
+    For events that are not in the index yet.
+    """
     with closing(db.plain(":memory:")) as memory:
         memory.execute(SCHEMA.format(table="words"))
-        rows = ((rowid, indexed(text)) for rowid, text in texts)
+        rows = ((rowid, index_text(text)) for rowid, text in texts)
         memory.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", rows)
         return {row[0] for row in memory.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))}
 
@@ -112,7 +137,10 @@ def matching(expression: str, texts: Iterable[tuple[int, str]]) -> set[int]:
 
 
 class Span(NamedTuple):
-    """Rowids from *low* to *high*. With a *block* their words are indexed; *is_timed*: and so are their times."""
+    """Rowids from *low* to *high*.
+
+    With a *block* their words are indexed. *is_timed* means that their times are indexed.
+    """
 
     low: int
     high: int
@@ -128,44 +156,49 @@ class IndexKey(NamedTuple):
 
     @classmethod
     def of(cls, connection: Connection) -> IndexKey:
-        """Return that of a database."""
+        """Return the identity that an index of the database needs."""
         return cls(str(db.meta(connection, "epoch")), int(db.meta(connection, "renumberings") or 0))
 
 
 class Index:
-    """Reads the index of one database. Where it is missing, damaged or of another history, it covers nothing."""
+    """Reader of one database's index.
+
+    If the index is missing, damaged or of another history, it covers no rows.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._file = db.at(path_of(database.path))
 
     def spans(self, since: str | None = None, until: str | None = None) -> list[Span]:
-        """Return all rowids there can be, the newest first, in spans that are indexed or not.
+        """Return all possible rowids in spans, newest first.
 
-        With *since* or *until*, without most of those that the index knows to lie at other times.
+        Each span is indexed or not. With *since* or *until*, most of the rowids that the index knows at other times are
+        excluded.
         """
         try:
             with self._database.connection() as connection:
-                fingerprint = IndexKey.of(connection)
+                key = IndexKey.of(connection)
             with self._file.snapshot() as connection:
                 sql = "SELECT epoch, renumberings, signature, last_rowid, last_id FROM state"
                 state = connection.execute(sql).fetchone()
                 timed = connection.execute("SELECT number, is_made FROM block ORDER BY number DESC").fetchall()
                 zones = _zones(connection, since, until) if since or until else None
-            unsure = self._used_again(*state[3:]) if state else set()
+            unsure = self._reused_blocks(*state[3:]) if state else set()
         except (DatabaseMissing, SchemaMismatch):
             return [Span(MIN_ROWID, MAX_ROWID)]
         except DatabaseError as error:
             log.warning(LogMessage("search index can't be read", error=error))
             return [Span(MIN_ROWID, MAX_ROWID)]
-        if state is None or state[:3] != (*fingerprint, signature()):
+        if state is None or state[:3] != (*key, signature()):
             return [Span(MIN_ROWID, MAX_ROWID)]
         return list(_spans(state[3], [block for block in timed if block[0] not in unsure], zones))
 
-    def _used_again(self, last_rowid: int, last_id: object) -> set[int]:
-        """Return the blocks in which new events may stand in rows of deleted ones, which the index knows.
+    def _reused_blocks(self, last_rowid: int, last_id: object) -> set[int]:
+        """Return the blocks in which new events may have reused rowids.
 
-        SQLite uses a rowid again only where those at the end were deleted (sqlite.org/autoinc.html).
+        The index still has the deleted events there. SQLite reuses a rowid only if the rows at the end were deleted
+        (sqlite.org/autoinc.html).
         """
         with self._database.snapshot() as connection:
             if connection.execute("SELECT id FROM event_log WHERE rowid = ?", (last_rowid,)).fetchone() == (last_id,):
@@ -178,19 +211,22 @@ class Index:
             return {row[0] for row in stale.fetchall()}
 
     def find(self, span: Span, expression: str, limit: int, *, is_upward: bool) -> list[int] | None:
-        """Return up to *limit* rowids in an indexed span that match, in order; None where it can't be asked."""
+        """Return up to *limit* matching rowids of an indexed span, in order.
+
+        Returns None if the block can't be read.
+        """
         assert span.block is not None
         sql = _QUERY.format(table=table(span.block), order="ASC" if is_upward else "DESC")
         try:
             with self._file.connection() as connection:
                 rows = connection.execute(sql, (expression, span.low, span.high, limit)).fetchall()
         except DatabaseError:
-            return None  # it is being rebuilt, or is damaged
+            return None  # the block is being rebuilt, or is damaged
         return [row[0] for row in rows]
 
 
 def _zones(connection: Connection, since: str | None, until: str | None) -> dict[int, tuple[int, int]]:
-    """Return by block the first and last zone in which an event may lie between the times."""
+    """Return each block's first and last zone with events between the times."""
     sql = "SELECT number >> ?, min(number), max(number) FROM zone WHERE high >= ? AND low < ? GROUP BY 1"
     found = connection.execute(sql, (BLOCK_BITS - ZONE_BITS, *bounds(since, until))).fetchall()
     return {block: (first, last) for block, first, last in found}
@@ -213,6 +249,9 @@ def _spans(last_rowid: int, blocks: list[tuple[int, bool]], zones: dict[int, tup
 
 
 def signature() -> str:
-    """Return what the texts in an index depend on. An index of other ones may have words that are secrets now."""
+    """Return the hash of all settings that indexed texts depend on.
+
+    An index with another signature may contain words that are secrets now.
+    """
     given = f"{FORMAT} {CREDENTIAL.pattern} {settings().redact_keys} {settings().max_event_bytes}"
     return hashlib.sha256(given.encode()).hexdigest()

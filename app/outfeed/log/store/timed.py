@@ -1,4 +1,4 @@
-"""Events of a time: where in the log they are, each once, without a look at all of it."""
+"""Events of a period: finds each once, without a scan of the whole log."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from outfeed.log.store.search import Span
 from outfeed.store import instants, rows
 from outfeed.store.database import Connection
 
-# Of rows whose times the index does not know, so many are read; of more, those that their texts allow.
+# The limit of rows without indexed times that are read. Of a larger span, the timestamps' index selects the rows.
 MAX_READ = 20_000
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM event_log NOT INDEXED WHERE rowid BETWEEN ? AND ? LIMIT ?)"
 
 
 class TimedPart(NamedTuple):
-    """A part of `event_log` as `FROM … WHERE …`, and the values that it binds."""
+    """A part of `event_log` as `FROM … WHERE …`, with its values."""
 
     clause: str
     values: tuple[str | int, ...]
 
 
 def parts(connection: Connection, spans: list[Span], since: str | None, until: str | None) -> Iterator[TimedPart]:
-    """Yield parts of the log that together have each event between the times once.
+    """Yield parts of the log that contain each event of the period once.
 
-    *spans* are those that `Index.spans` gave for the times, before *connection* began to read.
+    *spans* are the result of `Index.spans` for the same times, from before *connection* began to read.
     """
     times, values = rows.bound(instants.within(since, until))
     times = times.replace("WHERE", "AND", 1)
@@ -41,8 +41,11 @@ def parts(connection: Connection, spans: list[Span], since: str | None, until: s
             yield TimedPart(clause, (low, high, span.low, span.high, *values))
 
 
-def are_few(connection: Connection, spans: list[Span], limit: int) -> bool:
-    """Return whether the spans have no more than *limit* rows; those whose times are known count as full."""
+def has_few_rows(connection: Connection, spans: list[Span], limit: int) -> bool:
+    """Return whether the spans have at most *limit* rows.
+
+    A span with indexed times counts as full.
+    """
     for span in spans:
         limit -= span.high - span.low + 1 if span.is_timed else _size(connection, span, limit + 1)
         if limit < 0:

@@ -1,7 +1,7 @@
-"""Words: the one tokenizer of the search, for texts and for what is searched for. No I/O.
+"""Words: the tokenizer of the search, for texts and queries. No I/O.
 
-FTS5 gets tokens with spaces between them and splits at these spaces only. So a text in the index and a text that is
-read without it have the same words.
+FTS5 gets tokens with spaces between them and splits only at these spaces. So an indexed text has the same words as a
+text that is read without the index.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-MAX_REMEMBERED, MAX_REMEMBERED_CHARS = 20_000, 64
-# A part of a UUID is as good as random: cut at each digit it would be a dozen words of one character.
+MAX_CACHED, MAX_CACHED_CHARS = 20_000, 64
+# The digits of a UUID are random. Split at each digit, a UUID would be dozens of words of one character.
 MAX_NUMBERS = 3
 _HEX = re.compile("[0-9a-f]+|[0-9A-F]+")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 _ACCENT = re.compile("[\u0300-\u036f]+")
-# Scripts that put no space between words, or that put endings to a word: each character is a token.
+# Scripts without spaces between words, or with endings joined to words. Each of their characters is a token.
 _UNSPACED = (
     (0x0E00, 0x109F), (0x1100, 0x11FF), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x3005, 0x3007),
     (0x3021, 0x30FA), (0x30FC, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA4CF), (0xA960, 0xA97F), (0xA980, 0xA9DF),
     (0xAA60, 0xAA7F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF), (0xFF66, 0xFFDC),
 )  # fmt: skip
-# What makes an emoji of a character, or puts it into a frame: no word, and no part of one.
+# Characters that turn another into an emoji, or frame it. They are not part of any word.
 _SELECTORS = {*range(0x20D0, 0x2100), *range(0xFE00, 0xFE10)}
-# Beyond the first 65,536 characters: each range makes the look at every space slower.
+# Characters beyond the first 65,536. Each range slows the check of every space.
 _FAR_WORDS = ((0x10000, 0x16FDF), (0x1B300, 0x1EFFF))
 _FAR_SINGLES = ((0x16FE0, 0x1B2FF), (0x1F000, 0xE0000), (0xF0000, 0x10FFFF))
 
 
 class Word(NamedTuple):
-    """A token and the characters of the text that it stands for."""
+    """A token, and the position of its characters in the text."""
 
     text: str
     start: int
@@ -41,71 +41,83 @@ class Word(NamedTuple):
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens of *text*: words, cut at case and digits, and single characters of scripts without spaces."""
-    known = _known
+    """Return the tokens of *text*.
+
+    They are words, split at case and digits, and single characters of scripts without spaces.
+    """
+    cached = _cache
     found = (_ASCII_WORD if text.isascii() else _words()).findall(text)
-    return [token for word in found for token in known.get(word) or _learn(word)]
+    return [token for word in found for token in cached.get(word) or _tokenize(word)]
 
 
-def placed(text: str) -> list[Word]:
-    """Return `tokens`, each with its place in *text*."""
+def locate_tokens(text: str) -> list[Word]:
+    """Return `tokens`, each with its position in *text*."""
     return [
         Word(token, match.start() + start, match.start() + end)
         for match in _words().finditer(text)
-        for token, start, end in (_cut_short if len(match[0]) <= MAX_REMEMBERED_CHARS else _cut)(match[0])
+        for token, start, end in (_split_short if len(match[0]) <= MAX_CACHED_CHARS else _split)(match[0])
     ]
 
 
-def uncut(line: str, cut: list[str]) -> list[str]:
-    """Return the tokens of *line* with no word cut at its case; none if they are *cut*, its tokens."""
+def unsplit(line: str, split: list[str]) -> list[str]:
+    """Return the tokens of *line* with no word split at its case.
+
+    Returns none if they equal *split*, the line's tokens.
+    """
     lower = line.lower()
-    found = cut if lower == line else tokens(lower)
-    return [] if found == cut else found
+    found = split if lower == line else tokens(lower)
+    return [] if found == split else found
 
 
 def indexed(text: str) -> str:
-    """Return what the index has of *text*: its tokens, and then those of each line that has words cut at their case."""
+    """Return the tokens that the index stores for *text*.
+
+    They are the split tokens of each line, then the unsplit tokens of lines with words that are split.
+    """
     lines = [(line, tokens(line)) for line in text.split("\n")]
-    found = [cut for _, cut in lines] + [uncut(line, cut) for line, cut in lines]
+    found = [split for _, split in lines] + [unsplit(line, split) for line, split in lines]
     return " ".join(token for stream in found for token in stream)
 
 
 # --- a word -----------------------------------------------------------------------------------------------------------
 
-_known: dict[str, tuple[str, ...]] = {}
+_cache: dict[str, tuple[str, ...]] = {}
 
 
-def _learn(word: str) -> tuple[str, ...]:
-    """Return the word's tokens, and remember those of a short one."""
+def _tokenize(word: str) -> tuple[str, ...]:
+    """Return the word's tokens, and cache those of a short word."""
     if word.isascii() and (word.isdigit() or (word.isalpha() and (word.islower() or word.isupper()))):
         found: tuple[str, ...] = (word.lower(),)
     else:
         found = tuple(token for piece, _, _ in _pieces(word) if (token := _folded(piece)))
-    if len(word) <= MAX_REMEMBERED_CHARS:
-        if len(_known) > MAX_REMEMBERED:
-            _known.clear()
-        _known[word] = found
+    if len(word) <= MAX_CACHED_CHARS:
+        if len(_cache) > MAX_CACHED:
+            _cache.clear()
+        _cache[word] = found
     return found
 
 
-@functools.lru_cache(MAX_REMEMBERED)
-def _cut_short(word: str) -> tuple[Word, ...]:
-    return _cut(word)
+@functools.lru_cache(MAX_CACHED)
+def _split_short(word: str) -> tuple[Word, ...]:
+    return _split(word)
 
 
-def _cut(word: str) -> tuple[Word, ...]:
+def _split(word: str) -> tuple[Word, ...]:
     return tuple(Word(token, start, end) for piece, start, end in _pieces(word) if (token := _folded(piece)))
 
 
 def _pieces(word: str) -> list[tuple[str, int, int]]:
-    """Return the word cut at its case and digits, as (piece, start, end); an id of hex digits stays whole."""
+    """Return the word split at its case and digits, as (piece, start, end).
+
+    An id of hexadecimal digits stays whole.
+    """
     found = [(match[0], *match.span()) for match in (_PIECE if word.isascii() else _letters()).finditer(word)]
     is_id = len(found) > 2 and (_HEX.fullmatch(word) or sum(piece[0].isdigit() for piece, *_ in found) > MAX_NUMBERS)
     return [(word, 0, len(word))] if is_id else found
 
 
 def _folded(piece: str) -> str:
-    """Return *piece* without case and accents, and nothing but what is in words."""
+    """Return *piece* without case and accents, limited to word characters."""
     if piece.isascii():
         return piece.lower()
     folded = _ACCENT.sub("", unicodedata.normalize("NFKD", piece.casefold()))
@@ -117,19 +129,26 @@ def _folded(piece: str) -> str:
 
 @functools.cache
 def _words() -> re.Pattern[str]:
-    """Match words, and each character that is a word: of scripts without spaces, emoji and other symbols."""
+    """Return the pattern of words and of single-character words.
+
+    The latter are characters of scripts without spaces, emoji and other symbols.
+    """
     return re.compile(f"[{_classes().word}]+|[{_classes().single}]")
 
 
 @functools.cache
 def _letters() -> re.Pattern[str]:
-    """Match the pieces of a word that is not ASCII."""
+    """Return the pattern of the pieces of a word that is not ASCII."""
     _, upper, number, rest, single = _classes()
     return re.compile(f"[{upper}]+(?![{rest}])|[{upper}]?[{rest}]+|[{number}]+|[{single}]")
 
 
 class _Classes(NamedTuple):
-    """Bodies of character classes: what is in words, of that capitals, digits and the rest; and single characters."""
+    """Bodies of character classes.
+
+    *word* is all characters of words, and consists of *upper*, *number* and *rest*. *single* is the characters that are
+    words by themselves.
+    """
 
     word: str
     upper: str
@@ -140,7 +159,10 @@ class _Classes(NamedTuple):
 
 @functools.cache
 def _classes() -> _Classes:
-    """Sort all characters, once in a process that searches: it takes 0.05 s."""
+    """Sort all characters into classes.
+
+    A process that searches does this once, in 0.05 s.
+    """
     found: dict[str, list[int]] = {"upper": [], "number": [], "rest": [], "single": []}
     for code in range(0x30, 0x10000):
         if kind := _kind_of(code):
