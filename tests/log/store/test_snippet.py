@@ -6,7 +6,7 @@ import pytest
 
 from outfeed.log.store.query import Query
 from outfeed.log.store.snippet import MAX_CHARS, Snippet, snippet
-from outfeed.log.store.words import placed, tokens
+from outfeed.log.store.words import locate_tokens, tokens
 
 
 def found(text: str, query: str) -> Snippet | None:
@@ -65,4 +65,4 @@ def test_without_a_hit_there_is_none(query: str) -> None:
 
 @pytest.mark.parametrize("text", ["İstanbul ﬁn ﷺ", "HTTPServer2Go x_y", "e\u0301Té 1️⃣", "ABCdeFG9 0190a2b4", ""])
 def test_a_token_with_its_place_is_a_token(text: str) -> None:
-    assert [token.text for token in placed(text)] == tokens(text)
+    assert [token.text for token in locate_tokens(text)] == tokens(text)

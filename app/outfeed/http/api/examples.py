@@ -1,4 +1,4 @@
-"""Examples of the API: values that fit a schema, and calls in curl, Python and JavaScript."""
+"""Examples of the API: values of schemas, and calls in several languages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 
 def value_of(schema: dict[str, Any], shapes: dict[str, Any]) -> Any:
-    """Return a value that *schema* accepts: its own example, or one made of those of its parts.
+    """Return an example value that *schema* accepts.
 
-    *shapes* are the schemas that a `$ref` may name. A field with a default and no example is left out.
+    It is the schema's own example, or one made of its parts' examples. *shapes* are the schemas that a `$ref` may name.
+    A field with a default and without an example is omitted.
     """
     if "examples" in schema:
         return schema["examples"][0]
@@ -37,7 +38,10 @@ def _object_of(schema: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]
 
 
 def query_of(parameters: list[dict[str, Any]]) -> str:
-    """Return a query string with the parameters that have an example, or an empty string."""
+    """Return a query string of the parameters that have an example.
+
+    Returns an empty string if there is none.
+    """
     found = {
         one["name"]: one["schema"]["examples"][0]
         for one in parameters
@@ -47,7 +51,10 @@ def query_of(parameters: list[dict[str, Any]]) -> str:
 
 
 def in_curl(method: str, url: str, body: Any = None) -> str:
-    """Return the call as a shell command. A *body* of None is no body."""
+    """Return the call as a shell command.
+
+    The call has no body if *body* is None.
+    """
     lines = ['curl -H "Authorization: Bearer $OUTFEED_TOKEN"']
     if method != "GET":
         lines[0] += f" -X {method}"

@@ -60,7 +60,10 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _group(path: str) -> str:
-    """Return the group of an operation: the first part of its path after `/api/`, in words."""
+    """Return the group of an operation, in words.
+
+    It is the first part of its path after `/api/`.
+    """
     return path.split("/")[2].capitalize()
 
 
