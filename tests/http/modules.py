@@ -1,4 +1,4 @@
-"""What a browser fetches for the modules of a page."""
+"""The files that a browser fetches for the modules of a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ NAMED = re.compile(r'(?:\bfrom |\bimport |\bimport\(|\bnew URL\()"([^"]+)"(?=;|\
 
 
 def paths_read_by(visit: Visit, *modules: str) -> set[str]:
-    """Return the paths of *modules*, and of whatever these and their imports name as beside themselves."""
+    """Return the paths of *modules* and of all files that they name.
+
+    The imports of the modules are included.
+    """
     read: set[str] = set()
     named = set(modules)
     while path := next(iter(named - read), None):

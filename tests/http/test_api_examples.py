@@ -1,4 +1,4 @@
-"""The examples of the API reference: answers that fit their schema, and calls that the server accepts."""
+"""The API reference's examples: they fit their schemas and really work."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from outfeed.webhooks.message import Message
 from tests.app_fixtures import Api
 from tests.server import Server
 
-# The ids of the examples exist in no database.
+# No database contains the ids of the examples.
 NOT_THERE = {404, 409}
 
 
 def contents(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each request and answer in JSON: its name, and its schema and example."""
+    """Yield the name, schema and example of each JSON request and response."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             for name, holder in [("body", operation.get("requestBody", {})), *operation["responses"].items()]:
@@ -70,7 +70,10 @@ def run(server: Server, command: list[str]) -> str:
 
 
 def in_one_program(language: str, calls: list[str], folder: Path) -> list[str]:
-    """Return the command that makes all *calls* of *language*; each prints the status of its answer."""
+    """Return the command that makes all *calls* of *language*.
+
+    Each call prints the status of its response.
+    """
     if language == "curl":
         lines = [f"{call} -sS -o /dev/null -w '%{{http_code}}\\n'" for call in calls]
         return ["bash", "-c", "\n".join(lines)]
@@ -85,7 +88,7 @@ def in_one_program(language: str, calls: list[str], folder: Path) -> list[str]:
 def test_every_call_is_accepted_in_each_language(server: Server, language: str, tmp_path: Path) -> None:
     with server.http() as http:
         page = http.get("/api/docs").text
-    # The stream never ends, and no seq was given out in the epoch of the examples.
+    # The stream never ends, and the epoch of the examples has no sent seq.
     left_out = re.compile("/api/feed/stream|/ack")
     calls = [call for call in calls_of(page, language) if not left_out.search(call)]
     printed = run(server, in_one_program(language, calls, tmp_path)).splitlines()
@@ -96,36 +99,36 @@ def test_every_call_is_accepted_in_each_language(server: Server, language: str, 
 
 
 def frames_of(topic: str, anchor: str) -> list[dict[str, Any]]:
-    """Return the JSON lines in the examples under one heading of the documentation."""
+    """Return the JSON lines of the examples under one heading of the docs."""
     (section,) = [each for each in manual.sections() if (each.topic, each.anchor) == (topic, anchor)]
     found = re.findall(r"^(?:data: )?({.*})$", section.text, re.MULTILINE)
     return [json.loads(line) for line in found]
 
 
 def keys_of(value: Any) -> Any:
-    """Return the keys of an object and of those in it."""
+    """Return the keys of an object and of all objects in it."""
     return {key: keys_of(part) for key, part in value.items()} if isinstance(value, dict) else None
 
 
 @pytest.fixture(scope="module")
-def written(server: Server) -> Server:
+def write_result(server: Server) -> Server:
     with server.http() as http:
         body = {"event_type": "task.created", "source": "docs", "data": {"description": "Write the docs"}}
         assert http.post("/api/events", json=body).status_code == 201
     return server
 
 
-def test_the_documented_websocket_frames_have_the_fields_of_real_ones(written: Server) -> None:
+def test_the_documented_websocket_frames_have_the_fields_of_real_ones(write_result: Server) -> None:
     _, *documented = frames_of("websocket", "messages")
-    with written.connect() as client:
+    with write_result.connect() as client:
         client.send(action="subscribe", channel="events", after=0, source="docs")
         real = [client.receive() for _ in documented]
     assert [keys_of(frame) for frame in documented] == [keys_of(frame) for frame in real]
 
 
-def test_the_documented_stream_has_the_fields_of_a_real_one(written: Server) -> None:
+def test_the_documented_stream_has_the_fields_of_a_real_one(write_result: Server) -> None:
     documented = frames_of("http", "server-sent-events")
-    with written.http() as http, http.stream("GET", "/api/feed/stream?after=0&source=docs") as answer:
+    with write_result.http() as http, http.stream("GET", "/api/feed/stream?after=0&source=docs") as answer:
         lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
         real = [json.loads(next(lines)) for _ in documented]
     assert [keys_of(frame) for frame in documented] == [keys_of(frame) for frame in real]

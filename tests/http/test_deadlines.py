@@ -1,4 +1,4 @@
-"""Deadlines of requests: what reads for too long is 503 and says so, and an abandoned request ends."""
+"""Deadlines: a slow query returns 503, and an abandoned request ends."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def app(database):
 
 
 @pytest.fixture
-def get(app, database):
+def visit(app, database):
     client = bearer(app, tokens(database)["admin"])
     return lambda path: client("GET", path)
 
 
 @pytest.fixture
-def no_time(monkeypatch):
+def no_query_time(monkeypatch):
     monkeypatch.setattr(deadlines, "QUERY_SECS", 0.0)
     monkeypatch.setattr(deadline, "STEPS", 1)
 
@@ -46,8 +46,8 @@ def no_time(monkeypatch):
     "path",
     ["/api/events", "/api/events?text=x", "/api/events/summary", "/swarm/events", "/api/feed?after=0", "/status"],
 )
-def test_a_query_that_takes_too_long_is_503_and_counted(app, get, no_time, path):
-    answer = get(path)
+def test_a_slow_query_returns_503_and_is_counted(app, visit, no_query_time, path):
+    answer = visit(path)
 
     assert answer.status_code == 503
     assert "took too long" in answer.text
@@ -55,12 +55,12 @@ def test_a_query_that_takes_too_long_is_503_and_counted(app, get, no_time, path)
     assert refusals(app, "slow_query") >= 1
 
 
-def test_an_export_that_takes_too_long_is_cut_off(get, no_time):
+def test_a_slow_export_is_cut_off(visit, no_query_time):
     with pytest.raises(ConnectionResetError):
-        get("/api/events/export")
+        visit("/api/events/export")
 
 
-def test_a_query_ends_when_its_client_has_gone(app, database):
+def test_a_query_ends_when_its_client_disconnects(app, database):
     ours, theirs = socket.socketpair()
     with ours, app.test_request_context("/", environ_overrides={"gunicorn.socket": ours}):
         threading.Timer(0.3, theirs.close).start()
@@ -69,22 +69,22 @@ def test_a_query_ends_when_its_client_has_gone(app, database):
         assert deadlines.QUERY_SECS > 5
 
 
-def test_a_long_poll_may_wait_for_longer(get, monkeypatch):
+def test_a_long_poll_may_exceed_the_deadline(visit, monkeypatch):
     monkeypatch.setattr(deadlines, "QUERY_SECS", 0.5)
     monkeypatch.setattr(deadline, "STEPS", 1)
 
-    assert get("/api/feed?after=1&epoch=x&wait=1").status_code in (200, 422)
+    assert visit("/api/feed?after=1&epoch=x&wait=1").status_code in (200, 422)
 
 
 @pytest.mark.parametrize(
     ("text", "named"), [("a* b*", "a* is too short"), (" ".join(f"w{n}" for n in range(33)), "33 words")]
 )
-def test_a_search_for_too_much_is_422_everywhere(get, text, named):
+def test_a_search_over_the_bounds_returns_422_on_every_route(visit, text, named):
     for path in ("/api/events", "/api/events/export", "/swarm/events"):
-        answer = get(f"{path}?text={text}")
+        answer = visit(f"{path}?text={text}")
         assert answer.status_code == 422
         assert named in answer.text
 
 
-def test_a_search_within_the_bounds_is_answered(get):
-    assert get("/api/events?text=" + " ".join(f"ab{n}*" for n in range(32))).status_code == 200
+def test_a_search_within_the_bounds_returns_200(visit):
+    assert visit("/api/events?text=" + " ".join(f"ab{n}*" for n in range(32))).status_code == 200

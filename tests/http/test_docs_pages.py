@@ -13,51 +13,51 @@ from outfeed.http import docs_pages
 
 @pytest.fixture
 def visitor(flask_app) -> FlaskClient:
-    """Somebody who has not signed in."""
+    """Return the client of an anonymous visitor."""
     return flask_app.test_client()
 
 
 @pytest.mark.parametrize("topic", manual.topics())
-def test_a_page_is_public_and_has_its_text(visitor, topic):
+def test_a_page_is_public_and_contains_its_text(visitor, topic):
     answer = visitor.get(f"/docs/{topic}")
     assert answer.status_code == 200
     assert (
         f"<title>{re.sub('[<>]', lambda found: {'<': '&lt;', '>': '&gt;'}[found[0]], manual.title(topic))}"
         in answer.text
     )
-    assert "style=" not in answer.text  # the Content Security Policy would refuse it
+    assert "style=" not in answer.text  # the Content Security Policy forbids it
 
 
 def test_the_first_page_is_the_index(visitor):
     assert visitor.get("/docs").text == visitor.get("/docs/index").text
 
 
-def test_a_link_to_a_file_leads_to_its_page(visitor):
+def test_a_link_to_a_file_points_to_its_page(visitor):
     text = visitor.get("/docs/tutorial").text
     assert '<a href="/docs/delivery">' in text
     assert ".md" not in text
 
 
-def test_markup_in_a_page_is_text(monkeypatch):
+def test_markup_in_a_page_is_shown_as_text(monkeypatch):
     monkeypatch.setattr(manual, "read", lambda topic: "# T\n\n<script>alert(1)</script> `<b>`\n\n```sh\n<i>\n```\n")
     html = docs_pages.rendered.__wrapped__("any", "")
     assert "&lt;script&gt;" in html
     assert not re.search("<(script|b|i)>", html)
 
 
-def test_the_search_shows_sections_and_leads_to_them(visitor):
+def test_the_search_shows_sections_with_links_to_them(visitor):
     text = visitor.get("/docs/search?q=alembic").text
     assert '<a href="/docs/adopt#alembic">' in text
     assert "1 section contains" in text
 
 
-def test_a_query_is_shown_as_text(visitor):
+def test_a_query_with_markup_is_shown_as_text(visitor):
     text = visitor.get("/docs/search", query_string={"q": '"><script>'}).text
     assert "No section contains" in text
     assert "<script>" not in text
 
 
-def test_an_unknown_page_is_not_found_and_leads_to_the_menu(visitor):
+def test_an_unknown_page_returns_404_with_a_link_to_the_menu(visitor):
     answer = visitor.get("/docs/nope")
     assert answer.status_code == 404
     assert "/docs" in answer.text

@@ -1,4 +1,4 @@
-"""GET is safe: whatever follows a link, previews it or fetches it ahead leaves the database as it was."""
+"""GET is safe: requests that follow or preview a link change no data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from outfeed.store import event_log
 from outfeed.swarm.part import SwarmPart
 from tests.http.visitors import HOUR, bearer, signed_in
 
-# What a GET may change, and why. A WebSocket begins with a GET, and its ticket is good for one.
+# The exceptions and their reasons. A WebSocket begins with a GET, and its ticket is valid once.
 EXCEPTIONS = {"/ws": "uses up the ticket in its query, which lives for a minute and is never in a link"}
 ACCEPTS = {"a browser": "text/html,*/*;q=0.8", "a program": "application/json"}
 
@@ -29,7 +29,10 @@ def app(database):
 
 @pytest.fixture
 def urls(app, database):
-    """A URL for each route that takes GET, with arguments that name something, and each sign-in link."""
+    """Return a URL for each route that takes GET, and each sign-in link.
+
+    The arguments of the routes name existing objects.
+    """
     user.add(database, "invited", "viewer")
     codes = [account.create_code(database, HOUR, name) for name in ("invited", None)]
     coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
@@ -53,7 +56,7 @@ def urls(app, database):
 
 
 def content(database):
-    """Return all that the database holds; when a token was last used is noted, and is no change."""
+    """Return all content of the database, except the tokens' last use."""
     with contextlib.closing(sqlite3.connect(database.path)) as raw:
         raw.execute("BEGIN")
         raw.execute("UPDATE outfeed_token SET last_used_at = NULL")
@@ -62,7 +65,7 @@ def content(database):
 
 @pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
 @pytest.mark.parametrize("visitor", ["operator", "token", "stranger"])
-def test_no_get_and_no_head_changes_the_database(app, database, urls, visitor, accept):
+def test_no_get_or_head_request_changes_the_database(app, database, urls, visitor, accept):
     visits = {
         "operator": signed_in(app, database),
         "token": bearer(app, account.create_token(database, "tests", ["admin"])),
@@ -78,5 +81,5 @@ def test_no_get_and_no_head_changes_the_database(app, database, urls, visitor, a
             assert status != 500, f"{method} {url}"
 
 
-def test_each_exception_is_a_route(app):
+def test_each_exception_names_an_existing_route(app):
     assert EXCEPTIONS.keys() <= {rule.rule for rule in app.url_map.iter_rules()}

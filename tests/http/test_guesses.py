@@ -1,4 +1,4 @@
-"""Addresses that people guess lead to the page or the call that was meant, and to no other host."""
+"""Guessed addresses redirect to a similar route on the same host."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def operator(database):
     ("/api/events/?limit=1", "/api/events?limit=1"),
     ("/api/feed/", "/api/feed"),
 ])  # fmt: skip
-def test_a_guess_leads_to_what_was_meant(operator, method, path, location):
+def test_a_guessed_address_redirects_to_a_similar_route(operator, method, path, location):
     answer = operator(method, path, HTML)
 
     assert (answer.status_code, answer.headers["Location"]) == (302, location)
 
 
 @pytest.mark.parametrize("path", ["/nowhere/", "/nowhere//evil.example/", "/swarm/nowhere", "/ws//x"])
-def test_what_names_nothing_is_not_found(operator, path):
+def test_an_address_without_a_similar_route_returns_404(operator, path):
     answer = operator("GET", path, HTML)
 
     assert answer.status_code == 404
@@ -50,17 +50,17 @@ def test_what_names_nothing_is_not_found(operator, path):
 
 
 @pytest.mark.parametrize("path", ["/static//x", "/swarm//live", "/swarm/live/", "/static//v-1//x"])
-def test_no_redirect_names_the_host_that_was_asked_for(operator, path):
+def test_no_redirect_contains_the_requested_host(operator, path):
     for headers in (HTML, {**HTML, "Host": "evil.example"}):
         assert "evil.example" not in operator("GET", path, headers).headers.get("Location", "/")
 
 
 @pytest.mark.parametrize("path", ["/api/events/", "/swarm/live", "/swarm/"])
-def test_what_changes_something_is_not_led_anywhere(operator, path):
+def test_a_request_that_may_write_is_not_redirected(operator, path):
     assert operator("POST", path, json={}).status_code in (404, 405)
 
 
-def test_a_refusal_of_the_swarm_names_the_type_as_it_is_written(database):
+def test_a_refusal_of_the_swarm_names_the_written_event_type(database):
     app = create_app(Settings(database=database.path))
     reader = bearer(app, account.create_token(database, "some", ["read"], types=["agent.*"]))
 

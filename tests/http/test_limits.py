@@ -1,4 +1,4 @@
-"""Limits: whose address counts, how many at once, how often."""
+"""Limits: the counted address, connections at once and calls a minute."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ class TestProxies:
         ("::ffff:192.0.2.9", "198.51.100.1", "192.0.2.9"),
         ("fd00::1", "2001:db8::7", "2001:db8::7"),
     ])  # fmt: skip
-    def test_the_client_is_the_rightmost_that_is_not_ours(self, peer, forwarded_for, client):
+    def test_the_client_is_the_rightmost_untrusted_address(self, peer, forwarded_for, client):
         environ = {"REMOTE_ADDR": peer} | ({} if forwarded_for is None else {"HTTP_X_FORWARDED_FOR": forwarded_for})
 
         Proxies(["10.0.0.0/8", "fd00::/8"]).correct(environ)
@@ -44,20 +44,20 @@ class TestProxies:
         ("10.0.0.1", "https", "https"), ("192.0.2.9", "https", "http"), ("10.0.0.1", "gopher", "http"),
         ("10.0.0.1", "http, https", "https"),
     ])  # fmt: skip
-    def test_a_scheme_is_believed_of_a_proxy_alone(self, peer, proto, scheme):
+    def test_only_a_trusted_proxy_sets_the_scheme(self, peer, proto, scheme):
         environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_PROTO": proto, "wsgi.url_scheme": "http"}
 
         Proxies(["10.0.0.0/8"]).correct(environ)
 
         assert environ["wsgi.url_scheme"] == scheme
 
-    def test_one_household_of_ipv6_is_one_address(self):
+    def test_one_ipv6_network_is_one_address(self):
         assert client_key("2001:db8:1:2::a") == client_key("2001:db8:1:2:ffff::b") != client_key("2001:db8:1:3::a")
         assert client_key("192.0.2.1") != client_key("192.0.2.2")
 
 
 class TestAdmission:
-    def test_an_address_and_the_whole_have_their_limits(self):
+    def test_each_address_and_the_server_have_a_limit(self):
         admission = Admission(3, 2)
 
         assert [admission.take("a") for _ in range(3)] == [None, None, "address"]
@@ -65,7 +65,7 @@ class TestAdmission:
         admission.give_back("a")
         assert admission.take("b") is None
 
-    def test_of_many_at_once_no_more_get_in(self):
+    def test_concurrent_clients_stay_within_the_limit(self):
         admission, admitted, start = Admission(50, 0), [], threading.Barrier(16)
 
         def take():
@@ -83,35 +83,35 @@ class TestAdmission:
         assert len(admitted) == 50
 
 
-class TestRatesOfOne:
+class TestRateCounter:
     @pytest.fixture
-    def at(self, monkeypatch):
-        """Sets the monotonic clock."""
+    def clock_at(self, monkeypatch):
+        """Return a function that sets the monotonic clock."""
         return lambda secs: monkeypatch.setattr(clock, "monotonic", lambda: secs)
 
-    def test_a_minute_begins_with_the_first_and_refusals_do_not_count(self, at):
+    def test_a_minute_begins_with_the_first_call_and_refusals_do_not_count(self, clock_at):
         rates, taken = Rates(), []
         for secs in (1000, 1030, 1031, 1059.5, 1060, 1061, 1062):
-            at(secs)
+            clock_at(secs)
             taken.append(rates.take("requests", "a", 2))
 
         assert taken == [0, 0, 29, 0.5, 0, 0, 58]
 
-    def test_everyone_and_everything_is_counted_alone(self, at):
+    def test_each_client_and_action_has_its_own_count(self, clock_at):
         rates = Rates()
-        at(5)
+        clock_at(5)
 
         assert [rates.take(*each, 1) for each in (("x", "a"), ("x", "b"), ("y", "a"), ("x", "a"))] == [0, 0, 0, 60]
 
-    def test_who_is_gone_is_forgotten(self, at):
+    def test_counts_of_absent_clients_are_removed(self, clock_at):
         rates = Rates()
         for secs in range(0, 600, 10):
-            at(secs)
+            clock_at(secs)
             rates.take("x", f"address {secs}", 1)
 
         assert len(rates._counts) <= 13
 
-    def test_of_many_at_once_no_more_get_through(self):
+    def test_concurrent_calls_stay_within_the_limit(self):
         rates = Rates()
 
         with ThreadPoolExecutor(16) as pool:
@@ -134,7 +134,7 @@ def app_of(database):
 
 
 class TestRates:
-    def test_a_token_has_its_requests_a_minute_and_no_other_token_pays(self, app_of, database):
+    def test_each_token_has_its_own_limit_of_requests(self, app_of, database):
         app = app_of(requests_per_minute=5)
         one, other = (bearer(app, account.create_token(database, name, ["read"])) for name in ("one", "other"))
 
@@ -144,7 +144,7 @@ class TestRates:
         assert 1 <= int(one("GET", "/api/events").headers["Retry-After"]) <= 60
         assert other("GET", "/api/events").status_code == 200
 
-    def test_attempts_to_connect_are_counted_before_anybody_is_looked_up(self, app_of, database):
+    def test_connection_attempts_are_counted_before_the_token_is_looked_up(self, app_of, database):
         app = app_of(connection_attempts_per_minute=5)
         stranger, good = bearer(app, "outfeed_x"), bearer(app, account.create_token(database, "good", ["read"]))
         for _ in range(5):
@@ -155,7 +155,7 @@ class TestRates:
         assert good("GET", "/api/events").status_code == 200
         assert good("GET", "/ws", environ_base={"REMOTE_ADDR": "192.0.2.7"}).status_code == 426
 
-    def test_a_forged_address_makes_no_difference(self, app_of):
+    def test_a_forged_address_has_no_effect(self, app_of):
         app = app_of(connection_attempts_per_minute=3)
         stranger = bearer(app, None)
 
@@ -163,7 +163,7 @@ class TestRates:
 
         assert answers == [401] * 3 + [429] * 2
 
-    def test_a_place_is_given_back_when_the_handshake_comes_to_nothing(self, app_of, database):
+    def test_a_failed_handshake_returns_its_place(self, app_of, database):
         app = app_of(max_connections_per_ip=1)
         good = bearer(app, account.create_token(database, "good", ["read"]))
         handshake = {
@@ -171,12 +171,12 @@ class TestRates:
             "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
         }  # fmt: skip
         for _ in range(3):
-            assert good("GET", "/ws", handshake).status_code == 501  # no socket beneath this test's client
+            assert good("GET", "/ws", handshake).status_code == 501  # this test's client has no socket
 
         assert app.extensions["outfeed"].admission.take("127.0.0.1") is None
 
 
-def test_a_thousand_tokens_are_looked_up_in_no_time(database):
+def test_a_thousand_token_lookups_take_less_than_two_seconds(database):
     import time
 
     secrets = [account.create_token(database, f"client-{number}", ["read"]) for number in range(100)]

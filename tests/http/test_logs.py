@@ -1,4 +1,4 @@
-"""What stands in the log: an object or a line each, never a secret, and not the same again and again."""
+"""Log lines: JSON or text, without secrets and without repetitions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("app.tests")
 
 @pytest.fixture
 def lines(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """What a handler like that of `serve` has written."""
+    """Return the output of a handler like that of `serve`."""
     stream = io.StringIO()
     handler = logs.Handler(stream)
     handler.setFormatter(logs.formatter(Settings(log_format=getattr(request, "param", "json"))))
@@ -55,25 +55,25 @@ def test_named_values_become_fields(lines: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("lines", ["text"], indirect=True)
-def test_named_values_stand_in_a_line_of_text(lines: io.StringIO) -> None:
+def test_named_values_appear_in_a_line_of_text(lines: io.StringIO) -> None:
     log.warning(LogMessage("client closed", code=4001, reason="signed out"))
     assert lines.getvalue().endswith(" WARNING app.tests client closed code=4001 reason=signed out\n")
 
 
-def test_a_field_does_not_take_the_place_of_what_each_line_has(lines: io.StringIO) -> None:
+def test_a_field_does_not_overwrite_a_standard_field(lines: io.StringIO) -> None:
     log.warning(LogMessage("asked", message="no", level="no", time="no"))
     (found,) = objects(lines)
     assert (found["message"], found["level"]) == ("asked", "WARNING")
     assert found["time"] != "no"
 
 
-def test_a_message_of_another_shape_stays_whole(lines: io.StringIO) -> None:
+def test_a_message_of_another_class_is_written_unchanged(lines: io.StringIO) -> None:
     log.warning("100 %% of %d events", 7)
     log.warning("at %s path=%s", "once", "/x")
     assert [each["message"] for each in objects(lines)] == ["100 % of 7 events", "at once path=/x"]
 
 
-def test_a_traceback_and_line_ends_stay_in_one_line(lines: io.StringIO) -> None:
+def test_a_traceback_and_line_ends_stay_in_one_json_line(lines: io.StringIO) -> None:
     try:
         raise ValueError("two\nlines")
     except ValueError:
@@ -93,7 +93,7 @@ def test_secrets_are_hidden(lines: io.StringIO) -> None:
 @pytest.mark.parametrize(
     ("lines", "shape"), [("json", '"request": "{}"'), ("text", " request={}\n")], indirect=["lines"]
 )
-def test_a_line_says_in_which_request_it_was_made(lines: io.StringIO, shape: str, client: FlaskClient) -> None:
+def test_a_line_contains_the_id_of_its_request(lines: io.StringIO, shape: str, client: FlaskClient) -> None:
     made = client.get("/healthz").headers[logs.HEADER]
     assert shape.format(made) in lines.getvalue()
     given = client.get("/healthz", headers={logs.HEADER: "from-the-proxy.1"}).headers[logs.HEADER]
@@ -101,7 +101,7 @@ def test_a_line_says_in_which_request_it_was_made(lines: io.StringIO, shape: str
     assert client.get("/healthz", headers={logs.HEADER: "no good\tid"}).headers[logs.HEADER] != "no good\tid"
 
 
-def test_what_is_said_again_at_once_is_counted_instead(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_line_is_counted_and_not_written(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.monotonic()
     monkeypatch.setattr(clock, "monotonic", lambda: now)
     for _ in range(4):
@@ -116,7 +116,7 @@ def test_what_is_said_again_at_once_is_counted_instead(lines: io.StringIO, monke
 
 
 @pytest.mark.parametrize("lines", ["text"], indirect=True)
-def test_other_handlers_see_a_record_as_it_was_made(
+def test_other_handlers_receive_the_original_record(
     lines: io.StringIO, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, client: FlaskClient
 ) -> None:
     now = clock.monotonic()
@@ -134,7 +134,7 @@ def test_other_handlers_see_a_record_as_it_was_made(
     ]
 
 
-def test_a_call_that_cannot_be_written_does_not_fail_its_caller(
+def test_a_line_that_cannot_be_written_raises_no_error(
     lines: io.StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "propagate", False)
@@ -143,7 +143,7 @@ def test_a_call_that_cannot_be_written_does_not_fail_its_caller(
     assert "--- Logging error ---" in capsys.readouterr().err
 
 
-def test_a_terminal_gets_text_and_everything_else_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_text_and_a_pipe_gets_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(logs.formatter(Settings()), logs.JsonFormatter)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert isinstance(logs.formatter(Settings()), logs.TextFormatter)
@@ -151,7 +151,7 @@ def test_a_terminal_gets_text_and_everything_else_json(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("lines", ["text"], indirect=True)
-def test_no_text_from_outside_steers_a_terminal_or_makes_a_line(lines: io.StringIO) -> None:
+def test_control_characters_in_a_message_are_escaped(lines: io.StringIO) -> None:
     hostile = "/x\x1b[2J\n2026-01-01 INFO outfeed all is well\r\u202e"
     log.warning("asked path=%s", hostile)
     try:

@@ -1,4 +1,7 @@
-"""/metrics: everything that is declared, as Prometheus's own parser reads it, for those who may see all types."""
+"""/metrics: all declared metrics, read by Prometheus' own parser.
+
+Only principals that may see all types get them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Scraper:
         self.headers = {"Authorization": f"Bearer {token}"}
 
     def scrape(self) -> dict[str, float]:
-        """Return each sample's value by its name and labels, the worker's aside."""
+        """Return each sample's value by name and labels, without the worker."""
         answer = self.client.get("/metrics", headers=self.headers)
         assert answer.status_code == 200, answer.text
         assert answer.content_type.startswith("text/plain; version=0.0.4")
@@ -49,13 +52,13 @@ def scraper(flask_app: Flask, database: Database) -> Scraper:
     return Scraper(flask_app, database)
 
 
-def test_every_metric_that_is_declared_is_there_with_its_help_and_type(scraper: Scraper) -> None:
+def test_every_declared_metric_is_exported_with_its_help_and_type(scraper: Scraper) -> None:
     families = list(text_string_to_metric_families(scraper.client.get("/metrics", headers=scraper.headers).text))
     found = {family.name.removeprefix(PREFIX): (family.type, family.documentation) for family in families}
     assert found == {name: (each.kind, each.help) for name, each in (WORKER | declared_metrics()).items()}
 
 
-def test_events_are_counted_by_type_and_foreign_types_as_one(scraper: Scraper, services: Services) -> None:
+def test_events_are_counted_by_type_and_custom_types_as_one(scraper: Scraper, services: Services) -> None:
     with Client(services) as client:
         client.subscribe()
         for event_type in ("task.created", "task.created", "a.b", "c.d"):
@@ -82,7 +85,7 @@ def test_buckets_are_cumulative(scraper: Scraper, services: Services) -> None:
     assert found["delivery_seconds_sum"] == pytest.approx(9999.3025)
 
 
-def test_what_lags_what_was_refused_and_what_the_chores_did(
+def test_lag_refusals_and_maintenance_are_counted(
     scraper: Scraper, services: Services, database: Database, tmp_path: object
 ) -> None:
     log_event("a.b", source="s")
@@ -103,7 +106,7 @@ def test_what_lags_what_was_refused_and_what_the_chores_did(
     assert scraper.scrape()["chore_failure_timestamp_seconds backup"] >= found["chore_success_timestamp_seconds backup"]
 
 
-def test_it_answers_without_the_database_with_what_the_worker_knows(flask_app: Flask, services: Services) -> None:
+def test_without_a_database_the_workers_metrics_are_exported(flask_app: Flask, services: Services) -> None:
     from outfeed.http.metrics import MetricsCollector
 
     services.database.path.rename(services.database.path.with_name("away"))
@@ -112,21 +115,21 @@ def test_it_answers_without_the_database_with_what_the_worker_knows(flask_app: F
     assert "outfeed_outbox_head" not in samples
 
 
-def test_two_applications_of_one_process_count_apart(scraper: Scraper, database: Database) -> None:
+def test_two_apps_in_one_process_have_separate_counts(scraper: Scraper, database: Database) -> None:
     other = Scraper(create_app(Settings(database=database.path)), database)
     other.client.get("/api/events")
     assert other.scrape()["refusals_total unauthorized"] == 1
     assert "refusals_total unauthorized" not in scraper.scrape()
 
 
-def test_clients_that_have_left_are_counted_as_none(scraper: Scraper, services: Services) -> None:
+def test_disconnected_clients_are_counted_as_zero(scraper: Scraper, services: Services) -> None:
     with Client(services) as client:
         client.subscribe()
         assert scraper.scrape()["clients live websocket"] == 1
     assert scraper.scrape()["clients live websocket"] == 0
 
 
-def test_strangers_and_tokens_that_see_some_types_are_refused(flask_app: Flask, database: Database) -> None:
+def test_anonymous_requests_and_tokens_limited_to_types_are_rejected(flask_app: Flask, database: Database) -> None:
     assert flask_app.test_client().get("/metrics").status_code in (302, 401)
     limited = Scraper(flask_app, database, types=("task.*",))
     assert limited.client.get("/metrics", headers=limited.headers).status_code == 403

@@ -1,4 +1,4 @@
-"""Readers of what another program nested deeper than Outfeed writes: each shows it as text, and none fails."""
+"""Data nested more deeply than Outfeed writes: readers show it as text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def data(request, database):
 
 
 @pytest.fixture
-def get(database):
+def visit(database):
     app = create_app(Settings(database=database.path))
     client = bearer(app, tokens(database)["admin"])
 
@@ -65,27 +65,27 @@ class TestEachReader:
             "/api/events/export?format=csv",
         ],
     )
-    def test_a_page_shows_it(self, get, data, path):
-        assert "New task" in get(path).text or "deep,task.created" in get(path).text
+    def test_a_page_shows_nested_data_as_text(self, visit, data, path):
+        assert "New task" in visit(path).text or "deep,task.created" in visit(path).text
 
     @pytest.mark.parametrize(
         "path", ["/api/events", "/api/events?id=deep", "/api/events?text=needle", "/api/feed?after=0"]
     )
-    def test_the_api_and_the_feed_return_its_text(self, get, data, path):
-        (event,) = get(path).json["events"][-1:]
+    def test_the_api_and_the_feed_return_nested_data_as_text(self, visit, data, path):
+        (event,) = visit(path).json["events"][-1:]
 
         assert (event["id"], event["data"]) == ("deep", data)
 
-    def test_an_export_returns_its_text(self, get, data):
-        assert json.loads(get("/api/events/export").text)["data"] == data
+    def test_an_export_contains_nested_data_as_text(self, visit, data):
+        assert json.loads(visit("/api/events/export").text)["data"] == data
 
-    def test_the_index_of_the_search_has_its_words(self, database, get, data):
+    def test_the_search_index_contains_the_words_of_nested_data(self, database, visit, data):
         Indexer(database).run()
 
         assert [event.id for event in list_events(text="needle")] == ["deep"]
 
     @pytest.mark.parametrize("arguments", [["events"], ["events", "--json"], ["events", "--text", "needle"]])
-    def test_a_command_prints_it(self, database, data, arguments):
+    def test_a_command_prints_nested_data(self, database, data, arguments):
         done = CliRunner().invoke(main, arguments)
 
         assert done.exit_code == 0

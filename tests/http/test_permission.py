@@ -1,4 +1,4 @@
-"""Each route declares the permission that it needs; a path without a route answers a stranger as its neighbours do."""
+"""Each route declares its permission; other paths follow similar routes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def answer(app, method, path, secret=None, **headers):
 
 class TestDeclarations:
     @pytest.mark.parametrize("view", [post_ticket, show])
-    def test_an_app_with_a_route_that_declares_nothing_is_not_made(self, database, monkeypatch, view):
+    def test_an_app_with_an_undeclared_route_is_not_created(self, database, monkeypatch, view):
         monkeypatch.delattr(view, "permission")
 
         with pytest.raises(UndeclaredRoute, match="declares no permission"):
             create_app(Settings(database=database.path))
 
-    def test_a_blueprint_and_an_endpoint_without_a_declaration_are_refused(self, app):
+    def test_a_blueprint_and_an_endpoint_without_a_declaration_are_rejected(self, app):
         bare = Blueprint("bare", __name__)
         bare.add_url_rule("/bare", view_func=lambda: "", endpoint="bare")
 
@@ -49,7 +49,7 @@ class TestDeclarations:
 
         assert not {"/bare", "/later"} & {rule.rule for rule in app.url_map.iter_rules()}
 
-    def test_a_view_that_replaced_a_declared_one_is_not_called(self, app):
+    def test_an_undeclared_view_in_place_of_a_declared_one_is_not_called(self, app):
         app.view_functions["pages.live"] = lambda: "open to strangers"
 
         assert answer(app, "GET", "/swarm/live").status_code == 500
@@ -59,7 +59,7 @@ class TestDeclarations:
 
         assert {path for path, view in views.items() if not isinstance(view.permission, Permission)} == set()
 
-    def test_these_routes_are_public_and_no_others(self, app):
+    def test_only_these_routes_are_public(self, app):
         rules = app.url_map.iter_rules()
 
         assert {rule.rule for rule in rules if app.view_functions[rule.endpoint].permission.scope is None} == {
@@ -70,14 +70,14 @@ class TestDeclarations:
     @pytest.mark.parametrize(("method", "scope", "status"), [
         ("GET", WRITE, 403), ("GET", READ, 200), ("POST", READ, 200), ("POST", ADMIN, 403),
     ])  # fmt: skip
-    def test_the_declaration_decides_and_not_the_method(self, app, database, method, scope, status):
+    def test_the_declaration_decides_for_every_method(self, app, database, method, scope, status):
         app.add_url_rule("/new", view_func=requires(scope)(lambda: "seen"), methods=[method], endpoint="new")
         secret = account.create_token(database, "one", ["read"])
 
         assert answer(app, method, "/new", secret).status_code == status
 
 
-class TestPathsWithoutRoute:
+class TestPathsWithoutARoute:
     @pytest.mark.parametrize(("method", "path", "status"), [
         ("GET", "/nowhere", 302),
         ("HEAD", "/nowhere", 302),
@@ -105,28 +105,28 @@ class TestPathsWithoutRoute:
         ("GET", "/static/nowhere.css", 404),
         ("GET", "/static//outfeed.css", 302),
     ])  # fmt: skip
-    def test_a_stranger_cannot_tell_it_from_a_path_with_one(self, app, method, path, status):
+    def test_anonymous_requests_get_the_same_response_with_and_without_a_route(self, app, method, path, status):
         assert answer(app, method, path).status_code == status
 
     @pytest.mark.parametrize("path", ["/swarm/live", "/api/docs", "/logout", "/nowhere"])
-    def test_a_page_asked_for_as_a_web_socket_leads_a_stranger_to_the_sign_in(self, app, path):
+    def test_an_anonymous_handshake_for_a_page_is_redirected_to_the_sign_in(self, app, path):
         location = answer(app, "GET", path, **UPGRADE).headers["Location"]
 
         assert location.startswith("/login?next=")
 
     @pytest.mark.parametrize(("scope", "statuses"), [("read", (405, 403, 404, 403)), ("write", (403, 405, 403, 404))])
-    def test_the_method_decides_on_the_scope_where_no_view_runs(self, app, database, scope, statuses):
+    def test_the_method_decides_on_the_scope_if_no_view_runs(self, app, database, scope, statuses):
         secret = account.create_token(database, "one", [scope])
         asked = [("GET", "/api/tickets"), ("PUT", "/api/tickets"), ("GET", "/nowhere"), ("PUT", "/nowhere")]
 
         assert tuple(answer(app, method, path, secret).status_code for method, path in asked) == statuses
 
     @pytest.mark.parametrize("path", ["/status", "/api/tickets", "/api/events"])
-    def test_a_reader_may_ask_a_route_for_its_methods(self, app, database, path):
+    def test_a_reader_may_request_the_methods_of_a_route(self, app, database, path):
         assert answer(app, "OPTIONS", path, account.create_token(database, "one", ["read"])).status_code == 200
 
     @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-    def test_attempts_at_a_connection_are_counted_for_every_method(self, database, method):
+    def test_connection_attempts_are_counted_for_every_method(self, database, method):
         app = create_app(Settings(database=database.path, connection_attempts_per_minute=1))
 
         for path in ("/ws", "/api/feed/stream"):

@@ -1,4 +1,4 @@
-"""Errors as pages: what a person is shown when the server can't answer."""
+"""Errors as pages, when the server can't answer a browser."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def app(database):
 
 @pytest.mark.parametrize("path", ["/swarm/events?type=a.b&text=x", "/swarm/live", "/login", "/password", "/nowhere"])
 @pytest.mark.parametrize("visitor", ["operator", "stranger"])
-def test_a_database_that_is_gone_is_a_page_with_the_reason_and_no_path(app, database, visitor, path):
+def test_the_page_of_a_missing_database_has_the_reason_and_no_path(app, database, visitor, path):
     visit = signed_in(app, database) if visitor == "operator" else bearer(app, None)
     database.path.rename(database.path.with_name("away.db"))
 
     answer = visit("GET", path, HTML)
-    if answer.status_code == 302:  # a stranger's page, before the database is asked
+    if answer.status_code == 302:  # an anonymous visitor's page, before the database is read
         answer = visit("GET", answer.headers["Location"], HTML)
 
     assert (answer.status_code, answer.mimetype) == (503, "text/html")
@@ -37,7 +37,7 @@ def test_a_database_that_is_gone_is_a_page_with_the_reason_and_no_path(app, data
     assert ">Try again</a>" in answer.text
 
 
-def test_the_page_of_an_outage_leads_back_to_what_was_asked_for(app, database):
+def test_the_page_of_an_outage_links_to_the_requested_page(app, database):
     visit = signed_in(app, database)
     database.path.rename(database.path.with_name("away.db"))
 
@@ -45,7 +45,7 @@ def test_the_page_of_an_outage_leads_back_to_what_was_asked_for(app, database):
     assert ">Try again</a>" not in visit("POST", "/password", HTML).text
 
 
-def test_the_pages_come_back_with_the_database(app, database):
+def test_pages_work_again_once_the_database_is_restored(app, database):
     visit = signed_in(app, database)
     away = database.path.rename(database.path.with_name("away.db"))
     assert visit("GET", "/swarm/events", HTML).status_code == 503
@@ -56,7 +56,7 @@ def test_the_pages_come_back_with_the_database(app, database):
 
 
 @pytest.mark.parametrize(("accepted", "kind"), [(HTML, "text/html"), ({}, "application/problem+json")])
-def test_an_internal_error_names_the_request_under_which_it_was_logged(app, accepted, kind):
+def test_an_internal_error_contains_the_id_of_its_logged_request(app, accepted, kind):
     @public()
     def broken():
         raise RuntimeError("a detail for the log alone")

@@ -1,4 +1,7 @@
-"""One public address: below a path, behind any proxy, pages, cookies, redirects and origin checks follow it."""
+"""The public address: pages, cookies, redirects and origin checks use it.
+
+The tests serve it below a path and behind several proxies.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def make_app(database: Database, **settings: Any) -> Flask:
     return create_app(Settings(database=database.path, trusted_proxies=("192.0.2.1",), **settings))
 
 
-class Below(FlaskClient):
-    """A client of PUBLIC: what it asks for lies below the prefix."""
+class PrefixedClient(FlaskClient):
+    """A client whose requests lie below the prefix of PUBLIC."""
 
     def open(self, path: str, **more: Any) -> Any:
         return super().open(path if path.startswith("/feed") else f"/feed{path}", **more)
@@ -39,10 +42,10 @@ class Below(FlaskClient):
 
 @pytest.fixture(params=["with a proxy that removes the prefix", "with one that does not"])
 def app(database: Database, request: pytest.FixtureRequest) -> Flask:
-    """The app at PUBLIC."""
+    """Return the app at PUBLIC."""
     made = make_app(database, public_url=PUBLIC)
     show_tokens_and_names(made)
-    made.test_client_class = Below
+    made.test_client_class = PrefixedClient
     inner = made.wsgi_app
 
     def remove(environ: dict[str, Any], start_response: Any) -> Any:
@@ -70,14 +73,14 @@ def test_every_address_in_a_page_lies_below_the_prefix(app: Flask, database: Dat
     assert {"/feed/login"} < found == {each for each in found if each.startswith("/feed/")}
 
 
-def test_every_address_that_a_page_loads_is_there(app: Flask, database: Database) -> None:
+def test_every_address_that_a_page_loads_returns_200(app: Flask, database: Database) -> None:
     visit = signed_in(app, database)
     for found in addresses_in(visit("GET", "/swarm/live").text):
         if "/static/" in found or "/api/swarm" in found:
             assert visit("GET", found).status_code == 200, found
 
 
-def test_a_link_signs_in_and_leads_on_below_the_prefix(app: Flask, database: Database) -> None:
+def test_a_sign_in_link_redirects_below_the_prefix(app: Flask, database: Database) -> None:
     client = app.test_client()
     away = client.get("/swarm/events?type=task.*", headers={"Accept": "text/html"})
     assert away.headers["Location"] == "/feed/login?next=%2Ffeed%2Fswarm%2Fevents%3Ftype%3Dtask.%2A"
@@ -90,7 +93,7 @@ def test_a_link_signs_in_and_leads_on_below_the_prefix(app: Flask, database: Dat
 
 
 @pytest.mark.parametrize("target", ["/other/page", "//evil.example", "/feedback", "https://evil.example/feed/"])
-def test_a_sign_in_leads_to_no_other_program_on_the_host(app: Flask, database: Database, target: str) -> None:
+def test_a_sign_in_redirects_to_no_other_program_on_the_host(app: Flask, database: Database, target: str) -> None:
     answer = follow(app.test_client(), account.create_code(database, HOUR), query={"next": target})
     assert answer.headers["Location"] == "/feed/swarm/live"
 
@@ -108,21 +111,21 @@ def test_health_answers_at_both_paths_and_the_prefix_itself_is_the_home_page(app
     assert signed_in(app, database)("GET", "/feed").headers["Location"] == "/feed/swarm/live"
 
 
-def test_the_specification_and_the_examples_name_the_public_address(app: Flask, database: Database) -> None:
+def test_the_specification_and_the_examples_contain_the_public_address(app: Flask, database: Database) -> None:
     visit = signed_in(app, database)
     assert visit("GET", "/api/openapi.json").json["servers"] == [{"url": PUBLIC}]
     assert f"{PUBLIC}/api/events" in visit("GET", "/api/docs").text
     assert f"{PUBLIC}/api/swarm/agents" in visit("GET", "/swarm/live").text
 
 
-def test_no_script_names_an_absolute_path() -> None:
+def test_no_script_contains_an_absolute_path() -> None:
     path = re.compile(rf"""["'`]/(?:{"|".join(OWN_SEGMENTS)})\b""")
     code = {name: content.decode() for name, content in FILES.items() if name.endswith(".js")}
     scripts = {name: re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) for name, text in code.items()}
     assert {name: path.findall(text) for name, text in scripts.items() if path.search(text)} == {}
 
 
-def test_no_public_path_can_hide_a_route(app: Flask) -> None:
+def test_no_public_path_hides_a_route(app: Flask) -> None:
     segments = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()} - {"", "csrf", "who"}
     assert segments <= set(OWN_SEGMENTS)
 
@@ -130,7 +133,7 @@ def test_no_public_path_can_hide_a_route(app: Flask) -> None:
 # --- cookies ----------------------------------------------------------------------------------------------------------
 
 
-def test_two_servers_on_one_host_keep_their_sessions_apart(database: Database) -> None:
+def test_two_servers_on_one_host_have_separate_sessions(database: Database) -> None:
     user.add(database, "ann", "viewer")
     browser = FlaskClient(make_app(database, secret_key="one secret key of two"), use_cookies=True)
     other = make_app(database, secret_key="the other secret key")
@@ -221,7 +224,7 @@ def test_a_password_signs_in_behind_a_proxy_with(database: Database, ann: None, 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_says_what_does_not_match(
+def test_a_refusal_names_the_mismatch(
     database: Database, ann: None, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings, headers, said = REFUSED[name]
@@ -240,7 +243,7 @@ def refusals(app: Flask) -> dict[str, float]:
     return {one.labels["reason"]: one.value for one in family.samples if one.name.endswith("_total")}
 
 
-def test_a_wrong_token_and_a_missing_cookie_are_told_apart(
+def test_a_wrong_token_and_a_missing_cookie_have_different_messages(
     database: Database, ann: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(database)
@@ -253,7 +256,7 @@ def test_a_wrong_token_and_a_missing_cookie_are_told_apart(
     assert "reason=csrf" in caplog.text
 
 
-def test_the_host_of_a_proxy_counts_from_a_trusted_one_only(database: Database) -> None:
+def test_only_a_trusted_proxy_sets_the_host(database: Database) -> None:
     app = make_app(database)
     headers = {"Host": "feed.example", "Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
     for address, status in (("198.51.100.7", 403), ("192.0.2.1", 401)):
@@ -261,8 +264,8 @@ def test_the_host_of_a_proxy_counts_from_a_trusted_one_only(database: Database) 
         assert answer.status_code == status
 
 
-def test_a_refused_socket_is_logged_and_counted(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """Plain http on port 8080 behind nginx's `$host`."""
+def test_a_rejected_socket_is_logged_and_counted(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """The request is plain HTTP on port 8080 behind nginx's `$host`."""
     app = make_app(database)
     headers = {"Host": "feed.example", "Origin": "http://feed.example:8080"}
     with caplog.at_level(logging.WARNING):

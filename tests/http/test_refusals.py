@@ -1,4 +1,4 @@
-"""Refusals: each is counted with its reason, and the first of a reason in each minute is logged."""
+"""Refusals: each is counted, and the first of a minute is logged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def visit(app, database):
     return lambda name, *request, **more: bearer(app, secrets[name])(*request, **more)
 
 
-def test_the_first_of_a_reason_in_a_minute_is_logged_and_all_are_counted(caplog, monkeypatch):
+def test_the_first_refusal_of_a_reason_in_a_minute_is_logged_and_all_are_counted(caplog, monkeypatch):
     metrics, now = Metrics(), [1000.0]
     monkeypatch.setattr("outfeed.clock.monotonic", lambda: now[0])
     with caplog.at_level(logging.WARNING):
@@ -53,7 +53,7 @@ def test_the_first_of_a_reason_in_a_minute_is_logged_and_all_are_counted(caplog,
     ]
 
 
-def test_permission_and_rate_are_counted_and_logged(app, visit, caplog):
+def test_refusals_by_permission_and_rate_are_counted_and_logged(app, visit, caplog):
     metrics = app.extensions["outfeed"].metrics
     with caplog.at_level(logging.WARNING):
         assert visit("reader", "POST", "/api/events", json={}).status_code == 403
@@ -67,7 +67,7 @@ def test_permission_and_rate_are_counted_and_logged(app, visit, caplog):
     assert any(line.startswith("refused reason=requests ") for line in logged(caplog))
 
 
-def test_ownership_is_counted_and_logged(app, visit, caplog):
+def test_refusals_by_ownership_are_counted_and_logged(app, visit, caplog):
     with caplog.at_level(logging.WARNING):
         assert visit("both", "POST", "/api/consumers", json={"name": "cron"}).status_code == 201
         assert visit("reader", "GET", "/api/feed?consumer=cron").status_code == 403
@@ -76,7 +76,7 @@ def test_ownership_is_counted_and_logged(app, visit, caplog):
     assert any(line.startswith("refused reason=ownership path=/api/feed") for line in logged(caplog))
 
 
-def test_no_secret_of_a_stranger_is_logged(app, database, caplog):
+def test_no_secret_of_an_anonymous_request_is_logged(app, database, caplog):
     secret = account.create_token(database, "gone", ["read"])
     account.revoke_token(database, "gone")
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The status page: what it says of a feed at work, of one that stands still, and of those who follow it."""
+"""The status page: of a running feed, a stopped one, and their clients."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def operator(app: Flask, database: Database) -> Visit:
 
 
 def section(visit: Visit, name: str) -> str:
-    """Return that section's text."""
+    """Return the text of that section."""
     found = re.search(rf'<section id="{name}".*?</section>', visit("GET", "/status").text, re.DOTALL)
     assert found is not None
     return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", found[0]).split()))
 
 
-def test_a_feed_that_does_not_poll_is_not_ready_and_says_why(operator: Visit) -> None:
+def test_a_feed_that_does_not_poll_is_not_ready_and_shows_the_reason(operator: Visit) -> None:
     assert section(operator, "health") == "Not ready the last completed poll is inf s old"
 
 
-def test_it_says_where_the_feed_is(app: Flask, operator: Visit, database: Database) -> None:
+def test_the_page_shows_the_position_of_the_feed(app: Flask, operator: Visit, database: Database) -> None:
     services = app.extensions["outfeed"]
     head = services.outbox.window().last_seq
     services.relay.start()
@@ -63,7 +63,7 @@ def test_it_says_where_the_feed_is(app: Flask, operator: Visit, database: Databa
     assert re.search(r"Database [\d.]+ KiB Write-ahead log [\d.]+ [KM]iB", section(operator, "files"))
 
 
-def test_it_counts_the_clients_by_transport(app: Flask, operator: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_counts_the_clients_by_transport(app: Flask, operator: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {("websocket", "live"): 2, ("websocket", "idle"): 1, ("stream", "replaying"): 1, ("poll", "waiting"): 3}
     monkeypatch.setattr(app.extensions["outfeed"].hub, "counts", lambda: counts)
     assert section(operator, "clients").endswith("WebSocket 3 2 0 1 Server-sent events 1 0 1 0 Long poll 3 3 0 0")
@@ -81,7 +81,7 @@ def test_consumers_and_webhooks_are_shown_with_their_lag(operator: Visit, databa
     assert "secret" not in operator("GET", "/status").text
 
 
-def test_an_event_that_blocks_a_webhook_is_named_with_the_answer(operator: Visit, database: Database) -> None:
+def test_an_event_that_blocks_a_webhook_is_shown_with_the_response(operator: Visit, database: Database) -> None:
     webhook.add(database, "ops", "https://example.org/hook", types=("a.*",), secret="x", batch=0)
     log_event("x.y", "s")
     poison = log_event("a.b", "s")
@@ -95,9 +95,7 @@ def test_an_event_that_blocks_a_webhook_is_named_with_the_answer(operator: Visit
     )
 
 
-def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
-    operator: Visit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_shows_the_retention_and_the_next_prune(operator: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     with freeze_time(clock.now() - timedelta(days=9)):
         for event_type in ("tool.called", "tool.called", "task.created"):
             log_event(event_type, "s")
@@ -111,7 +109,7 @@ def test_it_says_what_is_kept_and_what_the_next_prune_would_remove(
 @pytest.mark.parametrize(
     ("secs", "text"), [(None, "–"), (0.00044, "0.4 ms"), (0.0123, "12 ms"), (0.9, "900 ms"), (2.345, "2.3 s")]
 )
-def test_a_time_is_told_in_the_unit_that_suits_it(secs: float | None, text: str) -> None:
+def test_a_duration_has_a_suitable_unit(secs: float | None, text: str) -> None:
     assert status.duration(secs) == text
     assert status.spread_of(Percentiles(1, secs, secs)) == (text, text, 1)
 
@@ -120,11 +118,11 @@ def test_a_time_is_told_in_the_unit_that_suits_it(secs: float | None, text: str)
     ("count", "text"),
     [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (204_800, "200 KiB"), (2**60, "1048576 TiB")],
 )
-def test_bytes_are_told_in_the_unit_that_suits_them(count: int, text: str) -> None:
+def test_a_size_has_a_suitable_unit(count: int, text: str) -> None:
     assert status.size(count) == text
 
 
-def test_how_long_ago_is_told_in_the_largest_unit() -> None:
+def test_an_age_has_its_largest_unit() -> None:
     ages = [timedelta(seconds=-5), timedelta(seconds=59), timedelta(minutes=3), timedelta(hours=30), timedelta(days=9)]
     with freeze_time("2026-01-31T12:00:00Z"):
         told = [status.ago(clock.now() - age) for age in ages]

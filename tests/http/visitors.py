@@ -1,4 +1,4 @@
-"""The visitors of the access tests: each a kind of right, and a way to ask."""
+"""Visitors of the access tests: one for each kind of permission."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ Visit = Callable[..., TestResponse]
 
 
 def show_tokens_and_names(app: Flask) -> None:
-    """Add /csrf and /who, which answer with what only a page or the log would show."""
+    """Add the test routes /csrf and /who.
+
+    They return a CSRF token, and the name of the principal.
+    """
     views = {
         ("GET", "/csrf"): requires(READ, is_page=True)(partial(generate_csrf)),
         ("GET", "/who"): requires(READ, is_page=True)(lambda: identity.principal().name),
@@ -36,7 +39,7 @@ def show_tokens_and_names(app: Flask) -> None:
 
 
 def bearer(app: Flask, secret: str | None) -> Visit:
-    """Return a visitor with that token, or a stranger."""
+    """Return a visitor with that token, or an anonymous one."""
     credentials = {"Authorization": f"Bearer {secret}"} if secret else {}
 
     def visit(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> TestResponse:
@@ -47,14 +50,20 @@ def bearer(app: Flask, secret: str | None) -> Visit:
 
 
 def follow(client: FlaskClient, code: str, **more: Any) -> TestResponse:
-    """Open the sign-in link with that code, and press its button; the page itself where it has none."""
+    """Open the sign-in link with that code, and press its button.
+
+    Returns the page itself if it has no button.
+    """
     page = client.get("/login", query_string={"code": code, **more.pop("query", {})}, **more)
     fields = hidden_fields(page.text)
     return client.post("/login", data=fields, **more) if "code" in fields else page
 
 
 def signed_in(app: Flask, database: Database, role: str = "operator", *, csrf: bool = True) -> Visit:
-    """Return somebody new who signed in by a link; their client is `visit.client`."""
+    """Return a new user's visitor, signed in by a link.
+
+    Its client is `visit.client`.
+    """
     name = f"{role}{len(user.list_all(database))}"
     user.add(database, name, role)
     client = app.test_client()
@@ -70,7 +79,7 @@ def signed_in(app: Flask, database: Database, role: str = "operator", *, csrf: b
 
 
 def tokens(database: Database) -> dict[str, str | None]:
-    """Return the secret of each kind of program, by name."""
+    """Return the secret of each kind of token, by name."""
     found: dict[str, str | None] = {"stranger": None}
     for name, scopes, types in (
         ("reader", ["read"], []),

@@ -1,4 +1,4 @@
-"""Assembly: when a request is complete, and what is left for the next one."""
+"""Assembly: complete requests, and the bytes kept for the next one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gunicorn.config import Config
 from gunicorn.http.errors import InvalidHeader, LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.http.message import Request
 
-from outfeed.http.server import assembly
+from outfeed.http.server import assembly as module
 from outfeed.http.server.assembly import Assembly
 
 MAX_BODY_BYTES = 1000
@@ -18,25 +18,25 @@ UPGRADE = b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\
 
 
 @pytest.fixture
-def assembling() -> Assembly:
+def assembly() -> Assembly:
     return Assembly(Config(), ("192.0.2.1", 1), MAX_BODY_BYTES)
 
 
-def found(assembling: Assembly, data: bytes) -> list[tuple[str, bytes]]:
-    """Feed *data*; return the paths and bodies of the requests that it completes."""
-    assembling.feed(data)
+def requests_of(assembly: Assembly, data: bytes) -> list[tuple[str, bytes]]:
+    """Feed *data*; return paths and bodies of the requests it completes."""
+    assembly.feed(data)
     requests = []
-    while assembling.advance():
-        request = assembling.take()
+    while assembly.advance():
+        request = assembly.take()
         assert isinstance(request, Request), request
         requests.append((request.path, request.body.read()))
     return requests
 
 
-def error(assembling: Assembly, data: bytes) -> Exception:
-    assembling.feed(data)
-    assert assembling.advance()
-    raised = assembling.take()
+def error(assembly: Assembly, data: bytes) -> Exception:
+    assembly.feed(data)
+    assert assembly.advance()
+    raised = assembly.take()
     assert isinstance(raised, Exception)
     return raised
 
@@ -46,32 +46,32 @@ STREAM = GET + SIZED + CHUNKED + UPGRADE + GET
 
 
 @pytest.mark.parametrize("cut", range(1, len(STREAM)))
-def test_requests_are_the_same_wherever_the_bytes_are_cut(assembling: Assembly, cut: int) -> None:
-    assert found(assembling, STREAM[:cut]) + found(assembling, STREAM[cut:]) == EXPECTED
-    assert len(assembling) == 0
+def test_requests_are_the_same_for_every_split_of_the_bytes(assembly: Assembly, cut: int) -> None:
+    assert requests_of(assembly, STREAM[:cut]) + requests_of(assembly, STREAM[cut:]) == EXPECTED
+    assert len(assembly) == 0
 
 
-def test_a_request_of_single_bytes_is_complete_with_its_last(assembling: Assembly) -> None:
+def test_a_request_of_single_bytes_is_complete_with_the_last_byte(assembly: Assembly) -> None:
     for request in (GET, SIZED, CHUNKED):
         *first, last = (request[n : n + 1] for n in range(len(request)))
-        assert [found(assembling, byte) for byte in first] == [[]] * len(first)
-        assert len(found(assembling, last)) == 1
+        assert [requests_of(assembly, byte) for byte in first] == [[]] * len(first)
+        assert len(requests_of(assembly, last)) == 1
 
 
-def test_a_client_that_waits_is_told_once_to_go_on(assembling: Assembly) -> None:
-    assert found(assembling, b"POST /b HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n") == []
-    assert [assembling.expects_continue(), assembling.expects_continue()] == [True, False]
-    assembling.feed(b"hello")
-    assert assembling.advance()
-    request = assembling.take()
+def test_a_client_that_expects_continue_gets_it_once(assembly: Assembly) -> None:
+    assert requests_of(assembly, b"POST /b HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n") == []
+    assert [assembly.expects_continue(), assembly.expects_continue()] == [True, False]
+    assembly.feed(b"hello")
+    assert assembly.advance()
+    request = assembly.take()
     assert "EXPECT" not in dict(request.headers), "gunicorn would tell it again"
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_only_a_client_of_http_1_1_that_says_so_waits(assembling: Assembly, version: bytes) -> None:
+def test_only_a_client_of_http_1_1_can_expect_continue(assembly: Assembly, version: bytes) -> None:
     expect = b"Expect: 100-continue\r\n" if version == b"1.0" else b""
-    assert found(assembling, b"POST /b HTTP/" + version + b"\r\n" + expect + b"Content-Length: 5\r\n\r\n") == []
-    assert not assembling.expects_continue()
+    assert requests_of(assembly, b"POST /b HTTP/" + version + b"\r\n" + expect + b"Content-Length: 5\r\n\r\n") == []
+    assert not assembly.expects_continue()
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_only_a_client_of_http_1_1_that_says_so_waits(assembling: Assembly, vers
     ],
     ids=["sized", "chunked"],
 )
-def test_a_body_over_the_limit_is_not_waited_for(assembling: Assembly, data: bytes) -> None:
-    assembling.feed(data)
-    assert assembling.advance()
-    assert assembling.take().should_close()
-    assert assembling.is_cut
+def test_a_body_over_the_limit_completes_its_request_at_once(assembly: Assembly, data: bytes) -> None:
+    assembly.feed(data)
+    assert assembly.advance()
+    assert assembly.take().should_close()
+    assert assembly.is_cut
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_a_body_over_the_limit_is_not_waited_for(assembling: Assembly, data: byt
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 5000, InvalidHeader),
     ],
 )
-def test_what_is_wrong_is_handed_on_at_once(assembling: Assembly, data: bytes, kind: type[Exception]) -> None:
-    assert isinstance(error(assembling, data), kind)
-    assert assembling.is_cut
+def test_an_error_is_returned_at_once(assembly: Assembly, data: bytes, kind: type[Exception]) -> None:
+    assert isinstance(error(assembly, data), kind)
+    assert assembly.is_cut
 
 
-def test_a_body_of_tiny_chunks_is_refused_before_it_costs_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "MAX_CHUNK_OVERHEAD_BYTES", 100)
+def test_a_body_of_tiny_chunks_is_rejected_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CHUNK_OVERHEAD_BYTES", 100)
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert isinstance(error(Assembly(Config(), ("", 1), MAX_BODY_BYTES), head + b"1\r\nx\r\n" * 40), InvalidHeader)

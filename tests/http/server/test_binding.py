@@ -1,4 +1,4 @@
-"""Binding and ending: a port that can't be had is said before anything is changed, and a closed terminal ends it."""
+"""Binding and SIGHUP: an unusable port is an error before any change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-def test_a_port_in_use_ends_serve_before_the_database_is_made(tmp_path: Path, taken: int) -> None:
+def test_a_port_in_use_ends_serve_before_the_database_is_created(tmp_path: Path, taken: int) -> None:
     server = Server(tmp_path, bind=f"127.0.0.1:{taken}")
     done = server.run("serve")
     assert done.returncode == 1
@@ -39,7 +39,7 @@ def test_a_port_in_use_ends_serve_before_the_database_is_made(tmp_path: Path, ta
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_server_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_server_gets_an_error_and_the_first_keeps_running(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         done = server.run("serve")
         assert (done.returncode, "Is Outfeed already running?" in done.stderr) == (1, True)
@@ -54,7 +54,7 @@ def test_a_second_server_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
         ("no-such-host.invalid:8000", "the host 'no-such-host.invalid' can't be resolved"),
     ],
 )
-def test_an_address_that_is_not_ours_is_told(bind: str, reason: str) -> None:
+def test_an_address_of_another_machine_is_an_error(bind: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=f"^OUTFEED_BIND: {reason}"):
         binding.require_free(Settings(bind=bind))
 
@@ -73,14 +73,14 @@ except ConfigError as error:
 """
 
 
-def test_a_privileged_port_is_told_to_a_user_that_may_not_have_it() -> None:
+def test_a_privileged_port_is_an_error_for_an_unprivileged_user() -> None:
     done = subprocess.run([sys.executable, "-c", AS_NOBODY], check=True, capture_output=True, text=True, cwd=ROOT)
     first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     refused = "OUTFEED_BIND: this user may not listen on port 80. Set OUTFEED_BIND to a port from 1024 to 65535"
     assert done.stdout.startswith(refused) == (first > 80)
 
 
-def test_a_port_that_is_freed_in_time_is_taken(taken: int) -> None:
+def test_a_port_that_becomes_free_in_time_is_used(taken: int) -> None:
     with socket.socket() as closing:
         closing.bind(("127.0.0.1", free_port()))
         port = closing.getsockname()[1]
@@ -89,7 +89,7 @@ def test_a_port_that_is_freed_in_time_is_taken(taken: int) -> None:
         binding.require_free(Settings(bind=f"127.0.0.1:{taken}"))
 
 
-def test_a_key_that_is_no_use_is_told_before_the_upgrade(tmp_path: Path) -> None:
+def test_an_invalid_key_is_an_error_before_the_upgrade(tmp_path: Path) -> None:
     Path(tmp_path / "outfeed.db.secret").write_text("short")
     done = Server(tmp_path).run("serve")
     assert "holds no usable key" in done.stderr
@@ -99,8 +99,11 @@ def test_a_key_that_is_no_use_is_told_before_the_upgrade(tmp_path: Path) -> None
 # --- SIGHUP -----------------------------------------------------------------------------------------------------------
 
 
-class OnTerminal:
-    """`outfeed serve` on a terminal of its own, optionally under `nohup`; `close` closes the terminal."""
+class ServerOnTerminal:
+    """`outfeed serve` on a terminal of its own, optionally under `nohup`.
+
+    `close` closes the terminal.
+    """
 
     def __init__(self, server: Server, *before: str) -> None:
         self.pid, self._terminal = pty.fork()
@@ -124,15 +127,15 @@ def is_free(port: int) -> bool:
 
 def test_a_closed_terminal_ends_the_server(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    terminal = OnTerminal(server)
+    terminal = ServerOnTerminal(server)
     terminal.close()
     wait_until(terminal.has_ended, "ended")
     assert is_free(server.port)
 
 
-def test_under_nohup_it_goes_on(tmp_path: Path) -> None:
+def test_under_nohup_the_server_keeps_running(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    terminal = OnTerminal(server, "sh", "-c", f'exec nohup "$@" >{tmp_path}/out 2>&1', "sh")
+    terminal = ServerOnTerminal(server, "sh", "-c", f'exec nohup "$@" >{tmp_path}/out 2>&1', "sh")
     terminal.close()
     os.kill(terminal.pid, signal.SIGHUP)
     with server.http() as http:
@@ -141,7 +144,7 @@ def test_under_nohup_it_goes_on(tmp_path: Path) -> None:
     wait_until(terminal.has_ended, "ended")
 
 
-def test_without_a_terminal_it_reloads(tmp_path: Path) -> None:
+def test_without_a_terminal_the_server_reloads(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         assert server.process is not None
         (before,) = server.workers()
@@ -152,7 +155,7 @@ def test_without_a_terminal_it_reloads(tmp_path: Path) -> None:
         assert server.process.poll() is None
 
 
-def test_without_a_database_nothing_is_left_by_a_refusal(tmp_path: Path) -> None:
+def test_a_refusal_without_a_database_creates_no_file(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "outfeed.db")) as foreign:
         foreign.execute("CREATE TABLE other (id)")
     before = (tmp_path / "outfeed.db").read_bytes()

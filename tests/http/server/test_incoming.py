@@ -1,4 +1,4 @@
-"""Incoming: which of the connections that the main loop waits for are closed, and how an answer is kept."""
+"""Incoming: connections that the main loop closes, and kept responses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def connect() -> Iterator[object]:
 
 
 class TestIncomplete:
-    def test_the_oldest_of_an_address_gives_way_to_its_newest(self, connect):
+    def test_the_oldest_connection_of_an_address_is_closed_for_its_newest(self, connect):
         incomplete = Incomplete(10, 2, 1000, lambda _: False)
         first, second, third = (connect("192.0.2.1") for _ in range(3))
         neighbour = connect("192.0.2.2")
@@ -53,12 +53,12 @@ class TestIncomplete:
         assert incomplete.put(first, LATER) == []
         assert incomplete.put(second, LATER) == [first]
 
-    def test_a_proxy_has_the_whole_limit(self, connect):
+    def test_a_trusted_proxy_has_only_the_total_limit(self, connect):
         incomplete = Incomplete(3, 1, 1000, lambda address: address == "10.0.0.1")
         first, *others = (connect("10.0.0.1") for _ in range(4))
         assert [incomplete.put(each, LATER) for each in (first, *others)] == [[], [], [], [first]]
 
-    def test_beyond_the_whole_limit_the_address_with_most_gives_way(self, connect):
+    def test_beyond_the_total_limit_the_address_with_most_connections_loses_one(self, connect):
         incomplete = Incomplete(3, 3, 1000, lambda _: False)
         alone = connect("192.0.2.1")
         many = [connect("192.0.2.2") for _ in range(2)]
@@ -66,7 +66,7 @@ class TestIncomplete:
             incomplete.put(each, LATER)
         assert incomplete.put(connect("192.0.2.3"), LATER) == [many[0]]
 
-    def test_beyond_the_bytes_the_oldest_that_holds_many_gives_way(self, connect):
+    def test_beyond_the_limit_of_bytes_the_oldest_large_connection_is_closed(self, connect):
         incomplete = Incomplete(9, 9, 1000, lambda _: False)
         silent, heavy, heavier = connect("192.0.2.1"), connect("192.0.2.2", b"x" * 600), connect("192.0.2.3")
         assert [incomplete.put(each, LATER) for each in (silent, heavy, heavier)] == [[], [], []]
@@ -75,14 +75,14 @@ class TestIncomplete:
         incomplete.remove(heavy)
         assert incomplete.put(heavier, LATER) == []
 
-    def test_a_connection_is_late_after_its_deadline(self, connect):
+    def test_a_connection_is_overdue_after_its_deadline(self, connect):
         incomplete = Incomplete(9, 9, 1000, lambda _: False)
         soon, later = connect("192.0.2.1"), connect("192.0.2.1")
         incomplete.put(soon, 5.0)
         incomplete.put(later, 6.0)
         assert incomplete.overdue(5.0) == [soon]
 
-    def test_told_to_stop_it_waits_briefly_and_not_for_one_that_was_silent(self, connect):
+    def test_shortened_deadlines_end_silent_connections_at_once(self, connect):
         incomplete = Incomplete(9, 9, 1000, lambda _: False)
         silent, half = connect("192.0.2.1"), connect("192.0.2.1", b"GET")
         half.began = 1.0
@@ -93,7 +93,7 @@ class TestIncomplete:
 
 
 class TestClientSocket:
-    def test_a_short_answer_waits_for_no_reader(self, pair):
+    def test_a_short_response_waits_for_no_reader(self, pair):
         client, peer = pair
         answer = bytes(range(256)) * 512
         for _ in range(2):
@@ -105,20 +105,20 @@ class TestClientSocket:
         assert received == 2 * answer
         assert client.flush()
 
-    def test_an_answer_that_is_not_read_is_given_up(self, pair, monkeypatch):
+    def test_an_unread_response_is_given_up(self, pair, monkeypatch):
         client, _ = pair
         monkeypatch.setattr(incoming, "UNREAD_SECS", 0.05)
         with pytest.raises(BrokenPipeError, match="no byte"):
             client.sendall(bytes(32 * 2**20))
         assert client.flush(), "nothing is left for the main loop to wait with"
 
-    def test_so_many_threads_wait_and_no_more(self, pair, monkeypatch):
+    def test_the_number_of_waiting_threads_is_limited(self, pair, monkeypatch):
         client, _ = pair
         monkeypatch.setattr(ClientSocket, "_waiting", incoming.threading.BoundedSemaphore(1))
         with ClientSocket._waiting, pytest.raises(BrokenPipeError, match="threads wait"):
             client.sendall(bytes(32 * 2**20))
 
-    def test_a_long_answer_arrives_whole_at_a_slow_reader(self, pair):
+    def test_a_long_response_reaches_a_slow_reader_completely(self, pair):
         client, peer = pair
         answer = bytes(range(256)) * 2**17
         received = bytearray()

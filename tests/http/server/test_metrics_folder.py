@@ -1,4 +1,4 @@
-"""The folder in which workers count: what each shows of the others, and what a killed one leaves behind."""
+"""The folder of the workers' metrics, with running and killed workers."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def folder(tmp_path: Path) -> Iterator[MetricsFolder]:
 
 
 @contextlib.contextmanager
-def process(code: str, *arguments: object) -> Iterator[str]:
-    """Run *code* until it has said something, which is yielded; then SIGKILL it."""
+def started_process(code: str, *arguments: object) -> Iterator[str]:
+    """Run *code* until its first output, which is yielded; then SIGKILL it."""
     with subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:
@@ -63,12 +63,14 @@ def process(code: str, *arguments: object) -> Iterator[str]:
 
 @contextlib.contextmanager
 def worker(folder: MetricsFolder, number: int, code: str) -> Iterator[None]:
-    with process(f"{WORKER}{code}\nprint('counted', flush=True)\nsys.stdin.read()", folder.path, number) as said:
+    with started_process(
+        f"{WORKER}{code}\nprint('counted', flush=True)\nsys.stdin.read()", folder.path, number
+    ) as said:
         assert said == "begun"
         yield
 
 
-def shown(folder: MetricsFolder, name: str) -> dict[str, float]:
+def totals(folder: MetricsFolder, name: str) -> dict[str, float]:
     """Return the sum of the metric's samples by worker."""
     found: dict[str, float] = {}
     for number, families in Metrics(folder.path).by_worker():
@@ -77,57 +79,57 @@ def shown(folder: MetricsFolder, name: str) -> dict[str, float]:
     return found
 
 
-def test_a_worker_shows_what_the_others_count_and_gauges_of_none_that_is_dead(folder: MetricsFolder) -> None:
+def test_a_worker_shows_the_others_counters_and_no_gauges_of_ended_ones(folder: MetricsFolder) -> None:
     with worker(folder, 0, COUNT_THREE), worker(folder, 11, COUNT_THREE):
-        wait_until(lambda: shown(folder, "refusals_total") == {"0": 3, "11": 3}, "both have counted")
-        assert shown(folder, "position") == {"0": 7, "11": 7}
+        wait_until(lambda: totals(folder, "refusals_total") == {"0": 3, "11": 3}, "both have counted")
+        assert totals(folder, "position") == {"0": 7, "11": 7}
     folder.forget(11)
-    assert shown(folder, "position") == {"0": 7}
-    assert shown(folder, "refusals_total") == {"0": 3, "11": 3}
+    assert totals(folder, "position") == {"0": 7}
+    assert totals(folder, "refusals_total") == {"0": 3, "11": 3}
 
 
-def test_a_worker_that_has_measured_nothing_is_at_no_position(folder: MetricsFolder) -> None:
+def test_a_worker_without_measurements_has_no_position(folder: MetricsFolder) -> None:
     with worker(folder, 0, ""):
-        wait_until(lambda: shown(folder, "ready") == {"0": 0}, "it is shown")
-        assert math.isnan(shown(folder, "position")["0"])
-        assert math.isnan(shown(folder, "poll_age_seconds")["0"])
+        wait_until(lambda: totals(folder, "ready") == {"0": 0}, "the gauge is exported")
+        assert math.isnan(totals(folder, "position")["0"])
+        assert math.isnan(totals(folder, "poll_age_seconds")["0"])
 
 
-def test_no_counter_goes_back_where_workers_are_killed_as_they_count(folder: MetricsFolder) -> None:
+def test_no_counter_decreases_when_workers_are_killed(folder: MetricsFolder) -> None:
     before = {"fallbacks_total": 0.0, "poll_seconds_count": 0.0, "poll_seconds_sum": 0.0}
     for _ in range(5):
         with worker(folder, 0, COUNT_FOR_EVER):
             started_at = before["fallbacks_total"]
-            wait_until(lambda at=started_at: shown(folder, "fallbacks_total").get("0", 0) > at + 1000, "it counts")
+            wait_until(lambda at=started_at: totals(folder, "fallbacks_total").get("0", 0) > at + 1000, "it counts")
             for name, least in before.items():
-                before[name] = shown(folder, name)["0"]
+                before[name] = totals(folder, name)["0"]
                 assert before[name] >= least
         folder.forget(0)
         for name, least in before.items():
-            assert shown(folder, name)["0"] >= least
+            assert totals(folder, name)["0"] >= least
 
 
-def test_however_much_there_is_to_count_nothing_is_left_out(folder: MetricsFolder) -> None:
+def test_a_large_number_of_counters_is_complete(folder: MetricsFolder) -> None:
     with worker(folder, 0, COUNT_MANY):
-        wait_until(lambda: shown(folder, "errors_total") == {"0": 2000}, "all are shown")
+        wait_until(lambda: totals(folder, "errors_total") == {"0": 2000}, "all are exported")
 
 
-def test_a_worker_that_has_just_begun_is_left_out(folder: MetricsFolder) -> None:
+def test_a_worker_that_has_just_started_is_skipped(folder: MetricsFolder) -> None:
     (folder.path / "counter_1.db").touch()
     with worker(folder, 0, COUNT_THREE):
-        wait_until(lambda: shown(folder, "refusals_total") == {"0": 3}, "the other is shown")
+        wait_until(lambda: totals(folder, "refusals_total") == {"0": 3}, "the other is exported")
 
 
-def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
+def test_the_folder_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
     folder = MetricsFolder(tmp_path)
     assert folder.path.stat().st_mode & 0o777 == 0o700
     folder.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_server_left_the_next_one_removes_and_nothing_of_a_living_one(tmp_path: Path) -> None:
-    with process(f"{HOLD}sys.stdin.read()", tmp_path) as living:
-        with process(f"{HOLD}sys.stdin.read()", tmp_path) as killed:
+def test_the_next_server_removes_folders_of_killed_servers_only(tmp_path: Path) -> None:
+    with started_process(f"{HOLD}sys.stdin.read()", tmp_path) as living:
+        with started_process(f"{HOLD}sys.stdin.read()", tmp_path) as killed:
             assert len(list(tmp_path.iterdir())) == 2
         folder = MetricsFolder(tmp_path)
         assert sorted(map(str, tmp_path.iterdir())) == sorted([str(folder.path), living.removeprefix("begun ")])

@@ -1,4 +1,4 @@
-"""The request line: as long as the API's schemas allow, and a longer one is refused like any other bad request."""
+"""The request line: as long as the API's schemas allow, and no longer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from outfeed.http.headers import HEADERS
 from outfeed.http.server.assembly import MAX_REQUEST_LINE_BYTES
 from tests.server import Server
 
-MAX_ENCODED_BYTES = 12  # of one character: four bytes, each as %XX
-OTHER_BYTES = 64  # of a number, a date or a word of a list
+MAX_ENCODED_BYTES = 12  # one character in UTF-8: four bytes, each as %XX
+OTHER_BYTES = 64  # a number, a date or a word of a list
 HAN = "界"
 
 
@@ -49,14 +49,14 @@ def ask(server: Server, target: str) -> tuple[int, Any, dict[str, str]]:
         ("/api/events/export", {"format": "csv", "text": HAN * 1000}),
     ],
 )
-def test_what_the_schemas_allow_is_accepted(server: Server, path: str, query: dict[str, str]) -> None:
+def test_the_longest_request_of_the_schemas_is_accepted(server: Server, path: str, query: dict[str, str]) -> None:
     with server.http() as client, closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as raw:
         assert client.base_url
         raw.request("GET", f"{path}?{urlencode(query)}", headers={"Authorization": f"Bearer {server.token}"})
         assert raw.getresponse().status == 200
 
 
-def test_a_sign_in_that_leads_back_to_the_longest_page_is_accepted(server: Server) -> None:
+def test_a_sign_in_with_the_longest_target_is_accepted(server: Server) -> None:
     query = urlencode({"text": HAN * 1000, "type": "x" * 200})
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as raw:
         raw.request("GET", f"/swarm/events?{query}", headers={"Accept": "text/html"})
@@ -68,7 +68,7 @@ def test_a_sign_in_that_leads_back_to_the_longest_page_is_accepted(server: Serve
         assert quote(HAN) in page.read().decode()
 
 
-def test_no_schema_allows_more_than_a_request_line_holds(flask_app: Flask) -> None:
+def test_no_schema_allows_a_longer_request_line(flask_app: Flask) -> None:
     paths = openapi.document(flask_app)["paths"]
     sizes = {
         f"{method} {path}": len(path)
@@ -81,7 +81,7 @@ def test_no_schema_allows_more_than_a_request_line_holds(flask_app: Flask) -> No
 
 
 def size_of(schema: dict[str, Any]) -> int:
-    """Return how many bytes the longest value has in a URL."""
+    """Return how many bytes the longest value takes in a URL."""
     if schema.get("type") == "array":
         return int(schema["maxItems"]) * (size_of(schema["items"]) + len("%2C"))
     if schema.get("type") != "string" or "enum" in schema or "format" in schema or "const" in schema:
@@ -90,7 +90,7 @@ def size_of(schema: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("length", [MAX_REQUEST_LINE_BYTES, 4 * MAX_REQUEST_LINE_BYTES])
-def test_a_longer_one_is_a_problem_with_the_security_headers(server: Server, length: int) -> None:
+def test_a_longer_request_line_is_a_problem_with_the_security_headers(server: Server, length: int) -> None:
     status, body, headers = ask(server, "/api/events?text=" + "x" * length)
     assert (status, headers["Content-Type"]) == (414, "application/problem+json")
     assert (body["status"], body["title"]) == (414, "Request-URI Too Long")
@@ -108,7 +108,7 @@ def test_a_longer_one_is_a_problem_with_the_security_headers(server: Server, len
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: nonsense\r\n\r\n", 501),
     ],
 )
-def test_another_request_that_can_not_be_read_is_a_problem_too(server: Server, request_: bytes, status: int) -> None:
+def test_another_malformed_request_is_a_problem_too(server: Server, request_: bytes, status: int) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 30) as raw:
         raw.sendall(request_)
         head, _, body = b"".join(iter(lambda: raw.recv(65_536), b"")).partition(b"\r\n\r\n")

@@ -1,4 +1,7 @@
-"""The feed over HTTP where a real server can't be brought to do it: between two steps, and when one fails."""
+"""The feed over HTTP, between two steps and when a step fails.
+
+A real server can't be brought into these states.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,10 @@ def bearer(database: Database) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("query", ["", "?after=99&epoch={epoch}", "?after=2&epoch=other"])
-def test_what_is_committed_after_a_verdict_of_live_or_reset_comes_with_the_next_answer(
+def test_events_committed_after_a_live_or_reset_verdict_are_in_the_next_response(
     flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
-    """Its cursor is where the head was; nobody shows the events of an answer that says nothing is owed."""
+    """The cursor is the verdict's head: clients ignore events of such a page."""
     outbox = flask_app.extensions["outfeed"].outbox
     now = outbox.window()
     monkeypatch.setattr(outbox, "window", lambda: now._replace(last_seq=3))
@@ -56,10 +59,10 @@ def test_what_is_committed_after_a_verdict_of_live_or_reset_comes_with_the_next_
     assert (page["events"], page["cursor"]) == ([], 3)
 
 
-def test_an_error_of_ours_ends_the_stream_as_a_stream(
+def test_an_internal_error_ends_the_stream_with_an_error_event(
     flask_app: Flask, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not with a page of another status in the middle of it."""
+    """The stream contains no second response with another status."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("unforeseen")
@@ -85,7 +88,7 @@ def _stream(app: Flask, path: str, headers: dict[str, str], peer: Peer) -> None:
         app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer.server_end})
 
 
-def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
+def test_a_permission_revoked_between_the_request_and_the_stream_ends_it(
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = flask_app.extensions["outfeed"]
@@ -113,7 +116,7 @@ def test_a_right_that_is_lost_between_the_request_and_the_stream_ends_it(
 
 
 @pytest.mark.parametrize("change", ["removed", "given away"])
-def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_again(
+def test_a_consumer_removed_between_the_request_and_the_stream_is_not_created_again(
     flask_app: Flask, bearer: dict[str, str], database: Database, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     services = flask_app.extensions["outfeed"]
@@ -146,7 +149,7 @@ def test_a_consumer_that_is_lost_between_the_request_and_the_stream_is_not_made_
     assert owners == ([] if change == "removed" else ["token:other"])
 
 
-def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: Database) -> None:
+def test_closing_ends_a_long_polls_pause_for_its_rate(database: Database) -> None:
     log_event("task.created", "tests")
     app = create_app(Settings(event_rate=0.02))
     services = app.extensions["outfeed"]
@@ -161,7 +164,7 @@ def test_closing_ends_the_pause_that_keeps_a_long_poll_to_a_slow_rate(database: 
 
 
 @pytest.mark.parametrize("path", ["/api/feed?after=0", "/api/events?limit=9", "/api/events/export?format=ndjson"])
-def test_a_list_takes_the_values_of_all_its_parameters(api: Api, path: str) -> None:
+def test_a_list_contains_the_values_of_all_its_parameters(api: Api, path: str) -> None:
     for event_type in ("a.one", "b.two", "c.three", "d.four"):
         api.post("/api/events", json={"event_type": event_type, "source": "s"})
     name = "types" if "feed" in path else "event_type"
@@ -176,7 +179,7 @@ def test_a_list_takes_the_values_of_all_its_parameters(api: Api, path: str) -> N
         "/api/events?source=a&source=b", "/api/events/summary?minutes=1&minutes=2", "/api/swarm/tasks?limit=1&limit=2",
     ],
 )  # fmt: skip
-def test_another_parameter_that_is_repeated_is_refused(api: Api, path: str) -> None:
+def test_another_repeated_parameter_is_rejected(api: Api, path: str) -> None:
     answer = api.get(path)
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
     assert "is given 2 times" in answer.json["detail"]

@@ -1,4 +1,4 @@
-"""Incoming frames: however the bytes come, they leave in order, and never those of two frames at once."""
+"""Incoming frames: bytes leave in order, and of one frame at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTROL = st.builds(Frame, st.sampled_from([Opcode.PING, Opcode.PONG, Opcode.CLO
 
 
 def message_bytes(frames: list[Frame]) -> int:
-    """Return the size of the last message, as far as it has come."""
+    """Return the size of the last message's received part."""
     size = 0
     for frame in frames:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -28,7 +28,7 @@ def message_bytes(frames: list[Frame]) -> int:
 @given(
     frames=st.lists(st.one_of(DATA, CONTROL), max_size=8), chunk_bytes=st.sampled_from([1, 2, 7, 100, 16_384, 10**6])
 )
-def test_bytes_are_taken_in_order_and_of_one_frame_at_most(frames: list[Frame], chunk_bytes: int) -> None:
+def test_take_returns_bytes_in_order_and_of_one_frame_at_most(frames: list[Frame], chunk_bytes: int) -> None:
     incoming = IncomingFrames()
     whole = [frame.serialize(mask=True, extensions=[]) for frame in frames]
     data = b"".join(whole)[: sum(map(len, whole)) if chunk_bytes > 7 else 2000]
@@ -52,7 +52,7 @@ def test_bytes_are_taken_in_order_and_of_one_frame_at_most(frames: list[Frame], 
         assert len(data) - taken < 14, "more than the beginning of a header is held back"
 
 
-def test_a_close_frame_is_at_its_end_only_once_all_of_it_was_taken() -> None:
+def test_the_end_of_a_close_frame_is_known_once_all_of_it_was_taken() -> None:
     incoming = IncomingFrames()
     frame = Frame(Opcode.CLOSE, b"\x03\xe8bye").serialize(mask=True, extensions=[])
     incoming.feed(frame[:-1])

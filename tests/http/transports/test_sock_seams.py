@@ -1,4 +1,4 @@
-"""What is assumed about Flask-Sock and simple-websocket: each assumption has a test that fails once it is wrong."""
+"""The assumptions about Flask-Sock and simple-websocket, one test each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ TEXT = masked(0x81, b"hello")
 
 @pytest.fixture
 def ws() -> Server:
-    """The library's end of a connection, as /ws makes it, after its handshake."""
+    """Return the library's end of a connection after its handshake.
+
+    It is made as /ws makes it.
+    """
     server = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
     server.sock.take_sent()
     forget_handshake(server)
@@ -48,7 +51,7 @@ def ws() -> Server:
 
 
 def process(ws: Server, data: bytes) -> bytes:
-    """Have the library process *data*; return what it answers."""
+    """Have the library process *data*; return its answer."""
     ws.sock.received = data
     with contextlib.suppress(NoInput):
         ws.thread.target()
@@ -70,7 +73,7 @@ def test_the_library_takes_the_socket_from_the_environ_and_answers_the_handshake
     assert ACCEPT in head
 
 
-def test_it_agrees_on_no_extension_unless_the_client_offers_one() -> None:
+def test_the_library_agrees_on_an_extension_only_if_the_client_offers_one() -> None:
     sock = MemorySocket()
     offer = {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"}
     Server({"gunicorn.socket": sock, **HANDSHAKE, **offer}, **SERVER_OPTIONS)
@@ -79,7 +82,7 @@ def test_it_agrees_on_no_extension_unless_the_client_offers_one() -> None:
     assert b"Extensions" not in sock.take_sent()
 
 
-def test_it_makes_its_thread_and_event_of_the_classes_that_it_is_given_and_no_others() -> None:
+def test_the_library_uses_only_the_given_classes_for_thread_and_event() -> None:
     before = threading.active_count()
     ws = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
     assert isinstance(ws.thread, NoThread)
@@ -87,14 +90,14 @@ def test_it_makes_its_thread_and_event_of_the_classes_that_it_is_given_and_no_ot
     assert threading.active_count() == before
 
 
-def test_it_sends_no_pings_and_limits_no_message_by_itself(ws: Server) -> None:
+def test_the_library_sends_no_pings_and_limits_no_message_by_itself(ws: Server) -> None:
     assert (ws.ping_interval, ws.max_message_size) == (None, None)
     assert process(ws, masked(0x81, b"x" * 65_000)) == b""
     assert ws.connected
 
 
 @pytest.mark.usefixtures("ws")  # the first connection fills the caches of the libraries
-def test_what_is_kept_of_the_handshake_can_be_freed_and_is_a_good_part_of_a_connection() -> None:
+def test_the_state_of_the_handshake_can_be_freed_and_is_a_large_part_of_a_connection() -> None:
     def size(*, is_kept: bool) -> int:
         tracemalloc.start()
         server = Server({"gunicorn.socket": MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
@@ -111,7 +114,7 @@ def test_what_is_kept_of_the_handshake_can_be_freed_and_is_a_good_part_of_a_conn
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_loop_ends_with_an_error_of_ours_and_goes_on_where_it_was(ws: Server) -> None:
+def test_the_loop_ends_with_no_input_and_continues_at_the_same_place(ws: Server) -> None:
     for byte in TEXT:
         ws.sock.received = bytes([byte])
         with pytest.raises(NoInput):
@@ -193,7 +196,7 @@ def test_an_invalid_frame_is_answered_with_a_close_frame_and_receive_raises_its_
 
 
 def served_by(app: Flask, sock: MemorySocket) -> None:
-    with pytest.raises(StopIteration):  # this tells gunicorn that the socket was used
+    with pytest.raises(StopIteration):  # the exception tells gunicorn that the socket was used
         app.test_client().get("/ws", base_url="ws://x", environ_base={"gunicorn.socket": sock, **HANDSHAKE})
 
 
@@ -219,7 +222,7 @@ def test_the_permission_beside_the_function_is_that_of_the_route() -> None:
     assert (found.permission.scope, found.permission.is_connection) == (READ, True)  # type: ignore[attr-defined]
 
 
-def test_the_server_is_made_with_the_options_of_the_config_from_the_environ_of_the_request() -> None:
+def test_the_server_gets_the_options_of_the_config_and_the_environ_of_the_request() -> None:
     seen: list[Any] = []
 
     @requires(READ)
@@ -231,7 +234,7 @@ def test_the_server_is_made_with_the_options_of_the_config_from_the_environ_of_t
     assert seen == [True, NoThread, ReadingEvent, sock]
 
 
-def test_what_is_sent_after_the_function_goes_to_the_socket_of_ours_alone() -> None:
+def test_bytes_sent_after_the_function_go_only_to_the_memory_socket() -> None:
     @requires(READ)
     def view(ws: Server) -> None:
         ws.sock.take_sent()
@@ -241,8 +244,8 @@ def test_what_is_sent_after_the_function_goes_to_the_socket_of_ours_alone() -> N
     assert sock.take_sent() == b"\x88\x02\x03\xe8", "Flask-Sock closes with 1000 what is not closed yet"
 
 
-def test_any_error_but_its_own_passes_through_to_flask() -> None:
-    """So `connection.run` lets none pass: Flask would write a page with status 500 into the connection."""
+def test_any_error_except_the_librarys_own_reaches_flask() -> None:
+    """`connection.run` lets none pass: Flask would write a 500 page."""
 
     @requires(READ)
     def view(ws: Server) -> None:

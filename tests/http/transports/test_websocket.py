@@ -1,4 +1,4 @@
-"""The handler of /ws: how much a client may send, and what ends its connection."""
+"""The handler of /ws: limits of the client, and reasons for a close."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ FLOOD = (frames.POLICY, "more than 100 messages a second")
 
 
 def masked(first: int, body: bytes = b"") -> bytes:
-    """Return a client's frame of less than 126 bytes; its mask changes nothing."""
+    """Return a frame of less than 126 bytes; its mask changes nothing."""
     return struct.pack("!BB", first, 0x80 | len(body)) + bytes(4) + body
 
 
 PING = masked(0x81, b'{"action": "ping"}')
 
 
-class Room(Waker):
-    """Runs a handler until it has read all that the client has sent. The test moves the clock."""
+class HandlerRunner(Waker):
+    """A waker that runs a handler until it has read all of the client's bytes.
+
+    The test moves the clock.
+    """
 
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer.writer)
@@ -82,91 +85,91 @@ class Room(Waker):
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     with Peer() as peer:
-        peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what is sent has come
+        peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that sent bytes have arrived
         yield peer
 
 
 @pytest.fixture
-def room(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
-    room = Room(peer)
-    monkeypatch.setattr(clock, "monotonic", lambda: room.now)
-    room.handler = WebSocketHandler(Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS))
-    room.handler._ws.sock.take_sent()
-    yield room
-    room.close()
+def runner(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HandlerRunner]:
+    runner = HandlerRunner(peer)
+    monkeypatch.setattr(clock, "monotonic", lambda: runner.now)
+    runner.handler = WebSocketHandler(Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS))
+    runner.handler._ws.sock.take_sent()
+    yield runner
+    runner.close()
 
 
 # --- how much a client may send ---------------------------------------------------------------------------------------
 
 
-def test_so_many_messages_at_once_and_no_more(room: Room) -> None:
-    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
-    assert room.receive(PING) == FLOOD
+def test_the_number_of_messages_at_once_is_limited(runner: HandlerRunner) -> None:
+    assert runner.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert runner.receive(PING) == FLOOD
 
 
 @pytest.mark.parametrize("opcode", [0x89, 0x8A, 0x00], ids=["ping", "pong", "fragment"])
-def test_frames_that_are_no_messages_count_as_well(room: Room, opcode: int) -> None:
-    assert room.receive(masked(0x01)) == ALL_READ
-    assert room.receive(masked(opcode) * (MAX_MESSAGES_PER_SEC - 1)) == ALL_READ
-    assert room.receive(masked(opcode)) == FLOOD
+def test_frames_other_than_messages_count_too(runner: HandlerRunner, opcode: int) -> None:
+    assert runner.receive(masked(0x01)) == ALL_READ
+    assert runner.receive(masked(opcode) * (MAX_MESSAGES_PER_SEC - 1)) == ALL_READ
+    assert runner.receive(masked(opcode)) == FLOOD
 
 
-def test_a_message_that_comes_in_parts_counts_once(room: Room) -> None:
+def test_a_fragmented_message_counts_once(runner: HandlerRunner) -> None:
     for _ in range(MAX_MESSAGES_PER_SEC):
         for byte in PING:
-            assert room.receive(bytes([byte])) == ALL_READ
-    assert room.receive(PING) == FLOOD
+            assert runner.receive(bytes([byte])) == ALL_READ
+    assert runner.receive(PING) == FLOOD
 
 
-def test_a_client_that_rests_may_not_send_more_at_once_for_that(room: Room) -> None:
-    room.secs_a_wait = 20
-    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
-    assert room.receive(PING * (MAX_MESSAGES_PER_SEC + 1)) == FLOOD
+def test_a_pause_does_not_raise_the_limit_of_messages_at_once(runner: HandlerRunner) -> None:
+    runner.secs_a_wait = 20
+    assert runner.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert runner.receive(PING * (MAX_MESSAGES_PER_SEC + 1)) == FLOOD
 
 
-def test_what_came_while_the_thread_did_not_read_is_no_flood(room: Room) -> None:
-    assert room.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
-    room.now += 2
-    assert room.receive(PING * 2 * MAX_MESSAGES_PER_SEC) == ALL_READ
-    assert room.receive(PING) == FLOOD
+def test_frames_that_arrived_while_the_thread_did_not_read_are_allowed(runner: HandlerRunner) -> None:
+    assert runner.receive(PING * MAX_MESSAGES_PER_SEC) == ALL_READ
+    runner.now += 2
+    assert runner.receive(PING * 2 * MAX_MESSAGES_PER_SEC) == ALL_READ
+    assert runner.receive(PING) == FLOOD
 
 
 # --- what ends the connection -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", [bytes(1), PING, masked(0x89, b"?")], ids=["half a frame", "a message", "a ping"])
-def test_a_close_frame_of_the_client_after_ours_is_noticed(room: Room, first: bytes) -> None:
-    assert room.receive(b"") == ALL_READ
+def test_a_close_frame_of_the_client_after_the_servers_is_noticed(runner: HandlerRunner, first: bytes) -> None:
+    assert runner.receive(b"") == ALL_READ
     close = masked(0x88, b"\x03\xe8bye")
     data = first + close if len(first) > 1 else close
-    assert [room.handler.is_close_frame(data[:-1]), room.handler.is_close_frame(data[-1:])] == [False, True]
+    assert [runner.handler.is_close_frame(data[:-1]), runner.handler.is_close_frame(data[-1:])] == [False, True]
 
 
-def test_after_an_invalid_frame_no_bytes_are_taken_for_a_close_frame(room: Room) -> None:
-    assert room.receive(masked(0x83)) == (1002, "Invalid opcode 0x3")
-    assert not room.handler.is_close_frame(masked(0x88))
+def test_after_an_invalid_frame_no_bytes_count_as_a_close_frame(runner: HandlerRunner) -> None:
+    assert runner.receive(masked(0x83)) == (1002, "Invalid opcode 0x3")
+    assert not runner.handler.is_close_frame(masked(0x88))
 
 
-def test_nothing_is_kept_of_a_client_that_does_not_use_the_protocol(room: Room) -> None:
-    assert room.receive(b"GET / HTTP/1.1\r\n\r\n") == (1002, "Invalid opcode 0x7")
+def test_invalid_bytes_of_a_client_are_not_buffered(runner: HandlerRunner) -> None:
+    assert runner.receive(b"GET / HTTP/1.1\r\n\r\n") == (1002, "Invalid opcode 0x7")
     tracemalloc.start()
     for _ in range(100):
-        assert not room.handler.is_close_frame(bytes(16_384))
+        assert not runner.handler.is_close_frame(bytes(16_384))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 100_000
 
 
-def test_a_client_that_closes_is_answered_and_needs_no_close_frame_of_the_server(room: Room, peer: Peer) -> None:
-    assert room.receive(PING + masked(0x88, b"\x03\xe8bye")) is None
+def test_a_close_frame_of_the_client_is_answered_once(runner: HandlerRunner, peer: Peer) -> None:
+    assert runner.receive(PING + masked(0x88, b"\x03\xe8bye")) is None
     assert [peer.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}'), (8, b"\x03\xe8bye")]
 
 
-def test_a_client_is_pinged_every_25_seconds(room: Room, peer: Peer) -> None:
-    room.secs_a_wait = 12.5
+def test_a_client_is_pinged_every_25_seconds(runner: HandlerRunner, peer: Peer) -> None:
+    runner.secs_a_wait = 12.5
     for _ in range(3):
-        assert room.receive(PING) == ALL_READ
-    assert room.timeouts == [25, 12.5] * 3, "the thread waits no longer than until the next ping"
+        assert runner.receive(PING) == ALL_READ
+    assert runner.timeouts == [25, 12.5] * 3, "the thread waits no longer than until the next ping"
     pong = (1, b'{"type":"pong"}')
     assert [peer.take_frame() for _ in range(5)] == [pong, (9, b""), pong, (9, b""), pong]
 
@@ -181,8 +184,8 @@ def flask_app(database: Database) -> Iterator[Flask]:
 
 
 @contextlib.contextmanager
-def served(app: Flask, database: Database, peer: Peer, **environ: Any) -> Iterator[None]:
-    """Have *app* serve *peer*'s handshake on another thread, which ends with the block."""
+def serving(app: Flask, database: Database, peer: Peer, **environ: Any) -> Iterator[None]:
+    """Serve *peer*'s handshake on another thread until the block ends."""
     handshake = {**HANDSHAKE, "HTTP_AUTHORIZATION": f"Bearer {account.create_token(database, 'reader', ['read'])}"}
     base = {**handshake, connection.SOCKET_KEY: peer.server_end, **environ}
 
@@ -198,7 +201,7 @@ def served(app: Flask, database: Database, peer: Peer, **environ: Any) -> Iterat
 
 
 def head_of(peer: Peer) -> bytes:
-    """Return the answer to the handshake."""
+    """Return the response to the handshake."""
     received = b""
     while not received.endswith(b"\r\n\r\n"):
         received += peer.socket.recv(1)
@@ -208,14 +211,14 @@ def head_of(peer: Peer) -> bytes:
 def test_an_error_in_the_handler_closes_the_connection_with_1011(
     flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Left to Flask-Sock and Flask, it would be a page with status 500 inside the WebSocket."""
+    """Flask would write a page with status 500 into the WebSocket."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(Subscriber, "subscribe", fail)
     monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         assert head_of(peer).startswith(b"HTTP/1.1 101 ")
         peer.socket.sendall(masked(0x81, b'{"action":"subscribe","channel":"events"}'))
         assert peer.take_frame() == (8, struct.pack("!H", 1011) + b"internal server error")
@@ -233,47 +236,47 @@ def test_an_error_in_the_handler_closes_the_connection_with_1011(
         {"HTTP_TRANSFER_ENCODING": "gzip"},
     ],
 )
-def test_a_header_that_the_library_would_reject_changes_nothing(
+def test_a_header_that_the_library_would_reject_has_no_effect(
     flask_app: Flask, database: Database, peer: Peer, headers: dict[str, str]
 ) -> None:
-    with served(flask_app, database, peer, **headers):
+    with serving(flask_app, database, peer, **headers):
         head = head_of(peer)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert ACCEPT in head
 
 
 def test_no_compression_is_agreed_on(flask_app: Flask, database: Database, peer: Peer) -> None:
-    with served(flask_app, database, peer, HTTP_SEC_WEBSOCKET_EXTENSIONS="permessage-deflate"):
+    with serving(flask_app, database, peer, HTTP_SEC_WEBSOCKET_EXTENSIONS="permessage-deflate"):
         head = head_of(peer)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in head.lower()
 
 
-def test_a_client_that_closes_is_not_waited_for(
+def test_the_server_does_not_wait_for_a_client_that_closes(
     flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CLOSE_SECS", 60.0)
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(masked(0x88, b"\x03\xe8"))
         assert peer.take_frame() == (8, b"\x03\xe8")
         assert peer.socket.recv(1) == b""
 
 
-def test_nothing_is_kept_of_the_handshake(flask_app: Flask, database: Database, peer: Peer) -> None:
+def test_the_state_of_the_handshake_is_freed(flask_app: Flask, database: Database, peer: Peer) -> None:
     def handshakes() -> int:
         gc.collect()
         return sum(isinstance(each, H11Handshake) for each in gc.get_objects())
 
     before = handshakes()
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(PING)
         peer.take_frame()
         assert handshakes() == before
 
 
-def test_a_wait_that_was_ended_once_is_not_ended_again(peer: Peer) -> None:
+def test_one_wake_ends_one_wait(peer: Peer) -> None:
     waker = Waker(peer.writer)
     waker.wake()
     assert not waker.wait(None)
@@ -283,20 +286,20 @@ def test_a_wait_that_was_ended_once_is_not_ended_again(peer: Peer) -> None:
     waker.close()
 
 
-def test_a_client_that_is_served_has_one_thread(flask_app: Flask, database: Database, peer: Peer) -> None:
+def test_a_connected_client_has_one_thread(flask_app: Flask, database: Database, peer: Peer) -> None:
     before = threading.active_count()
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(PING)
         assert peer.take_frame() == (1, b'{"type":"pong"}')
         assert threading.active_count() == before + 1
 
 
-def test_nothing_follows_the_close_frame_that_answers_an_invalid_frame(
+def test_no_bytes_follow_the_close_frame_for_an_invalid_frame(
     flask_app: Flask, database: Database, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CLOSE_SECS", 0.0)
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         head_of(peer)
         peer.socket.sendall(masked(0x83) + PING)
         assert peer.take_frame() == (8, struct.pack("!H", 1002) + b"Invalid opcode 0x3")
@@ -305,9 +308,12 @@ def test_nothing_follows_the_close_frame_that_answers_an_invalid_frame(
 
 
 def test_the_request_has_its_own_environ_again_when_it_ends(flask_app: Flask, database: Database, peer: Peer) -> None:
-    """Flask breaks a reference cycle in it, which would otherwise hold the request's memory until a collection."""
+    """Flask breaks a reference cycle in it.
+
+    Otherwise the cycle would hold the request's memory until a collection.
+    """
     sockets: list[Any] = []
     flask_app.teardown_request(lambda _: sockets.append(request.environ[connection.SOCKET_KEY]))
-    with served(flask_app, database, peer):
+    with serving(flask_app, database, peer):
         head_of(peer)
     assert sockets == [peer.server_end]
