@@ -1,4 +1,7 @@
-"""Every route and frame, asked for by every kind of visitor. A route without a row fails."""
+"""Every route and frame, requested by every kind of visitor.
+
+A route without a row in the table fails.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,14 @@ from tests.http.visitors import bearer, show_tokens_and_names, signed_in, tokens
 from tests.server import Server
 
 JSON = {"Accept": "application/json"}
-VISITORS = ("stranger", "expired", "revoked", "reader", "writer", "tasks", "viewer", "producer", "operator", "forged")
+VISITORS = ("anonymous", "expired", "revoked", "reader", "writer", "tasks", "viewer", "producer", "operator", "forged")
 
 
 def row(open_to_readers, open_to_writers=None, *, wrong_type=None):
-    """Answers in the order of VISITORS: of who may read, of who may write, of who may but not events of that type.
+    """Return the statuses in the order of VISITORS.
 
-    *forged* is an operator's request from another site's page: their cookie without the CSRF token.
+    *wrong_type* is for a token that lacks the types. *forged* is an operator's request from another site's page: it has
+    their cookie and no CSRF token.
     """
     reads, writes = open_to_readers, open_to_writers or open_to_readers
     if open_to_writers is None:
@@ -40,21 +44,24 @@ def row(open_to_readers, open_to_writers=None, *, wrong_type=None):
 
 
 def own(answer, of_programs=None):
-    """To post what is the asker's own: scope read is enough, and the CSRF token has to be there."""
+    """Return the statuses of a POST of the caller's own object.
+
+    It needs the scope read and the CSRF token.
+    """
     programs = of_programs or answer
     return (401, 401, 401, programs, 403, programs, answer, answer, answer, 403)
 
 
-ANYBODY = (200,) * len(VISITORS)
+EVERYONE = (200,) * len(VISITORS)
 AGENT = {"event_type": "agent.joined", "source": "s"}
-# route: what is asked for, as (path, body or form), and the answers
+# each route: the requested path, the body or form if there is one, and the statuses
 TABLE = {
-    ("GET", "/healthz"): ("/healthz", ANYBODY),
+    ("GET", "/healthz"): ("/healthz", EVERYONE),
     ("GET", "/readyz"): ("/readyz", (503,) * len(VISITORS)),  # no feed runs in this test
-    ("GET", "/healthz/"): ("/healthz/", ANYBODY),
-    ("GET", "/docs"): ("/docs", ANYBODY),
-    ("GET", "/docs/<topic>"): ("/docs/tutorial", ANYBODY),
-    ("GET", "/docs/search"): ("/docs/search?q=epoch", ANYBODY),
+    ("GET", "/healthz/"): ("/healthz/", EVERYONE),
+    ("GET", "/docs"): ("/docs", EVERYONE),
+    ("GET", "/docs/<topic>"): ("/docs/tutorial", EVERYONE),
+    ("GET", "/docs/search"): ("/docs/search?q=epoch", EVERYONE),
     ("GET", "/readyz/"): ("/readyz/", (503,) * len(VISITORS)),
     ("GET", "/metrics"): ("/metrics", row(200, wrong_type=403)),
     ("GET", "/login"): ("/login", (200,) * 6 + (302,) * 4),
@@ -62,13 +69,13 @@ TABLE = {
     ("POST", "/logout"): ("/logout", own(303)),
     ("GET", "/password"): ("/password", (401, 401, 401, 403, 403, 403, 200, 200, 200, 200)),
     ("POST", "/password"): ("/password", own(422, 403)),
-    ("GET", "/static/<path:name>"): ("/static/outfeed.css", ANYBODY),
-    ("GET", "/static/v-<version>/<path:name>"): ("/static/v-1/outfeed.css", ANYBODY),
+    ("GET", "/static/<path:name>"): ("/static/outfeed.css", EVERYONE),
+    ("GET", "/static/v-<version>/<path:name>"): ("/static/v-1/outfeed.css", EVERYONE),
     ("GET", "/"): ("/", row(302)),
     ("GET", "/swarm/live"): ("/swarm/live", row(200)),
     ("GET", "/swarm/board"): ("/swarm/board", row(200)),
     ("GET", "/swarm/events"): ("/swarm/events", row(200)),
-    # for operators, and programs with the scope admin
+    # only for operators, and programs with the scope admin
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/api/events"): ("/api/events", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
@@ -104,7 +111,7 @@ TABLE = {
     ("POST", "/api/swarm/tasks/<task_id>/start"): ("/api/swarm/tasks/1/start", row(403, 404, wrong_type=403)),
     ("POST", "/api/swarm/tasks/<task_id>/complete"): ("/api/swarm/tasks/1/complete", row(403, 422, wrong_type=403)),
     ("POST", "/api/swarm/tasks/<task_id>/fail"): ("/api/swarm/tasks/1/fail", row(403, 422, wrong_type=403)),
-    # what is no route
+    # paths without a route
     ("GET", None): ("/nowhere", row(404)),
     ("POST", None): ("/nowhere", row(403, 404)),
     ("DELETE", None): ("/api/events", row(403, 405)),
@@ -114,7 +121,7 @@ TABLE = {
 BODIES = {"/api/events": AGENT, "/api/consumers/nobody/ack": {"seq": 1, "epoch": "e"}}
 
 
-class House:
+class AccessApp:
     """An app over a database of its own, and its visitors."""
 
     def __init__(self, database):
@@ -122,23 +129,23 @@ class House:
         event_log.record(database, [{**AGENT, "id": "agent-1"}], 65_536)
         self.app = create_app(Settings(database=database.path, sign_ins_per_minute=0))
         show_tokens_and_names(self.app)
-        self.cast = {name: bearer(self.app, secret) for name, secret in tokens(database).items()}
-        self.cast |= {role: signed_in(self.app, database, role) for role in ("viewer", "producer", "operator")}
-        self.cast["forged"] = signed_in(self.app, database, csrf=False)
+        self.visitors = {name: bearer(self.app, secret) for name, secret in tokens(database).items()}
+        self.visitors |= {role: signed_in(self.app, database, role) for role in ("viewer", "producer", "operator")}
+        self.visitors["forged"] = signed_in(self.app, database, csrf=False)
 
 
 @pytest.fixture(scope="module")
-def standing(tmp_path_factory, upgraded):
-    """A house for the rows that leave everybody's rights as they are."""
-    path = tmp_path_factory.mktemp("standing") / "outfeed.db"
+def shared_app(tmp_path_factory, upgraded):
+    """An app for the rows that change no permission."""
+    path = tmp_path_factory.mktemp("shared_app") / "outfeed.db"
     shutil.copy(upgraded, path)
-    yield House(db.at(path))
+    yield AccessApp(db.at(path))
     db.at(path).close()
 
 
 @pytest.fixture
-def cast(database):
-    return House(database).cast
+def visitors(database):
+    return AccessApp(database).visitors
 
 
 class TestRoutes:
@@ -150,25 +157,27 @@ class TestRoutes:
         assert routes == {route for route in TABLE if route[1] is not None}
 
     @pytest.mark.parametrize(("route", "case"), TABLE.items(), ids=lambda value: f"{value[0]} {value[1]}")
-    def test_each_visitor_gets_the_right_answer(self, standing, request, route, case):
+    def test_each_visitor_gets_the_listed_status(self, shared_app, request, route, case):
         path, expected = case
-        cast = request.getfixturevalue("cast") if path in ("/login", "/logout") else standing.cast
+        visitors = request.getfixturevalue("visitors") if path in ("/login", "/logout") else shared_app.visitors
         is_json = route[0] == "POST" and path.startswith("/api/")
         body = {"json": BODIES.get(path, {})} if is_json else {}
 
-        answers = {name: cast[name](route[0], path, JSON, **body).status_code for name in VISITORS}
+        answers = {name: visitors[name](route[0], path, JSON, **body).status_code for name in VISITORS}
 
         assert answers == dict(zip(VISITORS, expected, strict=True))
 
     @pytest.mark.parametrize(
         "path", ["/api/events", "/api/feed?after=0", "/api/events/summary", "/swarm/events", "/api/events/export"]
     )
-    def test_what_is_seen_is_what_the_principal_may_see(self, cast, database, path):
+    def test_each_visitor_sees_only_permitted_events(self, visitors, database, path):
         log_event("task.created", "s")
         account.create_token(database, "other", ["read"], by="tests")
 
         def seen(name):
-            return set(re.findall(r"agent\.joined|task\.created|access\.token_created", _rows(cast[name]("GET", path))))
+            return set(
+                re.findall(r"agent\.joined|task\.created|access\.token_created", _rows(visitors[name]("GET", path)))
+            )
 
         everything = {"agent.joined", "task.created", "access.token_created"}
         assert seen("operator") == seen("admin") == everything
@@ -176,29 +185,29 @@ class TestRoutes:
         assert seen("tasks") == {"task.created"}
 
     @pytest.mark.parametrize("event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored"])
-    def test_nobody_writes_an_event_of_the_audit_over_http(self, cast, event_type):
+    def test_no_visitor_writes_an_audit_event_over_http(self, visitors, event_type):
         def write(name):
-            return cast[name]("POST", "/api/events", json={"event_type": event_type, "source": "s"}).status_code
+            return visitors[name]("POST", "/api/events", json={"event_type": event_type, "source": "s"}).status_code
 
         answers = {write(name) for name in ("both", "tasks", "producer", "operator", "admin")}
 
         assert answers == {403}
         assert list_events(event_type=event_type, source="s") == []
 
-    def test_a_refusal_names_the_type_as_it_is_written(self):
+    def test_a_refusal_names_the_written_event_type(self):
         with pytest.raises(Forbidden, match=r"events of the type 'task\.created'$"):
             Principal("bot", ("read",), "token:1").require_write(EventType.TASK_CREATED)
 
     @pytest.mark.parametrize("event_type", ["system.error", "system.warning", "system.info", "accessory.sold"])
-    def test_everybody_who_writes_may_write_what_only_resembles_them(self, cast, event_type):
-        answer = cast["producer"]("POST", "/api/events", json={"event_type": event_type, "source": "s"})
+    def test_every_writer_may_write_types_that_only_resemble_audit_types(self, visitors, event_type):
+        answer = visitors["producer"]("POST", "/api/events", json={"event_type": event_type, "source": "s"})
 
         assert answer.status_code == 201
 
 
 def _rows(response):
     assert response.status_code == 200
-    # The page's filter offers all types there are.
+    # The page's filter lists all types.
     return re.sub(r"<datalist.*</datalist>", "", response.text, flags=re.S)
 
 
@@ -211,7 +220,7 @@ FRAMES = {
     "unsubscribe": ({"action": "unsubscribe", "channel": "events"}, "unsubscribed"),
     "ping": ({"action": "ping"}, "pong"),
 }
-REFUSED = {"stranger": 401, "expired": 401, "revoked": 401, "writer": 403}
+REFUSED = {"anonymous": 401, "expired": 401, "revoked": 401, "writer": 403}
 
 
 @pytest.fixture(scope="module")
@@ -240,14 +249,16 @@ def two_events(running, secrets):
 
 class TestFrames:
     @pytest.mark.parametrize(("visitor", "status"), REFUSED.items())
-    def test_who_may_not_read_is_refused_before_the_handshake(self, running, secrets, visitor, status):
+    def test_a_visitor_without_read_permission_is_rejected_before_the_handshake(
+        self, running, secrets, visitor, status
+    ):
         with pytest.raises(InvalidStatus) as refused:
             FeedClient(running.url, secrets[visitor])
 
         assert refused.value.response.status_code == status
 
     @pytest.mark.parametrize("visitor", ["reader", "tasks", "admin", "viewer", "operator"])
-    def test_who_may_read_gets_an_answer_to_each_frame(self, running, secrets, visitor):
+    def test_a_visitor_with_read_permission_gets_a_response_to_each_frame(self, running, secrets, visitor):
         is_person = visitor not in secrets
         options = {"headers": {"Cookie": f"{running.cookie_name}=" + running.sign_in(visitor)}} if is_person else {}
         with FeedClient(running.url, None if is_person else secrets[visitor], **options) as client:

@@ -1,4 +1,7 @@
-"""Who may, asked of every kind of visitor on every kind of path; signing in and out; what defends a browser."""
+"""Authentication of every kind of visitor on every kind of path.
+
+Sign-in, sign-out, and the headers that protect a browser are included.
+"""
 
 import re
 import stat
@@ -27,7 +30,7 @@ STATIC = Path(auth.__file__).parents[1] / "static"
 
 @pytest.fixture
 def flask_app(database):
-    """The app, with a page that says who asked and one that gives out CSRF tokens."""
+    """Return the app with the test routes /who and /csrf."""
     app = create_app(Settings(database=database.path, sign_ins_per_minute=0, allowed_origins=("https://shop.example",)))
     show_tokens_and_names(app)
     yield app
@@ -35,8 +38,11 @@ def flask_app(database):
 
 
 @pytest.fixture
-def cast(flask_app, database):
-    """The visitors, by name: each a function (method, path, headers) -> response."""
+def visitors(flask_app, database):
+    """Return the visitors by name.
+
+    Each is a function (method, path, headers) -> response.
+    """
     visitors = {name: bearer(flask_app, secret) for name, secret in tokens(database).items()}
     return visitors | {"operator": signed_in(flask_app, database)}
 
@@ -46,46 +52,46 @@ def cookie_of(visitor):
     return f"{name}={visitor.client.get_cookie(name).value}"
 
 
-class TestWhoMay:
-    @pytest.mark.parametrize("visitor", ["stranger", "revoked", "expired"])
-    def test_a_refusal_names_the_scheme_and_is_a_problem_document(self, cast, visitor):
-        response = cast[visitor]("GET", "/api/events")
+class TestCredentials:
+    @pytest.mark.parametrize("visitor", ["anonymous", "revoked", "expired"])
+    def test_a_refusal_contains_the_scheme_and_is_a_problem(self, visitors, visitor):
+        response = visitors[visitor]("GET", "/api/events")
 
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
         assert response.mimetype == "application/problem+json"
         assert response.json["status"] == 401
 
-    def test_the_principal_is_the_token_or_the_person(self, cast):
-        assert [cast[name]("GET", "/who").text for name in ("reader", "operator")] == ["reader", "operator0"]
+    def test_the_principal_is_the_token_or_the_person(self, visitors):
+        assert [visitors[name]("GET", "/who").text for name in ("reader", "operator")] == ["reader", "operator0"]
 
     @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer a=b", "Bearer outfeed_x", "bearer \udcff"])
-    def test_a_bad_token_is_refused_also_beside_a_good_session(self, cast, header):
-        response = cast["operator"]("GET", "/who", {"Authorization": header.encode("utf-8", "replace").decode()})
+    def test_an_invalid_token_is_rejected_even_with_a_valid_session(self, visitors, header):
+        response = visitors["operator"]("GET", "/who", {"Authorization": header.encode("utf-8", "replace").decode()})
 
         assert response.status_code == 401 or header == "Bearer"
 
-    def test_a_token_needs_no_csrf_token_and_leaves_no_cookie(self, cast):
-        response = cast["both"]("POST", "/who")
+    def test_a_token_needs_no_csrf_token_and_leaves_no_cookie(self, visitors):
+        response = visitors["both"]("POST", "/who")
 
         assert response.status_code == 200
         assert "Set-Cookie" not in response.headers
 
-    def test_a_token_revoked_while_the_server_runs_is_refused_at_once(self, cast, database):
-        assert cast["reader"]("GET", "/api/events").status_code == 200
+    def test_a_token_revoked_on_a_running_server_is_rejected_at_once(self, visitors, database):
+        assert visitors["reader"]("GET", "/api/events").status_code == 200
 
         account.revoke_token(database, "reader")
 
-        assert cast["reader"]("GET", "/api/events").status_code == 401
+        assert visitors["reader"]("GET", "/api/events").status_code == 401
 
-    def test_a_token_in_a_url_counts_for_nothing(self, flask_app, database):
+    def test_a_token_in_a_url_is_ignored(self, flask_app, database):
         secret = account.create_token(database, "one", ["read"])
 
         for name in ("token", "access_token", "ticket"):
             assert bearer(flask_app, None)("GET", f"/api/events?{name}={secret}").status_code == 401
             assert bearer(flask_app, None)("GET", f"/ws?{name}={secret}").status_code == 401
 
-    def test_when_a_token_was_last_used_is_written_once_in_a_while(self, cast, flask_app, database):
-        cast["reader"]("GET", "/api/events")
+    def test_the_last_use_of_a_token_is_written_by_a_job(self, visitors, flask_app, database):
+        visitors["reader"]("GET", "/api/events")
         flask_app.extensions["outfeed"].part(Rights).write_uses()
 
         used = [token.name for token in account.list_tokens(database) if token.last_used_at]
@@ -99,26 +105,26 @@ class TestPages:
         ("/swarm/events?type=task.created&page=2", "next=%2Fswarm%2Fevents%3Ftype%3Dtask.created%26page%3D2"),
         ("/a%0d%0aSet-Cookie:x", "next=%2Fa%250D%250ASet-Cookie%253Ax"),
     ])  # fmt: skip
-    def test_a_stranger_is_sent_to_the_sign_in_and_back_afterwards(self, cast, path, target):
-        response = cast["stranger"]("GET", path, HTML)
+    def test_an_anonymous_visitor_is_redirected_to_the_sign_in_and_back(self, visitors, path, target):
+        response = visitors["anonymous"]("GET", path, HTML)
 
         assert response.status_code == 302
         assert response.headers["Location"] == f"/login?{target}"
 
     @pytest.mark.parametrize("path", ["/logout", "/swarm/tasks", "/password"])
-    def test_a_form_that_outlived_its_session_leads_to_the_sign_in(self, cast, path):
-        response = cast["stranger"]("POST", path, HTML)
+    def test_a_form_sent_after_its_session_ended_asks_for_a_sign_in(self, visitors, path):
+        response = visitors["anonymous"]("POST", path, HTML)
 
         assert response.status_code == 401
         assert response.mimetype == "text/html"
         assert "Your session ended; nothing was saved." in response.text
         assert '<a href="/login">Sign in</a>' in response.text
         assert "Sign out" not in response.text
-        assert "outfeed_…" in cast["stranger"]("POST", path).json["detail"]
+        assert "outfeed_…" in visitors["anonymous"]("POST", path).json["detail"]
 
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws", "/metrics"])
-    def test_what_machines_ask_for_is_refused_even_in_a_browser(self, cast, path):
-        assert cast["stranger"]("GET", path, HTML).status_code == 401
+    def test_anonymous_requests_for_programs_get_401_even_from_a_browser(self, visitors, path):
+        assert visitors["anonymous"]("GET", path, HTML).status_code == 401
 
 
 class TestOrigin:
@@ -152,31 +158,31 @@ class TestOrigin:
         assert bearer(flask_app, None)("GET", "/ws", headers).status_code == status
 
     @pytest.mark.parametrize(("credentials", "status"), [("cookie", 401), ("bearer", 426), ("ticket", 426)])
-    def test_a_page_of_an_allowed_site_may_with_a_ticket_but_never_with_our_cookie(
-        self, flask_app, cast, database, credentials, status
+    def test_a_page_of_an_allowed_site_needs_a_ticket_instead_of_the_cookie(
+        self, flask_app, visitors, database, credentials, status
     ):
         headers, query = {"Origin": "https://Shop.example"}, ""
         if credentials == "cookie":
-            headers["Cookie"] = cookie_of(cast["operator"])
+            headers["Cookie"] = cookie_of(visitors["operator"])
         elif credentials == "bearer":
             headers["Authorization"] = "Bearer " + account.create_token(database, "one", ["read"])
         else:
-            query = "?ticket=" + cast["reader"]("POST", "/api/tickets").json["ticket"]
+            query = "?ticket=" + visitors["reader"]("POST", "/api/tickets").json["ticket"]
 
         assert bearer(flask_app, None)("GET", f"/ws{query}", headers).status_code == status
 
-    def test_a_ticket_is_good_once_and_nowhere_else(self, flask_app, cast):
-        answer = cast["reader"]("POST", "/api/tickets")
-        ticket, stranger = answer.json["ticket"], bearer(flask_app, None)
+    def test_a_ticket_is_valid_once_and_only_for_the_socket(self, flask_app, visitors):
+        answer = visitors["reader"]("POST", "/api/tickets")
+        ticket, anonymous = answer.json["ticket"], bearer(flask_app, None)
 
         assert (answer.status_code, answer.json["expires_in"]) == (201, 60)
-        assert stranger("GET", f"/api/feed?ticket={ticket}").status_code == 401
-        assert [stranger("GET", f"/ws?ticket={ticket}").status_code for _ in range(2)] == [426, 401]
+        assert anonymous("GET", f"/api/feed?ticket={ticket}").status_code == 401
+        assert [anonymous("GET", f"/ws?ticket={ticket}").status_code for _ in range(2)] == [426, 401]
 
     @pytest.mark.parametrize("path", ["/static/event-feed.js", "/static/event-types.json", "/api/feed"])
-    def test_an_allowed_site_may_read_what_it_needs_without_a_cookie(self, cast, path):
-        mine = cast["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
-        others = cast["reader"]("GET", path, {"Origin": "https://evil.example"}).headers
+    def test_an_allowed_site_may_read_its_files_without_a_cookie(self, visitors, path):
+        mine = visitors["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
+        others = visitors["reader"]("GET", path, {"Origin": "https://evil.example"}).headers
 
         assert mine["Access-Control-Allow-Origin"] == "https://shop.example"
         assert "Access-Control-Allow-Credentials" not in mine
@@ -184,9 +190,9 @@ class TestOrigin:
         assert "Origin" in mine["Vary"]
         assert "Origin" in others["Vary"]
 
-    def test_an_allowed_site_may_read_every_module_of_the_feed(self, cast):
-        read = paths_read_by(cast["stranger"], "/static/event-feed.js")
-        answers = {path: cast["stranger"]("GET", path, {"Origin": "https://shop.example"}) for path in read}
+    def test_an_allowed_site_may_read_every_module_of_the_feed(self, visitors):
+        read = paths_read_by(visitors["anonymous"], "/static/event-feed.js")
+        answers = {path: visitors["anonymous"]("GET", path, {"Origin": "https://shop.example"}) for path in read}
 
         assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(read, 200)
         assert [path for path in read if "Access-Control-Allow-Origin" not in answers[path].headers] == []
@@ -197,8 +203,8 @@ class TestOrigin:
         "/api/events", "/swarm/live", "/login", "/api/tickets", "/static/outfeed.css", "/static/swarm.js",
         "/static/swarm/chart.js", "/static/event-feed/", "/static/event-feed/../outfeed.css",
     ])  # fmt: skip
-    def test_and_nothing_else(self, cast, path):
-        headers = cast["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
+    def test_an_allowed_site_may_read_no_other_path(self, visitors, path):
+        headers = visitors["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
 
         assert "Access-Control-Allow-Origin" not in headers
 
@@ -208,7 +214,7 @@ class TestOrigin:
         ("/api/feed", "https://evil.example", "GET", 401),
         ("/api/events", "https://shop.example", "GET", 401),
     ])  # fmt: skip
-    def test_a_browser_that_asks_first_is_told(self, flask_app, path, origin, method, status):
+    def test_a_preflight_gets_the_permission(self, flask_app, path, origin, method, status):
         headers = {"Origin": origin, "Access-Control-Request-Method": method}
 
         assert bearer(flask_app, None)("OPTIONS", path, headers).status_code == status
@@ -219,7 +225,7 @@ class TestSigningIn:
         code = account.create_code(database, timedelta(hours=1))
         return follow(client, code, query=query), code
 
-    def test_the_link_signs_in_once_and_leads_home(self, flask_app, database):
+    def test_the_link_signs_in_once_and_redirects_to_the_home_page(self, flask_app, database):
         first, second = flask_app.test_client(), flask_app.test_client()
 
         response, code = self.sign_in(first, database)
@@ -229,14 +235,14 @@ class TestSigningIn:
         assert second.get(f"/login?code={code}").status_code == 401
         assert second.get("/api/events").status_code == 401
 
-    def test_without_a_code_the_page_explains(self, flask_app):
+    def test_without_a_code_the_page_explains_the_sign_in(self, flask_app):
         response = flask_app.test_client().get("/login")
 
         assert response.status_code == 200
         assert "Look for the sign-in link" in response.text
 
     @pytest.mark.parametrize("code", ["", "wrong", "%ff", "x" * 2000])
-    def test_a_wrong_code_is_refused_and_says_so(self, flask_app, code):
+    def test_a_wrong_code_is_rejected_with_the_reason(self, flask_app, code):
         client = flask_app.test_client()
 
         response = client.get(f"/login?code={code}")
@@ -246,7 +252,7 @@ class TestSigningIn:
         assert client.get("/api/events").status_code == 401
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_whoever_only_opens_a_link_leaves_it_good_and_starts_no_session(self, flask_app, database, method):
+    def test_opening_a_link_neither_uses_it_nor_starts_a_session(self, flask_app, database, method):
         user.add(database, "ann", "viewer")
         code = account.create_code(database, timedelta(hours=1), "ann")
         scanner, ann = flask_app.test_client(), flask_app.test_client()
@@ -258,12 +264,12 @@ class TestSigningIn:
         assert follow(ann, code).status_code == 303
         assert ann.get("/who").text == "ann"
 
-    def test_the_page_of_a_link_says_whom_it_signs_in_and_whose_session_it_ends(self, flask_app, cast, database):
+    def test_the_page_of_a_link_names_its_user_and_the_ended_session(self, flask_app, visitors, database):
         user.add(database, "ann", "viewer")
         codes = [account.create_code(database, timedelta(hours=1), name) for name in ("ann", None)]
 
         invited, first = (flask_app.test_client().get(f"/login?code={code}").text for code in codes)
-        elsewhere = cast["operator"]("GET", f"/login?code={codes[0]}").text
+        elsewhere = visitors["operator"]("GET", f"/login?code={codes[0]}").text
 
         assert "This link signs <b>ann</b> in" in invited
         assert "This link signs <b>operator0</b> in" in first
@@ -285,7 +291,7 @@ class TestSigningIn:
         assert client.get("/who", headers=JSON).status_code == 401
         assert follow(client, code).status_code == 303
 
-    def test_a_code_that_was_redeemed_between_page_and_button_is_refused(self, flask_app, database):
+    def test_a_code_redeemed_between_page_and_button_is_rejected(self, flask_app, database):
         code = account.create_code(database, timedelta(hours=1))
         client = flask_app.test_client()
         fields = hidden_fields(client.get(f"/login?code={code}").text)
@@ -309,12 +315,12 @@ class TestSigningIn:
         ("/a\r\nSet-Cookie: x=y", "/swarm/live"),
         ("", "/swarm/live"),
     ])  # fmt: skip
-    def test_it_never_leads_to_another_site(self, flask_app, database, target, location):
+    def test_a_sign_in_never_redirects_to_another_site(self, flask_app, database, target, location):
         response, _ = self.sign_in(flask_app.test_client(), database, next=target)
 
         assert response.headers["Location"] == location
 
-    def test_a_session_planted_before_is_not_the_one_afterwards(self, flask_app, database):
+    def test_a_sign_in_replaces_a_session_planted_before(self, flask_app, database):
         client = flask_app.test_client()
         with client.session_transaction() as planted:
             planted["_user_id"] = "planted"
@@ -328,7 +334,7 @@ class TestSigningIn:
         assert not account.find_session(database, "planted")
 
     @pytest.mark.parametrize(("scheme", "is_secure"), [("http", False), ("https", True)])
-    def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_http(self, flask_app, database, scheme, is_secure):
+    def test_the_cookie_is_hidden_from_scripts_other_sites_and_plain_http(self, flask_app, database, scheme, is_secure):
         client = flask_app.test_client()
         code = account.create_code(database, timedelta(hours=1))
 
@@ -339,8 +345,8 @@ class TestSigningIn:
         assert "SameSite=Lax" in cookie
         assert ("Secure" in cookie) is is_secure
 
-    def test_signing_out_ends_the_session_for_copies_of_its_cookie_too(self, cast, flask_app):
-        operator = cast["operator"]
+    def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(self, visitors, flask_app):
+        operator = visitors["operator"]
         thief, copy = bearer(flask_app, None), {"Cookie": cookie_of(operator)}
         assert thief("GET", "/api/events", copy).status_code == 200
 
@@ -349,15 +355,15 @@ class TestSigningIn:
         assert operator("GET", "/api/events").status_code == 401
         assert thief("GET", "/api/events", copy).status_code == 401
 
-    def test_a_form_may_carry_the_csrf_token_and_a_wrong_one_is_refused(self, cast):
-        client = cast["operator"].client
+    def test_a_form_may_contain_the_csrf_token_and_a_wrong_one_is_rejected(self, visitors):
+        client = visitors["operator"].client
 
         assert client.post("/who", data={"csrf_token": client.get("/csrf").text}).status_code == 200
         assert client.post("/who", data={"csrf_token": "wrong"}).status_code == 403
         assert "reload the page" in client.post("/who", data={"csrf_token": "wrong"}, headers=HTML).text
 
-    def test_what_compression_could_betray_of_a_csrf_token_is_not_enough(self, cast):
-        client = cast["operator"].client
+    def test_the_constant_part_of_a_csrf_token_is_not_a_valid_token(self, visitors):
+        client = visitors["operator"].client
         with freeze_time() as clock:
             first = client.get("/csrf").text
             clock.tick(timedelta(seconds=1))
@@ -405,7 +411,7 @@ class TestPasswords:
         assert client.get("/who").text == "ann"
         assert list_events()[0].data == {"name": "ann", "how": "password", "by": "ann", "address": "127.0.0.1"}
 
-    def test_a_wrong_name_and_a_wrong_password_are_answered_alike(self, flask_app, database, ann):
+    def test_a_wrong_name_and_a_wrong_password_get_the_same_response(self, flask_app, database, ann):
         user.add(database, "new", "viewer")
         user.add(database, "out", "viewer")
         user.set_password(database, "out", passwords.hash_of(self.PASSWORD))
@@ -421,7 +427,7 @@ class TestPasswords:
         assert len(set(answers)) == 1
         assert answers[0][0] == 401
 
-    def test_refusing_a_name_that_nobody_has_checks_a_password_too(self, flask_app, ann, monkeypatch):
+    def test_an_unknown_name_costs_a_password_check_too(self, flask_app, ann, monkeypatch):
         checked = []
         monkeypatch.setattr(passwords, "check_password_hash", lambda *pair: checked.append(pair) or False)
 
@@ -431,7 +437,7 @@ class TestPasswords:
         assert [password for _, password in checked] == ["wrong horse", "wrong horse"]
         assert {stored.split("$")[0] for stored, _ in checked} == {"scrypt:32768:8:1"}
 
-    def test_what_was_typed_as_a_name_is_not_kept(self, flask_app, database, ann, caplog):
+    def test_a_typed_unknown_name_is_not_stored(self, flask_app, database, ann, caplog):
         caplog.set_level("DEBUG")
         self.sign_in(flask_app.test_client(), self.PASSWORD, "x")
 
@@ -439,13 +445,13 @@ class TestPasswords:
         assert self.PASSWORD not in repr(list_events()) + caplog.text
 
     @pytest.mark.parametrize("more", [{"csrf_token": "wrong"}, {"csrf_token": ""}])
-    def test_another_site_can_not_sign_somebody_in(self, flask_app, ann, more):
+    def test_another_site_can_not_sign_a_visitor_in(self, flask_app, ann, more):
         client = flask_app.test_client()
 
         assert self.sign_in(client, ann, self.PASSWORD, **more).status_code == 403
         assert client.get("/who").status_code == 401 or client.get("/who").status_code == 302
 
-    def test_attempts_are_throttled_also_with_the_right_password_and_by_address_alone(self, database, ann):
+    def test_sign_in_attempts_are_limited_by_address_even_with_the_right_password(self, database, ann):
         app = create_app(Settings(database=database.path, sign_ins_per_minute=3))
         for _ in range(3):
             assert self.sign_in(app.test_client(), "bob", "wrong").status_code == 401
@@ -461,7 +467,7 @@ class TestPasswords:
         assert self.sign_in(other, ann, self.PASSWORD).status_code == 303
         app.extensions["outfeed"].database.close()
 
-    def test_the_first_operator_is_offered_a_password_and_the_link_is_worthless_afterwards(self, flask_app, database):
+    def test_the_first_operator_is_offered_a_password_and_it_ends_the_links(self, flask_app, database):
         client, codes = flask_app.test_client(), [account.create_code(database, timedelta(hours=1)) for _ in range(2)]
         follow(client, codes[0])
         assert "Set a password" in client.get("/swarm/live").text
@@ -474,7 +480,7 @@ class TestPasswords:
         assert flask_app.test_client().get(f"/login?code={codes[1]}").status_code == 401
         assert self.sign_in(flask_app.test_client(), "operator", "a new horse").status_code == 303
 
-    def test_a_new_password_needs_the_old_one_and_ends_the_other_sessions(self, flask_app, ann):
+    def test_a_new_password_needs_the_old_one_and_ends_other_sessions(self, flask_app, ann):
         here, there = flask_app.test_client(), flask_app.test_client()
         for client in (here, there):
             self.sign_in(client, ann, self.PASSWORD)
@@ -489,7 +495,7 @@ class TestPasswords:
 
         assert (here.get("/who").status_code, there.get("/who", headers=JSON).status_code) == (200, 401)
 
-    def test_a_session_ends_after_its_days(self, database, ann):
+    def test_a_session_ends_after_its_lifetime(self, database, ann):
         app = create_app(Settings(database=database.path, session_days=1, sign_ins_per_minute=0))
         show_tokens_and_names(app)
         with freeze_time("2024-01-15 10:00") as clock:
@@ -506,34 +512,34 @@ def csrf_of(client, path="/login"):
     return re.search(r'name="csrf_token" value="([^"]+)"', client.get(path).text)[1]
 
 
-class TestDefences:
+class TestProtection:
     @pytest.mark.parametrize("path", [
         "/static/../auth.py", "/static/..%2fconfig.py", "/static/%2e%2e/%2e%2e/setup.cfg", "/static//etc/passwd",
         "/static/....//config.py", "/static/..\\config.py", "/static/%00", "/static/outfeed.css/../../config.py",
     ])  # fmt: skip
-    def test_static_files_are_all_that_static_serves(self, cast, path):
-        response = cast["stranger"]("GET", path)
+    def test_static_serves_only_static_files(self, visitors, path):
+        response = visitors["anonymous"]("GET", path)
 
-        assert response.status_code in (302, 401, 404)  # 302: two slashes in a row become one
+        assert response.status_code in (302, 401, 404)  # 302: a double slash becomes a single one
         assert "Settings" not in response.text
 
     @pytest.mark.parametrize("path", [
         "/login?next=/a%0d%0aSet-Cookie:%20x=y", "/a%0d%0aSet-Cookie:%20x=y", "/swarm/events?type=%0d%0aSet-Cookie:x=y",
         "/api/events/%0d%0aSet-Cookie:%20x=y",
     ])  # fmt: skip
-    def test_no_header_can_be_smuggled_into_an_answer(self, cast, path):
-        for visitor in ("stranger", "operator"):
-            headers = cast[visitor]("GET", path, HTML).headers
+    def test_no_header_can_be_injected_into_a_response(self, visitors, path):
+        for visitor in ("anonymous", "operator"):
+            headers = visitors[visitor]("GET", path, HTML).headers
 
             assert not any("x=y" in value and name != "Location" for name, value in headers)
             assert not any("\r" in value or "\n" in value for _, value in headers)
 
-    def test_a_host_that_is_not_ours_is_not_led_to(self, cast):
-        location = cast["stranger"]("GET", "/swarm/live", {**HTML, "Host": "evil.example"}).headers["Location"]
+    def test_no_redirect_leads_to_another_host(self, visitors):
+        location = visitors["anonymous"]("GET", "/swarm/live", {**HTML, "Host": "evil.example"}).headers["Location"]
 
         assert location.startswith("/login?")
 
-    def test_behind_tls_the_browser_is_told_to_stay_there(self, flask_app):
+    def test_behind_tls_the_response_has_strict_transport_security(self, flask_app):
         client = flask_app.test_client()
 
         assert "Strict-Transport-Security" in client.get("/login", base_url="https://localhost").headers
@@ -542,9 +548,9 @@ class TestDefences:
 
 class TestHeaders:
     @pytest.mark.parametrize("path", ["/healthz", "/login", "/static/outfeed.css", "/api/events", "/nowhere"])
-    def test_every_answer_defends_the_browser(self, cast, path):
-        for visitor in ("stranger", "operator"):
-            headers = cast[visitor]("GET", path).headers
+    def test_every_response_has_the_headers_that_protect_browsers(self, visitors, path):
+        for visitor in ("anonymous", "operator"):
+            headers = visitors[visitor]("GET", path).headers
 
             assert "default-src 'self'" in headers["Content-Security-Policy"]
             assert "unsafe" not in headers["Content-Security-Policy"]
@@ -552,20 +558,20 @@ class TestHeaders:
             assert headers["X-Frame-Options"] == "DENY"
             assert headers["Referrer-Policy"] == "same-origin"
 
-    def test_what_was_shown_is_not_kept_by_caches(self, cast):
-        assert cast["operator"]("GET", "/swarm/live").headers["Cache-Control"] == "no-store"
-        assert cast["operator"]("GET", "/static/outfeed.css").headers["Cache-Control"] != "no-store"
+    def test_responses_are_not_cached(self, visitors):
+        assert visitors["operator"]("GET", "/swarm/live").headers["Cache-Control"] == "no-store"
+        assert visitors["operator"]("GET", "/static/outfeed.css").headers["Cache-Control"] != "no-store"
 
 
 class TestSecretKey:
     def settings(self, tmp_path, **more):
         return Settings(database=tmp_path / "outfeed.db", **more)
 
-    def test_a_given_key_is_used_and_none_is_made(self, tmp_path):
+    def test_a_configured_key_is_used_and_no_file_is_made(self, tmp_path):
         assert auth.secret_key(self.settings(tmp_path, secret_key="a key of one's own")) == "a key of one's own"
         assert list(tmp_path.iterdir()) == []
 
-    def test_it_is_made_once_for_the_owner_only(self, tmp_path):
+    def test_the_key_file_is_made_once_with_mode_0600(self, tmp_path):
         key = auth.secret_key(self.settings(tmp_path))
 
         assert auth.secret_key(self.settings(tmp_path)) == key
@@ -574,7 +580,7 @@ class TestSecretKey:
         assert file.name == "outfeed.db.secret"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
-    def test_processes_that_start_at_once_get_the_same_one(self, tmp_path):
+    def test_processes_that_start_at_the_same_time_get_the_same_key(self, tmp_path):
         with ThreadPoolExecutor(16) as threads:
             keys = set(threads.map(lambda _: auth.secret_key(self.settings(tmp_path)), range(64)))
 
@@ -582,12 +588,12 @@ class TestSecretKey:
         assert len(list(tmp_path.iterdir())) == 1
 
     @pytest.mark.parametrize("content", ["", "short", "\xff" * 30])
-    def test_an_unusable_file_is_an_error_that_names_it(self, tmp_path, content):
+    def test_an_unusable_key_file_is_an_error_with_its_path(self, tmp_path, content):
         (tmp_path / "outfeed.db.secret").write_text(content)
 
         with pytest.raises(ConfigError, match=r"outfeed\.db\.secret"):
             auth.secret_key(self.settings(tmp_path))
 
-    def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(self, tmp_path):
+    def test_a_read_only_folder_is_an_error_with_the_setting_to_use(self, tmp_path):
         with pytest.raises(ConfigError, match="OUTFEED_SECRET_KEY"):
             auth.secret_key(Settings(database=tmp_path / "missing" / "outfeed.db"))

@@ -1,4 +1,4 @@
-"""token create, list, revoke."""
+"""The commands token create, list and revoke."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from outfeed.access.store import account
 
 
 class TestCreate:
-    def test_stdout_is_the_token_and_nothing_else(self, outfeed, database):
+    def test_stdout_is_only_the_token(self, outfeed, database):
         result = outfeed("token", "create", "ci", "--scopes", "write, read")
 
         assert re.fullmatch(r"outfeed_[\w-]{43}\n", result.stdout)
         assert result.stderr == "Created token ci with scopes read,write. It is not shown again.\n"
         assert account.find_token(database, result.stdout.strip()).scopes == ("read", "write")
 
-    def test_a_name_that_is_taken_fails_and_the_first_token_stays(self, outfeed, database):
+    def test_a_taken_name_fails_and_the_first_token_stays(self, outfeed, database):
         first = outfeed("token", "create", "ci", "--scopes", "read").stdout.strip()
 
         second = outfeed("token", "create", "ci", "--scopes", "admin")
@@ -28,7 +28,7 @@ class TestCreate:
 
 
 class TestList:
-    def test_it_shows_names_and_scopes_but_no_token(self, outfeed, database):
+    def test_the_list_shows_names_and_scopes_but_no_token(self, outfeed, database):
         secrets = [account.create_token(database, name, ["read", "admin"]) for name in ("web", "ci")]
 
         people, machines = outfeed("token", "list").output, outfeed("token", "list", "--json").output
@@ -41,18 +41,18 @@ class TestList:
         ]
         assert not any(secret in people + machines for secret in secrets)
 
-    def test_a_long_name_is_whole_in_a_pipe(self, outfeed, database):
+    def test_a_long_name_is_complete_in_a_pipe(self, outfeed, database):
         account.create_token(database, "n" * 100, ["read"])
 
         assert "n" * 100 in outfeed("token", "list").output
 
-    def test_none_is_said_so_or_an_empty_array(self, outfeed, database):
+    def test_an_empty_list_is_a_sentence_or_an_empty_array(self, outfeed, database):
         assert outfeed("token", "list").output == "There are 0 tokens.\n"
         assert json.loads(outfeed("token", "list", "--json").output) == []
 
 
 class TestRevoke:
-    def test_the_token_is_worthless_at_once(self, outfeed, database):
+    def test_a_revoked_token_is_invalid_at_once(self, outfeed, database):
         secret = account.create_token(database, "ci", ["read"])
 
         assert outfeed("token", "revoke", "ci").output == "Revoked token ci.\n"
@@ -67,7 +67,7 @@ class TestRevoke:
 
 
 class TestLimits:
-    def test_a_token_may_be_limited_to_types_and_to_a_time(self, outfeed, database):
+    def test_a_token_may_be_limited_to_types_and_a_time(self, outfeed, database):
         arguments = ("--scopes", "read", "--types", "task.*, bid.submitted", "--expires", "90d")
         secret = outfeed("token", "create", "ci", *arguments).stdout.strip()
 
@@ -81,6 +81,6 @@ class TestLimits:
         ("--expires", "soon"), ("--expires", "2020-01-01T00:00Z"),
         ("--expires", "2099-01-01"), ("--expires", "0d"),
     ])  # fmt: skip
-    def test_a_bad_limit_is_misuse(self, outfeed, database, option):
+    def test_an_invalid_limit_is_a_usage_error(self, outfeed, database, option):
         assert outfeed("token", "create", "ci", "--scopes", "read", *option).exit_code == 2
         assert account.list_tokens(database) == []

@@ -1,4 +1,4 @@
-"""user add, list, set-password, set-role, disable."""
+"""The commands user add, list, set-password, set-role and disable."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def with_stdin(text, *arguments):
 
 
 class TestAdd:
-    def test_it_prints_a_link_that_signs_the_user_in_once(self, outfeed, database):
+    def test_add_prints_a_link_that_signs_the_user_in_once(self, outfeed, database):
         result = outfeed("user", "add", "ann", "--role", "viewer")
 
         code = re.fullmatch(r"http://127\.0\.0\.1:8000/login\?code=(\S+)\n", result.stdout)[1]
@@ -41,7 +41,7 @@ class TestAdd:
             ),
         ],
     )
-    def test_the_link_leads_to_the_public_address_or_warns(
+    def test_the_link_points_to_the_public_address_or_warns(
         self, outfeed, database, monkeypatch, settings, address, is_local
     ):
         for name, value in settings.items():
@@ -51,7 +51,7 @@ class TestAdd:
         assert result.stdout.startswith(f"{address}/login?code=")
         assert (LOCAL_LINK in result.stderr) == is_local
 
-    def test_the_link_leads_to_the_server_that_runs(self, tmp_path):
+    def test_the_link_points_to_the_running_server(self, tmp_path):
         with Server(tmp_path) as server:
             elsewhere = Server(tmp_path)
             elsewhere.port = free_port()
@@ -61,17 +61,17 @@ class TestAdd:
         done = elsewhere.run("user", "add", "bob", "--role", "viewer")
         assert done.stdout.startswith(f"http://127.0.0.1:{elsewhere.port}/login?code=")
 
-    def test_a_password_may_be_given_instead(self, outfeed, database):
+    def test_a_password_may_be_given_instead_of_a_link(self, outfeed, database):
         result = with_stdin("correct horse\n", "user", "add", "ann", "--role", "operator", "--password-stdin")
 
         assert result.output == "Added ann as operator.\n"
         assert passwords.matches(user.password_hash(database, "ann"), "correct horse")
 
     @pytest.mark.parametrize("arguments", [("ann",), ("ann", "--role", "king"), ("", "--role", "viewer")])
-    def test_it_is_misused_without_a_role_or_a_name(self, outfeed, database, arguments):
+    def test_a_missing_role_or_name_is_a_usage_error(self, outfeed, database, arguments):
         assert outfeed("user", "add", *arguments).exit_code == 2
 
-    def test_a_name_is_given_once(self, outfeed, database):
+    def test_a_name_can_be_used_once(self, outfeed, database):
         outfeed("user", "add", "ann", "--role", "viewer")
 
         assert outfeed("user", "add", "ann", "--role", "operator").exit_code == 1
@@ -79,7 +79,7 @@ class TestAdd:
 
 
 class TestList:
-    def test_people_and_machines_see_names_roles_and_states_but_no_password(self, outfeed, database):
+    def test_text_and_json_show_names_roles_and_states_but_no_password(self, outfeed, database):
         user.add(database, "ann", "viewer")
         user.add(database, "bob", "operator")
         user.set_password(database, "bob", "a hash")
@@ -97,16 +97,16 @@ class TestChanges:
     def ann(self, database):
         user.add(database, "ann", "viewer")
 
-    def test_a_password_comes_from_stdin_where_there_is_no_terminal(self, database):
+    def test_without_a_terminal_the_password_comes_from_stdin(self, database):
         assert with_stdin("correct horse\n", "user", "set-password", "ann").exit_code == 0
         assert passwords.matches(user.password_hash(database, "ann"), "correct horse")
 
     @pytest.mark.parametrize("text", ["", "\n", "short\n"])
-    def test_one_that_is_too_short_or_missing_is_misuse(self, database, text):
+    def test_a_short_or_missing_password_is_a_usage_error(self, database, text):
         assert with_stdin(text, "user", "set-password", "ann").exit_code == 2
         assert user.password_hash(database, "ann") is None
 
-    def test_a_role_and_a_ban_count_at_once_and_are_in_the_audit(self, outfeed, database):
+    def test_changes_of_role_and_state_apply_at_once_and_are_in_the_audit(self, outfeed, database):
         assert outfeed("user", "set-role", "ann", "producer").output == "Made ann producer.\n"
         assert outfeed("user", "disable", "ann").output == "Disabled ann.\n"
         assert user.find(database, "ann").is_disabled
@@ -120,5 +120,5 @@ class TestChanges:
         ]
 
     @pytest.mark.parametrize("arguments", [("set-role", "bob", "viewer"), ("disable", "bob")])
-    def test_somebody_unknown_fails(self, outfeed, arguments):
+    def test_an_unknown_user_fails(self, outfeed, arguments):
         assert outfeed("user", *arguments).exit_code == 1

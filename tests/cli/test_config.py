@@ -1,4 +1,4 @@
-"""`outfeed config`: each setting once, with where it comes from, and no secret."""
+"""`outfeed config`: each setting once, with its source and no secret."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def settings(output: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_each_setting_has_its_value_default_source_and_help(outfeed, somewhere, monkeypatch):
-    (somewhere / ".env").write_text("OUTFEED_WORKERS=2\nOUTFEED_BIND=127.0.0.1:1\n")
-    (somewhere / "key").write_text("never-to-be-shown-anywhere")
+def test_each_setting_has_its_value_default_source_and_help(outfeed, in_empty_folder, monkeypatch):
+    (in_empty_folder / ".env").write_text("OUTFEED_WORKERS=2\nOUTFEED_BIND=127.0.0.1:1\n")
+    (in_empty_folder / "key").write_text("never-to-be-shown-anywhere")
     monkeypatch.setenv("OUTFEED_BIND", "127.0.0.1:9000")
-    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", str(somewhere / "key"))
+    monkeypatch.setenv("OUTFEED_SECRET_KEY_FILE", str(in_empty_folder / "key"))
     monkeypatch.setenv("OUTFEED_RETENTION_DAYS_BY_TYPE", "tool.*=7,task.failed=365")
     output = outfeed("config", "--json").output
     found = settings(output)
@@ -42,7 +42,7 @@ def test_each_setting_has_its_value_default_source_and_help(outfeed, somewhere, 
     assert "never-to-be-shown" not in output + outfeed("config").output
 
 
-def test_people_get_lines_that_fit_and_a_sentence(outfeed, somewhere, monkeypatch):
+def test_text_output_has_short_lines_and_a_sentence(outfeed, in_empty_folder, monkeypatch):
     monkeypatch.setenv("OUTFEED_POLL_INTERVAL", "3")
     output = outfeed("config").output
     assert "\nOUTFEED_WORKERS=1\n    Server processes. Limits are per worker.\n" in output
@@ -56,7 +56,7 @@ def test_people_get_lines_that_fit_and_a_sentence(outfeed, somewhere, monkeypatc
     )
 
 
-def test_bad_values_are_said_instead(outfeed, somewhere, monkeypatch):
+def test_invalid_values_are_reported_instead(outfeed, in_empty_folder, monkeypatch):
     monkeypatch.setenv("OUTFEED_WORKERS", "none")
     result = outfeed("config")
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, exit codes, errors in one line, and nothing loaded that isn't needed."""
+"""All commands: help, exit codes, errors on one line, and few imports."""
 
 import os
 import subprocess
@@ -24,14 +24,14 @@ def run(*arguments, **more):
 
 
 def paths():
-    """Every command, as the words that call it."""
+    """Return every command, as the words that call it."""
     for name in commands():
         command = main.get_command(click.Context(main), name)
         yield from ([name, sub] for sub in command.commands) if isinstance(command, click.Group) else [[name]]
 
 
 @pytest.mark.parametrize("path", list(paths()), ids=" ".join)
-def test_help_of_every_command_has_an_example(outfeed, path):
+def test_the_help_of_every_command_has_an_example(outfeed, path):
     result = outfeed(*path, "--help")
 
     assert result.exit_code == 0
@@ -39,7 +39,7 @@ def test_help_of_every_command_has_an_example(outfeed, path):
     assert " ".join(path) in result.output.split("Example:")[1]
 
 
-def test_help_lists_the_commands_in_the_order_they_are_met(outfeed):
+def test_help_lists_the_commands_in_order(outfeed):
     commands = outfeed("--help").output.split("Commands:")[1]
 
     names = [line.split()[0] for line in commands.strip().splitlines()]
@@ -73,7 +73,7 @@ def test_characters_that_an_encoding_lacks_are_replaced(database, encoding):
     assert "New task: ?? é" in done.stdout
 
 
-def test_an_error_steers_no_terminal(outfeed, database):
+def test_an_error_contains_no_control_characters(outfeed, database):
     result = outfeed("webhook", "pause", "a\x1b[2Jb\nDone.")
 
     assert result.exit_code == 1
@@ -82,7 +82,7 @@ def test_an_error_steers_no_terminal(outfeed, database):
 
 
 class TestExitCodes:
-    def test_0_when_done(self, database):
+    def test_success_exits_0(self, database):
         done = run(*LOG)
 
         assert (done.returncode, done.stderr) == (0, "")
@@ -100,7 +100,7 @@ class TestExitCodes:
         ],
         ids=" ".join,
     )
-    def test_1_and_one_line_when_there_is_no_database(self, arguments, tmp_path):
+    def test_a_missing_database_exits_1_with_one_line(self, arguments, tmp_path):
         failed = run(*arguments)
 
         assert (failed.returncode, failed.stdout) == (1, "")
@@ -108,13 +108,13 @@ class TestExitCodes:
         assert failed.stderr.count("\n") == 1
         assert not (tmp_path / "outfeed.db").exists()
 
-    def test_1_when_a_setting_is_bad(self, database):
+    def test_an_invalid_setting_exits_1(self, database):
         failed = run("status", env={**os.environ, "OUTFEED_WORKERS": "many"})
 
         assert failed.returncode == 1
         assert failed.stderr.startswith("Error: OUTFEED_WORKERS: ")
 
-    def test_1_when_the_file_is_no_database(self, tmp_path):
+    def test_a_file_that_is_no_database_exits_1(self, tmp_path):
         (tmp_path / "outfeed.db").write_text("no database" * 1000)
 
         failed = run("status")
@@ -147,14 +147,14 @@ class TestExitCodes:
         ],
         ids=" ".join,
     )
-    def test_2_when_misused_and_nothing_is_asked(self, outfeed, database, arguments):
+    def test_a_usage_error_exits_2_without_a_prompt(self, outfeed, database, arguments):
         misused = outfeed(*arguments)
 
         assert misused.exit_code == 2
         assert "Usage: outfeed" in misused.stderr
         assert misused.stdout == ""
 
-    def test_0_when_the_reader_of_our_output_has_seen_enough(self, database):
+    def test_a_closed_output_exits_0(self, database):
         for _ in range(100):
             log_event("task.created", "tests", data={"description": "x" * 2000})
         command = [sys.executable, "-m", "outfeed", "events", "--json"]
@@ -168,7 +168,7 @@ class TestExitCodes:
 
 
 @pytest.mark.parametrize("arguments", [LOG, ("events",), ("token", "list"), ("upgrade",)], ids=" ".join)
-def test_a_command_loads_no_web_framework(database, arguments):
+def test_a_command_imports_no_web_framework(database, arguments):
     code = f"""
 import sys
 from outfeed.cli import main
@@ -190,7 +190,7 @@ def test_a_misspelt_setting_is_a_warning_with_every_command(outfeed, database, m
     assert done.stderr == "Warning: Unknown setting OUTFEED_POL_INTERVAL. Did you mean OUTFEED_POLL_INTERVAL?\n"
 
 
-def test_one_in_the_env_file_is_too(outfeed, database, monkeypatch, tmp_path):
+def test_a_misspelt_setting_in_the_env_file_is_a_warning_too(outfeed, database, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("OUTFEED_WORKRES=2\n")
     assert "OUTFEED_WORKERS?" in outfeed("status").stderr

@@ -1,4 +1,4 @@
-"""How results look."""
+"""The output of results."""
 
 import time
 
@@ -17,7 +17,7 @@ def event(**fields):
 @pytest.mark.parametrize(
     "timestamp", ["", "yesterday", "2024-13-45", "9999-12-31T23:59:59-12:00", "\x1b[2J", None, 1705314600, "x" * 500]
 )
-def test_a_line_can_be_made_whatever_the_timestamp(timestamp):
+def test_every_timestamp_gives_a_line(timestamp):
     line = show.event_line(event(timestamp=timestamp, data={"message": "hello"}))
 
     assert "hello" in line
@@ -25,7 +25,7 @@ def test_a_line_can_be_made_whatever_the_timestamp(timestamp):
     assert len(line) < 100
 
 
-def test_time_is_local(monkeypatch):
+def test_times_are_local(monkeypatch):
     line = show.event_line(event())
 
     from datetime import UTC, datetime
@@ -49,14 +49,14 @@ def test_a_raw_timestamp_is_shown_as_its_instant(monkeypatch, timestamp):
     ("source", "data", "event_type"),
     [(None, None, "task.created"), ("s", [1, 2], "bid.submitted"), ("s", "text", "their.own"), ("", {}, "")],
 )
-def test_an_odd_event_still_has_a_line(source, data, event_type):
+def test_an_odd_event_has_a_line(source, data, event_type):
     assert show.event_line(event(source=source, data=data, event_type=event_type))
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 events"), (1, "1 event"), (2, "2 events"), (1_200_000, "1,200,000 events")]
 )
-def test_words_fit_the_count(number, text):
+def test_a_count_has_the_right_plural(number, text):
     assert show.count(number, "event") == text
 
 

@@ -1,4 +1,7 @@
-"""`outfeed tail`, against a real server; what the client beneath it can do is in tests/test_client.py."""
+"""`outfeed tail` against a real server.
+
+tests/test_client.py tests the client beneath it.
+"""
 
 import base64
 import contextlib
@@ -21,7 +24,7 @@ from tests.waits import wait_until
 ROOT = Path(__file__).parents[2]
 
 
-# A server that stands still is noticed after two pings.
+# A frozen server is noticed after two pings.
 IMPATIENTLY = """
 from outfeed.cli import main
 from outfeed.client import link
@@ -55,7 +58,7 @@ class Tail:
 
 
 class TestRealServer:
-    def test_it_shows_every_event_once_over_a_killed_server(self, server, tmp_path):
+    def test_tail_shows_every_event_once_across_a_killed_server(self, server, tmp_path):
         server.log_event("task.created", "before", {"description": "one"})
         with Tail(server, tmp_path, "--json") as tail:
             wait_until(lambda: len(tail.lines()) == 1, "the event from before")
@@ -76,7 +79,7 @@ class TestRealServer:
         assert tail.events()[0]["data"] == {"description": "one"}
         assert "Stopped at seq 3. To continue: outfeed tail --after 3 --epoch " in tail.remarks.read_text()
 
-    def test_people_get_sentences_and_filters_hold(self, server, tmp_path):
+    def test_text_output_has_sentences_and_obeys_filters(self, server, tmp_path):
         with Tail(server, tmp_path, "--types", "agent.*, system.error", "--after", "0") as tail:
             server.log_event("task.created", "coordinator", {"description": "not this"})
             server.log_event("agent.joined", "registry", {"name": "Forge"})
@@ -88,7 +91,7 @@ class TestRealServer:
             "⚠️ Error: disk full  monitor",
         ]
 
-    def test_a_server_that_stands_still_is_one_line(self, server, tmp_path):
+    def test_a_frozen_server_is_reported_once(self, server, tmp_path):
         server.log_event("task.created", "before")
         with Tail(server, tmp_path, "--json") as tail:
             wait_until(lambda: len(tail.lines()) == 1, "the event from before")
@@ -108,7 +111,7 @@ class TestRealServer:
         )
 
     @pytest.mark.parametrize("options", [(), ("--json",)])
-    def test_a_row_nested_990_deep_is_shown_and_followed(self, server, tmp_path, options):
+    def test_a_row_nested_990_deep_is_shown_and_the_feed_continues(self, server, tmp_path, options):
         with contextlib.closing(sqlite3.connect(server.database, timeout=10)) as raw, raw:
             raw.execute(
                 "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES ('deep', 'a.b', 'raw', ?, '')",
@@ -122,7 +125,7 @@ class TestRealServer:
         if options:
             assert (tail.events()[0]["data"], tail.events()[0]["flattened"]) == ("[" * 990 + "]" * 990, True)
 
-    def test_text_of_the_server_can_not_steer_the_terminal(self):
+    def test_control_characters_from_the_server_are_escaped(self):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -147,7 +150,7 @@ class TestRealServer:
 
         assert line.startswith(r"The connection ended (4000: a\x1b[2Jbc\x07); trying again in ")
 
-    def test_without_a_good_token_it_says_so(self, server):
+    def test_an_invalid_token_is_reported(self, server):
         for token in ({}, {"OUTFEED_TOKEN": "outfeed_wrong"}):
             command = [sys.executable, "-m", "outfeed", "tail"]
             environment = {**os.environ, **server.environment, **token}
@@ -160,7 +163,7 @@ class TestRealServer:
             assert "OUTFEED_TOKEN" in refused.stderr
             assert "outfeed_wrong" not in refused.stderr
 
-    def test_it_ends_when_its_reader_has_seen_enough(self, server):
+    def test_tail_ends_when_its_output_is_closed(self, server):
         command = [sys.executable, "-m", "outfeed", "tail", "--json"]
         environment = {**server.environment, "OUTFEED_TOKEN": server.token}
         server.log_event("task.created", "tests")

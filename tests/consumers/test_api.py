@@ -1,4 +1,4 @@
-"""Durable consumers over HTTP: who creates, reads and acknowledges one."""
+"""Durable consumers over HTTP: who may create, read and acknowledge one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 FORBIDDEN = "forbidden_consumer"
 GETS = ["/api/feed?consumer=cron", "/api/feed?consumer=cron&wait=5", "/api/feed/stream?consumer=cron"]
-# A server that lends no socket can't stream; that comes after all checks.
+# A server without access to its sockets can't stream. That error comes after all checks.
 IS_ADMITTED = {200: True, 501: True, 403: False}
 
 
-class House:
-    """An app, and visitors: the token `bot`, who owns the consumer `cron`, and others."""
+class ConsumerApp:
+    """An app and its visitors, of which `bot` owns the consumer `cron`."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.app = create_app(Settings(database=database.path, max_consumers_per_owner=3, sign_ins_per_minute=0))
         show_tokens_and_names(self.app)
-        self.app.extensions["outfeed"].hub.close()  # a long poll would wait for events
+        self.app.extensions["outfeed"].hub.close()  # otherwise a long poll would wait for events
         scopes = {"bot": ["read"], "reader": ["read"], "writer": ["read", "write"], "admin": ["admin"]}
         made = {name: account.create_token(database, name, wanted) for name, wanted in scopes.items()}
         self.visits: dict[str, Visit] = {name: bearer(self.app, secret) for name, secret in made.items()}
@@ -49,44 +49,46 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, upgraded: Any) -> Any:
+def consumer_app(tmp_path_factory: pytest.TempPathFactory, upgraded: Any) -> Any:
     path = tmp_path_factory.mktemp("consumers") / "outfeed.db"
     shutil.copy(upgraded, path)
     database = Database(path)
-    yield House(database)
+    yield ConsumerApp(database)
     database.close()
 
 
 @pytest.fixture(autouse=True)
-def no_consumers(house: House) -> None:
-    for name in house.names():
-        checkpoint.remove(house.database, name)
+def no_consumers(consumer_app: ConsumerApp) -> None:
+    for name in consumer_app.names():
+        checkpoint.remove(consumer_app.database, name)
 
 
 class TestCreate:
     @pytest.mark.parametrize(("who", "owner"), [("bot", "token:bot"), ("viewer", "user:viewer0")])
-    def test_a_post_creates_one_at_the_head_that_is_the_callers(self, house: House, who: str, owner: str) -> None:
-        first, again = house.create(who), house.create(who)
+    def test_a_post_creates_a_consumer_at_the_head_for_the_caller(
+        self, consumer_app: ConsumerApp, who: str, owner: str
+    ) -> None:
+        first, again = consumer_app.create(who), consumer_app.create(who)
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json == again.json
-        head = house.app.extensions["outfeed"].outbox.window()
+        head = consumer_app.app.extensions["outfeed"].outbox.window()
         assert first.json == {
             "name": "cron", "owner": owner, "epoch": head.epoch, "seq": head.last_seq, "is_protected": False,
         }  # fmt: skip
 
-    def test_one_of_another_principal_is_refused(self, house: House) -> None:
-        house.create("bot")
-        answer = house.create("reader")
+    def test_a_consumer_of_another_principal_is_rejected(self, consumer_app: ConsumerApp) -> None:
+        consumer_app.create("bot")
+        answer = consumer_app.create("reader")
         assert (answer.status_code, answer.json["code"]) == (403, FORBIDDEN)
-        assert house.create("operator").json["owner"] == "token:bot"
+        assert consumer_app.create("operator").json["owner"] == "token:bot"
 
-    def test_each_owner_has_its_limit(self, house: House) -> None:
-        assert [house.create("bot", f"c{n}").status_code for n in range(4)] == [201, 201, 201, 422]
-        answer = house.create("bot", "c4")
+    def test_each_owner_has_its_limit(self, consumer_app: ConsumerApp) -> None:
+        assert [consumer_app.create("bot", f"c{n}").status_code for n in range(4)] == [201, 201, 201, 422]
+        answer = consumer_app.create("bot", "c4")
         assert answer.json["code"] == "too_many_consumers"
         assert "the limit is 3" in answer.json["detail"]
-        assert house.create("reader").status_code == 201
-        assert house.names() == {"c0", "c1", "c2", "cron"}
+        assert consumer_app.create("reader").status_code == 201
+        assert consumer_app.names() == {"c0", "c1", "c2", "cron"}
 
     @pytest.mark.parametrize(
         ("body", "status"),
@@ -98,14 +100,14 @@ class TestCreate:
             (["cron"], 400),
         ],
     )
-    def test_what_is_no_name_is_refused(self, house: House, body: Any, status: int) -> None:
-        assert house.visits["admin"]("POST", "/api/consumers", json=body).status_code == status
-        assert house.names() == set()
+    def test_an_invalid_name_is_rejected(self, consumer_app: ConsumerApp, body: Any, status: int) -> None:
+        assert consumer_app.visits["admin"]("POST", "/api/consumers", json=body).status_code == status
+        assert consumer_app.names() == set()
 
     @pytest.mark.parametrize("path", ["/api/consumers", "/api/consumers/cron/ack"])
-    def test_a_body_that_is_nested_too_deeply_is_refused(self, house: House, path: str) -> None:
+    def test_a_body_nested_too_deeply_is_rejected(self, consumer_app: ConsumerApp, path: str) -> None:
         deep = "[" * 100_000 + "]" * 100_000
-        answer = house.visits["bot"]("POST", path, data=deep, content_type="application/json")
+        answer = consumer_app.visits["bot"]("POST", path, data=deep, content_type="application/json")
         assert (answer.status_code, answer.json["detail"]) == (
             422,
             "the body is nested too deeply; data may have 64 levels",
@@ -114,49 +116,47 @@ class TestCreate:
 
 class TestUse:
     @pytest.mark.parametrize("name", ["nobody", "-odd", "x" * 3000])
-    def test_an_ack_under_a_name_that_no_consumer_has_is_404_and_says_so_in_short(
-        self, house: House, name: str
-    ) -> None:
-        answer = house.ack("bot", name=name)
+    def test_an_ack_for_an_unknown_consumer_returns_a_short_404(self, consumer_app: ConsumerApp, name: str) -> None:
+        answer = consumer_app.ack("bot", name=name)
         assert answer.status_code == 404
         assert name[:20] in answer.text
         assert len(answer.text) < 500
 
     @pytest.mark.parametrize("path", GETS)
-    def test_a_get_creates_none_and_says_how_to(self, house: House, path: str) -> None:
+    def test_a_get_creates_no_consumer_and_names_the_call_that_does(self, consumer_app: ConsumerApp, path: str) -> None:
         for who in ("bot", "operator"):
-            answer = house.get(who, path)
+            answer = consumer_app.get(who, path)
             assert answer.status_code == 404
             assert "POST /api/consumers" in answer.json["detail"]
-        assert house.names() == set()
+        assert consumer_app.names() == set()
 
     @pytest.mark.parametrize("path", GETS)
-    def test_the_owner_and_operators_read_it_and_nobody_else(self, house: House, path: str) -> None:
-        house.create("bot")
-        answers = {who: house.get(who, path) for who in house.visits}
+    def test_only_the_owner_and_operators_read_a_consumer(self, consumer_app: ConsumerApp, path: str) -> None:
+        consumer_app.create("bot")
+        answers = {who: consumer_app.get(who, path) for who in consumer_app.visits}
         assert {who: IS_ADMITTED[answer.status_code] for who, answer in answers.items()} == {
             "bot": True, "admin": True, "operator": True, "reader": False, "writer": False, "viewer": False,
         }  # fmt: skip
         assert answers["reader"].json["code"] == FORBIDDEN
 
-    def test_the_owner_and_operators_acknowledge_it_and_nobody_else(self, house: House) -> None:
-        house.create("bot")
-        answers = {who: house.ack(who) for who in house.visits}
+    def test_only_the_owner_and_operators_acknowledge(self, consumer_app: ConsumerApp) -> None:
+        consumer_app.create("bot")
+        answers = {who: consumer_app.ack(who) for who in consumer_app.visits}
         assert {who: answer.status_code for who, answer in answers.items()} == {
             "bot": 200, "admin": 200, "operator": 200, "reader": 403, "writer": 403, "viewer": 403,
         }  # fmt: skip
         assert answers["reader"].json["code"] == FORBIDDEN
 
-    def test_a_users_consumer_is_not_a_tokens_of_the_same_name(self, house: House) -> None:
-        name = house.visits["viewer"].name  # type: ignore[attr-defined]
-        house.create("viewer")
-        namesake = bearer(house.app, account.create_token(house.database, name, ["read"]))
+    def test_a_users_consumer_is_not_that_of_a_token_with_the_same_name(self, consumer_app: ConsumerApp) -> None:
+        name = consumer_app.visits["viewer"].name  # type: ignore[attr-defined]
+        consumer_app.create("viewer")
+        namesake = bearer(consumer_app.app, account.create_token(consumer_app.database, name, ["read"]))
         assert namesake("GET", GETS[0]).status_code == 403
-        assert house.get("viewer", GETS[0]).status_code == 200
+        assert consumer_app.get("viewer", GETS[0]).status_code == 200
 
 
 class TestOtherSites:
-    """A page elsewhere can have a browser send the cookie with a GET."""
+    """A page of another site can make a browser send the cookie with a GET."""
 
     HOST = "http://localhost"
     REFUSED = (
@@ -179,28 +179,36 @@ class TestOtherSites:
 
     @pytest.mark.parametrize("path", GETS)
     @pytest.mark.parametrize("headers", REFUSED, ids=str)
-    def test_their_pages_use_no_consumer_by_a_session(self, house: House, path: str, headers: dict[str, str]) -> None:
-        house.create("operator")
-        answer = house.visits["operator"]("GET", path, headers)
+    def test_pages_of_other_sites_use_no_consumer_by_a_session(
+        self, consumer_app: ConsumerApp, path: str, headers: dict[str, str]
+    ) -> None:
+        consumer_app.create("operator")
+        answer = consumer_app.visits["operator"]("GET", path, headers)
         assert answer.status_code == 403
         assert "only from a page of this site" in answer.json["detail"]
 
     @pytest.mark.parametrize("headers", REFUSED, ids=str)
-    def test_such_a_get_gives_no_consumer_an_owner(self, house: House, headers: dict[str, str]) -> None:
-        checkpoint.add(house.database, "cron", is_protected=None)
-        house.visits["viewer"]("GET", GETS[0], headers)
-        assert [each.owner for each in checkpoint.list_checkpoints(house.database)] == [None]
+    def test_a_get_from_another_site_gives_no_consumer_an_owner(
+        self, consumer_app: ConsumerApp, headers: dict[str, str]
+    ) -> None:
+        checkpoint.add(consumer_app.database, "cron", is_protected=None)
+        consumer_app.visits["viewer"]("GET", GETS[0], headers)
+        assert [each.owner for each in checkpoint.list_checkpoints(consumer_app.database)] == [None]
 
     @pytest.mark.parametrize("headers", ADMITTED, ids=str)
-    def test_our_pages_do(self, house: House, headers: dict[str, str]) -> None:
-        house.create("operator")
-        assert house.visits["operator"]("GET", GETS[0], headers).status_code == 200
+    def test_pages_of_this_site_use_a_consumer_by_a_session(
+        self, consumer_app: ConsumerApp, headers: dict[str, str]
+    ) -> None:
+        consumer_app.create("operator")
+        assert consumer_app.visits["operator"]("GET", GETS[0], headers).status_code == 200
 
     @pytest.mark.parametrize("headers", REFUSED, ids=str)
-    def test_a_token_says_enough(self, house: House, headers: dict[str, str]) -> None:
-        house.create("bot")
-        assert house.visits["bot"]("GET", GETS[0], headers).status_code == 200
+    def test_a_token_needs_no_origin(self, consumer_app: ConsumerApp, headers: dict[str, str]) -> None:
+        consumer_app.create("bot")
+        assert consumer_app.visits["bot"]("GET", GETS[0], headers).status_code == 200
 
     @pytest.mark.parametrize("headers", REFUSED, ids=str)
-    def test_without_a_consumer_nothing_has_changed(self, house: House, headers: dict[str, str]) -> None:
-        assert house.visits["viewer"]("GET", "/api/feed?after=0", headers).status_code == 200
+    def test_without_a_consumer_the_origin_is_not_checked(
+        self, consumer_app: ConsumerApp, headers: dict[str, str]
+    ) -> None:
+        assert consumer_app.visits["viewer"]("GET", "/api/feed?after=0", headers).status_code == 200

@@ -1,4 +1,4 @@
-"""outfeed consumer: what it makes and changes."""
+"""`outfeed consumer`: creation and changes of consumers."""
 
 import json
 
@@ -19,26 +19,26 @@ def owner(database):
 
 
 class TestAdd:
-    def test_a_repeat_that_says_nothing_of_protection_leaves_it(self, outfeed, database):
+    def test_a_repeat_without_an_option_keeps_the_protection(self, outfeed, database):
         assert outfeed("consumer", "add", "ops").output == "Consumer ops is unprotected.\n"
         assert "protected; pruning keeps its events" in outfeed("consumer", "add", "ops", "--protected").output
         assert "protected; pruning keeps its events" in outfeed("consumer", "add", "ops").output
         assert [each.is_protected for each in checkpoint.list_checkpoints(database)] == [True]
         assert outfeed("consumer", "add", "ops", "--unprotected").output == "Consumer ops is unprotected.\n"
 
-    def test_it_may_name_the_owner_and_a_repeat_leaves_it(self, outfeed, database):
+    def test_add_may_set_the_owner_and_a_repeat_keeps_it(self, outfeed, database):
         for arguments in (["--owner", "token:ops"], ["--protected"]):
             assert outfeed("consumer", "add", "ops", *arguments).output.endswith("It belongs to token:ops.\n")
         assert owner(database) == "token:ops"
 
-    def test_of_a_protected_one_without_an_owner_it_says_how_to_give_it_one(self, outfeed):
+    def test_add_of_a_protected_consumer_without_an_owner_prints_the_command_for_one(self, outfeed):
         output = outfeed("consumer", "add", "ops", "--protected").output
         assert "Only operators can use it. Set an owner: `outfeed consumer own ops token:NAME`." in output
 
 
 class TestOwn:
     @pytest.mark.parametrize("principal", ["token:ops", "user:ann"])
-    def test_it_gives_the_consumer_to_a_principal(self, outfeed, database, principal):
+    def test_own_gives_the_consumer_to_a_principal(self, outfeed, database, principal):
         outfeed("consumer", "add", "bot", "--protected")
         assert outfeed("consumer", "own", "bot", principal).output == f"Consumer bot belongs to {principal}.\n"
         assert owner(database) == principal
@@ -54,7 +54,7 @@ class TestOwn:
             ("webhook:ops", "token:ops", 2, "must have 1 to 64 letters"),
         ],
     )
-    def test_what_does_not_exist_is_refused(self, outfeed, database, name, principal, exit_code, says):
+    def test_an_unknown_consumer_or_principal_is_an_error(self, outfeed, database, name, principal, exit_code, says):
         outfeed("consumer", "add", "bot")
         result = outfeed("consumer", "own", name, principal)
         assert (result.exit_code, says in result.output) == (exit_code, True)
@@ -62,7 +62,7 @@ class TestOwn:
 
 
 class TestList:
-    def test_it_shows_the_owner(self, outfeed):
+    def test_the_list_shows_the_owner(self, outfeed):
         outfeed("consumer", "add", "bot", "--owner", "user:ann")
         outfeed("consumer", "add", "free")
         assert "user:ann" in outfeed("consumer", "list").output

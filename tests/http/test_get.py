@@ -64,12 +64,12 @@ def content(database):
 
 
 @pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
-@pytest.mark.parametrize("visitor", ["operator", "token", "stranger"])
+@pytest.mark.parametrize("visitor", ["operator", "token", "anonymous"])
 def test_no_get_or_head_request_changes_the_database(app, database, urls, visitor, accept):
     visits = {
         "operator": signed_in(app, database),
         "token": bearer(app, account.create_token(database, "tests", ["admin"])),
-        "stranger": bearer(app, None),
+        "anonymous": bearer(app, None),
     }
     before = content(database)
 

@@ -146,9 +146,9 @@ class TestRates:
 
     def test_connection_attempts_are_counted_before_the_token_is_looked_up(self, app_of, database):
         app = app_of(connection_attempts_per_minute=5)
-        stranger, good = bearer(app, "outfeed_x"), bearer(app, account.create_token(database, "good", ["read"]))
+        anonymous, good = bearer(app, "outfeed_x"), bearer(app, account.create_token(database, "good", ["read"]))
         for _ in range(5):
-            assert stranger("GET", "/ws").status_code == 401
+            assert anonymous("GET", "/ws").status_code == 401
 
         assert good("GET", "/ws").status_code == 429
         assert good("GET", "/api/feed/stream").status_code == 429
@@ -157,9 +157,9 @@ class TestRates:
 
     def test_a_forged_address_has_no_effect(self, app_of):
         app = app_of(connection_attempts_per_minute=3)
-        stranger = bearer(app, None)
+        anonymous = bearer(app, None)
 
-        answers = [stranger("GET", "/ws", {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in range(5)]
+        answers = [anonymous("GET", "/ws", {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in range(5)]
 
         assert answers == [401] * 3 + [429] * 2
 

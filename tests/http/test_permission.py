@@ -50,7 +50,7 @@ class TestDeclarations:
         assert not {"/bare", "/later"} & {rule.rule for rule in app.url_map.iter_rules()}
 
     def test_an_undeclared_view_in_place_of_a_declared_one_is_not_called(self, app):
-        app.view_functions["pages.live"] = lambda: "open to strangers"
+        app.view_functions["pages.live"] = lambda: "open to everyone"
 
         assert answer(app, "GET", "/swarm/live").status_code == 500
 

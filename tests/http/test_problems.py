@@ -21,7 +21,7 @@ def app(database):
 
 
 @pytest.mark.parametrize("path", ["/swarm/events?type=a.b&text=x", "/swarm/live", "/login", "/password", "/nowhere"])
-@pytest.mark.parametrize("visitor", ["operator", "stranger"])
+@pytest.mark.parametrize("visitor", ["operator", "anonymous"])
 def test_the_page_of_a_missing_database_has_the_reason_and_no_path(app, database, visitor, path):
     visit = signed_in(app, database) if visitor == "operator" else bearer(app, None)
     database.path.rename(database.path.with_name("away.db"))

@@ -80,7 +80,7 @@ def signed_in(app: Flask, database: Database, role: str = "operator", *, csrf: b
 
 def tokens(database: Database) -> dict[str, str | None]:
     """Return the secret of each kind of token, by name."""
-    found: dict[str, str | None] = {"stranger": None}
+    found: dict[str, str | None] = {"anonymous": None}
     for name, scopes, types in (
         ("reader", ["read"], []),
         ("writer", ["write"], []),

@@ -1,4 +1,4 @@
-"""Tokens, one-time codes and sessions in a real database."""
+"""Tokens, sign-in codes, sessions and tickets in a real database."""
 
 import re
 import sqlite3
@@ -25,7 +25,7 @@ def stored(database, table):
 
 
 class TestTokens:
-    def test_a_secret_looks_like_one_and_finds_its_token(self, database):
+    def test_a_secret_has_the_prefix_and_finds_its_token(self, database):
         secret = account.create_token(database, "ci", ["write", "read"])
 
         assert re.fullmatch(r"outfeed_[A-Za-z0-9_-]{43}", secret)
@@ -40,12 +40,12 @@ class TestTokens:
     @pytest.mark.parametrize(
         "secret", ["", "outfeed_", "outfeed_" + "x" * 43, "'; DROP TABLE outfeed_token; --", "\udcff", "ci"]
     )
-    def test_no_other_text_finds_a_token(self, database, secret):
+    def test_another_text_finds_no_token(self, database, secret):
         account.create_token(database, "ci", ["read"])
 
         assert account.find_token(database, secret) is None
 
-    def test_a_name_is_given_once(self, database):
+    def test_a_name_can_be_used_once(self, database):
         secret = account.create_token(database, "ci", ["read"])
 
         with pytest.raises(NameTaken, match="'ci'"):
@@ -54,7 +54,7 @@ class TestTokens:
         assert account.find_token(database, secret).scopes == ("read",)
         assert len(account.list_tokens(database)) == 1
 
-    def test_a_revoked_token_is_unknown_to_every_process_at_once_and_its_name_is_free(self, database):
+    def test_a_revoked_token_is_unknown_at_once_and_its_name_is_free(self, database):
         another_process = Database(database.path)
         secret = account.create_token(database, "ci", ["read"])
         assert account.find_token(another_process, secret)
@@ -70,14 +70,14 @@ class TestTokens:
             account.revoke_token(database, "nobody")
 
     @pytest.mark.parametrize("name", ["", " ci", "a\nb", "x" * 101, "\x1b[2J", "\udcff"])
-    def test_a_name_that_would_not_print_is_refused(self, database, name):
+    def test_an_unprintable_name_is_rejected(self, database, name):
         with pytest.raises(ValueError, match="printable"):
             account.create_token(database, name, ["read"])
 
         assert account.list_tokens(database) == []
 
     @pytest.mark.parametrize("scopes", [[], ["root"], ["read", ""], ["READ"]])
-    def test_an_unknown_scope_is_refused(self, database, scopes):
+    def test_an_unknown_scope_is_rejected(self, database, scopes):
         with pytest.raises(ValueError, match="read, write, admin"):
             account.create_token(database, "ci", scopes)
 
@@ -91,7 +91,7 @@ class TestTokens:
             assert account.find_token(database, secret) is None
 
     @pytest.mark.parametrize("pattern", ["", "*", "task*", "task.* ", "a,b"])
-    def test_a_bad_type_is_refused(self, database, pattern):
+    def test_an_invalid_type_is_rejected(self, database, pattern):
         with pytest.raises(ValueError, match=r"task\.\*"):
             account.create_token(database, "ci", ["read"], types=[pattern])
 
@@ -103,12 +103,12 @@ class TestTokens:
 
 
 class TestCodes:
-    def test_a_code_is_good_once(self, database):
+    def test_a_code_is_valid_once(self, database):
         code = account.create_code(database, HOUR)
 
         assert [account.redeem_code(database, code) for _ in range(3)] == ["operator", None, None]
 
-    def test_of_many_who_redeem_it_at_once_one_succeeds(self, database):
+    def test_of_many_concurrent_redemptions_one_succeeds(self, database):
         code = account.create_code(database, HOUR)
 
         with ThreadPoolExecutor(8) as threads:
@@ -116,7 +116,7 @@ class TestCodes:
 
         assert sorted(answers, key=str) == [None] * 7 + ["operator"]
 
-    def test_a_guess_neither_succeeds_nor_uses_the_code_up_nor_waits_for_a_writer(self, database):
+    def test_a_guess_fails_without_using_the_code_or_waiting_for_a_writer(self, database):
         code = account.create_code(database, HOUR)
 
         with database.transaction():
@@ -124,7 +124,7 @@ class TestCodes:
 
         assert account.redeem_code(database, code)
 
-    def test_an_expired_code_is_refused_and_purged_by_the_next(self, database):
+    def test_an_expired_code_is_rejected_and_deleted_with_the_next(self, database):
         with freeze_time("2024-01-15 10:00") as clock:
             code = account.create_code(database, HOUR)
             clock.tick(HOUR)
@@ -139,13 +139,13 @@ class TestCodes:
 
         assert code not in repr(stored(database, "sign_in_code"))
 
-    def test_it_signs_in_whom_it_was_made_for(self, database):
+    def test_a_code_signs_in_its_user(self, database):
         user.add(database, "ann", "viewer")
 
         assert account.redeem_code(database, account.create_code(database, HOUR, "ann")) == "ann"
         assert [one.name for one in user.list_all(database)] == ["ann"]
 
-    def test_without_a_name_it_makes_the_first_operator_and_finds_them_again(self, database):
+    def test_a_code_without_a_name_makes_the_first_operator_and_finds_it_again(self, database):
         user.add(database, "operator", "viewer")
 
         names = [account.redeem_code(database, account.create_code(database, HOUR)) for _ in range(2)]
@@ -153,7 +153,7 @@ class TestCodes:
         assert names == ["operator-2", "operator-2"]
         assert user.find(database, "operator-2").role == "operator"
 
-    def test_without_a_name_it_is_worthless_once_an_operator_has_a_password(self, database):
+    def test_a_code_without_a_name_is_invalid_once_an_operator_has_a_password(self, database):
         code = account.create_code(database, HOUR)
         user.add(database, "ann", "operator")
         user.set_password(database, "ann", "a hash")
@@ -161,7 +161,7 @@ class TestCodes:
         assert account.redeem_code(database, code) is None
 
     @pytest.mark.parametrize("way", ["sets a password", "becomes operator", "is enabled"])
-    def test_the_codes_of_the_first_operator_end_for_good_when_an_operator_has_a_password(self, database, way):
+    def test_an_operators_password_ends_the_first_operators_codes_permanently(self, database, way):
         user.add(database, "ann", "viewer" if way == "becomes operator" else "operator")
         if way != "sets a password":
             user.set_password(database, "ann", "a hash")
@@ -183,7 +183,7 @@ class TestCodes:
         assert account.redeem_code(database, code) is None
         assert account.redeem_code(database, invitation) == "bob"
 
-    def test_to_look_whom_a_code_signs_in_changes_nothing(self, database):
+    def test_finding_the_user_of_a_code_changes_nothing(self, database):
         user.add(database, "ann", "viewer")
         codes = [account.create_code(database, HOUR, name) for name in ("ann", None)]
 
@@ -193,7 +193,7 @@ class TestCodes:
         assert [one.name for one in user.list_all(database)] == ["ann"]
         assert [account.redeem_code(database, code) for code in codes] == ["ann", "operator"]
 
-    def test_one_for_somebody_who_was_disabled_is_worthless(self, database):
+    def test_a_code_for_a_disabled_user_is_invalid(self, database):
         user.add(database, "ann", "viewer")
         code = account.create_code(database, HOUR, "ann")
         user.set_disabled(database, "ann", True)
@@ -218,7 +218,7 @@ class TestSessions:
         assert not account.find_session(database, key)
         assert account.find_session(database, other)
 
-    def test_a_session_expires_and_is_purged_by_the_next(self, database, ann):
+    def test_a_session_expires_and_is_deleted_with_the_next(self, database, ann):
         with freeze_time("2024-01-15 10:00") as clock:
             key = account.create_session(database, ann, HOUR)
             clock.tick(HOUR)
@@ -229,7 +229,7 @@ class TestSessions:
         assert len(stored(database, "session")) == 1
 
     @pytest.mark.parametrize("key", ["", "guess", "\udcff"])
-    def test_a_guess_opens_none(self, database, ann, key):
+    def test_a_guess_finds_no_session(self, database, ann, key):
         account.create_session(database, ann, HOUR)
 
         assert not account.find_session(database, key)
@@ -242,7 +242,7 @@ class TestSessions:
         ],
         ids=["password", "disabled"],
     )
-    def test_a_new_password_and_being_disabled_end_all_sessions(self, database, ann, end):
+    def test_a_new_password_and_a_disabled_user_end_all_sessions(self, database, ann, end):
         keys = [account.create_session(database, ann, HOUR) for _ in range(2)]
 
         end(database)
@@ -250,7 +250,7 @@ class TestSessions:
 
         assert [account.find_session(database, key) for key in keys] == [None, None]
 
-    def test_a_new_role_counts_at_once(self, database, ann):
+    def test_a_new_role_applies_at_once(self, database, ann):
         key = account.create_session(database, ann, HOUR)
 
         user.set_role(database, "ann", "operator")
@@ -272,7 +272,7 @@ class TestTickets:
         assert not found.visible.has_audit
         assert again is None
 
-    def test_of_many_who_redeem_it_at_once_one_succeeds(self, database):
+    def test_of_many_concurrent_redemptions_one_succeeds(self, database):
         ticket = account.create_ticket(database, self.token(database))
 
         with ThreadPoolExecutor(8) as threads:
@@ -280,7 +280,7 @@ class TestTickets:
 
         assert answers.count(None) == 7
 
-    def test_it_expires_and_falls_with_what_it_rests_on(self, database):
+    def test_a_ticket_expires_and_ends_with_its_owners_grant(self, database):
         with freeze_time("2024-01-15 10:00") as clock:
             owner = self.token(database, expires_at=datetime(2024, 2, 1, tzinfo=UTC))
             late, good = (account.create_ticket(database, owner) for _ in range(2))
@@ -306,7 +306,7 @@ class TestRights:
     }
 
     @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-    def test_the_counter_moves_when_a_right_may_have_been_lost(self, database, ann, change, monkeypatch):
+    def test_the_counter_changes_when_a_permission_may_have_been_revoked(self, database, ann, change, monkeypatch):
         account.create_token(database, "ci", ["read"])
         monkeypatch.setattr(account.secrets, "token_urlsafe", lambda _: "key")
         account.create_session(database, ann, HOUR)
@@ -316,7 +316,7 @@ class TestRights:
 
         assert account.rights(database)[0] > before[0]
 
-    def test_it_stands_still_while_tokens_are_used_and_made(self, database, ann):
+    def test_the_counter_is_unchanged_while_tokens_are_used_and_made(self, database, ann):
         secret = account.create_token(database, "ci", ["read"])
         before = account.rights(database)
 
@@ -329,7 +329,7 @@ class TestRights:
 
 
 class TestAudit:
-    def test_what_is_done_by_somebody_is_an_event_in_the_same_transaction(self, database):
+    def test_each_change_writes_an_audit_event_in_its_transaction(self, database):
         account.create_token(database, "ci", ["read"], by="ann")
         with pytest.raises(NameTaken):
             account.create_token(database, "ci", ["read"], by="ann")
@@ -347,6 +347,6 @@ class TestAudit:
             ("access.role_changed", "ann"),
             ("access.password_changed", "bob"),
             ("access.user_disabled", "ann"),
-            ("access.sign_in_refused", "stranger"),
+            ("access.sign_in_refused", "anonymous"),
         ]
         assert "a hash" not in repr(list_events())

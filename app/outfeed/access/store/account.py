@@ -309,7 +309,7 @@ def note_refusal(database: Database, user: str | None, *, how: str, address: str
     *user* is a known name or None: any other typed name may be a secret.
     """
     with database.transaction() as connection:
-        audit.record(connection, "access.sign_in_refused", "stranger", name=user, how=how, address=address)
+        audit.record(connection, "access.sign_in_refused", "anonymous", name=user, how=how, address=address)
 
 
 def find_session(database: Database, key: str) -> Principal | None:
