@@ -1,4 +1,7 @@
-"""The HTTP API: write one event, read the log, read the feed by cursor; every error is a problem."""
+"""The HTTP API: write one event, read the log, read the feed by cursor.
+
+Every error is a problem.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def flask_app(database: Database) -> Flask:
 
 @pytest.fixture
 def api(flask_app: Flask, database: Database) -> FlaskClient:
-    """A program with a token that may read and write."""
+    """Return the client of a program whose token may read and write."""
     client = flask_app.test_client(use_cookies=False)
     token = account.create_token(database, "tests", ["read", "write"])
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
@@ -75,7 +78,7 @@ def count(raw: sqlite3.Connection) -> int:
 # --- POST /api/events -------------------------------------------------------------------------------------------------
 
 
-def test_a_new_event_is_created_and_the_writer_is_told_where_it_went(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_a_new_event_is_created_and_the_response_has_its_position(api: FlaskClient, raw: sqlite3.Connection) -> None:
     answer = api.post("/api/events", json=EVENT)
     assert answer.status_code == 201
     told = body_of(answer)
@@ -85,7 +88,7 @@ def test_a_new_event_is_created_and_the_writer_is_told_where_it_went(api: FlaskC
     assert raw.execute("SELECT event_id, seq FROM outbox").fetchall() == [(told["id"], 1)]
 
 
-def test_the_same_event_again_is_told_the_same_seq(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_a_repeated_event_gets_the_same_seq(api: FlaskClient, raw: sqlite3.Connection) -> None:
     first = api.post("/api/events", json=EVENT | {"id": "mine"})
     again = api.post("/api/events", json=EVENT | {"id": "mine"})
     assert (first.status_code, again.status_code) == (201, 200)
@@ -93,7 +96,7 @@ def test_the_same_event_again_is_told_the_same_seq(api: FlaskClient, raw: sqlite
     assert count(raw) == 1
 
 
-def test_once_its_outbox_row_is_pruned_its_seq_is_null(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_the_seq_is_null_once_the_outbox_row_is_pruned(api: FlaskClient, raw: sqlite3.Connection) -> None:
     api.post("/api/events", json=EVENT | {"id": "mine"})
     raw.execute("DELETE FROM outbox")
     again = api.post("/api/events", json=EVENT | {"id": "mine"})
@@ -111,7 +114,7 @@ def test_once_its_outbox_row_is_pruned_its_seq_is_null(api: FlaskClient, raw: sq
         {"agent_id": None},
     ],
 )
-def test_the_same_content_in_other_words_is_the_same(api: FlaskClient, again: dict[str, Any]) -> None:
+def test_an_equal_event_in_another_form_is_the_same_event(api: FlaskClient, again: dict[str, Any]) -> None:
     api.post("/api/events", json=EVENT | {"id": "mine", "timestamp": "2026-01-01T00:00:00Z"})
     assert api.post("/api/events", json=EVENT | {"id": "mine"} | again).status_code == 200
 
@@ -130,7 +133,7 @@ def test_the_same_content_in_other_words_is_the_same(api: FlaskClient, again: di
         {"timestamp": "2020-01-01T00:00:00Z"},
     ],
 )
-def test_the_same_id_with_other_content_is_a_conflict(api: FlaskClient, raw: sqlite3.Connection, other: Any) -> None:
+def test_an_existing_id_with_other_content_is_a_conflict(api: FlaskClient, raw: sqlite3.Connection, other: Any) -> None:
     api.post("/api/events", json=EVENT | {"id": "mine"})
     assert_problem(api.post("/api/events", json=EVENT | {"id": "mine"} | other), 409, "mine")
     assert count(raw) == 1
@@ -166,7 +169,7 @@ def test_the_same_id_with_other_content_is_a_conflict(api: FlaskClient, raw: sql
         (EVENT | {"data": "x" * 1000}, 422, "1,000"),
     ],
 )
-def test_what_is_no_event_is_refused_and_nothing_is_written(
+def test_an_invalid_event_is_rejected_and_not_written(
     api: FlaskClient, raw: sqlite3.Connection, body: Any, status: int, said: str
 ) -> None:
     assert_problem(api.post("/api/events", json=body), status, said)
@@ -182,13 +185,13 @@ def test_what_is_no_event_is_refused_and_nothing_is_written(
     ],
     ids=range(8),
 )  # fmt: skip
-def test_what_is_no_json_is_refused(api: FlaskClient, raw: sqlite3.Connection, text: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected(api: FlaskClient, raw: sqlite3.Connection, text: bytes) -> None:
     assert_problem(api.post("/api/events", data=text, content_type="application/json"), 400)
     assert count(raw) == 0
 
 
 @pytest.mark.parametrize("data", ["1e999", '"\\ud800"', '{"\\udc00": 1}', "[" * 900 + "]" * 900])
-def test_data_that_could_not_be_sent_on_is_refused(api: FlaskClient, raw: sqlite3.Connection, data: str) -> None:
+def test_every_accepted_value_is_returned_as_strict_json(api: FlaskClient, raw: sqlite3.Connection, data: str) -> None:
     text = f'{{"event_type": "a.b", "source": "s", "data": {data}}}'
     answer = api.post("/api/events", data=text, content_type="application/json")
     if answer.status_code == 201:
@@ -199,26 +202,26 @@ def test_data_that_could_not_be_sent_on_is_refused(api: FlaskClient, raw: sqlite
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_another_media_type_is_refused(api: FlaskClient, content_type: str) -> None:
+def test_another_media_type_is_rejected(api: FlaskClient, content_type: str) -> None:
     assert_problem(api.post("/api/events", data=b"{}", content_type=content_type), 415, "application/json")
 
 
-def test_json_in_another_dress_is_taken(api: FlaskClient) -> None:
+def test_json_media_types_with_a_parameter_or_suffix_are_accepted(api: FlaskClient) -> None:
     body = orjson.dumps(EVENT)
     for content_type in ("application/json; charset=utf-8", "application/vnd.outfeed+json"):
         assert api.post("/api/events", data=body, content_type=content_type).status_code == 201
 
 
-def test_null_is_no_event(api: FlaskClient) -> None:
+def test_null_is_rejected_as_an_event(api: FlaskClient) -> None:
     assert_problem(api.post("/api/events", data=b"null", content_type="application/json"), 422, "object")
 
 
-def test_a_body_beyond_eight_mebibytes_is_refused(api: FlaskClient) -> None:
+def test_a_body_above_eight_mebibytes_is_rejected(api: FlaskClient) -> None:
     body = b'{"data": "' + b"x" * 8 * 2**20 + b'"}'
     assert_problem(api.post("/api/events", data=body, content_type="application/json"), 413)
 
 
-def test_a_database_that_is_locked_is_to_be_tried_again(
+def test_a_locked_database_returns_503_with_retry_after(
     api: FlaskClient, raw: sqlite3.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outfeed.store.database.BUSY_TIMEOUT_SECS", 0.05)
@@ -234,7 +237,7 @@ def test_a_database_that_is_locked_is_to_be_tried_again(
 # --- GET /api/events --------------------------------------------------------------------------------------------------
 
 
-def test_the_log_is_read_newest_first_in_pages(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_the_log_is_listed_newest_first_in_pages(api: FlaskClient, raw: sqlite3.Connection) -> None:
     write(raw, 7)
     first = body_of(api.get("/api/events?limit=3"))
     assert [event["id"] for event in first["events"]] == ["id-7", "id-6", "id-5"]
@@ -261,13 +264,15 @@ def test_an_empty_log_is_an_empty_page(api: FlaskClient) -> None:
         ({"event_type": "a.b, x.*", "source": "s"}, ["id-3", "id-2", "id-1"]),
     ],
 )
-def test_the_log_is_filtered(api: FlaskClient, raw: sqlite3.Connection, query: dict[str, str], ids: list[str]) -> None:
+def test_each_filter_selects_its_events(
+    api: FlaskClient, raw: sqlite3.Connection, query: dict[str, str], ids: list[str]
+) -> None:
     write(raw, 3)
     write(raw, 2, "x.y", "other")
     assert [event["id"] for event in body_of(api.get("/api/events", query_string=query))["events"]] == ids
 
 
-def test_an_event_has_the_fields_of_the_contract(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_an_event_has_the_documented_fields(api: FlaskClient, raw: sqlite3.Connection) -> None:
     write(raw, 1, data='{"n": [1, null]}')
     expected = {
         "id": "id-1", "event_type": "a.b", "source": "s", "task_id": None, "agent_id": None,
@@ -278,7 +283,7 @@ def test_an_event_has_the_fields_of_the_contract(api: FlaskClient, raw: sqlite3.
 
 
 @pytest.mark.parametrize("event_id", ["a/b", "a b", "ü", "%", "a?b", "summary-of", "..", "a/"])
-def test_any_id_is_found(api: FlaskClient, event_id: str) -> None:
+def test_every_id_is_found(api: FlaskClient, event_id: str) -> None:
     api.post("/api/events", json=EVENT | {"id": event_id})
     found = api.get(f"/api/events/{quote(event_id, safe='')}")
     assert body_of(found)["id"] == event_id
@@ -289,16 +294,14 @@ def test_an_unknown_id_is_not_found(api: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("data", ["NaN", "[Infinity]", "1e999", '"\\ud800"', "[" * 900 + "]" * 900, "{oops"])
-def test_odd_rows_are_answered_in_json_that_every_parser_reads(
-    api: FlaskClient, raw: sqlite3.Connection, data: str
-) -> None:
+def test_odd_rows_become_json_that_every_parser_reads(api: FlaskClient, raw: sqlite3.Connection, data: str) -> None:
     write(raw, 1, data=data)
     assert body_of(api.get("/api/events"))["events"][0]["id"] == "id-1"
     assert body_of(api.get("/api/events/id-1"))["id"] == "id-1"
     assert body_of(api.get("/api/feed?after=0"))["events"][0]["id"] == "id-1"
 
 
-def test_the_summary_counts_the_last_minutes(api: FlaskClient) -> None:
+def test_the_summary_counts_the_events_of_the_last_minutes(api: FlaskClient) -> None:
     for event_type in ("a.b", "x.y", "x.y"):
         api.post("/api/events", json={"event_type": event_type, "source": "s"})
     api.post("/api/events", json={"event_type": "old.one", "source": "s", "timestamp": "2020-01-01T00:00:00Z"})
@@ -342,7 +345,7 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize("path", BAD_QUERIES)
-def test_a_bad_query_names_the_field(api: FlaskClient, path: str) -> None:
+def test_an_invalid_query_gets_an_error_with_the_field(api: FlaskClient, path: str) -> None:
     answer = api.get(path)
     field = path.partition("?")[2].partition("=")[0]
     assert_problem(answer, 422, field)
@@ -366,12 +369,12 @@ def epoch(raw: sqlite3.Connection) -> str:
     return str(raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()[0])
 
 
-def test_without_a_cursor_it_begins_at_the_head(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
+def test_without_a_cursor_the_feed_begins_at_the_head(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
     write(raw, 5)
     assert feed(api) == {"epoch": epoch, "verdict": "live", "events": [], "cursor": 5, "head": 5}
 
 
-def test_it_goes_on_behind_the_cursor(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
+def test_the_feed_continues_after_the_cursor(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
     write(raw, 5, data='{"n": 1}')
     page = feed(api, after=3, epoch=epoch)
     assert (page["verdict"], seqs(page), page["cursor"], page["head"]) == ("resumed", [4, 5], 5, 5)
@@ -382,12 +385,12 @@ def test_it_goes_on_behind_the_cursor(api: FlaskClient, raw: sqlite3.Connection,
     assert feed(api, after=5, epoch=epoch)["events"] == []
 
 
-def test_everything_that_is_retained_needs_no_epoch(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_a_cursor_of_0_needs_no_epoch(api: FlaskClient, raw: sqlite3.Connection) -> None:
     write(raw, 3)
     assert (feed(api, after=0)["verdict"], seqs(feed(api, after=0))) == ("resumed", [1, 2, 3])
 
 
-def test_what_was_pruned_is_a_gap_with_its_range(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
+def test_pruned_events_are_a_gap_with_its_range(api: FlaskClient, raw: sqlite3.Connection, epoch: str) -> None:
     write(raw, 9)
     raw.execute("DELETE FROM outbox WHERE seq <= 6")
     page = feed(api, after=2, epoch=epoch)
@@ -403,7 +406,7 @@ def test_a_cursor_of_another_history_is_a_reset(
     assert page == {"epoch": epoch, "verdict": "reset", "events": [], "cursor": 5, "head": 5}
 
 
-def test_limit_counts_what_matches_and_the_cursor_stops_there(
+def test_the_limit_counts_matches_and_the_cursor_stops_at_the_last(
     api: FlaskClient, raw: sqlite3.Connection, epoch: str
 ) -> None:
     for _ in range(4):
@@ -417,7 +420,7 @@ def test_limit_counts_what_matches_and_the_cursor_stops_there(
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("query", [{}, {"types": "x.*"}, {"types": "x.y,a.b"}, {"source": "other"}])
-def test_pages_one_after_the_other_are_the_whole_feed(
+def test_consecutive_pages_are_the_whole_feed(
     api: FlaskClient, raw: sqlite3.Connection, epoch: str, limit: int, query: dict[str, str]
 ) -> None:
     for n in range(5):
@@ -436,13 +439,13 @@ def test_pages_one_after_the_other_are_the_whole_feed(
     assert found == expected
 
 
-def test_types_are_given_with_commas_between(api: FlaskClient, raw: sqlite3.Connection) -> None:
+def test_several_types_are_separated_by_commas(api: FlaskClient, raw: sqlite3.Connection) -> None:
     for event_type in ("a.b", "c.d", "c.e", "x.y"):
         write(raw, 1, event_type)
     assert seqs(feed(api, after=0, types="a.b,c.*")) == [1, 2, 3]
 
 
-def test_a_page_scans_only_so_far_and_its_cursor_moves_though_it_is_empty(
+def test_an_empty_page_after_the_scan_limit_moves_the_cursor(
     api: FlaskClient, raw: sqlite3.Connection, epoch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["outfeed.http.transports.feed"], "MAX_SCANNED_ROWS", 2500)
@@ -459,16 +462,14 @@ def test_a_page_scans_only_so_far_and_its_cursor_moves_though_it_is_empty(
 @pytest.mark.parametrize(
     "payload", ["{}", " {}", '{\n"id": 1}', '{"seq": 99}', "[]", "", None, "nonsense", "[" * 1000 + "]" * 1000]
 )
-def test_a_row_that_no_trigger_of_ours_wrote_spoils_no_page(
-    api: FlaskClient, raw: sqlite3.Connection, payload: str | None
-) -> None:
+def test_a_row_of_another_writer_breaks_no_page(api: FlaskClient, raw: sqlite3.Connection, payload: str | None) -> None:
     write(raw, 1)
     raw.execute("INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", (payload,))
     write(raw, 1)
     assert seqs(feed(api, after=0)) == [1, 2, 3]
 
 
-def test_pruning_between_verdict_and_read_is_told_as_a_gap(
+def test_pruning_between_verdict_and_read_is_a_gap(
     api: FlaskClient, flask_app: Flask, raw: sqlite3.Connection, epoch: str
 ) -> None:
     write(raw, 10)
@@ -508,7 +509,7 @@ def test_every_error_is_a_problem(api: FlaskClient, method: str, path: str, stat
         assert answer.headers["Allow"]
 
 
-def test_a_missing_database_is_a_problem_that_passes(api: FlaskClient, database: Database) -> None:
+def test_a_missing_database_is_a_temporary_problem(api: FlaskClient, database: Database) -> None:
     away = database.path.with_name("away.db")
     database.close()
     database.path.rename(away)
@@ -519,7 +520,7 @@ def test_a_missing_database_is_a_problem_that_passes(api: FlaskClient, database:
     assert api.get("/api/events").status_code == 200
 
 
-def test_an_error_of_ours_tells_the_client_nothing_of_it(
+def test_an_internal_error_reveals_no_details(
     api: FlaskClient, flask_app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""log, events."""
+"""The commands log and events."""
 
 import json
 
@@ -9,7 +9,7 @@ from outfeed.store.event_log import log_event
 
 
 class TestLog:
-    def test_it_writes_the_event_and_says_its_id(self, outfeed, database):
+    def test_log_writes_the_event_and_prints_its_id(self, outfeed, database):
         data = {"description": "Füße", "n": [1, None]}
 
         result = outfeed(
@@ -21,7 +21,7 @@ class TestLog:
         event = get_event("one")
         assert (event.source, event.task_id, event.agent_id, event.data) == ("tests", "t1", "a1", data)
 
-    def test_the_same_id_again_changes_nothing_and_with_other_content_fails(self, outfeed, database):
+    def test_a_repeated_id_changes_nothing_and_fails_with_other_content(self, outfeed, database):
         outfeed("log", "task.created", "--source", "tests", "--id", "one")
 
         assert outfeed("log", "task.created", "--source", "tests", "--id", "one").exit_code == 0
@@ -43,7 +43,7 @@ class TestLog:
             (("system.pruned", "--source", "me"), "event_type"),
         ],
     )
-    def test_what_is_outside_the_limits_fails_and_is_named(self, outfeed, database, arguments, named):
+    def test_an_invalid_value_fails_with_its_name(self, outfeed, database, arguments, named):
         result = outfeed("log", *arguments)
 
         assert result.exit_code == 1
@@ -58,7 +58,7 @@ class TestEvents:
         log_event("task.failed", "beta", task_id="t1", agent_id="a1", data={"reason": "no time"}, id="2")
         log_event("agent.joined", "alpha", agent_id="a1", data={"name": "Forge"}, id="3")
 
-    def test_people_get_a_sentence_each_newest_first(self, outfeed, three):
+    def test_text_output_has_one_sentence_per_event_newest_first(self, outfeed, three):
         lines = outfeed("events").output.splitlines()
 
         assert [line.split("  ", 1)[1] for line in lines[:3]] == [
@@ -68,7 +68,7 @@ class TestEvents:
         ]
         assert lines[3:] == ["Showed 3 events, newest first."]
 
-    def test_machines_get_an_array_with_one_event_a_line(self, outfeed, three):
+    def test_json_output_is_an_array_with_one_event_a_line(self, outfeed, three):
         output = outfeed("events", "--json").output
 
         assert [event["id"] for event in json.loads(output)] == ["3", "2", "1"]
@@ -89,14 +89,14 @@ class TestEvents:
             (("--from", "2999-01-01T00:00:00Z"), []),
         ],
     )
-    def test_filters_are_joined_by_and(self, outfeed, three, filters, ids):
+    def test_all_filters_must_match(self, outfeed, three, filters, ids):
         assert [event["id"] for event in json.loads(outfeed("events", "--json", *filters).output)] == ids
 
-    def test_none_is_said_so_or_an_empty_array(self, outfeed, database):
+    def test_an_empty_result_is_a_sentence_or_an_empty_array(self, outfeed, database):
         assert outfeed("events").output == "No events match.\n"
         assert json.loads(outfeed("events", "--json").output) == []
 
-    def test_what_others_wrote_can_not_steer_the_terminal(self, outfeed, database):
+    def test_control_characters_in_events_are_escaped(self, outfeed, database):
         log_event("task.created", "so\x1b[31murce", data={"description": "a\x1b[2Jb\u202ec\x07"})
 
         output = outfeed("events").output

@@ -1,4 +1,4 @@
-"""Writing over HTTP: one event, a batch, NDJSON; each once, all or none."""
+"""Writes over HTTP: one event, a batch, NDJSON; each once, all or none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def written(raw: sqlite3.Connection) -> list[str]:
 
 
 class TestWriting:
-    def test_one_event_is_answered_with_where_it_went(self, api: Api, raw: sqlite3.Connection) -> None:
+    def test_the_response_to_one_event_has_its_position(self, api: Api, raw: sqlite3.Connection) -> None:
         answer = api.post("/api/events", json=named("a", data={"n": 1}))
         (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
 
@@ -45,14 +45,14 @@ class TestWriting:
         assert raw.execute("SELECT data FROM event_log").fetchall() == [('{"n":1}',)]
 
     @pytest.mark.parametrize("content_type", ["application/ndjson", "application/jsonl", "application/x-ndjson"])
-    def test_lines_come_under_each_of_their_names(self, api: Api, raw: sqlite3.Connection, content_type: str) -> None:
+    def test_each_media_type_of_ndjson_is_accepted(self, api: Api, raw: sqlite3.Connection, content_type: str) -> None:
         answer = api.post("/api/events", data=lines(named("a"), named("b")), content_type=content_type)
 
         assert answer.status_code == 201
         assert written(raw) == ["a", "b"]
 
     @pytest.mark.parametrize("form", ["json", "ndjson"])
-    def test_a_batch_is_answered_in_its_order(self, api: Api, raw: sqlite3.Connection, form: str) -> None:
+    def test_the_response_to_a_batch_has_the_same_order(self, api: Api, raw: sqlite3.Connection, form: str) -> None:
         events = [named("c"), EVENT, named("a"), named("b")]
         answer = post_batch(api, events, form)
 
@@ -60,12 +60,12 @@ class TestWriting:
         assert [one["seq"] for one in answer.json] == [1, 2, 3, 4]
         assert [one["id"] for one in answer.json] == written(raw)
 
-    def test_lines_may_be_blank_and_one_is_a_batch(self, api: Api) -> None:
+    def test_ndjson_may_have_blank_lines_and_one_line_is_a_batch(self, api: Api) -> None:
         answer = api.post("/api/events", data=f"\n{lines(EVENT)}\r\n\n", content_type="application/x-ndjson")
         assert (answer.status_code, len(answer.json)) == (201, 1)
 
     @pytest.mark.parametrize("form", ["json", "ndjson"])
-    def test_the_same_again_is_answered_the_same_and_not_written(
+    def test_a_repeated_call_gets_the_same_response_and_writes_nothing(
         self, api: Api, raw: sqlite3.Connection, form: str
     ) -> None:
         events = [named(f"e{n}", data={"n": n}) for n in range(1000)]
@@ -75,7 +75,7 @@ class TestWriting:
         assert first.json == again.json
         assert len(written(raw)) == 1000
 
-    def test_a_batch_may_hold_known_events_beside_new_ones(self, api: Api, raw: sqlite3.Connection) -> None:
+    def test_a_batch_may_contain_existing_and_new_events(self, api: Api, raw: sqlite3.Connection) -> None:
         api.post("/api/events", json=[named("a"), named("b")])
         answer = api.post("/api/events", json=[named("b"), named("new"), named("a")])
 
@@ -83,20 +83,20 @@ class TestWriting:
         assert [one["seq"] for one in answer.json] == [2, 3, 1]
         assert written(raw) == ["a", "b", "new"]
 
-    def test_an_event_twice_in_a_batch_is_written_once_and_answered_twice(
+    def test_a_duplicate_in_a_batch_is_written_once_and_has_two_receipts(
         self, api: Api, raw: sqlite3.Connection
     ) -> None:
         answer = api.post("/api/events", json=[named("a"), named("b"), named("a")])
         assert [one["seq"] for one in answer.json] == [1, 2, 1]
         assert written(raw) == ["a", "b"]
 
-    def test_the_seq_is_null_once_the_outbox_was_pruned(self, api: Api, raw: sqlite3.Connection) -> None:
+    def test_the_seq_is_null_once_the_outbox_row_is_pruned(self, api: Api, raw: sqlite3.Connection) -> None:
         api.post("/api/events", json=named("a"))
         raw.execute("DELETE FROM outbox")
         assert api.post("/api/events", json=named("a")).json["seq"] is None
         assert api.post("/api/events", json=named("b")).json["seq"] == 2
 
-    def test_a_time_that_was_left_out_may_differ(self, api: Api) -> None:
+    def test_a_repeat_without_a_timestamp_is_the_same_event(self, api: Api) -> None:
         api.post("/api/events", json=named("a", timestamp="2026-01-01T00:00:00Z"))
         assert api.post("/api/events", json=named("a")).status_code == 200
         assert api.post("/api/events", json=named("a", timestamp="2026-01-01T01:00:00+01:00")).status_code == 200
@@ -162,7 +162,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("body", "content_type", "status", "members", "detail"), BAD.values(), ids=BAD)
-def test_a_bad_body_is_refused_with_the_place_and_nothing_is_written(
+def test_an_invalid_body_is_rejected_with_the_position_and_not_written(
     api: Api, raw: sqlite3.Connection, body: str, content_type: str, status: int, members: dict[str, Any], detail: str
 ) -> None:
     api.post("/api/events", json=named("known"))
@@ -175,15 +175,13 @@ def test_a_bad_body_is_refused_with_the_place_and_nothing_is_written(
     assert written(raw) == ["known"]
 
 
-class TestPacked:
+class TestCompressedBodies:
     def post(self, api: Api, body: bytes, encoding: str = "gzip", content_type: str = JSON) -> Any:
         headers = {**api.headers, "Content-Encoding": encoding}
         return api.client.post("/api/events", data=body, content_type=content_type, headers=headers)
 
     @pytest.mark.parametrize("content_type", [JSON, NDJSON])
-    def test_a_gzip_body_is_unpacked_also_in_several_members(
-        self, api: Api, raw: sqlite3.Connection, content_type: str
-    ) -> None:
+    def test_a_gzip_body_may_have_several_members(self, api: Api, raw: sqlite3.Connection, content_type: str) -> None:
         text = (
             lines(named("a"), named("b")) if content_type == NDJSON else json.dumps([named("a"), named("b")])
         ).encode()
@@ -205,7 +203,7 @@ class TestPacked:
         ],
         ids=["too large", "too large in parts", "cut", "many members", "nothing", "not packed", "another"],
     )
-    def test_the_limit_counts_unpacked_and_what_is_no_gzip_is_refused(
+    def test_an_invalid_or_too_large_gzip_body_is_rejected(
         self, api: Api, raw: sqlite3.Connection, body: bytes, encoding: str, status: int, detail: str
     ) -> None:
         answer = self.post(api, body, encoding)
@@ -216,7 +214,7 @@ class TestPacked:
 
 
 @pytest.mark.parametrize("path", ["/api/consumers", "/api/swarm/agents"])
-def test_every_json_body_may_be_packed(api: Api, path: str) -> None:
+def test_every_json_body_may_be_compressed(api: Api, path: str) -> None:
     def post(body: bytes, encoding: str) -> Any:
         headers = {**api.headers, "Content-Encoding": encoding}
         return api.client.post(path, data=body, content_type=JSON, headers=headers)
@@ -228,7 +226,7 @@ def test_every_json_body_may_be_packed(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/consumers/x/ack", "/api/swarm/agents"])
-def test_a_deeply_nested_body_is_refused_by_each_route_that_reads_json(api: Api, path: str) -> None:
+def test_each_route_rejects_a_deeply_nested_json_body(api: Api, path: str) -> None:
     answer = api.post(path, data='{"seq": ' + "[" * 100_000, content_type=JSON)
 
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_json")
@@ -236,7 +234,7 @@ def test_a_deeply_nested_body_is_refused_by_each_route_that_reads_json(api: Api,
 
 @pytest.mark.parametrize("depth", [65, 70, 970, 5000])
 @pytest.mark.parametrize("form", ["one", "batch", "lines"])
-def test_data_that_is_nested_too_deeply_is_refused(api: Api, raw: sqlite3.Connection, depth: int, form: str) -> None:
+def test_data_nested_too_deeply_is_rejected(api: Api, raw: sqlite3.Connection, depth: int, form: str) -> None:
     event = '{"event_type":"a.b","source":"s","data":' + "[" * depth + "]" * depth + "}"
     body, content_type = {"one": (event, JSON), "batch": (f"[{event}]", JSON), "lines": (event, NDJSON)}[form]
     answer = api.post("/api/events", data=body, content_type=content_type)
@@ -254,12 +252,12 @@ def test_data_of_64_levels_is_written(api: Api, form: str) -> None:
     assert api.post("/api/events", data=body, content_type=content_type).status_code == 201
 
 
-class TestWhenTheDatabaseCanNot:
-    def test_it_says_busy_and_when_to_come_back(
+class TestDatabaseFailures:
+    def test_a_busy_database_returns_503_with_retry_after(
         self, api: Api, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.1)
-        api.services.database.close()  # what is open waits for longer
+        api.services.database.close()  # open connections have a longer busy timeout
         raw.execute("BEGIN IMMEDIATE")
         answer = api.post("/api/events", json=[named("a"), named("b")])
         raw.execute("ROLLBACK")
@@ -268,7 +266,7 @@ class TestWhenTheDatabaseCanNot:
         assert int(answer.headers["Retry-After"]) > 0
         assert api.post("/api/events", json=[named("a"), named("b")]).status_code == 201
 
-    def test_a_full_disk_leaves_nothing_of_a_batch(self, api: Api, raw: sqlite3.Connection) -> None:
+    def test_a_full_disk_writes_no_event_of_a_batch(self, api: Api, raw: sqlite3.Connection) -> None:
         batch = [named(f"e{n}", data="x" * 4000) for n in range(200)]
         with api.services.database.connection() as connection:  # the next request gets the same one
             connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 50}")
@@ -282,7 +280,7 @@ class TestWhenTheDatabaseCanNot:
             connection.execute("PRAGMA max_page_count = 1073741823")
         assert api.post("/api/events", json=batch).status_code == 201
 
-    def test_threads_wait_for_their_turn_and_all_of_them_write(self, api: Api, raw: sqlite3.Connection) -> None:
+    def test_concurrent_batches_are_all_written(self, api: Api, raw: sqlite3.Connection) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         def post(batch: int) -> int:

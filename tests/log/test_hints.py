@@ -1,4 +1,4 @@
-"""Hints: each command that a page shows runs as it stands there."""
+"""Hints: each command that a page shows runs unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hint_in(page: str) -> str:
     return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', empty, re.DOTALL)[0])
 
 
-def test_an_operator_gets_a_command_that_works_in_any_folder(
+def test_an_operator_sees_a_command_that_works_in_any_folder(
     flask_app: Flask, database: Database, tmp_path: Path
 ) -> None:
     show_tokens_and_names(flask_app)
@@ -45,7 +45,7 @@ def test_an_odd_path_is_quoted(tmp_path: Path) -> None:
     assert f"OUTFEED_DATABASE={database}" in words
 
 
-def test_a_viewer_sees_no_path_and_gets_a_command_that_works_with_a_token(tmp_path: Path) -> None:
+def test_a_viewer_sees_no_path_and_a_command_that_works_with_a_token(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         app = create_app(Settings(database=server.database, public_url=server.url))
         show_tokens_and_names(app)

@@ -1,4 +1,4 @@
-"""The log's pages and its export, as a browser without a script and a program get them."""
+"""The log's pages and its export, for browsers without scripts."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def ids(answer: Any) -> list[str]:
 
 
 def links(answer: Any) -> dict[str, str]:
-    """Return the addresses in the page by their words."""
+    """Return the addresses in the page by their texts."""
     found = re.findall(r'<a [^>]*?href="([^"]+)"[^>]*>(.*?)</a>', answer.text, re.DOTALL)
     return {" ".join(re.sub(r"<[^>]+>", " ", words).split()): html.unescape(href) for href, words in found}
 
 
 class TestTheLog:
-    def test_filters_stand_in_the_address_and_in_the_form(self, api: Api) -> None:
+    def test_filters_are_in_the_address_and_the_form(self, api: Api) -> None:
         log_event(
             "task.failed", "worker", "t1", "a1", {"reason": "timeout"}, id="hit", timestamp="2026-01-31T12:00:00Z"
         )
@@ -84,7 +84,7 @@ class TestTheLog:
         assert ids(api.get(links(answer)["task.failed 1"])) == ["hit"]
         assert json.loads(api.get(links(answer)["NDJSON"]).text)["id"] == "hit"
 
-    def test_pages_lead_to_older_and_newer_ones(self, api: Api) -> None:
+    def test_each_page_links_to_older_and_newer_ones(self, api: Api) -> None:
         write(120)
         first = api.get("/swarm/events?type=task.*")
         second = api.get(links(first)["Older →"])
@@ -98,12 +98,12 @@ class TestTheLog:
         assert ids(back) == ids(first)
         assert api.get(links(back)["← Newer"]).headers["Location"] == "/swarm/events?type=task.*"
 
-    def test_counts_say_where_they_stopped(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_counts_show_that_they_stopped_at_the_limit(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(log_page, "MAX_COUNTED", 3)
         write(3)
         assert "<strong>3+ events</strong>" in api.get("/swarm/events").text
 
-    def test_a_page_without_a_match_in_reach_leads_on(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_page_without_a_match_links_to_older_events(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         write(1, id="deep", source="rare")
         write(100, agent_id="a")
         defaults = log_page.LogScan.__init__.__kwdefaults__
@@ -133,7 +133,7 @@ class TestTheLog:
             ("newer=99999999999999999999", "The log is empty"),
         ],
     )
-    def test_no_query_is_an_error(self, api: Api, query: str, said: str) -> None:
+    def test_every_query_returns_200(self, api: Api, query: str, said: str) -> None:
         answer = api.get(f"/swarm/events?{query}")
         assert answer.status_code == 200
         assert said in answer.text
@@ -146,7 +146,7 @@ class TestTheLog:
             ("agent_id=a&source=s&_external=1", "agent=a&source=s&_external=1"),
         ],
     )
-    def test_the_names_of_the_api_lead_to_the_same_filter(self, api: Api, asked: str, location: str) -> None:
+    def test_the_names_of_the_api_redirect_to_the_same_filter(self, api: Api, asked: str, location: str) -> None:
         answer = api.get(f"/swarm/events?{asked}")
         assert (answer.status_code, answer.location) == (302, f"/swarm/events?{location}")
 
@@ -155,7 +155,7 @@ class TestTheLog:
             write(1, id=id_, event_type=id_)
         assert ids(api.get("/swarm/events?type=a.one&type=c.*")) == ["c.three", "a.one"]
 
-    def test_rows_below_zero_are_paged_like_all_others(self, api: Api, database: Database) -> None:
+    def test_negative_rowids_are_paged_like_all_others(self, api: Api, database: Database) -> None:
         with closing(sqlite3.connect(database.path)) as raw, raw:
             for rowid in (2, 1, 0, -2):
                 raw.execute(
@@ -173,14 +173,14 @@ class TestTheLog:
         assert ids(api.get("/swarm/events?cursor=0")) == ["r-2"]
         assert ids(api.get("/swarm/events?cursor=-1")) == ["r-2"]
 
-    def test_a_time_has_its_date_and_its_year_where_they_are_not_those_of_now(self, api: Api) -> None:
+    def test_a_time_has_its_date_and_year_if_they_differ_from_today(self, api: Api) -> None:
         for timestamp in ("2025-12-31T23:59:59Z", "2026-01-01T01:30:00+01:00", "2026-03-04T05:06:07Z"):
             write(1, id=timestamp, timestamp=timestamp)
         with freeze_time("2026-03-04T23:00:00Z"):
             page = api.get("/swarm/events").text
         assert re.findall(r"<time [^>]+>([^<]+)", page) == ["05:06:07", "1 Jan 00:30:00", "31 Dec 2025 23:59:59"]
 
-    def test_what_may_not_be_seen_is_not_counted_and_not_found(self, api: Api, database: Database) -> None:
+    def test_invisible_events_are_neither_counted_nor_found(self, api: Api, database: Database) -> None:
         write(2)
         log_event("agent.joined", "s", data={"name": "hidden"})
         tasks = bearer(api.app, account.create_token(database, "few", ["read"], types=["task.*"]))
@@ -193,7 +193,7 @@ class TestTheLog:
 
 class TestOneEvent:
     @pytest.mark.parametrize("event_id", ODD_IDS)
-    def test_any_id_leads_from_its_row_to_its_page_and_its_json(self, api: Api, event_id: str) -> None:
+    def test_each_row_links_to_the_events_page_and_json(self, api: Api, event_id: str) -> None:
         log_event("a.b", "s", data={"text": "<b>bold</b>"}, id=event_id)
         row = api.get("/swarm/events")
         page = api.get(links(row)[" ".join(event_id.split())])
@@ -203,11 +203,11 @@ class TestOneEvent:
         assert found.get("id") == event_id or [event["id"] for event in found["events"]] == [event_id]
         assert api.get("/api/events", query_string={"id": event_id}).json["events"][0]["id"] == event_id
 
-    def test_an_unknown_id_is_an_empty_list_and_no_page(self, api: Api) -> None:
+    def test_an_unknown_id_is_an_empty_list_and_a_404_page(self, api: Api) -> None:
         assert api.get("/api/events?id=nobody").json == {"events": [], "next": None}
         assert api.get("/swarm/events/nobody").status_code == api.get("/swarm/events?id=nobody").status_code == 404
 
-    def test_it_has_neighbours_in_the_log_of_its_task_and_of_its_agent(self, api: Api) -> None:
+    def test_an_event_has_neighbours_in_the_log_its_task_and_its_agent(self, api: Api) -> None:
         for number, (task, agent) in enumerate(
             [("t1", "a1"), ("t2", "a1"), ("t1", "a2"), ("t2", "a2"), ("t1", "a1")], 1
         ):
@@ -217,7 +217,7 @@ class TestOneEvent:
             ("next", "e4"), ("prev", "e2"), ("next", "e5"), ("prev", "e1"), ("next", "e4"),
         ]  # fmt: skip
 
-    def test_of_a_task_or_an_agent_only_where_it_names_one(self, api: Api) -> None:
+    def test_an_event_without_a_task_has_no_neighbours_of_a_task(self, api: Api) -> None:
         log_event("a.b", "s", task_id="t1", id="one")
         write(2)
         page = api.get("/swarm/events/one").text
@@ -229,7 +229,7 @@ class TestOneEvent:
 
 
 class TestStories:
-    def test_a_task_is_told_in_order_with_what_the_coordinator_knows(self, api: Api) -> None:
+    def test_a_tasks_story_is_in_order_with_the_coordinators_state(self, api: Api) -> None:
         coordinator = api.services.part(SwarmPart).coordinator
         agent = coordinator.join("Forge")
         task = coordinator.post("Write the docs")
@@ -243,20 +243,20 @@ class TestStories:
         assert page.count('class="after"') == 2
         assert "Forge" in api.get(f"/swarm/agents/{agent.id}").text
 
-    def test_any_writers_task_has_a_story(self, api: Api) -> None:
+    def test_a_task_of_any_writer_has_a_story(self, api: Api) -> None:
         write(3, task_id="mine", timestamp="2026-01-31T12:00:00Z")
         write(1, task_id="mine", id="x", timestamp="2026-01-31T13:30:00Z")
         page = api.get("/swarm/tasks/mine")
         assert ids(page) == ["e1", "e2", "e3", "x"]
         assert "+90 min" in page.text
 
-    def test_a_long_story_begins_in_the_log(self, api: Api) -> None:
+    def test_a_long_story_links_to_the_log(self, api: Api) -> None:
         write(205, agent_id="a1")
         page = api.get("/swarm/agents/a1")
         assert (ids(page)[0], ids(page)[-1]) == ("e6", "e205")
         assert links(page)["Show earlier events"] == "/swarm/events?agent=a1"
 
-    def test_who_may_not_see_the_swarm_is_not_told_its_state(self, api: Api, database: Database) -> None:
+    def test_a_principal_without_swarm_types_sees_no_state_of_a_task(self, api: Api, database: Database) -> None:
         task = api.services.part(SwarmPart).coordinator.post("Write the docs")
         few = bearer(api.app, account.create_token(database, "few", ["read"], types=["task.bidding"]))
         page = few("GET", f"/swarm/tasks/{task.id}").text
@@ -266,21 +266,21 @@ class TestStories:
 
 
 class TestExport:
-    def test_csv_and_ndjson_hold_what_matches_newest_first(self, api: Api) -> None:
+    def test_csv_and_ndjson_contain_the_matches_newest_first(self, api: Api) -> None:
         write(450)
         write(3, source="other", id=None)
         lines = api.get("/api/events/export?source=s")
         assert lines.content_type == "application/x-ndjson; charset=utf-8"
         assert [json.loads(line)["data"]["n"] for line in lines.text.splitlines()] == list(range(450, 0, -1))
         table = api.get("/api/events/export?source=s&format=csv")
-        assert table.data.startswith(b"\xef\xbb\xbfid,")  # else Excel guesses the encoding
+        assert table.data.startswith(b"\xef\xbb\xbfid,")  # otherwise Excel guesses the encoding
         assert table.headers["Content-Disposition"] == 'attachment; filename="events.csv"'
         rows = list(csv.DictReader(io.StringIO(table.text.removeprefix(BOM))))
         assert [json.loads(row["data"])["n"] for row in rows] == list(range(450, 0, -1))
         assert {row["event_type"] for row in rows} == {"task.created"}
 
     @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\uff1d1"])
-    def test_a_cell_is_no_formula(self, api: Api, text: str) -> None:
+    def test_no_cell_is_a_formula(self, api: Api, text: str) -> None:
         log_event("a.b", text, id="x", data=-1)
         (row,) = csv.DictReader(
             io.StringIO(api.get("/api/events/export?format=csv").text.removeprefix(BOM), newline="")
@@ -290,9 +290,7 @@ class TestExport:
 
     @pytest.mark.parametrize("separator", [";", "\t", "|"])
     @pytest.mark.parametrize("text", ["x{};=1+1;y", "x{} =1+1", "x{}-1", "x\n=1+1{}", "x{}\uff1d1", "x{}@SUM(A1)"])
-    def test_a_text_is_no_formula_where_another_character_separates_cells(
-        self, api: Api, separator: str, text: str
-    ) -> None:
+    def test_no_cell_is_a_formula_with_another_separator(self, api: Api, separator: str, text: str) -> None:
         text = text.format(separator)
         log_event("a.b", text, id="x", task_id="t", data=[text])
         table = api.get("/api/events/export?format=csv").text.removeprefix(BOM)
@@ -302,7 +300,7 @@ class TestExport:
         assert not [cell for cell in cells if cell.lstrip(' "').startswith(("=", "+", "-", "@", "\uff1d"))]
         assert json.loads(api.get("/api/events/export").text)["source"] == text
 
-    def test_it_is_redacted(self, api: Api, database: Database) -> None:
+    def test_an_export_is_redacted(self, api: Api, database: Database) -> None:
         with closing(sqlite3.connect(database.path)) as raw, raw:
             raw.execute(
                 "INSERT INTO event_log VALUES ('x', 'a.b', 's', NULL, NULL, '{\"password\": \"hunter2\"}', 't')"
@@ -312,7 +310,7 @@ class TestExport:
             assert "[redacted]" in text
             assert "hunter2" not in text
 
-    def test_it_holds_no_read_open_and_ends_early_where_its_token_was_revoked(
+    def test_an_export_keeps_no_read_open_and_ends_when_its_token_is_revoked(
         self, api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys.modules["outfeed.log.export"], "EVENTS_A_PIECE", 10)
@@ -328,7 +326,7 @@ class TestExport:
         with pytest.raises(ConnectionResetError):
             b"".join(pieces)
 
-    def test_a_bad_query_names_the_field(self, api: Api) -> None:
+    def test_an_invalid_query_gets_an_error_with_the_field(self, api: Api) -> None:
         for query in ("format=xml", "from=yesterday", "limit=5"):
             answer = api.get(f"/api/events/export?{query}")
             assert answer.status_code == 422
@@ -348,7 +346,7 @@ def test_the_api_filters_by_text_and_time(api: Api) -> None:
     assert found(to="2026-01-31T13:00:01+01:00", **{"from": "2026-01-31T12:00:00"}) == ["old"]
 
 
-def test_the_api_says_where_a_text_was_found(api: Api) -> None:
+def test_the_api_returns_the_part_that_matches_a_text(api: Api) -> None:
     data = {"password": "hunter2", "message": "重跑gen-itgc后50条"}
     api.post("/api/events", json={"event_type": "job.done", "source": "s", "id": "a", "data": data})
     answer = api.get("/api/events", query_string={"text": "itgc -other"})
@@ -359,7 +357,7 @@ def test_the_api_says_where_a_text_was_found(api: Api) -> None:
     assert "match" not in api.get("/api/events", query_string={"text": "-other"}).json["events"][0]
 
 
-def test_the_page_marks_what_was_found_and_nothing_else(api: Api) -> None:
+def test_the_page_marks_only_the_matches(api: Api) -> None:
     data = {"message": "<mark>not ours</mark> NullPointerException"}
     api.post("/api/events", json={"event_type": "job.done", "source": "s", "data": data})
     page = api.get("/swarm/events", query_string={"text": "exception"}).text
@@ -367,7 +365,7 @@ def test_the_page_marks_what_was_found_and_nothing_else(api: Api) -> None:
     assert "<mark>" not in api.get("/swarm/events").text
 
 
-def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: Database) -> None:
+def test_an_operator_sees_the_number_of_audit_events(api: Api, database: Database) -> None:
     operator = bearer(api.app, account.create_token(database, "ops", ["admin"]))
     write(2)
     with database.transaction() as connection:
@@ -381,7 +379,9 @@ def test_an_operator_sees_how_many_events_are_of_the_audit(api: Api, database: D
 
 
 @pytest.mark.parametrize("timestamp", ["2026-01-31 12:30:00", "2026-01-31T14:30:00+02:00", "20260131T123000Z"])
-def test_a_raw_timestamp_is_its_instant_over_http_and_on_the_page(api: Api, database: Database, timestamp: str) -> None:
+def test_a_raw_timestamp_counts_as_its_instant_over_http_and_on_the_page(
+    api: Api, database: Database, timestamp: str
+) -> None:
     with database.transaction() as connection:
         connection.execute(
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('r', 'job.done', 'cron', ?)",

@@ -44,7 +44,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     app.url_map.merge_slashes = False  # werkzeug would redirect to the request's unchecked Host
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)
-    app.wsgi_app = _corrected(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
+    app.wsgi_app = _with_corrections(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     logs.init_app(app)
     bodies.init_app(app)
     problems.init_app(app)
@@ -61,11 +61,12 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     return app
 
 
-def _corrected(wsgi_app: WSGIApplication, settings: Settings) -> WSGIApplication:
-    """Return WSGI middleware: requests have the client's address, and lie below the prefix.
+def _with_corrections(wsgi_app: WSGIApplication, settings: Settings) -> WSGIApplication:
+    """Return WSGI middleware that corrects each request.
 
-    It is a plain function. Each object with a `__call__` in its place takes more of the stack of each client's thread,
-    which has a size in steps of 4 KiB.
+    It sets the client's address, and moves the request below the prefix. The middleware is a plain function: each
+    object with a `__call__` in its place takes more of the stack of each client's thread, which has a size in steps of
+    4 KiB.
     """
     proxies = Proxies(settings.trusted_proxies)
 

@@ -1,4 +1,7 @@
-"""Instants: each text that can be read as a time is that time in filters, summary, chart, search, prune and index."""
+"""Instants: each readable timestamp counts as its time in every reader.
+
+The readers are filters, summary, chart, search, prune and index.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def in_zone(hours: int) -> Callable[[datetime], str]:
     return lambda moment: moment.astimezone(timezone(hours * HOUR)).isoformat()
 
 
-# What a raw writer may leave, for a whole second.
+# The forms that a raw writer may use for a whole second.
 FORMS: dict[str, Callable[[datetime], str]] = {
     "ours": clock.isoformat,
     "sqlite's datetime()": lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}",
@@ -71,7 +74,10 @@ def raw(database: Database) -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture(params=["indexed", "not indexed", "without any index"])
 def index(request: pytest.FixtureRequest, database: Database, raw: sqlite3.Connection) -> Callable[[], None]:
-    """Make the ways in which a reader finds times: the search index, the index on the text, none."""
+    """Return a function that prepares the index of the test's variant.
+
+    The variants are the search index, the index on the text, and none.
+    """
 
     def make() -> None:
         if request.param == "indexed":
@@ -88,14 +94,14 @@ def write(raw: sqlite3.Connection, texts: dict[str, object]) -> None:
     )
 
 
-def found(since: str | None, until: str | None, text: str | None = None) -> set[str]:
+def found_ids(since: str | None, until: str | None, text: str | None = None) -> set[str]:
     filter_ = LogFilter(EVERYTHING, since=since, until=until, text=text)
     return {event.id for event in log_page.iterate_events(db.default(), filter_)}
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @freeze_time(NOW)
-def test_a_text_counts_as_its_instant_everywhere(
+def test_a_timestamp_text_counts_as_its_instant_everywhere(
     database: Database, raw: sqlite3.Connection, index: Callable[[], None], form: Callable[[datetime], str]
 ) -> None:
     ages = {"future": -MINUTE, "new": 5 * MINUTE, "old": 65 * MINUTE, "older": 31 * HOUR}
@@ -103,12 +109,12 @@ def test_a_text_counts_as_its_instant_everywhere(
     write(raw, {name: form(NOW - age) for name, age in ages.items()})
     index()
     hour_ago, now = clock.isoformat(NOW - HOUR), clock.isoformat(NOW)
-    assert found(hour_ago, None) == {"future", "new"}
-    assert found(None, hour_ago) == {"old", "older"}
-    assert found(hour_ago, now) == {"new"}
-    assert found(hour_ago, now, text="s") == {"new"}
-    assert found(clock.isoformat(NOW - 5 * MINUTE), clock.isoformat(NOW)) == {"new"}
-    assert found(clock.isoformat(NOW - HOUR), clock.isoformat(NOW - 5 * MINUTE)) == set()
+    assert found_ids(hour_ago, None) == {"future", "new"}
+    assert found_ids(None, hour_ago) == {"old", "older"}
+    assert found_ids(hour_ago, now) == {"new"}
+    assert found_ids(hour_ago, now, text="s") == {"new"}
+    assert found_ids(clock.isoformat(NOW - 5 * MINUTE), clock.isoformat(NOW)) == {"new"}
+    assert found_ids(clock.isoformat(NOW - HOUR), clock.isoformat(NOW - 5 * MINUTE)) == set()
     assert reading.get_event_summary(60) == {"a.b": 2}
     assert [event.id for event in outfeed.get_recent_events(60)] == ["new", "future"]
     old = retention.Prune(database, Policy.older_than(1, settings()), "tests").old_events()
@@ -129,26 +135,26 @@ def test_the_chart_counts_a_text_in_its_minute(
 
 
 @freeze_time(NOW)
-def test_what_is_no_time_lies_between_no_times(raw: sqlite3.Connection, index: Callable[[], None]) -> None:
+def test_a_text_without_a_time_matches_no_period(raw: sqlite3.Connection, index: Callable[[], None]) -> None:
     write(raw, {str(place): text for place, text in enumerate(UNREADABLE)})
     assert not any(clock.parsed(text) for text in UNREADABLE)
     index()
-    assert found("0001-01-01T00:00:00.000Z", None) == found(None, "9999-12-31T23:59:59.999Z") == set()
-    assert len(found(None, None)) == len(UNREADABLE)
+    assert found_ids("0001-01-01T00:00:00.000Z", None) == found_ids(None, "9999-12-31T23:59:59.999Z") == set()
+    assert len(found_ids(None, None)) == len(UNREADABLE)
     assert reading.get_event_summary(60 * 24 * 366) == {}
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31 23:59:59"])
-def test_the_ends_of_the_calendar_are_no_error(raw: sqlite3.Connection, index: Callable[[], None], text: str) -> None:
+def test_the_ends_of_the_calendar_raise_no_error(raw: sqlite3.Connection, index: Callable[[], None], text: str) -> None:
     write(raw, {"end": text})
     index()
     wanted = {"end"} if clock.parsed(text) else set()
-    assert found("0001-01-01T00:00:00.000Z", None) == wanted
-    assert found("9999-12-31T00:00:00.000Z", None) == wanted
+    assert found_ids("0001-01-01T00:00:00.000Z", None) == wanted
+    assert found_ids("9999-12-31T00:00:00.000Z", None) == wanted
 
 
 @freeze_time(NOW)
-def test_a_repeated_event_may_have_its_time_in_another_form(raw: sqlite3.Connection) -> None:
+def test_a_repeated_event_may_have_another_form_of_its_time(raw: sqlite3.Connection) -> None:
     write(raw, {"known": "2026-01-31 13:00:00+01:00"})
     same = outfeed.log_event("a.b", "s", id="known", timestamp="2026-01-31T12:00:00Z")
     assert same.timestamp == "2026-01-31 13:00:00+01:00"
@@ -156,21 +162,21 @@ def test_a_repeated_event_may_have_its_time_in_another_form(raw: sqlite3.Connect
         outfeed.log_event("a.b", "s", id="known", timestamp="2026-01-31T13:00:00Z")
 
 
-def test_any_row_is_still_written(raw: sqlite3.Connection) -> None:
+def test_a_row_with_any_timestamp_is_written(raw: sqlite3.Connection) -> None:
     raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('n', 'a.b', 's', 'now')")
     sql = "SELECT group_concat(sql) FROM sqlite_master WHERE tbl_name = 'event_log' AND type <> 'trigger'"
     assert "date" not in raw.execute(sql).fetchone()[0].lower()
 
 
 @freeze_time(NOW)
-def test_what_is_no_date_is_as_old_as_its_outbox_row(database: Database, raw: sqlite3.Connection) -> None:
+def test_an_event_without_a_time_is_as_old_as_its_outbox_row(database: Database, raw: sqlite3.Connection) -> None:
     write(raw, {"no day": "2020-02-30T12:00:00.000Z"})
     raw.execute("UPDATE outbox SET created_at = '2026-01-01T00:00:00.000Z'")
     old = retention.Prune(database, Policy.older_than(1, settings()), "tests").old_events()
     assert [id_ for keys in old for _, id_ in keys] == [b"no day"]
 
 
-def test_zones_of_the_index_keep_a_walk_short(database: Database, raw: sqlite3.Connection) -> None:
+def test_the_zones_of_the_index_limit_a_scan(database: Database, raw: sqlite3.Connection) -> None:
     raw.execute(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)"
         " INSERT INTO event_log (id, event_type, source, timestamp)"
@@ -182,7 +188,7 @@ def test_zones_of_the_index_keep_a_walk_short(database: Database, raw: sqlite3.C
     assert instants.utc("2026-01-01 00:01:00") == "2026-01-01T00:01:00.000000"
 
 
-def test_the_index_agrees_with_the_clock_whatever_comes_and_goes(
+def test_the_index_agrees_with_the_clock_after_every_change(
     database: Database, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (search, indexer):
@@ -206,8 +212,8 @@ def test_the_index_agrees_with_the_clock_whatever_comes_and_goes(
             since = NOW + chance.randrange(-300, 2400) * MINUTE
             until = since + chance.choice([1, 60, 600, 6000]) * MINUTE
             wanted = {id_ for id_, moment in times.items() if since <= moment < until}
-            assert found(clock.isoformat(since), clock.isoformat(until)) == wanted
-            assert found(clock.isoformat(since), clock.isoformat(until), text="s") == wanted
+            assert found_ids(clock.isoformat(since), clock.isoformat(until)) == wanted
+            assert found_ids(clock.isoformat(since), clock.isoformat(until), text="s") == wanted
             with freeze_time(until):
                 minutes = (until - since) / MINUTE
                 summary = {"a.b": count} if (count := sum(since <= moment for moment in times.values())) else {}

@@ -1,4 +1,4 @@
-"""Pages of the log: what matches, in order, whole over all pages; and never by a scan or a sort."""
+"""Pages of the log: complete, in order, and without a scan or a sort."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FILTERS = {
     "text and all": LogFilter(
         VIEWER, ("task.*",), "worker", None, "agent-0", SINCE, "2026-01-01T05:00:00.000Z", "mem*"
     ),
-    "what nothing meets": LogFilter(VIEWER, ("task.failed",), source="worker", agent_id="agent-3"),
+    "no match": LogFilter(VIEWER, ("task.failed",), source="worker", agent_id="agent-3"),
 }
 
 
@@ -77,7 +77,7 @@ def fill(path: Path, events: int) -> None:
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory, upgraded: Path) -> Iterator[Database]:
-    """20,000 events, indexed in blocks of 4,096."""
+    """A database of 20,000 events, indexed in blocks of 4,096."""
     path = tmp_path_factory.mktemp("indexed") / "outfeed.db"
     shutil.copy(upgraded, path)
     fill(path, FEW)
@@ -95,7 +95,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, upgraded: Path) -> Iterato
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, upgraded: Path) -> Iterator[Database]:
-    """100,000 events."""
+    """A database of 100,000 events."""
     path = tmp_path_factory.mktemp("many") / "outfeed.db"
     shutil.copy(upgraded, path)
     fill(path, MANY)
@@ -104,7 +104,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, upgraded: Path) -> Iterator[D
 
 
 def expected(filter_: LogFilter) -> list[int]:
-    """Return the numbers of the events that match, by the rules alone."""
+    """Return the numbers of the matching events, computed from the rules."""
 
     def matches(n: int) -> bool:
         kind = "task.failed" if n % 2500 == 0 else ("tool.called", "task.created", "access.signed_in")[n % 3]
@@ -132,12 +132,12 @@ def number(event: Any) -> int:
 
 @pytest.mark.parametrize("filter_", FILTERS.values(), ids=FILTERS)
 class TestEveryFilter:
-    def test_what_matches_comes_newest_first_and_each_once(self, indexed: Database, filter_: LogFilter) -> None:
+    def test_matches_come_newest_first_and_each_once(self, indexed: Database, filter_: LogFilter) -> None:
         assert [
             number(event) for event in itertools.islice(log_page.iterate_events(indexed, filter_), 3000)
         ] == expected(filter_)[:3000]
 
-    def test_pages_lead_down_and_up_again(self, indexed: Database, filter_: LogFilter) -> None:
+    def test_pages_continue_in_both_directions(self, indexed: Database, filter_: LogFilter) -> None:
         wanted = expected(filter_)
         down = [log_page.list_page(indexed, filter_, limit=20)]
         while down[-1].older is not None and len(down) < 6:
@@ -159,9 +159,7 @@ class TestEveryFilter:
         assert counts.is_complete == (len(wanted) < log_page.MAX_COUNTED)
         assert all(not filter_.types or any(is_of_type(name, one) for one in filter_.types) for name in counts.by_type)
 
-    def test_nothing_is_scanned_and_nothing_sorted(
-        self, many: Database, filter_: LogFilter, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_query_scans_or_sorts(self, many: Database, filter_: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
         statements: list[str] = []
 
         def connect(path: Path) -> sqlite3.Connection:
@@ -172,7 +170,7 @@ class TestEveryFilter:
 
         original = db.connect
         monkeypatch.setattr(db, "connect", connect)
-        # As the full-text index would have it: two blocks, of which one holds a match in a thousand.
+        # The spans of a full-text index with two blocks. Each search finds one event in a thousand.
         blocks = [Span(80_001, MANY), Span(65_536, 80_000, 1, True), Span(0, 65_535, 0, True)]
         monkeypatch.setattr(search.Index, "spans", lambda *_: blocks)
         monkeypatch.setattr(
@@ -197,7 +195,7 @@ class TestEveryFilter:
         assert bad == {}
 
 
-def test_a_page_ends_when_enough_was_read_and_the_next_goes_on(
+def test_a_page_ends_at_the_scan_limit_and_the_next_continues(
     indexed: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -213,7 +211,7 @@ def test_a_page_ends_when_enough_was_read_and_the_next_goes_on(
     assert not log_page.count(indexed, filter_).is_complete
 
 
-def test_a_table_that_lost_its_indexes_is_read_all_the_same(database: Database) -> None:
+def test_a_table_without_its_indexes_is_read_completely(database: Database) -> None:
     fill(database.path, 500)
     with contextlib.closing(sqlite3.connect(database.path)) as raw, raw:
         for (name,) in raw.execute(
@@ -236,7 +234,7 @@ def test_an_event_has_neighbours(indexed: Database) -> None:
     assert log_page.find(indexed, VIEWER, "\ud800") is None
 
 
-def test_a_filter_by_type_counts_beside_the_types_of_a_token() -> None:
+def test_a_filter_by_type_applies_together_with_a_tokens_types() -> None:
     where = LogFilter(EventScope(("a.b",)), ("c.d",)).where()
 
     assert {("a.b",), ("c.d",)} <= set(where.values())

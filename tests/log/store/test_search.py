@@ -1,4 +1,4 @@
-"""Full-text search: what is found; and the index: fed, forgetful, and made again whatever happens to it."""
+"""Full-text search: its matches, and the index after every change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 from outfeed.upkeep import backup, erasure, retention
 
-# An index as it was before words were cut.
+# An index of the format before words were split.
 FORMER = """
     PRAGMA auto_vacuum = INCREMENTAL;
     CREATE TABLE state (epoch TEXT, renumberings INTEGER, signature TEXT, seq INTEGER, last_rowid INTEGER, last_id);
@@ -51,7 +51,10 @@ def raw(database: Database) -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def write(raw: sqlite3.Connection) -> Write:
-    """Log one event for each of *data*, as a raw writer does; its id is its place."""
+    """Return a function that logs one event for each of *data*.
+
+    It writes as a raw writer does. The id of an event is its position.
+    """
 
     def write(*data: Any, **columns: Any) -> None:
         for value in data:
@@ -70,7 +73,7 @@ def found(text: str) -> list[str]:
 
 
 def in_index(database: Database, text: str) -> list[int]:
-    """Return the rowids that the index itself has, without the log."""
+    """Return the rowids that the index itself contains, without the log."""
     index, expression = search.Index(database), search.expression(text)
     assert expression is not None
     return [
@@ -86,7 +89,7 @@ def index(request: pytest.FixtureRequest, database: Database) -> Callable[[], No
     return Indexer(database).run if request.param == "indexed" else lambda: None
 
 
-class TestWhatIsFound:
+class TestMatches:
     @pytest.mark.parametrize(
         ("text", "ids"),
         [
@@ -121,7 +124,7 @@ class TestWhatIsFound:
             (" - ", []),
         ],
     )
-    def test_words_phrases_and_beginnings(
+    def test_words_phrases_and_prefixes_are_found(
         self, write: Write, index: Callable[[], None], text: str, ids: list[str]
     ) -> None:
         write({"reason": "Timeout of the database"}, {"reason": "timeout"}, ["ran out of memory"])
@@ -171,7 +174,7 @@ class TestWhatIsFound:
             ("7", []),
         ],
     )
-    def test_parts_of_words_and_of_scripts_without_spaces(
+    def test_parts_of_words_and_of_scripts_without_spaces_are_found(
         self, write: Write, index: Callable[[], None], text: str, ids: list[str]
     ) -> None:
         write({"message": "数据库连接超时、请稍后重试"}, id="cn")
@@ -192,7 +195,7 @@ class TestWhatIsFound:
         index()
         assert found("needle") == ["e2", "e1"]
 
-    def test_what_is_nested_deeply_is_found(self, write: Write, index: Callable[[], None]) -> None:
+    def test_deeply_nested_values_are_found(self, write: Write, index: Callable[[], None]) -> None:
         write('{"a":' * 400 + '"needle"' + "}" * 400)
         index()
         assert found("needle") == ["e1"]
@@ -229,12 +232,12 @@ class TestWhatIsFound:
             "*",
         ],
     )
-    def test_no_text_is_an_error(self, write: Write, index: Callable[[], None], text: str) -> None:
+    def test_no_search_text_is_an_error(self, write: Write, index: Callable[[], None], text: str) -> None:
         write({"a": 1})
         index()
         found(text)
 
-    def test_secrets_are_not_found_and_their_bytes_not_in_the_file(self, database: Database, write: Write) -> None:
+    def test_secrets_are_neither_found_nor_stored_in_the_index(self, database: Database, write: Write) -> None:
         write({"password": "hunter2xyz", "note": "plain"}, "Bearer abcdef1234567890abcdef")
         Indexer(database).run()
         assert found("plain") == ["e1"]
@@ -243,7 +246,7 @@ class TestWhatIsFound:
             assert secret.encode() not in files_of(database)
         assert search.snippet_of(list_events()[1], "plain OR hunter2xyz") == Snippet("note: plain", [(6, 11)])
 
-    def test_what_became_a_secret_is_not_looked_for_in_an_older_index(
+    def test_a_new_redaction_rule_disables_an_older_index(
         self, database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write({"colour": "green"})
@@ -252,7 +255,7 @@ class TestWhatIsFound:
         config.settings.cache_clear()
         assert found("green") == []
 
-    def test_an_index_of_another_format_is_made_anew(
+    def test_an_index_of_another_format_is_rebuilt(
         self, database: Database, raw: sqlite3.Connection, write: Write
     ) -> None:
         write({"n": "NullPointerException"})
@@ -264,14 +267,14 @@ class TestWhatIsFound:
         Indexer(database).run()
         assert in_index(database, "pointer") == [1]
 
-    def test_poison_stops_nothing(self, database: Database, write: Write) -> None:
+    def test_a_malformed_row_does_not_stop_the_indexer(self, database: Database, write: Write) -> None:
         write(b"\xff\x00", "[" * 5000, "{oops", '"\\ud800"', "1e999")
         write({"deep": "enough"}, id="\ud7ff", timestamp="t")
         Indexer(database).run()
         assert found("oops") == ["e3"]
         assert found("enough") == ["\ud7ff"]
 
-    def test_what_is_written_after_the_index_is_found_at_once(self, database: Database, write: Write) -> None:
+    def test_an_event_newer_than_the_index_is_found_at_once(self, database: Database, write: Write) -> None:
         write({"n": "early"})
         Indexer(database).run()
         write({"n": "late"})
@@ -285,20 +288,20 @@ def files_of(database: Database) -> bytes:
 
 
 class TestTheIndex:
-    def test_it_follows_the_outbox_and_has_each_event_once(self, database: Database, write: Write) -> None:
+    def test_the_index_follows_the_outbox_and_has_each_event_once(self, database: Database, write: Write) -> None:
         first, second = Indexer(database), Indexer(database)
         for n in range(3):
             write(*[{"n": "word"}] * 400)
             (first, second)[n % 2].run()
             assert in_index(database, "word") == list(range(1, (n + 1) * 400 + 1))
 
-    def test_one_process_does_it(self, database: Database, write: Write) -> None:
+    def test_only_one_process_runs_the_indexer(self, database: Database, write: Write) -> None:
         write({"n": "word"})
         with lease.hold(lease.lock_file(database.path, indexer.JOB), wait=True):
             Indexer(database).run()
         assert not search.path_of(database.path).exists()
 
-    def test_the_log_from_before_the_feed_is_in_it(
+    def test_events_from_before_the_outbox_are_indexed(
         self, database: Database, raw: sqlite3.Connection, write: Write
     ) -> None:
         write({"n": "old"})
@@ -309,7 +312,7 @@ class TestTheIndex:
         assert in_index(database, "old") == [1, 2]
 
     @pytest.mark.parametrize("harm", ["deleted", "no database", "damaged", "of another history", "other keys"])
-    def test_it_is_made_again(
+    def test_an_unusable_index_is_rebuilt(
         self, database: Database, write: Write, harm: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write({"n": "word", "colour": "green"})
@@ -335,7 +338,7 @@ class TestTheIndex:
         assert in_index(database, "green") == ([] if harm == "other keys" else [1])
         assert not list(path.parent.glob("*.damaged"))
 
-    def test_a_restore_is_another_history(self, database: Database, write: Write, tmp_path: Path) -> None:
+    def test_a_restore_rebuilds_the_index(self, database: Database, write: Write, tmp_path: Path) -> None:
         write({"n": "stays"})
         backup.backup(database, tmp_path / "saved.db")
         write({"n": "after"})
@@ -346,7 +349,9 @@ class TestTheIndex:
         assert in_index(database, "after") == []
         assert found("stays") == ["e1"]
 
-    def test_a_rebuilt_table_has_other_rows(self, database: Database, raw: sqlite3.Connection, write: Write) -> None:
+    def test_a_rebuilt_table_rebuilds_the_index(
+        self, database: Database, raw: sqlite3.Connection, write: Write
+    ) -> None:
         write({"n": "one"}, {"n": "two"}, {"n": "three"})
         Indexer(database).run()
         raw.executescript(
@@ -358,7 +363,7 @@ class TestTheIndex:
         assert found("one") == in_index(database, "one") == []
         assert found("three") == ["e3"]
 
-    def test_what_was_pruned_unseen_is_not_missed(
+    def test_an_index_that_missed_pruned_rows_is_rebuilt(
         self, database: Database, raw: sqlite3.Connection, write: Write
     ) -> None:
         write({"n": "one"})
@@ -368,7 +373,7 @@ class TestTheIndex:
         Indexer(database).run()
         assert in_index(database, "two") == [2]
 
-    def test_a_kill_at_any_moment_leaves_it_right(self, database: Database, write: Write) -> None:
+    def test_a_kill_at_any_moment_leaves_the_index_correct(self, database: Database, write: Write) -> None:
         write(*[{"n": "word"}] * 2000)
         code = (
             "import sys; from pathlib import Path\n"
@@ -389,10 +394,13 @@ class TestTheIndex:
         assert in_index(database, "word") == list(range(1, 2001))
 
 
-class TestForgetting:
+class TestDeletions:
     @pytest.fixture
-    def tick(self, database: Database) -> Callable[[], None]:
-        """Two runs: what is deleted is waited for, until no more is."""
+    def run_twice(self, database: Database) -> Callable[[], None]:
+        """Return a function that runs the indexer twice.
+
+        The first run waits for more deletions.
+        """
         one = Indexer(database)
 
         def run() -> None:
@@ -401,80 +409,80 @@ class TestForgetting:
 
         return run
 
-    def test_an_erased_event_is_in_neither_file(
-        self, database: Database, write: Write, tick: Callable[[], None]
+    def test_an_erased_event_is_in_neither_file_of_the_index(
+        self, database: Database, write: Write, run_twice: Callable[[], None]
     ) -> None:
         write({"n": "keepword"}, {"n": "secretword"})
-        tick()
+        run_twice()
         assert found("secretword") == ["e2"]
         assert erasure.erase(database, "e2")
         assert found("secretword") == []
-        tick()
+        run_twice()
         assert in_index(database, "secretword") == []
         assert b"secretword" not in files_of(database)
         assert in_index(database, "keepword") == [1]
 
-    def test_the_row_of_an_erased_event_may_be_used_again(
-        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    def test_the_rowid_of_an_erased_event_may_be_reused(
+        self, database: Database, raw: sqlite3.Connection, write: Write, run_twice: Callable[[], None]
     ) -> None:
         write({"n": "first"}, {"n": "second"})
-        tick()
+        run_twice()
         raw.execute("DELETE FROM event_log WHERE id = 'e2'")
         write({"n": "third"})
-        tick()
+        run_twice()
         assert in_index(database, "second") == []
         assert in_index(database, "third") == [2]
         assert found("third") == ["e3"]
 
     @pytest.mark.parametrize("left", [0, 1])
-    def test_what_stands_in_a_row_that_was_used_before_is_found_at_once(
-        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None], left: int
+    def test_a_new_event_in_a_reused_rowid_is_found_at_once(
+        self, database: Database, raw: sqlite3.Connection, write: Write, run_twice: Callable[[], None], left: int
     ) -> None:
         write({"n": "first"}, {"n": "second"})
-        tick()
+        run_twice()
         raw.execute("DELETE FROM event_log WHERE rowid > ?", (left,))
         write({"n": "third"})
         assert raw.execute("SELECT max(rowid) FROM event_log").fetchone() == (left + 1,)
         assert found("third") == ["e3"]
-        tick()
+        run_twice()
         assert in_index(database, "third") == [left + 1]
 
-    def test_who_prunes_what_is_old_leaves_the_rest_to_the_index(
-        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    def test_after_a_prune_the_index_is_used_for_the_rest(
+        self, database: Database, raw: sqlite3.Connection, write: Write, run_twice: Callable[[], None]
     ) -> None:
         write({"n": "first"}, {"n": "second"})
-        tick()
+        run_twice()
         raw.execute("DELETE FROM event_log WHERE rowid = 1")
         assert in_index(database, "second") == [2]
 
-    def test_blocks_that_are_empty_go(
-        self, database: Database, raw: sqlite3.Connection, write: Write, tick: Callable[[], None]
+    def test_empty_blocks_are_dropped(
+        self, database: Database, raw: sqlite3.Connection, write: Write, run_twice: Callable[[], None]
     ) -> None:
         write({"n": "oldword"})
         raw.execute("INSERT INTO event_log (rowid, id, event_type, source, data, timestamp)"
                     " VALUES (70000, 'far', 'a.b', 's', '\"farword\"', 't')")  # fmt: skip
-        tick()
+        run_twice()
         assert [span.block for span in search.Index(database).spans()] == [None, 1, 0, None]
         raw.execute("DELETE FROM event_log WHERE id = 'e1'")
-        tick()
+        run_twice()
         assert [span.block for span in search.Index(database).spans()] == [None, 1, None]
         assert b"oldword" not in files_of(database)
         assert raw.execute("SELECT * FROM outfeed_search_stale").fetchall() == []
 
-    def test_a_deletion_while_its_block_is_made_anew_is_not_forgotten(
+    def test_a_deletion_during_the_rebuild_of_its_block_is_kept(
         self, database: Database, raw: sqlite3.Connection, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write({"n": "one"}, {"n": "two"})
         one = Indexer(database)
         one.run()
         raw.execute("DELETE FROM event_log WHERE id = 'e1'")
-        make = one._build
+        build = one._build
 
-        def make_and_delete(number: int) -> None:
-            make(number)
+        def build_and_delete(number: int) -> None:
+            build(number)
             raw.execute("DELETE FROM event_log WHERE id = 'e2'")
 
-        monkeypatch.setattr(one, "_build", make_and_delete)
+        monkeypatch.setattr(one, "_build", build_and_delete)
         one.run()
         one.run()
         monkeypatch.undo()
@@ -484,12 +492,14 @@ class TestForgetting:
         one.run()
         assert in_index(database, "two") == []
 
-    def test_a_prune_leaves_no_word(self, database: Database, write: Write, tick: Callable[[], None]) -> None:
+    def test_a_prune_leaves_no_word_in_the_index(
+        self, database: Database, write: Write, run_twice: Callable[[], None]
+    ) -> None:
         write({"n": "ancient"}, timestamp="2020-01-01T00:00:00.000Z")
         event_log.log_event("a.b", "s", data="recent")
-        tick()
+        run_twice()
         retention.prune_events(30)
-        tick()
+        run_twice()
         assert in_index(database, "ancient") == []
         assert b"ancient" not in files_of(database)
         assert len(in_index(database, "recent")) == 1

@@ -1,4 +1,4 @@
-"""Snippets: the line in which a search has found something, cut around the hit, with each hit marked."""
+"""Snippets: the matching line, cut around the first match, with marks."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def marked(text: str, query: str) -> list[str]:
         ("a.b\nworker-7\nran", '"7 ran"', ["7 ran"]),
     ],
 )
-def test_each_hit_is_marked(text: str, query: str, marks: list[str]) -> None:
+def test_each_match_is_marked(text: str, query: str, marks: list[str]) -> None:
     assert marked(text, query) == marks
 
 
-def test_the_line_with_most_of_it_is_shown() -> None:
+def test_the_line_with_most_terms_is_shown() -> None:
     assert found("a timeout\nmessage: timeout of the database\ndatabase", "database timeout") == Snippet(
         "message: timeout of the database", [(9, 16), (24, 32)]
     )
 
 
 @pytest.mark.parametrize("place", [0, 300, 5000, 21_000])
-def test_a_long_line_is_cut_around_the_first_hit(place: int) -> None:
+def test_a_long_line_is_cut_around_the_first_match(place: int) -> None:
     shown = found("hay " * (place // 4) + "needle" + " hay" * 3000, "needle")
     assert shown is not None
     assert len(shown.text) <= MAX_CHARS + 2
@@ -59,10 +59,10 @@ def test_a_long_line_is_cut_around_the_first_hit(place: int) -> None:
 
 
 @pytest.mark.parametrize("query", ["other", "-other"])
-def test_without_a_hit_there_is_none(query: str) -> None:
+def test_without_a_match_there_is_no_snippet(query: str) -> None:
     assert found("a text", query) is None
 
 
 @pytest.mark.parametrize("text", ["İstanbul ﬁn ﷺ", "HTTPServer2Go x_y", "e\u0301Té 1️⃣", "ABCdeFG9 0190a2b4", ""])
-def test_a_token_with_its_place_is_a_token(text: str) -> None:
+def test_located_tokens_equal_the_tokens(text: str) -> None:
     assert [token.text for token in locate_tokens(text)] == tokens(text)
