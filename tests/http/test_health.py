@@ -31,7 +31,7 @@ def no_repair(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Request this fixture before the services that repair them.
     """
-    monkeypatch.setattr(TriggerGuard, "check", lambda reconciler: None)
+    monkeypatch.setattr(TriggerGuard, "check", lambda guard: None)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def raw(database: Database) -> Iterator[sqlite3.Connection]:
 
 
 def reasons_of(anonymous: FlaskClient) -> list[str]:
-    """Return the problems of an unready server; empty if it is ready."""
+    """Return the problems of an unready server, or none if it is ready."""
     answer = anonymous.get("/readyz")
     body: Any = answer.get_json()
     assert answer.status_code == (503 if body["problems"] else 200)
@@ -81,7 +81,7 @@ def test_a_missing_database_makes_the_server_unready_until_it_is_restored(
     away = database.path.with_name("away.db")
     database.path.rename(away)
     wait_until(lambda: any("no database at" in problem for problem in reasons_of(anonymous)), "unready")
-    wait_until(lambda: any("the last poll failed" in problem for problem in reasons_of(anonymous)), "it says why")
+    wait_until(lambda: any("the last poll failed" in problem for problem in reasons_of(anonymous)), "the reason")
     assert not any(str(database.path.parent) in problem for problem in reasons_of(anonymous))
     assert anonymous.get("/healthz").status_code == 200
     away.rename(database.path)

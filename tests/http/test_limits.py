@@ -8,7 +8,7 @@ import pytest
 from outfeed import clock
 from outfeed.access.store import account
 from outfeed.config import Settings
-from outfeed.http.admission import Admission, Rates
+from outfeed.http.admission import Admission, RateLimiter
 from outfeed.http.app import create_app
 from outfeed.http.proxies import Proxies, client_key
 from tests.http.visitors import bearer
@@ -60,21 +60,21 @@ class TestAdmission:
     def test_each_address_and_the_server_have_a_limit(self):
         admission = Admission(3, 2)
 
-        assert [admission.take("a") for _ in range(3)] == [None, None, "address"]
-        assert [admission.take("b") for _ in range(2)] == [None, "server"]
-        admission.give_back("a")
-        assert admission.take("b") is None
+        assert [admission.acquire("a") for _ in range(3)] == [None, None, "address"]
+        assert [admission.acquire("b") for _ in range(2)] == [None, "server"]
+        admission.release("a")
+        assert admission.acquire("b") is None
 
     def test_concurrent_clients_stay_within_the_limit(self):
         admission, admitted, start = Admission(50, 0), [], threading.Barrier(16)
 
-        def take():
+        def acquire():
             start.wait()
             for _ in range(20):
-                if admission.take("a") is None:
+                if admission.acquire("a") is None:
                     admitted.append(1)
 
-        threads = [threading.Thread(target=take) for _ in range(16)]
+        threads = [threading.Thread(target=acquire) for _ in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -83,39 +83,44 @@ class TestAdmission:
         assert len(admitted) == 50
 
 
-class TestRateCounter:
+class TestRateLimiter:
     @pytest.fixture
     def clock_at(self, monkeypatch):
         """Return a function that sets the monotonic clock."""
         return lambda secs: monkeypatch.setattr(clock, "monotonic", lambda: secs)
 
     def test_a_minute_begins_with_the_first_call_and_refusals_do_not_count(self, clock_at):
-        rates, taken = Rates(), []
+        rates, taken = RateLimiter(), []
         for secs in (1000, 1030, 1031, 1059.5, 1060, 1061, 1062):
             clock_at(secs)
-            taken.append(rates.take("requests", "a", 2))
+            taken.append(rates.count_call("requests", "a", 2))
 
         assert taken == [0, 0, 29, 0.5, 0, 0, 58]
 
     def test_each_client_and_action_has_its_own_count(self, clock_at):
-        rates = Rates()
+        rates = RateLimiter()
         clock_at(5)
 
-        assert [rates.take(*each, 1) for each in (("x", "a"), ("x", "b"), ("y", "a"), ("x", "a"))] == [0, 0, 0, 60]
+        assert [rates.count_call(*each, 1) for each in (("x", "a"), ("x", "b"), ("y", "a"), ("x", "a"))] == [
+            0,
+            0,
+            0,
+            60,
+        ]
 
     def test_counts_of_absent_clients_are_removed(self, clock_at):
-        rates = Rates()
+        rates = RateLimiter()
         for secs in range(0, 600, 10):
             clock_at(secs)
-            rates.take("x", f"address {secs}", 1)
+            rates.count_call("x", f"address {secs}", 1)
 
         assert len(rates._counts) <= 13
 
     def test_concurrent_calls_stay_within_the_limit(self):
-        rates = Rates()
+        rates = RateLimiter()
 
         with ThreadPoolExecutor(16) as pool:
-            taken = list(pool.map(lambda _: rates.take("x", "a", 50), range(1000)))
+            taken = list(pool.map(lambda _: rates.count_call("x", "a", 50), range(1000)))
 
         assert taken.count(0) == 50
 
@@ -133,7 +138,7 @@ def app_of(database):
         app.extensions["outfeed"].database.close()
 
 
-class TestRates:
+class TestRequestRates:
     def test_each_token_has_its_own_limit_of_requests(self, app_of, database):
         app = app_of(requests_per_minute=5)
         one, other = (bearer(app, account.create_token(database, name, ["read"])) for name in ("one", "other"))
@@ -163,7 +168,7 @@ class TestRates:
 
         assert answers == [401] * 3 + [429] * 2
 
-    def test_a_failed_handshake_returns_its_place(self, app_of, database):
+    def test_a_failed_handshake_releases_its_slot(self, app_of, database):
         app = app_of(max_connections_per_ip=1)
         good = bearer(app, account.create_token(database, "good", ["read"]))
         handshake = {
@@ -173,7 +178,7 @@ class TestRates:
         for _ in range(3):
             assert good("GET", "/ws", handshake).status_code == 501  # this test's client has no socket
 
-        assert app.extensions["outfeed"].admission.take("127.0.0.1") is None
+        assert app.extensions["outfeed"].admission.acquire("127.0.0.1") is None
 
 
 def test_a_thousand_token_lookups_take_less_than_two_seconds(database):

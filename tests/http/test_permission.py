@@ -1,4 +1,4 @@
-"""Each route declares its permission; other paths follow similar routes."""
+"""Each route declares its permission. Other paths follow similar routes."""
 
 from __future__ import annotations
 

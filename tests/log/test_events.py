@@ -1,4 +1,7 @@
-"""Writes over HTTP: one event, a batch, NDJSON; each once, all or none."""
+"""Writes over HTTP: one event, a batch and NDJSON, each once.
+
+A batch is written completely or not at all.
+"""
 
 from __future__ import annotations
 

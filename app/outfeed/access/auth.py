@@ -236,10 +236,10 @@ def _require(found: Principal, scope: str) -> Response | None:
     if found.may(scope):
         return None
     services().metrics.note_refusal("forbidden", path=request.path, principal=found.name, scope=scope)
-    return answer(403, _lacking(found, scope))
+    return answer(403, _missing_permission(found, scope))
 
 
-def _lacking(found: Principal, scope: str) -> str:
+def _missing_permission(found: Principal, scope: str) -> str:
     """Return what *found* needs for *scope*.
 
     A person needs a role, and a program needs the scope.
@@ -251,7 +251,7 @@ def _lacking(found: Principal, scope: str) -> str:
 
 
 def _refuse_unauthenticated(needed: Permission) -> ResponseReturnValue:
-    """Redirect a browser to the sign-in; reject any other request."""
+    """Redirect a browser to the sign-in. Reject any other request."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
     if needed.is_page and request.method in ("GET", "HEAD") and accepts_html:
         query = request.query_string.decode("ascii", "replace")

@@ -77,7 +77,7 @@ def _printable(error: OutfeedError) -> str:
 def main() -> None:
     """Outfeed: a restart-safe live event feed.
 
-    Settings are environment variables OUTFEED_*; a .env file is read as well.
+    Settings are environment variables OUTFEED_*. A .env file is read as well.
 
     \b
     Example:

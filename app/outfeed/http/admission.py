@@ -13,8 +13,8 @@ MINUTE_SECS = 60.0
 class Admission:
     """The open connections of one worker: the total, and per address.
 
-    `_lock` guards the counts. A request takes a place before the handshake and returns it when it has ended. The limit
-    keeps threads free for HTTP when many clients connect at once.
+    `_lock` guards the counts. A request acquires a slot before the handshake and releases it when it has ended. The
+    limit keeps threads free for HTTP when many clients connect at once.
     """
 
     def __init__(self, max_connections: int, max_per_address: int) -> None:
@@ -23,8 +23,8 @@ class Admission:
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
 
-    def take(self, address: str) -> str | None:
-        """Take a place for *address*, or return the limit that is reached.
+    def acquire(self, address: str) -> str | None:
+        """Acquire a slot for *address*, or return the limit that is reached.
 
         The limit is `server` or `address`.
         """
@@ -36,15 +36,15 @@ class Admission:
             self._open[address] += 1
             return None
 
-    def give_back(self, address: str) -> None:
-        """Free a place that `take` gave."""
+    def release(self, address: str) -> None:
+        """Release a slot that `acquire` gave."""
         with self._lock:
             self._open[address] -= 1
             if self._open[address] <= 0:
                 del self._open[address]
 
 
-class Rates:
+class RateLimiter:
     """Counts per client and action, each for one minute.
 
     `_lock` guards the counts. The minute begins with the first call, on the monotonic clock. The `limits` package is
@@ -55,25 +55,25 @@ class Rates:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], tuple[float, int]] = {}
-        self._tidy_at = 0.0
+        self._purge_at = 0.0
 
-    def take(self, what: str, whose: str, per_minute: int) -> float:
-        """Count one call, or return the seconds until one is allowed.
+    def count_call(self, action: str, client: str, per_minute: int) -> float:
+        """Count one call of *action* by *client*, or return the wait in seconds.
 
-        The call is *what* by the client *whose*. Returns 0 if it was counted.
+        Returns 0 if the call was counted.
         """
         now = clock.monotonic()
         with self._lock:
-            self._tidy(now)
-            began, count = self._counts.get((what, whose), (now, 0))
+            self._purge(now)
+            began, count = self._counts.get((action, client), (now, 0))
             if now - began >= MINUTE_SECS:
                 began, count = now, 0
             if count >= per_minute:
                 return began + MINUTE_SECS - now
-            self._counts[what, whose] = (began, count + 1)
+            self._counts[action, client] = (began, count + 1)
             return 0.0
 
-    def _tidy(self, now: float) -> None:
-        if now >= self._tidy_at:
-            self._tidy_at = now + MINUTE_SECS
+    def _purge(self, now: float) -> None:
+        if now >= self._purge_at:
+            self._purge_at = now + MINUTE_SECS
             self._counts = {key: value for key, value in self._counts.items() if now - value[0] < MINUTE_SECS}

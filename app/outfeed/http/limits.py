@@ -19,8 +19,8 @@ RETRY_AFTER_SECS = 5
 
 
 def init_app(app: Flask) -> None:
-    """Return every place when its request has ended."""
-    app.teardown_request(_give_back)
+    """Release every slot when its request has ended."""
+    app.teardown_request(_release_slot)
 
 
 def client() -> str:
@@ -28,21 +28,22 @@ def client() -> str:
     return client_key(request.remote_addr)
 
 
-def refusal(what: str, whose: str, per_minute: int) -> Response | None:
+def refusal(action: str, caller: str, per_minute: int) -> Response | None:
     """Count one call, or return the 429 if the limit is reached.
 
-    The call is *what* by the client *whose*. A limit of 0 allows every call.
+    *action* is in the plural, such as "requests". *caller* is the key that the limit is counted by. A limit of 0 allows
+    every call.
     """
     if not per_minute:
         return None
-    wait_secs = services().rates.take(what, whose, per_minute)
+    wait_secs = services().rates.count_call(action, caller, per_minute)
     if not wait_secs:
         return None
-    services().metrics.note_refusal(what.replace(" ", "_"), whose=whose, limit=per_minute)
-    return later(429, f"more than {per_minute} {what} per minute", math.ceil(wait_secs))
+    services().metrics.note_refusal(action.replace(" ", "_"), caller=caller, limit=per_minute)
+    return retry_later(429, f"more than {per_minute} {action} per minute", math.ceil(wait_secs))
 
 
-def later(status: int, detail: str, wait_secs: int) -> Response:
+def retry_later(status: int, detail: str, wait_secs: int) -> Response:
     """Return a problem with Retry-After."""
     response = problem(status, f"{detail}; try again in {wait_secs} s")
     response.headers["Retry-After"] = str(wait_secs)
@@ -53,9 +54,9 @@ def later(status: int, detail: str, wait_secs: int) -> Response:
 
 
 def admit_connection() -> Response | None:
-    """Take a place for the request's connection until it ends.
+    """Acquire a slot for the request's connection until it ends.
 
-    Returns the refusal if no place is free.
+    Returns the refusal if no slot is free.
     """
     refusal = _admit(services().admission, "connections")
     if refusal is None:
@@ -64,36 +65,36 @@ def admit_connection() -> Response | None:
 
 
 def admit_export() -> Response | None:
-    """Take a place for an export.
+    """Acquire a slot for an export.
 
-    Returns the refusal if too many exports run. `keep_place` keeps the place until the response is sent.
+    Returns the refusal if too many exports run. `hold_slot` holds the slot until the response is sent.
     """
     return _admit(services().exports, "exports")
 
 
-def keep_place(response: Response) -> None:
-    """Keep the request's place until all of *response* is sent.
+def hold_slot(response: Response) -> None:
+    """Hold the request's slot until all of *response* is sent.
 
-    Without this call Flask ends the request, and returns the place, before it streams the response.
+    Without this call Flask ends the request, and releases the slot, before it streams the response.
     """
-    admission, address = g.pop("place")
-    response.call_on_close(lambda: admission.give_back(address))
+    admission, address = g.pop("slot")
+    response.call_on_close(lambda: admission.release(address))
 
 
-def _admit(admission: Admission, what: str) -> Response | None:
+def _admit(admission: Admission, kind: str) -> Response | None:
     address = client()
-    match admission.take(address):
+    match admission.acquire(address):
         case "server":
-            services().metrics.note_refusal(what, address=address)
-            return later(503, f"too many {what}", RETRY_AFTER_SECS)
+            services().metrics.note_refusal(kind, address=address)
+            return retry_later(503, f"too many {kind}", RETRY_AFTER_SECS)
         case "address":
-            services().metrics.note_refusal(f"{what}_of_address", address=address)
-            return later(429, f"too many {what} from your address", RETRY_AFTER_SECS)
-    g.place = admission, address
+            services().metrics.note_refusal(f"{kind}_of_address", address=address)
+            return retry_later(429, f"too many {kind} from your address", RETRY_AFTER_SECS)
+    g.slot = admission, address
     return None
 
 
-def _give_back(_: BaseException | None) -> None:
-    if (place := g.pop("place", None)) is not None:
-        admission, address = place
-        admission.give_back(address)
+def _release_slot(_: BaseException | None) -> None:
+    if (slot := g.pop("slot", None)) is not None:
+        admission, address = slot
+        admission.release(address)

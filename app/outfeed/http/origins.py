@@ -73,7 +73,7 @@ def why_foreign() -> str | None:
     if origin is not None and (mismatch := _mismatch("Origin", origin)):
         return mismatch
     if site is not None:
-        return None if site in ("same-origin", "none") else f"Sec-Fetch-Site is {_shown(site)}, not 'same-origin'"
+        return None if site in ("same-origin", "none") else f"Sec-Fetch-Site is {_quoted(site)}, not 'same-origin'"
     if origin is not None:
         return None
     if page := re.match(r"https?://[^/?#]+", request.headers.get("Referer", ""), re.IGNORECASE):
@@ -86,22 +86,22 @@ def _mismatch(header: str, origin: str) -> str | None:
 
     Over TLS an origin without TLS does not match.
     """
-    scheme, _, place = origin.lower().partition("://")
+    scheme, _, netloc = origin.lower().partition("://")
     port = _PORTS.get(scheme)
     is_weaker = request.is_secure and scheme == "http"
     hosts = own_hosts()
     if (
         port
         and not is_weaker
-        and place.removesuffix(port) in {host.lower().removesuffix(port) for host in hosts.values()}
+        and netloc.removesuffix(port) in {host.lower().removesuffix(port) for host in hosts.values()}
     ):
         return None
-    ours = ", ".join(f"{_shown(host)} ({name})" for name, host in hosts.items())
+    known_as = ", ".join(f"{_quoted(host)} ({name})" for name, host in hosts.items())
     scheme = " over https" if is_weaker else ""
-    return f"{header} is {_shown(origin)}, and this server is {ours}{scheme}: {_ADVICE}"
+    return f"{header} is {_quoted(origin)}, and this server is {known_as}{scheme}: {_ADVICE}"
 
 
-def _shown(value: str) -> str:
+def _quoted(value: str) -> str:
     return f"'{escaped(value[:MAX_SHOWN_CHARS])}'"
 
 

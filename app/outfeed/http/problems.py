@@ -43,13 +43,13 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(EventConflict, _event_conflict)
     app.register_error_handler(Forbidden, _forbidden)
     app.register_error_handler(ForbiddenConsumer, _forbidden_consumer)
-    app.register_error_handler(TooManyChecks, _later)
-    app.register_error_handler(QueryCancelled, _cancelled)
+    app.register_error_handler(TooManyChecks, _too_many_checks)
+    app.register_error_handler(QueryCancelled, _query_cancelled)
     app.register_error_handler(InvalidTransition, _invalid_transition)
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
     app.register_error_handler(DatabaseError, _unavailable)
     app.register_error_handler(OSError, _answer_shortage)
-    app.register_error_handler(Exception, _unforeseen)
+    app.register_error_handler(Exception, _internal_error)
 
 
 def problem(status: int, detail: str, **more: Any) -> Response:
@@ -120,12 +120,12 @@ def _invalid_transition(error: InvalidTransition) -> Response:
     return answer(409, str(error), state=error.state, code="invalid_transition")
 
 
-def _later(error: TooManyChecks) -> Response:
+def _too_many_checks(error: TooManyChecks) -> Response:
     services().metrics.note_refusal("password_checks")
     return _unavailable_now(str(error))
 
 
-def _cancelled(error: QueryCancelled) -> Response:
+def _query_cancelled(error: QueryCancelled) -> Response:
     services().metrics.note_refusal("slow_query", path=request.path)
     return _unavailable_now(str(error), code="query_cancelled")
 
@@ -148,12 +148,12 @@ def _answer_shortage(error: OSError) -> Response:
     The shortage is temporary and not the request's fault.
     """
     if error.errno not in _SHORTAGES:
-        return _unforeseen(error)
+        return _internal_error(error)
     log.error(LogMessage("request refused", path=request.path, error=error))
     return _unavailable_now(f"the server is out of a resource: {error.strerror}")
 
 
-def _unforeseen(error: Exception) -> Response:
+def _internal_error(error: Exception) -> Response:
     # The edge of a request: the traceback goes to the log, not to the client.
     log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
     services().metrics.note_error("request", error)

@@ -15,7 +15,7 @@ from outfeed.feature import Part, registered
 from outfeed.feed.core import Core
 from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
-from outfeed.http.admission import Admission, Rates
+from outfeed.http.admission import Admission, RateLimiter
 from outfeed.http.server.exhaustion import Exhaustion
 from outfeed.jobs import Job, Jobs
 from outfeed.metrics import Metrics
@@ -57,19 +57,19 @@ class Services:
             heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(self.metrics),
         )  # fmt: skip
         self.hub, self.relay = self.core.hub, self.core.relay
-        self.rates = Rates()
+        self.rates = RateLimiter()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
         self.exhaustion = Exhaustion(self.metrics)
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
         self.probe = Probe(self.database)
-        self.reconciler = TriggerGuard(self.database)
+        self.trigger_guard = TriggerGuard(self.database)
         self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
         self.jobs = Jobs(
             {
                 "poll": Job(self.relay.poll, settings.poll_interval),
                 "mark": Job(self.mark.sync, 1.0),
-                "triggers": Job(self.reconciler.check, 0.5),
+                "triggers": Job(self.trigger_guard.check, 0.5),
                 "probe": Job(self.probe.check, 1.0),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
                 "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),

@@ -62,7 +62,7 @@ def export_events(query: ExportQuery) -> Response:
     filter_.expression()  # raises for an invalid text before the file begins
     write, mime, header = {"ndjson": (_as_lines, NDJSON, ""), "csv": (_as_rows, CSV, BOM + _row(COLUMNS))}[query.format]
     response = Response(stream_with_context(_stream(filter_, write, header)), content_type=f"{mime}; charset=utf-8")
-    limits.keep_place(response)
+    limits.hold_slot(response)
     response.headers["Content-Disposition"] = f'attachment; filename="events.{query.format}"'
     return response
 

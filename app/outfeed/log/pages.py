@@ -183,7 +183,7 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
         raise NotFound(f"{kind.capitalize()} {id_!r:.220} not found. No event mentions it.")
     rows = [Row.of(found) for _, found in reversed(page.events)]
     moments = [None, *(row.moment for row in rows)]
-    steps = [Step(row, _pause(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
+    steps = [Step(row, _time_between(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
     return render_template("story.html", kind=kind, id=id_, head=head, steps=steps, has_earlier=page.older is not None)
 
 
@@ -196,7 +196,7 @@ def _head_of(kind: str, id_: str) -> Markup | None:
     return heads[kind](id_) if kind in heads else None
 
 
-def _pause(before: datetime | None, moment: datetime | None) -> str | None:
+def _time_between(before: datetime | None, moment: datetime | None) -> str | None:
     """Return the time between two events in words, or None if unknown."""
     if before is None or moment is None:
         return None

@@ -20,7 +20,7 @@ from outfeed import clock
 from outfeed.errors import UnknownName
 from outfeed.events import KINDS, display_of
 from outfeed.http import addresses, identity
-from outfeed.http.limits import later
+from outfeed.http.limits import retry_later
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.principal import READ, WRITE, EventScope
@@ -92,7 +92,7 @@ def show_board() -> Response:
     """
     found = _boards().recent(_scope())
     if found is None:
-        return later(503, "the board is being rendered for another viewer", 1)
+        return retry_later(503, "the board is being rendered for another viewer", 1)
     response = Response(found.html, mimetype="text/html")
     if request.accept_encodings["gzip"]:
         response = Response(found.gzipped, mimetype="text/html", headers={"Content-Encoding": "gzip"})

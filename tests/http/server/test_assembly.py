@@ -23,7 +23,7 @@ def assembly() -> Assembly:
 
 
 def requests_of(assembly: Assembly, data: bytes) -> list[tuple[str, bytes]]:
-    """Feed *data*; return paths and bodies of the requests it completes."""
+    """Feed *data*, and return path and body of each completed request."""
     assembly.feed(data)
     requests = []
     while assembly.advance():

@@ -50,7 +50,10 @@ def folder(tmp_path: Path) -> Iterator[MetricsFolder]:
 
 @contextlib.contextmanager
 def started_process(code: str, *arguments: object) -> Iterator[str]:
-    """Run *code* until its first output, which is yielded; then SIGKILL it."""
+    """Run *code* until its first output, which is yielded, then kill it.
+
+    The signal is SIGKILL.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as running:

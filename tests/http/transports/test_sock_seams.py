@@ -30,7 +30,7 @@ ACCEPT = b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI="
 
 
 def masked(first: int, body: bytes = b"") -> bytes:
-    """Return a client's frame; its mask changes nothing."""
+    """Return a client's frame with a mask that changes nothing."""
     size = struct.pack("!B", 0x80 | len(body)) if len(body) < 126 else struct.pack("!BH", 0xFE, len(body))
     return bytes([first]) + size + bytes(4) + body
 
@@ -51,7 +51,7 @@ def ws() -> Server:
 
 
 def process(ws: Server, data: bytes) -> bytes:
-    """Have the library process *data*; return its answer."""
+    """Have the library process *data*, and return its answer."""
     ws.sock.received = data
     with contextlib.suppress(NoInput):
         ws.thread.target()

@@ -44,7 +44,7 @@ FLOOD = (frames.POLICY, "more than 100 messages a second")
 
 
 def masked(first: int, body: bytes = b"") -> bytes:
-    """Return a frame of less than 126 bytes; its mask changes nothing."""
+    """Return a frame of less than 126 bytes with a mask that changes nothing."""
     return struct.pack("!BB", first, 0x80 | len(body)) + bytes(4) + body
 
 

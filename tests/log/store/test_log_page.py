@@ -21,7 +21,7 @@ from outfeed.store import database as db
 from outfeed.store.database import Database
 
 FEW, MANY = 20_000, 100_000
-# Every 2,500th event is a task that failed; times rise by a second, but each 100th event comes an hour late.
+# Every 2,500th event is a failed task. Times rise by a second, but each 100th event comes an hour late.
 FILL = """
     WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :events)
     INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp)

@@ -154,9 +154,9 @@ def find_token(database: Database, secret: str) -> Principal | None:
 
 
 def note_uses(database: Database, uses: Mapping[str, str]) -> None:
-    """Write when tokens were last used; *uses* maps grants to times.
+    """Write when tokens were last used.
 
-    This makes no audit event and revokes no permission.
+    *uses* maps grants to times. This makes no audit event and revokes no permission.
     """
     rows = [(at, grant.removeprefix("token:"), at) for grant, at in uses.items()]
     with database.transaction() as connection:

@@ -58,7 +58,7 @@ class Assembly:
         self._received += data
 
     def advance(self) -> bool:
-        """Parse the received bytes; return whether `take` has a result.
+        """Parse the received bytes, and return whether `take` has a result.
 
         The result is a complete request, or an error that gunicorn answers.
         """
@@ -174,7 +174,7 @@ class _Chunked:
         return next(self._decoding, True)
 
     def _decode(self) -> Generator[bool, None, None]:
-        """Decode the body; yield False each time more bytes are needed."""
+        """Decode the body, and yield False each time more bytes are needed."""
         while size := self._size_in((yield from self._line())):
             yield from self._content(size)
             if self.is_cut:

@@ -60,7 +60,7 @@ class ClientSocket(socket.socket):
                 self._wait_for_reader()
 
     def flush(self) -> bool:
-        """Send what the client accepts at once; return whether no byte is left.
+        """Send what the client accepts at once, and return whether all is sent.
 
         Raises OSError.
         """

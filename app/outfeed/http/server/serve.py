@@ -119,7 +119,7 @@ class Server(BaseApplication):
             "threads": threads,
             "worker_connections": threads + idle_connections(connections) + incomplete_connections(connections),
             "keepalive": KEEPALIVE_SECS,
-            "limit_request_line": 0,  # http/server/assembly.py has a limit of its own; gunicorn's is 8 KiB at most
+            "limit_request_line": 0,  # http/server/assembly.py has its own limit: gunicorn's is 8 KiB at most
             "sendfile": False,  # it would bypass ClientSocket.sendall
             "graceful_timeout": GRACE_SECS,
             "timeout": 60,
@@ -169,7 +169,9 @@ class Server(BaseApplication):
         This happens after the fork and before the port is answered. The objects that exist by then stay until the end,
         so the garbage collector skips them: an eighth of the work when a thousand viewers connect.
         """
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all processes; the master ends the worker
+        signal.signal(
+            signal.SIGHUP, signal.SIG_IGN
+        )  # a terminal sends it to all processes, and the master ends the worker
         worker.wsgi.extensions["outfeed"].start()
         gc.collect()
         gc.freeze()

@@ -326,7 +326,7 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def _end(self, conn: Connection) -> None:
-        """Close the connection; read on first if the client may still send.
+        """Close the connection, after the rest of what the client may send.
 
         Otherwise a reset would destroy the response.
         """

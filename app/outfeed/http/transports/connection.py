@@ -65,7 +65,7 @@ def prepare() -> Response | None:
         g.waker = Waker(writer)
     except OSError:
         services().exhaustion.note(DESCRIPTORS)
-        return limits.later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
+        return limits.retry_later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     return None
 
 
@@ -110,7 +110,7 @@ def _serve_subscriber(subscriber: Subscriber, waker: Waker, head: bytes, handler
 
 
 def _catch_ending(serve_client: Callable[[], Ending | None]) -> Ending | None:
-    """Serve the client; return the code and reason to close with.
+    """Serve the client, and return the code and reason to close with.
 
     Returns None if the client has disconnected.
     """

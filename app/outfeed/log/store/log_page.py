@@ -297,21 +297,21 @@ class LogScan:
             candidates = self._driving_index(span, size)
             return _Chunk(
                 [row[0] for row in candidates if row[1]],
-                self._end(span, [row[0].rowid for row in candidates], size),
+                self._last_scanned(span, [row[0].rowid for row in candidates], size),
                 len(candidates),
             )
         if span.block is not None:
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
-                return _Chunk(self._matching(found), self._end(span, found, size), len(found) + 1)
+                return _Chunk(self._matching(found), self._last_scanned(span, found, size), len(found) + 1)
         candidates = self._driving_index(span, UNINDEXED_CHUNK)
         matching = self._read_texts([match.rowid for match, is_good in candidates if is_good])
-        end = self._end(span, [match.rowid for match, _ in candidates], UNINDEXED_CHUNK)
+        end = self._last_scanned(span, [match.rowid for match, _ in candidates], UNINDEXED_CHUNK)
         return _Chunk(
             [match for match, _ in candidates if match.rowid in matching], end, len(candidates) * UNINDEXED_COST
         )
 
-    def _end(self, span: Span, rowids: list[int], size: int) -> int:
+    def _last_scanned(self, span: Span, rowids: list[int], size: int) -> int:
         """Return the last row that has been scanned."""
         if len(rowids) == size:
             return rowids[-1]
