@@ -86,7 +86,7 @@ def test_no_secret_of_an_anonymous_request_is_logged(app, database, caplog):
     assert any("reason=unauthorized" in line for line in logged(caplog))
 
 
-def test_an_error_of_a_request_and_of_a_job_becomes_an_event(app, visit, monkeypatch):
+def test_an_error_in_a_request_or_job_becomes_an_event(app, visit, monkeypatch):
     services = app.extensions["outfeed"]
 
     def broken(*_, **__):
@@ -101,7 +101,7 @@ def test_an_error_of_a_request_and_of_a_job_becomes_an_event(app, visit, monkeyp
     assert found == {"request: RuntimeError: planted", "job search: RuntimeError: planted"}
 
 
-def test_an_error_of_the_relay_becomes_an_event(app, monkeypatch):
+def test_an_error_in_the_relay_becomes_an_event(app, monkeypatch):
     services = app.extensions["outfeed"]
 
     def broken():

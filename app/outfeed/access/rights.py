@@ -63,7 +63,7 @@ class Rights(Guard):
                 self._core.forget(erased=now[1])
             self._seen = now
         except DatabaseError as error:
-            log.warning(LogMessage("permissions not checked, retrying", error=error))
+            log.warning(LogMessage("can't check the permissions, trying again", error=error))
 
     def _check_all(self) -> None:
         current: dict[str, Principal | None] = {}
@@ -113,7 +113,7 @@ class Rights(Guard):
             if uses:
                 account.note_uses(self._database, uses)
         except DatabaseError as error:
-            log.warning(LogMessage("uses of tokens not written, retrying", error=error))
+            log.warning(LogMessage("can't write the tokens' last use, trying again", error=error))
             with self._lock:
                 self._uses = uses | self._uses
 

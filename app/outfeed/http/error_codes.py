@@ -152,7 +152,7 @@ CODES: dict[str, ErrorCode] = {
     "query_cancelled": ErrorCode(
         (503,),
         False,
-        "A query took longer than 10 s, or its client has gone.",
+        "A query took longer than 10 s, or its client has disconnected.",
         "Narrow the filter, then send the request again.",
     ),
     "database_unavailable": ErrorCode(

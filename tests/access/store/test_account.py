@@ -263,7 +263,7 @@ class TestTickets:
         secret = account.create_token(database, "site", ["read", "admin"], types=["task.*"], **more)
         return account.find_token(database, secret)
 
-    def test_a_ticket_reads_once_what_its_owner_may_and_never_the_audit(self, database):
+    def test_a_ticket_has_its_owners_read_permission_once_and_never_the_audit(self, database):
         ticket = account.create_ticket(database, self.token(database))
 
         found, again = account.redeem_ticket(database, ticket), account.redeem_ticket(database, ticket)

@@ -151,7 +151,7 @@ def test_an_error_in_wait_passes_through_receive(ws: Server) -> None:
         ws.receive(0)
 
 
-def test_messages_are_text_or_bytes_whole_and_in_order(ws: Server) -> None:
+def test_messages_are_complete_text_or_bytes_in_order(ws: Server) -> None:
     snowman = "☃".encode()
     process(ws, masked(0x01, snowman[:1]))
     process(ws, masked(0x80, snowman[1:]))
@@ -163,12 +163,12 @@ def test_messages_are_text_or_bytes_whole_and_in_order(ws: Server) -> None:
 # --- what it answers --------------------------------------------------------------------------------------------------
 
 
-def test_a_ping_is_answered_with_one_whole_pong_and_a_pong_with_nothing(ws: Server) -> None:
+def test_a_ping_gets_one_complete_pong_and_a_pong_gets_no_answer(ws: Server) -> None:
     assert process(ws, masked(0x89, b"there?")) == b"\x8a\x06there?"
     assert process(ws, masked(0x8A, b"there!")) == b""
 
 
-def test_a_close_frame_is_answered_with_one_and_ends_the_loop(ws: Server) -> None:
+def test_a_close_frame_gets_a_close_frame_and_ends_the_loop(ws: Server) -> None:
     assert process(ws, masked(0x88, b"\x03\xe8bye")) == b"\x88\x05\x03\xe8bye"
     assert not ws.connected
     with pytest.raises(ConnectionClosed):
@@ -180,9 +180,7 @@ def test_a_close_frame_is_answered_with_one_and_ends_the_loop(ws: Server) -> Non
     [(b"\x83\x80" + bytes(4), 1002), (b"\xc1\x80" + bytes(4), 1002), (masked(0x81, b"\xff"), 1007)],
     ids=["a reserved opcode", "a reserved bit", "text that is no UTF-8"],
 )
-def test_an_invalid_frame_is_answered_with_a_close_frame_and_receive_raises_its_code(
-    ws: Server, data: bytes, code: int
-) -> None:
+def test_an_invalid_frame_gets_a_close_frame_and_receive_raises_its_code(ws: Server, data: bytes, code: int) -> None:
     answer = process(ws, data)
     assert (answer[0], answer[2:4]) == (0x88, struct.pack("!H", code))
     assert not ws.connected

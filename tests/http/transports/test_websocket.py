@@ -160,7 +160,7 @@ def test_invalid_bytes_of_a_client_are_not_buffered(runner: HandlerRunner) -> No
     assert held < 100_000
 
 
-def test_a_close_frame_of_the_client_is_answered_once(runner: HandlerRunner, peer: Peer) -> None:
+def test_a_close_frame_of_the_client_gets_one_close_frame(runner: HandlerRunner, peer: Peer) -> None:
     assert runner.receive(PING + masked(0x88, b"\x03\xe8bye")) is None
     assert [peer.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}'), (8, b"\x03\xe8bye")]
 

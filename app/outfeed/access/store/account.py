@@ -1,7 +1,7 @@
 """Credentials: tokens, sign-in codes, sessions and tickets.
 
-Each has 256 random bits, and only its SHA-256 is stored. A fast hash is enough, because a random
-secret can't be guessed. scrypt would cost 96 ms a check. Nothing is cached, so every process sees a change at once.
+Each has 256 random bits, and only its SHA-256 is stored. A fast hash is enough, because a random secret can't be
+guessed. scrypt would cost 96 ms a check. Nothing is cached, so every process sees a change at once.
 """
 
 from __future__ import annotations

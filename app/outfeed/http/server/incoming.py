@@ -33,7 +33,8 @@ _SOCKET_KEY = "gunicorn.socket"
 class ClientSocket(socket.socket):
     """A client's socket that keeps the unsent rest of a response.
 
-    So few responses hold a thread. One thread uses the socket at a time: the request's thread, else the main loop's.
+    Therefore only a few responses hold a thread. One thread uses the socket at a time: the request's thread, else the
+    main loop's.
     """
 
     _waiting = threading.BoundedSemaphore(MAX_WAITING_THREADS)

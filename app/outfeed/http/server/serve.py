@@ -186,7 +186,7 @@ class Server(BaseApplication):
     def _end_with_terminal(self, arbiter: Arbiter) -> None:
         """Have SIGHUP end the server if it has a terminal, else reload it.
 
-        A terminal sends SIGHUP when it is closed.
+        A terminal sends SIGHUP when it is closed. Under `nohup` the server ignores the signal.
         """
         if self._ignores_hangup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,8 +1,8 @@
 """The indexer: keeps the full-text index current.
 
-It reads the outbox and the log, never delays a writer, and indexes redacted text. One process at a time runs it. It may
-be killed at any time, and its file may be deleted: each transaction stores the identity of the index and its progress
-together with the change. A search reads events that are not indexed yet from the log.
+It reads the outbox and the log after writers have committed, and indexes redacted text. One process at a time runs it.
+It may be killed at any time, and its file may be deleted: each transaction stores the identity of the index and its
+progress together with the change. A search reads events that are not indexed yet from the log.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Indexer:
             pass
         except (OutfeedError, OSError) as error:
             if str(error) != self._failure:
-                log.warning(LogMessage("search index not updated, retrying", error=error))
+                log.warning(LogMessage("can't update the search index, trying again", error=error))
             self._failure = str(error)
 
     def close(self) -> None:
@@ -374,7 +374,7 @@ class Indexer:
     def _release_space(self) -> None:
         """Return free pages to the system, and truncate the write-ahead log.
 
-        The log may hold words of deleted events.
+        The write-ahead log may hold words of deleted events.
         """
         with self._discard_if_damaged(), self._file.connection() as connection:
             connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")

@@ -21,7 +21,8 @@ _OPERATORS = ("AND", "OR", "NOT")
 class Term(NamedTuple):
     """A word, a phrase or a prefix, as tokens.
 
-    *split* has the words split at their case, *unsplit* the others. *unsplit* is empty if both are the same.
+    *split* are the tokens with words split at their case, and *unsplit* those without that split. *unsplit* is empty if
+    both are the same.
     """
 
     split: list[str]
@@ -42,7 +43,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search: one term of each group is required, and *excluded* is not."""
+    """A search: one term of each group must occur, and none of *excluded*."""
 
     groups: list[list[Term]]
     excluded: list[Term]
