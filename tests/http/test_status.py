@@ -111,7 +111,7 @@ def test_the_page_shows_the_retention_and_the_next_prune(operator: Visit, monkey
 )
 def test_a_duration_has_a_suitable_unit(secs: float | None, text: str) -> None:
     assert status.duration(secs) == text
-    assert status.spread_of(Percentiles(1, secs, secs)) == (text, text, 1)
+    assert status.percentiles_of(Percentiles(1, secs, secs)) == (text, text, 1)
 
 
 @pytest.mark.parametrize(

@@ -206,11 +206,11 @@ def test_connected_clients_are_checked_again_after_a_repair_of_the_permission_tr
     raw.executescript(
         "ALTER TABLE outfeed_token RENAME TO old; CREATE TABLE outfeed_token AS SELECT * FROM old; DROP TABLE old"
     )
-    before = account.rights(database)
+    before = account.change_counters(database)
     account.revoke_token(database, "site")
-    assert account.rights(database) == before
+    assert account.change_counters(database) == before
     TriggerGuard(database).check()
-    assert account.rights(database) != before
+    assert account.change_counters(database) != before
     assert triggers.problems(database) == []
     assert account.find_token(database, secret) is None
 

@@ -35,7 +35,7 @@ class Rights(Guard):
     def __init__(self, database: Database, core: Core) -> None:
         self._database = database
         self._core = core
-        self._seen = (-1, -1)
+        self._counters = (-1, -1)
         self._lock = threading.Lock()
         self._uses: dict[str, str] = {}
         self.jobs = {"rights": Job(self.check, 0.5), "uses": Job(self.write_uses, 5.0)}
@@ -45,8 +45,8 @@ class Rights(Guard):
 
         Raises DatabaseError.
         """
-        self._seen = account.rights(self._database)
-        self._core.hub.erased = self._seen[1]
+        self._counters = account.change_counters(self._database)
+        self._core.hub.erased = self._counters[1]
 
     def check(self) -> None:
         """Disconnect revoked subscribers and drop caches after an erasure.
@@ -54,14 +54,14 @@ class Rights(Guard):
         Never raises.
         """
         try:
-            now = account.rights(self._database)
-            if now[0] != self._seen[0]:
+            now = account.change_counters(self._database)
+            if now[0] != self._counters[0]:
                 self._check_all()
             else:
                 self._check_times()
-            if now[1] != self._seen[1]:
+            if now[1] != self._counters[1]:
                 self._core.forget(erased=now[1])
-            self._seen = now
+            self._counters = now
         except DatabaseError as error:
             log.warning(LogMessage("can't check the permissions, trying again", error=error))
 

@@ -33,7 +33,7 @@ def readyz() -> tuple[Response, int]:
 
     Ready means that polls are current, and that events can be written and delivered.
     """
-    problems = services().unready_because()
+    problems = services().unready_reasons()
     try:
         problems += triggers.problems(services().database)
     except DatabaseError as error:

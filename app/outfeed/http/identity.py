@@ -49,7 +49,7 @@ def guard() -> Guard:
     return services().part(Guard)  # type: ignore[type-abstract]
 
 
-def require_still() -> None:
+def require_not_revoked() -> None:
     """Raise Unauthorized if the permission was revoked during the request.
 
     A request that waits calls this after the wait.

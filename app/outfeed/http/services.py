@@ -112,7 +112,7 @@ class Services:
         self.mark.close()
         self.database.close()
 
-    def unready_because(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """Return why the feed is not ready, one sentence for each reason.
 
         The feed is ready if it is current and takes events. The list is empty then.
@@ -130,7 +130,7 @@ class Services:
         age, counts = self.relay.age, self.hub.counts()
         self.metrics.position.set(self.hub.position)
         self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
-        self.metrics.ready.set(not self.unready_because())
+        self.metrics.ready.set(not self.unready_reasons())
         # With several workers a gauge can't be removed: a kind of client that is gone is set to 0.
         self._client_kinds = kinds = self._client_kinds.union(counts)
         for kind in kinds:

@@ -34,12 +34,12 @@ def show() -> ResponseReturnValue:
     return render_template(
         "status.html",
         now=clock.now(),
-        problems=found.unready_because(),
+        problems=found.unready_reasons(),
         stats=seen,
         oldest_at=clock.parsed(seen.oldest_at),
         relay=found.relay,
-        deliveries=spread_of(found.relay.stats.deliveries.recent()),
-        polls=spread_of(found.relay.stats.polls.recent()),
+        deliveries=percentiles_of(found.relay.stats.deliveries.recent()),
+        polls=percentiles_of(found.relay.stats.polls.recent()),
         clients=list(clients_of(found)),
         settings=found.settings,
         sections=[feature.status_template for feature in registered() if feature.status_template],
@@ -73,9 +73,9 @@ def clients_of(found: Services) -> Iterator[Clients]:
         yield Clients(label, live + replaying + idle, live, replaying, idle)
 
 
-def spread_of(spread: Percentiles) -> tuple[str, str, int]:
+def percentiles_of(found: Percentiles) -> tuple[str, str, int]:
     """Return p50 and p99 in words, and the number of samples."""
-    return duration(spread.p50), duration(spread.p99), spread.samples
+    return duration(found.p50), duration(found.p99), found.samples
 
 
 def duration(secs: float | None) -> str:

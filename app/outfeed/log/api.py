@@ -15,7 +15,7 @@ from outfeed.errors import EventConflict, InvalidEvent, InvalidRequest
 from outfeed.events import Event
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.http import bodies, identity
-from outfeed.http.api.operation import JSON, MAX_SOUGHT_CHARS, json_answer, operation
+from outfeed.http.api.operation import JSON, MAX_FILTER_CHARS, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log.shapes import (
@@ -57,7 +57,7 @@ class LogQuery(LogFilters):
     id: Annotated[
         str | None,
         Field(
-            max_length=MAX_SOUGHT_CHARS,
+            max_length=MAX_FILTER_CHARS,
             description="Only the event with this id. Ignores the other filters.",
         ),
     ] = None

@@ -79,7 +79,7 @@ def _stream(filter_: LogFilter, write: Callable[[Iterable[Event]], str], header:
         if services().hub.closing.is_set():
             raise ConnectionResetError(errno.ECONNRESET, "the server stops")
         try:
-            identity.require_still()
+            identity.require_not_revoked()
         except Unauthorized as error:
             raise ConnectionResetError(errno.ECONNRESET, "signed out or revoked") from error
 

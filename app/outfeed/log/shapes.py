@@ -10,14 +10,14 @@ from typing_extensions import TypedDict  # pydantic reads typing's only from Pyt
 
 from outfeed import clock
 from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
-from outfeed.http.api.operation import MAX_SOUGHT_CHARS
+from outfeed.http.api.operation import MAX_FILTER_CHARS
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.reading import split_types
 from outfeed.principal import EventScope
 
 MAX_BATCH_EVENTS = 1000
 MAX_TYPES_CHARS = 20_100
-_Sought = Annotated[str, Field(max_length=MAX_SOUGHT_CHARS)]
+_FilterText = Annotated[str, Field(max_length=MAX_FILTER_CHARS)]
 
 # outfeed/events.py checks the values of each event. These rules only describe them in the schema.
 _NAME_RULES = {"minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000]*$"}
@@ -117,9 +117,9 @@ class LogFilters(BaseModel):
             examples=["task.*"],
         ),
     ] = None
-    source: _Sought | None = None
-    task_id: _Sought | None = None
-    agent_id: _Sought | None = None
+    source: _FilterText | None = None
+    task_id: _FilterText | None = None
+    agent_id: _FilterText | None = None
     from_: Annotated[_Moment | None, Field(alias="from", description="Only events since this time.")] = None
     to: Annotated[_Moment | None, Field(description="Only events before this time.")] = None
     text: Annotated[

@@ -310,21 +310,21 @@ class TestRights:
         account.create_token(database, "ci", ["read"])
         monkeypatch.setattr(account.secrets, "token_urlsafe", lambda _: "key")
         account.create_session(database, ann, HOUR)
-        before = account.rights(database)
+        before = account.change_counters(database)
 
         change(database)
 
-        assert account.rights(database)[0] > before[0]
+        assert account.change_counters(database)[0] > before[0]
 
     def test_the_counter_is_unchanged_while_tokens_are_used_and_made(self, database, ann):
         secret = account.create_token(database, "ci", ["read"])
-        before = account.rights(database)
+        before = account.change_counters(database)
 
         account.note_uses(database, {account.find_token(database, secret).grant: "2024-01-15T10:00:00.000Z"})
         account.create_token(database, "other", ["read"])
         account.create_session(database, ann, HOUR)
 
-        assert account.rights(database) == before
+        assert account.change_counters(database) == before
         assert [token.last_used_at for token in account.list_tokens(database)] == ["2024-01-15T10:00:00.000Z", None]
 
 

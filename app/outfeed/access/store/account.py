@@ -75,7 +75,7 @@ def _bearer_of_ticket(owner: Principal) -> Principal | None:
     return replace(owner, scopes=(READ,), grant=f"ticket:{owner.grant}") if owner.may(READ) else None
 
 
-def rights(database: Database) -> tuple[int, int]:
+def change_counters(database: Database) -> tuple[int, int]:
     """Return the counters of revocations and erasures.
 
     The first changes when a permission may have been revoked, the second when events were erased.

@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaMode
 from werkzeug.routing import Rule
 
 from outfeed.http.api import examples
-from outfeed.http.api.operation import JSON, MAX_SOUGHT_CHARS, OPERATIONS, Operation
+from outfeed.http.api.operation import JSON, MAX_FILTER_CHARS, OPERATIONS, Operation
 from outfeed.http.api.problem import Problem
 
 PROBLEM = "application/problem+json"
@@ -99,7 +99,7 @@ def _operation(schemas: _Schemas, app: Flask, rule: Rule, operation: Operation) 
 
 
 # No name is longer.
-_PATH_PART = {"type": "string", "minLength": 1, "maxLength": MAX_SOUGHT_CHARS}
+_PATH_PART = {"type": "string", "minLength": 1, "maxLength": MAX_FILTER_CHARS}
 
 
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ JSON = "application/json"
 LISTS = {"types", "event_type"}  # parameters that take several values
 # Of a text that a query searches for. A raw writer's names may be longer than the API accepts, and a request line must
 # hold several of them: tests/http/server/test_request_line.py.
-MAX_SOUGHT_CHARS = 1000
+MAX_FILTER_CHARS = 1000
 OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 View = Callable[..., Response]

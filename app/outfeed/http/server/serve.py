@@ -56,7 +56,7 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     """
     logs.configure(settings)
     warn_of_unknown_settings()
-    lift_descriptor_limit(settings)
+    raise_descriptor_limit(settings)
     binding.require_free(settings)
     for feature in registered():
         feature.check(settings)
@@ -64,7 +64,7 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     Server(settings, demo=demo).run()
 
 
-def lift_descriptor_limit(settings: Settings) -> None:
+def raise_descriptor_limit(settings: Settings) -> None:
     """Raise the soft limit to one descriptor for each connection.
 
     Raises ConfigError if the system's hard limit is lower.

@@ -99,7 +99,7 @@ def poll(query: PollQuery) -> Response:
             if query.wait and verdict.kind == "resumed" and len(events) < query.limit:
                 with deadline.unlimited():  # the wait may be longer than the deadline, and each read is short
                     events, cursor = _wait(query, verdict, events, cursor, began)
-                    identity.require_still()
+                    identity.require_not_revoked()
         except Overtaken:
             continue  # pruned between the verdict and the read: the next verdict reports it
         return _answer(verdict, events, cursor)

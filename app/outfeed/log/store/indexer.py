@@ -64,7 +64,7 @@ _AFTER = """
     SELECT outbox.seq, event_log.rowid, event_log.id FROM outbox LEFT JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?
 """
-_WIDEN = """
+_STORE_TIMES = """
     INSERT INTO zone (number, low, high) VALUES (?, ?, ?)
     ON CONFLICT (number) DO UPDATE SET low = min(low, excluded.low), high = max(high, excluded.high)
 """
@@ -155,7 +155,7 @@ class Indexer:
         if state is None or not self._is_current(found, state):
             self._rebuild(found)
             return True
-        return self._follow(state) or self._rebuild_stale() or self._time_next() or self._build_next()
+        return self._follow(state) or self._rebuild_stale() or self._store_next_times() or self._build_next()
 
     def _read_log(self) -> Log:
         with self._log.snapshot() as connection:
@@ -225,7 +225,7 @@ class Indexer:
         if not found:
             return False
         with self._writing() as connection:
-            _widen(connection, {rowid: event.timestamp for rowid, event in events.items()})
+            _store_times(connection, {rowid: event.timestamp for rowid, event in events.items()})
             for number in sorted({rowid >> BLOCK_BITS for rowid in events}):
                 if blocks[number]:
                     self._append(
@@ -249,7 +249,7 @@ class Indexer:
 
     # --- old and deleted events ---------------------------------------------------------------------------------------
 
-    def _time_next(self) -> bool:
+    def _store_next_times(self) -> bool:
         """Store the times of the newest block without times.
 
         All times come before the words of old blocks, because they take only seconds.
@@ -264,8 +264,8 @@ class Indexer:
             others = connection.execute(_OTHER_TIMES, (first, last)).fetchall()
         with self._writing() as connection:
             connection.execute("INSERT INTO block (number, is_made) VALUES (?, 0)", (number,))
-            connection.executemany(_WIDEN, own)
-            _widen(connection, {rowid: rows.readable(timestamp) for rowid, timestamp in others})
+            connection.executemany(_STORE_TIMES, own)
+            _store_times(connection, {rowid: rows.readable(timestamp) for rowid, timestamp in others})
         self._pause_after(began)
         return True
 
@@ -334,7 +334,7 @@ class Indexer:
                     connection.execute(search.SCHEMA.format(table=table(number)))
                     connection.execute("INSERT INTO block (number, is_made) VALUES (?, 1)", (number,))
                 self._insert(connection, number, events)
-                _widen(connection, {rowid: event.timestamp for rowid, event in events.items()})
+                _store_times(connection, {rowid: event.timestamp for rowid, event in events.items()})
                 position = max(events)
                 self._pause_after(began)
             if position >= first:
@@ -385,7 +385,7 @@ class Indexer:
             raise Stopped
 
 
-def _widen(connection: Connection, timestamps: dict[int, Any]) -> None:
+def _store_times(connection: Connection, timestamps: dict[int, Any]) -> None:
     """Store the times of events, by their rowids.
 
     A timestamp without a readable time is ignored.
@@ -394,7 +394,7 @@ def _widen(connection: Connection, timestamps: dict[int, Any]) -> None:
     for rowid, timestamp in timestamps.items():
         if (moment := instants.utc(timestamp)) is not None:
             zones.setdefault(rowid >> ZONE_BITS, []).append(moment)
-    connection.executemany(_WIDEN, [(zone, min(found), max(found)) for zone, found in zones.items()])
+    connection.executemany(_STORE_TIMES, [(zone, min(found), max(found)) for zone, found in zones.items()])
 
 
 def move_damaged(path: Path) -> None:

@@ -243,7 +243,7 @@ class LogScan:
         self._database = database
         self._filter = filter_
         self._is_upward = is_upward
-        self._left = max_scanned
+        self._rows_left = max_scanned
         self._chunk = chunk
         self._index = Index(database)
         self._where = filter_.where()
@@ -260,7 +260,7 @@ class LogScan:
 
     @property
     def _is_limit_reached(self) -> bool:
-        return self._left is not None and self._left <= 0
+        return self._rows_left is not None and self._rows_left <= 0
 
     def _spans(self) -> Iterator[Span]:
         """Yield the spans to scan, in the order of the scan."""
@@ -288,8 +288,8 @@ class LogScan:
             size = min(size * 4, MAX_CHUNK)
 
     def _spend(self, cost: int) -> None:
-        if self._left is not None:
-            self._left -= cost
+        if self._rows_left is not None:
+            self._rows_left -= cost
 
     def _read_chunk(self, span: Span, size: int) -> _Chunk:
         """Scan the next rows of the span."""
@@ -305,7 +305,7 @@ class LogScan:
             if found is not None:
                 return _Chunk(self._matching(found), self._last_scanned(span, found, size), len(found) + 1)
         candidates = self._driving_index(span, UNINDEXED_CHUNK)
-        matching = self._read_texts([match.rowid for match, is_good in candidates if is_good])
+        matching = self._read_texts([match.rowid for match, is_match in candidates if is_match])
         end = self._last_scanned(span, [match.rowid for match, _ in candidates], UNINDEXED_CHUNK)
         return _Chunk(
             [match for match, _ in candidates if match.rowid in matching], end, len(candidates) * UNINDEXED_COST
@@ -405,14 +405,14 @@ class LogScan:
         bound = [value for each in bounds for value in (*values, *each)]
         with self._database.connection() as connection:
             found = connection.execute(sql, (*bound, limit)).fetchall()
-        return [(_match(rowid, type_), bool(is_good)) for rowid, type_, is_good in found]
+        return [(_match(rowid, type_), bool(is_match)) for rowid, type_, is_match in found]
 
     def _time_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
         assert self._rowids is not None
         start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
         rowids = self._rowids[start:end][:limit] if self._is_upward else self._rowids[start:end][::-1][:limit]
-        good = {match.rowid: match for match in self._matching(rowids)}
-        return [(good.get(rowid) or Match(rowid, ""), rowid in good) for rowid in rowids]
+        matching = {match.rowid: match for match in self._matching(rowids)}
+        return [(matching.get(rowid) or Match(rowid, ""), rowid in matching) for rowid in rowids]
 
 
 def _match(rowid: int, event_type: object) -> Match:
