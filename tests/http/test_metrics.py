@@ -98,12 +98,15 @@ def test_lag_refusals_and_maintenance_are_counted(
     found = scraper.scrape()
     assert found["consumer_lag ops"] == 1
     assert found["refusals_total unauthorized"] == refused + 1
-    assert found["chore_success_timestamp_seconds backup"] <= found["chore_success_timestamp_seconds prune"]
+    assert found["maintenance_success_timestamp_seconds backup"] <= found["maintenance_success_timestamp_seconds prune"]
     assert found["database_bytes"] == database.path.stat().st_size
     assert found["wal_bytes"] > 0
     with pytest.raises(Exception, match="folder"):
         backup.backup(database, database.path.parent)
-    assert scraper.scrape()["chore_failure_timestamp_seconds backup"] >= found["chore_success_timestamp_seconds backup"]
+    assert (
+        scraper.scrape()["maintenance_failure_timestamp_seconds backup"]
+        >= found["maintenance_success_timestamp_seconds backup"]
+    )
 
 
 def test_without_a_database_the_workers_metrics_are_exported(flask_app: Flask, services: Services) -> None:

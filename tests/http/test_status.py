@@ -91,7 +91,7 @@ def test_an_event_that_blocks_a_webhook_is_shown_with_the_response(operator: Vis
     lease.failed(422, "the target answered 422")
     assert section(operator, "webhooks").endswith(
         f"ops is blocked by seq {lease.window.last_seq} a.b {poison.id}: the target answered 422. "
-        "outfeed webhook skip ops skips that."
+        "outfeed webhook skip ops skips that event."
     )
 
 
@@ -102,7 +102,7 @@ def test_the_page_shows_the_retention_and_the_next_prune(operator: Visit, monkey
     kept = section(operator, "retention")
     assert "Log 30 days Log, tool.* 1 day Outbox 7 days" in kept
     assert kept.endswith("The next prune would remove 2 events from the log and 0 rows from the outbox.")
-    monkeypatch.setattr(feature, "FORESEEN_ROWS", 2)
+    monkeypatch.setattr(feature, "ESTIMATED_ROWS", 2)
     assert "2+ events" in section(operator, "retention")
 
 

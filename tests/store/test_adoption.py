@@ -331,7 +331,7 @@ def test_a_table_that_appears_after_the_check_is_refused_under_the_lock(
     path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
-    keep = upgrade.keep
+    keep = upgrade.save_copy
     before: list[dict[str, tuple[int, str]]] = []
 
     def add_table_then_keep(file: Path, why: str) -> Path:
@@ -340,7 +340,7 @@ def test_a_table_that_appears_after_the_check_is_refused_under_the_lock(
         return keep(file, why)
 
     with monkeypatch.context() as patched:
-        patched.setattr(upgrade, "keep", add_table_then_keep)
+        patched.setattr(upgrade, "save_copy", add_table_then_keep)
         with pytest.raises(SchemaMismatch, match="outbox"):
             upgrade.upgrade(path, adopt=True)
     assert [trace(path.parent)] == before

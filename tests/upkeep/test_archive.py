@@ -104,7 +104,7 @@ def test_names_sort_by_time_and_nothing_is_overwritten(database, raw, folder, mo
     assert sum(len(ids) for ids in whole(folder).values()) == 2200
 
 
-@pytest.mark.parametrize("moment", ["_digest", "_put_checksum"])
+@pytest.mark.parametrize("moment", ["_digest", "_create_checksum"])
 def test_a_prune_of_another_database_into_the_same_folder_leaves_it_alone(database, raw, folder, monkeypatch, moment):
     fill(raw, 5)
     other = database.path.with_name("elsewhere") / database.path.name
@@ -209,7 +209,7 @@ def test_every_row_comes_back_as_it_was_whatever_it_holds(database, raw, folder,
     query = f"SELECT {types} FROM event_log WHERE source IS NOT 'outfeed' ORDER BY id"
     before = raw.execute(query).fetchall()
     assert prune(database, Policy(30), by="tests", archive=folder).events == len(POISON) + 1
-    assert archive.read_in(folder.glob("*.gz"), tmp_path / "new.db") == len(POISON) + 1
+    assert archive.import_archives(folder.glob("*.gz"), tmp_path / "new.db") == len(POISON) + 1
     with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as new:
         assert new.execute(query).fetchall() == before
         assert new.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
@@ -229,7 +229,7 @@ class TestReadingIn:
         shutil.copy(one, again)
         digest = hashlib.sha256(again.read_bytes()).hexdigest()
         Path(f"{again}.sha256").write_text(f"{digest}  again.ndjson.gz\n")
-        assert archive.read_in([one, again], tmp_path / "new.db") == 100
+        assert archive.import_archives([one, again], tmp_path / "new.db") == 100
 
     def flip(self, one):
         content = bytearray(one.read_bytes())
@@ -276,7 +276,7 @@ class TestReadingIn:
         tracemalloc.start()
         try:
             with pytest.raises(BadArchive, match=message):
-                archive.read_in([one], tmp_path / "new.db")
+                archive.import_archives([one], tmp_path / "new.db")
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -289,24 +289,24 @@ class TestReadingIn:
         raw.execute(f"INSERT INTO event_log ({COLUMNS}) VALUES ('deep', 'a.b', 's', NULL, NULL, ?, ?)", (deep, OLD))
         (path,) = prune(database, Policy(30), by="tests", archive=folder).archives
 
-        assert archive.read_in([path], tmp_path / "new.db") == 4
+        assert archive.import_archives([path], tmp_path / "new.db") == 4
 
         with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as new:
             assert new.execute("SELECT data FROM event_log WHERE id = 'deep'").fetchone() == (deep,)
 
     @pytest.mark.parametrize(
         ("harm", "message"),
-        [("flip", "is not what was written"), ("cut", "not an archive"), ("strip", "has no checksum")],
+        [("flip", "was changed after it was written"), ("cut", "not an archive"), ("strip", "has no checksum")],
     )
     def test_a_damaged_one_makes_no_database(self, one, tmp_path, harm, message):
         getattr(self, harm)(one)
         with pytest.raises(BadArchive, match=message):
-            archive.read_in([one], tmp_path / "new.db")
+            archive.import_archives([one], tmp_path / "new.db")
         assert not list(tmp_path.glob("new.db*"))
 
     def test_a_database_that_exists_is_left_alone(self, one, database, tmp_path):
         with pytest.raises(BadArchive, match="exists"):
-            archive.read_in([one], database.path)
+            archive.import_archives([one], database.path)
 
 
 def calls_of_a_prune(path, folder, last=None):

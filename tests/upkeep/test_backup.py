@@ -189,8 +189,8 @@ class TestRestore:
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     def test_what_is_written_between_the_keeping_and_the_restore_is_kept_too(self, database, raw, saved, monkeypatch):
-        keep = backup._keep
-        monkeypatch.setattr(backup, "_keep", lambda *paths: (keep(*paths), write(raw, "late", "later")))
+        keep = backup._save_previous
+        monkeypatch.setattr(backup, "_save_previous", lambda *paths: (keep(*paths), write(raw, "late", "later")))
         restored = backup.restore(database, saved, by="tests")
         assert ids(restored.kept) == ["a", "b", "c", "d", "late", "later"]
         with contextlib.closing(sqlite3.connect(restored.kept)) as kept:
@@ -250,8 +250,10 @@ class TestRestore:
 
     def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, saved, monkeypatch):
         secret = account.create_token(database, "tests", ["read"])
-        keep = backup._keep
-        monkeypatch.setattr(backup, "_keep", lambda *paths: (keep(*paths), account.revoke_token(database, "tests")))
+        keep = backup._save_previous
+        monkeypatch.setattr(
+            backup, "_save_previous", lambda *paths: (keep(*paths), account.revoke_token(database, "tests"))
+        )
         backup.restore(database, saved, by="tests")
         assert account.find_token(database, secret) is None
 
@@ -321,7 +323,7 @@ class TestRestore:
         assert not list(database.path.parent.glob("*before-restore*"))
 
     def test_the_live_database_itself_is_no_backup(self, database, saved):
-        with pytest.raises(BadBackup, match="live database itself"):
+        with pytest.raises(BadBackup, match="is the live database"):
             backup.restore(database, database.path, by="tests")
 
     def test_one_made_by_newer_code_changes_nothing(self, database, saved):

@@ -153,7 +153,7 @@ def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw)
     mark.advance(epoch, Position(50, 1))
     mark.close()
     (found,) = findings(database, "mark")
-    assert "up to seq 50, and the database ends at 1" in found.what
+    assert "up to seq 50, but the database ends at 1" in found.what
     found.fix()
     assert findings(database, "mark") == []
 
@@ -181,7 +181,7 @@ def test_the_filesystem_is_that_of_the_nearest_mount(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs"])
 def test_a_remote_filesystem_is_a_problem(database, monkeypatch, kind):
     monkeypatch.setattr(files, "filesystem_of", lambda _: kind)
-    assert findings(database, "filesystem")[0].what == f"the database lies on {kind}"
+    assert findings(database, "filesystem")[0].what == f"the database is on {kind}"
 
 
 READER = """

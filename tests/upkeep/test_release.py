@@ -105,7 +105,7 @@ def test_a_served_database_is_not_released(path: Path) -> None:
 def test_an_open_program_keeps_the_release_from_changing_anything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path, PROGRAM)
     migrate.upgrade(path, adopt=True)
-    monkeypatch.setattr(release, "PATIENCE_SECS", 0.1)
+    monkeypatch.setattr(release, "MAX_WAIT_SECS", 0.1)
     before = objects(path)
     with contextlib.closing(sqlite3.connect(path)) as program:
         program.execute("SELECT * FROM user").fetchall()

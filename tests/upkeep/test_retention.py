@@ -68,7 +68,7 @@ class TestForesight:
 
     def foreseen(self, database, policy, limit):
         with freeze_time(NOW):
-            return retention.foresee(database, policy, limit)[:2]
+            return retention.estimate(database, policy, limit)[:2]
 
     def test_it_is_what_a_prune_takes(self, database, write, policy):
         for days, event_type in ((40, "a.b"), (20, "a.b"), (2, "tool.called"), (0, "tool.called")):
@@ -397,7 +397,7 @@ class TestBesideWriters:
         assert max(chunks) <= retention.CHUNK_ROWS
 
     def test_what_took_long_is_followed_by_less(self, database, write, monkeypatch):
-        monkeypatch.setattr(retention, "GOAL_SECS", 0.0)
+        monkeypatch.setattr(retention, "TARGET_SECS", 0.0)
         monkeypatch.setattr(retention, "CHUNK_ROWS", 100)
         for _ in range(200):
             write(days_ago(40))

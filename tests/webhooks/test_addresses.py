@@ -53,7 +53,7 @@ def names(monkeypatch):
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0"])
 def test_a_name_is_refused_for_what_it_resolves_to(names, address):
     names["innocent.example"] = [[address]]
-    with pytest.raises(TargetForbidden, match=r"innocent\.example is "):
+    with pytest.raises(TargetForbidden, match=r"innocent\.example resolves to "):
         Allowlist().resolve("innocent.example", 80)
 
 

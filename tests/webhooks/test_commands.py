@@ -34,7 +34,7 @@ class TestAdd:
         result = outfeed("webhook", "add", "ops", URL)
 
         assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{44}\n", result.stdout)
-        assert result.stderr == "Webhook ops begins now. Its secret is not shown again.\n"
+        assert result.stderr == "Webhook ops is active. Its secret is not shown again.\n"
         assert webhook.find(database, "ops").secret == result.stdout.strip()
 
     def test_pruning_waits_for_it(self, outfeed, database):
@@ -50,7 +50,7 @@ class TestAdd:
 
         result = outfeed("webhook", "add", "ops", URL, "--secret-file", file, "--types", "task.*, x.y", "--batch", "50")
 
-        assert result.output == "Webhook ops begins now.\n"
+        assert result.output == "Webhook ops is active.\n"
         found = webhook.find(database, "ops")
         assert (found.secret, found.types, found.batch) == (SECRET, ("task.*", "x.y"), 50)
 
@@ -151,9 +151,9 @@ class TestSkip:
 
         result = outfeed("webhook", "skip", "ops")
 
-        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert result.stderr == "It is paused. To continue: outfeed webhook resume ops\n"
         assert webhook.find(database, "ops").state == "paused"
-        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 3, 2 events behind.\n"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 3, 2 events behind.\n"
 
 
 class TestTest:
@@ -188,7 +188,7 @@ class TestTest:
             thread.join()
 
         assert result.exit_code == 1
-        assert "webhook ops did not take it" in result.stderr
+        assert "webhook ops failed the test" in result.stderr
         assert "\x1b" not in result.output
 
 
@@ -211,7 +211,7 @@ class TestEdit:
     def test_it_changes_what_is_named_and_nothing_else(self, outfeed, database, ops, options, changed):
         result = outfeed("webhook", "edit", "ops", *options)
 
-        assert result.output == "Webhook ops is changed.\n"
+        assert result.output == "Changed webhook ops.\n"
         assert webhook.find(database, "ops") == ops._replace(**changed, revision=ops.revision + 1)
 
     @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ class TestEdit:
 
         result = outfeed("webhook", "edit", "ops", "--types", "")
 
-        assert result.stderr == "It is paused: `outfeed webhook resume ops` continues.\n"
+        assert result.stderr == "It is paused. To continue: outfeed webhook resume ops\n"
         assert webhook.find(database, "ops").state == "paused"
 
     @pytest.mark.parametrize("options", [("--url", URL), ("--types", "")])
@@ -242,7 +242,7 @@ class TestEdit:
         result = outfeed("webhook", "edit", "nobody", *options)
 
         assert result.exit_code == 1
-        assert "there is no webhook named 'nobody'" in result.stderr
+        assert "webhook 'nobody' not found" in result.stderr
 
     def test_add_takes_on_rejection_and_list_shows_it(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL, "--on-rejection", "skip")
@@ -262,7 +262,7 @@ class TestRotate:
         new = result.stdout.strip()
         assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{44}", new)
         assert result.stderr == (
-            "Webhook ops has a new secret. The old one signs too for 24 hours. The new one is not shown again.\n"
+            "Webhook ops has a new secret. The old one stays valid for 24 hours. The new secret is not shown again.\n"
         )
         assert webhook.find(database, "ops").secrets == (new, old)
         shown = outfeed("webhook", "list").output + outfeed("webhook", "list", "--json").output
@@ -276,7 +276,7 @@ class TestRotate:
 
         result = outfeed("webhook", "rotate", "ops", "--secret-file", file)
 
-        assert result.output == "Webhook ops has a new secret. The old one signs too for 24 hours.\n"
+        assert result.output == "Webhook ops has a new secret. The old one stays valid for 24 hours.\n"
         assert webhook.find(database, "ops").secret == SECRET
 
     def test_the_old_one_ends_after_a_day(self, outfeed, database):
@@ -321,7 +321,7 @@ class TestLog:
             (page.items[:1], Answer(422, body=b"no\n such\x1b[2J field")),
             (page.items[1:], Answer(None, "no answer within 20 s")),
         ):
-            log.note("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
+            log.add("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
         log.write()
 
     def test_it_shows_each_post_and_its_answer(self, outfeed, logged):
@@ -352,9 +352,9 @@ class TestTheRest:
         assert outfeed("webhook", "pause", "ops").output == "Webhook ops is paused.\n"
         assert webhook.versions(database) == {}
         outfeed("log", "a.b", "--source", "s")
-        assert outfeed("webhook", "resume", "ops").output == "Webhook ops goes on after 0, 1 event behind.\n"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 0, 1 event behind.\n"
         assert list(webhook.versions(database)) == ["ops"]
-        assert outfeed("webhook", "remove", "ops").output == "Webhook ops is gone.\n"
+        assert outfeed("webhook", "remove", "ops").output == "Removed webhook ops.\n"
         assert webhook.list_webhooks(database) == []
         assert checkpoint.list_checkpoints(database) == []
 
@@ -363,4 +363,4 @@ class TestTheRest:
         result = outfeed("webhook", command, "nobody")
 
         assert result.exit_code == 1
-        assert "there is no webhook named 'nobody'" in result.stderr
+        assert "webhook 'nobody' not found" in result.stderr

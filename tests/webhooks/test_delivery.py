@@ -259,7 +259,7 @@ class TestLosses:
             wait_until(warnings, "said")
             log(1)
             wait_until(lambda: receiver.accepted[-1].seqs == [3], "it goes on")
-        assert warnings() == ["Webhook ops lost its checkpoint and goes on after 1"]
+        assert warnings() == ["Webhook ops lost its checkpoint and continues after 1"]
 
     def test_an_operator_may_send_it_back(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
@@ -338,8 +338,8 @@ class TestGivingUp:
         assert len(receiver.posts) == 1
         (warning,) = warnings()
         assert warning == (
-            "Webhook ops is paused: the target answered 410 Gone. `outfeed webhook resume ops` goes on where it "
-            "stopped, at seq 1; `outfeed webhook skip ops` skips that"
+            "Webhook ops is paused: the target answered 410 Gone. `outfeed webhook resume ops` continues at seq 1; "
+            "`outfeed webhook skip ops` skips that event"
         )
 
 
@@ -444,7 +444,7 @@ def test_a_private_target_is_not_called_unless_allowed(
         wait_until(lambda: webhook.find(database, "ops").last_error, "refused")
     finally:
         services.stop()
-    assert "which is not public; OUTFEED_WEBHOOK_ALLOW may name it" in str(webhook.find(database, "ops").last_error)
+    assert "which is not public; OUTFEED_WEBHOOK_ALLOW can allow it" in str(webhook.find(database, "ops").last_error)
     assert len(receiver.posts) == 1
 
 

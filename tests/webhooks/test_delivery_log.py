@@ -48,7 +48,7 @@ def items_of(database: Database) -> list[Item]:
 def note(log: DeliveryLog, items: Sequence[Item], answer: Answer = REFUSED, name: str = "ops") -> None:
     epoch = Outbox(db.default(), 65536).window().epoch
     message = Message.of_event(epoch, items[0]) if len(items) == 1 else Message.of_batch(epoch, items)
-    log.note(name, epoch, items, message, answer, 0.25)
+    log.add(name, epoch, items, message, answer, 0.25)
 
 
 def posts(database: Database) -> list[LoggedPost]:
@@ -239,12 +239,12 @@ class TestBounds:
         assert digests == 8 * 1000
 
     def test_what_waits_is_bounded_and_failures_are_kept(self, ops: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivery_log, "MAX_WAITING_ACCEPTED", 3)
+        monkeypatch.setattr(delivery_log, "MAX_PENDING_ACCEPTED", 3)
         log = DeliveryLog(ops)
         log_event("a.b", "tests")
         items = items_of(ops)
         note(log, items)
-        for _ in range(delivery_log.MAX_WAITING):
+        for _ in range(delivery_log.MAX_PENDING):
             note(log, items, Answer(200))
         note(log, items)
         log.write()
@@ -292,7 +292,7 @@ def test_no_writer_waits_long_for_the_log(tmp_path_factory: pytest.TempPathFacto
     took: list[float] = []
     for _ in range(40):  # from the 20th on, each write also removes as many rows as it adds
         for _ in range(delivery_log.MAX_CHUNK_ROWS):
-            log.note("ops", epoch, items[:20], request, Answer(400, body=b"a" * 9000), 0.1)
+            log.add("ops", epoch, items[:20], request, Answer(400, body=b"a" * 9000), 0.1)
         began = clock.monotonic()
         log.write()
         took.append(clock.monotonic() - began)

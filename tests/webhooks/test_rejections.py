@@ -152,7 +152,7 @@ class TestPausing:
             assert webhook.find(database, "ops").state == WebhookState.PAUSED
             assert {post.seqs[0] for post in receiver.posts} == {1, 2, 3}
             paused = (
-                "Webhook ops is paused: 3 posts in a row were skipped. `outfeed webhook resume ops` goes on after 3"
+                "Webhook ops is paused: 3 posts in a row were skipped. `outfeed webhook resume ops` continues after 3"
             )
             assert paused in warnings()
             receiver.behave = reject(4)

@@ -106,7 +106,7 @@ def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
     """
     from outfeed.upkeep import archive
 
-    count = archive.read_in(files, into)
+    count = archive.import_archives(files, into)
     if is_json:
         click.echo(show.as_json({"events": count, "files": len(files), "database": str(into)}))
         return

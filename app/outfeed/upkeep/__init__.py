@@ -1,1 +1,4 @@
-"""Retention, archive, erasure, backup, restore, upgrade, doctor. All of it works with the server stopped."""
+"""Retention, archive, erasure, backup, restore, upgrade and doctor.
+
+All of them work while the server is stopped.
+"""

@@ -1,8 +1,8 @@
-"""Archives: events taken from the log, as gzipped NDJSON with a SHA-256 beside it, and read back into a new database.
+"""Archives: events of the log as gzipped NDJSON, with a SHA-256 file each.
 
-A file with its proper name is whole and on the disk: it was written under another one first. One line is one row, with
-the API's names. What JSON can't say exactly (BLOBs, bytes that are no UTF-8, `data` in a spelling of its own) stands in
-`raw` as [storage class, hex].
+They can be read back into a new database. A file gets its final name once it is complete and on the disk. One line is
+one row, with the API's names. `raw` holds the values that JSON can't represent exactly (BLOBs, bytes that are not
+UTF-8, `data` in another spelling), as [storage class, hex].
 """
 
 from __future__ import annotations
@@ -33,27 +33,33 @@ PARTIAL_SUFFIX = ".partial"
 MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 2**20
 _COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
-# Of one event, as JSON: what a hostile archive may take of the memory is a multiple of it.
+# Limit for one event as JSON. A hostile archive can use a multiple of it in memory.
 MAX_LINE_BYTES = 16 * 2**20
 _BATCH_ROWS = 1000
 
 
 class Key(NamedTuple):
-    """Which row was archived; the bytes of the id guard against a table whose rows were renumbered meanwhile."""
+    """Identity of an archived row.
+
+    The bytes of the id protect a table whose rows were renumbered since.
+    """
 
     rowid: int
     id: bytes | None
 
 
 class _Text(bytes):
-    """A value of SQLite's storage class TEXT, whatever its bytes; plain bytes are a BLOB."""
+    """A value of SQLite's storage class TEXT, with any bytes. Plain bytes are a BLOB."""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
 class Archive:
-    """The files of one prune, in one folder. `add` rows, then `finish`: only then may they be deleted."""
+    """The files of one prune, in one folder.
+
+    `add` rows, then `finish`. Only then may the caller delete the rows.
+    """
 
     def __init__(self, database: Path, folder: Path, now: datetime) -> None:
         self.paths: list[Path] = []
@@ -63,12 +69,13 @@ class Archive:
         self._segment: _Segment | None = None
         with files.translate_os_errors(f"use the archive folder {folder}"):
             files.make_folder(folder)
-            self._tidy()
+            self._remove_abandoned()
 
-    def _tidy(self) -> None:
-        """Remove what a prune that was killed has left; those rows are all in the log.
+    def _remove_abandoned(self) -> None:
+        """Remove the partial files of killed prunes. Their rows are still in the log.
 
-        Nothing while another writes here: databases may have names that begin alike, or the same one.
+        Removes nothing while another prune writes here: two databases may have the same name or names with the same
+        beginning.
         """
         stem = glob.escape(self._database.stem)
         for partial in self._folder.glob(f"{stem}-*{PARTIAL_SUFFIX}"):
@@ -81,7 +88,7 @@ class Archive:
                 checksum.unlink()
 
     def add(self, rowids: Sequence[int]) -> list[Key]:
-        """Write the rows of the log with these rowids; return the keys of those that are there."""
+        """Write the rows of the log with these rowids. Return the keys of the rows found."""
         with files.translate_os_errors(f"write to the archive folder {self._folder}"):
             if self._segment is None:
                 self._segment = _Segment(self._folder / f"{self._stem}-{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
@@ -92,19 +99,22 @@ class Archive:
 
     @property
     def is_full(self) -> bool:
-        """Whether the file is large enough to be finished."""
+        """Return whether the current file is large enough to be finished."""
         segment = self._segment
         return segment is not None and (segment.events >= MAX_EVENTS or segment.size >= MAX_BYTES)
 
     def finish(self) -> None:
-        """Bring what was added to the disk under a name of its own; nothing that is there is overwritten."""
+        """Write the added rows to the disk under a final name.
+
+        Never overwrites a file.
+        """
         if self._segment is not None:
             with files.translate_os_errors(f"write to the archive folder {self._folder}"):
                 self.paths.append(self._segment.finish(self._names()))
             self._segment = None
 
     def close(self) -> None:
-        """Throw away what was not finished."""
+        """Discard the rows that were not finished."""
         if self._segment is not None:
             self._segment.discard()
 
@@ -114,7 +124,10 @@ class Archive:
 
 
 class _Segment:
-    """One file being written. It is locked until it is whole, so that nobody takes it for an abandoned one."""
+    """One file that is being written.
+
+    It stays locked until it is complete, so that no other prune removes it as abandoned.
+    """
 
     def __init__(self, path: Path) -> None:
         self.events = 0
@@ -135,8 +148,8 @@ class _Segment:
         self._raw.flush()
         os.fsync(self._raw.fileno())
         digest = _digest(self._path)
-        # The checksum comes first, so that no file stands there without one.
-        path = next(path for path in names if not path.exists() and _put_checksum(path, digest))
+        # The checksum comes first, so that each archive has one from the moment it appears.
+        path = next(path for path in names if not path.exists() and _create_checksum(path, digest))
         self._path.rename(path)
         self._raw.close()
         files.sync(path.parent)
@@ -149,8 +162,11 @@ class _Segment:
         self._path.unlink(missing_ok=True)
 
 
-def _put_checksum(path: Path, digest: str) -> bool:
-    """Write the checksum of *path*, in the words of `sha256sum`; False where another file has one there."""
+def _create_checksum(path: Path, digest: str) -> bool:
+    """Write the checksum file of *path* in the format of `sha256sum`.
+
+    Returns False if another archive has a checksum file there.
+    """
     target = _checksum_path(path)
     try:
         files.make_private(target)
@@ -171,7 +187,7 @@ def _digest(path: Path) -> str:
 
 
 def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
-    # A connection of its own: TEXT as it stands, also where it is no UTF-8.
+    # A connection of its own returns TEXT unchanged, even if it is not UTF-8.
     with closing(db.connect(database)) as connection, db.translate_errors(database):
         connection.text_factory = _Text
         marks = ",".join("?" * len(rowids))
@@ -194,11 +210,11 @@ def _line(values: Sequence[Any]) -> bytes:
 
 
 def _as_json(name: str, value: Any) -> Any:
-    """Return what JSON says for *value* without losing anything. Raises ValueError where it can't."""
+    """Return *value* as JSON keeps it. Raises ValueError if JSON would change it."""
     if not isinstance(value, bytes):
         return value
     if not isinstance(value, _Text):
-        raise ValueError("a BLOB")  # noqa: TRY004 - the value is at fault, not the caller
+        raise ValueError("a BLOB")  # noqa: TRY004 - the value is wrong, not its type in the call
     text = value.decode()
     if name != "data":
         return text
@@ -215,14 +231,15 @@ def _compact(value: Any) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_in(paths: Iterable[Path], into: Path) -> int:
-    """Make a new database at *into* with the events of the archives; return how many. All of them, or no database.
+def import_archives(paths: Iterable[Path], into: Path) -> int:
+    """Create a database at *into* with the archives' events. Return their number.
 
-    They are its history, like those of a database that was adopted: in the log, not in the feed. An event that is in
-    several archives comes once. Raises BadArchive, where a checksum doesn't fit or *into* exists.
+    Either all events are imported or no database is created. As in an adopted database, the events are in the log but
+    not in the feed. An event that is in several archives is imported once. Raises BadArchive if a checksum does not
+    match or if *into* exists.
     """
     if into.exists():
-        raise BadArchive(f"{into} exists; events are read into a new database only")
+        raise BadArchive(f"{into} exists; archives can only be imported into a new database")
     with files.translate_os_errors(f"make {into}"):
         files.make_folder(into.parent)
         fresh = into.with_name(f"{into.name}.{os.getpid()}{PARTIAL_SUFFIX}")
@@ -230,7 +247,7 @@ def read_in(paths: Iterable[Path], into: Path) -> int:
         files.make_private(fresh)
     try:
         count = _fill(fresh, paths)
-        # It has no side files: the last connection to a database takes them away.
+        # It has no side files: the last connection to close removes them.
         with files.translate_os_errors(f"make {into}"):
             files.sync(fresh)
             os.link(fresh, into)
@@ -250,29 +267,32 @@ def _fill(fresh: Path, paths: Iterable[Path]) -> int:
             for batch in _batches(path):
                 _insert(connection, batch)
         (count,) = connection.execute("SELECT count(*) FROM event_log").fetchone()
-    # A log that was there before the feed: its events are listed, not replayed.
+    # The log was there before the feed, as in an adopted database: its events are listed, not replayed.
     migrate.upgrade(fresh, adopt=True)
     return int(count)
 
 
 def _insert(connection: Connection, rows: list[list[Any]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    # As TEXT where the archive has bytes of it: no binding of Python's writes what is no UTF-8.
+    # Bytes that were TEXT are cast to TEXT: Python's sqlite3 can't bind text that is not UTF-8.
     values = ", ".join(["CASE WHEN ? THEN CAST(? AS TEXT) ELSE ? END"] * len(_COLUMNS))
     connection.executemany(
         f"INSERT OR IGNORE INTO event_log ({', '.join(_COLUMNS)}) VALUES ({values})",  # noqa: S608
-        ([part for value in row for part in (isinstance(value, _Text), _bare(value), _bare(value))] for row in rows),
+        (
+            [part for value in row for part in (isinstance(value, _Text), _as_bytes(value), _as_bytes(value))]
+            for row in rows
+        ),
     )
     connection.execute("COMMIT")
 
 
-def _bare(value: Any) -> Any:
+def _as_bytes(value: Any) -> Any:
     return bytes(value) if isinstance(value, bytes) else value
 
 
 def _batches(path: Path) -> Iterator[list[list[Any]]]:
-    """Yield the rows in lists that are limited in rows and in bytes."""
-    _check(path)
+    """Yield the rows of an archive in lists limited in rows and bytes."""
+    _verify_checksum(path)
     rows: list[list[Any]] = []
     size = 0
     try:
@@ -288,14 +308,17 @@ def _batches(path: Path) -> Iterator[list[list[Any]]]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines, and of one that is too long its beginning."""
+    """Yield the lines. A line over the limit is cut to one byte over the limit."""
     with gzip.open(path, "rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             yield line
 
 
 def _fields_of(line: bytes, name: str) -> Any:
-    """Return the JSON of a line. Raises ValueError, also for what would take too much memory or stack."""
+    """Return the JSON of a line.
+
+    Raises ValueError, also if the line would need too much memory or stack.
+    """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"{name} has more than {MAX_LINE_BYTES:,} bytes")
     try:
@@ -307,16 +330,16 @@ def _fields_of(line: bytes, name: str) -> Any:
     return fields
 
 
-def _check(path: Path) -> None:
-    """Compare the file with the checksum beside it."""
+def _verify_checksum(path: Path) -> None:
+    """Compare the file with its checksum file. Raises BadArchive."""
     with files.translate_os_errors(f"read the archive {path}"):
         found = _digest(path)
     try:
         expected = _checksum_path(path).read_text("ascii").split()[0]
     except (OSError, ValueError, IndexError):
-        raise BadArchive(f"{path} has no checksum beside it ({_checksum_path(path).name})") from None
+        raise BadArchive(f"{path} has no checksum file ({_checksum_path(path).name})") from None
     if found != expected:
-        raise BadArchive(f"{path} is not what was written: its SHA-256 is {found}, it should be {expected}")
+        raise BadArchive(f"{path} was changed after it was written: its SHA-256 is {found}, expected {expected}")
 
 
 def _row(fields: dict[str, Any]) -> list[Any]:

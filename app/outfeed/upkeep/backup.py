@@ -1,7 +1,8 @@
-"""Backup and restore, both while everything goes on: through SQLite, never by copying the file.
+"""Backup and restore of a live database, through SQLite's backup API.
 
-A backup is one state of the database, checked before it gets its name. A restore puts one into the live file in one
-transaction: readers and raw writers stay connected, and the new epoch tells every client that history went another way.
+A backup is one state of the database. It is checked before it gets its final name. A restore replaces the content of
+the live file in one transaction: readers and raw writers stay connected, and the new epoch tells every client that the
+history is another one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from outfeed.upkeep import maintenance
 from outfeed.upkeep.retention import JOB as PRUNE
 
 STEP_PAGES = 1024
-MAX_BUSY_STEPS = 6  # each has waited for the lock as long as any connection of ours
-# Past where every server has seen them: a right that was lost just before must be noticed.
-_MOVE_ON = """
+MAX_BUSY_STEPS = 6  # each step has waited for the lock for a whole busy timeout
+# The counters move past every value that a server has seen, so that it notices a permission revoked just before.
+_ADVANCE_COUNTERS = """
     UPDATE main.outfeed_meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(
         (SELECT CAST(value AS INTEGER) FROM live.outfeed_meta AS theirs WHERE theirs.key = main.outfeed_meta.key), 0))
     WHERE key IN ('rights', 'erasures')
@@ -37,7 +38,7 @@ Progress = Callable[[int, int], None]  # pages done, pages in all
 
 
 class Content(NamedTuple):
-    """What a copy holds; the same as the original at one moment."""
+    """The content of a copy, which equals one state of the original."""
 
     epoch: str
     head: int
@@ -46,7 +47,10 @@ class Content(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What is live now, and where what was live before is kept (None where there was none)."""
+    """The restored content, and the path of the previous database.
+
+    *kept* is None if there was no database before.
+    """
 
     content: Content
     kept: Path | None
@@ -60,12 +64,12 @@ def _no_progress(_: int, __: int) -> None:
 
 
 def backup(database: Database, target: Path, on_progress: Progress = _no_progress) -> Content:
-    """Write one consistent state of the live database to *target*, mode 0600; return what it holds.
+    """Write one consistent state of the live database to *target*, mode 0600.
 
-    Writers go on meanwhile. *target* is replaced once the copy is checked and on the disk, else left as it was. Raises
-    BadBackup, DatabaseError, OutfeedError.
+    Returns the content of the copy. Writers continue. *target* is replaced once the copy is checked and on the disk;
+    after an error it is unchanged. Raises BadBackup, DatabaseError, OutfeedError.
     """
-    with maintenance.noted(database, "backup"):
+    with maintenance.recorded(database, "backup"):
         return _backup(database, target, on_progress)
 
 
@@ -73,7 +77,7 @@ def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
     with files.translate_os_errors(f"write {target}"):
         target = files.final_target(target)
         _check_target(database, target)
-        with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
+        with _temporary_file(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
             content = _copy(database.path, fresh, on_progress)
             files.sync(fresh)
             fresh.rename(target)
@@ -81,9 +85,12 @@ def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
     return content
 
 
-def copy_as_it_is(source: Path, target: Path) -> None:
-    """Copy one state of any database, a feed or not, to *target*, which is not there yet. Raises OSError as well."""
-    with _fresh(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
+def copy_database(source: Path, target: Path) -> None:
+    """Copy one state of any SQLite database to the new file *target*.
+
+    The source need not be a feed. Raises OSError as well.
+    """
+    with _temporary_file(target.with_name(f".{target.name}.{os.getpid()}.partial")) as fresh:
         with closing(db.connect(source)) as live, db.translate_errors(source), closing(db.plain(fresh)) as copy:
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -96,10 +103,12 @@ def copy_as_it_is(source: Path, target: Path) -> None:
 def _check_target(database: Database, target: Path) -> None:
     if not target.exists():
         return
-    ours = [Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock", "-search")]
-    if any(path.exists() and path.samefile(target) for path in ours):
+    own_files = [
+        Path(f"{database.path}{suffix}") for suffix in ("", "-wal", "-shm", ".mark", ".secret", ".lock", "-search")
+    ]
+    if any(path.exists() and path.samefile(target) for path in own_files):
         raise BadBackup(f"{target} belongs to the live database; choose another file")
-    # Not the live database, so that opening and closing it is nobody's business.
+    # Only a file that is not the live database: closing a file descriptor drops the process's locks on that file.
     with target.open("rb") as file:
         magic = file.read(len(_SQLITE_MAGIC))
     if magic not in (b"", _SQLITE_MAGIC):
@@ -107,8 +116,8 @@ def _check_target(database: Database, target: Path) -> None:
 
 
 @contextmanager
-def _fresh(path: Path) -> Iterator[Path]:
-    """Lend an empty private file; whatever is left of it at the end is removed."""
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """Yield an empty private file. It is removed at the end, unless it was renamed."""
     _remove(path)
     files.make_private(path)
     try:
@@ -123,26 +132,29 @@ def _remove(path: Path) -> None:
 
 
 def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
-    """Copy one state of *source* into *fresh*, and check that it is whole; it ends as one file, without side files."""
+    """Copy one state of *source* into *fresh* and check it.
+
+    *fresh* ends as one file, without side files.
+    """
     with closing(db.connect(source)) as live, db.translate_errors(source):
-        # A read transaction around all steps: without it each commit of a writer would start the copy anew.
+        # A read transaction around all steps: without it, each commit of a writer would restart the copy.
         live.execute("BEGIN")
         content = _content(live)
         with closing(db.plain(fresh)) as copy:
-            copy.execute("PRAGMA synchronous = OFF")  # it is synced as a whole
+            copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the whole file
             live.backup(copy, pages=STEP_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
             live.execute("COMMIT")
             copy.execute("PRAGMA journal_mode = DELETE")
             _check_whole(copy, source)
             if _content(copy) != content:
-                raise BadBackup(f"the copy of {source} holds something else than {source}; try again")
+                raise BadBackup(f"the copy of {source} differs from {source}; try again")
     return content
 
 
 def _check_whole(connection: Connection, source: Path) -> None:
     problems = [row[0] for row in connection.execute("PRAGMA integrity_check(3)").fetchall()]
     if problems != ["ok"]:
-        raise BadBackup(f"{source} is damaged: {'; '.join(problems)}. `outfeed doctor` says more")
+        raise BadBackup(f"{source} is damaged: {'; '.join(problems)}. For details: outfeed doctor")
 
 
 def _content(connection: Connection) -> Content:
@@ -156,8 +168,11 @@ def _content(connection: Connection) -> Content:
 
 
 def inspect(database: Database, source: Path, *, whole_database: bool = False) -> Content:
-    """Return what a restore of *source* would make live; nothing is changed. Raises as `restore`."""
-    _make_ready(database, source)
+    """Return the content that a restore of *source* would make live.
+
+    Changes nothing. Raises the errors of `restore`.
+    """
+    _check_source(database, source)
     with _prepared(database, source) as fresh:
         _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         return _read_content(fresh)
@@ -171,43 +186,49 @@ def restore(
     by: str,
     whole_database: bool = False,
 ) -> Restored:
-    """Put the backup *source* into the live database, under a new epoch, and keep what was there beside it.
+    """Replace the live database by the backup *source*, under a new epoch.
 
-    In one transaction: writers wait while it is copied, then go on in what was restored; whoever reads gets the old or
-    the new. What they had written until then is all in the file that is kept. Who may, and the consumers, stay as they
-    are now; a `system.restored` event says *by* whom. Raises BadBackup, SchemaMismatch (newer code made it),
-    DatabaseError, with nothing changed. A file whose triggers another program made on Outfeed's tables is no backup.
+    The previous database is kept beside it. The replacement is one transaction: writers wait while the pages are copied
+    and then continue in the restored database, and each reader sees either the old or the new state. All rows written
+    before are in the kept file. Users, permissions, consumers and webhooks stay as they are now. A `system.restored`
+    event says *by* whom. Raises BadBackup, SchemaMismatch (a newer version made the backup) and DatabaseError; nothing
+    has changed then. A file with triggers of another program on Outfeed's tables is rejected.
     """
-    _make_ready(database, source)
+    _check_source(database, source)
     with lease.hold(lease.lock_file(database.path, PRUNE), wait=True), _prepared(database, source) as fresh:
         _check_foreign_tables(database.path, fresh, source, whole_database=whole_database)
         content = _read_content(fresh)
         if not database.path.exists():
             with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
-                _say(connection, source, None, by)
+                _record_restore(connection, source, None, by)
             with files.translate_os_errors(f"put {source} in place"):
-                _put_in_place(database.path, fresh)
+                _move_into_place(database.path, fresh)
             kept = None
         else:
             kept = database.path.with_name(f"{database.path.name}.before-restore-{clock.now():%Y%m%dT%H%M%S%f}Z")
-            _keep(database, kept)
+            _save_previous(database, kept)
             with db.translate_errors(database.path):
-                _swap(database.path, fresh, kept, lambda copy: _say(copy, source, kept, by), on_progress)
+                _replace_live(
+                    database.path, fresh, kept, lambda copy: _record_restore(copy, source, kept, by), on_progress
+                )
     return Restored(content, kept)
 
 
-def _make_ready(database: Database, source: Path) -> None:
-    """See that there is something to restore, and a folder for it: on a new machine there is none yet."""
+def _check_source(database: Database, source: Path) -> None:
+    """Check that *source* exists, and create the database's folder if missing."""
     if not source.is_file():
-        raise BadBackup(f"there is no file {source}")
+        raise BadBackup(f"{source} is not a file")
     if database.path.exists() and source.samefile(database.path):
-        raise BadBackup(f"{source} is the live database itself")
+        raise BadBackup(f"{source} is the live database; name a backup")
     with files.translate_os_errors(f"make {database.path.parent}"):
         files.make_folder(database.path.parent)
 
 
 def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_database: bool) -> None:
-    """Refuse a restore that would lose tables of another program, or replace them without *whole_database*."""
+    """Reject a restore that would lose or replace another program's tables.
+
+    With *whole_database* it may replace them. Raises BadBackup, SchemaMismatch.
+    """
     if not live.exists():
         return
     with closing(db.connect(live)) as connection, db.translate_errors(live):
@@ -230,11 +251,14 @@ def _check_foreign_tables(live: Path, fresh: Path, source: Path, *, whole_databa
 
 @contextmanager
 def _prepared(database: Database, source: Path) -> Iterator[Path]:
-    """Lend a copy of *source* beside the live database: checked, upgraded, with an epoch of its own."""
+    """Yield a checked and upgraded copy of *source* beside the live database.
+
+    The copy has a new epoch.
+    """
     fresh_path = database.path.with_name(f"{database.path.name}.{os.getpid()}.restoring")
-    with files.translate_os_errors(f"write beside {database.path}"), _fresh(fresh_path) as fresh:
+    with files.translate_os_errors(f"write beside {database.path}"), _temporary_file(fresh_path) as fresh:
         try:
-            _take_in(source, fresh, database.path)
+            _copy_backup(source, fresh, database.path)
             migrate.upgrade(fresh)
         except DatabaseDamaged as error:
             raise BadBackup(f"{source} is not a backup of a feed: it is damaged or not a database") from error
@@ -247,21 +271,24 @@ def _prepared(database: Database, source: Path) -> Iterator[Path]:
         yield fresh
 
 
-def _take_in(source: Path, fresh: Path, live: Path) -> None:
-    """Copy *source*, page by page, so that none of its triggers runs, and refuse it if one of them might later."""
+def _copy_backup(source: Path, fresh: Path, live: Path) -> None:
+    """Copy *source* page by page, so that none of its triggers runs.
+
+    Rejects a file with triggers that could run later. Raises BadBackup.
+    """
     with closing(db.connect(source)) as backup_, closing(db.plain(fresh)) as copy, db.translate_errors(source):
         for connection in (backup_, copy):
             connection.execute("PRAGMA trusted_schema = OFF")
         backup_.backup(copy)
         foreign_schema.check(copy, source, live)
-        copy.execute("PRAGMA trusted_schema = ON")  # indexes may call functions of JSON, which SQLite mistrusts
+        copy.execute("PRAGMA trusted_schema = ON")  # indexes may call JSON functions, which SQLite does not trust
         _check_whole(copy, source)
         if not copy.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'event_log'").fetchone():
             raise BadBackup(f"{source} is a database, but not a backup of a feed: it has no event_log")
 
 
 def _match_pages(live: Path, fresh: Path) -> None:
-    """Give the copy the page size of the live file: a database in WAL mode takes no other."""
+    """Give the copy the page size of the live file, which WAL mode requires."""
     with closing(db.connect(live)) as connection, db.translate_errors(live):
         (wanted,) = connection.execute("PRAGMA page_size").fetchone()
     with closing(db.connect(fresh)) as copy, db.translate_errors(fresh):
@@ -272,9 +299,9 @@ def _match_pages(live: Path, fresh: Path) -> None:
             copy.execute("PRAGMA journal_mode = WAL")
 
 
-def _put_in_place(path: Path, fresh: Path) -> None:
+def _move_into_place(path: Path, fresh: Path) -> None:
     path = files.final_target(path)
-    # Side files of a database that is gone would be taken for its own.
+    # SQLite would use the side files of a deleted database as those of the new one.
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     files.sync(fresh)
@@ -282,41 +309,46 @@ def _put_in_place(path: Path, fresh: Path) -> None:
     files.sync(path.parent)
 
 
-def _keep(database: Database, kept: Path) -> None:
+def _save_previous(database: Database, kept: Path) -> None:
     try:
         _backup(database, kept, _no_progress)
     except (BadBackup, DatabaseUnreadable) as error:
         raise BadBackup(
-            f"{database.path} can't be kept, so it is not replaced: {error}. To give it up, stop `outfeed serve`, move"
-            f" {database.path.name} and {database.path.name}-wal away, and restore again"
+            f"{database.path} can't be saved, so it was not replaced: {error}. To discard it, stop `outfeed serve`,"
+            f" move {database.path.name} and {database.path.name}-wal away, and restore again"
         ) from error
 
 
-def _swap(live: Path, fresh: Path, kept: Path, say: Callable[[Connection], None], on_progress: Progress) -> None:
-    """Copy *fresh* over the live database in one transaction, and take along what was written since *kept* was made."""
+def _replace_live(
+    live: Path, fresh: Path, kept: Path, record: Callable[[Connection], None], on_progress: Progress
+) -> None:
+    """Copy *fresh* over the live database in one transaction.
+
+    The kept file gets the rows that were written after it was made.
+    """
     is_locked = False
     busy_steps = 0
 
-    def look(status: int, left: int, total: int) -> None:
+    def on_step(status: int, left: int, total: int) -> None:
         nonlocal is_locked, busy_steps
         if status in db.BUSY_CODES:
             busy_steps += 1
             if busy_steps > MAX_BUSY_STEPS:
                 raise DatabaseBusy(f"{live} is locked by another writer; nothing was restored, try again")
         elif not is_locked:
-            # The first page is copied, so no one else can write; that what is copied changes begins the copy anew.
+            # The first page is copied, so no other connection can write. A change of *fresh* restarts the copy.
             is_locked = True
-            _top_up(live, kept)
-            _carry_over(live, fresh, say)
+            _copy_late_events(live, kept)
+            _copy_kept_tables(live, fresh, record)
         on_progress(total - left, total)
 
     with closing(db.connect(fresh)) as copy, closing(db.connect(live)) as target:
-        # A page at a time: were all of them copied by the first step, it would be too late to look.
-        copy.backup(target, pages=1, progress=look)
+        # One page per step: a first step that copied all pages would leave no time for the callback's work.
+        copy.backup(target, pages=1, progress=on_step)
         target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def _top_up(live: Path, kept: Path) -> None:
+def _copy_late_events(live: Path, kept: Path) -> None:
     with closing(db.connect(kept)) as connection, db.translate_errors(kept):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute(
@@ -325,27 +357,27 @@ def _top_up(live: Path, kept: Path) -> None:
         )
 
 
-def _carry_over(live: Path, fresh: Path, say: Callable[[Connection], None]) -> None:
+def _copy_kept_tables(live: Path, fresh: Path, record: Callable[[Connection], None]) -> None:
     with closing(db.connect(fresh)) as connection, db.translate_errors(fresh):
         connection.execute("ATTACH ? AS live", (str(live),))
-        connection.execute("BEGIN")  # IMMEDIATE would ask for the live database's lock as well, which the restore has
+        connection.execute("BEGIN")  # IMMEDIATE would lock the live database too, and the restore holds that lock
         for table in kept_tables():
-            ours, theirs = (_columns(connection, schema, table) for schema in ("main", "live"))
-            if not ours or not theirs:
+            fresh_names, live_names = (_columns(connection, schema, table) for schema in ("main", "live"))
+            if not fresh_names or not live_names:
                 continue
-            columns = ", ".join(f'"{name}"' for name in ours if name in theirs)
-            connection.execute(f"DELETE FROM main.{table}")  # noqa: S608 - names are ours
+            columns = ", ".join(f'"{name}"' for name in fresh_names if name in live_names)
+            connection.execute(f"DELETE FROM main.{table}")  # noqa: S608 - constant names
             connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM live.{table}")  # noqa: S608
-        connection.execute(_MOVE_ON)
-        say(connection)
+        connection.execute(_ADVANCE_COUNTERS)
+        record(connection)
         connection.execute("COMMIT")
 
 
 def kept_tables() -> list[str]:
     """Return the tables that a restore leaves as they are now.
 
-    A token that was revoked since the backup stays revoked. A consumer is told that its history is another one: it
-    keeps its old epoch and its protection.
+    A token that was revoked after the backup stays revoked. A consumer keeps its old epoch and its protection: its next
+    connection tells it that the history is another one.
     """
     return [checkpoint.TABLE, *(table for feature in registered() for table in feature.kept_tables)]
 
@@ -360,7 +392,7 @@ def _read_content(path: Path) -> Content:
         return _content(connection)
 
 
-def _say(connection: Connection, source: Path, kept: Path | None, by: str) -> None:
+def _record_restore(connection: Connection, source: Path, kept: Path | None, by: str) -> None:
     message = f"Restored {source.name}; all cursors are reset" + (
         f", the previous database is in {kept.name}" if kept else ""
     )

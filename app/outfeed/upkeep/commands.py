@@ -1,4 +1,4 @@
-"""Commands that keep the database: prune, backup, restore, doctor."""
+"""Commands for maintenance: prune, backup, restore, doctor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prune(
 ) -> None:
     """Delete old events, or one event.
 
-    Runs in small batches; safe to interrupt. Waits for another prune to end. Keeps outbox rows that clients can
+    Runs in small batches and is safe to interrupt. Waits for another prune to end. Keeps outbox rows that clients can
     still resume from, or that a protected consumer has not acknowledged.
 
     \b
@@ -71,7 +71,7 @@ def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_jso
                 by=BY,
                 archive=archive,
                 on_progress=bar.update,
-                on_wait=_tell_waiting,
+                on_wait=_report_waiting,
             )
     if is_json:
         facts = {"matched": done.events, "deleted": 0 if dry_run else done.events, "older_than_days": older_than_days}
@@ -99,19 +99,22 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
         raise UnknownName(f"event {event_id!r:.220} not found")
 
 
-def _tell_waiting() -> None:
+def _report_waiting() -> None:
     click.echo("Waiting for another prune to end.", err=True)
 
 
 def _bar(label: str, is_json: bool, length: Callable[[], int] = lambda: 0) -> Any:
-    """Return a progress bar, which is shown if stderr is a terminal; *length* is called only then."""
+    """Return a progress bar, shown if stderr is a terminal.
+
+    *length* is called only if it is shown.
+    """
     if is_json or not sys.stderr.isatty():
         return click.progressbar(length=0, file=io.StringIO())
     return click.progressbar(length=length(), label=label, file=sys.stderr)
 
 
 def _show(bar: Any) -> Callable[[int, int], None]:
-    """Return a function that shows how many of how many pages are done."""
+    """Return a function that shows the number of finished pages in *bar*."""
 
     def show(done: int, total: int) -> None:
         bar.length = total
@@ -126,7 +129,7 @@ def _show(bar: Any) -> Callable[[int, int], None]:
 def backup(file: Path, is_json: bool) -> None:
     """Write a checked copy of the live database to FILE, mode 0600.
 
-    Writers continue. FILE is replaced when the copy is whole and on the disk, or not at all.
+    Writers continue. FILE is replaced when the copy is complete and on the disk. After an error it is unchanged.
 
     \b
     Example:
@@ -151,9 +154,9 @@ def backup(file: Path, is_json: bool) -> None:
 def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> None:
     """Put the backup FILE into the live database.
 
-    The server may run: connected clients receive a `reset`. The database as it was
-    is kept beside it. Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds
-    tables of another program, --whole-database is needed: their rows are replaced as well.
+    The server may run: connected clients receive a `reset`. The previous database is kept beside the restored one.
+    Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds tables of another
+    program, pass --whole-database, which replaces their rows as well.
 
     \b
     Example:
@@ -214,7 +217,7 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
 
 
 def _run_checks() -> tuple[list[str], list[tuple[str, Finding]]]:
-    """Return the names of the rules that were checked, and each finding with its rule."""
+    """Return the names of the checked rules, and each finding with its rule."""
     from outfeed.store import database
     from outfeed.upkeep import doctor as store
 
@@ -223,8 +226,8 @@ def _run_checks() -> tuple[list[str], list[tuple[str, Finding]]]:
 
 
 def _facts(rule: str, one: Finding) -> dict[str, Any]:
-    told = {name: getattr(one, name) for name in ("level", "what", "why", "fix_command")}
-    return {"rule": rule, **told, "fixable": one.fix is not None}
+    facts = {name: getattr(one, name) for name in ("level", "what", "why", "fix_command")}
+    return {"rule": rule, **facts, "fixable": one.fix is not None}
 
 
 def _print(rule: str, one: Finding) -> None:

@@ -1,6 +1,7 @@
-"""The doctor: rules that look at a database and this machine, and say what is wrong, why it matters, and what to type.
+"""The doctor: rules that check a database and this machine.
 
-A *problem* can lose events, or keep the feed from working. A *note* is worth knowing, and makes nothing fail.
+Each finding says what is wrong, why it matters and which command fixes it. A *problem* can lose events or stop the
+feed. A *note* is worth knowing and does not make the command fail.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from outfeed.store.outbox import Outbox
 
 MIN_FREE_BYTES = 256 * 2**20
 MAX_AHEAD = timedelta(minutes=1)
-# Compiles the triggers with the writer's own SQLite and settings, and runs nothing.
+# Compiles the triggers with the writer's own SQLite and settings, but executes nothing.
 WRITER_CHECK = "EXPLAIN INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('x', 'x.y', 'x', 'x')"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What the rules look at."""
+    """The objects that the rules check."""
 
     database: Database
     connection: Connection
@@ -50,7 +51,10 @@ class CheckContext:
 
 
 def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding]]:
-    """Return the findings of each rule, by its name. Raises DatabaseError where it can't be looked at."""
+    """Return the findings of each rule, by its name.
+
+    Raises DatabaseError if the database can't be read.
+    """
     with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
         context = CheckContext(database, connection, settings)
         found = {}
@@ -90,7 +94,7 @@ def _server(context: CheckContext) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             f"outfeed {running.version} serves this database, and this is {ours}",
-            "it runs the old code until it is restarted, and upgrades wait for that",
+            "it runs the old code until it is restarted, and upgrades are refused until then",
             "systemctl restart outfeed",
         )
 
@@ -100,13 +104,13 @@ def _sqlite(_: CheckContext) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             f"SQLite is {'.'.join(map(str, db.SQLITE_VERSION))}",
-            "before 3.51.3 two checkpoints at one moment can, very rarely, damage a database (sqlite.org/wal.html)",
-            "take backups (scripts/backup_feed.py), and a newer SQLite when your system has it",
+            "before 3.51.3 two simultaneous checkpoints can, very rarely, damage a database (sqlite.org/wal.html)",
+            "take backups (scripts/backup_feed.py), and install a newer SQLite when your system has it",
         )
 
 
 def _writers(_: CheckContext) -> Iterator[Finding]:
-    """Name the writers that the trigger can refuse: only they can find out whether they are among them."""
+    """Name the writers that the trigger can refuse. Only a writer can check itself."""
     yield Finding(
         NOTE,
         "a writer's own SQLite runs the trigger: with trusted_schema=OFF it must be 3.42 or newer, it needs the JSON"
@@ -121,7 +125,7 @@ def _filesystem(context: CheckContext) -> Iterator[Finding]:
     if kind and files.is_remote(kind):
         yield Finding(
             PROBLEM,
-            f"the database lies on {kind}",
+            f"the database is on {kind}",
             "its locks and shared memory are not reliable for SQLite: the database will be damaged",
             f"outfeed backup /var/lib/outfeed/{context.database.path.name}, and set OUTFEED_DATABASE to it",
         )
@@ -165,7 +169,7 @@ def _outbox(context: CheckContext) -> Iterator[Finding]:
     query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'outbox'"
     sql = str(context.connection.execute(query).fetchone()[0])
     if not re.search(r"\bAUTOINCREMENT\b", sql, re.IGNORECASE):
-        yield _broken_outbox("the outbox has no AUTOINCREMENT", "once it is pruned, its seqs are used again")
+        yield _broken_outbox("the outbox has no AUTOINCREMENT", "once it is pruned, its seqs are reused")
     if re.search(r"\b(UNIQUE|CHECK|REFERENCES|NOT\s+NULL)\b", sql, re.IGNORECASE) or _unique_indexes(context):
         yield _broken_outbox(
             "the outbox has a constraint that can fail", "INSERT OR IGNORE and OR REPLACE lose its rows"
@@ -207,7 +211,7 @@ def _null_ids(context: CheckContext) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             f"{count:,} events have no id",
-            "they can't be shown by id or pruned; they were written before the feed",
+            "they can't be shown by id or pruned; they were written before the feed was added",
             f"sqlite3 {context.quoted} 'DELETE FROM event_log WHERE id IS NULL'",  # noqa: S608 - for people
         )
 
@@ -217,7 +221,7 @@ def _journal(context: CheckContext) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             f"journal_mode is {mode}",
-            "readers and writers wait for each other, and commits are noticed late",
+            "readers and writers block each other, and commits are noticed late",
             "outfeed doctor --fix",
             lambda: db.use_wal(context.database.path),
         )
@@ -232,7 +236,7 @@ def _wal(context: CheckContext) -> Iterator[Finding]:
             PROBLEM if done < frames else NOTE,
             f"the write-ahead log is {size / 2**20:,.0f} MiB",
             "a read transaction that never ends prevents its reset, and it grows until the disk is full",
-            f"lsof {shlex.quote(str(wal))}, and end the process that reads",
+            f"lsof {shlex.quote(str(wal))}, and end the reading process",
         )
 
 
@@ -253,7 +257,9 @@ def _disk(context: CheckContext) -> Iterator[Finding]:
         yield Finding(
             PROBLEM if free < MIN_FREE_BYTES else NOTE,
             f"{free / 2**20:,.0f} MiB are free in {folder}, for a database of {size / 2**20:,.0f} MiB",
-            "when it is full no event can be written" if free < MIN_FREE_BYTES else "a restore needs room for copies",
+            "when the disk is full no event can be written"
+            if free < MIN_FREE_BYTES
+            else "a restore needs space for copies",
             "outfeed prune --older-than-days 30 --dry-run",
         )
 
@@ -279,8 +285,8 @@ def _mark(context: CheckContext) -> Iterator[Finding]:
     if point is not None and window.last_seq < point.seq:
         yield Finding(
             PROBLEM,
-            f"the feed was served up to seq {point.seq:,}, and the database ends at {window.last_seq:,}",
-            "a copy was put back, or a power cut took commits: the same seqs would be used for other events",
+            f"the feed was served up to seq {point.seq:,}, but the database ends at {window.last_seq:,}",
+            "a copy was restored by hand, or a power cut lost commits: the same seqs would be used for other events",
             "outfeed doctor --fix",
             lambda: renew_epoch_if_behind(context.database, outbox, mark),
         )
@@ -288,7 +294,7 @@ def _mark(context: CheckContext) -> Iterator[Finding]:
 
 def _secrets(context: CheckContext) -> Iterator[Finding]:
     database, secret = context.database.path, Path(f"{context.database.path}.secret")
-    for path, forbidden, verb, mend in (
+    for path, forbidden, verb, change in (
         (database, 0o002, "write to", "o-w"),
         (secret, 0o066, "read or write", "go-rw"),
     ):
@@ -297,13 +303,16 @@ def _secrets(context: CheckContext) -> Iterator[Finding]:
                 PROBLEM,
                 f"other users of this machine can {verb} {path.name}",
                 "a user with that access can sign in as any other user",
-                f"chmod {mend} {shlex.quote(str(path))}",
+                f"chmod {change} {shlex.quote(str(path))}",
                 functools.partial(os.chmod, path, mode & 0o777 & ~forbidden),
             )
 
 
 def _private(context: CheckContext) -> Iterator[Finding]:
-    """Files that Outfeed makes are 0600; a file that was there before keeps its mode."""
+    """Report files that other users can read.
+
+    Outfeed creates files with mode 0600. A file that existed before keeps its mode.
+    """
     path = context.database.path
     for each in (path, *(Path(f"{path}{suffix}") for suffix in ("-wal", "-shm", ".mark", "-search"))):
         if each.exists() and (mode := each.stat().st_mode & 0o777) & 0o044:
@@ -319,7 +328,7 @@ def _foreign(context: CheckContext) -> Iterator[Finding]:
     for each in foreign_schema.find(context.connection):
         if each.is_on_own_table and not foreign_schema.is_known(
             each.name
-        ):  # the rule `triggers` reports one that is altered
+        ):  # the rule `triggers` reports an altered trigger of Outfeed
             yield Finding(
                 NOTE if each.table.lower() == "event_log" else PROBLEM,
                 f"{each} is not Outfeed's",

@@ -1,4 +1,4 @@
-"""Erasure: one event that should never have been written, taken out of everything that is ours to change."""
+"""Erasure: deletes one event from everything that Outfeed stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from outfeed.store import audit
 from outfeed.store import database as db
 from outfeed.store.database import Database
 
-PATIENCE_SECS = 1.0
+MAX_WAIT_SECS = 1.0
 PAUSE_SECS = 0.02
 _COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
 _DELETE_ONE = (
@@ -21,11 +21,11 @@ _DELETE_ONE = (
 
 
 def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str | None = None) -> bool:
-    """Take what should never have been written out of the log, the outbox and the swarm; False where none has it.
+    """Delete an event from the log, the outbox and all features.
 
-    Its bytes are overwritten too, in the file and, unless a reader is in the way, in the write-ahead log; servers drop
-    what they keep for late joiners. Readers pass over its seq. Archives, backups and what was already shown are beyond
-    reach.
+    Returns False if none of them has it. The event's bytes are overwritten in the file and, unless a reader blocks it,
+    in the write-ahead log. Servers drop cached frames. Readers skip its seq. Archives, backups and events already shown
+    can't be changed.
     """
     with database.transaction() as connection:
         connection.execute("PRAGMA secure_delete = ON").fetchall()
@@ -45,11 +45,12 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
 
 
 def _empty_write_ahead_log(database: Database) -> None:
-    """Cut what was committed out of the write-ahead log, unless a reader is in the way for PATIENCE_SECS.
+    """Truncate the write-ahead log, unless a reader blocks it for MAX_WAIT_SECS.
 
-    Asks again and again, since writers wait for as long as SQLite waits for the readers: for a backup, too long.
+    It retries with a busy timeout of 0: writers wait as long as SQLite waits for readers, which is too long during a
+    backup.
     """
-    deadline = clock.monotonic() + PATIENCE_SECS
+    deadline = clock.monotonic() + MAX_WAIT_SECS
     with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
         connection.execute("PRAGMA busy_timeout = 0").fetchall()
         while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and clock.monotonic() < deadline:

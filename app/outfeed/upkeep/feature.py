@@ -1,4 +1,4 @@
-"""The feature: retention, backups and the doctor."""
+"""The upkeep feature: retention, backups and the doctor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outfeed.metrics import Metric
 if TYPE_CHECKING:
     from outfeed.upkeep.retention_job import RetentionJob
 
-FORESEEN_ROWS = 10_000
+ESTIMATED_ROWS = 10_000
 
 
 class UpkeepFeature(Feature):
@@ -28,14 +28,16 @@ class UpkeepFeature(Feature):
         "doctor": "upkeep.commands:doctor",
     }
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "chore_success_timestamp_seconds": Metric("gauge", "Time of the last successful prune or backup.", ("chore",)),
-        "chore_failure_timestamp_seconds": Metric("gauge", "Time of the last failed prune or backup.", ("chore",)),
-        "chore_seconds": Metric("gauge", "Duration of the last successful prune or backup.", ("chore",)),
+        "maintenance_success_timestamp_seconds": Metric(
+            "gauge", "Time of the last successful prune or backup.", ("kind",)
+        ),
+        "maintenance_failure_timestamp_seconds": Metric("gauge", "Time of the last failed prune or backup.", ("kind",)),
+        "maintenance_seconds": Metric("gauge", "Duration of the last successful prune or backup.", ("kind",)),
     }
     status_template = "_upkeep_status.html"
 
     def prepare(self, settings: Settings) -> None:
-        """Upgrade the database, after a copy of it was made."""
+        """Upgrade the database, after saving a copy of it."""
         from outfeed.upkeep import upgrade
 
         upgrade.upgrade(settings.database)
@@ -51,15 +53,15 @@ class UpkeepFeature(Feature):
         from outfeed.upkeep.policy import Policy, rules_of
 
         policy = Policy.of(process.settings)
-        doomed = retention.foresee(process.database, policy, FORESEEN_ROWS)
-        return {"rules": rules_of(process.settings), "doomed": doomed, "foreseen_rows": FORESEEN_ROWS}
+        expired = retention.estimate(process.database, policy, ESTIMATED_ROWS)
+        return {"rules": rules_of(process.settings), "expired": expired, "estimated_rows": ESTIMATED_ROWS}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         from outfeed.upkeep import maintenance
 
-        done = maintenance.known(process.database)
+        done = maintenance.runs(process.database)
         return {
-            "chore_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
-            "chore_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
-            "chore_seconds": [([name], each.seconds) for name, each in done.items()],
+            "maintenance_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
+            "maintenance_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
+            "maintenance_seconds": [([name], each.seconds) for name, each in done.items()],
         }

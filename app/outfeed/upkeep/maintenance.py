@@ -1,4 +1,7 @@
-"""Chores: when a prune or a backup last went well, and when it last failed; whichever process did it."""
+"""Maintenance runs: when a prune or a backup last succeeded and last failed.
+
+Runs of all processes count.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from outfeed import clock
 from outfeed.errors import DatabaseError
 from outfeed.store.database import Database
 
-PREFIX = "chore:"
+PREFIX = "maintenance:"
 
 
 class MaintenanceRun(NamedTuple):
-    """What is known of one; Unix times, None where it never happened."""
+    """Times of one kind of run, as Unix times. None if it never happened."""
 
     succeeded_at: float | None = None
     failed_at: float | None = None
@@ -23,17 +26,17 @@ class MaintenanceRun(NamedTuple):
 
 
 @contextmanager
-def noted(database: Database, name: str) -> Iterator[None]:
-    """Note how the block goes. That this can't be written down changes nothing."""
+def recorded(database: Database, name: str) -> Iterator[None]:
+    """Record whether the block succeeds. An error of the recording is ignored."""
     began = clock.monotonic()
-    with ExitStack() as undone:
-        undone.callback(lambda: _note(database, name, failed_at=clock.now().timestamp()))
+    with ExitStack() as failed:
+        failed.callback(lambda: _save(database, name, failed_at=clock.now().timestamp()))
         yield
-        undone.pop_all()
-    _note(database, name, succeeded_at=clock.now().timestamp(), seconds=round(clock.monotonic() - began, 3))
+        failed.pop_all()
+    _save(database, name, succeeded_at=clock.now().timestamp(), seconds=round(clock.monotonic() - began, 3))
 
 
-def _note(database: Database, name: str, **changes: float) -> None:
+def _save(database: Database, name: str, **changes: float) -> None:
     with suppress(DatabaseError), database.transaction() as connection:
         row = connection.execute("SELECT value FROM outfeed_meta WHERE key = ?", (PREFIX + name,)).fetchone()
         known = json.loads(row[0]) if row else {}
@@ -44,8 +47,8 @@ def _note(database: Database, name: str, **changes: float) -> None:
         )
 
 
-def known(database: Database) -> dict[str, MaintenanceRun]:
-    """Return the chores that were ever noted, by name."""
+def runs(database: Database) -> dict[str, MaintenanceRun]:
+    """Return the recorded runs, by name."""
     with database.connection() as connection:
         rows = connection.execute("SELECT key, value FROM outfeed_meta WHERE key GLOB ?", (PREFIX + "*",)).fetchall()
     return {key.removeprefix(PREFIX): MaintenanceRun(**json.loads(value)) for key, value in rows}

@@ -1,4 +1,4 @@
-"""The policy: how long what is kept."""
+"""The retention policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from outfeed.config import Settings
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long what is kept, in days; None is for ever. In *days_by_type* the exact type counts before `task.*`."""
+    """How long the log and the outbox keep rows, in days. None is for ever.
+
+    In *days_by_type* an exact type takes precedence over a pattern like `task.*`.
+    """
 
     log_days: float | None = None
     days_by_type: Mapping[str, float | None] = field(default_factory=dict)
@@ -19,7 +22,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        """Return what the settings say, where 0 is for ever."""
+        """Return the policy of the settings, in which 0 is for ever."""
         return cls(
             log_days=settings.retention_days or None,
             days_by_type={type_: days or None for type_, days in settings.retention_days_by_type.items()},
@@ -29,9 +32,9 @@ class Policy:
 
     @classmethod
     def older_than(cls, days: float, settings: Settings) -> Policy:
-        """Return one that takes every type from the log at that age, and the outbox as the settings say.
+        """Return a policy that keeps every type in the log for *days*.
 
-        Raises ValueError.
+        The outbox is kept as the settings say. Raises ValueError.
         """
         if not days >= 0:
             raise ValueError(f"older_than_days must be 0 or more, got {days!r}")
@@ -53,12 +56,12 @@ class Policy:
 
     @property
     def shortest_days(self) -> float | None:
-        """The shortest that any event is kept in the log."""
+        """Return the shortest time that the log keeps any event."""
         return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)
 
 
 def rules_of(settings: Settings) -> list[tuple[str, str]]:
-    """Return what is kept for how long, as (what, how long)."""
+    """Return the retention rules as (scope, duration)."""
     by_type = settings.retention_days_by_type.items()
     return [
         ("Log", _days(settings.retention_days)),

@@ -1,4 +1,4 @@
-"""Release: take Outfeed out of another program's database again."""
+"""Release: removes Outfeed from another program's database."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from outfeed.store import adoption, database, former_names, lease
 from outfeed.store.database import Connection, OperationalError
 from outfeed.upkeep import upgrade
 
-PATIENCE_SECS = 10.0
+MAX_WAIT_SECS = 10.0
 PAUSE_SECS = 0.05
-# Files beside the database that Outfeed made. The journal is SQLite's.
+# Files that Outfeed creates beside the database. The journal is SQLite's.
 SIDE_FILES = (".mark", ".secret", "-search", "-search-wal", "-search-shm")
 JOBS = (None, "serve", "prune", "search", "webhooks")
 
 
 class Released(NamedTuple):
-    """The tables that were removed, the journal mode that was put back, and the copy of the database before."""
+    """The removed tables, the restored journal mode, and the copy made before."""
 
     tables: list[str]
     journal_mode: str
@@ -29,7 +29,7 @@ class Released(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a release removes and puts back. *keeps_log*: `event_log` is the program's own, or may be."""
+    """The changes of a release. *keeps_log*: `event_log` may be the program's own."""
 
     tables: list[str]
     triggers: list[str]
@@ -40,21 +40,25 @@ class Plan(NamedTuple):
 
 @database.retry_if_changed
 def plan(path: Path) -> Plan:
-    """Return what a release of the database at *path* would do. Raises SchemaMismatch if nothing else is in it."""
+    """Return the changes that a release of the database at *path* makes.
+
+    Raises SchemaMismatch if the database contains nothing but Outfeed's tables.
+    """
     with database.open_read_only(path) as connection:
         return _plan(connection, path)
 
 
 def release(path: Path) -> Released:
-    """Put the journal mode back and remove every table, index and trigger of Outfeed's; keep a copy beside.
+    """Restore the journal mode and drop all tables, indexes and triggers of Outfeed.
 
-    An `event_log` that the program had before stays, with the events that were logged since. Raises SchemaMismatch
-    while a server serves the database, and DatabaseBusy while a program has it open; nothing was changed then.
+    A copy of the database is kept beside it. An `event_log` that existed before the adoption stays, with the events
+    logged since. Raises SchemaMismatch if a server uses the database, and DatabaseBusy if a program has it open;
+    nothing has changed then.
     """
     planned = plan(path)
     upgrade.refuse_served(path, "release it")
     with lease.hold(lease.lock_file(path), wait=True):
-        kept = upgrade.keep(path, "before-release")
+        kept = upgrade.save_copy(path, "before-release")
         try:
             with database.translate_errors(path), closing(database.connect(path)) as connection:
                 _set_journal_mode(connection, path, planned.journal_mode)
@@ -88,9 +92,9 @@ def _plan(connection: Connection, path: Path) -> Plan:
 
 
 def _set_journal_mode(connection: Connection, path: Path, mode: str) -> None:
-    """Leave WAL, which takes a moment in which no other connection is open."""
+    """Set the journal mode. Leaving WAL needs a moment without other connections."""
     connection.execute("PRAGMA busy_timeout = 0").fetchall()
-    deadline = clock.monotonic() + PATIENCE_SECS
+    deadline = clock.monotonic() + MAX_WAIT_SECS
     while True:
         try:
             connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()

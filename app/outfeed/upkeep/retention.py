@@ -1,7 +1,8 @@
-"""Retention: taking old events from the log and old rows from the outbox, in chunks that writers don't notice.
+"""Retention: deletes old events from the log and old rows from the outbox.
 
-The log by age, the outbox as a prefix. An event is as old as its timestamp says; where that is no date, as old as its
-outbox row; where neither is known, it stays.
+Deletes are chunked, so that they don't delay writers. The log is pruned by age, the outbox as a prefix. The age of an
+event is that of its timestamp. If the timestamp is not a date, the age is that of its outbox row. An event without
+either is kept.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from outfeed.upkeep.archive import Archive, Key
 from outfeed.upkeep.policy import Policy
 
 JOB = "prune"
-# Of a local time from UTC, in ISO 8601.
+# The largest offset of a local time from UTC in ISO 8601.
 MAX_OFFSET = timedelta(days=1)
-# 250,000 rows in one transaction stalled writers for a second; in chunks of this size for 82 ms at most.
+# 250,000 rows in one transaction stalled writers for a second; chunks of this size stalled them for 82 ms at most.
 CHUNK_ROWS = 500
 MIN_CHUNK_ROWS = 20
-# A chunk that held the write lock for longer is followed by smaller ones: machines differ, and have other things to do.
-GOAL_SECS = 0.01
+# A chunk that held the write lock for longer makes the next ones smaller: machines differ in speed and load.
+TARGET_SECS = 0.01
 SCAN_ROWS = 5000
 VACUUM_PAGES = 100
-# After each chunk a pause of three times what it took: a writer who finds the lock taken asks again ever more rarely.
+# The pause after a chunk is three times the chunk's duration: a writer that finds the lock taken retries ever more
+# rarely.
 PAUSE_FACTOR = 3
 MIN_PAUSE_SECS = 0.002
 MAX_PAUSE_SECS = 0.5
 
-# Where text order is time order, but for an offset of less than a day.
+# For these timestamps text order is time order, except for an offset of less than a day.
 _DATED = f"""(
     typeof(timestamp) = 'text' AND timestamp GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
     AND {instants.IS_READABLE}
@@ -50,19 +52,19 @@ _DATED_BEFORE = f"""
     WHERE timestamp < :before AND {_DATED} AND (timestamp, rowid) > (:timestamp, :rowid)
     ORDER BY timestamp, rowid LIMIT :limit
 """  # noqa: S608 - ours
-# All at once, by the index alone: pages by timestamp would trip over text that is no UTF-8.
-_ODD_ROWIDS = f"SELECT rowid FROM event_log WHERE NOT {_DATED}"  # noqa: S608
-_ODD = """
+# Reads the index only: paging by timestamp would fail at text that is not UTF-8.
+_UNDATED_ROWIDS = f"SELECT rowid FROM event_log WHERE NOT {_DATED}"  # noqa: S608
+_UNDATED = """
     SELECT rowid, timestamp, event_type, CAST(id AS BLOB), coalesce(
         (SELECT created_at FROM outbox WHERE event_id = event_log.id ORDER BY seq LIMIT 1),
         (SELECT created_at FROM outfeed_arrival WHERE event_id = event_log.id)
     ) FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid
 """
-_FORGET_ARRIVAL = """
+_DELETE_ARRIVAL = """
     DELETE FROM outfeed_arrival WHERE event_id IN (SELECT id FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?)
 """
 _DELETE = "DELETE FROM event_log WHERE rowid = ? AND CAST(id AS BLOB) IS ?"
-_NOTE_ARRIVAL = f"""
+_INSERT_ARRIVAL = f"""
     INSERT OR IGNORE INTO outfeed_arrival (event_id, created_at)
     SELECT event_log.id, outbox.created_at FROM outbox JOIN event_log ON event_log.id = outbox.event_id
     WHERE outbox.seq <= ? AND NOT {_DATED}
@@ -70,7 +72,10 @@ _NOTE_ARRIVAL = f"""
 
 
 class Pruned(NamedTuple):
-    """What a prune did, or would do: events of the log, rows of the outbox, archives written, bytes given back."""
+    """Result of a prune or a plan.
+
+    It counts events of the log, rows of the outbox, written archives and freed bytes.
+    """
 
     events: int = 0
     outbox_rows: int = 0
@@ -79,9 +84,9 @@ class Pruned(NamedTuple):
 
 
 def prune_events(older_than_days: float = 30) -> int:
-    """Delete the events that are older than *older_than_days* from the log; return how many.
+    """Delete events older than *older_than_days* from the log. Return their number.
 
-    Also takes from the outbox what is older than OUTFEED_REPLAY_DAYS, and leaves an event that says so.
+    Also deletes outbox rows older than OUTFEED_REPLAY_DAYS, and writes a `system.pruned` event.
     """
     return prune(db.default(), Policy.older_than(older_than_days, settings()), by="prune_events").events
 
@@ -95,14 +100,15 @@ def prune(
     on_progress: Callable[[int], None] = lambda _: None,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Pruned:
-    """Delete what is older than *policy* keeps, after waiting for a prune that is at work (*on_wait* is called first).
+    """Delete everything older than *policy* keeps. Waits for a running prune.
 
-    Chunks are committed one by one: killed at any moment, what is gone is gone and the rest stays. With *archive*, a
-    folder, each event is on the disk there before it is deleted. *on_progress* gets the number of events of each
-    chunk. Leaves a `system.pruned` event that says what was done, and *by* whom. Raises DatabaseError, OutfeedError.
+    *on_wait* is called before it waits. Each chunk is committed: a killed prune has deleted complete chunks and kept
+    the rest. With *archive*, a folder, each event is on the disk there before it is deleted. *on_progress* gets the
+    number of events of each chunk. Writes a `system.pruned` event with the numbers and *by* whom. Raises DatabaseError,
+    OutfeedError.
     """
     with database.connection():
-        pass  # where there is none, that is what to say, and no lock is left beside it
+        pass  # raises if there is no database, before a lock file is created beside it
     file = lease.lock_file(database.path, JOB)
     with lease.hold(file, wait=False) as is_held:
         if is_held:
@@ -118,17 +124,21 @@ def plan(database: Database, policy: Policy) -> Pruned:
     return Pruned(sum(map(len, run.old_events())), run.count_outbox())
 
 
-def foresee(database: Database, policy: Policy, limit: int) -> Pruned:
-    """Return what `prune` would delete now, after a look at the oldest *limit* rows of the log and of the outbox.
+def estimate(database: Database, policy: Policy, limit: int) -> Pruned:
+    """Estimate what `prune` would delete, from the oldest *limit* rows.
 
-    A count of *limit* means that or more. Passes over events whose timestamp is no date.
+    Reads that many rows of the log and of the outbox. A count of *limit* means that or more. Skips events whose
+    timestamp is not a date.
     """
     run = Prune(database, policy, "")
     return Pruned(run.count_oldest_events(limit), run.count_outbox(limit))
 
 
 class Prune:
-    """One run; the caller holds the lease. `now` is taken once: a clock that steps meanwhile moves no border."""
+    """One run of a prune. The caller holds the lease.
+
+    `now` is read once, so a step of the clock during the run does not change the limits.
+    """
 
     def __init__(
         self,
@@ -148,23 +158,23 @@ class Prune:
         self._rows = CHUNK_ROWS
 
     def run(self, archive: Path | None = None) -> Pruned:
-        """Take events, then outbox rows, give the space back, and leave an event."""
-        with maintenance.noted(self._database, "prune"):
+        """Delete events, then outbox rows, free pages, and write an event."""
+        with maintenance.recorded(self._database, "prune"):
             return self._run(archive)
 
     def _run(self, archive: Path | None) -> Pruned:
         events, archives = self._archive_events(archive) if archive else (self._delete_events(), [])
         rows = self._delete_outbox()
-        freed = self._give_space_back() if events or rows else 0
+        freed = self._free_pages() if events or rows else 0
         done = Pruned(events, rows, tuple(archives), freed)
         if events or rows:
-            self._say(done)
+            self._record(done)
         return done
 
     # --- the log ---
 
     def old_events(self) -> Iterator[list[Key]]:
-        """Yield what is too old, a chunk at a time; each is read when it is asked for."""
+        """Yield the keys of expired events in chunks, each read on demand."""
         for candidates in self.candidates():
             if old := [Key(rowid, id_) for rowid, timestamp, type_, id_, created_at in candidates
                        if self._is_old(type_, timestamp, created_at)]:  # fmt: skip
@@ -178,22 +188,25 @@ class Prune:
         return days is not None and moment is not None and moment < self._now - timedelta(days=days)
 
     def count_oldest_events(self, limit: int) -> int:
-        """Return how many of the *limit* oldest events that have a date would go."""
+        """Return how many of the *limit* oldest dated events are expired."""
         days = self._policy.shortest_days
         if days is None:
             return 0
-        oldest = itertools.chain.from_iterable(self._dated(self._border_of(days)))
+        oldest = itertools.chain.from_iterable(self._dated(self._cutoff_of(days)))
         return sum(self._is_old(type_, timestamp, None) for _, timestamp, type_, *_ in itertools.islice(oldest, limit))
 
-    def _border_of(self, days: float) -> str:
+    def _cutoff_of(self, days: float) -> str:
         return clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET)
 
     def candidates(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield rows that may be too old, as (rowid, timestamp, type, id, arrival), each once, in short reads."""
+        """Yield possibly expired rows: (rowid, timestamp, type, id, arrival).
+
+        Each row comes once. The reads are short.
+        """
         days = self._policy.shortest_days
         if days is not None:
-            yield from self._dated(self._border_of(days))
-            yield from self._odd()
+            yield from self._dated(self._cutoff_of(days))
+            yield from self._undated()
 
     def _dated(self, before: str) -> Iterator[list[tuple[Any, ...]]]:
         place = {"timestamp": "", "rowid": 0}
@@ -205,20 +218,20 @@ class Prune:
             place = {"timestamp": rows[-1][1], "rowid": rows[-1][0]}
             yield [(*row, None) for row in rows]
 
-    def _odd(self) -> Iterator[list[tuple[Any, ...]]]:
+    def _undated(self) -> Iterator[list[tuple[Any, ...]]]:
         with self._database.connection() as connection:
-            rowids = array("q", (rowid for (rowid,) in connection.execute(_ODD_ROWIDS)))
+            rowids = array("q", (rowid for (rowid,) in connection.execute(_UNDATED_ROWIDS)))
         for start in range(0, len(rowids), CHUNK_ROWS):
             chunk = rowids[start : start + CHUNK_ROWS]
             with self._database.connection() as connection:
-                rows = connection.execute(_ODD.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
+                rows = connection.execute(_UNDATED.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
             yield rows
 
     def _delete_events(self) -> int:
         return sum(self.delete_keys(keys) for keys in self.old_events())
 
     def _archive_events(self, folder: Path) -> tuple[int, list[Path]]:
-        """Write file after file, and delete the events of each once it is on the disk."""
+        """Write the events to archives. Delete those of each file once it is synced."""
         deleted, keys = 0, list[Key]()
         with closing(Archive(self._database.path, folder, self._now)) as archive:
             for old in self.old_events():
@@ -235,7 +248,7 @@ class Prune:
         while start < len(keys):
             chunk = keys[start : start + self._rows]
             with self._chunk() as connection:
-                connection.executemany(_FORGET_ARRIVAL, chunk)
+                connection.executemany(_DELETE_ARRIVAL, chunk)
                 deleted += connection.executemany(_DELETE, chunk).rowcount
             self._on_progress(len(chunk))
             start += len(chunk)
@@ -244,17 +257,17 @@ class Prune:
     # --- the outbox ---
 
     def count_outbox(self, limit: int | None = None) -> int:
-        """Return how many rows of the outbox would go; with *limit*, of the oldest that many."""
-        ends = self._ends(limit)
+        """Return the number of expired outbox rows, of the oldest *limit* if given."""
+        ends = self._expired_seqs(limit)
         with self._database.snapshot() as connection:
             (count,) = connection.execute(
                 "SELECT count(*) FROM (SELECT 1 FROM outbox WHERE seq <= ? LIMIT ?)",
-                (self._border(connection, ends), -1 if limit is None else limit),
+                (self._last_deletable(connection, ends), -1 if limit is None else limit),
             ).fetchone()
         return int(count)
 
     def _delete_outbox(self) -> int:
-        deleted, ends = 0, self._ends()
+        deleted, ends = 0, self._expired_seqs()
         while not self._stopping.is_set():
             with self._chunk() as connection:
                 chunk = self._delete_rows(connection, ends)
@@ -266,31 +279,34 @@ class Prune:
     def _delete_rows(self, connection: Connection, ends: tuple[int, int]) -> int:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM outbox WHERE seq <= ? ORDER BY seq LIMIT ?)",
-            (self._border(connection, ends), self._rows),
+            (self._last_deletable(connection, ends), self._rows),
         ).fetchone()
         if last is None:
             return 0
-        connection.execute(_NOTE_ARRIVAL, (last,))
+        connection.execute(_INSERT_ARRIVAL, (last,))
         return int(connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,)).rowcount)
 
-    def _ends(self, limit: int | None = None) -> tuple[int, int]:
-        """Return the last seq that is old enough, and the last that is too old also for protected consumers."""
+    def _expired_seqs(self, limit: int | None = None) -> tuple[int, int]:
+        """Return the last expired seq, and the last that even consumers can't protect."""
         ends = []
         for days in (self._policy.replay_days, self._policy.max_consumer_lag_days):
             ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days), limit))
         return ends[0], ends[1]
 
-    def _border(self, connection: Connection, ends: tuple[int, int]) -> int:
-        """Return up to which seq may go now: asked in the transaction that deletes, since consumers come and go."""
+    def _last_deletable(self, connection: Connection, ends: tuple[int, int]) -> int:
+        """Return the last seq that may be deleted now.
+
+        Call it in the transaction that deletes: consumers can be added or can acknowledge at any time.
+        """
         old, too_old = ends
         floor = checkpoint.floor(connection)
         return old if floor is None else min(old, max(floor, too_old))
 
     def _last_before(self, cutoff: datetime, limit: int | None) -> int:
-        """Return the last seq of the prefix that is older than *cutoff*, of *limit* rows if any; never the newest.
+        """Return the last seq of the prefix that is older than *cutoff*.
 
-        Seq order is commit order, so a row with a date in the future, or none, is judged by those after it. The newest
-        stays: mending tells by it what the outbox has missed.
+        Reads at most *limit* rows. Seq order is commit order, so the next dated row decides on a row without a date or
+        with a future date. The newest row always stays: repairs use it to find the events that the outbox missed.
         """
         last = seq = -1
         left = math.inf if limit is None else limit
@@ -316,10 +332,10 @@ class Prune:
     # --- both ---
 
     @contextmanager
-    def _step(self) -> Iterator[Connection]:
-        """Lend a connection for one short write, and let writers in after it.
+    def _short_write(self) -> Iterator[Connection]:
+        """Yield a connection for one short write, then pause for the writers.
 
-        At NORMAL, so that no fsync keeps them waiting: what a power cut brings back is pruned again.
+        It uses synchronous=NORMAL, so that no fsync delays writers. Rows that a power cut brings back are pruned again.
         """
         with self._database.connection() as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -334,35 +350,41 @@ class Prune:
 
     @contextmanager
     def _chunk(self) -> Iterator[Connection]:
-        """Lend a write transaction for up to `_rows` rows, which are adapted to how long they take."""
-        with self._step() as connection:
+        """Yield a write transaction for up to `_rows` rows.
+
+        The number of rows is adapted to the duration of the transaction.
+        """
+        with self._short_write() as connection:
             connection.execute("BEGIN IMMEDIATE")
             began = clock.monotonic()
             yield connection
             connection.execute("COMMIT")
             took_secs = clock.monotonic() - began
-        if took_secs > GOAL_SECS:
+        if took_secs > TARGET_SECS:
             self._rows = max(MIN_CHUNK_ROWS, self._rows // 2)
-        elif took_secs < GOAL_SECS / 2:
+        elif took_secs < TARGET_SECS / 2:
             self._rows = min(CHUNK_ROWS, self._rows * 2)
 
     def pause_after(self, began: float) -> None:
         took_secs = clock.monotonic() - began
         self._stopping.wait(min(MAX_PAUSE_SECS, max(MIN_PAUSE_SECS, PAUSE_FACTOR * took_secs)))
 
-    def _give_space_back(self) -> int:
-        """Cut free pages off the file, some at a time; nothing where `auto_vacuum` is off."""
+    def _free_pages(self) -> int:
+        """Return free pages to the filesystem, some at a time. Return their bytes.
+
+        Frees nothing if `auto_vacuum` is off.
+        """
         before = free = self._pragma("freelist_count")
         while free and not self._stopping.is_set():
-            with self._step() as connection:
-                # Its rows have no column, so `execute` takes one step and frees one page; a script runs to its end.
+            with self._short_write() as connection:
+                # The pragma returns rows without columns: `execute` frees one page, a script frees all of them.
                 connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             left = self._pragma("freelist_count")
             if left >= free:
                 break
             free = left
         with self._database.connection() as connection:
-            # PASSIVE waits for nobody. The file itself becomes smaller when a checkpoint has got to the end.
+            # PASSIVE waits for no connection. The file shrinks when a checkpoint has completed.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         return max(0, before - free) * self._pragma("page_size")
 
@@ -370,7 +392,7 @@ class Prune:
         with self._database.connection() as connection:
             return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _say(self, done: Pruned) -> None:
+    def _record(self, done: Pruned) -> None:
         data: dict[str, Any] = {
             "message": sentence(done, self._policy),
             "events": done.events,
@@ -384,7 +406,7 @@ class Prune:
 
 
 def sentence(done: Pruned, policy: Policy) -> str:
-    """Return what was pruned, in words."""
+    """Return a sentence about *done*, without the full stop."""
     parts = [f"{done.events:,} event{'' if done.events == 1 else 's'}"]
     if policy.log_days is not None and not policy.days_by_type:
         parts[0] += f" older than {policy.log_days:g} day{'' if policy.log_days == 1 else 's'}"

@@ -1,1 +1,4 @@
-"""Webhooks: the server posts events to URLs. The only package that makes outbound requests."""
+"""Webhooks: the server posts events to URLs.
+
+No other package makes outbound requests.
+"""

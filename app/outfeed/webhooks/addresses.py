@@ -1,7 +1,7 @@
-"""Which addresses may be called: public ones, and those that the operator allows by name.
+"""Addresses that webhooks may call: public ones and those of the allowlist.
 
-A webhook must not reach services that only this machine or its network can reach (SSRF). A name is therefore resolved
-once, its addresses are checked, and the caller connects to one of them. No second look-up takes place (DNS rebinding).
+A webhook must not reach services that only this machine or its network can reach (SSRF). So a name is resolved once,
+its addresses are checked, and the caller connects to a checked address. No second look-up takes place (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from outfeed.errors import TargetForbidden, TargetUnresolvable
 
 Address = IPv4Address | IPv6Address
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-# Not public, though some versions of Python call them global: protocol assignments with Teredo, and 6to4 (RFC 6890,
-# RFC 7526).
+# Not public, though some versions of Python call them global: protocol assignments with Teredo, and 6to4
+# (RFC 6890, RFC 7526).
 _SPECIAL = (
     IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("2001::/23"), IPv6Network("2002::/16"),
 )  # fmt: skip
@@ -26,7 +26,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that was checked, as `socket` takes it."""
+    """A checked address, in the form that `socket` takes."""
 
     family: socket.AddressFamily
     sockaddr: tuple[Any, ...]
@@ -34,14 +34,20 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """What OUTFEED_WEBHOOK_ALLOW names beside the public addresses: networks, and hosts whatever they resolve to."""
+    """Networks and hosts of OUTFEED_WEBHOOK_ALLOW, allowed beside public addresses.
+
+    An allowed host may resolve to any address.
+    """
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     hosts: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, text: str) -> Allowlist:
-        """Read CIDRs, addresses and host names with commas between, as the settings have checked them."""
+        """Parse comma-separated CIDRs, addresses and host names.
+
+        The settings have checked them.
+        """
         networks, hosts = [], set()
         for part in filter(None, (each.strip() for each in text.split(","))):
             try:
@@ -51,7 +57,10 @@ class Allowlist:
         return cls(tuple(networks), frozenset(hosts))
 
     def resolve(self, host: str, port: int) -> list[Endpoint]:
-        """Return the addresses of *host* that may be called. Raises TargetForbidden, TargetUnresolvable."""
+        """Return the allowed addresses of *host*.
+
+        Raises TargetForbidden, TargetUnresolvable.
+        """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -61,7 +70,7 @@ class Allowlist:
         endpoints = [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found if self._allows(host, sockaddr)]
         if not endpoints:
             seen = ", ".join(sorted({str(sockaddr[0]) for *_, sockaddr in found}))
-            raise TargetForbidden(f"{host} is {seen}, which is not public; OUTFEED_WEBHOOK_ALLOW may name it")
+            raise TargetForbidden(f"{host} resolves to {seen}, which is not public; OUTFEED_WEBHOOK_ALLOW can allow it")
         return endpoints
 
     def _allows(self, host: str, sockaddr: tuple[Any, ...]) -> bool:
@@ -72,7 +81,7 @@ class Allowlist:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether *address* is one of the whole internet's, and of one machine."""
+    """Return whether *address* is a unicast address of the public internet."""
     address = _unwrapped(address)
     if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
         return False
@@ -81,7 +90,7 @@ def is_public(address: Address) -> bool:
 
 
 def _unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that *address* stands for, or itself."""
+    """Return the IPv4 address in *address*, or *address* itself if it has none."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return IPv4Address(int(address) & 0xFFFF_FFFF)

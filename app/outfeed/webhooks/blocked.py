@@ -1,4 +1,4 @@
-"""Which events a webhook gets, and which of them blocks it."""
+"""The events that a webhook gets, and those that block it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def filter_of(webhook: Webhook) -> Filter:
     return Filter(EventScope(), types=webhook.types)
 
 
-def named(items: list[Item]) -> str:
-    """Return how people find the events of a post: the first one's seq, type and id, and how many more there are."""
+def describe_events(items: list[Item]) -> str:
+    """Describe the events of a post for people.
+
+    Names the seq, type and id of the first event, and the number of the others.
+    """
     first = items[0]
     more = len(items) - 1
     others = f" and {more:,} more {'event' if more == 1 else 'events'} up to seq {items[-1].seq}" if more else ""
@@ -26,14 +29,17 @@ def named(items: list[Item]) -> str:
 
 
 def blocking_items(source: Source, webhook: Webhook) -> list[Item]:
-    """Return the events of the post that fails: one, or a whole batch; none if the last post did not fail."""
+    """Return the events of the failing post: one, or a whole batch.
+
+    Returns none if the last post did not fail.
+    """
     if webhook.failing_since is None:
         return []
     wanted, seq = filter_of(webhook), webhook.seq
     while True:
         page = source.read_after(seq, PAGE_EVENTS)
         if page.window.epoch != webhook.epoch:
-            return []  # its checkpoint belongs to another history
+            return []  # the checkpoint belongs to another history
         if items := wanted.matching(page.items):
             return _first_post(items, webhook)
         if page.through <= seq:

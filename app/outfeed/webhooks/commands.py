@@ -20,13 +20,13 @@ from outfeed.store.outbox import Outbox
 from outfeed.text import escaped
 from outfeed.webhooks import store
 from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.blocked import blocking_items, named
+from outfeed.webhooks.blocked import blocking_items, describe_events
 from outfeed.webhooks.delivery_log import store as delivery_log
 from outfeed.webhooks.message import Message, check_secret, new_secret
 from outfeed.webhooks.target import PORTS, Target, check_url
 
 MAX_BATCH = 1000
-MAX_SHOWN_CHARS = 200  # of an answer, in a table
+MAX_SHOWN_CHARS = 200  # of an answer's body, in a table
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 
 
@@ -52,7 +52,7 @@ def _secret(value: TextIO) -> str:
 
 _secret_option = click.option(
     "--secret-file", "given", type=click.File(), callback=checked(_secret),
-    help="Where a secret stands that the target knows already.  [default: make one and print it, this once]",
+    help="A file with a secret that the target already has.  [default: make a secret and print it once]",
 )  # fmt: skip
 
 
@@ -65,9 +65,9 @@ def _on_rejection_option(**attributes: Any) -> Callable[[Callable[..., None]], C
 
 @click.group()
 def webhook() -> None:
-    """Post events to a URL, signed, in order, until each has arrived.
+    """Post events to a URL, signed and in order, until each has arrived.
 
-    A running server obeys within a second.
+    A running server applies changes within a second.
 
     \b
     Example:
@@ -79,7 +79,7 @@ def webhook() -> None:
 @click.argument("name", callback=checked(_name))
 @click.argument("url", callback=checked(_url))
 @click.option(
-    "--types", callback=checked(_types), default="", help="Only these: exact types or task.*, with commas between."
+    "--types", callback=checked(_types), default="", help="Only these types: exact types or task.*, comma-separated."
 )
 @_on_rejection_option(default=store.OnRejection.RETRY.value, show_default=True)
 @_secret_option
@@ -87,7 +87,7 @@ def webhook() -> None:
 def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: int | None, on_rejection: str) -> None:
     """Post every event from now on to URL, under the name NAME.
 
-    Prints the secret that signs them (Standard Webhooks).
+    Prints the secret that signs the posts (Standard Webhooks).
 
     \b
     Example:
@@ -99,11 +99,14 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
     store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted)
     if given is None:
         click.echo(secret)
-    click.echo(f"Webhook {name} begins now.{'' if given else ' Its secret is not shown again.'}", err=given is None)
+    click.echo(f"Webhook {name} is active.{'' if given else ' Its secret is not shown again.'}", err=given is None)
 
 
 def _require_allowed(url: str) -> None:
-    """Fail for a target that the server would refuse; only warn if its name has no address yet."""
+    """Fail if the server would refuse the target's addresses.
+
+    Prints a warning if the name has no address yet.
+    """
     parsed = check_url(url)
     try:
         Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
@@ -114,7 +117,9 @@ def _require_allowed(url: str) -> None:
 @webhook.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one webhook a line.")
 def list_(is_json: bool) -> None:
-    """Show every webhook, its lag, why it fails and which event blocks it; never its secret.
+    """Show every webhook, its lag, its last error and the event that blocks it.
+
+    Never shows its secret.
 
     \b
     Example:
@@ -128,7 +133,7 @@ def list_(is_json: bool) -> None:
     show.listing("webhook", columns, [_row(*each) for each in found])
     for each, items in found:
         if items:
-            click.echo(f"`outfeed webhook skip {each.name}` skips {_named(items)}.", err=True)
+            click.echo(f"`outfeed webhook skip {each.name}` skips {_described(items)}.", err=True)
 
 
 def _blocking(each: store.Webhook) -> list[Item]:
@@ -138,26 +143,26 @@ def _blocking(each: store.Webhook) -> list[Item]:
 def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
     hidden = {"secret", "old_secret", "revision", "batch_end"}
     facts = {name: value for name, value in each._asdict().items() if name not in hidden}
-    named = [{"seq": item.seq, "id": item.id, "event_type": item.event_type} for item in blocking]
-    return {**facts, "blocked_by": named}
+    blocked_by = [{"seq": item.seq, "id": item.id, "event_type": item.event_type} for item in blocking]
+    return {**facts, "blocked_by": blocked_by}
 
 
 def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
     trouble = f"{each.last_error}, since {each.failing_since}" if each.last_error else ""
     types = ",".join(each.types) or "all"
-    blocked_by = f"{_named(blocking)}, status {each.last_status or 'none'}" if blocking else ""
+    blocked_by = f"{_described(blocking)}, status {each.last_status or 'none'}" if blocking else ""
     counts = f"{each.delivered:,}", f"{each.lag:,}"
     return each.name, each.state, *counts, types, each.url, each.on_rejection, trouble, blocked_by
 
 
-def _named(items: list[Item]) -> str:
-    return escaped(named(items))
+def _described(items: list[Item]) -> str:
+    return escaped(describe_events(items))
 
 
 @webhook.command()
 @click.argument("name")
 def test(name: str) -> None:
-    """Post a message of the type `webhook.test` to NAME, once, from here.
+    """Post one message of the type `webhook.test` to NAME from this machine.
 
     \b
     Example:
@@ -170,14 +175,14 @@ def test(name: str) -> None:
     answer = target.post(message.body, message.signed(*found.secrets))
     target.close()
     if not answer.is_delivered:
-        raise OutfeedError(f"webhook {name} did not take it: {answer}")
-    click.echo(f"Webhook {name} took it: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
+        raise OutfeedError(f"webhook {name} failed the test: {answer}")
+    click.echo(f"Webhook {name} accepted the test: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
 
 
 @webhook.command()
 @click.argument("name")
 def pause(name: str) -> None:
-    """Pause the webhook NAME. Its events wait.
+    """Pause the webhook NAME. Its events are posted after `resume`.
 
     \b
     Example:
@@ -190,14 +195,14 @@ def pause(name: str) -> None:
 @webhook.command()
 @click.argument("name")
 def resume(name: str) -> None:
-    """Resume the webhook NAME where it stopped, or retry now.
+    """Resume the webhook NAME at its checkpoint, or retry at once.
 
     \b
     Example:
       outfeed webhook resume ops
     """
     found = store.resume(db.default(), name)
-    click.echo(f"Webhook {name} goes on after {found.seq:,}, {show.count(found.lag, 'event')} behind.")
+    click.echo(f"Webhook {name} resumes after seq {found.seq:,}, {show.count(found.lag, 'event')} behind.")
 
 
 @webhook.command()
@@ -205,7 +210,7 @@ def resume(name: str) -> None:
 def skip(name: str) -> None:
     """Skip the event that blocks NAME; with --batch, the whole batch.
 
-    Fails if the last post did not fail. The log of audit events says what was skipped.
+    Fails if the last post did not fail. An audit event records the skipped events.
 
     \b
     Example:
@@ -216,47 +221,47 @@ def skip(name: str) -> None:
     if not blocking:
         raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
     store.skip(db.default(), found, blocking, BY)
-    click.echo(f"Webhook {name} skipped {_named(blocking)}.")
-    _tell_paused(found)
+    click.echo(f"Webhook {name} skipped {_described(blocking)}.")
+    _print_paused(found)
 
 
 @webhook.command()
 @click.argument("name")
 @click.option("--url", callback=checked(_url), help="Post to this URL from now on.")
-@click.option("--types", callback=checked(_types), help='Post only these types from now on; "" is all.')
+@click.option("--types", callback=checked(_types), help='Post only these types from now on; "" means all.')
 @_on_rejection_option()
 def edit(name: str, url: str | None, types: tuple[str, ...] | None, on_rejection: str | None) -> None:
-    """Change the URL, the types or what happens to rejected events of NAME.
+    """Change the URL, the types or the rejection policy of NAME.
 
-    Its secret and its place in the feed stay. A post that waits for its next try is posted at once.
+    Its secret and its checkpoint stay. A post that waits for a retry is posted at once.
 
     \b
     Example:
       outfeed webhook edit ops --on-rejection skip
     """
     if url is None and types is None and on_rejection is None:
-        raise click.UsageError("nothing to change; give --url, --types or --on-rejection")
+        raise click.UsageError("nothing to change; pass --url, --types or --on-rejection")
     if url is not None:
         store.find(db.default(), name)
         _require_allowed(url)
     wanted = None if on_rejection is None else store.OnRejection(on_rejection)
     found = store.edit(db.default(), name, url=url, types=types, on_rejection=wanted)
-    click.echo(f"Webhook {name} is changed.")
-    _tell_paused(found)
+    click.echo(f"Changed webhook {name}.")
+    _print_paused(found)
 
 
-def _tell_paused(found: store.Webhook) -> None:
+def _print_paused(found: store.Webhook) -> None:
     if found.state == store.WebhookState.PAUSED:
-        click.echo(f"It is paused: `outfeed webhook resume {found.name}` continues.", err=True)
+        click.echo(f"It is paused. To continue: outfeed webhook resume {found.name}", err=True)
 
 
 @webhook.command()
 @click.argument("name")
 @_secret_option
 def rotate(name: str, given: str | None) -> None:
-    """Give NAME a new secret; for a day, posts are signed with the old one as well.
+    """Give NAME a new secret. Posts are also signed with the old one for a day.
 
-    Prints the new secret. A second rotation within that day ends the secret before the last.
+    Prints the new secret. A second rotation within that day invalidates the oldest secret.
 
     \b
     Example:
@@ -266,17 +271,18 @@ def rotate(name: str, given: str | None) -> None:
     store.rotate(db.default(), name, secret)
     if given is None:
         click.echo(secret)
-    ending = "" if given else " The new one is not shown again."
-    click.echo(f"Webhook {name} has a new secret. The old one signs too for 24 hours.{ending}", err=given is None)
+    ending = "" if given else " The new secret is not shown again."
+    click.echo(f"Webhook {name} has a new secret. The old one stays valid for 24 hours.{ending}", err=given is None)
 
 
 @webhook.command("log")
 @click.argument("name")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one post a line, with request and answer.")
 def log_(name: str, is_json: bool) -> None:
-    """Show the posts to NAME of the last seven days and their answers, oldest first.
+    """Show the posts to NAME of the last seven days and their answers.
 
-    A server writes them within about a second, the newest 1,000 of each webhook. Secrets are redacted.
+    The oldest comes first. A server logs each post within about a second, and keeps the newest 1,000 of each webhook.
+    Secrets are redacted.
 
     \b
     Example:
@@ -307,4 +313,4 @@ def remove(name: str) -> None:
       outfeed webhook remove ops
     """
     store.remove(db.default(), name)
-    click.echo(f"Webhook {name} is gone.")
+    click.echo(f"Removed webhook {name}.")

@@ -1,4 +1,4 @@
-"""The feature: webhooks."""
+"""The webhooks feature."""
 
 from __future__ import annotations
 
@@ -57,11 +57,14 @@ class WebhooksFeature(Feature):
         return delivery_log.holds(connection, event_id)
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        from outfeed.webhooks.blocked import blocking_items, named
+        from outfeed.webhooks.blocked import blocking_items, describe_events
 
         found = store.list_webhooks(process.database)
         blocked = {each.name: blocking_items(process.outbox, each) for each in found}
-        return {"webhooks": found, "blocked": {name: named(items) for name, items in blocked.items() if items}}
+        return {
+            "webhooks": found,
+            "blocked": {name: describe_events(items) for name, items in blocked.items() if items},
+        }
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         found = store.list_webhooks(process.database)

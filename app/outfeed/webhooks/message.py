@@ -1,4 +1,7 @@
-"""Messages: what is posted, and its signature (Standard Webhooks 1.0, standardwebhooks.com)."""
+"""Messages of webhooks and their signatures.
+
+The format is Standard Webhooks 1.0 (standardwebhooks.com).
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,41 @@ MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 
 
 class Message(NamedTuple):
-    """One post. The *id* stays the same however often it is sent, so that the receiver can tell."""
+    """One message.
+
+    Every attempt to post it has the same *id*, so that a receiver can drop duplicates.
+    """
 
     id: str
     body: bytes
 
     @classmethod
     def of_event(cls, epoch: str, item: Item) -> Message:
-        """Return the message of one event: its type and timestamp, and the event as the feed has it."""
+        """Return the message of one event.
+
+        It has the event's type and timestamp, and the event as the feed sends it.
+        """
         return _message(epoch, item, item.event_type, _with_seq(item))
 
     @classmethod
     def of_batch(cls, epoch: str, items: Sequence[Item]) -> Message:
-        """Return the message of several: a list in seq order, under the type `events`."""
+        """Return the message of several events, of the type `events`.
+
+        The events are a list in seq order.
+        """
         return _message(epoch, items[-1], "events", b"[%b]" % b",".join(map(_with_seq, items)))
 
     @classmethod
     def of_test(cls, name: str) -> Message:
-        """Return a message that stands for no event."""
+        """Return a message of the type `webhook.test`, without an event."""
         fields = {"type": "webhook.test", "timestamp": clock.timestamp(), "data": {"webhook": name}}
         return cls(f"test_{secrets.token_hex(16)}", orjson.dumps(fields))
 
     def signed(self, *keys: str) -> dict[str, str]:
-        """Return the headers that prove, for a few minutes from now, who sent it: one signature for each secret."""
+        """Return the headers with the id, the time and a signature by each of *keys*.
+
+        Receivers accept a signature for some minutes.
+        """
         moment = int(clock.now().timestamp())
         content = b"%b.%d.%b" % (self.id.encode(), moment, self.body)
         return {
@@ -58,24 +73,27 @@ def _signature(secret: str, content: bytes) -> str:
 
 
 def _message(epoch: str, last: Item, type_: str, data: bytes) -> Message:
-    # A table that was adopted may have anything there.
+    # An adopted table may have any value there.
     timestamp = last.timestamp if isinstance(last.timestamp, str) else None
     head = orjson.dumps({"type": type_, "timestamp": timestamp})
     return Message(f"{epoch}:{last.seq}", b'%b,"data":%b}' % (head[:-1], data))
 
 
 def _with_seq(item: Item) -> bytes:
-    # The item is a JSON object already; it begins with a brace that makes room for its seq.
+    # The item is a JSON object; the seq is inserted behind its opening brace.
     return b'{"seq":%d,%b' % (item.seq, item.json[1:])
 
 
 def new_secret() -> str:
-    """Return a new secret as it is shown and stored."""
+    """Return a new secret, in the form that is shown and stored."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def check_secret(text: str) -> str:
-    """Return *text*, with or without its prefix, as it is stored. Raises ValueError, which doesn't show it."""
+    """Return *text* as a secret in its stored form.
+
+    *text* may lack the prefix. Raises ValueError, whose message does not contain the secret.
+    """
     secret = SECRET_PREFIX + text.strip().removeprefix(SECRET_PREFIX)
     try:
         size = len(_key(secret))

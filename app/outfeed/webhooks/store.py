@@ -1,4 +1,7 @@
-"""Webhooks: where the server posts events by itself, and how that goes. How far each has come is its checkpoint."""
+"""The rows of webhooks: targets, states and results.
+
+The position of a webhook is its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from outfeed.store.outbox import read_window
 
 OLD_SECRET_VALID_FOR = timedelta(days=1)
 MAX_SKIPS = 3  # in a row
-SOURCE = "webhooks"  # of the events that say what became of one
+SOURCE = "webhooks"  # of the events about webhooks
 _COLUMNS = """
     webhook.name, url, types, secret, batch, batch_end, state, webhook.created_at, failing_since, last_status,
     last_error, last_tried_at, delivered, failures, revision, on_rejection, skips, old_secret, old_secret_until,
     coalesce(epoch, ''), coalesce(seq, 0)
 """
-# Without a checkpoint where somebody removed it; the next claim makes another.
+# A webhook has no checkpoint if a client removed it. The next claim creates another.
 _SELECT = f"""
     SELECT {_COLUMNS} FROM outfeed_webhook AS webhook
     LEFT JOIN outfeed_checkpoint AS checkpoint ON checkpoint.name = 'webhook:' || webhook.name
@@ -34,21 +37,24 @@ log = logging.getLogger(__name__)
 
 
 class WebhookState(StrEnum):
-    """Whether the server posts to it."""
+    """Whether the server posts to the webhook."""
 
     ACTIVE = "active"
     PAUSED = "paused"
 
 
 class OnRejection(StrEnum):
-    """The policy for an event that the target rejects: retry the post, or skip it after some retries."""
+    """Policy for a post that the target rejects.
+
+    The server retries it, or skips it after some retries.
+    """
 
     RETRY = "retry"
     SKIP = "skip"
 
 
 class Webhook(NamedTuple):
-    """One row, with its checkpoint. The secrets stay out of the repr and of every list."""
+    """One row, with its checkpoint. The repr and all lists omit the secrets."""
 
     name: str
     url: str
@@ -75,7 +81,10 @@ class Webhook(NamedTuple):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The secrets that sign a post now: the present one, and for a day after a rotation the one before."""
+        """Return the secrets that sign a post now.
+
+        For a day after a rotation, the previous secret is the second.
+        """
         until = clock.parsed(self.old_secret_until)
         is_valid = self.old_secret is not None and until is not None and clock.now() < until
         return (self.secret, str(self.old_secret)) if is_valid else (self.secret,)
@@ -85,7 +94,10 @@ class Webhook(NamedTuple):
 
 
 def consumer_of(name: str) -> str:
-    """Return the name of the webhook's checkpoint; no client can claim it, since theirs have no colon."""
+    """Return the name of the webhook's checkpoint.
+
+    No client can claim it: the names of clients' consumers have no colon.
+    """
     return f"webhook:{name}"
 
 
@@ -102,7 +114,10 @@ def add(
     batch: int,
     on_rejection: OnRejection = OnRejection.RETRY,
 ) -> None:
-    """Make an active webhook that begins at the head; pruning waits for it. Raises NameTaken."""
+    """Insert an active webhook that starts at the head. Raises NameTaken.
+
+    Pruning keeps the outbox rows that it has not delivered.
+    """
     row = (name, url, ",".join(types), secret, batch, WebhookState.ACTIVE, clock.timestamp(), on_rejection)
     with database.transaction() as connection:
         try:
@@ -126,19 +141,25 @@ def list_webhooks(database: Database) -> list[Webhook]:
 
 
 def find(database: Database, name: str) -> Webhook:
-    """Return the webhook of that name. Raises UnknownName."""
+    """Return the webhook named *name*. Raises UnknownName."""
     with database.snapshot() as connection:
         return _find(connection, name)
 
 
 def pause(database: Database, name: str) -> None:
-    """Post nothing more to it until it is resumed; what comes meanwhile waits. Raises UnknownName."""
+    """Stop posting to the webhook until it is resumed. Raises UnknownName.
+
+    Its events are kept.
+    """
     with database.transaction() as connection:
         _set_state(connection, name, WebhookState.PAUSED)
 
 
 def resume(database: Database, name: str) -> Webhook:
-    """Go on where it stopped, at once, also where it only waits for its next try. Raises UnknownName."""
+    """Continue at the checkpoint, at once. Raises UnknownName.
+
+    An active webhook that waits for a retry is retried at once.
+    """
     with database.transaction() as connection:
         _set_state(connection, name, WebhookState.ACTIVE)
         connection.execute(
@@ -155,9 +176,10 @@ def edit(
     types: Iterable[str] | None = None,
     on_rejection: OnRejection | None = None,
 ) -> Webhook:
-    """Change what is not None, and have the post that waits for its next try posted at once. Raises UnknownName.
+    """Change the given attributes of the webhook. Raises UnknownName.
 
-    Events that were delivered or passed over by then are not posted again.
+    A post that waits for a retry is posted at once. Events that were delivered or passed over before are not posted
+    again.
     """
     joined = None if types is None else ",".join(types)
     with database.transaction() as connection:
@@ -172,7 +194,10 @@ def edit(
 
 
 def rotate(database: Database, name: str, secret: str) -> None:
-    """Sign with *secret* from now on, and for OLD_SECRET_VALID_FOR also with the secret before. Raises UnknownName."""
+    """Sign with *secret* from now on. Raises UnknownName.
+
+    The previous secret signs too, for OLD_SECRET_VALID_FOR.
+    """
     until = clock.isoformat(clock.now() + OLD_SECRET_VALID_FOR)
     with database.transaction() as connection:
         changed = connection.execute(
@@ -184,9 +209,10 @@ def rotate(database: Database, name: str, secret: str) -> None:
 
 
 def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -> None:
-    """Move the checkpoint past *items*, the post that blocks a webhook, and write an audit event in one transaction.
+    """Move the checkpoint past *items*, the post that blocks a webhook.
 
-    *blocked* is the webhook as it was when *items* were read. Raises UnknownName, and NotBlocked if it has moved since.
+    Writes an audit event in the same transaction. *blocked* is the webhook as it was when *items* were read. Raises
+    UnknownName, and NotBlocked if the webhook has moved since.
     """
     name, last_seq = blocked.name, items[-1].seq
     with database.transaction() as connection:
@@ -205,7 +231,10 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
 
 
 def remove(database: Database, name: str) -> None:
-    """Forget the webhook, its secret, its log and its checkpoint. Raises UnknownName."""
+    """Delete the webhook, its secret, its log and its checkpoint.
+
+    Raises UnknownName.
+    """
     with database.transaction() as connection:
         _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
         connection.execute("DELETE FROM outfeed_webhook_log WHERE webhook = ?", (name,))
@@ -221,7 +250,7 @@ def _set_state(connection: Connection, name: str, state: WebhookState) -> None:
 
 def _require(changed: int, name: str) -> None:
     if not changed:
-        raise UnknownName(f"there is no webhook named {name!r}; `outfeed webhook list` shows them all")
+        raise UnknownName(f"webhook {name!r} not found; `outfeed webhook list` shows all webhooks")
 
 
 def _find(connection: Connection, name: str) -> Webhook:
@@ -244,7 +273,10 @@ def _webhook(row: tuple[Any, ...], window: Window) -> Webhook:
 
 
 class Version(NamedTuple):
-    """The version of a webhook, by which its delivery notices a change by a command or as a consumer."""
+    """Version of a webhook.
+
+    A delivery compares it to notice a change by a command or of the checkpoint.
+    """
 
     created_at: str
     revision: int
@@ -264,9 +296,9 @@ def versions(database: Database) -> dict[str, Version]:
 
 
 def claim(database: Database, name: str) -> WebhookLease | None:
-    """Become the one that delivers to the webhook; None where it was paused or removed.
+    """Take over the delivery to the webhook. None if it is paused or removed.
 
-    Where its checkpoint was removed, it goes on from the head, and an event says so.
+    If its checkpoint was removed, it continues at the head and a warning event is written.
     """
     with database.transaction() as connection:
         row = connection.execute("SELECT state FROM outfeed_webhook WHERE name = ?", (name,)).fetchone()
@@ -276,15 +308,15 @@ def claim(database: Database, name: str) -> WebhookLease | None:
         claimed = checkpoint.renew(connection, consumer_of(name), is_protected=True)
         if is_new:
             connection.execute("UPDATE outfeed_webhook SET batch_end = 0 WHERE name = ?", (name,))
-            _tell(connection, name, f"lost its checkpoint and goes on after {claimed.seq}")
+            _write_warning(connection, name, f"lost its checkpoint and continues after {claimed.seq}")
         return WebhookLease(database, _find(connection, name), claimed, read_window(connection))
 
 
 class WebhookLease:
-    """The right to deliver to one webhook, and what the delivery writes about it.
+    """The right to deliver to one webhook, and the writes of its delivery.
 
-    Every method raises Superseded, and writes nothing, if a newer lease exists. *window* is what the outbox held when
-    the webhook was claimed.
+    If a newer lease exists, every method raises Superseded and writes nothing. *window* is the outbox's window at the
+    time of the claim.
     """
 
     def __init__(self, database: Database, webhook: Webhook, claim: Claim, window: Window) -> None:
@@ -295,13 +327,14 @@ class WebhookLease:
 
     @property
     def version(self) -> Version:
-        """The version of the webhook that was claimed."""
+        """Return the version of the claimed webhook."""
         return Version(self.webhook.created_at, self.webhook.revision, self.claim.generation)
 
     def acknowledge(self, seq: int, *, events: int, status: int | None, batch_end: int | None) -> None:
-        """Move the checkpoint to *seq*: *events* more have arrived, the last answer was *status*.
+        """Move the checkpoint to *seq*.
 
-        With *batch_end*, what matches from *seq* up to there is posted as one from now on, over any crash.
+        *events* more have arrived; *status* is the last answer. With *batch_end*, the matching events after *seq* up to
+        it are posted as one batch from now on, also after a crash.
         """
         name = self.webhook.name
         with self._database.transaction() as connection:
@@ -316,10 +349,10 @@ class WebhookLease:
                 connection.execute("UPDATE outfeed_webhook SET batch_end = ? WHERE name = ?", (batch_end, name))
 
     def failed(self, status: int | None, error: str) -> str:
-        """Count a failed post; return since when they fail, on the wall clock."""
+        """Count a failed post. Return the wall time of the first failure in a row."""
         now = clock.timestamp()
         with self._database.transaction() as connection:
-            self._prove(connection)
+            self._check_generation(connection)
             (since,) = connection.execute(
                 "UPDATE outfeed_webhook SET failures = failures + 1, last_status = ?,"
                 " last_error = ?, last_tried_at = ?, "
@@ -329,16 +362,20 @@ class WebhookLease:
         return str(since)
 
     def pause(self, reason: str) -> None:
-        """Pause the webhook, and say why as an event, in one transaction."""
+        """Pause the webhook and write *reason* as a warning event.
+
+        Both are one transaction.
+        """
         with self._database.transaction() as connection:
-            self._prove(connection)
+            self._check_generation(connection)
             _set_state(connection, self.webhook.name, WebhookState.PAUSED)
-            _tell(connection, self.webhook.name, f"is paused: {reason}")
+            _write_warning(connection, self.webhook.name, f"is paused: {reason}")
 
     def skip_rejected(self, epoch: str, seq: int, what: str) -> bool:
-        """Go on after *seq*, say so as an event, and pause after MAX_SKIPS in a row, in one transaction.
+        """Move the checkpoint to *seq* and write a warning event.
 
-        Return whether the webhook is paused.
+        Pauses the webhook after MAX_SKIPS in a row. All of it is one transaction. Returns whether the webhook is
+        paused.
         """
         name = self.webhook.name
         with self._database.transaction() as connection:
@@ -348,30 +385,33 @@ class WebhookLease:
                 " RETURNING skips",
                 (name,),
             ).fetchone()
-            _tell(connection, name, f"skipped {what}")
+            _write_warning(connection, name, f"skipped {what}")
             if skips < MAX_SKIPS:
                 return False
             _set_state(connection, name, WebhookState.PAUSED)
             reason = (
-                f"is paused: {skips} posts in a row were skipped. `outfeed webhook resume {name}` goes on after {seq}"
+                f"is paused: {skips} posts in a row were skipped. `outfeed webhook resume {name}` continues after {seq}"
             )
-            _tell(connection, name, reason)
+            _write_warning(connection, name, reason)
             return True
 
     def skip_to(self, epoch: str, seq: int, reason: str, *, batch_end: int) -> None:
-        """Go on after *seq*, and say what is missing as an event, in one transaction."""
+        """Move the checkpoint to *seq* and write *reason* as a warning event.
+
+        Both are one transaction.
+        """
         with self._database.transaction() as connection:
             checkpoint.advance(connection, self.claim.name, epoch, seq, self.claim.generation)
             connection.execute(
                 "UPDATE outfeed_webhook SET batch_end = ? WHERE name = ?", (batch_end, self.webhook.name)
             )
-            _tell(connection, self.webhook.name, reason)
+            _write_warning(connection, self.webhook.name, reason)
 
-    def _prove(self, connection: Connection) -> None:
+    def _check_generation(self, connection: Connection) -> None:
         checkpoint.prove(connection, self.claim.name, self.claim.generation)
 
 
-def _tell(connection: Connection, name: str, what: str) -> None:
+def _write_warning(connection: Connection, name: str, what: str) -> None:
     message = f"Webhook {name} {what}"
     log.warning(LogMessage("webhook trouble", name=name, what=what))
     data = {"message": message, "webhook": name}
@@ -379,5 +419,5 @@ def _tell(connection: Connection, name: str, what: str) -> None:
 
 
 def restart_deliveries(connection: Connection) -> None:
-    """Restart every delivery, since it may still hold events that it read hours ago."""
+    """Restart every delivery: it may hold events that it read hours ago."""
     connection.execute("UPDATE outfeed_webhook SET revision = revision + 1")

@@ -1,7 +1,8 @@
-"""Transport: httpcore's connections, to a checked address, within a deadline, and cancellable.
+"""Transport: httpcore's connections to checked addresses, within a deadline.
 
-httpx's own transport offers neither a total deadline nor a choice of the address, but httpcore, on which it is built,
-takes a network backend. TLS still sends the URL's host name and checks the certificate against it.
+Any thread can cancel them. httpx's own transport offers neither a total deadline nor a choice of the address. httpcore,
+the library below httpx, takes a network backend. TLS still sends the URL's host name and checks the certificate
+against it.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from outfeed import clock
 from outfeed.errors import DeliveryCancelled
 from outfeed.webhooks.addresses import Allowlist, Endpoint
 
-# The longest attempt to connect to one address.
+# Limit for the connection attempt to one address.
 CONNECT_SECS = 5.0
 Result = TypeVar("Result")
 
 
 class AbortHandle:
-    """The deadline of one post after another, and a switch that cancels all of them.
+    """The deadline of the current post, and a switch that cancels all posts.
 
-    `abort` may be called by any thread. All other methods belong to the thread that posts. `_lock` guards the sockets
-    against `close`.
+    Any thread may call `abort`. All other methods belong to the thread that posts. `_lock` guards the sockets against
+    `close`.
     """
 
     def __init__(self) -> None:
@@ -42,24 +43,24 @@ class AbortHandle:
         self._is_aborted = False
 
     def start(self, secs: float) -> None:
-        """Give the next post *secs* seconds from now on."""
+        """Start the deadline of the next post, *secs* seconds from now."""
         self._deadline = clock.monotonic() + secs
 
     @property
     def remaining_secs(self) -> float:
-        """The seconds that are left until the deadline; negative after it."""
+        """Return the seconds until the deadline, negative after it."""
         return self._deadline - clock.monotonic()
 
     def abort(self) -> None:
-        """End the wait in progress at once, and refuse every later one."""
+        """End the current wait at once, and reject every later one."""
         with self._lock:
             self._is_aborted = True
             if self._writer.fileno() >= 0:
-                with contextlib.suppress(OSError):  # it was shut down before
+                with contextlib.suppress(OSError):  # it is already shut down
                     self._writer.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Free the sockets. `abort` may still be called."""
+        """Close the sockets. `abort` may still be called."""
         with self._lock:
             self._reader.close()
             self._writer.close()
@@ -72,7 +73,10 @@ class AbortHandle:
             raise TimeoutError("timed out")
 
     def wait(self, waiting: socket.socket, events: int, secs: float = math.inf) -> None:
-        """Return when *waiting* is ready, within *secs* too. Raises as `check` does."""
+        """Wait until *waiting* is ready, for at most *secs*.
+
+        Raises the errors of `check`.
+        """
         poller = select.poll()
         poller.register(waiting, events)
         poller.register(self._reader, select.POLLIN)
@@ -83,7 +87,10 @@ class AbortHandle:
 
 
 class Stream(httpcore.NetworkStream):
-    """A connected non-blocking socket. httpcore's timeouts are ignored: the abort handle has the deadline."""
+    """A connected non-blocking socket.
+
+    It ignores httpcore's timeouts: the abort handle has the deadline.
+    """
 
     def __init__(self, connected: socket.socket, abort_handle: AbortHandle) -> None:
         self._socket = connected
@@ -96,9 +103,9 @@ class Stream(httpcore.NetworkStream):
         view = memoryview(buffer)
         try:
             while view:
-                view = view[self._attempt(lambda: self._socket.send(view), select.POLLOUT) :]  # noqa: B023 - called at once
+                view = view[self._attempt(lambda: self._socket.send(view), select.POLLOUT) :]  # noqa: B023 - called now
         except (ConnectionError, ssl.SSLError) as error:
-            raise httpcore.WriteError(str(error)) from error  # httpcore then reads the answer that came early
+            raise httpcore.WriteError(str(error)) from error  # httpcore then reads the early answer
 
     def close(self) -> None:
         self._socket.close()
@@ -117,7 +124,7 @@ class Stream(httpcore.NetworkStream):
         return secured
 
     def get_extra_info(self, info: str) -> Any:
-        """Answer whether an idle connection has something to read: the target has then closed it."""
+        """Return whether an idle connection is readable: the target has closed it."""
         if info != "is_readable":
             return None
         poller = select.poll()
@@ -125,9 +132,9 @@ class Stream(httpcore.NetworkStream):
         return bool(poller.poll(0))
 
     def _attempt(self, call: Callable[[], Result], events: int) -> Result:
-        """Return what *call* returns, after as many waits as it takes."""
+        """Return the result of *call*, after as many waits as it needs."""
         while True:
-            self._abort_handle.check()  # a peer that always has something to say never lets it wait
+            self._abort_handle.check()  # a peer that always sends would otherwise never reach the deadline
             try:
                 return call()
             except ssl.SSLWantReadError:
@@ -139,7 +146,10 @@ class Stream(httpcore.NetworkStream):
 
 
 class PinnedBackend(httpcore.NetworkBackend):
-    """Connects to the addresses of a host that were checked, first to the one that took the last connection."""
+    """Connects to checked addresses of a host.
+
+    The address of the last connection comes first.
+    """
 
     def __init__(self, allowlist: Allowlist, abort_handle: AbortHandle) -> None:
         self._allowlist = allowlist
@@ -154,12 +164,15 @@ class PinnedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> Stream:
-        """Return a connection to *host*. Raises TargetForbidden, TargetUnresolvable, DeliveryCancelled, OSError."""
+        """Return a connection to *host*.
+
+        Raises TargetForbidden, TargetUnresolvable, DeliveryCancelled, OSError.
+        """
         endpoints = sorted(self._allowlist.resolve(host, port), key=lambda endpoint: endpoint != self._last_good)
         problem = OSError("has no address")
         for count_left in range(len(endpoints), 0, -1):
             endpoint = endpoints[-count_left]
-            # An equal share for each address that is left, and one for the answer.
+            # Each remaining address gets an equal share of the time, and the answer gets one share.
             share_secs = self._abort_handle.remaining_secs / (count_left + 1)
             try:
                 connected = self._connect(endpoint, min(CONNECT_SECS, share_secs))

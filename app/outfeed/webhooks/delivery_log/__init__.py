@@ -1,1 +1,1 @@
-"""The delivery log: its rows, and the collector that a job writes them from."""
+"""The delivery log: its rows, and the buffer that a job writes to them."""

@@ -1,4 +1,4 @@
-"""The delivery log: what was posted to each webhook and what its target answered, kept for a week."""
+"""The delivery log: posts to webhooks and their answers, kept for a week."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KEEP_FOR = timedelta(days=7)
 MAX_ROWS = 1000  # for each webhook
 MAX_REQUEST_BYTES = 4096
 MAX_ANSWER_BYTES = 2048
-# In memory. Beyond the second limit, posts of that webhook that were accepted are left out; others push out the oldest.
-MAX_WAITING = 500
-MAX_WAITING_ACCEPTED = 100
-# Of one transaction, which delays writers by less than 50 ms: tests/webhooks/test_delivery_log.py.
+# In memory. Above the second limit, accepted posts of that webhook are not logged. Other posts displace the oldest.
+MAX_PENDING = 500
+MAX_PENDING_ACCEPTED = 100
+# For one transaction, which delays writers by less than 50 ms: tests/webhooks/test_delivery_log.py.
 MAX_CHUNK_ROWS = 50
 MAX_CHUNK_EVENTS = 1000
 MAX_EXPIRED_ROWS = 100
@@ -39,7 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class LoggedPost(NamedTuple):
-    """One row: a post and its answer. *status* is None if there was no answer, and then *error* says why."""
+    """One row: a post and its answer.
+
+    *status* is None if there was no answer; *error* then gives the reason.
+    """
 
     posted_at: str
     message_id: str
@@ -53,7 +56,7 @@ class LoggedPost(NamedTuple):
     answer: str
 
 
-class _Waiting(NamedTuple):
+class _PendingPost(NamedTuple):
     webhook: str
     epoch: str
     seqs: list[int]
@@ -65,45 +68,49 @@ class _Waiting(NamedTuple):
 
 
 class DeliveryLog:
-    """Collects posts in memory; a job writes them. So no delivery waits for the log, or fails with it.
+    """Collects posts in memory. A job writes them.
 
-    Any thread may call `note`; `_lock` guards what waits. One thread at a time calls `write`.
+    So no delivery waits for the log or fails with it. Any thread may call `add`. `_lock` guards the pending posts. One
+    thread at a time calls `write`.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
+        self._pending: deque[_PendingPost] = deque(maxlen=MAX_PENDING)
         self._expired_at = -EXPIRE_EVERY_SECS
 
-    def note(
+    def add(
         self, webhook: str, epoch: str, items: Sequence[Item], message: Message, answer: Answer, secs: float
     ) -> None:
-        """Remember a post of *items* that took *secs*, until the next `write`."""
+        """Keep a post of *items* that took *secs* until the next `write`."""
         seqs = [item.seq for item in items]
-        body = message.body[: MAX_REQUEST_BYTES + 1]  # not the whole: a batch has up to 512 KiB
-        post = _Waiting(webhook, epoch, seqs, clock.timestamp(), message.id, round(secs * 1000), body, answer)
+        body = message.body[: MAX_REQUEST_BYTES + 1]  # a part only: a batch has up to 512 KiB
+        post = _PendingPost(webhook, epoch, seqs, clock.timestamp(), message.id, round(secs * 1000), body, answer)
         with self._lock:
-            if not answer.is_delivered or self._accepted(webhook) < MAX_WAITING_ACCEPTED:
-                self._waiting.append(post)
+            if not answer.is_delivered or self._accepted(webhook) < MAX_PENDING_ACCEPTED:
+                self._pending.append(post)
 
     def _accepted(self, webhook: str) -> int:
-        return sum(each.webhook == webhook and each.answer.is_delivered for each in self._waiting)
+        return sum(each.webhook == webhook and each.answer.is_delivered for each in self._pending)
 
     def write(self) -> None:
-        """Write what waits, and remove rows above the limits. If the database refuses, what is left is dropped."""
+        """Write the pending posts and remove rows above the limits.
+
+        After a database error the unwritten posts are dropped.
+        """
         with self._lock:
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            pending = list(self._pending)
+            self._pending.clear()
         try:
-            for chunk in _chunks(waiting):
+            for chunk in _chunks(pending):
                 self._write_chunk(chunk)
             if clock.monotonic() - self._expired_at >= EXPIRE_EVERY_SECS:
                 self._expire()
         except DatabaseError as error:
             log.info(LogMessage("webhook log is not written", error=error))
 
-    def _write_chunk(self, chunk: Sequence[_Waiting]) -> None:
+    def _write_chunk(self, chunk: Sequence[_PendingPost]) -> None:
         rows = [(post, _request_text(post.request), _answer_text(post.answer)) for post in chunk]
         with self._database.transaction() as connection:
             epoch = read_window(connection).epoch
@@ -125,10 +132,10 @@ class DeliveryLog:
         self._expired_at = clock.monotonic()
 
 
-def _chunks(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
-    """Yield *waiting* in parts that are written in one transaction each."""
-    chunk: list[_Waiting] = []
-    for post in waiting:
+def _chunks(pending: Sequence[_PendingPost]) -> Iterator[list[_PendingPost]]:
+    """Yield parts of *pending*. Each is written in one transaction."""
+    chunk: list[_PendingPost] = []
+    for post in pending:
         events = sum(len(each.seqs) for each in chunk)
         if chunk and (len(chunk) >= MAX_CHUNK_ROWS or events + len(post.seqs) > MAX_CHUNK_EVENTS):
             yield chunk
@@ -138,8 +145,11 @@ def _chunks(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
         yield chunk
 
 
-def _insert(connection: Connection, post: _Waiting, request: str, answer: str) -> None:
-    """Write one row, unless its webhook was removed, or one of its events was erased, since it was posted."""
+def _insert(connection: Connection, post: _PendingPost, request: str, answer: str) -> None:
+    """Write one row, unless its webhook or one of its events is gone.
+
+    The webhook may have been removed, or an event erased, since the post.
+    """
     ids = connection.execute(
         "SELECT event_id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(post.seqs),)
     ).fetchall()
@@ -177,7 +187,7 @@ def _oldest_kept() -> datetime:
 
 
 def _request_text(body: bytes) -> str:
-    # The events in it are redacted already.
+    # Its events are already redacted.
     return _cut(body.decode("utf-8", "replace"), MAX_REQUEST_BYTES)
 
 
@@ -198,7 +208,7 @@ def _digest(event_id: str) -> bytes:
 
 
 def read(database: Database, webhook: str) -> list[LoggedPost]:
-    """Return the posts to the webhook of the last KEEP_FOR, oldest first."""
+    """Return the webhook's posts of the last KEEP_FOR, oldest first."""
     limit = _oldest_kept()
     with database.connection() as connection:
         rows = connection.execute(
@@ -210,11 +220,11 @@ def read(database: Database, webhook: str) -> list[LoggedPost]:
 
 
 def holds(connection: Connection, event_id: str) -> bool:
-    """Return whether a post with that event is in the log."""
+    """Return whether the log contains a post with that event."""
     row = connection.execute("SELECT 1 FROM outfeed_webhook_log WHERE instr(event_digests, ?)", (_digest(event_id),))
     return row.fetchone() is not None
 
 
 def erase(connection: Connection, event_id: str) -> None:
-    """Remove every post with that event from the log, in the caller's transaction."""
+    """Delete every post with that event, in the caller's transaction."""
     connection.execute("DELETE FROM outfeed_webhook_log WHERE instr(event_digests, ?)", (_digest(event_id),))
