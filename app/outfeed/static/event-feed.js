@@ -4,73 +4,73 @@
  *   <script type="module" src="/static/event-feed.js"></script>
  *   <event-feed></event-feed>
  *
- * Attributes, all optional; a change of the first seven subscribes anew, with an empty list:
+ * Attributes, all optional. A change of one of the first seven subscribes again, with an empty list:
  *   src         the WebSocket, "ws" of the server that this module comes from; the long poll is "api/feed" beside it
- *   types       which events: exact types or prefixes, "task.*,system.error"
- *   source, task-id, agent-id   which events: all that are given have to match
- *   limit       how many of the newest to begin with: 100; at most 1,000; 0 for none
- *   batch       "false" for one event a frame, paced one by one (else a frame holds what came since the last)
- *   audit       to show also what operators do with rights and history; without it only `types` that name it do
- *   theme       "light", "dark", or "auto" for what the reader's system has; without it, that of the page around
- *   log-href    the log, "swarm/events" of that server; the pages of tasks and agents lie beside it
+ *   types       event types: exact types or prefixes, "task.*,system.error"
+ *   source, task-id, agent-id   filters of events; an event must match all that are given
+ *   limit       number of newest events to begin with: 100 by default, at most 1,000, 0 for none
+ *   batch       "false" for one event per frame, each paced (by default a frame holds all events since the last)
+ *   audit       also show audit events of operators; without it only `types` that name them show them
+ *   theme       "light", "dark", or "auto" for the system's setting; by default that of the page
+ *   log-href    the log, "swarm/events" of that server; the pages of tasks and agents are beside it
  *   login-href  "login" of that server
- *   ticket-url  on another site: what answers a POST with the {"ticket": …} that the page's server gets from
+ *   ticket-url  for another site: the page's server answers a POST here with the {"ticket": …} that it gets from
  *               POST /api/tickets; there is no long poll then
- * Slots: "title" and "footer" stay; the other children are shown until the first row is. Colours come from the page's
+ * Slots: "title" and "footer" stay. The other children are shown until the first row. Colours come from the page's
  * custom properties (see look.js), light and dark from its color-scheme.
  *
- * Keys in the list: the arrows move, up from the first row out of the rows; Enter opens a row, Escape closes and then
- * leaves it; Home leads back to the newest; space pauses; "/" leads to the filter. No row moves while one has the focus
- * of the keyboard, is open, or the list is scrolled: what comes waits behind "12 new".
+ * Keys in the list: the arrows move the focus, up from the first row to the list; Enter opens a row; Escape closes it,
+ * then leaves it; Home scrolls to the newest row; space pauses; "/" focuses the filter. No row moves while a row has
+ * the keyboard's focus or is open, or while the list is scrolled: new events then wait behind "12 new".
  *
  * Fires, bubbling and composed:
- *   event-feed:received  {events: [{event, seq, replayed}, …]}: as they come, also while the list is paused or read
- *   event-feed:event     {event, seq, replayed}: once for each, after it was shown; `replayed` is true for what had
- *                        happened before the feed (again) went live: nothing to notify anybody of
- *   event-feed:verdict   the verdict of the server on where the feed stands: live, resumed, gap or reset
- *   event-feed:erased    events were erased from the history: a list made before may show one of them
- *   event-feed:state     {state, behind, waiting, cursor, held, reason}; held: so much waits that nothing more is
- *                        received; reason: why the server can't read its database
+ *   event-feed:received  {events: [{event, seq, replayed}, …]}: received events, even if the list is paused or read
+ *   event-feed:event     {event, seq, replayed}: once per event, after it was shown; `replayed` is true if the event is
+ *                        older than the last connection: it needs no notification
+ *   event-feed:verdict   the server's verdict on the subscription: live, resumed, gap or reset
+ *   event-feed:erased    events were erased: a list made before may contain one of them
+ *   event-feed:state     {state, behind, waiting, cursor, held, reason}; held: so many events wait that the connection
+ *                        is closed; reason: why the server can't read its database
  *
- * An integer in an event's data that a number can't hold is a Number object that has its digits as text and as JSON.
+ * An integer in an event's data that exceeds a number's precision is a Number object with its digits as text and JSON.
  *
- * Ways in: a WebSocket; where that fails and HTTP works, long poll, from which it climbs back. One cursor for both.
+ * Transports: a WebSocket. If it fails and HTTP works: long poll, from which it switches back. Both use one cursor.
  *
- * Two positions: `received`, the last seq that is in memory, and the cursor, the last seq that is in the list. A
- * reconnect asks for what follows `received`: what waits between the two (paused, or scrolled away from the top) stays
- * in memory, so nothing is asked for twice or lost. The cursor moves, and is stored, only after its row is in the list.
+ * There are two positions: `received`, the last seq in memory, and the cursor, the last seq in the list. A reconnect
+ * requests the events after `received`: the events between the two (the list is paused or scrolled) stay in memory, so
+ * no event is requested twice or lost. The cursor moves, and is stored, only after its row is in the list.
  *
- * The server's own page puts rows of its log between the tags. If the feed has fewer than `limit`, since the outbox is
- * kept for less time than the log, the rows before them come from the log. After a reset or an erasure the list is made
- * anew: nothing stays in it that the database has not.
+ * The server's own page contains rows of its log between the tags. If the feed has fewer than `limit` events, because
+ * the outbox is kept for less time than the log, the log provides the rows before them. After a reset or an erasure the
+ * list is rebuilt: it keeps no event that the database has lost.
  *
- * The list holds the newest 500. When more wait for one frame, the oldest of them get no row, since newer ones would
- * push it out before anybody saw it; they count as seen: the cursor moves past them, and each is fired as an event.
+ * The list holds the newest 500. If more wait for one frame, the oldest of them get no row, since newer ones would
+ * displace it before a reader saw it. They count as seen: the cursor moves past them, and each is fired as an event.
  */
 
 import { Bar, Filter } from "./event-feed/bar.js";
 import { Connection } from "./event-feed/connection.js";
 import { NUMBER, make } from "./event-feed/elements.js";
 import { List, MAX_ROWS } from "./event-feed/list.js";
-import { dress } from "./event-feed/look.js";
+import { applyStyle } from "./event-feed/look.js";
 import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./event-feed/news.js";
 import { readLog } from "./event-feed/past.js";
 import { ROOT } from "./event-feed/root.js";
 import { Sentences } from "./event-feed/sentences.js";
-import { Subscription, addressOf, remember, remembered, wantedBy } from "./event-feed/subscription.js";
+import { Subscription, addressOf, storePlace, storedPlace, wantedBy } from "./event-feed/subscription.js";
 import { Frame, Scroller } from "./event-feed/view.js";
 
 const LOG = `${ROOT}swarm/events`;
-const MAX_WAITING = 1000; // beyond it the connection is put down, and taken up again at `received` when rows flow
+const MAX_WAITING = 1000; // above it the connection is closed, and opened again at `received` when rows are shown
 const EVENTS_A_STEP = 25;
-const FRAME_MS = 6; // steps are taken for so long in each frame; layout and paint take more than the steps
-const MAX_NEW = 20; // in a flood all would be highlighted, which says nothing and costs much
+const FRAME_MS = 6; // time for steps in each frame; layout and paint take more than the steps
+const MAX_NEW = 20; // with more new rows at once, a highlight of each says little and costs much
 
 class EventFeed extends HTMLElement {
   static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch", "theme"];
 
   #sentences = new Sentences();
-  #filter = new Filter(() => this.#sift());
+  #filter = new Filter(() => this.#applyFilter());
   #list = new List(this.#sentences, this.#filter, () => this.#logHref);
   #subscription = null;
   #news = new News();
@@ -80,15 +80,15 @@ class EventFeed extends HTMLElement {
   #isRefused = false;
   #refusal = null; // why this page can't open the feed
   #outage = null; // {reason, since}: why the server can't read its database, and since when
-  #heardAt = null; // when the server last said that all is well
-  #hasBegun = false; // since the page was opened
+  #healthyAt = null; // time of the last sign that the server is well
+  #hasBegun = false; // a verdict has come since the page was opened
   #hasBeenLive = false;
-  #erasures = null; // how many the history has had
-  #remadeAt = null; // up to this seq the list is made anew with the next verdict
-  #isSettled = false; // all that the feed had at its verdict is in the list
-  #owed = []; // notices that belong above it
-  #lastFill = null; // the answer of the log that the list waits for
-  #hasLog = false; // the page's server has put rows of its log between the tags
+  #erasures = null; // number of erasures in the history
+  #rebuildUntil = null; // up to this seq the next verdict rebuilds the list
+  #isComplete = false; // the list has all events up to the verdict's head
+  #noticesOnTop = []; // notices for the place above these events
+  #currentFill = null; // identity of the current request to the log
+  #hasLog = false; // the page's server put rows of its log between the tags
   #isPaused = false;
   #isHeld = false;
   #wasHeld = false;
@@ -102,9 +102,9 @@ class EventFeed extends HTMLElement {
   #state = "";
   #reason = null;
   #stopListening = null;
-  #choose = () => {}; // the colours of the theme
+  #chooseColours = () => {}; // chooses the colours of the theme
   #scroller = new Scroller(this.#list, this.#filter, {
-    look: () => this.#waiting.length && this.#frame.request(),
+    reading: () => this.#waiting.length && this.#frame.request(),
     top: () => this.showNew(),
     pause: () => this.#togglePause(),
   });
@@ -132,7 +132,7 @@ class EventFeed extends HTMLElement {
     return this.#cursor;
   }
 
-  /** How many events are received and not in the list. */
+  /** Number of events that are received but not in the list. */
   get waiting() {
     return this.#waiting.length;
   }
@@ -143,7 +143,7 @@ class EventFeed extends HTMLElement {
     const wake = () => document.hidden || this.#wake();
     document.addEventListener("visibilitychange", wake, { signal });
     addEventListener("online", wake, { signal });
-    this.#choose = dress(this.shadowRoot, this, signal);
+    this.#chooseColours = applyStyle(this.shadowRoot, this, signal);
     addEventListener("offline", () => this.#connection.check(), { signal });
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
@@ -157,15 +157,15 @@ class EventFeed extends HTMLElement {
     this.#stopListening.abort();
     this.#connection.close();
     clearTimeout(this.#tick);
-    this.#bar.hush();
+    this.#bar.cancelAnnouncement();
     this.#frame.cancel();
   }
 
   attributeChangedCallback(name, before, now) {
-    if (name === "theme") return this.#choose();
-    if (!this.#subscription || this.#isStale || before === now) return; // not in a page yet, or about to begin anew
+    if (name === "theme") return this.#chooseColours();
+    if (!this.#subscription || this.#isStale || before === now) return; // not connected, or about to subscribe again
     this.#isStale = true;
-    queueMicrotask(() => this.#beginAnew());
+    queueMicrotask(() => this.#resubscribe());
   }
 
   pause() {
@@ -179,20 +179,20 @@ class EventFeed extends HTMLElement {
     this.#update();
   }
 
-  /** Show what waits, from the top. */
+  /** Show the waiting events, from the top. */
   showNew() {
     this.#scroller.toTop();
     this.#frame.request();
   }
 
-  /** Put the cursor into the filter's text field. */
+  /** Focus the filter's text field. */
   focusFilter() {
     this.#filter.focus();
   }
 
   #followPill() {
     this.showNew();
-    this.#scroller.focus(); // the pill goes
+    this.#scroller.focus(); // the pill disappears
   }
 
   #togglePause() {
@@ -205,8 +205,8 @@ class EventFeed extends HTMLElement {
   #newConnection() {
     return new Connection(this.#address, this.getAttribute("ticket-url"), {
       link: (link, news) => this.#linkChanged(link, news),
-      frame: (frame) => this.#read(frame),
-      page: (page) => this.#readPage(page),
+      frame: (frame) => this.#handleFrame(frame),
+      page: (page) => this.#handlePage(page),
       request: () => this.#subscription.request(),
       query: (wait) => this.#subscription.query(wait),
     });
@@ -216,16 +216,16 @@ class EventFeed extends HTMLElement {
     return new Subscription(wantedBy(this), this.getAttribute("batch") !== "false");
   }
 
-  /** Forget what came by other attributes, and subscribe by the present ones. */
-  #beginAnew() {
+  /** Discard the events of the former attributes, and subscribe by the current ones. */
+  #resubscribe() {
     this.#isStale = false;
     this.#subscription = this.#newSubscription();
     this.#news = new News();
     this.#waiting = [];
     this.#cursor = 0;
-    this.#gap = this.#lastFill = null;
-    this.#owed = [];
-    this.#isRefused = this.#hasBeenLive = this.#scroller.isReading = this.#isSettled = false;
+    this.#gap = this.#currentFill = null;
+    this.#noticesOnTop = [];
+    this.#isRefused = this.#hasBeenLive = this.#scroller.isReading = this.#isComplete = false;
     this.#list.clear();
     if (!this.isConnected) return;
     this.#connection.close();
@@ -249,14 +249,14 @@ class EventFeed extends HTMLElement {
   }
 
   #wake() {
-    this.#list.restamp();
+    this.#list.refreshDates();
     this.#connection.resume();
     this.#frame.request();
   }
 
   #linkChanged(link, { until, outage, refusal }) {
     this.#refusal = refusal;
-    if (until) this.#outage = outage && { reason: outage, since: this.#outage?.since ?? this.#heardAt };
+    if (until) this.#outage = outage && { reason: outage, since: this.#outage?.since ?? this.#healthyAt };
     this.#link = link;
     this.#retryAt = until;
     if (link === "open" || link === "polling") this.#load();
@@ -267,43 +267,43 @@ class EventFeed extends HTMLElement {
     this.#update();
   }
 
-  #read({ type, seq, prev, payload }) {
-    if (["subscribed", "event", "events", "heartbeat"].includes(type)) this.#isWell();
-    if (type === "subscribed") this.#begin(payload);
+  #handleFrame({ type, seq, prev, payload }) {
+    if (["subscribed", "event", "events", "heartbeat"].includes(type)) this.#markHealthy();
+    if (type === "subscribed") this.#handleVerdict(payload);
     else if (type === "event") this.#receive(this.#subscription.take(prev, [{ ...payload, seq }]));
     else if (type === "events") this.#receive(this.#subscription.take(prev, payload));
-    else if (type === "heartbeat") this.#beat(payload);
-    else if (type === "stale") this.#tellStale(payload);
-    else if (type === "error") this.#refuse(payload);
+    else if (type === "heartbeat") this.#handleHeartbeat(payload);
+    else if (type === "stale") this.#handleStale(payload);
+    else if (type === "error") this.#handleRefusal(payload);
   }
 
-  /** Long poll tells the same, a page at a time. */
-  #readPage(page) {
-    this.#isWell();
+  /** Handle a page of the long poll, which contains the same as frames. */
+  #handlePage(page) {
+    this.#markHealthy();
     const verdict = this.#subscription.verdictOf(page);
-    if (verdict) this.#begin(verdict);
+    if (verdict) this.#handleVerdict(verdict);
     this.#receive(this.#subscription.take(this.#subscription.received, page.events));
     this.#reach(page.cursor, page.head);
     if (!verdict) this.#noteErasures(page.erasures);
   }
 
-  #beat({ cursor, erasures }) {
+  #handleHeartbeat({ cursor, erasures }) {
     this.#reach(cursor);
     this.#noteErasures(erasures);
   }
 
-  #begin(verdict) {
-    const before = this.#hasBegun ? null : remembered(this.#storageKey);
-    const remadeAt = this.#remadeAt;
+  #handleVerdict(verdict) {
+    const before = this.#hasBegun ? null : storedPlace(this.#storageKey);
+    const rebuildUntil = this.#rebuildUntil;
     this.#hasBegun = true;
     this.#isRefused = false;
-    this.#remadeAt = null;
+    this.#rebuildUntil = null;
     this.#subscription.accept(verdict);
     this.#news.begin(verdict);
-    if (remadeAt !== null) this.#owed.unshift(...this.#empty());
-    if (verdict.verdict === "reset") this.#tellReset(verdict);
-    else if (verdict.verdict === "gap" && verdict.missing.to > (remadeAt ?? 0)) this.#tellGap(verdict.missing);
-    else if (before?.epoch === verdict.epoch) this.#tellAway(before.cursor + 1, verdict.after);
+    if (rebuildUntil !== null) this.#noticesOnTop.unshift(...this.#emptyList());
+    if (verdict.verdict === "reset") this.#addResetNotice(verdict);
+    else if (verdict.verdict === "gap" && verdict.missing.to > (rebuildUntil ?? 0)) this.#addGapNotice(verdict.missing);
+    else if (before?.epoch === verdict.epoch) this.#addAwayNotice(before.cursor + 1, verdict.after);
     this.#fire("verdict", verdict);
     this.#frame.request();
     this.#update();
@@ -317,104 +317,104 @@ class EventFeed extends HTMLElement {
     this.#waiting.push(...picked);
     if (received.length) this.#fire("received", { events: received });
     this.#frame.request();
-    this.#hold();
+    this.#closeIfFull();
     this.#update();
   }
 
-  /** All up to *cursor* has come; only a live subscriber gets heartbeats, so that by default is the head. */
+  /** Record that all events up to *cursor* have come. A heartbeat comes at the head, so it has no *head*. */
   #reach(cursor, head = cursor) {
     this.#subscription.reach(cursor, head);
     this.#frame.request();
     this.#update();
   }
 
-  /** Erased events are told by their number alone. If it has moved, receive again what the list holds. */
+  /** Note the number of erasures. If it has changed, receive the list's events again: only their number is known. */
   #noteErasures(number = 0) {
     const before = this.#erasures;
     this.#erasures = number;
     if (before === null || before === number) return;
     const { received } = this.#subscription;
     const seqs = [...this.#list.seqs, ...this.#waiting.map(({ event }) => event?.seq)].filter(Boolean);
-    this.#remadeAt = received;
+    this.#rebuildUntil = received;
     this.#news.repeat(received);
     this.#subscription.rewind(Math.min(received + 1, ...seqs) - 1);
     this.#fire("erased", {});
     this.#connection.subscribe();
   }
 
-  /** Make the list anew: what is received from now on is all that it shows. Return the notices that it had. */
-  #empty() {
+  /** Empty the list for a rebuild, also of rows from the log. Return its notices. */
+  #emptyList() {
     const notices = [...this.#list.notices, ...this.#waiting.flatMap(({ notice }) => notice ?? [])];
     this.#waiting = [];
-    this.#lastFill = null;
-    this.#isSettled = this.#scroller.isReading = false;
+    this.#currentFill = null;
+    this.#isComplete = this.#scroller.isReading = false;
     this.#list.clear();
     this.#hasLog ||= this.#slotted.length > 0;
     for (const row of this.#slotted) row.remove();
     return notices;
   }
 
-  /** The server is there and can't read its database; without a reason it can again. */
-  #tellStale({ reason, since }) {
-    if (reason === null) this.#isWell();
+  /** Handle that the server can't read its database; without a reason, that it can again. */
+  #handleStale({ reason, since }) {
+    if (reason === null) this.#markHealthy();
     else this.#outage = { reason, since: since && new Date(since) };
     this.#update();
   }
 
-  #isWell() {
+  #markHealthy() {
     this.#outage = null;
-    this.#heardAt = new Date();
+    this.#healthyAt = new Date();
   }
 
-  #refuse({ message }) {
-    if (!this.#subscription.isAnswered) this.#connection.giveUp(); // the same request would be refused again
+  #handleRefusal({ message }) {
+    if (!this.#subscription.isAnswered) this.#connection.giveUp(); // the server would refuse the same request again
     if (this.#isRefused) return;
     this.#isRefused = true;
-    this.#tell(refusalNotice(message));
+    this.#addNotice(refusalNotice(message));
   }
 
-  /** Enough waits: put the connection down. What comes meanwhile waits on the server, and follows `received`. */
-  #hold() {
+  /** Close the connection if enough events wait. Later events stay on the server, after `received`. */
+  #closeIfFull() {
     if (this.#waiting.length < MAX_WAITING || this.#isHeld || !(this.#isPaused || this.#scroller.isReading)) return;
     this.#isHeld = true;
     this.#connection.close();
   }
 
-  // Telling
+  // Notices
 
-  #tell(notice) {
+  #addNotice(notice) {
     this.#waiting.push({ notice });
     this.#frame.request();
     this.#update();
   }
 
-  #tellGap(missing) {
-    this.#mark(gapNotice(missing, this.#logHref));
+  #addGapNotice(missing) {
+    this.#addMarkedNotice(gapNotice(missing, this.#logHref));
   }
 
-  #tellReset({ head }) {
+  #addResetNotice({ head }) {
     const ids = [...this.#list.ids, ...this.#waiting.map(({ event }) => event?.id)];
-    this.#news.skip(ids.filter(Boolean), head); // a restored backup sends them once more
+    this.#news.skip(ids.filter(Boolean), head); // a restored backup sends these again
     this.#erasures = null;
-    this.#empty();
+    this.#emptyList();
     const { label, row } = resetNotice(this.#logHref);
     this.#gap = row;
-    this.#owed = [row];
+    this.#noticesOnTop = [row];
     this.#bar.mark(label);
   }
 
-  #tellAway(from, to) {
-    if (from <= to) this.#tell(awayNotice(from, to, this.#logHref));
+  #addAwayNotice(from, to) {
+    if (from <= to) this.#addNotice(awayNotice(from, to, this.#logHref));
   }
 
   get #logHref() {
     return this.getAttribute("log-href") ?? LOG;
   }
 
-  #mark({ label, row }) {
+  #addMarkedNotice({ label, row }) {
     this.#gap = row;
     this.#bar.mark(label);
-    this.#tell(row);
+    this.#addNotice(row);
   }
 
   #showGap() {
@@ -425,17 +425,17 @@ class EventFeed extends HTMLElement {
       this.showNew();
       while (this.#isReady && this.#waiting.some((item) => item.notice === notice)) this.#frame.now();
     }
-    if (!notice.isConnected) this.#list.render([{ notice }]); // newer rows have pushed it out
+    if (!notice.isConnected) this.#list.render([{ notice }]); // newer rows have displaced it
     notice.scrollIntoView({ block: "nearest" });
     notice.focus();
     this.#update();
   }
 
-  // Showing
+  // Rendering
 
   #render() {
     if (this.#isReady && !this.#isPaused && !this.#scroller.isReading) this.#show();
-    if (!this.#waiting.length && !this.#isSettled && this.#isReady) this.#settle();
+    if (!this.#waiting.length && !this.#isComplete && this.#isReady) this.#completeList();
     if (this.#isHeld && !this.#waiting.length) this.#connect();
     this.#update();
   }
@@ -449,7 +449,7 @@ class EventFeed extends HTMLElement {
     if (this.#waiting.length) this.#frame.request();
   }
 
-  /** Give the next of what waits their rows; none to those that newer ones, which wait as well, would push out. */
+  /** Render the next waiting items. Skip those that newer waiting ones would displace. */
   #step(isCalm) {
     const surplus = Math.max(0, this.#waiting.length - MAX_ROWS);
     const items = this.#waiting.splice(0, surplus ? Math.min(surplus, EVENTS_A_STEP) : EVENTS_A_STEP);
@@ -464,22 +464,22 @@ class EventFeed extends HTMLElement {
     }
   }
 
-  /** The list has what the feed had at its verdict: what is missing before it, and what belongs above it, follow. */
-  #settle() {
+  /** Once the list has all events up to the verdict's head, add the notices above them and the log's rows below. */
+  #completeList() {
     if (!this.#subscription.isAnswered || this.#subscription.behind) return;
-    this.#isSettled = true;
-    this.#owed.splice(0).forEach((notice) => this.#tell(notice));
+    this.#isComplete = true;
+    this.#noticesOnTop.splice(0).forEach((notice) => this.#addNotice(notice));
     const ids = new Set(this.#list.ids);
     const isShort = this.#list.ids.length < (wantedBy(this).last ?? 0);
     const isLonger = this.#hasLog || this.#slotted.some((row) => !ids.has(row.dataset.id));
     if (isShort && isLonger && !this.hasAttribute("ticket-url")) this.#fill();
   }
 
-  /** Put the log's rows under those of the feed. */
+  /** Append the log's rows below those of the feed. */
   async #fill() {
-    const fill = (this.#lastFill = {});
+    const fill = (this.#currentFill = {});
     const events = await readLog(this.#address, wantedBy(this));
-    if (fill !== this.#lastFill) return; // the list was made anew meanwhile
+    if (fill !== this.#currentFill) return; // the list was rebuilt in between
     const picked = this.#news.pick(events, this.#isAudited);
     if (this.#list.append(picked)) this.#scroller.hideFallback();
   }
@@ -492,10 +492,10 @@ class EventFeed extends HTMLElement {
     return this.hasAttribute("types") || this.hasAttribute("audit");
   }
 
-  /** Show what the filter lets through. */
-  #sift() {
-    this.#list.sift();
-    this.#scroller.look();
+  /** Show the rows that match the filter. */
+  #applyFilter() {
+    this.#list.applyFilter();
+    this.#scroller.updateReading();
     this.#update();
   }
 
@@ -503,7 +503,7 @@ class EventFeed extends HTMLElement {
     const { epoch } = this.#subscription;
     if (epoch === null || cursor === this.#cursor) return;
     this.#cursor = cursor;
-    remember(this.#storageKey, { epoch, cursor });
+    storePlace(this.#storageKey, { epoch, cursor });
   }
 
   get #storageKey() {
@@ -518,7 +518,7 @@ class EventFeed extends HTMLElement {
     if (this.#outage) return "stale";
     if (this.#isHeld) return "paused";
     if (!this.#subscription.isAnswered) {
-      if (this.#link === "open") return this.#state; // for a moment, also between two ways in
+      if (this.#link === "open") return this.#state; // keeps the state for a moment, also during a change of transport
       return this.#hasBeenLive || this.#link === "waiting" ? "reconnecting" : "connecting";
     }
     if (this.#isPaused) return "paused";
@@ -527,7 +527,7 @@ class EventFeed extends HTMLElement {
   }
 
   #update() {
-    if (!this.#subscription) return; // not in a page yet
+    if (!this.#subscription) return; // not connected yet
     const state = this.#currentState();
     const { length } = this.#waiting;
     const waiting = `${NUMBER.format(length)}${this.#isHeld ? "+" : ""}`;

@@ -1,5 +1,5 @@
-// What the server-rendered pages gain from a script: times in the reader's zone, "/" for the filter, and a title that
-// counts what came while nobody looked.
+// Script of the server-rendered pages: times in the reader's zone, "/" for the filter, and a title with the number of
+// events that came while the page was hidden.
 
 import "./event-feed.js"; // in one go with what listens to it
 import { clockOf, setText, widthOf } from "./event-feed/elements.js";
@@ -12,7 +12,7 @@ export function localise(root) {
   root.querySelectorAll(".events").forEach(align);
 }
 
-/** Give the times in *list* one width, so that what follows them stands in columns. */
+/** Give the times in *list* one width, so that the sentences form a column. */
 export function align(list) {
   list.dataset.times = widthOf(Math.max(...Array.from(list.querySelectorAll("time"), (time) => time.textContent.length)));
 }
@@ -22,7 +22,7 @@ localise(document);
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 
-const feed = document.querySelector("event-feed"); // one that is added later serves another script
+const feed = document.querySelector("event-feed"); // an element that is added later belongs to another script
 const field = document.querySelector("form.filter input");
 document.addEventListener("keydown", (event) => {
   const isTyping = event.composedPath()[0].matches?.("input, textarea, select");
@@ -34,19 +34,19 @@ document.addEventListener("keydown", (event) => {
 
 const { title } = document;
 let unseen = 0;
-let hasBeenLive = false; // what a feed begins with is nothing new
+let hasBeenLive = false; // the first events of a feed are not new
 
 if (feed) {
   feed.addEventListener("event-feed:state", ({ detail }) => {
     hasBeenLive ||= ["live", "polling"].includes(detail.state);
   });
   feed.addEventListener("event-feed:received", ({ detail }) => {
-    if (document.hidden && hasBeenLive) tellUnseen(unseen + detail.events.length);
+    if (document.hidden && hasBeenLive) showUnseen(unseen + detail.events.length);
   });
-  document.addEventListener("visibilitychange", () => document.hidden || tellUnseen(0));
+  document.addEventListener("visibilitychange", () => document.hidden || showUnseen(0));
 }
 
-function tellUnseen(count) {
+function showUnseen(count) {
   unseen = count;
   document.title = count ? `(${count > 999 ? "999+" : count}) ${title}` : title;
 }

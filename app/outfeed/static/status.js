@@ -1,5 +1,5 @@
-// Keeps /status current: asks for the page again while somebody looks, and puts what has changed in its place. What it
-// can't renew it greys, and says why and since when.
+// Keeps /status up to date: requests the page again while it is visible, and replaces the changed sections. If a
+// request fails, it greys the sections and shows the reason and their time.
 
 import { clockOf } from "./event-feed/elements.js";
 
@@ -13,13 +13,13 @@ let timer = 0;
 
 async function refresh() {
   clearTimeout(timer);
-  if (document.hidden) return; // looked at again, it asks at once
-  tell(await ask());
+  if (document.hidden) return; // a request follows as soon as the page is visible
+  showOutage(await fetchPage());
   timer = setTimeout(refresh, EVERY_MS);
 }
 
-/** Show the page of now, or return why there is none. */
-async function ask() {
+/** Show the current page, or return why it is not available. */
+async function fetchPage() {
   try {
     const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     if (answer.redirected || answer.status === 401) return "signed-out";
@@ -32,7 +32,7 @@ async function ask() {
   }
 }
 
-/** The reason in a problem (RFC 9457); null in what a proxy says. */
+/** Return the reason in a problem (RFC 9457); null for the answer of a proxy. */
 function detailIn(text) {
   try {
     return JSON.parse(text).detail;
@@ -53,15 +53,15 @@ function show(page) {
   time.textContent = clockOf(new Date(time.dateTime));
 }
 
-/** Whether somebody has selected text in there: it waits for the next time. */
+/** Whether text in the section is selected. It is replaced later then. */
 function isSelected(section) {
   const selection = getSelection();
   return !selection.isCollapsed && section.contains(selection.anchorNode);
 }
 
-/** Say why the figures are old, in the place of what was said of the feed's health; nothing where they are not. */
-function tell(reason) {
-  if (outage.dataset.reason === reason) return; // what is told again would be announced anew
+/** Show why the figures are old, in place of the feed's health; hide it if they are current. */
+function showOutage(reason) {
+  if (outage.dataset.reason === reason) return; // the same text would be announced again
   outage.dataset.reason = reason;
   outage.hidden = !reason;
   vitals.classList.toggle("is-stale", !outage.hidden);

@@ -49,7 +49,10 @@ class Key(NamedTuple):
 
 
 class _Text(bytes):
-    """A value of SQLite's storage class TEXT, with any bytes. Plain bytes are a BLOB."""
+    """A value of SQLite's storage class TEXT, with any bytes.
+
+    Plain bytes are a BLOB.
+    """
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -72,9 +75,9 @@ class Archive:
             self._remove_abandoned()
 
     def _remove_abandoned(self) -> None:
-        """Remove the partial files of killed prunes. Their rows are still in the log.
+        """Remove the partial files of killed prunes.
 
-        Removes nothing while another prune writes here: two databases may have the same name or names with the same
+        The rows of these files are still in the log. Removes nothing while another prune writes here: two databases may have the same name or names with the same
         beginning.
         """
         stem = glob.escape(self._database.stem)
@@ -88,7 +91,7 @@ class Archive:
                 checksum.unlink()
 
     def add(self, rowids: Sequence[int]) -> list[Key]:
-        """Write the rows of the log with these rowids. Return the keys of the rows found."""
+        """Write the log's rows with these rowids. Return the keys of those found."""
         with files.translate_os_errors(f"write to the archive folder {self._folder}"):
             if self._segment is None:
                 self._segment = _Segment(self._folder / f"{self._stem}-{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
@@ -210,7 +213,10 @@ def _line(values: Sequence[Any]) -> bytes:
 
 
 def _as_json(name: str, value: Any) -> Any:
-    """Return *value* as JSON keeps it. Raises ValueError if JSON would change it."""
+    """Return *value* as JSON represents it.
+
+    Raises ValueError if JSON would change it.
+    """
     if not isinstance(value, bytes):
         return value
     if not isinstance(value, _Text):
@@ -232,9 +238,9 @@ def _compact(value: Any) -> str:
 
 
 def import_archives(paths: Iterable[Path], into: Path) -> int:
-    """Create a database at *into* with the archives' events. Return their number.
+    """Create a database at *into* with the archives' events.
 
-    Either all events are imported or no database is created. As in an adopted database, the events are in the log but
+    Returns their number. Either all events are imported or no database is created. As in an adopted database, the events are in the log but
     not in the feed. An event that is in several archives is imported once. Raises BadArchive if a checksum does not
     match or if *into* exists.
     """
@@ -308,7 +314,7 @@ def _batches(path: Path) -> Iterator[list[list[Any]]]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines. A line over the limit is cut to one byte over the limit."""
+    """Yield the lines, each cut to one byte over the limit."""
     with gzip.open(path, "rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             yield line

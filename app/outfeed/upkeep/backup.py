@@ -117,7 +117,10 @@ def _check_target(database: Database, target: Path) -> None:
 
 @contextmanager
 def _temporary_file(path: Path) -> Iterator[Path]:
-    """Yield an empty private file. It is removed at the end, unless it was renamed."""
+    """Yield an empty private file.
+
+    It is removed at the end, unless it was renamed.
+    """
     _remove(path)
     files.make_private(path)
     try:

@@ -110,7 +110,10 @@ def _sqlite(_: CheckContext) -> Iterator[Finding]:
 
 
 def _writers(_: CheckContext) -> Iterator[Finding]:
-    """Name the writers that the trigger can refuse. Only a writer can check itself."""
+    """Name the writers that the trigger can refuse.
+
+    Only a writer can check itself.
+    """
     yield Finding(
         NOTE,
         "a writer's own SQLite runs the trigger: with trusted_schema=OFF it must be 3.42 or newer, it needs the JSON"

@@ -1,4 +1,4 @@
-"""Maintenance runs: when a prune or a backup last succeeded and last failed.
+"""Maintenance runs: the last success and failure of a prune or backup.
 
 Runs of all processes count.
 """
@@ -27,7 +27,7 @@ class MaintenanceRun(NamedTuple):
 
 @contextmanager
 def recorded(database: Database, name: str) -> Iterator[None]:
-    """Record whether the block succeeds. An error of the recording is ignored."""
+    """Record whether the block succeeds. Errors of the recording are ignored."""
     began = clock.monotonic()
     with ExitStack() as failed:
         failed.callback(lambda: _save(database, name, failed_at=clock.now().timestamp()))

@@ -29,7 +29,10 @@ class Released(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The changes of a release. *keeps_log*: `event_log` may be the program's own."""
+    """The changes of a release.
+
+    *keeps_log* means that `event_log` may be the program's own.
+    """
 
     tables: list[str]
     triggers: list[str]
@@ -49,7 +52,7 @@ def plan(path: Path) -> Plan:
 
 
 def release(path: Path) -> Released:
-    """Restore the journal mode and drop all tables, indexes and triggers of Outfeed.
+    """Drop Outfeed's tables, indexes and triggers; restore the journal mode.
 
     A copy of the database is kept beside it. An `event_log` that existed before the adoption stays, with the events
     logged since. Raises SchemaMismatch if a server uses the database, and DatabaseBusy if a program has it open;
@@ -92,7 +95,10 @@ def _plan(connection: Connection, path: Path) -> Plan:
 
 
 def _set_journal_mode(connection: Connection, path: Path, mode: str) -> None:
-    """Set the journal mode. Leaving WAL needs a moment without other connections."""
+    """Set the journal mode.
+
+    Leaving WAL needs a moment without other connections.
+    """
     connection.execute("PRAGMA busy_timeout = 0").fetchall()
     deadline = clock.monotonic() + MAX_WAIT_SECS
     while True:

@@ -84,9 +84,9 @@ class Pruned(NamedTuple):
 
 
 def prune_events(older_than_days: float = 30) -> int:
-    """Delete events older than *older_than_days* from the log. Return their number.
+    """Delete events older than *older_than_days* from the log.
 
-    Also deletes outbox rows older than OUTFEED_REPLAY_DAYS, and writes a `system.pruned` event.
+    Returns their number. Also deletes outbox rows older than OUTFEED_REPLAY_DAYS, and writes a `system.pruned` event.
     """
     return prune(db.default(), Policy.older_than(older_than_days, settings()), by="prune_events").events
 
@@ -231,7 +231,7 @@ class Prune:
         return sum(self.delete_keys(keys) for keys in self.old_events())
 
     def _archive_events(self, folder: Path) -> tuple[int, list[Path]]:
-        """Write the events to archives. Delete those of each file once it is synced."""
+        """Archive the events. Delete those of each file once it is synced."""
         deleted, keys = 0, list[Key]()
         with closing(Archive(self._database.path, folder, self._now)) as archive:
             for old in self.old_events():
@@ -257,7 +257,7 @@ class Prune:
     # --- the outbox ---
 
     def count_outbox(self, limit: int | None = None) -> int:
-        """Return the number of expired outbox rows, of the oldest *limit* if given."""
+        """Return how many outbox rows, of the oldest *limit*, are expired."""
         ends = self._expired_seqs(limit)
         with self._database.snapshot() as connection:
             (count,) = connection.execute(
@@ -287,7 +287,7 @@ class Prune:
         return int(connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,)).rowcount)
 
     def _expired_seqs(self, limit: int | None = None) -> tuple[int, int]:
-        """Return the last expired seq, and the last that even consumers can't protect."""
+        """Return the last expired seq, and the last that no consumer can protect."""
         ends = []
         for days in (self._policy.replay_days, self._policy.max_consumer_lag_days):
             ends.append(-1 if days is None else self._last_before(self._now - timedelta(days=days), limit))

@@ -1,4 +1,4 @@
-"""Addresses that webhooks may call: public ones and those of the allowlist.
+"""Addresses that webhooks may call: public ones and allowed ones.
 
 A webhook must not reach services that only this machine or its network can reach (SSRF). So a name is resolved once,
 its addresses are checked, and the caller connects to a checked address. No second look-up takes place (DNS rebinding).
@@ -34,9 +34,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """Networks and hosts of OUTFEED_WEBHOOK_ALLOW, allowed beside public addresses.
+    """Networks and hosts of OUTFEED_WEBHOOK_ALLOW.
 
-    An allowed host may resolve to any address.
+    They are allowed beside public addresses. An allowed host may resolve to any address.
     """
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -90,7 +90,7 @@ def is_public(address: Address) -> bool:
 
 
 def _unwrapped(address: Address) -> Address:
-    """Return the IPv4 address in *address*, or *address* itself if it has none."""
+    """Return the IPv4 address in *address*, or *address* if it has none."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return IPv4Address(int(address) & 0xFFFF_FFFF)

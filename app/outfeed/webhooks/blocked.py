@@ -13,7 +13,7 @@ PAGE_EVENTS = 1000
 
 
 def filter_of(webhook: Webhook) -> Filter:
-    """Return the filter of the webhook's events. Audit events are never posted."""
+    """Return the webhook's filter. Audit events are never posted."""
     return Filter(EventScope(), types=webhook.types)
 
 

@@ -117,7 +117,7 @@ def _require_allowed(url: str) -> None:
 @webhook.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one webhook a line.")
 def list_(is_json: bool) -> None:
-    """Show every webhook, its lag, its last error and the event that blocks it.
+    """Show every webhook, its lag, its last error and its blocking event.
 
     Never shows its secret.
 
@@ -259,9 +259,9 @@ def _print_paused(found: store.Webhook) -> None:
 @click.argument("name")
 @_secret_option
 def rotate(name: str, given: str | None) -> None:
-    """Give NAME a new secret. Posts are also signed with the old one for a day.
+    """Give NAME a new secret and print it.
 
-    Prints the new secret. A second rotation within that day invalidates the oldest secret.
+    Posts are also signed with the old secret for a day. A second rotation within that day invalidates the oldest secret.
 
     \b
     Example:

@@ -55,7 +55,7 @@ class Message(NamedTuple):
         return cls(f"test_{secrets.token_hex(16)}", orjson.dumps(fields))
 
     def signed(self, *keys: str) -> dict[str, str]:
-        """Return the headers with the id, the time and a signature by each of *keys*.
+        """Return a post's headers: its id, the time and a signature by each key.
 
         Receivers accept a signature for some minutes.
         """

@@ -1,4 +1,4 @@
-"""Transport: httpcore's connections to checked addresses, within a deadline.
+"""Transport: httpcore's connections to checked addresses, with a deadline.
 
 Any thread can cancel them. httpx's own transport offers neither a total deadline nor a choice of the address. httpcore,
 the library below httpx, takes a network backend. TLS still sends the URL's host name and checks the certificate

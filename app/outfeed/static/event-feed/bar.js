@@ -1,4 +1,4 @@
-// The bar: how the feed is, always in one small place, for eyes and for ears; what one can do about it; and the filter.
+// The bar: the state of the feed in one small place, visible and announced, with its actions and the filter.
 
 import { NUMBER, clockOf, linkTo, make, setText } from "./elements.js";
 import { KINDS, SPACES } from "./sentences.js";
@@ -19,7 +19,7 @@ export class Bar {
   #pause = make("button", "pause");
   #announceTimer = 0;
 
-  /** With *title* and *filter* in it. Calls `on.retry`, `on.pill`, `on.gap` and `on.pause` when somebody wants that. */
+  /** Contains *title* and *filter*. Calls `on.retry`, `on.pill`, `on.gap` and `on.pause` when the user asks for it. */
   constructor(title, filter, on) {
     const news = [this.#chip, this.#retry, this.#pill, this.#gap];
     this.element = make("div", "bar", title, ...news, filter.element, this.#pause);
@@ -33,12 +33,12 @@ export class Bar {
     this.#pause.onclick = () => on.pause();
   }
 
-  /** What the state is in words. */
+  /** The state as text. */
   get text() {
     return this.#label.textContent;
   }
 
-  /** *retryAt* is a moment in ms; *waiting* a number as text, empty for none. */
+  /** Show the state. *retryAt* is a time in ms; *waiting* a number as text, empty for none. */
   show({ state, behind, waiting, outage, refusal, retryAt, loginHref, news, isPolling, isPaused, hasGap }) {
     const secs = Math.ceil((retryAt - Date.now()) / 1000);
     setText(this.#label, describe(state, { behind, waiting, outage, refusal, secs }));
@@ -55,20 +55,20 @@ export class Bar {
     this.#gap.hidden = !hasGap;
   }
 
-  /** Lead to where events are missing. */
+  /** Show the button that leads to the missing events. */
   mark(text) {
     this.#gap.textContent = text;
     this.announce(text);
   }
 
-  /** Say it to those who listen instead of looking; a flicker of states is said as its end. */
+  /** Announce *text* to screen readers. Of quickly changing states, only the last is announced. */
   announce(text) {
-    this.hush();
+    this.cancelAnnouncement();
     this.#announceTimer = setTimeout(() => setText(this.status, text), ANNOUNCE_AFTER_MS);
   }
 
-  /** Leave unsaid what is about to be announced. */
-  hush() {
+  /** Cancel a pending announcement. */
+  cancelAnnouncement() {
     clearTimeout(this.#announceTimer);
   }
 }
@@ -90,7 +90,7 @@ function describe(state, { behind, waiting, outage, refusal, secs }) {
 
 // --- the filter ------------------------------------------------------------------------------------------------------
 
-/** Controls that narrow the list: a chip for each kind that has occurred, and text. None pressed is all. */
+/** Controls that filter the list: a chip for each kind that has occurred, and text. With no chip pressed, all match. */
 export class Filter {
   element = make("div", "filter");
   nothing = make("p", "nothing", "Nothing in this list matches. ");
@@ -125,17 +125,17 @@ export class Filter {
     return this.#pressed.size > 0 || this.#words.length > 0;
   }
 
-  /** Whether a row is of a pressed kind, and has all words of the text in it. */
+  /** Whether a row's kind is pressed and its text contains all words. */
   matches({ kind, text }) {
     return (!this.#pressed.size || this.#pressed.has(kind)) && this.#words.every((word) => text.includes(word));
   }
 
-  /** A row of *kind* has come: from now on it can be chosen. */
-  offer(kind) {
+  /** Show the chip of *kind*: a row of it exists. */
+  showChip(kind) {
     this.#chips.get(kind)?.removeAttribute("hidden");
   }
 
-  tell(shown, all) {
+  showCounts(shown, all) {
     setText(this.#count, this.isOn ? `${NUMBER.format(shown)} of ${NUMBER.format(all)}` : "");
     this.nothing.hidden = !this.isOn || shown > 0;
   }

@@ -1,5 +1,5 @@
-// A connection that comes back: by WebSocket; where one can't be had though HTTP works (a proxy that forbids upgrades,
-// that lets no frame through, or that cuts each), by long poll, trying the WebSocket again now and then.
+// A connection that reconnects, by WebSocket. If a WebSocket fails though HTTP works (a proxy that forbids upgrades,
+// that passes no frame, or that cuts each socket), it uses long poll and retries the WebSocket from time to time.
 
 import { parse } from "./numbers.js";
 import { Turn } from "./turn.js";
@@ -7,18 +7,18 @@ import { Turn } from "./turn.js";
 const SILENCE_MS = 45_000; // three of the server's heartbeats
 const HANDSHAKE_MS = 10_000;
 const ANSWER_MS = 10_000;
-const PONG_MS = 3_000; // for each frame until it comes
-const HELD_MS = 5_000; // a connection that lasted this long ends a row of failures
+const PONG_MS = 3_000; // restarted by each frame until the pong
+const STABLE_MS = 5_000; // a connection that lasted this long resets the count of failures
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 20_000;
-const MAX_TOLD_WAIT_MS = 60_000;
+const MAX_REQUESTED_WAIT_MS = 60_000;
 const LONG_POLL_SECS = 25; // less than what proxies allow a request to take
-const REST_MS = 2_000; // between two polls while another tab holds one
-const HIDDEN_REST_MS = 10_000;
-const MAX_NEWS_MS = 200; // the tabs that hear of news ask one after another
-const MAX_CUTS = 3; // after so many sockets in a row that were cut before they held, long poll is the better way in
-const FIRST_CLIMB_MS = 2_000;
-const MAX_CLIMB_MS = 120_000;
+const POLL_PAUSE_MS = 2_000; // between two polls while another tab holds a request
+const HIDDEN_POLL_PAUSE_MS = 10_000;
+const MAX_NEWS_MS = 200; // spreads the requests of the tabs that are told of events
+const MAX_CUTS = 3; // after this many sockets in a row that were cut early, it uses long poll
+const FIRST_SOCKET_RETRY_MS = 2_000;
+const MAX_SOCKET_RETRY_MS = 120_000;
 
 const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
@@ -28,25 +28,25 @@ const NO_TICKET = "This page can't open the feed: set ticket-url";
 
 /**
  * Reports each change as (link, {until, outage, refusal}): connecting, open, polling, waiting, signed-out, refused,
- * closed; *outage* is why a server that answers can't read its database, *until* when the next try is due, in ms, and
- * *refusal* why there will be none. Asks for the message and the query that subscribe, and hands on frames and pages.
- * A socket counts from its first frame on. An exception in any step ends in the back-off.
+ * closed. *outage* is why a responding server can't read its database. *until* is the time of the next try, in ms.
+ * *refusal* is why there will be none. It asks for the message and the query that subscribe, and passes on frames and
+ * pages. A socket counts from its first frame on. An exception in any step leads to the back-off.
  */
 export class Connection {
   #url;
   #ticketUrl;
   #on;
   #socket = null;
-  #spokeAt = null;
-  #silence = 0;
-  #isAsked = false; // a pong is owed; a frame that comes before it may have been on its way for long
-  #call = null; // the request that is under way
-  #rest = 0;
+  #firstFrameAt = null;
+  #silenceTimer = 0;
+  #isPongDue = false; // a pong is due; a frame before it may have been sent long ago
+  #call = null; // the current request
+  #pollTimer = 0;
   #turn;
   #polledSince = 0;
-  #retry = 0;
+  #retryTimer = 0;
   #failures = 0;
-  #climbs = 0;
+  #socketRetries = 0;
   #link = "closed";
   #isWanted = false;
   #isWarned = false;
@@ -61,54 +61,54 @@ export class Connection {
   connect() {
     this.#isWanted = true;
     this.#run(() => {
-      this.#putDown();
+      this.#closeAll();
       this.#report("connecting");
       return this.#openSocket();
     });
   }
 
-  /** Ask for what is wanted now, in place of what was. */
+  /** Send the current request in place of the former one. */
   subscribe() {
     this.#run(() => this.#subscribe());
   }
 
   #subscribe() {
     if (this.#link === "open") this.#send(this.#on.request());
-    if (this.#link === "polling") return this.#ask(0);
+    if (this.#link === "polling") return this.#poll(0);
   }
 
-  /** The network or the reader is back: try now instead of later, and don't trust a connection that slept. */
+  /** Try now instead of later: the network or the reader is back. A connection that was suspended is checked. */
   resume() {
     if (["waiting", "signed-out", "refused"].includes(this.#link)) return this.connect();
     this.check();
-    if (this.#link === "polling") this.#climb();
+    if (this.#link === "polling") this.#retrySocket();
   }
 
-  /** Somebody says that the network is gone, or was: have the server answer now, and drop what it doesn't answer. */
+  /** Have the server answer now, and drop the connection if it doesn't: the network may have failed. */
   check() {
     this.#run(() => {
       if (this.#link === "open") {
         this.#send({ action: "ping" });
-        this.#isAsked = true;
+        this.#isPongDue = true;
         this.#expectFrameWithin(PONG_MS);
       }
-      if (this.#link === "polling") return this.#ask(0);
+      if (this.#link === "polling") return this.#poll(0);
     });
   }
 
   close() {
     this.#isWanted = false;
-    this.#putDown();
+    this.#closeAll();
     this.#report("closed");
   }
 
-  /** The server has refused what was asked for, and would refuse it again. */
+  /** Stop trying: the server has refused the request and would refuse it again. */
   giveUp() {
-    this.#putDown();
+    this.#closeAll();
     this.#report("refused");
   }
 
-  /** Run *step*. If it throws, the connection is given up and tried again later. */
+  /** Run *step*. If it throws, close the connection and retry later. */
   async #run(step) {
     try {
       await step();
@@ -121,44 +121,44 @@ export class Connection {
   // The WebSocket
 
   #openSocket() {
-    return this.#ticketUrl ? this.#askForTicket() : this.#openSocketAt(this.#url);
+    return this.#ticketUrl ? this.#fetchTicket() : this.#openSocketAt(this.#url);
   }
 
-  /** On another site no cookie lets us in: the page's own server gets a ticket for each socket. */
-  async #askForTicket() {
+  /** Get a ticket from the page's own server for each socket: on another site no cookie is sent. */
+  async #fetchTicket() {
     const call = (this.#call = new Call());
     const answer = await call.answer(this.#ticketUrl, ANSWER_MS, "POST");
     if (call.isDropped) return;
     const { ticket } = answer.body ?? {};
     if (ticket) return this.#openSocketAt(`${this.#url}?ticket=${encodeURIComponent(ticket)}`);
-    if (!isPermanent(answer)) return this.#turnedAway(answer);
+    if (!isPermanent(answer)) return this.#handleFailure(answer);
     this.#refuse(NO_TICKET, `${this.#ticketUrl} answers ${answer.status} without a ticket`);
   }
 
   #openSocketAt(url) {
-    const socket = madeSocket(url);
-    if (!socket) return this.#lost(1006, "");
+    const socket = createSocket(url);
+    if (!socket) return this.#handleClose(1006, "");
     this.#socket = socket;
     this.#expectFrameWithin(HANDSHAKE_MS);
-    socket.onopen = () => this.#run(() => this.#opened());
-    socket.onmessage = ({ data }) => this.#run(() => this.#heard(data));
-    socket.onclose = ({ code, reason }) => this.#run(() => this.#lost(code, reason));
+    socket.onopen = () => this.#run(() => this.#handleOpen());
+    socket.onmessage = ({ data }) => this.#run(() => this.#handleMessage(data));
+    socket.onclose = ({ code, reason }) => this.#run(() => this.#handleClose(code, reason));
   }
 
-  #opened() {
+  #handleOpen() {
     this.#stopPolling();
     this.#turn.release();
-    clearTimeout(this.#retry);
+    clearTimeout(this.#retryTimer);
     this.#expectFrameWithin(HANDSHAKE_MS);
     this.#report("open");
     return this.#subscribe();
   }
 
-  #heard(data) {
+  #handleMessage(data) {
     const frame = parse(data);
-    this.#spokeAt ??= performance.now();
-    if (frame.type === "pong") this.#isAsked = false;
-    this.#expectFrameWithin(this.#isAsked ? PONG_MS : SILENCE_MS);
+    this.#firstFrameAt ??= performance.now();
+    if (frame.type === "pong") this.#isPongDue = false;
+    this.#expectFrameWithin(this.#isPongDue ? PONG_MS : SILENCE_MS);
     this.#on.frame(frame);
   }
 
@@ -167,89 +167,89 @@ export class Connection {
   }
 
   #expectFrameWithin(ms) {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#run(() => this.#lost(1006, "")), ms);
+    clearTimeout(this.#silenceTimer);
+    this.#silenceTimer = setTimeout(() => this.#run(() => this.#handleClose(1006, "")), ms);
   }
 
   #dropSocket() {
-    clearTimeout(this.#silence);
-    this.#isAsked = false;
+    clearTimeout(this.#silenceTimer);
+    this.#isPongDue = false;
     const socket = this.#socket;
     if (!socket) return;
-    this.#socket = this.#spokeAt = null;
-    socket.onopen = socket.onmessage = socket.onclose = null; // a dead peer's close event can take minutes
+    this.#socket = this.#firstFrameAt = null;
+    socket.onopen = socket.onmessage = socket.onclose = null; // the close event of a dead peer can take minutes
     socket.close();
   }
 
-  #lost(code, reason) {
-    const spokeAt = this.#spokeAt;
+  #handleClose(code, reason) {
+    const firstFrameAt = this.#firstFrameAt;
     this.#dropSocket();
-    if (this.#link === "polling") return this.#climbLater(); // it was a try, and polling goes on
-    if (spokeAt !== null && performance.now() - spokeAt >= HELD_MS) this.#failures = this.#climbs = 0;
-    const told = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
-    if (code === SIGNED_OUT) this.#signedOut();
-    else if (told) this.#wait(Number(told[1]));
-    else if (this.#isForeign && spokeAt === null) this.#refuse(NO_TICKET, `${this.#url} is another site's`);
-    else if (this.#ticketUrl || (spokeAt !== null && this.#failures < MAX_CUTS)) this.#backOff();
-    else return this.#stepDown();
+    if (this.#link === "polling") return this.#retrySocketLater(); // the socket was a try, and polling continues
+    if (firstFrameAt !== null && performance.now() - firstFrameAt >= STABLE_MS) this.#failures = this.#socketRetries = 0;
+    const requested = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
+    if (code === SIGNED_OUT) this.#reportSignedOut();
+    else if (requested) this.#wait(Number(requested[1]));
+    else if (this.#isForeign && firstFrameAt === null) this.#refuse(NO_TICKET, `${this.#url} is another site's`);
+    else if (this.#ticketUrl || (firstFrameAt !== null && this.#failures < MAX_CUTS)) this.#backOff();
+    else return this.#switchToPolling();
   }
 
   // Long poll
 
-  /** A browser doesn't say why a handshake failed, so ask over HTTP; where that works, stay with it. */
-  #stepDown() {
+  /** Poll over HTTP: a browser does not say why a handshake failed. If HTTP works, stay with it. */
+  #switchToPolling() {
     this.#report("waiting");
-    return this.#ask(0);
+    return this.#poll(0);
   }
 
-  /** Ask for what has come, waiting for it up to *wait* seconds, and go on. */
-  async #ask(wait) {
+  /** Request new events, waiting up to *wait* seconds for one, and continue. */
+  async #poll(wait) {
     this.#stopPolling();
     const call = (this.#call = new Call());
     const url = new URL("api/feed", this.#url.replace(/^ws/, "http"));
     url.search = this.#on.query(wait);
     const answer = await call.answer(url, wait * 1000 + ANSWER_MS);
     if (call.isDropped) return;
-    if (answer.status !== 200 || !answer.body) return this.#turnedAway(answer);
-    this.#keepPolling();
+    if (answer.status !== 200 || !answer.body) return this.#handleFailure(answer);
+    this.#recordPoll();
     this.#on.page(answer.body);
     if (call.isDropped) return;
-    this.#turn.tell(answer.body.cursor);
-    this.#run(() => this.#askOn()); // not awaited: the promises of all polls would be kept
+    this.#turn.announce(answer.body.cursor);
+    this.#run(() => this.#pollNext()); // not awaited, else the promises of all polls would be kept
   }
 
-  /** Hold the next request if no other tab holds one. Otherwise ask after a rest, or when that tab tells of news. */
-  #askOn() {
-    if (this.#turn.take(LONG_POLL_SECS * 1000 + ANSWER_MS)) return this.#ask(LONG_POLL_SECS);
+  /** Hold the next request if no other tab holds one. Else poll after a pause, or when that tab tells of events. */
+  #pollNext() {
+    if (this.#turn.take(LONG_POLL_SECS * 1000 + ANSWER_MS)) return this.#poll(LONG_POLL_SECS);
     this.#call = null;
-    this.#askAfter(document.hidden ? HIDDEN_REST_MS : REST_MS);
-    this.#turn.listen(() => this.#askAfter(Math.random() * MAX_NEWS_MS));
+    this.#pollAfter(document.hidden ? HIDDEN_POLL_PAUSE_MS : POLL_PAUSE_MS);
+    this.#turn.listen(() => this.#pollAfter(Math.random() * MAX_NEWS_MS));
   }
 
-  #askAfter(ms) {
-    clearTimeout(this.#rest);
-    this.#rest = setTimeout(() => this.#run(() => this.#ask(0)), ms);
+  #pollAfter(ms) {
+    clearTimeout(this.#pollTimer);
+    this.#pollTimer = setTimeout(() => this.#run(() => this.#poll(0)), ms);
   }
 
-  #keepPolling() {
+  #recordPoll() {
     if (this.#link !== "polling") {
       this.#polledSince = performance.now();
       this.#report("polling");
-      this.#climbLater();
-    } else if (performance.now() - this.#polledSince >= HELD_MS) this.#failures = 0;
+      this.#retrySocketLater();
+    } else if (performance.now() - this.#polledSince >= STABLE_MS) this.#failures = 0;
   }
 
-  #turnedAway(answer) {
+  #handleFailure(answer) {
     const { status, body, retryMs } = answer;
-    if (status === UNAUTHORIZED) return this.#signedOut();
-    if (status >= 400 && isPermanent(answer)) return this.#refused(answer);
+    if (status === UNAUTHORIZED) return this.#reportSignedOut();
+    if (status >= 400 && isPermanent(answer)) return this.#reportRefusal(answer);
     const outage = body?.code === "database_unavailable" ? body.detail : null;
-    if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4), outage); // told to many at once
+    if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4), outage); // many clients get the same answer
     else this.#backOff();
   }
 
-  /** What was asked for is refused, with the reason if it is the feed that answers. */
-  #refused({ status, body }) {
+  /** Report a refused request, with the reason if the answer is Outfeed's. */
+  #reportRefusal({ status, body }) {
     if (!body?.detail) return this.#refuse(`This page can't open the feed: the server returned ${status}`, this.#url);
     this.giveUp();
     this.#on.frame({ type: "error", payload: { message: body.detail } });
@@ -258,25 +258,25 @@ export class Connection {
   #stopPolling() {
     this.#call?.drop();
     this.#call = null;
-    clearTimeout(this.#rest);
+    clearTimeout(this.#pollTimer);
     this.#turn.ignore();
   }
 
-  #climbLater() {
-    const ms = Math.min(MAX_CLIMB_MS, FIRST_CLIMB_MS * 2 ** this.#climbs);
-    this.#climbs += 1;
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#climb(), ms * (0.5 + Math.random() / 2));
+  #retrySocketLater() {
+    const ms = Math.min(MAX_SOCKET_RETRY_MS, FIRST_SOCKET_RETRY_MS * 2 ** this.#socketRetries);
+    this.#socketRetries += 1;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#retrySocket(), ms * (0.5 + Math.random() / 2));
   }
 
-  /** Try the WebSocket while polling goes on, which ends when the socket opens. */
-  #climb() {
-    clearTimeout(this.#retry);
+  /** Try the WebSocket while polling continues. Polling ends when the socket opens. */
+  #retrySocket() {
+    clearTimeout(this.#retryTimer);
     this.#dropSocket();
     this.#run(() => this.#openSocket());
   }
 
-  // Neither
+  // Waiting and refusal
 
   #backOff() {
     this.#wait(Math.random() * Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** this.#failures));
@@ -284,35 +284,35 @@ export class Connection {
   }
 
   #wait(wanted, outage = null) {
-    const ms = Math.min(wanted, MAX_TOLD_WAIT_MS);
-    this.#putDown();
-    this.#retry = setTimeout(() => this.connect(), ms);
+    const ms = Math.min(wanted, MAX_REQUESTED_WAIT_MS);
+    this.#closeAll();
+    this.#retryTimer = setTimeout(() => this.connect(), ms);
     this.#report("waiting", { until: Date.now() + ms, outage });
   }
 
-  #signedOut() {
-    this.#putDown();
+  #reportSignedOut() {
+    this.#closeAll();
     this.#report("signed-out");
   }
 
-  /** Stop trying: *refusal* tells the reader, *cause* tells the page's author, once. */
+  /** Stop trying. The reader sees *refusal*; the page's author gets *cause* in the console, once. */
   #refuse(refusal, cause) {
     if (!this.#isWarned) console.warn(`event-feed: ${refusal} (${cause})`);
     this.#isWarned = true;
-    this.#putDown();
+    this.#closeAll();
     this.#report("refused", { refusal });
   }
 
-  /** Another site's server knows no cookie of this page, and its answers can't be read. */
+  /** Whether the server is of another site: it gets no cookie of this page, and its answers can't be read. */
   get #isForeign() {
     return !this.#ticketUrl && new URL(this.#url.replace(/^ws/, "http")).origin !== location.origin;
   }
 
-  #putDown() {
+  #closeAll() {
     this.#dropSocket();
     this.#stopPolling();
     this.#turn.release();
-    clearTimeout(this.#retry);
+    clearTimeout(this.#retryTimer);
   }
 
   #report(link, { until = 0, outage = null, refusal = null } = {}) {
@@ -322,7 +322,7 @@ export class Connection {
   }
 }
 
-/** A request that ends after some time. Dropped, it ends at once, and its answer is nobody's. */
+/** A request with a timeout. After `drop` it ends at once, and its answer is ignored. */
 class Call {
   isDropped = false;
   #abort = new AbortController();
@@ -340,8 +340,8 @@ class Call {
   }
 }
 
-/** Return the socket; null if the page's Content Security Policy forbids it, or the browser has none. */
-function madeSocket(url) {
+/** Return a socket; null if the page's Content Security Policy forbids it or the browser has none. */
+function createSocket(url) {
   try {
     return new WebSocket(url);
   } catch {
@@ -349,13 +349,13 @@ function madeSocket(url) {
   }
 }
 
-/** Whether the same request will be answered the same way, as far as a client can know. */
+/** Whether the server would answer the same request in the same way, as far as a client knows. */
 function isPermanent({ status, retryMs }) {
   const isRefusal = status > 0 && status < 500 && retryMs === null;
   return isRefusal && status !== UNAUTHORIZED && !TEMPORARY.includes(status);
 }
 
-/** Return {status, body, retryMs}; the status is 0 without an answer, the body null if it is no JSON. */
+/** Return {status, body, retryMs}. The status is 0 without an answer; the body is null if it is not JSON. */
 async function fetchAnswer(url, signal, method) {
   try {
     const answer = await fetch(url, { method, credentials: "include", cache: "no-store", signal });
@@ -374,9 +374,9 @@ function parsed(text) {
   }
 }
 
-/** What Retry-After asks for, in seconds or as a date; null where it asks for nothing. */
+/** Return the pause of Retry-After, given in seconds or as a date; null without one. */
 function retryMsOf({ headers }) {
-  const told = headers.get("Retry-After");
-  const ms = /^\d+$/.test(told) ? Number(told) * 1000 : Date.parse(told) - Date.now();
+  const requested = headers.get("Retry-After");
+  const ms = /^\d+$/.test(requested) ? Number(requested) * 1000 : Date.parse(requested) - Date.now();
   return Number.isNaN(ms) ? null : Math.max(0, ms);
 }

@@ -1,11 +1,11 @@
-// Elements made and changed by text alone; times, dates and numbers as the reader writes them.
+// Creates elements and changes their text. Formats times, dates and numbers in the reader's locale.
 
 // --- elements --------------------------------------------------------------------------------------------------------
 
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(...children); // strings become text nodes: what an event holds is never read as HTML
+  element.append(...children); // strings become text nodes: the content of an event is never parsed as HTML
   return element;
 }
 
@@ -16,7 +16,7 @@ export function linkTo(href, text) {
 }
 
 export function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text; // the same text would be laid out and announced anew
+  if (element.textContent !== text) element.textContent = text; // the same text would be laid out and announced again
 }
 
 // --- times, dates and numbers ----------------------------------------------------------------------------------------
@@ -31,20 +31,20 @@ export const NUMBER = new Intl.NumberFormat();
 const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
 const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
-/** The moment that *text* names, or null; what has no zone is UTC, as SQLite's datetime() writes it. */
+/** Return the time in *text*, or null. A time without a zone is UTC, as SQLite's datetime() writes it. */
 export function momentOf(text) {
   const moment = new Date(NO_ZONE.test(text) ? `${text}Z` : text);
   return DATE.test(text) && !Number.isNaN(moment.valueOf()) ? moment : null;
 }
 
-/** The name of the width that the times of a list need, whose longest has *chars*: see `--times` in outfeed.css. */
+/** Return the name of the width for times of up to *chars* characters: see `--times` in outfeed.css. */
 export function widthOf(chars) {
   if (chars <= 8) return "time";
   if (chars <= 15) return "date";
   return chars <= 20 ? "year" : "long";
 }
 
-/** The time of day in the reader's zone, with the date unless it is today's; to the minute where it is to be short. */
+/** Return the time of day in the reader's zone, with the date unless it is today; without seconds if *isShort*. */
 export function clockOf(moment, isShort = false) {
   const time = (isShort ? SHORT_TIME : TIME).format(moment);
   const now = new Date();

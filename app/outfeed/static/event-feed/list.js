@@ -1,4 +1,4 @@
-// The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden as the filter says.
+// The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden by the filter.
 
 import { NUMBER, clockOf, linkTo, make, momentOf, widthOf } from "./elements.js";
 
@@ -12,12 +12,12 @@ export class List {
   #filter;
   #logHref;
   #today = "";
-  #longest = 0; // of the times, in characters
+  #longest = 0; // length of the longest time, in characters
   #items = new WeakMap(); // row → {event, kind, text}
-  #past = new Map(); // id → row, of those that came from the log
-  #focused = null; // the row that last got the focus, if by the keyboard: a pointer leaves it where it happens to be
+  #past = new Map(); // id → row, for rows from the log
+  #focused = null; // the row that last got the focus by the keyboard: a pointer focuses rows by accident
 
-  /** *logHref* is asked, when a row is opened, where the log is. */
+  /** *logHref* returns the address of the log. It is called when a row is opened. */
   constructor(sentences, filter, logHref) {
     this.#sentences = sentences;
     this.#filter = filter;
@@ -27,7 +27,7 @@ export class List {
       this.#focused = target.matches(":focus-visible") ? target.closest("li") : null;
     });
     this.element.addEventListener("click", (event) => {
-      // By a pointer that selected text: not meant to open the row. A click by the keyboard has no detail.
+      // A click at the end of a text selection does not open the row. A click by the keyboard has no detail.
       if (event.detail && getSelection().type === "Range") event.preventDefault();
     });
   }
@@ -36,12 +36,12 @@ export class List {
     return this.#events.map(({ id }) => id);
   }
 
-  /** Of the rows that came by the feed. */
+  /** The seqs of the rows that the feed sent. */
   get seqs() {
     return this.#events.map(({ seq }) => seq).filter(Boolean);
   }
 
-  /** Oldest first. */
+  /** The notices, oldest first. */
   get notices() {
     return [...this.element.querySelectorAll(":scope > .notice")].reverse();
   }
@@ -50,18 +50,18 @@ export class List {
     return Array.from(this.element.children, (row) => this.#items.get(row)?.event).filter(Boolean);
   }
 
-  /** Put *items*, oldest first, on top; those that are live are highlighted if they are few. */
+  /** Add *items*, oldest first, at the top. Live ones are highlighted if they are few. */
   render(items, isCalm = true) {
-    this.restamp();
+    this.refreshDates();
     for (const { event } of items) this.#past.get(event?.id)?.remove();
     this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed && !item.isAgain)).reverse());
     this.#trim();
   }
 
-  /** Put *items* of the log, newest first, below the rows. Return how many there are that no row shows. */
+  /** Add *items* of the log, newest first, below the rows. Return the number of those that had no row. */
   append(items) {
     const ids = new Set(this.ids);
-    const known = items.findLastIndex(({ event }) => ids.has(event.id)); // what is newer comes by the feed
+    const known = items.findLastIndex(({ event }) => ids.has(event.id)); // the feed sends the newer ones
     const missing = items.slice(known + 1);
     for (const item of missing) this.#past.set(item.event.id, this.#row(item, false));
     this.element.append(...missing.map(({ event }) => this.#past.get(event.id)));
@@ -69,7 +69,7 @@ export class List {
     return missing.length;
   }
 
-  /** The times have one width, so that what follows them stands in columns. */
+  /** Give the times one width, so that the sentences form a column. */
   #align() {
     const times = widthOf(this.#longest);
     if (this.element.dataset.times !== times) this.element.dataset.times = times;
@@ -78,35 +78,35 @@ export class List {
   #trim() {
     this.#align();
     while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
-    if (this.#filter.isOn) this.#tellFilter();
+    if (this.#filter.isOn) this.#updateCounts();
   }
 
   clear() {
     this.#past.clear();
     this.#longest = 0;
     this.element.replaceChildren();
-    this.sift();
+    this.applyFilter();
   }
 
-  /** Show the rows that the filter lets through, and the notices. */
-  sift() {
+  /** Show the notices, and the rows that match the filter. */
+  applyFilter() {
     for (const row of this.element.children) {
       const item = this.#items.get(row);
       row.hidden = item !== undefined && !this.#filter.matches(item);
     }
-    this.#tellFilter();
+    this.#updateCounts();
   }
 
-  #tellFilter() {
+  #updateCounts() {
     const rows = [...this.element.querySelectorAll(".event")];
-    this.#filter.tell(rows.filter((row) => !row.hidden).length, rows.length);
+    this.#filter.showCounts(rows.filter((row) => !row.hidden).length, rows.length);
   }
 
   get isOpen() {
     return this.element.querySelector("li:not([hidden]) details[open]") !== null;
   }
 
-  /** Also while another window has the keyboard: who comes back goes on where they were. */
+  /** Whether a row has the focus. True also if another window has the keyboard: the reader continues here later. */
   get isFocused() {
     return this.#focused?.contains(this.element.getRootNode().activeElement) ?? false;
   }
@@ -115,7 +115,7 @@ export class List {
     for (const details of this.element.querySelectorAll("details[open]")) details.open = false;
   }
 
-  /** Move the focus by *step* rows, from outside the rows to the next one in view; false where that is above them. */
+  /** Move the focus by *step* rows; from outside the rows, to the next visible one. Return false if it is above. */
   move(step) {
     const handles = [...this.element.querySelectorAll("li:not([hidden]) summary, .notice")];
     const active = this.element.getRootNode().activeElement;
@@ -127,7 +127,7 @@ export class List {
     return next >= 0;
   }
 
-  /** An event that no row can be made of is shown as text: it must not stop those after it. */
+  /** Return the row of *item*. If that fails, return a text: one bad event must not stop the others. */
   #row(item, isNew) {
     try {
       return this.#rowOf(item, isNew);
@@ -147,13 +147,13 @@ export class List {
     const item = { event, kind: display.kind, text: said.join(" ").toLowerCase() };
     this.#items.set(row, item);
     this.#longest = Math.max(this.#longest, row.querySelector("time").textContent.length);
-    this.#filter.offer(display.kind);
+    this.#filter.showChip(display.kind);
     row.hidden = !this.#filter.matches(item);
     return row;
   }
 
-  /** A list left open overnight: what was today's gets its date. */
-  restamp() {
+  /** Add the date to the times of former days, in a list that stays open past midnight. */
+  refreshDates() {
     const today = new Date().toDateString();
     if (today === this.#today) return;
     this.#today = today;
@@ -164,7 +164,7 @@ export class List {
     this.#align();
   }
 
-  /** The details are made when a row is first opened: most never are. */
+  /** Fill the details when a row is first opened: most rows are never opened. */
   #fillDetails(details) {
     if (!details.open || details.childElementCount > 1) return;
     details.append(detailsOf(this.#items.get(details.closest("li")).event, this.#logHref()));
@@ -173,7 +173,7 @@ export class List {
 
 // --- a row -----------------------------------------------------------------------------------------------------------
 
-/** Time, icon, sentence, source and ids, as in `_event.html`; closed. *parts* are those of the sentence. */
+/** Return a closed row with time, icon, sentence, source and ids, as in `_event.html`. *parts* are the sentence's. */
 function rowOf(event, display, parts) {
   const sentence = make("span", "sentence", ...parts.map(([text, isName]) => (isName ? make("b", "", text) : text)));
   const icon = make("span", "icon", display.icon);
@@ -196,7 +196,7 @@ function timeOf(timestamp) {
   return time;
 }
 
-/** Source and ids, without those that the sentence already names. */
+/** Return the source and the ids that the sentence does not contain. */
 function metaOf(event, parts) {
   const said = new Set(parts.filter(([, isName]) => isName).map(([text]) => text));
   const meta = make("span", "meta");
@@ -210,17 +210,17 @@ function metaOf(event, parts) {
   return meta;
 }
 
-/** Long ids keep their end: time-ordered ids made together all begin alike. */
+/** Cut a long id to its end: time-ordered ids of one moment begin alike. */
 function shorten(id) {
   return id.length > 20 ? `…${id.slice(-8)}` : id;
 }
 
 // --- an opened row ---------------------------------------------------------------------------------------------------
 
-const MAX_NAME_CHARS = 200; // a filter takes no more
-const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // what can stand in a path, as in http/addresses.py
-// Each with its parameter in the log's address, and the pages of its own that lie there.
-const WAYS = {
+const MAX_NAME_CHARS = 200; // the limit of a filter's value
+const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // names that are safe in a path, as in http/addresses.py
+// For each field, its parameter in the log's address, and its own pages beside the log, if any.
+const LINKS = {
   id: ["id", "./"],
   event_type: ["type"],
   source: ["source"],
@@ -228,7 +228,7 @@ const WAYS = {
   agent_id: ["agent", "../agents/"],
 };
 
-/** All that the event holds, with ways into the log, as `Row.fields` in log/live.py has them. */
+/** Return all fields of the event, with links to the log, as `Row.fields` in log/live.py does. */
 function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
   const list = make("dl");
   for (const [name, value] of Object.entries(fields)) {
@@ -241,8 +241,8 @@ function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
 }
 
 function shown(name, value, logHref) {
-  if (!Object.hasOwn(WAYS, name) || [...value].length > MAX_NAME_CHARS) return value;
-  const [parameter, pages] = WAYS[name];
+  if (!Object.hasOwn(LINKS, name) || [...value].length > MAX_NAME_CHARS) return value;
+  const [parameter, pages] = LINKS[name];
   const log = new URL(logHref, document.baseURI);
   const query = `${log.pathname}?${new URLSearchParams({ [parameter]: value })}`;
   const address = pages && PLAIN.test(value) ? `${log.pathname}/${pages}${value}` : query;

@@ -1,5 +1,5 @@
-// How the feed looks: colours from the page's custom properties, light and dark from its color-scheme. The rows of
-// outfeed.css look the same. Constructable stylesheets: allowed by `style-src 'self'`, and no file more.
+// The look of the feed: colours from the page's custom properties, light and dark from its color-scheme. The rows look
+// as in outfeed.css. It uses constructable stylesheets: `style-src 'self'` allows them, and no further file is needed.
 
 // --- colours ---------------------------------------------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ const COLOURS = {
 
 const LIGHT = palette((light) => light);
 const DARK = palette((_, dark) => dark);
-// A browser that has it follows a page whose color-scheme changes. baseline: guarded
+// With this, a browser follows a change of the page's color-scheme. baseline: guarded
 const EITHER = CSS.supports("color", "light-dark(#000, #fff)") ? palette((...both) => `light-dark(${both})`) : null;
 const SYSTEM = matchMedia("(prefers-color-scheme: dark)");
 
@@ -42,22 +42,22 @@ function sheetOf(text) {
   return sheet;
 }
 
-/** Give *root* the style, with light or dark colours as *host* and the system want it. Return what chooses again. */
-export function dress(root, host, signal) {
-  root.adoptedStyleSheets = [STYLE]; // which has the color-scheme of a theme
+/** Give *root* the style, in light or dark by *host* and the system. Return a function that chooses again. */
+export function applyStyle(root, host, signal) {
+  root.adoptedStyleSheets = [STYLE]; // contains the color-scheme of a theme
   const choose = () => (root.adoptedStyleSheets = [STYLE, EITHER ?? (isDark(host) ? DARK : LIGHT)]);
   choose();
   if (!EITHER) SYSTEM.addEventListener("change", choose, { signal });
   return choose;
 }
 
-/** Whether the color-scheme of *host* is dark; of both, what the system has. */
+/** Whether the color-scheme of *host* is dark. If it allows both, the system decides. */
 function isDark(host) {
   const schemes = getComputedStyle(host).colorScheme.split(" ");
   return schemes.includes("dark") && (SYSTEM.matches || !schemes.includes("light"));
 }
 
-// --- the rest --------------------------------------------------------------------------------------------------------
+// --- the stylesheet --------------------------------------------------------------------------------------------------
 
 const STYLE = sheetOf(`
 :host {
@@ -74,7 +74,7 @@ const STYLE = sheetOf(`
   color: var(--_ink);
   font: var(--event-feed-font, 0.875rem/1.4 -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif);
 }
-@media (max-height: 30rem) { :host { min-height: 20rem; } } /* a window that is zoomed: the bar alone may fill 12 */
+@media (max-height: 30rem) { :host { min-height: 20rem; } } /* in a zoomed window the bar alone may need 12rem */
 :host([hidden]), [hidden] { display: none !important; }
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
@@ -167,7 +167,7 @@ input {
   color: inherit;
   font: inherit;
 }
-@media (pointer: coarse) { input { font-size: max(1rem, 16px); } } /* iOS zooms into what is smaller */
+@media (pointer: coarse) { input { font-size: max(1rem, 16px); } } /* iOS zooms into inputs with smaller text */
 input::placeholder { color: var(--_muted); opacity: 1; }
 .nothing { margin: 0; padding: 2.5rem 1rem; color: var(--_muted); text-align: center; }
 .nothing button { margin-left: 0.5rem; color: var(--_ink); }
@@ -242,7 +242,7 @@ summary {
   align-items: baseline;
   gap: 0 0.75rem;
   padding: 0.375rem 1rem 0.375rem 0.8125rem;
-  line-height: 1.25rem; /* rows of whole pixels: a line between two that starts at half of one is not drawn */
+  line-height: 1.25rem; /* rows of whole pixels: a line between two rows at half a pixel is not drawn */
   list-style: none;
   cursor: pointer;
 }
@@ -260,7 +260,7 @@ time {
 .icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
 .sentence { overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
 b { color: var(--_ink); font-weight: 500; }
-b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* its first letter decides where it begins */
+b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* the first letter decides the direction */
 .meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
 details[open] .sentence { white-space: normal; overflow-wrap: anywhere; }
 details[open] summary { background: var(--_hover); }
@@ -271,7 +271,7 @@ details[open] summary { background: var(--_hover); }
 .more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
 .error .more { background: none; }
 dl { display: grid; gap: 0.125rem; margin: 0; line-height: 1.5rem; }
-dd a { display: inline-block; } /* 24 px, for a finger */
+dd a { display: inline-block; } /* 24 px, for touch */
 dl div { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0.75rem; }
 dt { color: var(--_muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -327,7 +327,7 @@ pre {
     background: Highlight;
     color: HighlightText;
   }
-  .pause::before { color: ButtonText; forced-color-adjust: none; } /* a triangle has borders that must not be seen */
+  .pause::before { color: ButtonText; forced-color-adjust: none; } /* a triangle's other borders must stay invisible */
   .pill { border: 1px solid; }
 }
 @media print {

@@ -1,23 +1,23 @@
-// What of the events that come is to be shown, and what is said where some are missing.
+// Selects the received events to show, and writes the notices about missing events.
 
 import { NUMBER, linkTo, make } from "./elements.js";
 
 // --- news ------------------------------------------------------------------------------------------------------------
 
-// What operators do with rights and history. The log has it; here it shows where it is asked for.
+// Audit events: actions of operators on permissions and history. The log has them; the feed shows them on request.
 const AUDIT = /^(access\..*|system\.(pruned|restored))$/;
 
 /**
- * Picks what was not shown before, and what is not for operators alone. What had happened before the feed (again) went
- * live is replayed: nothing to notify anybody of.
+ * Selects events that were not shown before, without audit events. An event that is older than the last connection is
+ * replayed: it needs no notification.
  */
 export class News {
-  #isInterrupted = true; // between two verdicts there was no way in
-  #replayedUntil = 0; // events up to here had happened before the feed went live
+  #isInterrupted = true; // the connection was lost since the last verdict
+  #replayedUntil = 0; // events up to this seq are older than the connection
   #shownBefore = { ids: new Set(), until: 0 };
   #repeatedUntil = 0;
 
-  /** There is no way in any more. */
+  /** The connection is lost. */
   interrupt() {
     this.#isInterrupted = true;
   }
@@ -28,17 +28,17 @@ export class News {
     this.#isInterrupted = false;
   }
 
-  /** What comes up to the seq *until* has come before. */
+  /** Events up to the seq *until* come again. */
   repeat(until) {
     this.#repeatedUntil = Math.max(this.#repeatedUntil, until);
   }
 
-  /** So have those of *ids* that come up to the seq *until*. */
+  /** Events of *ids* up to the seq *until* come again. */
   skip(ids, until) {
     this.#shownBefore = { ids: new Set(ids), until };
   }
 
-  /** Return {event, seq, replayed, isAgain} for each that is to be shown; isAgain: it has been before. */
+  /** Return {event, seq, replayed, isAgain} for each event to show. isAgain: it was shown before. */
   pick(events, isAudited) {
     const { ids, until } = this.#shownBefore;
     const picked = [];
@@ -53,7 +53,7 @@ export class News {
 
 // --- notices ---------------------------------------------------------------------------------------------------------
 
-/** The events of {from, to} are not in the feed any more. Return the row, and the label of what leads to it. */
+/** The events of {from, to} have been pruned. Return the row, and the label of the button that leads to it. */
 export function gapNotice({ from, to }, logHref) {
   const range = rangeOf(from, to);
   const text = "They were pruned while you were away.";
@@ -61,13 +61,13 @@ export function gapNotice({ from, to }, logHref) {
   return { label: `Gap ${range}`, row };
 }
 
-/** The feed has another history now. Return the same two. */
+/** The feed has another history. Return a row and a label as well. */
 export function resetNotice(logHref) {
   const text = "The rows below show its current content.";
   return { label: "Database restored", row: noticeRow("The database was restored or replaced.", text, logLink(logHref)) };
 }
 
-/** What happened between two visits is not replayed. */
+/** The events between two visits are not replayed. Return the row about them. */
 export function awayNotice(from, to, logHref) {
   const title = `You missed events ${rangeOf(from, to)} while this page was closed.`;
   return noticeRow(title, "", logLink(logHref));

@@ -1,9 +1,9 @@
-// JSON whose integers stay as they were written: a double rounds those beyond 2 ** 53.
+// JSON parser that keeps integers as written: a double rounds integers beyond 2 ** 53.
 
-const LONG = /[:,[]\s*-?\d{16}/; // found in few texts; the others are parsed as fast as the browser can
+const LONG = /[:,[]\s*-?\d{16}/; // occurs in few texts; the browser's own parser is faster for the others
 const INTEGER = /^-?\d+$/;
 
-/** Counts as the nearest number, and is written, as text and as JSON, with all its digits. */
+/** An integer that calculates as the nearest number, and prints all its digits as text and as JSON. */
 class LongInteger extends Number {
   #digits;
 
@@ -21,7 +21,7 @@ class LongInteger extends Number {
   }
 }
 
-/** As JSON.parse; a browser that doesn't say what was written (before 2025) rounds as that does. */
+/** As JSON.parse. A browser without access to the source text (before 2025) rounds as JSON.parse does. */
 export function parse(text) {
   // baseline: guarded
   return JSON.rawJSON && LONG.test(text) ? JSON.parse(text, keep) : JSON.parse(text);

@@ -1,6 +1,6 @@
-// Where Outfeed lies: these modules stand below its /static/, perhaps below the path of a proxy.
+// The address of Outfeed: these modules are below its /static/, possibly below a proxy's path.
 
 const found = /^(.*\/)static\/(?:v-[^/]+\/)?event-feed\/root\.js/.exec(import.meta.url);
 
-/** The address that Outfeed's own paths begin at, with a slash at the end; of a copy of this folder, its origin. */
+/** The base address of Outfeed's paths, with a slash at the end; for a copy of this folder, its origin. */
 export const ROOT = found ? found[1] : `${new URL(import.meta.url).origin}/`;

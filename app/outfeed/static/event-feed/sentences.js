@@ -1,14 +1,14 @@
-// How each type looks: the server's one table, and the same rules as its `display_of` and `_fill`. Knows no DOM.
+// The display of each type: the server's table, and the same rules as its `display_of` and `_fill`. Uses no DOM.
 
 const TABLE_MS = 3_000;
 const MAX_PART_CHARS = 200;
 const OTHER = "other";
 export const KINDS = ["task", "agent", "bid", "tool", "system", OTHER];
 const EVENT_FIELDS = new Set(["id", "event_type", "source", "task_id", "agent_id", "timestamp"]);
-// What Python's str.split() splits at, which differs from \s: the page and the terminal show the same text.
+// Matches the separators of Python's str.split(), which differ from \s: the page and the terminal show the same text.
 export const SPACES = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
 
-/** Nobody reads kilobytes in one line; the opened row shows them all. */
+/** Cut *text* to MAX_PART_CHARS for a row's one line. The opened row shows all of it. */
 function cut(text) {
   const chars = [...text];
   return chars.length <= MAX_PART_CHARS ? text : `${chars.slice(0, MAX_PART_CHARS).join("")}…`;
@@ -18,7 +18,7 @@ export class Sentences {
   #table = {};
   #loading = null;
 
-  /** Fetch the table once. Without it every type has the look of an unlisted one, until the next call. */
+  /** Fetch the table once. If that fails, every type looks like an unlisted one until the next call. */
   load() {
     this.#loading ??= this.#fetch().catch(() => (this.#loading = null));
     return this.#loading;
@@ -40,7 +40,7 @@ export class Sentences {
     return { icon: "•", label, kind, error: false, sentence: [`${type}: `, said] };
   }
 
-  /** Return [text, is a name from the event] parts, in order. */
+  /** Return the parts of the sentence in order, as [text, whether it is a name from the event]. */
   partsOf(event, display) {
     return display.sentence.flatMap((part) => {
       if (typeof part === "string") return [[part, false]];

@@ -1,6 +1,6 @@
-// What is asked for, how far it has come, and where it stood when the page was left.
+// The subscription, its position, and its position when the page was last left.
 
-// --- what an element asks for ----------------------------------------------------------------------------------------
+// --- the request of an element ---------------------------------------------------------------------------------------
 
 const MAX_LAST = 1000; // the protocol's limit for `last`
 
@@ -11,7 +11,7 @@ export function addressOf(element, base) {
   return url.href;
 }
 
-/** What its attributes say of the events that it wants, in the words of the protocol. */
+/** Return the filters of the element's attributes, as fields of the protocol. */
 export function wantedBy(element) {
   const limit = Number(element.getAttribute("limit") ?? 100);
   const wanted = limit >= 1 ? { last: Math.min(MAX_LAST, Math.floor(limit)) } : {};
@@ -24,11 +24,11 @@ export function wantedBy(element) {
   return wanted;
 }
 
-// --- how far it has come ---------------------------------------------------------------------------------------------
+// --- the position ----------------------------------------------------------------------------------------------------
 
 const PAGE_EVENTS = 1000; // the protocol's limit for the `limit` of a poll
 
-/** Knows the frames and pages; knows no DOM and no connection. */
+/** Handles frames and pages. Uses no DOM and no connection. */
 export class Subscription {
   epoch = null;
   received = 0;
@@ -42,13 +42,13 @@ export class Subscription {
     this.#isBatch = isBatch;
   }
 
-  /** The message that begins or resumes; frames of what it replaces are dropped until its verdict. */
+  /** Return the message that begins or resumes. Frames of the former subscription are dropped until its verdict. */
   request() {
     this.isAnswered = false;
     return { action: "subscribe", channel: "events", batch: this.#isBatch, ...this.#wanted, ...this.#place };
   }
 
-  /** The same for a poll, as a query string. */
+  /** Return the query string of a poll for the same. */
   query(wait) {
     return new URLSearchParams({ ...this.#wanted, ...this.#place, wait, limit: PAGE_EVENTS });
   }
@@ -61,7 +61,7 @@ export class Subscription {
     return Math.max(0, this.head - this.received);
   }
 
-  /** Return the verdict of a page as a frame would have it; null where a poll merely goes on. */
+  /** Return the verdict of a page, in the shape of a frame; null if the poll continues. */
   verdictOf({ epoch, verdict, missing, events, cursor, head, erasures }) {
     if (this.isAnswered && verdict === "resumed") return null;
     const before = verdict === "resumed" ? this.received : (events[0]?.seq ?? cursor + 1) - 1;
@@ -76,7 +76,7 @@ export class Subscription {
     this.head = head;
   }
 
-  /** Return the events that are new, oldest first; null where some are missing before them: then ask again. */
+  /** Return the new events, oldest first; null if events before them are missing, and the caller must ask again. */
   take(prev, events) {
     if (!this.isAnswered) return [];
     if (prev > this.received) return null;
@@ -85,38 +85,38 @@ export class Subscription {
     return fresh;
   }
 
-  /** All that matches up to *seq* has come. */
+  /** Record that all matching events up to *seq* have come. */
   reach(seq, head = this.head) {
     if (!this.isAnswered) return;
     this.received = Math.max(this.received, seq);
     this.head = Math.max(head, this.received);
   }
 
-  /** What follows *seq* is wanted once more. */
+  /** Go back to *seq*: the events after it are to be received again. */
   rewind(seq) {
     this.isAnswered = false;
     this.received = seq;
   }
 
-  /** What was asked is not answered any more: the connection is gone. */
+  /** Drop the outstanding request: the connection is lost. */
   interrupt() {
     this.isAnswered = false;
   }
 }
 
-// --- where it stood --------------------------------------------------------------------------------------------------
+// --- the former position ---------------------------------------------------------------------------------------------
 
-/** Keep *place*, {epoch, cursor}, for as long as the tab is open. */
-export function remember(key, place) {
+/** Store *place*, {epoch, cursor}, for as long as the tab is open. */
+export function storePlace(key, place) {
   try {
     sessionStorage.setItem(key, JSON.stringify(place));
   } catch {
-    // Storage is full or forbidden: a reload then can't say what went by while the page was closed.
+    // Storage is full or forbidden. After a reload, the page can't tell which events it missed while closed.
   }
 }
 
-/** Return the place, or null. */
-export function remembered(key) {
+/** Return the stored place, or null. */
+export function storedPlace(key) {
   try {
     return JSON.parse(sessionStorage.getItem(key));
   } catch {

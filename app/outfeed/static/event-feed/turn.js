@@ -1,8 +1,8 @@
-// Browsers allow six requests at a time to a host. So one tab alone holds a poll, and the others ask when it tells of news.
+// Browsers allow six connections per host. So one tab holds a poll, and the other tabs poll when it tells of events.
 
-const MAX_MS = 60_000; // a longer turn was taken before the clock was set back
+const MAX_MS = 60_000; // a longer turn dates from before the clock was set back
 
-/** The right to hold a request to *address*, which one tab of a browser has at a time. */
+/** The right to hold a request to *address*. One tab of a browser has it at a time. */
 export class Turn {
   #id = crypto.getRandomValues(new Uint32Array(2)).join("-");
   #key;
@@ -12,7 +12,7 @@ export class Turn {
     this.#key = `event-feed poll ${address}`;
   }
 
-  /** Return whether this tab may hold a request for *ms*. Without storage each tab may. */
+  /** Return whether this tab may hold a request for *ms*. Without storage every tab may. */
   take(ms) {
     const turn = this.#read();
     const left = turn ? turn.until - Date.now() : 0;
@@ -22,17 +22,17 @@ export class Turn {
   }
 
   /** Tell the other tabs that events up to *cursor* have come, if this tab has the turn. */
-  tell(cursor) {
+  announce(cursor) {
     const turn = this.#read();
     if (turn?.id === this.#id && turn.cursor !== cursor) this.#write({ ...turn, cursor });
   }
 
-  /** Give the turn to another tab. */
+  /** Release the turn, for another tab. */
   release() {
     if (this.#read()?.id === this.#id) this.#write(null);
   }
 
-  /** Call *onnews* when another tab tells of events, or has given its turn up. */
+  /** Call *onnews* when another tab tells of events or has released its turn. */
   listen(onnews) {
     this.ignore();
     this.#listener = ({ key, oldValue, newValue }) => {
@@ -58,7 +58,7 @@ export class Turn {
       if (turn) localStorage.setItem(this.#key, JSON.stringify(turn));
       else localStorage.removeItem(this.#key);
     } catch {
-      // Storage is full or forbidden: each tab then holds a request.
+      // Storage is full or forbidden: every tab then holds a request.
     }
   }
 }
@@ -67,11 +67,11 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return null; // another program's
+    return null; // another program's value
   }
 }
 
-/** A turn's cursor; undefined for a turn that has told nothing, null for none. */
+/** Return a turn's cursor: undefined if the turn has told none, null if there is no turn. */
 function cursorIn(text) {
   const turn = parsed(text);
   return turn ? turn.cursor : null;

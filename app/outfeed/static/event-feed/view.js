@@ -1,13 +1,13 @@
-// When and where rows are shown: with the next frame; and in a box that scrolls, where none moves under who reads.
+// When and where rows are rendered: with the next frame, in a scrolling box whose rows don't move while they are read.
 
 import { make } from "./elements.js";
 
 // --- the next frame --------------------------------------------------------------------------------------------------
 
-const LATEST_MS = 250; // for a page that is hidden before its frame came
+const LATEST_MS = 250; // for a page that becomes hidden before its frame
 const RETRY_MS = 1000;
 
-/** A hidden page gets no frames and slow timers, so it renders at once. */
+/** Renders with the next frame. A hidden page gets no frames and slow timers, so it renders at once. */
 export class Frame {
   #render;
   #frame = 0;
@@ -24,7 +24,7 @@ export class Frame {
     this.#timer = setTimeout(() => this.now(), LATEST_MS);
   }
 
-  /** Render in place of what was asked for. */
+  /** Render now instead of with the requested frame. */
   now() {
     this.cancel();
     try {
@@ -44,7 +44,7 @@ export class Frame {
 
 // --- the scroller ----------------------------------------------------------------------------------------------------
 
-/** Knows whether somebody reads, and so no row may move; has the keys. */
+/** Knows whether the list is being read, in which case no row may move. Handles the keys. */
 export class Scroller {
   element = make("div", "scroller");
   isReading = false; // scrolled away from the top, or a row is open or has the keyboard's focus
@@ -53,7 +53,7 @@ export class Scroller {
   #on;
   #fallback = make("slot");
 
-  /** Calls `on.look` when `isReading` was learnt anew, `on.top` and `on.pause` when somebody wants that. */
+  /** Calls `on.reading` after each update of `isReading`, `on.top` and `on.pause` when the user asks for it. */
   constructor(list, filter, on) {
     this.#list = list;
     this.#filter = filter;
@@ -62,22 +62,22 @@ export class Scroller {
     this.element.tabIndex = 0;
     this.element.setAttribute("role", "region");
     this.element.setAttribute("aria-label", "Events, newest first");
-    this.element.onscroll = () => this.look();
-    this.element.addEventListener("toggle", () => this.look(), true);
-    for (const name of ["focusin", "focusout"]) this.element.addEventListener(name, () => this.look());
+    this.element.onscroll = () => this.updateReading();
+    this.element.addEventListener("toggle", () => this.updateReading(), true);
+    for (const name of ["focusin", "focusout"]) this.element.addEventListener(name, () => this.updateReading());
     this.element.onkeydown = (event) => this.#press(event);
     filter.element.onkeydown = ({ key }) => {
       if (key === "Escape") this.#escape();
     };
   }
 
-  /** Learn whether someone reads below the top. */
-  look() {
+  /** Update `isReading`. */
+  updateReading() {
     this.isReading = this.element.scrollTop > 4 || this.#list.isOpen || this.#list.isFocused;
-    this.#on.look();
+    this.#on.reading();
   }
 
-  /** Go where nobody reads. */
+  /** Scroll to the top and leave the rows. */
   toTop() {
     this.#list.close();
     this.element.scrollTop = 0;
@@ -85,7 +85,7 @@ export class Scroller {
     this.isReading = false;
   }
 
-  /** The first row takes the place of what the page put there. */
+  /** Hide the page's own children. */
   hideFallback() {
     this.#fallback.hidden = true;
   }
@@ -111,17 +111,17 @@ export class Scroller {
     event.preventDefault();
   }
 
-  /** Up from the first row leads to the list as a whole, and what waits comes. */
+  /** Move the focus by *step* rows. Up from the first row, focus the list, which then shows waiting events. */
   #move(step) {
     if (!this.#list.move(step)) this.focus();
   }
 
-  /** Close the row that has the focus; else leave it, for the list as a whole; else let go of the filter. */
+  /** Close the focused row, else clear the filter, else focus the list. */
   #escape() {
     const open = this.#focused?.closest("details[open]");
     if (open) {
       open.open = false;
-      open.firstElementChild.focus(); // not on a link that is hidden now
+      open.firstElementChild.focus(); // the focus must not stay on a link that is hidden now
     } else if (this.#filter.isOn && !this.#list.isFocused) this.#filter.clear();
     else this.focus();
   }

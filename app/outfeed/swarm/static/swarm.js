@@ -1,22 +1,21 @@
 /*
- * The board: what the server renders of the swarm, renewed when <event-feed> receives events.
+ * The board: the swarm as the server renders it, updated when <event-feed> receives events.
  *
- * Agents, tasks and counts are known to the server alone. While events flow the page asks for the board once a second,
- * with one request at a time, until the board has every event that the feed has received. A hidden page does not ask.
- * Only the time that is left or has gone by runs on here, by the server's clock.
+ * The server alone computes agents, tasks and counts. While events flow, the page requests the board once a second, one
+ * request at a time, until the board contains every event that the feed has received. A hidden page sends no requests.
+ * Only remaining and elapsed times are updated here, by the server's clock.
  */
-
 import { clockOf, setText } from "./event-feed/elements.js";
 import { localise } from "./page.js";
 import { postInPlace } from "./swarm/form.js";
 import { patch } from "./swarm/patch.js";
 import { showTimes } from "./swarm/times.js";
 
-const EVERY_MS = 1_000; // or as long as the server wants the requests of all viewers to be spread over
+const EVERY_MS = 1_000; // a longer interval if the server spreads the requests of all viewers over more
 const SOON_MS = 200;
 const MINUTE_SPREAD_MS = 5_000;
-const VERDICT_SPREAD_MS = 2_000; // after a restart all viewers ask
-const MAX_SHARE = 4; // a page pauses so many times longer than the answer took: a busy server is asked less often
+const VERDICT_SPREAD_MS = 2_000; // after a restart all viewers send a request
+const MAX_SHARE = 4; // the pause is this many times the duration of the request, so a busy server gets fewer requests
 const ANSWER_MS = 10_000;
 const RETRY_MS = 2_000;
 const MAX_RETRY_MS = 60_000;
@@ -25,15 +24,15 @@ const MINUTE_MS = 60_000;
 class Board {
   #element;
   #form;
-  #received = { epoch: null, seq: 0 }; // of the feed
+  #received = { epoch: null, seq: 0 }; // the feed's position
   #etag = "";
-  #spread; // over how many ms all viewers spread their requests
-  #isOwed = false; // the board may lack something
-  #isAsking = false;
+  #spread; // all viewers spread their requests over this many ms
+  #needsUpdate = false; // the board may lack an event
+  #isRequesting = false;
   #timer = 0;
-  #earliest = 0; // the next request, by performance.now()
+  #earliest = 0; // time of the next request, by performance.now()
   #failures = 0;
-  #ahead; // of the server's clock before performance.now()
+  #clockOffset; // the server's clock minus performance.now()
   #minute;
   #isStale = false;
 
@@ -44,14 +43,14 @@ class Board {
     this.#spread = 1000 * element.dataset.spread;
     const [page] = performance.getEntriesByType("navigation");
     this.#setClock(element.dataset.now, page?.responseStart ?? 0);
-    element.addEventListener("change", ({ target }) => target.matches(".legend input") && this.#ask());
+    element.addEventListener("change", ({ target }) => target.matches(".legend input") && this.#request());
     document.addEventListener("event-feed:received", ({ detail }) => this.#receive(detail.events.at(-1)));
-    // Events that came before this module ran are shown later. After a verdict, a shown event may be of another epoch.
+    // Events received before this module ran are shown later. After a verdict, a shown event may be of another epoch.
     document.addEventListener("event-feed:event", ({ detail }) => this.#received.epoch ?? this.#receive(detail));
-    document.addEventListener("event-feed:verdict", ({ detail }) => this.#judge(detail));
-    document.addEventListener("event-feed:erased", () => this.#owe(SOON_MS));
-    document.addEventListener("event-feed:state", ({ detail }) => this.#tellState(detail));
-    document.addEventListener("visibilitychange", () => document.hidden || this.#owe(0));
+    document.addEventListener("event-feed:verdict", ({ detail }) => this.#handleVerdict(detail));
+    document.addEventListener("event-feed:erased", () => this.#scheduleUpdate(SOON_MS));
+    document.addEventListener("event-feed:state", ({ detail }) => this.#showState(detail));
+    document.addEventListener("visibilitychange", () => document.hidden || this.#scheduleUpdate(0));
     setInterval(() => this.#tick(), EVERY_MS);
     this.#restoreLegend();
     this.#receive({ seq: feed.cursor });
@@ -59,21 +58,21 @@ class Board {
   }
 
   get #now() {
-    return performance.now() + this.#ahead;
+    return performance.now() + this.#clockOffset;
   }
 
   #setClock(now, at) {
-    this.#ahead = Date.parse(now) - at;
+    this.#clockOffset = Date.parse(now) - at;
     this.#minute = Math.floor(this.#now / MINUTE_MS);
   }
 
   #tick() {
     if (document.hidden) return;
     this.#showTimes(this.#element);
-    localise(this.#element); // at midnight a time gets its date
+    localise(this.#element); // adds the date to times before midnight
     if (this.#isStale || Math.floor(this.#now / MINUTE_MS) === this.#minute) return;
     this.#minute = Math.floor(this.#now / MINUTE_MS);
-    this.#owe(MINUTE_SPREAD_MS);
+    this.#scheduleUpdate(MINUTE_SPREAD_MS);
   }
 
   #showTimes(root) {
@@ -84,22 +83,22 @@ class Board {
 
   #receive({ seq }) {
     this.#received.seq = Math.max(this.#received.seq, seq);
-    if (this.#isBehind) this.#owe(SOON_MS);
+    if (this.#isBehind) this.#scheduleUpdate(SOON_MS);
   }
 
-  #judge({ epoch, head }) {
+  #handleVerdict({ epoch, head }) {
     if (epoch !== this.#received.epoch) this.#received = { epoch, seq: 0 };
     this.#received.seq = Math.max(this.#received.seq, head);
-    if (this.#isBehind) this.#owe(VERDICT_SPREAD_MS);
+    if (this.#isBehind) this.#scheduleUpdate(VERDICT_SPREAD_MS);
   }
 
-  /** Whether the board lacks something that the feed has received. */
+  /** Whether the board lacks an event that the feed has received. */
   get #isBehind() {
     const { epoch, seq } = this.#element.querySelector(".chart").dataset;
     return this.#received.seq > Number(seq) || (this.#received.epoch ?? epoch) !== epoch;
   }
 
-  #tellState({ state, held }) {
+  #showState({ state, held }) {
     const isFresh = !held && ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
     this.#element.classList.toggle("is-stale", !isFresh);
     const note = this.#element.querySelector(".stale");
@@ -107,49 +106,49 @@ class Board {
     if (isFresh && this.#isStale && this.#form) setText(this.#form.querySelector("[role=alert]"), "");
     this.#isStale = !isFresh;
     if (!["live", "polling"].includes(state) || !this.#failures) return;
-    this.#earliest = 0; // the server is there again
-    this.#askSoon(VERDICT_SPREAD_MS);
+    this.#earliest = 0; // the server is reachable again
+    this.#scheduleRequest(VERDICT_SPREAD_MS);
   }
 
   // The server
 
-  #owe(spread) {
-    this.#isOwed = true;
-    if (!this.#timer && !this.#isAsking) this.#askSoon(spread);
+  #scheduleUpdate(spread) {
+    this.#needsUpdate = true;
+    if (!this.#timer && !this.#isRequesting) this.#scheduleRequest(spread);
   }
 
-  /** Ask within *spread* ms, but not before a new request is due. */
-  #askSoon(spread) {
+  /** Send a request within *spread* ms, but not before the next one is due. */
+  #scheduleRequest(spread) {
     clearTimeout(this.#timer);
     this.#timer = 0;
-    if (document.hidden || this.#isAsking) return; // it asks when it is shown, or when the answer has come
+    if (document.hidden || this.#isRequesting) return; // requested when the page is shown, or after the answer
     const wait = Math.random() * Math.max(spread, this.#spread);
-    this.#timer = setTimeout(() => this.#ask(), Math.max(wait, this.#earliest - performance.now()));
+    this.#timer = setTimeout(() => this.#request(), Math.max(wait, this.#earliest - performance.now()));
   }
 
-  async #ask() {
+  async #request() {
     clearTimeout(this.#timer);
     this.#timer = 0;
-    this.#isOwed = true;
-    if (this.#isAsking || document.hidden) return;
-    this.#isAsking = true;
-    this.#isOwed = false;
+    this.#needsUpdate = true;
+    if (this.#isRequesting || document.hidden) return;
+    this.#isRequesting = true;
+    this.#needsUpdate = false;
     const began = performance.now();
     let pause = EVERY_MS;
     try {
-      await this.#renew();
+      await this.#fetchBoard();
       this.#failures = 0;
       pause = Math.max(EVERY_MS, this.#spread, MAX_SHARE * (performance.now() - began));
     } catch {
-      this.#isOwed = true; // the server is away, busy, or has signed this viewer out
+      this.#needsUpdate = true; // the server is down or busy, or the viewer is signed out
       pause = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** this.#failures++) * (0.5 + Math.random());
     }
     this.#earliest = began + pause;
-    this.#isAsking = false;
-    if (this.#isOwed || this.#isBehind) this.#owe(0);
+    this.#isRequesting = false;
+    if (this.#needsUpdate || this.#isBehind) this.#scheduleUpdate(0);
   }
 
-  async #renew() {
+  async #fetchBoard() {
     const headers = this.#etag && { "If-None-Match": this.#etag };
     const url = `${this.#element.dataset.src}?${new URLSearchParams({ hide: this.#hiddenKinds })}`;
     const signal = AbortSignal.timeout(ANSWER_MS);
@@ -176,9 +175,9 @@ class Board {
     return Array.from(this.#element.querySelectorAll(".legend input:not(:checked)"), ({ value }) => value).join(",");
   }
 
-  /** A reload may restore unchecked boxes, while the server has drawn all kinds. */
+  /** After a reload the browser may restore unchecked boxes, but the server has drawn all kinds. */
   #restoreLegend() {
-    if (this.#hiddenKinds) this.#ask();
+    if (this.#hiddenKinds) this.#request();
   }
 }
 

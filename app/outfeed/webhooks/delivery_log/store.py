@@ -175,7 +175,7 @@ def _trim(connection: Connection, webhook: str) -> None:
 
 
 def _expired(connection: Connection, limit: datetime) -> list[tuple[int]]:
-    """Return the ids of rows older than *limit* among the oldest MAX_EXPIRED_ROWS."""
+    """Return the ids of up to MAX_EXPIRED_ROWS rows older than *limit*."""
     rows = connection.execute(
         "SELECT id, posted_at FROM outfeed_webhook_log ORDER BY id LIMIT ?", (MAX_EXPIRED_ROWS,)
     ).fetchall()

@@ -1,4 +1,4 @@
-// The form that posts a task, without leaving the page.
+// Posts a task by the form without leaving the page.
 
 import { setText } from "../event-feed/elements.js";
 import { ROOT } from "../event-feed/root.js";
@@ -20,7 +20,7 @@ export function postInPlace(form) {
   };
 }
 
-/** Return what went wrong; nothing where all went well. */
+/** Return the error for the user; an empty text after a success. */
 async function post(description, token) {
   const headers = { "Content-Type": "application/json", ...(token && { "X-CSRFToken": token }) };
   const body = JSON.stringify({ description });

@@ -1,18 +1,18 @@
-// Changes an element of the page into a newer rendering of it. Equal nodes are not touched, so the focus, scroll
-// positions, selections and open details stay.
+// Changes an element of the page into a newer rendering. Equal nodes stay untouched, and so do the focus, scroll
+// positions, selections and open details.
 
 import { setText } from "../event-feed/elements.js";
 
-const LOCAL = new Set(["class", "open"]); // attributes that the page itself changes
+const LOCAL = new Set(["class", "open"]); // attributes that the page changes
 
-/** Make *shown* equal to *fresh*. The page itself fills elements with `data-local`. Text beside elements never changes. */
+/** Make *shown* equal to *fresh*, except elements with `data-local`. Text beside elements must be equal. */
 export function patch(shown, fresh) {
   if ("local" in shown.dataset || shown.isEqualNode(fresh)) return;
   const focused = document.activeElement;
   patchAttributes(shown, fresh);
   if (fresh.firstElementChild) patchChildren(shown, fresh);
   else setText(shown, fresh.textContent);
-  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // it was moved
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // after a move
 }
 
 function patchAttributes(shown, fresh) {
@@ -24,9 +24,9 @@ function patchAttributes(shown, fresh) {
   }
 }
 
-/** A child with a `data-key` is found by its key, any other child by its place. */
+/** Match a child with a `data-key` by its key, any other child by its position. */
 function patchChildren(shown, fresh) {
-  const all = Array.from(fresh.children); // insertBefore takes some of them away
+  const all = Array.from(fresh.children); // a copy: insertBefore removes children of *fresh*
   const keys = new Set(all.map(keyOf));
   for (const child of Array.from(shown.children)) {
     if (keyOf(child) && !keys.has(keyOf(child))) child.remove();

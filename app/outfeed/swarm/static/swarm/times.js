@@ -1,8 +1,8 @@
-// The times on the board that run on without an event: how long an auction is still open, and when an agent was heard of.
+// Times on the board that change without an event: the rest of an auction, and the age of an agent's heartbeat.
 
 import { setText } from "../event-feed/elements.js";
 
-/** Show the times in *root* at *now*, by the server's clock. No agent is silent for longer than *most* seconds. */
+/** Show the times in *root* at *now*, by the server's clock. An agent's heartbeat is at most *most* seconds old. */
 export function showTimes(root, now, most) {
   for (const place of root.querySelectorAll("[data-until]")) {
     const secs = (Date.parse(place.dataset.until) - now) / 1000;
