@@ -1,4 +1,4 @@
-"""What the maintenance scripts beside it share: the checkout's Python and its `outfeed`, from any folder."""
+"""Helper of the maintenance scripts: finds the checkout's package."""
 
 import importlib.util
 import os
@@ -9,7 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def enter() -> None:
-    """Go on in the checkout's .venv where there is one and this Python lacks what Outfeed needs."""
+    """Restart in the checkout's .venv if this Python lacks Outfeed's packages.
+
+    Does nothing without a .venv.
+    """
     venv_python = ROOT / ".venv" / "bin" / "python"
     if importlib.util.find_spec("click") is None and venv_python.exists():
         os.execv(venv_python, [str(venv_python), *sys.argv])

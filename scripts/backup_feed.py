@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Back the live database up and keep the newest few; for cron: `scripts/backup_feed.py --to DIR [--keep 14] [--json]`.
+"""Back up the live database and keep the newest backups.
 
-Each backup is checked before an old one goes, and the one just made always stays. Exit 0: done, 1: failed, 2: misused.
+For cron: `scripts/backup_feed.py --to DIR [--keep 14] [--json]`. Each backup is checked before an older one is removed,
+and the new one always stays. Exit status 0: done, 1: failed, 2: wrong usage.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import _outfeed
 
 
 def main() -> None:
-    """Back up and rotate, by the arguments of this process."""
+    """Back up and rotate, by the command's arguments."""
     arguments = read_arguments()
     _outfeed.enter()
     from outfeed import clock
@@ -27,20 +28,20 @@ def main() -> None:
     made = arguments.to / f"{stem}-{clock.now():%Y%m%dT%H%M%SZ}.db"
     try:
         content = backup.backup(database.default(), made)
-        gone = rotate(arguments.to, stem, arguments.keep, made)
+        removed = rotate(arguments.to, stem, arguments.keep, made)
     except (OutfeedError, OSError) as error:
         sys.exit(f"Error: {error}")
     if arguments.json:
-        facts = {"file": str(made), **content._asdict(), "removed": [path.name for path in gone]}
+        facts = {"file": str(made), **content._asdict(), "removed": [path.name for path in removed]}
         print(json.dumps(facts))
     else:
-        print(f"Backed up {content.events:,} events to {made}, checked; removed {len(gone)} older.")
+        print(f"Backed up {content.events:,} events to {made}, and verified the copy. Removed {len(removed)} old ones.")
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Back the live database up and keep the newest few.")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder of the backups")
-    parser.add_argument("--keep", type=positive, default=14, metavar="N", help="how many stay (default: 14)")
+    parser = argparse.ArgumentParser(description="Back up the live database and keep the newest backups.")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the backups")
+    parser.add_argument("--keep", type=positive, default=14, metavar="N", help="number of backups kept (default: 14)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -52,13 +53,16 @@ def positive(text: str) -> int:
 
 
 def rotate(folder: Path, stem: str, keep: int, made: Path) -> list[Path]:
-    """Remove all but the newest *keep* backups by this script, never *made*; return what is gone."""
+    """Remove all but the newest *keep* backups. Return the removed ones.
+
+    Only files of this script count. *made* is never removed.
+    """
     stamp = f"{'[0-9]' * 8}T{'[0-9]' * 6}Z"
     others = sorted(path for path in folder.glob(f"{glob.escape(stem)}-{stamp}.db") if path != made)
-    gone = others[: max(0, len(others) + 1 - keep)]
-    for path in gone:
+    removed = others[: max(0, len(others) + 1 - keep)]
+    for path in removed:
         path.unlink()
-    return gone
+    return removed
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Hold the page's scripts and styles to the browser baseline: Safari 16.4, Firefox 115, Chrome 111.
+"""Check the page's scripts and styles against the browser baseline.
 
-Usage: python scripts/baseline.py [FILE …]; without a FILE all of the package's. Prints one line for each use of a newer
-feature, and exits 1 if there is one. The table lists what MDN's browser-compat-data (v6.1.5) gives a later version for,
-of what such pages might use; a feature that is ignored harmlessly where it is unknown is not in it. A line that ends
-with `baseline: guarded`, and the line after it, may use one: they ask the browser first.
+The baseline is Safari 16.4, Firefox 115 and Chrome 111. Usage: python scripts/baseline.py [FILE …]; without a FILE, all
+files of the package. Prints one line for each use of a newer feature, and exits 1 if there is one. The table lists
+features that MDN's browser-compat-data (v6.1.5) gives a later version for, if such pages might use them. It omits
+features that older browsers ignore without harm. A line that ends with `baseline: guarded`, and the line after it, may
+use a newer feature: the code tests for it first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
 
 
 class Feature(NamedTuple):
-    """A feature of newer browsers: how it is written, its name, and since which Chrome, Firefox and Safari has it."""
+    """A feature of newer browsers: its pattern, its name and its versions.
+
+    The versions are those of Chrome, Firefox and Safari.
+    """
 
     pattern: re.Pattern[str]
     name: str
@@ -35,7 +39,7 @@ def _features(rows: list[tuple[str, str, str]]) -> list[Feature]:
     return found
 
 
-# Names of methods that older objects have too (`map`, `has`) are matched only on what is certainly the newer one.
+# A name that older objects have as well (`map`, `has`) is matched only if the text is certainly the newer one.
 SCRIPT = _features(
     [
         (r"AbortSignal\.any\b", "AbortSignal.any", "116 124 17.4"),
@@ -147,7 +151,7 @@ MARKUP = _features(
 
 
 def problems(name: str, text: str) -> Iterator[str]:
-    """Yield what *text*, the content of the file *name*, uses that is newer than the baseline, one line each."""
+    """Yield a line for each newer feature in *text*, the content of *name*."""
     kind = Path(name).suffix
     if kind == ".html":
         yield from _found(name, text, MARKUP)
@@ -178,8 +182,11 @@ def _found(name: str, text: str, features: list[Feature]) -> Iterator[str]:
 
 
 def _nested(name: str, text: str) -> Iterator[str]:
-    """Yield each rule within a rule: Chrome 112, Firefox 117, Safari 16.5 have nesting."""
-    open_rules: list[bool] = []  # for each open brace whether it is of a rule with a selector
+    """Yield each rule within a rule.
+
+    Chrome 112, Firefox 117 and Safari 16.5 have nesting.
+    """
+    open_rules: list[bool] = []  # for each open brace, whether it belongs to a rule with a selector
     start = 0
     for brace in re.finditer(r"[{};]", text):
         if brace[0] == "{":

@@ -1,8 +1,8 @@
-"""A table of small faults in the core, the store and the consumers, each with the tests that must notice it.
+"""Mutants of the core, the store and the consumers, with their tests.
 
-`scripts/mutate [WORD]` makes them one after the other in a copy of the tree, those in files with WORD in their path,
-and runs the named tests until the first fails. This tree is never changed. A mutant that survives is a missing test,
-unless the table says why it behaves the same.
+`scripts/mutate [WORD]` applies them one after the other in a copy of the tree and runs the named tests until the first
+failure. WORD selects files by a part of their path. This tree is never changed. A mutant that survives is a missing
+test, unless the table says why it behaves the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("app", "migrations", "scripts", "tests", "pyproject.toml", "setup.cfg")
-TIMEOUT_SECS = 60  # a mutant that hangs is noticed, too
+TIMEOUT_SECS = 60  # a mutant that hangs counts as noticed
 MEMORY_BYTES = 4 * 2**30
 
 
 class Mutant(NamedTuple):
-    """One text of a file below app/outfeed, what stands in its place, and the tests. *same*: why none can notice."""
+    """A text of a file below app/outfeed, its replacement, and the tests.
+
+    *same* says why no test can notice it.
+    """
 
     file: str
     old: str
@@ -41,7 +44,7 @@ CHECKPOINT = ("tests/store/test_checkpoint.py", "tests/consumers")
 OUTBOX = ("tests/store/test_source.py", "tests/store/test_outbox.py")
 
 MUTANTS = (
-    # --- feed: where live clients stand
+    # --- feed: positions of live clients
     Mutant(
         "feed/cohorts.py",
         "if rest is None or place.cursor > self.position:",
@@ -193,7 +196,10 @@ MUTANTS = (
 
 
 def main(word: str = "") -> int:
-    """Try all mutants with *word* in their file's path; return 1 if one survives that should not."""
+    """Try all mutants with *word* in their file's path.
+
+    Returns 1 if one survives that should not.
+    """
     holes = 0
     with tempfile.TemporaryDirectory(prefix="outfeed-mutants-") as folder:
         copy = Path(folder)
@@ -215,7 +221,7 @@ def bound_memory() -> None:
 
 
 def notices(copy: Path, mutant: Mutant) -> bool:
-    """Return whether the mutant's tests fail with it in *copy*, which is as before afterwards."""
+    """Return whether the tests fail with the mutant. Restore *copy*."""
     path = copy / "app/outfeed" / mutant.file
     original = path.read_text()
     if original.count(mutant.old) != 1:
@@ -239,7 +245,7 @@ def notices(copy: Path, mutant: Mutant) -> bool:
         path.write_text(original)
     if ended.returncode > 1:
         raise SystemExit(ended.stdout.decode() + ended.stderr.decode())
-    return ended.returncode != 0  # a negative one is that of a process that used up its memory
+    return ended.returncode != 0  # negative if the process exceeded its memory
 
 
 if __name__ == "__main__":

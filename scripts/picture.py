@@ -1,4 +1,7 @@
-"""The picture of the live page for the README: a demo server of its own, left alone until its chart has bars."""
+"""The picture of the live page for the README.
+
+It shows a demo server, after enough time for bars in its chart.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ SIZE = {"width": 1440, "height": 900}
 
 
 class Demo(Server):
-    """A server whose simulated swarm starts with it."""
+    """A server with a simulated swarm."""
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Delete old events from the log; for cron: `scripts/prune_events.py --older-than-days 30 [--archive DIR] [--dry-run]`.
+"""Delete old events from the log.
 
-The same as `outfeed prune`, run from a checkout. Exit 0: done, 1: failed, 2: misused.
+For cron: `scripts/prune_events.py --older-than-days 30 [--archive DIR] [--dry-run]`. The same as `outfeed prune`, run
+from a checkout. Exit status 0: done, 1: failed, 2: wrong usage.
 """
 
 import sys
@@ -10,7 +11,7 @@ import _outfeed
 
 
 def main() -> None:
-    """Prune, by the arguments of this process."""
+    """Prune, by the command's arguments."""
     _outfeed.enter()
     from outfeed.cli import main as outfeed
 

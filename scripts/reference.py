@@ -44,7 +44,7 @@ def settings() -> str:
 
 
 def metric_table() -> str:
-    """Return every metric, those of each worker first."""
+    """Return the table of all metrics, those of each worker first."""
     rows = []
     for name, metric in (metrics.WORKER | declared_metrics()).items():
         labels = [*(["worker"] if name in metrics.WORKER else []), *metric.labels]
@@ -55,13 +55,13 @@ def metric_table() -> str:
 
 
 def close_codes() -> str:
-    """Return every close code, with what the client does next."""
+    """Return the table of all close codes, with the client's next step."""
     rows = [[str(code), each.meaning, each.next_step] for code, each in sorted(frames.CLOSE_CODES.items())]
     return table(["code", "meaning", "what the client does"], rows)
 
 
 def errors() -> str:
-    """Return a section for every code of an error."""
+    """Return a section for each error code."""
     return "\n\n".join(_error(code, each) for code, each in sorted(error_codes.CODES.items()))
 
 
@@ -72,7 +72,7 @@ def _error(code: str, error: error_codes.ErrorCode) -> str:
 
 
 def event_types() -> str:
-    """Return every event type that Outfeed shows with a label of its own."""
+    """Return the table of all event types with a label."""
     rows = [[f"`{name}`", each.icon, each.label] for name, each in events.DISPLAY.items()]
     return table(["type", "icon", "label"], rows)
 
@@ -126,7 +126,7 @@ def _routes() -> Iterator[list[str]]:
         app = create_app(config.Settings(database=Path(folder) / "outfeed.db"))
     for rule in app.url_map.iter_rules():
         if rule.rule != "/" and rule.rule.endswith("/"):
-            continue  # the same with a slash at the end
+            continue  # the same path with a slash at the end
         view = app.view_functions[rule.endpoint]
         needed: permission.Permission = view.permission  # type: ignore[attr-defined]
         effect = (inspect.getdoc(view) or "").partition("\n\n")[0]
@@ -149,7 +149,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Return *text* with every generated part as the code says it now."""
+    """Return *text* with every generated part up to date."""
     return _PART.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text)
 
 
@@ -159,7 +159,10 @@ def parts_in(text: str) -> list[str]:
 
 
 def write(is_check: bool) -> int:
-    """Write every page that differs from the code, or only name it; return how many differ."""
+    """Write every page that differs from the code. Return how many differ.
+
+    With *is_check* it only names them.
+    """
     count = 0
     for file in sorted(manual.FOLDER.glob("*.md")):
         text = file.read_text("utf-8")

@@ -17,7 +17,7 @@ from scripts.benchmarks.servers import THIS, Checkout
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Return the whole numbers above zero in *text*, which commas separate."""
+    """Return the positive whole numbers in *text*, separated by commas."""
     numbers = tuple(int(part) for part in text.split(","))
     if min(numbers) < 1:
         raise ValueError
@@ -27,14 +27,14 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 @click.command(epilog="Example: scripts/bench latency burst resume idle --base ../main --pairs 10")
 @click.argument("cases", nargs=-1, type=click.Choice(list(CASES)), metavar="[CASE]...")
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Another checkout.")
-@click.option("--pairs", "--rounds", "rounds", type=click.IntRange(1, 100), help="3 if not given; with --base 10.")
+@click.option("--pairs", "--rounds", "rounds", type=click.IntRange(1, 100), help="Default: 3, or 10 with --base.")
 @click.option(
-    "--clients", type=whole_numbers, metavar="N,N…", help="Numbers of clients for every case, instead of its own."
+    "--clients", type=whole_numbers, metavar="N,N…", help="Numbers of clients for every case, in place of its own."
 )
-@click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of latency, paced and idle.")
-@click.option("--behind", type=click.IntRange(1, 999_999), help="Events that the clients of resume are behind.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), help="Duration of latency, paced and idle.")
+@click.option("--behind", type=click.IntRange(1, 999_999), help="Backlog of the clients of resume, in events.")
 @click.option("--quick", is_flag=True, help="One round of short measurements.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write every sample here, as JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write every sample to this JSON file.")
 def main(
     cases: tuple[str, ...],
     base: Path | None,
@@ -50,15 +50,16 @@ def main(
     \b
       idle      connected clients and no events: CPU, and memory per client
       latency   100 events/s, from the INSERT to each client
-      burst     single commits as fast as they go
+      burst     single commits at full speed
       commits   the same in commits of 100
-      paced     viewers as the page has them, at 100 events/s: CPU
-      resume    one client, and twenty at once, from far behind
+      paced     viewers with the page's settings, at 100 events/s: CPU
+      resume    one client, and twenty at once, with a large backlog
       write     log_event beside a bare INSERT; POST /api/events by 4, 1 and 100 producers
 
-    Without a CASE all of them. With --base, short measurements alternate between this checkout and the other one, which
-    needs a .venv with Outfeed. Progress goes to standard error, a Markdown table to standard output. A case in which a
-    client missed an event, or got it twice or out of order, gives no figure; without --base the command then exits 1.
+    Without a CASE, all cases. With --base, short measurements alternate between this checkout and the other one,
+    which needs a .venv with Outfeed. Progress goes to standard error, a Markdown table to standard output. A case in
+    which a client missed an event, or got it twice or out of order, gives no figure. Without --base the command then
+    exits 1.
     """
     process.raise_descriptor_limit()
     sizes = SHORT if base or quick else Sizes()

@@ -1,7 +1,7 @@
-"""`log_event` beside a bare INSERT into the same table, in turns; prints the medians as JSON.
+"""Measure `log_event` beside a bare INSERT into the same table, in turns.
 
-It runs in the environment of the measured checkout, as a file, so it imports nothing of this folder. The order:
-{"path", "turns", "insert" (SQL), "row" (an event)}.
+Prints the medians as JSON. It runs in the environment of the measured checkout, as a file, so it imports nothing of
+this folder. Its order is {"path", "turns", "insert" (SQL), "row" (an event)}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ EVENTS_A_TURN = 100
 
 
 def measure(order: dict[str, Any]) -> dict[str, float]:
-    """Return the medians over the turns: microseconds for one event, and their ratio within a pair of turns."""
+    """Return the medians over the turns.
+
+    They are microseconds for one event, and the ratio of the two within a pair of turns.
+    """
     os.environ["OUTFEED_DATABASE"] = order["path"]
     try:
         from outfeed import log_event
@@ -51,7 +54,7 @@ def turn_us(write: Callable[[], None]) -> float:
 
 
 def summary(turns: list[tuple[float, float]]) -> dict[str, float]:
-    """Return the median of each way, and the median of the ratios of turns that followed each other."""
+    """Return the median of each way, and the median ratio of adjacent turns."""
     figures = zip(*((call, insert, call / insert) for call, insert in turns), strict=True)
     return dict(zip(("log_event_us", "insert_us", "log_event_ratio"), map(statistics.median, figures), strict=True))
 

@@ -1,6 +1,6 @@
-"""The cases: what is done with a server and its connected clients, and the figures that it gives.
+"""The cases: each measures a server with connected clients.
 
-Each measurement starts a server of its own, so that none depends on the ones before it.
+Each measurement starts its own server, so that none depends on the earlier ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured. *turns* are pairs of log_event and INSERT; producers post *posted_events*."""
+    """Sizes of the measurements.
+
+    *turns* are pairs of log_event and INSERT. Producers post *posted_events*.
+    """
 
     paced_secs: float = 3
     viewers_secs: float = 10
@@ -51,7 +54,10 @@ SHORT = Sizes(paced_secs=2, viewers_secs=2, idle_secs=4, behind_events=100_000, 
 
 @dataclass(slots=True)
 class Stage:
-    """One checkout, a folder for its servers, and the databases with stored events that its rounds share."""
+    """One checkout, a folder for its servers, and its filled databases.
+
+    Its rounds share these databases.
+    """
 
     checkout: Checkout
     folder: Path
@@ -59,11 +65,11 @@ class Stage:
     _stored: dict[int, Path] = field(default_factory=dict)
 
     def server(self, max_clients: int, database: Path | None = None) -> Server:
-        """Return a server that is not started yet, on an empty database or on *database*."""
+        """Return a server that is not started, on an empty database or *database*."""
         return Server(self.checkout, Path(tempfile.mkdtemp(dir=self.folder)), max_clients, database)
 
     def stored(self, events: int) -> Path:
-        """Return a database with *events*, numbered from 1, and their search index."""
+        """Return a database with *events*, numbered from 1, and a search index."""
         if events not in self._stored:
             server = self.server(1)
             server.run("upgrade")
@@ -76,7 +82,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case: its numbers of clients, alone and in pairs (0: it has none)."""
+    """One case: its numbers of clients, alone and in pairs (0: no clients)."""
 
     name: str
     clients: tuple[int, ...]
@@ -85,7 +91,10 @@ class Case:
 
 
 def measure_idle(stage: Stage, clients: int) -> Figures:
-    """Connected clients and no events. Their memory is what they added; pages that processes share count once."""
+    """Measure connected clients without events.
+
+    Their memory is the server's growth. Pages that processes share count once.
+    """
     with stage.server(clients) as server:
         with LoadSession(server, 1, server.target()) as first:
             first.run(WARM_UP, PACED_PER_SECOND)
@@ -104,12 +113,15 @@ def measure_idle(stage: Stage, clients: int) -> Figures:
 
 
 def measure_latency(stage: Stage, clients: int) -> Figures:
-    """100 events a second, each in its own commit; every delivery counts."""
+    """Measure 100 events a second, one commit each. Every delivery counts."""
     return _paced(stage, clients, stage.sizes.paced_secs)
 
 
 def measure_paced(stage: Stage, clients: int) -> Figures:
-    """The same for viewers as the page has them: in batches, at most ten frames a second, with a filter."""
+    """Measure the same for viewers with the page's settings.
+
+    They get batches, at most ten frames a second, with a filter.
+    """
     return _paced(stage, clients, stage.sizes.viewers_secs, batch=True, rate=10, types=["task.*", "tool.*"])
 
 
@@ -128,7 +140,10 @@ def _paced(stage: Stage, clients: int, secs: float, **wanted: Any) -> Figures:
 
 
 def measure_burst(stage: Stage, clients: int, commit_size: int = 1) -> Figures:
-    """Commits as fast as they go: from the first event's birth until the last client has the last event."""
+    """Measure commits at full speed.
+
+    The time runs from the creation of the first event until the last client has the last event.
+    """
     phase = Phase(BURST_EVENTS, CAREFUL_IN_BURST, timeout_secs=90)
     with stage.server(clients) as server, LoadSession(server, clients, server.target()) as load:
         outcome, written, used = _timed(load, phase, 0, commit_size)
@@ -143,7 +158,7 @@ def measure_burst(stage: Stage, clients: int, commit_size: int = 1) -> Figures:
 
 
 def _timed(load: LoadSession, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, Written, float]:
-    """Warm up, then run *phase*; return the server's CPU seconds with the rest."""
+    """Warm up, then run *phase*. Return the results and the CPU seconds."""
     load.run(WARM_UP, PACED_PER_SECOND)
     before = process.cpu_seconds(load.server.session)
     outcome, written = load.run(phase, per_second, commit_size)
@@ -151,7 +166,10 @@ def _timed(load: LoadSession, phase: Phase, per_second: float, commit_size: int 
 
 
 def measure_resume(stage: Stage, clients: int) -> Figures:
-    """From the first event on, in batches, as fast as they come; counts from the first connection."""
+    """Measure clients that read all events in batches, at full speed.
+
+    The time runs from the first connection.
+    """
     events = stage.sizes.behind_events
     with stage.server(clients, stage.stored(events)) as server:
         before, memory = process.cpu_seconds(server.session), process.memory_mib(server.session)
@@ -166,7 +184,10 @@ def measure_resume(stage: Stage, clients: int) -> Figures:
 
 
 def measure_write(stage: Stage, _: int) -> Figures:
-    """`log_event` and INSERT without a server, then producers over HTTP; no client is connected."""
+    """Measure `log_event`, INSERT and producers over HTTP.
+
+    `log_event` and INSERT run without a server. No client is connected.
+    """
     events = stage.sizes.posted_events
     figures = _calls(stage)
     with stage.server(1) as server:
@@ -188,7 +209,10 @@ def _calls(stage: Stage) -> Figures:
 
 
 def _post(server: Server, producers: int, batch: int, events: int) -> float:
-    """Have *producers* together post at least *events*, *batch* in a call; return events/s."""
+    """Have *producers* together post at least *events*, in calls of *batch*.
+
+    Returns events/s.
+    """
     each, before = -(-events // (producers * batch)), _count(server.database)
     seconds = produce(f"{HOST}:{server.port}", server.token, producers, batch, each)
     posted, stored = each * producers * batch, _count(server.database) - before

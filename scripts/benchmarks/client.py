@@ -1,4 +1,4 @@
-"""One connected client of the load: its socket, and what it has read so far."""
+"""One connected client of the load: its socket and its position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IN_FLIGHT = 64
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to subscribe."""
+    """Address and subscription of a client."""
 
     host: str
     port: int
@@ -26,7 +26,10 @@ class Target:
 
 @dataclass(slots=True)
 class Client:
-    """`seen` is the number of the last event read; `rest` is the unread end of the last chunk."""
+    """A client. `seen` is the number of the last event read.
+
+    `rest` is the unread end of the last chunk.
+    """
 
     sock: socket.socket
     accept: bytes = b""
@@ -36,19 +39,25 @@ class Client:
 
     @classmethod
     def dial(cls, target: Target) -> Client:
-        """Connect and send the handshake, without waiting for the answer."""
+        """Connect and send the handshake, without waiting for the response."""
         sock = socket.create_connection((target.host, target.port), CONNECT_TIMEOUT_SECS)
         request, accept = websocket.upgrade_request(f"{target.host}:{target.port}", target.path, target.headers)
         sock.sendall(request)
         return cls(sock, accept)
 
     def subscribe(self, target: Target) -> None:
-        """Read the handshake's answer and send the subscription, without waiting for the verdict."""
+        """Read the handshake's response and send the subscription.
+
+        Does not wait for the verdict.
+        """
         self.rest = websocket.read_upgrade(self.sock, self.accept)
         self.sock.sendall(websocket.masked(websocket.TEXT, target.subscribe.encode()))
 
     def await_verdict(self) -> None:
-        """Read up to the frame that answers the subscription. Raises LoadError if it is not `subscribed`."""
+        """Read up to the frame that answers the subscription.
+
+        Raises LoadError if it is not `subscribed`.
+        """
         while not self._take_verdict():
             chunk = self.sock.recv(65_536)
             if not chunk:
@@ -66,9 +75,9 @@ class Client:
 
 
 def connect_all(count: int, target: Target, *, is_answered: bool = True) -> list[Client]:
-    """Return *count* subscribed clients; up to IN_FLIGHT handshakes are under way at once.
+    """Return *count* subscribed clients.
 
-    Without *is_answered* the verdicts, and the frames after them, stay unread.
+    Up to IN_FLIGHT handshakes are under way at once. Without *is_answered* the verdicts and later frames stay unread.
     """
     clients: list[Client] = []
     while len(clients) < count:

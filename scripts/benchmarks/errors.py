@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BenchError(Exception):
-    """The root of all errors here."""
+    """The base class of all errors of the benchmark."""
 
 
 class ServerError(BenchError):
@@ -16,4 +16,7 @@ class LoadError(BenchError):
 
 
 class SequenceError(BenchError):
-    """An event was missing, repeated or out of order, so there is no figure."""
+    """An event was missing, repeated or out of order.
+
+    The measurement gives no figure.
+    """

@@ -1,4 +1,4 @@
-"""The event that every server is measured with, and how to find it again in a stream of bytes."""
+"""The event of all measurements, and how to find it in a stream of bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TEXT = "measured, not guessed"
 
 
 def make(number: int, t_ns: int) -> dict[str, Any]:
-    """Return event *number* (from 1), born at *t_ns*; about 250 bytes as JSON.
+    """Return event *number* (from 1), created at *t_ns*.
 
-    Number and time have a fixed width in JSON, so that a reader can check a regular stream by stride. Six digits count;
-    the 1 before them keeps the zeros.
+    It has about 250 bytes as JSON. Number and time have a fixed width in JSON, so that a reader can check a regular
+    stream by stride. The number has six digits behind a 1 that keeps the zeros.
     """
     return {
         "id": _uuid7(number),
@@ -32,7 +32,7 @@ def make(number: int, t_ns: int) -> dict[str, Any]:
 
 
 def digits(events: int) -> list[bytes]:
-    """Return six strings: the n-th byte of the k-th is the k-th digit of event n + 1."""
+    """Return six strings: byte n of string k is digit k of event n + 1."""
     numbers = [f"{number:06d}" for number in range(1, events + 1)]
     return ["".join(column).encode() for column in zip(*numbers, strict=True)]
 

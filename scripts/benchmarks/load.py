@@ -1,9 +1,9 @@
-"""The load client: one process, one epoll, any number of WebSocket clients.
+"""The load client: one epoll for any number of WebSocket clients.
 
-It takes a target and a number of clients as JSON, connects them and says so. Then each line on its standard input is a
-phase: it answers "armed", reads until every client has every event, and answers with what it measured. It answers pings
-between the phases, and ends with its input. If the order has a phase that the clients are *owed*, it connects, reads
-that phase and ends.
+It reads a target and a number of clients as JSON, connects them and reports that. Then each line on its standard input
+is a phase: it answers "armed", reads until every client has every event, and answers with its measurements. It answers
+pings between the phases, and ends with its input. If the order has an *initial_phase* phase, it connects, reads that
+phase and ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _STDIN = 0
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """*events* for each client, within *timeout_secs*; the first *careful* clients read frame by frame."""
+    """A phase: *events* for each client, within *timeout_secs*.
+
+    The first *careful* clients read frame by frame.
+    """
 
     events: int
     careful: int
@@ -37,7 +40,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of one phase. Latency counts from an event's birth to its reading, by the careful clients."""
+    """The figures of one phase.
+
+    Latency is the time from an event's creation to its reading by the careful clients.
+    """
 
     deliveries: int
     seconds: float
@@ -56,7 +62,10 @@ class Load:
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def await_phase(self) -> Phase | None:
-        """Return the next phase from standard input, None at its end; answers pings meanwhile."""
+        """Return the next phase from standard input, None at its end.
+
+        Answers pings while it waits.
+        """
         idle = Reader(0)
         while True:
             for descriptor, _ in self._epoll.poll(maxevents=MAX_READY):
@@ -67,9 +76,9 @@ class Load:
             idle.parse()
 
     def measure(self, phase: Phase, reader: Reader, since_ns: int = 0) -> Outcome:
-        """Read until every client has every event of *phase*. Raises LoadError when time runs out.
+        """Read until every client has every event of *phase*.
 
-        The seconds count from *since_ns*, or from the birth of the first event.
+        The seconds count from *since_ns*, or from the creation of the first event. Raises LoadError after the timeout.
         """
         for place, client in enumerate(self._clients.values()):
             client.is_careful, client.seen = place < phase.careful, 0
@@ -94,33 +103,33 @@ class Load:
 
 
 def percentiles_ms(latencies_ns: array[int]) -> tuple[float, float]:
-    """Return p50 and p99 in milliseconds; zeros if no client read carefully."""
+    """Return p50 and p99 in ms; zeros if no client read carefully."""
     ordered = sorted(latencies_ns) or [0]
     last = len(ordered) - 1
     return ordered[last // 2] / 1e6, ordered[round(last * 0.99)] / 1e6
 
 
-def say(answer: dict[str, Any]) -> None:
+def report(answer: dict[str, Any]) -> None:
     """Write one answer, a line of JSON."""
     print(json.dumps(answer), flush=True)
 
 
 def serve(order: dict[str, Any]) -> None:
-    """Connect, then run the phases from standard input, or the one in the order."""
+    """Connect, then run the phases from standard input, or the order's phase."""
     clients, target = order["clients"], Target(**order["target"])
     gc.disable()
-    if "owed" in order:
-        owed, began_ns = Phase(**order["owed"]), time.time_ns()
+    if "initial_phase" in order:
+        initial_phase, began_ns = Phase(**order["initial_phase"]), time.time_ns()
         load = Load(connect_all(clients, target, is_answered=False))
-        say(asdict(load.measure(owed, Reader(owed.events), began_ns)))
+        report(asdict(load.measure(initial_phase, Reader(initial_phase.events), began_ns)))
         return
     load = Load(connect_all(clients, target))
-    say({"connected": clients})
+    report({"connected": clients})
     gc.freeze()
     while phase := load.await_phase():
         reader = Reader(phase.events)
-        say({"armed": True})
-        say(asdict(load.measure(phase, reader)))
+        report({"armed": True})
+        report(asdict(load.measure(phase, reader)))
 
 
 if __name__ == "__main__":
@@ -128,5 +137,5 @@ if __name__ == "__main__":
     try:
         serve(json.loads(sys.argv[1]))
     except (BenchError, OSError) as error:
-        say({"error": type(error).__name__, "message": str(error)})
+        report({"error": type(error).__name__, "message": str(error)})
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What Linux says about processes: /proc, limits, and the end of a process group."""
+"""Linux processes: /proc, limits, and the end of a process group."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def raise_descriptor_limit() -> None:
-    """Allow as many open sockets as the hard limit does; children inherit it."""
+    """Raise the limit of open files to the hard limit. Children inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def cpu_seconds(session: int) -> float:
-    """Return the CPU time that the living processes of *session* have used, in steps of 10 ms."""
+    """Return the CPU time of the living processes of *session*, to 10 ms."""
     return sum(sum(map(int, fields[11:13])) for fields in _stats(session).values()) / _TICKS
 
 
 def memory_mib(session: int) -> float:
-    """Return the memory of the processes of *session*; pages that they share count once."""
+    """Return the memory of the processes of *session*.
+
+    Pages that they share count once.
+    """
     return sum(_pss_kib(pid) for pid in _stats(session)) / 1024
 
 
 def end(process: subprocess.Popen[str], patience_secs: float = 8.0) -> None:
-    """Send SIGTERM to the session that *process* leads, and SIGKILL if it does not end."""
+    """Send SIGTERM, then SIGKILL if needed, to the session of *process*."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -38,7 +41,10 @@ def end(process: subprocess.Popen[str], patience_secs: float = 8.0) -> None:
 
 
 def _stats(session: int) -> dict[int, list[str]]:
-    """Return the fields of /proc/PID/stat after the command's name, for each process of *session*."""
+    """Return the fields of /proc/PID/stat by process of *session*.
+
+    They are the fields after the command's name.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""Producers that post to `/api/events` at once, each on a thread and a connection of its own."""
+"""Concurrent producers for `/api/events`, each on its own connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from scripts.benchmarks.errors import LoadError
 
 
 def produce(address: str, token: str, producers: int, batch: int, posts: int) -> float:
-    """Have each producer post *posts* times *batch* events; return the seconds. Raises LoadError."""
+    """Have each producer post *posts* times *batch* events.
+
+    Returns the seconds. Raises LoadError.
+    """
     body, ready = make_body(batch), threading.Barrier(producers + 1)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     with ThreadPoolExecutor(producers) as pool:
@@ -26,13 +29,13 @@ def produce(address: str, token: str, producers: int, batch: int, posts: int) ->
 
 
 def make_body(batch: int) -> bytes:
-    """Return *batch* events without id and timestamp, which the server adds."""
+    """Return *batch* events without id and timestamp: the server adds them."""
     row = {name: value for name, value in event.make(1, 0).items() if name not in ("id", "timestamp")}
     return json.dumps([row] * batch if batch > 1 else row).encode()
 
 
 def post_all(address: str, headers: dict[str, str], body: bytes, posts: int, ready: threading.Barrier) -> None:
-    """Post *posts* times; a post that the server is too busy for (503) is repeated."""
+    """Post *posts* times. Repeat a post that a busy server rejects (503)."""
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.connect()
     ready.wait(60)

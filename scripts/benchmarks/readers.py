@@ -1,10 +1,10 @@
-"""Two ways to read a chunk; both check the number of every event.
+"""Two ways to read a chunk. Both check the number of every event.
 
-Carefully: frame by frame; notes the latency of each event and answers pings. Parsed once nothing more is ready: what is
-measured is when the bytes came, not how long the load takes with those of the clients before.
-Swiftly: for bursts. Events of one server have one size while its numbers have as many digits, so the same digit of all
-events in a chunk stands at one stride, and six strided slices check them all: about 20 ns an event. A chunk that is
-not regular is searched with a regular expression. Frame borders, and pings among events, aren't seen.
+The careful way reads frame by frame, records the latency of each event and answers pings. It parses once no more bytes
+are ready: the latency is that of the bytes' arrival, without the time for the bytes of earlier clients.
+The fast way is for bursts. Events of one server have one size while their numbers have as many digits. So a digit of
+all events in a chunk is at one stride, and six strided slices check them all: about 20 ns an event. An irregular chunk
+is searched with a regular expression. Frame borders, and pings among events, are not seen.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _TAIL = ITEM_BYTES - 1
 
 
 class Reader:
-    """Reads the chunks of one phase, in which events 1 to *events* are expected by every client.
+    """Reads the chunks of one phase.
 
-    *finished* is how many clients have them all. *unparsed* is what was read carefully and waits for `parse`.
+    Each client must get events 1 to *events*. *finished* is the number of clients that have them all. *unparsed* holds
+    carefully read chunks until `parse`.
     """
 
     def __init__(self, events: int) -> None:
@@ -42,7 +43,7 @@ class Reader:
         self._target = memoryview(self._buffer)[_RESERVE:]
 
     def read(self, client: Client) -> None:
-        """Take one chunk from the socket of *client*, which has one ready."""
+        """Read one chunk from the socket of *client*, which is ready."""
         size = client.sock.recv_into(self._target)
         if not size:
             raise LoadError(f"the server closed the connection after event {client.seen}")
@@ -52,20 +53,20 @@ class Reader:
                 self.parse()
         else:
             before = client.seen
-            self._read_swiftly(client, _RESERVE + size)
-            self._note_progress(client, before)
+            self._read_fast(client, _RESERVE + size)
+            self._record_progress(client, before)
 
     def parse(self) -> None:
-        """Take the events of what was read carefully."""
+        """Parse the chunks that were read carefully."""
         unparsed, self.unparsed = self.unparsed, []
         for client, chunk, clock_ns in unparsed:
             before = client.seen
             self._parse_one(client, client.rest + chunk, clock_ns)
-            self._note_progress(client, before)
+            self._record_progress(client, before)
 
-    def _note_progress(self, client: Client, before: int) -> None:
+    def _record_progress(self, client: Client, before: int) -> None:
         if client.seen > self.events:
-            raise SequenceError(f"event {client.seen} came, of {self.events} that were written")
+            raise SequenceError(f"event {client.seen} came, but only {self.events} were written")
         self.finished += before < client.seen == self.events
 
     def _parse_one(self, client: Client, data: bytes, clock_ns: int) -> None:
@@ -89,7 +90,7 @@ class Reader:
             if client.seen == 1:
                 self.first_ns = born_ns
 
-    def _read_swiftly(self, client: Client, end: int) -> None:
+    def _read_fast(self, client: Client, end: int) -> None:
         buffer = self._buffer
         begin = _RESERVE - len(client.rest)
         buffer[begin:_RESERVE] = client.rest
@@ -112,12 +113,15 @@ class Reader:
         client.seen = number
 
     def _is_regular(self, seen: int, count: int, first: int, last: int) -> bool:
-        """True where the six digits of all *count* events stand at one stride and say seen + 1, seen + 2 …"""
+        """Return whether the six digits of *count* events are at one stride.
+
+        They must be seen + 1, seen + 2 …
+        """
         if count < 2:
             return count == 1 and first == last
         stride, odd = divmod(last - first, count - 1)
         if odd or self._buffer.find(ANCHOR, first + 1, last + _DIGIT_AT) != first + stride:
-            return False  # the second find: at twice the stride one could step over duplicates
+            return False  # the second match: at twice the stride, duplicates would be skipped
         at, stop = first + _DIGIT_AT, last + _DIGIT_AT + 1
         return all(
             self._buffer[at + k : stop + k : stride] == column[seen : seen + count]

@@ -1,4 +1,7 @@
-"""The report: medians and ranges over the rounds, ratios within them; as Markdown and as JSON."""
+"""The report: medians and ranges over rounds, ratios within rounds.
+
+It is written as Markdown and as JSON.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from scripts.benchmarks.runs import Plan, Results
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one case: for each checkout, its value in each round."""
+    """One figure of one case: each checkout's value in each round."""
 
     case: str
     clients: int
@@ -25,13 +28,13 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """This checkout's value divided by the base's, for each round that has both."""
+        """Return this checkout's value divided by the base's, for complete rounds."""
         this, base = self.values.get("this", {}), self.values.get("base", {})
         return [this[number] / base[number] for number in sorted(this.keys() & base.keys()) if base[number]]
 
 
 def rows(plan: Plan, results: Results) -> Iterator[Row]:
-    """Yield the rows that the report shows, in the order of the plan."""
+    """Yield the rows of the report in the order of the plan."""
     for case, clients in plan.cases:
         samples = [s for s in results.samples if (s.case, s.clients) == (case.name, clients)]
         for figure in filter(LABELS.__contains__, samples[0].figures if samples else ()):
@@ -42,7 +45,7 @@ def rows(plan: Plan, results: Results) -> Iterator[Row]:
 
 
 def markdown(plan: Plan, results: Results) -> str:
-    """Return the table and the conditions under which it was measured."""
+    """Return the table and the conditions of the measurement."""
     names = [checkout.name for checkout in plan.checkouts]
     is_pair = len(names) > 1
     head = [
@@ -62,7 +65,7 @@ def markdown(plan: Plan, results: Results) -> str:
 
 
 def write_json(path: Path, plan: Plan, results: Results) -> None:
-    """Write the rows, every sample, and what is needed to read them."""
+    """Write the rows, every sample, and the conditions."""
     document = {
         "checkouts": {checkout.name: checkout.commit for checkout in plan.checkouts},
         "sizes": asdict(plan.sizes),
@@ -94,9 +97,9 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     sizes, averages = plan.sizes, ", ".join(f"{average:.2f}" for average in results.load_averages)
     checkouts = ", ".join(f"{checkout.name} {checkout.commit}" for checkout in plan.checkouts)
     return [
-        f"Medians of {plan.rounds} rounds on {checkouts}; ratios are taken within a round.",
+        f"Medians of {plan.rounds} rounds on {checkouts}; ratios are within a round.",
         f"Seconds: latency {sizes.paced_secs:g}, paced {sizes.viewers_secs:g}, idle {sizes.idle_secs:g}.",
-        f"Events: a burst {BURST_EVENTS:,}, resume {sizes.behind_events:,}. Number and order of all were checked.",
+        f"Events: burst {BURST_EVENTS:,}, resume {sizes.behind_events:,}. Number and order of all were checked.",
         f"{_machine()}. Load average at the start of each round: {averages}.",
     ]
 

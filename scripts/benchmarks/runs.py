@@ -1,4 +1,4 @@
-"""The run: rounds in which each checkout does the same, in alternating order."""
+"""The run: rounds in which the checkouts alternate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.benchmarks.servers import Checkout
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: cases with their numbers of clients, on one checkout or on a pair."""
+    """The plan: cases with their numbers of clients, on one or two checkouts."""
 
     checkouts: tuple[Checkout, ...]
     cases: list[tuple[Case, int]]
@@ -36,15 +36,21 @@ class Sample:
 
 @dataclass(slots=True)
 class Results:
-    """All samples, the reasons for missing ones, and the machine's load average at the start of each round."""
+    """All samples, the reasons for missing ones, and the load averages.
+
+    Each load average is that at the start of a round.
+    """
 
     samples: list[Sample] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     load_averages: list[float] = field(default_factory=list)
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Results:
-    """Run *plan*; tell *say* each step. The checkouts alternate from case to case and from round to round."""
+def run(plan: Plan, report: Callable[[str], None]) -> Results:
+    """Run *plan* and pass each step to *report*.
+
+    The checkouts alternate from case to case and from round to round.
+    """
     results = Results()
     with tempfile.TemporaryDirectory(prefix="outfeed-bench-") as folder:
         stages = [Stage(checkout, Path(folder), plan.sizes) for checkout in plan.checkouts]
@@ -52,13 +58,15 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
             results.load_averages.append(os.getloadavg()[0])
             for place, (case, clients) in enumerate(plan.cases):
                 for stage in stages if (number + place) % 2 else reversed(stages):
-                    _measure(number, stage, case, clients, results, say)
+                    _measure(number, stage, case, clients, results, report)
     return results
 
 
-def _measure(number: int, stage: Stage, case: Case, clients: int, results: Results, say: Callable[[str], None]) -> None:
+def _measure(
+    number: int, stage: Stage, case: Case, clients: int, results: Results, report: Callable[[str], None]
+) -> None:
     step = f"round {number}, {stage.checkout.name}: {case.name}" + (f", {clients} clients" if clients else "")
-    say(step)
+    report(step)
     try:
         figures = case.measure(stage, clients)
         results.samples.append(Sample(number, stage.checkout.name, case.name, clients, figures))

@@ -1,4 +1,7 @@
-"""What is measured: `outfeed serve` of a checkout, on a free port of the loopback, in a folder of its own."""
+"""The measured server: `outfeed serve` of a checkout.
+
+It runs on a free port of the loopback, in a folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +42,28 @@ _FILL = """
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A checkout of Outfeed, its programs in *bin*, and what the report calls it."""
+    """A checkout of Outfeed, its programs in *bin*, and its report name."""
 
     name: str
     bin: Path
 
     @classmethod
     def at(cls, folder: Path) -> Checkout:
-        """Return the base checkout in *folder*. Raises ServerError if it has no virtual environment."""
+        """Return the base checkout in *folder*.
+
+        Raises ServerError if it has no virtual environment.
+        """
         found = cls("base", folder.absolute() / ".venv" / "bin")
         if not (found.bin / "outfeed").exists():
-            raise ServerError(f"{found.bin}/outfeed is missing; run scripts/serve in {folder} once to make it")
+            raise ServerError(f"{found.bin}/outfeed is missing; run scripts/serve in {folder} once to create it")
         return found
 
     @property
     def commit(self) -> str:
-        """The commit that is checked out, with a + if files differ from it; empty outside Git."""
+        """Return the current commit, with a + if files differ from it.
+
+        It is empty outside Git.
+        """
         command = ["git", "-C", str(self.bin), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout.strip()
@@ -64,7 +73,10 @@ THIS = Checkout("this", Path(sys.executable).parent)
 
 
 class Server:
-    """`outfeed serve` with a token, on an empty database or on *database*. It starts and ends with a `with`."""
+    """`outfeed serve` with a token, on an empty database or on *database*.
+
+    Use it in a `with`, which starts and ends it.
+    """
 
     def __init__(self, checkout: Checkout, folder: Path, max_clients: int, database: Path | None = None) -> None:
         self.checkout = checkout
@@ -91,17 +103,17 @@ class Server:
 
     @property
     def session(self) -> int:
-        """The session id that the server's processes share."""
+        """Return the session id that the server's processes share."""
         assert self._process, "the server is started"
         return self._process.pid
 
     def target(self, **wanted: Any) -> Target:
-        """Return how a client subscribes to all events from now on, as fast as they come, or as *wanted*."""
+        """Return a subscription to all new events at full speed, or as *wanted*."""
         subscribe = json.dumps({"action": "subscribe", "channel": "events", "rate": 0} | wanted)
         return Target(HOST, self.port, "/ws", {"Authorization": f"Bearer {self.token}"}, subscribe)
 
     def run(self, *arguments: str, program: str = "outfeed") -> str:
-        """Run a program of the checkout and return its output. Raises ServerError."""
+        """Run a program of the checkout. Return its output. Raises ServerError."""
         command, environment = [str(self.checkout.bin / program), *arguments], self._environment()
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -135,13 +147,13 @@ class Server:
         self._await(self._is_ready, START_TIMEOUT_SECS)
 
     def _environment(self) -> dict[str, str]:
-        """Return settings that differ from the defaults in the database, the address and the limits alone."""
+        """Return settings that change only the database, the address and limits."""
         is_set_by_user = re.compile(r"OUTFEED_|PYTHON(PATH|DONTWRITEBYTECODE)$").match
         return {name: value for name, value in os.environ.items() if not is_set_by_user(name)} | {
             "OUTFEED_DATABASE": str(self.database),
             "OUTFEED_BIND": f"{HOST}:{self.port}",
             "OUTFEED_MAX_CONNECTIONS": str(self.max_clients + 50),
-            # All clients come from one address here, and all producers have one token.
+            # Here all clients have one address, and all producers one token.
             "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
             "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
             "OUTFEED_REQUESTS_PER_MINUTE": "0",
@@ -157,7 +169,7 @@ class Server:
         deadline = time.monotonic() + timeout_secs
         while not is_so():
             if self._process and self._process.poll() is not None:
-                raise ServerError(f"the server of {self.checkout.name} ended at its start:\n{self._last_lines()}")
+                raise ServerError(f"the server of {self.checkout.name} ended at startup:\n{self._last_lines()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.checkout.name} was not ready in {timeout_secs:.0f} s:\n{self._last_lines()}")
             time.sleep(0.01)
@@ -167,7 +179,10 @@ class Server:
 
 
 def fill(database: Path, events: int) -> None:
-    """Write *events*, numbered from 1, to an upgraded *database* that nothing has open; not durably, but fast."""
+    """Write *events*, numbered from 1, to an upgraded *database*.
+
+    No other process may have it open. The write is fast but not durable.
+    """
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -500000;")
         connection.execute(_FILL, {"events": events})
@@ -175,7 +190,7 @@ def fill(database: Path, events: int) -> None:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nothing listens on."""
+    """Return a free port of the loopback."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         return int(sock.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The processes of the benchmark itself: the load with its clients, and the writer."""
+"""The benchmark's own processes: the load and the writer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ GRACE_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How long the writer took: in all, and for one event (the median)."""
+    """The writer's durations: of the whole, and of one event (the median)."""
 
     seconds: float
     one_p50_ms: float
 
 
 class LoadSession:
-    """A load client whose clients are connected to *server* by *target*. Use it in a `with`."""
+    """A load process with clients connected to *server* by *target*.
+
+    Use it in a `with`.
+    """
 
     def __init__(self, server: Server, clients: int, target: Target) -> None:
         self.server = server
@@ -46,9 +49,9 @@ class LoadSession:
         process.end(self._process)
 
     def run(self, phase: Phase, per_second: float, commit_size: int = 1) -> tuple[Outcome, Written]:
-        """Have *phase* written and read; return what the clients received, and what the writer says.
+        """Have *phase* written and read. Return the results of clients and writer.
 
-        Raises SequenceError or LoadError instead of giving a figure that is not true.
+        Raises SequenceError or LoadError in place of a wrong figure.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(phase)) + "\n")
@@ -63,11 +66,14 @@ class LoadSession:
             process.end(writer)
 
 
-def catch_up(clients: int, target: Target, owed: Phase) -> Outcome:
-    """Have *clients* connect by *target* and read the events of *owed*; return what they received."""
-    load = _spawn("load", {"clients": clients, "target": asdict(target), "owed": asdict(owed)})
+def catch_up(clients: int, target: Target, initial_phase: Phase) -> Outcome:
+    """Connect *clients* by *target* and have them read *initial_phase*.
+
+    Returns their results.
+    """
+    load = _spawn("load", {"clients": clients, "target": asdict(target), "initial_phase": asdict(initial_phase)})
     try:
-        return Outcome(**_read_line(load, owed.timeout_secs + CONNECT_TIMEOUT_SECS))
+        return Outcome(**_read_line(load, initial_phase.timeout_secs + CONNECT_TIMEOUT_SECS))
     finally:
         process.end(load)
 

@@ -1,4 +1,4 @@
-"""As much of RFC 6455 as a client needs that reads fast: the handshake, masked frames."""
+"""The parts of RFC 6455 for a fast client: handshake and masked frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def upgrade_request(host: str, path: str, headers: dict[str, str]) -> tuple[bytes, bytes]:
-    """Return the handshake's request, and the Sec-WebSocket-Accept that must come back. Offers no compression."""
+    """Return the handshake's request and the expected Sec-WebSocket-Accept.
+
+    Offers no compression.
+    """
     key = base64.b64encode(os.urandom(16))
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {key.decode()}", "Sec-WebSocket-Version: 13"]
@@ -23,7 +26,10 @@ def upgrade_request(host: str, path: str, headers: dict[str, str]) -> tuple[byte
 
 
 def read_upgrade(sock: socket.socket, accept: bytes) -> bytes:
-    """Read the answer to the handshake from a blocking *sock*; return what already came after it."""
+    """Read the handshake's response from a blocking *sock*.
+
+    Returns the bytes after it.
+    """
     answer = b""
     while b"\r\n\r\n" not in answer:
         chunk = sock.recv(65_536)
@@ -37,7 +43,7 @@ def read_upgrade(sock: socket.socket, accept: bytes) -> bytes:
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
-    """Return one whole client frame; *payload* is at most 65,535 bytes."""
+    """Return one complete client frame for *payload*, at most 65,535 bytes."""
     length = len(payload)
     size = bytes([0x80 | length]) if length < 126 else b"\xfe" + length.to_bytes(2, "big")
     mask = os.urandom(4)

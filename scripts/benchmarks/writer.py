@@ -1,8 +1,8 @@
-"""The writer: a process of its own that inserts one event after the other.
+"""The writer: a process that inserts events one after the other.
 
-It takes an order as JSON and prints what it did as JSON. An event's `t_ns` is taken just before its INSERT. At a fixed
-rate, an event that is written more than an interval late counts from the moment when it was due, so that the figures
-include the time for which the server held up the writer.
+It reads an order as JSON and prints its durations as JSON. An event's `t_ns` is the time just before its INSERT. At a
+fixed rate, an event that is written more than an interval late counts from its due time, so that the figures include
+the time for which the server delayed the writer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ INSERT = (
 
 
 class SqliteSink:
-    """Rows in `event_log`, at `synchronous=FULL`, *commit_size* of them in a commit; knows nothing of the feed."""
+    """Rows in `event_log`, at `synchronous=FULL`, *commit_size* per commit.
+
+    It does not use Outfeed's code.
+    """
 
     def __init__(self, path: str, commit_size: int) -> None:
         self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
@@ -34,7 +37,7 @@ class SqliteSink:
         self.seconds: list[float] = []
 
     def put(self, row: dict[str, Any]) -> None:
-        """Insert, commit if this row fills a commit, and note how long that took."""
+        """Insert a row, commit if it fills a commit, and record the duration."""
         began = time.perf_counter()
         if self._commit_size > 1 and not self._pending:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -45,7 +48,7 @@ class SqliteSink:
         self.seconds.append(time.perf_counter() - began)
 
     def close(self) -> None:
-        """Commit what is pending."""
+        """Commit the pending rows."""
         self._commit()
         self._connection.close()
 
@@ -56,7 +59,7 @@ class SqliteSink:
 
 
 def write_paced(sink: SqliteSink, numbers: range, per_second: float) -> None:
-    """Write at a fixed rate; a late event does not shift the schedule."""
+    """Write at a fixed rate. A late event does not shift the schedule."""
     interval_ns = round(1e9 / per_second)
     start_ns = time.time_ns() + interval_ns
     for place, number in enumerate(numbers):
@@ -67,7 +70,7 @@ def write_paced(sink: SqliteSink, numbers: range, per_second: float) -> None:
 
 
 def write(order: dict[str, Any]) -> dict[str, float]:
-    """Write what the order says; return the seconds it took in all, and the median milliseconds of one event."""
+    """Write the order's events. Return the seconds and the median ms."""
     numbers = range(order["first"], order["first"] + order["events"])
     with closing(SqliteSink(order["path"], order["commit_size"])) as sink:
         began = time.perf_counter()

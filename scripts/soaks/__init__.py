@@ -1,1 +1,4 @@
-"""The soak: what the tests in tests/journeys show, with more clients, for longer, at moments that a seed chooses."""
+"""The soak: the checks of tests/journeys with more clients and more time.
+
+A seed chooses the moments.
+"""

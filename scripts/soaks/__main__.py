@@ -18,7 +18,7 @@ from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
 from scripts.soaks import crowd, library, mix, slow
 from scripts.soaks.kills import REPLAYED, Round, programme
-from scripts.soaks.stage import Company, Mismatch, Stage, fill
+from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
 from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
 from tests.server import Server
@@ -33,27 +33,30 @@ SCHEMA_CHECKS = (
 
 @click.command(epilog="Example: scripts/soak --rounds 60 --seed 7")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Kill rounds.")
-@click.option("--minutes", type=click.FloatRange(0.5), help="Instead of all that, mix everything for as long as this.")
+@click.option("--minutes", type=click.FloatRange(0.5), help="Run the mix for this long instead of everything else.")
 @click.option(
-    "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: do not."
+    "--events", type=click.IntRange(0), default=2_000_000, show_default=True, help="Prune half of these. 0: skip."
 )
 @click.option(
     "--log-events",
     type=click.IntRange(0),
     default=3_000_000,
     show_default=True,
-    help="Read and search a log of these. 0: do not.",
+    help="Read and search a log of these. 0: skip.",
 )
-@click.option("--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API so long.")
-@click.option("--seed", type=int, help="Repeats the moments and the order of an earlier run.")
+@click.option(
+    "--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API for this long."
+)
+@click.option("--seed", type=int, help="Repeat the moments and the order of an earlier run.")
 def main(
     rounds: int, minutes: float | None, events: int, log_events: int, schemathesis_minutes: float, seed: int | None
 ) -> None:
-    """Kill the server again and again under 500 events a second and 20 clients, let in 1,000 at once, prune, search.
+    """Kill the server under load, connect 1,000 clients, prune, search.
 
-    Between: 1,100 sockets of one address that send or read too slowly, and a viewer beside them.
-    With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random, from the seed.
-    After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on any mismatch.
+    The load is 500 events a second and 20 clients. Between the kills, 1,100 sockets of one address send or read too
+    slowly beside a viewer. With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random,
+    from the seed. After each round every client's list is compared with the log, read with plain sqlite3. Exits 1 on
+    any mismatch.
     """
     raise_descriptor_limit()
     seed = secrets.randbelow(1_000_000) if seed is None else seed
@@ -73,7 +76,7 @@ def main(
 
 
 def run_mix(seed: int, minutes: float) -> None:
-    """Mix everything on one server. Where there is a mismatch its files stay, to be looked into."""
+    """Run the mix on one server. After a mismatch, keep its files."""
     folder = Path(tempfile.mkdtemp(prefix="outfeed-soak-"))
     try:
         said = mix.run(minutes, random.Random(seed), folder)
@@ -84,7 +87,10 @@ def run_mix(seed: int, minutes: float) -> None:
 
 
 def run_schemathesis(minutes: float) -> None:
-    """Have schemathesis ask what the OpenAPI document allows, and what it doesn't; every answer must be in there."""
+    """Have schemathesis send allowed and invalid requests.
+
+    The OpenAPI document must contain every response.
+    """
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/api/openapi.json",
@@ -92,14 +98,14 @@ def run_schemathesis(minutes: float) -> None:
             "--exclude-path", "/api/feed/stream", "--max-time", f"{minutes * 60:.0f}", "--request-timeout", "70",
         ]  # fmt: skip
         if subprocess.run(command, check=False, cwd=folder).returncode:
-            raise Mismatch("schemathesis found something")
+            raise Mismatch("schemathesis reported a failure")
 
 
 def run_rounds(seed: int, rounds: int, events: int) -> None:
-    """Kill, let the crowd in, besiege with slow clients, resume from far behind, prune."""
+    """Run kills, the crowd, slow clients, long replays and the prune."""
     logged, killed = run_kills(random.Random(seed), iter(range(1, rounds + 1)))
     arrival = run_crowd()
-    siege = slow.withstand()
+    slowed = slow.run_slow_clients()
     run_far_behind()
     if events:
         run_prune(events)
@@ -107,25 +113,25 @@ def run_rounds(seed: int, rounds: int, events: int) -> None:
         f"Seed {seed}: after {killed} kill rounds all {FOLLOWERS} clients have exactly the {logged:,} events of the"
         f" log, in order; {crowd.CLIENTS:,} clients {crowd.BEHIND} behind were live in {arrival.live_secs:.1f} s, with"
         f" /healthz at {arrival.slowest_health_ms:.0f} ms at most; beside {slow.OFFENDERS:,} slow sockets of one"
-        f" address a viewer was live in {siege.live_secs:.2f} s, with /healthz at {siege.slowest_health_ms:.0f} ms at"
-        f" most, and they were gone after {siege.gone_secs:.0f} s."
+        f" address a viewer was live in {slowed.live_secs:.2f} s, with /healthz at {slowed.slowest_health_ms:.0f} ms at"
+        f" most, and they were gone after {slowed.gone_secs:.0f} s."
     )
 
 
 def run_kills(rng: random.Random, numbers: Iterator[int]) -> tuple[int, int]:
-    """Run the kill rounds on one server; return the events in the log, and the rounds."""
+    """Run the kill rounds. Return the log's length and the rounds."""
     events = done = 0
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
         fill(server.database, REPLAYED)
-        with Company(server, FOLLOWERS) as company:
-            stage = Stage(server, company, rng)
+        with Followers(server, FOLLOWERS) as followers:
+            stage = Stage(server, followers, rng)
             for done, bring_down in zip(numbers, programme(rng), strict=False):
                 events = run_round(stage, done, bring_down)
     return events, done
 
 
 def run_round(stage: Stage, number: int, bring_down: Round) -> int:
-    """Run one round and compare; return the events in the log."""
+    """Run one round and compare. Return the number of events in the log."""
     began = time.monotonic()
     bring_down(stage)
     events = stage.compare()
@@ -135,7 +141,7 @@ def run_round(stage: Stage, number: int, bring_down: Round) -> int:
 
 
 def run_crowd() -> crowd.Arrival:
-    """Let the crowd in on a server of its own."""
+    """Run the crowd on a server of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder,
         Server(Path(folder), max_connections=crowd.CLIENTS + 50) as server,
@@ -144,7 +150,7 @@ def run_crowd() -> crowd.Arrival:
 
 
 def run_far_behind() -> None:
-    """Resume from a million events behind, by each way."""
+    """Resume a million events behind, by each transport."""
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder:
         server = Server(Path(folder))
         test_far_behind.fill(server, BEHIND)
@@ -152,20 +158,20 @@ def run_far_behind() -> None:
             for way in test_far_behind.WAYS:
                 began = time.monotonic()
                 test_far_behind.follow_to(server, BEHIND, way)
-                click.echo(f"{BEHIND:,} events behind, {way}: there after {time.monotonic() - began:.0f} s")
+                click.echo(f"{BEHIND:,} events behind, {way}: caught up after {time.monotonic() - began:.0f} s")
 
 
 def run_prune(events: int) -> None:
-    """Prune half of *events* while others are written and watched."""
+    """Prune half of *events* during writes and a subscription."""
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
         longest, quiet = prune_half(server, events, patience_secs=60 + events / 500)
     if longest - quiet > MAX_WAIT_SECS:
-        raise Mismatch(f"a commit took {longest * 1000:.0f} ms while events were pruned, {quiet * 1000:.0f} ms before")
+        raise Mismatch(f"a commit took {longest * 1000:.0f} ms during the prune, {quiet * 1000:.0f} ms before")
     click.echo(f"{events // 2:,} of {events:,} events pruned; the longest commit took {longest * 1000:.0f} ms")
 
 
 def run_log(events: int) -> None:
-    """Read and search a log of *events*, while others are written and one client follows them."""
+    """Read and search a log of *events* during writes and a subscription."""
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder)) as server:
         for line in library.browse(server, events):
             click.echo(line)

@@ -1,4 +1,7 @@
-"""The crowd: 1,000 clients, 500 events behind, subscribe at once while 100 events a second are written."""
+"""The crowd: 1,000 clients that subscribe at once, 500 events behind.
+
+100 events a second are written at the same time.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ BEHIND = 500
 PER_SECOND = 100
 LIVE_WITHIN_SECS = 6.0
 HEALTHY_MS = 100.0
-# A client is live when it has what was the head this long ago.
+# A client is live if it has the event that was the head this long ago.
 NEARNESS_SECS = 0.25
 GIVE_UP_SECS = 60.0
 SUBSCRIBE = json.dumps({"action": "subscribe", "channel": "events", "after": 0, "rate": 0})
@@ -36,14 +39,17 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How the crowd came in: seconds until all were live, and the slowest answer of /healthz meanwhile."""
+    """The crowd's results: seconds until live, and the slowest /healthz."""
 
     live_secs: float
     slowest_health_ms: float
 
 
 def arrive(server: Server) -> Arrival:
-    """Let the crowd in; *server* has an empty log. Every client's events are checked. Raises Mismatch."""
+    """Connect the crowd to *server*, whose log is empty. Raises Mismatch.
+
+    Every client's events are checked.
+    """
     fill(server.database)
     clients = connect(server)
     try:
@@ -61,7 +67,7 @@ def arrive(server: Server) -> Arrival:
 
 
 def connect(server: Server) -> list[Client]:
-    """Return clients that have shaken hands and not subscribed."""
+    """Return clients after the handshake, without a subscription."""
     target = Target("127.0.0.1", server.port, "/ws", {"Authorization": f"Bearer {server.token}"}, SUBSCRIBE)
     clients = []
     for _ in range(CLIENTS):
@@ -73,7 +79,7 @@ def connect(server: Server) -> list[Client]:
 
 
 def watch(server: Server, clients: list[Client]) -> float:
-    """Subscribe all, read until all are live, and return how many seconds that took."""
+    """Subscribe all and read until all are live. Return the seconds."""
     reader = Reader(BEHIND + round(GIVE_UP_SECS) * PER_SECOND)
     by_descriptor = {client.sock.fileno(): client for client in clients}
     began = time.monotonic()
@@ -90,14 +96,17 @@ def watch(server: Server, clients: list[Client]) -> float:
 
 
 class Head:
-    """The head of the log, now and a little while ago."""
+    """The head of the log, now and NEARNESS_SECS ago."""
 
     def __init__(self, database: Path) -> None:
         self._connection = sqlite3.connect(database, isolation_level=None)
         self._seen: deque[tuple[float, int]] = deque()
 
     def recent(self) -> int:
-        """Return the head of NEARNESS_SECS ago, or the first that was seen since; at least BEHIND."""
+        """Return the head of NEARNESS_SECS ago, or the first seen since.
+
+        It is at least BEHIND.
+        """
         now = time.monotonic()
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         self._seen.append((now, int(row[0])))
@@ -111,7 +120,7 @@ class Head:
 
 
 def fill(database: Path) -> None:
-    """Write what the crowd is behind, in one commit."""
+    """Write the crowd's backlog in one commit."""
     with contextlib.closing(SqliteSink(str(database), BEHIND)) as sink:
         for number in range(1, BEHIND + 1):
             sink.put(event.make(number, time.time_ns()))
@@ -119,7 +128,7 @@ def fill(database: Path) -> None:
 
 @contextlib.contextmanager
 def writing(database: Path) -> Iterator[None]:
-    """Have events written at a fixed rate, by the bench's writer, until the end."""
+    """Have the bench's writer write events at a fixed rate until the end."""
     order = {
         "path": str(database),
         "commit_size": 1,
@@ -139,7 +148,10 @@ def writing(database: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def probing(url: str) -> Iterator[subprocess.Popen[str]]:
-    """Have /healthz asked from a process of its own; when its input ends it prints the slowest answer in ms."""
+    """Probe /healthz from another process.
+
+    When its input ends, it prints the duration of the slowest response in ms.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.soaks.prober", url],
         cwd=_ROOT,

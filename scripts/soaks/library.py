@@ -1,4 +1,7 @@
-"""The library: a log of millions, read page by page and searched over HTTP while it grows and is followed."""
+"""The library: a log of millions that is paged and searched over HTTP.
+
+Events are written and followed at the same time.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ PER_SECOND = 100
 PAGES = 1000
 ROUNDS = 5
 PAGE_MS, SEARCH_MS = 100.0, 300.0
-# What the live feed may lose while the log is read; a client on a machine of two cores is noisy itself.
+# The tolerated delay of the live feed while the log is read. On a machine with two cores a client adds noise itself.
 NOISE_MS = 50.0
 INDEX_SECS_A_MILLION = 1200.0
-# One event in 1,000 failed, one in 100,000 for a reason that nothing else has.
+# One event in 1,000 failed, one in 100,000 for a unique reason.
 FILL = """
     WITH RECURSIVE n (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM n WHERE n < :last)
     INSERT INTO event_log (id, event_type, source, task_id, agent_id, data, timestamp)
@@ -59,7 +62,10 @@ SEARCHES = {
 
 
 def browse(server: Server, events: int) -> Iterator[str]:
-    """Fill the log and wait for its index; then ask for everything, and yield what it took. Raises Mismatch."""
+    """Fill the log, wait for its index, then run all queries. Raises Mismatch.
+
+    Yields the durations.
+    """
     with server.http() as http, Latency(server) as latency:
         quiet = latency.measure(3.0)
         fill(server.database, events)
@@ -97,7 +103,7 @@ def fill(database: Path, events: int) -> None:
 
 
 def is_indexed(database: Path, events: int) -> bool:
-    """Return whether the index has a block for every one of the log."""
+    """Return whether the index has a block for every block of the log."""
     path = Path(f"{database}-search")
     if not path.exists():
         return False
@@ -107,7 +113,7 @@ def is_indexed(database: Path, events: int) -> bool:
 
 
 def turn(http: httpx.Client, query: str) -> int | None:
-    """Return the cursor of the page PAGES; None where there are not so many."""
+    """Return the cursor of page PAGES; None if there are fewer pages."""
     cursor, left = None, (PAGES - 1) * 50
     while left:
         limit = min(left, 1000)
@@ -119,7 +125,10 @@ def turn(http: httpx.Client, query: str) -> int | None:
 
 
 def check(name: str, http: httpx.Client, path: str, promised_ms: float) -> str:
-    """Ask several times and return what the median took. Raises Mismatch where that is more than promised."""
+    """Repeat a query and return its median duration.
+
+    Raises Mismatch if it is longer than promised.
+    """
     took = []
     for _ in range(ROUNDS):
         began = time.monotonic()
@@ -133,7 +142,7 @@ def check(name: str, http: httpx.Client, path: str, promised_ms: float) -> str:
 
 
 class Latency:
-    """Writes an event now and then and waits for it: how long the feed takes to one client."""
+    """The latency of the feed to one client, measured at intervals."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -150,7 +159,7 @@ class Latency:
         self._thread.join()
 
     def measure(self, secs: float) -> float:
-        """Return the median in ms of what was written since the last call, and for *secs* more."""
+        """Return the median in ms since the last call, after *secs* more."""
         time.sleep(secs)
         took, self._took = sorted(self._took), []
         return took[len(took) // 2] * 1000 if took else 0.0

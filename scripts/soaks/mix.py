@@ -1,7 +1,8 @@
-"""The mix: writers and viewers, and at random stalls, kills, prunes, backups, restores and steps of the server's clock.
+"""The mix: writers and viewers, with random faults.
 
-At the end each viewer's list is compared with what the outboxes held, epoch by epoch, and everything that was ever
-committed must be in the log, in an archive, or in what a restore kept: read with plain sqlite3, not with our code.
+The faults are stalls, kills, prunes, backups, restores and steps of the server's clock. At the end each viewer's list
+is compared with the recorded outboxes, epoch by epoch. Every committed event must be in the log, in an archive, or in a
+file that a restore kept. All files are read with plain sqlite3, without Outfeed's code.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ HTTP_PER_SECOND = 10
 REPLAY_DAYS = 10 / 86_400
 PATIENCE_SECS = 60.0
 CLOCK_STEPS = (-3600, 3600, 7 * 86_400, 0)
-# Of one worker, after its first minute of the same: no more than this may be added.
+# The growth allowed for one worker, after its first minute of the same load.
 MORE_BYTES, MORE_THREADS, MORE_DESCRIPTORS = 40 * 2**20, 24, 24
-# What a token without the scope admin is not shown.
+# The types that a token without the scope admin is not shown.
 _AUDIT = ("access.", "system.pruned", "system.restored")
 
 
 class SteppedServer(Server):
-    """A server, and no other process, whose wall clock can be set.
+    """A server whose wall clock can be set.
 
-    Only `outfeed prune` takes young rows from the outbox: an hour ahead, the server would take what was not recorded.
+    Other processes keep their clock. Only `outfeed prune` deletes young rows from the outbox: with its clock an hour
+    ahead, the server would delete rows that were not recorded.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -63,17 +65,20 @@ class SteppedServer(Server):
         self._is_starting = False
 
     def set_clock(self, secs: int) -> None:
-        """Set it *secs* ahead of ours."""
+        """Set the server's clock *secs* ahead of this process's."""
         fresh = self._orders.with_suffix(".new")
         fresh.write_text(f"clock={secs} patience=10")
         fresh.replace(self._orders)
 
 
-# --- what is true -----------------------------------------------------------------------------------------------------
+# --- the expected events ----------------------------------------------------------------------------------------------
 
 
-class Truth:
-    """What each outbox held, seq by seq, as plain sqlite3 reads it again and again. `_lock` guards all of it."""
+class RecordedEvents:
+    """The content of each outbox by seq, read repeatedly with plain sqlite3.
+
+    `_lock` guards all of it.
+    """
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -81,14 +86,17 @@ class Truth:
         self.histories: dict[str, dict[int, tuple[str, str]]] = {}
 
     def take(self, file: Path | None = None) -> tuple[str, int]:
-        """Add what the database, or *file*, holds; return its epoch, and the newest seq that a viewer may see."""
+        """Record the content of the database, or of *file*.
+
+        Returns its epoch, and the newest seq that a viewer may see.
+        """
         with self._lock, contextlib.closing(sqlite3.connect(file or self._database, timeout=30)) as raw:
             raw.isolation_level = None
             raw.execute("BEGIN")
             (epoch,) = raw.execute("SELECT value FROM outfeed_meta WHERE key = 'epoch'").fetchone()
             history = self.histories.setdefault(epoch, {})
             query = "SELECT seq, event_id, payload ->> '$.event_type' FROM outbox WHERE seq > ?"
-            # Some seqs once more: what was recorded of them must still be so.
+            # Some seqs are read again: their events must not have changed.
             for seq, event_id, event_type in raw.execute(query, (max(history, default=0) - 1000 if not file else 0,)):
                 if history.setdefault(seq, (event_id, event_type)) != (event_id, event_type):
                     raise Mismatch(f"seq {seq} of {epoch} was given to {history[seq]} and to {event_id}")
@@ -96,7 +104,7 @@ class Truth:
             return epoch, max((seq for seq, (_, type_) in history.items() if not type_.startswith(_AUDIT)), default=0)
 
     def between(self, epoch: str, after: int, through: int) -> list[tuple[int, str]]:
-        """Return the seqs and ids that a viewer is owed."""
+        """Return the seqs and ids that a viewer must get."""
         with self._lock:
             history = self.histories.get(epoch, {})
         return [
@@ -108,7 +116,7 @@ class Truth:
 
 @dataclass
 class Segment:
-    """What a viewer was shown between two verdicts."""
+    """The events that a viewer showed between two verdicts."""
 
     kind: str
     epoch: str
@@ -118,7 +126,7 @@ class Segment:
 
 
 class Viewer:
-    """Follows by cursor, whatever happens to the server."""
+    """Follows by cursor across all faults."""
 
     def __init__(self, server: Server, stopping: threading.Event) -> None:
         self._server = server
@@ -128,7 +136,7 @@ class Viewer:
         self.thread = threading.Thread()
 
     def start(self) -> None:
-        """Follow, on a thread, until told to stop."""
+        """Follow on a thread until stopped."""
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -153,26 +161,29 @@ class Viewer:
                     elif frame["type"] == "heartbeat":
                         self.cursor = frame["payload"]["cursor"]
 
-    def compare(self, truth: Truth) -> None:
-        """Raise Mismatch unless it got, in each stretch, exactly what it was owed, and was told what it wasn't."""
+    def compare(self, recorded: RecordedEvents) -> None:
+        """Raise Mismatch unless each segment has exactly the expected events.
+
+        The verdicts must report all others.
+        """
         epoch, cursor = "", 0
         for segment in self.segments:
             continues = segment.epoch == epoch or not epoch
             if segment.kind == "resumed" and not (continues and segment.after >= cursor):
-                raise Mismatch(f"resumed after {segment.after} of {segment.epoch}, it was at {cursor} of {epoch}")
-            if segment.kind == "resumed" and (lost := truth.between(segment.epoch, cursor, segment.after)):
-                raise Mismatch(f"a heartbeat passed over {lost[:3]}")
+                raise Mismatch(f"resumed after {segment.after} of {segment.epoch}, but it was at {cursor} of {epoch}")
+            if segment.kind == "resumed" and (lost := recorded.between(segment.epoch, cursor, segment.after)):
+                raise Mismatch(f"a heartbeat skipped {lost[:3]}")
             if segment.kind == "gap" and (segment.missing or {}).get("to") != segment.after:
-                raise Mismatch(f"a gap that doesn't end where it goes on: {segment.missing}, {segment.after}")
+                raise Mismatch(f"the gap {segment.missing} does not end at the next position {segment.after}")
             if segment.kind == "reset" and segment.epoch == epoch:
                 raise Mismatch(f"reset within {epoch}")
             epoch = segment.epoch
             cursor = segment.shown[-1][0] if segment.shown else segment.after
-            if segment.shown != (owed := truth.between(epoch, segment.after, cursor)):
-                lost, extra = set(owed) - {*segment.shown}, {*segment.shown} - {*owed}
+            if segment.shown != (expected := recorded.between(epoch, segment.after, cursor)):
+                lost, extra = set(expected) - {*segment.shown}, {*segment.shown} - {*expected}
                 raise Mismatch(
                     f"{segment.kind} after {segment.after} of {epoch} to {cursor}: {_span(lost)} not shown,"
-                    f" {_span(extra)} not known; of that epoch {len(truth.histories.get(epoch, {}))} seqs are"
+                    f" {_span(extra)} unknown; that epoch has {len(recorded.histories.get(epoch, {}))} seqs"
                 )
 
 
@@ -180,17 +191,17 @@ def _span(events: set[tuple[int, str]]) -> str:
     return f"{len(events)}, from {min(events)} to {max(events)}," if events else "none"
 
 
-# --- what happens -----------------------------------------------------------------------------------------------------
+# --- the faults -------------------------------------------------------------------------------------------------------
 
 
 class Mix:
-    """One server, its viewers, and what may happen to them."""
+    """One server, its viewers, and the faults."""
 
     def __init__(self, server: SteppedServer, folder: Path, rng: random.Random) -> None:
         self.server = server
         self.folder = folder
         self.rng = rng
-        self.truth = Truth(server.database)
+        self.recorded = RecordedEvents(server.database)
         self.stopping = threading.Event()
         self.viewers = [Viewer(server, self.stopping) for _ in range(VIEWERS)]
         self.published: list[str] = []
@@ -211,7 +222,7 @@ class Mix:
             self._recorder.join()
 
     def stop(self) -> None:
-        """Have the viewers end."""
+        """Stop the viewers."""
         self.stopping.set()
         for viewer in self.viewers:
             viewer.thread.join()
@@ -229,14 +240,14 @@ class Mix:
     def _record(self) -> None:
         while not self.stopping.wait(0.3):
             try:
-                self.truth.take()
+                self.recorded.take()
             except (sqlite3.OperationalError, sqlite3.DatabaseError):
-                pass  # being replaced just now
+                pass  # the database is being replaced
             except Mismatch as mismatch:
                 self._failures.append(mismatch)
 
     def run(self, until: float, actions: tuple[Callable[[Mix], None], ...]) -> None:
-        """Do one thing after another until that moment, and look that none was lost on the way."""
+        """Run random actions until that time. Check for losses between them."""
         while time.monotonic() < until:
             action = self.rng.choice(actions)
             action(self)
@@ -252,9 +263,9 @@ class Mix:
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts
 
-    def settle(self) -> None:
+    def await_viewers(self) -> None:
         """Wait until every viewer has the newest event."""
-        epoch, head = self.truth.take()
+        epoch, head = self.recorded.take()
 
         def are_there() -> bool:
             return all(viewer.epoch == epoch and viewer.cursor >= head for viewer in self.viewers)
@@ -277,7 +288,7 @@ def kill_the_master(mix: Mix) -> None:
 
 
 def prune_with_an_archive(mix: Mix) -> None:
-    mix.truth.take()
+    mix.recorded.take()
     mix.command("prune", "--older-than-days", "0", "--archive", str(mix.folder / "archive"))
 
 
@@ -289,7 +300,7 @@ def restore(mix: Mix) -> None:
     if (mix.folder / "backup.db").exists():
         mix.command("restore", str(mix.folder / "backup.db"))
         for kept in mix.folder.glob("*.before-restore-*"):
-            mix.truth.take(kept)
+            mix.recorded.take(kept)
 
 
 def stall(mix: Mix) -> None:
@@ -316,28 +327,28 @@ def run(minutes: float, rng: random.Random, folder: Path) -> str:
         mix = Mix(server, folder, rng)
         with mix.running(), writer(server.database, RAW_PER_SECOND, "raw") as raw:
             mix.run(began + minutes * 40, ALL)
-            # The last third in one life of the server, to see whether it grows.
+            # The last third runs without a restart, to measure the growth of the server.
             mix.run(began + minutes * 40 + min(20, minutes * 10), GENTLE)
             before = held_by(server)
             mix.run(began + minutes * 60, GENTLE)
             after = held_by(server)
-        # The writers have ended; the viewers come to the end of what there is.
+        # The writers have ended, and the viewers catch up to the head.
         mix.stopping.clear()
         for viewer in mix.viewers:
             viewer.start()
         try:
-            mix.settle()
+            mix.await_viewers()
         finally:
             mix.stop()
         for viewer in mix.viewers:
-            viewer.compare(mix.truth)
+            viewer.compare(mix.recorded)
         committed = account_for(mix, {*raw, *mix.published})
     check_growth(before, after)
     shown = sum(len(segment.shown) for viewer in mix.viewers for segment in viewer.segments)
     verdicts = Counter(segment.kind for viewer in mix.viewers for segment in viewer.segments)
     return (
-        f"{committed:,} events in {len(mix.truth.histories)} epochs, all accounted for; {VIEWERS} viewers were shown"
-        f" {shown:,}, all that they were owed ({_counts(verdicts)}); {_counts(mix.done)}; "
+        f"{committed:,} events in {len(mix.recorded.histories)} epochs, all accounted for; {VIEWERS} viewers were shown"
+        f" all {shown:,} expected events ({_counts(verdicts)}); {_counts(mix.done)}; "
         + ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in before)
     )
 
@@ -347,7 +358,10 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def account_for(mix: Mix, committed: set[str]) -> int:
-    """Raise Mismatch unless all that was committed is in a log or an archive; return how many."""
+    """Return the number of committed events, all of which must be stored.
+
+    Raises Mismatch if one is in no log and in no archive.
+    """
     logs = [mix.server.database, *mix.folder.glob("*.before-restore-*")]
     found = {event_id for file in logs for event_id in ids_of(file)}
     archived: list[str] = []
@@ -360,7 +374,7 @@ def account_for(mix: Mix, committed: set[str]) -> int:
 
 
 def ids_of(file: Path) -> list[str]:
-    """Return the ids in a database's log; each of those that has not been pruned there must be sound."""
+    """Return the ids in a database's log. The database must be sound."""
     with contextlib.closing(sqlite3.connect(file, timeout=30)) as raw:
         if (said := raw.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
             raise Mismatch(f"{file.name}: {said}")
@@ -368,7 +382,7 @@ def ids_of(file: Path) -> list[str]:
 
 
 def held_by(server: Server) -> dict[str, int]:
-    """Return what the worker holds now."""
+    """Return the memory, threads and descriptors of the worker."""
     worker = server.workers()[0]
     status = Path(f"/proc/{worker}/status").read_text()
     return {

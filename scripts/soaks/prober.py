@@ -1,4 +1,7 @@
-"""Asks /healthz of one server every 50 ms, until its input ends; prints how long the slowest answer took, in ms."""
+"""Probes /healthz of one server every 50 ms until its input ends.
+
+Prints the duration of the slowest response in ms.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ INTERVAL_SECS = 0.05
 
 
 def probe(http: httpx.Client) -> float:
-    """Return how many seconds one answer took."""
+    """Return the duration of one response in seconds."""
     began = time.monotonic()
     http.get("/healthz").raise_for_status()
     return time.monotonic() - began
 
 
 def main(url: str) -> None:
-    """Ask until standard input ends; a new connection each time, as a load balancer does."""
+    """Probe until standard input ends, each time on a new connection.
+
+    A load balancer does the same.
+    """
     slowest = 0.0
     while not select.select([sys.stdin], [], [], INTERVAL_SECS)[0]:
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:

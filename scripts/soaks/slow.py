@@ -1,4 +1,7 @@
-"""Slow clients: 1,100 sockets of one address, half requests, dripping ones and unread answers, at default settings."""
+"""Slow clients: 1,100 sockets of one address, at default settings.
+
+They send half requests, send slowly, or leave responses unread.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ ATTEMPTS = 3
 LIVE_WITHIN_SECS = 1.0
 HEALTHY_MS = 100.0
 GONE_WITHIN_SECS = 20.0
-# So many sockets come and go for other reasons: the viewer's, the prober's.
+# This many sockets come and go for other reasons: those of the viewer and the prober.
 _OTHERS = 4
 DEFAULTS = {"max_connections_per_ip": 200, "connection_attempts_per_minute": 600, "requests_per_minute": 12_000}
 
 
 @dataclass(frozen=True, slots=True)
-class Siege:
-    """Seconds until a viewer was live that came right behind the costly clients; the slowest /healthz from then on.
+class SlowClientResult:
+    """Seconds until a new viewer was live beside the slow clients.
 
-    And the seconds until the last offender was gone.
+    Also the slowest /healthz from then on, and the seconds until the last slow client was gone.
     """
 
     live_secs: float
@@ -38,26 +41,32 @@ class Siege:
 
     @property
     def is_within_bounds(self) -> bool:
-        """Whether all that is promised was held."""
+        """Return whether all limits were kept."""
         bounds = (LIVE_WITHIN_SECS, HEALTHY_MS, GONE_WITHIN_SECS)
         return all(took <= most for took, most in zip(astuple(self), bounds, strict=True))
 
 
-def withstand() -> Siege:
-    """Return the first of three sieges that is within bounds; this machine may be busy. Raises Mismatch if none is."""
+def run_slow_clients() -> SlowClientResult:
+    """Return the first result within the limits, of three attempts.
+
+    The machine may be busy. Raises Mismatch if all exceed the limits.
+    """
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder, Server(Path(folder), **DEFAULTS) as server:
         fill(server.database, EVENTS)
         wait_until(lambda: is_idle(server), "the search index has the events", timeout=60)
-        sieges = []
+        results = []
         for _ in range(ATTEMPTS):
-            sieges.append(besiege(server))
-            if sieges[-1].is_within_bounds:
-                return sieges[-1]
-    raise Mismatch(f"slow clients cost more than promised: {sieges}; load average {os.getloadavg()[0]:.1f}")
+            results.append(measure_slow_clients(server))
+            if results[-1].is_within_bounds:
+                return results[-1]
+    raise Mismatch(f"slow clients cost more than promised: {results}; load average {os.getloadavg()[0]:.1f}")
 
 
-def besiege(server: Server) -> Siege:
-    """Open the costly_clients' sockets, and look after everybody else from the same address until they are gone."""
+def measure_slow_clients(server: Server) -> SlowClientResult:
+    """Open slow clients' sockets and measure other clients beside them.
+
+    All have the same address. Ends when the slow clients are gone.
+    """
     before = sockets_of(server)
     assert server.token
     with CostlyClients(server, OFFENDERS // len(KINDS)):
@@ -67,7 +76,7 @@ def besiege(server: Server) -> Siege:
             wait_until(lambda: sockets_of(server) <= before + _OTHERS, "the costly clients are gone", timeout=60)
             gone_secs = time.monotonic() - began
             output, _ = prober.communicate("", timeout=10)
-    return Siege(live_secs, float(output), gone_secs)
+    return SlowClientResult(live_secs, float(output), gone_secs)
 
 
 def is_idle(server: Server) -> bool:

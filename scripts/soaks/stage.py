@@ -1,4 +1,4 @@
-"""The stage of the kill rounds: one server, one log, and clients that live through all of it."""
+"""The stage of the kill rounds: a server, a log and long-lived clients."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ EVENTS_PER_SECOND = 500
 
 
 class Mismatch(Exception):
-    """A client's list is not the log, or what was promised did not come in time."""
+    """A client's list differs from the log, or a promised time was exceeded."""
 
 
-class Company:
-    """Clients that follow the feed from the log's beginning on, each on a thread. Use it in a `with`."""
+class Followers:
+    """Clients that follow the feed from the log's beginning, each on a thread.
+
+    Use it in a `with`.
+    """
 
     def __init__(self, server: Server, size: int) -> None:
         self.followers = [Follower(server) for _ in range(size)]
@@ -34,7 +37,7 @@ class Company:
         self._pool = ThreadPoolExecutor(size)
         self._running: list[Future[None]] = []
 
-    def __enter__(self) -> Company:
+    def __enter__(self) -> Followers:
         self._running = [self._pool.submit(follower.run, self._is_over) for follower in self.followers]
         return self
 
@@ -43,21 +46,27 @@ class Company:
         self._pool.shutdown()
 
     def wait(self, is_met: Callable[[Follower], bool], what: str) -> None:
-        """Wait until *is_met* for all. Raises Mismatch, also when a client met something that must not be."""
+        """Wait until *is_met* for all. Raises Mismatch.
+
+        Also raises it if a client had an unexpected result.
+        """
         try:
             wait_until(lambda: self._is_well() and all(map(is_met, self.followers)), what, PATIENCE_SECS)
         except AssertionError as error:
             raise Mismatch(f"{error}; clients have {[len(follower.events) for follower in self.followers]}") from error
 
     def progress(self, events: int) -> None:
-        """Wait until every client has *events* more than now."""
+        """Wait until every client has *events* more."""
         goals = {id(follower): len(follower.events) + events for follower in self.followers}
         self.wait(
             lambda follower: len(follower.events) >= goals[id(follower)], f"{events} more events for every client"
         )
 
     def compare(self, expected: list[str]) -> None:
-        """Raise Mismatch where a client's list differs from *expected*, or where it was not always resumed."""
+        """Raise Mismatch if a client's list differs from *expected*.
+
+        Also raises it if a client was not always resumed.
+        """
         for number, follower in enumerate(self.followers):
             if set(follower.verdicts) != {"resumed"}:
                 raise Mismatch(f"client {number} was told {sorted(set(follower.verdicts))}")
@@ -75,31 +84,37 @@ class Company:
 
 
 class Stage:
-    """What a round has to play with."""
+    """The server, the clients and the random numbers of a round."""
 
-    def __init__(self, server: Server, company: Company, rng: random.Random) -> None:
+    def __init__(self, server: Server, followers: Followers, rng: random.Random) -> None:
         self.server = server
-        self.company = company
+        self.followers = followers
         self.rng = rng
         self._sources = (f"writer-{number}" for number in itertools.count(1))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Have 500 events a second written by another process; all that it committed must be in the log."""
+        """Have another process write 500 events a second.
+
+        Every committed event must be in the log.
+        """
         with writer(self.server.database, EVENTS_PER_SECOND, next(self._sources)) as written:
             yield
         if missing := set(written) - set(log_ids(self.server.database)):
             raise Mismatch(f"{len(missing)} committed events are not in the log, one of them {missing.pop()}")
 
     def pause(self, at_most_secs: float) -> None:
-        """Let a random while pass."""
+        """Wait for a random time."""
         time.sleep(self.rng.uniform(0, at_most_secs))
 
     def compare(self) -> int:
-        """Wait until all clients are at the head, and compare them with the log; return its length."""
+        """Wait until all clients are at the head, then compare them with the log.
+
+        Returns the log's length.
+        """
         expected = log_ids(self.server.database)
-        self.company.wait(lambda follower: len(follower.events) >= len(expected), "every client at the head")
-        self.company.compare(expected)
+        self.followers.wait(lambda follower: len(follower.events) >= len(expected), "every client at the head")
+        self.followers.compare(expected)
         return len(expected)
 
 
@@ -115,8 +130,8 @@ def log_ids(database: Path) -> list[str]:
 
 
 def first_difference(ids: list[str], expected: list[str]) -> str:
-    """Say where two lists part."""
+    """Describe the first difference of two lists."""
     for place, (ours, theirs) in enumerate(itertools.zip_longest(ids, expected)):
         if ours != theirs:
-            return f"at place {place} of {len(expected)} it has {ours}, the log {theirs}"
+            return f"at place {place} of {len(expected)} it has {ours}, the log has {theirs}"
     return "no difference"
