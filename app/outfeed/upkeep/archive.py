@@ -77,8 +77,8 @@ class Archive:
     def _remove_abandoned(self) -> None:
         """Remove the partial files of killed prunes.
 
-        The rows of these files are still in the log. Removes nothing while another prune writes here: two databases may have the same name or names with the same
-        beginning.
+        The rows of these files are still in the log. Removes nothing while another prune writes here: two databases may
+        have the same name or names with the same beginning.
         """
         stem = glob.escape(self._database.stem)
         for partial in self._folder.glob(f"{stem}-*{PARTIAL_SUFFIX}"):
@@ -240,9 +240,9 @@ def _compact(value: Any) -> str:
 def import_archives(paths: Iterable[Path], into: Path) -> int:
     """Create a database at *into* with the archives' events.
 
-    Returns their number. Either all events are imported or no database is created. As in an adopted database, the events are in the log but
-    not in the feed. An event that is in several archives is imported once. Raises BadArchive if a checksum does not
-    match or if *into* exists.
+    Returns their number. Either all events are imported or no database is created. As in an adopted database, the
+    events are in the log but not in the feed. An event that is in several archives is imported once. Raises BadArchive
+    if a checksum does not match or if *into* exists.
     """
     if into.exists():
         raise BadArchive(f"{into} exists; archives can only be imported into a new database")

@@ -47,8 +47,8 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
 def _empty_write_ahead_log(database: Database) -> None:
     """Truncate the write-ahead log.
 
-    Gives up if a reader blocks it for MAX_WAIT_SECS. It retries with a busy timeout of 0: writers wait as long as SQLite waits for readers, which is too long during a
-    backup.
+    Gives up if a reader blocks it for MAX_WAIT_SECS. It retries with a busy timeout of 0: writers wait as long as
+    SQLite waits for readers, which is too long during a backup.
     """
     deadline = clock.monotonic() + MAX_WAIT_SECS
     with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):

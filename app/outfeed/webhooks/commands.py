@@ -261,7 +261,8 @@ def _print_paused(found: store.Webhook) -> None:
 def rotate(name: str, given: str | None) -> None:
     """Give NAME a new secret and print it.
 
-    Posts are also signed with the old secret for a day. A second rotation within that day invalidates the oldest secret.
+    Posts are also signed with the old secret for a day. A second rotation within that day invalidates the oldest
+    secret.
 
     \b
     Example:
