@@ -1,4 +1,4 @@
-"""A coordinator over a database of its own, on a clock that stands still until a test moves it."""
+"""A coordinator with its own database and a clock that only tests move."""
 
 from datetime import timedelta
 

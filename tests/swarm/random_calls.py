@@ -1,4 +1,7 @@
-"""A process that makes random calls on the coordinator of a database, legal and not, until it is killed."""
+"""A process that makes random calls on a coordinator until it is killed.
+
+The calls are valid and invalid.
+"""
 
 import random
 import sys
@@ -11,30 +14,30 @@ from outfeed.swarm.store.swarm import read_transaction
 
 
 def main(path: Path, seed: int) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     coordinator = Coordinator(db.at(path), auction_secs=0.05, agent_timeout_secs=2)
     print("running", flush=True)
     while True:
         try:
-            call(coordinator, path, chance)
+            call(coordinator, path, rng)
         except (InvalidTransition, UnknownName, DatabaseBusy):
             pass
 
 
-def call(coordinator: Coordinator, path: Path, chance: random.Random) -> None:
+def call(coordinator: Coordinator, path: Path, rng: random.Random) -> None:
     with read_transaction(db.at(path)) as view:
         agents = [agent.id for agent in view.agents(limit=8)[0]] + ["nobody"]
         tasks = view.tasks(limit=8)[0]
-    task_id = chance.choice([task.id for task in tasks] + ["nothing"])
+    task_id = rng.choice([task.id for task in tasks] + ["nothing"])
     holder = next((task.agent_id for task in tasks if task.id == task_id), None)
-    agent_id = holder if holder and chance.random() < 0.9 else chance.choice(agents)
-    chance.choices(
+    agent_id = holder if holder and rng.random() < 0.9 else rng.choice(agents)
+    rng.choices(
         [
-            lambda: coordinator.join(f"agent of {chance.random()}"),
+            lambda: coordinator.join(f"agent of {rng.random()}"),
             lambda: coordinator.leave(agent_id),
             lambda: coordinator.heartbeat(agent_id),
             lambda: coordinator.post("do something"),
-            lambda: coordinator.bid(task_id, agent_id, chance.randint(0, 5)),
+            lambda: coordinator.bid(task_id, agent_id, rng.randint(0, 5)),
             lambda: coordinator.start(task_id, agent_id),
             lambda: coordinator.complete(task_id, agent_id, {"by": agent_id}),
             lambda: coordinator.fail(task_id, agent_id, "no luck"),

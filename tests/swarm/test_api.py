@@ -1,4 +1,4 @@
-"""The swarm over HTTP: each call's answer, what is refused, the form, and what a dashboard reads."""
+"""The swarm over HTTP: answers, refusals, the form and the lists."""
 
 import re
 from datetime import timedelta
@@ -21,7 +21,7 @@ def app(database):
 
 @pytest.fixture
 def api(app, database):
-    """Call the API with a token: (method, path, body) -> response."""
+    """Return a function that calls the API: (method, path, body) -> response."""
     headers = {"Authorization": f"Bearer {account.create_token(database, 'tests', ['read', 'write'])}"}
 
     def call(method, path, body=None):
@@ -57,7 +57,7 @@ def held(app, api, agent, task):
     return api("GET", f"/tasks/{task['id']}").json
 
 
-def test_a_task_goes_its_whole_way(app, api, agent, held):
+def test_a_task_passes_through_all_states(app, api, agent, held):
     path, body = f"/tasks/{held['id']}", {"agent_id": agent["id"]}
     assert (held["state"], held["agent_id"], held["bid_sats"]) == ("assigned", agent["id"], 50)
     assert api("POST", f"{path}/start", body).json["state"] == "started"
@@ -73,7 +73,7 @@ def test_a_task_goes_its_whole_way(app, api, agent, held):
     }  # fmt: skip
 
 
-def test_creation_answers_201_with_what_was_made(api):
+def test_creation_returns_201_with_the_object(api):
     made = api("POST", "/agents", {"name": " Forge "})
     assert (made.status_code, made.json["name"], made.json["state"]) == (201, "Forge", "idle")
     assert made.json["expires_at"] > made.json["seen_at"] == made.json["joined_at"]
@@ -82,7 +82,7 @@ def test_creation_answers_201_with_what_was_made(api):
     assert 0 < made.json["seconds_left"] <= 15
 
 
-def test_a_token_for_other_events_has_no_part_in_the_swarm(app, database):
+def test_a_token_for_other_types_cannot_read_the_swarm(app, database):
     secret = account.create_token(database, "builds", ["read", "write"], types=["build.*", "task.*"])
     client, headers = app.test_client(), {"Authorization": f"Bearer {secret}"}
     assert client.get("/api/swarm", headers=headers).status_code == 403
@@ -90,17 +90,17 @@ def test_a_token_for_other_events_has_no_part_in_the_swarm(app, database):
     assert list_events(event_type="task.created") == []
 
 
-def test_a_whole_number_is_one_however_it_is_written(api, agent, task):
+def test_a_whole_number_is_accepted_in_any_notation(api, agent, task):
     body = {"agent_id": agent["id"], "bid_sats": 50.0}
     assert api("POST", f"/tasks/{task['id']}/bids", body).json["lowest_bid_sats"] == 50
 
 
-def test_work_may_begin_without_a_word_on_who_begins(api, held):
+def test_a_task_can_be_started_without_naming_its_agent(api, held):
     assert api("POST", f"/tasks/{held['id']}/start").json["state"] == "started"
 
 
 REFUSALS = [
-    # call, body, status, what the problem says
+    # call, body, status, text in the problem
     ("POST /agents", {}, 422, "name: Field required"),
     ("POST /agents", {"name": ""}, 422, "name: must have 1 to 50 characters"),
     ("POST /agents", {"name": 7}, 422, "name: Input should be a valid string"),
@@ -133,7 +133,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("call", "body", "status", "detail"), REFUSALS)
-def test_what_is_refused_says_why(api, agent, task, call, body, status, detail):
+def test_a_refusal_names_its_reason(api, agent, task, call, body, status, detail):
     def named(text):
         return text.replace("{task}", task["id"]).replace("{agent}", agent["id"])
 
@@ -147,7 +147,7 @@ def test_what_is_refused_says_why(api, agent, task, call, body, status, detail):
     assert len(list_events()) == before
 
 
-def test_a_body_that_is_no_json_is_refused(app, api, agent):
+def test_a_body_that_is_not_json_is_rejected(app, api, agent):
     headers = {"Authorization": f"Bearer {account.create_token(app.extensions['outfeed'].database, 'x', ['write'])}"}
     client = app.test_client()
     for body, kind, status in ((b"{", "application/json", 400), (b"a=b", "text/plain", 415)):
@@ -173,7 +173,7 @@ def test_the_lists_are_paged_and_filtered(api, task):
     assert api("GET", "/tasks?state=failed").json == {"tasks": [], "next": None}
 
 
-def test_the_whole_swarm_at_one_moment_says_where_the_feed_goes_on(api, agent, held):
+def test_the_snapshot_of_the_swarm_has_the_position_of_the_feed(api, agent, held):
     found = api("GET", "").json
     assert found["seq"] == len(list_events())
     assert [each["state"] for each in found["agents"]] == ["busy"]
@@ -195,12 +195,12 @@ class TestTheForm:
     def csrf_token(self, browser):
         return re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/swarm/live").text)[1]
 
-    def test_it_posts_a_task_and_goes_back_to_the_page(self, browser, csrf_token):
+    def test_the_form_posts_a_task_and_redirects_to_the_page(self, browser, csrf_token):
         sent = browser.post("/swarm/tasks", data={"description": "Write the docs", "csrf_token": csrf_token})
         assert (sent.status_code, sent.location) == (303, "/swarm/live")
         assert list_events(event_type="task.created")[0].data == {"description": "Write the docs"}
 
-    def test_without_the_token_of_its_page_nothing_is_posted(self, browser):
+    def test_a_post_without_a_csrf_token_is_rejected(self, browser):
         assert browser.post("/swarm/tasks", data={"description": "x"}).status_code == 403
         assert list_events(event_type="task.created") == []
 
@@ -210,5 +210,5 @@ class TestTheForm:
         assert (sent.status_code, sent.mimetype) == (422, "text/html")
         assert "description: must have 1 to 2,000 characters" in sent.text
 
-    def test_a_stranger_is_sent_away(self, app):
+    def test_an_unauthenticated_visitor_is_rejected(self, app):
         assert app.test_client().post("/swarm/tasks", data={"description": "x"}).status_code == 401

@@ -1,4 +1,4 @@
-"""Boards that viewers share: one rendering per change, nobody's but their own, and a page without any."""
+"""Boards: viewers with the same permissions share a rendering."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def viewer(app: Flask, database: Database) -> Visit:
 
 @pytest.fixture
 def rendered(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[boards.Scope]:
-    """What was rendered, each time by scope."""
+    """The scopes of all renderings so far."""
     found: list[boards.Scope] = []
     shared = app.extensions["outfeed_boards"]
     render = shared.render
@@ -57,7 +57,7 @@ def seq(visit: Visit) -> int:
     return int(found[1])
 
 
-def test_viewers_share_a_rendering_until_something_happens(
+def test_viewers_share_a_rendering_until_an_event(
     app: Flask, database: Database, viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "MIN_AGE_SECS", 0)
@@ -74,22 +74,22 @@ def test_viewers_share_a_rendering_until_something_happens(
         assert (head, len(rendered)) == (2, 2)
 
 
-def test_while_events_flow_a_rendering_is_shared_for_a_moment(
+def test_a_rendering_is_shared_briefly_while_events_flow(
     viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "MIN_AGE_SECS", 3600)
     with freeze_time(clock.now()) as frozen:
         for _ in range(10):
             log_event("a.b", "tests")
-            assert seq(viewer) == 1  # which says that it is of before
+            assert seq(viewer) == 1  # the rendering of before the event
         assert len(rendered) == 1
-        assert 'data-seq="10"' in viewer("GET", "/swarm/live").text  # the page is never of before: it may be a form's
+        assert 'data-seq="10"' in viewer("GET", "/swarm/live").text  # the page is up to date: it may follow a form
         frozen.tick(timedelta(minutes=1))
         seq(viewer)
         assert len(rendered) == 3
 
 
-def test_no_request_waits_for_a_rendering_unless_it_is_for_a_page(database: Database) -> None:
+def test_only_a_request_for_a_page_waits_for_a_rendering(database: Database) -> None:
     is_rendering, may_end = threading.Event(), threading.Event()
     may_end.set()
 
@@ -104,7 +104,7 @@ def test_no_request_waits_for_a_rendering_unless_it_is_for_a_page(database: Data
         before = shared.recent(scopes[0])
         assert before is not None
         log_event("a.b", "tests")
-        frozen.tick(timedelta(minutes=1))  # what is kept is not of now
+        frozen.tick(timedelta(minutes=1))  # the kept rendering is out of date
         is_rendering.clear()
         may_end.clear()
         rendering = pool.submit(shared.current, scopes[0])
@@ -118,7 +118,7 @@ def test_no_request_waits_for_a_rendering_unless_it_is_for_a_page(database: Data
         assert found.html == b"up to 1"
 
 
-def test_a_page_that_shows_the_same_gets_304(viewer: Visit) -> None:
+def test_a_page_with_the_current_board_gets_304(viewer: Visit) -> None:
     log_event("a.b", "tests")
     answer = viewer("GET", "/swarm/board")
     again = viewer("GET", "/swarm/board", {"If-None-Match": answer.headers["ETag"]})
@@ -144,7 +144,9 @@ def test_many_viewers_are_told_to_spread_their_requests(database: Database, view
     assert 'data-spread="0.0"' in viewer("GET", "/swarm/live").text
 
 
-def test_nobody_gets_the_board_of_viewers_who_may_see_more(app: Flask, database: Database, viewer: Visit) -> None:
+def test_no_viewer_gets_the_board_of_viewers_with_more_permissions(
+    app: Flask, database: Database, viewer: Visit
+) -> None:
     for event_type in ("task.created", "tool.called"):
         log_event(event_type, "tests")
     with database.transaction() as connection:
@@ -166,13 +168,13 @@ def test_nobody_gets_the_board_of_viewers_who_may_see_more(app: Flask, database:
         assert not any("data-panel" in visit("GET", "/swarm/board").text for visit in limited.values())
 
 
-def test_one_hosts_address_is_not_shown_at_another(viewer: Visit) -> None:
+def test_the_address_of_one_host_is_not_shown_at_another(viewer: Visit) -> None:
     for host in ("one.example", "two.example"):
         page = viewer("GET", "/swarm/board", {"Host": host}).text
         assert re.findall(r"http://[^/]+/api/swarm/agents", page) == [f"http://{host}/api/swarm/agents"]
 
 
-def test_kinds_that_a_viewer_hides_are_counted_and_not_drawn(viewer: Visit) -> None:
+def test_hidden_kinds_are_counted_but_not_drawn(viewer: Visit) -> None:
     log_event("task.created", "tests")
     log_event("tool.called", "tests")
     page = viewer("GET", "/swarm/board?hide=tool,nonsense").text
@@ -182,7 +184,7 @@ def test_kinds_that_a_viewer_hides_are_counted_and_not_drawn(viewer: Visit) -> N
     assert 'data-kind="tool" d="M' in viewer("GET", "/swarm/board").text
 
 
-def test_only_so_many_renderings_are_kept(
+def test_the_number_of_kept_renderings_is_limited(
     app: Flask, viewer: Visit, rendered: list[boards.Scope], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "MAX_KEPT", 2)
@@ -193,7 +195,7 @@ def test_only_so_many_renderings_are_kept(
     assert [sorted(scope.hidden) for scope in rendered] == [[], ["tool"], ["bid"], []]
 
 
-def test_without_the_swarm_the_page_is_the_feed_alone(app: Flask, viewer: Visit) -> None:
+def test_the_page_without_the_swarm_shows_only_the_feed(app: Flask, viewer: Visit) -> None:
     del app.jinja_env.globals["live_board"]
     del app.extensions["story_heads"]
     log_event("task.created", "tests", "task-1")

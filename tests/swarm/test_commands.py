@@ -1,4 +1,4 @@
-"""The simulated swarm: it uses feed and API, outlives the server, and ends with the process that started it."""
+"""The simulated swarm: its use of feed and API, and its end."""
 
 import contextlib
 import re
@@ -23,16 +23,16 @@ from tests.waits import PATIENCE_SECS, wait_until
 ROOT = Path(__file__).parents[2]
 AT_ONCE = {"auction_secs": 0.4, "requests_per_minute": 0}
 # On a busy machine the agents need longer to leave.
-PATIENTLY = f"""
+SLOW_SHUTDOWN = f"""
 from outfeed.cli import main
 from outfeed.swarm import simulator
-simulator.FAREWELL_SECS = {PATIENCE_SECS}
+simulator.SHUTDOWN_SECS = {PATIENCE_SECS}
 main(prog_name="outfeed")
 """
 
 
 def simulate(*arguments):
-    return [sys.executable, "-c", PATIENTLY, "simulate", "--agents", "8", "--rate", "300", *arguments]
+    return [sys.executable, "-c", SLOW_SHUTDOWN, "simulate", "--agents", "8", "--rate", "300", *arguments]
 
 
 def started(server, *arguments, **variables):
@@ -64,7 +64,7 @@ def is_running(pid):
         return False
 
 
-def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts():
+def test_a_signal_handler_waits_for_no_lock_of_the_interrupted_thread():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         stop = stop_on_signals()
@@ -80,7 +80,7 @@ def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts():
 
 
 class TestSimulate:
-    def test_every_type_of_event_is_seen_soon_and_the_agents_leave_at_the_end(self, tmp_path):
+    def test_the_simulation_writes_every_event_type_and_its_agents_leave(self, tmp_path):
         with Server(tmp_path, **AT_ONCE) as server, started(server) as process:
             wait_until(lambda: types(server) >= set(EventType), "an event of every type", timeout=60)
             process.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ class TestSimulate:
             assert present(server) == []
             assert disagreements(server.database) == []
 
-    def test_it_goes_on_when_the_server_is_killed_and_comes_back(self, tmp_path):
+    def test_the_simulation_continues_after_a_kill_of_the_server(self, tmp_path):
         with Server(tmp_path, **AT_ONCE) as server, started(server, "--url", server.url) as process:
             wait_until(lambda: completed(server), "a task completed", timeout=60)
             server.kill()
@@ -134,7 +134,7 @@ class TestUrl:
         return subprocess.run(simulate(*arguments), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
 
     @pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8000", "ws://127.0.0.1:8000", "http://", "http://a:b"])
-    def test_what_is_no_address_is_an_error_at_once(self, url):
+    def test_an_invalid_address_is_an_error_at_once(self, url):
         done = self.run("--url", url)
         assert done.returncode == 2
         assert "must be an address like https://feed.example" in done.stderr
@@ -150,7 +150,7 @@ class TestUrl:
 
 
 class TestProcess:
-    def test_it_ends_with_the_process_that_started_it(self, server):
+    def test_the_simulation_ends_with_its_parent_process(self, server):
         code = f"import subprocess; p = subprocess.Popen({simulate()!r}); print(p.pid, flush=True); p.wait()"
         environment = server.environment | {"OUTFEED_TOKEN": server.token}
         with subprocess.Popen(
@@ -162,7 +162,7 @@ class TestProcess:
 
         wait_until(lambda: not is_running(pid), "the orphan ended")
 
-    def test_it_does_nothing_for_a_parent_that_is_gone(self):
+    def test_the_simulation_does_not_start_without_its_parent(self):
         done = subprocess.run(
             simulate("--parent", "1"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
         )
@@ -170,7 +170,7 @@ class TestProcess:
 
 
 class TestDemo:
-    def test_it_runs_the_swarm_with_a_token_that_dies_with_it(self, tmp_path):
+    def test_the_demo_runs_the_swarm_with_a_temporary_token(self, tmp_path):
         server = Server(tmp_path)
         with contextlib.ExitStack() as running:
             running.push(server)
@@ -186,7 +186,7 @@ class TestDemo:
             assert "outfeed_" not in server.output
 
 
-def test_there_is_a_name_for_each_agent():
+def test_each_agent_has_a_name_of_its_own():
     client = Client("http://127.0.0.1:1")
     api = ApiClient(client.url, None, threading.Event(), print)
     many = [agent.name for agent in Simulator(api, client, agents=40, rate=2, seed=1).agents]

@@ -1,4 +1,4 @@
-"""The coordinator: who wins, what is refused and why, what leaving does, and that a move and its event are one."""
+"""The coordinator: winners, refusals, leaving agents, and one transaction."""
 
 import sqlite3
 import threading
@@ -22,7 +22,7 @@ def state_and_log_agree(database):
 
 
 def told(**filters):
-    """The types of what was logged, the oldest first."""
+    """Return the types of the logged events, the oldest first."""
     return [str(event.event_type) for event in reversed(list_events(**filters))]
 
 
@@ -32,7 +32,7 @@ def the_task(database, task_id):
 
 
 class Stage:
-    """Tasks and agents in any state."""
+    """Brings tasks and agents into any state."""
 
     def __init__(self, coordinator, wall):
         self.coordinator = coordinator
@@ -63,7 +63,7 @@ def stage(coordinator, wall):
 
 
 class TestAStory:
-    def test_every_move_is_told_in_order(self, stage, coordinator):
+    def test_every_transition_is_logged_in_order(self, stage, coordinator):
         task = stage.task("completed")
 
         assert told(task_id=task.id) == [
@@ -76,7 +76,7 @@ class TestAStory:
             "agent.joined", "bid.submitted", "auction.closed", "task.assigned", *statuses, "agent.left"
         ]  # fmt: skip
 
-    def test_events_carry_what_their_sentences_need(self, stage, coordinator):
+    def test_events_have_the_fields_of_their_sentences(self, stage, coordinator):
         task = stage.task("assigned")
         coordinator.fail(task.id, stage.agent.id, "no luck")
 
@@ -105,7 +105,7 @@ class TestAStory:
         coordinator.fail(second.id, stage.agent.id, "no luck")
         assert state() is AgentState.IDLE
 
-    def test_tools_are_told_of_an_agent_and_its_started_task(self, stage, coordinator):
+    def test_tool_events_name_the_agent_and_its_started_task(self, stage, coordinator):
         task = stage.task("started")
 
         for status in ("called", "completed", "failed"):
@@ -132,17 +132,17 @@ class TestAnAuction:
         assert (found.state, found.agent_id, found.bid_sats) == (TaskState.ASSIGNED, agents[1].id, 50)
         assert (found.bid_count, found.lowest_bid_sats, found.agent_name) == (4, 50, "Seer")
 
-    def test_nothing_is_a_price_too(self, coordinator, stage, database):
+    def test_a_bid_of_zero_is_valid(self, coordinator, stage, database):
         other = coordinator.join("Echo")
         assert self.winner(coordinator, stage, database, (other, 1), (stage.agent, 0)).agent_id == stage.agent.id
 
-    def test_no_bid_fails_the_task(self, coordinator, stage, database):
+    def test_a_task_without_bids_fails(self, coordinator, stage, database):
         found = self.winner(coordinator, stage, database)
 
         assert (found.state, found.reason) == (TaskState.FAILED, "no bids")
         assert told(task_id=found.id) == ["task.created", "task.bidding", "auction.closed", "task.failed"]
 
-    def test_the_bid_of_who_has_left_does_not_win(self, coordinator, stage, database):
+    def test_the_bid_of_an_agent_that_has_left_does_not_win(self, coordinator, stage, database):
         task, leaver = coordinator.post("Write the docs"), coordinator.join("Echo")
         coordinator.bid(task.id, leaver.id, 10)
         coordinator.bid(task.id, stage.agent.id, 90)
@@ -151,7 +151,7 @@ class TestAnAuction:
 
         assert the_task(database, task.id).agent_id == stage.agent.id
 
-    def test_where_all_bidders_have_left_the_task_fails(self, coordinator, stage, database):
+    def test_a_task_fails_if_all_bidders_have_left(self, coordinator, stage, database):
         task = coordinator.post("Write the docs")
         coordinator.bid(task.id, stage.agent.id, 90)
         coordinator.leave(stage.agent.id)
@@ -159,7 +159,7 @@ class TestAnAuction:
 
         assert the_task(database, task.id).reason == "all bidders have left"
 
-    def test_it_is_not_closed_early_and_takes_no_bid_late(self, coordinator, stage, wall):
+    def test_an_auction_closes_on_time_and_accepts_no_late_bid(self, coordinator, stage, wall):
         task = coordinator.post("Write the docs")
         wall.pass_secs(AUCTION_SECS - 0.001)
         assert coordinator.due_auctions() == []
@@ -171,7 +171,7 @@ class TestAnAuction:
         assert coordinator.close_auction(task.id)
         assert coordinator.due_auctions() == []
 
-    def test_of_many_who_close_it_at_once_one_does(self, coordinator, stage, wall):
+    def test_only_one_of_many_concurrent_closers_closes_an_auction(self, coordinator, stage, wall):
         tasks = [coordinator.post("Write the docs") for _ in range(10)]
         for task in tasks:
             coordinator.bid(task.id, stage.agent.id, 5)
@@ -186,7 +186,7 @@ class TestAnAuction:
             rounds = list(pool.map(close_all, range(4)))
         assert [sum(closings) for closings in zip(*rounds, strict=True)] == [1] * 10
 
-    def test_an_agent_bids_once_and_may_say_it_again(self, coordinator, stage):
+    def test_an_agent_bids_once_and_may_repeat_the_bid(self, coordinator, stage):
         task = coordinator.post("Write the docs")
         first = coordinator.bid(task.id, stage.agent.id, 50)
 
@@ -212,7 +212,7 @@ LEGAL = {
 class TestMoves:
     @pytest.mark.parametrize("call", CALLS)
     @pytest.mark.parametrize("state", list(TaskState))
-    def test_only_what_the_table_allows_happens(self, stage, coordinator, database, state, call):
+    def test_only_transitions_in_the_table_are_allowed(self, stage, coordinator, database, state, call):
         task = stage.task(state)
         before = told()
         if (state, call) in LEGAL:
@@ -225,7 +225,7 @@ class TestMoves:
             assert told() == before
 
     @pytest.mark.parametrize(("state", "call"), sorted(LEGAL - {("bidding", "bid")}))
-    def test_only_its_agent_moves_a_task(self, stage, coordinator, state, call):
+    def test_only_its_agent_can_change_a_task(self, stage, coordinator, state, call):
         task, other = stage.task(state), coordinator.join("Echo")
         with pytest.raises(InvalidTransition, match=f"was assigned to {stage.agent.id}, not to {other.id}"):
             CALLS[call](coordinator, task.id, other.id)
@@ -238,7 +238,7 @@ class TestMoves:
         with pytest.raises(UnknownName, match="agent not found"):
             CALLS[call](coordinator, stage.task(state).id, "\ud800")
 
-    def test_who_has_left_does_nothing_more(self, stage, coordinator):
+    def test_an_agent_that_has_left_can_do_nothing(self, stage, coordinator):
         task, agent_id = coordinator.post("Write the docs"), stage.agent.id
         coordinator.leave(agent_id)
         for call in (
@@ -251,7 +251,7 @@ class TestMoves:
                 call()
 
     @pytest.mark.parametrize("state", ["assigned", "started"])
-    def test_what_a_leaver_holds_fails(self, stage, coordinator, database, state):
+    def test_the_tasks_of_a_leaving_agent_fail(self, stage, coordinator, database, state):
         task = stage.task(state)
         coordinator.leave(stage.agent.id)
 
@@ -278,7 +278,7 @@ class TestMoves:
             ("tool_name", lambda coordinator, agent: coordinator.use_tool(agent, "", "called")),
         ],
     )
-    def test_what_is_outside_the_limits_is_refused_by_name(self, stage, coordinator, field, call):
+    def test_a_value_outside_the_limits_is_rejected_by_name(self, stage, coordinator, field, call):
         with pytest.raises(InvalidEvent) as refused:
             call(coordinator, stage.agent.id)
         assert refused.value.field == field
@@ -289,13 +289,13 @@ class TestMoves:
         assert coordinator.complete(task.id, stage.agent.id, result).result == result
 
     @pytest.mark.parametrize("result", ["x" * 70_000, float("nan"), object()])
-    def test_a_result_that_no_event_can_hold_changes_nothing(self, stage, coordinator, database, result):
+    def test_a_result_that_does_not_fit_an_event_changes_nothing(self, stage, coordinator, database, result):
         task = stage.task("started")
         with pytest.raises(InvalidEvent):
             coordinator.complete(task.id, stage.agent.id, result)
         assert the_task(database, task.id).state is TaskState.STARTED
 
-    def test_a_result_is_not_nested_beyond_what_its_readers_take(self, stage, coordinator):
+    def test_a_deeply_nested_result_is_rejected(self, stage, coordinator):
         nested: list = []
         for _ in range(101):
             nested = [nested]
@@ -305,7 +305,7 @@ class TestMoves:
 
 class TestOneTransaction:
     @pytest.mark.parametrize("table", ["task", "event_log"])
-    def test_where_one_half_fails_the_other_is_not_written(self, stage, coordinator, database, table):
+    def test_neither_row_nor_event_is_written_if_one_fails(self, stage, coordinator, database, table):
         task = stage.task("assigned")
         before = told()
         moment = "UPDATE ON outfeed_task" if table == "task" else "INSERT ON event_log"
@@ -319,14 +319,17 @@ class TestOneTransaction:
         assert told() == before
         assert the_task(database, task.id).state is TaskState.ASSIGNED
 
-    def test_any_process_may_call_it(self, stage, database, wall):
+    def test_another_process_may_call_the_coordinator(self, stage, database, wall):
         again = Coordinator(database, auction_secs=1, agent_timeout_secs=1)
         assert again.heartbeat(stage.agent.id).name == "Forge"
 
 
 class TestQueries:
     def test_every_query_has_its_index(self, stage, database):
-        """Nothing is scanned but an index in its order, and nothing sorted but the few that are present or held."""
+        """Queries scan only an index in its order, and sort only few rows.
+
+        These rows are present agents and held tasks.
+        """
         task_id, agent_id = stage.task("assigned").id, stage.agent.id
         statements: list[str] = []
         with read_transaction(database) as view:

@@ -1,4 +1,4 @@
-"""The dashboard as the server renders it: the swarm, the chart, and who gets to see which."""
+"""The server-rendered dashboard, for viewers with many and few scopes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
 
 
 @pytest.fixture
-def house(database: Database) -> dict[str, Visit]:
-    """Visitors of an app with one agent, which holds one task; two auctions, and one task that nobody wanted."""
+def visitors(database: Database) -> dict[str, Visit]:
+    """Visitors of an app with an agent, its task, two auctions and a failure."""
     app = create_app(Settings(database=database.path))
     show_tokens_and_names(app)
     coordinator = app.extensions["outfeed"].part(SwarmPart).coordinator
@@ -52,14 +52,14 @@ def house(database: Database) -> dict[str, Visit]:
 
 
 def panel(page: str, name: str) -> str:
-    """Return a panel's rows as text, without the template."""
+    """Return a panel's rows as text, without markup."""
     section = re.search(rf'data-panel="{name}".*?<ul>(.*?)</ul>', page, re.DOTALL)
     assert section is not None
     return " ".join(re.sub(r"<[^>]+>", " ", section[1]).split())
 
 
-def test_it_shows_the_swarm_without_a_script(house: dict[str, Visit]) -> None:
-    page = house["operator"]("GET", "/swarm/live").text
+def test_the_page_shows_the_swarm_without_javascript(visitors: dict[str, Visit]) -> None:
+    page = visitors["operator"]("GET", "/swarm/live").text
     counts = re.findall(r'data-state="(\w+)"><dt>\1</dt><dd>([\d,]+)</dd>', page)
     assert counts == [("bidding", "2"), ("assigned", "1"), ("started", "0"), ("completed", "0"), ("failed", "1")]
     assert re.fullmatch(r"Forge busy \d+ s ago Write &lt;the&gt; docs", panel(page, "agents"))
@@ -70,19 +70,19 @@ def test_it_shows_the_swarm_without_a_script(house: dict[str, Visit]) -> None:
     assert re.fullmatch(r"Dull work [\d:]{8} failed · no bids", panel(page, "ended"))
 
 
-def test_what_ended_on_another_day_has_its_date(house: dict[str, Visit]) -> None:
+def test_a_task_that_ended_on_another_day_has_its_date(visitors: dict[str, Visit]) -> None:
     with freeze_time(clock.now() + timedelta(days=9)):
-        page = house["operator"]("GET", "/swarm/live").text
+        page = visitors["operator"]("GET", "/swarm/live").text
     assert re.fullmatch(r"Dull work \d+ \w{3} (\d{4} )?[\d:]{8} failed · no bids", panel(page, "ended"))
 
 
-def test_who_may_only_read_gets_no_form(house: dict[str, Visit]) -> None:
-    forms = {name: 'class="panel post"' in visit("GET", "/swarm/live").text for name, visit in house.items()}
+def test_a_viewer_without_write_scope_gets_no_form(visitors: dict[str, Visit]) -> None:
+    forms = {name: 'class="panel post"' in visit("GET", "/swarm/live").text for name, visit in visitors.items()}
     assert forms == {"viewer": False, "producer": True, "operator": True, "tasks": False}
 
 
-def test_who_sees_some_types_gets_the_chart_of_them_and_no_swarm(house: dict[str, Visit]) -> None:
-    page = house["tasks"]("GET", "/swarm/live").text
+def test_a_viewer_of_some_types_gets_only_their_chart(visitors: dict[str, Visit]) -> None:
+    page = visitors["tasks"]("GET", "/swarm/live").text
     assert "data-panel" not in page
     assert 'class="panel counts"' not in page
     totals = dict(re.findall(r'<label data-kind="(\w+)">.*?"count">(\d+)<', page))
@@ -90,63 +90,63 @@ def test_who_sees_some_types_gets_the_chart_of_them_and_no_swarm(house: dict[str
     assert set(totals.values()) == {"0"}
 
 
-def test_the_status_is_in_the_menu_of_operators(house: dict[str, Visit]) -> None:
-    menus = {name: 'href="/status"' in visit("GET", "/swarm/live").text for name, visit in house.items()}
+def test_only_operators_have_the_status_in_their_menu(visitors: dict[str, Visit]) -> None:
+    menus = {name: 'href="/status"' in visit("GET", "/swarm/live").text for name, visit in visitors.items()}
     assert menus == {"viewer": False, "producer": False, "operator": True, "tasks": False}
 
 
-def test_pages_are_compressed_for_who_takes_it(house: dict[str, Visit]) -> None:
+def test_pages_are_compressed_for_clients_that_accept_it(visitors: dict[str, Visit]) -> None:
     log_event("system.info", "s", data={"message": "x" * 200})
     packed = {"Accept-Encoding": "gzip"}
     for path in ("/swarm/live", "/static/event-feed.js"):
-        answer = house["operator"]("GET", path, packed)
-        plain = house["operator"]("GET", path)
+        answer = visitors["operator"]("GET", path, packed)
+        plain = visitors["operator"]("GET", path)
         assert (answer.headers["Content-Encoding"], plain.headers.get("Content-Encoding")) == ("gzip", None)
         assert len(answer.data) < len(plain.data) / 2
         assert "Accept-Encoding" in answer.headers["Vary"]
         assert "Accept-Encoding" in plain.headers["Vary"]
     etag = answer.headers["ETag"]
     assert etag.startswith("W/")
-    assert house["operator"]("GET", path, packed | {"If-None-Match": etag}).status_code == 304
-    assert "Content-Encoding" not in house["operator"]("GET", "/api/events", packed).headers
+    assert visitors["operator"]("GET", path, packed | {"If-None-Match": etag}).status_code == 304
+    assert "Content-Encoding" not in visitors["operator"]("GET", "/api/events", packed).headers
 
 
 @pytest.mark.parametrize("path", ["/swarm/live", "/swarm/events", "/swarm/events?id=an-id", "/status"])
-def test_a_page_asks_for_every_module_at_once(house: dict[str, Visit], path: str) -> None:
+def test_a_page_preloads_every_module(visitors: dict[str, Visit], path: str) -> None:
     log_event("system.info", "s", id="an-id")
-    page = house["operator"]("GET", path).text
+    page = visitors["operator"]("GET", path).text
     links = re.findall(r'<link rel="modulepreload" href="([^"]+)"', page)
     scripts = re.findall(r'<script type="module" src="([^"]+)"', page)
-    read = paths_read_by(house["operator"], *scripts)
+    read = paths_read_by(visitors["operator"], *scripts)
     assert {*links, *scripts} == {path for path in read if path.endswith(".js")}
     assert len(links) > len(scripts) > 0
 
 
-def test_static_files_are_kept_for_good_under_the_address_of_their_content_alone(house: dict[str, Visit]) -> None:
-    page = house["viewer"]("GET", "/swarm/live").text
-    read = paths_read_by(house["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
+def test_only_addresses_with_a_content_hash_are_immutable(visitors: dict[str, Visit]) -> None:
+    page = visitors["viewer"]("GET", "/swarm/live").text
+    read = paths_read_by(visitors["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
     assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/patch.js"} < {
         path.removeprefix(f"/static/v-{VERSION}/") for path in read
     }
     for path in read:
-        answer = house["viewer"]("GET", path)
+        answer = visitors["viewer"]("GET", path)
         plain, old = (
-            house["viewer"]("GET", path.replace(f"v-{VERSION}/", other)) for other in ("", "v-0123456789abcdef/")
+            visitors["viewer"]("GET", path.replace(f"v-{VERSION}/", other)) for other in ("", "v-0123456789abcdef/")
         )
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert "Cookie" not in answer.headers["Vary"]
         assert answer.data == plain.data == old.data
         assert plain.headers["Cache-Control"] == old.headers["Cache-Control"] == "no-cache"
-        assert house["viewer"]("GET", path, {"If-None-Match": plain.headers["ETag"]}).status_code == 304
+        assert visitors["viewer"]("GET", path, {"If-None-Match": plain.headers["ETag"]}).status_code == 304
 
 
-def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
+def test_static_files_are_compressed_once(visitors: dict[str, Visit]) -> None:
     static = Path(compression.__file__).parents[1] / "static"
     paths = [f"/static/{file.relative_to(static)}" for file in static.rglob("*") if file.is_file()]
     misses = []
     for _ in range(2):
         for path in paths:
-            house["operator"]("GET", path, {"Accept-Encoding": "gzip"})
+            visitors["operator"]("GET", path, {"Accept-Encoding": "gzip"})
         misses.append(compression._kept.cache_info().misses)
     assert misses[0] == misses[1]
 
@@ -154,7 +154,7 @@ def test_what_is_static_is_compressed_once(house: dict[str, Visit]) -> None:
 # --- words and numbers ------------------------------------------------------------------------------------------------
 
 
-def test_a_time_that_a_raw_writer_broke_is_shown_as_it_is() -> None:
+def test_an_invalid_time_of_a_raw_writer_is_shown_unchanged() -> None:
     for text in ("yesterday", "", "2026-13-99T00:00:00Z", "x" * 150):
         assert clock_of(text) == text
 
@@ -162,17 +162,17 @@ def test_a_time_that_a_raw_writer_broke_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("secs", "text"), [(-3, "closing"), (0, "closing"), (0.1, "1 s"), (15, "15 s"), (119.5, "2 min")]
 )
-def test_the_time_left_is_told_to_the_second_that_has_begun(secs: float, text: str) -> None:
+def test_the_remaining_time_is_rounded_up_to_a_second(secs: float, text: str) -> None:
     assert left_text(secs) == text
 
 
-def test_bids_are_counted_in_words() -> None:
+def test_the_number_of_bids_is_written_as_text() -> None:
     assert [bids_text(0, None), bids_text(1, 5), bids_text(2, 1500)] == [
         "no bids yet", "1 bid, lowest 5 sats", "2 bids, lowest 1,500 sats",
     ]  # fmt: skip
 
 
-def test_more_than_are_counted_are_many() -> None:
+def test_a_count_above_the_limit_has_a_plus_sign() -> None:
     assert [count_text(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
 
 
@@ -196,7 +196,7 @@ def test_kinds_are_stacked_in_one_order() -> None:
     assert (chart.top, chart.peak, chart.total) == (10, 10, 11)
 
 
-def test_the_table_says_the_same_newest_first() -> None:
+def test_the_table_has_the_chart_data_newest_first() -> None:
     rows = list(
         draw(activity({0: {"task.created": 1}, 4: {"task.created": 2}, 5: {"tool.called": 4}}), EVERYTHING).rows
     )
@@ -205,7 +205,7 @@ def test_the_table_says_the_same_newest_first() -> None:
     assert rows[-2] == (BEGIN + timedelta(minutes=5), [0, 0, 0, 4, 0, 0])
 
 
-def test_what_may_not_be_seen_is_not_counted() -> None:
+def test_types_without_permission_are_not_counted() -> None:
     found = activity({0: {"access.signed_in": 1, "system.pruned": 1, "system.info": 1, "task.created": 1}})
     assert draw(found, EventScope()).total == 2
     assert draw(found, EventScope(types=("task.*",))).total == 1

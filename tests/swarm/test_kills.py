@@ -1,4 +1,4 @@
-"""Random calls from several processes, killed in between: state and log always agree."""
+"""State and log agree after random calls of processes that are killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERY_TYPE = {
 }  # fmt: skip
 
 
-def test_state_and_log_agree_whoever_is_killed_whenever(database):
+def test_state_and_log_agree_after_random_kills(database):
     chance, seeds = random.Random(), itertools.count(1)
     with contextlib.ExitStack() as running:
 

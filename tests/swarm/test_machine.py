@@ -1,4 +1,4 @@
-"""Any sequence of calls: what the coordinator does is what a model of a few lines expects."""
+"""Random sequences of calls have the results of a small model."""
 
 import contextlib
 import shutil
@@ -21,7 +21,7 @@ PLACE = st.integers(0, 3)
 
 
 class Machine(RuleBasedStateMachine):
-    """Four agents and tasks at most; each has in the model what the coordinator says of it."""
+    """At most four agents and tasks, which the model follows."""
 
     template: Path
 
@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
             offers = {agent: sats for agent, sats in self.offers[task].items() if agent not in self.left}
             self.tasks[task] = "assigned" if offers else "failed"
             if offers:
-                self.holders[task] = min(offers, key=lambda agent: offers[agent])  # of equals the earliest
+                self.holders[task] = min(offers, key=lambda agent: offers[agent])  # of equal bids the earliest
 
     def _advance(self, place, agent, origins, to, call):
         task, agent = self._task(place), self._agent(agent)
@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
             assert {agent.id for agent in view.agents()[0] if agent.state == "left"} == self.left
 
 
-def test_any_sequence_of_calls_does_what_the_model_expects(upgraded):
+def test_random_sequences_of_calls_match_the_model(upgraded):
     machine = type("Machine", (Machine,), {"template": upgraded})
     run_state_machine_as_test(
         machine,

@@ -1,4 +1,4 @@
-"""The sweeper: what is overdue is closed, whatever the clock does, and nobody is called overdue who could not beat."""
+"""The sweeper: closes what is due, across any change of the clock."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.swarm.log_replay import disagreements
 
 @pytest.fixture
 def monotonic(monkeypatch):
-    """The monotonic clock, which stands still as well; freezegun moves only the other."""
+    """The frozen monotonic clock; freezegun freezes only the wall clock."""
     now = [1000.0]
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     return now
@@ -41,20 +41,20 @@ def state_of(database):
     assert disagreements(database.path) == []
 
 
-def test_a_silent_agent_leaves_and_a_beating_one_stays(coordinator, sweeper, passing, state_of, database):
-    silent, beating = coordinator.join("Forge"), coordinator.join("Echo")
+def test_an_agent_without_heartbeats_expires_and_another_stays(coordinator, sweeper, passing, state_of, database):
+    silent, active = coordinator.join("Forge"), coordinator.join("Echo")
     passing(TIMEOUT_SECS - 1)
-    coordinator.heartbeat(beating.id)
+    coordinator.heartbeat(active.id)
     sweeper.sweep()
     assert state_of(silent.id) is AgentState.IDLE
     passing(1)
     sweeper.sweep()
-    assert (state_of(silent.id), state_of(beating.id)) == (AgentState.LEFT, AgentState.IDLE)
+    assert (state_of(silent.id), state_of(active.id)) == (AgentState.LEFT, AgentState.IDLE)
     with read_transaction(database) as view:
         assert view.agent(silent.id).reason == "no heartbeat for 120 s"
 
 
-def test_one_that_beats_at_the_last_moment_stays(coordinator, passing, state_of):
+def test_an_agent_with_a_late_heartbeat_stays(coordinator, passing, state_of):
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS)
     assert coordinator.overdue_agents() == [agent.id]
@@ -74,7 +74,7 @@ def test_the_bid_of_an_overdue_agent_does_not_win(coordinator, sweeper, passing,
     assert (state_of(agent.id), state_of(task.id)) == (AgentState.LEFT, TaskState.FAILED)
 
 
-def test_what_became_due_while_nothing_ran_is_closed_at_once_but_agents_get_time_to_beat(
+def test_auctions_due_during_a_downtime_close_at_once_but_agents_get_a_timeout(
     coordinator, monotonic, passing, state_of
 ):
     task, agent = coordinator.post("Write the docs"), coordinator.join("Forge")
@@ -91,7 +91,7 @@ def test_what_became_due_while_nothing_ran_is_closed_at_once_but_agents_get_time
     assert (state_of(task.id), state_of(agent.id)) == (TaskState.FAILED, AgentState.LEFT)
 
 
-def test_a_clock_that_jumps_ahead_makes_nobody_overdue_at_once(coordinator, sweeper, passing, wall, state_of):
+def test_no_agent_expires_at_once_when_the_clock_jumps_ahead(coordinator, sweeper, passing, wall, state_of):
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS - 1)
     coordinator.heartbeat(agent.id)
@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_ahead_makes_nobody_overdue_at_once(coordinator, swee
     assert state_of(agent.id) is AgentState.LEFT
 
 
-def test_a_clock_that_is_set_back_keeps_neither_auction_nor_agent(coordinator, sweeper, passing, wall, state_of):
+def test_auctions_and_agents_still_end_after_the_clock_is_set_back(coordinator, sweeper, passing, wall, state_of):
     agent = coordinator.join("Forge")
     passing(TIMEOUT_SECS)
     task = coordinator.post("Write the docs")
@@ -119,7 +119,7 @@ def test_a_clock_that_is_set_back_keeps_neither_auction_nor_agent(coordinator, s
     assert (state_of(task.id), state_of(agent.id)) == (TaskState.FAILED, AgentState.LEFT)
 
 
-def test_a_step_back_does_not_close_what_begins_afterwards(coordinator, sweeper, passing, wall, state_of):
+def test_an_auction_started_after_a_step_back_stays_open(coordinator, sweeper, passing, wall, state_of):
     wall.pass_secs(-86_400)
     task = coordinator.post("Write the docs")
     passing(AUCTION_SECS - 1)
@@ -130,7 +130,7 @@ def test_a_step_back_does_not_close_what_begins_afterwards(coordinator, sweeper,
     assert state_of(task.id) is TaskState.FAILED
 
 
-def test_what_can_not_be_closed_does_not_keep_the_others_from_it(coordinator, sweeper, passing, state_of, monkeypatch):
+def test_an_auction_that_cannot_be_closed_does_not_delay_others(coordinator, sweeper, passing, state_of, monkeypatch):
     first, second = coordinator.post("one"), coordinator.post("two")
     passing(AUCTION_SECS)
     close = coordinator.close_auction
@@ -139,7 +139,7 @@ def test_what_can_not_be_closed_does_not_keep_the_others_from_it(coordinator, sw
     assert (state_of(first.id), state_of(second.id)) == (TaskState.BIDDING, TaskState.FAILED)
 
 
-def test_a_missing_database_is_no_end_of_it(coordinator, sweeper, database, caplog):
+def test_the_sweeper_survives_a_missing_database(coordinator, sweeper, database, caplog):
     database.path.rename(f"{database.path}.away")
     sweeper.sweep()
     assert "nothing swept, trying again" in caplog.text

@@ -1,4 +1,4 @@
-"""Archives: what is deleted is on the disk first, whole, private, and can be read back as it was."""
+"""Archives: complete and private before a delete, and importable."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def fill(raw, count, text="x", prefix="event"):
 
 
 def whole(folder):
-    """Return the ids in the archives that are whole, checked with nothing of ours, as {path: [id, …]}."""
+    """Return the ids in complete archives as {path: [id, …]}.
+
+    It uses none of the tested code.
+    """
     found = {}
     for path in sorted(folder.glob("*.ndjson.gz")):
         digest, name = Path(f"{path}.sha256").read_text().split()
@@ -70,7 +73,7 @@ def log(path):
         return connection.execute(f"SELECT {COLUMNS} FROM event_log WHERE source <> 'outfeed' ORDER BY id").fetchall()
 
 
-def test_what_is_deleted_is_in_it(database, raw, folder):
+def test_an_archive_contains_the_deleted_events(database, raw, folder):
     fill(raw, 1200)
     done = prune(database, Policy(30), by="tests", archive=folder)
     assert done.events == 1200
@@ -85,14 +88,14 @@ def test_what_is_deleted_is_in_it(database, raw, folder):
     }  # fmt: skip
 
 
-def test_only_its_owner_can_read_it(database, raw, folder):
+def test_only_the_owner_can_read_an_archive(database, raw, folder):
     fill(raw, 5)
     prune(database, Policy(30), by="tests", archive=folder)
     modes = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.iterdir()]}
     assert modes == {"": 0o700, ".gz": 0o600, ".sha256": 0o600}
 
 
-def test_names_sort_by_time_and_nothing_is_overwritten(database, raw, folder, monkeypatch):
+def test_archives_sort_by_time_and_none_is_overwritten(database, raw, folder, monkeypatch):
     monkeypatch.setattr(archive, "MAX_EVENTS", 500)
     now = datetime(2026, 3, 10, 12, tzinfo=UTC)
     for _ in range(2):
@@ -105,23 +108,23 @@ def test_names_sort_by_time_and_nothing_is_overwritten(database, raw, folder, mo
 
 
 @pytest.mark.parametrize("moment", ["_digest", "_create_checksum"])
-def test_a_prune_of_another_database_into_the_same_folder_leaves_it_alone(database, raw, folder, monkeypatch, moment):
+def test_a_prune_of_another_database_leaves_the_files_in_the_folder(database, raw, folder, monkeypatch, moment):
     fill(raw, 5)
     other = database.path.with_name("elsewhere") / database.path.name
     step = getattr(archive, moment)
 
-    def step_and_begin_another(*arguments):
+    def step_and_start_another(*arguments):
         done = step(*arguments)
         archive.Archive(other, folder, datetime.now(UTC)).close()
         return done
 
-    monkeypatch.setattr(archive, moment, step_and_begin_another)
+    monkeypatch.setattr(archive, moment, step_and_start_another)
     prune(database, Policy(log_days=30), by="tests", archive=folder)
     assert [len(ids) for ids in whole(folder).values()] == [5]
 
 
 def test_prunes_with_the_same_process_id_may_share_a_folder(database, raw, folder, tmp_path):
-    """They run in two containers, for instance, and their databases have the same name."""
+    """Two containers, for example, whose databases have the same name."""
     fill(raw, 5)
     other = tmp_path / "elsewhere" / database.path.name
     other.parent.mkdir()
@@ -139,12 +142,12 @@ def test_prunes_with_the_same_process_id_may_share_a_folder(database, raw, folde
     assert [len(ids) for ids in whole(folder).values()] == [3, 2]
 
 
-def test_nothing_old_makes_no_file(database, raw, folder):
+def test_a_prune_without_old_events_writes_no_file(database, raw, folder):
     prune(database, Policy(30), by="tests", archive=folder)
     assert list(folder.iterdir()) == []
 
 
-def test_it_is_on_the_disk_before_anything_is_deleted(database, raw, folder, monkeypatch):
+def test_an_archive_is_on_the_disk_before_events_are_deleted(database, raw, folder, monkeypatch):
     fill(raw, 700)
     happened = []
     fsync, delete = os.fsync, retention.Prune.delete_keys
@@ -159,7 +162,7 @@ def test_it_is_on_the_disk_before_anything_is_deleted(database, raw, folder, mon
     assert kinds == [".partial", ".sha256", "archive", "delete"]
 
 
-def test_a_folder_that_can_not_be_written_deletes_nothing(database, raw, tmp_path, monkeypatch):
+def test_nothing_is_deleted_if_the_folder_is_not_writable(database, raw, tmp_path, monkeypatch):
     fill(raw, 10)
     (tmp_path / "file").touch()
     with pytest.raises(OutfeedError, match="can't use the archive folder"):
@@ -174,8 +177,8 @@ def test_a_folder_that_can_not_be_written_deletes_nothing(database, raw, tmp_pat
     assert len(log(database.path)) == 10
 
 
-def test_a_row_that_is_another_one_by_now_is_not_deleted(database, raw, folder):
-    """The table was rebuilt, with other rowids, between the archive and the delete."""
+def test_a_row_that_was_renumbered_is_not_deleted(database, raw, folder):
+    """The table is rebuilt with other rowids before the delete."""
     fill(raw, 3)
     run = retention.Prune(database, Policy(30), "tests")
     assert run.delete_keys([archive.Key(1, b"event-000001"), archive.Key(3, b"event-000002")]) == 1
@@ -199,7 +202,7 @@ POISON = [
 ]
 
 
-def test_every_row_comes_back_as_it_was_whatever_it_holds(database, raw, folder, tmp_path):
+def test_every_row_is_imported_unchanged(database, raw, folder, tmp_path):
     raw.executemany(f"INSERT INTO event_log ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", POISON)
     raw.execute(
         f"INSERT INTO event_log ({COLUMNS}) VALUES ('latin', 'a.b', CAST(? AS TEXT), '', '', '', ?)", (b"\xe9", OLD)
@@ -217,14 +220,14 @@ def test_every_row_comes_back_as_it_was_whatever_it_holds(database, raw, folder,
     assert stat.S_IMODE((tmp_path / "new.db").stat().st_mode) == 0o600
 
 
-class TestReadingIn:
+class TestImport:
     @pytest.fixture
     def one(self, database, raw, folder):
         fill(raw, 100)
         (path,) = prune(database, Policy(30), by="tests", archive=folder).archives
         return path
 
-    def test_an_event_in_two_archives_comes_once(self, one, tmp_path):
+    def test_an_event_in_two_archives_is_imported_once(self, one, tmp_path):
         again = one.with_name("again.ndjson.gz")
         shutil.copy(one, again)
         digest = hashlib.sha256(again.read_bytes()).hexdigest()
@@ -271,7 +274,7 @@ class TestReadingIn:
             ("lengthen", "line 1 has more than"),
         ],
     )
-    def test_a_hostile_one_is_refused_before_it_costs_much(self, one, tmp_path, harm, message):
+    def test_a_hostile_archive_is_rejected_cheaply(self, one, tmp_path, harm, message):
         getattr(self, harm)(one)
         tracemalloc.start()
         try:
@@ -283,7 +286,7 @@ class TestReadingIn:
         assert most < 6 * archive.MAX_LINE_BYTES
         assert not list(tmp_path.glob("new.db*"))
 
-    def test_events_that_were_written_deeper_come_back_as_they_were(self, database, raw, folder, tmp_path):
+    def test_deeply_nested_events_are_imported_unchanged(self, database, raw, folder, tmp_path):
         fill(raw, 3)
         deep = "[" * 970 + "]" * 970
         raw.execute(f"INSERT INTO event_log ({COLUMNS}) VALUES ('deep', 'a.b', 's', NULL, NULL, ?, ?)", (deep, OLD))
@@ -298,19 +301,22 @@ class TestReadingIn:
         ("harm", "message"),
         [("flip", "was changed after it was written"), ("cut", "not an archive"), ("strip", "has no checksum")],
     )
-    def test_a_damaged_one_makes_no_database(self, one, tmp_path, harm, message):
+    def test_a_damaged_archive_creates_no_database(self, one, tmp_path, harm, message):
         getattr(self, harm)(one)
         with pytest.raises(BadArchive, match=message):
             archive.import_archives([one], tmp_path / "new.db")
         assert not list(tmp_path.glob("new.db*"))
 
-    def test_a_database_that_exists_is_left_alone(self, one, database, tmp_path):
+    def test_an_existing_database_is_not_changed(self, one, database, tmp_path):
         with pytest.raises(BadArchive, match="exists"):
             archive.import_archives([one], database.path)
 
 
 def calls_of_a_prune(path, folder, last=None):
-    """Prune in a child, which kills itself at the call number *last*; return how many there were, None if it died."""
+    """Prune in a child that kills itself at call number *last*.
+
+    Returns the number of calls, None if the child died.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -335,7 +341,7 @@ def calls_of_a_prune(path, folder, last=None):
     return int(answer) if answer else None
 
 
-def test_killed_at_any_moment_each_event_is_in_the_log_or_in_a_whole_archive(database, raw, folder):
+def test_each_event_of_a_killed_prune_is_in_the_log_or_a_complete_archive(database, raw, folder):
     rng = random.Random(11)
     expected: set[str] = set()
     calls = 0

@@ -1,4 +1,4 @@
-"""Backup and restore: one state, checked and private; put back under whoever reads and writes."""
+"""Backup and restore: one checked and private state, restored under load."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HOSTILE = {
 
 
 class TestBackup:
-    def test_it_holds_what_the_database_held(self, database, raw, tmp_path):
+    def test_a_backup_contains_the_database(self, database, raw, tmp_path):
         write(raw, "a", "b")
         (tmp_path / "new folder").mkdir()
         content = backup.backup(database, tmp_path / "new folder" / "copy.db")
@@ -71,7 +71,7 @@ class TestBackup:
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
 
-    def test_it_is_one_state_under_load_and_ends(self, database, tmp_path):
+    def test_a_backup_under_load_is_one_state_and_ends(self, database, tmp_path):
         with contextlib.closing(sqlite3.connect(database.path)) as raw, raw:
             raw.executemany(
                 "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, 't')",
@@ -86,7 +86,7 @@ class TestBackup:
         assert content.events == content.outbox_rows == content.head == len(found)
         assert len(found) < 5000 + len(written)
 
-    def test_a_copy_that_is_not_whole_gets_no_name(self, database, raw, tmp_path, monkeypatch):
+    def test_an_incomplete_copy_gets_no_final_name(self, database, raw, tmp_path, monkeypatch):
         write(raw, "a")
         monkeypatch.setattr(backup, "_check_whole", lambda *_: (_ for _ in ()).throw(BadBackup("damaged")))
         (tmp_path / "copy.db").write_bytes(b"")
@@ -106,7 +106,7 @@ class TestBackup:
         assert not (tmp_path / "copy.db").exists()
 
     @pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
-    def test_it_never_replaces_the_live_database_or_what_belongs_to_it(self, database, raw, suffix, tmp_path):
+    def test_a_backup_never_replaces_the_live_database_or_its_files(self, database, raw, suffix, tmp_path):
         write(raw, "a")
         Path(f"{database.path}{suffix}").touch()
         link = tmp_path / "link"
@@ -116,7 +116,7 @@ class TestBackup:
                 backup.backup(database, target)
         assert ids(database.path) == ["a"]
 
-    def test_a_file_that_is_no_database_is_not_replaced(self, database, tmp_path):
+    def test_a_file_that_is_not_a_database_is_not_replaced(self, database, tmp_path):
         (tmp_path / "notes.txt").write_text("dear diary")
         with pytest.raises(BadBackup, match="not a database"):
             backup.backup(database, tmp_path / "notes.txt")
@@ -135,7 +135,7 @@ class TestBackup:
             assert link.is_symlink()
             assert ids(target) == ["a", "b"]
 
-    def test_what_is_no_regular_file_is_not_replaced(self, database, tmp_path):
+    def test_a_file_that_is_not_regular_is_not_replaced(self, database, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "link").symlink_to(tmp_path / "pipe")
         (tmp_path / "round").symlink_to(tmp_path / "round")
@@ -145,7 +145,7 @@ class TestBackup:
         assert (tmp_path / "pipe").is_fifo()
         assert (tmp_path / "link").is_symlink()
 
-    def test_a_folder_that_is_missing_is_named_and_not_made(self, database, tmp_path):
+    def test_a_missing_folder_is_named_and_not_created(self, database, tmp_path):
         with pytest.raises(OutfeedError, match=f"there is no folder {tmp_path}/typo; create it first"):
             backup.backup(database, tmp_path / "typo" / "copy.db")
         assert not (tmp_path / "typo").exists()
@@ -159,7 +159,7 @@ class TestRestore:
         write(raw, "c", "d")
         return tmp_path / "saved.db"
 
-    def test_what_was_saved_is_live_under_a_new_epoch_and_what_was_live_is_kept(self, database, saved):
+    def test_a_restore_makes_the_backup_live_and_keeps_the_previous_database(self, database, saved):
         before = epoch_of(database.path)
         restored = backup.restore(database, saved, by="tests")
         assert ids(database.path) == ["a", "b"]
@@ -173,7 +173,7 @@ class TestRestore:
         assert event.event_type == "system.restored"
         assert (event.data["kept"], event.data["by"]) == (restored.kept.name, "tests")
 
-    def test_the_file_stays_the_same_and_open_connections_go_on(self, database, raw, saved):
+    def test_open_connections_continue_on_the_same_file(self, database, raw, saved):
         inode = database.path.stat().st_ino
         with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
@@ -188,7 +188,7 @@ class TestRestore:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
-    def test_what_is_written_between_the_keeping_and_the_restore_is_kept_too(self, database, raw, saved, monkeypatch):
+    def test_rows_written_before_the_restore_are_in_the_kept_file(self, database, raw, saved, monkeypatch):
         keep = backup._save_previous
         monkeypatch.setattr(backup, "_save_previous", lambda *paths: (keep(*paths), write(raw, "late", "later")))
         restored = backup.restore(database, saved, by="tests")
@@ -197,7 +197,7 @@ class TestRestore:
             assert kept.execute("SELECT event_id FROM outbox ORDER BY seq").fetchall()[-1] == ("later",)
         assert ids(database.path) == ["a", "b"]
 
-    def test_under_a_raw_writer_every_event_is_in_one_or_the_other(self, database, saved):
+    def test_every_event_of_a_raw_writer_is_in_the_database_or_the_kept_file(self, database, saved):
         with writer(database.path, rate=300) as written:
             kept = [backup.restore(database, saved, by="tests").kept for _ in range(3)]
             wait_until(lambda: len(ids(database.path)) > 2, "it writes on")
@@ -205,7 +205,7 @@ class TestRestore:
         assert set(written) <= after
         assert set(written) & set(ids(database.path))
 
-    def test_who_may_stays_as_it_is_now(self, database, tmp_path):
+    def test_users_and_permissions_stay_as_they_are(self, database, tmp_path):
         account.create_token(database, "kept", ["read"])
         old = account.create_token(database, "revoked since", ["admin"])
         user.add(database, "ann", "viewer")
@@ -225,8 +225,8 @@ class TestRestore:
         assert account.redeem_ticket(database, ticket) is not None
         assert [(each.name, each.is_disabled) for each in user.list_all(database)] == [("ann", True), ("bob", False)]
 
-    def test_no_loss_of_rights_goes_unnoticed_over_a_restore(self, database, saved):
-        """The servers look at counters; those of the backup could be the ones they saw last."""
+    def test_servers_notice_revoked_permissions_across_a_restore(self, database, saved):
+        """Servers compare counters: a backup's could equal those they saw last."""
         before = account.rights(database)
         account.create_token(database, "tests", ["read"])
         account.revoke_token(database, "tests")
@@ -234,7 +234,7 @@ class TestRestore:
         backup.restore(database, saved, by="tests")
         assert all(now > seen for now, seen in zip(account.rights(database), max(before, after), strict=True))
 
-    def test_consumers_stay_and_are_told_that_history_is_another_one(self, database, raw, saved):
+    def test_consumers_stay_and_learn_of_the_new_history(self, database, raw, saved):
         old = epoch_of(database.path)
         checkpoint.add(database, "bot", is_protected=True)
         backup.restore(database, saved, by="tests")
@@ -242,7 +242,7 @@ class TestRestore:
         assert (bot.name, bot.epoch, bot.seq, bot.is_protected) == ("bot", old, 4, True)
         assert checkpoint.floor(raw) is None
 
-    def test_every_table_that_the_events_do_not_account_for_is_carried_over(self, raw):
+    def test_every_table_beside_the_events_is_kept(self, raw):
         known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale"}
         ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
@@ -257,7 +257,7 @@ class TestRestore:
         backup.restore(database, saved, by="tests")
         assert account.find_token(database, secret) is None
 
-    def test_another_page_size_and_a_copy_made_by_cp_are_taken(self, database, raw, tmp_path):
+    def test_another_page_size_and_a_copy_by_cp_are_accepted(self, database, raw, tmp_path):
         write(raw, "a")
         for page_size in (1024, 4096, 16384):
             saved = tmp_path / f"{page_size}.db"
@@ -270,20 +270,20 @@ class TestRestore:
             backup.restore(database, tmp_path / "by cp.db", by="tests")
             assert ids(database.path) == ["a"]
 
-    def test_a_database_that_is_gone_is_made_anew(self, database, saved):
+    def test_a_missing_database_is_created(self, database, saved):
         database.close()
         database.path.unlink()
         assert backup.restore(database, saved, by="tests").kept is None
         assert ids(database.path) == ["a", "b"]
         assert stat.S_IMODE(database.path.stat().st_mode) == 0o600
 
-    def test_on_a_new_machine_its_folder_is_made(self, database, saved, tmp_path):
+    def test_the_folder_is_created_on_a_new_machine(self, database, saved, tmp_path):
         fresh = Database(tmp_path / "new" / "folder" / "outfeed.db")
         assert backup.restore(fresh, saved, by="tests").kept is None
         assert ids(fresh.path) == ["a", "b"]
         fresh.close()
 
-    def test_a_look_changes_nothing(self, database, saved):
+    def test_an_inspection_changes_nothing(self, database, saved):
         before = sorted(path.name for path in database.path.parent.iterdir())
         assert backup.inspect(database, saved).events == 2
         assert ids(database.path) == ["a", "b", "c", "d"]
@@ -293,7 +293,7 @@ class TestRestore:
         saved.write_bytes(saved.read_bytes()[:-5000])
 
     def falsify(self, saved):
-        """Readable, and wrong: an index that says something else than its table."""
+        """Leave a readable but wrong file: an index that differs from its table."""
         with contextlib.closing(sqlite3.connect(saved, isolation_level=None)) as copy:
             copy.execute("PRAGMA writable_schema = ON")
             copy.execute("UPDATE sqlite_master SET sql = replace(sql, '(source)', '(event_type)')")
@@ -313,7 +313,7 @@ class TestRestore:
         saved.unlink()
 
     @pytest.mark.parametrize("harm", ["cut", "falsify", "scribble", "empty", "foreign", "remove"])
-    def test_what_is_no_backup_changes_nothing(self, database, saved, harm):
+    def test_a_file_that_is_not_a_backup_changes_nothing(self, database, saved, harm):
         getattr(self, harm)(saved)
         before = epoch_of(database.path)
         with pytest.raises(BadBackup):
@@ -322,18 +322,18 @@ class TestRestore:
         assert epoch_of(database.path) == before
         assert not list(database.path.parent.glob("*before-restore*"))
 
-    def test_the_live_database_itself_is_no_backup(self, database, saved):
+    def test_the_live_database_is_not_accepted_as_a_backup(self, database, saved):
         with pytest.raises(BadBackup, match="is the live database"):
             backup.restore(database, database.path, by="tests")
 
-    def test_one_made_by_newer_code_changes_nothing(self, database, saved):
+    def test_a_backup_of_a_newer_version_changes_nothing(self, database, saved):
         with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
             copy.execute("INSERT INTO outfeed_migration (applied_at, name) VALUES ('x', '9999.later')")
         with pytest.raises(SchemaMismatch, match=r"9999\.later"):
             backup.restore(database, saved, by="tests")
         assert ids(database.path) == ["a", "b", "c", "d"]
 
-    def test_one_made_by_older_code_is_upgraded(self, database, saved):
+    def test_a_backup_of_an_older_version_is_upgraded(self, database, saved):
         with contextlib.closing(sqlite3.connect(saved)) as copy, copy:
             copy.execute("DELETE FROM outfeed_migration WHERE name = '0010.keeping'")
             copy.execute("DROP TABLE outfeed_arrival")
@@ -342,7 +342,7 @@ class TestRestore:
         assert migrate.pending(database.path) == []
 
     @pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE)
-    def test_sql_of_another_program_on_our_tables_is_refused_and_does_not_run(self, database, raw, saved, harm):
+    def test_foreign_sql_on_outfeeds_tables_is_rejected_and_does_not_run(self, database, raw, saved, harm):
         account.create_token(database, "cron", ["read"])
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.executescript(harm)
@@ -354,7 +354,7 @@ class TestRestore:
 
         assert raw.execute("SELECT * FROM outfeed_token, event_log").fetchall() == before
 
-    def test_on_a_new_machine_it_is_refused_as_well(self, saved, tmp_path):
+    def test_foreign_sql_is_rejected_on_a_new_machine(self, saved, tmp_path):
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.executescript(HOSTILE["a trigger on the log"])
 
@@ -362,7 +362,7 @@ class TestRestore:
             backup.restore(Database(tmp_path / "new.db"), saved, by="tests")
         assert not (tmp_path / "new.db").exists()
 
-    def test_a_trigger_that_the_live_database_has_too_is_restored(self, database, raw, tmp_path):
+    def test_a_trigger_of_the_live_database_is_restored(self, database, raw, tmp_path):
         raw.execute("CREATE TABLE copy (id)")
         raw.execute("CREATE TRIGGER mine AFTER INSERT ON event_log BEGIN INSERT INTO copy VALUES (NEW.id); END")
         backup.backup(database, tmp_path / "saved.db")
@@ -371,7 +371,7 @@ class TestRestore:
 
         assert raw.execute("SELECT count(*) FROM sqlite_master WHERE name = 'mine'").fetchone() == (1,)
 
-    def test_sql_on_tables_of_another_program_is_restored_and_listed(self, database, raw, saved, tmp_path):
+    def test_sql_on_foreign_tables_is_restored_and_listed(self, database, raw, saved, tmp_path):
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.executescript(
                 "CREATE TABLE orders (id); CREATE VIEW all_orders AS SELECT * FROM orders;"
@@ -382,7 +382,7 @@ class TestRestore:
 
         assert foreign_schema.in_file(saved) == ["the view all_orders", "the trigger noted on orders"]
 
-    def test_a_writer_that_never_ends_is_not_waited_for_for_ever(self, database, raw, saved, monkeypatch):
+    def test_a_restore_gives_up_on_a_writer_that_never_ends(self, database, raw, saved, monkeypatch):
         monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
         raw.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy, match="nothing was restored"):
@@ -390,7 +390,7 @@ class TestRestore:
         raw.execute("ROLLBACK")
         assert ids(database.path) == ["a", "b", "c", "d"]
 
-    def test_no_prune_is_at_work_meanwhile(self, database, saved):
+    def test_no_prune_runs_during_a_restore(self, database, saved):
         from outfeed.store import lease
 
         done = threading.Event()
@@ -403,7 +403,7 @@ class TestRestore:
 
 
 class TestTablesOfAnotherProgram:
-    """A restore replaces the whole file, so it must not take another program's rows by surprise."""
+    """A restore replaces the whole file: it must not surprise another program."""
 
     @pytest.fixture
     def saved(self, database):
@@ -420,22 +420,22 @@ class TestTablesOfAnotherProgram:
         return copy
 
     @pytest.mark.parametrize("do", [backup.restore, backup.inspect])
-    def test_they_are_listed_and_need_whole_database(self, database, raw, adopted, do):
+    def test_foreign_tables_are_listed_and_need_whole_database(self, database, raw, adopted, do):
         by = {"by": "tests"} if do is backup.restore else {}
         with pytest.raises(BadBackup, match=r"orders, stock.*nothing was restored.*--whole-database"):
             do(database, adopted, **by)
         assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
         assert [file.name for file in database.path.parent.glob("*restor*")] == []
 
-    def test_with_whole_database_they_are_those_of_the_backup(self, database, raw, adopted):
+    def test_whole_database_restores_the_foreign_tables(self, database, raw, adopted):
         backup.restore(database, adopted, by="tests", whole_database=True)
         assert raw.execute("SELECT n FROM orders").fetchall() == [(1,)]
 
-    def test_a_backup_that_lacks_one_is_refused(self, database, raw, adopted, saved):
+    def test_a_backup_that_lacks_a_foreign_table_is_rejected(self, database, raw, adopted, saved):
         with pytest.raises(BadBackup, match=r"lacks tables that .*: orders, stock"):
             backup.restore(database, saved, by="tests", whole_database=True)
         assert raw.execute("SELECT n FROM orders").fetchall() == [(1,), (2,)]
 
-    def test_a_new_machine_needs_no_leave(self, tmp_path, adopted):
+    def test_a_new_machine_needs_no_flag(self, tmp_path, adopted):
         restored = backup.restore(db.at(tmp_path / "new" / "outfeed.db"), adopted, by="tests")
         assert restored.kept is None

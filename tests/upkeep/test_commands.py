@@ -1,4 +1,4 @@
-"""prune, backup, restore, doctor, events import: their words, their JSON, their exit codes; and the scripts."""
+"""Output and exit codes of the upkeep commands and scripts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def script(name, folder, *arguments):
 
 
 class TestPrune:
-    def test_it_deletes_what_is_older_and_says_how_many(self, outfeed, old_and_new):
+    def test_prune_deletes_older_events_and_prints_their_number(self, outfeed, old_and_new):
         assert outfeed("prune", "--older-than-days", 30).output == "Pruned 3 events older than 30 days.\n"
         assert left() == ["new"]
         (event,) = list_events(event_type="system.pruned")
@@ -51,7 +51,7 @@ class TestPrune:
         assert output == "Would prune 3 events older than 1 day; nothing was deleted.\n"
         assert len(list_events()) == 4
 
-    def test_machines_get_an_object(self, outfeed, old_and_new):
+    def test_json_prints_one_object(self, outfeed, old_and_new):
         for flags, deleted in ((["--dry-run"], 0), ([], 3)):
             facts = json.loads(outfeed("prune", "--older-than-days", 30, "--json", *flags).output)
             assert facts.pop("freed_bytes") >= 0
@@ -60,7 +60,7 @@ class TestPrune:
                 "archives": [],
             }  # fmt: skip
 
-    def test_the_archive_is_named_and_can_be_read_in(self, outfeed, old_and_new, tmp_path):
+    def test_the_archive_is_named_and_can_be_imported(self, outfeed, old_and_new, tmp_path):
         output = outfeed("prune", "--older-than-days", 30, "--archive", tmp_path / "kept").output
         assert output == f"Pruned 3 events older than 30 days; the events are in 1 file in {tmp_path / 'kept'}.\n"
         (archive,) = (tmp_path / "kept").glob("*.gz")
@@ -82,13 +82,13 @@ class TestPrune:
         (tmp_path / "outfeed.db").unlink()
         assert (run().returncode, run().stdout) == (1, "")
 
-    def test_a_terminal_gets_a_bar(self, old_and_new, tmp_path):
+    def test_a_terminal_shows_a_progress_bar(self, old_and_new, tmp_path):
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "outfeed", "prune", "--older-than-days", "30"]
         done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=theirs, text=True)
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # what the terminal says at its end
+        with contextlib.suppress(OSError):  # the terminal's error at its end
             while chunk := os.read(ours, 10_000):
                 shown += chunk
         os.close(ours)
@@ -98,7 +98,7 @@ class TestPrune:
 
 
 class TestPruneNothing:
-    def test_where_no_database_is_it_says_so_and_leaves_nothing_there(self, outfeed, tmp_path):
+    def test_a_missing_database_is_reported_and_not_created(self, outfeed, tmp_path):
         done = outfeed("prune", "--older-than-days", "1")
         assert done.exit_code == 1
         assert done.stderr.startswith(f"Error: no database at {tmp_path / 'outfeed.db'}")
@@ -106,7 +106,7 @@ class TestPruneNothing:
 
 
 class TestPruneOne:
-    def test_it_takes_the_event_out_of_log_outbox_and_file(self, outfeed, database):
+    def test_prune_removes_the_event_from_log_outbox_and_file(self, outfeed, database):
         raw = sqlite3.connect(database.path)
         raw.execute("INSERT INTO event_log VALUES ('1', 'a.b', 's', NULL, NULL, '\"never to be seen\"', 't')")
         raw.commit()
@@ -126,7 +126,7 @@ class TestPruneOne:
         database.close()
         assert not any(b"never to be seen" in file.read_bytes() for file in database.path.parent.glob("outfeed.db*"))
 
-    def test_machines_get_an_object_and_an_unknown_id_fails(self, outfeed, database):
+    def test_json_prints_one_object_and_an_unknown_id_fails(self, outfeed, database):
         log_event("a.b", "s", id="1")
 
         assert json.loads(outfeed("prune", "--id", "1", "--json").output) == {
@@ -140,7 +140,7 @@ class TestPruneOne:
 
 
 class TestBackup:
-    def test_it_says_what_it_holds(self, outfeed, old_and_new, tmp_path):
+    def test_backup_prints_the_number_of_events(self, outfeed, old_and_new, tmp_path):
         assert (
             outfeed("backup", tmp_path / "a.db").output
             == f"Backed up 4 events to {tmp_path / 'a.db'}, and verified the copy.\n"
@@ -149,7 +149,7 @@ class TestBackup:
         assert facts["bytes"] == (tmp_path / "b.db").stat().st_size
         assert (facts["events"], facts["head"]) == (4, 4)
 
-    def test_the_script_keeps_the_newest_and_touches_nothing_else(self, old_and_new, tmp_path):
+    def test_the_script_removes_only_older_backups(self, old_and_new, tmp_path):
         folder = tmp_path / "backups"
         folder.mkdir()
         others = [folder / name for name in ("outfeed-20200101.db", "other-20200101T000000Z.db", "notes")]
@@ -164,7 +164,7 @@ class TestBackup:
             assert copy.execute("SELECT count(*) FROM event_log").fetchone() == (4,)
         copy.close()
 
-    def test_a_backup_that_fails_removes_nothing(self, tmp_path):
+    def test_a_failed_backup_removes_nothing(self, tmp_path):
         (tmp_path / "outfeed-20200101T000000Z.db").touch()
         done = script("backup_feed.py", tmp_path, "--to", tmp_path, "--keep", 1)
         assert done.returncode == 1
@@ -180,7 +180,7 @@ class TestRestore:
         log_event("task.created", "tests", id="newer")
         return tmp_path / "saved.db"
 
-    def test_it_says_where_the_old_one_is(self, outfeed, saved, tmp_path):
+    def test_restore_names_the_previous_database(self, outfeed, saved, tmp_path):
         output = outfeed("restore", saved).output
         (kept,) = tmp_path.glob("*before-restore*")
         assert output == f"Restored {saved}, with 4 events. The previous database is in {kept}.\n"
@@ -191,12 +191,12 @@ class TestRestore:
         assert done.output == f"Would restore {saved}, with 4 events; nothing was changed.\n"
         assert "newer" in left()
 
-    def test_machines_get_an_object(self, outfeed, saved):
+    def test_json_prints_one_object(self, outfeed, saved):
         facts = json.loads(outfeed("restore", saved, "--json").output)
         assert facts["events"] == 4
         assert Path(facts["kept"]).exists()
 
-    def test_what_is_no_backup_is_a_failure_in_words(self, outfeed, database, tmp_path):
+    def test_a_file_that_is_not_a_backup_is_reported(self, outfeed, database, tmp_path):
         (tmp_path / "x").write_text("no database" * 500)
         done = outfeed("restore", tmp_path / "x")
         assert done.exit_code == 1
@@ -209,7 +209,7 @@ class TestDoctor:
         assert done.exit_code == 0, done.output
         assert done.output.endswith("and found no problems.\n")
 
-    def test_a_problem_is_an_exit_code_and_can_be_fixed(self, outfeed, database):
+    def test_a_problem_sets_the_exit_code_and_can_be_fixed(self, outfeed, database):
         with database.connection() as connection:
             connection.execute("DROP TRIGGER event_log_outbox")
         done = outfeed("doctor")
@@ -225,7 +225,7 @@ class TestDoctor:
         assert "Fixed: trigger event_log_outbox is missing." in done.output
         assert json.loads(outfeed("doctor", "--json").output)["ok"] is True
 
-    def test_for_cron_it_says_nothing_unless_there_is_a_problem(self, outfeed, database):
+    def test_quiet_prints_only_problems(self, outfeed, database):
         assert outfeed("doctor", "--quiet").output == ""
         with database.connection() as connection:
             connection.execute("DROP TRIGGER event_log_outbox")
@@ -233,7 +233,7 @@ class TestDoctor:
         assert (done.exit_code, done.output) == (1, outfeed("doctor").output)
         assert "event_log_outbox is missing" in done.output
 
-    def test_a_database_that_is_not_there_is_named(self, outfeed, tmp_path):
+    def test_a_missing_database_is_named(self, outfeed, tmp_path):
         done = outfeed("doctor")
         assert done.exit_code == 1
         assert str(tmp_path / "outfeed.db") in done.output

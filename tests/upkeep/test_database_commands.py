@@ -1,4 +1,4 @@
-"""upgrade, release and status."""
+"""The commands upgrade, release and status."""
 
 import json
 import sqlite3
@@ -8,7 +8,7 @@ from outfeed.store.event_log import log_event
 
 
 class TestUpgrade:
-    def test_it_makes_the_database_and_names_what_it_applied(self, outfeed, tmp_path):
+    def test_upgrade_creates_the_database_and_names_the_migrations(self, outfeed, tmp_path):
         lines = outfeed("upgrade").output.splitlines()
 
         path = tmp_path / "outfeed.db"
@@ -16,10 +16,10 @@ class TestUpgrade:
         assert lines[-1] == f"Applied {len(lines) - 1} migrations to {path}."
         assert path.exists()
 
-    def test_the_second_time_there_is_nothing_to_do(self, outfeed, database):
+    def test_a_second_upgrade_does_nothing(self, outfeed, database):
         assert outfeed("upgrade").output == f"{database.path} is up to date.\n"
 
-    def test_a_database_made_by_newer_code_is_refused(self, outfeed, database):
+    def test_a_database_of_a_newer_version_is_rejected(self, outfeed, database):
         with database.transaction() as connection:
             connection.execute("INSERT INTO outfeed_migration (applied_at, name) VALUES ('x', '9999.future')")
 
@@ -30,7 +30,7 @@ class TestUpgrade:
 
 
 class TestAdoption:
-    def test_without_the_flag_the_plan_is_printed_and_nothing_is_changed(self, outfeed, tmp_path):
+    def test_upgrade_without_the_flag_prints_the_plan_and_changes_nothing(self, outfeed, tmp_path):
         path = tmp_path / "outfeed.db"
         with closing(sqlite3.connect(path)) as raw:
             raw.executescript("CREATE TABLE orders (n); CREATE TABLE user (name)")
@@ -45,7 +45,7 @@ class TestAdoption:
         assert path.read_bytes() == before
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
-    def test_with_the_flag_it_is_done_and_release_undoes_it(self, outfeed, tmp_path):
+    def test_upgrade_with_the_flag_adopts_and_release_reverts(self, outfeed, tmp_path):
         path = tmp_path / "outfeed.db"
         with closing(sqlite3.connect(path)) as raw:
             raw.execute("CREATE TABLE orders (n)")
@@ -63,7 +63,7 @@ class TestAdoption:
 
 
 class TestStatus:
-    def test_it_shows_where_the_feed_stands(self, outfeed, database):
+    def test_status_shows_the_position_of_the_feed(self, outfeed, database):
         for _ in range(3):
             log_event("task.created", "tests")
 

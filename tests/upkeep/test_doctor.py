@@ -1,4 +1,4 @@
-"""The doctor: each rule finds what it is for, says what to type, and mends what it may."""
+"""The doctor: each rule finds its problem and names or applies the fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HARMS = {
 
 
 @pytest.mark.parametrize("rule", HARMS)
-def test_what_is_found_is_mended(database, raw, rule):
+def test_a_finding_is_fixed(database, raw, rule):
     log_event("a.b", "tests")
     database.close()
     sql, what = HARMS[rule]
@@ -66,7 +66,7 @@ def test_what_is_found_is_mended(database, raw, rule):
     assert findings(database, rule) == []
 
 
-def test_a_trigger_that_runs_before_the_feeds_is_found_and_put_behind_it(database, raw):
+def test_a_trigger_that_runs_before_the_feeds_is_moved_behind_it(database, raw):
     raw.execute("CREATE TRIGGER theirs AFTER INSERT ON event_log BEGIN SELECT 1; END")
     [found] = findings(database, "triggers")
     assert found.what == "trigger event_log_outbox runs after the trigger theirs"
@@ -95,14 +95,14 @@ def test_a_unique_index_on_the_outbox_is_found(database, raw):
 
 
 @pytest.mark.parametrize("table", ["outbox", "event_log", "outfeed_meta"])
-def test_a_table_that_is_missing_is_found_and_what_needs_no_table_is_still_looked_at(database, raw, table):
+def test_a_missing_table_is_found_and_rules_without_tables_run(database, raw, table):
     raw.execute(f"DROP TABLE {table}")
     found = run_checks(database, settings())
     assert [one.what for one in found["tables"]] == [f"the table {table} is missing"]
     assert "integrity" in found
 
 
-def test_damage_is_found(database, raw):
+def test_a_damaged_database_is_found(database, raw):
     for n in range(300):
         log_event("a.b", f"tests-{n}")
     raw.execute("DELETE FROM event_log WHERE rowid > 250")
@@ -132,7 +132,7 @@ def test_a_clock_that_was_ahead_is_found(database, raw):
     assert "hours from now" in findings(database, "clock")[0].what
 
 
-def test_ids_that_are_null_are_a_note(database, raw):
+def test_null_ids_are_a_note(database, raw):
     raw.execute("DROP TRIGGER event_log_guard_insert")
     raw.execute("INSERT INTO event_log VALUES (NULL, 'a.b', 's', NULL, NULL, NULL, 't')")
     (found,) = findings(database, "ids")
@@ -158,7 +158,7 @@ def test_a_database_behind_its_mark_is_found_and_gets_a_new_epoch(database, raw)
     assert findings(database, "mark") == []
 
 
-def test_little_room_on_the_disk_is_found(database, monkeypatch):
+def test_a_nearly_full_disk_is_found(database, monkeypatch):
     usage = type("usage", (), {"free": 10 * 2**20})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     assert findings(database, "disk")[0].level == PROBLEM
@@ -171,7 +171,7 @@ MOUNTS = """\
 """
 
 
-def test_the_filesystem_is_that_of_the_nearest_mount(tmp_path, monkeypatch):
+def test_the_nearest_mount_decides_the_filesystem(tmp_path, monkeypatch):
     (tmp_path / "mounts").write_text(MOUNTS)
     monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
     kinds = {path: files.filesystem_of(Path(path)) for path in ("/srv/my share/a.db", "/srv/a.db", "/srvx/a.db")}
@@ -194,7 +194,7 @@ sys.stdin.read()
 """
 
 
-def test_a_log_that_a_reader_holds_up_is_a_problem_and_a_long_one_without_a_reader_a_note(database, raw, monkeypatch):
+def test_a_long_wal_is_a_problem_with_a_reader_and_a_note_without(database, raw, monkeypatch):
     monkeypatch.setattr(doctor, "JOURNAL_SIZE_LIMIT_BYTES", 1000)
     log_event("a.b", "tests")
     raw.execute("SELECT count(*) FROM event_log").fetchone()  # the last connection that closes removes the log
@@ -210,7 +210,7 @@ def test_a_log_that_a_reader_holds_up_is_a_problem_and_a_long_one_without_a_read
     assert found.level == NOTE
 
 
-def test_a_key_that_others_may_read_is_found_and_closed(database):
+def test_a_secret_readable_by_others_is_found_and_fixed(database):
     key = database.path.with_name(database.path.name + ".secret")
     key.write_text("x")
     os.chmod(key, 0o640)
@@ -220,7 +220,7 @@ def test_a_key_that_others_may_read_is_found_and_closed(database):
     assert findings(database, "permissions") == []
 
 
-def test_a_database_that_anyone_may_write_is_found_and_closed(database):
+def test_a_database_writable_by_others_is_found_and_fixed(database):
     os.chmod(database.path, 0o666)
     (found,) = findings(database, "permissions")
     found.fix()
@@ -228,7 +228,7 @@ def test_a_database_that_anyone_may_write_is_found_and_closed(database):
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
-def test_a_writer_can_find_out_whether_its_rows_are_refused_and_writes_nothing(raw, database, is_trusted):
+def test_a_writer_can_check_for_refusals_without_writing(raw, database, is_trusted):
     (note,) = findings(database, "writers")
     assert note.level == NOTE
     assert doctor.WRITER_CHECK in note.fix_command
@@ -242,13 +242,13 @@ def test_a_writer_can_find_out_whether_its_rows_are_refused_and_writes_nothing(r
     assert raw.execute("SELECT count(*) FROM event_log").fetchone() == (0 if refuses else 1,)
 
 
-def test_the_documentation_has_the_check_for_writers_and_names_the_exceptions():
+def test_the_documentation_has_the_writers_check_and_its_exceptions():
     text_of_pages = " ".join(manual.read("events").split() + manual.read("delivery").split())
     for text in (doctor.WRITER_CHECK, "`trusted_schema=OFF`", "before 3.42", "SELECT json_quote(1)", "busy timeout"):
         assert text in text_of_pages
 
 
-def test_a_file_of_ours_that_others_may_read_is_reported(database):
+def test_a_file_readable_by_others_is_reported(database):
     assert findings(database, "privacy") == []
     os.chmod(database.path, 0o644)
     found, *_ = findings(database, "privacy")  # SQLite gives -wal and -shm the same mode
@@ -265,7 +265,7 @@ def test_a_file_of_ours_that_others_may_read_is_reported(database):
         ("CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN SELECT 1; END", NOTE),
     ],
 )
-def test_a_trigger_of_another_program_on_our_tables_is_reported(database, raw, sql, level):
+def test_a_foreign_trigger_on_outfeeds_tables_is_reported(database, raw, sql, level):
     assert findings(database, "foreign triggers") == []
     raw.execute(sql)
     (found,) = findings(database, "foreign triggers")
@@ -273,7 +273,7 @@ def test_a_trigger_of_another_program_on_our_tables_is_reported(database, raw, s
     assert "the trigger evil" in found.what
 
 
-def test_a_trigger_on_a_table_of_another_program_is_no_finding(database, raw):
+def test_a_trigger_on_a_foreign_table_is_not_reported(database, raw):
     raw.execute("CREATE TABLE orders (id)")
     raw.execute("CREATE TRIGGER noted AFTER INSERT ON orders BEGIN SELECT 1; END")
     assert findings(database, "foreign triggers") == []

@@ -1,4 +1,4 @@
-"""Erasure: what should never have been written is gone from all that is ours, and the swarm goes on without it."""
+"""Erasure: deletes an event everywhere; the swarm continues without it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ AUCTION_SECS = 15
 SECRET = "never to be seen"
 
 
-class Hurried(Coordinator):
-    """A coordinator whose auctions end as soon as they are to."""
+class ImmediateCoordinator(Coordinator):
+    """A coordinator whose auctions end as soon as they may."""
 
     def close_auction(self, task_id: str) -> bool:
         with freeze_time(clock.now() + timedelta(seconds=AUCTION_SECS)):
@@ -34,7 +34,7 @@ class Hurried(Coordinator):
 
 @pytest.fixture
 def coordinator(database: Database) -> Coordinator:
-    return Hurried(database, auction_secs=AUCTION_SECS, agent_timeout_secs=60)
+    return ImmediateCoordinator(database, auction_secs=AUCTION_SECS, agent_timeout_secs=60)
 
 
 def erase_all(database: Database, event_type: str) -> None:
@@ -51,7 +51,7 @@ def run(database: Database, *statements: str) -> None:
 
 
 def started(coordinator: Coordinator, description: str = "Write the docs", name: str = "Forge") -> tuple[str, str]:
-    """Return the ids of a task at work and of its agent."""
+    """Return the ids of a started task and its agent."""
     agent, task = coordinator.join(name), coordinator.post(description)
     coordinator.bid(task.id, agent.id, 5)
     coordinator.close_auction(task.id)
@@ -83,7 +83,7 @@ STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("is_logged", [True, False], ids=["logged", "pruned in the log"])
 @pytest.mark.parametrize("story", STORIES)
-def test_it_goes_from_the_swarm_and_from_the_files(
+def test_an_erased_text_is_gone_from_the_swarm_and_the_files(
     database: Database, coordinator: Coordinator, story: str, is_logged: bool
 ) -> None:
     tell, event_types = STORIES[story]
@@ -101,14 +101,14 @@ def test_it_goes_from_the_swarm_and_from_the_files(
     assert not any(SECRET.encode() in file.read_bytes() for file in database.path.parent.glob("outfeed.db*"))
 
 
-def test_a_task_that_has_lost_its_description_goes_on(database: Database, coordinator: Coordinator) -> None:
+def test_a_task_continues_without_its_description(database: Database, coordinator: Coordinator) -> None:
     task_id, agent_id = started(coordinator, description=SECRET)
     erase_all(database, "task.created")
     task = coordinator.complete(task_id, agent_id, "done")
     assert (task.description, task.result) == ("[redacted]", "done")
 
 
-def test_a_result_that_a_raw_writer_broke_keeps_nothing_in_the_log(
+def test_an_invalid_result_of_a_raw_writer_does_not_stop_an_erasure(
     database: Database, coordinator: Coordinator
 ) -> None:
     ended(result=SECRET)(coordinator)
@@ -118,9 +118,7 @@ def test_a_result_that_a_raw_writer_broke_keeps_nothing_in_the_log(
 
 
 @pytest.mark.parametrize("data", [None, [], "x", {}, {"description": "another"}, {"description": {"a": 1}}])
-def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
-    database: Database, coordinator: Coordinator, data: Any
-) -> None:
+def test_an_event_of_another_writer_erases_no_row(database: Database, coordinator: Coordinator, data: Any) -> None:
     task = coordinator.post("Write the docs")
     log_event("task.created", "coordinator", task_id=task.id, data=data, id="another")
     log_event("task.created", "a script", task_id=task.id, data={"description": "Write the docs"}, id="foreign")
@@ -137,7 +135,7 @@ def test_what_only_looks_like_the_coordinators_takes_nothing_with_it(
         assert view.task(task.id).description == "Write the docs"
 
 
-def test_no_writer_waits_for_the_reader_who_is_in_the_way(database: Database) -> None:
+def test_no_writer_waits_for_a_reader_that_blocks_the_checkpoint(database: Database) -> None:
     event = log_event("a.b", "tests", data={"name": SECRET})
     with closing(sqlite3.connect(database.path)) as reader, ThreadPoolExecutor(1) as pool:
         reader.execute("BEGIN")
@@ -151,4 +149,4 @@ def test_no_writer_waits_for_the_reader_who_is_in_the_way(database: Database) ->
                 writer.execute("BEGIN IMMEDIATE")
                 waits.append(time.monotonic() - began)
         assert erasing.result()
-    assert max(waits) < 5  # SQLite itself would let them wait for ten
+    assert max(waits) < 5  # with SQLite's own wait it would be ten

@@ -1,4 +1,4 @@
-"""A release takes Outfeed out of another program's database, and leaves the program's data as they are."""
+"""Release: removes Outfeed from a program's database and keeps its data."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
 @pytest.mark.parametrize("has_log", [False, True], ids=["without a log", "with a log"])
-def test_the_file_is_the_programs_alone_again(path: Path, mode: str, has_log: bool) -> None:
+def test_a_release_leaves_only_the_programs_objects(path: Path, mode: str, has_log: bool) -> None:
     before = make(path, f"PRAGMA journal_mode = {mode}; {PROGRAM} {LOG if has_log else ''}")
     migrate.upgrade(path, adopt=True)
     log_event("job.done", "tests", id="new")
     db.at(path).close()
     assert ask(path, "PRAGMA journal_mode") == [("wal",)]
     done = release.release(path)
-    # SQLite keeps the table that AUTOINCREMENT made.
+    # SQLite keeps the table that it made for AUTOINCREMENT.
     assert objects(path) - before <= {("table", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)")}
     assert before <= objects(path)
     assert ask(path, "SELECT name FROM user") == [("ann",)]
     if has_log:
         assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
-    # TRUNCATE is a setting of a connection; the file knows WAL and not WAL.
+    # The file stores only whether it is in WAL mode; TRUNCATE is a setting of a connection.
     assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
     assert ask(path, "PRAGMA integrity_check") == [("ok",)]
     assert {file.name for file in path.parent.glob("outfeed.db*")} == {path.name, done.kept.name}
     assert ("new",) in ask(done.kept, "SELECT event_id FROM outbox")
 
 
-def test_it_can_be_adopted_again(path: Path) -> None:
+def test_a_released_database_can_be_adopted_again(path: Path) -> None:
     make(path, PROGRAM + LOG)
     for _ in range(2):
         migrate.upgrade(path, adopt=True)
@@ -102,7 +102,9 @@ def test_a_served_database_is_not_released(path: Path) -> None:
         release.release(path)
 
 
-def test_an_open_program_keeps_the_release_from_changing_anything(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_changes_nothing_while_a_program_has_the_file_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(path, PROGRAM)
     migrate.upgrade(path, adopt=True)
     monkeypatch.setattr(release, "MAX_WAIT_SECS", 0.1)

@@ -1,4 +1,4 @@
-"""Retention: what is old enough, at which borders, by which clock; what stays for whom."""
+"""Retention: limits of age, clocks, and rows that are kept for consumers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def raw(database):
 
 @pytest.fixture
 def write(raw):
-    """Insert an event with plain sqlite3; returns its id."""
+    """Return a function that inserts an event with plain sqlite3.
+
+    It returns the event's id.
+    """
 
     def write(timestamp, event_type="a.b", created_at=None):
         event_id = f"event-{next(numbers)}"
@@ -47,7 +50,7 @@ def write(raw):
 
 @pytest.fixture
 def left(raw):
-    """The ids in the log, without the events that pruning itself leaves."""
+    """Return the ids in the log, without the events of pruning itself."""
     query = "SELECT id FROM event_log WHERE source <> 'outfeed' ORDER BY rowid"
     return lambda: [row[0] for row in raw.execute(query)]
 
@@ -61,38 +64,38 @@ def days_ago(days, now=None):
     return clock.isoformat((now or clock.now()) - timedelta(days=days))
 
 
-class TestForesight:
+class TestEstimate:
     @pytest.fixture
     def policy(self):
         return Policy(log_days=30, days_by_type={"tool.*": 1}, replay_days=7)
 
-    def foreseen(self, database, policy, limit):
+    def estimated(self, database, policy, limit):
         with freeze_time(NOW):
             return retention.estimate(database, policy, limit)[:2]
 
-    def test_it_is_what_a_prune_takes(self, database, write, policy):
+    def test_the_estimate_equals_the_prune(self, database, write, policy):
         for days, event_type in ((40, "a.b"), (20, "a.b"), (2, "tool.called"), (0, "tool.called")):
             at = days_ago(days, datetime(2026, 3, 10, 12, tzinfo=UTC))
             write(at, event_type, created_at=at)
-        assert self.foreseen(database, policy, 100) == (2, 2)
+        assert self.estimated(database, policy, 100) == (2, 2)
         with freeze_time(NOW):
             done = prune(database, policy, by="tests")
         assert (done.events, done.outbox_rows) == (2, 2)
 
-    def test_it_looks_at_no_more_than_it_may(self, database, write, policy, monkeypatch):
+    def test_the_estimate_reads_only_the_oldest_rows(self, database, write, policy, monkeypatch):
         monkeypatch.setattr(retention, "SCAN_ROWS", 2)
         for _ in range(6):
             write("2020-01-01T00:00:00Z", created_at="2020-01-01T00:00:00.000Z")
-        assert self.foreseen(database, policy, 3) == (3, 3)
-        assert self.foreseen(database, policy, 5) == (5, 5)
-        assert self.foreseen(database, policy, 10) == (6, 5)  # the newest outbox row stays
+        assert self.estimated(database, policy, 3) == (3, 3)
+        assert self.estimated(database, policy, 5) == (5, 5)
+        assert self.estimated(database, policy, 10) == (6, 5)  # the newest outbox row stays
 
-    def test_what_is_kept_for_ever_is_not_looked_at(self, database, write):
+    def test_the_estimate_reads_nothing_that_is_kept_for_ever(self, database, write):
         write("2020-01-01T00:00:00Z", created_at="2020-01-01T00:00:00.000Z")
-        assert self.foreseen(database, Policy(), 10) == (0, 0)
+        assert self.estimated(database, Policy(), 10) == (0, 0)
 
 
-class TestBorders:
+class TestLimits:
     @pytest.mark.parametrize(
         ("now", "days", "stays", "goes"),
         [
@@ -102,12 +105,12 @@ class TestBorders:
             ("2023-03-01T00:00:00Z", 1, "2023-02-28T00:00:00.000Z", "2023-02-27T23:59:59.999Z"),
             ("2025-02-28T10:00:00Z", 365, "2024-02-29T10:00:00.000Z", "2024-02-29T09:59:59.999Z"),
             ("2026-01-01T00:00:00Z", 1, "2025-12-31T00:00:00.000Z", "2025-12-30T23:59:59.999Z"),
-            # Europe's clocks went forward on 29 March, and back on 25 October: a day is 24 hours all the same.
+            # Europe's clocks went forward on 29 March and back on 25 October: a day is still 24 hours.
             ("2026-03-29T12:00:00Z", 1, "2026-03-28T13:00:00.000+01:00", "2026-03-28T12:59:59.999+01:00"),
             ("2026-10-25T12:00:00Z", 1, "2026-10-24T14:00:00.000+02:00", "2026-10-24T13:59:59.999+02:00"),
         ],
     )
-    def test_an_event_goes_when_it_is_older_to_the_millisecond(self, write, left, now, days, stays, goes):
+    def test_the_age_limit_is_exact_to_the_millisecond(self, write, left, now, days, stays, goes):
         young, old = write(stays), write(goes)
         with freeze_time(now):
             assert prune_events(days) == 1
@@ -122,7 +125,7 @@ class TestBorders:
             "20260308T115959Z", "2026-W10-7T11:59:59Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00",
         ],
     )  # fmt: skip
-    def test_any_iso_8601_is_read(self, write, left, old):
+    def test_any_iso_8601_time_is_understood(self, write, left, old):
         write(old)
         with freeze_time(NOW):
             assert prune_events(2) == 1
@@ -135,14 +138,14 @@ class TestBorders:
             "2026-03-08T14:00:00+0200", "2099-01-01T00:00:00Z",
         ],
     )  # fmt: skip
-    def test_what_is_not_older_stays_whatever_its_offset(self, write, left, young):
+    def test_a_younger_event_stays_with_any_utc_offset(self, write, left, young):
         kept = write(young, created_at="2000-01-01T00:00:00.000Z")
         with freeze_time(NOW):
             assert prune_events(2) == 0
         assert left() == [kept]
 
     @pytest.mark.parametrize("bad", [-1, float("nan")])
-    def test_an_age_that_is_none_is_refused(self, database, bad):
+    def test_an_invalid_age_is_rejected(self, database, bad):
         with pytest.raises(ValueError, match="older_than_days"):
             prune_events(bad)
 
@@ -151,9 +154,9 @@ ODD = ["now", "12:30", "1705314600", "1612010812345", "2026", "yesterday", "", "
        "Tue, 10 Mar 2026 12:00:00 GMT", 2460000.5, "16120108"]  # fmt: skip
 
 
-class TestOddTimestamps:
+class TestInvalidTimestamps:
     @pytest.mark.parametrize("odd", ODD)
-    def test_it_is_as_old_as_its_outbox_row(self, write, left, odd):
+    def test_an_undated_event_has_the_age_of_its_outbox_row(self, write, left, odd):
         write(odd, created_at="2026-03-01T00:00:00.000Z")
         young = write(odd, created_at="2026-03-10T00:00:00.000Z")
         with freeze_time(NOW):
@@ -162,7 +165,7 @@ class TestOddTimestamps:
         assert left() == [young]
 
     @pytest.mark.parametrize("odd", ODD)
-    def test_its_age_is_known_also_once_its_outbox_row_is_pruned(self, database, raw, write, left, odd):
+    def test_the_age_is_still_known_after_the_outbox_row_is_pruned(self, database, raw, write, left, odd):
         write(odd, created_at="2026-03-01T00:00:00.000Z")
         newest = write("2026-03-10T00:00:00Z")
         with freeze_time("2026-03-09T00:00:00Z"):
@@ -174,13 +177,13 @@ class TestOddTimestamps:
         assert left() == [newest]
         assert raw.execute("SELECT * FROM outfeed_arrival").fetchall() == []
 
-    def test_one_of_unknown_age_stays(self, raw, write, left):
+    def test_an_event_of_unknown_age_stays(self, raw, write, left):
         kept = write("yesterday")
         raw.execute("DELETE FROM outbox")
         assert prune_events(0) == 0
         assert left() == [kept]
 
-    def test_thousands_that_are_no_utf_8_are_each_judged_once(self, raw, left):
+    def test_thousands_of_invalid_timestamps_are_each_read_once(self, raw, left):
         with raw:
             raw.execute("BEGIN")
             raw.executemany(
@@ -198,20 +201,20 @@ def plan_of(days):
 
 
 class TestPolicy:
-    def test_the_most_specific_type_counts(self):
+    def test_the_most_specific_type_takes_precedence(self):
         policy = Policy(30, {"tool.*": 7, "tool.db.*": 3, "tool.failed": None})
         expected = {"tool.called": 7, "tool.db.query": 3, "tool.failed": None, "task.failed": 30, "tool": 30, b"x": 30}
         assert {type_: policy.days_for(type_) for type_ in expected} == expected
 
-    def test_types_are_kept_for_as_long_as_each_says(self, database, write, left):
+    def test_each_type_is_kept_for_its_own_time(self, database, write, left):
         rows = [("tool.called", 8), ("tool.called", 6), ("audit.x", 300), ("a.b", 40), ("a.b", 20), ("audit.x", 400)]
         ids = [write(days_ago(days), type_) for type_, days in rows]
         done = prune(database, Policy(30, {"tool.*": 7, "audit.*": 365}), by="tests")
         assert done.events == 3
         assert left() == [ids[1], ids[2], ids[4]]
 
-    def test_what_is_kept_longer_does_not_slow_the_rest(self, database, raw, write):
-        """Each row is looked at once a run, not once a chunk."""
+    def test_types_that_are_kept_longer_do_not_slow_the_prune(self, database, raw, write):
+        """Each row is read once per run, not once per chunk."""
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, ?, 's', ?)",
             [(f"{type_}-{n}", type_, days_ago(50)) for n in range(1200) for type_ in ("a.kept", "a.b")],
@@ -222,13 +225,13 @@ class TestPolicy:
         assert run.run().events == 1200
         assert len(looked) == 2400
 
-    def test_an_explicit_age_is_for_every_type(self, monkeypatch, database, write, left):
+    def test_an_explicit_age_applies_to_every_type(self, monkeypatch, database, write, left):
         monkeypatch.setenv("OUTFEED_RETENTION_DAYS_BY_TYPE", "audit.*=365")
         write(days_ago(100), "audit.x")
         assert prune_events(30) == 1
         assert left() == []
 
-    def test_zero_in_the_settings_is_for_ever(self, monkeypatch):
+    def test_zero_in_the_settings_means_for_ever(self, monkeypatch):
         monkeypatch.setenv("OUTFEED_REPLAY_DAYS", "0")
         assert Policy.of(settings()) == Policy(None, {}, None, 30)
 
@@ -241,27 +244,27 @@ class TestTheOutbox:
         for age in ages:
             write(days_ago(0), created_at=age if isinstance(age, str) else days_ago(age))
 
-    def test_a_prefix_goes_and_nothing_behind_a_younger_row(self, database, write, outbox):
+    def test_only_the_prefix_before_the_first_young_row_is_deleted(self, database, write, outbox):
         self.fill(write, 9, 8, 6, 9, 0)
         assert self.prune(database) == 2
-        assert outbox() == [3, 4, 5, 6]  # and the event that says so
+        assert outbox() == [3, 4, 5, 6]  # and the event about the prune
 
-    def test_its_log_is_not_touched(self, database, write, left):
+    def test_pruning_the_outbox_keeps_the_log(self, database, write, left):
         self.fill(write, 9, 0)
         self.prune(database)
         assert len(left()) == 2
 
-    def test_a_row_from_the_future_or_without_a_date_is_judged_by_those_after_it(self, database, write, outbox):
+    def test_the_next_dated_row_decides_on_an_undated_row(self, database, write, outbox):
         self.fill(write, 9, "2099-01-01T00:00:00.000Z", "no date", 8, "2099-01-01T00:00:00.000Z", 1, 0)
         assert self.prune(database) == 4
         assert outbox()[0] == 5
 
-    def test_the_newest_row_stays_so_that_mending_knows_where_it_was(self, database, write, outbox):
+    def test_the_newest_row_stays_for_repairs(self, database, write, outbox):
         self.fill(write, 9, 9, 9)
         assert self.prune(database) == 2
         assert outbox()[0] == 3
 
-    def test_more_than_a_chunk(self, database, raw, write, outbox):
+    def test_a_prune_deletes_more_than_one_chunk(self, database, raw, write, outbox):
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
             [(f"many-{n}",) for n in range(1201)],
@@ -290,25 +293,25 @@ class TestProtectedConsumers:
         prune(database, Policy(None, {}, 7, lag_days), by="tests")
         return outbox()[0]
 
-    def test_what_it_has_not_acknowledged_stays(self, database, outbox, write, consumer):
+    def test_unacknowledged_rows_stay(self, database, outbox, write, consumer):
         consumer(3)
         consumer(5)
         assert self.left_after(database, outbox, write) == 4
 
-    def test_but_no_longer_than_the_limit(self, database, outbox, write, consumer):
+    def test_unacknowledged_rows_stay_only_up_to_the_limit(self, database, outbox, write, consumer):
         consumer(0)
         assert self.left_after(database, outbox, write) == 3
 
-    def test_without_a_limit_for_ever(self, database, outbox, write, consumer):
+    def test_unacknowledged_rows_stay_for_ever_without_a_limit(self, database, outbox, write, consumer):
         consumer(0)
         assert self.left_after(database, outbox, write, lag_days=None) == 1
 
-    def test_one_that_is_unprotected_or_of_another_epoch_counts_for_nothing(self, database, outbox, write, consumer):
+    def test_unprotected_consumers_and_other_epochs_keep_nothing(self, database, outbox, write, consumer):
         consumer(0, is_protected=0)
         consumer(1, epoch="another")
         assert self.left_after(database, outbox, write) == 6
 
-    def test_what_followed_the_reset_that_it_was_told_of_stays(self, database, outbox, write, consumer, raw):
+    def test_rows_after_the_reported_reset_stay(self, database, outbox, write, consumer, raw):
         consumer(9, epoch="another")
         raw.execute(
             "UPDATE outfeed_checkpoint SET reset_epoch = (SELECT value FROM outfeed_meta"
@@ -316,13 +319,13 @@ class TestProtectedConsumers:
         )
         assert self.left_after(database, outbox, write) == 5
 
-    def test_the_reset_before_that_counts_for_nothing(self, database, outbox, write, consumer, raw):
+    def test_an_earlier_reset_keeps_nothing(self, database, outbox, write, consumer, raw):
         consumer(9, epoch="another")
         raw.execute("UPDATE outfeed_checkpoint SET reset_epoch = 'a third', reset_seq = 4")
         assert self.left_after(database, outbox, write) == 6
 
-    def test_it_is_asked_in_the_transaction_that_deletes(self, database, raw, outbox, write, consumer, monkeypatch):
-        """A consumer that comes while pruning is under way."""
+    def test_consumers_are_read_in_the_deleting_transaction(self, database, raw, outbox, write, consumer, monkeypatch):
+        """A consumer that is added during the prune."""
         monkeypatch.setattr(retention, "CHUNK_ROWS", 1)
         TestTheOutbox().fill(write, 9, 9, 9, 9, 0)
         chunk = retention.Prune.pause_after
@@ -333,8 +336,8 @@ class TestProtectedConsumers:
         assert outbox()[0] == 3
 
 
-class TestWhatItLeaves:
-    def test_an_event_says_what_it_did(self, database, write):
+class TestTraces:
+    def test_an_event_reports_the_prune(self, database, write):
         write(days_ago(40))
         write(days_ago(0), created_at=days_ago(9))
         write(days_ago(0))
@@ -352,12 +355,12 @@ class TestWhatItLeaves:
         assert with_rows.outbox_rows == 3
         assert list_events(source="outfeed")[0].data["message"] == "Pruned 0 events and 3 outbox rows"
 
-    def test_nothing_done_leaves_nothing(self, database, write):
+    def test_a_prune_of_nothing_writes_no_event(self, database, write):
         write(days_ago(0))
         prune_events(30)
         assert list_events(source="outfeed") == []
 
-    def test_the_file_becomes_smaller_in_few_steps(self, database, raw, monkeypatch):
+    def test_the_file_shrinks_in_few_steps(self, database, raw, monkeypatch):
         with raw:
             raw.execute("BEGIN")
             raw.executemany(
@@ -380,7 +383,7 @@ class TestWhatItLeaves:
 
 
 class TestBesideWriters:
-    def test_one_gets_the_lock_after_each_chunk_without_waiting(self, database, raw):
+    def test_a_writer_gets_the_lock_after_each_chunk(self, database, raw):
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', ?)",
             [(f"many-{n}", days_ago(40)) for n in range(2100)],
@@ -396,7 +399,7 @@ class TestBesideWriters:
         assert sum(chunks) == 2100
         assert max(chunks) <= retention.CHUNK_ROWS
 
-    def test_what_took_long_is_followed_by_less(self, database, write, monkeypatch):
+    def test_a_slow_chunk_makes_the_next_one_smaller(self, database, write, monkeypatch):
         monkeypatch.setattr(retention, "TARGET_SECS", 0.0)
         monkeypatch.setattr(retention, "CHUNK_ROWS", 100)
         for _ in range(200):
@@ -405,15 +408,15 @@ class TestBesideWriters:
         prune(database, Policy(30), by="tests", on_progress=chunks.append)
         assert chunks[:4] == [100, 50, 25, 20]
 
-    def test_commits_of_others_stay_at_full(self, database, write):
+    def test_other_commits_stay_at_synchronous_full(self, database, write):
         write(days_ago(40))
         prune(database, Policy(30), by="tests")
         with database.connection() as connection:
             assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-class TestBesideItself:
-    def test_a_second_waits_for_the_first_and_says_so(self, database, write, left):
+class TestConcurrentPrunes:
+    def test_a_second_prune_waits_for_the_first_and_reports_it(self, database, write, left):
         write(days_ago(40))
         waits, done = threading.Event(), []
         with lease.hold(lease.lock_file(database.path, "prune"), wait=True):
@@ -427,7 +430,7 @@ class TestBesideItself:
         second.join(10)
         assert done == [1]
 
-    def test_the_scheduled_one_leaves_it_to_the_other(self, database, write, left):
+    def test_the_scheduled_prune_skips_if_another_runs(self, database, write, left):
         write(days_ago(40))
         scheduled = RetentionJob(database, Policy(30))
         with lease.hold(lease.lock_file(database.path, "prune"), wait=True):
@@ -436,7 +439,7 @@ class TestBesideItself:
         scheduled.run()
         assert left() == []
 
-    def test_the_scheduled_one_ends_after_its_chunk_when_told_to_stop(self, database, raw, left):
+    def test_a_stopped_scheduled_prune_ends_after_its_chunk(self, database, raw, left):
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', ?)",
             [(f"many-{n}", days_ago(40)) for n in range(1200)],
@@ -447,8 +450,8 @@ class TestBesideItself:
         assert len(left()) == 700
 
 
-class TestAClockThatLies:
-    """The scheduled job; whoever types an age is obeyed."""
+class TestImplausibleClock:
+    """The scheduled job. A command with an explicit age checks no clock."""
 
     @pytest.fixture
     def scheduled(self, database):
@@ -458,7 +461,7 @@ class TestAClockThatLies:
         with freeze_time(moment):
             scheduled.run()
 
-    def test_a_year_ahead_deletes_nothing_and_says_so_once(self, scheduled, write, left):
+    def test_a_clock_a_year_ahead_deletes_nothing_and_warns_once(self, scheduled, write, left):
         kept = write("2026-03-01T00:00:00Z")
         for moment in ("2026-03-10T12:00:00Z", "2027-03-10T12:30:00Z", "2027-03-10T13:30:00Z", "2026-03-10T15:00:00Z"):
             self.run_at(scheduled, moment)
@@ -467,7 +470,7 @@ class TestAClockThatLies:
         assert len(warnings) == 1
         assert "365.0 days on" in warnings[0].data["message"]
 
-    def test_it_is_believed_when_it_has_held_for_a_day_over_any_restart(self, database, scheduled, write, left):
+    def test_a_leap_is_accepted_after_a_day_across_restarts(self, database, scheduled, write, left):
         write("2026-03-01T00:00:00Z")
         self.run_at(scheduled, NOW)
         for hour in range(24):
@@ -476,7 +479,7 @@ class TestAClockThatLies:
         self.run_at(RetentionJob(database, Policy(30)), "2026-05-02T00:00:00Z")
         assert left() == []
 
-    def test_a_second_leap_begins_the_day_anew(self, scheduled, write, left):
+    def test_a_second_leap_restarts_the_day(self, scheduled, write, left):
         kept = write("2026-03-01T00:00:00Z")
         for moment in (NOW, "2026-05-01T00:00:00Z", "2028-01-01T00:00:00Z", "2028-01-01T23:00:00Z"):
             self.run_at(scheduled, moment)
@@ -484,14 +487,14 @@ class TestAClockThatLies:
         self.run_at(scheduled, "2028-01-02T00:00:01Z")
         assert left() == []
 
-    def test_back_deletes_nothing_that_is_young_and_goes_on(self, scheduled, write, left):
+    def test_a_clock_set_back_deletes_no_young_event_and_prunes_on(self, scheduled, write, left):
         kept, old = write("2026-03-01T00:00:00Z"), write("1999-01-01T00:00:00Z")
         for moment in (NOW, "2000-01-01T00:00:00Z", "2000-01-01T01:00:00Z"):
             self.run_at(scheduled, moment)
         assert left() == [kept]
         assert old not in left()
 
-    def test_hour_after_hour_is_no_leap(self, database):
+    def test_hourly_runs_are_not_a_leap(self, database):
         with freeze_time(NOW) as frozen:
             for _ in range(50):
                 frozen.tick(timedelta(hours=1))

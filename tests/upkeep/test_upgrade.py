@@ -1,4 +1,4 @@
-"""An upgrade copies the database first, and waits for the server that would break."""
+"""Upgrade: copies the database first, and waits for the running server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waits import wait_until
 
 @pytest.fixture
 def old(tmp_path: Path, upgraded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A database that an earlier release made, whose migrations stopped at 0006; with an event."""
+    """A database of an earlier release, up to migration 0006, with an event."""
     folder = tmp_path / "migrations"
     folder.mkdir()
     for file in schema.migrations_dir().glob("*.sql"):
@@ -40,7 +40,7 @@ def tables(path: Path) -> set[str]:
         return {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def test_what_was_there_is_kept_as_it_was(old: Path) -> None:
+def test_the_previous_database_is_kept_unchanged(old: Path) -> None:
     done = upgrade.upgrade(old)
     assert done.migrations[0] == "0007.swarm"
     assert migrate.pending(old) == []
@@ -50,14 +50,14 @@ def test_what_was_there_is_kept_as_it_was(old: Path) -> None:
     assert "outfeed_task" in tables(old) - tables(done.kept)
 
 
-def test_nothing_is_copied_where_nothing_is_to_do(old: Path, tmp_path: Path) -> None:
+def test_an_upgrade_without_migrations_copies_nothing(old: Path, tmp_path: Path) -> None:
     upgrade.upgrade(old)
     assert upgrade.upgrade(old) == upgrade.Upgraded([], None)
     assert upgrade.upgrade(tmp_path / "new.db").kept is None
     assert len(list(tmp_path.glob("*before-upgrade*"))) == 1
 
 
-def test_it_is_refused_while_an_older_server_serves(old: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_upgrade_is_refused_while_a_server_runs(old: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         assert serving.serving(server.database) == (serving.version(), server.url)
         assert upgrade.upgrade(server.database).migrations == [], "up to date: nothing to refuse"

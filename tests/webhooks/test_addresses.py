@@ -1,4 +1,4 @@
-"""Which addresses may be called."""
+"""Addresses that webhooks may call."""
 
 import socket
 
@@ -8,12 +8,12 @@ from outfeed import config
 from outfeed.errors import ConfigError, TargetForbidden, TargetUnresolvable
 from outfeed.webhooks.addresses import Allowlist
 
-# Each by the reason it must not be called; all are numbers, so nothing asks a name server.
+# Grouped by the reason why they must not be called. All are numbers, so no name server is asked.
 PRIVATE = [
-    "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",  # ours
-    "169.254.169.254", "169.254.0.1", "100.64.0.1",  # the link's, the cloud's, the provider's
-    "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.2.3", "240.0.0.1",  # nobody's, or many's
-    "192.0.0.8", "192.88.99.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",  # special and for documents
+    "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",  # private
+    "169.254.169.254", "169.254.0.1", "100.64.0.1",  # of the link, the cloud, the provider
+    "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "239.1.2.3", "240.0.0.1",  # unassigned or multicast
+    "192.0.0.8", "192.88.99.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",  # special or documentation
     "::1", "::", "fe80::1", "fe80::1%1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "100::1",
     "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1",  # IPv4 in IPv6
     "64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::",
@@ -23,19 +23,19 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "2606:4700:4700::1111", "::ffff:8.
 
 
 @pytest.mark.parametrize("host", PRIVATE)
-def test_what_is_not_public_is_refused(host):
+def test_a_private_address_is_refused(host):
     with pytest.raises(TargetForbidden, match="OUTFEED_WEBHOOK_ALLOW"):
         Allowlist().resolve(host, 80)
 
 
 @pytest.mark.parametrize("host", PUBLIC)
-def test_what_is_public_is_not(host):
+def test_a_public_address_is_accepted(host):
     assert [str(each.sockaddr[1]) for each in Allowlist().resolve(host, 443)] == ["443"]
 
 
 @pytest.fixture
 def names(monkeypatch):
-    """A name server of our own: names and the addresses they have, the next ones each time."""
+    """A name server: the addresses of each name at each look-up."""
     table = {}
     real = socket.getaddrinfo
 
@@ -62,12 +62,12 @@ def test_localhost_is_refused():
         Allowlist().resolve("localhost", 80)
 
 
-def test_of_several_addresses_only_the_public_ones_are_called(names):
+def test_only_the_public_addresses_of_a_name_are_called(names):
     names["mixed.example"] = [["127.0.0.1", "1.1.1.1", "10.0.0.1"]]
     assert [each.sockaddr[0] for each in Allowlist().resolve("mixed.example", 80)] == ["1.1.1.1"]
 
 
-def test_a_name_without_an_address_says_so(names):
+def test_a_name_without_an_address_is_reported(names):
     with pytest.raises(TargetUnresolvable, match=r"nowhere\.example can't be resolved"):
         Allowlist().resolve("nowhere.example", 80)
 
@@ -99,20 +99,20 @@ def test_the_operator_allows_networks_and_names(names, allowed, host, is_allowed
 
 
 @pytest.mark.parametrize("value", ["10.0.0.0/33", "300.1.1.1", "a b", "http://host", "host:80", "127.0.0.1/x", "*.a.b"])
-def test_a_setting_that_names_nothing_is_reported(monkeypatch, value):
+def test_an_invalid_setting_is_reported(monkeypatch, value):
     monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", f"10.0.0.0/8, {value}")
     with pytest.raises(ConfigError, match="OUTFEED_WEBHOOK_ALLOW"):
         config.load()
 
 
 @pytest.mark.parametrize("value", ["", "10.0.0.0/8", "10.0.0.1/8,::1, fd00::/8", "hooks.internal", "my_host", "a.b."])
-def test_a_setting_that_names_something_is_taken(monkeypatch, value):
+def test_a_valid_setting_is_accepted(monkeypatch, value):
     monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", value)
     assert config.load().webhook_allow == value
 
 
 class TestNames:
-    """The look-up that is checked is the one that is used."""
+    """The connection uses the look-up that was checked."""
 
     def test_an_address_that_changes_after_the_check_is_not_called(self, names):
         from outfeed.webhooks.target import Target

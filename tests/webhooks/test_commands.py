@@ -1,4 +1,4 @@
-"""webhook add, list, skip, test, pause, resume, remove."""
+"""The commands of webhook: add, list, skip, test, pause, resume, remove."""
 
 import base64
 import json
@@ -30,21 +30,21 @@ URL = "http://127.0.0.1:9/hook"
 
 
 class TestAdd:
-    def test_stdout_is_the_secret_and_nothing_else(self, outfeed, database):
+    def test_stdout_has_only_the_secret(self, outfeed, database):
         result = outfeed("webhook", "add", "ops", URL)
 
         assert re.fullmatch(r"whsec_[A-Za-z0-9+/=]{44}\n", result.stdout)
         assert result.stderr == "Webhook ops is active. Its secret is not shown again.\n"
         assert webhook.find(database, "ops").secret == result.stdout.strip()
 
-    def test_pruning_waits_for_it(self, outfeed, database):
+    def test_pruning_keeps_rows_for_a_new_webhook(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL)
 
         assert [(one.name, one.is_protected) for one in checkpoint.list_checkpoints(database)] == [
             ("webhook:ops", True)
         ]
 
-    def test_a_secret_of_the_target_is_read_and_not_shown(self, outfeed, database, tmp_path):
+    def test_a_given_secret_is_read_and_not_shown(self, outfeed, database, tmp_path):
         file = tmp_path / "secret"
         file.write_text(SECRET + "\n")
 
@@ -64,7 +64,7 @@ class TestAdd:
             ["ops", URL, "--secret-file", "/no/such/file"],
         ],
     )  # fmt: skip
-    def test_what_it_cannot_be_is_misuse(self, outfeed, database, arguments):
+    def test_invalid_arguments_are_usage_errors(self, outfeed, database, arguments):
         assert outfeed("webhook", "add", *arguments).exit_code == 2
         assert webhook.list_webhooks(database) == []
 
@@ -87,7 +87,7 @@ class TestAdd:
         assert "OUTFEED_WEBHOOK_ALLOW" in result.stderr
         assert webhook.list_webhooks(database) == []
 
-    def test_a_name_that_is_taken_fails_and_the_first_stays(self, outfeed, database):
+    def test_a_taken_name_fails_and_keeps_the_first_webhook(self, outfeed, database):
         secret = outfeed("webhook", "add", "ops", URL).stdout.strip()
 
         result = outfeed("webhook", "add", "ops", URL + "2")
@@ -98,7 +98,7 @@ class TestAdd:
 
 
 class TestList:
-    def test_it_shows_how_it_goes_but_no_secret(self, outfeed, database):
+    def test_list_shows_the_state_but_no_secret(self, outfeed, database):
         secret = outfeed("webhook", "add", "ops", URL, "--types", "task.*").stdout.strip()
         outfeed("log", "task.created", "--source", "s")
 
@@ -113,7 +113,7 @@ class TestList:
         assert secret not in people + machines
         assert "secret" not in facts
 
-    def test_none_is_said_so(self, outfeed, database):
+    def test_an_empty_list_is_reported(self, outfeed, database):
         assert outfeed("webhook", "list").output == "There are 0 webhooks.\n"
         assert json.loads(outfeed("webhook", "list", "--json").output) == []
 
@@ -121,7 +121,7 @@ class TestList:
 class TestSkip:
     @pytest.fixture
     def blocked(self, outfeed, database):
-        """A webhook that took the first event, and whose target answers 400 to the second."""
+        """A webhook that accepted the first event and answers 400 to the second."""
         outfeed("webhook", "add", "ops", URL, "--types", "a.*")
         for event_type in ("a.b", "x.y", "a.c", "a.d"):
             outfeed("log", event_type, "--source", "s", "--id", f"of-{event_type}")
@@ -129,7 +129,7 @@ class TestSkip:
         lease.acknowledge(1, events=1, status=200, batch_end=None)
         lease.failed(400, "the target answered 400")
 
-    def test_list_names_the_event_that_blocks(self, outfeed, blocked):
+    def test_list_names_the_blocking_event(self, outfeed, blocked):
         people, (facts,) = outfeed("webhook", "list"), json.loads(outfeed("webhook", "list", "--json").output)
 
         assert "seq 3 a.c of-a.c, status 400" in people.stdout
@@ -137,7 +137,7 @@ class TestSkip:
         assert facts["blocked_by"] == [{"seq": 3, "id": "of-a.c", "event_type": "a.c"}]
         assert facts["last_status"] == 400
 
-    def test_skip_skips_that_event_and_no_other(self, outfeed, blocked, database):
+    def test_skip_skips_only_the_blocking_event(self, outfeed, blocked, database):
         result = outfeed("webhook", "skip", "ops")
 
         assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
@@ -146,7 +146,7 @@ class TestSkip:
         assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next one has not failed"
         assert webhook.find(database, "ops").seq == 3
 
-    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, blocked, database):
+    def test_a_paused_webhook_stays_paused_and_names_the_command(self, outfeed, blocked, database):
         webhook.pause(database, "ops")
 
         result = outfeed("webhook", "skip", "ops")
@@ -158,7 +158,7 @@ class TestSkip:
 
 class TestTest:
     @pytest.mark.parametrize("status", [204, 500])
-    def test_it_posts_a_signed_message_from_here(self, outfeed, database, status):
+    def test_the_command_posts_a_signed_message(self, outfeed, database, status):
         with Receiver(behave=lambda _: Reply(status, {"content-length": "0"} if status == 204 else {})) as receiver:
             receiver.secret = outfeed("webhook", "add", "ops", receiver.url).stdout.strip()
 
@@ -173,7 +173,7 @@ class TestTest:
         assert webhook.find(database, "ops").delivered == 0
 
     @pytest.mark.parametrize("answer", [b"\x1b[2J nonsense\r\n\r\n", b"HTTP/1.1 500 \x1b[2Jno\r\n\x1b[2J: x\r\n\r\n"])
-    def test_an_answer_of_escape_sequences_steers_no_terminal(self, outfeed, database, answer):
+    def test_escape_sequences_of_an_answer_do_not_reach_the_terminal(self, outfeed, database, answer):
         def answer_once():
             connection, _ = listener.accept()
             with connection:
@@ -208,7 +208,7 @@ class TestEdit:
             (("--on-rejection", "skip"), {"on_rejection": webhook.OnRejection.SKIP}),
         ],
     )
-    def test_it_changes_what_is_named_and_nothing_else(self, outfeed, database, ops, options, changed):
+    def test_edit_changes_only_the_given_attributes(self, outfeed, database, ops, options, changed):
         result = outfeed("webhook", "edit", "ops", *options)
 
         assert result.output == "Changed webhook ops.\n"
@@ -218,7 +218,7 @@ class TestEdit:
         "options",
         [(), ("--url", "ftp://127.0.0.1/"), ("--types", "a b"), ("--on-rejection", "drop"), ("--on-rejection", "")],
     )
-    def test_what_it_cannot_be_is_misuse(self, outfeed, database, ops, options):
+    def test_invalid_arguments_are_usage_errors(self, outfeed, database, ops, options):
         assert outfeed("webhook", "edit", "ops", *options).exit_code == 2
         assert webhook.find(database, "ops") == ops
 
@@ -229,7 +229,7 @@ class TestEdit:
         assert "OUTFEED_WEBHOOK_ALLOW" in result.stderr
         assert webhook.find(database, "ops") == ops
 
-    def test_one_that_is_paused_stays_so_and_says_how_to_go_on(self, outfeed, database, ops):
+    def test_a_paused_webhook_stays_paused_and_names_the_command(self, outfeed, database, ops):
         webhook.pause(database, "ops")
 
         result = outfeed("webhook", "edit", "ops", "--types", "")
@@ -244,7 +244,7 @@ class TestEdit:
         assert result.exit_code == 1
         assert "webhook 'nobody' not found" in result.stderr
 
-    def test_add_takes_on_rejection_and_list_shows_it(self, outfeed, database):
+    def test_add_accepts_on_rejection_and_list_shows_it(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL, "--on-rejection", "skip")
         outfeed("webhook", "add", "other", URL)
 
@@ -254,7 +254,7 @@ class TestEdit:
 
 
 class TestRotate:
-    def test_stdout_is_the_new_secret_and_no_list_shows_either(self, outfeed, database):
+    def test_stdout_has_the_new_secret_and_no_list_shows_a_secret(self, outfeed, database):
         old = outfeed("webhook", "add", "ops", URL).stdout.strip()
 
         result = outfeed("webhook", "rotate", "ops")
@@ -269,7 +269,7 @@ class TestRotate:
         assert new not in shown
         assert old not in shown
 
-    def test_a_secret_of_the_target_is_read_and_not_shown(self, outfeed, database, tmp_path):
+    def test_a_given_secret_is_read_and_not_shown(self, outfeed, database, tmp_path):
         file = tmp_path / "secret"
         file.write_text(SECRET)
         outfeed("webhook", "add", "ops", URL)
@@ -279,7 +279,7 @@ class TestRotate:
         assert result.output == "Webhook ops has a new secret. The old one stays valid for 24 hours.\n"
         assert webhook.find(database, "ops").secret == SECRET
 
-    def test_the_old_one_ends_after_a_day(self, outfeed, database):
+    def test_the_old_secret_expires_after_a_day(self, outfeed, database):
         old = outfeed("webhook", "add", "ops", URL).stdout.strip()
         new = outfeed("webhook", "rotate", "ops").stdout.strip()
         found = webhook.find(database, "ops")
@@ -324,28 +324,28 @@ class TestLog:
             log.add("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
         log.write()
 
-    def test_it_shows_each_post_and_its_answer(self, outfeed, logged):
+    def test_log_shows_each_post_and_its_answer(self, outfeed, logged):
         result = outfeed("webhook", "log", "ops")
 
         assert re.search(r"1 +1 +422 +1,234 ms +no such\\x1b\[2J field", result.stdout)
         assert re.search(r"2-3 +2 +no answer within 20 s +1,234 ms", result.stdout)
         assert result.stdout.endswith("There are 2 posts.\n")
 
-    def test_json_holds_the_bodies_too(self, outfeed, logged):
+    def test_json_contains_the_bodies(self, outfeed, logged):
         first, second = json.loads(outfeed("webhook", "log", "ops", "--json").stdout)
 
         assert (first["status"], first["answer"], first["millis"]) == (422, "no\n such\x1b[2J field", 1234)
         assert [event["id"] for event in json.loads(second["request"])["data"]] == ["of-1", "of-2"]
         assert (second["status"], second["error"]) == (None, "no answer within 20 s")
 
-    def test_none_is_said_so(self, outfeed, database):
+    def test_an_empty_list_is_reported(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL)
 
         assert outfeed("webhook", "log", "ops").output == "There are 0 posts.\n"
         assert json.loads(outfeed("webhook", "log", "ops", "--json").output) == []
 
 
-class TestTheRest:
+class TestOtherCommands:
     def test_pause_resume_remove(self, outfeed, database):
         outfeed("webhook", "add", "ops", URL)
 

@@ -1,4 +1,4 @@
-"""What one webhook gets, in a process that serves: in order, from its checkpoint, and what it is told of losses."""
+"""Delivery of one webhook in a server: order, checkpoint and losses."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def warnings() -> list[str]:
     return [event.data["message"] for event in list_events("system.warning", source="webhooks")]
 
 
-def test_it_begins_where_it_was_added_and_goes_on_where_it_stopped(
+def test_a_webhook_starts_at_the_head_and_continues_at_its_checkpoint(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log(2)
@@ -91,14 +91,14 @@ def test_it_begins_where_it_was_added_and_goes_on_where_it_stopped(
     assert warnings() == []
 
 
-def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
+def test_an_event_is_posted_only_after_the_high_water_mark_has_it(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def log_two() -> None:
         log(1)
-        log(1, "x.y")  # what doesn't match has it look again at once, not wait for the feed
+        log(1, "x.y")  # an event without a match makes it read again at once, without waiting for the feed
 
-    def look_and_log(post: Post) -> Reply:
+    def read_and_log(post: Post) -> Reply:
         (point,) = HighWaterMark(database.path).read().values()
         marks.append((post.seqs[0], point.seq))
         if len(marks) < 5:
@@ -106,9 +106,9 @@ def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
         return Reply()
 
     marks: list[tuple[int, int]] = []
-    receiver.behave = look_and_log
+    receiver.behave = read_and_log
     monkeypatch.setenv("OUTFEED_POLL_INTERVAL", "60")
-    monkeypatch.setattr(Relay, "poll_if_wanted", lambda self: 60.0)  # nor does a commit bring the feed on
+    monkeypatch.setattr(Relay, "poll_if_wanted", lambda self: 60.0)  # and no commit makes the feed poll
     add(database, receiver, types=("a.b",))
     log_two()
     with serving(monkeypatch):
@@ -117,7 +117,7 @@ def test_nothing_is_posted_that_would_be_forgotten_over_a_restore(
     assert all(mark >= seq for seq, mark in marks), marks
 
 
-def test_only_the_types_it_asked_for_and_the_checkpoint_follows(
+def test_only_matching_types_are_posted_and_the_checkpoint_follows(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, receiver, types=("task.*", "x.y"))
@@ -130,14 +130,14 @@ def test_only_the_types_it_asked_for_and_the_checkpoint_follows(
     assert receiver.seqs() == [4, 5]
 
 
-def test_events_arrive_in_order_whatever_it_answers(
+def test_events_arrive_in_order_after_any_answer(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail_first(post: Post) -> Reply:
         return Reply(post.seqs[0] % 3 * 500 if post.is_first and post.seqs[0] % 3 < 2 else 200)
 
     add(database, receiver)
-    receiver.behave = fail_first  # hangs up, answers 500, takes it
+    receiver.behave = fail_first  # closes the connection, answers 500, then accepts
     log(6)
     with serving(monkeypatch):
         wait_until(lambda: checkpoint_of(database) == 6, "all is acknowledged")
@@ -147,7 +147,7 @@ def test_events_arrive_in_order_whatever_it_answers(
     assert (found.delivered, found.failures, found.last_error, found.failing_since) == (6, 4, None, None)
 
 
-def test_it_waits_as_long_as_the_target_asks(
+def test_a_retry_waits_as_long_as_the_target_asks(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = []
@@ -165,7 +165,7 @@ def test_it_waits_as_long_as_the_target_asks(
 
 
 class TestBatches:
-    def test_what_waits_goes_in_lists(
+    def test_pending_events_are_posted_in_lists(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver, batch=4)
@@ -176,10 +176,10 @@ class TestBatches:
             wait_until(lambda: len(receiver.seqs()) == 11, "one more")
         assert [post.seqs for post in receiver.posts] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [11]]
 
-    def test_one_that_was_begun_comes_again_unchanged(
+    def test_a_failed_batch_is_retried_unchanged(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also after a restart from a checkpoint far behind, and though more has come."""
+        """This holds after a restart far behind, and after new events."""
         add(database, receiver, types=("x.y",), batch=5)
         receiver.behave = lambda _: Reply(0)
         log(1990, "a.b")
@@ -201,12 +201,12 @@ class TestBatches:
         ["UPDATE outfeed_meta SET value = 'other' WHERE key = 'epoch'", "DELETE FROM outfeed_checkpoint"],
         ids=["another history", "no checkpoint"],
     )
-    def test_one_that_is_begun_in_another_history_does_so_too(
+    def test_a_failed_batch_of_another_history_is_retried_unchanged(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, change: str
     ) -> None:
         add(database, receiver, batch=5)
         log(2)
-        raw(database, "UPDATE outfeed_webhook SET batch_end = 1000")  # begun in the other history
+        raw(database, "UPDATE outfeed_webhook SET batch_end = 1000")  # from the other history
         raw(database, change)
         receiver.behave = lambda _: Reply(0)
         with serving(monkeypatch):
@@ -221,7 +221,7 @@ class TestBatches:
 
 
 class TestLosses:
-    def test_what_was_pruned_is_said_and_the_rest_arrives(
+    def test_pruned_events_are_reported_and_the_rest_arrives(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -232,7 +232,7 @@ class TestLosses:
         assert warnings() == ["Webhook ops missed 1 to 3: they were pruned before they were delivered"]
         assert receiver.accepted[-1].body["data"]["data"]["message"] == warnings()[0]
 
-    def test_another_history_is_said(
+    def test_another_history_is_reported(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -248,7 +248,7 @@ class TestLosses:
         assert len(warnings()) == 1
         assert "another history" in warnings()[0]
 
-    def test_a_checkpoint_that_was_removed_is_said(
+    def test_a_removed_checkpoint_is_reported(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -261,7 +261,7 @@ class TestLosses:
             wait_until(lambda: receiver.accepted[-1].seqs == [3], "it goes on")
         assert warnings() == ["Webhook ops lost its checkpoint and continues after 1"]
 
-    def test_an_operator_may_send_it_back(
+    def test_an_operator_can_move_the_checkpoint_back(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -273,7 +273,7 @@ class TestLosses:
         assert warnings() == []
 
 
-def test_what_was_erased_while_the_target_failed_is_not_delivered(
+def test_an_event_erased_during_retries_is_not_delivered(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(database, receiver, types=("a.b",))
@@ -293,7 +293,7 @@ def test_what_was_erased_while_the_target_failed_is_not_delivered(
 
 class TestGivingUp:
     @pytest.mark.parametrize("hours", [23.9, 24.1])
-    def test_it_is_paused_after_the_hours_of_the_setting_and_not_before(
+    def test_a_webhook_is_paused_after_the_configured_hours(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, hours: float
     ) -> None:
         add(database, receiver)
@@ -316,7 +316,7 @@ class TestGivingUp:
         assert len(warnings()) == (hours > 24)
         assert webhook.find(database, "ops").failing_since is None
 
-    def test_a_success_ends_the_count(
+    def test_a_success_resets_the_failing_time(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -327,7 +327,7 @@ class TestGivingUp:
             wait_until(lambda: checkpoint_of(database) == 2, "delivered")
         assert warnings() == []
 
-    def test_a_target_that_is_gone_is_paused_at_once(
+    def test_a_webhook_whose_target_is_gone_is_paused_at_once(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -344,12 +344,15 @@ class TestGivingUp:
 
 
 class TestAnEventThatBlocks:
-    """A receiver that never takes one event: the operator finds it by name, and skips it and nothing else."""
+    """A receiver that never accepts one event.
+
+    The operator finds the event by name, and skips only that event.
+    """
 
     def refuse(self, *seqs: int) -> Callable[[Post], Reply]:
         return lambda post: Reply(400 if set(seqs) & set(post.seqs) else 200)
 
-    def test_the_first_failure_names_it_in_the_log(
+    def test_the_first_failure_is_logged_with_the_event(
         self,
         database: Database,
         receiver: Receiver,
@@ -369,7 +372,7 @@ class TestAnEventThatBlocks:
         ) in caplog.text
 
     @pytest.mark.parametrize(("types", "blocked"), [((), 2), (("x.y",), 4)])
-    def test_skipping_it_lets_the_rest_arrive_at_once(
+    def test_the_rest_arrives_at_once_after_a_skip(
         self,
         database: Database,
         receiver: Receiver,
@@ -377,7 +380,7 @@ class TestAnEventThatBlocks:
         types: tuple[str, ...],
         blocked: int,
     ) -> None:
-        monkeypatch.setattr(delivery, "FIRST_PAUSE_SECS", 1e6)  # no further try by itself
+        monkeypatch.setattr(delivery, "FIRST_PAUSE_SECS", 1e6)  # no automatic retry
         add(database, receiver, types=types)
         log(3)
         log(2, "x.y")
@@ -410,19 +413,19 @@ class TestAnEventThatBlocks:
             webhook.skip(database, found, items, "me")
             wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the rest")
 
-    def test_one_that_has_arrived_by_then_is_not_skipped(self, database: Database) -> None:
+    def test_an_event_that_has_arrived_is_not_skipped(self, database: Database) -> None:
         webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
         log(3)
         raw(database, "UPDATE outfeed_webhook SET failing_since = '2026-01-01T00:00:00.000Z'")
         found = webhook.find(database, "ops")
         items = blocking_items(Outbox(database, 65536), found)
-        raw(database, "UPDATE outfeed_checkpoint SET seq = 1")  # it took the first, and fails at the second
+        raw(database, "UPDATE outfeed_checkpoint SET seq = 1")  # the first is accepted, and the second fails
         with pytest.raises(NotBlocked, match="has moved on"):
             webhook.skip(database, found, items, "me")
         assert checkpoint_of(database) == 1
         assert list_events("access.webhook_skipped") == []
 
-    def test_what_never_failed_blocks_nothing(self, database: Database) -> None:
+    def test_a_webhook_without_failures_has_no_blocking_event(self, database: Database) -> None:
         webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
         log(1)
         assert blocking_items(Outbox(database, 65536), webhook.find(database, "ops")) == []
@@ -433,7 +436,7 @@ def test_a_private_target_is_not_called_unless_allowed(
 ) -> None:
     webhook.add(database, "ops", f"http://localhost:{receiver.port}/", types=(), secret=SECRET, batch=0)
     log(1)
-    with serving(monkeypatch):  # which allows 127.0.0.1, not what `localhost` may be tomorrow
+    with serving(monkeypatch):  # allows 127.0.0.1, but not the addresses that `localhost` may get
         wait_until(lambda: receiver.accepted, "127.0.0.1 is allowed")
     monkeypatch.setenv("OUTFEED_WEBHOOK_ALLOW", "10.0.0.0/8")
     config.settings.cache_clear()
@@ -448,7 +451,7 @@ def test_a_private_target_is_not_called_unless_allowed(
     assert len(receiver.posts) == 1
 
 
-def test_the_end_waits_for_no_target_that_hangs(
+def test_a_shutdown_does_not_wait_for_a_hanging_target(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "STOP_SECS", 60)
@@ -471,7 +474,7 @@ def test_the_end_waits_for_no_target_that_hangs(
     assert checkpoint_of(database) == 0
 
 
-def test_pauses_grow_to_a_limit_and_are_spread_over_all_of_it() -> None:
+def test_pauses_grow_to_a_limit_with_full_jitter() -> None:
     for attempt, ceiling in [(0, 0.5), (1, 1), (4, 8), (20, MAX_PAUSE_SECS), (5000, MAX_PAUSE_SECS)]:
         pauses = [pause_secs(attempt, None) for _ in range(300)]
         assert 0 <= min(pauses) < 0.1 * ceiling

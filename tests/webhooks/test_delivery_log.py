@@ -1,4 +1,4 @@
-"""The delivery log: what it holds, what it never holds, its bounds, and that no delivery depends on it."""
+"""The delivery log: its content, its limits, and deliveries without it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def items_of(database: Database) -> list[Item]:
     return Outbox(database, 65536).read_after(0, 5000).items
 
 
-def note(log: DeliveryLog, items: Sequence[Item], answer: Answer = REFUSED, name: str = "ops") -> None:
+def add_post(log: DeliveryLog, items: Sequence[Item], answer: Answer = REFUSED, name: str = "ops") -> None:
     epoch = Outbox(db.default(), 65536).window().epoch
     message = Message.of_event(epoch, items[0]) if len(items) == 1 else Message.of_batch(epoch, items)
     log.add(name, epoch, items, message, answer, 0.25)
@@ -81,9 +81,7 @@ def test_each_post_is_logged_with_its_request_answer_and_time(
     assert first.millis >= 0
 
 
-def test_what_a_target_that_does_not_answer_did_is_logged_too(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_post_without_an_answer_is_logged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver(behave=lambda _: Reply(0)) as receiver:
         webhook.add(database, "ops", receiver.url, types=(), secret=SECRET, batch=0)
         log_event("a.b", "tests")
@@ -94,7 +92,7 @@ def test_what_a_target_that_does_not_answer_did_is_logged_too(
     assert posts(database)[0].answer == ""
 
 
-def test_the_end_of_the_server_writes_what_waits(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopping_server_writes_the_pending_posts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outfeed.webhooks.dispatcher.LOG_SECS", 1e6)
     with Receiver() as receiver:
         webhook.add(database, "ops", receiver.url, types=(), secret=SECRET, batch=0)
@@ -106,13 +104,13 @@ def test_the_end_of_the_server_writes_what_waits(database: Database, monkeypatch
 
 def test_secrets_are_redacted_in_requests_and_answers(ops: Database) -> None:
     with ops.transaction() as connection:
-        # A raw writer, which nothing redacts before it is stored.
+        # A raw writer's data is not redacted when it is stored.
         connection.execute(
             "INSERT INTO event_log (id, event_type, source, data, timestamp)"
             """ VALUES ('x', 'a.b', 's', '{"password": "hunter2-request"}', '2026-01-01T00:00:00.000Z')"""
         )
     log = DeliveryLog(ops)
-    note(log, items_of(ops), Answer(400, body=b'{"you sent": {"password": "hunter2-answer"}, "why": "odd"}'))
+    add_post(log, items_of(ops), Answer(400, body=b'{"you sent": {"password": "hunter2-answer"}, "why": "odd"}'))
     log.write()
     (post,) = posts(ops)
     assert "[redacted]" in post.request
@@ -127,7 +125,7 @@ class TestErasure:
         log_event("a.b", "tests", id="kept", data="stays")
         log_event("a.b", "tests", id="leaked", data="LEAKED-REQUEST")
         for item in items_of(ops):
-            note(log, [item], Answer(400, body=b"LEAKED-ANSWER" if item.id == "leaked" else b"fine"))
+            add_post(log, [item], Answer(400, body=b"LEAKED-ANSWER" if item.id == "leaked" else b"fine"))
         log.write()
         assert b"LEAKED-ANSWER" in everything_in(ops)
 
@@ -141,19 +139,19 @@ class TestErasure:
         for n in range(9):
             log_event("a.b", "tests", id=f"of-{n}")
         items = items_of(ops)
-        note(log, items[:3])
-        note(log, items[3:6])
-        note(log, items[6:])
+        add_post(log, items[:3])
+        add_post(log, items[3:6])
+        add_post(log, items[6:])
         log.write()
 
         erase(ops, "of-4")
 
         assert [(post.first_seq, post.last_seq) for post in posts(ops)] == [(1, 3), (7, 9)]
 
-    def test_an_event_that_only_the_log_still_has_is_erased(self, ops: Database) -> None:
+    def test_an_event_that_only_the_delivery_log_has_is_erased(self, ops: Database) -> None:
         log = DeliveryLog(ops)
         log_event("a.b", "tests", id="leaked")
-        note(log, items_of(ops))
+        add_post(log, items_of(ops))
         log.write()
         with ops.transaction() as connection:
             connection.execute("DELETE FROM event_log")
@@ -170,9 +168,9 @@ class TestErasure:
         for id_ in ("leaked", "in a batch", "fine"):
             log_event("a.b", "tests", id=id_)
         leaked, batched, fine = items_of(ops)
-        note(log, [leaked])
-        note(log, [batched, fine])
-        note(log, [fine])
+        add_post(log, [leaked])
+        add_post(log, [batched, fine])
+        add_post(log, [fine])
         erase(ops, "leaked")
         erase(ops, "in a batch")
 
@@ -183,7 +181,7 @@ class TestErasure:
     def test_a_post_of_another_history_is_not_logged(self, ops: Database) -> None:
         log = DeliveryLog(ops)
         log_event("a.b", "tests")
-        note(log, items_of(ops))
+        add_post(log, items_of(ops))
         with ops.transaction() as connection:
             connection.execute("UPDATE outfeed_meta SET value = 'other' WHERE key = 'epoch'")
         log.write()
@@ -197,15 +195,15 @@ class TestBounds:
         items = items_of(ops)
         for days in (7.1, 6.9):
             with freeze_time(clock.now() - timedelta(days=days)):
-                note(log, items)
+                add_post(log, items)
         log.write()
         with closing(sqlite3.connect(ops.path)) as raw:
             assert raw.execute("SELECT count(*) FROM outfeed_webhook_log").fetchone() == (1,)
 
-    def test_old_rows_are_not_shown_though_no_server_removed_them(self, ops: Database) -> None:
+    def test_old_rows_are_not_shown_even_if_no_server_removed_them(self, ops: Database) -> None:
         log = DeliveryLog(ops)
         log_event("a.b", "tests")
-        note(log, items_of(ops))
+        add_post(log, items_of(ops))
         log.write()
         with freeze_time(clock.now() + timedelta(days=8)):
             assert posts(ops) == []
@@ -217,9 +215,9 @@ class TestBounds:
         for _ in range(9):
             log_event("a.b", "tests")
         items = items_of(ops)
-        note(log, items[:1], name="rare")
+        add_post(log, items[:1], name="rare")
         for item in items:
-            note(log, [item])
+            add_post(log, [item])
             log.write()
         assert [post.first_seq for post in posts(ops)] == [5, 6, 7, 8, 9]
         assert len(delivery_log.read(ops, "rare")) == 1
@@ -228,7 +226,7 @@ class TestBounds:
         log = DeliveryLog(ops)
         for _ in range(1000):
             log_event("a.b", "tests", data="ä" * 50)
-        note(log, items_of(ops), Answer(400, body="✓".encode() * 5000))
+        add_post(log, items_of(ops), Answer(400, body="✓".encode() * 5000))
         log.write()
         (post,) = posts(ops)
         assert 4000 < len(post.request.encode()) <= delivery_log.MAX_REQUEST_BYTES
@@ -238,24 +236,26 @@ class TestBounds:
             (digests,) = raw.execute("SELECT length(event_digests) FROM outfeed_webhook_log").fetchone()
         assert digests == 8 * 1000
 
-    def test_what_waits_is_bounded_and_failures_are_kept(self, ops: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pending_posts_are_bounded_and_failures_are_kept(
+        self, ops: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(delivery_log, "MAX_PENDING_ACCEPTED", 3)
         log = DeliveryLog(ops)
         log_event("a.b", "tests")
         items = items_of(ops)
-        note(log, items)
+        add_post(log, items)
         for _ in range(delivery_log.MAX_PENDING):
-            note(log, items, Answer(200))
-        note(log, items)
+            add_post(log, items, Answer(200))
+        add_post(log, items)
         log.write()
         assert [post.status for post in posts(ops)] == [422, 200, 200, 200, 422]
 
     def test_removing_the_webhook_removes_its_log(self, ops: Database) -> None:
         log = DeliveryLog(ops)
         log_event("a.b", "tests")
-        note(log, items_of(ops))
+        add_post(log, items_of(ops))
         log.write()
-        note(log, items_of(ops))
+        add_post(log, items_of(ops))
         webhook.remove(ops, "ops")
         log.write()
         assert posts(ops) == []
@@ -278,7 +278,10 @@ def test_no_delivery_waits_for_a_log_that_cannot_be_written(
 
 
 def test_no_writer_waits_long_for_the_log(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A transaction of a log that is full, on the disk, at the limits of rows, events and bytes; redaction included."""
+    """Writes a full log on the disk at the limits of rows, events and bytes.
+
+    The time includes redaction.
+    """
     path: Path = tmp_path_factory.mktemp("disk") / "outfeed.db"
     make_database(path)
     database = db.at(path)

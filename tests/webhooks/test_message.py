@@ -1,4 +1,4 @@
-"""What is posted, and that the other side can prove who sent it."""
+"""Messages and their signatures, which a receiver can verify."""
 
 import base64
 import json
@@ -29,12 +29,12 @@ class TestTheSignature:
         ],
         ids=["event", "not JSON", "an empty object", "spaces", "batch", "test"],
     )
-    def test_another_implementation_takes_it(self, message):
+    def test_another_implementation_verifies_the_signature(self, message):
         secret = new_secret()
 
         assert Webhook(secret).verify(message.body, message.signed(secret)) == json.loads(message.body)
 
-    def test_another_body_secret_id_or_time_is_not_taken(self):
+    def test_another_body_secret_id_or_time_is_rejected(self):
         secret, message = new_secret(), Message.of_event("e1", item(61))
         headers = message.signed(secret)
         for body, changed, key in [
@@ -46,7 +46,7 @@ class TestTheSignature:
             with pytest.raises(WebhookVerificationError):
                 Webhook(key).verify(body, headers | changed)
 
-    def test_with_two_secrets_each_verifies_and_no_third_does(self):
+    def test_each_of_two_secrets_verifies_and_a_third_does_not(self):
         new, old, message = new_secret(), new_secret(), Message.of_event("e1", item(61))
 
         headers = message.signed(new, old)
@@ -59,7 +59,7 @@ class TestTheSignature:
 
 
 class TestTheBody:
-    def test_an_event_stands_as_the_feed_has_it_under_its_type_and_time(self):
+    def test_a_message_has_the_event_as_in_the_feed(self):
         message = Message.of_event("e1", item(61))
 
         assert message.id == "e1:61"
@@ -69,7 +69,7 @@ class TestTheBody:
             "data": {"seq": 61} | EVENT,
         }
 
-    def test_a_batch_is_a_list_named_after_its_last(self):
+    def test_a_batch_is_a_list_with_the_id_of_its_last_event(self):
         message = Message.of_batch("e1", [item(1, id="p"), item(5, id="q")])
 
         assert message.id == "e1:5"
@@ -79,20 +79,20 @@ class TestTheBody:
 
 
 class TestSecrets:
-    def test_a_new_one_is_256_random_bits_and_valid(self):
+    def test_a_new_secret_has_256_random_bits_and_is_valid(self):
         secret = new_secret()
 
         assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
         assert check_secret(secret) == secret != new_secret()
 
     @pytest.mark.parametrize("size", [24, 32, 64])
-    def test_one_from_elsewhere_may_lack_the_prefix(self, size):
+    def test_a_given_secret_may_lack_the_prefix(self, size):
         raw = base64.b64encode(b"s" * size).decode()
 
         assert check_secret(f" {raw}\n") == check_secret(f"whsec_{raw}") == f"whsec_{raw}"
 
     @pytest.mark.parametrize("text", ["", "hunter2", "ÿ" * 40, "A" * 31, base64.b64encode(b"s" * 65).decode()])
-    def test_a_bad_one_is_refused_and_not_shown(self, text):
+    def test_an_invalid_secret_is_rejected_and_not_shown(self, text):
         with pytest.raises(ValueError, match="24 to 64 bytes in base64") as problem:
             check_secret(text)
         assert not text or text not in str(problem.value)

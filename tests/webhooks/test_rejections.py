@@ -1,4 +1,4 @@
-"""What becomes of an event that the target rejects, and of a webhook that is changed meanwhile."""
+"""Rejected events, and webhooks that are changed during retries."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestSkipping:
         )  # fmt: skip
 
     @pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 0])
-    def test_any_other_answer_never_skips(
+    def test_other_statuses_never_skip(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
         add(database, receiver)
@@ -82,7 +82,7 @@ class TestSkipping:
         assert {post.seqs[0] for post in receiver.posts} == {1}
         assert warnings() == []
 
-    def test_410_pauses_and_skips_nothing(
+    def test_a_410_pauses_and_skips_nothing(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -93,7 +93,7 @@ class TestSkipping:
         assert len(receiver.posts) == 1
         assert checkpoint_of(database) == 0
 
-    def test_another_failure_begins_the_count_again(
+    def test_another_failure_restarts_the_count(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         answers = [400] * (MAX_REJECTIONS - 1) + [503] + [400] * (MAX_REJECTIONS - 1) + [200]
@@ -161,7 +161,7 @@ class TestPausing:
         assert len(warnings()) == 5
         assert webhook.find(database, "ops").state == WebhookState.ACTIVE
 
-    def test_one_that_is_accepted_in_between_begins_the_count_again(
+    def test_an_accepted_event_restarts_the_count(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -172,7 +172,7 @@ class TestPausing:
         assert receiver.seqs() == [3, 6]
         assert webhook.find(database, "ops").state == WebhookState.ACTIVE
 
-    def test_a_target_that_rejects_the_warnings_too_is_paused(
+    def test_a_webhook_whose_warnings_are_rejected_is_paused(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver, types=())
@@ -183,7 +183,7 @@ class TestPausing:
         assert len(list_events("system.warning", source="webhooks")) == 4
 
 
-def test_an_event_with_an_immense_id_is_skipped_too(
+def test_an_event_with_a_very_long_id_is_skipped(
     database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTFEED_MAX_EVENT_BYTES", "8192")
@@ -202,7 +202,7 @@ def test_an_event_with_an_immense_id_is_skipped_too(
 
 
 class TestChanges:
-    def test_on_rejection_takes_effect_while_an_event_blocks(
+    def test_a_changed_policy_applies_to_a_blocking_event(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver, OnRejection.RETRY)
@@ -213,7 +213,7 @@ class TestChanges:
             webhook.edit(database, "ops", on_rejection=OnRejection.SKIP)
             wait_until(lambda: receiver.seqs() == [2], "the rest")
 
-    def test_another_url_gets_what_the_first_did_not_take(
+    def test_a_changed_url_gets_the_undelivered_events(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)
@@ -222,7 +222,7 @@ class TestChanges:
             wait_until(lambda: checkpoint_of(database) == 1, "the first event")
             receiver.behave = lambda _: Reply(500)
             monkeypatch.setattr(delivery, "FIRST_PAUSE_SECS", 1e6)
-            monkeypatch.setattr(delivery, "MAX_PAUSE_SECS", 1e6)  # no further try by itself
+            monkeypatch.setattr(delivery, "MAX_PAUSE_SECS", 1e6)  # no automatic retry
             log(2)
             wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
             webhook.edit(database, "ops", url=other.url)
@@ -230,7 +230,7 @@ class TestChanges:
         assert receiver.seqs() == [1]
         assert other.problems == []
 
-    def test_other_types_count_from_where_it_was(
+    def test_changed_types_apply_from_the_checkpoint_on(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         add(database, receiver)

@@ -1,4 +1,4 @@
-"""One post: bounded in time, answer and place, and over TLS only to whom the name says."""
+"""One post: bounded in time, size and address, over verified TLS."""
 
 import contextlib
 import itertools
@@ -40,7 +40,7 @@ def post(url, **options):
 
 @contextlib.contextmanager
 def raw_server(handle):
-    """Listen on loopback and hand each connection, with the request read, to *handle*."""
+    """Pass each connection on loopback to *handle*, after its request."""
     listener = socket.create_server(("127.0.0.1", 0))
     connections = []
 
@@ -75,7 +75,7 @@ class TestAnswers:
             assert post(receiver.url).is_delivered
 
     @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404, 410, 429, 500, 503])
-    def test_nothing_else_is_and_no_redirect_is_followed(self, status):
+    def test_other_statuses_fail_and_no_redirect_is_followed(self, status):
         with (
             Receiver() as elsewhere,
             Receiver(behave=lambda _: Reply(status, {"location": elsewhere.url})) as receiver,
@@ -91,16 +91,16 @@ class TestAnswers:
             (429, "1" * 400, 111111111), (503, "", None), (503, "Wed, 21 Oct 2015 07:28:00 GMT", 0),
         ],
     )  # fmt: skip
-    def test_a_wish_to_wait_is_heard(self, status, header, secs):
+    def test_retry_after_is_respected(self, status, header, secs):
         with Receiver(behave=lambda _: Reply(status, {"retry-after": header})) as receiver:
             assert post(receiver.url).retry_after_secs == secs
 
-    def test_a_wish_to_wait_may_be_a_date(self):
+    def test_retry_after_may_be_a_date(self):
         moment = clock.now() + timedelta(seconds=90)
         with Receiver(behave=lambda _: Reply(429, {"retry-after": format_datetime(moment, usegmt=True)})) as receiver:
             assert 85 < post(receiver.url).retry_after_secs <= 90
 
-    def test_a_target_that_hangs_up_or_refuses_gave_no_answer(self):
+    def test_a_closed_or_refused_connection_is_no_answer(self):
         with Receiver(behave=lambda _: Reply(0)) as receiver:
             assert post(receiver.url).status is None
             receiver.stop()
@@ -108,20 +108,20 @@ class TestAnswers:
 
 
 class TestConnections:
-    def test_one_connection_serves_many_posts(self):
+    def test_posts_share_one_connection(self):
         with Receiver() as receiver, target(receiver.url) as one:
             assert all(one.post(b"{}", {"webhook-id": str(n)}).is_delivered for n in range(20))
             assert receiver.connections == 1
 
-    def test_one_that_the_target_closed_meanwhile_is_made_anew(self):
+    def test_a_connection_that_the_target_closed_is_replaced(self):
         with Receiver() as receiver, target(receiver.url) as one:
             assert one.post(b"{}", {"webhook-id": "1"}).is_delivered
             receiver.stop()
             receiver.start()
             assert one.post(b"{}", {"webhook-id": "2"}).is_delivered
 
-    def test_one_is_closed_when_the_answer_says_so(self):
-        """Not held open by a second handle: the target would wait for us."""
+    def test_a_connection_is_closed_if_the_answer_asks_for_it(self):
+        """A second handle must not keep it open: the target would wait for us."""
         ended = threading.Event()
 
         def close(connection):
@@ -149,7 +149,7 @@ class TestConnections:
 
 
 def trickle(connection):
-    """Begin an answer a byte at a time: each comes in time, all of them never."""
+    """Send an answer a byte at a time: no read times out, but it never ends."""
     connection.settimeout(0.02)
     for byte in b"HTTP/1.1 1" + b"0" * 1000:
         connection.sendall(bytes([byte]))
@@ -159,18 +159,18 @@ def trickle(connection):
             return
 
 
-def say_nothing(connection):
+def stay_silent(connection):
     connection.recv(1)
 
 
 def connecting_to(port):
-    """Return how many sockets of this machine have asked *port* for a connection and have no answer yet."""
+    """Return the number of sockets that wait for a connection to *port*."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
 
 
 class TestTime:
-    @pytest.mark.parametrize("handle", [trickle, say_nothing])
+    @pytest.mark.parametrize("handle", [trickle, stay_silent])
     def test_all_of_it_is_bounded(self, handle):
         with raw_server(handle) as url:
             began = time.monotonic()
@@ -210,7 +210,7 @@ class TestTime:
 
 
 class Names:
-    """A name of several addresses of this machine. Its look-ups are counted."""
+    """A name with several addresses of this machine. It counts look-ups."""
 
     def __init__(self, monkeypatch, *addresses):
         self.lookups = 0
@@ -226,7 +226,7 @@ class Names:
 
 @contextlib.contextmanager
 def dropping(address, port):
-    """Have *address* take no connection: its queue is full, so that the kernel drops what else arrives."""
+    """Have *address* drop new connections, by a full queue in the kernel."""
     with contextlib.ExitStack() as opened:
         full = opened.enter_context(socket.socket())
         full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -240,7 +240,7 @@ def dropping(address, port):
 
 
 class TestAddresses:
-    def test_an_address_that_drops_packets_delays_the_first_post_only(self, monkeypatch):
+    def test_an_address_that_drops_packets_delays_only_the_first_post(self, monkeypatch):
         monkeypatch.setattr(transport, "CONNECT_SECS", 0.5)
         names = Names(monkeypatch, "127.0.0.2", "127.0.0.1")
         closing = {"connection": "close"}
@@ -298,7 +298,7 @@ def test_a_target_that_was_closed_can_still_be_cancelled():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for `localhost`, signed by itself."""
+    """A self-signed certificate for `localhost`."""
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
@@ -317,7 +317,7 @@ class TestTls:
         with Receiver(tls=context) as running:
             yield running
 
-    def test_the_certificate_must_be_of_the_urls_name_and_trusted(self, receiver, certificate, monkeypatch):
+    def test_the_certificate_must_be_trusted_and_match_the_host(self, receiver, certificate, monkeypatch):
         by_name, by_number = f"https://localhost:{receiver.port}/", f"https://127.0.0.1:{receiver.port}/"
 
         assert "certificate verify failed" in post(by_name).error
@@ -340,7 +340,7 @@ def test_a_url_that_cannot_be_posted_to_is_refused(url):
         check_url(url)
 
 
-def test_the_path_and_query_of_the_url_are_kept():
+def test_the_path_and_query_of_the_url_are_sent():
     with Receiver() as receiver:
         post(receiver.url)
         assert receiver.posts[0].path == "/hook?key=1"

@@ -1,4 +1,4 @@
-"""Activity: the last hour's events a minute, each at its own time, by the index on the time."""
+"""Activity: the last hour's events per minute, by their own time."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def read(log: ActivityLog, database: Database) -> Activity:
 
 
 def counts(log: ActivityLog, database: Database) -> dict[int, dict[str, int]]:
-    """Return what each minute has that has anything, by how many minutes ago it is."""
+    """Return the counts of each minute with events, by its age in minutes."""
     minutes = read(log, database).minutes
     return {MINUTES - 1 - index: dict(minute) for index, minute in enumerate(minutes) if minute}
 
 
 @freeze_time(NOW)
-def test_it_counts_the_last_hour_by_minute_and_type(database: Database, raw: sqlite3.Connection) -> None:
+def test_activity_counts_the_last_hour_by_minute_and_type(database: Database, raw: sqlite3.Connection) -> None:
     minute = timedelta(minutes=1)
     write(raw, timedelta(), timedelta(seconds=20), timedelta(seconds=21), 59 * minute, 60 * minute, -minute)
     write(raw, timedelta(seconds=19), event_type="system.error")
@@ -65,7 +65,7 @@ def test_it_counts_the_last_hour_by_minute_and_type(database: Database, raw: sql
     }
 
 
-def test_what_comes_later_is_counted_at_its_own_time(database: Database, raw: sqlite3.Connection) -> None:
+def test_a_late_event_is_counted_at_its_own_time(database: Database, raw: sqlite3.Connection) -> None:
     log, minute = ActivityLog(), timedelta(minutes=1)
     with freeze_time(NOW) as frozen:
         write(raw, minute)
@@ -81,7 +81,7 @@ def test_what_comes_later_is_counted_at_its_own_time(database: Database, raw: sq
 
 
 @freeze_time(NOW)
-def test_it_agrees_with_the_summary_and_the_log_about_late_events(database: Database, raw: sqlite3.Connection) -> None:
+def test_activity_summary_and_log_agree_about_late_events(database: Database, raw: sqlite3.Connection) -> None:
     log, minute = ActivityLog(), timedelta(minutes=1)
     write(raw, timedelta(), event_type="tool.called")
     read(log, database)
@@ -92,7 +92,7 @@ def test_it_agrees_with_the_summary_and_the_log_about_late_events(database: Data
 
 
 @freeze_time(NOW)
-def test_many_new_events_cost_no_more_than_an_hour_of_them(
+def test_many_new_events_cost_no_more_than_a_recount(
     database: Database, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activity, "MAX_ADDED", 2)
@@ -103,7 +103,7 @@ def test_many_new_events_cost_no_more_than_an_hour_of_them(
 
 
 @freeze_time(NOW)
-def test_what_was_pruned_or_erased_is_not_counted_any_more(database: Database, raw: sqlite3.Connection) -> None:
+def test_pruned_and_erased_events_are_not_counted(database: Database, raw: sqlite3.Connection) -> None:
     log = ActivityLog()
     write(raw, timedelta(minutes=30), timedelta())
     assert counts(log, database) == {30: {"task.created": 1}, 0: {"task.created": 1}}
@@ -113,12 +113,12 @@ def test_what_was_pruned_or_erased_is_not_counted_any_more(database: Database, r
     raw.execute("DELETE FROM outbox")
     raw.execute("DELETE FROM event_log")
     write(raw, timedelta())
-    raw.execute("DELETE FROM outbox")  # nothing tells what was between
+    raw.execute("DELETE FROM outbox")  # the outbox has no trace of the deleted rows
     assert counts(log, database) == {0: {"task.created": 1}}
 
 
 @freeze_time(NOW)
-def test_another_history_is_read_anew(database: Database, raw: sqlite3.Connection) -> None:
+def test_another_history_is_recounted(database: Database, raw: sqlite3.Connection) -> None:
     log = ActivityLog()
     write(raw, timedelta(minutes=30))
     assert counts(log, database) == {30: {"task.created": 1}}
@@ -138,7 +138,7 @@ TIMES, VALUES = next(iter(instants.within("2026-01-31T11:31:00.000Z", None).item
     ],
     ids=["the hour", "what is new"],
 )
-def test_a_query_looks_at_its_events_alone(
+def test_a_query_reads_only_its_events(
     raw: sqlite3.Connection, query: str, values: tuple[str | int, ...], step: str
 ) -> None:
     instants.register(raw)
