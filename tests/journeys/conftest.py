@@ -1,4 +1,4 @@
-"""One browser and one server for all tests of pages, and a fresh browser profile for each."""
+"""One browser and one server for all page tests, one profile per test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.page import DESKTOP, PATIENCE_MS
 from tests.proxy import Proxy
 from tests.server import Server
 
-# Nothing but the page under test may use the network.
+# Only the page under test may use the network.
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,14 +29,14 @@ QUIET = [
 
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """On the disk, whose fsync lies between a write and its commit."""
+    """A folder on the disk, so that a write's fsync takes its time."""
     return tmp_path_factory.mktemp("journey")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # Debian's where there is one, else the one that Playwright installed.
+        # Debian's browser if installed, else Playwright's.
         chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
         with contextlib.closing(playwright.chromium.launch(executable_path=chromium, args=QUIET)) as running:
             yield running
@@ -51,7 +51,10 @@ def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture
 def shared(standing_server: Server) -> Server:
-    """A running server without events, for tests that don't stop it; what they write has the seqs after `base`."""
+    """A running server without events, for tests that don't stop it.
+
+    The events of a test have the seqs after `base`.
+    """
     with contextlib.closing(sqlite3.connect(standing_server.database)) as raw, raw:
         raw.execute("DELETE FROM event_log")
         raw.execute("DELETE FROM outbox")
@@ -62,17 +65,17 @@ def shared(standing_server: Server) -> Server:
 
 @pytest.fixture
 def proxy(shared: Server) -> Iterator[Proxy]:
-    """A way to the shared server that the test can block, cut and take away."""
+    """A proxy to the shared server that the test can block, cut and stop."""
     with Proxy(shared) as running:
         yield running
 
 
 @pytest.fixture
 def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A browser profile in which an operator of its own has signed in, at the server that the test uses."""
+    """A browser profile with a signed-in operator of its own."""
     server: Server = request.getfixturevalue("shared" if "shared" in request.fixturenames else "server")
     with contextlib.closing(
-        # Without motion: rows that fade, drawn by software, took a tenth of the processor's time.
+        # Without motion: fading rows, drawn in software, took a tenth of the CPU time.
         browser.new_context(viewport=DESKTOP, locale="en-GB", timezone_id="Europe/Berlin", reduced_motion="reduce")  # type: ignore[arg-type]
     ) as opened:
         opened.set_default_timeout(PATIENCE_MS)
@@ -83,7 +86,7 @@ def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browse
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A tab. An error in a script of ours, and a refusal by the Content Security Policy, fail the test."""
+    """A tab. Script errors and refusals by the policy fail the test."""
     complaints: list[str] = []
     opened = context.new_page()
     opened.on("pageerror", lambda error: complaints.append(str(error)))

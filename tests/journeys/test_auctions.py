@@ -1,4 +1,4 @@
-"""Auctions over processes and restarts: each is closed once, also what was due while the server was down."""
+"""Auctions across processes and restarts: each is closed once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def closings(server):
         ))  # fmt: skip
 
 
-def test_two_workers_close_each_auction_once_and_let_a_silent_agent_go_once(tmp_path):
+def test_two_workers_close_each_auction_and_expire_each_agent_once(tmp_path):
     with Server(tmp_path, workers=2, auction_secs=0.5, agent_timeout_secs=2) as server, server.http() as http:
         agent = http.post("/api/swarm/agents", json={"name": "Forge"}).json()["id"]
         tasks = [http.post("/api/swarm/tasks", json={"description": "Write"}).json()["id"] for _ in range(30)]
@@ -33,7 +33,7 @@ def test_two_workers_close_each_auction_once_and_let_a_silent_agent_go_once(tmp_
         assert disagreements(server.database) == []
 
 
-def test_what_was_due_while_the_server_was_down_is_closed_when_it_is_back(tmp_path):
+def test_auctions_due_during_a_downtime_close_after_the_start(tmp_path):
     (tmp_path / "ailments").write_text("patience=30")
     with FaultyServer(tmp_path, auction_secs=60) as server:
         with server.http() as http:

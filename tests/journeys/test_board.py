@@ -1,4 +1,4 @@
-"""How the board renews itself: seldom enough, soon enough, true at any size, and without moving what somebody uses."""
+"""Updates of the board: rare, prompt, correct and without motion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def http(shared: Server) -> Iterator[httpx.Client]:
 
 
 class Requests:
-    """The requests of *page* for the board: when each began and ended, in monotonic seconds."""
+    """The requests of *page* for the board, with monotonic times."""
 
     def __init__(self, page: Page) -> None:
         self.began: list[float] = []
@@ -55,8 +55,8 @@ def total(page: Page, kind: str = "system") -> Locator:
     return page.locator(f'label[data-kind="{kind}"] .count')
 
 
-def turn(page: Page, state: str) -> None:
-    """Hide the page, or show it."""
+def set_visibility(page: Page, state: str) -> None:
+    """Hide or show the page."""
     page.evaluate(
         "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
         " document.dispatchEvent(new Event('visibilitychange')); }",
@@ -65,21 +65,21 @@ def turn(page: Page, state: str) -> None:
 
 
 def board_of(page: Page) -> Any:
-    """Have the page remember its elements, to be compared with those of later."""
+    """Store the page's elements in the page, for a later comparison."""
     return page.evaluate("window.elements = Array.from(document.querySelectorAll('.board *'))")
 
 
-# --- when it asks -----------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def test_while_events_flow_it_asks_once_a_second_and_ends_with_the_last_of_them(shared: Server, page: Page) -> None:
+def test_the_board_updates_once_a_second_up_to_the_last_event(shared: Server, page: Page) -> None:
     requests = Requests(page)
     LivePage(page, shared)
     count = int(total(page).inner_text())
     for _ in itertools.takewhile(lambda _: len(requests.began) < 4, itertools.count()):
         write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
         count += 1
-        page.evaluate("1")  # lets the page's own events come in
+        page.evaluate("1")  # lets the page's events arrive
     expect(total(page)).to_have_text(f"{count:,}")
     gaps = [after - before for before, after in itertools.pairwise(requests.began)]
     assert min(gaps) > 0.9
@@ -87,7 +87,7 @@ def test_while_events_flow_it_asks_once_a_second_and_ends_with_the_last_of_them(
     head = shared.base + sqlite_count(shared.database)
     expect(page.locator(".chart")).to_have_attribute("data-seq", str(head))
     asked = len(requests.began)
-    page.get_by_role("button", name="Pause").click()  # time goes by, and nothing happens
+    page.get_by_role("button", name="Pause").click()  # takes some time, in which no event comes
     assert len(requests.began) - asked <= 1
 
 
@@ -119,7 +119,7 @@ def test_an_event_is_on_the_board_within_a_second_and_a_half(
     assert shortest(secs_to_show, MAX_SECS_TO_SHOW) < MAX_SECS_TO_SHOW
 
 
-def test_a_board_that_lacks_what_the_feed_has_is_asked_for_again(
+def test_a_board_that_lacks_events_of_the_feed_is_requested_again(
     shared: Server, http: httpx.Client, page: Page
 ) -> None:
     LivePage(page, shared)
@@ -138,20 +138,20 @@ def test_a_board_that_lacks_what_the_feed_has_is_asked_for_again(
     assert answers == []
 
 
-def test_a_hidden_page_does_not_ask_and_asks_once_when_it_is_shown(shared: Server, page: Page) -> None:
+def test_a_hidden_page_sends_no_request_and_one_when_it_is_shown(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     before = int(total(page).inner_text())
-    turn(page, "hidden")
+    set_visibility(page, "hidden")
     requests = Requests(page)
     write_events(shared.database, 3, event_type="system.info", timestamp=clock.timestamp())
     wait_until(lambda: live.cursor() == 3, "the feed has them")
     assert requests.began == []
-    turn(page, "visible")
+    set_visibility(page, "visible")
     expect(total(page)).to_have_text(str(before + 3))
     assert len(requests.began) == 1
 
 
-def test_it_asks_when_another_minute_begins(shared: Server, page: Page) -> None:
+def test_the_board_updates_at_each_new_minute(shared: Server, page: Page) -> None:
     page.clock.install()
     LivePage(page, shared)
     requests = Requests(page)
@@ -160,9 +160,7 @@ def test_it_asks_when_another_minute_begins(shared: Server, page: Page) -> None:
     wait_until(lambda: page.evaluate("1") and requests.began, "it asks")
 
 
-def test_it_waits_longer_from_failure_to_failure_and_ends_that_when_the_feed_is_back(
-    server: Server, page: Page
-) -> None:
+def test_the_board_backs_off_until_the_feed_is_back(server: Server, page: Page) -> None:
     live = LivePage(page, server)
     statuses = []
 
@@ -184,11 +182,11 @@ def test_it_waits_longer_from_failure_to_failure_and_ends_that_when_the_feed_is_
     expect(total(page)).to_have_text("2")
 
 
-# --- what it shows ----------------------------------------------------------------------------------------------------
+# --- content ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def crowd(shared: Server) -> Iterator[None]:
+def many_agents_and_auctions(shared: Server) -> Iterator[None]:
     """A thousand agents and three hundred open auctions."""
     now, later = clock.timestamp(), "2099-01-01T00:00:00.000Z"
     with contextlib.closing(sqlite3.connect(shared.database)) as raw, raw:
@@ -201,17 +199,15 @@ def crowd(shared: Server) -> Iterator[None]:
             " VALUES (?, 'crowd', 'bidding', ?, ?)",
             [(f"task-{number:016x}", now, later) for number in range(300)],
         )
-    # so that no board of before is kept
+    # so that no earlier board is kept
     write_events(shared.database, event_type="system.info", timestamp=clock.timestamp())
     yield
     change(shared.database, "DELETE FROM outfeed_agent WHERE name = 'crowd'")
     change(shared.database, "DELETE FROM outfeed_task WHERE description = 'crowd'")
 
 
-@pytest.mark.usefixtures("crowd")
-def test_totals_of_lists_that_are_cut_are_true_before_and_after_an_update(
-    shared: Server, http: httpx.Client, page: Page
-) -> None:
+@pytest.mark.usefixtures("many_agents_and_auctions")
+def test_the_totals_of_cut_lists_are_correct_after_an_update(shared: Server, http: httpx.Client, page: Page) -> None:
     LivePage(page, shared)
     agents, auctions = (page.locator(f"[data-panel={name}] h2 .count") for name in ("agents", "auctions"))
     expect(agents).to_have_text("1,000, 50 shown")
@@ -239,7 +235,7 @@ def test_late_events_are_counted_at_their_own_time_while_the_page_is_open(shared
     expect(page.locator("#counts strong")).to_have_text("3,500 events")
 
 
-# --- what it leaves alone ---------------------------------------------------------------------------------------------
+# --- stable parts -----------------------------------------------------------------------------------------------------
 
 
 def test_an_update_touches_only_what_has_changed(shared: Server, http: httpx.Client, page: Page) -> None:
@@ -263,7 +259,7 @@ def test_an_update_touches_only_what_has_changed(shared: Server, http: httpx.Cli
         http.delete(f"/api/swarm/agents/{agent}")
 
 
-def test_what_is_typed_and_what_was_unchecked_stay(shared: Server, page: Page) -> None:
+def test_typed_text_and_unchecked_kinds_stay(shared: Server, page: Page) -> None:
     LivePage(page, shared)
     field = page.get_by_placeholder("New task…")
     field.fill("half a thought")
@@ -278,7 +274,7 @@ def test_what_is_typed_and_what_was_unchecked_stay(shared: Server, page: Page) -
     expect(field).to_have_value("half a thought")
 
 
-def test_a_message_of_the_form_ends_with_its_cause(server: Server, page: Page) -> None:
+def test_an_error_of_the_form_disappears_with_its_cause(server: Server, page: Page) -> None:
     live = LivePage(page, server)
     server.kill()
     live.expect_state("reconnecting")

@@ -1,4 +1,4 @@
-"""The wall clock is set back and forward under a running process, and the feed goes on."""
+"""The feed continues when the wall clock is set back or forward."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ by_step = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
 
 @contextlib.contextmanager
 def settable_clock() -> Iterator[Any]:
-    """The wall clock runs on during the block, and a test may set it."""
+    """The running wall clock, which a test may set."""
     with freeze_time("2026-06-15T12:00:00", tick=True) as frozen:
         yield frozen
 
 
 @contextlib.contextmanager
 def started(services: Services, *parts: str) -> Iterator[None]:
-    """Start those of the process's parts that drive the feed; all of them, or the ones that are named."""
+    """Start the process's parts that drive the feed, all or the named ones."""
     drivers = [getattr(services, part) for part in parts or ("jobs", "notifier")]
     services.part(Rights).start()
     services.relay.start()
@@ -58,7 +58,7 @@ def started(services: Services, *parts: str) -> Iterator[None]:
 @pytest.fixture
 def services(database: Database) -> Services:
     services = Services(Settings(database=database.path, poll_interval=POLL_INTERVAL, heartbeat_secs=0.5))
-    services.jobs.scheduler.remove_job("prune")  # it says in an event that the clock has leapt
+    services.jobs.scheduler.remove_job("prune")  # it writes an event when the clock has leapt
     return services
 
 
@@ -71,7 +71,7 @@ def resident_bytes() -> int:
 
 
 def polls_a_second(services: Services) -> float:
-    """Return how often the outbox is read, as seen over a second or more."""
+    """Return the reads of the outbox per second, over at least a second."""
     reads, began = 0, clock.monotonic()
     read_after = services.outbox.read_after
 
@@ -87,7 +87,7 @@ def polls_a_second(services: Services) -> float:
 
 
 @by_step
-def test_the_feed_goes_on_over_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
+def test_the_feed_continues_across_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
     with settable_clock() as frozen, started(services), Client(services) as client:
         client.subscribe()
         client.run()
@@ -100,16 +100,16 @@ def test_the_feed_goes_on_over_steps_of_the_clock(services: Services, steps: lis
             # then events arrive
             write_events(services.settings.database, id=[f"after-{n}"])
             client.follow(2 + n)
-            # and the jobs run on: the next time of each lies near
-            wait_until(lambda: next_runs_lie_near(services), "the scheduler's jobs run again", timeout=5)
+            # and the jobs run: the next time of each is near
+            wait_until(lambda: next_runs_are_near(services), "the scheduler's jobs run again", timeout=5)
             wait_until(lambda: services.relay.age < 1, "a poll completes", timeout=5)
-            # and nothing is caught up on
+            # and no missed run is repeated
             assert polls_a_second(services) <= 3 / POLL_INTERVAL
         assert resident_bytes() - memory < 30 * 2**20
         assert client.seen == list(range(1, len(steps) + 2))
 
 
-def next_runs_lie_near(services: Services) -> bool:
+def next_runs_are_near(services: Services) -> bool:
     now = clock.now()
     second = timedelta(seconds=1)
     return all(
@@ -119,7 +119,7 @@ def next_runs_lie_near(services: Services) -> bool:
 
 
 @by_step
-def test_heartbeats_go_on_over_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
+def test_heartbeats_continue_across_steps_of_the_clock(services: Services, steps: list[timedelta]) -> None:
     with settable_clock() as frozen, started(services), Client(services) as client:
         client.subscribe()
         for step in steps:
@@ -128,7 +128,7 @@ def test_heartbeats_go_on_over_steps_of_the_clock(services: Services, steps: lis
                 assert client.take_message()["type"] == "heartbeat"
 
 
-def test_the_scheduler_alone_keeps_the_feed_going(services: Services) -> None:
+def test_the_scheduler_alone_delivers_events(services: Services) -> None:
     with started(services, "jobs"), Client(services) as client:
         client.subscribe()
         for n in range(1, 6):
@@ -137,7 +137,7 @@ def test_the_scheduler_alone_keeps_the_feed_going(services: Services) -> None:
 
 
 @by_step
-def test_the_commit_notifier_alone_keeps_the_feed_going(services: Services, steps: list[timedelta]) -> None:
+def test_the_commit_notifier_alone_delivers_events(services: Services, steps: list[timedelta]) -> None:
     with settable_clock() as frozen, started(services, "notifier"), Client(services) as client:
         client.subscribe()
         for n, step in enumerate([*steps, timedelta(0)], start=1):
@@ -146,13 +146,13 @@ def test_the_commit_notifier_alone_keeps_the_feed_going(services: Services, step
             client.follow(n)
 
 
-def test_the_notifiers_ticks_stand_in_for_a_scheduler_that_does_not_run(services: Services) -> None:
+def test_the_commit_notifier_polls_if_no_scheduler_runs(services: Services) -> None:
     with started(services, "notifier"):
         wait_until(lambda: services.relay.age > 2 * POLL_INTERVAL, "no poll for a while")
         wait_until(lambda: services.relay.age < POLL_INTERVAL, "a poll without a commit", timeout=5)
 
 
-# --- the jobs alone ---------------------------------------------------------------------------------------------------
+# --- only the jobs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def runs() -> list[float]:
     return []
 
 
-def test_a_week_forward_is_no_week_of_runs(runs: list[float]) -> None:
+def test_a_week_forward_does_not_repeat_the_missed_runs(runs: list[float]) -> None:
     jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
         wait_until(lambda: len(runs) > 3, "it runs")
@@ -170,7 +170,7 @@ def test_a_week_forward_is_no_week_of_runs(runs: list[float]) -> None:
         assert len(runs) - before <= (clock.monotonic() - began) / 0.05 + 3
 
 
-def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list[float]) -> None:
+def test_jobs_run_again_after_an_hour_back_and_never_too_often(runs: list[float]) -> None:
     jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
         wait_until(lambda: len(runs) > 3, "it runs")
@@ -178,7 +178,7 @@ def test_an_hour_back_is_mended_and_a_clock_that_runs_true_needs_none(runs: list
         before = len(runs)
         jobs.run_if_clock_set_back()
         wait_until(lambda: len(runs) > before + 3, "it runs on")
-    # a scheduler that is poked each second runs no more often for it
+    # a scheduler that is woken each second does not run its jobs more often
     calm = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 60)})
     runs.clear()
     with running(calm):

@@ -1,4 +1,4 @@
-"""One cursor, one verdict, one sequence: by every way in the feed is the same."""
+"""The feed has one cursor, verdict and sequence by every transport."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.server import Server, writer
 from tests.transports import TRANSPORTS, Follower, Transport, Verdict
 from tests.waits import PATIENCE_SECS, wait_until
 
-# Fast enough for a test, and a pace all the same.
+# Fast enough for a test, but still paced.
 EVENT_RATE = 100
 FOREIGN = "0" * 32
 _numbers = itertools.count(1)
@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all cases that leave its history as it is, but for events at its end."""
+    """A server for the cases that only append events to its history."""
     with Server(tmp_path_factory.mktemp("conformance"), event_rate=EVENT_RATE, heartbeat_secs=0.3) as server:
         write_events(server.database, 12, each_alone=True)
         yield server
@@ -40,7 +40,7 @@ def own(tmp_path: Path) -> Iterator[Server]:
 
 
 def rows(server: Server, after: int = 0, like: str = "%") -> list[tuple[int, str]]:
-    """Return (seq, id) of what the outbox holds after a seq, with plain sqlite3."""
+    """Return (seq, id) of the outbox rows after a seq, with plain sqlite3."""
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
         return raw.execute(
             "SELECT o.seq, o.event_id FROM outbox o JOIN event_log e ON e.id = o.event_id"
@@ -50,88 +50,90 @@ def rows(server: Server, after: int = 0, like: str = "%") -> list[tuple[int, str
 
 
 @contextlib.contextmanager
-def by_every_way(server: Server, **query: Any) -> Iterator[list[Transport]]:
-    """Connect by every way, one after the other, with the same query."""
+def by_every_transport(server: Server, **query: Any) -> Iterator[list[Transport]]:
+    """Connect by every transport, one after the other, with the same query."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(way(server, **query)) for way in TRANSPORTS]
 
 
-def verdicts(ways: list[Transport]) -> dict[str, Verdict]:
-    return {type(way).__name__: way.verdict for way in ways}
+def verdicts(transports: list[Transport]) -> dict[str, Verdict]:
+    return {type(way).__name__: way.verdict for way in transports}
 
 
-def sequences(ways: list[Transport], until: int) -> dict[str, list[tuple[int, str]]]:
-    return {type(way).__name__: way.follow(until) for way in ways}
+def sequences(transports: list[Transport], until: int) -> dict[str, list[tuple[int, str]]]:
+    return {type(way).__name__: way.follow(until) for way in transports}
 
 
 def by_all(value: Any) -> dict[str, Any]:
     return {way.__name__: value for way in TRANSPORTS}
 
 
-def test_live(shared: Server) -> None:
+def test_a_new_client_is_live(shared: Server) -> None:
     before = head_of(shared.database)
-    with by_every_way(shared) as ways:
-        assert verdicts(ways) == by_all(Verdict("live", before))
+    with by_every_transport(shared) as transports:
+        assert verdicts(transports) == by_all(Verdict("live", before))
         write_events(shared.database, 15, each_alone=True)
-        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=before))
+        assert sequences(transports, head_of(shared.database)) == by_all(rows(shared, after=before))
 
 
 @pytest.mark.parametrize("behind", [0, 10])
-def test_resumed(shared: Server, behind: int) -> None:
+def test_a_client_behind_is_resumed(shared: Server, behind: int) -> None:
     after = head_of(shared.database) - behind
-    with by_every_way(shared, after=after, epoch=epoch_of(shared.database)) as ways:
-        assert verdicts(ways) == by_all(Verdict("resumed", after))
+    with by_every_transport(shared, after=after, epoch=epoch_of(shared.database)) as transports:
+        assert verdicts(transports) == by_all(Verdict("resumed", after))
         write_events(shared.database, 5, each_alone=True)
-        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=after))
+        assert sequences(transports, head_of(shared.database)) == by_all(rows(shared, after=after))
 
 
-def test_all_that_is_kept(shared: Server) -> None:
-    with by_every_way(shared, after=0) as ways:
-        assert verdicts(ways) == by_all(Verdict("resumed", 0))
+def test_a_client_can_replay_all_kept_events(shared: Server) -> None:
+    with by_every_transport(shared, after=0) as transports:
+        assert verdicts(transports) == by_all(Verdict("resumed", 0))
         write_events(shared.database, 5, each_alone=True)
-        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared))
+        assert sequences(transports, head_of(shared.database)) == by_all(rows(shared))
 
 
 @pytest.mark.parametrize("cursor", ["of another epoch", "from the future"])
-def test_reset(shared: Server, cursor: str) -> None:
+def test_a_foreign_or_future_cursor_is_reset(shared: Server, cursor: str) -> None:
     before = head_of(shared.database)
     query = (
         {"after": 5, "epoch": FOREIGN}
         if cursor == "of another epoch"
         else {"after": before + 1000, "epoch": epoch_of(shared.database)}
     )
-    with by_every_way(shared, **query) as ways:
-        assert verdicts(ways) == by_all(Verdict("reset", before))
+    with by_every_transport(shared, **query) as transports:
+        assert verdicts(transports) == by_all(Verdict("reset", before))
         write_events(shared.database, 5, each_alone=True)
-        assert sequences(ways, head_of(shared.database)) == by_all(rows(shared, after=before))
+        assert sequences(transports, head_of(shared.database)) == by_all(rows(shared, after=before))
 
 
-def test_a_filter_that_matches_nothing_moves_the_cursor_on(shared: Server) -> None:
+def test_a_filter_without_matches_moves_the_cursor(shared: Server) -> None:
     before = head_of(shared.database)
-    with by_every_way(shared, after=before - 3, epoch=epoch_of(shared.database), types="none.*") as ways:
-        assert verdicts(ways) == by_all(Verdict("resumed", before - 3))
+    with by_every_transport(shared, after=before - 3, epoch=epoch_of(shared.database), types="none.*") as transports:
+        assert verdicts(transports) == by_all(Verdict("resumed", before - 3))
         write_events(shared.database, 20, each_alone=True)
-        assert sequences(ways, head_of(shared.database)) == by_all([])
+        assert sequences(transports, head_of(shared.database)) == by_all([])
 
 
-def test_a_filter_by_type(shared: Server) -> None:
+def test_a_filter_by_type_gives_the_same_events(shared: Server) -> None:
     before = head_of(shared.database)
-    with by_every_way(shared, after=before, epoch=epoch_of(shared.database), types="agent.*,system.error") as ways:
+    with by_every_transport(
+        shared, after=before, epoch=epoch_of(shared.database), types="agent.*,system.error"
+    ) as transports:
         for event_type in ("agent.joined", "task.created", "system.error", "system.info", "agent.left") * 3:
             write_events(shared.database, event_type=event_type)
         expected = [*rows(shared, before, "agent.%"), *rows(shared, before, "system.error")]
-        assert sequences(ways, head_of(shared.database)) == by_all(sorted(expected))
+        assert sequences(transports, head_of(shared.database)) == by_all(sorted(expected))
 
 
-def test_gap(own: Server) -> None:
+def test_a_pruned_cursor_gets_a_gap(own: Server) -> None:
     write_events(own.database, 12, each_alone=True)
     with contextlib.closing(sqlite3.connect(own.database)) as raw, raw:
         raw.execute("DELETE FROM outbox WHERE seq <= 7")
     for after in (0, 3):
-        with by_every_way(own, after=after, epoch=epoch_of(own.database)) as ways:
-            assert verdicts(ways) == by_all(Verdict("gap", 7, (after + 1, 7)))
+        with by_every_transport(own, after=after, epoch=epoch_of(own.database)) as transports:
+            assert verdicts(transports) == by_all(Verdict("gap", 7, (after + 1, 7)))
             write_events(own.database, 5, each_alone=True)
-            assert sequences(ways, head_of(own.database)) == by_all(rows(own, after=7))
+            assert sequences(transports, head_of(own.database)) == by_all(rows(own, after=7))
 
 
 def stop_and_start(server: Server) -> None:
@@ -147,7 +149,7 @@ def kill_and_start(server: Server) -> None:
 
 
 @pytest.mark.parametrize("bring_down", [stop_and_start, kill_and_start])
-def test_a_restart_while_following(own: Server, bring_down: Callable[[Server], None]) -> None:
+def test_followers_miss_nothing_across_a_restart(own: Server, bring_down: Callable[[Server], None]) -> None:
     readers = {way.__name__: Follower(own, way) for way in TRANSPORTS}
     goal: list[int] = []
     stop = threading.Event()

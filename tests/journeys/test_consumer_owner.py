@@ -1,4 +1,4 @@
-"""A consumer belongs to one principal: on every transport others are refused, and its connection goes on."""
+"""A consumer belongs to one principal: every transport rejects others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ TOKENS = {"owner": ["read"], "writer": ["read", "write"], "admin": ["admin"]}
 
 
 class Cast(NamedTuple):
-    """A server and the headers of each visitor. `namesake` is a user with the name of the token `owner`."""
+    """A server and the headers of each visitor.
+
+    `namesake` is a user with the name of the token `owner`.
+    """
 
     server: Server
     headers: dict[str, dict[str, str]]
@@ -61,7 +64,7 @@ def name(cast: Cast) -> str:
     return f"consumer-{next(cast.numbers)}"
 
 
-# --- each way to use one: returns the code of the refusal, or "" ------------------------------------------------------
+# --- each transport: returns the code of the refusal, or "" -----------------------------------------------------------
 
 
 def by_websocket(cast: Cast, who: str, name: str) -> str:
@@ -71,7 +74,7 @@ def by_websocket(cast: Cast, who: str, name: str) -> str:
 
 
 def by_frame(cast: Cast, who: str, name: str) -> str:
-    """Acknowledge by a frame. Without a claim there is no consumer that it could move."""
+    """Acknowledge by a frame. Without a claim the frame can move no consumer."""
     with cast.connect(who) as client:
         client.send(action="subscribe", channel="events", consumer=name)
         if refused := code_in(client.receive()):
@@ -106,7 +109,7 @@ def by_long_poll(cast: Cast, who: str, name: str) -> str:
 
 def by_post(cast: Cast, who: str, name: str) -> str:
     with cast.http(who) as http:
-        if "Cookie" in cast.headers[who]:  # a form's, or a script's of our page
+        if "Cookie" in cast.headers[who]:  # sent by a form or a script of Outfeed's page
             page = http.get("/swarm/live")
             http.headers["X-CSRFToken"] = re.findall(r'name="csrf_token" value="([^"]+)"', page.text)[0]
             http.headers["Cookie"] = page.headers["Set-Cookie"].partition(";")[0]
@@ -127,7 +130,7 @@ ways = pytest.mark.parametrize("use", WAYS, ids=lambda use: use.__name__)
 
 @ways
 @pytest.mark.parametrize("who", ["owner", "admin", "operator"])
-def test_the_owner_and_operators_use_it(cast: Cast, name: str, use: Use, who: str) -> None:
+def test_the_owner_and_operators_can_use_a_consumer(cast: Cast, name: str, use: Use, who: str) -> None:
     with cast.http("owner") as http:
         http.post("/api/consumers", json={"name": name})
     assert use(cast, who, name) == ""
@@ -136,7 +139,7 @@ def test_the_owner_and_operators_use_it(cast: Cast, name: str, use: Use, who: st
 
 @ways
 @pytest.mark.parametrize("who", ["writer", "namesake"])
-def test_others_are_refused_and_its_connection_goes_on(cast: Cast, name: str, use: Use, who: str) -> None:
+def test_other_principals_are_rejected_and_the_owner_stays_connected(cast: Cast, name: str, use: Use, who: str) -> None:
     with cast.connect("owner") as holder:
         holder.subscribe(consumer=name)
         before = cast.checkpoint(name)
@@ -151,7 +154,7 @@ def test_others_are_refused_and_its_connection_goes_on(cast: Cast, name: str, us
         assert holder.receive() == {"type": "acked", "payload": {"seq": seq}}
 
 
-def test_a_page_with_a_ticket_of_the_owner_is_refused_and_its_connection_goes_on(cast: Cast, name: str) -> None:
+def test_a_ticket_of_the_owner_is_rejected_and_the_owner_stays_connected(cast: Cast, name: str) -> None:
     with cast.http("owner") as http, cast.connect("owner") as holder:
         holder.subscribe(consumer=name)
         ticket = http.post("/api/tickets").json()["ticket"]
@@ -163,7 +166,7 @@ def test_a_page_with_a_ticket_of_the_owner_is_refused_and_its_connection_goes_on
         assert holder.receive()["type"] == "pong"
 
 
-def test_a_refused_claim_leaves_the_connections_own_subscription(cast: Cast, name: str) -> None:
+def test_a_rejected_claim_keeps_the_connections_subscription(cast: Cast, name: str) -> None:
     with cast.connect("owner") as holder, cast.connect("writer") as other:
         holder.subscribe(consumer=name)
         other.subscribe(consumer=f"{name}-other")
@@ -173,8 +176,8 @@ def test_a_refused_claim_leaves_the_connections_own_subscription(cast: Cast, nam
         assert other.receive()["type"] == "acked"
 
 
-def test_a_foreign_ack_releases_nothing_for_pruning(cast: Cast, name: str) -> None:
-    """What pruning may take is what the owner of the protected consumer has acknowledged."""
+def test_a_foreign_ack_does_not_allow_pruning(cast: Cast, name: str) -> None:
+    """The owner's acknowledgements of a protected consumer limit pruning."""
     server = cast.server
     assert server.run("consumer", "add", name, "--protected", "--owner", "token:owner").returncode == 0
     first = cast.checkpoint(name)[0] + 1
@@ -203,7 +206,7 @@ def test_a_foreign_ack_releases_nothing_for_pruning(cast: Cast, name: str) -> No
     assert prune() > first
 
 
-def test_it_stays_the_owners_when_the_token_is_rotated(cast: Cast, name: str) -> None:
+def test_a_consumer_keeps_its_owner_when_the_token_is_rotated(cast: Cast, name: str) -> None:
     def rotate() -> dict[str, str]:
         made = cast.server.run("token", "create", f"rotated {name}", "--scopes", "read")
         assert made.returncode == 0, made.stderr
@@ -216,7 +219,7 @@ def test_it_stays_the_owners_when_the_token_is_rotated(cast: Cast, name: str) ->
         assert http.get("/api/feed", params={"consumer": name}).status_code == 200
 
 
-def test_a_consumer_given_to_another_ends_the_connection_and_the_next_claim_is_refused(cast: Cast, name: str) -> None:
+def test_a_changed_owner_ends_the_connection_and_the_next_claim_is_rejected(cast: Cast, name: str) -> None:
     with cast.connect("owner") as holder:
         holder.subscribe(consumer=name)
         assert cast.server.run("consumer", "own", name, "token:writer").returncode == 0
@@ -225,7 +228,7 @@ def test_a_consumer_given_to_another_ends_the_connection_and_the_next_claim_is_r
     assert by_websocket(cast, "writer", name) == ""
 
 
-def test_the_python_client_says_that_its_consumer_was_superseded(cast: Cast, name: str) -> None:
+def test_the_python_client_reports_a_superseded_consumer(cast: Cast, name: str) -> None:
     token = cast.headers["owner"]["Authorization"].removeprefix("Bearer ")
     with cast.connect("owner") as newer:
 

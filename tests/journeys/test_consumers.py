@@ -1,4 +1,4 @@
-"""Durable consumers: what was acknowledged stays so, nothing else is missing, and one connection is active."""
+"""Durable consumers: acknowledgements persist; one connection is active."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ack(client: FeedClient, seq: int) -> dict[str, Any]:
 
 
 def answer(client: FeedClient, **fields: Any) -> dict[str, Any]:
-    """Send a message and return the answer, taking what comes before it."""
+    """Send a message and return the answer, reading the frames before it."""
     client.send(**fields)
     while (frame := client.receive())["type"] not in ("acked", "error"):
         client.note(frame)
@@ -39,7 +39,7 @@ def checkpoints(path: Path) -> dict[str, int]:
         return dict(raw.execute("SELECT name, seq FROM outfeed_checkpoint").fetchall())
 
 
-def test_a_new_consumer_begins_at_the_head_and_resumes_where_it_acknowledged(server: Server) -> None:
+def test_a_new_consumer_starts_at_the_head_and_resumes_at_its_checkpoint(server: Server) -> None:
     server.log_event("a.b", "before")
     with server.connect() as client:
         assert consume(client, "bot")["verdict"] == "resumed"
@@ -104,13 +104,13 @@ def test_a_checkpoint_of_another_epoch_is_a_reset(server: Server) -> None:
         assert consume(client, "bot")["verdict"] == "resumed"
 
 
-def test_what_follows_a_reset_is_owed_until_it_is_acknowledged(server: Server) -> None:
+def test_events_after_a_reset_are_sent_until_they_are_acknowledged(server: Server) -> None:
     server.log_event("a.b", "s")
     with server.connect() as client:
         consume(client, "bot")
     with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
         raw.execute("UPDATE outfeed_checkpoint SET epoch = 'another', seq = 0")
-    for _ in range(2):  # told, and gone before anything was acknowledged
+    for _ in range(2):  # the client gets the reset, and leaves without an acknowledgement
         with server.connect() as client:
             verdict = consume(client, "bot")
             assert (verdict["verdict"], verdict["after"]) == ("reset", 1)
@@ -137,7 +137,7 @@ def two_workers(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def test_of_many_connections_of_one_name_in_two_workers_the_newest_is_the_active_one(two_workers: Server) -> None:
+def test_only_the_newest_connection_of_a_consumer_in_two_workers_is_active(two_workers: Server) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(two_workers.connect()) for _ in range(12)]
         for client in clients:
@@ -149,7 +149,7 @@ def test_of_many_connections_of_one_name_in_two_workers_the_newest_is_the_active
         assert ack(clients[-1], 1)["type"] == "acked"
 
 
-def test_nothing_acknowledged_comes_again_and_nothing_else_is_missing_over_kills(server: Server) -> None:
+def test_kills_neither_repeat_acknowledged_events_nor_lose_others(server: Server) -> None:
     bot = Bot(server)
     thread = threading.Thread(target=bot.run)
     thread.start()
@@ -216,7 +216,7 @@ class Bot:
 # --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
-def test_a_consumer_over_http_gets_the_same_until_it_acknowledges(server: Server) -> None:
+def test_a_consumer_over_http_gets_the_same_events_until_it_acknowledges(server: Server) -> None:
     with server.http() as http:
         assert http.post("/api/consumers", json={"name": "cron"}).status_code == 201
         assert http.get("/api/feed", params={"consumer": "cron"}).json()["events"] == []
@@ -240,7 +240,7 @@ def test_a_consumer_over_http_gets_the_same_until_it_acknowledges(server: Server
         ("nobody", {"seq": 0, "epoch": "?"}, 404),
     ],
 )
-def test_a_bad_ack_over_http_is_refused(server: Server, name: str, body: Any, status: int) -> None:
+def test_a_bad_ack_over_http_is_rejected(server: Server, name: str, body: Any, status: int) -> None:
     with server.http() as http:
         epoch = http.post("/api/consumers", json={"name": "cron"}).json()["epoch"]
         if isinstance(body, dict) and body.get("epoch") == "?":
@@ -252,13 +252,13 @@ def test_a_bad_ack_over_http_is_refused(server: Server, name: str, body: Any, st
 # --- by the command line ----------------------------------------------------------------------------------------------
 
 
-def test_operators_add_list_reset_and_remove_consumers_and_connections_obey(server: Server) -> None:
+def test_commands_on_consumers_take_effect_on_connections(server: Server) -> None:
     assert server.token
     assert server.run("consumer", "add", "ops-bot", "--protected", "--owner", "token:tests").returncode == 0
     with server.connect() as client:
         consume(client, "ops-bot")
         server.log_event("a.b", "s")
-        client.follow(2)  # the first is an event of the audit, which says whose it is
+        client.follow(2)  # the first is an audit event, which names the owner
         listed = server.run("consumer", "list", "--json").stdout
         assert '"lag": 2' in listed
         assert '"owner": "token:tests"' in listed

@@ -1,4 +1,4 @@
-"""A cursor that can't be honoured is told so first, by gap or reset, never by a silent jump."""
+"""A cursor that can't be honoured first gets a gap or a reset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prune_outbox(path: Path, up_to: int) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database consistently, by SQLite's own backup."""
+    """Copy a database consistently, by SQLite's backup."""
     target.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
         old.backup(new)
@@ -34,7 +34,7 @@ def verdict_by_http(server: Server, **query: object) -> dict[str, object]:
         return found
 
 
-def test_a_cursor_that_was_pruned_away_gets_a_gap_with_the_range(server: Server) -> None:
+def test_a_pruned_cursor_gets_a_gap_with_the_range(server: Server) -> None:
     write_events(server.database, 10)
     with server.connect() as client:
         client.subscribe(after=0)
@@ -50,7 +50,7 @@ def test_a_cursor_that_was_pruned_away_gets_a_gap_with_the_range(server: Server)
         assert [event["seq"] for event in by_http["events"]] == [7, 8, 9, 10]  # type: ignore[attr-defined]
 
 
-def test_all_that_is_retained_is_a_gap_once_anything_was_pruned(server: Server) -> None:
+def test_a_replay_from_the_beginning_is_a_gap_after_a_prune(server: Server) -> None:
     write_events(server.database, 5)
     with server.connect() as client:
         assert client.subscribe(after=0)["verdict"] == "resumed"
@@ -60,7 +60,7 @@ def test_all_that_is_retained_is_a_gap_once_anything_was_pruned(server: Server) 
         assert (verdict["verdict"], verdict["missing"], verdict["head"]) == ("gap", {"from": 1, "to": 5}, 5)
 
 
-def test_a_valid_cursor_is_resumed_though_the_outbox_is_empty(server: Server) -> None:
+def test_a_valid_cursor_is_resumed_with_an_empty_outbox(server: Server) -> None:
     write_events(server.database, 5)
     with server.connect() as client:
         client.subscribe(after=0)
@@ -69,7 +69,7 @@ def test_a_valid_cursor_is_resumed_though_the_outbox_is_empty(server: Server) ->
         assert client.resume()["verdict"] == "resumed"
 
 
-def test_a_cursor_above_the_head_is_a_reset_also_once_the_head_has_passed_it(server: Server) -> None:
+def test_a_cursor_above_the_head_is_a_reset_even_after_the_head_passes_it(server: Server) -> None:
     write_events(server.database, 5)
     with server.connect() as client:
         epoch = client.subscribe()["epoch"]
@@ -96,9 +96,9 @@ def client_at(server: Server, seq: int) -> tuple[int, str]:
         return client.cursor, client.epoch
 
 
-def test_a_copy_put_back_while_the_server_was_down_resets_every_cursor(server: Server, tmp_path: Path) -> None:
+def test_a_copy_restored_during_a_downtime_resets_every_cursor(server: Server, tmp_path: Path) -> None:
     write_events(server.database, 10)
-    assert server.token  # made before the copy, so that the copy knows it
+    assert server.token  # created before the copy, so that the copy has it
     copy(server.database, tmp_path / "backup.db")
     write_events(server.database, 10)
     cursor, epoch = client_at(server, 20)
@@ -112,9 +112,9 @@ def test_a_copy_put_back_while_the_server_was_down_resets_every_cursor(server: S
         assert client.epoch != epoch
 
 
-def test_a_copy_that_went_another_way_while_the_server_was_down_resets_too(server: Server, tmp_path: Path) -> None:
+def test_a_diverged_copy_restored_during_a_downtime_resets_every_cursor(server: Server, tmp_path: Path) -> None:
     write_events(server.database, 10)
-    assert server.token  # made before the copy, so that the copy knows it
+    assert server.token  # created before the copy, so that the copy has it
     copy(server.database, tmp_path / "backup.db")
     write_events(server.database, 10)
     cursor, epoch = client_at(server, 20)
@@ -137,11 +137,11 @@ def test_a_plain_restart_keeps_the_epoch(server: Server) -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 30])
-def test_another_file_under_the_running_server_sends_everyone_away_and_resets(
+def test_a_replaced_file_under_a_running_server_closes_and_resets_clients(
     server: Server, tmp_path: Path, extra: int
 ) -> None:
     write_events(server.database, 10)
-    assert server.token  # made before the copy, so that the copy knows it
+    assert server.token  # created before the copy, so that the copy has it
     copy(server.database, tmp_path / "backup.db")
     write_events(server.database, 10)
     with server.connect() as client:
@@ -159,8 +159,8 @@ def test_another_file_under_the_running_server_sends_everyone_away_and_resets(
         assert client.next_event()["seq"] == 10 + extra + 1
 
 
-def test_a_client_ahead_of_this_process_is_no_reset(server: Server) -> None:
-    """It may come from another worker, which polled a moment earlier."""
+def test_a_client_ahead_of_this_worker_is_not_reset(server: Server) -> None:
+    """The client may come from another worker, which polled a moment earlier."""
     with server.connect() as client:
         client.subscribe()
         for _ in range(50):
@@ -169,13 +169,13 @@ def test_a_client_ahead_of_this_process_is_no_reset(server: Server) -> None:
             assert client.cursor == head_of(server.database)
 
 
-def test_a_live_client_that_pruning_overtakes_is_closed_and_then_told(server: Server) -> None:
+def test_a_live_client_that_pruning_overtakes_is_closed_and_then_gets_a_gap(server: Server) -> None:
     write_events(server.database, 5)
     with server.connect() as client:
         client.subscribe(after=0)
         client.follow(5)
         with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw:
-            raw.execute("BEGIN IMMEDIATE")  # one commit: the relay can't see the rows in between
+            raw.execute("BEGIN IMMEDIATE")  # one commit, so that the relay can't see the rows in between
             raw.executemany(
                 "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', 't')",
                 [(f"pruned-{n}",) for n in range(5)],

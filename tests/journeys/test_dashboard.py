@@ -1,4 +1,4 @@
-"""What people see of the swarm in a real browser: it moves with the feed, over restarts and gaps, on any screen."""
+"""The swarm in a real browser, across restarts and gaps of the feed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TABLET = {"width": 768, "height": 1024}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on which nothing ends by itself within a test."""
+    """A server on which no auction ends by itself within a test."""
     with Server(tmp_path_factory.mktemp("dashboard"), auction_secs=60, agent_timeout_secs=3600) as running:
         yield running
 
 
 @pytest.fixture
 def swarm(server: Server) -> Iterator[Swarm]:
-    """The swarm over HTTP; who is there and what is open when a test begins is gone, or closed, by then."""
+    """The swarm over HTTP, without agents and open auctions at the start."""
     with server.http() as http:
         found = Swarm(http)
         end_auctions(server)
@@ -46,12 +46,12 @@ def swarm(server: Server) -> Iterator[Swarm]:
 
 
 def end_auctions(server: Server) -> None:
-    """Have the time for bids be over; the server closes what is open at its next look."""
+    """End all auctions. The server closes them at its next sweep."""
     change(server.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
 class Swarm:
-    """Calls the coordinator as an agent would."""
+    """Calls the coordinator as an agent does."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -73,7 +73,7 @@ class Swarm:
 
 
 class Dashboard(LivePage):
-    """The live page's panels, read as a viewer reads them."""
+    """The panels of the live page, as a viewer reads them."""
 
     def __init__(self, page: Page, server: Server, **more: Any) -> None:
         self._database = server.database
@@ -98,14 +98,17 @@ class Dashboard(LivePage):
         return dict(found)
 
     def wait_for_the_newest(self) -> None:
-        """Return once all that the server has is in the list: what "live" does not say yet, nor a cursor read then."""
+        """Return when the list has all events of the server.
+
+        Neither the state "live" nor an earlier cursor shows that.
+        """
         with contextlib.closing(sqlite3.connect(self._database)) as raw:
             (head,) = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         wait_until(lambda: self.cursor() == head, f"{head} is shown")
 
 
 def rows_of(page: Page) -> Any:
-    """Return the texts of all panels, without what changes with the time of looking."""
+    """Return the texts of all panels, without those that change with time."""
     return page.locator("[data-panel]").evaluate_all(
         """panels => panels.map(panel => [
             panel.dataset.panel,
@@ -173,9 +176,7 @@ def resized(page: Page, size: dict[str, int]) -> Page:
     return page
 
 
-def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed(
-    server: Server, swarm: Swarm, page: Page
-) -> None:
+def test_an_open_page_catches_up_by_the_feed_after_a_kill(server: Server, swarm: Swarm, page: Page) -> None:
     dashboard = Dashboard(page, server)
     server.kill()
     dashboard.expect_state("reconnecting")
@@ -193,7 +194,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_catches_up_by_the_feed
 
 
 @pytest.mark.parametrize("verdict", ["gap", "reset"])
-def test_where_events_are_missing_the_board_is_of_now(server: Server, swarm: Swarm, page: Page, verdict: str) -> None:
+def test_the_board_is_up_to_date_after_missing_events(server: Server, swarm: Swarm, page: Page, verdict: str) -> None:
     dashboard = Dashboard(page, server)
     failed = dashboard.count("failed")
     server.kill()
@@ -217,7 +218,7 @@ def test_where_events_are_missing_the_board_is_of_now(server: Server, swarm: Swa
     expect(dashboard.row("agents", agent.name)).to_have_count(0)
 
 
-def test_panels_move_while_the_list_stands_still(server: Server, swarm: Swarm, page: Page) -> None:
+def test_panels_update_while_the_list_is_paused(server: Server, swarm: Swarm, page: Page) -> None:
     dashboard = Dashboard(page, server)
     page.get_by_role("button", name="Pause").click()
     agent = swarm.join("Forge")
@@ -227,14 +228,14 @@ def test_panels_move_while_the_list_stands_still(server: Server, swarm: Swarm, p
     expect(dashboard.row("agents", "Forge")).to_have_count(0)
 
 
-def test_panels_that_stand_still_because_too_much_waits_say_so(server: Server, swarm: Swarm, page: Page) -> None:
+def test_panels_that_stop_because_too_many_events_wait_show_it(server: Server, swarm: Swarm, page: Page) -> None:
     asked_at = [time.monotonic()]
     page.on("request", lambda request: asked_at.append(time.monotonic()) if "/swarm/board" in request.url else None)
     dashboard = Dashboard(page, server)
     page.get_by_role("button", name="Pause").click()
     write(server.database, *[{"message": f"n {n}"} for n in range(1500)], event_type="system.info")
     expect(page.locator(".counts .stale")).to_contain_text("Not live")
-    # A request that began before may still be answered with what comes now.
+    # An earlier request may still be answered with the new events.
     wait_until(lambda: page.evaluate("true") and time.monotonic() - asked_at[-1] > 2, "the board asks no more")
     agent = swarm.join("Latecomer")
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
@@ -245,7 +246,7 @@ def test_panels_that_stand_still_because_too_much_waits_say_so(server: Server, s
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
 
 
-def test_a_name_that_runs_from_the_right_moves_nothing_beside_it(server: Server, swarm: Swarm, page: Page) -> None:
+def test_a_right_to_left_name_does_not_move_its_neighbours(server: Server, swarm: Swarm, page: Page) -> None:
     name = "סוכן 7"
     agent, task = swarm.join(name), swarm.post("For whoever reads from the right")
     dashboard = Dashboard(page, server)
@@ -268,7 +269,7 @@ def test_auctions_end_by_the_servers_clock(server: Server, swarm: Swarm, page: P
     expect(dashboard.about("ended", "Ends soon")).to_have_text("failed · no bids")
 
 
-def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swarm: Swarm, page: Page) -> None:
+def test_events_of_other_writers_change_no_panel(server: Server, swarm: Swarm, page: Page) -> None:
     dashboard = Dashboard(page, server)
     counts = page.locator(".counts").inner_text()
     write(server.database, {"description": "posed"}, event_type="task.bidding")
@@ -287,7 +288,7 @@ def test_what_is_no_move_of_the_coordinators_changes_nothing(server: Server, swa
     expect(page.locator(".side").get_by_text("posed")).to_have_count(0)
 
 
-def test_a_refusal_is_told_in_the_form(server: Server, page: Page) -> None:
+def test_a_rejected_task_is_reported_in_the_form(server: Server, page: Page) -> None:
     Dashboard(page, server)
     field = page.get_by_placeholder("New task…")
     field.fill("   ")
@@ -311,7 +312,7 @@ def log_now(server: Server, *types: str) -> None:
     db.at(server.database).close()
 
 
-def test_the_chart_moves_and_is_drawn_as_the_server_draws_it(
+def test_the_updated_chart_equals_the_servers_chart(
     server: Server, page: Page, context: BrowserContext, browser: Browser
 ) -> None:
     dashboard = Dashboard(page, server)
@@ -328,13 +329,13 @@ def test_the_chart_moves_and_is_drawn_as_the_server_draws_it(
         other = plain.new_page()
         other.goto(f"{server.url}/swarm/live")
         expect(page.locator(".legend .count")).to_have_text(other.locator(".legend .count").all_inner_texts())
-        # Another minute may have begun in between, which moves all bars alike.
+        # A new minute may have begun in between. It moves all bars alike.
         heights = {kind: re.findall(r"v[\d.]+", bars) for kind, bars in dashboard.bars().items()}
         paths = other.locator("svg path[data-kind]").evaluate_all("all => all.map(path => path.getAttribute('d'))")
         assert [re.findall(r"v[\d.]+", bars) for bars in paths] == list(heights.values())
 
 
-def test_the_legend_takes_kinds_out_of_the_chart(server: Server, page: Page) -> None:
+def test_the_legend_hides_kinds_in_the_chart(server: Server, page: Page) -> None:
     log_now(server, "tool.called", "system.info")
     dashboard = Dashboard(page, server)
     assert dashboard.bars()["tool"]
@@ -345,24 +346,24 @@ def test_the_legend_takes_kinds_out_of_the_chart(server: Server, page: Page) -> 
     expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
 
 
-def test_the_charts_table_leaves_the_list_its_room(server: Server, page: Page) -> None:
+def test_the_charts_table_leaves_space_for_the_list(server: Server, page: Page) -> None:
     resized(page, {"width": 1440, "height": 650})
     dashboard = Dashboard(page, server)
     page.get_by_text("As a table").click()
     table = page.locator(".chart .table")
     assert table.evaluate("table => table.clientHeight < table.scrollHeight")
-    assert page.locator(".chart").evaluate("chart => chart.clientHeight >= chart.scrollHeight")  # nothing cut off
+    assert page.locator(".chart").evaluate("chart => chart.clientHeight >= chart.scrollHeight")  # nothing is cut
     assert dashboard.scroller.evaluate("scroller => scroller.clientHeight") > 100
 
 
-# --- everywhere -------------------------------------------------------------------------------------------------------
+# --- all pages --------------------------------------------------------------------------------------------------------
 
 
-def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page, swarm: Swarm) -> None:
+def test_the_title_of_a_hidden_tab_counts_new_events(server: Server, page: Page, swarm: Swarm) -> None:
     dashboard = Dashboard(page, server)
     title = page.title()
 
-    def turn(state: str) -> None:
+    def set_visibility(state: str) -> None:
         page.evaluate(
             "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
             " document.dispatchEvent(new Event('visibilitychange')); }",
@@ -370,16 +371,16 @@ def test_the_title_of_a_hidden_tab_counts_what_came(server: Server, page: Page, 
         )
 
     log_now(server, "tool.called")
-    dashboard.wait_for_the_newest()  # while somebody looks
-    turn("hidden")
+    dashboard.wait_for_the_newest()  # while the page is visible
+    set_visibility("hidden")
     assert page.title() == title
     log_now(server, "tool.called", "tool.called")
     expect(page).to_have_title(f"(2) {title}")
-    turn("visible")
+    set_visibility("visible")
     expect(page).to_have_title(title)
 
 
-def test_signing_out_in_one_tab_is_told_in_the_other(server: Server, browser: Browser) -> None:
+def test_signing_out_in_one_tab_is_shown_in_the_other(server: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_context(viewport=DESKTOP)) as own:  # type: ignore[arg-type]
         own.add_cookies([{"name": server.cookie_name, "value": server.sign_in("operator"), "url": server.url}])
         dashboard = Dashboard(own.new_page(), server)
@@ -405,7 +406,7 @@ def test_the_form_works_without_javascript(server: Server, context: BrowserConte
         expect(page.locator("[data-panel=auctions] li").filter(has_text="Posted by hand")).to_be_visible()
 
 
-def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page: Page) -> None:
+def test_the_status_page_updates_and_shows_when_it_cannot(server: Server, page: Page) -> None:
     page.clock.install()
     page.goto(f"{server.url}/status")
     head, health, outage = page.locator("#feed dd b").first, page.locator("#health"), page.get_by_role("alert")
@@ -430,7 +431,9 @@ def test_the_status_is_kept_current_and_says_when_it_is_not(server: Server, page
     expect(head).not_to_have_css("color", muted(page))
 
 
-def test_the_status_says_that_its_reader_was_signed_out(server: Server, page: Page, context: BrowserContext) -> None:
+def test_the_status_page_shows_that_its_reader_was_signed_out(
+    server: Server, page: Page, context: BrowserContext
+) -> None:
     page.clock.install()
     page.goto(f"{server.url}/status")
     cookies = context.cookies()
@@ -447,7 +450,7 @@ def test_the_status_says_that_its_reader_was_signed_out(server: Server, page: Pa
 
 
 def muted(page: Page) -> str:
-    """Return the colour of what is quiet, as computed styles have it."""
+    """Return the computed colour of muted texts."""
     return str(page.locator(".head p").evaluate("element => getComputedStyle(element).color"))
 
 
@@ -457,7 +460,7 @@ def accessible(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)], ids=["light", "dark"])
-def test_everybody_can_use_it(server: Server, swarm: Swarm, page: Page, scheme: Any, size: dict[str, int]) -> None:
+def test_the_page_is_accessible(server: Server, swarm: Swarm, page: Page, scheme: Any, size: dict[str, int]) -> None:
     swarm.join("Forge")
     swarm.post("Label tickets")
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -472,7 +475,7 @@ def test_everybody_can_use_it(server: Server, swarm: Swarm, page: Page, scheme: 
 
 
 @pytest.mark.parametrize("text_size", ["100%", "200%"])
-def test_large_numbers_stay_in_their_places_on_a_phone(server: Server, page: Page, text_size: str) -> None:
+def test_large_numbers_fit_their_places_on_a_phone(server: Server, page: Page, text_size: str) -> None:
     resized(page, PHONE)
     Dashboard(page, server)
     beyond = page.evaluate(

@@ -1,4 +1,4 @@
-"""The pages of the documentation in a browser, and each HTML example of them on a page of the same site."""
+"""The documentation's pages and their HTML examples in a browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_html_example_shows_the_feed(page: Page, shared: Server, name, text):
 
 
 @pytest.mark.parametrize("topic", ["tutorial", "websocket", "settings"])
-def test_a_page_can_be_used_by_everybody(page: Page, shared: Server, topic):
+def test_a_documentation_page_is_accessible(page: Page, shared: Server, topic):
     page.context.clear_cookies()
     page.goto(f"{shared.url}/docs/{topic}")
     found = Axe().run(page)

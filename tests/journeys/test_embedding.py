@@ -1,4 +1,7 @@
-"""`<event-feed>` behind proxies and in pages that are not ours: other ways in, floods, listeners, attributes."""
+"""`<event-feed>` behind proxies and in foreign pages.
+
+It is tested with other transports, floods, listeners and attributes.
+"""
 
 from __future__ import annotations
 
@@ -16,40 +19,40 @@ from tests.server import Server
 from tests.waits import wait_until
 
 TAG = '<script type="module" src="/static/event-feed.js"></script>'
-# A site as strict as ours: the element brings nothing that `default-src 'self'` forbids.
+# A site with a strict policy: the element loads nothing that `default-src 'self'` forbids.
 STRICT = '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'">'
-# Before any script of the page: all that the element tells.
-HEARD = """
-    window.heard = {event: [], verdict: [], state: []};
-    for (const name of Object.keys(heard)) {
-        addEventListener(`event-feed:${name}`, ({detail}) => heard[name].push(detail));
+# Runs before the page's scripts, and records all events of the element.
+RECORD_EVENTS = """
+    window.recorded = {event: [], verdict: [], state: []};
+    for (const name of Object.keys(recorded)) {
+        addEventListener(`event-feed:${name}`, ({detail}) => recorded[name].push(detail));
     }
 """
 
 
 def site(body: str, head: str = STRICT) -> tuple[str, str]:
-    """A page of somebody else's, as the proxy serves it."""
+    """Return a foreign page, as the proxy serves it."""
     return (
         "text/html; charset=utf-8",
         f"<!doctype html><html lang=en><head>{head}{TAG}</head><body>{body}</body></html>",
     )
 
 
-def heard(page: Page, name: str) -> list[dict[str, Any]]:
-    """Return the details of the DOM events that have been fired."""
-    found: list[dict[str, Any]] = page.evaluate("name => heard[name]", name)
+def recorded(page: Page, name: str) -> list[dict[str, Any]]:
+    """Return the details of the DOM events so far."""
+    found: list[dict[str, Any]] = page.evaluate("name => recorded[name]", name)
     return found
 
 
-def heard_seqs(page: Page, base: int) -> list[int]:
-    return [detail["seq"] - base for detail in heard(page, "event")]
+def recorded_seqs(page: Page, base: int) -> list[int]:
+    return [detail["seq"] - base for detail in recorded(page, "event")]
 
 
-# --- ways in ----------------------------------------------------------------------------------------------------------
+# --- transports -------------------------------------------------------------------------------------------------------
 
 
-def test_where_websockets_are_forbidden_it_polls_until_they_are_not(shared: Server, proxy: Proxy, page: Page) -> None:
-    page.add_init_script(HEARD)
+def test_the_feed_polls_as_long_as_websockets_are_forbidden(shared: Server, proxy: Proxy, page: Page) -> None:
+    page.add_init_script(RECORD_EVENTS)
     write(shared.database, *tasks(2))
     live = LivePage(page, shared, proxy.url)
     live.expect_rows(2)
@@ -68,17 +71,17 @@ def test_where_websockets_are_forbidden_it_polls_until_they_are_not(shared: Serv
     live.expect_state("live")
     write(shared.database, *tasks(2))
     live.expect_rows(8)
-    assert live.seqs() == heard_seqs(page, live.base) == list(range(1, 9))
-    states = [detail["state"] for detail in heard(page, "state")]
+    assert live.seqs() == recorded_seqs(page, live.base) == list(range(1, 9))
+    states = [detail["state"] for detail in recorded(page, "state")]
     assert [state for state in states if state != "catching-up"][1:] == ["live", "reconnecting", "polling", "live"]
 
 
-def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long_as_it_is_told(
+def test_a_polling_feed_shows_the_newest_then_a_gap_and_respects_retry_after(
     shared: Server, proxy: Proxy, page: Page
 ) -> None:
     write(shared.database, *tasks(130))
     proxy.block()
-    page.add_init_script(HEARD)
+    page.add_init_script(RECORD_EVENTS)
     live = LivePage(page, shared, proxy.url, state="polling")
     live.expect_rows(100)
     assert live.seqs() == list(range(31, 131))
@@ -101,10 +104,10 @@ def test_polling_from_the_start_it_shows_the_newest_then_a_gap_and_waits_as_long
     live.expect_rows(103)
     assert live.seqs() == [*range(31, 132), 135, 136]
     live.expect_state("polling")
-    assert [detail["verdict"] for detail in heard(page, "verdict")] == ["live", "gap"]
+    assert [detail["verdict"] for detail in recorded(page, "verdict")] == ["live", "gap"]
 
 
-def test_where_every_websocket_is_cut_soon_it_polls(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_the_feed_polls_if_every_websocket_is_cut_early(shared: Server, proxy: Proxy, page: Page) -> None:
     live = LivePage(page, shared, proxy.url)
     proxy.cut_at = b'"subscribed"'
     proxy.cut()
@@ -114,7 +117,7 @@ def test_where_every_websocket_is_cut_soon_it_polls(shared: Server, proxy: Proxy
     assert live.seqs() == [1, 2, 3]
 
 
-def test_a_poll_ends_when_the_feed_is_taken_out_of_the_page(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_a_poll_ends_when_the_feed_is_removed_from_the_page(shared: Server, proxy: Proxy, page: Page) -> None:
     proxy.block()
     live = LivePage(page, shared, proxy.url, state="polling")
     wait_until(lambda: len(proxy.asked("/api/feed")) >= 2, "a poll waits")
@@ -126,8 +129,8 @@ def test_a_poll_ends_when_the_feed_is_taken_out_of_the_page(shared: Server, prox
 # --- replayed and live ------------------------------------------------------------------------------------------------
 
 
-def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -> None:
-    page.add_init_script(HEARD)
+def test_replayed_and_live_events_are_marked(shared: Server, proxy: Proxy, page: Page) -> None:
+    page.add_init_script(RECORD_EVENTS)
     write(shared.database, *tasks(2))
     live = LivePage(page, shared, proxy.url)
     live.expect_rows(2)
@@ -143,8 +146,8 @@ def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -
     write(shared.database, *tasks(1, "live again"))
     live.expect_rows(6)
     replayed = [True, True, False, True, True, False]
-    assert [detail["replayed"] for detail in heard(page, "event")] == replayed
-    first = heard(page, "event")[0]
+    assert [detail["replayed"] for detail in recorded(page, "event")] == replayed
+    first = recorded(page, "event")[0]
     assert first["event"]["data"] == {"description": "task 0"}
     assert first["event"]["seq"] == first["seq"]
     is_new = live.rows.evaluate_all("rows => rows.map(row => row.classList.contains('new')).reverse()")
@@ -156,8 +159,8 @@ def test_it_tells_replayed_from_live(shared: Server, proxy: Proxy, page: Page) -
 FLOOD = 20_000
 
 
-def test_twenty_thousand_events_leave_the_page_smooth_and_small(shared: Server, browser: Browser, page: Page) -> None:
-    page.add_init_script(HEARD.replace("push(detail)", "push({seq: detail.seq})"))
+def test_the_page_stays_smooth_and_small_in_a_flood_of_events(shared: Server, browser: Browser, page: Page) -> None:
+    page.add_init_script(RECORD_EVENTS.replace("push(detail)", "push({seq: detail.seq})"))
     write(shared.database, *tasks(1000))
     live = LivePage(page, shared)
     live.expect_rows(100)
@@ -174,7 +177,7 @@ def test_twenty_thousand_events_leave_the_page_smooth_and_small(shared: Server, 
     live.expect_rows(500)
     live.expect_state("live")
 
-    assert heard_seqs(page, live.base) == list(range(901, 1001 + FLOOD))
+    assert recorded_seqs(page, live.base) == list(range(901, 1001 + FLOOD))
     assert live.cursor() == 1000 + FLOOD
     assert max(task_millis(trace)) < 200
     assert meter.heap_bytes() - heap < 8e6
@@ -182,7 +185,7 @@ def test_twenty_thousand_events_leave_the_page_smooth_and_small(shared: Server, 
 
 
 class Meter:
-    """What a page holds in memory, after its garbage was collected."""
+    """A page's memory after a garbage collection."""
 
     def __init__(self, page: Page) -> None:
         self._session = page.context.new_cdp_session(page)
@@ -196,9 +199,9 @@ class Meter:
 
 
 def task_millis(trace: dict[str, Any]) -> list[float]:
-    """Return how long the tasks of pages' main threads took, in the threads' own time.
+    """Return the durations of the tasks of pages' main threads, in CPU time.
 
-    On the wall clock, as PerformanceObserver has it, a task grows by whatever else the machine does meanwhile.
+    In wall time, as PerformanceObserver measures it, they include the work of other processes.
     """
     events = trace["traceEvents"]
     mains = {
@@ -215,14 +218,14 @@ def task_millis(trace: dict[str, Any]) -> list[float]:
     return found
 
 
-# --- in pages that are not ours ---------------------------------------------------------------------------------------
+# --- foreign pages ----------------------------------------------------------------------------------------------------
 
 
 def rows_of(page: Page, feed: str = "event-feed") -> Locator:
     return page.locator(f"{feed} .rows > .event .sentence")
 
 
-def test_a_foreign_page_embeds_it_by_one_tag(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_a_foreign_page_embeds_the_feed_by_one_tag(shared: Server, proxy: Proxy, page: Page) -> None:
     write(shared.database, *tasks(5))
     write(shared.database, {"message": "Disk full"}, event_type="system.error", source="monitor")
     proxy.pages["/"] = site(
@@ -244,7 +247,7 @@ def test_a_foreign_page_embeds_it_by_one_tag(shared: Server, proxy: Proxy, page:
     expect(rows_of(page, "#errors")).to_have_count(1)
 
 
-def test_in_a_low_window_there_is_room_for_rows(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_a_low_window_has_space_for_rows(shared: Server, proxy: Proxy, page: Page) -> None:
     for event_type in ("task.created", "agent.joined", "bid.submitted", "tool.called", "system.info", "build.done"):
         write(shared.database, *tasks(5), event_type=event_type)
     page.set_viewport_size({"width": 320, "height": 256})  # 1280 by 1024, zoomed to four times its size
@@ -255,7 +258,7 @@ def test_in_a_low_window_there_is_room_for_rows(shared: Server, proxy: Proxy, pa
 
 
 @pytest.mark.parametrize("way", ["live", "polling"])
-def test_changed_attributes_subscribe_anew(shared: Server, proxy: Proxy, page: Page, way: str) -> None:
+def test_changed_attributes_subscribe_again(shared: Server, proxy: Proxy, page: Page, way: str) -> None:
     write(shared.database, *tasks(2))
     write(shared.database, {"message": "Disk full"}, event_type="system.error", source="monitor")
     if way == "polling":
@@ -273,7 +276,7 @@ def test_changed_attributes_subscribe_anew(shared: Server, proxy: Proxy, page: P
     assert feed.evaluate("feed => feed.state") == way
 
 
-def test_a_filter_that_the_server_refuses_is_told_on_every_way_in(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_a_rejected_filter_is_shown_on_every_transport(shared: Server, proxy: Proxy, page: Page) -> None:
     proxy.pages["/"] = site('<event-feed types="*"></event-feed>')
     for _ in range(2):
         page.goto(proxy.url)

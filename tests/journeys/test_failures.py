@@ -1,4 +1,4 @@
-"""What the system may run out of, and what may become of the database: writers are told, viewers stay, it passes."""
+"""Exhausted resources and lost databases: errors for writers, no losses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waits import PATIENCE_SECS, wait_until
 
 
 class FaultyServer(Server):
-    """A server that a test can let run short of something."""
+    """A server whose resources a test can exhaust."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(folder, **settings)
@@ -61,7 +61,7 @@ def session(faulty: FaultyServer) -> Iterator[Session]:
 
 
 class Session:
-    """A writer and a viewer of one server, and what they were told."""
+    """A writer and a viewer of one server, and their results."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -78,7 +78,7 @@ class Session:
         self._open.close()
 
     def write(self, number: int = 1) -> httpx.Response:
-        """Write events until one is refused, *number* at most; return the last answer."""
+        """Write up to *number* events until a rejection. Return the last answer."""
         for _ in range(number):
             answer = self.http.post(
                 "/api/events", json={"event_type": "a.b", "source": "s", "data": {"text": "x" * 5000}}
@@ -89,7 +89,7 @@ class Session:
         return answer
 
     def refusal(self, number: int = 1) -> str:
-        """Write until that is refused; return the reason."""
+        """Write until an event is rejected. Return the reason."""
         answer = self.write(number)
         assert answer.status_code == 503, answer.text
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -97,13 +97,16 @@ class Session:
         return str(answer.json()["detail"])
 
     def unready(self) -> str:
-        """Return why the server isn't ready; empty when it is."""
+        """Return why the server is not ready; empty if it is."""
         answer = httpx.get(f"{self.server.url}/readyz", timeout=PATIENCE_SECS, verify=False)
         assert (answer.status_code == 503) == bool(answer.json()["problems"])
         return "; ".join(answer.json()["problems"])
 
-    def goes_on(self) -> None:
-        """Without anybody's help: it is ready, events are written, and the viewer has all of them, once."""
+    def assert_recovered(self) -> None:
+        """Check that the server has recovered by itself.
+
+        It is ready, accepts events, and the viewer has each event once.
+        """
         wait_until(lambda: not self.unready(), "ready again")
         wait_until(lambda: self.write(3).status_code == 201, "events are taken again")
         while len(self.viewer.events) < len(self.written):
@@ -120,13 +123,13 @@ class Session:
 # --- the database can't be written to ---------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_said_to_writers_and_passes(session: Session, faulty: FaultyServer) -> None:
+def test_a_full_disk_is_reported_to_writers_and_recovers(session: Session, faulty: FaultyServer) -> None:
     session.write(2)
     with faulty.lacking(f"pages={faulty.database.stat().st_size // 4096 + 10}"):
         assert "no space is left" in session.refusal(100)
         assert "no space left to write" in session.unready()
         assert "no space left to write" in wait_until(session.unready, "still said")
-    session.goes_on()
+    session.assert_recovered()
 
 
 def can_mount() -> bool:
@@ -135,7 +138,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif("CI" not in os.environ and not can_mount(), reason="only root may mount")
-def test_a_filesystem_that_is_full_in_earnest(tmp_path: Path) -> None:
+def test_a_really_full_filesystem_is_reported_and_recovers(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=True)
@@ -149,50 +152,53 @@ def test_a_filesystem_that_is_full_in_earnest(tmp_path: Path) -> None:
             assert "no space is left" in session.refusal(1000)
             assert "no space left to write" in session.unready()
             ballast.unlink()
-            session.goes_on()
+            session.assert_recovered()
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_file_that_may_only_be_read(session: Session, faulty: FaultyServer) -> None:
+def test_a_read_only_file_is_reported_and_recovers(session: Session, faulty: FaultyServer) -> None:
     session.write()
     with faulty.lacking("readonly"):
         assert "read-only" in session.refusal()
         assert "read-only" in session.unready()
-    session.goes_on()
+    session.assert_recovered()
 
 
-def test_another_writer_that_keeps_the_lock(session: Session, faulty: FaultyServer) -> None:
+def test_a_held_write_lock_is_reported_and_recovers(session: Session, faulty: FaultyServer) -> None:
     session.write()
     with faulty.locked():
         assert "locked by another writer" in session.refusal()
         assert "locked by another writer" in session.unready()
-    session.goes_on()
+    session.assert_recovered()
 
 
-def test_without_a_writer_the_probe_finds_the_lock_and_that_it_is_free(session: Session, faulty: FaultyServer) -> None:
+def test_the_probe_notices_the_lock_and_its_release_without_writers(session: Session, faulty: FaultyServer) -> None:
     with faulty.locked():
         wait_until(lambda: "locked by another writer" in session.unready(), "unready", timeout=PATIENCE_SECS + 10)
-    session.goes_on()
+    session.assert_recovered()
 
 
-# --- the system has nothing left --------------------------------------------------------------------------------------
+# --- exhausted resources ----------------------------------------------------------------------------------------------
 
 
 def free_descriptor(pid: int, place: int) -> int:
-    """Return the free descriptor number of the process at that *place* from below: the system gives the lowest."""
+    """Return the process's free descriptor number at that *place* from below.
+
+    The system assigns the lowest number.
+    """
     samples = ({int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()} for _ in range(100))
     used = set.intersection(*samples)  # a job may have a file open for a moment
     free = (number for number in itertools.count() if number not in used)
     return next(itertools.islice(free, place, None))
 
 
-def test_no_descriptor_is_left(session: Session, faulty: FaultyServer) -> None:
+def test_exhausted_descriptors_are_reported_and_recover(session: Session, faulty: FaultyServer) -> None:
     session.write()
     worker = faulty.workers()[0]
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     try:
-        # Too few to accept, to serve, and just enough.
+        # Too few to accept, too few to serve, and just enough.
         for place, more, status in ((0, 0, 503), (0, 4, 503), (20, 0, 201)):
             limit = free_descriptor(worker, place) + more
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, before[1]))
@@ -207,19 +213,19 @@ def test_no_descriptor_is_left(session: Session, faulty: FaultyServer) -> None:
     assert session.viewer.next_event()["payload"]["event_type"] == "a.b"
     assert session.viewer.next_event()["payload"]["event_type"] == "c.d"
     session.viewer.events.pop()
-    session.goes_on()
+    session.assert_recovered()
     assert faulty.workers() == [worker]
 
 
-def test_a_server_that_gets_too_few_threads_does_not_start(tmp_path: Path) -> None:
-    """Every thread that a client may need is there before the first client is: none meets a shortage later."""
+def test_a_server_with_too_few_threads_does_not_start(tmp_path: Path) -> None:
+    """All threads that clients may need start with the server."""
     server = FaultyServer(tmp_path)
     with server.lacking("threads"), pytest.raises(AssertionError, match="server ended with 3"):
         server.start()
     assert "OUTFEED_MAX_CONNECTIONS needs 1032 threads a worker" in server.output
 
 
-def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> None:
+def test_a_server_with_too_few_descriptors_does_not_start(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.command = ("sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh", sys.executable, "-m", "outfeed")
     with pytest.raises(AssertionError, match="server ended with 1"):
@@ -227,22 +233,22 @@ def test_a_server_that_may_open_too_few_files_does_not_start(tmp_path: Path) -> 
     assert "OUTFEED_MAX_CONNECTIONS: 1000 needs" in server.output
 
 
-def test_a_websocket_that_finds_one_descriptor_and_no_other_is_refused_before_the_handshake(
+def test_a_websocket_without_enough_descriptors_is_rejected_before_the_handshake(
     session: Session, faulty: FaultyServer
 ) -> None:
     with faulty.lacking("descriptors"), pytest.raises(InvalidStatus) as refused:
         faulty.connect()
     assert refused.value.response.status_code == 503
     assert b"out of file descriptors" in (refused.value.response.body or b"")
-    session.goes_on()
+    session.assert_recovered()
     faulty.connect().__exit__()
 
 
-# --- the database is not what it was ----------------------------------------------------------------------------------
+# --- lost databases ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def victim(tmp_path: Path) -> Iterator[Session]:
+def unshared(tmp_path: Path) -> Iterator[Session]:
     with Server(tmp_path, poll_interval=0.2) as server, Session(server) as session:
         yield session
 
@@ -251,24 +257,24 @@ def files_of(database: Path) -> list[Path]:
     return [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{database}{suffix}")).exists()]
 
 
-def test_a_database_that_is_deleted_is_said_and_refuses_writes(victim: Session) -> None:
-    victim.write(3)
-    server = victim.server
+def test_a_deleted_database_is_reported_and_rejects_writes(unshared: Session) -> None:
+    unshared.write(3)
+    server = unshared.server
     files = files_of(server.database)
     for file in files:
         file.rename(file.with_name(f"away-{file.name}"))
-    assert "is missing" in victim.refusal()
-    assert "no database at" in victim.unready()
+    assert "is missing" in unshared.refusal()
+    assert "no database at" in unshared.unready()
     assert not server.database.exists()
     wait_until(lambda: "no database at" in server.output, "logged")
-    for file in reversed(files):  # the database last: opened without its -wal it would be an older one
+    for file in reversed(files):  # the database last: without its -wal it would be an older state
         file.with_name(f"away-{file.name}").rename(file)
-    victim.goes_on()
+    unshared.assert_recovered()
 
 
-def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_restored(victim: Session) -> None:
-    victim.write(300)
-    server = victim.server
+def test_a_damaged_database_is_reported_and_rejects_writes_until_restored(unshared: Session) -> None:
+    unshared.write(300)
+    server = unshared.server
     backup = server.database.with_name("backup.db")
     assert server.run("backup", str(backup)).returncode == 0
     with contextlib.closing(sqlite3.connect(server.database)) as raw:
@@ -278,19 +284,19 @@ def test_a_database_that_is_damaged_is_said_and_refuses_writes_until_it_is_resto
         for page in range(1, pages):
             file.seek(page * 4096)
             file.write(os.urandom(64))
-    wait_until(lambda: "is damaged" in victim.unready(), "unready")
-    assert "damaged" in victim.refusal()
+    wait_until(lambda: "is damaged" in unshared.unready(), "unready")
+    assert "damaged" in unshared.refusal()
     wait_until(lambda: "can't write to the database" in server.output, "logged")
     size = server.database.stat().st_size
-    assert all("damaged" in victim.refusal() for _ in range(5))
+    assert all("damaged" in unshared.refusal() for _ in range(5))
     assert server.database.stat().st_size == size
     assert "`outfeed restore FILE`" in server.run("log", "a.b", "--source", "s").stderr
     for each in files_of(server.database):
         each.rename(each.with_name(f"away-{each.name}"))
     done = server.run("restore", str(backup))
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: not victim.unready(), "ready again")
-    assert victim.viewer.closed_with()[0] == 4008  # another history, which its cursor doesn't belong to
+    wait_until(lambda: not unshared.unready(), "ready again")
+    assert unshared.viewer.closed_with()[0] == 4008  # the cursor belongs to another history
     with server.connect() as viewer:
         assert viewer.subscribe(after=0)["verdict"] in ("resumed", "gap")
-        assert victim.write().status_code == 201
+        assert unshared.write().status_code == 201

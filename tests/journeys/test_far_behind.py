@@ -1,4 +1,4 @@
-"""A client 100,000 events behind: it gets them all in one connection, at no one else's cost."""
+"""A client 100,000 events behind gets them all and delays no other client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_GROWTH_BYTES = 32 * 2**20
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a long history, which was there before it began."""
+    """A server with a long history from before its start."""
     folder = tmp_path_factory.mktemp("far_behind")
     server = Server(folder, heartbeat_secs=0.3)
     fill(server, BEHIND)
@@ -38,10 +38,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def fill(server: Server, rows: int) -> None:
-    """Give a server that was not started yet that much of a history."""
+    """Write that many rows for a server that is not started yet."""
     make_database(server.database)
     with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
-        # Straight into the outbox, which any table may fill: ten times as fast as through the log and its triggers.
+        # Written to the outbox, which any table may fill: ten times as fast as by the log and its triggers.
         raw.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
             " INSERT INTO outbox (event_id, payload, created_at) SELECT 'old-' || i, json_object('id', 'old-' || i,"
@@ -76,12 +76,15 @@ TRANSPORTS = {
 
 
 @pytest.mark.parametrize("way", TRANSPORTS)
-def test_it_has_them_all_in_one_connection_and_the_server_stays_small(shared: Server, way: str) -> None:
+def test_a_client_far_behind_gets_all_events_and_the_server_stays_small(shared: Server, way: str) -> None:
     follow_to(shared, BEHIND, way)
 
 
 def follow_to(server: Server, until: int, way: str) -> None:
-    """Take every event up to the seq *until* in one connection, in order, while the server's memory is watched."""
+    """Read every event up to the seq *until* on one connection, in order.
+
+    Checks the server's memory at the same time.
+    """
     begin, pattern = TRANSPORTS[way]
     assert server.token
     before, seq, received = rss_bytes(server.workers()[0]), 0, b""
@@ -102,7 +105,10 @@ def follow_to(server: Server, until: int, way: str) -> None:
 
 @contextlib.contextmanager
 def resuming(server: Server) -> Iterator[list[int]]:
-    """Have another process resume from the beginning again and again; yields how many events each read had."""
+    """Have another process resume repeatedly from the beginning.
+
+    Yields the number of events of each read.
+    """
     script = (
         "import socket, sys\n"
         "port, token = int(sys.argv[1]), sys.argv[2]\n"
@@ -129,8 +135,11 @@ def resuming(server: Server) -> Iterator[list[int]]:
         rest.join()
 
 
-def test_those_who_are_live_are_not_slowed(shared: Server) -> None:
-    """Pairs in turn: with and without one that resumes all the time. It shares two cores and one interpreter."""
+def test_live_clients_are_not_delayed(shared: Server) -> None:
+    """Compares pairs, with and without a client that resumes all the time.
+
+    That client shares two cores and the interpreter.
+    """
     alone, beside = [], []
     with shared.connect() as reader:
         reader.subscribe()
@@ -143,7 +152,7 @@ def test_those_who_are_live_are_not_slowed(shared: Server) -> None:
 
 
 @pytest.mark.parametrize("way", [Singles, Stream])
-def test_a_filter_that_matches_nothing_is_at_the_head_soon_and_resumes_at_once(
+def test_a_filter_without_matches_reaches_the_head_soon_and_resumes_at_once(
     shared: Server, way: type[Singles | Stream]
 ) -> None:
     with contextlib.closing(sqlite3.connect(shared.database)) as raw:

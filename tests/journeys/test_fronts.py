@@ -1,4 +1,4 @@
-"""Below /feed, behind proxies that remove that path or do not: a person signs in and watches, a program follows."""
+"""Below /feed, behind proxies that remove the path or keep it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def behind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Behind]:
             yield server
 
 
-def test_a_person_signs_in_by_the_link_and_sees_what_comes(behind: Behind, browser: Browser) -> None:
+def test_a_person_signs_in_by_the_link_and_sees_new_events(behind: Behind, browser: Browser) -> None:
     link = behind.sign_in_link()
     assert link.startswith(f"{behind.public_url}/login?code=")
     context = browser.new_context()

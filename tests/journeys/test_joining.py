@@ -1,4 +1,4 @@
-"""Joining is a race between a moving position and a client that catches up: none may end up wrong."""
+"""Joining a cohort races with the relay: no client gets a wrong position."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ from tests.server import Server, writer
 from tests.waits import PATIENCE_SECS, shortest
 
 
-def test_a_thousand_joins_at_random_cursors_while_writers_write(server: Server) -> None:
+def test_a_thousand_joins_at_random_cursors_miss_no_event(server: Server) -> None:
     with writer(server.database, rate=300), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(10)]
         for client in clients:
             client.subscribe(after=0)
             client.follow(20)
         with ThreadPoolExecutor(len(clients)) as pool:
-            for finished in [pool.submit(join_again_and_again, client, n) for n, client in enumerate(clients)]:
+            for finished in [pool.submit(join_repeatedly, client, n) for n, client in enumerate(clients)]:
                 finished.result()
 
 
-def join_again_and_again(client: FeedClient, seed: int, joins: int = 100) -> None:
-    """Resume from random cursors; every frame after each verdict must be the one after the last, without a hole."""
+def join_repeatedly(client: FeedClient, seed: int, joins: int = 100) -> None:
+    """Resume from random cursors.
+
+    Each frame after a verdict must follow the one before it without a gap.
+    """
     rng = random.Random(seed)
     head = client.cursor
     for _ in range(joins):
@@ -65,7 +68,7 @@ def switching_often() -> Iterator[None]:
 
 @pytest.mark.usefixtures("switching_often")
 def test_a_join_compares_positions_under_the_lock() -> None:
-    """Between a joiner's look at the position and its place in the cohort, the relay publishes."""
+    """The relay publishes after a joiner's read of the position."""
     source = MemorySource()
     source.add(3)
     core = core_of(source)
@@ -77,7 +80,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
         subscriber.subscribe(SubscribeRequest(after=0))
         has_joined = threading.Event()
 
-        def publish_meanwhile() -> None:
+        def publish_in_between() -> None:
             for _ in range(100_000):
                 source.add(1)
                 core.relay.poll()
@@ -88,7 +91,7 @@ def test_a_join_compares_positions_under_the_lock() -> None:
             while subscriber.state is not ClientState.LIVE:
                 subscriber.advance()
 
-        thread = threading.Thread(target=publish_meanwhile)
+        thread = threading.Thread(target=publish_in_between)
         reader = threading.Thread(target=lambda: messages.extend(peer.take_all()))
         thread.start()
         reader.start()
@@ -137,7 +140,7 @@ def test_two_hundred_clients_five_hundred_behind_are_live_within_six_seconds(ser
 
 
 def receive_all(clients: list[RawClient], until_event: int) -> list[bytes]:
-    """Read from all clients at once until each has had that many events."""
+    """Read from all clients at once until each has that many events."""
     received = {client.socket.fileno(): bytearray() for client in clients}
     counts = dict.fromkeys(received, 0)
     with selectors.DefaultSelector() as selector:
@@ -149,7 +152,7 @@ def receive_all(clients: list[RawClient], until_event: int) -> list[bytes]:
                 assert chunk, "the server ended a connection"
                 received[key.fd] += chunk
                 counts[key.fd] += chunk.count(b'"type":"event"')
-                if counts[key.fd] > until_event:  # one more: a marker may have been cut in two
+                if counts[key.fd] > until_event:  # one more, since a marker may be cut in two
                     selector.unregister(key.fileobj)
     return [bytes(received[client.socket.fileno()]) for client in clients]
 

@@ -1,4 +1,4 @@
-"""Pruning, restoring and mending under a server that serves: writers go on, and no client is left in the dark."""
+"""Prune, restore and repair under load, with writers and clients."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.waits import shortest, wait_until
 EVENTS = 12_000
 CLIENTS = 100
 MAX_WAIT_SECS = 0.25
-MENDED_SECS = 3.0  # half a second on a machine that has nothing else to do
+REPAIR_SECS = 3.0  # half a second on an idle machine
 INSERT = "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', 's', ?, ?)"
 
-# 300 commits a second at synchronous=FULL; prints the longest of them, in seconds, for each line on stdin.
+# Makes 300 commits a second at synchronous=FULL. Prints the longest in seconds for each line on stdin.
 TIMED_WRITER = """
 import sqlite3, sys, threading, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
@@ -57,7 +57,7 @@ while running:
 
 
 class TimedWriter:
-    """A process of plain sqlite3 that knows how long its longest commit took."""
+    """A process of plain sqlite3 that records its longest commit."""
 
     def __init__(self, database: Path) -> None:
         self._process = subprocess.Popen(
@@ -74,7 +74,7 @@ class TimedWriter:
         self._process.communicate(timeout=15)
 
     def longest(self) -> tuple[float, int]:
-        """Return how long the longest commit since the last time took, and how many there were from the start."""
+        """Return the longest commit since the last call, and the count so far."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -83,7 +83,7 @@ class TimedWriter:
         return float(longest), int(count)
 
     def longest_of(self, commits: int) -> float:
-        """Return how long the longest of the next *commits* takes."""
+        """Return the duration of the longest of the next *commits*."""
         end = self.longest()[1] + commits
         seen: list[float] = []
 
@@ -97,7 +97,7 @@ class TimedWriter:
 
 
 class Watchers:
-    """Clients that take all they get on one thread; afterwards what each got is looked at."""
+    """Clients that receive on one thread. Their events are checked afterwards."""
 
     def __init__(self, server: Server, count: int) -> None:
         self._clients = [RawClient(server) for _ in range(count)]
@@ -126,7 +126,7 @@ class Watchers:
                     key.data.extend(key.fileobj.recv(1 << 16))  # type: ignore[union-attr]
 
     def have(self, seq: int) -> bool:
-        """Whether each got the event with that seq, or a later one."""
+        """Return whether each client has the event with that seq or a later one."""
         newest = [re.findall(rb'"type":"event","seq":(\d+),', taken[-10_000:]) for taken in self._taken]
         return all(seqs and int(seqs[-1]) >= seq for seqs in newest)
 
@@ -137,7 +137,7 @@ class Watchers:
 
 
 def fill(path: Path, count: int) -> None:
-    """Write *count* events, every other one old, in the log and in the outbox."""
+    """Write *count* events. Every other one is old in the log and the outbox."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute("PRAGMA synchronous = OFF")
         raw.execute("BEGIN IMMEDIATE")
@@ -158,9 +158,10 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple[float, float]:
-    """Prune half of *events* while 300 a second are written and CLIENTS watch; nothing may be lost or jumped over.
+    """Prune half of *events* while 300 a second are written and CLIENTS watch.
 
-    Return the longest commit of the writer meanwhile, and of the two seconds before and after. The soak takes more.
+    No event may be lost or skipped. Returns the writer's longest commit during the prune, and that of the two seconds
+    before and after. The soak prunes more.
     """
     fill(server.database, events)
     size = server.database.stat().st_size
@@ -175,7 +176,7 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
         after = timed.longest_of(600)
     facts = json.loads(done.stdout)
     assert facts["deleted"] == events // 2
-    # The scheduled job may have been quicker here.
+    # The scheduled job may have deleted them first.
     assert query(server.database, "SELECT min(seq) FROM outbox") == [(events // 2 + 1,)]
     for chain in watchers.chains():
         assert all(later[0] == earlier[1] for earlier, later in itertools.pairwise(chain)), "a client jumped"
@@ -183,7 +184,7 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
     assert query(server.database, "SELECT count(*) FROM event_log WHERE source = 's'") == [(events // 2,)]
     assert query(server.database, "SELECT count(*) FROM event_log WHERE source = 's' AND timestamp < '2999'") == [(0,)]
     assert query(server.database, "SELECT count(*) FROM event_log WHERE source = 'timed'")[0] >= (count,)
-    # The scheduled job may have been quicker here, too.
+    # The scheduled job may have freed them first.
     (pages, free) = (query(server.database, f"PRAGMA {name}_count")[0][0] for name in ("page", "freelist"))
     assert free < pages / 10
     assert pages * 4096 < size
@@ -193,7 +194,7 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
 
 
 def test_half_is_pruned_while_events_are_written_and_watched(tmp_path: Path) -> None:
-    """The wait in the best of three: whatever else the machine does can only add to it."""
+    """Checks the wait of the best of three runs: other load only adds to it."""
     waits = []
     for attempt in range(3):
         folder = tmp_path / str(attempt)
@@ -256,7 +257,7 @@ def fill_more(path: Path, count: int) -> None:
 
 
 def leave(client: FeedClient) -> int | None:
-    """Take events until the server closes; return its code."""
+    """Receive until the server closes. Return the close code."""
     try:
         while True:
             client.next_event()
@@ -270,7 +271,10 @@ def epoch(server: Server) -> str:
 
 
 def rebuild(path: Path) -> None:
-    """Do what migration tools do to change a table: copy it, drop it, rename the copy. The rowids close ranks."""
+    """Change a table as migration tools do: copy, drop, rename.
+
+    The new table has consecutive rowids.
+    """
     with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as raw:
         raw.executescript(
             "BEGIN IMMEDIATE;"
@@ -293,7 +297,7 @@ def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("harm", [drop, rebuild])
-def test_what_was_missed_arrives_once_and_history_does_not_come_again(serving: Server, harm) -> None:
+def test_missed_events_arrive_once_and_history_is_not_repeated(serving: Server, harm) -> None:
     server = serving
     fill(server.database, 300)
     with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw:
@@ -305,14 +309,14 @@ def test_what_was_missed_arrives_once_and_history_does_not_come_again(serving: S
             wait_until(lambda: head_of(server.database) > 500, "the writer is at work")
             took: list[float] = []
 
-            def secs_to_mend() -> float:
+            def secs_to_repair() -> float:
                 harm(server.database)
                 began = time.monotonic()
-                wait_until(lambda: is_mended(server), "mended")
+                wait_until(lambda: is_repaired(server), "mended")
                 took.append(time.monotonic() - began)
                 return took[-1]
 
-            assert shortest(secs_to_mend, MENDED_SECS) < MENDED_SECS
+            assert shortest(secs_to_repair, REPAIR_SECS) < REPAIR_SECS
             seen = head_of(server.database)
             wait_until(lambda: head_of(server.database) > seen + 100, "the writer goes on")
         client.follow(head_of(server.database))
@@ -326,15 +330,15 @@ def test_what_was_missed_arrives_once_and_history_does_not_come_again(serving: S
     assert httpx.get(f"{server.url}/readyz", verify=False).status_code == 200
 
 
-def is_mended(server: Server) -> bool:
+def is_repaired(server: Server) -> bool:
     return bool(query(server.database, "SELECT 1 FROM sqlite_master WHERE name = 'event_log_outbox'"))
 
 
-def test_readyz_says_so_while_it_lasts(server: Server) -> None:
+def test_readyz_reports_a_missing_trigger(server: Server) -> None:
     def said() -> bool:
         with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw:
             raw.execute("DROP TRIGGER IF EXISTS event_log_outbox")
-            raw.execute("BEGIN IMMEDIATE")  # so that it can't be mended yet
+            raw.execute("BEGIN IMMEDIATE")  # delays the repair
             answer = httpx.get(f"{server.url}/readyz", verify=False)
             raw.execute("ROLLBACK")
         return answer.status_code == 503 and "trigger event_log_outbox is missing" in answer.json()["problems"]

@@ -1,4 +1,4 @@
-"""Limits, on the real server: an address that asks too often, or too much, costs itself and nobody else."""
+"""Limits on the real server: an address over a limit delays no other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ HEALTHY_SECS = 0.1
 
 
 def connect(server: Server, address: str, token: str = "") -> tuple[socket.socket, bytes]:
-    """Ask for a WebSocket from *address*, of this machine; return the open socket and the head of the answer."""
+    """Request a WebSocket from *address*, an address of this machine.
+
+    Returns the open socket and the head of the answer.
+    """
     sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECS, source_address=(address, 0))
     sock.sendall(
         f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -41,7 +44,10 @@ def status(head: bytes) -> int:
 
 @contextlib.contextmanager
 def probing(server: Server) -> Iterator[list[float]]:
-    """Ask for /healthz all the time, from another address; collects how many seconds each answer took."""
+    """Probe /healthz continuously from another address.
+
+    Collects the duration of each answer in seconds.
+    """
     took: list[float] = []
     is_over = threading.Event()
 
@@ -65,9 +71,9 @@ def probing(server: Server) -> Iterator[list[float]]:
 
 
 def nine_in_ten(took: list[float]) -> float:
-    """Return within how many seconds nine in ten were answered, for this machine may be busy with other things.
+    """Return the 90th percentile of *took*: the machine may be busy otherwise.
 
-    None may have waited for the rest.
+    No answer may have waited for all others.
     """
     assert len(took) >= 20
     assert max(took) < PATIENCE_SECS / 3
@@ -80,13 +86,13 @@ def assert_healthy(took: list[float]) -> None:
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all tests; each comes from addresses of its own."""
+    """A server for all tests. Each test has its own addresses."""
     limits = {"max_connections_per_ip": 20, "connection_attempts_per_minute": 100, "max_connections": 30}
     with Server(tmp_path_factory.mktemp("limits"), **limits) as running:
         yield running
 
 
-def test_two_thousand_attempts_from_one_address_cost_nobody_else(limited: Server) -> None:
+def test_two_thousand_attempts_from_one_address_delay_no_other(limited: Server) -> None:
     rounds = itertools.count(1)
 
     def secs_beside_them() -> float:
@@ -111,7 +117,7 @@ def test_two_thousand_attempts_from_one_address_cost_nobody_else(limited: Server
     assert shortest(secs_beside_them, HEALTHY_SECS) < HEALTHY_SECS
 
 
-def test_an_address_and_the_server_have_so_many_places_and_health_is_not_one(limited: Server) -> None:
+def test_connections_are_limited_per_address_and_server_but_not_for_health(limited: Server) -> None:
     wait_until(lambda: is_empty(limited), "all have gone")
     with contextlib.ExitStack() as stack, probing(limited) as took:
 
@@ -139,12 +145,12 @@ def test_an_address_and_the_server_have_so_many_places_and_health_is_not_one(lim
 
 
 def is_empty(server: Server) -> bool:
-    """Return whether nobody is connected."""
+    """Return whether no client is connected."""
     return not any(server.counted("outfeed_clients").values())
 
 
 def has_all_places(server: Server) -> bool:
-    """Return whether thirty connections can be opened at once, which are all there may be."""
+    """Return whether the maximum of thirty connections can be open at once."""
     wait_until(lambda: is_empty(server), "all have gone")
     addresses = [f"127.1.{next(_numbers)}.1" for _ in range(2)]
     with contextlib.ExitStack() as stack:
@@ -159,7 +165,7 @@ def has_all_places(server: Server) -> bool:
 _numbers = itertools.count(1)
 
 
-def test_fifty_sockets_that_are_held_after_their_answer_delay_nobody(limited: Server) -> None:
+def test_fifty_idle_sockets_delay_no_request(limited: Server) -> None:
     with contextlib.ExitStack() as stack, probing(limited) as took:
         for _ in range(50):
             sock, head = connect(limited, "127.0.3.1", token="outfeed_nobody")

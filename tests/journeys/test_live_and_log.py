@@ -1,4 +1,4 @@
-"""The live list and the log say the same: rows that the feed has no more stay, and erased or restored ones go."""
+"""The live list and the log agree after prunes, erasures and restores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_log(page: Page, server: Server, query: str = "") -> None:
 
 @pytest.mark.parametrize("way", ["live", "polling"])
 @pytest.mark.parametrize(("logged", "kept"), [(15, 0), (15, 4), (60, 0)])
-def test_the_live_list_keeps_the_rows_that_the_outbox_has_no_more(
+def test_the_live_list_keeps_rows_that_the_outbox_has_lost(
     shared: Server, proxy: Proxy, page: Page, logged: int, kept: int, way: str
 ) -> None:
     write(shared.database, *tasks(logged))
@@ -48,7 +48,7 @@ def test_the_live_list_keeps_the_rows_that_the_outbox_has_no_more(
     if way == "polling":
         proxy.block()
     live = LivePage(page, shared, proxy.url, state=way)
-    for _ in range(2):  # opened, and opened again
+    for _ in range(2):  # the page is opened, then opened again
         write(shared.database, {"description": "new"})
         logged += 1
         live.expect_rows(logged)
@@ -76,7 +76,7 @@ def test_rows_from_the_log_open_and_are_filtered_like_the_others(shared: Server,
     expect(live.rows.filter(visible=True).locator(".sentence")).to_have_text(["Error: lost"])
 
 
-def test_a_viewer_without_the_right_sees_no_audit_row_of_the_log(shared: Server, page: Page) -> None:
+def test_a_viewer_without_admin_scope_sees_no_audit_row(shared: Server, page: Page) -> None:
     write(shared.database, {"by": "Ann", "name": "Bob"}, event_type="access.user_disabled")
     write(shared.database, {"description": "a task"})
     change(shared.database, "DELETE FROM outbox")
@@ -89,7 +89,7 @@ def test_a_viewer_without_the_right_sees_no_audit_row_of_the_log(shared: Server,
 
 
 @pytest.mark.parametrize("way", ["live", "polling"])
-def test_an_erased_row_leaves_the_open_live_page_and_no_other_does(server: Server, page: Page, way: str) -> None:
+def test_only_the_erased_row_disappears_from_the_open_live_page(server: Server, page: Page, way: str) -> None:
     write(server.database, *tasks(6))
     with Proxy(server) as proxy:
         if way == "polling":
@@ -108,7 +108,7 @@ def test_an_erased_row_leaves_the_open_live_page_and_no_other_does(server: Serve
         assert [seq for seq in page.evaluate("again") if seq <= 6] == []  # none is fired twice
 
 
-def test_an_erased_row_of_the_log_leaves_the_live_page(server: Server, page: Page) -> None:
+def test_an_erased_row_of_the_log_disappears_from_the_live_page(server: Server, page: Page) -> None:
     write(server.database, *tasks(3))
     change(server.database, "DELETE FROM outbox")
     live = LivePage(page, server)
@@ -118,7 +118,7 @@ def test_an_erased_row_of_the_log_leaves_the_live_page(server: Server, page: Pag
     expect(live.rows.locator(".sentence")).to_have_text(["New task: new", "New task: task 2", "New task: task 0"])
 
 
-def test_an_event_erased_while_the_page_was_away_is_gone_when_it_is_back(server: Server, page: Page) -> None:
+def test_an_event_erased_while_the_page_was_offline_disappears(server: Server, page: Page) -> None:
     write(server.database, *tasks(3))
     live = LivePage(page, server)
     live.expect_rows(3)
@@ -130,7 +130,7 @@ def test_an_event_erased_while_the_page_was_away_is_gone_when_it_is_back(server:
     expect(live.rows.locator(".sentence")).to_have_text(["New task: task 2", "New task: task 0"])
 
 
-def test_an_erased_row_leaves_the_open_log_also_below_its_first_page(server: Server, page: Page) -> None:
+def test_an_erased_row_disappears_from_the_open_log_on_any_page(server: Server, page: Page) -> None:
     write(server.database, *tasks(50))
     open_log(page, server)
     for number in range(50, 70):
@@ -148,7 +148,7 @@ def test_an_erased_row_leaves_the_open_log_also_below_its_first_page(server: Ser
     assert shown[: len(fresh)] == fresh
 
 
-def test_what_a_restore_removed_leaves_the_open_pages_with_a_notice(
+def test_rows_removed_by_a_restore_disappear_with_a_notice(
     server: Server, page: Page, context: BrowserContext, tmp_path: Path
 ) -> None:
     write(server.database, *tasks(3))
@@ -165,7 +165,7 @@ def test_what_a_restore_removed_leaves_the_open_pages_with_a_notice(
     expect(live.rows.get_by_text("after the backup")).to_have_count(0)
     expect(log.get_by_text("The database was restored.").first).to_be_visible(timeout=60_000)
     expect(log.get_by_text(re.compile("after the backup"))).to_have_count(0)
-    expect(log.locator(LOG_ROWS)).to_have_count(4)  # with that of the restore
+    expect(log.locator(LOG_ROWS)).to_have_count(4)  # with the event of the restore
     for tab in (page, log):
         shown = tab.locator(".event .sentence").filter(visible=True).all_text_contents()
         tab.reload()
@@ -175,7 +175,7 @@ def test_what_a_restore_removed_leaves_the_open_pages_with_a_notice(
     expect(log.locator(LOG_ROWS).first).to_have_text("New task: in the new history")
 
 
-def test_a_restore_to_an_empty_log_shows_that_it_is_empty(server: Server, page: Page, tmp_path: Path) -> None:
+def test_a_restore_of_an_empty_log_shows_an_empty_list(server: Server, page: Page, tmp_path: Path) -> None:
     assert server.run("backup", str(tmp_path / "b.db")).returncode == 0
     write(server.database, *tasks(3))
     open_log(page, server, "&type=task.*")

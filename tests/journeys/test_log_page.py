@@ -1,4 +1,4 @@
-"""What somebody does who looks for what went wrong last night: filters, text, a view to send on, live rows, a file."""
+"""Search in the log: filters, text, links, live rows and export."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def night(server: Server) -> None:
-    """A night's events: 70 tasks, of which one failed."""
+    """A night's events: 70 tasks, one of which failed."""
     for table in ("event_log", "outbox"):
         change(server.database, f"DELETE FROM {table}")
     write(server.database, *[{"description": f"task {number}"} for number in range(70)])
@@ -54,14 +54,16 @@ def night(server: Server) -> None:
 
 
 def accessible(page: Page) -> None:
-    # No rows in mid-fade: their colours are not what they come to.
+    # Rows in an animation have other colours than at its end.
     page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
 
 def small_targets(page: Page) -> list[str]:
-    """Return the links and fields in sight that are less than 24 px high, which is too low for a finger."""
+    """Return the visible links and fields that are too low for touch.
+
+    They are less than 24 px high."""
     found: list[str] = page.locator("a, button, input, summary").evaluate_all(
         "all => all.filter(one => one.checkVisibility() && !one.matches('.skip, .switch input')"
         " && one.getBoundingClientRect().height < 24).map(one => one.outerHTML)"
@@ -77,7 +79,7 @@ def switch_on(page: Page) -> None:
     )
 
 
-def test_a_failed_task_is_found_by_text_and_the_view_sent_on(
+def test_a_failed_task_is_found_by_text_and_the_view_can_be_shared(
     server: Server, page: Page, browser: Browser, context: BrowserContext
 ) -> None:
     page.goto(f"{server.url}/swarm/events")
@@ -110,7 +112,7 @@ def test_a_failed_task_is_found_by_text_and_the_view_sent_on(
     accessible(page)
 
 
-def test_a_view_is_exported(server: Server, page: Page) -> None:
+def test_a_filtered_view_can_be_exported(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events?task=night-7")
     for name in ("CSV", "NDJSON"):
         with page.expect_download() as download:
@@ -120,7 +122,7 @@ def test_a_view_is_exported(server: Server, page: Page) -> None:
         assert re.findall(r"\bn\d\b", text) == ["n4", "n3", "n2", "n1"]
 
 
-def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page) -> None:
+def test_new_rows_appear_on_top_while_the_switch_is_on(server: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-01-16T12:00:00Z")
     page.goto(f"{server.url}/swarm/events?text=alpha&type=task.*")
     expect(page.get_by_text("No events match these filters")).to_be_visible()
@@ -152,7 +154,7 @@ def test_new_rows_come_on_top_while_the_switch_is_on(server: Server, page: Page)
     expect(rows).to_have_count(3)
 
 
-def test_a_refused_answer_is_asked_for_again(server: Server, page: Page) -> None:
+def test_a_rejected_request_is_repeated(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)
     with page.expect_response(lambda answer: answer.status == 503):
@@ -162,18 +164,18 @@ def test_a_refused_answer_is_asked_for_again(server: Server, page: Page) -> None
     expect(page.locator(f"{ROWS} .sentence").first).to_have_text("New task: while it was busy")
 
 
-def test_live_rows_are_those_of_the_filter_and_of_who_looks(server: Server, page: Page) -> None:
+def test_live_rows_match_the_filter_and_the_viewers_permissions(server: Server, page: Page) -> None:
     write(server.database, {"description": "mine"}, source="me")
     page.goto(f"{server.url}/swarm/events?source=me+")
     rows = page.locator(f"{ROWS} .sentence")
     expect(rows).to_have_text(["New task: mine"])
-    with page.expect_response(re.compile("live=1")):  # asked for when the feed begins
+    with page.expect_response(re.compile("live=1")):  # the request when the feed begins
         switch_on(page)
     write(server.database, {"by": "Ann", "name": "Bob"}, event_type="access.user_disabled", source="me")
     expect(rows.first).to_have_text("Ann disabled Bob")
 
 
-def test_what_is_offered_goes_with_its_rows_and_the_focus_stays(server: Server, page: Page) -> None:
+def test_the_pill_disappears_with_its_rows_and_the_focus_stays(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)
     page.locator("#counts a").first.focus()
@@ -187,7 +189,7 @@ def test_what_is_offered_goes_with_its_rows_and_the_focus_stays(server: Server, 
     expect(page.locator("body > .pill")).to_have_count(0)
 
 
-def test_rows_wait_while_one_has_the_keyboards_focus(server: Server, page: Page) -> None:
+def test_rows_wait_while_a_row_has_the_keyboard_focus(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events?source=gamma")
     switch_on(page)
     write(server.database, {"description": "one"}, source="gamma")
@@ -203,7 +205,7 @@ def test_rows_wait_while_one_has_the_keyboards_focus(server: Server, page: Page)
     expect(rows).to_have_count(2)
 
 
-def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -> None:
+def test_more_new_rows_than_a_page_replace_the_list(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)
     write(server.database, *[{"description": f"flood {number}"} for number in range(80)])
@@ -215,8 +217,8 @@ def test_more_rows_than_a_page_begin_the_list_anew(server: Server, page: Page) -
     expect(sentences.first).to_have_text(f"New task: flood {79 - len(shown)}")
 
 
-# For a screen reader: how many are new, and when that was said, by the page's clock.
-NOTE_WHAT_IS_TOLD = """() => {
+# For a screen reader: the announced counts and their times, by the page's clock.
+RECORD_ANNOUNCEMENTS = """() => {
     window.told = [];
     const place = document.getElementById("news");
     const note = () => told.push({count: parseInt(place.textContent), at: performance.now()});
@@ -224,13 +226,13 @@ NOTE_WHAT_IS_TOLD = """() => {
 }"""
 
 
-def test_what_is_new_is_announced_now_and_then_and_in_full(server: Server, page: Page) -> None:
+def test_all_new_rows_are_announced_at_intervals(server: Server, page: Page) -> None:
     page.clock.install()
     page.goto(f"{server.url}/swarm/events")
     with page.expect_response(re.compile("live=1")):
         switch_on(page)
     newest = page.locator(f"{ROWS} .sentence").first
-    page.evaluate(NOTE_WHAT_IS_TOLD)
+    page.evaluate(RECORD_ANNOUNCEMENTS)
     write(server.database, {"description": "one"})
     expect(page.get_by_role("status")).to_have_text("1 new event")
     for number in range(2):
@@ -244,7 +246,7 @@ def test_what_is_new_is_announced_now_and_then_and_in_full(server: Server, page:
     assert min(later - earlier for earlier, later in itertools.pairwise(moments)) > 9_990
 
 
-def test_who_was_signed_out_is_led_to_the_sign_in_and_back(server: Server, browser: Browser) -> None:
+def test_a_signed_out_viewer_is_led_to_the_sign_in_and_back(server: Server, browser: Browser) -> None:
     with contextlib.closing(browser.new_context()) as own:
         own.add_cookies([{"name": server.cookie_name, "value": server.sign_in("viewer"), "url": server.url}])
         page, other = own.new_page(), own.new_page()
@@ -277,7 +279,9 @@ def test_the_log_and_an_event_are_printed_in_full(server: Server, page: Page) ->
     expect(page.locator("body")).to_have_css("color", "rgb(27, 36, 48)")
 
 
-def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Browser, context: BrowserContext) -> None:
+def test_the_log_works_on_a_phone_and_without_javascript(
+    server: Server, browser: Browser, context: BrowserContext
+) -> None:
     options: dict[str, Any] = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
     for is_scripted in (True, False):
         with contextlib.closing(browser.new_context(**options, java_script_enabled=is_scripted)) as phone:
@@ -301,7 +305,7 @@ def test_it_works_on_a_phone_and_without_a_script(server: Server, browser: Brows
 
 
 @pytest.mark.parametrize(("width", "text_size"), [(320, "100%"), (390, "200%")])
-def test_its_tools_wrap_where_they_have_no_room(server: Server, page: Page, width: int, text_size: str) -> None:
+def test_the_tools_wrap_in_a_narrow_window(server: Server, page: Page, width: int, text_size: str) -> None:
     page.set_viewport_size({"width": width, "height": 640})
     page.goto(f"{server.url}/swarm/events")
     switch_on(page)
@@ -325,7 +329,7 @@ def test_a_phone_does_not_zoom_into_a_field(
         fields = page.locator("input:not([type=hidden], [type=checkbox])")
         expect(fields.first).to_be_visible()
         sizes = fields.evaluate_all("all => all.map(field => parseFloat(getComputedStyle(field).fontSize))")
-        assert min(sizes) >= 16  # less, and iOS does
+        assert min(sizes) >= 16  # with less, iOS zooms
 
 
 def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
@@ -353,7 +357,7 @@ def test_the_log_is_paged_and_filtered(shared: Server, page: Page) -> None:
         expect(rows).to_have_count(50)
 
 
-def test_pages_stay_small_whatever_events_hold(shared: Server, page: Page) -> None:
+def test_pages_stay_small_with_large_events(shared: Server, page: Page) -> None:
     write(shared.database, *[{"description": "d" * 20_000, "name": "n" * 20_000}] * 60)
     for path in ("/swarm/live", "/swarm/events"):
         answer = page.goto(shared.url + path)

@@ -1,4 +1,4 @@
-"""A dashboard that is open for long: odd events, clocks that are wrong or set, answers that come late or not at all."""
+"""A long-lived dashboard: odd events, wrong clocks, late answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row(page: Page, panel: str, text: str) -> Locator:
 
 
 def total(page: Page, kind: str = "tool") -> Locator:
-    """How many events of a kind the chart has counted."""
+    """Return the chart's count of a kind of events."""
     return page.locator(f'label[data-kind="{kind}"] .count')
 
 
@@ -49,7 +49,7 @@ def log(server: Server, event_type: str = "tool.called", timestamp: str = "", **
 
 @contextlib.contextmanager
 def held(page: Page, path: str) -> Any:
-    """Have answers to *path* wait until the block ends."""
+    """Delay answers to *path* until the block ends."""
     routes: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -65,7 +65,7 @@ def held(page: Page, path: str) -> Any:
 # --- odd events -------------------------------------------------------------------------------------------------------
 
 
-def test_events_that_pose_as_the_coordinators_stop_no_panel(shared: Server, http: httpx.Client, page: Page) -> None:
+def test_forged_coordinator_events_stop_no_panel(shared: Server, http: httpx.Client, page: Page) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     task = call(http, "POST", "/tasks", description="Real")["id"]
@@ -86,7 +86,7 @@ def test_events_that_pose_as_the_coordinators_stop_no_panel(shared: Server, http
     expect(row(page, "ended", "Real").first).to_contain_text("no bids")
 
 
-def test_the_chart_counts_what_the_server_counts(shared: Server, page: Page) -> None:
+def test_the_chart_counts_the_same_as_the_server(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     before = {kind: int(total(page, kind).inner_text()) for kind in ("tool", "other")}
     for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%f+00:00"):
@@ -104,7 +104,7 @@ def test_the_chart_counts_what_the_server_counts(shared: Server, page: Page) -> 
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Server, page: Page) -> None:
+def test_a_wrong_viewer_clock_does_not_change_the_chart(shared: Server, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3 * 3600_000")
     LivePage(page, shared)
     before = int(total(page).inner_text())
@@ -112,9 +112,7 @@ def test_a_viewers_clock_that_is_wrong_takes_nothing_from_the_chart(shared: Serv
     expect(total(page)).to_have_text(str(before + 1))
 
 
-def test_a_clock_that_is_set_while_the_page_is_open_moves_no_deadline(
-    shared: Server, http: httpx.Client, page: Page
-) -> None:
+def test_setting_the_viewer_clock_moves_no_deadline(shared: Server, http: httpx.Client, page: Page) -> None:
     call(http, "POST", "/tasks", description="Open for two minutes")
     LivePage(page, shared)
     left = row(page, "auctions", "Open for two minutes").locator(".left")
@@ -125,7 +123,7 @@ def test_a_clock_that_is_set_while_the_page_is_open_moves_no_deadline(
     change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
-def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: httpx.Client, page: Page) -> None:
+def test_a_page_left_open_overnight_shows_dates(shared: Server, http: httpx.Client, page: Page) -> None:
     call(http, "POST", "/tasks", description="Of yesterday")
     change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
     page.clock.install()
@@ -138,7 +136,7 @@ def test_a_page_left_open_overnight_says_of_when_it_is(shared: Server, http: htt
     expect(ended).to_have_text(re.compile(r"^\d\d? \w{3} \d\d:\d\d:\d\d$"))
 
 
-def test_what_is_not_live_any_more_stays_as_of_when_it_was(shared: Server, page: Page) -> None:
+def test_a_board_that_is_not_live_keeps_its_time(shared: Server, page: Page) -> None:
     LivePage(page, shared)
     said = page.evaluate(
         """() => {
@@ -152,7 +150,7 @@ def test_what_is_not_live_any_more_stays_as_of_when_it_was(shared: Server, page:
     assert said == "Not live: as of noon"
 
 
-def test_a_year_ago_is_not_today(shared: Server, page: Page) -> None:
+def test_a_time_of_a_year_ago_has_its_date(shared: Server, page: Page) -> None:
     today = clock.now().replace(hour=12)
     year_ago = datetime(today.year - 1, today.month, min(today.day, 28), 12, tzinfo=today.tzinfo)
     assert today - year_ago > timedelta(days=300)
@@ -165,7 +163,7 @@ def test_a_year_ago_is_not_today(shared: Server, page: Page) -> None:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server: Server, page: Page) -> None:
+def test_a_board_requested_before_a_reset_does_not_hide_later_events(server: Server, page: Page) -> None:
     write(server.database, *tasks(50))
     page.route("**/swarm/board*", lambda route: route.fulfill(status=503, body="{}"))
     live = LivePage(page, server)
@@ -188,7 +186,7 @@ def test_what_waited_from_before_a_reset_is_not_taken_for_what_came_after(server
     expect(total(page, "agent")).to_have_text("1")
 
 
-def test_the_board_is_asked_for_again_after_a_refusal(shared: Server, http: httpx.Client, page: Page) -> None:
+def test_the_board_is_requested_again_after_a_refusal(shared: Server, http: httpx.Client, page: Page) -> None:
     refusals = [503, 401]
 
     def refuse_twice(route: Route) -> None:
@@ -202,7 +200,7 @@ def test_the_board_is_asked_for_again_after_a_refusal(shared: Server, http: http
     call(http, "DELETE", f"/agents/{agent}")
 
 
-def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Page) -> None:
+def test_text_typed_during_a_post_stays(shared: Server, page: Page) -> None:
     LivePage(page, shared)
     field = page.get_by_placeholder("New task…")
     field.fill("the first")
@@ -215,7 +213,7 @@ def test_what_is_typed_while_a_post_is_on_its_way_stays(shared: Server, page: Pa
     change(shared.database, "UPDATE outfeed_task SET closes_at = created_at WHERE state = 'bidding'")
 
 
-def test_what_came_before_the_boards_script_ran_is_on_the_board(shared: Server, http: httpx.Client, page: Page) -> None:
+def test_events_before_the_boards_script_are_on_the_board(shared: Server, http: httpx.Client, page: Page) -> None:
     with held(page, "**/swarm.js"):
         page.goto(f"{shared.url}/swarm/live", wait_until="commit")
         expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
@@ -226,7 +224,7 @@ def test_what_came_before_the_boards_script_ran_is_on_the_board(shared: Server, 
     call(http, "DELETE", f"/agents/{agent}")
 
 
-def test_what_the_feed_had_not_shown_when_the_boards_script_ran_is_on_the_board(
+def test_events_not_yet_shown_at_the_boards_script_are_on_the_board(
     shared: Server, http: httpx.Client, page: Page
 ) -> None:
     with held(page, "**/event-types.json"):  # without it the feed shows no row
@@ -261,7 +259,7 @@ def test_a_task_that_moves_keeps_the_focus(shared: Server, http: httpx.Client, p
     call(http, "DELETE", f"/agents/{agent}")
 
 
-def test_the_status_page_moves_under_the_focus_of_somebody(shared: Server, page: Page, context: BrowserContext) -> None:
+def test_the_status_page_keeps_the_focus_across_updates(shared: Server, page: Page, context: BrowserContext) -> None:
     wait_until(lambda: not any(shared.counted("outfeed_clients").values()), "those of other tests have left")
     page.clock.install()
     page.goto(f"{shared.url}/status")

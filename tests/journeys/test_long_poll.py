@@ -1,4 +1,4 @@
-"""Asking by cursor, with and without waiting: quick when there is news, cheap when there is none."""
+"""Polls with and without waiting: fast with new events, cheap without."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waits import PATIENCE_SECS, shortest, wait_until
 
 WAITING = 200
 MAX_SHARE = 0.2
-SOON_SECS = 15  # half of what they would wait: it was not the time that ended it
+SOON_SECS = 15  # half of the wait: a faster answer was not caused by the timeout
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,17 @@ def asking(server: Server, **query: Any) -> Iterator[Future[dict[str, Any]]]:
         yield pool.submit(get, server, **query)
 
 
-def here(server: Server) -> dict[str, Any]:
+def cursor_at_head(server: Server) -> dict[str, Any]:
     """Return the cursor at the head."""
     page = get(server)
     return {"after": page["cursor"], "epoch": page["epoch"]}
 
 
 def wait_for_waiting(server: Server, count: int) -> None:
-    """Return once so many wait. Who asks for a place, to see whether there is one, takes it from the last of them."""
+    """Return once *count* polls wait.
+
+    A probe for a free place takes the place of the last of them.
+    """
 
     def waiting() -> float:
         return sum(server.counted("outfeed_clients", transport="poll", state="waiting").values())
@@ -67,13 +70,13 @@ def cpu_secs(pid: int) -> float:
 
 
 class TestWaiting:
-    def test_it_returns_at_once_when_there_is_something(self, shared: Server) -> None:
+    def test_a_poll_returns_at_once_if_there_is_an_event(self, shared: Server) -> None:
         began = time.monotonic()
         assert len(get(shared, after=0, wait=30)["events"]) >= 5
         assert time.monotonic() - began < SOON_SECS
 
-    def test_it_returns_as_soon_as_there_is_something(self, shared: Server) -> None:
-        at = here(shared)
+    def test_a_poll_returns_as_soon_as_there_is_an_event(self, shared: Server) -> None:
+        at = cursor_at_head(shared)
         with asking(shared, **at, wait=30) as answer:
             assert not answer.done()
             write_events(shared.database)
@@ -82,14 +85,14 @@ class TestWaiting:
             assert time.monotonic() - began < SOON_SECS
         assert [event["seq"] for event in page["events"]] == [at["after"] + 1] == [page["cursor"]]
 
-    def test_without_news_it_returns_empty_after_its_time(self, shared: Server) -> None:
-        began, at = time.monotonic(), here(shared)
+    def test_a_poll_without_events_returns_empty_after_its_time(self, shared: Server) -> None:
+        began, at = time.monotonic(), cursor_at_head(shared)
         page = get(shared, **at, wait=0.5)
         assert 0.5 <= time.monotonic() - began < SOON_SECS
         assert (page["events"], page["cursor"], page["verdict"]) == ([], at["after"], "resumed")
 
-    def test_what_does_not_match_moves_the_cursor_and_wakes_nobody(self, shared: Server) -> None:
-        at = here(shared)
+    def test_an_event_without_a_match_moves_the_cursor_and_ends_no_poll(self, shared: Server) -> None:
+        at = cursor_at_head(shared)
         with asking(shared, **at, wait=30, types="wanted.*") as answer:
             write_events(shared.database, 20, each_alone=True)
             write_events(shared.database, event_type="wanted.one")
@@ -99,17 +102,17 @@ class TestWaiting:
         assert (page["events"], page["cursor"]) == ([], at["after"] + 21)
 
     @pytest.mark.parametrize("query", [{}, {"after": 10**9}, {"after": 3, "epoch": "0" * 32}])
-    def test_a_verdict_that_is_news_does_not_wait(self, shared: Server, query: dict[str, Any]) -> None:
+    def test_a_gap_or_reset_does_not_wait(self, shared: Server, query: dict[str, Any]) -> None:
         if query.get("after") == 10**9:
-            query = query | {"epoch": here(shared)["epoch"]}
+            query = query | {"epoch": cursor_at_head(shared)["epoch"]}
         began = time.monotonic()
         page = get(shared, **query, wait=30)
         assert time.monotonic() - began < SOON_SECS
         assert page["verdict"] in ("live", "reset")
         assert page["events"] == []
 
-    def test_answers_come_no_faster_than_the_rate_and_miss_nothing(self, shared: Server) -> None:
-        at = here(shared)
+    def test_answers_respect_the_rate_and_miss_nothing(self, shared: Server) -> None:
+        at = cursor_at_head(shared)
         seqs: list[int] = []
         answers: list[float] = []
         with writer(shared.database, rate=200), shared.http() as http:
@@ -123,16 +126,16 @@ class TestWaiting:
         assert answers[20] - answers[10] > 1
 
     @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "x", ""])
-    def test_a_bad_wait_is_refused(self, shared: Server, wait: str) -> None:
+    def test_an_invalid_wait_is_rejected(self, shared: Server, wait: str) -> None:
         with shared.http() as http:
             assert http.get(f"/api/feed?after=0&wait={wait}").status_code == 422
 
-    def test_sigterm_returns_at_once(self, tmp_path: Path) -> None:
+    def test_sigterm_ends_polls_at_once(self, tmp_path: Path) -> None:
         server = Server(tmp_path)
 
         def secs_to_end() -> float:
             with server, ThreadPoolExecutor(5) as pool:
-                at = here(server) | {"after": 0}
+                at = cursor_at_head(server) | {"after": 0}
                 answers = [pool.submit(get, server, **at, wait=60) for _ in range(5)]
                 wait_for_waiting(server, 5)
                 assert server.process is not None
@@ -143,12 +146,12 @@ class TestWaiting:
                 assert server.process.wait(timeout=PATIENCE_SECS) == 0
                 return time.monotonic() - began
 
-        assert shortest(secs_to_end, GRACE_SECS) < GRACE_SECS  # which is what requests that go on are given
+        assert shortest(secs_to_end, GRACE_SECS) < GRACE_SECS  # the time that running requests get
 
-    def test_those_who_wait_count_as_connections(self, tmp_path: Path) -> None:
-        """Each holds a thread; were they not counted, a few would keep everyone from being answered."""
+    def test_waiting_polls_count_as_connections(self, tmp_path: Path) -> None:
+        """Each holds a thread. Uncounted, a few would block all other requests."""
         with Server(tmp_path, max_connections=2) as server:
-            at = here(server) | {"after": 0}
+            at = cursor_at_head(server) | {"after": 0}
             with ThreadPoolExecutor(2) as pool:
                 waiting = [pool.submit(get, server, **at, wait=20) for _ in range(2)]
                 with server.http() as http:
@@ -166,13 +169,13 @@ class TestWaiting:
                     wait_until(lambda: not is_full(), "there is room again")
 
 
-def test_two_hundred_wait_without_cost_and_all_get_the_event(shared: Server) -> None:
-    with ThreadPoolExecutor(1) as thread:  # this one may have the browser's loop
+def test_two_hundred_waiting_polls_cost_nothing_and_all_get_the_event(shared: Server) -> None:
+    with ThreadPoolExecutor(1) as thread:  # this thread may have the browser's event loop
         thread.submit(asyncio.run, wait_together(shared)).result()
 
 
 async def wait_together(server: Server) -> None:
-    at = here(server)
+    at = cursor_at_head(server)
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {server.token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=90, verify=False) as http:
@@ -192,11 +195,11 @@ async def wait_together(server: Server) -> None:
     assert took < SOON_SECS, took
 
 
-def test_an_erasure_ends_the_wait_and_is_told_from_then_on(server: Server) -> None:
+def test_an_erasure_ends_the_wait_and_is_reported_from_then_on(server: Server) -> None:
     write_events(server.database, 2, each_alone=True)
     assert "erasures" not in get(server)
     erased = get(server, last=1)["events"][0]["id"]
-    with asking(server, **here(server), types="no.such", wait=2 * SOON_SECS) as asked:
+    with asking(server, **cursor_at_head(server), types="no.such", wait=2 * SOON_SECS) as asked:
         wait_for_waiting(server, 1)
         began = time.monotonic()
         assert server.run("prune", "--id", erased).returncode == 0
@@ -206,15 +209,15 @@ def test_an_erasure_ends_the_wait_and_is_told_from_then_on(server: Server) -> No
 
 
 def share_of_cpu(pid: int) -> float:
-    """Return how much of a CPU the process used over two seconds, however long these took here."""
+    """Return the process's share of a CPU over about two seconds."""
     used, began = cpu_secs(pid), time.monotonic()
     threading.Event().wait(2)
     return (cpu_secs(pid) - used) / (time.monotonic() - began)
 
 
 class TestConditional:
-    def test_the_same_again_is_304_until_something_happens(self, shared: Server) -> None:
-        at = here(shared)
+    def test_a_repeated_request_gets_304_until_an_event(self, shared: Server) -> None:
+        at = cursor_at_head(shared)
         with shared.http() as http:
             first = http.get("/api/feed", params=at)
             same = http.get("/api/feed", params=at, headers={"If-None-Match": first.headers["etag"]})
@@ -225,7 +228,7 @@ class TestConditional:
             assert (after.status_code, len(after.json()["events"])) == (200, 1)
             assert after.headers["cache-control"] == "no-cache"
 
-    def test_head_has_the_length_and_no_body(self, shared: Server) -> None:
+    def test_a_head_request_has_the_length_and_no_body(self, shared: Server) -> None:
         with shared.http() as http:
             answer = http.head("/api/feed", params={"after": 0})
         assert (answer.status_code, answer.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""How it looks: on a phone, zoomed, in forced colours, from the right, without a script, and in the viewer's zone."""
+"""The look: phones, zoom, forced colours, right-to-left texts and zones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(shared: Server, pag
         expect(page.locator("event-feed .rows > .event")).to_have_count(3)
         scroller = page.locator("event-feed .scroller")
         assert scroller.evaluate("scroller => scroller.scrollWidth - scroller.clientWidth") == 0
-        for name in ("Task", "System"):  # targets for a finger
+        for name in ("Task", "System"):  # touch targets
             box = page.get_by_role("button", name=name, exact=True).bounding_box()
             assert box is not None
             assert min(box["width"], box["height"]) >= 24
@@ -37,7 +37,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(shared: Server, pag
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_the_first_key_offers_to_skip_the_menu_and_moves_nothing(shared: Server, page: Page) -> None:
+def test_the_first_tab_stop_skips_the_menu_and_moves_nothing(shared: Server, page: Page) -> None:
     page.goto(f"{shared.url}/swarm/events")
     place = page.locator(".brand").bounding_box()
     page.keyboard.press("Tab")
@@ -63,7 +63,7 @@ def test_a_long_id_stays_within_the_window(shared: Server, page: Page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
-def test_a_list_has_room_for_rows_when_zoomed_to_four_times_its_size(shared: Server, page: Page) -> None:
+def test_a_list_has_space_for_rows_at_a_zoom_of_four(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(30))
     page.set_viewport_size({"width": 320, "height": 256})
     live = LivePage(page, shared)
@@ -72,10 +72,10 @@ def test_a_list_has_room_for_rows_when_zoomed_to_four_times_its_size(shared: Ser
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_row_looks_the_same_from_the_server_and_live(
+def test_a_server_row_and_a_live_row_look_the_same(
     shared: Server, context: BrowserContext, page: Page, size: dict[str, int]
 ) -> None:
-    """The server's rows are styled by outfeed.css, the live ones by the module: neither may change alone."""
+    """The styles of the server's rows and of the module's rows match."""
     write(shared.database, {"description": "a task"})
     write(shared.database, {"message": "a failure that is told in so many words that a phone needs two lines for it"},
           event_type="system.error")  # fmt: skip
@@ -103,7 +103,7 @@ def looks(row: Locator) -> Any:
     )
 
 
-def test_forced_colours_leave_what_is_on_to_be_told_from_what_is_off(shared: Server, page: Page) -> None:
+def test_forced_colours_still_distinguish_on_and_off(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(1))
     page.emulate_media(forced_colors="active", reduced_motion="reduce")
     live = LivePage(page, shared)
@@ -132,7 +132,7 @@ def colour(part: Locator, of: str, pseudo: str = "") -> str:
     return str(part.evaluate(f"part => getComputedStyle(part, '{pseudo}').getPropertyValue('{of}-color')"))
 
 
-def test_what_runs_from_the_right_does_so_everywhere_and_moves_nothing_else(shared: Server, page: Page) -> None:
+def test_right_to_left_texts_run_so_everywhere_and_move_nothing_else(shared: Server, page: Page) -> None:
     text, task = "שלום build 42", "מזהה id 7"
     for number in range(3):
         change(
@@ -158,7 +158,10 @@ def test_what_runs_from_the_right_does_so_everywhere_and_moves_nothing_else(shar
 
 
 def runs_from_right(part: Locator) -> bool:
-    """Return whether the first character stands right of the last one, which is of the other direction."""
+    """Return whether the first character is right of the last one.
+
+    The last one has the other direction.
+    """
     return bool(
         part.evaluate(
             """part => {
@@ -187,7 +190,7 @@ def test_the_page_is_readable_without_javascript(shared: Server, browser: Browse
         expect(page).to_have_url(f"{shared.url}/swarm/events")
 
 
-# Type, data: what every row of the table says, and what its rules make of the missing and the odd.
+# Type and data: a row for each entry of the table, and for missing and unusual values.
 ODD = [
     ("task.created", {"description": " many\n\tspaces\u2003 and \u001f more "}),
     ("task.created", {}),
@@ -214,7 +217,7 @@ ODD = [
 ]
 
 
-def test_the_browser_says_what_the_terminal_says(shared: Server, page: Page) -> None:
+def test_the_browser_and_the_terminal_show_the_same_sentence(shared: Server, page: Page) -> None:
     for event_type, data in ODD:
         write(shared.database, data, event_type=event_type)
     live = LivePage(page, shared)
@@ -226,7 +229,7 @@ def test_the_browser_says_what_the_terminal_says(shared: Server, page: Page) -> 
     assert list(reversed(shown)) == expected
 
 
-def test_an_integer_is_shown_with_all_its_digits_however_it_comes(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_an_integer_is_shown_with_all_its_digits_by_every_transport(shared: Server, proxy: Proxy, page: Page) -> None:
     numbers = {"id": 2**53 + 1, "ids": [-(2**63), 12345678901234567890123], "short": 5, "part": 0.12345678901234567}
     write(shared.database, numbers)
     live = LivePage(page, shared, proxy.url)
@@ -240,7 +243,7 @@ def test_an_integer_is_shown_with_all_its_digits_however_it_comes(shared: Server
         expect(row.locator("pre")).to_have_text(json.dumps(numbers, indent=2))
 
 
-def test_times_are_those_of_the_viewers_zone(shared: Server, page: Page) -> None:
+def test_times_are_shown_in_the_viewers_zone(shared: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-12-31T22:59:59Z")
     write(shared.database, *tasks(1))
     live = LivePage(page, shared)
@@ -251,7 +254,7 @@ def test_times_are_those_of_the_viewers_zone(shared: Server, page: Page) -> None
     expect(page.locator(".event time")).to_have_text("15 Jan 11:30:00")
 
 
-def test_a_time_of_another_year_says_so(shared: Server, page: Page) -> None:
+def test_a_time_of_another_year_has_its_year(shared: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-12-31T23:00:01Z")  # New Year in Berlin, where the viewer is
     write(shared.database, *tasks(1))
     live = LivePage(page, shared)
@@ -261,7 +264,7 @@ def test_a_time_of_another_year_says_so(shared: Server, page: Page) -> None:
     expect(page.locator(".event time")).to_have_text("15 Jan 2026 11:30:00")
 
 
-# --- columns, keys and paper ------------------------------------------------------------------------------------------
+# --- columns, keys and print ------------------------------------------------------------------------------------------
 
 
 def write_at(server: Server, *moments: str) -> None:
@@ -275,7 +278,7 @@ def write_at(server: Server, *moments: str) -> None:
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "en-US", "de-DE", "ja-JP"])
-def test_icons_and_sentences_stand_in_columns_whatever_the_day(
+def test_icons_and_sentences_form_columns_on_any_day(
     shared: Server, browser: Browser, context: BrowserContext, locale: str
 ) -> None:
     days = ("2024-02-29T01:00:00Z", "2026-01-15T10:30:00Z", "2026-06-14T23:59:00Z", "nonsense", "2026-06-15T09:00:00Z")
@@ -297,7 +300,7 @@ def test_icons_and_sentences_stand_in_columns_whatever_the_day(
             assert cut == 0, path
 
 
-def test_a_row_of_another_day_that_comes_live_keeps_the_columns(shared: Server, page: Page) -> None:
+def test_a_live_row_of_another_day_keeps_the_columns(shared: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-06-15T12:00:00Z")
     write_at(shared, "2026-06-15T09:00:00Z")
     page.goto(f"{shared.url}/swarm/events?live=1")
@@ -328,7 +331,7 @@ def test_the_title_of_the_chart_ends_before_the_link_to_its_table(
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_keyboard_comes_to_the_chart_s_table_before_its_legend(
+def test_the_keyboard_reaches_the_charts_table_before_its_legend(
     shared: Server, page: Page, size: dict[str, int]
 ) -> None:
     page.set_viewport_size(size)  # type: ignore[arg-type]
@@ -356,7 +359,7 @@ def test_a_password_manager_finds_the_name_where_a_password_is_set(shared: Serve
     assert box["width"] <= 1
     page.get_by_label("New password").focus()
     page.keyboard.press("Shift+Tab")
-    expect(field).not_to_be_focused()  # nor read to those who listen
+    expect(field).not_to_be_focused()  # and screen readers skip it
     expect(field).to_have_attribute("aria-hidden", "true")
 
 

@@ -1,4 +1,7 @@
-"""Many tabs behind a proxy that forbids WebSockets: a browser sends a host six requests at a time."""
+"""Many tabs behind a proxy without WebSockets.
+
+A browser has six connections per host.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,16 @@ def polls_held(server: Server) -> int:
 
 @pytest.fixture
 def forbidding(server: Server) -> Iterator[Proxy]:
-    """A proxy that forbids WebSockets, of a server of its own: polls of other tests are held until they end."""
+    """A proxy without WebSockets for its own server.
+
+    Polls of other tests are held until they end.
+    """
     with Proxy(server) as proxy:
         proxy.block()
         yield proxy
 
 
-def test_nine_tabs_load_at_once_and_one_holds_a_poll_for_all(
+def test_nine_tabs_load_at_once_and_one_polls_for_all(
     server: Server, forbidding: Proxy, context: BrowserContext
 ) -> None:
     tabs, took = [], []
@@ -46,14 +52,16 @@ def test_nine_tabs_load_at_once_and_one_holds_a_poll_for_all(
     assert time.monotonic() - began < 5
 
     tabs[0].page.close()
-    wait_until(lambda: polls_held(server) == 1, "another tab holds one", timeout=45)  # if it ends without a word
+    wait_until(
+        lambda: polls_held(server) == 1, "another tab holds one", timeout=45
+    )  # if the tab ends without a release
     write(server.database, *tasks(1))
     for tab in tabs[1:]:
         tab.expect_rows(2)
         tab.expect_state("polling")
 
 
-def test_a_tab_that_died_with_the_poll_is_replaced_when_its_turn_is_over(
+def test_a_crashed_tab_with_the_poll_is_replaced_after_its_turn(
     server: Server, forbidding: Proxy, context: BrowserContext
 ) -> None:
     page = context.new_page()

@@ -1,4 +1,7 @@
-"""The oldest browsers of the baseline (Safari 16.4, Firefox 115, Chrome 111), and steps that fail once."""
+"""The baseline's oldest browsers (Safari 16.4, Firefox 115, Chrome 111).
+
+Also steps that fail once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tests.proxy import Proxy
 from tests.server import Server
 from tests.waits import wait_until
 
-# What scripts/baseline.py has in its table, as far as a script can take it away.
+# The entries of scripts/baseline.py that a script can remove from a browser.
 OLDER = """
     const newer = [
         [AbortSignal, "any"], [Promise, "withResolvers", "try"], [Object, "groupBy"], [Map, "groupBy"],
@@ -38,7 +41,7 @@ def older(page: Page) -> Page:
     return page
 
 
-def test_an_older_browser_is_live_again_after_the_server_was_away(server: Server, older: Page) -> None:
+def test_an_older_browser_is_live_again_after_a_downtime(server: Server, older: Page) -> None:
     live = LivePage(older, server)
     server.stop()
     live.expect_state("reconnecting")
@@ -48,7 +51,7 @@ def test_an_older_browser_is_live_again_after_the_server_was_away(server: Server
     live.expect_rows(2)
 
 
-def test_an_older_browser_polls_where_websockets_are_forbidden(shared: Server, proxy: Proxy, older: Page) -> None:
+def test_an_older_browser_polls_if_websockets_are_forbidden(shared: Server, proxy: Proxy, older: Page) -> None:
     proxy.block()
     live = LivePage(older, shared, proxy.url, state="polling")
     write(shared.database, *tasks(2))
@@ -72,9 +75,7 @@ def test_an_older_browser_names_the_parts_of_the_page_for_screen_readers(shared:
     expect(older.locator("#rows .sentence").first).to_have_text("New task: in the log 0")
 
 
-def test_an_older_browser_has_the_colours_that_the_page_and_the_system_want(
-    shared: Server, proxy: Proxy, older: Page
-) -> None:
+def test_an_older_browser_has_the_colours_of_the_page_and_the_system(shared: Server, proxy: Proxy, older: Page) -> None:
     dark, light = "rgb(22, 27, 34)", "rgb(255, 255, 255)"
     proxy.pages["/"] = site(
         '<event-feed id="plain"></event-feed><event-feed id="dark" theme="dark"></event-feed>'
@@ -128,7 +129,7 @@ BY_POLL = {
 
 
 def embed(page: Page, proxy: Proxy, state: str, attributes: str = "") -> Locator:
-    """Open a page that has nothing but the element; return its bar."""
+    """Open a page with only the element. Return its bar."""
     page.add_init_script(ONCE)
     proxy.pages["/"] = site(f"<event-feed {attributes}></event-feed>")
     page.goto(proxy.url)
@@ -164,7 +165,7 @@ def test_a_step_of_a_poll_that_fails_once_leaves_the_page_polling(
 
 
 @pytest.mark.parametrize("step", ["failOnce(window, 'fetch')", "failOnce(Response.prototype, 'text', true)"])
-def test_a_ticket_that_fails_once_is_asked_for_again(shared: Server, proxy: Proxy, page: Page, step: str) -> None:
+def test_a_ticket_that_fails_once_is_requested_again(shared: Server, proxy: Proxy, page: Page, step: str) -> None:
     proxy.pages["/ticket"] = ("application/json", '{"ticket": "one"}')
     bar = embed(page, proxy, "live", attributes='ticket-url="/ticket"')
     page.evaluate(step)

@@ -1,8 +1,8 @@
-"""Pace, measured at the client: never more frames a second than granted, nothing lost, and no wait where none is due.
+"""Pace, measured at the client: granted rate, no loss, no needless wait.
 
-tests/feed/test_pace.py and test_cohorts.py hold the limit to the millisecond, on a clock that they move. Here frames
-also travel through a busy machine, which may bring two of them closer together: JITTER_SECS is left for that. One that
-is found after the reader was held up may have come at any moment since it last looked, and is held against nobody.
+tests/feed/test_pace.py and test_cohorts.py check the limit to the millisecond, on a clock that they move. Here frames
+also travel through a busy machine, which may bring two of them closer together: JITTER_SECS allows for that. A frame
+that is found after the reader was delayed may have come at any time since its last read, so it counts as in time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class BareSingles(Singles):
-    """The same on a bare socket: what the thread of a library has not parsed yet would seem not to have come yet."""
+    """The same transport on a bare socket.
+
+    A library's thread would delay frames that it has not parsed yet.
+    """
 
     def begin(self) -> Verdict:
         self._raw = RawClient(self.server)
@@ -61,14 +64,14 @@ class BareBatch(BareSingles):
 
 
 class Watched:
-    """A way in that is read on a thread of its own; notes when each frame with events came.
+    """A transport, its reading thread, and the times of its frames.
 
-    It looks every *glance* seconds, which must be less than the time between two frames.
+    It polls every *glance* seconds, which must be less than the time between two frames.
     """
 
     def __init__(self, way: Transport, glance: float = 0.02) -> None:
         self.way = way
-        self.times: list[tuple[float, float]] = []  # of each frame: when there was nothing yet, and when it was found
+        self.times: list[tuple[float, float]] = []  # of each frame: the last read before it, and the read that found it
         self._glance = glance
         self._nothing_at = time.monotonic()
         self.arrivals: dict[int, float] = {}
@@ -106,7 +109,7 @@ class Watched:
                 self._nothing_at = began
 
     def busiest(self) -> int:
-        """Return the most frames that came within any one second, for certain."""
+        """Return the most frames that certainly came within one second."""
         begin, most = 0, 0
         for end, (_, at) in enumerate(self.times):
             while begin <= end and self.times[begin][0] <= at - 1 + JITTER_SECS:
@@ -115,9 +118,9 @@ class Watched:
         return most
 
 
-# Events a second, how many, and a rate at which those that show one at a time catch up within the test.
+# Events a second, their number, and a rate at which single-event clients catch up within the test.
 @pytest.mark.parametrize(("load", "count", "rate"), [(1, 3, 10), (50, 75, 20), (2000, 1500, 400)])
-def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
+def test_no_second_has_more_frames_than_granted_and_no_event_is_lost(
     shared: Server, load: int, count: int, rate: int
 ) -> None:
     write_events(shared.database)
@@ -136,7 +139,7 @@ def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
                 wait_until(lambda now=now: batch.way.cursor >= now, "the batched one is at the head")
                 lags.append(time.monotonic() - began)
                 behind.append(now - singles.way.cursor)
-            # all may have been written while we were held up
+            # all may have been written while this thread was delayed
             behind.append(head_of(shared.database) - singles.way.cursor)
         last = head_of(shared.database)
         if load > rate:
@@ -151,7 +154,7 @@ def test_no_second_has_more_frames_than_granted_and_nothing_is_lost(
 
 
 def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[float]:
-    """Return the seconds from just before a commit to its arrival, each when more than half a second was quiet."""
+    """Return the seconds from a commit to its arrival, after quiet times."""
     waits = []
     for _ in range(5):
         quiet_since = time.monotonic()
@@ -168,21 +171,21 @@ def test_the_first_event_after_a_quiet_time_is_sent_at_once(shared: Server, way:
     write_events(shared.database)
     with Watched(way(shared, rate=2)) as watched:
         waits = quiet_waits(shared, watched.arrivals.get)
-    # At two a second the next beat would be a quarter of a second away, in the middle.
+    # At two frames a second the next interval would end a quarter of a second later, on average.
     assert min(waits) < 0.05, waits
 
 
 @pytest.fixture
 def session(shared: Server) -> str:
-    """The cookie of a browser that has signed in."""
+    """The cookie of a signed-in browser."""
     with httpx.Client(verify=False) as browser:
         assert shared.sign_in_by_link(browser).status_code == 303
         return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
 
 
-def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, session: str) -> None:
+def test_a_browser_is_limited_to_the_rate_and_a_token_is_not(shared: Server, session: str) -> None:
     class ByCookie(FeedClient):
-        """A socket that bears the cookie, not the token."""
+        """A socket with the cookie in place of the token."""
 
         def __init__(self) -> None:
             super().__init__(shared.url, "", headers={"Cookie": session})
@@ -211,25 +214,28 @@ def test_a_browser_is_held_to_the_rate_and_a_token_is_not(shared: Server, sessio
 
 
 def secs_until(server: Server, arrive: Callable[[int], Any]) -> float:
-    """Return how long *arrive* takes to return that is called with the seq of an event which was just written."""
+    """Return how long *arrive* takes for an event that was just written.
+
+    It is called with the event's seq.
+    """
     began = time.monotonic()
     write_events(server.database)
     arrive(head_of(server.database))
     return time.monotonic() - began
 
 
-def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp_path: Path) -> None:
+def test_paced_clients_delay_no_other_client_and_need_no_scheduler(tmp_path: Path) -> None:
     with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.5)) as slow:
-        # given a viewer that may be sent the next frame in two seconds
+        # given a viewer whose next frame is due in two seconds
         write_events(server.database)
         wait_until(lambda: slow.way.cursor == 1, "the first goes at once")
         write_events(server.database)
-        # when another comes, then it is sent all at once
+        # when another viewer comes, then it gets its events at once
         with FeedClient(server.url, server.token) as fast:
             assert fast.subscribe()["after"] == 2
             assert shortest(lambda: secs_until(server, fast.follow), 0.5) < 0.5
         wait_until(lambda: count_of_live(server) == 1, "only the slow one is left")
-        # and who asks by cursor is answered as soon as there is an event
+        # and a poll is answered as soon as there is an event
         with server.http() as http, ThreadPoolExecutor(1) as pool:
 
             def take_answer(seq: int) -> None:
@@ -245,13 +251,13 @@ def test_those_that_rest_keep_nobody_waiting_and_the_scheduler_is_not_needed(tmp
 
             asked: Future[httpx.Response]
             assert shortest(secs_of_a_long_poll, 0.5) < 0.5
-        # and the slow one misses nothing
+        # and the slow viewer misses no event
         wait_until(lambda: slow.way.cursor == head_of(server.database), "the next beat")
         assert [seq for seq, _ in slow.way.events] == list(range(1, head_of(server.database) + 1))
 
 
 def count_of_live(server: Server) -> int:
-    """Return how many clients are live, or wait for the answer to a poll."""
+    """Return the number of live clients and waiting polls."""
     with server.http() as http:
         samples = http.get("/metrics").text.splitlines()
     return sum(int(float(each.split()[-1])) for each in samples if each.startswith("outfeed_clients{"))

@@ -1,4 +1,4 @@
-"""What a viewer sees in a real browser: the live page over restarts, outages, gaps, resets and the end of a session."""
+"""The live page in a browser: restarts, outages, gaps, resets, sign-out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_viewer_signs_in_by_the_link_and_sees_an_event_from_another_process_wi
         expect(page.get_by_text("No events yet")).to_be_hidden()
 
 
-def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_once(server: Server, page: Page) -> None:
+def test_an_open_page_shows_missed_events_once_after_a_kill(server: Server, page: Page) -> None:
     write(server.database, *tasks(1, "before"))
     live = LivePage(page, server)
     live.expect_rows(1)
@@ -57,7 +57,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_o
         server.start()
         if round_:
             live.connect_now()
-        live.expect_state("live", timeout=2 * PATIENCE_MS)  # the first time by its own backoff, of up to 20 s
+        live.expect_state("live", timeout=2 * PATIENCE_MS)  # the first retry has its own back-off of up to 20 s
         live.expect_rows(4 + round_ * 3)
     write(server.database, *tasks(1, "after"))
     live.expect_rows(8)
@@ -65,7 +65,7 @@ def test_a_page_that_was_open_while_the_server_was_killed_shows_what_it_missed_o
     expect(live.notices).to_have_count(0)
 
 
-def test_a_page_comes_back_when_the_server_restarts_in_good_order(server: Server, page: Page) -> None:
+def test_a_page_reconnects_after_a_regular_restart(server: Server, page: Page) -> None:
     live = LivePage(page, server)
     server.stop()
     live.expect_state("reconnecting")
@@ -77,7 +77,7 @@ def test_a_page_comes_back_when_the_server_restarts_in_good_order(server: Server
     assert live.seqs() == [1, 2]
 
 
-def test_what_an_event_holds_stays_text(shared: Server, page: Page) -> None:
+def test_the_content_of_an_event_stays_text(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     attack = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
     write(shared.database, {"description": attack}, source="<b>me</b>")
@@ -93,7 +93,7 @@ def test_what_an_event_holds_stays_text(shared: Server, page: Page) -> None:
 
 
 @pytest.mark.parametrize("news", ["offline", "online"])
-def test_a_dead_connection_is_noticed_when_the_network_goes_or_returns(shared: Server, page: Page, news: str) -> None:
+def test_a_dead_connection_is_noticed_when_the_network_changes(shared: Server, page: Page, news: str) -> None:
     live = LivePage(page, shared)
     with shared.halted():
         page.evaluate("news => dispatchEvent(new Event(news))", news)
@@ -104,7 +104,7 @@ def test_a_dead_connection_is_noticed_when_the_network_goes_or_returns(shared: S
     assert live.seqs() == [1, 2]
 
 
-def test_a_connection_that_works_is_kept_when_the_network_is_said_to_be_gone(
+def test_a_working_connection_is_kept_when_the_browser_reports_offline(
     shared: Server, proxy: Proxy, page: Page
 ) -> None:
     with page.expect_websocket() as opening:
@@ -117,7 +117,7 @@ def test_a_connection_that_works_is_kept_when_the_network_is_said_to_be_gone(
     assert proxy.handshakes == 1
 
 
-def test_a_tab_that_slept_shows_what_it_missed_once(server: Server, page: Page, context: BrowserContext) -> None:
+def test_a_suspended_tab_shows_missed_events_once(server: Server, page: Page, context: BrowserContext) -> None:
     live = LivePage(page, server)
     write(server.database, *tasks(1))
     live.expect_rows(1)
@@ -133,10 +133,11 @@ def test_a_tab_that_slept_shows_what_it_missed_once(server: Server, page: Page, 
     assert live.seqs() == list(range(1, 8))
 
 
-def test_a_page_that_the_browser_kept_holds_no_connection_and_goes_on_at_once(
-    shared: Server, proxy: Proxy, page: Page
-) -> None:
-    """As the back/forward cache has it, which wants no open connection, and sees none of our own pages: no-store."""
+def test_a_cached_page_closes_its_connection_and_resumes_at_once(shared: Server, proxy: Proxy, page: Page) -> None:
+    """The back/forward cache keeps no page with an open connection.
+
+    It never keeps Outfeed's own pages: they are no-store.
+    """
     write(shared.database, *tasks(1))
     with page.expect_websocket() as opening:
         live = LivePage(page, shared, proxy.url)
@@ -154,9 +155,7 @@ def test_a_page_that_the_browser_kept_holds_no_connection_and_goes_on_at_once(
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_who_does_not_want_to_wait_has_it_connect_now(
-    shared: Server, proxy: Proxy, page: Page, size: dict[str, int]
-) -> None:
+def test_the_retry_button_connects_at_once(shared: Server, proxy: Proxy, page: Page, size: dict[str, int]) -> None:
     page.set_viewport_size(size)  # type: ignore[arg-type]
     write(shared.database, *tasks(1))
     live = LivePage(page, shared, proxy.url)
@@ -176,7 +175,7 @@ def test_who_does_not_want_to_wait_has_it_connect_now(
     button.focus()
     page.keyboard.press("Enter")
     wait_until(lambda: proxy.handshakes > tried, "it tries")
-    expect(button).to_be_visible()  # in vain
+    expect(button).to_be_visible()  # the retry has failed
     proxy.come_back()
     button.click()
     live.expect_state("live")
@@ -207,7 +206,7 @@ def test_a_gap_is_shown_with_its_range(shared: Server, proxy: Proxy, page: Page)
     expect(mark).to_be_hidden()
 
 
-def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: Page) -> None:
+def test_a_reset_is_shown_and_no_event_twice(shared: Server, proxy: Proxy, page: Page) -> None:
     live = LivePage(page, shared, proxy.url)
     write(shared.database, *tasks(3))
     live.expect_rows(3)
@@ -223,7 +222,7 @@ def test_a_reset_is_shown_and_nothing_twice(shared: Server, proxy: Proxy, page: 
     assert live.seqs() == [1, 2, 3, 4]
 
 
-def test_a_page_that_is_opened_again_says_what_went_by_meanwhile(shared: Server, page: Page) -> None:
+def test_a_reopened_page_shows_the_range_of_missed_events(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     write(shared.database, *tasks(1))
     live.expect_rows(1)
@@ -237,9 +236,7 @@ def test_a_page_that_is_opened_again_says_what_went_by_meanwhile(shared: Server,
     expect(live.notices).to_have_count(0)
 
 
-def test_a_page_that_is_opened_again_asks_once_for_what_moves_and_for_no_file(
-    shared: Server, proxy: Proxy, page: Page
-) -> None:
+def test_a_reopened_page_requests_only_dynamic_content(shared: Server, proxy: Proxy, page: Page) -> None:
     LivePage(page, shared, proxy.url)
     page.goto("about:blank")
     before = len(proxy.requests)
@@ -247,11 +244,11 @@ def test_a_page_that_is_opened_again_asks_once_for_what_moves_and_for_no_file(
     assert sorted(path for _, path in proxy.requests[before:]) == ["/swarm/live", "/ws"]
 
 
-# --- the database is gone ---------------------------------------------------------------------------------------------
+# --- lost databases ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["WebSocket", "long poll"])
-def test_a_page_says_that_its_data_is_stale_why_and_since_when(
+def test_a_stale_page_shows_the_reason_and_the_time(
     server: Server, page: Page, context: BrowserContext, way: str
 ) -> None:
     with Proxy(server) as proxy:
@@ -266,14 +263,14 @@ def test_a_page_says_that_its_data_is_stale_why_and_since_when(
         live.expect_state("stale")
         expect(live.label).to_have_text(re.compile(r"^Stale: the database is missing · last data \d\d:\d\d:\d\d$"))
         expect(page.locator("event-feed [role=status]")).to_contain_text("Stale: the database is missing")
-        for file in reversed(files):  # the database last: opened without its -wal it would be an older one
+        for file in reversed(files):  # the database last: without its -wal it would be an older state
             Path(f"{file}.away").rename(file)
         live.expect_state("polling" if way == "long poll" else "live")
         write(server.database, *tasks(1))
         live.expect_rows(2)
 
 
-def test_a_page_that_lost_its_server_during_an_outage_says_that_instead(server: Server, page: Page) -> None:
+def test_a_page_that_loses_its_server_during_an_outage_shows_that(server: Server, page: Page) -> None:
     live = LivePage(page, server)
     server.database.rename(f"{server.database}.away")
     live.expect_state("stale")
@@ -290,7 +287,7 @@ BREAK = {
 
 
 @pytest.mark.parametrize("way", BREAK)
-def test_live_and_the_log_say_within_3_s_that_the_database_cannot_be_read_and_recover(
+def test_live_and_log_report_an_unreadable_database_within_3_s_and_recover(
     server: Server, page: Page, context: BrowserContext, way: str
 ) -> None:
     write(server.database, *tasks(1))
@@ -305,7 +302,7 @@ def test_live_and_the_log_say_within_3_s_that_the_database_cannot_be_read_and_re
         if (beside := Path(f"{server.database}{suffix}")).exists():
             beside.rename(f"{server.database}.away{suffix}")
     BREAK[way](server.database)
-    live.expect_state("stale", timeout=3000 + 2000)  # a loaded machine has two seconds more
+    live.expect_state("stale", timeout=3000 + 2000)  # two more seconds for a loaded machine
     expect(status.locator("#outage h2")).to_contain_text("The database")
     expect(log.locator("#live-state")).to_contain_text("stale: the database", timeout=2000)
 
@@ -315,13 +312,13 @@ def test_live_and_the_log_say_within_3_s_that_the_database_cannot_be_read_and_re
         assert answer is not None
         assert answer.status == 503
         expect(reloaded.locator(".card")).to_contain_text("the database")
-        expect(reloaded.locator(".card")).to_have_css("border-radius", "10px")  # the look of all pages
+        expect(reloaded.locator(".card")).to_have_css("border-radius", "10px")  # the style of all pages
 
     for suffix in ("-wal", "-shm"):
         Path(f"{server.database}{suffix}").unlink(missing_ok=True)
     if way == "a folder":
         server.database.rmdir()
-    for suffix in ("-wal", "-shm", ""):  # the database last: opened without its -wal it would be an older one
+    for suffix in ("-wal", "-shm", ""):  # the database last: without its -wal it would be an older state
         if (kept := Path(f"{server.database}.away{suffix}")).exists():
             kept.rename(f"{server.database}{suffix}")
     live.expect_state("live", timeout=2 * PATIENCE_MS)
@@ -332,24 +329,24 @@ def test_live_and_the_log_say_within_3_s_that_the_database_cannot_be_read_and_re
     expect(log.locator("#rows .sentence").first).to_have_text("New task: after 0")
 
 
-# --- who may ----------------------------------------------------------------------------------------------------------
+# --- sign-in and sign-out ---------------------------------------------------------------------------------------------
 
 
-def test_signing_out_stops_the_other_tabs_and_says_so(server: Server, page: Page, context: BrowserContext) -> None:
+def test_signing_out_stops_the_other_tabs_and_is_shown(server: Server, page: Page, context: BrowserContext) -> None:
     live = LivePage(page, server)
     other = context.new_page()
     other.goto(f"{server.url}/swarm/events")
     other.get_by_role("button", name="Sign out").click()
     expect(other).to_have_url(f"{server.url}/login")
-    server.kill()  # the next handshake is refused, however long a socket outlives its session
+    server.kill()  # the next handshake is refused, even if a socket outlives its session
     server.start()
     live.connect_now()
     live.expect_state("signed-out")
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
-def test_a_link_that_was_used_says_how_to_get_another(shared: Server, browser: Browser) -> None:
-    with contextlib.closing(browser.new_page()) as page:  # a profile of its own: who signs in ends their last session
+def test_a_used_link_shows_how_to_get_another(shared: Server, browser: Browser) -> None:
+    with contextlib.closing(browser.new_page()) as page:  # another profile: signing in ends the profile's last session
         page.goto(shared.sign_in_link())
         page.get_by_role("button", name="Sign in").click()
         answer = page.goto(shared.sign_in_link())

@@ -1,4 +1,7 @@
-"""Raw writers put in anything: their INSERT succeeds as it would without the feed, and every other event arrives."""
+"""Raw writers insert any values, and every other event still arrives.
+
+Each INSERT succeeds as it does without the feed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ FINE = {
     "timestamp": "t",
 }
 
-# Each with what the `data` of the event must be on the wire.
+# Each value with the `data` that clients must receive.
 POISON: dict[str, tuple[dict[str, str], Any]] = {
     "invalid UTF-8 as data": ({"data": "CAST(x'e9ff' AS TEXT)"}, "\ufffd\ufffd"),
     "invalid UTF-8 in JSON": ({"data": "CAST(x'22e922' AS TEXT)"}, "\ufffd"),
@@ -57,7 +60,7 @@ def insert(raw: sqlite3.Connection, values: dict[str, str]) -> None:
     raw.execute(f"INSERT INTO event_log ({', '.join(COLUMNS)}) VALUES ({', '.join(row[name] for name in COLUMNS)})")
 
 
-def test_no_poison_stops_the_feed_and_each_arrives_in_a_readable_form(server: Server) -> None:
+def test_every_unusual_value_arrives_in_a_readable_form(server: Server) -> None:
     with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw, server.connect() as client:
         client.subscribe()
         for n, (values, _) in enumerate(POISON.values()):
@@ -77,7 +80,7 @@ def test_no_poison_stops_the_feed_and_each_arrives_in_a_readable_form(server: Se
             assert [event["seq"] for event in feed["events"]] == list(range(1, 2 * len(POISON) + 1))
 
 
-def test_data_that_is_too_large_is_left_out_and_says_how_large_it_was(server: Server) -> None:
+def test_too_large_data_is_omitted_with_its_size(server: Server) -> None:
     with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw, server.connect() as client:
         client.subscribe()
         insert(raw, {"data": f"'{TEN_MB}'", "source": "'big'"})
@@ -86,7 +89,7 @@ def test_data_that_is_too_large_is_left_out_and_says_how_large_it_was(server: Se
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_the_log_reads_back_whatever_it_holds(database: Database, name: str) -> None:
+def test_the_log_can_be_read_with_any_value(database: Database, name: str) -> None:
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         insert(raw, POISON[name][0])
     (event,) = list_events()
@@ -94,7 +97,7 @@ def test_the_log_reads_back_whatever_it_holds(database: Database, name: str) -> 
 
 
 @pytest.mark.parametrize("payload", [None, "", "nonsense", b"\xff\xfe", "[1, 2]", "7", "{}", '{"id": 1}', "[" * 5000])
-def test_an_outbox_row_that_no_trigger_of_ours_wrote_passes(server: Server, payload: Any) -> None:
+def test_a_foreign_outbox_row_is_delivered(server: Server, payload: Any) -> None:
     with contextlib.closing(sqlite3.connect(server.database, isolation_level=None)) as raw, server.connect() as client:
         client.subscribe()
         raw.execute("INSERT INTO outbox (event_id, payload) VALUES ('x', ?)", (payload,))

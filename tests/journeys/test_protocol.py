@@ -1,4 +1,7 @@
-"""The protocol of /ws: whatever a client sends, the answer is a frame or a close code, and nobody else notices."""
+"""The protocol of /ws: each client message gets a frame or a close code.
+
+Other clients are not affected.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,21 @@ MAX_MESSAGE_BYTES = 64 * 1024
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests here: each leaves it as it was."""
+    """One server for all tests here. Each test leaves it unchanged."""
     with Server(tmp_path_factory.mktemp("protocol"), heartbeat_secs=HEARTBEAT_SECS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def witness(server: Server) -> Iterator[FeedClient]:
-    """A client that stays live through everything."""
+    """A client that stays live through all tests."""
     with server.connect() as client:
         client.subscribe()
         yield client
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_notices(server: Server, witness: FeedClient) -> Iterator[None]:
+def others_unaffected(server: Server, witness: FeedClient) -> Iterator[None]:
     yield
     write_events(server.database)
     witness.follow(head_of(server.database))
@@ -51,7 +54,7 @@ def nobody_else_notices(server: Server, witness: FeedClient) -> Iterator[None]:
     assert '"ERROR"' not in server.output, server.output
 
 
-# --- what gets an error frame -----------------------------------------------------------------------------------------
+# --- messages with an error frame -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def nobody_else_notices(server: Server, witness: FeedClient) -> Iterator[None]:
         ('{"action": "subscribe", "channel": "events", "types": ' + "[" * 500 + "]" * 500 + "}", "invalid_field"),
     ],
 )
-def test_a_bad_message_gets_an_error_and_the_connection_goes_on(
+def test_a_bad_message_gets_an_error_and_the_connection_stays_open(
     server: Server, message: str | bytes, code: str
 ) -> None:
     with server.connect() as client:
@@ -102,11 +105,11 @@ def test_an_invalid_subscription_leaves_the_old_one_in_force(server: Server) -> 
         assert client.next_event()["payload"]["event_type"] == "task.a"
 
 
-# --- what ends the connection -----------------------------------------------------------------------------------------
+# --- messages that end the connection ---------------------------------------------------------------------------------
 
 
 def ended_with(client: RawClient) -> int | None:
-    """Return the code of the close frame that comes; None where the connection just ends."""
+    """Return the code of the close frame; None without a close frame."""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while True:
             opcode, body = client.take_frame()
@@ -116,7 +119,10 @@ def ended_with(client: RawClient) -> int | None:
 
 
 def is_ended(client: RawClient, *, politely: bool = True) -> bool:
-    """Return once the server has ended the connection; *politely* after this side did, which spares its wait."""
+    """Return once the server has ended the connection.
+
+    With *politely* this side has ended it first, which saves the server's wait.
+    """
     with contextlib.suppress(OSError):
         if politely:
             client.socket.shutdown(socket.SHUT_WR)
@@ -126,7 +132,7 @@ def is_ended(client: RawClient, *, politely: bool = True) -> bool:
 
 
 def frame(body: bytes, first: int = 0x81, mask: bytes | None = b"mask") -> bytes:
-    """Return a frame as a client sends it; without *mask* as it must not."""
+    """Return a client's frame; without *mask* an invalid one."""
     bit = 0x80 if mask else 0
     if len(body) < 126:
         header = struct.pack("!BB", first, bit | len(body))
@@ -166,9 +172,7 @@ BROKEN: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize(("sent", "code"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("is_live", [False, True], ids=["idle", "live"])
-def test_what_breaks_the_protocol_is_closed_with_its_code(
-    server: Server, sent: bytes, code: int, is_live: bool
-) -> None:
+def test_a_protocol_violation_closes_with_its_code(server: Server, sent: bytes, code: int, is_live: bool) -> None:
     with RawClient(server) as client:
         if is_live:
             client.subscribe()
@@ -178,7 +182,7 @@ def test_what_breaks_the_protocol_is_closed_with_its_code(
         assert is_ended(client)
 
 
-def test_a_client_that_does_not_end_the_connection_is_cut_off(server: Server) -> None:
+def test_a_client_that_does_not_close_is_disconnected(server: Server) -> None:
     with RawClient(server) as client:
         client.socket.sendall(frame(b"{}", mask=None))
         assert ended_with(client) == 1002
@@ -217,7 +221,7 @@ def test_a_live_client_that_floods_is_closed_as_well(server: Server) -> None:
 
 
 @pytest.mark.parametrize("half", [b"\x81", b"\x81\xfe", frame(b'{"action": "ping"}')[:-3], frame(b"{", first=0x01)])
-def test_half_a_frame_and_silence_costs_nobody_anything(server: Server, half: bytes) -> None:
+def test_half_a_frame_affects_no_other_client(server: Server, half: bytes) -> None:
     with RawClient(server) as client:
         client.socket.sendall(half)
         with server.connect() as other:
@@ -225,7 +229,7 @@ def test_half_a_frame_and_silence_costs_nobody_anything(server: Server, half: by
             assert other.receive() == {"type": "pong"}
 
 
-def test_connections_that_just_vanish_leave_nothing_behind(server: Server) -> None:
+def test_aborted_connections_leave_no_socket(server: Server) -> None:
     before = open_sockets(server)
     for n in range(20):
         client = RawClient(server)
@@ -248,14 +252,14 @@ def open_sockets(server: Server) -> int:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
-def test_a_close_is_answered_and_the_connection_ended(server: Server, code: int) -> None:
+def test_a_close_frame_is_answered_and_the_connection_ends(server: Server, code: int) -> None:
     with RawClient(server) as client:
         client.socket.sendall(frame(struct.pack("!H", code) + b"bye", first=0x88))
         assert ended_with(client) == code
         assert is_ended(client)
 
 
-def test_what_was_said_before_a_close_is_answered(server: Server) -> None:
+def test_messages_before_a_close_are_answered(server: Server) -> None:
     with RawClient(server) as client:
         client.socket.sendall(frame(b'{"action": "ping"}') * 2 + frame(struct.pack("!H", 1000), first=0x88))
         assert [client.take_frame() for _ in range(2)] == [(1, b'{"type":"pong"}')] * 2
@@ -263,7 +267,7 @@ def test_what_was_said_before_a_close_is_answered(server: Server) -> None:
         assert is_ended(client)
 
 
-# --- what is unusual and fine -----------------------------------------------------------------------------------------
+# --- unusual but valid messages ---------------------------------------------------------------------------------------
 
 
 def test_a_message_in_fragments_with_a_ping_in_between_is_read(server: Server) -> None:
@@ -292,7 +296,7 @@ def test_many_messages_in_one_packet_are_all_answered(server: Server) -> None:
         assert [client.take_frame() for _ in range(50)] == [(1, b'{"type":"pong"}')] * 50
 
 
-def test_compression_is_offered_in_vain(server: Server) -> None:
+def test_an_offered_compression_is_not_used(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
     with connect(server.url.replace("http", "ws") + "/ws", additional_headers=headers) as client:
         assert client.protocol.extensions == []
@@ -330,7 +334,9 @@ HANDSHAKE = {
         ({"Origin": "null"}, 403),
     ],
 )
-def test_a_bad_handshake_is_refused_with_a_problem(server: Server, headers: dict[str, str | None], status: int) -> None:
+def test_an_invalid_handshake_is_rejected_with_a_problem(
+    server: Server, headers: dict[str, str | None], status: int
+) -> None:
     given: dict[str, Any] = {**HANDSHAKE, "Authorization": f"Bearer {server.token}", **headers}
     answer = httpx.get(
         f"{server.url}/ws", headers={name: value for name, value in given.items() if value is not None}, verify=False
@@ -343,20 +349,20 @@ def test_a_bad_handshake_is_refused_with_a_problem(server: Server, headers: dict
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_another_method_is_no_handshake(server: Server, method: str) -> None:
+def test_another_method_is_not_a_handshake(server: Server, method: str) -> None:
     headers = {**HANDSHAKE, "Authorization": f"Bearer {server.token}"}
     answer = httpx.request(method, f"{server.url}/ws", headers=headers, verify=False)
     assert answer.status_code in (405, 426, *([200] if method == "OPTIONS" else []))
 
 
-def test_the_own_origin_and_none_are_let_in(server: Server) -> None:
+def test_the_own_origin_and_a_missing_origin_are_accepted(server: Server) -> None:
     for origin in (server.url, None):
         with server.connect(origin=origin) as client:
             client.send(action="ping")
             assert client.receive() == {"type": "pong"}
 
 
-def test_a_stranger_does_not_get_as_far_as_the_handshake(server: Server) -> None:
+def test_an_unauthenticated_client_gets_no_handshake(server: Server) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(server.url.replace("http", "ws") + "/ws")
     assert refused.value.response.status_code == 401
@@ -365,8 +371,8 @@ def test_a_stranger_does_not_get_as_far_as_the_handshake(server: Server) -> None
 @pytest.mark.parametrize(
     "sent", [b"\x00\x01\x02\x03\r\n\r\n", b"GET /ws\r\n\r\n", b"G" * 10_000, b"\x16\x03\x01\x02\x00"]
 )
-def test_what_is_no_http_is_no_concern_of_others(server: Server, sent: bytes) -> None:
-    # The server may end it at any point.
+def test_bytes_that_are_not_http_affect_no_other_client(server: Server, sent: bytes) -> None:
+    # The server may close it at any point.
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
@@ -377,7 +383,7 @@ def test_what_is_no_http_is_no_concern_of_others(server: Server, sent: bytes) ->
 # --- subscriptions ----------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_comes_with_the_body_of_a_refused_one_is_answered(server: Server) -> None:
+def test_a_request_after_the_body_of_a_rejected_one_is_answered(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n123")
         raw.sendall(b"45" + 2 * b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -389,7 +395,7 @@ def test_a_request_that_comes_with_the_body_of_a_refused_one_is_answered(server:
             answers += more
 
 
-def test_the_verdict_comes_first_while_others_write(server: Server) -> None:
+def test_the_verdict_comes_first_during_writes(server: Server) -> None:
     with writer(server.database, rate=300, source=os.urandom(4).hex()):
         for fields in ({}, {"after": 0}, {"last": 5}, {"after": 10**9, "epoch": "e"}) * 3:
             with server.connect() as client:
@@ -397,7 +403,7 @@ def test_the_verdict_comes_first_while_others_write(server: Server) -> None:
                 assert client.receive()["type"] == "subscribed"
 
 
-def test_last_begins_with_the_newest_that_match(server: Server) -> None:
+def test_last_begins_with_the_newest_matching_events(server: Server) -> None:
     write_events(server.database, 5, event_type="wanted.one")
     write_events(server.database, 7, event_type="other.one")
     end = head_of(server.database)
@@ -417,7 +423,7 @@ def test_types_are_exact_or_a_prefix(server: Server) -> None:
         assert seen == ["kept.a", "exact.one", "kept.b.c", "kept.last"]
 
 
-def test_nothing_comes_after_unsubscribed_but_what_is_asked_for(server: Server) -> None:
+def test_only_answers_come_after_unsubscribed(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         client.send(action="unsubscribe", channel="events")
@@ -432,7 +438,7 @@ def test_nothing_comes_after_unsubscribed_but_what_is_asked_for(server: Server) 
         assert client.subscribe()["after"] == head_of(server.database)
 
 
-def test_nothing_of_the_old_subscription_follows_a_new_verdict(server: Server) -> None:
+def test_no_event_of_the_old_subscription_follows_a_new_verdict(server: Server) -> None:
     name = os.urandom(4).hex()
     with writer(server.database, rate=500, source=name, bulk=5), server.connect() as client:
         for n in range(20):
@@ -444,7 +450,7 @@ def test_nothing_of_the_old_subscription_follows_a_new_verdict(server: Server) -
                 assert beat["type"] == "heartbeat", beat
 
 
-def test_a_heartbeat_carries_what_was_written_to_this_client(server: Server) -> None:
+def test_a_heartbeat_has_the_position_of_this_client(server: Server) -> None:
     with server.connect() as client:
         client.subscribe(types=["nothing.such"])
         write_events(server.database, 5)
@@ -455,7 +461,7 @@ def test_a_heartbeat_carries_what_was_written_to_this_client(server: Server) -> 
 
 
 def test_a_client_that_knows_only_the_first_version_works(server: Server) -> None:
-    """ADR 022: subscribe with a channel, and read `payload` of frames of type `event`."""
+    """A client of ADR 022 reads only `payload` of `event` frames."""
     with server.connect() as client:
         client.send(action="subscribe", channel="events")
         assert client.receive()["type"] == "subscribed"
@@ -474,7 +480,7 @@ SEQUENCES: list[Callable[[FeedClient], None]] = [
 
 
 @pytest.mark.parametrize("send", SEQUENCES, ids=range(len(SEQUENCES)))
-def test_odd_values_in_right_shapes_get_an_error(server: Server, send: Callable[[FeedClient], None]) -> None:
+def test_unusual_values_of_valid_types_get_an_error(server: Server, send: Callable[[FeedClient], None]) -> None:
     with server.connect() as client:
         send(client)
         assert client.receive()["type"] == "error"
@@ -497,7 +503,7 @@ class ImpatientServer(Server):
 
 
 def subscribed_in_time(server: Server) -> FeedClient | None:
-    """Return a live client; None where it came too late."""
+    """Return a live client; None if it was too late."""
     client = server.connect()
     try:
         client.subscribe()
@@ -507,7 +513,7 @@ def subscribed_in_time(server: Server) -> FeedClient | None:
     return client
 
 
-def test_who_does_not_subscribe_in_time_is_closed_with_1008_whatever_else_it_says(tmp_path: Path) -> None:
+def test_a_client_that_does_not_subscribe_in_time_is_closed_with_1008(tmp_path: Path) -> None:
     with (
         ImpatientServer(tmp_path, heartbeat_secs=0.2) as impatient,
         wait_until(lambda: subscribed_in_time(impatient), "one is in time") as live,
@@ -520,7 +526,7 @@ def test_who_does_not_subscribe_in_time_is_closed_with_1008_whatever_else_it_say
             talker.socket.send("nonsense")
         assert silent.closed_with() == (1008, "no subscription")
         assert talker.closed_with() == (1008, "no subscription")
-        # and one that has a subscription may be silent
+        # and a client with a subscription may be silent
         for _ in range(5):
             assert live.receive()["type"] == "heartbeat"
         live.send(action="unsubscribe", channel="events")

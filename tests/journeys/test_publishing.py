@@ -1,4 +1,4 @@
-"""Publishing over a server that is killed again and again: every event once."""
+"""Publishing across repeated kills of the server writes every event once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH_EVENTS = 25
 EVENTS_A_KILL = 600
 
 
-def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_across_kills_write_every_event_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "MAX_PAUSE_SECS", 0.3)
     with Server(tmp_path) as server:
         written: dict[str, list[Receipt]] = {f"writer-{n}": [] for n in range(WRITERS)}
@@ -40,7 +40,7 @@ def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, m
             threading.Thread(target=publish, args=(server, name, receipts, enough))
             for name, receipts in written.items()
         ]
-        assert server.token  # made before it dies
+        assert server.token  # created before the kill
         for thread in (reader, *writers):
             thread.start()
         try:
@@ -71,7 +71,10 @@ def test_retried_publishing_over_kills_writes_every_event_once(tmp_path: Path, m
 
 
 def publish(server: Server, name: str, receipts: list[Receipt], enough: threading.Event) -> None:
-    """Publish numbered batches, each until it is taken, until there are *enough*."""
+    """Publish numbered batches until *enough* is set.
+
+    Each batch is retried until the server accepts it.
+    """
     with Client(server.url, server.token) as client:
         for batch in itertools.count():
             if enough.is_set():
@@ -82,7 +85,7 @@ def publish(server: Server, name: str, receipts: list[Receipt], enough: threadin
             receipts += client.publish(events, give_up_secs=60)
 
 
-def test_a_script_that_is_run_again_changes_nothing(server: Server) -> None:
+def test_a_repeated_script_changes_nothing(server: Server) -> None:
     events = [{"id": f"import-{n}", "event_type": "row.imported", "source": "import"} for n in range(1500)]
     with Client(server.url, server.token) as client:
         first = client.publish(events)

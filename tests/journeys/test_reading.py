@@ -1,4 +1,4 @@
-"""What a reader does in the live list: nothing moves under their eyes; the keyboard, the filter, the opened row."""
+"""Reading the live list: no motion, keyboard, filter and opened rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.proxy import Proxy
 from tests.server import Server
 from tests.waits import wait_until
 
-# --- reading in peace -------------------------------------------------------------------------------------------------
+# --- no motion --------------------------------------------------------------------------------------------------------
 
 
-def test_rows_wait_behind_a_pill_while_someone_reads_further_down(shared: Server, page: Page) -> None:
+def test_rows_wait_behind_a_pill_while_the_list_is_scrolled(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(80))
     live = LivePage(page, shared)
     live.expect_rows(80)
@@ -54,7 +54,7 @@ def test_the_pill_hides_no_row_and_moves_none(shared: Server, page: Page, width:
     assert pill["height"] >= 24
 
 
-def test_rows_wait_while_one_is_open(shared: Server, page: Page) -> None:
+def test_rows_wait_while_a_row_is_open(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(3))
     live = LivePage(page, shared)
     live.expect_rows(3)
@@ -65,15 +65,13 @@ def test_rows_wait_while_one_is_open(shared: Server, page: Page) -> None:
     expect(live.rows.nth(1).locator("pre")).to_contain_text("task 1")
     write(shared.database, *tasks(1, "new"))
     expect(live.pill).to_have_text("1 new")
-    page.keyboard.press("Escape")  # closes it
-    page.keyboard.press("Escape")  # leaves it
+    page.keyboard.press("Escape")  # closes the row
+    page.keyboard.press("Escape")  # leaves the row
     live.expect_rows(4)
 
 
 @pytest.mark.parametrize("keys", [["Escape"], ["ArrowUp", "ArrowUp"], ["Home"], ["Shift+Tab"]])
-def test_rows_wait_while_one_has_the_keyboards_focus_until_it_is_left(
-    shared: Server, page: Page, keys: list[str]
-) -> None:
+def test_rows_wait_until_the_keyboard_focus_leaves_a_row(shared: Server, page: Page, keys: list[str]) -> None:
     write(shared.database, *tasks(4))
     live = LivePage(page, shared)
     live.expect_rows(4)
@@ -94,9 +92,7 @@ def test_rows_wait_while_one_has_the_keyboards_focus_until_it_is_left(
     live.expect_rows(7)
 
 
-def test_a_row_that_was_clicked_and_closed_again_and_a_list_that_has_the_focus_hold_nothing_up(
-    shared: Server, page: Page
-) -> None:
+def test_a_closed_row_and_a_focused_list_do_not_delay_rows(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(2))
     live = LivePage(page, shared)
     live.expect_rows(2)
@@ -110,9 +106,7 @@ def test_a_row_that_was_clicked_and_closed_again_and_a_list_that_has_the_focus_h
     live.expect_rows(4)
 
 
-def test_a_paused_list_stands_still_and_counts_what_waits_over_an_outage(
-    shared: Server, proxy: Proxy, page: Page
-) -> None:
+def test_a_paused_list_counts_waiting_events_across_an_outage(shared: Server, proxy: Proxy, page: Page) -> None:
     write(shared.database, *tasks(2))
     live = LivePage(page, shared, proxy.url)
     live.expect_rows(2)
@@ -136,7 +130,7 @@ def test_a_paused_list_stands_still_and_counts_what_waits_over_an_outage(
     live.expect_state("live")
 
 
-def test_a_list_that_is_paused_for_long_loses_nothing_and_stays_small(shared: Server, page: Page) -> None:
+def test_a_list_that_is_paused_for_long_loses_no_event_and_stays_small(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
     wait_until(lambda: live.cursor() == 0, "the list has begun")
     page.get_by_role("button", name="Pause").click()
@@ -199,7 +193,7 @@ def test_the_list_is_filtered_by_kind_and_by_text(shared: Server, page: Page) ->
     expect(live.scroller).to_be_focused()
 
 
-def test_the_keyboard_opens_a_row_whatever_text_is_selected(shared: Server, page: Page) -> None:
+def test_the_keyboard_opens_a_row_even_if_text_is_selected(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(1))
     live = LivePage(page, shared)
     live.expect_rows(1)
@@ -211,12 +205,12 @@ def test_the_keyboard_opens_a_row_whatever_text_is_selected(shared: Server, page
     expect(live.rows.first.locator("details")).to_have_attribute("open", "")
 
 
-# Ids as the terms of an address have to take them.
+# Ids that need different encodings in an address.
 IDS = ["task-1", "a:b@c~d.e-f_g", "a/b", "/lead", "..", ".hidden", "a?b&c=d#e", "100%", "ü ö+x", "a\nb"]
 IDS += ["x" * 200, "x" * 201]
 
 
-def test_an_opened_row_leads_where_that_of_the_log_leads(shared: Server, page: Page) -> None:
+def test_an_opened_row_has_the_links_of_the_logs_row(shared: Server, page: Page) -> None:
     with contextlib.closing(sqlite3.connect(shared.database)) as raw, raw:
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, task_id, agent_id, timestamp) VALUES (?, ?, ?, ?, ?, 't')",
@@ -226,14 +220,14 @@ def test_an_opened_row_leads_where_that_of_the_log_leads(shared: Server, page: P
     live.expect_rows(len(IDS))
     live.rows.evaluate_all("rows => rows.forEach(row => row.querySelector('details').open = true)")
     expect(live.rows.locator("dl")).to_have_count(len(IDS))
-    ways = ways_of(live.rows)
+    links = links_of(live.rows)
     page.goto(f"{shared.url}/swarm/events")
-    assert ways_of(page.locator("#rows > .event")) == ways
-    assert len(ways[-1]) == 5
+    assert links_of(page.locator("#rows > .event")) == links
+    assert len(links[-1]) == 5
 
 
-def ways_of(rows: Locator) -> Any:
-    """Return where the fields of each row lead: the path, and what is asked for there."""
+def links_of(rows: Locator) -> Any:
+    """Return the links of each row's fields: path and query."""
     return rows.evaluate_all(
         """rows => rows.map(row => Array.from(row.querySelectorAll("dd a"), ({parentElement, href}) => {
             const {origin, pathname, searchParams} = new URL(href);
@@ -269,7 +263,7 @@ def test_the_keyboard_reaches_the_links_of_an_open_row_and_comes_back(shared: Se
     expect(page).to_have_url(f"{shared.url}/swarm/events?type=task.created")
 
 
-def test_an_open_row_that_the_filter_hides_holds_nothing_up(shared: Server, page: Page) -> None:
+def test_an_open_row_that_the_filter_hides_does_not_delay_rows(shared: Server, page: Page) -> None:
     write(shared.database, *tasks(2))
     live = LivePage(page, shared)
     live.expect_rows(2)

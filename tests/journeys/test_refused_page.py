@@ -1,4 +1,4 @@
-"""A refusal that no retry changes is told once, and nothing is asked again."""
+"""A permanent refusal is shown once, and no request is repeated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def patient(page: Page) -> Page:
     return page
 
 
-def test_a_page_on_another_site_without_tickets_says_what_to_set(shared: Server, proxy: Proxy, patient: Page) -> None:
+def test_a_page_on_another_site_without_tickets_names_the_attribute(
+    shared: Server, proxy: Proxy, patient: Page
+) -> None:
     proxy.pages["/"] = site(f'<event-feed src="{shared.url}/ws"></event-feed>', head="")
     sockets: list[str] = []
     patient.on("websocket", lambda socket: sockets.append(socket.url))
@@ -55,7 +57,7 @@ NO_TICKETS = {
 
 
 @pytest.mark.parametrize("answer", NO_TICKETS.values(), ids=NO_TICKETS)
-def test_a_ticket_url_that_gives_none_is_said_once(
+def test_a_ticket_url_without_tickets_is_reported_once(
     shared: Server, proxy: Proxy, patient: Page, answer: tuple[str, str] | None
 ) -> None:
     if answer:
@@ -70,7 +72,7 @@ def test_a_ticket_url_that_gives_none_is_said_once(
     assert len(warnings) == 1
 
 
-def test_an_address_without_a_feed_is_said_once(shared: Server, proxy: Proxy, patient: Page) -> None:
+def test_an_address_without_a_feed_is_reported_once(shared: Server, proxy: Proxy, patient: Page) -> None:
     proxy.pages["/"] = site('<event-feed src="/elsewhere/ws"></event-feed>')
     warnings = warnings_of(patient)
     patient.goto(proxy.url)
@@ -94,12 +96,12 @@ def test_a_refused_subscription_is_not_sent_again(shared: Server, proxy: Proxy, 
     assert len(proxy.asked("/api/feed")) == (1 if way == "long poll" else 0)
     write(shared.database, *tasks(1))
     proxy.unblock()
-    patient.locator("event-feed").evaluate("feed => feed.setAttribute('types', 'task.*')")  # what was wrong is mended
+    patient.locator("event-feed").evaluate("feed => feed.setAttribute('types', 'task.*')")  # corrects the request
     expect(patient.locator("event-feed .rows > .event")).to_have_count(1)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_what_may_pass_is_tried_again(shared: Server, proxy: Proxy, page: Page, status: int) -> None:
+def test_a_temporary_refusal_is_retried(shared: Server, proxy: Proxy, page: Page, status: int) -> None:
     proxy.block()
     proxy.answer = b"HTTP/1.1 %d -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
     proxy.pages["/"] = ("text/html", f"<!doctype html>{TAG}<event-feed></event-feed>")

@@ -1,4 +1,4 @@
-"""Kill the server in every way, at any moment: each client ends with exactly the events of the log, in order."""
+"""After kills at any moment, each client has the log's events in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def log_ids(server: Server) -> list[str]:
 
 @contextlib.contextmanager
 def following(followers: list[Follower]) -> Iterator[Callable[[int], None]]:
-    """Run each follower on a thread; the yielded call ends them once all are at a seq, or fails."""
+    """Run each follower on a thread.
+
+    Yields a function that ends them once all are at a seq, or fails.
+    """
     goal: list[int] = []
     stop = threading.Event()
 
@@ -57,19 +60,19 @@ def kill_whole(server: Server) -> None:
 
 
 def kill_master_alone(server: Server) -> None:
-    """The worker must die with it, or it would keep the port."""
+    """The worker must exit with its master, or it would keep the port."""
     server.kill_master()
     server.start()
 
 
-def kill_and_write_while_it_is_down(server: Server) -> None:
+def kill_and_write_during_the_downtime(server: Server) -> None:
     server.kill()
     seen = head_of(server.database)
     wait_until(lambda: head_of(server.database) > seen + 100, "events written while the server is down")
     server.start()
 
 
-@pytest.mark.parametrize("bring_down", [kill_whole, kill_master_alone, kill_and_write_while_it_is_down])
+@pytest.mark.parametrize("bring_down", [kill_whole, kill_master_alone, kill_and_write_during_the_downtime])
 def test_twenty_clients_have_exactly_the_log_after_a_kill(server: Server, bring_down: Callable[[Server], None]) -> None:
     followers = [Follower(server) for _ in range(FOLLOWERS)]
     assert server.token
@@ -101,7 +104,7 @@ def test_a_client_that_reconnects_before_any_new_event_misses_nothing(server: Se
     assert follower.ids == log_ids(server)
 
 
-def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
+def test_a_kill_during_a_replay_loses_no_event(server: Server) -> None:
     write_events(server.database, 10_000)
     has_killed = threading.Event()
     killing = partial(KillingSingles, at=random.Random(7).randint(500, 5_000), has_killed=has_killed)
@@ -116,7 +119,10 @@ def test_a_kill_during_a_replay_of_ten_thousand(server: Server) -> None:
 
 
 class KillingSingles(Singles):
-    """Kills the server as soon as it has shown *at* events, once: what looks on from outside may be late."""
+    """Kills the server once it has shown *at* events, from inside the client.
+
+    An outside observer could be too late.
+    """
 
     def __init__(self, server: Server, at: int, has_killed: threading.Event, **query: Any) -> None:
         self._at = at

@@ -1,4 +1,7 @@
-"""Open connections obey: a right that is taken back, or runs out, ends them within two seconds, in every worker."""
+"""Open connections end within two seconds of a revocation.
+
+This holds in every worker, and for expired permissions.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ PROMISED_SECS = 2.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two workers, for all tests: a connection may be with either."""
+    """A server with two workers for all tests: either may have a connection."""
     with Server(tmp_path_factory.mktemp("rights"), workers=2) as running:
         wait_until(lambda: len(running.workers()) == 2, "two workers")
         yield running
@@ -34,20 +37,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def rights(server: Server) -> Iterator[Database]:
-    """The database of `server`, as the command line opens it."""
+    """The database of `server`, opened as the command line does."""
     yield db.at(server.database)
     db.at(server.database).close()
 
 
 def add_viewer(rights: Database) -> str:
-    """Return the name of a new viewer."""
+    """Create a viewer and return its name."""
     name = f"ann-{len(user.list_all(rights))}"
     user.add(rights, name, "viewer")
     return name
 
 
 def is_open(client: FeedClient) -> bool:
-    """Return whether the server still answers; what else comes is passed over."""
+    """Return whether the server still answers. Skips other frames."""
     try:
         client.send(action="ping")
         while client.receive()["type"] != "pong":
@@ -57,7 +60,7 @@ def is_open(client: FeedClient) -> bool:
     return True
 
 
-def test_a_hundred_sockets_in_two_workers_close_and_none_of_the_others(server: Server, rights: Database) -> None:
+def test_all_fifty_sockets_of_a_revoked_token_close_and_no_others(server: Server, rights: Database) -> None:
     rounds = itertools.count()
 
     def secs_to_close() -> float:
@@ -100,7 +103,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_a_person_is_shut_out_of_sockets_and_streams_and_the_neighbour_is_not(
+def test_a_revoked_user_loses_sockets_and_streams_and_another_keeps_them(
     server: Server, rights: Database, end: Callable[[Database, str, str], object]
 ) -> None:
     neighbours = {"Cookie": f"{server.cookie_name}=" + server.sign_in("viewer")}
@@ -146,7 +149,7 @@ def test_a_token_expires_on_open_sockets_too(server: Server, rights: Database) -
     assert shortest(secs_too_long, PROMISED_SECS) < PROMISED_SECS
 
 
-def test_a_token_revoked_while_a_tool_had_dropped_the_triggers_falls_too(server: Server, rights: Database) -> None:
+def test_a_token_revoked_without_triggers_ends_its_connections(server: Server, rights: Database) -> None:
     secret = account.create_token(rights, "rebuilt", ["read"])
     with FeedClient(server.url, secret) as client:
         client.subscribe()
@@ -156,7 +159,7 @@ def test_a_token_revoked_while_a_tool_had_dropped_the_triggers_falls_too(server:
         assert client.closed_with()[0] == 4001
 
 
-def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server: Server, rights: Database) -> None:
+def test_a_ticket_opens_one_socket_that_ends_with_its_token(server: Server, rights: Database) -> None:
     secret = account.create_token(rights, "site", ["read"])
     answer = httpx.post(f"{server.url}/api/tickets", headers={"Authorization": f"Bearer {secret}"}, verify=False).json()
     with FeedClient(f"{server.url}/ws?ticket={answer['ticket']}", None) as client:
@@ -169,7 +172,7 @@ def test_a_ticket_opens_one_socket_that_falls_with_the_token_it_rests_on(server:
         assert client.closed_with()[0] == 4001
 
 
-def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, rights: Database) -> None:
+def test_a_client_with_a_new_role_reconnects_and_sees_what_it_may(server: Server, rights: Database) -> None:
     ann = add_viewer(rights)
     user.set_role(rights, ann, "operator")
     headers = {
@@ -178,7 +181,7 @@ def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, r
     with FeedClient(server.url, None, headers=headers) as client:
         before, epoch = client.subscribe()["after"], client.epoch
 
-        user.set_role(rights, ann, "viewer", by="tests")  # an event that an operator would see
+        user.set_role(rights, ann, "viewer", by="tests")  # writes an event that only operators see
 
         code, reason = client.closed_with()
         assert (code, reason.partition("=")[0]) == (1012, "retry_ms")
@@ -188,7 +191,7 @@ def test_who_gets_another_role_comes_back_and_sees_what_it_may(server: Server, r
         assert client.next_event()["payload"]["event_type"] == "a.b"
 
 
-def test_a_long_poll_tells_nothing_to_who_was_revoked_while_it_waited(server: Server, rights: Database) -> None:
+def test_a_poll_returns_no_event_after_a_revocation_during_its_wait(server: Server, rights: Database) -> None:
     secret = account.create_token(rights, "poller", ["read"])
     headers = {"Authorization": f"Bearer {secret}"}
     with (
@@ -206,7 +209,7 @@ def test_a_long_poll_tells_nothing_to_who_was_revoked_while_it_waited(server: Se
         assert waiting.result().status_code == 401
 
 
-def test_what_was_erased_is_not_brought_to_those_who_join_late(server: Server) -> None:
+def test_an_erased_event_is_not_sent_to_late_joiners(server: Server) -> None:
     with server.connect() as early:
         start = early.subscribe()["after"]
         with server.http() as http:

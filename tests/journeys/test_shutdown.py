@@ -1,4 +1,4 @@
-"""SIGTERM, and Ctrl-C: everyone is sent away at once, with a moment to come back at."""
+"""SIGTERM and Ctrl-C close all clients at once, with a time to reconnect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waits import PATIENCE_SECS, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_it_closes_every_client_with_1012_and_ends_within_five_seconds(server: Server, number: signal.Signals) -> None:
+def test_a_stop_closes_every_client_with_1012_within_five_seconds(server: Server, number: signal.Signals) -> None:
     clients = [server.connect() for _ in range(50)]
     try:
         for client in clients:
@@ -40,7 +40,7 @@ def test_it_closes_every_client_with_1012_and_ends_within_five_seconds(server: S
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """A worker that runs nowhere."""
+    """A worker without a process."""
     made = Worker(1, os.getpid(), [], None, 30, Config(), logging.getLogger())
     made.method_queue.init()
     yield made
@@ -49,13 +49,13 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize("name", ["handle_exit", "handle_quit"])
-def test_a_worker_that_is_told_to_stop_while_it_boots_has_nobody_to_send_away(worker: Worker, name: str) -> None:
+def test_a_worker_that_is_stopped_while_it_boots_has_no_clients_to_close(worker: Worker, name: str) -> None:
     getattr(worker, name)(0, None)
     assert not worker.alive
 
 
 @pytest.mark.parametrize("name", ["handle_exit", "handle_quit"])
-def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts(worker: Worker, name: str) -> None:
+def test_a_signal_handler_waits_for_no_lock_of_the_interrupted_thread(worker: Worker, name: str) -> None:
     hub = Feed().hub
     worker.booted, worker.wsgi = True, SimpleNamespace(extensions={"outfeed": SimpleNamespace(hub=hub)})
     telling = threading.Thread(target=getattr(worker, name), args=(0, None), daemon=True)
@@ -67,14 +67,14 @@ def test_a_signal_waits_for_no_lock_of_the_thread_that_it_interrupts(worker: Wor
     assert hub.closing.is_set()
 
 
-def test_sigterm_ends_within_five_seconds_while_a_client_reads_nothing(server: Server) -> None:
+def test_a_stop_takes_under_five_seconds_with_a_client_that_reads_nothing(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
-        client.socket.socket.close()  # no goodbye: the server must not wait for one
+        client.socket.socket.close()  # without a close frame: the server must not wait for one
         assert server.stop() < 5
 
 
-def test_a_killed_master_takes_its_workers_along(server: Server) -> None:
+def test_workers_exit_when_their_master_is_killed(server: Server) -> None:
     workers = server.workers()
     server.kill_master()
 
@@ -82,7 +82,7 @@ def test_a_killed_master_takes_its_workers_along(server: Server) -> None:
         try:
             with open(f"/proc/{pid}/stat") as stat:
                 return stat.read().split()[2] == "Z"
-        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
+        except (FileNotFoundError, ProcessLookupError):  # the process ended before the file was opened or read
             return True
 
     wait_until(lambda: all(map(is_gone, workers)), "workers ended")

@@ -1,4 +1,4 @@
-"""Clients that send or read slowly, on the real server: each costs its own connection, and no thread."""
+"""Slow clients on the real server: each costs a connection but no thread."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ EVENT = json.dumps({"event_type": "a.b", "source": "s"}).encode()
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
-    """A server of few connections that gives slow clients a fifth of the time; each test has addresses of its own."""
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
+    """A server with few connections and a fifth of the time for slow clients.
+
+    Each test has its own addresses.
+    """
     folder = tmp_path_factory.mktemp("hasty")
     server = FaultyServer(folder, max_connections=20, max_incomplete_per_ip=PLACES)
     server.ailments.write_text("hasty patience=5")
@@ -47,7 +50,7 @@ def client(server: Server, address: str = "127.0.0.1") -> Iterator[socket.socket
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Return all that the server sends until it closes; nothing if it closes with a reset."""
+    """Return all bytes until the server closes; none after a reset."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := sock.recv(1 << 16):
@@ -72,43 +75,43 @@ def post(server: Server, *headers: str) -> bytes:
 # --- costly clients ---------------------------------------------------------------------------------------------------
 
 
-def test_costly_clients_of_every_kind_delay_nobody_and_are_gone_in_time(hasty: Server) -> None:
-    """Without limits any of the kinds has every thread: the server has 52, and 200 sockets come."""
-    assert hasty.token
-    before = sockets_of(hasty)
+def test_costly_clients_of_every_kind_delay_no_other_and_are_closed_in_time(impatient: Server) -> None:
+    """Without limits, each kind takes all 52 threads with its 200 sockets."""
+    assert impatient.token
+    before = sockets_of(impatient)
 
     def secs_beside_them() -> float:
-        with CostlyClients(hasty, 40):
-            wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
-            live = shortest(lambda: secs_to_live(hasty), LIVE_SECS)
+        with CostlyClients(impatient, 40):
+            wait_until(lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "those over the limit were closed")
+            live = shortest(lambda: secs_to_live(impatient), LIVE_SECS)
             assert live < LIVE_SECS
-            with probing(hasty) as took:
+            with probing(impatient) as took:
                 wait_until(lambda: len(took) > 40, "some answers")
-                wait_until(lambda: sockets_of(hasty) <= before + 2, "the costly clients are gone", timeout=8)
+                wait_until(lambda: sockets_of(impatient) <= before + 2, "the costly clients are gone", timeout=8)
         return max(took)
 
     assert shortest(secs_beside_them, HEALTHY_SECS) < HEALTHY_SECS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_offenders_of_one_kind_alone_hold_no_thread(hasty: Server, kind: str) -> None:
-    before = sockets_of(hasty)
-    with CostlyClients(hasty, 100, kinds=[kind]):
-        wait_until(lambda: sockets_of(hasty) <= before + PLACES + EXPORTS, "those over the limit were closed")
-        assert shortest(lambda: secs_to_live(hasty), LIVE_SECS) < LIVE_SECS
-    wait_until(lambda: sockets_of(hasty) <= before + 2, "all are gone")
+def test_costly_clients_of_one_kind_hold_no_thread(impatient: Server, kind: str) -> None:
+    before = sockets_of(impatient)
+    with CostlyClients(impatient, 100, kinds=[kind]):
+        wait_until(lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "those over the limit were closed")
+        assert shortest(lambda: secs_to_live(impatient), LIVE_SECS) < LIVE_SECS
+    wait_until(lambda: sockets_of(impatient) <= before + 2, "all are gone")
 
 
-def test_the_oldest_incomplete_request_of_an_address_gives_way_and_no_complete_one(hasty: Server) -> None:
+def test_only_the_oldest_incomplete_request_of_an_address_is_dropped(impatient: Server) -> None:
     with contextlib.ExitStack() as stack:
-        oldest, *others = (stack.enter_context(client(hasty, "127.0.5.1")) for _ in range(PLACES))
-        neighbour = stack.enter_context(client(hasty, "127.0.5.2"))
+        oldest, *others = (stack.enter_context(client(impatient, "127.0.5.1")) for _ in range(PLACES))
+        neighbour = stack.enter_context(client(impatient, "127.0.5.2"))
         for each in (oldest, *others, neighbour):
             each.sendall(HEALTH[:-1])
-        viewer, head = connect(hasty, "127.0.5.1")
+        viewer, head = connect(impatient, "127.0.5.1")
         viewer.close()
         assert status(head) == 101
-        newest = stack.enter_context(client(hasty, "127.0.5.1"))
+        newest = stack.enter_context(client(impatient, "127.0.5.1"))
         newest.sendall(HEALTH[:-1])
         assert read_all(oldest) == b""
         for each in (*others, neighbour, newest):
@@ -116,11 +119,13 @@ def test_the_oldest_incomplete_request_of_an_address_gives_way_and_no_complete_o
             read_answers(each, 1)
 
 
-def test_an_address_has_so_many_exports_at_once_and_the_server_too(hasty: Server) -> None:
-    export = b"GET /api/events/export HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer %b\r\n\r\n" % hasty.token.encode()
+def test_concurrent_exports_are_limited_per_address_and_server(impatient: Server) -> None:
+    export = (
+        b"GET /api/events/export HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer %b\r\n\r\n" % impatient.token.encode()
+    )
 
     def ask(address: str) -> int:
-        sock = stack.enter_context(client(hasty, address))
+        sock = stack.enter_context(client(impatient, address))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(export)
         return status(sock.recv(100))
@@ -133,32 +138,32 @@ def test_an_address_has_so_many_exports_at_once_and_the_server_too(hasty: Server
         wait_until(lambda: ask("127.0.6.3") == 200, "their places are free again")
 
 
-def test_a_client_that_asks_again_before_it_has_read_gets_one_answer(hasty: Server) -> None:
-    with CostlyClients(hasty, 1, "127.0.8.1", kinds=["many answers"]):
+def test_a_client_that_does_not_read_gets_one_answer_at_a_time(impatient: Server) -> None:
+    with CostlyClients(impatient, 1, "127.0.8.1", kinds=["many answers"]):
         for _ in range(50):
-            with client(hasty) as sock:
+            with client(impatient) as sock:
                 sock.sendall(HEALTH)
                 read_answers(sock, 1)
-        assert 0 < unsent_to(hasty, "127.0.8.1") < 2 * len((PACKAGE / "static" / "outfeed.css").read_bytes())
+        assert 0 < unsent_to(impatient, "127.0.8.1") < 2 * len((PACKAGE / "static" / "outfeed.css").read_bytes())
 
 
 def unsent_to(server: Server, address: str) -> int:
-    """Return how many bytes the kernel holds for clients with that address, as it says itself."""
+    """Return the bytes that the kernel holds for clients with that address."""
     remote = socket.inet_aton(address)[::-1].hex().upper()
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     local = f":{server.port:04X}"
     return sum(int(row[4].split(":")[0], 16) for row in rows if row[1].endswith(local) and row[2].startswith(remote))
 
 
-def test_health_waits_for_no_request_that_waits_for_the_database(hasty: FaultyServer) -> None:
-    request = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
+def test_health_does_not_wait_for_requests_that_wait_for_the_database(impatient: FaultyServer) -> None:
+    request = post(impatient, f"Content-Length: {len(EVENT)}") + EVENT
     with contextlib.ExitStack() as stack:
-        with hasty.locked():
-            writers = [stack.enter_context(client(hasty, f"127.0.9.{number + 1}")) for number in range(30)]
+        with impatient.locked():
+            writers = [stack.enter_context(client(impatient, f"127.0.9.{number + 1}")) for number in range(30)]
             for each in writers:
                 each.sendall(request)
-            for _ in range(20):  # the first may come before the writers' requests
-                with client(hasty) as sock:
+            for _ in range(20):  # the first may be served before the writers' requests
+                with client(impatient) as sock:
                     sock.sendall(HEALTH)
                     read_answers(sock, 1)
             assert not select.select(writers, [], [], 0)[0], "all wait for the lock, or for their turn"
@@ -166,10 +171,10 @@ def test_health_waits_for_no_request_that_waits_for_the_database(hasty: FaultySe
     assert {status(answer) for answer in answers} == {201}
 
 
-def test_a_request_has_one_deadline_however_it_drips(hasty: Server) -> None:
-    with client(hasty, "127.0.7.1") as sock:
+def test_a_slowly_sent_request_has_one_deadline(impatient: Server) -> None:
+    with client(impatient, "127.0.7.1") as sock:
         began = time.monotonic()
-        sock.sendall(post(hasty, "Content-Length: 1000"))
+        sock.sendall(post(impatient, "Content-Length: 1000"))
         sock.settimeout(0.1)
         with contextlib.suppress(ConnectionError):
             while time.monotonic() - began < PATIENCE_SECS:
@@ -180,49 +185,49 @@ def test_a_request_has_one_deadline_however_it_drips(hasty: Server) -> None:
     assert 1 < time.monotonic() - began < 6
 
 
-# --- what is slow, and well -------------------------------------------------------------------------------------------
+# --- slow but valid clients -------------------------------------------------------------------------------------------
 
 
-def test_pipelined_requests_are_answered_in_order(hasty: Server) -> None:
-    with client(hasty) as sock:
-        sized = post(hasty, f"Content-Length: {len(EVENT)}") + EVENT
+def test_pipelined_requests_are_answered_in_order(impatient: Server) -> None:
+    with client(impatient) as sock:
+        sized = post(impatient, f"Content-Length: {len(EVENT)}") + EVENT
         sock.sendall(HEALTH + sized + HEALTH[:10])
         sock.sendall(HEALTH[10:])
         statuses = re.findall(rb"HTTP/1.1 (\d+)", read_answers(sock, 2))
         assert statuses == [b"200", b"201", b"200"]
 
 
-def test_a_chunked_body_and_one_that_is_asked_for(hasty: Server) -> None:
-    with client(hasty) as sock:
-        sock.sendall(post(hasty, "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
+def test_chunked_bodies_and_expect_continue_are_supported(impatient: Server) -> None:
+    with client(impatient) as sock:
+        sock.sendall(post(impatient, "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
         sock.sendall(b"0\r\n\r\n")
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
-    with client(hasty) as sock:
-        sock.sendall(post(hasty, "Expect: 100-continue", f"Content-Length: {len(EVENT)}"))
+    with client(impatient) as sock:
+        sock.sendall(post(impatient, "Expect: 100-continue", f"Content-Length: {len(EVENT)}"))
         assert sock.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(EVENT)
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
 
 
 @pytest.mark.parametrize("headers", [f"Content-Length: {MAX_BODY_BYTES + 1}", "Transfer-Encoding: chunked"])
-def test_a_client_that_sends_too_much_before_it_reads_gets_its_413(hasty: Server, headers: str) -> None:
+def test_a_client_that_sends_too_much_before_it_reads_gets_its_413(impatient: Server, headers: str) -> None:
     chunk = b"%x\r\n" % (MAX_BODY_BYTES + 1) if "chunked" in headers else b""
-    with client(hasty) as sock:
-        sock.sendall(post(hasty, headers) + chunk + b" " * (MAX_BODY_BYTES + 1))
+    with client(impatient) as sock:
+        sock.sendall(post(impatient, headers) + chunk + b" " * (MAX_BODY_BYTES + 1))
         sock.shutdown(socket.SHUT_WR)
         answer = read_all(sock)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"Connection: close\r\n" in answer
 
 
-def test_a_client_that_waits_for_nothing_more_gets_its_answer(hasty: Server) -> None:
-    with client(hasty) as sock:
+def test_a_client_that_closes_its_write_side_gets_its_answer(impatient: Server) -> None:
+    with client(impatient) as sock:
         sock.sendall(HEALTH)
         sock.shutdown(socket.SHUT_WR)
         assert b'{"status":"alive"}' in read_all(sock)
 
 
-def test_a_server_told_to_stop_waits_for_no_half_request(tmp_path: Path) -> None:
+def test_a_stopping_server_does_not_wait_for_half_requests(tmp_path: Path) -> None:
     with Server(tmp_path) as server, contextlib.ExitStack() as stack:
         for beginning in (b"", HEALTH[:-1], post(server, "Content-Length: 10")):
             stack.enter_context(client(server)).sendall(beginning)

@@ -1,4 +1,4 @@
-"""A client that reads nothing costs its own connection and nothing else."""
+"""A client that reads nothing costs only its own connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.server import Server
 from tests.waits import wait_until
 
 ROW_BYTES = 16_000
-ROWS = 1_100  # 16 MB and more: a stalled loopback socket swallows over 2 MB before anything notices
+ROWS = 1_100  # 16 MB and more: a loopback socket buffers over 2 MB before it stalls
 
 
 def write_bulk(path: Path, rows: int) -> None:
@@ -33,7 +33,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def event_seqs(client: RawClient, until: int) -> list[int]:
-    """Read on until the event with the seq *until*; every frame on the way must be whole."""
+    """Read up to the event with the seq *until*. Every frame must be complete."""
     seqs: list[int] = []
     while not seqs or seqs[-1] < until:
         opcode, body = client.take_frame()
@@ -42,7 +42,7 @@ def event_seqs(client: RawClient, until: int) -> list[int]:
     return seqs
 
 
-def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow_with_it(server: Server) -> None:
+def test_a_stalled_client_that_reads_again_gets_all_events_in_constant_memory(server: Server) -> None:
     with RawClient(server) as stalled, server.connect() as reader:
         reader.subscribe(after=0)
         write_bulk(server.database, ROWS)
@@ -52,7 +52,7 @@ def test_it_gets_all_of_it_in_order_when_it_reads_again_and_memory_does_not_grow
         wait_until(lambda: stalled.has_more(1), "it is sent the first page")
         before = rss_bytes(server.workers()[0])
         head = 4 * ROWS
-        for end in range(ROWS + 100, head + 1, 100):  # or the relay may read all of it in one large page
+        for end in range(ROWS + 100, head + 1, 100):  # otherwise the relay may read all rows as one large page
             write_bulk(server.database, 100)
             reader.follow(end, timeout=60)
         grown = rss_bytes(server.workers()[0]) - before
@@ -81,8 +81,11 @@ def ping_on(client: RawClient, stop: threading.Event) -> None:
         client.send_frame(b"are you there", opcode=9)
 
 
-def test_the_others_are_not_slowed(server: Server) -> None:
-    """Pairs in turn: with and without eight stalled clients; the median wait may not differ beyond noise."""
+def test_other_clients_are_not_delayed(server: Server) -> None:
+    """Compares pairs, with and without eight stalled clients.
+
+    The median waits may differ only by noise.
+    """
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(server.connect())
         reader.subscribe()
@@ -101,7 +104,7 @@ def test_the_others_are_not_slowed(server: Server) -> None:
 
 
 def wait_for_events(server: Server, reader: FeedClient, prefix: str) -> float:
-    """Return the median seconds from just before a commit to its arrival, over 40 commits."""
+    """Return the median seconds from a commit to its arrival, over 40 commits."""
     waits = []
     with contextlib.closing(sqlite3.connect(server.database, isolation_level=None, timeout=30)) as raw:
         for n in range(40):
@@ -116,7 +119,7 @@ def wait_for_events(server: Server, reader: FeedClient, prefix: str) -> float:
 
 
 @pytest.mark.parametrize("pruned_up_to", [700, ROWS])
-def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server: Server, pruned_up_to: int) -> None:
+def test_a_stalled_client_that_pruning_overtakes_gets_4008_and_then_a_gap(server: Server, pruned_up_to: int) -> None:
     with RawClient(server, receive_buffer_bytes=4096) as stalled, server.connect() as reader:
         reader.subscribe()
         stalled.subscribe(after=0)
@@ -125,7 +128,7 @@ def test_one_that_pruning_overtakes_gets_4008_and_then_a_gap_never_a_jump(server
         wait_until(lambda: sum(server.counted("outfeed_clients", state="live").values()) == 2, "both are live")
         write_bulk(server.database, ROWS)
         reader.follow(ROWS, timeout=60)
-        write_bulk(server.database, 5_000 // 10)  # so that the tail can't bring it up either
+        write_bulk(server.database, 5_000 // 10)  # so that the tail can't serve it either
         reader.follow(ROWS + 500, timeout=60)
         with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
             raw.execute("DELETE FROM outbox WHERE seq <= ?", (pruned_up_to,))

@@ -1,4 +1,4 @@
-"""Server-sent events: what the stream promises a browser, and what it bears from anything else."""
+"""Server-sent events: the stream for browsers, and for other clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stream(server: Server, last_event_id: str | None = None, headers: dict[str, 
 
 
 def raw_request(server: Server, request: bytes) -> socket.socket:
-    """Send bare bytes with the token in the place of TOKEN."""
+    """Send bare bytes, with the token in place of TOKEN."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=15)
     connection.sendall(request.replace(b"TOKEN", server.token.encode()))
     return connection
@@ -59,7 +59,7 @@ def read_until(connection: socket.socket, marker: bytes) -> bytes:
 
 
 def is_ended(connection: socket.socket) -> bool:
-    """Whether the server has ended the connection, after reading what it sent."""
+    """Read the rest. Return whether the server has ended the connection."""
     while select.select([connection], [], [], 0)[0]:
         try:
             if not connection.recv(1 << 16):
@@ -70,33 +70,33 @@ def is_ended(connection: socket.socket) -> bool:
 
 
 class TestCursor:
-    def test_last_event_id_beats_the_url(self, shared: Server) -> None:
+    def test_last_event_id_takes_precedence_over_the_url(self, shared: Server) -> None:
         with stream(shared, after=0) as first:
             epoch = first.epoch
         with stream(shared, f"{epoch}:3", after=1, epoch="0" * 32) as again:
             assert (again.verdict.kind, again.verdict.after) == ("resumed", 3)
 
-    def test_one_of_another_epoch_is_a_reset(self, shared: Server) -> None:
+    def test_a_last_event_id_of_another_epoch_is_a_reset(self, shared: Server) -> None:
         with stream(shared, f"{'0' * 32}:3") as again:
             assert (again.verdict.kind, again.verdict.after) == ("reset", head_of(shared.database))
 
     @pytest.mark.parametrize("value", ["e:x", "e:-1", "e:", ":3", "7", "e:\xb2", "e:99999999999999999999"])
-    def test_one_that_is_none_is_refused_before_the_stream(self, shared: Server, value: str) -> None:
+    def test_an_invalid_last_event_id_is_rejected_before_the_stream(self, shared: Server, value: str) -> None:
         with shared.http() as http:
             answer = http.get("/api/feed/stream", headers={"Last-Event-ID": value.encode("latin-1")})
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
-    def test_one_beside_a_consumer_does_not_count(self, shared: Server) -> None:
+    def test_a_last_event_id_is_ignored_with_a_consumer(self, shared: Server) -> None:
         with shared.http() as http:
             http.post("/api/consumers", json={"name": "streamed"})
         with stream(shared, f"{'0' * 32}:3", consumer="streamed") as client:
             assert (client.verdict.kind, client.verdict.after) == ("resumed", head_of(shared.database))
 
-    def test_an_empty_one_is_none(self, shared: Server) -> None:
+    def test_an_empty_last_event_id_is_ignored(self, shared: Server) -> None:
         with stream(shared, "", after=0) as client:
             assert (client.verdict.kind, client.verdict.after) == ("resumed", 0)
 
-    def test_a_heartbeat_moves_it_and_dispatches_nothing(self, shared: Server) -> None:
+    def test_a_heartbeat_moves_the_last_event_id_and_dispatches_nothing(self, shared: Server) -> None:
         with stream(shared, after=0, types="none.*") as client:
             client.follow(head_of(shared.database))
             assert client.events == []
@@ -106,7 +106,7 @@ class TestCursor:
         with stream(shared, id_, types="none.*") as again:
             assert (again.verdict.kind, again.verdict.after) == ("resumed", head_of(shared.database))
 
-    def test_every_event_has_its_own_id_also_in_a_batch(self, shared: Server) -> None:
+    def test_every_event_of_a_batch_has_its_own_id(self, shared: Server) -> None:
         with stream(shared, after=0, batch="true", rate="0") as client:
             client.follow(head_of(shared.database))
             ids = re.findall(rb"^id: (\w+:\d+)$", bytes(client.raw), re.MULTILINE)
@@ -124,7 +124,7 @@ class TestRequest:
             "nonsense=1", "consumer=x&after=0", "source=", "epoch=",
         ],
     )  # fmt: skip
-    def test_what_is_wrong_is_said_before_the_stream(self, shared: Server, query: str) -> None:
+    def test_an_invalid_query_is_rejected_before_the_stream(self, shared: Server, query: str) -> None:
         with shared.http() as http:
             answer = http.get(f"/api/feed/stream?{query}")
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), answer.text
@@ -134,16 +134,16 @@ class TestRequest:
         with stream(shared, batch=value) as client:
             assert client.verdict.kind == "live"
 
-    def test_the_last_so_many(self, shared: Server) -> None:
+    def test_last_replays_that_many_events(self, shared: Server) -> None:
         with stream(shared, last=2) as client:
             client.follow(head_of(shared.database))
             assert len(client.events) == 2
 
-    def test_strangers_are_refused(self, shared: Server) -> None:
+    def test_unauthenticated_clients_are_rejected(self, shared: Server) -> None:
         with raw_request(shared, b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 401")
 
-    def test_head_has_the_headers_and_no_stream(self, shared: Server) -> None:
+    def test_a_head_request_has_the_headers_and_no_stream(self, shared: Server) -> None:
         request = (
             b"HEAD /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n\r\n"
         )
@@ -155,7 +155,7 @@ class TestRequest:
         assert b"content-type: text/event-stream" in top.lower()
         assert b"no-store" in top
 
-    def test_a_body_changes_nothing(self, shared: Server) -> None:
+    def test_a_request_body_is_ignored(self, shared: Server) -> None:
         request = (
             b"GET /api/feed/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nContent-Length: %d\r\n\r\n"
         )
@@ -167,7 +167,7 @@ class TestRequest:
             read_until(connection, b":%d\ndata" % head_of(shared.database))
             assert not is_ended(connection)
 
-    def test_a_second_request_behind_it_is_not_answered_into_the_stream(self, shared: Server) -> None:
+    def test_a_pipelined_request_is_not_answered_into_the_stream(self, shared: Server) -> None:
         one = b"GET /api/feed/stream?after=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\n\r\n"
         with raw_request(shared, one + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             received = read_until(connection, b":%d\ndata" % head_of(shared.database))
@@ -176,7 +176,7 @@ class TestRequest:
             received += read_until(connection, b":%d\ndata" % head_of(shared.database))
         assert received.count(b"HTTP/1.1 ") == 1
 
-    def test_it_follows_another_request_on_a_kept_connection(self, shared: Server) -> None:
+    def test_a_stream_can_follow_another_request_on_a_connection(self, shared: Server) -> None:
         with raw_request(shared, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             read_until(connection, b"alive")
             connection.sendall(
@@ -186,8 +186,8 @@ class TestRequest:
             write_events(shared.database)
             read_until(connection, b":%d\ndata" % head_of(shared.database))
 
-    def test_line_ends_of_a_raw_writer_stay_in_their_line(self, shared: Server) -> None:
-        """The trigger takes them out of an event; a table of someone else's may fill the outbox as it likes."""
+    def test_line_breaks_of_a_raw_writer_stay_in_their_line(self, shared: Server) -> None:
+        """Only the trigger removes them, and other tables may fill the outbox."""
         pretty = '{\r\n  "text":\r"one\\ntwo\\r\\nid: evil:99"\n}'
         with stream(shared) as client:
             with contextlib.closing(sqlite3.connect(shared.database, timeout=30)) as raw, raw:
@@ -201,7 +201,7 @@ class TestRequest:
         assert json.loads(event)["data"] == {"text": "one\ntwo\r\nid: evil:99"}
         assert len(client.events) == 1
 
-    def test_curl_reads_it(self, shared: Server) -> None:
+    def test_curl_can_read_the_stream(self, shared: Server) -> None:
         command = [
             "curl",
             "-sN",
@@ -220,7 +220,7 @@ class TestRequest:
 
 
 class TestLeaving:
-    def test_who_hangs_up_frees_the_place_at_once(self, tmp_path: Path) -> None:
+    def test_a_closed_stream_frees_its_place_at_once(self, tmp_path: Path) -> None:
         with Server(tmp_path, max_connections=1) as server:
             write_events(server.database)
             assert server.token
@@ -230,7 +230,7 @@ class TestLeaving:
                     refused = http.get("/api/feed/stream")
                     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
                 client.close()
-                client = wait_until(lambda: entered(server), "the place is free", timeout=5)
+                client = wait_until(lambda: try_stream(server), "the place is free", timeout=5)
             client.close()
             assert server.descriptors() < 60
 
@@ -256,9 +256,9 @@ class TestLeaving:
                 assert server.process.wait(timeout=PATIENCE_SECS) == 0
                 return time.monotonic() - began
 
-        assert shortest(secs_to_end, GRACE_SECS) < GRACE_SECS  # which is what requests that go on are given
+        assert shortest(secs_to_end, GRACE_SECS) < GRACE_SECS  # the time that running requests get
 
-    def test_a_stalled_one_gets_all_of_it_in_order_and_delays_nobody(self, server: Server) -> None:
+    def test_a_stalled_stream_gets_all_events_in_order_and_delays_no_other(self, server: Server) -> None:
         assert server.token
         with stream(server, rate="0") as stalled, server.connect() as reader:
             reader.subscribe()
@@ -270,18 +270,18 @@ class TestLeaving:
             assert time.monotonic() - began < 20
             assert len(stalled.follow(1001)) == 1001
 
-    def test_a_stalled_one_that_goes_away_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_stalled_stream_that_disconnects_leaves_no_place_taken(self, tmp_path: Path) -> None:
         with Server(tmp_path, max_connections=1) as server:
             assert server.token
             client = stream(server, rate="0")
             write_events(server.database, 500, data=json.dumps("x" * 16_000), each_alone=True)
-            assert entered(server) is None
+            assert try_stream(server) is None
             client.close()
-            wait_until(lambda: entered(server), "the place is free", timeout=5).close()
+            wait_until(lambda: try_stream(server), "the place is free", timeout=5).close()
 
 
-def entered(server: Server) -> Stream | None:
-    """Return a stream, or None where there is no room for it."""
+def try_stream(server: Server) -> Stream | None:
+    """Return a stream, or None if the server has no free place."""
     try:
         return stream(server)
     except AssertionError:

@@ -1,4 +1,4 @@
-"""`<event-feed>` on another site: with tickets that the page's own server gets, and without our cookie."""
+"""`<event-feed>` on another site, by tickets and without a cookie."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_MS = 20_000
 
 
 class Site:
-    """A web server of somebody else's, whose page embeds the feed of *server*."""
+    """A foreign web server whose page embeds the feed of *server*."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://localhost:{port}"
@@ -75,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Serve
         made.http.server_close()
 
 
-def test_a_page_elsewhere_follows_by_ticket_over_a_restart(site: tuple[Site, Server], browser: Browser) -> None:
+def test_a_page_on_another_site_follows_by_ticket_across_a_restart(site: tuple[Site, Server], browser: Browser) -> None:
     made, server = site
     with closing(browser.new_page()) as page:
         page.goto(made.url)
@@ -96,7 +96,7 @@ def test_a_page_elsewhere_follows_by_ticket_over_a_restart(site: tuple[Site, Ser
         assert page.context.cookies() == []
 
 
-def test_a_page_of_a_site_that_nobody_named_gets_nothing(site: tuple[Site, Server], browser: Browser) -> None:
+def test_a_page_of_a_site_that_is_not_allowed_gets_no_event(site: tuple[Site, Server], browser: Browser) -> None:
     made, server = site
     server.kill()
     server.settings["OUTFEED_ALLOWED_ORIGINS"] = "https://shop.example"

@@ -1,4 +1,4 @@
-"""Webhooks of a real server: everything arrives, in order and signed, and nobody else notices."""
+"""Webhooks of a real server deliver in order and delay no client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def serving(folder: Path, **settings: object) -> Iterator[Server]:
 
 
 def add(server: Server, receiver: Receiver, name: str = "ops", batch: int = 0) -> None:
-    """Add a webhook from this process, which is not the server's; tests/cli has the command."""
+    """Add a webhook from this process, not the server's.
+
+    tests/webhooks has the command.
+    """
     webhook.add(db.at(server.database), name, receiver.url, types=(), secret=SECRET, batch=batch)
 
 
@@ -36,8 +39,11 @@ def read(server: Server, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-class Moody:
-    """A target that is slow, hangs up after it took an event, and answers 500 and 503, each now and then."""
+class FaultyTarget:
+    """A target with random faults.
+
+    It is slow, closes the connection after it accepted an event, or answers 500 or 503.
+    """
 
     def __init__(self) -> None:
         self._count = 0
@@ -50,8 +56,8 @@ class Moody:
         return replies.get(self._count % 150, Reply())
 
 
-def test_everything_arrives_in_order_over_moody_targets_that_go_away_and_kills(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, Receiver(behave=Moody()) as one, Receiver(behave=Moody()) as many:
+def test_all_events_arrive_in_order_across_faulty_targets_and_kills(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, Receiver(behave=FaultyTarget()) as one, Receiver(behave=FaultyTarget()) as many:
         add(server, one, "one")
         add(server, many, "many", batch=20)
         with writer(server.database, rate=30) as written:
@@ -86,7 +92,7 @@ def _events(post: Post) -> list[dict[str, object]]:
     return data if isinstance(data, list) else [data]
 
 
-def test_of_two_workers_one_delivers_and_the_other_takes_over_when_it_dies(tmp_path: Path) -> None:
+def test_the_other_worker_takes_over_when_the_delivering_one_is_killed(tmp_path: Path) -> None:
     with serving(tmp_path, workers=2) as server, Receiver() as receiver:
         wait_until(lambda: len(server.workers()) == 2, "two workers")
         add(server, receiver)
@@ -105,13 +111,13 @@ def test_of_two_workers_one_delivers_and_the_other_takes_over_when_it_dies(tmp_p
 
 
 def _holders(server: Server) -> list[int]:
-    """Return the workers that hold the lease, as the kernel lists it."""
+    """Return the workers that hold the lease, as the kernel lists them."""
     inode = os.stat(f"{server.database}.webhooks.lock").st_ino
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     return [int(lock[4]) for lock in locks if lock[1] == "FLOCK" and lock[5].endswith(f":{inode}")]
 
 
-def test_a_target_that_hangs_slows_nobody_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_a_hanging_target_delays_neither_clients_nor_the_shutdown(tmp_path: Path) -> None:
     released = threading.Event()
 
     def hang(_: Post) -> Reply:
@@ -146,7 +152,7 @@ def _time_of_events(server: Server, client: object, count: int) -> float:
     return time.monotonic() - began
 
 
-def test_a_running_server_obeys_and_gives_up_when_the_setting_says_so(tmp_path: Path) -> None:
+def test_a_running_server_applies_commands_and_gives_up_as_configured(tmp_path: Path) -> None:
     with serving(tmp_path, webhook_give_up_hours=0.00001) as server, Receiver() as receiver:
         add(server, receiver)
         server.log_event("a.b", "s")
@@ -168,5 +174,5 @@ def test_a_running_server_obeys_and_gives_up_when_the_setting_says_so(tmp_path: 
         add(server, receiver)
         server.log_event("a.b", "s")
         wait_until(lambda: receiver.seqs() == [1, 2, 3, 4], "the new one of that name delivers")
-        # The one that was removed may have had the last in hand already: it goes out once more, under the same id.
+        # The removed webhook may have been posting the last event: it is posted again, under the same id.
         assert all(post.is_first for post in receiver.posts if post.seqs != [4])

@@ -1,4 +1,4 @@
-"""Two workers on one database: each serves its own clients, and a cursor of one is good at the other."""
+"""Two workers on one database: cursors of one are valid at the other."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def worker_of(server: Server, client: FeedClient) -> int | None:
-    """Return the process that holds the server's end of the client's connection, as the kernel knows it."""
+    """Return the process that has the server's end of the client's connection.
+
+    The kernel lists it.
+    """
     return worker_at(server, client.socket.socket.getsockname()[1])
 
 
 def worker_at(server: Server, client_port: int) -> int | None:
-    """Return the process that holds the server's end of the connection from *client_port*."""
+    """Return the process that has the other end of a connection.
+
+    The client's end is at *client_port*.
+    """
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if _port(fields[1]) == server.port and _port(fields[2]) == client_port:
@@ -55,7 +61,7 @@ def _descriptors(pid: int) -> set[str]:
 
 @contextlib.contextmanager
 def clients_of_both(server: Server, count: int) -> Iterator[tuple[list[FeedClient], list[FeedClient]]]:
-    """Connect clients until each worker has *count*; yield those of one and those of the other."""
+    """Connect clients until each worker has *count*. Yield those of each."""
     with contextlib.ExitStack() as stack:
         groups: dict[int | None, list[FeedClient]] = {pid: [] for pid in server.workers()}
 
@@ -73,7 +79,7 @@ def clients_of_both(server: Server, count: int) -> Iterator[tuple[list[FeedClien
         yield first, second
 
 
-def test_clients_of_both_get_everything(server: Server) -> None:
+def test_clients_of_both_workers_get_all_events(server: Server) -> None:
     with clients_of_both(server, 3) as (first, second), server.http() as http:
         for client in (*first, *second):
             client.subscribe()
@@ -87,8 +93,8 @@ def test_clients_of_both_get_everything(server: Server) -> None:
         assert posted in first[0].seen
 
 
-def test_a_cursor_of_one_is_good_at_the_other(server: Server) -> None:
-    """Also where the other has not polled yet: the cursor lies ahead of its position, and is no reset."""
+def test_a_cursor_of_one_worker_is_valid_at_the_other(server: Server) -> None:
+    """The other worker may not have polled yet: the cursor is still valid."""
     with clients_of_both(server, 1) as ((here,), (there,)):
         here.subscribe()
         there.subscribe()
@@ -108,7 +114,7 @@ def test_a_cursor_of_one_is_good_at_the_other(server: Server) -> None:
             ]
 
 
-def test_one_that_moves_between_workers_misses_and_repeats_nothing(server: Server) -> None:
+def test_a_client_that_moves_between_workers_misses_and_repeats_nothing(server: Server) -> None:
     with clients_of_both(server, 1) as ((here,), (there,)):
         seen: list[int] = []
         epoch = here.subscribe(after=0)["epoch"]
@@ -128,7 +134,7 @@ def test_one_that_moves_between_workers_misses_and_repeats_nothing(server: Serve
         assert [*seen, *here.seen[before:]] == list(range(1, end + 1))
 
 
-def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: Server) -> None:
+def test_only_the_clients_of_a_killed_worker_reconnect(server: Server) -> None:
     with clients_of_both(server, 2) as (first, second):
         victim = worker_of(server, first[0])
         assert victim is not None
@@ -143,11 +149,11 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
             wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
             wait_until(lambda: head_of(server.database) > 300, "more events")
         end = head_of(server.database)
-        # The clients of the other worker have noticed nothing.
+        # The clients of the other worker stay connected.
         for client in second:
             client.follow(end)
             assert client.seen == list(range(1, end + 1))
-        # Those of the one that was killed come back with their cursor and have everything.
+        # Those of the killed worker reconnect with their cursor and miss no event.
         for client in first:
             follower = Follower(server, after=client.cursor, epoch=client.epoch)
             follower.run(lambda follower: follower.cursor >= end)
@@ -155,7 +161,7 @@ def test_a_worker_that_is_killed_costs_only_its_own_clients_a_reconnect(server: 
             assert len(client.seen) + len(follower.events) == end
 
 
-def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
+def test_metrics_show_only_the_running_workers(server: Server) -> None:
     wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
     write_events(server.database, 3)
     wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
@@ -170,19 +176,19 @@ def test_metrics_show_all_workers_and_none_that_is_dead(server: Server) -> None:
     wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 8, "which count what it pushes")
 
 
-def test_a_worker_that_is_gone_has_no_gauges_and_keeps_its_counters(server: Server) -> None:
+def test_a_stopped_worker_has_no_gauges_but_keeps_its_counters(server: Server) -> None:
     wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
     write_events(server.database, 3)
     wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "what both have pushed")
     assert server.process is not None
-    os.kill(server.process.pid, signal.SIGTTOU)  # which has gunicorn do with one worker less
+    os.kill(server.process.pid, signal.SIGTTOU)  # makes gunicorn run one worker less
     wait_until(lambda: len(server.workers()) == 1, "one has ended")
     wait_until(lambda: len(server.counted("outfeed_ready")) == 1, "one is shown")
     assert sum(server.counted("outfeed_events_total").values()) == 6
 
 
 def counters_of(scraped: str) -> dict[str, float]:
-    """Return what can only rise, by its name and labels."""
+    """Return the counters, by name and labels."""
     families = [each for each in text_string_to_metric_families(scraped) if each.type in ("counter", "histogram")]
     return {f"{each.name} {each.labels}": each.value for family in families for each in family.samples}
 
@@ -202,7 +208,7 @@ def connections_to_both(server: Server) -> Iterator[list[HTTPConnection]]:
         yield [found[pid] for pid in server.workers()]
 
 
-def test_no_counter_goes_back_whichever_worker_answers(server: Server) -> None:
+def test_no_counter_decreases_at_any_worker(server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
     with clients_of_both(server, 1) as groups, connections_to_both(server) as connections:
         for (client,) in groups:
@@ -222,12 +228,12 @@ def test_no_counter_goes_back_whichever_worker_answers(server: Server) -> None:
 
 
 def folder_of(server: Server) -> Path:
-    """Return the folder in which the workers count, as the kernel knows it."""
+    """Return the folder in which the workers count, as the kernel lists it."""
     maps = Path(f"/proc/{server.workers()[0]}/maps").read_text()
     return next(Path(line.split()[-1]).parent for line in maps.splitlines() if "outfeed-metrics-" in line)
 
 
-def test_the_folder_of_metrics_is_private_and_gone_after_the_end_or_the_next_start(server: Server) -> None:
+def test_the_metrics_folder_is_private_and_removed_at_the_end_or_next_start(server: Server) -> None:
     killed = folder_of(server)
     assert killed.stat().st_mode & 0o777 == 0o700
     server.kill()

@@ -1,4 +1,4 @@
-"""Whoever writes, the event arrives; whatever they try, history is not rewritten."""
+"""Events of all writers arrive, and no writer can rewrite history."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_an_event_written_by_the_sqlite3_shell_arrives(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         statement = ROW + "('from-shell', 'shell.said', 'shell', '{\"a\": 1}', '2026-01-01T00:00:00Z');"
-        # By itself the shell waits for no other writer, and the server writes, too.
+        # By default the shell waits for no other writer, and the server writes as well.
         subprocess.run(["sqlite3", "-cmd", ".timeout 10000", str(server.database), statement], check=True)
         assert client.next_event()["payload"]["id"] == "from-shell"
 
 
-def test_an_event_written_by_another_process_without_our_code_arrives(server: Server) -> None:
+def test_an_event_written_by_another_program_arrives(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()"
@@ -51,7 +51,7 @@ def test_an_event_posted_over_http_arrives_with_the_seq_that_the_writer_was_told
         assert client.epoch == answer.json()["epoch"]
 
 
-# --- what raw writers may try, on the database alone ------------------------------------------------------------------
+# --- attempts of raw writers, on the database alone -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def outbox_ids(raw: sqlite3.Connection) -> list[str]:
         ROW + "{row}",
     ],
 )
-def test_the_same_event_again_is_ignored_however_it_is_written(raw: sqlite3.Connection, statement: str) -> None:
+def test_a_repeated_event_is_ignored_with_every_statement(raw: sqlite3.Connection, statement: str) -> None:
     raw.execute(statement.format(row="('known', 'a.b', 's', '1', 'later')"))
     assert outbox_ids(raw) == ["known"]
     assert raw.execute("SELECT data, timestamp FROM event_log").fetchall() == [("1", "t")]
@@ -93,7 +93,7 @@ def test_the_same_event_again_is_ignored_however_it_is_written(raw: sqlite3.Conn
         ROW + "(NULL, 'a.b', 's', '1', 't')",
     ],
 )
-def test_history_is_not_rewritten_and_the_refusal_says_why(raw: sqlite3.Connection, statement: str) -> None:
+def test_rewriting_history_is_rejected_with_the_reason(raw: sqlite3.Connection, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match=r"^event_log: "):
         raw.execute(statement)
     assert outbox_ids(raw) == ["known"]
@@ -105,7 +105,7 @@ def test_a_statement_with_new_and_known_rows_writes_the_new_ones(raw: sqlite3.Co
     assert outbox_ids(raw) == ["known", "new-1", "new-2"]
 
 
-def test_a_rolled_back_transaction_leaves_nothing_and_no_hole(raw: sqlite3.Connection) -> None:
+def test_a_rolled_back_transaction_leaves_no_row_and_no_gap(raw: sqlite3.Connection) -> None:
     raw.execute("BEGIN")
     raw.execute(ROW + "('gone', 'a.b', 's', '1', 't')")
     raw.execute("ROLLBACK")
@@ -124,13 +124,13 @@ def test_a_nested_transaction_keeps_what_its_savepoints_keep(raw: sqlite3.Connec
     assert outbox_ids(raw) == ["known", "outer", "second"]
 
 
-def test_seqs_go_on_after_everything_was_pruned(raw: sqlite3.Connection, database: Database) -> None:
+def test_seqs_continue_after_everything_was_pruned(raw: sqlite3.Connection, database: Database) -> None:
     raw.execute("DELETE FROM outbox")
     raw.execute(ROW + "('next', 'a.b', 's', '1', 't')")
     assert raw.execute("SELECT seq FROM outbox").fetchall() == [(2,)]
 
 
-def test_an_event_stands_or_falls_with_the_callers_transaction(database: Database, tmp_path: Path) -> None:
+def test_an_event_commits_or_rolls_back_with_the_callers_transaction(database: Database, tmp_path: Path) -> None:
     from outfeed import get_event, log_event
 
     with contextlib.closing(sqlite3.connect(database.path)) as own:
