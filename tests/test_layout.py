@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "webhooks"}
+FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "watch", "webhooks"}
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}

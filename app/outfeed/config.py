@@ -30,7 +30,7 @@ PREFIX = "OUTFEED_"
 REDACT_KEYS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
     "authorization", "cookie", "set_cookie", "credential", "credentials", "private_key", "secret_key", "mnemonic",
-    "seed_phrase", "preimage", "macaroon",
+    "seed_phrase", "preimage", "macaroon", "session_key",
 )  # fmt: skip
 # The elements of a list are separated by commas.
 _Names = Annotated[tuple[str, ...], NoDecode]

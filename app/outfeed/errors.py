@@ -24,6 +24,7 @@ OutfeedError
 ├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
 ├── DeliveryCancelled       a post to a webhook's target was cancelled
+├── InvalidWatch            a table can't be watched, or not in that way
 ├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token, user, agent or task has that name or id
@@ -202,6 +203,10 @@ class DeliveryCancelled(OutfeedError):
 
     Its webhook was changed, paused or removed, or the server stops.
     """
+
+
+class InvalidWatch(OutfeedError):
+    """A table can't be watched at all, or not so; nothing was changed."""
 
 
 class NotBlocked(OutfeedError):

@@ -11,6 +11,7 @@ from outfeed.feature import Feature
 from outfeed.log.feature import LogFeature
 from outfeed.swarm.feature import SwarmFeature
 from outfeed.upkeep.feature import UpkeepFeature
+from outfeed.watch.feature import WatchFeature
 from outfeed.webhooks.feature import WebhooksFeature
 
 FEATURES: tuple[Feature, ...] = (
@@ -18,6 +19,7 @@ FEATURES: tuple[Feature, ...] = (
     UpkeepFeature(),
     AccessFeature(),
     ConsumersFeature(),
+    WatchFeature(),
     WebhooksFeature(),
     SwarmFeature(),
 )
