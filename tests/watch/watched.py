@@ -42,13 +42,19 @@ def watch(connection: sqlite3.Connection, table: str, **options: Any) -> watches
     return watches.put(connection, definition.from_values(values), made_by=watches.COMMAND, settings=settings())
 
 
-def take_events(connection: sqlite3.Connection) -> list[Logged]:
-    """Return the events of the log in their order, and empty it."""
+def events(connection: sqlite3.Connection) -> list[Logged]:
+    """Return the events of the log in their order."""
     rows = connection.execute(
         "SELECT id, event_type, source, task_id, agent_id, data FROM event_log ORDER BY rowid"
     ).fetchall()
-    connection.execute("DELETE FROM event_log")
     return [Logged(*row[:5], json.loads(row[5])) for row in rows]
+
+
+def take_events(connection: sqlite3.Connection) -> list[Logged]:
+    """Return the events of the log in their order, and empty it."""
+    found = events(connection)
+    connection.execute("DELETE FROM event_log")
+    return found
 
 
 def types(events: list[Logged]) -> list[str]:

@@ -508,7 +508,7 @@ class _Watch:
     def _taken(self) -> str:
         """Return the trigger that claims the notes of the new row and reports the rows that it has removed."""
         mine = self._of_new(_Rows())
-        if self.table.rowid is not None:
+        if self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key):
             # -1 is the rowid of a row that names none: a row that has it was not replaced.
             mine += f" AND NOT(is_same AND new_key=-1 AND NEW.{self._rowid}<>-1)"
         claim = f"UPDATE outfeed_replaced SET watch={-self.number} WHERE {mine};"
