@@ -196,19 +196,22 @@ class _Rows:
         self._used[row][column] = None
         return f"{self._aliases[row]}.{quoted(column)}"
 
-    def sources(self) -> str:
-        """Return what offers NULL for each column that the expression names."""
-        parts = [
-            f"(SELECT {','.join(f'NULL AS {quoted(column)}' for column in used)})AS {self._aliases[row]}"
-            for row, used in self._used.items()
-            if used
-        ]
-        return ",".join(parts)
+    def source_of_new(self) -> str:
+        """Return what offers NULL for the columns of the new row, with a comma for what follows in the FROM."""
+        nulls = ",".join(f"NULL AS {quoted(column)}" for column in self._used["new"])
+        return f"(SELECT {nulls})AS {self._aliases['new']}," if nulls else ""
 
     def nested(self, expression: str) -> str:
-        """Return *expression* so that it doesn't fail without its columns."""
-        sources = self.sources()
-        return f"(SELECT(SELECT {expression})FROM {sources})" if sources else f"(SELECT {expression})"
+        """Return *expression* so that it doesn't fail without its columns.
+
+        One source in each FROM: SQLite makes a temporary table of a second one.
+        """
+        result = f"(SELECT {expression})"
+        for row, used in self._used.items():
+            if used:
+                nulls = ",".join(f"NULL AS {quoted(column)}" for column in used)
+                result = f"(SELECT{result}FROM(SELECT {nulls})AS {self._aliases[row]})"
+        return result
 
 
 def _default(column: WatchedColumn) -> str:
@@ -460,7 +463,7 @@ class _Watch:
             found.append(expression if column is None else wrap(rows, expression))
         return found
 
-    def _event(self, operation: str, side: str, type_: str, data: str) -> str:
+    def _event(self, side: str, type_: str, data: str) -> str:
         who = self._who(_Rows, side, lambda rows, expression: rows.nested(expression))
         return f"{_INTO_LOG}VALUES({_ID},{type_},{','.join(who)},{data},{_NOW});"
 
@@ -471,54 +474,75 @@ class _Watch:
     # --- insert ---
 
     def _insert_triggers(self) -> dict[str, str]:
-        if self._identity is None:
-            return {"insert": self._insert(has_notes=False)} if self.definition.rules_on(INSERT) else {}
-        if not self.definition.rules:
-            return {}
-        return {
-            "clear": f"AFTER INSERT {self._on} WHEN {self._exist(-self.number)}"
-            f" BEGIN DELETE FROM outfeed_replaced WHERE watch={-self.number}; END",
-            "insert": self._insert(has_notes=True),
-            "taken": self._taken(),
-            "before_insert": self._before(is_insert=True),
-        }
+        """Return the triggers of an INSERT.
 
-    def _insert(self, *, has_notes: bool) -> str:
-        note = f"FROM outfeed_replaced WHERE watch={-self.number} AND is_same"
+        If no note concerns the new row, `insert` reports it. Else `taken` claims the notes and reports the rows that
+        were removed, `replaced` reports the new row, and `clear` empties the notes.
+        """
+        found = {}
+        if self._identity is not None and self.definition.rules:
+            found["clear"] = (
+                f"AFTER INSERT {self._on} WHEN {self._exist(-self.number)}"
+                f" BEGIN DELETE FROM outfeed_replaced WHERE watch={-self.number}; END"
+            )
+            if self.definition.rules_on(INSERT) or self.definition.rules_on(UPDATE):
+                found["replaced"] = self._replaced()
+            found["taken"] = self._taken()
+        if self.definition.rules_on(INSERT):
+            found["insert"] = self._insert()
+        if self._identity is not None and self.definition.rules:
+            found["before_insert"] = self._before(is_insert=True)
+        return found
+
+    def _insert(self) -> str:
         rows = _Rows()
-        condition = self._any_of(INSERT, rows)
-        if has_notes:
-            condition = f"coalesce((SELECT updated IS NOT NULL {note}),{condition})"
-        when = rows.nested(condition)
-        type_ = self._typed(INSERT)
+        when = rows.nested(self._any_of(INSERT, rows))
+        if self._identity is not None:
+            noted = f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE {self._claimed()})"
+            when = f"NOT({self._exist(self.number)} AND {noted})AND {when}"
         rows = _Rows()
         head = self._head("insert", rows.new, f"NEW.{self._rowid}")
-        rest = self._row_members(rows.new)
-        if has_notes:
-            type_ = f"coalesce((SELECT updated {note}),{type_})"
-            head = head.replace("insert", f"'||coalesce((SELECT'update'{note}),'insert')||'", 1)
-            was = f"""coalesce((SELECT ',"was":{{'||was||'}}'{note}),'')"""
-            rest = f"{was}||{self._row_members(rows.new, extra=f'''coalesce((SELECT cut {note}),'')''')}"
-        data = rows.nested(self._limited(head, rest))
-        return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event(INSERT, 'new', type_, data)} END"
+        data = rows.nested(self._limited(head, self._row_members(rows.new)))
+        return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event('new', self._typed(INSERT), data)} END"
+
+    def _replaced(self) -> str:
+        note = f"FROM outfeed_replaced WHERE watch={-self.number} AND is_same"
+        rows = _Rows()
+        reported = rows.nested(f"coalesce((SELECT updated IS NOT NULL {note}),{self._any_of(INSERT, rows)})")
+        type_ = f"coalesce((SELECT updated {note}),{self._typed(INSERT)})"
+        rows = _Rows()
+        head = self._head("insert", rows.new, f"NEW.{self._rowid}")
+        head = head.replace("insert", f"'||coalesce((SELECT'update'{note}),'insert')||'", 1)
+        was = f"""coalesce((SELECT ',"was":{{'||was||'}}'{note}),'')"""
+        members = self._row_members(rows.new, extra=f"coalesce((SELECT cut {note}),'')")
+        data = rows.nested(self._limited(head, f"{was}||{members}"))
+        return (
+            f"AFTER INSERT {self._on} WHEN {self._exist(-self.number)} AND {reported}"
+            f" BEGIN {self._event('new', type_, data)} END"
+        )
 
     def _exist(self, number: int) -> str:
         return f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={number})"
 
     def _taken(self) -> str:
-        """Return the trigger that claims the notes of the new row and reports the rows that it has removed."""
+        claim = f"UPDATE outfeed_replaced SET watch={-self.number} WHERE {self._claimed()};"
+        removed = self._removed(f"n.watch={-self.number}")
+        return f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} BEGIN {claim}{removed} END"
+
+    def _claimed(self) -> str:
+        """Return the condition for the notes that concern the new row."""
         mine = self._of_new(_Rows())
         if self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key):
             # -1 is the rowid of a row that names none: a row that has it was not replaced.
             mine += f" AND NOT(is_same AND new_key=-1 AND NEW.{self._rowid}<>-1)"
-        claim = f"UPDATE outfeed_replaced SET watch={-self.number} WHERE {mine};"
-        removed = self._removed(f"n.watch={-self.number}")
-        return f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} BEGIN {claim}{removed} END"
+        return mine
 
     def _of_new(self, rows: _Rows) -> str:
         """Return the condition for the notes with the key and the UNIQUE values of the new row."""
-        keys = "0" if self.table.rowid is None else f"(SELECT NEW.{self._rowid}),-1"
-        return f"watch={self.number} AND new_key IN({keys})AND new_uniques={self._new_uniques(rows)}"
+        key = "=0" if self.table.rowid is None else f"=+NEW.{self._rowid}"
+        if self.table.rowid is not None and self.table.uniques:
+            key = f" IN((SELECT NEW.{self._rowid}),-1)"
+        return f"watch={self.number} AND new_key{key} AND new_uniques={self._new_uniques(rows)}"
 
     def _new_uniques(self, rows: _Rows) -> str:
         columns = [name for each in self.table.uniques for name in each.names]
@@ -557,14 +581,15 @@ class _Watch:
     # --- notes ---
 
     def _lookup(self, unique: UniqueIndex, rows: _Rows, result: str, exclusion: str) -> str:
+        # Without r before it, a column that is gone is that of the source of NEW: NULL.
         conditions = [
-            f"{rows.old(name)} COLLATE {quoted(collation)}={rows.new(name)}" for name, collation in unique.columns
+            f"{quoted(name)} COLLATE {quoted(collation)}={rows.new(name)}" for name, collation in unique.columns
         ]
         where = f" AND({unique.where})" if unique.where else ""
         return f"SELECT {result} FROM {quoted(self.table.name)} AS r WHERE {' AND '.join(conditions)}{where}{exclusion}"
 
-    def _lookups(self, rows: _Rows, *, is_insert: bool) -> str:
-        """Return a SELECT of the rows that have the key or a UNIQUE value of the new row."""
+    def _lookups(self, rows: _Rows, *, is_insert: bool) -> list[str]:
+        """Return a SELECT for each constraint: of the row that has the key or the UNIQUE values of the new row."""
         if self.table.rowid is not None:
             result = f"r.{self._rowid}"
             exclusion = "" if is_insert else f" AND r.{self._rowid}<>OLD.{self._rowid}"
@@ -577,13 +602,22 @@ class _Watch:
             exclusion = "" if is_insert else f" AND NOT({same})"
             by_rowid = []
         by_unique = [self._lookup(each, rows, result, exclusion) for each in self.table.uniques]
-        return " UNION ALL ".join(by_rowid + by_unique)
+        return by_rowid + by_unique
+
+    def _is_found(self, rows: _Rows, *, is_insert: bool) -> str:
+        """Return the condition that o is one of those rows."""
+        lookups = self._lookups(rows, is_insert=is_insert)
+        identity = self._identity_of("o")
+        if self.table.rowid is None:
+            return f"{identity} IN({' UNION ALL '.join(lookups)})"
+        # No IN: SQLite would make a temporary table for it.
+        return " OR ".join(f"{identity}=({lookup})" for lookup in lookups)
 
     def _before(self, *, is_insert: bool) -> str:
         """Return the trigger that notes the rows that the statement may remove."""
         defaults = self.table
         rows = _Rows(old="r", defaults=defaults)
-        found = rows.nested(f"EXISTS({self._lookups(rows, is_insert=is_insert)})")
+        found = rows.nested(f"EXISTS({' UNION ALL '.join(self._lookups(rows, is_insert=is_insert))})")
         on = f"INSERT {self._on}" if is_insert else f"UPDATE OF {self._unique_list()} {self._on}"
         trim = f"DELETE FROM outfeed_replaced WHERE rowid<=(SELECT max(rowid)FROM outfeed_replaced)-{MAX_NOTES};"
         clear = f"DELETE FROM outfeed_replaced WHERE {self._of_new(_Rows(defaults=defaults))};"
@@ -593,39 +627,48 @@ class _Watch:
         )
 
     def _note(self, *, is_insert: bool) -> str:
-        rows = _Rows(old="r", defaults=self.table)
         of_row = self._of_row()
 
-        def read(expression: str) -> str:
-            return f"(SELECT {expression} FROM {quoted(self.table.name)} AS r WHERE {of_row})"
+        def read(rows: _Rows, expression: str) -> str:
+            return rows.nested(f"{expression} FROM {quoted(self.table.name)} AS r WHERE {of_row}")
 
-        same = self._is_same(rows) if is_insert else "0"
+        def noted(make: Callable[[_Rows], str]) -> str:
+            rows = _Rows(old="r", defaults=self.table)
+            return read(rows, make(rows))
+
+        def same(rows: _Rows) -> str:
+            return self._is_same(rows) if is_insert else "0"
+
         values = {
             "watch": str(self.number),
             "new_key": "0" if self.table.rowid is None else f"(SELECT NEW.{self._rowid})",
             "new_uniques": self._new_uniques(_Rows(defaults=self.table)),
-            "identity": self._identity_value(rows, read),
-            "is_same": read(same) if is_insert else "0",
+            "identity": self._identity_value(noted),
+            "is_same": noted(same) if is_insert else "0",
         }
         if is_insert and self.definition.rules_on(UPDATE):
-            was, cut = self._was(rows, is_before=True)
-            values["updated"] = read(f"CASE WHEN {same} THEN {self._type(UPDATE, rows, is_before=True)} END")
-            values["was"] = read(f"CASE WHEN {same} THEN {was} END")
-            values["cut"] = read(f"CASE WHEN {same} THEN {cut} END")
+
+            def if_same(make: Callable[[_Rows], str]) -> str:
+                return noted(lambda rows: f"CASE WHEN {same(rows)} THEN {make(rows)} END")
+
+            values["updated"] = if_same(lambda rows: self._type(UPDATE, rows, is_before=True))
+            values["was"] = if_same(lambda rows: self._was(rows, is_before=True)[0])
+            values["cut"] = if_same(lambda rows: self._was(rows, is_before=True)[1])
         if self._may_remove_others and self.definition.rules_on(DELETE):
-            head = self._head(DELETE, rows.old, f"r.{self._rowid}")
-            data = f"(SELECT {self._limited(head, self._row_members(rows.old))})"
-            values["deleted"] = read(self._type(DELETE, rows))
-            values["data"] = read(f"CASE WHEN NOT {same} THEN {data} END")
-            who = self._who(lambda: rows, "old", lambda _, expression: read(expression))
+            values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
+            values["data"] = noted(lambda rows: f"CASE WHEN NOT {same(rows)} THEN {self._deleted_data(rows)} END")
+            who = self._who(lambda: _Rows(old="r"), "old", read)
             values |= dict(zip(("source", "task_id", "agent_id"), who, strict=True))
-        lookups = self._lookups(rows, is_insert=is_insert)
-        sources = rows.sources()
+        rows = _Rows(defaults=self.table)
+        found = self._is_found(rows, is_insert=is_insert)
         return (
             f"INSERT INTO outfeed_replaced({','.join(values)})SELECT {','.join(values.values())}"
-            f" FROM {sources + ',' if sources else ''}{quoted(self.table.name)} AS o"
-            f" WHERE {self._identity_of('o')} IN({lookups});"
+            f" FROM {rows.source_of_new()}{quoted(self.table.name)} AS o WHERE {found};"
         )
+
+    def _deleted_data(self, rows: _Rows) -> str:
+        head = self._head(DELETE, rows.old, f"r.{self._rowid}")
+        return f"(SELECT {self._limited(head, self._row_members(rows.old))})"
 
     def _of_row(self) -> str:
         """Return the condition that r is the row o."""
@@ -639,11 +682,11 @@ class _Watch:
         columns = [f"{alias}.{quoted(name)}" for name in self._identity or ()]
         return columns[0] if len(columns) == 1 else f"({','.join(columns)})"
 
-    def _identity_value(self, rows: _Rows, read: Callable[[str], str]) -> str:
+    def _identity_value(self, noted: Callable[[Callable[[_Rows], str]], str]) -> str:
         if self.table.rowid is not None:
             return f"o.{self._rowid}"
         columns = [name for name in self._identity or () if self._may_be_stored(name)]
-        return read(self._fingerprint(columns, rows.old)) if columns else "NULL"
+        return noted(lambda rows: self._fingerprint(columns, rows.old)) if columns else "NULL"
 
     def _is_same(self, rows: _Rows) -> str:
         """Return the condition that the noted row has the key of the new row."""
@@ -676,7 +719,7 @@ class _Watch:
             head = self._head("update", rows.new, f"NEW.{self._rowid}")
             was, cut = self._was(rows, is_before=False)
             rest = f"""',"was":{{'||{was}||'}}'||{self._row_members(rows.new, extra=cut)}"""
-            event = self._event(UPDATE, "new", self._typed(UPDATE), rows.nested(self._limited(head, rest)))
+            event = self._event("new", self._typed(UPDATE), rows.nested(self._limited(head, rest)))
             found["update"] = f"AFTER UPDATE {self._on} WHEN {when} BEGIN {event} END"
         if self._identity is not None and self._may_remove_others and self.definition.rules_on(DELETE):
             mine = self._of_new(_Rows())
@@ -695,7 +738,7 @@ class _Watch:
         if self._identity is not None:
             rows = _Rows()
             columns = [name for name in self._identity if self._may_be_stored(name)]
-            identity = f"=OLD.{self._rowid}" if self.table.rowid is not None else " IS NULL"
+            identity = f"=+OLD.{self._rowid}" if self.table.rowid is not None else " IS NULL"
             if columns:
                 identity = f"={rows.nested(self._fingerprint(columns, rows.old))}"
             found["forget"] = (
@@ -708,6 +751,6 @@ class _Watch:
             rows = _Rows()
             head = self._head("delete", rows.old, f"OLD.{self._rowid}")
             data = rows.nested(self._limited(head, self._row_members(rows.old)))
-            event = self._event(DELETE, "old", self._typed(DELETE), data)
+            event = self._event("old", self._typed(DELETE), data)
             found["delete"] = f"AFTER DELETE {self._on} WHEN {when} BEGIN {event} END"
         return found
