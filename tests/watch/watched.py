@@ -31,6 +31,7 @@ def new_database(*statements: str) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     with closing(schema.model(schema.migrations())) as model:
         model.backup(connection)
+    connection.execute("CREATE TABLE outfeed_migration (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)")
     for statement in statements:
         connection.execute(statement)
     return connection

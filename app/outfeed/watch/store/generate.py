@@ -69,6 +69,23 @@ def triggers(
     return _Watch(number, fitted(definition, table), table, tuple(secrets), max_event_bytes).triggers()
 
 
+def row_events(
+    number: int,
+    definition: Definition,
+    table: WatchedTable,
+    *,
+    secrets: Iterable[str],
+    max_event_bytes: int,
+    existing_type: str | None,
+) -> str:
+    """Return the statement that logs rows of the table for which an insert rule matches.
+
+    With *existing_type*, each event has that type and the operation `read`. Without it, each event is that of an
+    insert. The statement ends within its WHERE clause: the caller appends conditions on the alias `r`.
+    """
+    return _Watch(number, fitted(definition, table), table, tuple(secrets), max_event_bytes).row_events(existing_type)
+
+
 def watch_of(trigger: str) -> int | None:
     """Return the number of the watch to which a trigger of that name belongs, None if it belongs to none."""
     match = _NAME.fullmatch(trigger)
@@ -83,6 +100,11 @@ def hidden_columns(definition: Definition, table: WatchedTable, secrets: Iterabl
         for column in table.columns
         if definition.selects(column.name) and is_secret(column.name, names) and not definition.shows(column.name)
     )
+
+
+def reported_columns(definition: Definition, table: WatchedTable) -> tuple[str, ...]:
+    """Return the columns that the events of the watch have."""
+    return tuple(each.name for each in table.columns if definition.selects(each.name) and each.generated != "virtual")
 
 
 # --- SQL --------------------------------------------------------------------------------------------------------------
@@ -106,7 +128,7 @@ def _tree(parts: Sequence[str], operator: str) -> str:
     return f"({_tree(parts[:half], operator)}){operator}({_tree(parts[half:], operator)})"
 
 
-def _json_name(name: str) -> str:
+def json_name(name: str) -> str:
     return json.dumps(name, ensure_ascii=False) + ":"
 
 
@@ -349,11 +371,11 @@ class _Watch:
             return "'null'"
         if self._key == () or self.table.has_integer_key:
             name = self._key[0] if self._key else "rowid"
-            return f"{text('{' + _json_name(name))}||{rowid}||'}}'"
+            return f"{text('{' + json_name(name))}||{rowid}||'}}'"
         return self._object(self._key, row)
 
     def _object(self, columns: Sequence[str], row: Callable[[str], str]) -> str:
-        values = ",".join(f"({text(_json_name(name))},+{row(name)})" for name in columns)
+        values = ",".join(f"({text(json_name(name))},+{row(name)})" for name in columns)
         pairs = f"SELECT group_concat(k||{_value('v')})FROM(SELECT column1 AS k,column2 AS v FROM(VALUES{values}))"
         return f"'{{'||({pairs})||'}}'"
 
@@ -384,7 +406,7 @@ class _Watch:
 
     @staticmethod
     def _redacted(columns: Iterable[WatchedColumn]) -> str:
-        return "".join(f',{_json_name(each.name)}"{REDACTED}"' for each in columns)
+        return "".join(f',{json_name(each.name)}"{REDACTED}"' for each in columns)
 
     @staticmethod
     def _json_flag(columns: Iterable[WatchedColumn]) -> str:
@@ -397,7 +419,7 @@ class _Watch:
         # The sign takes affinity and collation from the value: those of the first column would count for all.
         values = [
             ",".join(
-                [text(_json_name(each.name)), *(f"+{row(each.name)}" for row in rows)]
+                [text(json_name(each.name)), *(f"+{row(each.name)}" for row in rows)]
                 + ([str(int(each.is_json))] if flag else [])
             )
             for each in columns
@@ -466,6 +488,17 @@ class _Watch:
     def _event(self, side: str, type_: str, data: str) -> str:
         who = self._who(_Rows, side, lambda rows, expression: rows.nested(expression))
         return f"{_INTO_LOG}VALUES({_ID},{type_},{','.join(who)},{data},{_NOW});"
+
+    def row_events(self, existing_type: str | None) -> str:
+        rows = _Rows(new="r")
+        type_ = text(existing_type) if existing_type else self._type(INSERT, rows)
+        who = self._who(lambda: rows, "new", lambda _, expression: expression)
+        head = self._head("read" if existing_type else "insert", rows.new, f"r.{self._rowid}")
+        data = f"(SELECT {self._limited(head, self._row_members(rows.new))})"
+        return (
+            f"{_INTO_LOG}SELECT {_ID},{type_},{','.join(who)},{data},{_NOW} FROM {quoted(self.table.name)} AS r"
+            f" WHERE ({self._any_of(INSERT, rows)})"
+        )
 
     def _typed(self, operation: str) -> str:
         rows = _Rows()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ WRITER_TEST = "SELECT json_quote(1)"
 COMMAND, FILE = "command", "file"
 ACTIVE, PAUSED, WAITING, REMOVED = "active", "paused", "waiting", "removed"
 _COLUMNS = "number, name, type, options, made_by, generator, state, created_at, checked_at, last_key, snapshot"
+_numbers = itertools.count()
 # What only the program's own connections have. Its triggers are compiled there.
-_PROGRAMS_OWN = ("no such collation sequence", "no such function", "no such module", "unknown tokenizer")
+PROGRAMS_OWN = ("no such collation sequence", "no such function", "no such module", "unknown tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class Watch:
         """Return the triggers as they must be, name to text, in the order of their creation."""
         return generate.triggers(
             self.number, self.definition, table, secrets=self.secrets, max_event_bytes=self.max_event_bytes
+        )
+
+    def row_events(self, table: WatchedTable, existing_type: str | None) -> str:
+        """Return the statement that logs rows of the table; see `generate.row_events`."""
+        return generate.row_events(
+            self.number,
+            self.definition,
+            table,
+            secrets=self.secrets,
+            max_event_bytes=self.max_event_bytes,
+            existing_type=existing_type,
         )
 
 
@@ -207,7 +220,7 @@ def create_triggers(connection: Connection, watch: Watch, table: WatchedTable) -
     _check_compiled(connection, table)
     connection.execute(
         "UPDATE outfeed_watch SET generator = ?, checked_at = ?, last_key = ? WHERE number = ?",
-        (generate.GENERATOR, clock.isoformat(clock.now()), _last_key(connection, table), watch.number),
+        (generate.GENERATOR, clock.isoformat(clock.now()), last_key(connection, table), watch.number),
     )
 
 
@@ -226,9 +239,10 @@ def _check_compiled(connection: Connection, table: WatchedTable) -> None:
         f"DELETE FROM {name}",
     ):
         try:
-            connection.execute(f"EXPLAIN {statement}").fetchall()
+            # Never the same text twice: SQLite 3.40 crashes if it compiles a cached EXPLAIN again for another schema.
+            connection.execute(f"EXPLAIN {statement} -- {next(_numbers)}").fetchall()
         except db.OperationalError as error:
-            if not str(error).startswith(_PROGRAMS_OWN):
+            if not str(error).startswith(PROGRAMS_OWN):
                 raise InvalidWatch(f"{table.name}: SQLite can't compile its triggers: {error}") from error
 
 
@@ -236,7 +250,7 @@ def _writable(table: WatchedTable) -> str:
     return next((column.name for column in table.columns if not column.generated), table.columns[0].name)
 
 
-def _last_key(connection: Connection, table: WatchedTable) -> int | None:
+def last_key(connection: Connection, table: WatchedTable) -> int | None:
     if not table.has_integer_key:
         return None
     (last,) = connection.execute(
@@ -249,7 +263,7 @@ def remove(connection: Connection, table: str) -> Watch:
     """Drop the triggers of the watch. Its row stays, since its days count for its events. Raises UnknownName."""
     watch = find(connection, table)
     drop_triggers(connection, watch.number)
-    _set_state(connection, watch, REMOVED)
+    set_state(connection, watch, REMOVED)
     return watch
 
 
@@ -263,7 +277,7 @@ def pause(connection: Connection, table: str) -> Watch:
         connection.execute(
             "UPDATE outfeed_watch SET checked_at = ? WHERE number = ?", (clock.isoformat(clock.now()), watch.number)
         )
-    _set_state(connection, watch, PAUSED)
+    set_state(connection, watch, PAUSED)
     return watch
 
 
@@ -274,14 +288,25 @@ def resume(connection: Connection, table: str) -> Watch:
         raise InvalidWatch(f"{watch.table}: is not paused")
     found = schema.read(connection, watch.table)
     state = WAITING if found is None else ACTIVE
-    _set_state(connection, watch, state)
+    set_state(connection, watch, state)
     if found is not None:
         create_triggers(connection, watch, found)
         write_gap(connection, watch, since=watch.checked_at)
     return replace(watch, state=state)
 
 
-def _set_state(connection: Connection, watch: Watch, state: str) -> None:
+def rename(connection: Connection, watch: Watch, table: str) -> Watch:
+    """Have the watch follow its table to another name; return it as it is now."""
+    connection.execute("UPDATE outfeed_watch SET name = ? WHERE number = ?", (table, watch.number))
+    return replace(watch, definition=replace(watch.definition, table=table))
+
+
+def store_secrets(connection: Connection, watch: Watch) -> None:
+    """Store the words that hide columns."""
+    connection.execute("UPDATE outfeed_watch SET options = ? WHERE number = ?", (watch.options, watch.number))
+
+
+def set_state(connection: Connection, watch: Watch, state: str) -> None:
     connection.execute("UPDATE outfeed_watch SET state = ? WHERE number = ?", (state, watch.number))
 
 

@@ -1,0 +1,170 @@
+"""Snapshots: the rows that a table has already, as events, in chunks of one write transaction each.
+
+Each chunk reads the rows that it logs, so an event is the state of its row at that seq. The place that a snapshot has
+reached stands in `outfeed_watch.snapshot`, and is written in the transaction of its chunk: a kill loses no row and
+repeats none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from outfeed import clock
+from outfeed.errors import InvalidWatch
+from outfeed.log_message import LogMessage
+from outfeed.store.database import Connection, Database, OperationalError
+from outfeed.watch.definition import EXISTING
+from outfeed.watch.store import schema, watches
+from outfeed.watch.store.generate import quoted
+from outfeed.watch.store.watches import Watch
+from outfeed.watch.table import WatchedTable
+
+MIN_ROWS, MAX_ROWS = 20, 500
+# A chunk holds the write lock; one that takes longer makes the next one smaller.
+CHUNK_SECS = 0.03
+log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """The place of a snapshot, as `outfeed_watch.snapshot` has it.
+
+    *reached* and *last* are the values that order the rows, as SQL literals. *reached* is None before the first chunk.
+    *error* is the reason why it ended early.
+    """
+
+    last: list[str]
+    reached: list[str] | None = None
+    schema_version: int = 0
+    error: str | None = None
+
+    @classmethod
+    def parsed(cls, text: str | None) -> Progress | None:
+        """Return the value of the column, None if no snapshot was begun."""
+        return cls(**json.loads(text)) if text else None
+
+
+def begin(connection: Connection, watch: Watch, table: WatchedTable) -> None:
+    """Have the rows that the table has now reported as `T.existing`, from the first row on."""
+    last = _key_at_end(connection, table)
+    _store(connection, watch.number, Progress(last, None, _schema_version(connection)) if last else None)
+
+
+def advance(database: Database, stopping: threading.Event, secs: float) -> bool:
+    """Write chunks of every snapshot for up to *secs* seconds; return whether one is still to be continued.
+
+    Raises DatabaseError.
+    """
+    end = clock.monotonic() + secs
+    rows = MAX_ROWS
+    while not stopping.is_set():
+        began = clock.monotonic()
+        with database.transaction() as connection:
+            todo = [each for each in watches.list_watches(connection) if is_running(each)]
+            if not todo:
+                return False
+            _chunk(connection, todo[0], rows)
+        took = clock.monotonic() - began
+        rows = max(MIN_ROWS, min(MAX_ROWS, int(rows * CHUNK_SECS / max(took, 0.001))))
+        if clock.monotonic() >= end:
+            return True
+        stopping.wait(min(took, 0.05))  # other writers get as much time
+    return True
+
+
+def is_running(watch: Watch) -> bool:
+    """Return whether a snapshot of the watch is to be continued."""
+    progress = Progress.parsed(watch.snapshot)
+    return watch.state == watches.ACTIVE and progress is not None and progress.error is None
+
+
+def _chunk(connection: Connection, watch: Watch, rows: int) -> None:
+    progress = Progress.parsed(watch.snapshot)
+    table = schema.read(connection, watch.table)
+    if progress is None or table is None:
+        _store(connection, watch.number, None)
+        return
+    version = _schema_version(connection)
+    if version != progress.schema_version and not (table.has_integer_key or not table.has_rowid):
+        # VACUUM may have given the rows other rowids.
+        progress = progress._replace(reached=None)
+    try:
+        reached = _log_rows(connection, watch, table, progress, rows)
+    except OperationalError as error:
+        if not str(error).startswith(watches.PROGRAMS_OWN):
+            raise
+        log.warning(LogMessage("snapshot ended: a column can't be read", table=watch.table, error=error))
+        _store(connection, watch.number, progress._replace(error=str(error)))
+        return
+    done = reached is None or reached == progress.last
+    _store(connection, watch.number, None if done else progress._replace(reached=reached, schema_version=version))
+
+
+def _log_rows(
+    connection: Connection, watch: Watch, table: WatchedTable, progress: Progress, rows: int
+) -> list[str] | None:
+    """Log the next *rows* rows; return the place reached, None if there was no row left."""
+    order = order_of(table)
+    within = [f"{_row(order)} <= {_values(progress.last)}"]
+    if progress.reached is not None:
+        within.append(f"{_row(order)} > {_values(progress.reached)}")
+    condition = " AND ".join(within)
+    found = connection.execute(
+        f"SELECT {_literals(order)} FROM {quoted(table.name)} AS r WHERE {condition} ORDER BY {_columns(order)}"
+        f" LIMIT {rows}"
+    ).fetchall()
+    if not found:
+        return None
+    reached = list(found[-1])
+    statement = watch.row_events(table, f"{watch.type}.{EXISTING}")
+    connection.execute(
+        f"{statement} AND {condition} AND {_row(order)} <= {_values(reached)} ORDER BY {_columns(order)}"
+    )
+    return reached
+
+
+def order_of(table: WatchedTable) -> tuple[str, ...]:
+    """Return the columns by which the rows are read: the rowid, else the PRIMARY KEY. Raises InvalidWatch."""
+    if table.rowid is not None:
+        return (table.rowid,)
+    if not table.has_rowid:
+        return table.primary_key
+    raise InvalidWatch(f"{table.name}: no name of its rowid is free, so its rows can't be read in an order")
+
+
+def _columns(order: Sequence[str]) -> str:
+    return ", ".join(f"r.{quoted(name)}" for name in order)
+
+
+def _row(order: Sequence[str]) -> str:
+    return f"({_columns(order)})"
+
+
+def _values(literals: Sequence[str]) -> str:
+    return f"({', '.join(literals)})"
+
+
+def _literals(order: Sequence[str]) -> str:
+    return ", ".join(f"quote(r.{quoted(name)})" for name in order)
+
+
+def _key_at_end(connection: Connection, table: WatchedTable) -> list[str] | None:
+    order = order_of(table)
+    descending = ", ".join(f"r.{quoted(name)} DESC" for name in order)
+    row = connection.execute(
+        f"SELECT {_literals(order)} FROM {quoted(table.name)} AS r ORDER BY {descending} LIMIT 1"
+    ).fetchone()
+    return list(row) if row else None
+
+
+def _schema_version(connection: Connection) -> int:
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    return int(version)
+
+
+def _store(connection: Connection, number: int, progress: Progress | None) -> None:
+    value: Any = None if progress is None else json.dumps(progress._asdict())
+    connection.execute("UPDATE outfeed_watch SET snapshot = ? WHERE number = ?", (value, number))
