@@ -81,6 +81,10 @@ class Part:
     def stop(self) -> None:
         """End every thread that `start` began; make every job end soon."""
 
+    def problems(self) -> list[str]:
+        """Return why the process is not ready, one sentence each."""
+        return []
+
     def close(self) -> None:
         """Write remaining data and close every file.
 
@@ -147,6 +151,10 @@ class Feature:
 
     def revoke_token(self, database: Database, name: str) -> None:
         """Revoke the token that `issue_token` made."""
+
+    def keep_days(self, connection: Connection) -> Mapping[str, float]:
+        """Return how many days the log keeps events of exact types, 0 for ever. Settings take precedence."""
+        return {}
 
     def holds(self, connection: Connection, event_id: str) -> bool:
         """Return whether the feature's tables may hold a copy of the event.

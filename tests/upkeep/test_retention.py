@@ -432,7 +432,7 @@ class TestConcurrentPrunes:
 
     def test_the_scheduled_prune_skips_if_another_runs(self, database, write, left):
         write(days_ago(40))
-        scheduled = RetentionJob(database, Policy(30))
+        scheduled = RetentionJob(database, lambda: Policy(30))
         with lease.hold(lease.lock_file(database.path, "prune"), wait=True):
             scheduled.run()
             assert len(left()) == 1
@@ -444,7 +444,7 @@ class TestConcurrentPrunes:
             "INSERT INTO event_log (id, event_type, source, timestamp) VALUES (?, 'a.b', 's', ?)",
             [(f"many-{n}", days_ago(40)) for n in range(1200)],
         )
-        scheduled = RetentionJob(database, Policy(30))
+        scheduled = RetentionJob(database, lambda: Policy(30))
         scheduled.stop()
         scheduled.run()
         assert len(left()) == 700
@@ -455,7 +455,7 @@ class TestImplausibleClock:
 
     @pytest.fixture
     def scheduled(self, database):
-        return RetentionJob(database, Policy(30, {}, None, None))
+        return RetentionJob(database, lambda: Policy(30, {}, None, None))
 
     def run_at(self, scheduled, moment):
         with freeze_time(moment):
@@ -474,9 +474,9 @@ class TestImplausibleClock:
         write("2026-03-01T00:00:00Z")
         self.run_at(scheduled, NOW)
         for hour in range(24):
-            self.run_at(RetentionJob(database, Policy(30)), datetime(2026, 5, 1, hour, tzinfo=UTC))
+            self.run_at(RetentionJob(database, lambda: Policy(30)), datetime(2026, 5, 1, hour, tzinfo=UTC))
             assert len(left()) == 1
-        self.run_at(RetentionJob(database, Policy(30)), "2026-05-02T00:00:00Z")
+        self.run_at(RetentionJob(database, lambda: Policy(30)), "2026-05-02T00:00:00Z")
         assert left() == []
 
     def test_a_second_leap_restarts_the_day(self, scheduled, write, left):

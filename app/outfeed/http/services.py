@@ -123,7 +123,8 @@ class Services:
         if self.relay.failure:
             problems.append(f"the last poll failed: {self.relay.failure}")
         problems += [f"out of {what}" for what in self.exhaustion.recent()]
-        return problems + self.probe.problems()
+        problems += self.probe.problems()
+        return problems + [problem for part in self.parts for problem in part.problems()]
 
     def measure(self) -> None:
         """Set the gauges to the current values."""

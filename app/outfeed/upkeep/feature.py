@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,13 +47,13 @@ class UpkeepFeature(Feature):
         from outfeed.upkeep.policy import Policy
         from outfeed.upkeep.retention_job import RetentionJob
 
-        return RetentionJob(process.database, Policy.of(process.settings))
+        return RetentionJob(process.database, functools.partial(Policy.current, process.settings, process.database))
 
     def status(self, process: Process) -> Mapping[str, Any]:
         from outfeed.upkeep import retention
         from outfeed.upkeep.policy import Policy, rules_of
 
-        policy = Policy.of(process.settings)
+        policy = Policy.current(process.settings, process.database)
         expired = retention.estimate(process.database, policy, ESTIMATED_ROWS)
         return {"rules": rules_of(process.settings), "expired": expired, "estimated_rows": ESTIMATED_ROWS}
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from outfeed.config import Settings
+from outfeed.feature import registered
+from outfeed.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +21,25 @@ class Policy:
     days_by_type: Mapping[str, float | None] = field(default_factory=dict)
     replay_days: float | None = None
     max_consumer_lag_days: float | None = None
+    days_by_feature: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings) -> Policy:
+    def of(cls, settings: Settings, days_by_feature: Mapping[str, float] | None = None) -> Policy:
         """Return the policy of the settings, in which 0 is for ever."""
         return cls(
             log_days=settings.retention_days or None,
             days_by_type={type_: days or None for type_, days in settings.retention_days_by_type.items()},
             replay_days=settings.replay_days or None,
             max_consumer_lag_days=settings.max_consumer_lag_days or None,
+            days_by_feature={type_: days or None for type_, days in (days_by_feature or {}).items()},
         )
+
+    @classmethod
+    def current(cls, settings: Settings, database: Database) -> Policy:
+        """Return the policy of the settings and of the features' tables. Raises DatabaseError."""
+        with database.snapshot() as connection:
+            days = {type_: days for each in registered() for type_, days in each.keep_days(connection).items()}
+        return cls.of(settings, days)
 
     @classmethod
     def older_than(cls, days: float, settings: Settings) -> Policy:
@@ -43,7 +54,7 @@ class Policy:
 
     def days_for(self, event_type: object) -> float | None:
         """Return how long the log keeps events of that type."""
-        if not isinstance(event_type, str) or not self.days_by_type:
+        if not isinstance(event_type, str):
             return self.log_days
         if event_type in self.days_by_type:
             return self.days_by_type[event_type]
@@ -52,12 +63,13 @@ class Policy:
             prefix = ".".join(parts[:length]) + ".*"
             if prefix in self.days_by_type:
                 return self.days_by_type[prefix]
-        return self.log_days
+        return self.days_by_feature.get(event_type, self.log_days)
 
     @property
     def shortest_days(self) -> float | None:
         """Return the shortest time that the log keeps any event."""
-        return min((days for days in (self.log_days, *self.days_by_type.values()) if days is not None), default=None)
+        found = (self.log_days, *self.days_by_type.values(), *self.days_by_feature.values())
+        return min((days for days in found if days is not None), default=None)
 
 
 def rules_of(settings: Settings) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from outfeed import clock
@@ -29,9 +30,13 @@ log = logging.getLogger(__name__)
 
 
 class RetentionJob(Part):
-    """Prunes by *policy*. Every serving process calls `run`, and one prunes."""
+    """Prunes by the policy that *policy* returns.
 
-    def __init__(self, database: Database, policy: Policy) -> None:
+
+    `run` is called about every hour, by each process that serves. One of them prunes.
+    """
+
+    def __init__(self, database: Database, policy: Callable[[], Policy]) -> None:
         self._database = database
         self._policy = policy
         self._stopping = threading.Event()
@@ -50,7 +55,7 @@ class RetentionJob(Part):
             log.warning(LogMessage("could not prune, trying again in an hour", error=error))
 
     def _prune(self) -> None:
-        done = Prune(self._database, self._policy, "schedule", stopping=self._stopping).run()
+        done = Prune(self._database, self._policy(), "schedule", stopping=self._stopping).run()
         if done.events or done.outbox_rows:
             log.info(LogMessage("pruned", events=done.events, outbox_rows=done.outbox_rows))
 

@@ -12,10 +12,12 @@ from outfeed.cli.values import checked, separated
 from outfeed.config import settings
 from outfeed.errors import InvalidWatch
 from outfeed.store import database as db
+from outfeed.store import lease, serving
 from outfeed.text import escaped
 from outfeed.watch import definition as definitions
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema, watches
+from outfeed.watch.store import snapshot as snapshots
 from outfeed.watch.store.watches import Watch
 from outfeed.watch.table import WatchedTable
 
@@ -81,7 +83,11 @@ def add(table: str, source: str | None, source_column: str | None, dry_run: bool
         return
     with db.default().transaction() as connection:
         made, found = _add(connection, definition)
+        if definition.from_start:
+            snapshots.begin(connection, made, found)
     _tell(made, found)
+    if definition.from_start:
+        _run_snapshot()
 
 
 def _definition(table: str, source: Any, options: dict[str, Any]) -> Definition:
@@ -185,6 +191,36 @@ def sql(table: str) -> None:
         texts = watches.present_triggers(connection, found.number)
     for text in texts.values():
         click.echo(f"{text};\n")
+
+
+@watch.command()
+@click.argument("table")
+def snapshot(table: str) -> None:
+    """Report every row of TABLE again, as it is now.
+
+    A program that mirrors the table recovers from a gap or a reset with these events. A running server writes them,
+    and this command ends at once. Without a server, the command writes them itself.
+
+    \b
+    Example:
+      outfeed watch snapshot orders
+    """
+    with db.default().transaction() as connection:
+        found = watches.find(connection, table)
+        if found.state != watches.ACTIVE:
+            raise InvalidWatch(f"{found.table}: its watch is {found.state}, so its rows can't be reported")
+        snapshots.begin(connection, found, schema.required(connection, found.table))
+    _run_snapshot()
+
+
+def _run_snapshot() -> None:
+    database = db.default()
+    if serving.serving(database.path) is not None:
+        click.echo("The running server reports the rows.")
+        return
+    with lease.hold(lease.lock_file(database.path, watches.JOB), wait=True):
+        snapshots.run(database)
+    click.echo("Reported the rows.")
 
 
 @watch.command()

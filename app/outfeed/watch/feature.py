@@ -2,18 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+import functools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from outfeed.feature import Feature
-from outfeed.store.database import Connection
-from outfeed.watch.store import notes
+from outfeed.config import Settings
+from outfeed.feature import NOTE, PROBLEM, Feature, Finding, Process
+from outfeed.store import database as db
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+
+    from outfeed.store.database import Connection, Database
+    from outfeed.watch.part import WatchPart
 
 
 class WatchFeature(Feature):
     """Tables of the program whose changes become events."""
 
     commands: ClassVar[Mapping[str, str]] = {"watch": "watch.commands:watch"}
+    status_template = "_watch_status.html"
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.watch.page import page
+
+        return (page,)
+
+    def prepare(self, settings: Settings) -> None:
+        """Repair triggers before the workers start. This start does not know what happened before."""
+        from outfeed.watch.part import WatchPart
+
+        database = db.at(settings.database)
+        WatchPart(database, settings).check(is_start=True)
+        database.close()
+
+    def part(self, process: Process) -> WatchPart:
+        from outfeed.watch.part import WatchPart
+
+        return WatchPart(process.database, process.settings)
+
+    def repair(self, database: Database, settings: Settings) -> None:
+        from outfeed.watch.store import repair
+
+        with database.transaction() as connection:
+            repair.repair(connection, settings, is_start=True)
+
+    def check_health(self, database: Database, settings: Settings) -> Mapping[str, Iterable[Finding]]:
+        from outfeed.watch.store import repair, watches
+
+        with database.snapshot() as connection:
+            found = repair.problems(connection, settings)
+            waiting = [each.table for each in watches.list_watches(connection) if each.state == watches.WAITING]
+        fix = functools.partial(self.repair, database, settings)
+        broken = [
+            Finding(
+                PROBLEM,
+                f"the watched table {problem}",
+                "its changes have no event, or writes to it fail",
+                "outfeed doctor --fix, or start the server",
+                fix,
+            )
+            for problem in dict.fromkeys(map(str, found))
+        ]
+        away = [
+            Finding(
+                NOTE,
+                f"the watched table {name} does not exist",
+                "its watch waits for it",
+                f"outfeed watch remove {name}",
+            )
+            for name in waiting
+        ]
+        return {"watches": [*broken, *away]}
+
+    def keep_days(self, connection: Connection) -> Mapping[str, float]:
+        from outfeed.watch.store import watches
+
+        return watches.keep_days(connection)
 
     def erase(self, connection: Connection, event_id: str) -> None:
+        from outfeed.watch.store import notes
+
         notes.empty(connection)
+
+    def status(self, process: Process) -> Mapping[str, Any]:
+        from outfeed.watch.store import snapshot, watches
+
+        with process.database.snapshot() as connection:
+            return {"watches": [(each, snapshot.describe(each)) for each in watches.list_watches(connection)]}

@@ -47,7 +47,7 @@ class Fault(Enum):
     NOT_NEWEST = "has a newer trigger of the program, so the last event may not show the final row"
 
 
-class Problem(NamedTuple):
+class WatchProblem(NamedTuple):
     """A watch whose triggers are not as they must be.
 
     *name* is the table, or the table's new name, or a trigger's name if there is no watch.
@@ -70,13 +70,15 @@ def lost_tables(connection: Connection) -> list[str]:
     return [name for name in NEEDED if name not in found]
 
 
-def problems(connection: Connection, settings: Settings) -> list[Problem]:
+def problems(connection: Connection, settings: Settings) -> list[WatchProblem]:
     """Return each watch whose triggers are not as they must be."""
     present = watches.present_triggers(connection)
     if lost_tables(connection):
-        return [Problem(Fault.NEEDED_TABLE_GONE, name) for name in present]
+        return [WatchProblem(Fault.NEEDED_TABLE_GONE, name) for name in present]
     known = {each.number: each for each in watches.list_watches(connection)}
-    found = [Problem(Fault.WITHOUT_WATCH, name) for name in present if not _has_triggers(known.get(_number_of(name)))]
+    found = [
+        WatchProblem(Fault.WITHOUT_WATCH, name) for name in present if not _has_triggers(known.get(_number_of(name)))
+    ]
     for watch in known.values():
         fault = _fault_of(connection, watch, settings)
         if fault is not None:
@@ -94,24 +96,26 @@ def _has_triggers(watch: Watch | None) -> bool:
     return watch is not None and watch.state == ACTIVE
 
 
-def _fault_of(connection: Connection, watch: Watch, settings: Settings) -> Problem | None:
+def _fault_of(connection: Connection, watch: Watch, settings: Settings) -> WatchProblem | None:
     if watch.state == WAITING:
-        return Problem(Fault.APPEARED, watch.table, watch) if _table(connection, watch.table) else None
+        return WatchProblem(Fault.APPEARED, watch.table, watch) if _table(connection, watch.table) else None
     if watch.state != ACTIVE:
         return None
     table = _table(connection, watch.table)
     if table is None:
         new_name = _new_name(connection, watch)
-        return Problem(Fault.RENAMED, new_name, watch) if new_name else Problem(Fault.GONE, watch.table, watch)
+        return (
+            WatchProblem(Fault.RENAMED, new_name, watch) if new_name else WatchProblem(Fault.GONE, watch.table, watch)
+        )
     if watch.generator > generate.GENERATOR:  # a newer version of Outfeed takes care of it
         return None
     expected = with_secrets(watch, settings).triggers(table)
     present = watches.present_triggers(connection, watch.number)
     if any(name not in present for name in expected) or _tables_of(connection, watch) - {watch.table}:
-        return Problem(Fault.MISSING, watch.table, watch)
+        return WatchProblem(Fault.MISSING, watch.table, watch)
     if list(present.items()) != list(expected.items()):
-        return Problem(Fault.ALTERED, watch.table, watch)
-    return Problem(Fault.NOT_NEWEST, watch.table, watch) if _has_newer(connection, watch) else None
+        return WatchProblem(Fault.ALTERED, watch.table, watch)
+    return WatchProblem(Fault.NOT_NEWEST, watch.table, watch) if _has_newer(connection, watch) else None
 
 
 def _table(connection: Connection, name: str) -> WatchedTable | None:
@@ -168,7 +172,7 @@ def repair(connection: Connection, settings: Settings, *, is_start: bool) -> lis
     return [str(each) for each in found]
 
 
-def _repair(connection: Connection, problem: Problem, settings: Settings, *, may_catch_up: bool) -> None:
+def _repair(connection: Connection, problem: WatchProblem, settings: Settings, *, may_catch_up: bool) -> None:
     fault, name, watch = problem
     if watch is None:
         connection.execute(f"DROP TRIGGER {quoted(name)}")
@@ -282,11 +286,21 @@ def note(connection: Connection, *, is_clean: bool = False) -> None:
                 "UPDATE outfeed_watch SET checked_at = ?, last_key = ? WHERE number = ?",
                 (now, watches.last_key(connection, table), watch.number),
             )
-    (rowid,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM event_log").fetchone()
     connection.execute(
         "INSERT INTO outfeed_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (NOTED, json.dumps([rowid, is_clean])),
+        (NOTED, json.dumps([last_rowid(connection), is_clean])),
     )
+
+
+def last_rowid(connection: Connection) -> int:
+    """Return the highest rowid of the log."""
+    (rowid,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM event_log").fetchone()
+    return int(rowid)
+
+
+def has_watches(connection: Connection) -> bool:
+    """Return whether a table is watched."""
+    return connection.execute("SELECT 1 FROM outfeed_watch WHERE state = ? LIMIT 1", (ACTIVE,)).fetchone() is not None
 
 
 def _has_written(connection: Connection, watch: Watch) -> bool:

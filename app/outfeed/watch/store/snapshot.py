@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -79,6 +80,20 @@ def is_running(watch: Watch) -> bool:
     """Return whether a snapshot of the watch is to be continued."""
     progress = Progress.parsed(watch.snapshot)
     return watch.state == watches.ACTIVE and progress is not None and progress.error is None
+
+
+def describe(watch: Watch) -> str:
+    """Return the state of the watch's snapshot for operators, an empty text if there is none."""
+    progress = Progress.parsed(watch.snapshot)
+    if progress is None:
+        return ""
+    return "running" if progress.error is None else f"ended early: {progress.error}"
+
+
+def run(database: Database) -> None:
+    """Write every snapshot to its end. Raises DatabaseError."""
+    while advance(database, threading.Event(), math.inf):
+        pass
 
 
 def _chunk(connection: Connection, watch: Watch, rows: int) -> None:

@@ -25,12 +25,19 @@ from outfeed.watch.table import WatchedTable, folded
 
 # A writer whose SQLite refuses this cannot write to a watched table.
 WRITER_TEST = "SELECT json_quote(1)"
+JOB = "watches"  # the lease on repairs and snapshots
 COMMAND, FILE = "command", "file"
 ACTIVE, PAUSED, WAITING, REMOVED = "active", "paused", "waiting", "removed"
 _COLUMNS = "number, name, type, options, made_by, generator, state, created_at, checked_at, last_key, snapshot"
 _numbers = itertools.count()
 # What only the program's own connections have. Its triggers are compiled there.
-PROGRAMS_OWN = ("no such collation sequence", "no such function", "no such module", "unknown tokenizer")
+PROGRAMS_OWN = (
+    "no such collation sequence",
+    "no such function",
+    "unknown function",
+    "no such module",
+    "unknown tokenizer",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,12 @@ def _watch(
         last_key=last_key,
         snapshot=snapshot,
     )
+
+
+def keep_days(connection: Connection) -> dict[str, float]:
+    """Return how many days the log keeps the events of each type of a watch, also of a removed one."""
+    found = list_watches(connection, with_removed=True)
+    return {type_: each.definition.keep_days for each in found for type_ in each.definition.types}
 
 
 def present_triggers(connection: Connection, number: int | None = None) -> dict[str, str]:

@@ -1,0 +1,37 @@
+"""The page of the watches, for operators. It changes nothing: a watch changes an application's schema."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template
+
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.principal import ADMIN
+from outfeed.store.database import Connection
+from outfeed.watch.store import generate, schema, snapshot, watches
+from outfeed.watch.store.watches import Watch
+
+page = Blueprint("watches", __name__)
+
+
+@page.get("/watches")
+@requires(ADMIN, is_page=True)
+def show() -> str:
+    """Show operators each watch: its rules, columns and triggers."""
+    with services().database.snapshot() as connection:
+        found = watches.list_watches(connection)
+        entries = [
+            {
+                "watch": each,
+                "snapshot": snapshot.describe(each),
+                "hidden": _hidden_columns(each, connection),
+                "triggers": watches.present_triggers(connection, each.number),
+            }
+            for each in found
+        ]
+    return render_template("watches.html", entries=entries)
+
+
+def _hidden_columns(watch: Watch, connection: Connection) -> tuple[str, ...]:
+    table = schema.read(connection, watch.table) if watch.state != watches.WAITING else None
+    return generate.hidden_columns(watch.definition, table, watch.secrets) if table else ()
