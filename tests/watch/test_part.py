@@ -72,7 +72,7 @@ def test_a_killed_server_leaves_the_missed_inserts_uncertain(raw, database):
 
 def test_a_lost_table_makes_the_process_unready_and_frees_the_program(raw, services):
     raw.execute("DROP TABLE outfeed_replaced")
-    wait_until(lambda: any("outfeed_replaced" in each for each in services.unready_because()), "unready")
+    wait_until(lambda: any("outfeed_replaced" in each for each in services.unready_reasons()), "unready")
     wait_until(lambda: watches.present_triggers(raw) == {}, "no triggers")
     raw.execute("INSERT INTO orders VALUES (1, 'open')")
 

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 class RetentionJob(Part):
     """Prunes by the policy that *policy* returns.
 
-
     `run` is called about every hour, by each process that serves. One of them prunes.
     """
 
