@@ -153,7 +153,10 @@ class Feature:
         """Revoke the token that `issue_token` made."""
 
     def keep_days(self, connection: Connection) -> Mapping[str, float]:
-        """Return how many days the log keeps events of exact types, 0 for ever. Settings take precedence."""
+        """Return the days that the log keeps events, by exact type.
+
+        0 is for ever. Settings take precedence.
+        """
         return {}
 
     def holds(self, connection: Connection, event_id: str) -> bool:

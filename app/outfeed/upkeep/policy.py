@@ -36,7 +36,10 @@ class Policy:
 
     @classmethod
     def current(cls, settings: Settings, database: Database) -> Policy:
-        """Return the policy of the settings and of the features' tables. Raises DatabaseError."""
+        """Return the policy of the settings and of the features' tables.
+
+        Raises DatabaseError.
+        """
         with database.snapshot() as connection:
             days = {type_: days for each in registered() for type_, days in each.keep_days(connection).items()}
         return cls.of(settings, days)

@@ -29,7 +29,7 @@ class WatchFeature(Feature):
         return (page,)
 
     def prepare(self, settings: Settings) -> None:
-        """Repair triggers before the workers start. This start does not know what happened before."""
+        """Repair triggers before the workers start."""
         from outfeed.watch.part import WatchPart
 
         database = db.at(settings.database)

@@ -1,4 +1,7 @@
-"""The page of the watches, for operators. It changes nothing: a watch changes an application's schema."""
+"""The page of the watches, for operators.
+
+It changes nothing: a watch changes an application's schema, so only commands do so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the watches that runs in each serving process: repairs, snapshots and notes."""
+"""Repairs, snapshots and notes of the watches, in each serving process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class WatchPart(Part):
-    """Looks after the watches of one database. One process of many does so at a time, under a lease."""
+    """Maintains the watches of one database.
+
+    Of several processes, one does so at a time, under a lease.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -91,7 +94,10 @@ class WatchPart(Part):
         self._stopping.set()
 
     def close(self) -> None:
-        """Note the highest keys, so that the next start knows which rows have no event."""
+        """Note the highest keys of the watched tables.
+
+        So the next start knows which rows have no event.
+        """
         try:
             self._note(is_clean=True)
         except DatabaseError as error:

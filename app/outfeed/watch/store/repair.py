@@ -1,4 +1,4 @@
-"""Repairs: the triggers of the watches as they must be, after a program has changed its schema.
+"""Repairs: correct triggers after a program has changed its schema.
 
 `problems` compares the file with the watches and changes nothing. `repair` does what each problem needs, in the
 caller's write transaction. A migration that rebuilds a table drops its triggers without a word, so changes can have no
@@ -132,14 +132,17 @@ def _tables_of(connection: Connection, watch: Watch) -> set[str]:
 
 
 def _new_name(connection: Connection, watch: Watch) -> str | None:
-    """Return the table that the triggers of a watch are on since its table was renamed."""
+    """Return the table that has the triggers of a watch since a rename."""
     found = [name for name in _tables_of(connection, watch) if _table(connection, name) is not None]
     taken = {each.table for each in watches.list_watches(connection)}
     return next((name for name in found if name not in taken), None)
 
 
 def _has_newer(connection: Connection, watch: Watch) -> bool:
-    """Return whether the table has a trigger that is newer than those of the watch: SQLite would run it first."""
+    """Return whether the table has a trigger newer than those of the watch.
+
+    SQLite would run it first.
+    """
     rows = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid DESC",
         (watch.table,),
@@ -149,7 +152,7 @@ def _has_newer(connection: Connection, watch: Watch) -> bool:
 
 
 def with_secrets(watch: Watch, settings: Settings) -> Watch:
-    """Return the watch with the words of *settings* that hide columns added to its own."""
+    """Return the watch with the hiding words of *settings* added."""
     return replace(watch, secrets=tuple(sorted({*watch.secrets, *settings.redact_keys})))
 
 
@@ -190,7 +193,7 @@ def _repair(connection: Connection, problem: WatchProblem, settings: Settings, *
 
 
 def _adapt(connection: Connection, watch: Watch) -> None:
-    """Create triggers that fit the table as it is, and report the columns that had none."""
+    """Create triggers that fit the table, and report columns without one."""
     table = schema.required(connection, watch.table)
     present = "\n".join(watches.present_triggers(connection, watch.number).values())
     unwatched = [
@@ -226,7 +229,10 @@ def _begin(connection: Connection, watch: Watch) -> None:
 
 
 def _report_first_rows(connection: Connection, watch: Watch, table: WatchedTable) -> bool:
-    """Report the rows of a table that appears for the first time; return False if there are too many."""
+    """Report the rows of a table that appears for the first time.
+
+    Returns False and reports none if there are more than MAX_FIRST_ROWS.
+    """
     query = f"SELECT count(*) FROM (SELECT 1 FROM {quoted(table.name)} LIMIT {MAX_FIRST_ROWS + 1})"
     (count,) = connection.execute(query).fetchone()
     if count > MAX_FIRST_ROWS:
@@ -237,7 +243,10 @@ def _report_first_rows(connection: Connection, watch: Watch, table: WatchedTable
 
 
 def _replace(connection: Connection, watch: Watch, *, may_catch_up: bool) -> None:
-    """Create lost triggers again, report the inserts that had no event if they are known, and write `T.gap`."""
+    """Create lost triggers again and write `T.gap`.
+
+    Inserts that had no event are reported if they are known for certain.
+    """
     table = schema.required(connection, watch.table)
     added, is_certain = 0, may_catch_up and table.has_integer_key and not _has_written(connection, watch)
     if is_certain and watch.definition.rules_on(INSERT):
@@ -262,7 +271,7 @@ def _warn(connection: Connection, message: str) -> None:
 
 
 class _Noted(NamedTuple):
-    """What `note` left: the last rowid of the log, and whether the server ended cleanly after it."""
+    """The last note: the last rowid of the log, and whether the server stopped."""
 
     rowid: int | None
     is_clean: bool = False
@@ -273,12 +282,12 @@ class _Noted(NamedTuple):
         return cls(*json.loads(text)) if text else cls(None)
 
     def is_certain(self, *, is_start: bool) -> bool:
-        """Return whether `last_key` is that of the moment when this was noted, and no later one can be lost."""
+        """Return whether `last_key` was noted and no later key can be lost."""
         return self.rowid is not None and (self.is_clean or not is_start)
 
 
 def note(connection: Connection, *, is_clean: bool = False) -> None:
-    """Note for each watch that its triggers are present, and the highest key of its table."""
+    """Note the time and the highest key of each watched table."""
     now = clock.isoformat(clock.now())
     for watch in watches.list_watches(connection):
         if watch.state == ACTIVE and (table := _table(connection, watch.table)) is not None:

@@ -1,8 +1,8 @@
-"""Snapshots: the rows that a table has already, as events, in chunks of one write transaction each.
+"""Snapshots: events for the rows that a table already has.
 
-Each chunk reads the rows that it logs, so an event is the state of its row at that seq. The place that a snapshot has
-reached stands in `outfeed_watch.snapshot`, and is written in the transaction of its chunk: a kill loses no row and
-repeats none.
+A snapshot runs in chunks of one write transaction each. A chunk reads the rows that it logs, so an event is the state
+of its row at that seq. The transaction of a chunk also stores the reached key in `outfeed_watch.snapshot`, so a kill
+loses no row and repeats none.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class Progress(NamedTuple):
 
 
 def begin(connection: Connection, watch: Watch, table: WatchedTable) -> None:
-    """Have the rows that the table has now reported as `T.existing`, from the first row on."""
+    """Start a snapshot: each row of the table is reported as `T.existing`."""
     last = _key_at_end(connection, table)
     _store(connection, watch.number, Progress(last, None, _schema_version(connection)) if last else None)
 
 
 def advance(database: Database, stopping: threading.Event, secs: float) -> bool:
-    """Write chunks of every snapshot for up to *secs* seconds; return whether one is still to be continued.
+    """Write chunks of all snapshots for up to *secs* seconds.
 
-    Raises DatabaseError.
+    Returns whether a snapshot has rows left. Raises DatabaseError.
     """
     end = clock.monotonic() + secs
     rows = MAX_ROWS
@@ -83,7 +83,7 @@ def is_running(watch: Watch) -> bool:
 
 
 def describe(watch: Watch) -> str:
-    """Return the state of the watch's snapshot for operators, an empty text if there is none."""
+    """Return the state of the watch's snapshot, empty if there is none."""
     progress = Progress.parsed(watch.snapshot)
     if progress is None:
         return ""
@@ -121,7 +121,7 @@ def _chunk(connection: Connection, watch: Watch, rows: int) -> None:
 def _log_rows(
     connection: Connection, watch: Watch, table: WatchedTable, progress: Progress, rows: int
 ) -> list[str] | None:
-    """Log the next *rows* rows; return the place reached, None if there was no row left."""
+    """Log the next *rows* rows; return the key of the last, None without rows."""
     order = order_of(table)
     within = [f"{_row(order)} <= {_values(progress.last)}"]
     if progress.reached is not None:
@@ -142,7 +142,10 @@ def _log_rows(
 
 
 def order_of(table: WatchedTable) -> tuple[str, ...]:
-    """Return the columns by which the rows are read: the rowid, else the PRIMARY KEY. Raises InvalidWatch."""
+    """Return the columns that order the rows: the rowid, or the PRIMARY KEY.
+
+    Raises InvalidWatch.
+    """
     if table.rowid is not None:
         return (table.rowid,)
     if not table.has_rowid:
