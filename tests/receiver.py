@@ -87,7 +87,7 @@ class Receiver:
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
-            self._server.hang_up()
+            self._server.close_connections()
             self._server.server_close()
             self._server = None
 
@@ -142,7 +142,7 @@ class _Server(ThreadingHTTPServer):
         self._open.add(connection)
         return connection, address
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

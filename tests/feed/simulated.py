@@ -166,7 +166,7 @@ class Simulation:
     def _is_rested(self) -> bool:
         return self._rests_until is not None and (self.core.wanted.is_set() or self._rests_until <= self.time.now)
 
-    def admit(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> SimulatedClient:
+    def connect(self, encoding: Encoding = frames.WEBSOCKET, rates: tuple[float, float] = (10, 0)) -> SimulatedClient:
         viewer = SimulatedClient(self, encoding, rates)
         self.hub.add(viewer.subscriber)
         self.viewers.append(viewer)
@@ -174,7 +174,7 @@ class Simulation:
 
     def join(self, **fields: Any) -> SimulatedClient:
         """Return a viewer that has subscribed and taken its first steps."""
-        viewer = self.admit()
+        viewer = self.connect()
         viewer.subscribe(**fields)
         viewer.step()
         return viewer

@@ -107,7 +107,7 @@ class TestPace:
 
     def test_a_limited_client_gets_no_more_than_its_limit(self, simulation: Simulation) -> None:
         for wanted, granted in ((None, 10), (0, 10), (500, 10), (2, 2)):
-            viewer = simulation.admit(rates=(10, 10))
+            viewer = simulation.connect(rates=(10, 10))
             viewer.subscribe(rate=wanted)
             assert viewer.messages()[0]["payload"]["rate"] == granted
 
@@ -143,7 +143,7 @@ class TestMerging:
         viewers = []
         for _ in range(50):
             simulation.run(rng.uniform(0, 0.05), 300)
-            viewer = simulation.admit(counting)
+            viewer = simulation.connect(counting)
             head = simulation.source.last_seq
             back = rng.choice([None, 0, 3, 200])
             viewer.subscribe(batch=True, **({} if back is None else {"after": max(0, head - back), "epoch": "epoch-1"}))
@@ -224,7 +224,7 @@ class TestMerging:
         simulation.source.add(6)
         simulation.hub.begin(simulation.source.window(), [])
         simulation.join(types=("wanted.*",))
-        late = simulation.admit()
+        late = simulation.connect()
         late.subscriber.place = Place(due=0.0 if is_due else simulation.time.now + 0.05)
         late.subscribe(types=("wanted.*",), after=3, epoch="epoch-1")
         late.step()
@@ -452,7 +452,7 @@ class TestAnotherHistory:
         In that time the new history passes their position.
         """
         simulation.write(20)
-        viewer = simulation.admit(SSE)
+        viewer = simulation.connect(SSE)
         viewer.subscribe(after=15, epoch="epoch-1", **fields)
         viewer.step()
         simulation.run(2)
@@ -475,10 +475,10 @@ class TestRest:
         viewers = [simulation.join(batch=True) for _ in range(3)]
         reads = simulation.source.reads
         simulation.run(11, rate=100)
-        beats = 11 / INTERVAL
-        assert beats - 3 <= simulation.source.reads - reads <= 2 * beats
+        intervals = 11 / INTERVAL
+        assert intervals - 3 <= simulation.source.reads - reads <= 2 * intervals
         for viewer in viewers:
-            assert len(viewer.times()) >= beats - 3
+            assert len(viewer.times()) >= intervals - 3
 
     def test_without_live_clients_nothing_is_read_and_a_new_client_gets_the_next_event_at_once(
         self, simulation: Simulation

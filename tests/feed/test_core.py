@@ -52,7 +52,7 @@ class Raising(frames.WebSocketEncoding):
 
 
 def join(simulation: Simulation, encoding: frames.WebSocketEncoding, **fields: Any) -> SimulatedClient:
-    viewer = simulation.admit(encoding)
+    viewer = simulation.connect(encoding)
     viewer.subscribe(**fields)
     viewer.step()
     return viewer
@@ -122,7 +122,7 @@ class TestAFailingCohort:
     def test_an_encoding_error_during_a_join_ends_only_that_client(self, simulation: Simulation) -> None:
         healthy = simulation.join(rate=0)
         simulation.write(3)
-        joining = simulation.admit(Raising("events"))
+        joining = simulation.connect(Raising("events"))
         joining.subscribe(rate=0, after=0)
         with pytest.raises(RuntimeError, match="planted in events"):
             joining.step()

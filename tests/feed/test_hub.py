@@ -440,12 +440,12 @@ def test_every_client_is_complete_under_any_schedule(seed: int, monkeypatch: pyt
         viewer.goal = feed.source.last_seq
     feed.relay.poll()
     stop = threading.Event()
-    beats = threading.Thread(target=lambda: [feed.relay.poll() for _ in iter(lambda: stop.wait(0.01), True)])
-    beats.start()
+    polling = threading.Thread(target=lambda: [feed.relay.poll() for _ in iter(lambda: stop.wait(0.01), True)])
+    polling.start()
     for thread in threads:
         thread.join(30)
     stop.set()
-    beats.join()
+    polling.join()
     feed.core.pacer.stop()
     assert not any(thread.is_alive() for thread in threads)
     for viewer in viewers:

@@ -56,8 +56,10 @@ def test_all_clients_of_one_rate_send_together_after_any_start(
     rate: float, one: float, other: float, late: float, later: float
 ) -> None:
     interval = SLACK / rate
-    beats = (next_due(one, one + late * interval, rate) - next_due(other, other + later * interval, rate)) / interval
-    assert abs(beats - round(beats)) < 1e-3
+    intervals = (
+        next_due(one, one + late * interval, rate) - next_due(other, other + later * interval, rate)
+    ) / interval
+    assert abs(intervals - round(intervals)) < 1e-3
 
 
 @pytest.mark.parametrize("rate", [1, 10, 1000])

@@ -415,15 +415,15 @@ def test_heartbeats_are_sent_at_their_interval_on_the_monotonic_clock(monkeypatc
     feed = Feed(heartbeat_secs=15)
     with Client(feed) as client:
         client.subscribe()
-        beats = []
+        sent_at = []
         for _ in range(40):
             now[0] += 1
             feed.relay.poll()
             client.say(action="ping")
             while (message := client.take_message())["type"] != "pong":
-                beats.append(now[0])
+                sent_at.append(now[0])
                 assert message["type"] == "heartbeat"
-    assert beats == [1015, 1030]
+    assert sent_at == [1015, 1030]
 
 
 def test_a_heartbeat_follows_the_events_of_its_poll() -> None:
@@ -493,7 +493,7 @@ def test_a_long_poll_ends_with_an_outage() -> None:
 
 def test_a_stream_gets_an_outage_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation(monkeypatch)
-    viewer = simulation.admit(SSE)
+    viewer = simulation.connect(SSE)
     viewer.subscribe()
     viewer.step()
     simulation.hub.tell_stale("the database is missing", "2026-01-15T10:30:00.000Z")

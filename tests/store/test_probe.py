@@ -87,9 +87,9 @@ def test_damage_in_an_unread_page_is_found_by_the_integrity_check(probe: Probe, 
     assert "is damaged" in probe.problems()[0]
     with pytest.raises(DatabaseDamaged):
         log_event("a.b", source="s")
-    mended = database.path.with_name("mended.db")
-    mended.write_bytes(sound)
-    mended.rename(database.path)
+    sound_copy = database.path.with_name("sound.db")
+    sound_copy.write_bytes(sound)
+    sound_copy.rename(database.path)
     log_event("a.b", source="s")
     assert probe.problems() == []
 

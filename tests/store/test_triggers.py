@@ -184,9 +184,9 @@ def test_adopted_rows_stay_history(tmp_path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute(DROP)
         raw.execute("INSERT INTO event_log VALUES ('z', 'a.b', 's', NULL, NULL, NULL, 't')")
-        mended = triggers.repair(database)
-        assert mended is not None
-        assert mended.added == 1
+        repaired = triggers.repair(database)
+        assert repaired is not None
+        assert repaired.added == 1
         assert raw.execute("SELECT event_id FROM outbox ORDER BY seq").fetchone() == ("z",)
     database.close()
 

@@ -88,24 +88,24 @@ class Cohort:
         """Place of the cohort's members."""
         return Place(self.position, self.prev, self.due)
 
-    def admit(self, member: Membership, prev: int) -> None:
+    def add_member(self, member: Membership, prev: int) -> None:
         """Add *member*, which is at this position and was last told *prev*."""
         member.cohort = self
         self.members[member] = None
         self.prev = min(self.prev, prev)
 
-    def dismiss(self, member: Membership, place: Place) -> None:
+    def remove_member(self, member: Membership, place: Place) -> None:
         """Remove *member* and record *place* as its position."""
         member.place, member.cohort = place, None
         del self.members[member]
 
-    def absorb(self, other: Cohort) -> None:
+    def merge(self, other: Cohort) -> None:
         """Move the members of *other* into this cohort.
 
         Both cohorts have the same position, and both may send from the same time on.
         """
         for member in other.members:
-            self.admit(member, other.prev)
+            self.add_member(member, other.prev)
         other.members = {}
 
     def next_batch(self, items: list[Item], head: int, epoch: str, now: float) -> CohortBatch | None:

@@ -67,7 +67,7 @@ class Cohorts:
         """
         with self._lock:
             self.epoch, self.position, self._tail = epoch, position, tail
-            return [client for cohort in list(self._all()) for client in self._disband(cohort)]
+            return [client for cohort in list(self._all()) for client in self._remove_members(cohort)]
 
     def advance(self, items: list[Item], position: int) -> Round:
         """Move to *position*, and return what may be sent now.
@@ -94,14 +94,14 @@ class Cohorts:
                 try:
                     self._collect_from(cohort, now, found)
                 except Exception as error:  # noqa: BLE001 - the edge of a cohort: the hub logs the error and ends the clients
-                    found.failed.append((self._disband(cohort), error))
+                    found.failed.append((self._remove_members(cohort), error))
         return found
 
     def _collect_from(self, cohort: Cohort, now: float, found: Round) -> None:
         if cohort.position < self.position and cohort.due <= now:
             items = self._tail.after(cohort.position)
             if items is None:
-                for client in self._disband(cohort):
+                for client in self._remove_members(cohort):
                     self._stats.note_fallback()
                     found.behind.append(client)
                 return
@@ -118,19 +118,19 @@ class Cohorts:
         with self._lock:
             if member.cohort is not cohort:
                 return False
-            self._dismiss(member, place)
+            self._remove_member(member, place)
         self._stats.note_fallback()
         return True
 
-    def disband(self, cohort: Cohort) -> list[ConnectedClient]:
+    def remove_members(self, cohort: Cohort) -> list[ConnectedClient]:
         """Remove all members from *cohort*, and return their clients."""
         with self._lock:
-            return self._disband(cohort)
+            return self._remove_members(cohort)
 
-    def _disband(self, cohort: Cohort) -> list[ConnectedClient]:
+    def _remove_members(self, cohort: Cohort) -> list[ConnectedClient]:
         members = list(cohort.members)
         for member in members:
-            self._dismiss(member, cohort.place)
+            self._remove_member(member, cohort.place)
         return [member.client for member in members]
 
     def live(self) -> list[tuple[Cohort, list[Membership]]]:
@@ -190,7 +190,7 @@ class Cohorts:
             if not subscription.rate and not self._catch_up(member, subscription, rest):
                 return member
             cohort = self._cohort_for(subscription, member.place)
-            cohort.admit(member, member.place.prev)
+            cohort.add_member(member, member.place.prev)
             if cohort.position < self.position or member.place.prev < self.position:
                 self._new_members[member] = None
                 self._pacer.plan(cohort.due)
@@ -229,13 +229,13 @@ class Cohorts:
         """End *member*'s membership; return when its next frame may be sent."""
         with self._lock:
             if member.cohort is not None:
-                self._dismiss(member, member.cohort.place)
+                self._remove_member(member, member.cohort.place)
             return member.place.due
 
-    def _dismiss(self, member: Membership, place: Place) -> None:
+    def _remove_member(self, member: Membership, place: Place) -> None:
         cohort = member.cohort
         assert cohort is not None
-        cohort.dismiss(member, place)
+        cohort.remove_member(member, place)
         self._new_members.pop(member, None)
         if cohort.members:
             return
@@ -276,5 +276,5 @@ def _merge(cohorts: list[Cohort], now: float) -> None:
     for cohort in list(cohorts):
         kept = at.setdefault((cohort.position, max(cohort.due, now)), cohort)
         if kept is not cohort:
-            kept.absorb(cohort)
+            kept.merge(cohort)
             cohorts.remove(cohort)

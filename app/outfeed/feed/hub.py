@@ -176,7 +176,7 @@ class Hub:
             try:
                 batch = Batch(message(cohort), [], [], cohort.prev)
             except Exception as error:  # noqa: BLE001 - the edge of a cohort: `_fail` logs it
-                self._fail(self._cohorts.disband(cohort), error)
+                self._fail(self._cohorts.remove_members(cohort), error)
             else:
                 self._write(CohortBatch(cohort, batch, cohort.position, members))
 
