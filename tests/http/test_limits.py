@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import FunctionType
 
 import pytest
 
@@ -50,6 +51,9 @@ class TestProxies:
         Proxies(["10.0.0.0/8"]).correct(environ)
 
         assert environ["wsgi.url_scheme"] == scheme
+
+    def test_the_middleware_is_a_plain_function_which_takes_less_of_each_threads_stack(self):
+        assert isinstance(create_app(Settings()).wsgi_app, FunctionType)
 
     def test_one_ipv6_network_is_one_address(self):
         assert client_key("2001:db8:1:2::a") == client_key("2001:db8:1:2:ffff::b") != client_key("2001:db8:1:3::a")

@@ -9,7 +9,7 @@ import pytest
 from gunicorn.config import Config
 
 from outfeed.http.server import incoming
-from outfeed.http.server.incoming import ClientSocket, Connection, Incomplete
+from outfeed.http.server.incoming import ClientSocket, Connection, Incomplete, free_request
 
 LATER = 1e9
 
@@ -134,3 +134,18 @@ class TestClientSocket:
             pass
         reader.join()
         assert bytes(received) == answer
+
+
+def test_the_header_of_a_request_is_freed_when_its_connection_stays_open(pair):
+    client, _ = pair
+    connection = Connection(Config(), client, ("192.0.2.1", 1), ("", 0), 10_000)
+    connection.assembly.feed(b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.assembly.advance()
+    connection.request = connection.assembly.take()
+    request = next(connection)
+    environ = {"gunicorn.socket": client, "HTTP_HOST": "x", "PATH_INFO": "/ws"}
+
+    free_request(environ, ("gunicorn.socket", "PATH_INFO", "REMOTE_ADDR"))
+
+    assert (request.path, request.headers, request.unreader) == ("/ws", [], None)
+    assert environ == {"gunicorn.socket": client, "PATH_INFO": "/ws"}

@@ -286,6 +286,20 @@ def test_one_wake_ends_one_wait(peer: Peer) -> None:
     waker.close()
 
 
+def test_no_header_of_the_request_is_kept_while_a_client_is_connected(
+    flask_app: Flask, database: Database, peer: Peer
+) -> None:
+    requests: list[dict[str, Any]] = []
+    flask_app.before_request(lambda: requests.append(vars(request)))
+    with serving(flask_app, database, peer, HTTP_COOKIE="a=b"):
+        head_of(peer)
+        peer.socket.sendall(PING)
+        peer.take_frame()
+        [found] = requests
+        assert set(found["environ"]) == {connection.SOCKET_KEY, "REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR"}
+        assert not {"args", "authorization", "cookies"} & found.keys()
+
+
 def test_a_connected_client_has_one_thread(flask_app: Flask, database: Database, peer: Peer) -> None:
     before = threading.active_count()
     with serving(flask_app, database, peer):

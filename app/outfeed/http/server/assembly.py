@@ -82,7 +82,7 @@ class Assembly:
         if isinstance(found, Exception):
             self.is_cut = True
         elif body is not None:
-            found.body = io.BytesIO(body.content)
+            found.body, found.unreader = io.BytesIO(body.content), None
             if isinstance(body, _Chunked):
                 # Werkzeug cuts a chunked body at its limit and raises no error: tests/journeys/test_slow_clients.py
                 kept = [(name, value) for name, value in found.headers if name != "TRANSFER-ENCODING"]

@@ -9,7 +9,7 @@ import errno
 import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from gunicorn.http.message import Request
@@ -44,6 +44,7 @@ class ClientSocket(socket.socket):
         self._unsent = bytearray()
         self._limit_queue(_MAX_QUEUED_BYTES)
         self._on_admitted = on_admitted
+        self.header: list[tuple[str, str]] = []  # of the request that is served
         self.gave_up = False  # on a response that the client did not read
         self.is_admitted = False  # as an open connection, which does not count as a short request
 
@@ -122,6 +123,19 @@ def note_admitted(environ: Mapping[str, Any]) -> None:
         client.mark_admitted()
 
 
+def free_request(environ: dict[str, Any], keys: Iterable[str]) -> None:
+    """Free all of *environ* but *keys*, and gunicorn's copy of the header.
+
+    A connection does not need them while it is open.
+    """
+    client = environ.get(_SOCKET_KEY)
+    if isinstance(client, ClientSocket):
+        client.header.clear()
+    kept = {key: environ[key] for key in keys if key in environ}
+    environ.clear()
+    environ.update(kept)
+
+
 class Connection(TConn):
     """One client's connection and its state in the main loop.
 
@@ -150,6 +164,8 @@ class Connection(TConn):
         request, self.request = self.request, None
         if isinstance(request, Exception):
             raise request
+        assert request is not None
+        self.sock.header = request.headers
         return request
 
     def finish_body(self) -> None:

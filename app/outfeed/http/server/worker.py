@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -260,17 +260,16 @@ class Worker(ThreadWorker):
             self.method_queue.defer(self._serve_next)
 
     def _submit(self, pool: ThreadPoolExecutor, conn: Connection) -> None:
-        served: Future[Any] = Future()
-        served.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
         # If no thread can start, the request is in the pool's queue and waits for another thread.
         with suppress(RuntimeError):
-            pool.submit(self._serve, conn, served)
+            pool.submit(self._serve, conn)
 
-    def _serve(self, conn: Connection, served: Future[Any]) -> None:
+    def _serve(self, conn: Connection) -> None:
+        is_kept = False
         try:
-            served.set_result(self.handle(conn))
-        except BaseException as error:  # noqa: BLE001 - `finish_request` gets it and closes the connection
-            served.set_exception(error)
+            is_kept = self.handle(conn) is True
+        finally:
+            self.method_queue.defer(self._finish, conn, is_kept)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a malformed request with a problem.
@@ -286,14 +285,13 @@ class Worker(ThreadWorker):
 
     # --- send the response --------------------------------------------------------------------------------------------
 
-    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
+    def _finish(self, conn: Connection, is_kept: bool) -> None:
         if conn.sock.gave_up:
             self._note_refusal("unread_answer", conn)
         self._served.discard(conn)
         conn.sock.is_admitted = False
         self._serve_next()
-        is_kept = self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is True
-        conn.is_ending = not is_kept
+        conn.is_ending = not (self.alive and is_kept)
         self._send_rest(conn)
 
     def _send_rest(self, conn: Connection, *, is_writable: bool = False) -> None:
