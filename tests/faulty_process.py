@@ -11,8 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -32,19 +35,19 @@ def main(file: Path) -> None:
             return None
         return next((line.removeprefix(what) for line in lines if line.startswith(what)), None)
 
-    take, start_new = db.Database._take, threading._start_new_thread  # type: ignore[attr-defined]
-    make_pair = socket.socketpair
+    connection, start, make_pair = db.Database.connection, threading.Thread.start, socket.socketpair
 
-    def take_limited(self: db.Database, *arguments: Any) -> Any:
-        connection = take(self, *arguments)
-        connection.execute(f"PRAGMA max_page_count = {missing('pages=') or 2**30}").fetchone()
-        connection.execute(f"PRAGMA query_only = {int(missing('readonly') is not None)}")
-        return connection
+    @contextmanager
+    def limited_connection(self: db.Database, **options: Any) -> Iterator[sqlite3.Connection]:
+        with connection(self, **options) as found:
+            found.execute(f"PRAGMA max_page_count = {missing('pages=') or 2**30}").fetchone()
+            found.execute(f"PRAGMA query_only = {int(missing('readonly') is not None)}")
+            yield found
 
-    def start_limited(*arguments: Any) -> Any:
+    def start_limited(self: threading.Thread) -> None:
         if missing("threads") is not None:
             raise RuntimeError("can't start new thread")
-        return start_new(*arguments)
+        start(self)
 
     def make_pair_limited(*arguments: Any) -> Any:
         if missing("descriptors") is not None:
@@ -61,8 +64,8 @@ def main(file: Path) -> None:
     for module in (clock, apscheduler.schedulers.base, apscheduler.executors.base):
         module.datetime = Stepped  # type: ignore[attr-defined]
     db.BUSY_TIMEOUT_SECS = float(missing("patience=") or 0.5)
-    db.Database._take = take_limited  # type: ignore[method-assign]
-    threading._start_new_thread = start_limited  # type: ignore[attr-defined]
+    db.Database.connection = limited_connection  # type: ignore[method-assign,assignment]
+    threading.Thread.start = start_limited  # type: ignore[method-assign]
     socket.socketpair = make_pair_limited
 
     from outfeed.cli import main as outfeed

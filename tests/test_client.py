@@ -114,11 +114,13 @@ class Feed:
 class Reader:
     """A feed with all events and texts that it gave."""
 
-    def __init__(self, feed, until, **options):
+    def __init__(self, feed, until, on_told=lambda _: None, **options):
         self.seqs, self.told, self.missing = [], [], []
         self._until = until
         self.feed = Client(feed.url, "secret").follow(
-            on_missing=self.missing.append, on_connection=self.told.append, **options
+            on_missing=self.missing.append,
+            on_connection=lambda text: (self.told.append(text), on_told(text)),
+            **options,
         )
 
     def run(self):
@@ -252,9 +254,8 @@ class TestReconnecting:
 
     def test_a_server_that_is_down_is_retried(self):
         with Feed([verdict(), event(1)]) as feed:
-            reader = Reader(feed, until=1)
+            reader = Reader(feed, until=1, on_told=lambda _: setattr(reader.feed, "url", url))
             reader.feed.url, url = "http://127.0.0.1:1", feed.url
-            reader.feed._on_connection = lambda text: (reader.told.append(text), setattr(reader.feed, "url", url))
             reader.run()
 
         assert reader.told[0].startswith("Can't reach http://127.0.0.1:1: ")

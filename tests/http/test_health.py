@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,10 +89,16 @@ def test_a_missing_database_makes_the_server_unready_until_it_is_restored(
     wait_until(lambda: not reasons_of(anonymous), "ready again")
 
 
-def test_a_blocked_poll_makes_the_server_unready(anonymous: FlaskClient, services: Services) -> None:
+def test_a_blocked_poll_makes_the_server_unready(
+    anonymous: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wait_until(lambda: not reasons_of(anonymous), "ready")
-    with services.relay._working:  # a blocked poll holds this lock
+    read, disk_answers = services.outbox.read_after, threading.Event()
+    monkeypatch.setattr(services.outbox, "read_after", lambda *page: disk_answers.wait() and read(*page))
+    try:
         wait_until(lambda: any("the last completed poll" in problem for problem in reasons_of(anonymous)), "unready")
+    finally:
+        disk_answers.set()
     wait_until(lambda: not reasons_of(anonymous), "ready again")
 
 

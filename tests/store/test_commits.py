@@ -66,7 +66,7 @@ class Watch:
 @pytest.fixture(params=["the system's notices", "the clock"])
 def watch(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     if request.param == "the clock":
-        monkeypatch.setattr(module, "_Notices", module._IntervalNotices)
+        monkeypatch.setattr(module, "Notices", module.IntervalNotices)
     # A stall may outlast the commit notifier's checks for a commit, and no scheduler makes up for it here.
     monkeypatch.setattr(module, "RECHECK_FOR_SECS", PATIENCE_SECS)
     # Another connection keeps the -wal file in place, as a server's own does.

@@ -159,6 +159,21 @@ class TestRestore:
         write(raw, "c", "d")
         return tmp_path / "saved.db"
 
+    @pytest.fixture
+    def hold_up(self, raw, monkeypatch):
+        """Return a function that makes a progress callback.
+
+        The callback runs a function when the restore waits for *raw*'s write lock. The previous database is already
+        saved by then. The function ends the transaction.
+        """
+        monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+
+        def hold_up(run):
+            raw.execute("BEGIN IMMEDIATE")
+            return lambda *_: run() if raw.in_transaction else None
+
+        return hold_up
+
     def test_a_restore_makes_the_backup_live_and_keeps_the_previous_database(self, database, saved):
         before = epoch_of(database.path)
         restored = backup.restore(database, saved, by="tests")
@@ -188,10 +203,12 @@ class TestRestore:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
-    def test_rows_written_before_the_restore_are_in_the_kept_file(self, database, raw, saved, monkeypatch):
-        keep = backup._save_previous
-        monkeypatch.setattr(backup, "_save_previous", lambda *paths: (keep(*paths), write(raw, "late", "later")))
-        restored = backup.restore(database, saved, by="tests")
+    def test_rows_written_before_the_restore_are_in_the_kept_file(self, database, raw, saved, hold_up):
+        def write_late():
+            write(raw, "late", "later")
+            raw.execute("COMMIT")
+
+        restored = backup.restore(database, saved, hold_up(write_late), by="tests")
         assert ids(restored.kept) == ["a", "b", "c", "d", "late", "later"]
         with contextlib.closing(sqlite3.connect(restored.kept)) as kept:
             assert kept.execute("SELECT event_id FROM outbox ORDER BY seq").fetchall()[-1] == ("later",)
@@ -248,13 +265,14 @@ class TestRestore:
         ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
         assert known - ours == set(backup.kept_tables())
 
-    def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, saved, monkeypatch):
+    def test_a_token_revoked_at_the_last_moment_stays_revoked(self, database, raw, tmp_path, hold_up):
+        def revoke():
+            raw.execute("COMMIT")
+            account.revoke_token(database, "tests")
+
         secret = account.create_token(database, "tests", ["read"])
-        keep = backup._save_previous
-        monkeypatch.setattr(
-            backup, "_save_previous", lambda *paths: (keep(*paths), account.revoke_token(database, "tests"))
-        )
-        backup.restore(database, saved, by="tests")
+        backup.backup(database, tmp_path / "saved.db")
+        backup.restore(database, tmp_path / "saved.db", hold_up(revoke), by="tests")
         assert account.find_token(database, secret) is None
 
     def test_another_page_size_and_a_copy_by_cp_are_accepted(self, database, raw, tmp_path):

@@ -117,7 +117,7 @@ class CommitNotifier:
         self.stopping = threading.Event()
         self._woken = woken or threading.Event()
         self._rests_until = 0.0
-        self._notices: _Notices | None = None
+        self._notices: Notices | None = None
         self._thread = threading.Thread(target=self._run, name="outfeed-commit-notifier", daemon=True)
 
     def start(self) -> None:
@@ -140,7 +140,7 @@ class CommitNotifier:
         sleep_precisely()
         while not self.stopping.is_set():
             try:
-                with _Versions(self._path) as versions, _Notices(self._path) as notices:
+                with _Versions(self._path) as versions, Notices(self._path) as notices:
                     self._notices = notices
                     self.watch(versions, notices)
             except (OSError, sqlite3.Error, OutfeedError) as error:
@@ -148,7 +148,7 @@ class CommitNotifier:
                 log.warning(LogMessage("can't watch commits, trying again", path=self._path, error=error))
                 self.stopping.wait(TICK_SECS)
 
-    def watch(self, versions: _Versions, notices: _Notices) -> None:
+    def watch(self, versions: _Versions, notices: Notices) -> None:
         """Watch for commits until the watched files are replaced."""
         self._call()  # for commits from before the watch was set
         next_tick = 0.0
@@ -224,7 +224,7 @@ class _Versions:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-class _IntervalNotices:
+class IntervalNotices:
     """Notices at fixed intervals, for systems without inotify."""
 
     precede_commits = False
@@ -232,7 +232,7 @@ class _IntervalNotices:
     def __init__(self, _: Path) -> None:
         pass
 
-    def __enter__(self) -> _IntervalNotices:
+    def __enter__(self) -> IntervalNotices:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -300,9 +300,9 @@ if sys.platform == "linux":
         def are_current(self) -> bool:
             return _inode(self._wal) == self._file
 
-    _Notices = _Inotify
+    Notices = _Inotify
 else:
-    _Notices = _IntervalNotices
+    Notices = IntervalNotices
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

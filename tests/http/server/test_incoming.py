@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from gunicorn.config import Config
 
 from outfeed.http.server import incoming
-from outfeed.http.server.incoming import ClientSocket, Connection, Incomplete, free_request
+from outfeed.http.server.incoming import MAX_WAITING_THREADS, ClientSocket, Connection, Incomplete, free_request
 
 LATER = 1e9
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
+@contextmanager
+def connected() -> Iterator[tuple[ClientSocket, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
         accepted, _ = listener.accept()
         with ClientSocket(accepted) as client:
             yield client, peer
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[ClientSocket, socket.socket]]:
+    with connected() as both:
+        yield both
 
 
 @pytest.fixture
@@ -112,11 +120,15 @@ class TestClientSocket:
             client.sendall(bytes(32 * 2**20))
         assert client.flush(), "nothing is left for the main loop to wait with"
 
-    def test_the_number_of_waiting_threads_is_limited(self, pair, monkeypatch):
-        client, _ = pair
-        monkeypatch.setattr(ClientSocket, "_waiting", incoming.threading.BoundedSemaphore(1))
-        with ClientSocket._waiting, pytest.raises(BrokenPipeError, match="threads wait"):
-            client.sendall(bytes(32 * 2**20))
+    def test_the_number_of_waiting_threads_is_limited(self):
+        with ExitStack() as stack, ThreadPoolExecutor(MAX_WAITING_THREADS + 1) as pool:
+            pairs = [stack.enter_context(connected()) for _ in range(MAX_WAITING_THREADS + 1)]
+            sending = [pool.submit(client.sendall, bytes(8 * 2**20)) for client, _ in pairs]
+            refused, waiting = wait(sending, return_when=FIRST_COMPLETED)
+            for _, peer in pairs:
+                peer.close()
+        assert [str(each.exception()) for each in refused] == ["[Errno 32] 8 threads wait for clients that do not read"]
+        assert len(waiting) == MAX_WAITING_THREADS
 
     def test_a_long_response_reaches_a_slow_reader_completely(self, pair):
         client, peer = pair

@@ -93,8 +93,9 @@ def peer() -> Iterator[Peer]:
 def runner(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HandlerRunner]:
     runner = HandlerRunner(peer)
     monkeypatch.setattr(clock, "monotonic", lambda: runner.now)
-    runner.handler = WebSocketHandler(Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS))
-    runner.handler._ws.sock.take_sent()
+    ws = Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
+    ws.sock.take_sent()
+    runner.handler = WebSocketHandler(ws)
     yield runner
     runner.close()
 
