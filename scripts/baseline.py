@@ -1,6 +1,6 @@
 """Check the page's scripts and styles against the browser baseline.
 
-The baseline is Safari 16.4, Firefox 115 and Chrome 111. Usage: python scripts/baseline.py [FILE …]; without a FILE, all
+The baseline is Safari 16.4, Firefox 115 and Chrome 111. Usage: python -m scripts.baseline [FILE …]; without a FILE, all
 files of the package. Prints one line for each use of a newer feature, and exits 1 if there is one. The table lists
 features that MDN's browser-compat-data (v6.1.5) gives a later version for, if such pages might use them. It omits
 features that older browsers ignore without harm. A line that ends with `baseline: guarded`, and the line after it, may
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGE = Path(__file__).parents[1] / "app" / "outfeed"
+from scripts.prose import files, report
+
 GUARD = "baseline: guarded"
 COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
 
@@ -202,12 +203,9 @@ def _nested(name: str, text: str) -> Iterator[str]:
 
 
 def main(names: list[str]) -> int:
-    files = [Path(name) for name in names] or sorted(
-        file for file in PACKAGE.rglob("*") if file.suffix in (".js", ".css", ".html")
-    )
-    found = [problem for file in files for problem in problems(str(file), file.read_text("utf-8"))]
-    print("\n".join(found), end="\n" if found else "")
-    return 1 if found else 0
+    """Report the files of *names*, or all of the package if there are none."""
+    every = (name for name in files(".js", ".css", ".html") if name.startswith("app/outfeed/"))
+    return report(names or [*every], problems)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -157,17 +157,23 @@ def _lines(source: str) -> Iterator[Text]:
     yield from (Text(number, content.strip()) for number, content in enumerate(source.split("\n"), 1))
 
 
-def all_files() -> list[str]:
-    """Return the project's files that hold texts."""
+def files(*kinds: str) -> list[str]:
+    """Return the project's files whose names end so."""
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
-    kinds = (".py", ".html", ".js", ".css", ".md", ".sql")
-    return [name for name in listed if name.endswith(kinds) and name not in LEFT_OUT]
+    return [name for name in listed if name.endswith(kinds)]
+
+
+def report(names: list[str], problems_of: Callable[[str, str], Iterator[str]]) -> int:
+    """Print the problems of those files, a line each, and return the exit code."""
+    found = [problem for name in names for problem in problems_of(name, (ROOT / name).read_text("utf-8"))]
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
 
 
 def main(names: list[str]) -> int:
-    found = [problem for name in names or all_files() for problem in problems(name, (ROOT / name).read_text("utf-8"))]
-    print("\n".join(found), end="\n" if found else "")
-    return 1 if found else 0
+    """Report the files of *names*, or the whole project if there are none."""
+    every = files(".py", ".html", ".js", ".css", ".md", ".sql")
+    return report(names or [name for name in every if name not in LEFT_OUT], problems)
 
 
 if __name__ == "__main__":
