@@ -28,6 +28,14 @@ def monotonic() -> float:
     return _Monotonic.read()
 
 
+def offset() -> float:
+    """Return the seconds that the wall clock is ahead of `monotonic`.
+
+    A clock that is set changes them.
+    """
+    return now().timestamp() - monotonic()
+
+
 def now() -> datetime:
     """Return the wall time as an aware datetime in UTC."""
     return datetime.now(UTC)

@@ -10,6 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -89,11 +90,7 @@ class Page(NamedTuple):
 
 def items_after(items: list[Item], seq: int) -> list[Item]:
     """Return those of *items*, which are in seq order, that follow *seq*."""
-    return items[bisect_right(items, seq, key=_seq) :]
-
-
-def _seq(item: Item) -> int:
-    return item.seq
+    return items[bisect_right(items, seq, key=attrgetter("seq")) :]
 
 
 def read_item(seq: int, raw: bytes | None, size: int, max_event_bytes: int) -> Item:

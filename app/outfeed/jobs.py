@@ -67,7 +67,7 @@ class Jobs:
 
     def start(self) -> None:
         """Start the scheduler."""
-        self._offset = _offset()
+        self._offset = clock.offset()
         self.scheduler.start()
 
     def stop(self) -> None:
@@ -79,11 +79,7 @@ class Jobs:
 
         Without it, each job would wait until the clock reaches its planned time again.
         """
-        before, self._offset = self._offset, _offset()
+        before, self._offset = self._offset, clock.offset()
         if self._offset < before - STEP_SECS:
             for job in self.scheduler.get_jobs():
                 job.modify(next_run_time=clock.now())
-
-
-def _offset() -> float:
-    return clock.now().timestamp() - clock.monotonic()

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.exceptions import BadRequest, NotFound
+from werkzeug.exceptions import NotFound
 
 from outfeed.errors import Superseded
-from outfeed.feed.subscription import MAX_SEQ, ConsumerName, validated
+from outfeed.feed.subscription import MAX_SEQ, ConsumerName
 from outfeed.history import CONSUMER_NAME
 from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, json_answer, operation
@@ -20,7 +20,6 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import READ
 
-_Shape = TypeVar("_Shape", bound=BaseModel)
 _FORBIDDEN = "The scope read is missing, or the consumer belongs to another principal (`forbidden_consumer`)."
 _EPOCH = "0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"
 
@@ -80,7 +79,7 @@ def create() -> Response:
     The status is 200 if the consumer exists and the caller owns it or is an operator. An open connection of the
     consumer continues.
     """
-    found, is_new = services().checkpoints.create(_body(NewConsumer).name, identity.principal())
+    found, is_new = services().checkpoints.create(bodies.read_object(NewConsumer).name, identity.principal())
     fields = {name: getattr(found, name) for name in Consumer.model_fields}
     return json_answer(fields, 201 if is_new else 200)
 
@@ -105,20 +104,9 @@ def acknowledge(name: str) -> Response:
     """
     if not CONSUMER_NAME.fullmatch(name):
         raise NotFound(f"no consumer can be named {name!r:.80}")
-    ack = _body(Ack)
+    ack = bodies.read_object(Ack)
     try:
         services().checkpoints.move(name, ack.epoch, ack.seq, identity.principal())
     except Superseded:
         raise NotFound(f"consumer not found: {name!r}") from None
     return jsonify(seq=ack.seq, epoch=ack.epoch)
-
-
-def _body(shape: type[_Shape]) -> _Shape:
-    """Return the JSON body as *shape*.
-
-    Raises InvalidRequest, BadRequest, UnsupportedMediaType.
-    """
-    fields = bodies.read_json()
-    if not isinstance(fields, dict):
-        raise BadRequest("the body must be a JSON object")
-    return validated(shape, fields)

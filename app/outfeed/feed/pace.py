@@ -78,13 +78,10 @@ class Pacer:
     def take_due(self) -> bool:
         """Return whether the planned time has come, and clear it if so."""
         with self._changed:
-            return self._take_due()
-
-    def _take_due(self) -> bool:
-        if self._due is None or self._due > clock.monotonic():
-            return False
-        self._due = None
-        return True
+            if self._due is None or self._due > clock.monotonic():
+                return False
+            self._due = None
+            return True
 
     def _run(self, on_due: Callable[[], None]) -> None:
         while self._wait():
@@ -97,7 +94,7 @@ class Pacer:
         """
         with self._changed:
             while not self._is_stopping:
-                if self._take_due():
+                if self.take_due():
                     return True
                 self._changed.wait(None if self._due is None else self._due - clock.monotonic())
             return False

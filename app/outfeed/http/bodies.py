@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask, current_app, request
 from flask.json.provider import DefaultJSONProvider
+from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from outfeed.errors import InvalidRequest
+from outfeed.feed.subscription import validated
 from outfeed.nesting import MAX_DEPTH, is_deep
 
 MAX_MEMBERS = 16  # each member copies the rest of the body
 ENVELOPE_DEPTH = 2  # a list of events, and each event, around `data`
 GZIP = ("gzip", "x-gzip")
+Model = TypeVar("Model", bound=BaseModel)
 _WBITS = 31  # zlib: with the header of gzip
 
 
@@ -55,6 +58,17 @@ def read_json() -> Any:
         return current_app.json.loads(read())
     except ValueError:
         raise BadRequest("the body is not JSON") from None
+
+
+def read_object(model: type[Model]) -> Model:
+    """Return the JSON object in the body as *model*.
+
+    Raises InvalidRequest, and 400, 413 and 415 as HTTPException.
+    """
+    fields = read_json()
+    if not isinstance(fields, dict):
+        raise BadRequest("the body must be a JSON object")
+    return validated(model, fields)
 
 
 def read() -> bytes:

@@ -16,11 +16,11 @@ from flask.typing import ResponseReturnValue
 from outfeed import clock
 from outfeed.http import permission
 from outfeed.http.permission import DeclaringFlask
+from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.store import deadline
 
 QUERY_SECS = 10.0
 CHECK_SECS = 0.2  # between two checks whether the client is connected
-_SOCKET_KEY = "gunicorn.socket"
 
 
 class DeadlineFlask(DeclaringFlask):
@@ -48,7 +48,7 @@ def limited() -> AbstractContextManager[None]:
 
 def _connection_check() -> Callable[[], bool]:
     """Return a function that tells whether the client is still connected."""
-    client = request.environ.get(_SOCKET_KEY)
+    client = request.environ.get(SOCKET_KEY)
     if not isinstance(client, socket.socket):  # no socket is available, or a handshake has replaced it
         return lambda: True
     poller = select.poll()

@@ -24,6 +24,7 @@ from outfeed.errors import OutfeedError
 from outfeed.log_message import LogMessage
 from outfeed.process import sleep_precisely
 from outfeed.store import database as db
+from outfeed.store import files
 
 if sys.platform == "linux":
     import inotify_simple
@@ -203,7 +204,7 @@ class _Versions:
         self._connection = db.connect(path)
         # The first read creates the -wal file, which is watched next.
         self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        self._file = _inode(path)
+        self._file = files.identity(path)
         self._seen = self._read()
 
     def __enter__(self) -> _Versions:
@@ -218,7 +219,7 @@ class _Versions:
         return self._seen != before
 
     def are_current(self) -> bool:
-        return _inode(self._path) == self._file
+        return files.identity(self._path) == self._file
 
     def _read(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
@@ -266,7 +267,7 @@ if sys.platform == "linux":
                 raise
             self._poller = select.poll()
             self._poller.register(self._inotify.fileno(), select.POLLIN)
-            self._file = _inode(self._wal)
+            self._file = files.identity(self._wal)
 
         def __enter__(self) -> _Inotify:
             return self
@@ -298,16 +299,8 @@ if sys.platform == "linux":
                 pass  # the watch has already ended
 
         def are_current(self) -> bool:
-            return _inode(self._wal) == self._file
+            return files.identity(self._wal) == self._file
 
     Notices = _Inotify
 else:
     Notices = IntervalNotices
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

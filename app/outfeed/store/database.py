@@ -471,7 +471,7 @@ class Database:
 
         Returns None if the file does not exist.
         """
-        return _identity(self.path)
+        return files.identity(self.path)
 
     def close(self) -> None:
         """Close the idle connections.
@@ -512,14 +512,6 @@ class Database:
                 self._idle.append(connection)
         if not is_kept:
             connection.close()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 @functools.cache

@@ -21,6 +21,15 @@ _REMOTE_FILESYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|virtiofs|afs|ceph|glust
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of the file at *path*; None if it is missing."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def translate_os_errors(doing: str) -> Iterator[None]:
     """Translate OSError in the block to an OutfeedError.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Blueprint, Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel
-from werkzeug.exceptions import BadRequest
 
 from outfeed import clock
 from outfeed.errors import Forbidden
@@ -45,7 +43,6 @@ SHOWN_OPEN = 100
 SHOWN_ENDED = 20
 
 swarm = Blueprint("swarm", __name__)
-_Shape = TypeVar("_Shape", bound=BaseModel)
 
 TYPES = [each for each in EventType if each.partition(".")[0] in ("task", "agent", "bid", "auction", "tool")]
 NO_JSON = {400: "The body is not a JSON object.", 415: "The body is not JSON."}
@@ -282,14 +279,6 @@ def _bid_fields(bid: Bid) -> dict[str, Any]:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _body(shape: type[_Shape]) -> _Shape:
-    """Return the JSON body as *shape*.
-
-    An empty body counts as an empty object. Raises InvalidRequest, BadRequest.
-    """
-    if not request.get_data():
-        return validated(shape, {})
-    fields = bodies.read_json()
-    if not isinstance(fields, dict):
-        raise BadRequest("the body must be a JSON object")
-    return validated(shape, fields)
+def _body(model: type[bodies.Model]) -> bodies.Model:
+    """Return the JSON body as *model*; an empty body counts as an empty object."""
+    return bodies.read_object(model) if request.get_data() else validated(model, {})

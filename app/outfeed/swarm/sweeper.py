@@ -29,7 +29,7 @@ class Sweeper:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._listening_since = clock.monotonic()
-        self._clock_offset = _clock_offset()
+        self._clock_offset = clock.offset()
 
     def sweep(self) -> None:
         """Close all that is due. Never raises an OutfeedError.
@@ -42,7 +42,7 @@ class Sweeper:
         self._close_each(self._coordinator.due_auctions, self._coordinator.close_auction)
 
     def _detect_clock_step(self) -> None:
-        before, self._clock_offset = self._clock_offset, _clock_offset()
+        before, self._clock_offset = self._clock_offset, clock.offset()
         if abs(self._clock_offset - before) > STEP_SECS:
             log.warning(LogMessage("wall clock was set", secs=f"{self._clock_offset - before:+.1f}"))
             self._listening_since = clock.monotonic()
@@ -59,7 +59,3 @@ class Sweeper:
                 close(one)
             except OutfeedError as error:
                 log.warning(LogMessage("not closed, trying again", id=one, error=error))
-
-
-def _clock_offset() -> float:
-    return clock.now().timestamp() - clock.monotonic()

@@ -25,6 +25,7 @@ from outfeed.errors import BadArchive
 from outfeed.nesting import MAX_DEPTH, is_deep
 from outfeed.store import database as db
 from outfeed.store import files, lease, migrate, schema
+from outfeed.store.adoption import EVENT_LOG_COLUMNS
 from outfeed.store.database import Connection
 
 SUFFIX = ".ndjson.gz"
@@ -32,7 +33,6 @@ CHECKSUM_SUFFIX = ".sha256"
 PARTIAL_SUFFIX = ".partial"
 MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 2**20
-_COLUMNS = ("id", "event_type", "source", "task_id", "agent_id", "data", "timestamp")
 # Limit for one event as JSON. A hostile archive can use a multiple of it in memory.
 MAX_LINE_BYTES = 16 * 2**20
 _BATCH_ROWS = 1000
@@ -195,7 +195,7 @@ def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
         connection.text_factory = _Text
         marks = ",".join("?" * len(rowids))
         return connection.execute(
-            f"SELECT rowid, {', '.join(_COLUMNS)} FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid",  # noqa: S608
+            f"SELECT rowid, {', '.join(EVENT_LOG_COLUMNS)} FROM event_log WHERE rowid IN ({marks}) ORDER BY rowid",  # noqa: S608
             rowids,
         ).fetchall()
 
@@ -203,7 +203,7 @@ def _read(database: Path, rowids: Sequence[int]) -> list[tuple[Any, ...]]:
 def _line(values: Sequence[Any]) -> bytes:
     fields: dict[str, Any] = {}
     raw: dict[str, list[str]] = {}
-    for name, value in zip(_COLUMNS, values, strict=True):
+    for name, value in zip(EVENT_LOG_COLUMNS, values, strict=True):
         try:
             fields[name] = _as_json(name, value)
         except (ValueError, RecursionError):
@@ -281,9 +281,9 @@ def _fill(fresh: Path, paths: Iterable[Path]) -> int:
 def _insert(connection: Connection, rows: list[list[Any]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     # Bytes that were TEXT are cast to TEXT: Python's sqlite3 can't bind text that is not UTF-8.
-    values = ", ".join(["CASE WHEN ? THEN CAST(? AS TEXT) ELSE ? END"] * len(_COLUMNS))
+    values = ", ".join(["CASE WHEN ? THEN CAST(? AS TEXT) ELSE ? END"] * len(EVENT_LOG_COLUMNS))
     connection.executemany(
-        f"INSERT OR IGNORE INTO event_log ({', '.join(_COLUMNS)}) VALUES ({values})",  # noqa: S608
+        f"INSERT OR IGNORE INTO event_log ({', '.join(EVENT_LOG_COLUMNS)}) VALUES ({values})",  # noqa: S608
         (
             [part for value in row for part in (isinstance(value, _Text), _as_bytes(value), _as_bytes(value))]
             for row in rows
@@ -350,7 +350,7 @@ def _verify_checksum(path: Path) -> None:
 
 def _row(fields: dict[str, Any]) -> list[Any]:
     raw = fields.get("raw", {})
-    return [_value(name, fields[name], raw.get(name)) for name in _COLUMNS]
+    return [_value(name, fields[name], raw.get(name)) for name in EVENT_LOG_COLUMNS]
 
 
 def _value(name: str, value: Any, raw: list[str] | None) -> Any:

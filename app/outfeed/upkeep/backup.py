@@ -20,6 +20,7 @@ from outfeed.feature import registered
 from outfeed.store import adoption, audit, checkpoint, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
+from outfeed.store.rows import COLUMNS
 from outfeed.upkeep import maintenance
 from outfeed.upkeep.retention import JOB as PRUNE
 
@@ -31,7 +32,6 @@ _ADVANCE_COUNTERS = """
         (SELECT CAST(value AS INTEGER) FROM live.outfeed_meta AS theirs WHERE theirs.key = main.outfeed_meta.key), 0))
     WHERE key IN ('rights', 'erasures')
 """
-_LOG_COLUMNS = "id, event_type, source, task_id, agent_id, data, timestamp"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
 Progress = Callable[[int, int], None]  # pages done, pages in all
@@ -355,7 +355,7 @@ def _copy_late_events(live: Path, kept: Path) -> None:
     with closing(db.connect(kept)) as connection, db.translate_errors(kept):
         connection.execute("ATTACH ? AS live", (str(live),))
         connection.execute(
-            f"INSERT INTO main.event_log ({_LOG_COLUMNS}) SELECT {_LOG_COLUMNS} FROM live.event_log"  # noqa: S608
+            f"INSERT INTO main.event_log ({COLUMNS}) SELECT {COLUMNS} FROM live.event_log"  # noqa: S608
             " WHERE rowid > coalesce((SELECT max(rowid) FROM main.event_log), -9223372036854775808) ORDER BY rowid"
         )
 

@@ -163,7 +163,9 @@ class Prune:
             return self._run(archive)
 
     def _run(self, archive: Path | None) -> Pruned:
-        events, archives = self._archive_events(archive) if archive else (self._delete_events(), [])
+        events, archives = (
+            self._archive_events(archive) if archive else (sum(map(self.delete_keys, self.old_events())), [])
+        )
         rows = self._delete_outbox()
         freed = self._free_pages() if events or rows else 0
         done = Pruned(events, rows, tuple(archives), freed)
@@ -226,9 +228,6 @@ class Prune:
             with self._database.connection() as connection:
                 rows = connection.execute(_UNDATED.format(marks=",".join("?" * len(chunk))), chunk).fetchall()
             yield rows
-
-    def _delete_events(self) -> int:
-        return sum(self.delete_keys(keys) for keys in self.old_events())
 
     def _archive_events(self, folder: Path) -> tuple[int, list[Path]]:
         """Archive the events. Delete those of each file once it is synced."""

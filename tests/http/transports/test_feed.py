@@ -22,6 +22,7 @@ from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.feed.subscriber import Subscriber
 from outfeed.http.app import create_app
+from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.http.transports import connection
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
@@ -72,7 +73,7 @@ def test_an_internal_error_ends_the_stream_with_an_error_event(
     with Peer() as peer:
         with contextlib.suppress(StopIteration):
             flask_app.test_client().get(
-                "/api/feed/stream?after=0", headers=bearer, environ_base={connection.SOCKET_KEY: peer.server_end}
+                "/api/feed/stream?after=0", headers=bearer, environ_base={SOCKET_KEY: peer.server_end}
             )
         received = b""
         while chunk := peer.socket.recv(1 << 16):
@@ -85,7 +86,7 @@ def test_an_internal_error_ends_the_stream_with_an_error_event(
 
 def _stream(app: Flask, path: str, headers: dict[str, str], peer: Peer) -> None:
     with contextlib.suppress(StopIteration):
-        app.test_client().get(path, headers=headers, environ_base={connection.SOCKET_KEY: peer.server_end})
+        app.test_client().get(path, headers=headers, environ_base={SOCKET_KEY: peer.server_end})
 
 
 def test_a_permission_revoked_between_the_request_and_the_stream_ends_it(

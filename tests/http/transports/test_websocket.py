@@ -23,6 +23,7 @@ from outfeed.config import Settings
 from outfeed.feed import frames
 from outfeed.feed.subscriber import Subscriber
 from outfeed.http.app import create_app
+from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Waker
 from outfeed.http.transports.sock_server import SERVER_OPTIONS, MemorySocket
@@ -93,7 +94,7 @@ def peer() -> Iterator[Peer]:
 def runner(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HandlerRunner]:
     runner = HandlerRunner(peer)
     monkeypatch.setattr(clock, "monotonic", lambda: runner.now)
-    ws = Server({connection.SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
+    ws = Server({SOCKET_KEY: MemorySocket(), **HANDSHAKE}, **SERVER_OPTIONS)
     ws.sock.take_sent()
     runner.handler = WebSocketHandler(ws)
     yield runner
@@ -188,7 +189,7 @@ def flask_app(database: Database) -> Iterator[Flask]:
 def serving(app: Flask, database: Database, peer: Peer, **environ: Any) -> Iterator[None]:
     """Serve *peer*'s handshake on another thread until the block ends."""
     handshake = {**HANDSHAKE, "HTTP_AUTHORIZATION": f"Bearer {account.create_token(database, 'reader', ['read'])}"}
-    base = {**handshake, connection.SOCKET_KEY: peer.server_end, **environ}
+    base = {**handshake, SOCKET_KEY: peer.server_end, **environ}
 
     def serve() -> None:
         with contextlib.suppress(StopIteration):
@@ -297,7 +298,7 @@ def test_no_header_of_the_request_is_kept_while_a_client_is_connected(
         peer.socket.sendall(PING)
         peer.take_frame()
         [found] = requests
-        assert set(found["environ"]) == {connection.SOCKET_KEY, "REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR"}
+        assert set(found["environ"]) == {SOCKET_KEY, "REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR"}
         assert not {"args", "authorization", "cookies"} & found.keys()
 
 
@@ -328,7 +329,7 @@ def test_the_request_has_its_own_environ_again_when_it_ends(flask_app: Flask, da
     Otherwise the cycle would hold the request's memory until a collection.
     """
     sockets: list[Any] = []
-    flask_app.teardown_request(lambda _: sockets.append(request.environ[connection.SOCKET_KEY]))
+    flask_app.teardown_request(lambda _: sockets.append(request.environ[SOCKET_KEY]))
     with serving(flask_app, database, peer):
         head_of(peer)
     assert sockets == [peer.server_end]

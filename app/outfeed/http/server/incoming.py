@@ -26,8 +26,8 @@ MAX_UNSENT_BYTES = 256 * 1024
 MAX_WAITING_THREADS = 8
 # Bytes that the kernel queues for a client beyond those in flight. Its default is megabytes.
 _MAX_QUEUED_BYTES = 128 * 1024
-_NONBLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-_SOCKET_KEY = "gunicorn.socket"
+NONBLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+SOCKET_KEY = "gunicorn.socket"
 
 
 class ClientSocket(socket.socket):
@@ -92,7 +92,7 @@ class ClientSocket(socket.socket):
 
     def _try_send(self, data: memoryview | bytearray) -> int:
         try:
-            return self.send(data, _NONBLOCKING)
+            return self.send(data, NONBLOCKING)
         except BlockingIOError:
             return 0
 
@@ -118,7 +118,7 @@ class ClientSocket(socket.socket):
 
 def note_admitted(environ: Mapping[str, Any]) -> None:
     """Tell the worker that the request is an open connection from now on."""
-    client = environ.get(_SOCKET_KEY)
+    client = environ.get(SOCKET_KEY)
     if isinstance(client, ClientSocket):
         client.mark_admitted()
 
@@ -128,7 +128,7 @@ def free_request(environ: dict[str, Any], keys: Iterable[str]) -> None:
 
     A connection does not need them while it is open.
     """
-    client = environ.get(_SOCKET_KEY)
+    client = environ.get(SOCKET_KEY)
     if isinstance(client, ClientSocket):
         client.header.clear()
     kept = {key: environ[key] for key in keys if key in environ}

@@ -30,7 +30,7 @@ from outfeed.http.problems import RETRY_AFTER_SECS
 from outfeed.http.proxies import membership
 from outfeed.http.server.assembly import CONTINUE
 from outfeed.http.server.exhaustion import DESCRIPTORS
-from outfeed.http.server.incoming import UNREAD_SECS, ClientSocket, Connection, Incomplete
+from outfeed.http.server.incoming import NONBLOCKING, UNREAD_SECS, ClientSocket, Connection, Incomplete
 from outfeed.http.server.raw_problems import problem_of, raw_problem
 from outfeed.log_message import LogMessage
 from outfeed.process import REQUESTS_AT_ONCE, idle_connections, incomplete_connections
@@ -54,7 +54,6 @@ _READ_BYTES = 64 * 1024
 _ACCEPTS_AT_ONCE = 16
 _CHECK_SECS = 0.5
 _HEALTH_PATH = "/healthz"
-_NONBLOCKING = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger(__name__)
 
@@ -205,7 +204,7 @@ class Worker(ThreadWorker):
             return
         if conn.assembly.expects_continue():
             with suppress(OSError):
-                conn.sock.send(CONTINUE, _NONBLOCKING)
+                conn.sock.send(CONTINUE, NONBLOCKING)
         self._await_request(conn)
 
     def _await_request(self, conn: Connection) -> None:

@@ -19,11 +19,10 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.http import identity, limits
 from outfeed.http.problems import problem
 from outfeed.http.server.exhaustion import DESCRIPTORS
-from outfeed.http.server.incoming import free_request
+from outfeed.http.server.incoming import SOCKET_KEY, free_request
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 
-SOCKET_KEY = "gunicorn.socket"
 CLOSE_SECS = 1.0
 # What the end of a request reads in its environ.
 _KEPT = (SOCKET_KEY, "REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR")

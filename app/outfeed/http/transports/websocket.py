@@ -19,6 +19,7 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.http import limits
 from outfeed.http.permission import requires
 from outfeed.http.problems import problem
+from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Ending, Waker
 from outfeed.http.transports.incoming_frames import IncomingFrames
@@ -82,7 +83,7 @@ def _admit_client() -> Response | None:
         return refusal
     g.environ = request.environ
     request.environ = {
-        connection.SOCKET_KEY: MemorySocket(),
+        SOCKET_KEY: MemorySocket(),
         "HTTP_HOST": "outfeed",
         "HTTP_UPGRADE": "websocket",
         "HTTP_CONNECTION": "Upgrade",
