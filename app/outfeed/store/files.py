@@ -22,7 +22,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and the inode of the file at *path*; None if it is missing."""
+    """Return the device and the inode of the file; None if it is missing."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -280,5 +280,5 @@ def _bid_fields(bid: Bid) -> dict[str, Any]:
 
 
 def _body(model: type[bodies.Model]) -> bodies.Model:
-    """Return the JSON body as *model*; an empty body counts as an empty object."""
+    """Return the JSON body as *model*; an empty body is an empty object."""
     return bodies.read_object(model) if request.get_data() else validated(model, {})

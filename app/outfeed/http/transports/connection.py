@@ -24,7 +24,7 @@ from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 
 CLOSE_SECS = 1.0
-# What the end of a request reads in its environ.
+# The end of a request reads these in its environ.
 _KEPT = (SOCKET_KEY, "REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR")
 log = logging.getLogger(__name__)
 Ending = tuple[int, str]  # close code, reason
