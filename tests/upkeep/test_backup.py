@@ -53,10 +53,25 @@ HOSTILE = {
     " outfeed_token_removed AFTER DELETE ON outfeed_token BEGIN DELETE FROM outfeed_user; END",
     "a view in the place of a table": "DROP TABLE outfeed_ticket; CREATE VIEW outfeed_ticket AS SELECT 1;"
     " CREATE TRIGGER evil INSTEAD OF INSERT ON outfeed_ticket BEGIN DELETE FROM outfeed_user; END",
+    "a trigger that calls itself another kind": "CREATE TRIGGER evil AFTER INSERT ON event_log BEGIN DELETE FROM"
+    " outfeed_user; END; PRAGMA writable_schema = ON; UPDATE sqlite_master SET type = 'Trigger' WHERE name = 'evil'",
+    "a trigger that a foreign key runs": "CREATE TABLE mine (name TEXT REFERENCES outfeed_token (name) ON DELETE"
+    " CASCADE); CREATE TABLE its (id REFERENCES mine (name) ON DELETE CASCADE);"
+    " CREATE TRIGGER evil AFTER DELETE ON its BEGIN DELETE FROM outfeed_user; END",
+    "a table of ours with a condition": "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql ="
+    " replace(sql, 'payload', 'payload CHECK (length(payload) < 3)') WHERE name = 'outbox'",
     "a text that mending would run": "INSERT INTO outfeed_meta VALUES ('trigger:evil', 'CREATE TRIGGER evil AFTER"
     " INSERT ON outbox BEGIN DELETE FROM outfeed_user; END')",
     "a text that doctor would run": "UPDATE outfeed_meta SET value = 'DROP TABLE outfeed_user'"
     " WHERE key = 'index:outbox_event_id'",
+}
+
+
+# For each table of the schema.
+ON_EACH_TABLE = {
+    "a trigger before": "CREATE TRIGGER evil BEFORE UPDATE ON {table} BEGIN SELECT 1; END",
+    "a trigger after": "CREATE TRIGGER evil AFTER DELETE ON {table} BEGIN SELECT 1; END",
+    "an index": "CREATE INDEX evil ON {table} (abs(1))",
 }
 
 
@@ -371,6 +386,19 @@ class TestRestore:
                 call(database, saved)
 
         assert raw.execute("SELECT * FROM outfeed_token, event_log").fetchall() == before
+
+    @pytest.mark.parametrize("harm", ON_EACH_TABLE.values(), ids=ON_EACH_TABLE)
+    def test_foreign_sql_is_rejected_on_each_table_of_outfeed(self, database, raw, saved, tmp_path, harm):
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND (name LIKE 'outfeed!_%' ESCAPE '!' OR name IN"
+        tables = [name for (name,) in raw.execute(f"{query} ('event_log', 'outbox'))")]
+        assert len(tables) > 15
+        for table in tables:
+            shutil.copy(saved, tmp_path / "hostile.db")
+            with contextlib.closing(sqlite3.connect(tmp_path / "hostile.db")) as copy:
+                copy.executescript(harm.format(table=table))
+            allowed = table == "event_log" and "INDEX" in harm  # a program that had its log before may have its own
+            with contextlib.nullcontext() if allowed else pytest.raises(BadBackup, match="Outfeed did not make"):
+                backup.inspect(database, tmp_path / "hostile.db")
 
     def test_foreign_sql_is_rejected_on_a_new_machine(self, saved, tmp_path):
         with contextlib.closing(sqlite3.connect(saved)) as copy:
