@@ -9,6 +9,7 @@ import orjson
 from outfeed.errors import ForbiddenConsumer, InvalidRequest
 from outfeed.feed import frames, subscription
 from outfeed.feed.subscriber import Subscriber
+from outfeed.nesting import MAX_DEPTH, is_deep
 
 
 def answer(subscriber: Subscriber, text: str | bytes) -> None:
@@ -64,4 +65,6 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
         raise InvalidRequest("invalid_json", f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("invalid_message", "a message is a JSON object with an 'action'")
+    if is_deep(fields):  # an answer quotes what it refuses: tests/journeys/test_entrances.py
+        raise InvalidRequest("invalid_json", f"a message may have {MAX_DEPTH} levels of nesting")
     return fields

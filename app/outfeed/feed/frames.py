@@ -13,6 +13,7 @@ import orjson
 
 from outfeed.feed.encoding import Batch, grouped
 from outfeed.history import Item
+from outfeed.text import escaped
 
 POLICY = 1008
 TOO_LARGE = 1009
@@ -110,7 +111,7 @@ def message(type_: str, payload: dict[str, Any] | None = None) -> bytes:
 
 def error(code: str, explanation: str) -> bytes:
     """Return an `error` frame."""
-    return message("error", {"code": code, "message": explanation})
+    return message("error", {"code": code, "message": escaped(explanation)})
 
 
 def text(body: bytes) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from outfeed.text import escaped
+
 PAGE = "/docs/errors"
 # The `type` of a problem that has no code (RFC 9457 section 4.2.1).
 UNTYPED = "about:blank"
@@ -196,6 +198,6 @@ def body_of(status: int, detail: str, root: str, more: dict[str, Any]) -> dict[s
         "type": f"{root}{PAGE}#{code}" if code else UNTYPED,
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": escaped(detail),  # a client prints it
     }
     return body | ({"code": code} if code else {}) | more
