@@ -237,6 +237,8 @@ class TestReading:
         json.dumps("https://" + "ü" * 190 + ":hunter2" + "ü" * 190 + "@host", ensure_ascii=False),
         "[" * 600 + '{"password":"hunter2"}' + "]" * 600, "[" * 5000 + '{"password":"hunter2"}' + "]" * 5000,
         "[" * 5000 + '{"password" : [{"a":"hunter2"}]}' + "]" * 5000, "[" * 5000 + '{"pass\\u0077ord":{"a":"hunter2"}}',
+        '{"password":["hunter2"],"n":' + "1" * 5000 + "}", '{"n":' + "1" * 5000 + ',"a":{"password":{"b":"hunter2"}}}',
+        '{"password":["hunter2"],}', '[{"password":["hunter2"]', '{"a":"{\\"password\\":{\\"b\\":\\"hunter2\\"},}"}',
         "[" * 5000 + '"Bearer hunter2", {"a": "{\\"password\\": \\"hunter2\\"}"}' + "]" * 5000,
     ])  # fmt: skip
     def test_odd_json_hides_nothing(self, database, data):

@@ -157,7 +157,7 @@ def loads_leniently(text: str) -> Any:
     A number beyond a double and NaN become their text, a lone surrogate becomes U+FFFD. *text* itself has no
     surrogates. Raises ValueError, RecursionError.
     """
-    value = json.loads(text, parse_float=_finite, parse_constant=str)
+    value = json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=str)
     return _without_surrogates(value) if "\\u" in text else value
 
 
@@ -206,6 +206,11 @@ def _stub(**fields: Any) -> dict[str, Any]:
 def _finite(text: str) -> float | str:
     value = float(text)
     return value if math.isfinite(value) else text
+
+
+def _whole(text: str) -> int | str:
+    # Python would raise for more than 4,300 digits: tests/test_history.py.
+    return int(text) if len(text) <= 300 or math.isfinite(float(text)) else text
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -192,13 +192,14 @@ class _Redactor:
             value = json.loads(text)
             found = self.redact(value)
             return text if found == value else json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-        except ValueError:
-            return text
-        except RecursionError:
-            return self._redact_deep_json(text)
+        except (ValueError, RecursionError):
+            return self._redact_tokens(text)
 
-    def _redact_deep_json(self, text: str) -> str:
-        """Redact JSON that is nested too deeply for a parser, by tokens."""
+    def _redact_tokens(self, text: str) -> str:
+        """Redact, by tokens, JSON that no parser reads.
+
+        It is cut off, nested too deeply, or has a number of thousands of digits.
+        """
         parts: list[str] = []
         done = depth = hidden_depth = 0  # hidden_depth: the depth of a container under a secret name; 0 for none
         name_end = -1  # the end of a secret's name that has just been read
