@@ -309,6 +309,12 @@ def test_the_summary_counts_the_events_of_the_last_minutes(api: FlaskClient) -> 
     assert body_of(api.get("/api/events/summary?minutes=0.5"))["minutes"] == 0.5
 
 
+def test_the_summary_names_a_type_of_bytes_as_the_log_does(api: FlaskClient, raw: sqlite3.Connection) -> None:
+    raw.execute(ROW.replace("'2026-01-01T00:00:00.000Z'", "datetime('now')"), ("b", b"\xff", "s", None))
+    assert body_of(api.get("/api/events/summary"))["summary"] == {"FF": 1}
+    assert body_of(api.get("/api/events"))["events"][0]["event_type"] == "FF"
+
+
 BAD_QUERIES = [
     "/api/events?limit=0",
     "/api/events?limit=1001",

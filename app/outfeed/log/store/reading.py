@@ -102,8 +102,9 @@ def get_event_summary(
     with database.snapshot() as connection:
         for part in timed.parts(connection, spans, since, None):
             sql = f"SELECT event_type, count(*) {part.clause} {seen.replace('WHERE', 'AND', 1)} GROUP BY 1"
-            found.update(dict(connection.execute(sql, (*part.values, *values)).fetchall()))
-    return redact(dict(sorted(found.items(), key=lambda each: (-each[1], str(each[0])))))
+            for event_type, count in connection.execute(sql, (*part.values, *values)).fetchall():
+                found[str(rows.readable(event_type))] += count
+    return redact(dict(sorted(found.items(), key=lambda each: (-each[1], each[0]))))
 
 
 def _since(minutes: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.store import database as db
-from outfeed.store import instants
+from outfeed.store import instants, rows
 from outfeed.store.database import Connection
 from outfeed.store.outbox import read_window
 
@@ -94,9 +94,9 @@ class ActivityLog:
         times, values = _within(since)
         self._count(connection.execute(ADDED_QUERY.format(times=times), (self._seq, *values)).fetchall())
 
-    def _count(self, rows: list[tuple[str, Any, int]]) -> None:
-        for minute, event_type, count in rows:
-            self._counts.setdefault(minute, Counter())[str(event_type)] += count
+    def _count(self, found: list[tuple[str, Any, int]]) -> None:
+        for minute, event_type, count in found:
+            self._counts.setdefault(minute, Counter())[str(rows.readable(event_type))] += count
 
 
 def _key(minute: datetime) -> str:
