@@ -23,7 +23,7 @@ from outfeed.client import Client, ConsumerSuperseded, Cursor, Gap, Reset, retri
 from outfeed.client.cursor_file import read_cursor
 from outfeed.client.frames import parse_frame
 from outfeed.client.link import socket_url
-from outfeed.client.retries import Backoff
+from outfeed.client.retries import MAX_PAUSE_SECS, Backoff, retry_after
 from outfeed.errors import ConfigError, EventConflict, InvalidEvent, Refused, Unreachable
 from outfeed.events import make_event
 from tests.waits import wait_until
@@ -50,6 +50,7 @@ class Raw(str):
 
 
 RESUBSCRIBED = object()
+ODD_CURSORS = ['{"seq": 1e999, "epoch": "e"}', "[" * 100_000, '{"seq": ' + "9" * 5000 + ', "epoch": "e"}', " " * 10**6]
 """In a script: wait for another subscribe frame."""
 
 
@@ -243,6 +244,23 @@ class TestReconnecting:
             reader = Reader(feed, until=1).run()
 
         assert "The server restarts; trying again in 0.0 s" in reader.told
+
+    @pytest.mark.parametrize("asked", ["9" * 5000, "\xb2", "-1", "1e999", "Mon, 01 Jan 2026 00:00:00 GMT"])
+    def test_an_odd_wish_to_wait_ends_nothing(self, asked):
+        assert 0 <= retry_after({"Retry-After": asked}) <= MAX_PAUSE_SECS
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            {"type": "event"}, {"type": "events", "prev": 0}, {"type": "events", "prev": 0, "payload": 7},
+            {"type": "subscribed"}, {"type": "heartbeat", "payload": {"cursor": "x"}}, {"type": "error", "payload": 1},
+            {"type": "events", "prev": 0, "payload": [[]]}, {"type": "event", "prev": [], "seq": 1, "payload": {}},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_a_frame_that_no_feed_sends_is_refused(self, frame):
+        with Feed([verdict(), frame]) as feed, pytest.raises(Refused, match="sends a frame that no feed sends"):
+            Reader(feed, until=99).run()
 
     @pytest.mark.parametrize("status", [429, 500, 502, 503])
     def test_a_busy_server_is_retried(self, status):
@@ -482,7 +500,7 @@ class TestCursorFile:
         (subscription,) = feed.subscriptions
         assert (subscription["after"], "last" in subscription) == (41, False)
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"seq": 1}', '{"seq": "x", "epoch": "e"}'])
+    @pytest.mark.parametrize("text", ["", "{", "[]", '{"seq": 1}', '{"seq": "x", "epoch": "e"}', *ODD_CURSORS])
     def test_a_damaged_file_is_refused_and_named(self, tmp_path, text):
         path = tmp_path / "bot.cursor"
         path.write_text(text)
@@ -644,7 +662,11 @@ class Inbox:
                     self.close_connection = True
                     return
                 status, headers, body = answer
-                body = json.dumps(body if status >= 400 else receipts(inbox.bodies[-1])).encode()
+                body = (
+                    b"[" * 100_000
+                    if body == "deep"
+                    else json.dumps(receipts(inbox.bodies[-1]) if body is None else body).encode()
+                )
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": len(body)}.items():
                     self.send_header(name, str(value))
@@ -684,6 +706,12 @@ class TestPublishing:
         assert all(body == inbox.bodies[0] for body in inbox.bodies)
         assert (receipt.id, receipt.epoch) == (inbox.bodies[0][0]["id"], EPOCH)
         assert inbox.bodies[0][0]["timestamp"]
+
+    @pytest.mark.parametrize("body", [{}, [], [1], [{"id": "x"}], "x", 7, "deep"], ids=str)
+    def test_what_is_no_receipt_is_refused(self, body):
+        refused = pytest.raises(Refused, match="does not answer with a receipt")
+        with Inbox((200, {}, body)) as inbox, Client(inbox.url) as client, refused:
+            client.publish(EVENT)
 
     def test_many_events_are_sent_in_batches_and_answered_in_order(self):
         events = [{**EVENT, "id": f"e{n}"} for n in range(2500)]

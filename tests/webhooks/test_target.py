@@ -88,7 +88,10 @@ class TestAnswers:
         ("status", "header", "secs"),
         [
             (429, "7", 7), (503, " 120 ", 120), (500, "7", None), (429, "soon", None), (429, "-1", None),
-            (429, "1" * 400, 111111111), (503, "", None), (503, "Wed, 21 Oct 2015 07:28:00 GMT", 0),
+            (429, "1" * 400, 111111111), (503, "", None), (503, "\xb2", None), (503, "\x1b[2J", None),
+            (503, f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", None),
+            (503, f"Mon, 01 Jan 2026 00:00:00 +{'9' * 20}", None),
+            (503, "Wed, 21 Oct 2015 07:28:00 GMT", 0),
         ],
     )  # fmt: skip
     def test_retry_after_is_respected(self, status, header, secs):

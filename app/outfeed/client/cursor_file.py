@@ -9,6 +9,8 @@ from pathlib import Path
 from outfeed.client.shapes import Cursor
 from outfeed.errors import Refused
 
+MAX_FILE_BYTES = 4096
+
 
 def read_cursor(path: Path) -> Cursor | None:
     """Return the cursor in *path*, or None if there is no such file.
@@ -16,11 +18,12 @@ def read_cursor(path: Path) -> Cursor | None:
     Raises Refused if the content is not a cursor.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            fields = json.loads(file.read(MAX_FILE_BYTES))
         return Cursor(int(fields["seq"]), str(fields["epoch"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(f"{path} holds no cursor ({error}); delete it to start over") from None
 
 

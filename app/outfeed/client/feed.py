@@ -174,6 +174,12 @@ class Feed:
         link.subscribe(fields)
 
     def _receive(self, link: Link, frame: dict[str, Any]) -> None:
+        try:
+            self._receive_known(link, frame)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Refused(f"{self.url} sends a frame that no feed sends ({error!r:.100})") from None
+
+    def _receive_known(self, link: Link, frame: dict[str, Any]) -> None:
         kind, payload = frame.get("type"), frame.get("payload") or {}
         if kind == "error":
             raise Refused(f"{self.url} refuses: {payload['message']}")

@@ -77,7 +77,7 @@ class Publisher:
                 problem, asked_secs = f"{error or type(error).__name__}{through_proxy(self.url, HTTP_PROXIES)}", 0.0
             else:
                 if response.is_success:
-                    return [Receipt(one["id"], one["seq"], one["epoch"]) for one in _json_of(response)]
+                    return _receipts_in(response, len(batch))
                 if not is_worth_retrying(response.status_code):
                     raise _refusal(self.url, response, offset)
                 problem, asked_secs = f"it answers {response.status_code}", retry_after(response.headers)
@@ -139,10 +139,19 @@ def _refusal(url: str, response: httpx.Response, offset: int) -> Exception:
     return Refused(f"{url} refuses the events ({response.status_code}): {detail}")
 
 
+def _receipts_in(response: httpx.Response, count: int) -> list[Receipt]:
+    try:
+        receipts = [Receipt(one["id"], one["seq"], one["epoch"]) for one in _json_of(response)]
+    except (TypeError, KeyError):
+        receipts = []
+    if len(receipts) != count:
+        raise Refused(f"{response.url} does not answer with a receipt; is it an Outfeed server?")
+    return receipts
+
+
 def _json_of(response: httpx.Response) -> Any:
+    """Return the body as JSON; None if it is none."""
     try:
         return response.json()
-    except ValueError:
-        if response.is_success:
-            raise Refused(f"{response.url} does not answer with a receipt; is it an Outfeed server?") from None
+    except (ValueError, RecursionError):
         return None

@@ -37,5 +37,5 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
     It is at most MAX_PAUSE_SECS, and 0 if the answer asks for none.
     """
-    wanted = headers.get("Retry-After", "")
-    return min(int(wanted), MAX_PAUSE_SECS) if wanted.isdigit() else 0
+    wanted = headers.get("Retry-After", "").strip()
+    return min(int(wanted[:9]), MAX_PAUSE_SECS) if wanted.isascii() and wanted.isdigit() else 0

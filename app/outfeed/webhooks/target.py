@@ -164,7 +164,7 @@ def _retry_after(status: int, headers: Mapping[str, str]) -> float | None:
         return float(text[:9])
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - clock.now()).total_seconds())
