@@ -26,6 +26,7 @@ from outfeed.errors import ConfigError
 from outfeed.log_message import LogMessage
 
 PREFIX = "OUTFEED_"
+MAX_GIVEN_CHARS = 200  # of a bad value, in its error
 # In an event, values under these names are hidden, also under names that end in `_` and one of these.
 REDACT_KEYS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "api_key", "apikey", "access_key",
@@ -151,7 +152,7 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
-                raise ValueError(f"must be origins like https://dashboard.example, got {origin}")
+                raise ValueError(f"must be origins like https://dashboard.example, got {origin!r:.200}")
         return tuple(origin.lower() for origin in value)
 
     @field_validator("trusted_proxies")
@@ -165,7 +166,11 @@ class Settings(BaseSettings):
     @classmethod
     def _database_is_named(cls, value: Any) -> Any:
         path = _path_in(str(value))
-        if not str(value).strip() or path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise ValueError(f"must name a file: {error.strerror}") from error
+        if not str(value).strip() or is_folder:
             raise ValueError("must name a file")
         return path
 
@@ -398,7 +403,7 @@ def _source(name: str, given: set[str], in_file: set[str]) -> str:
 def _explain(problem: Any) -> str:
     name = str(problem["loc"][0])
     is_secret = "Secret" in str(Settings.model_fields[name].annotation)
-    given = "a secret" if is_secret else repr(problem["input"])
+    given = "a secret" if is_secret else f"{problem['input']!r:.{MAX_GIVEN_CHARS}}"
     text = problem["msg"].removeprefix("Value error, ")
     text = re.sub("^(?:Input|String) should (be|have)", r"must \1", text)
     return f"{PREFIX}{name.upper()}: {text} (got {given})"

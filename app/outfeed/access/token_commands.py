@@ -70,8 +70,8 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
       OUTFEED_TOKEN=$(outfeed token create dashboard --scopes read --types 'task.*' --expires 90d)
     """
     secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
-    click.echo(secret)
-    click.echo(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
+    show.say(secret)
+    show.say(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
 
 
 @token.command("list")
@@ -86,7 +86,7 @@ def list_(is_json: bool) -> None:
     tokens = account.list_tokens(database.default())
     if is_json:
         names = ("name", "scopes", "types", "created_at", "expires_at", "last_used_at")
-        click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in tokens))
+        show.put(show.as_json_lines({name: getattr(one, name) for name in names} for one in tokens))
         return
     columns = ("Name", "Scopes", "Types", "Created", "Expires", "Last used")
     show.listing("token", columns, [_row(one) for one in tokens])
@@ -107,4 +107,4 @@ def revoke(name: str) -> None:
       outfeed token revoke ci
     """
     account.revoke_token(database.default(), name, by=BY)
-    click.echo(f"Revoked token {name}.")
+    show.say(f"Revoked token {name}.")

@@ -47,11 +47,11 @@ def add(name: str, role: str, password_stdin: bool) -> None:
     users.add(database.default(), name, role, by=BY)
     if hashed is not None:
         users.set_password(database.default(), name, hashed, by=BY)
-        click.echo(f"Added {name} as {role}.")
+        show.say(f"Added {name} as {role}.")
         return
     code = account.create_code(database.default(), account.CODE_LIFETIME, name)
-    click.echo(sign_in_link(code))
-    click.echo(f"Added {name} as {role}. The link works once, within a day.", err=True)
+    show.say(sign_in_link(code))
+    show.say(f"Added {name} as {role}. The link works once, within a day.", err=True)
 
 
 @user.command("list")
@@ -66,7 +66,7 @@ def list_(is_json: bool) -> None:
     found = users.list_all(database.default())
     if is_json:
         names = ("name", "role", "has_password", "is_disabled", "created_at")
-        click.echo(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
+        show.put(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
         return
     rows = [(one.name, one.role, _state(one), one.created_at) for one in found]
     show.listing("user", ("Name", "Role", "State", "Created"), rows)
@@ -90,7 +90,7 @@ def set_password(name: str) -> None:
     is_terminal = sys.stdin.isatty()
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else _read_password()
     users.set_password(database.default(), name, _hash(password), by=BY)
-    click.echo(f"Set the password of {name} and ended all sessions.")
+    show.say(f"Set the password of {name} and ended all sessions.")
 
 
 def _read_password() -> str:
@@ -117,7 +117,7 @@ def set_role(name: str, role: str) -> None:
       outfeed user set-role ann operator
     """
     users.set_role(database.default(), name, role, by=BY)
-    click.echo(f"Made {name} {role}.")
+    show.say(f"Made {name} {role}.")
 
 
 @user.command()
@@ -131,4 +131,4 @@ def disable(name: str, undo: bool) -> None:
       outfeed user disable ann
     """
     users.set_disabled(database.default(), name, not undo, by=BY)
-    click.echo(f"{'Enabled' if undo else 'Disabled'} {name}.")
+    show.say(f"{'Enabled' if undo else 'Disabled'} {name}.")

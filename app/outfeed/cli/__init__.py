@@ -11,6 +11,8 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -20,6 +22,7 @@ from outfeed.errors import ConfigError, OutfeedError
 from outfeed.feature import registered
 from outfeed.text import escaped
 
+MAX_MESSAGE_CHARS = 2000  # of an error
 # The actor in audit events: every user with a shell on this machine.
 BY = "command line"
 
@@ -53,24 +56,46 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"outfeed.{module}"), attribute)
         return command
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _printable_errors():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except OutfeedError as error:
-            raise click.ClickException(_printable(error)) from error
+            with _printable_errors():
+                return super().invoke(ctx)
         except BrokenPipeError:
             # The reader of the output has closed it. The buffered rest must not fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
 
 
-def _printable(error: OutfeedError) -> str:
-    """Return the message on one line.
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Turn what a command raises into an error of click that steers no terminal and has a readable length."""
+    try:
+        yield
+    except click.ClickException as error:  # a file's name or an option's value may stand in it
+        error.message = _printable(error.message)  # type: ignore[misc]
+        if isinstance(error, click.FileError):
+            error.ui_filename = _printable(error.ui_filename)  # type: ignore[misc]
+        raise
+    except ConfigError as error:  # a line for each setting
+        raise click.ClickException("\n".join(map(_printable, str(error).split("\n")))) from error
+    except OutfeedError as error:
+        raise click.ClickException(_printable(str(error))) from error
+    except UnicodeEncodeError as error:  # an argument of bytes that are no text: SQLite takes none
+        raise click.UsageError(_printable(f"{error.object!a} is not UTF-8")) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(_printable(f"{error.strerror}: {error.filename}")) from error
 
-    A ConfigError has one line for each setting.
-    """
-    lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
-    return "\n".join(map(escaped, lines))
+
+def _printable(message: str) -> str:
+    """Return *message* on one line, in MAX_MESSAGE_CHARS at most."""
+    is_long = len(message) > MAX_MESSAGE_CHARS
+    return escaped(f"{message[:MAX_MESSAGE_CHARS]}…" if is_long else message)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,6 +109,8 @@ def main() -> None:
       outfeed serve
       outfeed log task.created --source coordinator --data '{"description": "Write the docs"}'
     """
+    from outfeed.cli import show
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")  # an event may contain characters that the terminal's encoding lacks
@@ -92,4 +119,4 @@ def main() -> None:
     if click.get_current_context().invoked_subcommand != "serve":
         for name, meant in unknown_settings().items():
             hint = f" Did you mean {meant}?" if meant else ""
-            click.echo(f"Warning: Unknown setting {escaped(name)}.{hint}", err=True)
+            show.say(f"Warning: Unknown setting {name}.{hint}", err=True)

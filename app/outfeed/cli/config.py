@@ -6,7 +6,6 @@ import click
 
 from outfeed import config as settings
 from outfeed.cli import show
-from outfeed.text import escaped
 
 
 @click.command()
@@ -22,12 +21,12 @@ def config(is_json: bool) -> None:
     """
     found = settings.described()
     if is_json:
-        click.echo(show.as_json_lines(each._asdict() for each in found))
+        show.put(show.as_json_lines(each._asdict() for each in found))
         return
     for each in found:
-        click.echo(click.style(escaped(f"{each.name}={each.value}"), bold=each.source != "default"))
+        show.say(f"{each.name}={each.value}", bold=each.source != "default")
         origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
-        click.echo(escaped(f"    {each.help}{origin}"))
+        show.say(f"    {each.help}{origin}")
     changed = sum(each.source != "default" for each in found)
     all_ = show.count(len(found), "setting")
-    click.echo(f"{changed} of {all_} changed from the default." if changed else f"All {all_} have their default.")
+    show.say(f"{changed} of {all_} changed from the default." if changed else f"All {all_} have their default.")

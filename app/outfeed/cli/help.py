@@ -26,7 +26,7 @@ def help_(topic: str | None) -> None:
     """
     if topic is None:
         show.table(("topic", "page"), ((name, manual.title(name)) for name in manual.topics()))
-        click.echo("Read one with: outfeed help TOPIC", err=True)
+        show.say("Read one with: outfeed help TOPIC", err=True)
         return
     if topic not in manual.topics():
         close = difflib.get_close_matches(topic, manual.topics(), n=1)

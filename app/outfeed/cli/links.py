@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
+from outfeed.cli import show
 from outfeed.config import LOCAL_LINK, is_local_url, settings
 from outfeed.store.serving import serving
 
@@ -16,7 +15,7 @@ def sign_in_link(code: str) -> str:
     """
     url = _address()
     if is_local_url(url):
-        click.echo(LOCAL_LINK, err=True)
+        show.say(LOCAL_LINK, err=True)
     return f"{url}/login?code={code}"
 
 

@@ -46,6 +46,16 @@ def _local_time(timestamp: object) -> str:
     return escaped(str(timestamp))[:19].ljust(19)
 
 
+def say(text: str, *, err: bool = False, **style: Any) -> None:
+    """Print a sentence on one line, whatever names and paths it holds: they cannot steer a terminal."""
+    click.secho(escaped(text), err=err, **style)
+
+
+def put(lines: str) -> None:
+    """Print *lines* as they are: JSON, or text that is escaped already."""
+    click.echo(lines)
+
+
 def as_json(value: Any) -> str:
     """Return *value* as JSON on one line, in ASCII.
 
@@ -82,7 +92,7 @@ def listing(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     """
     if rows:
         table(columns, rows)
-    click.echo(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun)}.")
+    say(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun)}.")
 
 
 def count(number: int, noun: str) -> str:

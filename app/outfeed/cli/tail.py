@@ -9,7 +9,6 @@ from outfeed.cli.addresses import feed_address
 from outfeed.cli.values import separated
 from outfeed.client import Client, Cursor, Gap, Reset
 from outfeed.config import remote
-from outfeed.text import escaped
 
 
 @click.command()
@@ -43,24 +42,24 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
         last=last if after is None else 0,
         types=separated(types or ""),
         on_missing=_warn,
-        on_connection=lambda text: click.secho(escaped(text), dim=True, err=True),
+        on_connection=lambda text: show.say(text, dim=True, err=True),
     )
     with feed:
         try:
             for event in feed:
-                click.echo(show.as_json(event.as_dict()) if is_json else show.event_line(event))
+                show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event))
         except KeyboardInterrupt:
             _print_position(feed.cursor)
 
 
 def _warn(missing: Gap | Reset) -> None:
     kind = "GAP" if isinstance(missing, Gap) else "RESET"
-    click.secho(escaped(f"{kind}: {missing}"), fg="yellow", bold=True, err=True)
+    show.say(f"{kind}: {missing}", fg="yellow", bold=True, err=True)
 
 
 def _print_position(cursor: Cursor) -> None:
     if cursor.seq is None:
-        click.echo("Stopped before the feed started.", err=True)
+        show.say("Stopped before the feed started.", err=True)
     else:
         command = f"outfeed tail --after {cursor.seq}" + (f" --epoch {cursor.epoch}" if cursor.epoch else "")
-        click.echo(f"Stopped at seq {cursor.seq}. To continue: {escaped(command)}", err=True)
+        show.say(f"Stopped at seq {cursor.seq}. To continue: {command}", err=True)

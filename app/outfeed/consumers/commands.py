@@ -45,7 +45,7 @@ def list_(is_json: bool) -> None:
     """
     found = checkpoint.list_checkpoints(db.default())
     if is_json:
-        click.echo(show.as_json_lines(each._asdict() for each in found))
+        show.put(show.as_json_lines(each._asdict() for each in found))
         return
     columns = ("Name", "Owner", "Acknowledged", "Lag", "Protected", "Last seen")
     show.listing("consumer", columns, [_row(each) for each in found])
@@ -76,11 +76,11 @@ def add(name: str, is_protected: bool | None, owner: str | None) -> None:
       outfeed consumer add ops-bot --protected --owner token:ops
     """
     found = checkpoint.add(db.default(), name, is_protected=is_protected, owner=owner, by=BY)
-    click.echo(f"Consumer {name} is {'protected; pruning keeps its events' if found.is_protected else 'unprotected'}.")
+    show.say(f"Consumer {name} is {'protected; pruning keeps its events' if found.is_protected else 'unprotected'}.")
     if found.owner is not None:
-        click.echo(f"It belongs to {found.owner}.")
+        show.say(f"It belongs to {found.owner}.")
     elif found.is_protected:
-        click.echo(f"Only operators can use it. Set an owner: `outfeed consumer own {name} token:NAME`.")
+        show.say(f"Only operators can use it. Set an owner: `outfeed consumer own {name} token:NAME`.")
 
 
 @consumer.command()
@@ -96,7 +96,7 @@ def own(name: str, principal: str) -> None:
       outfeed consumer own ops-bot token:ops
     """
     checkpoint.change_owner(db.default(), name, principal, by=BY)
-    click.echo(f"Consumer {name} belongs to {principal}.")
+    show.say(f"Consumer {name} belongs to {principal}.")
 
 
 @consumer.command()
@@ -112,7 +112,7 @@ def reset(name: str, seq: int | None) -> None:
       outfeed consumer reset ops-bot --to 0
     """
     position = checkpoint.reset(db.default(), name, seq)
-    click.echo(f"Consumer {name} continues after {position:,}.")
+    show.say(f"Consumer {name} continues after {position:,}.")
 
 
 @consumer.command()
@@ -127,4 +127,4 @@ def remove(name: str) -> None:
       outfeed consumer remove ops-bot
     """
     checkpoint.remove(db.default(), name)
-    click.echo(f"Removed consumer {name}.")
+    show.say(f"Removed consumer {name}.")

@@ -49,7 +49,7 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
     from outfeed.store.event_log import log_event
 
     event = log_event(event_type, id=event_id, **fields)
-    click.echo(f"Logged {event.event_type} as {event.id}.")
+    show.say(f"Logged {event.event_type} as {event.id}.")
 
 
 @click.group(invoke_without_command=True)
@@ -84,11 +84,11 @@ def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
         return
     found = list_events(**filters)
     if is_json:
-        click.echo(show.as_json_lines(event.as_dict() for event in found))
+        show.put(show.as_json_lines(event.as_dict() for event in found))
         return
     for event in found:
-        click.echo(show.event_line(event))
-    click.echo(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
+        show.put(show.event_line(event))
+    show.say(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
 
 
 @events.command("import")
@@ -108,6 +108,6 @@ def import_(files: tuple[Path, ...], into: Path, is_json: bool) -> None:
 
     count = archive.import_archives(files, into)
     if is_json:
-        click.echo(show.as_json({"events": count, "files": len(files), "database": str(into)}))
+        show.put(show.as_json({"events": count, "files": len(files), "database": str(into)}))
         return
-    click.echo(f"Imported {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")
+    show.say(f"Imported {show.count(count, 'event')} from {show.count(len(files), 'archive')} into {into}.")

@@ -43,12 +43,12 @@ def simulate(agents: int, rate: float, url: str | None, parent: int | None) -> N
     from outfeed.swarm.simulator import ApiClient, Simulator
 
     base, token = remote(url)
-    api = ApiClient(base, token, stop, report=lambda text: click.secho(text, dim=True, err=True))
+    api = ApiClient(base, token, stop, report=lambda text: show.say(text, dim=True, err=True))
     simulator = Simulator(
         api, Client(base, token), agents=agents, rate=rate, seed=random.SystemRandom().getrandbits(64)
     )
     simulator.run()
-    click.echo(f"The simulated swarm stopped after {show.count(simulator.posted, 'task')}.", err=True)
+    show.say(f"The simulated swarm stopped after {show.count(simulator.posted, 'task')}.", err=True)
 
 
 def stop_on_signals() -> threading.Event:

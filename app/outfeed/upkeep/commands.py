@@ -76,12 +76,12 @@ def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_jso
     if is_json:
         facts = {"matched": done.events, "deleted": 0 if dry_run else done.events, "older_than_days": older_than_days}
         more = {"outbox_rows": done.outbox_rows, "archives": list(map(str, done.archives)), "dry_run": dry_run}
-        click.echo(show.as_json({**facts, **more, "freed_bytes": done.freed_bytes}))
+        show.put(show.as_json({**facts, **more, "freed_bytes": done.freed_bytes}))
         return
     what = retention.sentence(done, policy)
     if done.archives:
         what += f"; the events are in {show.count(len(done.archives), 'file')} in {archive}"
-    click.echo(f"Would prune {what.removeprefix('Pruned ')}; nothing was deleted." if dry_run else f"{what}.")
+    show.say(f"Would prune {what.removeprefix('Pruned ')}; nothing was deleted." if dry_run else f"{what}.")
 
 
 def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
@@ -91,16 +91,16 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
     is_found = erasure.erase(database.default(), event_id, dry_run=dry_run, by=BY)
     if is_json:
         facts = {"matched": int(is_found), "deleted": int(is_found and not dry_run)}
-        click.echo(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))
+        show.put(show.as_json({**facts, "id": event_id, "dry_run": dry_run}))
     elif is_found:
         what = f"event {event_id} from the log and the outbox"
-        click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+        show.say(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
     if not is_found:
         raise UnknownName(f"event {event_id!r:.220} not found")
 
 
 def _report_waiting() -> None:
-    click.echo("Waiting for another prune to end.", err=True)
+    show.say("Waiting for another prune to end.", err=True)
 
 
 def _bar(label: str, is_json: bool, length: Callable[[], int] = lambda: 0) -> Any:
@@ -141,9 +141,9 @@ def backup(file: Path, is_json: bool) -> None:
     with _bar("Copying", is_json) as bar:
         content = store.backup(database.default(), file, _show(bar))
     if is_json:
-        click.echo(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
+        show.put(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
         return
-    click.echo(f"Backed up {show.count(content.events, 'event')} to {file}, and verified the copy.")
+    show.say(f"Backed up {show.count(content.events, 'event')} to {file}, and verified the copy.")
 
 
 @click.command()
@@ -172,13 +172,13 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
             content, kept = store.restore(database.default(), file, _show(bar), by=BY, whole_database=whole_database)
     if is_json:
         facts = {"file": str(file), "kept": str(kept) if kept else None, "dry_run": dry_run}
-        click.echo(show.as_json({**facts, **content._asdict()}))
+        show.put(show.as_json({**facts, **content._asdict()}))
         return
     what = f"{file}, with {show.count(content.events, 'event')}"
     beside = f" The previous database is in {kept}." if kept else ""
-    click.echo(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
+    show.say(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
     if foreign := foreign_schema.in_file(file):
-        click.echo(escaped(f"It contains SQL of another program: {', '.join(foreign)}."))
+        show.say(f"It contains SQL of another program: {', '.join(foreign)}.")
 
 
 @click.command()
@@ -205,14 +205,14 @@ def doctor(context: click.Context, /, fix: bool, is_json: bool, is_quiet: bool) 
     problems = sum(one.level == "problem" for _, one in found)
     if is_json:
         facts = [_facts(rule, one) for rule, one in found]
-        click.echo(show.as_json({"ok": not problems, "findings": facts, "fixed": fixed, "rules": rules}))
+        show.put(show.as_json({"ok": not problems, "findings": facts, "fixed": fixed, "rules": rules}))
     elif problems or fixed or not is_quiet:
         for what in fixed:
-            click.echo(f"Fixed: {escaped(what)}.")
+            show.say(f"Fixed: {what}.")
         for rule, one in found:
             _print(rule, one)
         end = f"found {show.count(problems, 'problem')}" if problems else "found no problems"
-        click.echo(f"Ran {show.count(len(rules), 'check')} and {end}.")
+        show.say(f"Ran {show.count(len(rules), 'check')} and {end}.")
     context.exit(1 if problems else 0)
 
 
@@ -232,6 +232,6 @@ def _facts(rule: str, one: Finding) -> dict[str, Any]:
 
 def _print(rule: str, one: Finding) -> None:
     colour = "red" if one.level == "problem" else "yellow"
-    click.echo(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
-    click.echo(f"    Why: {escaped(one.why)}")
-    click.echo(f"    Fix: {escaped(one.fix_command)}")
+    show.put(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
+    show.say(f"    Why: {one.why}")
+    show.say(f"    Fix: {one.fix_command}")

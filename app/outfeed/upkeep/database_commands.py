@@ -6,7 +6,6 @@ import click
 
 from outfeed.cli import show
 from outfeed.config import settings
-from outfeed.text import escaped
 
 
 @click.command()
@@ -32,16 +31,16 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
         names, kept = upgrades.upgrade(path, adopt=adopt)
     except AdoptionNeeded:
         for line in adoption.plan(path):
-            click.echo(escaped(line))
-        click.echo("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
+            show.say(line)
+        show.say("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
         context.exit(1)
     for feature in registered():
         feature.repair(database.at(path), settings())
     for name in names:
-        click.echo(name)
+        show.say(name)
     if kept:
-        click.echo(f"The database before the upgrade: {kept}")
-    click.echo(f"Applied {show.count(len(names), 'migration')} to {path}." if names else f"{path} is up to date.")
+        show.say(f"The database before the upgrade: {kept}")
+    show.say(f"Applied {show.count(len(names), 'migration')} to {path}." if names else f"{path} is up to date.")
 
 
 @click.command()
@@ -61,13 +60,13 @@ def release(yes: bool) -> None:
 
     path = settings().database
     planned = store.plan(path)
-    click.echo(f"Tables to remove from {path}: {', '.join(planned.tables)}.")
-    click.echo(f"event_log {'stays' if planned.keeps_log else 'is removed with all events'}.")
+    show.say(f"Tables to remove from {path}: {', '.join(planned.tables)}.")
+    show.say(f"event_log {'stays' if planned.keeps_log else 'is removed with all events'}.")
     if not yes:
         click.confirm("Release the database?", abort=True)
     done = store.release(path)
-    click.echo(f"The database before the release: {done.kept}")
-    click.echo(f"Removed {show.count(len(done.tables), 'table')} from {path}; its journal mode is {done.journal_mode}.")
+    show.say(f"The database before the release: {done.kept}")
+    show.say(f"Removed {show.count(len(done.tables), 'table')} from {path}; its journal mode is {done.journal_mode}.")
 
 
 @click.command()
@@ -83,8 +82,8 @@ def status(is_json: bool) -> None:
 
     facts = {"database": str(settings().database), **outbox.status(database.default())}
     if is_json:
-        click.echo(show.as_json(facts))
+        show.put(show.as_json(facts))
         return
     for name, value in facts.items():
-        click.echo(f"{name:<10}{value:,}" if isinstance(value, int) else f"{name:<10}{value}")
-    click.echo(f"The feed is at seq {facts['head']:,}.")
+        show.say(f"{name:<10}{value:,}" if isinstance(value, int) else f"{name:<10}{value}")
+    show.say(f"The feed is at seq {facts['head']:,}.")

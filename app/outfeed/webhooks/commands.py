@@ -98,8 +98,8 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
     wanted = store.OnRejection(on_rejection)
     store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted)
     if given is None:
-        click.echo(secret)
-    click.echo(f"Webhook {name} is active.{'' if given else ' Its secret is not shown again.'}", err=given is None)
+        show.say(secret)
+    show.say(f"Webhook {name} is active.{'' if given else ' Its secret is not shown again.'}", err=given is None)
 
 
 def _require_allowed(url: str) -> None:
@@ -111,7 +111,7 @@ def _require_allowed(url: str) -> None:
     try:
         Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
     except TargetUnresolvable as problem:
-        click.echo(f"Warning: {problem}", err=True)
+        show.say(f"Warning: {problem}", err=True)
 
 
 @webhook.command("list")
@@ -127,13 +127,13 @@ def list_(is_json: bool) -> None:
     """
     found = [(each, _blocking(each)) for each in store.list_webhooks(db.default())]
     if is_json:
-        click.echo(show.as_json_lines(_facts(*each) for each in found))
+        show.put(show.as_json_lines(_facts(*each) for each in found))
         return
     columns = ("Name", "State", "Delivered", "Lag", "Types", "URL", "On rejection", "Trouble", "Blocked by")
     show.listing("webhook", columns, [_row(*each) for each in found])
     for each, items in found:
         if items:
-            click.echo(f"`outfeed webhook skip {each.name}` skips {_described(items)}.", err=True)
+            show.say(f"`outfeed webhook skip {each.name}` skips {_described(items)}.", err=True)
 
 
 def _blocking(each: store.Webhook) -> list[Item]:
@@ -176,7 +176,7 @@ def test(name: str) -> None:
     target.close()
     if not answer.is_delivered:
         raise OutfeedError(f"webhook {name} failed the test: {answer}")
-    click.echo(f"Webhook {name} accepted the test: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
+    show.say(f"Webhook {name} accepted the test: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
 
 
 @webhook.command()
@@ -189,7 +189,7 @@ def pause(name: str) -> None:
       outfeed webhook pause ops
     """
     store.pause(db.default(), name)
-    click.echo(f"Webhook {name} is paused.")
+    show.say(f"Webhook {name} is paused.")
 
 
 @webhook.command()
@@ -202,7 +202,7 @@ def resume(name: str) -> None:
       outfeed webhook resume ops
     """
     found = store.resume(db.default(), name)
-    click.echo(f"Webhook {name} resumes after seq {found.seq:,}, {show.count(found.lag, 'event')} behind.")
+    show.say(f"Webhook {name} resumes after seq {found.seq:,}, {show.count(found.lag, 'event')} behind.")
 
 
 @webhook.command()
@@ -221,7 +221,7 @@ def skip(name: str) -> None:
     if not blocking:
         raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
     store.skip(db.default(), found, blocking, BY)
-    click.echo(f"Webhook {name} skipped {_described(blocking)}.")
+    show.say(f"Webhook {name} skipped {_described(blocking)}.")
     _print_paused(found)
 
 
@@ -246,13 +246,13 @@ def edit(name: str, url: str | None, types: tuple[str, ...] | None, on_rejection
         _require_allowed(url)
     wanted = None if on_rejection is None else store.OnRejection(on_rejection)
     found = store.edit(db.default(), name, url=url, types=types, on_rejection=wanted)
-    click.echo(f"Changed webhook {name}.")
+    show.say(f"Changed webhook {name}.")
     _print_paused(found)
 
 
 def _print_paused(found: store.Webhook) -> None:
     if found.state == store.WebhookState.PAUSED:
-        click.echo(f"It is paused. To continue: outfeed webhook resume {found.name}", err=True)
+        show.say(f"It is paused. To continue: outfeed webhook resume {found.name}", err=True)
 
 
 @webhook.command()
@@ -271,9 +271,9 @@ def rotate(name: str, given: str | None) -> None:
     secret = given or new_secret()
     store.rotate(db.default(), name, secret)
     if given is None:
-        click.echo(secret)
+        show.say(secret)
     ending = "" if given else " The new secret is not shown again."
-    click.echo(f"Webhook {name} has a new secret. The old one stays valid for 24 hours.{ending}", err=given is None)
+    show.say(f"Webhook {name} has a new secret. The old one stays valid for 24 hours.{ending}", err=given is None)
 
 
 @webhook.command("log")
@@ -292,7 +292,7 @@ def log_(name: str, is_json: bool) -> None:
     store.find(db.default(), name)
     posts = delivery_log.read(db.default(), name)
     if is_json:
-        click.echo(show.as_json_lines(post._asdict() for post in posts))
+        show.put(show.as_json_lines(post._asdict() for post in posts))
         return
     show.listing("post", ("Time", "Seq", "Events", "Answer", "Took", "Text"), [_log_row(post) for post in posts])
 
@@ -314,4 +314,4 @@ def remove(name: str) -> None:
       outfeed webhook remove ops
     """
     store.remove(db.default(), name)
-    click.echo(f"Removed webhook {name}.")
+    show.say(f"Removed webhook {name}.")

@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 
-import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from outfeed.cli import show
 from outfeed.config import LOCAL_LINK, Settings, environment_with, url_host, warn_of_unknown_settings
 from outfeed.errors import ConfigError
 from outfeed.feature import registered
@@ -203,12 +203,12 @@ class Server(BaseApplication):
         url = self.settings.public_url or local_url
         if self._is_demo:
             self._simulation = start_simulation(local_url, issue_demo_token(db.at(self.settings.database)))
-        click.echo(f"Outfeed serves {url} from {self.settings.database}")
+        show.say(f"Outfeed serves {url} from {self.settings.database}")
         database = db.at(self.settings.database)
         if self.settings.public_url is None and ipaddress.ip_address(host).is_unspecified:
-            click.echo(LOCAL_LINK)
+            show.say(LOCAL_LINK)
         for line in filter(None, (feature.sign_in_line(database, url) for feature in registered())):
-            click.echo(line)
+            show.say(line)
         database.close()  # no connection is open while the workers are forked
 
     def _clean_up(self, _: Arbiter) -> None:
