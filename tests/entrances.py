@@ -1,0 +1,128 @@
+"""Entrances: every place where text from outside comes in, listed from the program itself.
+
+A test that goes over a list here tries a new route, parameter, field, header, command or setting without another line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import click
+from flask import Flask
+from werkzeug.routing import Rule
+
+from outfeed.cli import main
+from outfeed.http.api import openapi
+
+PACKAGE = Path(__file__).parents[1] / "app" / "outfeed"
+# Read by the server itself, gunicorn or Flask; the test of the list adds those that the code names.
+HEADERS = {
+    "Accept", "Accept-Encoding", "Authorization", "Content-Encoding", "Content-Type", "Cookie", "Host", "If-None-Match",
+    "Last-Event-ID", "Origin", "Referer", "Sec-Fetch-Site", "X-CSRFToken", "X-Forwarded-For", "X-Forwarded-Host",
+    "X-Forwarded-Proto", "X-Request-ID", "Access-Control-Request-Method", "Connection", "Upgrade", "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+}  # fmt: skip
+_SAFE = {"HEAD", "OPTIONS"}
+
+
+class Place(NamedTuple):
+    """One place in the requests of a route. *kind*: path, query, field or form."""
+
+    method: str
+    rule: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.rule} {self.kind} {self.name}"
+
+    def request(self, value: str) -> tuple[str, str, dict[str, Any]]:
+        """Return method, path and options of a request with *value* here; in a field, *value* is JSON."""
+        path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: self._argument(found[1], value), self.rule)
+        if self.kind == "query":
+            path += f"?{self.name}={quote(value, safe='')}"
+        if self.kind == "field":
+            return self.method, path, {"data": f'{{"{self.name}": {value}}}', "content_type": "application/json"}
+        return self.method, path, {"data": {self.name: value}} if self.kind == "form" else {}
+
+    def _argument(self, name: str, value: str) -> str:
+        return quote(value, safe="") if self.kind == "path" and name == self.name else "known"
+
+
+def places(app: Flask) -> list[Place]:
+    """Return every place of every HTTP route."""
+    return list(_places(app, openapi.document(app)["paths"], openapi.document(app)["components"]["schemas"]))
+
+
+def _places(app: Flask, paths: dict[str, Any], schemas: dict[str, Any]) -> Iterator[Place]:
+    for rule in app.url_map.iter_rules():
+        described = paths.get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
+        for method in sorted((rule.methods or set()) - _SAFE):
+            operation = described.get(method.lower(), {})
+            yield from (Place(method, rule.rule, "path", name) for name in sorted(rule.arguments))
+            if method == "GET":
+                given = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+                names = given if operation else page_parameters() if is_page(app, rule) else []
+                yield from (Place(method, rule.rule, "query", name) for name in names)
+            else:
+                fields = sorted(_fields(operation.get("requestBody"), schemas))
+                yield from (Place(method, rule.rule, "field", name) for name in fields or ["x"])
+                if not operation:
+                    yield from (Place(method, rule.rule, "form", name) for name in form_fields())
+
+
+def is_page(app: Flask, rule: Rule) -> bool:
+    """Return whether a page of the product answers, which reads its query as it likes."""
+    permission = app.view_functions[rule.endpoint].permission  # type: ignore[attr-defined]
+    return permission.is_page and not rule.rule.startswith("/api/")
+
+
+def _fields(schema: Any, schemas: dict[str, Any]) -> set[str]:
+    """Return the names of all properties that *schema* leads to."""
+    if isinstance(schema, list):
+        return set().union(*(_fields(each, schemas) for each in schema))
+    if not isinstance(schema, dict):
+        return set()
+    reference = schema.get("$ref", "").rpartition("/")[2]
+    found = _fields(schemas[reference], schemas) if reference else set()
+    return found | set(schema.get("properties", ())) | _fields(list(schema.values()), schemas)
+
+
+def page_parameters() -> list[str]:
+    """Return the names that a page may read from its query: those of the code and of the forms."""
+    in_code = re.findall(r'request\.args(?:\.get\(|\[)"(\w+)"', _sources("*.py"))
+    return sorted({*in_code, *form_fields(), "page", "live"})
+
+
+def form_fields() -> list[str]:
+    """Return the names of all fields of all forms."""
+    in_forms = re.findall(r'<(?:input|select|textarea)[^>]* name="(\w+)"', _sources("*.html"))
+    in_code = re.findall(r'request\.form\.get\("(\w+)"', _sources("*.py"))
+    return sorted({*in_forms, *in_code})
+
+
+def headers_in_code() -> set[str]:
+    """Return the names of all headers of requests that the code reads."""
+    sources = _sources("*.py")
+    named = re.findall(r'request\.headers(?:\.get\(|\[)"([\w-]+)"', sources)
+    in_environ = re.findall(r"[\"']HTTP_((?:X|SEC)_\w+)[\"']", sources)
+    return {name.lower() for name in (*named, *(each.replace("_", "-") for each in in_environ))}
+
+
+def _sources(pattern: str) -> str:
+    return "\n".join(path.read_text() for path in sorted(PACKAGE.rglob(pattern)))
+
+
+def commands(group: click.Group = main, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command that runs, with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        elif command is not None:
+            yield (*words, name), command
