@@ -35,6 +35,7 @@ from outfeed.store import event_log
 from outfeed.text import near
 
 NDJSON = "application/x-ndjson"
+MAX_LINES = 10_000  # of a body, blank ones with them
 LINES = {NDJSON, "application/ndjson", "application/jsonl"}
 
 events = Blueprint("events", __name__, url_prefix="/api")
@@ -131,6 +132,8 @@ def _submitted() -> tuple[list[NewEvent], bool]:
 
 
 def _parsed_lines(body: bytes) -> list[Any]:
+    if body.count(b"\n") > MAX_LINES:  # millions of blank lines take a second
+        raise InvalidRequest("invalid_event", f"a batch has at most {MAX_LINES:,} lines")
     lines = ((number, line) for number, line in enumerate(io.BytesIO(body), 1) if line.strip())
     found = list(itertools.islice(lines, MAX_BATCH_EVENTS + 1))
     if len(found) > MAX_BATCH_EVENTS:  # before any line is parsed: millions of lines fit into the body
