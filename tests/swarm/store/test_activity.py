@@ -50,6 +50,17 @@ def counts(log: ActivityLog, database: Database) -> dict[int, dict[str, int]]:
 
 
 @freeze_time(NOW)
+def test_a_type_of_bytes_is_counted_under_the_name_that_the_log_shows(
+    database: Database, raw: sqlite3.Connection
+) -> None:
+    log = ActivityLog()
+    raw.execute("INSERT INTO event_log VALUES ('odd', x'ff', 's', NULL, NULL, NULL, ?)", (clock.isoformat(NOW),))
+    assert counts(log, database) == {0: {"FF": 1}}
+    write(raw, timedelta(), event_type="FF")
+    assert counts(log, database) == {0: {"FF": 2}}
+
+
+@freeze_time(NOW)
 def test_activity_counts_the_last_hour_by_minute_and_type(database: Database, raw: sqlite3.Connection) -> None:
     minute = timedelta(minutes=1)
     write(raw, timedelta(), timedelta(seconds=20), timedelta(seconds=21), 59 * minute, 60 * minute, -minute)
