@@ -56,7 +56,7 @@ CLOCKS = re.compile(
     r"|time\.(localtime|gmtime|ctime|strftime|asctime|clock_gettime(_ns)?)"
     r"|datetime\.datetime\.(now|utcnow|today)|datetime\.date\.today"
 )
-PRINTS = re.compile(r"click\.(echo|secho)|print")
+PRINTS = re.compile(r"click\.(echo|secho)")
 ENVIRONMENT = re.compile(r"os\.(environb?|getenvb?|putenv|unsetenv)(\.|$)")
 MARKUP_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\|\s*safe\b|autoescape\s+false")
 
