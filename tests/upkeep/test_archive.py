@@ -195,6 +195,7 @@ POISON = [
     ("twice", "a.b", "s", None, None, '{"a":1,"a":2}', OLD),
     ("null", "a.b", "s", "", "a\nb\u2028", "null", OLD),
     ("none", "a.b", "s", None, None, None, OLD),
+    ("lowest", "a.b", -(2**63), None, None, None, OLD),
     ("float", "a.b", "s", None, None, "1.0", OLD),
     ("integer", "a.b", "s", None, None, "123456789012345678901234567890", OLD),
     ("unicode", "a.b", "s", None, None, '{"ä":"😀"}', OLD),
@@ -218,6 +219,21 @@ def test_every_row_is_imported_unchanged(database, raw, folder, tmp_path):
         assert new.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
         assert new.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert stat.S_IMODE((tmp_path / "new.db").stat().st_mode) == 0o600
+
+
+def line_with(name, text):
+    return json.dumps({**dict.fromkeys(COLUMNS.split(", "), "x"), name: "VALUE"}).replace('"VALUE"', text).encode()
+
+
+ODD_LINES = {
+    "a list": b"[]", "a text": b'"x"', "a number": b"7", "null": b"null", "an empty object": b"{}", "no JSON": b"{",
+    "a blank line": b"\n\n", "no UTF-8": line_with("id", '"\\ud800"').replace(b"\\ud800", b"\xff"),
+    "an object for a text": line_with("id", "{}"), "a list for a text": line_with("source", "[]"),
+    "half a surrogate": line_with("id", '"\\ud800"'), "half a surrogate in data": line_with("data", '"\\ud800"'),
+    "an integer of 5,000 digits": line_with("id", "1" * 5000), "an integer of 30 digits": line_with("id", "1" * 30),
+    "another shape of raw": line_with("raw", "[]"), "raw that is no pair": line_with("raw", '{"id": 5}'),
+    "raw that is no hex": line_with("raw", '{"id": ["text", "zz"]}'),
+}  # fmt: skip
 
 
 class TestImport:
@@ -260,6 +276,13 @@ class TestImport:
 
     def nest_beyond_the_stack(self, one):
         self.replace(one, b"[" * 100_000)
+
+    @pytest.mark.parametrize("line", ODD_LINES.values(), ids=ODD_LINES)
+    def test_a_line_that_is_no_event_is_refused(self, one, tmp_path, line):
+        self.replace(one, line)
+        with pytest.raises(BadArchive, match="is not an archive of events"):
+            archive.read_in([one], tmp_path / "new.db")
+        assert not list(tmp_path.glob("new.db*"))
 
     def replace(self, one, line):
         one.write_bytes(gzip.compress(line))

@@ -36,6 +36,7 @@ MAX_BYTES = 64 * 2**20
 # Limit for one event as JSON. A hostile archive can use a multiple of it in memory.
 MAX_LINE_BYTES = 16 * 2**20
 _BATCH_ROWS = 1000
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 class Key(NamedTuple):
@@ -348,8 +349,10 @@ def _verify_checksum(path: Path) -> None:
         raise BadArchive(f"{path} was changed after it was written: its SHA-256 is {found}, expected {expected}")
 
 
-def _row(fields: dict[str, Any]) -> list[Any]:
-    raw = fields.get("raw", {})
+def _row(fields: Any) -> list[Any]:
+    raw = fields.get("raw", {}) if isinstance(fields, dict) else None
+    if not isinstance(raw, dict):
+        raise TypeError("a line is not an event")
     return [_value(name, fields[name], raw.get(name)) for name in EVENT_LOG_COLUMNS]
 
 
@@ -357,4 +360,15 @@ def _value(name: str, value: Any, raw: list[str] | None) -> Any:
     if raw is not None:
         kind, content = raw
         return _Text(bytes.fromhex(content)) if kind == "text" else bytes.fromhex(content)
-    return _compact(value) if name == "data" and value is not None else value
+    return _storable(name, _compact(value) if name == "data" and value is not None else value)
+
+
+def _storable(name: str, value: Any) -> Any:
+    """Return *value* if SQLite can store it. Raises ValueError, TypeError."""
+    if isinstance(value, dict | list):
+        raise TypeError(f"{name} is neither text nor a number")
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError(f"{name} is beyond SQLite's integers")
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate is a ValueError
+    return value
