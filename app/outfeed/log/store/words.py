@@ -16,6 +16,8 @@ MAX_CACHED, MAX_CACHED_CHARS = 20_000, 64
 # The digits of a UUID are random. Split at each digit, a UUID would be dozens of words of one character.
 MAX_NUMBERS = 3
 _HEX = re.compile("[0-9a-f]+|[0-9A-F]+")
+# The same in small letters, by its three pieces or more: a part of an id, which no cache helps.
+_ID = re.compile("[0-9a-f]*(?:[0-9][a-f]+[0-9]|[a-f][0-9]+[a-f])[0-9a-f]*")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 _ACCENT = re.compile("[\u0300-\u036f]+")
@@ -86,6 +88,8 @@ _cache: dict[str, tuple[str, ...]] = {}
 
 def _tokenize(word: str) -> tuple[str, ...]:
     """Return the word's tokens, and cache those of a short word."""
+    if _ID.fullmatch(word):
+        return (word,)
     if word.isascii() and (word.isdigit() or (word.isalpha() and (word.islower() or word.isupper()))):
         found: tuple[str, ...] = (word.lower(),)
     else:
