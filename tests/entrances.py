@@ -1,6 +1,7 @@
-"""Entrances: every place where text from outside comes in, listed from the program itself.
+"""Entrances: the places where text from outside comes in.
 
-A test that goes over a list here tries a new route, parameter, field, header, command or setting without another line.
+The program itself gives the lists. A test that goes over a list here tries a new route, parameter, field, header,
+command or setting without another line.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _SAFE = {"HEAD", "OPTIONS"}
 
 
 class Place(NamedTuple):
-    """One place in the requests of a route. *kind*: path, query, field or form."""
+    """One place in the requests of a route.
+
+    *kind* is path, query, field or form.
+    """
 
     method: str
     rule: str
@@ -41,7 +45,10 @@ class Place(NamedTuple):
         return f"{self.method} {self.rule} {self.kind} {self.name}"
 
     def request(self, value: str) -> tuple[str, str, dict[str, Any]]:
-        """Return method, path and options of a request with *value* here; in a field, *value* is JSON."""
+        """Return method, path and options of a request with *value* here.
+
+        In a field, *value* is JSON.
+        """
         path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: self._argument(found[1], value), self.rule)
         if self.kind == "query":
             path += f"?{self.name}={quote(value, safe='')}"
@@ -76,7 +83,7 @@ def _places(app: Flask, paths: dict[str, Any], schemas: dict[str, Any]) -> Itera
 
 
 def is_page(app: Flask, rule: Rule) -> bool:
-    """Return whether a page of the product answers, which reads its query as it likes."""
+    """Return whether a page answers, which reads any query."""
     permission = app.view_functions[rule.endpoint].permission  # type: ignore[attr-defined]
     return permission.is_page and not rule.rule.startswith("/api/")
 
@@ -93,7 +100,7 @@ def _fields(schema: Any, schemas: dict[str, Any]) -> set[str]:
 
 
 def page_parameters() -> list[str]:
-    """Return the names that a page may read from its query: those of the code and of the forms."""
+    """Return the names that the code and the forms give a page's query."""
     in_code = re.findall(r'request\.args(?:\.get\(|\[)"(\w+)"', _sources("*.py"))
     return sorted({*in_code, *form_fields(), "page", "live"})
 

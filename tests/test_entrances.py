@@ -1,7 +1,8 @@
-"""Hostile input at every entrance: each kind over all routes, parameters, fields, headers, commands and settings.
+"""Hostile input at every entrance.
 
-tests/entrances.py lists them from the program, so a new one is tried here without another line. What only a socket can
-do stands in tests/journeys/test_entrances.py.
+Each kind goes over all routes, parameters, fields, headers, commands and settings. tests/entrances.py lists them from
+the program, so a new one is tried here without another line. tests/journeys/test_entrances.py has the entrances that
+need a socket.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class House:
         self.lines = io.StringIO()
 
     def visit(self, method: str, path: str, **more: Any) -> TestResponse:
-        """Ask as a person where a form is posted, else as a program. An export of a server that ends is cut off."""
+        """Ask as a person if a form is posted, otherwise as a program.
+
+        An export of a server that ends is cut off.
+        """
         visitor = self.person if "form" in more.pop("kind", "") else self.program
         try:
             return visitor(method, path, **more)
@@ -90,7 +94,10 @@ def is_clean(text: str) -> bool:
 
 
 def wrong(house: House, tried: Iterable[entrances.Place], values: Iterable[str]) -> list[str]:
-    """Return the places that answer a value badly: with an error of ours, raw control characters or at length."""
+    """Return the places that answer a value badly.
+
+    With an internal error, with control characters, or at length.
+    """
     found = []
     for place in tried:
         for value in values:
@@ -209,7 +216,7 @@ READERS = (["events"], ["events", "--json"], ["status"], ["doctor"], ["prune", "
 
 @pytest.fixture(scope="module", params=ROWS)
 def littered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house whose log has a row of the kind in each column, of each of several types."""
+    """A house whose log has a row of the kind in each column."""
     path = tmp_path_factory.mktemp("littered") / "outfeed.db"
     make_database(path)
     fine = {"source": "s", "task_id": "task-1", "agent_id": "agent-1", "data": None, "timestamp": clock.timestamp()}
@@ -272,7 +279,7 @@ COMMANDS = [
     if words[0] not in NO_ROOM
     for parameter in texts_of(command)
 ]
-# What the other parameters get, so that the command goes on beyond its first check.
+# Values of the other parameters, so that the command goes on beyond its first check.
 FINE = {
     "event_type": "a.b", "source": "s", "scopes": "read", "role": "viewer", "principal": "token:known", "seq": "1",
     "url": "http://127.0.0.1:9/", "topic": "tutorial", "files": "archive.ndjson.gz", "into": "new.db",

@@ -1,4 +1,7 @@
-"""Hostile input at the entrances that need a real server: frames of a WebSocket, slow clients, and unread answers."""
+"""Hostile input at the entrances that need a real server.
+
+Frames of a WebSocket, slow clients, and answers that are not read.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def routes(server: Server) -> list[tuple[str, str]]:
 
 
 def half_a_request(server: Server, method: str, path: str) -> bytes:
-    """Return as much of a request as holds a thread, if the thread waits for the rest or for its reader."""
+    """Return a request that costs a thread if the thread waits for it."""
     head = f"{method} {path} HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer {server.token}\r\n".encode()
     if method == "GET":
         return (head + b"\r\n") * 100  # and no answer is read

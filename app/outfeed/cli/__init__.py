@@ -72,7 +72,10 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def _printable_errors() -> Iterator[None]:
-    """Turn what a command raises into an error of click that steers no terminal and has a readable length."""
+    """Make the errors of a command safe and short for a terminal.
+
+    Raises ClickException.
+    """
     try:
         yield
     except click.ClickException as error:  # a file's name or an option's value may stand in it
@@ -84,7 +87,7 @@ def _printable_errors() -> Iterator[None]:
         raise click.ClickException("\n".join(map(_printable, str(error).split("\n")))) from error
     except OutfeedError as error:
         raise click.ClickException(_printable(str(error))) from error
-    except UnicodeEncodeError as error:  # an argument of bytes that are no text: SQLite takes none
+    except UnicodeEncodeError as error:  # the bytes of an argument are not text
         raise click.UsageError(_printable(f"{error.object!a} is not UTF-8")) from error
     except OSError as error:
         if error.filename is None:

@@ -47,7 +47,10 @@ def _local_time(timestamp: object) -> str:
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
-    """Print a sentence on one line, whatever names and paths it holds: they cannot steer a terminal."""
+    """Print a sentence on one line.
+
+    Names and paths in it cannot steer a terminal.
+    """
     click.secho(escaped(text), err=err, **style)
 
 

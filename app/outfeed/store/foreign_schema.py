@@ -1,4 +1,4 @@
-"""SQL in a database file that Outfeed did not make, and that SQLite runs for every writer.
+"""Foreign SQL in a database file, which SQLite runs for every writer.
 
 Triggers and views; in a backup also altered tables of Outfeed's, foreign indexes on them, and foreign keys to them.
 """
@@ -54,7 +54,7 @@ def find(connection: sqlite3.Connection) -> list[ForeignObject]:
 
 
 def _entries(connection: sqlite3.Connection) -> list[tuple[str, str, str, str]]:
-    """Return kind, name, table and SQL of what the schema holds, sorted by name."""
+    """Return kind, name, table and SQL of each entry of the schema."""
     rows = connection.execute("SELECT name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
     kinds = ((match[1].lower() if (match := _KIND.match(row[2])) else "entry", *row) for row in rows.fetchall())
     return list(kinds)
@@ -72,7 +72,7 @@ def is_known(name: str) -> bool:
 def check(connection: sqlite3.Connection, source: Path, live: Path) -> None:
     """Raise BadBackup if the file holds SQL of another program.
 
-    A restore, or the server after it, would run that SQL. What the live database has with the same text is allowed.
+    A restore, or the server after it, would run that SQL. SQL that the live database has with the same text is allowed.
     """
     problems = _problems(connection)
     if problems:
@@ -92,7 +92,7 @@ def in_file(path: Path) -> list[str]:
 
 
 def _problems(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return what SQLite would run for someone else when Outfeed writes, as phrases, each with its SQL."""
+    """Return the foreign SQL that a write of Outfeed runs, by phrases."""
     found = {str(each): each.sql for each in find(connection) if each.is_on_own_table}
     if not adoption.is_outfeed(connection) or former_names.are_used(connection):
         return found
@@ -113,18 +113,24 @@ def _problems_in(path: Path) -> dict[str, str]:
 
 
 def _model_entries(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return the SQL of each table and index as the applied migrations make it, by kind and name."""
+    """Return the SQL of the applied migrations, by kind and name."""
     with closing(schema.model(_applied(connection))) as model:
         return {(kind, name): sql for kind, name, _, sql in _entries(model)}
 
 
 def _bare(sql: str) -> str:
-    """Return *sql* without what a version of SQLite may write otherwise: quotes and spaces."""
+    """Return *sql* without quotes and spaces.
+
+    These differ between versions of SQLite.
+    """
     return re.sub(r'["\s]', "", sql)
 
 
 def _cascades(connection: sqlite3.Connection) -> list[ForeignObject]:
-    """Return the triggers of other programs' tables whose rows may change with Outfeed's, by foreign keys."""
+    """Return the foreign triggers that foreign keys run.
+
+    They are on tables whose rows change with rows of Outfeed's.
+    """
     tables = [name for kind, name, _, _ in _entries(connection) if kind == "table" and not _is_ours(name)]
     reached: set[str] = set()
     while more := {each for each in tables if each not in reached and _is_reached(connection, each, reached)}:
@@ -133,7 +139,10 @@ def _cascades(connection: sqlite3.Connection) -> list[ForeignObject]:
 
 
 def _is_reached(connection: sqlite3.Connection, table: str, reached: set[str]) -> bool:
-    """Return whether a foreign key of *table* leads to a table of Outfeed's or to one of *reached*."""
+    """Return whether a foreign key of *table* leads to Outfeed's.
+
+    It leads to a table of Outfeed's, or to one of *reached*.
+    """
     names = connection.execute('SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)', (table,)).fetchall()
     return any(_is_ours(name) or name in reached for (name,) in names)
 
