@@ -281,7 +281,7 @@ class TestImport:
     def test_a_line_that_is_no_event_is_refused(self, one, tmp_path, line):
         self.replace(one, line)
         with pytest.raises(BadArchive, match="is not an archive of events"):
-            archive.read_in([one], tmp_path / "new.db")
+            archive.import_archives([one], tmp_path / "new.db")
         assert not list(tmp_path.glob("new.db*"))
 
     def replace(self, one, line):

@@ -54,6 +54,12 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
     click.secho(escaped(text), err=err, **style)
 
 
+def say_lines(text: str) -> None:
+    """Print *text*, which may have several lines, such as SQL."""
+    for line in text.split("\n"):
+        say(line)
+
+
 def put(lines: str) -> None:
     """Print *lines* as they are: JSON, or text that is escaped already."""
     click.echo(lines)

@@ -13,7 +13,6 @@ from outfeed.config import settings
 from outfeed.errors import InvalidWatch
 from outfeed.store import database as db
 from outfeed.store import lease, serving
-from outfeed.text import escaped
 from outfeed.watch import definition as definitions
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema, watches
@@ -105,13 +104,13 @@ def _add(connection: Any, definition: Definition) -> tuple[Watch, WatchedTable]:
 
 def _print_triggers(made: Watch, table: WatchedTable) -> None:
     for text in made.triggers(table).values():
-        click.echo(f"{text};\n")
-    click.echo("Nothing was changed.", err=True)
+        show.say_lines(f"{text};\n")
+    show.say("Nothing was changed.", err=True)
 
 
 def _tell(made: Watch, table: WatchedTable) -> None:
     for line in _facts(made, table):
-        click.echo(escaped(line))
+        show.say(line)
 
 
 def _facts(made: Watch, table: WatchedTable) -> list[str]:
@@ -161,7 +160,7 @@ def list_(is_json: bool) -> None:
     with db.default().snapshot() as connection:
         found = watches.list_watches(connection)
     if is_json:
-        click.echo(show.as_json_lines(map(_as_dict, found)))
+        show.put(show.as_json_lines(map(_as_dict, found)))
         return
     columns = ("Table", "Type", "State", "Made by", "Keep days", "Types")
     show.listing("watched table", columns, [_row(each) for each in found])
@@ -190,7 +189,7 @@ def sql(table: str) -> None:
         found = watches.find(connection, table)
         texts = watches.present_triggers(connection, found.number)
     for text in texts.values():
-        click.echo(f"{text};\n")
+        show.say_lines(f"{text};\n")
 
 
 @watch.command()
@@ -216,11 +215,11 @@ def snapshot(table: str) -> None:
 def _run_snapshot() -> None:
     database = db.default()
     if serving.serving(database.path) is not None:
-        click.echo("The running server reports the rows.")
+        show.say("The running server reports the rows.")
         return
     with lease.hold(lease.lock_file(database.path, watches.JOB), wait=True):
         snapshots.run(database)
-    click.echo("Reported the rows.")
+    show.say("Reported the rows.")
 
 
 @watch.command()
@@ -234,7 +233,7 @@ def pause(table: str) -> None:
     """
     with db.default().transaction() as connection:
         found = watches.pause(connection, table)
-    click.echo(f"Paused the watch of {escaped(found.table)}. Changes have no event until `outfeed watch resume`.")
+    show.say(f"Paused the watch of {found.table}. Changes have no event until `outfeed watch resume`.")
 
 
 @watch.command()
@@ -248,9 +247,7 @@ def resume(table: str) -> None:
     """
     with db.default().transaction() as connection:
         found = watches.resume(connection, table)
-    click.echo(
-        f"Resumed the watch of {escaped(found.table)}. The event {found.type}.gap marks the time without events."
-    )
+    show.say(f"Resumed the watch of {found.table}. The event {found.type}.gap marks the time without events.")
 
 
 @watch.command()
@@ -270,9 +267,9 @@ def remove(table: str | None, is_all: bool) -> None:
         names = [each.table for each in watches.list_watches(connection)] if table is None else [table]
         removed = [watches.remove(connection, name) for name in names]
     if table is None:
-        click.echo(f"Stopped watching {show.count(len(removed), 'table')}. Their events stay in the log.")
+        show.say(f"Stopped watching {show.count(len(removed), 'table')}. Their events stay in the log.")
     else:
-        click.echo(f"Stopped watching {escaped(removed[0].table)}. Its events stay in the log.")
+        show.say(f"Stopped watching {removed[0].table}. Its events stay in the log.")
 
 
 @watch.command()
@@ -306,17 +303,17 @@ def apply(file: Path, dry_run: bool) -> None:
 def _print_changes(before: dict[str, str], after: dict[str, str]) -> None:
     for name, text in before.items():
         if after.get(name) != text:
-            click.echo(f"DROP TRIGGER {generate.quoted(name)};\n")
+            show.say_lines(f"DROP TRIGGER {generate.quoted(name)};\n")
     for name, text in after.items():
         if before.get(name) != text:
-            click.echo(f"{text};\n")
-    click.echo("Nothing was changed.", err=True)
+            show.say_lines(f"{text};\n")
+    show.say("Nothing was changed.", err=True)
 
 
 def _tell_applied(done: watches.Applied) -> None:
     for verb, names in (("Added", done.added), ("Changed", done.changed), ("Removed", done.removed)):
         for name in names:
-            click.echo(f"{verb} the watch of {escaped(name)}.")
-    click.echo(
+            show.say(f"{verb} the watch of {name}.")
+    show.say(
         "The database has the watches of the file." if done else "The database already had the watches of the file."
     )

@@ -25,4 +25,4 @@ def test_a_hexadecimal_id_stays_whole_and_another_word_is_cut(word: str, cut: li
 def test_a_text_has_the_same_tokens_with_their_places_and_without() -> None:
     for letters in itertools.product("a1fzB", repeat=5):
         word = "".join(letters)
-        assert words.tokens(word) == [token.text for token in words.placed(word)]
+        assert words.tokens(word) == [token.text for token in words.locate_tokens(word)]
