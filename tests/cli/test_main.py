@@ -58,7 +58,7 @@ def test_help_lists_the_commands_in_order(outfeed):
             "backup",
             "restore",
         ),
-        *("doctor", "user", "token", "consumer", "webhook", "simulate"),
+        *("doctor", "user", "token", "consumer", "watch", "webhook", "simulate"),
     ]
     assert "..." not in commands
 

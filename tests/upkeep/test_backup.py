@@ -259,12 +259,12 @@ class TestRestore:
 
     def test_servers_notice_revoked_permissions_across_a_restore(self, database, saved):
         """Servers compare counters: a backup's could equal those they saw last."""
-        before = account.rights(database)
+        before = account.change_counters(database)
         account.create_token(database, "tests", ["read"])
         account.revoke_token(database, "tests")
-        after = account.rights(database)
+        after = account.change_counters(database)
         backup.restore(database, saved, by="tests")
-        assert all(now > seen for now, seen in zip(account.rights(database), max(before, after), strict=True))
+        assert all(now > seen for now, seen in zip(account.change_counters(database), max(before, after), strict=True))
 
     def test_consumers_stay_and_learn_of_the_new_history(self, database, raw, saved):
         old = epoch_of(database.path)
