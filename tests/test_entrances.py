@@ -129,6 +129,14 @@ class TestHttp:
         ]
         assert whole == []
 
+    def test_a_body_beyond_the_bound_of_nesting_is_refused_as_such(self, house: House) -> None:
+        answers = {
+            place: house.at(place, DEEP[0]) for place in house.places if place.kind == "field" and place.name != "x"
+        }
+        assert len(answers) > 15
+        assert {str(place): answer.text for place, answer in answers.items() if "nested" not in answer.text} == {}
+        assert {answer.status_code for answer in answers.values()} == {422}
+
     def test_huge_numbers(self, house: House) -> None:
         numbers = [each for each in house.places if each.kind in ("query", "field")]
         texts = [each for each in house.places if each.kind in ("path", "form")]
