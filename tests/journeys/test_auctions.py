@@ -26,7 +26,7 @@ def test_two_workers_close_each_auction_and_expire_each_agent_once(tmp_path):
         for task in tasks:
             http.post(f"/api/swarm/tasks/{task}/bids", json={"agent_id": agent, "bid_sats": 5})
         wait_until(lambda: len(closings(server)) == len(tasks), "every auction closed")
-        wait_until(lambda: http.get(f"/api/swarm/agents/{agent}").json()["state"] == "left", "it left")
+        wait_until(lambda: http.get(f"/api/swarm/agents/{agent}").json()["state"] == "left", "the agent has left")
         refused = http.post(f"/api/swarm/agents/{agent}/heartbeat")
         assert (refused.status_code, refused.json()["state"]) == (409, "left")
         assert closings(server) == dict.fromkeys(tasks, 1)

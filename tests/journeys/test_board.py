@@ -144,7 +144,7 @@ def test_a_hidden_page_sends_no_request_and_one_when_it_is_shown(shared: Server,
     set_visibility(page, "hidden")
     requests = Requests(page)
     write_events(shared.database, 3, event_type="system.info", timestamp=clock.timestamp())
-    wait_until(lambda: live.cursor() == 3, "the feed has them")
+    wait_until(lambda: live.cursor() == 3, "the feed has the events")
     assert requests.began == []
     set_visibility(page, "visible")
     expect(total(page)).to_have_text(str(before + 3))
@@ -157,7 +157,7 @@ def test_the_board_updates_at_each_new_minute(shared: Server, page: Page) -> Non
     requests = Requests(page)
     page.clock.fast_forward("01:00")
     page.clock.run_for(6_000)
-    wait_until(lambda: page.evaluate("1") and requests.began, "it asks")
+    wait_until(lambda: page.evaluate("1") and requests.began, "the board sends a request")
 
 
 def test_the_board_backs_off_until_the_feed_is_back(server: Server, page: Page) -> None:
@@ -170,7 +170,7 @@ def test_the_board_backs_off_until_the_feed_is_back(server: Server, page: Page) 
 
     page.route("**/swarm/board*", refuse)
     write_events(server.database, event_type="system.info", timestamp=clock.timestamp())
-    wait_until(lambda: page.evaluate("1") and len(statuses) == 2, "it asked twice")
+    wait_until(lambda: page.evaluate("1") and len(statuses) == 2, "the board has sent two requests")
     assert statuses[1] - statuses[0] > 0.9
     server.kill()
     live.expect_state("reconnecting")

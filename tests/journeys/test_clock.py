@@ -163,29 +163,29 @@ def runs() -> list[float]:
 def test_a_week_forward_does_not_repeat_the_missed_runs(runs: list[float]) -> None:
     jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
-        wait_until(lambda: len(runs) > 3, "it runs")
+        wait_until(lambda: len(runs) > 3, "the job runs")
         set_clock(frozen, timedelta(days=7))
         began, before = clock.monotonic(), len(runs)
-        wait_until(lambda: len(runs) > before + 5, "it runs on")
+        wait_until(lambda: len(runs) > before + 5, "the job continues")
         assert len(runs) - before <= (clock.monotonic() - began) / 0.05 + 3
 
 
 def test_jobs_run_again_after_an_hour_back_and_never_too_often(runs: list[float]) -> None:
     jobs = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 0.05)})
     with settable_clock() as frozen, running(jobs):
-        wait_until(lambda: len(runs) > 3, "it runs")
+        wait_until(lambda: len(runs) > 3, "the job runs")
         set_clock(frozen, timedelta(hours=-1))
         before = len(runs)
         jobs.run_if_clock_set_back()
-        wait_until(lambda: len(runs) > before + 3, "it runs on")
+        wait_until(lambda: len(runs) > before + 3, "the job continues")
     # a scheduler that is woken each second does not run its jobs more often
     calm = Jobs({"note": Job(lambda: runs.append(clock.monotonic()), 60)})
     runs.clear()
     with running(calm):
         wait_until(lambda: next_run(calm) > clock.now() + timedelta(seconds=30), "its next run is set")
-        before_mend = next_run(calm)
+        before_recovery = next_run(calm)
         calm.run_if_clock_set_back()
-        assert next_run(calm) == before_mend
+        assert next_run(calm) == before_recovery
 
 
 def next_run(jobs: Jobs) -> datetime:

@@ -166,10 +166,12 @@ def test_followers_miss_nothing_across_a_restart(own: Server, bring_down: Callab
         with writer(own.database, rate=40):
             for thread in threads:
                 thread.start()
-            wait_until(all_have(20), "all follow")
+            wait_until(all_have(20), "all transports follow")
             bring_down(own)
             furthest = max(len(reader.events) for reader in readers.values())
-            wait_until(all_have(furthest + 10), "all follow again", timeout=60)  # a client's pause may be long
+            wait_until(
+                all_have(furthest + 10), "all transports follow again", timeout=60
+            )  # a client's pause may be long
         goal.append(head_of(own.database))
         wait_until(lambda: not any(thread.is_alive() for thread in threads), f"all at {goal[0]}", timeout=60)
     finally:

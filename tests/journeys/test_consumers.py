@@ -161,7 +161,7 @@ def test_kills_neither_repeat_acknowledged_events_nor_lose_others(server: Server
                 wait_until(lambda before=before: bot.acked > before + 50, "progress")  # type: ignore[misc]
                 server.kill()
                 server.start()
-        wait_until(lambda: set(bot.seen.values()) >= set(written), "everything was handled", timeout=30)
+        wait_until(lambda: set(bot.seen.values()) >= set(written), "all events are handled", timeout=30)
     finally:
         bot.is_stopping = True
         thread.join()

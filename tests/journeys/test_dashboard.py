@@ -236,7 +236,9 @@ def test_panels_that_stop_because_too_many_events_wait_show_it(server: Server, s
     write(server.database, *[{"message": f"n {n}"} for n in range(1500)], event_type="system.info")
     expect(page.locator(".counts .stale")).to_contain_text("Not live")
     # An earlier request may still be answered with the new events.
-    wait_until(lambda: page.evaluate("true") and time.monotonic() - asked_at[-1] > 2, "the board asks no more")
+    wait_until(
+        lambda: page.evaluate("true") and time.monotonic() - asked_at[-1] > 2, "the board sends no more requests"
+    )
     agent = swarm.join("Latecomer")
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
     page.get_by_role("button", name="Resume").click()
@@ -322,7 +324,7 @@ def test_the_updated_chart_equals_the_servers_chart(
     expect(total).to_have_text(str(before + 2))
     page.get_by_text("As a table").click()
     cells = page.locator("tbody td:nth-child(5)")
-    wait_until(lambda: sum(map(int, cells.all_inner_texts())) == before + 2, "the table has them")
+    wait_until(lambda: sum(map(int, cells.all_inner_texts())) == before + 2, "the table has the events")
     with contextlib.closing(
         browser.new_context(java_script_enabled=False, storage_state=context.storage_state())
     ) as plain:

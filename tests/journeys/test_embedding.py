@@ -64,7 +64,7 @@ def test_the_feed_polls_as_long_as_websockets_are_forbidden(shared: Server, prox
     live.expect_rows(5)
     write(shared.database, *tasks(1))
     live.expect_rows(6)
-    wait_until(lambda: proxy.handshakes >= 3, "it tries the WebSocket again")
+    wait_until(lambda: proxy.handshakes >= 3, "the feed retries the WebSocket")
     live.expect_state("polling")
 
     proxy.unblock()
@@ -95,7 +95,7 @@ def test_a_polling_feed_shows_the_newest_then_a_gap_and_respects_retry_after(
     write(shared.database, *tasks(5))
     change(shared.database, f"DELETE FROM outbox WHERE seq <= {live.base + 134}")
     refused = len(proxy.asked("/api/feed"))
-    wait_until(lambda: len(proxy.asked("/api/feed")) > refused, "it asks again")
+    wait_until(lambda: len(proxy.asked("/api/feed")) > refused, "the feed polls again")
     earlier, later = proxy.asked("/api/feed")[-2:]
     assert later - earlier >= 1
     proxy.answer = None
@@ -317,5 +317,5 @@ def test_htmx_fetches_a_fragment_for_each_live_event(shared: Server, proxy: Prox
     expect(page.locator("#target")).to_have_text("not yet")
     for number in (1, 2):
         write(shared.database, {"description": "live"})
-        wait_until(lambda number=number: len(proxy.asked("/fragment")) == number, "htmx has asked")
+        wait_until(lambda number=number: len(proxy.asked("/fragment")) == number, "htmx has sent a request")
     expect(page.locator("#target > b")).to_have_text("fetched by htmx")

@@ -108,7 +108,7 @@ class Session:
         It is ready, accepts events, and the viewer has each event once.
         """
         wait_until(lambda: not self.unready(), "ready again")
-        wait_until(lambda: self.write(3).status_code == 201, "events are taken again")
+        wait_until(lambda: self.write(3).status_code == 201, "events are accepted again")
         while len(self.viewer.events) < len(self.written):
             self.viewer.next_event()
         assert [event["id"] for event in self.viewer.events] == self.written
@@ -128,7 +128,7 @@ def test_a_full_disk_is_reported_to_writers_and_recovers(session: Session, fault
     with faulty.lacking(f"pages={faulty.database.stat().st_size // 4096 + 10}"):
         assert "no space is left" in session.refusal(100)
         assert "no space left to write" in session.unready()
-        assert "no space left to write" in wait_until(session.unready, "still said")
+        assert "no space left to write" in wait_until(session.unready, "the reason is still reported")
     session.assert_recovered()
 
 

@@ -90,7 +90,7 @@ def follow_to(server: Server, until: int, way: str) -> None:
     before, seq, received = rss_bytes(server.workers()[0]), 0, b""
     with begin(server) as connection:
         while seq < until:
-            assert select.select([connection], [], [], 15)[0], "nothing more came"
+            assert select.select([connection], [], [], 15)[0], "no more events arrive"
             chunk = connection.recv(1 << 20)
             assert chunk, "disconnected"
             received += chunk

@@ -166,7 +166,7 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
     fill(server.database, events)
     size = server.database.stat().st_size
     with Watchers(server, CLIENTS) as watchers, TimedWriter(server.database) as timed:
-        wait_until(lambda: timed.longest()[1] > 600, "the writer is at work")
+        wait_until(lambda: timed.longest()[1] > 600, "the writer runs")
         before = timed.longest_of(600)
         done = server.run("prune", "--older-than-days", "30", "--json", timeout=patience_secs)
         longest, count = timed.longest()
@@ -179,7 +179,9 @@ def prune_half(server: Server, events: int, patience_secs: float = 150) -> tuple
     # The scheduled job may have deleted them first.
     assert query(server.database, "SELECT min(seq) FROM outbox") == [(events // 2 + 1,)]
     for chain in watchers.chains():
-        assert all(later[0] == earlier[1] for earlier, later in itertools.pairwise(chain)), "a client jumped"
+        assert all(later[0] == earlier[1] for earlier, later in itertools.pairwise(chain)), (
+            "a client has skipped events"
+        )
         assert chain[-1][1] >= last
     assert query(server.database, "SELECT count(*) FROM event_log WHERE source = 's'") == [(events // 2,)]
     assert query(server.database, "SELECT count(*) FROM event_log WHERE source = 's' AND timestamp < '2999'") == [(0,)]
@@ -222,12 +224,12 @@ def test_an_older_backup_is_restored_under_clients_and_a_raw_writer(server: Serv
         for client in clients:
             client.follow(150)
         with writer(server.database, rate=200) as written:
-            wait_until(lambda: head_of(server.database) > 200, "the writer is at work")
+            wait_until(lambda: head_of(server.database) > 200, "the writer runs")
             done = server.run("restore", str(saved), "--json")
             assert done.returncode == 0, done.stderr
             assert all(leave(client) == 4008 for client in clients)
             seen = head_of(server.database)
-            wait_until(lambda: head_of(server.database) > max(seen, 400), "the writer goes on, past every old cursor")
+            wait_until(lambda: head_of(server.database) > max(seen, 400), "the writer continues past every old cursor")
             followers = [open_.enter_context(server.connect()) for _ in clients]
             for follower, client in zip(followers, clients, strict=True):
                 verdict = follower.subscribe(after=client.cursor, epoch=client.epoch)
@@ -306,19 +308,19 @@ def test_missed_events_arrive_once_and_history_is_not_repeated(serving: Server, 
     with server.connect() as client:
         client.subscribe(after=300, epoch=epoch(server))
         with writer(server.database, rate=300) as written:
-            wait_until(lambda: head_of(server.database) > 500, "the writer is at work")
+            wait_until(lambda: head_of(server.database) > 500, "the writer runs")
             took: list[float] = []
 
             def secs_to_repair() -> float:
                 harm(server.database)
                 began = time.monotonic()
-                wait_until(lambda: is_repaired(server), "mended")
+                wait_until(lambda: is_repaired(server), "the trigger is repaired")
                 took.append(time.monotonic() - began)
                 return took[-1]
 
             assert shortest(secs_to_repair, REPAIR_SECS) < REPAIR_SECS
             seen = head_of(server.database)
-            wait_until(lambda: head_of(server.database) > seen + 100, "the writer goes on")
+            wait_until(lambda: head_of(server.database) > seen + 100, "the writer continues")
         client.follow(head_of(server.database))
     got = [event["id"] for event in client.events if event["source"] == "writer"]
     assert sorted(got) == sorted(written)

@@ -118,30 +118,30 @@ def test_two_thousand_attempts_from_one_address_delay_no_other(limited: Server) 
 
 
 def test_connections_are_limited_per_address_and_server_but_not_for_health(limited: Server) -> None:
-    wait_until(lambda: is_empty(limited), "all have gone")
+    wait_until(lambda: is_empty(limited), "all clients have left")
     with contextlib.ExitStack() as stack, probing(limited) as took:
 
-        def ask(address: str) -> bytes:
+        def answer_to(address: str) -> bytes:
             sock, head = connect(limited, address)
             stack.callback(sock.close)
             return head
 
         def enter(address: str) -> None:
-            wait_until(lambda: status(ask(address)) == 101, "those of the look before have left, too")
+            wait_until(lambda: status(answer_to(address)) == 101, "the clients of the earlier check have left")
 
         for _ in range(20):
             enter("127.0.2.1")
-        one_too_many = ask("127.0.2.1")
+        one_too_many = answer_to("127.0.2.1")
         for _ in range(10):
             enter("127.0.2.2")
-        full = ask("127.0.2.3")
+        full = answer_to("127.0.2.3")
         wait_until(lambda: len(took) > 40, "some answers")
 
     assert (status(one_too_many), status(full)) == (429, 503)
     assert b"Retry-After: 5" in one_too_many
     assert b"Retry-After: 5" in full
     assert_healthy(took)
-    wait_until(lambda: has_all_places(limited), "their places are free again")
+    wait_until(lambda: has_all_places(limited), "the places are free again")
 
 
 def is_empty(server: Server) -> bool:
@@ -151,7 +151,7 @@ def is_empty(server: Server) -> bool:
 
 def has_all_places(server: Server) -> bool:
     """Return whether the maximum of thirty connections can be open at once."""
-    wait_until(lambda: is_empty(server), "all have gone")
+    wait_until(lambda: is_empty(server), "all clients have left")
     addresses = [f"127.1.{next(_numbers)}.1" for _ in range(2)]
     with contextlib.ExitStack() as stack:
         answers = []

@@ -241,7 +241,7 @@ def test_all_new_rows_are_announced_at_intervals(server: Server, page: Page) -> 
     write(server.database, *[{"description": f"many {number}"} for number in range(120)])
     expect(newest).to_have_text("New task: many 119")
     page.clock.fast_forward(10_000)
-    wait_until(lambda: sum(page.evaluate("told.map(({count}) => count)")) == 123, "all are told")
+    wait_until(lambda: sum(page.evaluate("told.map(({count}) => count)")) == 123, "all rows are announced")
     moments = page.evaluate("told.map(({at}) => at)")
     assert min(later - earlier for earlier, later in itertools.pairwise(moments)) > 9_990
 

@@ -76,7 +76,7 @@ def test_forged_coordinator_events_stop_no_panel(shared: Server, http: httpx.Cli
         log(shared, event_type, **ours, task_id=f"task-{1:016x}", agent_id=f"agent-{1:016x}", data='{"reason": 5}')
     log(shared, "task.assigned", "2026-99-99T00:00:00.000Z", **ours, task_id=task, data='{"bid_sats": "x"}')
     log(shared, "bid.submitted", **ours, task_id=task, data='{"bid_sats": "x"}')
-    wait_until(lambda: live.cursor() >= 14, "all are shown")
+    wait_until(lambda: live.cursor() >= 14, "all events are shown")
     agent = call(http, "POST", "/agents", name="Real")["id"]
     expect(row(page, "agents", "Real")).to_be_visible()
     expect(row(page, "auctions", "Real")).to_contain_text("no bids yet")
@@ -168,7 +168,7 @@ def test_a_board_requested_before_a_reset_does_not_hide_later_events(server: Ser
     page.route("**/swarm/board*", lambda route: route.fulfill(status=503, body="{}"))
     live = LivePage(page, server)
     write(server.database, *tasks(1))
-    wait_until(lambda: live.cursor() == 51, "it waits for the board")
+    wait_until(lambda: live.cursor() == 51, "a request for the board is pending")
     server.kill()
     live.expect_state("reconnecting")
     for table in ("outbox", "event_log"):
@@ -206,7 +206,7 @@ def test_text_typed_during_a_post_stays(shared: Server, page: Page) -> None:
     field.fill("the first")
     with page.expect_response("**/api/swarm/tasks"), held(page, "**/api/swarm/tasks") as routes:
         field.press("Enter")
-        wait_until(lambda: page.evaluate("1") and routes, "on its way")
+        wait_until(lambda: page.evaluate("1") and routes, "the post is pending")
         field.fill("the second")
     expect(page.locator("form[aria-busy=false]")).to_have_count(1)
     expect(field).to_have_value("the second")
@@ -260,7 +260,7 @@ def test_a_task_that_moves_keeps_the_focus(shared: Server, http: httpx.Client, p
 
 
 def test_the_status_page_keeps_the_focus_across_updates(shared: Server, page: Page, context: BrowserContext) -> None:
-    wait_until(lambda: not any(shared.counted("outfeed_clients").values()), "those of other tests have left")
+    wait_until(lambda: not any(shared.counted("outfeed_clients").values()), "the clients of other tests have left")
     page.clock.install()
     page.goto(f"{shared.url}/status")
     shown = page.locator("#clients .table")

@@ -166,7 +166,7 @@ class TestWaiting:
                     assert http.get("/api/feed", params=at).status_code == 200
                     write_events(server.database)
                     assert [len(answer.result()["events"]) for answer in waiting] == [1, 1]
-                    wait_until(lambda: not is_full(), "there is room again")
+                    wait_until(lambda: not is_full(), "a place is free again")
 
 
 def test_two_hundred_waiting_polls_cost_nothing_and_all_get_the_event(shared: Server) -> None:

@@ -172,7 +172,7 @@ def test_a_ticket_that_fails_once_is_requested_again(shared: Server, proxy: Prox
     proxy.cut()
     wait_until(lambda: page.evaluate("failed") == 1, "the step has failed")
     expect(bar).to_have_attribute("data-state", "live", timeout=2 * PATIENCE_MS)
-    wait_until(lambda: len(proxy.asked("/ticket")) >= 2, "another ticket was asked for")
+    wait_until(lambda: len(proxy.asked("/ticket")) >= 2, "another ticket is requested")
 
 
 def test_a_page_whose_storage_is_forbidden_is_live(shared: Server, proxy: Proxy, page: Page) -> None:

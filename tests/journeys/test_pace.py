@@ -79,18 +79,18 @@ class Watched:
         self._thread = threading.Thread(target=self._read)
         take, keep = way.take, way.keep  # type: ignore[attr-defined]
 
-        def note(frame: Any) -> None:
+        def take_and_record(frame: Any) -> None:
             before = len(way.events)
             take(frame)
             if len(way.events) > before:
                 found = (self._nothing_at, time.monotonic())
                 self.times += [found] * (1 if isinstance(frame, dict) else len(frame))
 
-        def keep_and_note(seq: int, event: dict[str, Any]) -> None:
+        def keep_and_record(seq: int, event: dict[str, Any]) -> None:
             keep(seq, event)
             self.arrivals[seq] = time.monotonic()
 
-        way.take, way.keep = note, keep_and_note  # type: ignore[attr-defined, method-assign]
+        way.take, way.keep = take_and_record, keep_and_record  # type: ignore[attr-defined, method-assign]
 
     def __enter__(self) -> Watched:
         self._thread.start()
@@ -136,14 +136,14 @@ def test_no_second_has_more_frames_than_granted_and_no_event_is_lost(
         with writer(shared.database, rate=load, source=f"load-{load}", bulk=20 if load > 1000 else 1):
             while (now := head_of(shared.database)) < before + count:
                 began = time.monotonic()
-                wait_until(lambda now=now: batch.way.cursor >= now, "the batched one is at the head")
+                wait_until(lambda now=now: batch.way.cursor >= now, "the batched client is at the head")
                 lags.append(time.monotonic() - began)
                 behind.append(now - singles.way.cursor)
             # all may have been written while this thread was delayed
             behind.append(head_of(shared.database) - singles.way.cursor)
         last = head_of(shared.database)
         if load > rate:
-            assert max(behind) > count / 4, "one at a time at this load it must lag"
+            assert max(behind) > count / 4, "single events must lag at this load"
         for each in (batch, singles, stream):
             patience = PATIENCE_SECS + 2 * (last - each.way.cursor) / rate
             wait_until(lambda each=each: each.way.cursor >= last, "caught up", timeout=patience)
@@ -158,7 +158,7 @@ def quiet_waits(server: Server, arrived: Callable[[int], float | None]) -> list[
     waits = []
     for _ in range(5):
         quiet_since = time.monotonic()
-        wait_until(lambda since=quiet_since: time.monotonic() > since + 0.55, "a quiet moment")
+        wait_until(lambda since=quiet_since: time.monotonic() > since + 0.55, "half a second without an event")
         began = time.monotonic()
         write_events(server.database)
         seq = head_of(server.database)
@@ -228,13 +228,13 @@ def test_paced_clients_delay_no_other_client_and_need_no_scheduler(tmp_path: Pat
     with Server(tmp_path, poll_interval=60) as server, Watched(Batch(server, rate=0.5)) as slow:
         # given a viewer whose next frame is due in two seconds
         write_events(server.database)
-        wait_until(lambda: slow.way.cursor == 1, "the first goes at once")
+        wait_until(lambda: slow.way.cursor == 1, "the first event is sent at once")
         write_events(server.database)
         # when another viewer comes, then it gets its events at once
         with FeedClient(server.url, server.token) as fast:
             assert fast.subscribe()["after"] == 2
             assert shortest(lambda: secs_until(server, fast.follow), 0.5) < 0.5
-        wait_until(lambda: count_of_live(server) == 1, "only the slow one is left")
+        wait_until(lambda: count_of_live(server) == 1, "only the slow client is connected")
         # and a poll is answered as soon as there is an event
         with server.http() as http, ThreadPoolExecutor(1) as pool:
 
@@ -246,13 +246,13 @@ def test_paced_clients_delay_no_other_client_and_need_no_scheduler(tmp_path: Pat
                 nonlocal asked
                 query = {"after": head_of(server.database), "epoch": fast.epoch, "wait": 60}
                 asked = pool.submit(http.get, "/api/feed", params=query, timeout=90)
-                wait_until(lambda: count_of_live(server) == 2, "it waits")
+                wait_until(lambda: count_of_live(server) == 2, "the poll waits")
                 return secs_until(server, take_answer)
 
             asked: Future[httpx.Response]
             assert shortest(secs_of_a_long_poll, 0.5) < 0.5
         # and the slow viewer misses no event
-        wait_until(lambda: slow.way.cursor == head_of(server.database), "the next beat")
+        wait_until(lambda: slow.way.cursor == head_of(server.database), "the next frame")
         assert [seq for seq, _ in slow.way.events] == list(range(1, head_of(server.database) + 1))
 
 

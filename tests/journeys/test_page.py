@@ -174,7 +174,7 @@ def test_the_retry_button_connects_at_once(shared: Server, proxy: Proxy, page: P
     tried = proxy.handshakes
     button.focus()
     page.keyboard.press("Enter")
-    wait_until(lambda: proxy.handshakes > tried, "it tries")
+    wait_until(lambda: proxy.handshakes > tried, "the page retries")
     expect(button).to_be_visible()  # the retry has failed
     proxy.come_back()
     button.click()

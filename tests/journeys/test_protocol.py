@@ -239,7 +239,7 @@ def test_aborted_connections_leave_no_socket(server: Server) -> None:
         if n % 3:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.socket.close()
-    wait_until(lambda: open_sockets(server) <= before, "the server has let go of them")
+    wait_until(lambda: open_sockets(server) <= before, "the server has closed the sockets")
 
 
 def open_sockets(server: Server) -> int:
@@ -516,7 +516,7 @@ def subscribed_in_time(server: Server) -> FeedClient | None:
 def test_a_client_that_does_not_subscribe_in_time_is_closed_with_1008(tmp_path: Path) -> None:
     with (
         ImpatientServer(tmp_path, heartbeat_secs=0.2) as impatient,
-        wait_until(lambda: subscribed_in_time(impatient), "one is in time") as live,
+        wait_until(lambda: subscribed_in_time(impatient), "a client subscribes in time") as live,
         impatient.connect() as silent,
         impatient.connect() as talker,
     ):

@@ -202,7 +202,7 @@ def test_a_poll_returns_no_event_after_a_revocation_during_its_wait(server: Serv
         path = f"/api/feed?after={head['cursor']}&epoch={head['epoch']}&wait=20"
         waiting = pool.submit(client.get, path)
         waiters = {"transport": "poll", "state": "waiting"}
-        wait_until(lambda: any(server.counted("outfeed_clients", **waiters).values()), "it waits")
+        wait_until(lambda: any(server.counted("outfeed_clients", **waiters).values()), "the poll waits")
         account.revoke_token(rights, "poller")
         server.log_event("a.b", "s")
 
@@ -226,5 +226,7 @@ def test_an_erased_event_is_not_sent_to_late_joiners(server: Server) -> None:
                 return "erased" in [event["id"] for event in late.events]
 
         server.log_event("a.c", "s")
-        wait_until(lambda: not any(has_it() for _ in range(6)), "it is forgotten in both workers", PROMISED_SECS + 8)
+        wait_until(
+            lambda: not any(has_it() for _ in range(6)), "both workers have dropped the event", PROMISED_SECS + 8
+        )
         assert is_open(early)

@@ -33,7 +33,7 @@ def test_a_stop_closes_every_client_with_1012_within_five_seconds(server: Server
             client.__exit__()
     assert {code for code, _ in endings} == {1012}
     hints = {int(re.fullmatch(r"retry_ms=(\d+)", reason)[1]) for _, reason in endings}  # type: ignore[index]
-    assert len(hints) > 25, "the clients would all come back at once"
+    assert len(hints) > 25, "all clients would reconnect at once"
     assert "SIGKILL" not in server.output
 
 

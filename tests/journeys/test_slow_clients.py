@@ -82,7 +82,9 @@ def test_costly_clients_of_every_kind_delay_no_other_and_are_closed_in_time(impa
 
     def secs_beside_them() -> float:
         with CostlyClients(impatient, 40):
-            wait_until(lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "those over the limit were closed")
+            wait_until(
+                lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "the sockets over the limit are closed"
+            )
             live = shortest(lambda: secs_to_live(impatient), LIVE_SECS)
             assert live < LIVE_SECS
             with probing(impatient) as took:
@@ -97,9 +99,9 @@ def test_costly_clients_of_every_kind_delay_no_other_and_are_closed_in_time(impa
 def test_costly_clients_of_one_kind_hold_no_thread(impatient: Server, kind: str) -> None:
     before = sockets_of(impatient)
     with CostlyClients(impatient, 100, kinds=[kind]):
-        wait_until(lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "those over the limit were closed")
+        wait_until(lambda: sockets_of(impatient) <= before + PLACES + EXPORTS, "the sockets over the limit are closed")
         assert shortest(lambda: secs_to_live(impatient), LIVE_SECS) < LIVE_SECS
-    wait_until(lambda: sockets_of(impatient) <= before + 2, "all are gone")
+    wait_until(lambda: sockets_of(impatient) <= before + 2, "all sockets are closed")
 
 
 def test_only_the_oldest_incomplete_request_of_an_address_is_dropped(impatient: Server) -> None:
@@ -124,18 +126,18 @@ def test_concurrent_exports_are_limited_per_address_and_server(impatient: Server
         b"GET /api/events/export HTTP/1.1\r\nHost: feed\r\nAuthorization: Bearer %b\r\n\r\n" % impatient.token.encode()
     )
 
-    def ask(address: str) -> int:
+    def request_export(address: str) -> int:
         sock = stack.enter_context(client(impatient, address))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(export)
         return status(sock.recv(100))
 
     with contextlib.ExitStack() as stack:
-        assert [ask("127.0.6.1") for _ in range(5)] == [200] * 4 + [429]
-        assert [ask("127.0.6.2") for _ in range(4)] == [200] * 4
-        assert ask("127.0.6.3") == 503
+        assert [request_export("127.0.6.1") for _ in range(5)] == [200] * 4 + [429]
+        assert [request_export("127.0.6.2") for _ in range(4)] == [200] * 4
+        assert request_export("127.0.6.3") == 503
     with contextlib.ExitStack() as stack:
-        wait_until(lambda: ask("127.0.6.3") == 200, "their places are free again")
+        wait_until(lambda: request_export("127.0.6.3") == 200, "the places are free again")
 
 
 def test_a_client_that_does_not_read_gets_one_answer_at_a_time(impatient: Server) -> None:
@@ -166,7 +168,7 @@ def test_health_does_not_wait_for_requests_that_wait_for_the_database(impatient:
                 with client(impatient) as sock:
                     sock.sendall(HEALTH)
                     read_answers(sock, 1)
-            assert not select.select(writers, [], [], 0)[0], "all wait for the lock, or for their turn"
+            assert not select.select(writers, [], [], 0)[0], "all wait for the lock or for other writers"
         answers = [each.recv(1 << 16) for each in writers]
     assert {status(answer) for answer in answers} == {201}
 

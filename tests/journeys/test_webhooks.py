@@ -61,21 +61,21 @@ def test_all_events_arrive_in_order_across_faulty_targets_and_kills(tmp_path: Pa
         add(server, one, "one")
         add(server, many, "many", batch=20)
         with writer(server.database, rate=30) as written:
-            wait_until(lambda: len(one.accepted) > 25 and len(many.accepted) > 5, "they began")
+            wait_until(lambda: len(one.accepted) > 25 and len(many.accepted) > 5, "the deliveries begin")
             server.kill()
             server.start()
             before = len(one.accepted)
-            wait_until(lambda: len(one.accepted) > before + 5, "it goes on after a kill")
+            wait_until(lambda: len(one.accepted) > before + 5, "the delivery continues after a kill")
             one.stop()
             many.stop()
             query = "SELECT 1 FROM outfeed_webhook WHERE last_status IS NULL AND failing_since IS NOT NULL"
-            wait_until(lambda: len(read(server, query)) == 2, "they fail")
+            wait_until(lambda: len(read(server, query)) == 2, "the deliveries fail")
             one.start()
             many.start()
             server.kill()
             server.start()
         for receiver in (one, many):
-            wait_until(lambda receiver=receiver: len(receiver.seqs()) >= len(written), "everything", 30)  # type: ignore[misc]
+            wait_until(lambda receiver=receiver: len(receiver.seqs()) >= len(written), "all events arrive", 30)  # type: ignore[misc]
 
     for receiver in (one, many):
         assert receiver.seqs() == list(range(1, len(written) + 1))
@@ -83,7 +83,7 @@ def test_all_events_arrive_in_order_across_faulty_targets_and_kills(tmp_path: Pa
         events = {event["seq"]: event["id"] for post in receiver.accepted for event in _events(post)}
         assert [events[seq] for seq in sorted(events)] == written
         again = len(receiver.accepted) - len({post.id for post in receiver.accepted})
-        assert again < 100, "a restart repeats what was not acknowledged yet, and no more"
+        assert again < 100, "a restart repeats only unacknowledged events"
     assert max(len(post.seqs) for post in many.accepted) > 1
 
 
@@ -97,14 +97,14 @@ def test_the_other_worker_takes_over_when_the_delivering_one_is_killed(tmp_path:
         wait_until(lambda: len(server.workers()) == 2, "two workers")
         add(server, receiver)
         with writer(server.database, rate=50) as written:
-            wait_until(lambda: len(receiver.accepted) > 30, "it began")
+            wait_until(lambda: len(receiver.accepted) > 30, "the delivery begins")
             assert all(post.is_first for post in receiver.posts), [(post.id, post.seqs) for post in receiver.posts]
             assert receiver.connections == 1
             (holder,) = wait_until(lambda: _holders(server), "one holds the lease")
             os.kill(holder, signal.SIGKILL)
             before = len(receiver.accepted)
-            wait_until(lambda: len(receiver.accepted) > before + 30, "the other took over")
-        wait_until(lambda: len(receiver.seqs()) >= len(written), "everything")
+            wait_until(lambda: len(receiver.accepted) > before + 30, "the other worker takes over")
+        wait_until(lambda: len(receiver.seqs()) >= len(written), "all events arrive")
         assert [each for each in _holders(server) if each != holder]
         assert receiver.seqs() == list(range(1, len(written) + 1))
         assert receiver.connections == 2
@@ -127,13 +127,13 @@ def test_a_hanging_target_delays_neither_clients_nor_the_shutdown(tmp_path: Path
     with serving(tmp_path) as server, Receiver(behave=hang) as receiver, server.connect() as client:
         add(server, receiver)
         server.log_event("a.b", "s")
-        wait_until(lambda: receiver.posts, "it hangs")
+        wait_until(lambda: receiver.posts, "the target hangs")
         client.subscribe()
         took: dict[str, list[float]] = {"pause": [], "resume": []}
         for command in ("pause", "resume") * 3:
             posts = len(receiver.posts)
             getattr(webhook, command)(db.at(server.database), "ops")
-            wait_until(lambda: command == "pause" or len(receiver.posts) > posts, "it hangs again")  # noqa: B023
+            wait_until(lambda: command == "pause" or len(receiver.posts) > posts, "the target hangs again")  # noqa: B023
             took[command].append(_time_of_events(server, client, 40))
         assert min(took["resume"]) < 2 * min(took["pause"]) + 0.1, took
         print("without, with a hanging webhook:", {name: statistics.median(each) for name, each in took.items()})
@@ -157,10 +157,14 @@ def test_a_running_server_applies_commands_and_gives_up_as_configured(tmp_path: 
         add(server, receiver)
         server.log_event("a.b", "s")
         wait_until(lambda: receiver.seqs() == [1], "added")
-        wait_until(lambda: read(server, "SELECT seq FROM outfeed_checkpoint") == [(1,)], "its answer has arrived")
+        wait_until(
+            lambda: read(server, "SELECT seq FROM outfeed_checkpoint") == [(1,)], "the first event is acknowledged"
+        )
         receiver.stop()
         server.log_event("a.b", "s")
-        wait_until(lambda: read(server, "SELECT 1 FROM outfeed_webhook WHERE state = 'paused'"), "it gave up")
+        wait_until(
+            lambda: read(server, "SELECT 1 FROM outfeed_webhook WHERE state = 'paused'"), "the webhook is paused"
+        )
         ((message,),) = read(
             server, "SELECT json_extract(data, '$.message') FROM event_log WHERE event_type = 'system.warning'"
         )
@@ -169,10 +173,10 @@ def test_a_running_server_applies_commands_and_gives_up_as_configured(tmp_path: 
         assert "key=1" not in str(message) + server.output, "a URL may hold a secret"
         receiver.start()
         assert webhook.resume(db.at(server.database), "ops").lag == 2
-        wait_until(lambda: receiver.seqs() == [1, 2, 3], "resumed, and told")
+        wait_until(lambda: receiver.seqs() == [1, 2, 3], "the delivery resumes, with the warning")
         webhook.remove(db.at(server.database), "ops")
         add(server, receiver)
         server.log_event("a.b", "s")
-        wait_until(lambda: receiver.seqs() == [1, 2, 3, 4], "the new one of that name delivers")
+        wait_until(lambda: receiver.seqs() == [1, 2, 3, 4], "the new webhook of that name delivers")
         # The removed webhook may have been posting the last event: it is posted again, under the same id.
         assert all(post.is_first for post in receiver.posts if post.seqs != [4])

@@ -74,7 +74,7 @@ def clients_of_both(server: Server, count: int) -> Iterator[tuple[list[FeedClien
                 group.append(stack.enter_context(client))
             return all(len(group) == count for group in groups.values())
 
-        wait_until(has_both, "clients of both: a worker may begin late")
+        wait_until(has_both, "each worker has clients: one may start late")
         first, second = groups.values()
         yield first, second
 
@@ -162,24 +162,24 @@ def test_only_the_clients_of_a_killed_worker_reconnect(server: Server) -> None:
 
 
 def test_metrics_show_only_the_running_workers(server: Server) -> None:
-    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers run")
     write_events(server.database, 3)
     wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "both workers are shown")
-    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) >= 6, "and what they have pushed")
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) >= 6, "the metrics have all pushed events")
     assert server.counted("outfeed_events_total") == {"0": 3, "1": 3}
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in server.workers() and len(server.workers()) == 2, "another worker")
-    wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "the new one has taken the place")
-    assert sum(server.counted("outfeed_events_total").values()) == 6, "a new worker goes on with the counters"
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 3, "1": 3}, "the new worker has the old one's place")
+    assert sum(server.counted("outfeed_events_total").values()) == 6, "a new worker continues the counters"
     write_events(server.database)
-    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 8, "which count what it pushes")
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 8, "the counters have the new events")
 
 
 def test_a_stopped_worker_has_no_gauges_but_keeps_its_counters(server: Server) -> None:
-    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers are at work")
+    wait_until(lambda: server.counted("outfeed_position") == {"0": 0, "1": 0}, "both workers run")
     write_events(server.database, 3)
-    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "what both have pushed")
+    wait_until(lambda: sum(server.counted("outfeed_events_total").values()) == 6, "the metrics of both workers")
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGTTOU)  # makes gunicorn run one worker less
     wait_until(lambda: len(server.workers()) == 1, "one has ended")
@@ -204,7 +204,7 @@ def connections_to_both(server: Server) -> Iterator[list[HTTPConnection]]:
             found.setdefault(worker_at(server, connection.sock.getsockname()[1]), connection)
             return found.keys() >= set(server.workers())
 
-        wait_until(has_both, "a connection to each")
+        wait_until(has_both, "each worker has a connection")
         yield [found[pid] for pid in server.workers()]
 
 

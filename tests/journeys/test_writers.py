@@ -41,7 +41,7 @@ def test_an_event_logged_by_the_command_line_arrives(server: Server) -> None:
         assert client.next_event()["payload"]["data"] == {"description": "hello"}
 
 
-def test_an_event_posted_over_http_arrives_with_the_seq_that_the_writer_was_told(server: Server) -> None:
+def test_an_event_posted_over_http_arrives_with_the_returned_seq(server: Server) -> None:
     with server.connect() as client, server.http() as http:
         client.subscribe()
         answer = http.post("/api/events", json={"event_type": "task.created", "source": "http", "data": {"n": 1}})

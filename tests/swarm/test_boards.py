@@ -43,11 +43,11 @@ def rendered(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[boards.Scope]:
     shared = app.extensions["outfeed_boards"]
     render = shared.render
 
-    def note(scope: boards.Scope, content: boards.BoardContent) -> str:
+    def render_and_record(scope: boards.Scope, content: boards.BoardContent) -> str:
         found.append(scope)
         return str(render(scope, content))
 
-    monkeypatch.setattr(shared, "render", note)
+    monkeypatch.setattr(shared, "render", render_and_record)
     return found
 
 
@@ -136,7 +136,7 @@ def test_a_rendering_is_compressed_once_for_all(viewer: Visit) -> None:
     assert "Content-Encoding" not in plain.headers
 
 
-def test_many_viewers_are_told_to_spread_their_requests(database: Database, viewer: Visit) -> None:
+def test_the_header_spreads_the_requests_of_many_viewers(database: Database, viewer: Visit) -> None:
     busy = boards.Boards(database, lambda *_: "a board", lambda: 1000)
     everything = boards.Scope((), frozenset(), "")
     assert busy.current(everything).spread_secs == 1000 / boards.REQUESTS_PER_SECOND

@@ -40,21 +40,21 @@ def started(server, *arguments, **variables):
     return subprocess.Popen(simulate(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def ask(server, sql):
+def query(server, sql):
     with closing(sqlite3.connect(server.database)) as connection:
         return [row[0] for row in connection.execute(sql)]
 
 
 def types(server):
-    return set(ask(server, "SELECT DISTINCT event_type FROM event_log"))
+    return set(query(server, "SELECT DISTINCT event_type FROM event_log"))
 
 
 def completed(server):
-    return ask(server, "SELECT count(*) FROM outfeed_task WHERE state = 'completed'")[0]
+    return query(server, "SELECT count(*) FROM outfeed_task WHERE state = 'completed'")[0]
 
 
 def present(server):
-    return ask(server, "SELECT name FROM outfeed_agent WHERE state <> 'left'")
+    return query(server, "SELECT name FROM outfeed_agent WHERE state <> 'left'")
 
 
 def is_running(pid):
@@ -177,13 +177,13 @@ class TestDemo:
             running.push(server)
             server.start("--demo")
             wait_until(lambda: present(server), "an agent")
-            (first,) = ask(server, "SELECT hash FROM outfeed_token")
+            (first,) = query(server, "SELECT hash FROM outfeed_token")
             server.kill()
             server.start("--demo")
-            wait_until(lambda: ask(server, "SELECT hash FROM outfeed_token") != [first], "another token")
-            wait_until(lambda: ask(server, "SELECT number FROM outfeed_bid"), "a bid")
+            wait_until(lambda: query(server, "SELECT hash FROM outfeed_token") != [first], "another token")
+            wait_until(lambda: query(server, "SELECT number FROM outfeed_bid"), "a bid")
             server.stop()
-            assert ask(server, "SELECT name FROM outfeed_token") == []
+            assert query(server, "SELECT name FROM outfeed_token") == []
             assert "outfeed_" not in server.output
 
 

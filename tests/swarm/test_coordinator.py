@@ -21,7 +21,7 @@ def state_and_log_agree(database):
     assert disagreements(database.path) == []
 
 
-def told(**filters):
+def logged_types(**filters):
     """Return the types of the logged events, the oldest first."""
     return [str(event.event_type) for event in reversed(list_events(**filters))]
 
@@ -66,13 +66,13 @@ class TestAStory:
     def test_every_transition_is_logged_in_order(self, stage, coordinator):
         task = stage.task("completed")
 
-        assert told(task_id=task.id) == [
+        assert logged_types(task_id=task.id) == [
             "task.created", "task.bidding", "bid.submitted", "auction.closed", "task.assigned", "task.started",
             "task.completed",
         ]  # fmt: skip
         coordinator.leave(stage.agent.id)
         statuses = ["agent.status_changed", "task.started", "task.completed", "agent.status_changed"]
-        assert told(agent_id=stage.agent.id) == [
+        assert logged_types(agent_id=stage.agent.id) == [
             "agent.joined", "bid.submitted", "auction.closed", "task.assigned", *statuses, "agent.left"
         ]  # fmt: skip
 
@@ -113,7 +113,7 @@ class TestAStory:
                 stage.agent.id, "web_search", status, task_id=task.id, details={"reason": "x", "name": "y"}
             )
 
-        assert told(task_id=task.id)[-3:] == ["tool.called", "tool.completed", "tool.failed"]
+        assert logged_types(task_id=task.id)[-3:] == ["tool.called", "tool.completed", "tool.failed"]
         assert list_events()[0].data == {"name": "Forge", "tool_name": "web_search", "reason": "x"}
 
 
@@ -140,7 +140,7 @@ class TestAnAuction:
         found = self.winner(coordinator, stage, database)
 
         assert (found.state, found.reason) == (TaskState.FAILED, "no bids")
-        assert told(task_id=found.id) == ["task.created", "task.bidding", "auction.closed", "task.failed"]
+        assert logged_types(task_id=found.id) == ["task.created", "task.bidding", "auction.closed", "task.failed"]
 
     def test_the_bid_of_an_agent_that_has_left_does_not_win(self, coordinator, stage, database):
         task, leaver = coordinator.post("Write the docs"), coordinator.join("Echo")
@@ -193,7 +193,7 @@ class TestAnAuction:
         assert coordinator.bid(task.id, stage.agent.id, 50) == first
         with pytest.raises(InvalidTransition, match="has already bid 50 sats"):
             coordinator.bid(task.id, stage.agent.id, 40)
-        assert told(event_type="bid.submitted") == ["bid.submitted"]
+        assert logged_types(event_type="bid.submitted") == ["bid.submitted"]
 
 
 CALLS = {
@@ -214,15 +214,15 @@ class TestMoves:
     @pytest.mark.parametrize("state", list(TaskState))
     def test_only_transitions_in_the_table_are_allowed(self, stage, coordinator, database, state, call):
         task = stage.task(state)
-        before = told()
+        before = logged_types()
         if (state, call) in LEGAL:
             CALLS[call](coordinator, task.id, stage.agent.id)
-            assert len(told()) > len(before)
+            assert len(logged_types()) > len(before)
         else:
             with pytest.raises(InvalidTransition, match=f"{task.id} is {state}") as refused:
                 CALLS[call](coordinator, task.id, stage.agent.id)
             assert refused.value.state == state
-            assert told() == before
+            assert logged_types() == before
 
     @pytest.mark.parametrize(("state", "call"), sorted(LEGAL - {("bidding", "bid")}))
     def test_only_its_agent_can_change_a_task(self, stage, coordinator, state, call):
@@ -257,7 +257,7 @@ class TestMoves:
 
         found = the_task(database, task.id)
         assert (found.state, found.reason, found.agent_id) == (TaskState.FAILED, "its agent left", stage.agent.id)
-        assert told()[-2:] == ["task.failed", "agent.left"]
+        assert logged_types()[-2:] == ["task.failed", "agent.left"]
 
     @pytest.mark.parametrize(
         ("field", "call"),
@@ -307,7 +307,7 @@ class TestOneTransaction:
     @pytest.mark.parametrize("table", ["task", "event_log"])
     def test_neither_row_nor_event_is_written_if_one_fails(self, stage, coordinator, database, table):
         task = stage.task("assigned")
-        before = told()
+        before = logged_types()
         moment = "UPDATE ON outfeed_task" if table == "task" else "INSERT ON event_log"
         with closing(sqlite3.connect(database.path)) as connection:
             connection.execute(f"CREATE TRIGGER sabotage BEFORE {moment} BEGIN SELECT RAISE(ABORT, 'no'); END")
@@ -316,7 +316,7 @@ class TestOneTransaction:
         with closing(sqlite3.connect(database.path)) as connection:
             connection.execute("DROP TRIGGER sabotage")
 
-        assert told() == before
+        assert logged_types() == before
         assert the_task(database, task.id).state is TaskState.ASSIGNED
 
     def test_another_process_may_call_the_coordinator(self, stage, database, wall):

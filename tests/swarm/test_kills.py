@@ -46,7 +46,7 @@ def test_state_and_log_agree_after_random_kills(database):
             wait_until(lambda goal=goal: events(database.path).total() >= goal, "more events")
             victim = chance.randrange(PROCESSES)
             lives[victim].kill()
-            assert lives[victim].wait() == -9, "it died of something else"
+            assert lives[victim].wait() == -9, "the process ended for another reason"
             assert disagreements(database.path) == []
             lives[victim] = begin()
         wait_until(lambda: set(events(database.path)) >= EVERY_TYPE, "an event of every type")

@@ -93,9 +93,9 @@ class TestBackup:
                 [(f"old-{n}", '"' + "x" * 3000 + '"') for n in range(5000)],
             )
         with writer(database.path, rate=300) as written:
-            wait_until(lambda: len(ids(database.path)) > 5000, "it writes")
+            wait_until(lambda: len(ids(database.path)) > 5000, "the writer runs")
             content = backup.backup(database, tmp_path / "copy.db")
-            wait_until(lambda: len(ids(database.path)) > content.events, "it writes on")
+            wait_until(lambda: len(ids(database.path)) > content.events, "the writer continues")
         found = ids(tmp_path / "copy.db")
         assert found == ids(database.path)[: len(found)]
         assert content.events == content.outbox_rows == content.head == len(found)
@@ -232,7 +232,7 @@ class TestRestore:
     def test_every_event_of_a_raw_writer_is_in_the_database_or_the_kept_file(self, database, saved):
         with writer(database.path, rate=300) as written:
             kept = [backup.restore(database, saved, by="tests").kept for _ in range(3)]
-            wait_until(lambda: len(ids(database.path)) > 2, "it writes on")
+            wait_until(lambda: len(ids(database.path)) > 2, "the writer continues")
         after = {each for path in [database.path, *kept] for each in ids(path)}
         assert set(written) <= after
         assert set(written) & set(ids(database.path))

@@ -50,9 +50,9 @@ class TestAdoption:
         with closing(sqlite3.connect(path)) as raw:
             raw.execute("CREATE TABLE orders (n)")
         assert "Applied" in outfeed("upgrade", "--adopt").output
-        asked = outfeed("release")
-        assert asked.exit_code == 1
-        assert "Tables to remove" in asked.output
+        plan = outfeed("release")
+        assert plan.exit_code == 1
+        assert "Tables to remove" in plan.output
 
         result = outfeed("release", "--yes")
 

@@ -63,10 +63,10 @@ Story = Callable[[Coordinator], None]
 
 
 def ended(**result: Any) -> Story:
-    def tell(coordinator: Coordinator) -> None:
+    def play(coordinator: Coordinator) -> None:
         coordinator.complete(*started(coordinator), **result)
 
-    return tell
+    return play
 
 
 def failed(coordinator: Coordinator) -> None:
@@ -86,8 +86,8 @@ STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
 def test_an_erased_text_is_gone_from_the_swarm_and_the_files(
     database: Database, coordinator: Coordinator, story: str, is_logged: bool
 ) -> None:
-    tell, event_types = STORIES[story]
-    tell(coordinator)
+    play, event_types = STORIES[story]
+    play(coordinator)
     ids = [event.id for event_type in event_types for event in list_events(event_type=event_type)]
     assert len(ids) == len(event_types)
     if not is_logged:

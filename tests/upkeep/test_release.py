@@ -43,7 +43,7 @@ def objects(path: Path) -> set[tuple[str, str, str]]:
         return set(raw.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
 
 
-def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         return raw.execute(sql).fetchall()
 
@@ -55,19 +55,19 @@ def test_a_release_leaves_only_the_programs_objects(path: Path, mode: str, has_l
     migrate.upgrade(path, adopt=True)
     log_event("job.done", "tests", id="new")
     db.at(path).close()
-    assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
     done = release.release(path)
     # SQLite keeps the table that it made for AUTOINCREMENT.
     assert objects(path) - before <= {("table", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)")}
     assert before <= objects(path)
-    assert ask(path, "SELECT name FROM user") == [("ann",)]
+    assert query(path, "SELECT name FROM user") == [("ann",)]
     if has_log:
-        assert ask(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
+        assert query(path, "SELECT id FROM event_log ORDER BY rowid") == [("old",), ("new",)]
     # The file stores only whether it is in WAL mode; TRUNCATE is a setting of a connection.
-    assert ask(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
-    assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "PRAGMA journal_mode") == [("wal" if mode == "wal" else "delete",)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
     assert {file.name for file in path.parent.glob("outfeed.db*")} == {path.name, done.kept.name}
-    assert ("new",) in ask(done.kept, "SELECT event_id FROM outbox")
+    assert ("new",) in query(done.kept, "SELECT event_id FROM outbox")
 
 
 def test_a_released_database_can_be_adopted_again(path: Path) -> None:

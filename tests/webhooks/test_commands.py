@@ -143,7 +143,7 @@ class TestSkip:
         assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
         found = webhook.find(database, "ops")
         assert (found.seq, found.failing_since, found.last_error) == (3, None, None)
-        assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next one has not failed"
+        assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next event has not failed"
         assert webhook.find(database, "ops").seq == 3
 
     def test_a_paused_webhook_stays_paused_and_names_the_command(self, outfeed, blocked, database):

@@ -80,13 +80,13 @@ def test_a_webhook_starts_at_the_head_and_continues_at_its_checkpoint(
     add(database, receiver)
     log(3)
     with serving(monkeypatch):
-        wait_until(lambda: receiver.seqs() == [3, 4, 5], "what came before it was served")
+        wait_until(lambda: receiver.seqs() == [3, 4, 5], "the events from before the start arrive")
         log(1)
-        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6], "what came then")
-        wait_until(lambda: checkpoint_of(database) == 6, "it is acknowledged")
+        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6], "the new event arrives")
+        wait_until(lambda: checkpoint_of(database) == 6, "the event is acknowledged")
     log(1)
     with serving(monkeypatch):
-        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6, 7], "what came meanwhile")
+        wait_until(lambda: receiver.seqs() == [3, 4, 5, 6, 7], "the events of the downtime arrive")
     assert all(post.is_first for post in receiver.posts)
     assert warnings() == []
 
@@ -112,7 +112,7 @@ def test_an_event_is_posted_only_after_the_high_water_mark_has_it(
     add(database, receiver, types=("a.b",))
     log_two()
     with serving(monkeypatch):
-        wait_until(lambda: len(marks) == 5, "all are posted")
+        wait_until(lambda: len(marks) == 5, "all events are posted")
     assert [seq for seq, _ in marks] == [1, 3, 5, 7, 9]
     assert all(mark >= seq for seq, mark in marks), marks
 
@@ -126,7 +126,7 @@ def test_only_matching_types_are_posted_and_the_checkpoint_follows(
     log(1, "x.y")
     log(2, "x.yz")
     with serving(monkeypatch):
-        wait_until(lambda: checkpoint_of(database) == 7, "all is passed")
+        wait_until(lambda: checkpoint_of(database) == 7, "the checkpoint is at the head")
     assert receiver.seqs() == [4, 5]
 
 
@@ -140,7 +140,7 @@ def test_events_arrive_in_order_after_any_answer(
     receiver.behave = fail_first  # closes the connection, answers 500, then accepts
     log(6)
     with serving(monkeypatch):
-        wait_until(lambda: checkpoint_of(database) == 6, "all is acknowledged")
+        wait_until(lambda: checkpoint_of(database) == 6, "all events are acknowledged")
     assert receiver.seqs() == [1, 2, 3, 4, 5, 6]
     assert [post.seqs[0] for post in receiver.posts] == [1, 1, 2, 3, 3, 4, 4, 5, 6, 6]
     (found,) = webhook.list_webhooks(database)
@@ -160,7 +160,7 @@ def test_a_retry_waits_as_long_as_the_target_asks(
     receiver.behave = busy
     log(1)
     with serving(monkeypatch):
-        wait_until(lambda: receiver.seqs() == [1], "taken")
+        wait_until(lambda: receiver.seqs() == [1], "the event is accepted")
     assert moments[1] - moments[0] >= 1
 
 
@@ -173,7 +173,7 @@ class TestBatches:
         with serving(monkeypatch):
             wait_until(lambda: len(receiver.seqs()) == 10, "all")
             log(1)
-            wait_until(lambda: len(receiver.seqs()) == 11, "one more")
+            wait_until(lambda: len(receiver.seqs()) == 11, "one more event arrives")
         assert [post.seqs for post in receiver.posts] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [11]]
 
     def test_a_failed_batch_is_retried_unchanged(
@@ -185,8 +185,8 @@ class TestBatches:
         log(1990, "a.b")
         log(3, "x.y")
         with serving(monkeypatch):
-            wait_until(lambda: receiver.posts, "the batch is begun")
-            assert checkpoint_of(database) == 1000, "a restart would read other pages, and cut it elsewhere"
+            wait_until(lambda: receiver.posts, "the batch is posted")
+            assert checkpoint_of(database) == 1000, "a restart would read other pages and split the batch elsewhere"
         log(20, "x.y")
 
         receiver.behave = lambda _: Reply()
@@ -210,7 +210,7 @@ class TestBatches:
         raw(database, change)
         receiver.behave = lambda _: Reply(0)
         with serving(monkeypatch):
-            wait_until(lambda: receiver.posts, "the batch is begun")
+            wait_until(lambda: receiver.posts, "the batch is posted")
         log(2)
 
         receiver.behave = lambda _: Reply()
@@ -228,7 +228,7 @@ class TestLosses:
         log(5)
         raw(database, "DELETE FROM outbox WHERE seq <= 3")
         with serving(monkeypatch):
-            wait_until(lambda: receiver.seqs() == [4, 5, 6], "what is left, and the warning")
+            wait_until(lambda: receiver.seqs() == [4, 5, 6], "the remaining events and the warning arrive")
         assert warnings() == ["Webhook ops missed 1 to 3: they were pruned before they were delivered"]
         assert receiver.accepted[-1].body["data"]["data"]["message"] == warnings()[0]
 
@@ -241,9 +241,9 @@ class TestLosses:
             wait_until(lambda: checkpoint_of(database) == 5, "delivered")
             raw(database, "UPDATE outfeed_meta SET value = 'other' WHERE key = 'epoch'")
             log(1)
-            wait_until(warnings, "said")
+            wait_until(warnings, "a warning is written")
             log(1)
-            wait_until(lambda: receiver.accepted[-1].id == "other:8", "it goes on")
+            wait_until(lambda: receiver.accepted[-1].id == "other:8", "the delivery continues")
         assert all(post.id.startswith("other:") for post in receiver.posts if post.seqs[0] > 5)
         assert len(warnings()) == 1
         assert "another history" in warnings()[0]
@@ -256,9 +256,9 @@ class TestLosses:
             log(1)
             wait_until(lambda: checkpoint_of(database) == 1, "delivered")
             checkpoint.remove(database, "webhook:ops")
-            wait_until(warnings, "said")
+            wait_until(warnings, "a warning is written")
             log(1)
-            wait_until(lambda: receiver.accepted[-1].seqs == [3], "it goes on")
+            wait_until(lambda: receiver.accepted[-1].seqs == [3], "the delivery continues")
         assert warnings() == ["Webhook ops lost its checkpoint and continues after 1"]
 
     def test_an_operator_can_move_the_checkpoint_back(
@@ -281,13 +281,15 @@ def test_an_event_erased_during_retries_is_not_delivered(
     leaked = log_event("a.b", "tests", data="never to be seen")
     receiver.behave = lambda _: Reply(500)
     with serving(monkeypatch):
-        wait_until(lambda: receiver.posts, "tried")
+        wait_until(lambda: receiver.posts, "a post is tried")
         (claims,) = raw(database, "SELECT generation FROM outfeed_checkpoint")
         erase(database, leaked.id)
-        wait_until(lambda: raw(database, "SELECT generation FROM outfeed_checkpoint") > [claims], "begun anew")
+        wait_until(
+            lambda: raw(database, "SELECT generation FROM outfeed_checkpoint") > [claims], "the delivery restarts"
+        )
         receiver.behave = lambda _: Reply()
         log(1)
-        wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [3], "what came later")
+        wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [3], "the later event arrives")
     assert [post.seqs for post in receiver.accepted] == [[1], [3]]
 
 
@@ -302,8 +304,8 @@ class TestGivingUp:
         raw(database, "UPDATE outfeed_webhook SET failing_since = ?", since)
         log(2)
         with serving(monkeypatch):
-            wait_until(lambda: len(receiver.posts) >= (2 if hours < 24 else 1), "tried")
-            wait_until(lambda: hours < 24 or warnings(), "said")
+            wait_until(lambda: len(receiver.posts) >= (2 if hours < 24 else 1), "a post is tried")
+            wait_until(lambda: hours < 24 or warnings(), "a warning is written")
             state = webhook.find(database, "ops").state
             assert state == (webhook.WebhookState.ACTIVE if hours < 24 else webhook.WebhookState.PAUSED)
             receiver.behave = lambda _: Reply()
@@ -311,7 +313,7 @@ class TestGivingUp:
                 assert len(receiver.posts) == 1
                 assert warnings()[0].startswith(f"Webhook ops is paused: it has failed since {since}; last: ")
                 webhook.resume(database, "ops")
-            wait_until(lambda: checkpoint_of(database) >= 2, "everything, from where it stopped")
+            wait_until(lambda: checkpoint_of(database) >= 2, "all events after the checkpoint arrive")
         assert receiver.seqs()[:2] == [1, 2]
         assert len(warnings()) == (hours > 24)
         assert webhook.find(database, "ops").failing_since is None
@@ -334,7 +336,7 @@ class TestGivingUp:
         receiver.behave = lambda _: Reply(410)
         log(2)
         with serving(monkeypatch):
-            wait_until(warnings, "said")
+            wait_until(warnings, "a warning is written")
         assert len(receiver.posts) == 1
         (warning,) = warnings()
         assert warning == (
@@ -364,8 +366,8 @@ class TestAnEventThatBlocks:
         poison = log_event("x.y", "tests")
         receiver.behave = self.refuse(2)
         with serving(monkeypatch):
-            wait_until(lambda: webhook.find(database, "ops").failures, "it fails")
-            wait_until(lambda: "webhook fails" in caplog.text, "and says so")
+            wait_until(lambda: webhook.find(database, "ops").failures, "a post fails")
+            wait_until(lambda: "webhook fails" in caplog.text, "the failure is logged")
         assert (
             "webhook fails; `outfeed webhook skip` skips the event name=ops "
             f"seq=2 event={poison.id} type=x.y error=the target answered 400"
@@ -386,12 +388,12 @@ class TestAnEventThatBlocks:
         log(2, "x.y")
         receiver.behave = self.refuse(blocked)
         with serving(monkeypatch):
-            wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
+            wait_until(lambda: webhook.find(database, "ops").failing_since, "a post fails")
             found = webhook.find(database, "ops")
             items = blocking_items(Outbox(database, 65536), found)
             assert [item.seq for item in items] == [blocked]
             webhook.skip(database, found, items, "me")
-            wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [5], "the rest")
+            wait_until(lambda: receiver.accepted and receiver.accepted[-1].seqs == [5], "the other events arrive")
         assert receiver.seqs() == ([5] if types else [1, 3, 4, 5])
         (audited,) = list_events("access.webhook_skipped")
         assert audited.data == {
@@ -406,12 +408,12 @@ class TestAnEventThatBlocks:
         log(7)
         receiver.behave = self.refuse(5)
         with serving(monkeypatch):
-            wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
+            wait_until(lambda: webhook.find(database, "ops").failing_since, "a post fails")
             found = webhook.find(database, "ops")
             items = blocking_items(Outbox(database, 65536), found)
             assert [item.seq for item in items] == [4, 5, 6]
             webhook.skip(database, found, items, "me")
-            wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the rest")
+            wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the other events arrive")
 
     def test_an_event_that_has_arrived_is_not_skipped(self, database: Database) -> None:
         webhook.add(database, "ops", "http://127.0.0.1:9/", types=(), secret=SECRET, batch=0)
@@ -466,7 +468,7 @@ def test_a_shutdown_does_not_wait_for_a_hanging_target(
     receiver.behave = hang
     log(1)
     with serving(monkeypatch) as services:
-        wait_until(lambda: receiver.posts, "it hangs")
+        wait_until(lambda: receiver.posts, "the target hangs")
         services.part(dispatcher.Dispatcher).stop()
         assert not is_over.is_set()
         assert {"outfeed-webhooks", "outfeed-webhook-ops"}.isdisjoint(each.name for each in threading.enumerate())

@@ -272,7 +272,7 @@ def test_no_delivery_waits_for_a_log_that_cannot_be_written(
         with serving(monkeypatch):
             for _ in range(5):
                 log_event("a.b", "tests")
-            wait_until(lambda: receiver.seqs() == [1, 2, 3, 4, 5], "all are posted")
+            wait_until(lambda: receiver.seqs() == [1, 2, 3, 4, 5], "all events are posted")
     assert all(post.is_first for post in receiver.posts)
     assert webhook.find(database, "ops").failures == 0
 

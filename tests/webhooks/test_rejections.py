@@ -60,8 +60,8 @@ class TestSkipping:
         log(1)
         receiver.behave = reject(2, status=status)
         with serving(monkeypatch):
-            wait_until(lambda: receiver.seqs() == [1, 3], "the rest")
-            wait_until(lambda: checkpoint_of(database) >= 3, "acknowledged")
+            wait_until(lambda: receiver.seqs() == [1, 3], "the other events arrive")
+            wait_until(lambda: checkpoint_of(database) >= 3, "the checkpoint moves")
         assert count_of(receiver, 2) == MAX_REJECTIONS
         assert warnings() == [skipped(2, poison.id, status)]
         found = webhook.find(database, "ops")
@@ -101,7 +101,7 @@ class TestSkipping:
         log(1)
         receiver.behave = lambda post: Reply(answers[len(receiver.posts) - 1])
         with serving(monkeypatch):
-            wait_until(lambda: receiver.seqs() == [1], "accepted at last")
+            wait_until(lambda: receiver.seqs() == [1], "the event is accepted")
         assert len(receiver.posts) == len(answers)
         assert warnings() == []
 
@@ -124,7 +124,7 @@ class TestSkipping:
         log(7)
         receiver.behave = reject(5, status=413)
         with serving(monkeypatch):
-            wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the rest")
+            wait_until(lambda: receiver.seqs() == [1, 2, 3, 7], "the other events arrive")
         assert len(warnings()) == 1
         assert "and 2 more events up to seq 6: the target answered 413" in warnings()[0]
 
@@ -157,7 +157,7 @@ class TestPausing:
             assert paused in warnings()
             receiver.behave = reject(4)
             webhook.resume(database, "ops")
-            wait_until(lambda: receiver.seqs() == [5], "one more skip, and it goes on")
+            wait_until(lambda: receiver.seqs() == [5], "one more skip, then the delivery continues")
         assert len(warnings()) == 5
         assert webhook.find(database, "ops").state == WebhookState.ACTIVE
 
@@ -197,7 +197,7 @@ def test_an_event_with_a_very_long_id_is_skipped(
     log(1)
     receiver.behave = reject(1)
     with serving(monkeypatch):
-        wait_until(lambda: receiver.seqs() == [2], "the rest")
+        wait_until(lambda: receiver.seqs() == [2], "the other events arrive")
     assert len(warnings()[0]) < 500
 
 
@@ -209,9 +209,9 @@ class TestChanges:
         log(2)
         receiver.behave = reject(1)
         with serving(monkeypatch):
-            wait_until(lambda: len(receiver.posts) > MAX_REJECTIONS, "it blocks")
+            wait_until(lambda: len(receiver.posts) > MAX_REJECTIONS, "an event blocks the webhook")
             webhook.edit(database, "ops", on_rejection=OnRejection.SKIP)
-            wait_until(lambda: receiver.seqs() == [2], "the rest")
+            wait_until(lambda: receiver.seqs() == [2], "the other events arrive")
 
     def test_a_changed_url_gets_the_undelivered_events(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
@@ -224,9 +224,9 @@ class TestChanges:
             monkeypatch.setattr(delivery, "FIRST_PAUSE_SECS", 1e6)
             monkeypatch.setattr(delivery, "MAX_PAUSE_SECS", 1e6)  # no automatic retry
             log(2)
-            wait_until(lambda: webhook.find(database, "ops").failing_since, "it fails")
+            wait_until(lambda: webhook.find(database, "ops").failing_since, "a post fails")
             webhook.edit(database, "ops", url=other.url)
-            wait_until(lambda: other.seqs() == [2, 3], "the rest, at once")
+            wait_until(lambda: other.seqs() == [2, 3], "the other events arrive at once")
         assert receiver.seqs() == [1]
         assert other.problems == []
 
@@ -237,13 +237,15 @@ class TestChanges:
         log(1, "x.y")
         log(1)
         with serving(monkeypatch):
-            wait_until(lambda: checkpoint_of(database) == 2, "acknowledged")
+            wait_until(lambda: checkpoint_of(database) == 2, "the checkpoint moves")
             (claims,) = raw(database, "SELECT generation FROM outfeed_checkpoint")
             webhook.edit(database, "ops", types=("x.*",))
-            wait_until(lambda: raw(database, "SELECT generation FROM outfeed_checkpoint") > [claims], "obeyed")
+            wait_until(
+                lambda: raw(database, "SELECT generation FROM outfeed_checkpoint") > [claims], "the change is applied"
+            )
             log(1)
             log(1, "x.y")
-            wait_until(lambda: receiver.seqs() == [2, 4], "the new type only")
+            wait_until(lambda: receiver.seqs() == [2, 4], "only the new type arrives")
 
     def test_a_rotated_secret_signs_beside_the_old_one_for_a_day(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
@@ -253,16 +255,16 @@ class TestChanges:
         with serving(monkeypatch):
             webhook.rotate(database, "ops", new)
             log(1)
-            wait_until(lambda: receiver.seqs() == [1], "the old secret verifies it")
-            wait_until(lambda: len(signatures(receiver)) == 2 or log(1), "and the new one signs")
+            wait_until(lambda: receiver.seqs() == [1], "the old secret verifies the post")
+            wait_until(lambda: len(signatures(receiver)) == 2 or log(1), "the new secret signs too")
             receiver.secret = new
             log(1)
-            wait_until(lambda: checkpoint_of(database) == receiver.seqs()[-1] > 1, "the new one verifies it")
+            wait_until(lambda: checkpoint_of(database) == receiver.seqs()[-1] > 1, "the new secret verifies the post")
             with database.transaction() as connection:  # a day later
                 connection.execute(
                     "UPDATE outfeed_webhook SET old_secret_until = '2020-01-01T00:00:00.000Z', revision = revision + 1"
                 )
-            wait_until(lambda: len(signatures(receiver)) == 1 or log(1), "the old one has ended")
+            wait_until(lambda: len(signatures(receiver)) == 1 or log(1), "the old secret has expired")
 
 
 def signatures(receiver: Receiver) -> list[str]:

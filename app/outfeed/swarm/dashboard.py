@@ -154,7 +154,7 @@ def _agent_head(agent_id: str) -> Markup | None:
     return _head("agent", lambda view: view.agent(agent_id))
 
 
-def _head(kind: str, ask: Callable[[SwarmReader], Task | Agent]) -> Markup | None:
+def _head(kind: str, find: Callable[[SwarmReader], Task | Agent]) -> Markup | None:
     """Return the head of a story if the viewer may read all types.
 
     A viewer of some types gets None: another writer may use the same id.
@@ -163,7 +163,7 @@ def _head(kind: str, ask: Callable[[SwarmReader], Task | Agent]) -> Markup | Non
         return None
     try:
         with read_transaction(services().database) as view:
-            known = ask(view)
+            known = find(view)
     except UnknownName:
         return None
     return Markup(render_template("_story_head.html", kind=kind, known=known))  # noqa: S704 - a template made it
