@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from outfeed.cli import show
@@ -34,8 +36,9 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
             show.say(line)
         show.say("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
         context.exit(1)
-    for feature in registered():
-        feature.repair(database.at(path), settings())
+    with closing(database.at(path)) as upgraded:
+        for feature in registered():
+            feature.repair(upgraded, settings())
     for name in names:
         show.say(name)
     if kept:
