@@ -34,7 +34,7 @@ def findings(database, rule=None, **changed):
 def test_a_fresh_database_has_no_problem(database):
     log_event("a.b", "tests")
     assert [one for one in findings(database) if one.level == PROBLEM] == []
-    assert list(run_checks(database, settings())) == list(RULES)
+    assert list(run_checks(database, settings()))[: len(RULES)] == list(RULES)  # the rules of features follow
 
 
 HARMS = {
