@@ -276,7 +276,7 @@ class TestRestore:
 
     def test_every_table_beside_the_events_is_kept(self, raw):
         known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale"}
+        accounted = {"meta", "migration", "arrival", "agent", "bid", "task", "search_stale", "watch", "replaced"}
         ours = {"event_log", "outbox", "sqlite_sequence", *(f"outfeed_{name}" for name in accounted)}
         assert known - ours == set(backup.kept_tables())
 
