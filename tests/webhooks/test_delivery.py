@@ -474,7 +474,7 @@ def test_a_shutdown_does_not_wait_for_a_hanging_target(
         assert {"outfeed-webhooks", "outfeed-webhook-ops"}.isdisjoint(each.name for each in threading.enumerate())
     released.set()
     assert checkpoint_of(database) == 0
-    assert webhook.find(database, "ops").last_error is None  # a cancelled post is no failure
+    assert webhook.find(database, "ops").last_error is None  # a cancelled post does not count as a failure
 
 
 def test_pauses_grow_to_a_limit_with_full_jitter() -> None:
