@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from outfeed import config, events, manual, metrics
+from outfeed import config, display, manual, metrics
 from outfeed.cli import main
 from outfeed.feed import frames
 from outfeed.http import error_codes, permission
@@ -73,7 +73,7 @@ def _error(code: str, error: error_codes.ErrorCode) -> str:
 
 def event_types() -> str:
     """Return the table of all event types with a label."""
-    rows = [[f"`{name}`", each.icon, each.label] for name, each in events.DISPLAY.items()]
+    rows = [[f"`{name}`", each.icon, each.title] for name, each in display.OWN.items()]
     return table(["type", "icon", "label"], rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 from pathlib import Path
@@ -63,7 +64,18 @@ class LivePage:
         return float(self.scroller.evaluate("scroller => scroller.scrollTop"))
 
 
-def write(path: Path, *data: Any, event_type: str = "task.created", source: str = "coordinator") -> None:
+def counted(page: Page, kind: str) -> int:
+    """Return how many events of *kind* the chart's legend counts; it has no kind that does not occur."""
+    found = page.locator(f'label[data-kind="{kind}"] .count').all_inner_texts()
+    return int(found[0].replace(",", "")) if found else 0
+
+
+_micros = itertools.count()
+
+
+def write(
+    path: Path, *data: Any, event_type: str = "task.created", source: str = "coordinator", timestamp: str | None = None
+) -> None:
     """Log one event for each of *data*, in one transaction.
 
     It is written like a raw writer in another process would write it.
@@ -71,8 +83,11 @@ def write(path: Path, *data: Any, event_type: str = "task.created", source: str 
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp)"
-            " VALUES (lower(hex(randomblob(8))), ?, ?, 'task-1', ?, '2026-01-15T10:30:00.000Z')",
-            [(event_type, source, json.dumps(item)) for item in data],
+            " VALUES (lower(hex(randomblob(8))), ?, ?, 'task-1', ?, ?)",
+            [
+                (event_type, source, json.dumps(item), timestamp or f"2026-01-15T10:30:00.{next(_micros):06}Z")
+                for item in data
+            ],
         )
 
 

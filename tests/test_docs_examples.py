@@ -43,7 +43,7 @@ NOT_RUN = {
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }
-LANGUAGES = {"sh", "python", "sql", "html", "json", "text"}
+LANGUAGES = {"sh", "python", "sql", "html", "json", "toml", "text"}
 # Events that an endless example may wait for are written until it has printed a line.
 PRELUDE = """
 set -euo pipefail

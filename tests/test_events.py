@@ -1,10 +1,9 @@
-"""Events: their limits, ids and displays."""
+"""Events: their limits and ids."""
 
 from __future__ import annotations
 
 import json
 import random
-import re
 import subprocess
 import sys
 import uuid
@@ -13,11 +12,9 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given
-from hypothesis import strategies as st
 
 from outfeed.errors import InvalidEvent
-from outfeed.events import DISPLAY, Event, EventType, display_of, make_event, new_id, sentence, sentence_parts
+from outfeed.events import Event, EventType, make_event, new_id
 from tests.server import ROOT
 
 
@@ -188,93 +185,6 @@ print(new_id()[-20:])
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     first, second = said.split()
     assert first != second
-
-
-# --- how each kind looks ----------------------------------------------------------------------------------------------
-
-
-def test_every_known_type_has_its_own_display() -> None:
-    looks = {event_type: DISPLAY[event_type] for event_type in EventType}
-    assert len({look.icon for look in looks.values()}) == len(looks)
-    for event_type, look in looks.items():
-        assert look.label
-        assert look.kind in ("task", "agent", "bid", "tool", "system")
-        assert look.is_error == event_type.endswith((".failed", ".error"))
-        json.dumps(look.as_dict())
-
-
-# ADR 022's table, and numbers as a browser writes them.
-SENTENCES = [
-    ("task.created", {"description": "Write tests"}, "New task: Write tests"),
-    ("task.assigned", {"name": "Ada"}, "Task assigned to Ada"),
-    ("task.completed", {}, "Task completed"),
-    ("task.assigned", {"name": "Ada", "bid_sats": 50}, "Task assigned to Ada (50 sats)"),
-    ("task.assigned", {"agent": "forge", "amount": 50}, "Task assigned to forge (50 sats)"),
-    ("task.started", {"agent": "forge"}, "forge started work"),
-    ("agent.joined", {"name": "Ada"}, "Agent Ada joined"),
-    ("agent.joined", {"name": "Ada", "persona": "careful reviewer"}, "Agent Ada joined (careful reviewer)"),
-    ("agent.joined", {"name": "Ada", "persona": " "}, "Agent Ada joined"),
-    ("agent.left", {"name": "Ada"}, "Agent Ada left"),
-    ("bid.submitted", {"bid_sats": 100, "name": "Ada"}, "Bid: 100 sats from Ada"),
-    ("bid.submitted", {"bid_sats": 1.0, "name": "Ada"}, "Bid: 1 sats from Ada"),
-    ("bid.submitted", {"bid_sats": 1.5, "name": "Ada"}, "Bid: 1.5 sats from Ada"),
-    ("bid.submitted", {"amount": 50, "agent": "forge"}, "Bid: 50 sats from forge"),
-    ("bid.submitted", {"amount": 5, "agent": "a", "bid_sats": 7, "name": "Ada"}, "Bid: 7 sats from Ada"),
-    ("auction.closed", {"amount": 50}, "Auction closed at 50 sats"),
-    ("tool.called", {"tool_name": "grep"}, "Tool: grep"),
-    ("system.info", {"description": "Upgrade proposed"}, "Upgrade proposed"),
-    ("system.warning", {"description": "Disk is full"}, "Warning: Disk is full"),
-    ("system.error", {"description": "Disk is full", "message": "No space"}, "Error: No space"),
-    ("system.error", {"message": "Oops"}, "Error: Oops"),
-]
-
-
-@pytest.mark.parametrize(("event_type", "data", "text"), SENTENCES)
-def test_a_sentence_takes_its_names_from_the_data(event_type: str, data: Any, text: str) -> None:
-    assert sentence(made(event_type=event_type, data=data)) == text
-
-
-@pytest.mark.parametrize("event_type", [*EventType, "my.own", "task.my_own"])
-@pytest.mark.parametrize(
-    "data", [None, {}, [], "text", 7, {"name": None}, {"name": ""}, {"name": "  "}, {"name": ["a"]}, {"name": True}]
-)
-def test_a_sentence_has_a_fallback_for_every_missing_value(event_type: str, data: Any) -> None:
-    text = sentence(made(event_type=event_type, data=data))
-    assert text == text.strip()
-    assert not re.search(r"None|True|\{|\[|\|", text)
-    assert text.count(":") <= 2
-
-
-def test_a_missing_name_falls_back_on_the_id_and_then_on_words() -> None:
-    assert sentence(made(event_type="agent.joined", agent_id="agent-7")) == "Agent agent-7 joined"
-    assert sentence(made(event_type="agent.joined")) == "Agent unknown joined"
-    assert sentence(made(event_type="bid.submitted", data={"bid_sats": 0})) == "Bid: 0 sats from an agent"
-
-
-def test_an_unlisted_type_has_a_sensible_display() -> None:
-    look = display_of("build.step_finished")
-    assert (look.label, look.kind, look.is_error) == ("Step finished", "other", False)
-    assert display_of("task.my_own").kind == "task"
-    assert sentence(made(event_type="build.step_finished", data={"message": "ok"})) == "build.step_finished: ok"
-
-
-@pytest.mark.parametrize("event_type", ["", ".", "a.", ".b", "NOT a type / at all", "\ufffd"])
-def test_any_text_as_type_has_a_display(event_type: str) -> None:
-    assert display_of(event_type).label
-    assert sentence(Event("i", event_type, "s", None, None, None, "t"))
-
-
-@given(value=st.text(max_size=50))
-def test_a_sentence_stays_on_one_line_with_any_name(value: str) -> None:
-    text = sentence(Event("i", "agent.joined", "s", None, None, {"name": value}, "t"))
-    assert text.splitlines() == [text]
-
-
-def test_the_parts_of_a_sentence_say_which_are_names() -> None:
-    parts = sentence_parts(made(event_type="bid.submitted", data={"bid_sats": 5, "name": "Ada"}))
-    assert parts == [("Bid: ", False), ("5", True), (" sats from ", False), ("Ada", True)]
-    parts = sentence_parts(made(event_type="task.assigned", data={"bid_sats": 5, "name": "Ada"}))
-    assert parts == [("Task assigned to ", False), ("Ada", True), (" (", False), ("5", True), (" sats)", False)]
 
 
 def test_the_error_of_a_bad_type_shows_an_example() -> None:

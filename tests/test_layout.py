@@ -22,9 +22,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-FEATURES = {"access", "consumers", "log", "swarm", "upkeep", "watch", "webhooks"}
+FEATURES = {"access", "consumers", "log", "swarm", "types", "upkeep", "watch", "webhooks"}
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
-EVENT = {"credentials", "events", "history", "metrics", "principal", "redaction"}
+EVENT = {"credentials", "display", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}
 # From the lowest level up. A part imports only from lower levels, and parts of one level do not import each other.
 LEVELS = (
@@ -46,6 +46,8 @@ ARROWS = {
     "history -> redaction": "and is redacted",
     "redaction -> credentials": "the table of shapes",
     "events -> redaction": "a written event is redacted",
+    "display -> events": "an event reads as its type's display says",
+    "display -> principal": "the audit's types are Outfeed's own",
     "http -> cli": "`outfeed serve` is a command",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
 }

@@ -3,6 +3,7 @@
 OutfeedError
 ├── ConfigError             settings are unusable; lists every bad one
 ├── InvalidEvent            an event exceeds a limit; names field, value and limit
+├── InvalidDisplay          a display exceeds a limit; names type, field and limit
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
 ├── Overtaken               events after a reader's cursor were pruned, or the epoch changed
@@ -65,6 +66,10 @@ class InvalidEvent(OutfeedError, ValueError):
         self.field = field
         self.problem = problem
         self.index = index
+
+
+class InvalidDisplay(OutfeedError, ValueError):
+    """The display of a type is outside the limits; nothing was written."""
 
 
 class EventConflict(OutfeedError):

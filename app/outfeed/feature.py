@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # commands that need neither start without loading Flask
     from outfeed.jobs import Job
     from outfeed.metrics import Metric, Metrics
     from outfeed.store.database import Connection, Database
+    from outfeed.store.displays import DisplayCache
     from outfeed.store.outbox import Outbox
 
 # The samples of one metric: the values of the labels, and the value, None if unknown.
@@ -64,6 +65,7 @@ class Process(Protocol):
     metrics: Metrics
     database: Database
     outbox: Outbox
+    displays: DisplayCache
     core: Core
 
 

@@ -10,12 +10,14 @@ from outfeed.consumers.feature import ConsumersFeature
 from outfeed.feature import Feature
 from outfeed.log.feature import LogFeature
 from outfeed.swarm.feature import SwarmFeature
+from outfeed.types.feature import TypesFeature
 from outfeed.upkeep.feature import UpkeepFeature
 from outfeed.watch.feature import WatchFeature
 from outfeed.webhooks.feature import WebhooksFeature
 
 FEATURES: tuple[Feature, ...] = (
     LogFeature(),
+    TypesFeature(),
     UpkeepFeature(),
     AccessFeature(),
     ConsumersFeature(),

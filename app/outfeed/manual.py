@@ -18,6 +18,7 @@ MENU: dict[str, tuple[str, ...]] = {
     "Guides": ("embed", "consumers", "webhooks", "adopt", "backup", "deploy", "upgrade", "troubleshooting"),
     "Reference": (
         "events",
+        "displays",
         "websocket",
         "http",
         "event-feed",

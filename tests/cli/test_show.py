@@ -18,7 +18,7 @@ def event(**fields):
     "timestamp", ["", "yesterday", "2024-13-45", "9999-12-31T23:59:59-12:00", "\x1b[2J", None, 1705314600, "x" * 500]
 )
 def test_every_timestamp_gives_a_line(timestamp):
-    line = show.event_line(event(timestamp=timestamp, data={"message": "hello"}))
+    line = show.event_line(event(timestamp=timestamp, data={"message": "hello"}), {})
 
     assert "hello" in line
     assert "\x1b[2J" not in line
@@ -26,7 +26,7 @@ def test_every_timestamp_gives_a_line(timestamp):
 
 
 def test_times_are_local(monkeypatch):
-    line = show.event_line(event())
+    line = show.event_line(event(), {})
 
     from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ def test_times_are_local(monkeypatch):
 def test_a_raw_timestamp_is_shown_as_its_instant(monkeypatch, timestamp):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
-    line = show.event_line(event(timestamp=timestamp))
+    line = show.event_line(event(timestamp=timestamp), {})
     monkeypatch.undo()
     time.tzset()
 
@@ -50,7 +50,7 @@ def test_a_raw_timestamp_is_shown_as_its_instant(monkeypatch, timestamp):
     [(None, None, "task.created"), ("s", [1, 2], "bid.submitted"), ("s", "text", "their.own"), ("", {}, "")],
 )
 def test_an_odd_event_has_a_line(source, data, event_type):
-    assert show.event_line(event(source=source, data=data, event_type=event_type))
+    assert show.event_line(event(source=source, data=data, event_type=event_type), {})
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,18 @@ class TestRealServer:
             "⚠️ Error: disk full  monitor",
         ]
 
+    def test_events_read_by_the_servers_displays_also_after_a_change(self, server, tmp_path):
+        def is_shown(text):
+            server.log_event("shop.paid", "till", {"amount": 5})
+            return any(text in line for line in tail.lines())
+
+        server.run("type", "set", "shop.paid", "--icon", "⚡", "--label", "Paid {amount}")
+        with Tail(server, tmp_path, "--types", "shop.paid") as tail:
+            wait_until(lambda: is_shown("⚡ Paid 5  till"), "a line by the display")
+            assert "shop.paid" not in tail.output.read_text()
+            server.run("type", "set", "shop.paid", "--label", "Got {amount}")
+            wait_until(lambda: is_shown("• Got 5  till"), "a line by the new display")
+
     def test_a_frozen_server_is_reported_once(self, server, tmp_path):
         server.log_event("task.created", "before")
         with Tail(server, tmp_path, "--json") as tail:

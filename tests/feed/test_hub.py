@@ -287,6 +287,19 @@ def test_live_clients_learn_of_an_erasure_with_the_next_poll_and_others_with_the
     assert other.subscribe()["erasures"] == 2
 
 
+def test_a_change_of_displays_is_told_like_an_erasure(feed: Feed, client: Client, other: Client) -> None:
+    assert "types" not in client.subscribe()
+    feed.write(3)
+    client.follow(3)
+    feed.core.note_types(4)
+    feed.relay.poll()
+    assert client.take_message() == {"type": "heartbeat", "payload": {"cursor": 3, "types": 4}}
+    feed.core.note_types(4)
+    feed.relay.poll()
+    assert client.has_nothing_to_read()
+    assert other.subscribe()["types"] == 4
+
+
 # --- another history --------------------------------------------------------------------------------------------------
 
 

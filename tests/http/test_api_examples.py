@@ -138,4 +138,4 @@ def test_the_documented_webhook_is_the_message_of_its_event() -> None:
     (documented,) = frames_of("webhooks", "messages")
     event = {name: value for name, value in documented["data"].items() if name != "seq"}
     item = read_item(documented["data"]["seq"], json.dumps(event).encode(), 0, 65536)
-    assert json.loads(Message.of_event("epoch", item).body) == documented
+    assert json.loads(Message.of_event("epoch", item, {}).body) == documented

@@ -23,6 +23,7 @@ OPERATIONS = [
     ("GET", "/api/events/export"),
     ("GET", "/api/events/{event_id}"),
     ("GET", "/api/feed"),
+    ("GET", "/api/types"),
     ("POST", "/api/consumers"),
     ("POST", "/api/consumers/{name}/ack"),
     ("POST", "/api/tickets"),

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from outfeed import clock
-from tests.page import LivePage, change, tasks, write
+from tests.page import LivePage, change, counted, tasks, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -88,17 +88,17 @@ def test_forged_coordinator_events_stop_no_panel(shared: Server, http: httpx.Cli
 
 def test_the_chart_counts_the_same_as_the_server(shared: Server, page: Page) -> None:
     live = LivePage(page, shared)
-    before = {kind: int(total(page, kind).inner_text()) for kind in ("tool", "other")}
+    before = {kind: counted(page, kind) for kind in ("tool", "auction")}
     for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%f+00:00"):
         log(shared, timestamp=clock.now().strftime(form))
     log(shared, "auction.opened")
     log(shared, timestamp="yesterday")
     live.expect_rows(4)
     expect(total(page)).to_have_text(str(before["tool"] + 2))
-    expect(total(page, "other")).to_have_text(str(before["other"] + 1))
-    counted = page.locator(".legend .count").all_inner_texts()
+    expect(total(page, "auction")).to_have_text(str(before["auction"] + 1))
+    counts = page.locator(".legend .count").all_inner_texts()
     page.reload()
-    assert page.locator(".legend .count").all_inner_texts() == counted
+    assert page.locator(".legend .count").all_inner_texts() == counts
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_the_chart_counts_the_same_as_the_server(shared: Server, page: Page) -> 
 def test_a_wrong_viewer_clock_does_not_change_the_chart(shared: Server, page: Page) -> None:
     page.add_init_script("const now = Date.now; Date.now = () => now() + 3 * 3600_000")
     LivePage(page, shared)
-    before = int(total(page).inner_text())
+    before = counted(page, "tool")
     log(shared)
     expect(total(page)).to_have_text(str(before + 1))
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from outfeed.events import Event, sentence
+from outfeed.display import look_of
+from outfeed.events import Event
 from tests.page import DESKTOP, PHONE, LivePage, change, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
@@ -104,10 +105,11 @@ def looks(row: Locator) -> Any:
 
 
 def test_forced_colours_still_distinguish_on_and_off(shared: Server, page: Page) -> None:
-    write(shared.database, *tasks(1))
+    for event_type in ("task.created", "tool.called"):
+        shared.log_event(event_type, "coordinator")
     page.emulate_media(forced_colors="active", reduced_motion="reduce")
     live = LivePage(page, shared)
-    live.expect_rows(1)
+    live.expect_rows(2)
     chip = page.get_by_role("button", name="Task", exact=True)
     canvas = colour(page.locator("body"), "background")
     chip.click()
@@ -222,9 +224,8 @@ def test_the_browser_and_the_terminal_show_the_same_sentence(shared: Server, pag
         write(shared.database, data, event_type=event_type)
     live = LivePage(page, shared)
     live.expect_rows(len(ODD))
-    expected = [
-        sentence(Event("an id", event_type, "coordinator", "task-1", None, data, "a time")) for event_type, data in ODD
-    ]
+    events = (Event("an id", event_type, "coordinator", "task-1", None, data, "a time") for event_type, data in ODD)
+    expected = [look_of(event, {}).text for event in events]
     shown = live.rows.locator(".sentence").evaluate_all("parts => parts.map(part => part.textContent)")
     assert list(reversed(shown)) == expected
 
@@ -245,7 +246,7 @@ def test_an_integer_is_shown_with_all_its_digits_by_every_transport(shared: Serv
 
 def test_times_are_shown_in_the_viewers_zone(shared: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-12-31T22:59:59Z")
-    write(shared.database, *tasks(1))
+    write(shared.database, *tasks(1), timestamp="2026-01-15T10:30:00.000Z")
     live = LivePage(page, shared)
     time = live.rows.locator("time")
     expect(time).to_have_text("15 Jan 11:30:00")
@@ -335,6 +336,7 @@ def test_the_keyboard_reaches_the_charts_table_before_its_legend(
     shared: Server, page: Page, size: dict[str, int]
 ) -> None:
     page.set_viewport_size(size)  # type: ignore[arg-type]
+    shared.log_event("task.created", "coordinator")
     LivePage(page, shared)
     summary, legend = page.get_by_text("As a table"), page.locator(".legend input")
     page.locator(".chart summary").focus()

@@ -241,7 +241,7 @@ def test_a_reopened_page_requests_only_dynamic_content(shared: Server, proxy: Pr
     page.goto("about:blank")
     before = len(proxy.requests)
     LivePage(page, shared, proxy.url)
-    assert sorted(path for _, path in proxy.requests[before:]) == ["/swarm/live", "/ws"]
+    assert sorted(path for _, path in proxy.requests[before:]) == ["/api/types", "/swarm/live", "/ws"]
 
 
 # --- lost databases ---------------------------------------------------------------------------------------------------

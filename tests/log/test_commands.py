@@ -68,6 +68,13 @@ class TestEvents:
         ]
         assert lines[3:] == ["Showed 3 events, newest first."]
 
+    def test_an_event_reads_by_the_display_of_its_type(self, outfeed, database):
+        log_event("shop.paid", "till", data={"amount": 5})
+        assert outfeed("events").output.splitlines()[0].endswith("  • shop.paid amount=5  till")
+
+        outfeed("type", "set", "shop.paid", "--icon", "⚡", "--label", "Paid {amount}")
+        assert outfeed("events").output.splitlines()[0].endswith("  ⚡ Paid 5  till")
+
     def test_json_output_is_an_array_with_one_event_a_line(self, outfeed, three):
         output = outfeed("events", "--json").output
 

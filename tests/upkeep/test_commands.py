@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from outfeed import list_events, log_event
-from outfeed.events import sentence
+from outfeed.display import look_of
 from outfeed.store import database as db
 from outfeed.store.outbox import Outbox
 
@@ -43,7 +43,7 @@ class TestPrune:
         assert left() == ["new"]
         (event,) = list_events(event_type="system.pruned")
         assert (event.data["events"], event.data["by"]) == (3, "command line")
-        assert sentence(event) == "Pruned 3 events older than 30 days, by command line"
+        assert look_of(event, {}).text == "Pruned 3 events older than 30 days, by command line"
 
     def test_a_dry_run_deletes_nothing(self, outfeed, old_and_new):
         output = outfeed("prune", "--older-than-days", 1, "--dry-run").output

@@ -321,7 +321,7 @@ class TestLog:
             (page.items[:1], Answer(422, body=b"no\n such\x1b[2J field")),
             (page.items[1:], Answer(None, "no answer within 20 s")),
         ):
-            log.add("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items), answer, 1.234)
+            log.add("ops", page.window.epoch, items, Message.of_batch(page.window.epoch, items, {}), answer, 1.234)
         log.write()
 
     def test_log_shows_each_post_and_its_answer(self, outfeed, logged):

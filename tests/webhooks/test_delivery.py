@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from outfeed import clock, config, list_events, log_event
+from outfeed.display import look_of
 from outfeed.errors import NotBlocked
-from outfeed.events import sentence
 from outfeed.feed.relay import Relay
 from outfeed.http.services import Services
 from outfeed.store import checkpoint
@@ -399,7 +399,7 @@ class TestAnEventThatBlocks:
         assert audited.data == {
             "name": "ops", "events": 1, "first_seq": blocked, "last_seq": blocked, "id": items[0].id, "by": "me",
         }  # fmt: skip
-        assert "skipped seq" in sentence(audited)
+        assert "skipped seq" in look_of(audited, {}).text
 
     def test_a_batch_is_skipped_as_a_whole(
         self, database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,7 @@ def items_of(database: Database) -> list[Item]:
 
 def add_post(log: DeliveryLog, items: Sequence[Item], answer: Answer = REFUSED, name: str = "ops") -> None:
     epoch = Outbox(db.default(), 65536).window().epoch
-    message = Message.of_event(epoch, items[0]) if len(items) == 1 else Message.of_batch(epoch, items)
+    message = Message.of_event(epoch, items[0], {}) if len(items) == 1 else Message.of_batch(epoch, items, {})
     log.add(name, epoch, items, message, answer, 0.25)
 
 

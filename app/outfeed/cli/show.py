@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from outfeed import clock
-from outfeed.events import Event, display_of, sentence_parts
+from outfeed.display import Display, Fragment, Level, look_of
+from outfeed.events import Event
 from outfeed.text import escaped
 
+NO_ICON = "•"
 WIDE = 10_000  # columns if stdout is not a terminal
 
 
-def event_line(event: Event) -> str:
+_COLOURS = {Level.WARNING: "yellow", Level.ERROR: "red"}
+_TYPE_COLOURS = {"type": "cyan"}
+
+
+def event_line(event: Event, displays: Mapping[str, Display]) -> str:
     """Return an event as a line: local time, icon, sentence and source.
 
-    Names in the sentence are emphasised, and errors are red.
+    Names in the sentence are bold, and warnings and errors are coloured.
     """
-    display = display_of(event.event_type)
-    parts = [
-        click.style(escaped(text), bold=True) if is_name else escaped(text) for text, is_name in sentence_parts(event)
-    ]
-    sentence = "".join(parts)
-    if display.is_error:
-        sentence = click.style(click.unstyle(sentence), fg="red", bold=True)
-    return f"{click.style(_local_time(event.timestamp), dim=True)}  {display.icon} {sentence}  " + click.style(
-        escaped(str(event.source)), dim=True
-    )
+    look = look_of(event, displays)
+    sentence = "".join(map(_styled, look.parts))
+    if colour := _COLOURS.get(look.level):
+        sentence = click.style(click.unstyle(sentence), fg=colour, bold=True)
+    time, source = (click.style(text, dim=True) for text in (_local_time(event.timestamp), escaped(str(event.source))))
+    return f"{time}  {escaped(look.icon or NO_ICON)} {sentence}  {source}"
+
+
+def _styled(part: Fragment) -> str:
+    return click.style(escaped(part.text), bold=part.role == "name" or None, fg=_TYPE_COLOURS.get(part.role))
 
 
 def _local_time(timestamp: object) -> str:

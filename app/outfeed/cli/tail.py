@@ -8,7 +8,10 @@ from outfeed.cli import show
 from outfeed.cli.addresses import feed_address
 from outfeed.cli.values import separated
 from outfeed.client import Client, Cursor, Gap, Reset
+from outfeed.client.feed import Feed
 from outfeed.config import remote
+from outfeed.display import Display
+from outfeed.errors import Refused, Unreachable
 
 
 @click.command()
@@ -36,7 +39,8 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
     """
     if epoch and after is None:
         raise click.UsageError("--epoch needs --after.")
-    feed = Client(*remote(url)).follow(
+    client = Client(*remote(url))
+    feed = client.follow(
         after=after,
         epoch=epoch,
         last=last if after is None else 0,
@@ -44,12 +48,33 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
         on_missing=_warn,
         on_connection=lambda text: show.say(text, dim=True, err=True),
     )
-    with feed:
+    displays = _Displays(client, feed)
+    with client, feed:
         try:
             for event in feed:
-                show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event))
+                show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event, displays.current()))
         except KeyboardInterrupt:
             _print_position(feed.cursor)
+
+
+class _Displays:
+    """The displays of the server, renewed when it says that one changed."""
+
+    def __init__(self, client: Client, feed: Feed) -> None:
+        self._client = client
+        self._feed = feed
+        self._asked_at = 0
+        self._found: dict[str, Display] = {}
+
+    def current(self) -> dict[str, Display]:
+        """Return the displays of now, or the last ones if no answer comes."""
+        if self._feed.types != self._asked_at:
+            self._asked_at = self._feed.types
+            try:
+                self._found = self._client.displays()
+            except (Unreachable, Refused) as error:
+                show.say(f"Displays not loaded: {error}", dim=True, err=True)
+        return self._found
 
 
 def _warn(missing: Gap | Reset) -> None:

@@ -12,6 +12,7 @@ from outfeed.client.cursor_file import read_cursor
 from outfeed.client.feed import Feed
 from outfeed.client.publisher import Publisher
 from outfeed.client.shapes import Cursor, Gap, Receipt, Reset
+from outfeed.display import Display
 from outfeed.events import Event
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Client:
         Using the client again opens new ones.
         """
         self._publisher.close()
+
+    def displays(self) -> dict[str, Display]:
+        """Return how the server's event types were set to read, by type. Raises Unreachable, Refused."""
+        return self._publisher.displays()
 
     def follow(
         self,

@@ -54,9 +54,15 @@ class Feed:
         self._steps: deque[FeedEvent | Gap | Reset | Cursor | str] = deque()  # a text is for on_connection
         self._handed: FeedEvent | None = None
         self._acked = 0
+        self._types = 0
         self._link: Link | None = None
         self._backoff = Backoff()
         self._closing = threading.Event()
+
+    @property
+    def types(self) -> int:
+        """How often a display of an event type was changed, as the server last said."""
+        return self._types
 
     def __enter__(self) -> Self:
         return self
@@ -181,6 +187,8 @@ class Feed:
 
     def _receive_known(self, link: Link, frame: dict[str, Any]) -> None:
         kind, payload = frame.get("type"), frame.get("payload") or {}
+        if kind in ("subscribed", "heartbeat"):
+            self._types = payload.get("types", 0)
         if kind == "error":
             raise Refused(f"{self.url} refuses: {payload['message']}")
         if kind == "subscribed":

@@ -15,6 +15,7 @@ from outfeed.client.link import authorization
 from outfeed.client.proxies import HTTP_PROXIES, open_http, through_proxy
 from outfeed.client.retries import Backoff, is_worth_retrying, retry_after
 from outfeed.client.shapes import Receipt
+from outfeed.display import Display
 from outfeed.errors import EventConflict, InvalidEvent, Refused, Unreachable
 from outfeed.events import Event, new_id
 from outfeed.log_message import LogMessage
@@ -88,6 +89,18 @@ class Publisher:
                 )
             log.info(LogMessage("publishing again", url=self.url, problem=problem, pause_secs=f"{pause:.1f}"))
             threading.Event().wait(pause)
+
+    def displays(self) -> dict[str, Display]:
+        """Ask once for the displays that were set; none of a server that knows no displays yet."""
+        try:
+            response = self._session().get("/api/types")
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self.url} does not answer: {error or type(error).__name__}") from None
+        if response.status_code == 404:
+            return {}
+        if not response.is_success:
+            raise Refused(f"{self.url} refuses to say its displays ({response.status_code})")
+        return {name: Display.of(fields) for name, fields in _json_of(response)["displays"].items()}
 
     def _session(self) -> httpx.Client:
         with self._lock:

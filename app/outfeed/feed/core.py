@@ -53,6 +53,12 @@ class Core:
         self.relay = Relay(source, self.hub, self.consumers, self.pages, record, heartbeat_secs, workers)
         self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
+    def note_types(self, changes: int) -> None:
+        """Tell all clients how often a display of an event type was changed, if that number has moved."""
+        if changes != self.hub.types:
+            self.hub.types = changes
+            self.waiters.wake_all()
+
     def forget(self, erased: int = 0) -> None:
         """Drop all cached events after an erasure.
 

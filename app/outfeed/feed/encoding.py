@@ -54,6 +54,17 @@ class Batch(NamedTuple):
         return self.seqs[-1] if self.seqs else self.prev
 
 
+class Counters(NamedTuple):
+    """Numbers of erased events, and of changes of displays."""
+
+    erasures: int = 0
+    types: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counters that have moved, as a message has them."""
+        return {name: count for name, count in self._asdict().items() if count}
+
+
 class Encoding(Protocol):
     """The encoding of one transport.
 
@@ -77,11 +88,8 @@ class Encoding(Protocol):
         """Return the verdict."""
         ...
 
-    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
-        """Return a heartbeat: every event up to *cursor* has been written.
-
-        *erasures* is the number of erased events.
-        """
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
+        """Return a heartbeat: every event up to *cursor* has been written."""
         ...
 
     def stale(self, reason: str | None, since: str | None) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from outfeed.feed.encoding import Batch, grouped
+from outfeed.feed.encoding import Batch, Counters, grouped
 from outfeed.history import Item
 from outfeed.text import escaped
 
@@ -87,8 +87,8 @@ class WebSocketEncoding:
     def subscribed(self, payload: dict[str, Any]) -> bytes:
         return message("subscribed", payload)
 
-    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
-        return message("heartbeat", {"cursor": cursor, **({"erasures": erasures} if erasures else {})})
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
+        return message("heartbeat", {"cursor": cursor, **counters.as_dict()})
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return message("stale", {"reason": reason, "since": since})

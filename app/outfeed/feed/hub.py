@@ -12,7 +12,7 @@ from outfeed.feed import frames
 from outfeed.feed.client import ConnectedClient
 from outfeed.feed.cohort import Cohort, CohortBatch, Membership, Place
 from outfeed.feed.cohorts import Cohorts, Round, stash_cut_piece
-from outfeed.feed.encoding import Batch
+from outfeed.feed.encoding import Batch, Counters
 from outfeed.feed.stats import FeedStats
 from outfeed.feed.tail import Tail
 from outfeed.feed.waiters import Waiters
@@ -33,6 +33,7 @@ class Hub:
         self.stats = stats
         self.closing = threading.Event()
         self.erased = 0  # number of events erased from this history, as clients are told
+        self.types = 0  # number of changes of displays, as clients are told
         self._cohorts = cohorts
         self._waiters = waiters
         self._lock = threading.Lock()
@@ -47,6 +48,11 @@ class Hub:
     def position(self) -> int:
         """Seq up to which every event has been published."""
         return self._cohorts.position
+
+    @property
+    def counters(self) -> Counters:
+        """Counters that heartbeats, verdicts and polls carry."""
+        return Counters(self.erased, self.types)
 
     # --- the relay's thread -------------------------------------------------------------------------------------------
 
@@ -158,7 +164,7 @@ class Hub:
         self._tell(self._cohorts.live(), self._heartbeat_of)
 
     def _heartbeat_of(self, cohort: Cohort) -> bytes:
-        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.erased)
+        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.counters)
 
     def tell_stale(self, reason: str | None, since: str | None) -> None:
         """Tell every live client that the source cannot be read.

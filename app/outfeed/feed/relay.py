@@ -10,6 +10,7 @@ from datetime import timedelta
 from outfeed import clock
 from outfeed.errors import DatabaseError
 from outfeed.feed.consumers import ConsumerConnections
+from outfeed.feed.encoding import Counters
 from outfeed.feed.hub import Hub
 from outfeed.feed.page_cache import PageCache
 from outfeed.feed.source import PAGE_EVENTS, Source
@@ -59,7 +60,7 @@ class Relay:
         self._completed_at: float | None = None
         self._failure: str | None = None
         self._sent_reason: str | None = None  # reason of the last `stale` message, None after a recovery
-        self._sent_erased = 0  # number of erased events in the last heartbeat
+        self._sent_counters = Counters()  # counters in the last heartbeat
         self.stats = hub.stats
 
     def start(self) -> None:
@@ -70,7 +71,7 @@ class Relay:
         """
         self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
-        self._sent_erased = self._hub.erased
+        self._sent_counters = self._hub.counters
 
     def poll(self) -> None:
         """Push the pending events.
@@ -218,10 +219,10 @@ class Relay:
         if self._sent_reason is not None:
             self._sent_reason, self._next_heartbeat = None, 0.0
             self._hub.tell_stale(None, None)
-        now = clock.monotonic()
-        if now >= self._next_heartbeat or self._sent_erased != self._hub.erased:
+        now, counters = clock.monotonic(), self._hub.counters
+        if now >= self._next_heartbeat or self._sent_counters != counters:
             self._next_heartbeat = now + self._heartbeat_secs
-            self._sent_erased = self._hub.erased
+            self._sent_counters = counters
             self._hub.heartbeat()
             self._pages.forget_old()
 

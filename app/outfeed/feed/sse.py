@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from outfeed.feed.encoding import Batch
+from outfeed.feed.encoding import Batch, Counters
 from outfeed.history import Item
 
 MIN_RETRY_MS = 1000
@@ -40,8 +40,9 @@ class SseEncoding:
         where = f"{payload['epoch']}:{payload['after']}".encode()
         return b"event: subscribed\nid: %b\ndata: %b\n\n" % (where, orjson.dumps(payload))
 
-    def heartbeat(self, cursor: int, epoch: str, erasures: int = 0) -> bytes:
-        return b": heartbeat\nid: %b:%d\n\n" % (epoch.encode(), cursor)
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
+        told = "".join(f" {name}={count}" for name, count in counters.as_dict().items())
+        return b": heartbeat%b\nid: %b:%d\n\n" % (told.encode(), epoch.encode(), cursor)
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return b"event: stale\ndata: %b\n\n" % orjson.dumps({"reason": reason, "since": since})

@@ -94,9 +94,8 @@ class Subscriber:
         self.subscription = Subscription(wanted, request.batch, rate, self.subscription.encoding)
         self.epoch, self._page = verdict.epoch, []
         self.place = Place(after, after, due_at(rate, due, clock.monotonic()))
-        payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate}
-        if erased := self._core.hub.erased:
-            payload["erasures"] = erased
+        counters = self._core.hub.counters.as_dict()
+        payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate, **counters}
         self.write(self.subscription.encoding.subscribed(payload))
 
     def acknowledge(self, seq: int) -> None:

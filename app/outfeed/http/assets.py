@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import NotFound
 
-from outfeed.events import DISPLAY
+from outfeed.display import OWN
 from outfeed.http.permission import public
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ FILES = {
     if file.suffix in TYPES
 }
 # The displays of the event types, for `<event-feed>`: the only file that the server generates.
-FILES["event-types.json"] = json.dumps({name: display.as_dict() for name, display in DISPLAY.items()}).encode()
+FILES["event-types.json"] = json.dumps({name: display.as_dict() for name, display in OWN.items()}).encode()
 
 ETAGS = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in FILES.items()}
 VERSION = hashlib.sha256(json.dumps(ETAGS, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,9 +3,9 @@
 A page is this server's own if the browser says so (Sec-Fetch-Site), or if its origin has a host that the server is
 known by: the Host of the request, X-Forwarded-Host of a trusted proxy, or the host of OUTFEED_PUBLIC_URL.
 
-Pages of sites that OUTFEED_ALLOWED_ORIGINS names may load the module with its imports, its table of event types, and
-the feed. A cookie never counts for them. Such a page's own server requests a ticket with its token (access/tickets.py),
-and the page opens one WebSocket with the ticket.
+Pages of sites that OUTFEED_ALLOWED_ORIGINS names may load the module with its imports, its tables of event types,
+and the feed. A cookie never counts for them. Such a page's own server requests a ticket with its token
+(access/tickets.py), and the page opens one WebSocket with the ticket.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from outfeed.http.proxies import FORWARDED_HOST
 from outfeed.http.services import services
 from outfeed.text import escaped
 
-SHARED_PATHS = re.compile(r"/static/event-feed(/[a-z-]+)?\.js|/static/event-types\.json|/api/feed")
+SHARED_PATHS = re.compile(r"/static/event-feed(/[a-z-]+)?\.js|/static/event-types\.json|/api/(feed|types)")
 PREFLIGHT_SECS = 600
 MAX_SHOWN_CHARS = 200
 _SITE = "Sec-Fetch-Site"

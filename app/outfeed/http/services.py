@@ -22,6 +22,7 @@ from outfeed.metrics import Metrics
 from outfeed.store import database as db
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.commits import CommitNotifier
+from outfeed.store.displays import DisplayCache
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.store.outbox import Outbox
 from outfeed.store.own_errors import OwnErrors
@@ -50,6 +51,7 @@ class Services:
         self.own_errors = OwnErrors(self.database)
         self.metrics.report_errors_to(self.own_errors.note)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
+        self.displays = DisplayCache(self.database)
         self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         self.mark = HighWaterMark(settings.database)
         self.core = Core(

@@ -79,15 +79,18 @@ def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
       outfeed events --type task.failed --text timeout --limit 20
     """
     from outfeed.log.store.reading import list_events
+    from outfeed.store import database as db
+    from outfeed.store.displays import DisplayCache
 
     if context.invoked_subcommand is not None:
         return
     found = list_events(**filters)
+    displays = DisplayCache(db.default()).current().by_type
     if is_json:
         show.put(show.as_json_lines(event.as_dict() for event in found))
         return
     for event in found:
-        show.put(show.event_line(event))
+        show.put(show.event_line(event, displays))
     show.say(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
 
 

@@ -5,6 +5,7 @@ The page's script updates it over the WebSocket.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.events import MAX_NAME_CHARS, Display, Event, display_of, sentence_parts
+from outfeed.display import Look, cut, look_of, title_of
+from outfeed.events import MAX_NAME_CHARS, Event
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
@@ -26,7 +28,7 @@ from outfeed.principal import ADMIN, READ
 
 LIVE_ROWS = 20
 MAX_ID_CHARS = 20
-MAX_PART_CHARS = 200
+MIN_GROUP = 5
 MAX_DATA_CHARS = 400  # these limits keep a full page of the log small, and each row links to the whole event
 
 pages = Blueprint("pages", __name__)
@@ -40,15 +42,14 @@ class Row:
     """
 
     event: Event
-    display: Display
-    parts: list[tuple[str, bool]]
+    look: Look
     snippet: Snippet | None = None
+    after: str | None = None  # of a story: the time since the event before it
 
-    @classmethod
-    def of(cls, event: Event, text: str | None = None) -> Row:
-        """Return the row of *event*, with the part that contains *text*."""
-        parts = [(cut(part, MAX_PART_CHARS), is_name) for part, is_name in sentence_parts(event)]
-        return cls(event, display_of(event.event_type), parts, snippet_of(event, text) if text else None)
+    @property
+    def title(self) -> str:
+        """The short name of the event's type."""
+        return shown(title_of(self.event.event_type))
 
     @property
     def moment(self) -> datetime | None:
@@ -69,7 +70,7 @@ class Row:
 
         Values that the sentence names are omitted.
         """
-        named = {text for text, is_name in self.parts if is_name}
+        named = {part.text for part in self.look.parts if part.role == "name"}
         fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
         return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in named]
 
@@ -104,9 +105,35 @@ class Row:
         return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)
 
 
-def cut(text: str, length: int) -> str:
-    """Return *text*, or its first *length* characters and an ellipsis."""
-    return text if len(text) <= length else text[:length] + "…"
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Adjacent rows that one statement wrote, shown as one row that opens.
+
+    Their events have the same type, source and timestamp. `event-feed/groups.js` has the same rule.
+    """
+
+    rows: list[Row]
+
+    @property
+    def first(self) -> Row:
+        """Return the row that stands for all."""
+        return self.rows[0]
+
+
+@pages.app_template_filter("grouped")
+def grouped(rows: Iterable[Row]) -> list[Row | Group]:
+    """Return *rows*, with runs of MIN_GROUP or more as groups."""
+    found: list[Row | Group] = []
+    for _, run in itertools.groupby(rows, lambda row: (row.event.event_type, row.event.source, row.event.timestamp)):
+        each = list(run)
+        found += [Group(each)] if len(each) >= MIN_GROUP else each
+    return found
+
+
+def rows_of(events: Iterable[Event], text: str | None = None) -> list[Row]:
+    """Return the rows that show *events*, and where the search for *text* has found something in each."""
+    displays = services().displays.current().by_type
+    return [Row(each, look_of(each, displays), snippet_of(each, text) if text else None) for each in events]
 
 
 def shown(value: str) -> str:
@@ -188,4 +215,4 @@ def live() -> str:
     """
     visible = replace(identity.principal().visible, has_audit=False)  # `<event-feed>` excludes audit events too
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
-    return render_template("live.html", rows=[Row.of(event) for event in events])
+    return render_template("live.html", rows=rows_of(events))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -18,11 +18,12 @@ from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
 from outfeed import clock
-from outfeed.events import DISPLAY, display_of
+from outfeed.display import OWN, colour_of, cut, kind_of
+from outfeed.events import Event
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.log.live import Row, cut, rowid
+from outfeed.log.live import Row, rowid, rows_of
 from outfeed.log.store import log_page
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.reading import split_types
@@ -47,8 +48,8 @@ StoryHeads = Mapping[str, Callable[[str], Markup | None]]
 
 @log.app_context_processor
 def link_variables() -> dict[str, Any]:
-    """Give every template links to events, tasks and agents, and types' kinds."""
-    return {"addresses": addresses, "kind_of": lambda event_type: display_of(event_type).kind}
+    """Give every template links to events, tasks and agents, and types' colours."""
+    return {"addresses": addresses, "kind_of": kind_of, "colour_of": colour_of}
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------
@@ -77,13 +78,13 @@ def events() -> ResponseReturnValue:
         return redirect(addresses.of_log(**given))  # the newest page, which is full
     return render_template(
         "events.html",
-        rows=[Row.of(found, filter_.text) for _, found in page.events],
+        rows=rows_of((found for _, found in page.events), filter_.text),
         page=page,
         cursor=cursor,
         counts=log_page.count(services().database, filter_),
         filters=given,
         problem=problem,
-        types=list(DISPLAY),
+        types=[*OWN, *services().displays.current().by_type],
     )
 
 
@@ -141,25 +142,18 @@ def event(event_id: str) -> str:
     text = None if event.data is None else json.dumps(event.data, ensure_ascii=False, indent=2)
     return render_template(
         "event.html",
-        row=Row.of(event),
+        row=_row(event),
         text=text and text[:MAX_JSON_CHARS],
         omitted_chars=max(0, len(text or "") - MAX_JSON_CHARS),
-        neighbours=[
-            (name, Row.of(pair.before) if pair.before else None, Row.of(pair.after) if pair.after else None)
-            for name, pair in neighbours
-        ],
+        neighbours=[(name, _row(pair.before), _row(pair.after)) for name, pair in neighbours],
     )
 
 
+def _row(event: Event | None) -> Row | None:
+    return rows_of([event])[0] if event else None
+
+
 # --- stories ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One event of a story, and the time since the previous one."""
-
-    row: Row
-    after: str | None
 
 
 @log.get("/swarm/tasks/<path:task_id>")
@@ -181,10 +175,10 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
     head = _head_of(kind, id_)
     if not page.events and head is None:
         raise NotFound(f"{kind.capitalize()} {id_!r:.220} not found. No event mentions it.")
-    rows = [Row.of(found) for _, found in reversed(page.events)]
+    rows = rows_of(found for _, found in reversed(page.events))
     moments = [None, *(row.moment for row in rows)]
-    steps = [Step(row, _time_between(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
-    return render_template("story.html", kind=kind, id=id_, head=head, steps=steps, has_earlier=page.older is not None)
+    steps = [replace(row, after=_time_between(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
+    return render_template("story.html", kind=kind, id=id_, head=head, rows=steps, has_earlier=page.older is not None)
 
 
 def _head_of(kind: str, id_: str) -> Markup | None:

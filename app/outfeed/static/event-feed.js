@@ -58,6 +58,7 @@ import { readLog } from "./event-feed/past.js";
 import { ROOT } from "./event-feed/root.js";
 import { Sentences } from "./event-feed/sentences.js";
 import { Subscription, addressOf, storePlace, storedPlace, wantedBy } from "./event-feed/subscription.js";
+import { Tables } from "./event-feed/tables.js";
 import { Frame, Scroller } from "./event-feed/view.js";
 
 const LOG = `${ROOT}swarm/events`;
@@ -70,6 +71,7 @@ class EventFeed extends HTMLElement {
   static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch", "theme"];
 
   #sentences = new Sentences();
+  #tables = new Tables(this.#sentences, (isFirst) => this.#repaint(isFirst));
   #filter = new Filter(() => this.#applyFilter());
   #list = new List(this.#sentences, this.#filter, () => this.#logHref);
   #subscription = null;
@@ -157,6 +159,7 @@ class EventFeed extends HTMLElement {
     this.#stopListening.abort();
     this.#connection.close();
     clearTimeout(this.#tick);
+    this.#tables.stop();
     this.#bar.cancelAnnouncement();
     this.#frame.cancel();
   }
@@ -238,7 +241,7 @@ class EventFeed extends HTMLElement {
   }
 
   async #load() {
-    await this.#sentences.load();
+    await this.#tables.load(() => this.#source);
     this.#isReady = true;
     this.#frame.request();
   }
@@ -285,11 +288,28 @@ class EventFeed extends HTMLElement {
     this.#receive(this.#subscription.take(this.#subscription.received, page.events));
     this.#reach(page.cursor, page.head);
     if (!verdict) this.#noteErasures(page.erasures);
+    this.#noteTypes(page.types);
   }
 
-  #handleHeartbeat({ cursor, erasures }) {
+  #handleHeartbeat({ cursor, erasures, types }) {
     this.#reach(cursor);
     this.#noteErasures(erasures);
+    this.#noteTypes(types);
+  }
+
+  /** So often a display has been changed. */
+  #noteTypes(number = 0) {
+    this.#tables.note(number, () => this.#source);
+  }
+
+  get #source() {
+    return { feedUrl: this.#address, ticketUrl: this.getAttribute("ticket-url") };
+  }
+
+  /** The displays have changed. */
+  #repaint(isFirst) {
+    this.#list.repaint();
+    if (!isFirst) this.#fire("types", {});
   }
 
   #handleVerdict(verdict) {
@@ -308,6 +328,7 @@ class EventFeed extends HTMLElement {
     this.#frame.request();
     this.#update();
     this.#noteErasures(verdict.erasures);
+    this.#noteTypes(verdict.types);
   }
 
   #receive(events) {

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, current_app, render_template, request
@@ -17,8 +18,8 @@ from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from outfeed import clock
+from outfeed.display import KINDS, OTHER, colour_of, kind_of
 from outfeed.errors import UnknownName
-from outfeed.events import KINDS, display_of
 from outfeed.http import addresses, identity
 from outfeed.http.limits import retry_later
 from outfeed.http.permission import requires
@@ -35,6 +36,8 @@ SHOWN_WORK = 50
 SHOWN_ENDED = 20
 MAX_TEXT_CHARS = 200
 MINUTES_A_ROW = 5
+MAX_KINDS = 12  # in the chart; the others count as other
+MAX_HIDDEN = 20
 BAR, GAP, HEIGHT = 10, 2, 100  # units of the drawing, which is stretched to the page's width
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -125,8 +128,8 @@ def _boards() -> Boards:
 
 
 def _scope() -> Scope:
-    hidden = frozenset(request.args.get("hide", "").split(",")).intersection(KINDS)
-    return Scope(identity.principal().visible.types, hidden, f"{addresses.of_site()}/")
+    hidden = islice(filter(None, request.args.get("hide", "").split(",")), MAX_HIDDEN)
+    return Scope(identity.principal().visible.types, frozenset(hidden), f"{addresses.of_site()}/")
 
 
 def render(scope: Scope, content: BoardContent) -> str:
@@ -311,6 +314,11 @@ class Band(NamedTuple):
         """Return the number of events of the kind."""
         return sum(self.counts)
 
+    @property
+    def colour(self) -> str:
+        """The name of the kind's colour."""
+        return colour_of(self.kind)
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
@@ -343,22 +351,36 @@ def draw(activity: Activity, visible: EventScope, hidden: Collection[str] = ()) 
 
     *hidden* kinds are counted but not drawn.
     """
-    counts = {kind: [0] * MINUTES for kind in KINDS}
-    for index, minute in enumerate(activity.minutes):
-        for event_type, count in minute.items():
-            if visible.covers(event_type):
-                counts[display_of(event_type).kind][index] += count
-    shown = [counts[kind] for kind in KINDS if kind not in hidden]
+    counts = _counts_by_kind(activity, visible)
+    shown = [each for kind, each in counts.items() if kind not in hidden]
     sums = [sum(column) for column in zip(*shown, strict=True)] or [0]
     top = axis_end(max(sums))
     floors = [0] * MINUTES
     bands = []
-    for kind in KINDS:
+    for kind in counts:
         is_shown = kind not in hidden
         bands.append(Band(kind, counts[kind], _path(floors, counts[kind], top) if is_shown else "", is_shown))
         if is_shown:
             floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
     return Chart(activity.epoch, activity.seq, activity.begin, top, max(sums), sum(sums), bands)
+
+
+def _counts_by_kind(activity: Activity, visible: EventScope) -> dict[str, list[int]]:
+    """Return the events of each minute, by kind.
+
+    The known kinds come first, then the most frequent ones.
+    """
+    found: dict[str, list[int]] = {}
+    for index, minute in enumerate(activity.minutes):
+        for event_type, count in minute.items():
+            if visible.covers(event_type):
+                found.setdefault(kind_of(event_type), [0] * MINUTES)[index] += count
+    others = sorted(found.keys() - set(KINDS), key=lambda kind: (-sum(found[kind]), kind))
+    for kind in others[MAX_KINDS:]:
+        sums = zip(found.pop(kind), found.get(OTHER, [0] * MINUTES), strict=True)
+        found[OTHER] = [one + another for one, another in sums]
+    order = [*KINDS[:-1], *others[:MAX_KINDS], OTHER]
+    return {kind: found[kind] for kind in order if kind in found}
 
 
 def axis_end(peak: int) -> int:

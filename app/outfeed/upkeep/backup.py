@@ -30,7 +30,7 @@ MAX_BUSY_STEPS = 6  # each step has waited for the lock for a whole busy timeout
 _ADVANCE_COUNTERS = """
     UPDATE main.outfeed_meta SET value = 1 + max(CAST(value AS INTEGER), coalesce(
         (SELECT CAST(value AS INTEGER) FROM live.outfeed_meta AS theirs WHERE theirs.key = main.outfeed_meta.key), 0))
-    WHERE key IN ('rights', 'erasures')
+    WHERE key IN ('rights', 'erasures', 'types')
 """
 _SQLITE_MAGIC = b"SQLite format 3\0"
 

@@ -16,6 +16,7 @@ from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.metrics import Metrics
 from outfeed.store.database import Database
+from outfeed.store.displays import DisplayCache
 from outfeed.webhooks.addresses import Allowlist
 from outfeed.webhooks.blocked import PAGE_EVENTS, describe_events, filter_of
 from outfeed.webhooks.delivery_log.store import DeliveryLog
@@ -47,6 +48,7 @@ class DeliveryContext:
     allowlist: Allowlist
     give_up_after: timedelta
     log: DeliveryLog
+    displays: DisplayCache
 
 
 class Delivery:
@@ -147,10 +149,11 @@ class Delivery:
 
         Returns early if the delivery is cancelled or if the events are skipped.
         """
+        displays = self._context.displays.current().by_type
         if self._webhook.batch:
-            message = Message.of_batch(self._epoch, group)
+            message = Message.of_batch(self._epoch, group, displays)
         else:
-            message = Message.of_event(self._epoch, group[0])
+            message = Message.of_event(self._epoch, group[0], displays)
         attempt = rejections = 0
         while not self._is_cancelled:
             answer = self._post(message, group)

@@ -42,6 +42,7 @@ class WebhooksFeature(Feature):
             Allowlist.parse(settings.webhook_allow),
             give_up_after=timedelta(hours=settings.webhook_give_up_hours),
             log=DeliveryLog(process.database),
+            displays=process.displays,
         )
         return Dispatcher(context)
 

@@ -10,12 +10,14 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
 from outfeed import clock
+from outfeed.display import Display, look_of
+from outfeed.events import Event
 from outfeed.history import Item
 
 SECRET_PREFIX = "whsec_"
@@ -33,20 +35,21 @@ class Message(NamedTuple):
     body: bytes
 
     @classmethod
-    def of_event(cls, epoch: str, item: Item) -> Message:
+    def of_event(cls, epoch: str, item: Item, displays: Mapping[str, Display]) -> Message:
         """Return the message of one event.
 
-        It has the event's type and timestamp, and the event as the feed sends it.
+        It has the event's type and timestamp, its sentence, and the event as the feed sends it.
         """
-        return _message(epoch, item, item.event_type, _with_seq(item))
+        return _message(epoch, item, item.event_type, {"message": _sentence(item, displays)}, _with_seq(item))
 
     @classmethod
-    def of_batch(cls, epoch: str, items: Sequence[Item]) -> Message:
+    def of_batch(cls, epoch: str, items: Sequence[Item], displays: Mapping[str, Display]) -> Message:
         """Return the message of several events, of the type `events`.
 
-        The events are a list in seq order.
+        The events are a list in seq order, and so are their sentences.
         """
-        return _message(epoch, items[-1], "events", b"[%b]" % b",".join(map(_with_seq, items)))
+        data = b"[%b]" % b",".join(map(_with_seq, items))
+        return _message(epoch, items[-1], "events", {"messages": [_sentence(each, displays) for each in items]}, data)
 
     @classmethod
     def of_test(cls, name: str) -> Message:
@@ -72,11 +75,22 @@ def _signature(secret: str, content: bytes) -> str:
     return f"v1,{base64.b64encode(hmac.digest(_key(secret), content, hashlib.sha256)).decode()}"
 
 
-def _message(epoch: str, last: Item, type_: str, data: bytes) -> Message:
+def _message(epoch: str, last: Item, type_: str, sentences: dict[str, Any], data: bytes) -> Message:
     # An adopted table may have any value there.
     timestamp = last.timestamp if isinstance(last.timestamp, str) else None
-    head = orjson.dumps({"type": type_, "timestamp": timestamp})
+    head = orjson.dumps({"type": type_, "timestamp": timestamp} | sentences)
     return Message(f"{epoch}:{last.seq}", b'%b,"data":%b}' % (head[:-1], data))
+
+
+def _sentence(item: Item, displays: Mapping[str, Display]) -> str:
+    """Return how the event reads, with its icon."""
+    fields: dict[str, Any] = {"id": None, "source": None, "task_id": None, "agent_id": None, "timestamp": None}
+    known = item._asdict()
+    event = Event(
+        event_type=item.event_type, data=orjson.loads(item.json).get("data"), **{name: known[name] for name in fields}
+    )
+    look = look_of(event, displays)
+    return f"{look.icon} {look.text}".strip()
 
 
 def _with_seq(item: Item) -> bytes:

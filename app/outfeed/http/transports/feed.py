@@ -149,8 +149,8 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     """
     deadline = began + query.wait
     hub = services().hub
-    erased = hub.erased
-    while not events and hub.erased == erased and (left := deadline - clock.monotonic()) > 0:
+    counters = hub.counters
+    while not events and hub.counters == counters and (left := deadline - clock.monotonic()) > 0:
         services().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_after(query, verdict, cursor)
         if hub.closing.is_set():
@@ -161,11 +161,9 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
 
 
 def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
-    fields = verdict.as_dict()
+    fields = verdict.as_dict() | services().hub.counters.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)
-    if erased := services().hub.erased:
-        fields["erasures"] = erased
     head = orjson.dumps(fields | {"cursor": cursor})
     # The items are JSON already. The seq goes behind each item's opening brace.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)

@@ -48,3 +48,6 @@ class FeedPage(BaseModel):
     erasures: int | None = Field(
         None, description="Number of events erased from this history. If it has changed, read your copy again."
     )
+    types: int | None = Field(
+        None, description="Number of changes of displays. If it has changed, ask for `/api/types` again."
+    )

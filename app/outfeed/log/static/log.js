@@ -150,6 +150,7 @@ class Live {
     }
     feed.addEventListener("event-feed:event", () => this.#scheduleFetch());
     feed.addEventListener("event-feed:verdict", ({ detail }) => this.#takeVerdict(detail.verdict));
+    feed.addEventListener("event-feed:types", () => this.#expectLoss());
     feed.addEventListener("event-feed:erased", () => this.#expectLoss());
     feed.addEventListener("event-feed:state", ({ detail }) => this.#showState(detail));
     this.#feed = feed;
@@ -224,11 +225,13 @@ class Live {
     if (!counts.contains(document.activeElement)) counts.replaceWith(page.getElementById("counts"));
     if (this.#isRestored) this.#showRestored();
     this.#removeGone(page, mayHaveLost);
-    const known = new Set(Array.from(rowsOf(document), (row) => row.dataset.id));
-    const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(row.dataset.id));
+    if (mayHaveLost) renew(page);
+    const known = new Set(Array.from(rowsOf(document), idOf));
+    const fresh = Array.from(rowsOf(page)).filter((row) => !known.has(idOf(row)));
     if (!fresh.length) return;
     const isAll = fresh.length === rowsOf(page).length;
-    const number = isAll && page.querySelector(".paging .older") ? this.#growth(total, fresh.length) : exactly(fresh.length);
+    const count = fresh.reduce((sum, row) => sum + countIn(row), 0);
+    const number = isAll && page.querySelector(".paging .older") ? this.#growth(total, count) : exactly(count);
     if (this.#isReading) return this.#offerRows(number);
     this.#addRows(page, fresh, isAll);
     this.#total = total;
@@ -237,11 +240,11 @@ class Live {
 
   /** Remove the rows that are gone from the log. If it *mayHaveLost* some, rows below the page's may be gone too. */
   #removeGone(page, mayHaveLost) {
-    const ids = new Set(Array.from(rowsOf(page), (row) => row.dataset.id));
+    const ids = new Set(Array.from(rowsOf(page), idOf));
     const shown = Array.from(rowsOf(document));
     const isWhole = mayHaveLost || !page.querySelector(".paging .older");
-    const end = isWhole ? shown.length : shown.findLastIndex((row) => ids.has(row.dataset.id));
-    const gone = shown.slice(0, Math.max(0, end)).filter((row) => !ids.has(row.dataset.id));
+    const end = isWhole ? shown.length : shown.findLastIndex((row) => ids.has(idOf(row)));
+    const gone = shown.slice(0, Math.max(0, end)).filter((row) => !ids.has(idOf(row)));
     for (const row of gone) row.remove();
     if (gone.length && !rowsOf(document).length) this.#replace(page);
     else if (mayHaveLost) swap(".paging", page);
@@ -310,8 +313,29 @@ function swap(part, page) {
   document.querySelector(part).replaceWith(document.importNode(page.querySelector(part), true));
 }
 
+/** The displays may have changed, or an event of a group may be gone: take the rows of *page* for those of now. */
+function renew(page) {
+  const shown = new Map(Array.from(rowsOf(document), (row) => [idOf(row), row]));
+  for (const row of rowsOf(page)) {
+    const old = shown.get(idOf(row));
+    const isLeft = !old || (old.dataset.id && old.querySelector("details[open]"));
+    if (!isLeft) old.replaceWith(document.importNode(row, true));
+  }
+}
+
 function rowsOf(page) {
   return page.querySelectorAll("#rows > .event");
+}
+
+/** Return the id of an event, or of the first event of a group. */
+function idOf({ dataset }) {
+  return dataset.id ?? dataset.group;
+}
+
+/** Return the number of events in *row* that no row of the document shows. */
+function countIn(row) {
+  const known = new Set(Array.from(document.querySelectorAll("#rows .event[data-id]"), idOf));
+  return [row, ...row.querySelectorAll(".event")].filter(({ dataset }) => dataset.id && !known.has(dataset.id)).length;
 }
 
 /** Return the number of matching events, or NaN if the server stopped counting. */

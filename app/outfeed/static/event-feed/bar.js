@@ -1,7 +1,7 @@
 // The bar: the state of the feed in one small place, visible and announced, with its actions and the filter.
 
 import { NUMBER, clockOf, linkTo, make, setText } from "./elements.js";
-import { KINDS, SPACES } from "./sentences.js";
+import { KINDS, OTHER, SPACES } from "./sentences.js";
 
 // --- the bar ---------------------------------------------------------------------------------------------------------
 
@@ -90,22 +90,30 @@ function describe(state, { behind, waiting, outage, refusal, secs }) {
 
 // --- the filter ------------------------------------------------------------------------------------------------------
 
+const MAX_CHIPS = 16;
+
+/** The known kinds first, in their order, then the others as they come, then "other". */
+function placeOf(kind) {
+  if (kind === OTHER) return Infinity;
+  return KINDS.includes(kind) ? KINDS.indexOf(kind) : KINDS.length;
+}
+
 /** Controls that filter the list: a chip for each kind that has occurred, and text. With no chip pressed, all match. */
 export class Filter {
   element = make("div", "filter");
   nothing = make("p", "nothing", "Nothing in this list matches. ");
   #input = make("input");
   #count = make("span", "count");
-  #chips = new Map(KINDS.map((kind) => [kind, this.#chip(kind)]));
+  #group = make("div", "chips");
+  #chips = new Map(); // by kind, in the order of the chips
   #pressed = new Set();
   #words = [];
   #onchange;
 
   constructor(onchange) {
     this.#onchange = onchange;
-    const chips = make("div", "chips", ...this.#chips.values());
-    chips.setAttribute("role", "group");
-    chips.setAttribute("aria-label", "Show only");
+    this.#group.setAttribute("role", "group");
+    this.#group.setAttribute("aria-label", "Show only");
     Object.assign(this.#input, { type: "search", placeholder: "Filter…", maxLength: 200, autocomplete: "off" });
     this.#input.dir = "auto";
     this.#input.spellcheck = false;
@@ -114,7 +122,7 @@ export class Filter {
     this.#input.oninput = () => this.#change();
     this.element.setAttribute("role", "search");
     this.element.setAttribute("aria-label", "Rows");
-    this.element.append(this.#count, chips, this.#input);
+    this.element.append(this.#count, this.#group, this.#input);
     const button = make("button", "", "Clear filter");
     button.onclick = () => this.clear();
     this.nothing.append(button);
@@ -127,12 +135,19 @@ export class Filter {
 
   /** Whether a row's kind is pressed and its text contains all words. */
   matches({ kind, text }) {
-    return (!this.#pressed.size || this.#pressed.has(kind)) && this.#words.every((word) => text.includes(word));
+    const isChosen = !this.#pressed.size || this.#pressed.has(this.#chips.has(kind) ? kind : OTHER);
+    return isChosen && this.#words.every((word) => text.includes(word));
   }
 
-  /** Show the chip of *kind*: a row of it exists. */
-  showChip(kind) {
-    this.#chips.get(kind)?.removeAttribute("hidden");
+  /** Show the chip of *kind*: a row of it exists. Beyond MAX_CHIPS, a kind counts as other. */
+  showChip(kind, colour) {
+    if (this.#chips.has(kind)) return;
+    if (kind !== OTHER && this.#chips.size >= MAX_CHIPS) return this.showChip(OTHER, OTHER);
+    const chip = this.#chip(kind, colour);
+    this.#chips.set(kind, chip);
+    const order = [...this.#chips.keys()].sort((one, another) => placeOf(one) - placeOf(another));
+    const next = order[order.indexOf(kind) + 1];
+    this.#group.insertBefore(chip, this.#chips.get(next) ?? null);
   }
 
   showCounts(shown, all) {
@@ -152,11 +167,11 @@ export class Filter {
     this.#change();
   }
 
-  #chip(kind) {
-    const chip = make("button", "", kind.charAt(0).toUpperCase() + kind.slice(1));
-    chip.dataset.kind = kind;
+  #chip(kind, colour) {
+    const words = kind.replaceAll("_", " ");
+    const chip = make("button", "", words.charAt(0).toUpperCase() + words.slice(1));
+    Object.assign(chip.dataset, { kind, colour });
     chip.setAttribute("aria-pressed", "false");
-    chip.hidden = true;
     chip.onclick = () => this.#press(chip, kind);
     return chip;
   }

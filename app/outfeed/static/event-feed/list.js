@@ -1,8 +1,8 @@
 // The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden by the filter.
 
-import { NUMBER, clockOf, linkTo, make, momentOf, widthOf } from "./elements.js";
-
-// --- the list --------------------------------------------------------------------------------------------------------
+import { clockOf, make, widthOf } from "./elements.js";
+import { Groups, isGroup, rowsIn } from "./groups.js";
+import { detailsOf, paint, rowOf } from "./row.js";
 
 export const MAX_ROWS = 500;
 
@@ -15,6 +15,7 @@ export class List {
   #longest = 0; // length of the longest time, in characters
   #items = new WeakMap(); // row → {event, kind, text}
   #past = new Map(); // id → row, for rows from the log
+  #groups = new Groups(this.element, (row) => this.#items.get(row)?.event, (row, event) => this.#paintGroup(row, event));
   #focused = null; // the row that last got the focus by the keyboard: a pointer focuses rows by accident
 
   /** *logHref* returns the address of the log. It is called when a row is opened. */
@@ -46,16 +47,29 @@ export class List {
     return [...this.element.querySelectorAll(":scope > .notice")].reverse();
   }
 
+  get #rows() {
+    return [...this.element.querySelectorAll(".event:not(.group)")];
+  }
+
   get #events() {
-    return Array.from(this.element.children, (row) => this.#items.get(row)?.event).filter(Boolean);
+    return this.#rows.map((row) => this.#items.get(row).event);
   }
 
   /** Add *items*, oldest first, at the top. Live ones are highlighted if they are few. */
   render(items, isCalm = true) {
     this.refreshDates();
-    for (const { event } of items) this.#past.get(event?.id)?.remove();
+    for (const { event } of items) this.#dropPast(event?.id);
     this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed && !item.isAgain)).reverse());
+    this.#groups.foldTop(items.length);
     this.#trim();
+  }
+
+  /** Remove the row of the log that a row of the feed replaces. */
+  #dropPast(id) {
+    const row = this.#past.get(id);
+    const group = row?.closest(".group");
+    row?.remove();
+    if (group) this.#groups.update(group);
   }
 
   /** Add *items* of the log, newest first, below the rows. Return the number of those that had no row. */
@@ -65,6 +79,7 @@ export class List {
     const missing = items.slice(known + 1);
     for (const item of missing) this.#past.set(item.event.id, this.#row(item, false));
     this.element.append(...missing.map(({ event }) => this.#past.get(event.id)));
+    if (missing.length) this.#groups.foldFrom(this.#past.get(missing[0].event.id));
     this.#trim();
     return missing.length;
   }
@@ -77,8 +92,15 @@ export class List {
 
   #trim() {
     this.#align();
-    while (this.element.childElementCount > MAX_ROWS) this.element.lastElementChild.remove();
+    const count = this.element.querySelectorAll(".event:not(.group), .notice").length;
+    for (let surplus = count - MAX_ROWS; surplus > 0; surplus -= 1) this.#dropLast();
     if (this.#filter.isOn) this.#updateCounts();
+  }
+
+  #dropLast() {
+    const last = this.element.lastElementChild;
+    rowsIn(last).at(-1).remove();
+    if (isGroup(last)) this.#groups.update(last);
   }
 
   clear() {
@@ -90,15 +112,13 @@ export class List {
 
   /** Show the notices, and the rows that match the filter. */
   applyFilter() {
-    for (const row of this.element.children) {
-      const item = this.#items.get(row);
-      row.hidden = item !== undefined && !this.#filter.matches(item);
-    }
+    for (const row of this.#rows) row.hidden = !this.#filter.matches(this.#items.get(row));
+    this.#groups.updateAll();
     this.#updateCounts();
   }
 
   #updateCounts() {
-    const rows = [...this.element.querySelectorAll(".event")];
+    const rows = this.#rows;
     this.#filter.showCounts(rows.filter((row) => !row.hidden).length, rows.length);
   }
 
@@ -117,9 +137,10 @@ export class List {
 
   /** Move the focus by *step* rows; from outside the rows, to the next visible one. Return false if it is above. */
   move(step) {
-    const handles = [...this.element.querySelectorAll("li:not([hidden]) summary, .notice")];
-    const active = this.element.getRootNode().activeElement;
-    const focused = handles.findIndex((handle) => handle.closest("li").contains(active)); // it, or a link in it
+    const all = [...this.element.querySelectorAll("li:not([hidden]) > details > summary, .notice")];
+    const handles = all.filter((handle) => !handle.closest("details:not([open]) > .members"));
+    const row = this.element.getRootNode().activeElement?.closest("li"); // of a handle, or of a link in it
+    const focused = handles.findIndex((handle) => handle.closest("li") === row);
     const top = this.element.parentElement.getBoundingClientRect().top;
     const first = handles.findIndex((handle) => handle.getBoundingClientRect().top >= top);
     const next = focused < 0 ? first + Math.min(0, step) : focused + step;
@@ -139,17 +160,33 @@ export class List {
   }
 
   #rowOf({ event }, isNew) {
-    const display = this.#sentences.displayOf(String(event.event_type));
-    const parts = this.#sentences.partsOf(event, display);
-    const row = rowOf(event, display, parts);
+    const row = rowOf(event);
     row.classList.toggle("new", isNew);
-    const said = [event.event_type, event.source, event.task_id, event.agent_id, ...parts.map(([text]) => text)];
-    const item = { event, kind: display.kind, text: said.join(" ").toLowerCase() };
-    this.#items.set(row, item);
+    this.#paint(row, event);
     this.#longest = Math.max(this.#longest, row.querySelector("time").textContent.length);
-    this.#filter.showChip(display.kind);
-    row.hidden = !this.#filter.matches(item);
     return row;
+  }
+
+  /** Give *row* the present look of its event. */
+  #paint(row, event) {
+    const look = this.#sentences.lookOf(event);
+    paint(row, event, look);
+    const said = [event.event_type, event.source, event.task_id, event.agent_id, ...look.parts.map(([text]) => text)];
+    const item = { event, kind: look.kind, text: said.join(" ").toLowerCase() };
+    this.#items.set(row, item);
+    this.#filter.showChip(look.kind, look.colour);
+    row.hidden = !this.#filter.matches(item);
+  }
+
+  #paintGroup(group, event) {
+    paint(group, event, this.#sentences.lookOf(event));
+  }
+
+  /** Give every row its look again: the displays have changed. */
+  repaint() {
+    for (const row of this.#rows) this.#paint(row, this.#items.get(row).event);
+    this.#groups.updateAll();
+    this.#updateCounts();
   }
 
   /** Add the date to the times of former days, in a list that stays open past midnight. */
@@ -166,85 +203,7 @@ export class List {
 
   /** Fill the details when a row is first opened: most rows are never opened. */
   #fillDetails(details) {
-    if (!details.open || details.childElementCount > 1) return;
+    if (!details.open || details.childElementCount > 1) return; // a group has its rows
     details.append(detailsOf(this.#items.get(details.closest("li")).event, this.#logHref()));
   }
-}
-
-// --- a row -----------------------------------------------------------------------------------------------------------
-
-/** Return a closed row with time, icon, sentence, source and ids, as in `_event.html`. *parts* are the sentence's. */
-function rowOf(event, display, parts) {
-  const sentence = make("span", "sentence", ...parts.map(([text, isName]) => (isName ? make("b", "", text) : text)));
-  const icon = make("span", "icon", display.icon);
-  icon.setAttribute("aria-hidden", "true");
-  const summary = make("summary", "", icon, sentence, timeOf(event.timestamp), metaOf(event, parts));
-  summary.tabIndex = -1;
-  const row = make("li", "event", make("details", "", summary));
-  row.dataset.kind = display.kind;
-  if (event.seq) row.dataset.seq = event.seq;
-  row.classList.toggle("error", display.error);
-  return row;
-}
-
-function timeOf(timestamp) {
-  const text = String(timestamp ?? "");
-  const moment = momentOf(text);
-  const time = make("time", "", moment ? clockOf(moment) : text);
-  time.title = text;
-  if (moment) time.dateTime = moment.toISOString();
-  return time;
-}
-
-/** Return the source and the ids that the sentence does not contain. */
-function metaOf(event, parts) {
-  const said = new Set(parts.filter(([, isName]) => isName).map(([text]) => text));
-  const meta = make("span", "meta");
-  for (const field of ["source", "task_id", "agent_id"]) {
-    const value = event[field];
-    if (!value || said.has(String(value))) continue;
-    const item = make("span", field, shorten(String(value)));
-    item.title = `${field} ${value}`;
-    meta.append(item);
-  }
-  return meta;
-}
-
-/** Cut a long id to its end: time-ordered ids of one moment begin alike. */
-function shorten(id) {
-  return id.length > 20 ? `…${id.slice(-8)}` : id;
-}
-
-// --- an opened row ---------------------------------------------------------------------------------------------------
-
-const MAX_NAME_CHARS = 200; // the limit of a filter's value
-const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._:@~-]*$/; // names that are safe in a path, as in http/addresses.py
-// For each field, its parameter in the log's address, and its own pages beside the log, if any.
-const LINKS = {
-  id: ["id", "./"],
-  event_type: ["type"],
-  source: ["source"],
-  task_id: ["task", "../tasks/"],
-  agent_id: ["agent", "../agents/"],
-};
-
-/** Return all fields of the event, with links to the log, as `Row.fields` in log/live.py does. */
-function detailsOf({ data, omitted_bytes: omitted, ...fields }, logHref) {
-  const list = make("dl");
-  for (const [name, value] of Object.entries(fields)) {
-    if (value) list.append(make("div", "", make("dt", "", name), make("dd", "", shown(name, String(value), logHref))));
-  }
-  const left = omitted ? `${NUMBER.format(omitted)} bytes of data are too large to show here.` : null;
-  const details = make("div", "more", list);
-  if (left || data !== null) details.append(make("pre", "", left ?? JSON.stringify(data, null, 2)));
-  return details;
-}
-
-function shown(name, value, logHref) {
-  if (!Object.hasOwn(LINKS, name) || [...value].length > MAX_NAME_CHARS) return value;
-  const [parameter, pages] = LINKS[name];
-  const log = new URL(logHref, document.baseURI);
-  const query = `${log.pathname}?${new URLSearchParams({ [parameter]: value })}`;
-  const address = pages && PLAIN.test(value) ? `${log.pathname}/${pages}${value}` : query;
-  return linkTo(new URL(address, log).href, value);
 }

@@ -23,6 +23,18 @@ const COLOURS = {
   tool: ["#8458d4", "#b08cf5"],
   system: ["#5d6b7d", "#8794a6"],
   other: ["#98a2b0", "#6b7685"],
+  "kind-0": ["#af4803", "#e67339"],
+  "kind-1": ["#8f5d03", "#c9850e"],
+  "kind-2": ["#746703", "#a6930b"],
+  "kind-3": ["#4f700b", "#76a320"],
+  "kind-4": ["#0b7643", "#10ae65"],
+  "kind-5": ["#117367", "#13a998"],
+  "kind-6": ["#06707e", "#19a4b7"],
+  "kind-7": ["#076e9d", "#019ddf"],
+  "kind-8": ["#3a61c4", "#6490f7"],
+  "kind-9": ["#7154bf", "#9d82f1"],
+  "kind-10": ["#9346a4", "#c374d5"],
+  "kind-11": ["#aa3c7d", "#e06dae"],
 };
 
 const LIGHT = palette((light) => light);
@@ -56,6 +68,9 @@ function isDark(host) {
   const schemes = getComputedStyle(host).colorScheme.split(" ");
   return schemes.includes("dark") && (SYSTEM.matches || !schemes.includes("light"));
 }
+
+const KINDS = ["task", "agent", "bid", "tool", "system", "other", ...Array.from({ length: 12 }, (_, index) => `kind-${index}`)]
+  .map((name) => `[data-colour="${name}"] { --_kind: var(--_${name}); }`).join("\n");
 
 // --- the stylesheet --------------------------------------------------------------------------------------------------
 
@@ -229,13 +244,11 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 .rows[data-times="year"] { --_times: 9.75rem; }
 .rows[data-times="long"] { --_times: 11rem; }
 li { border-bottom: 1px solid var(--_line); }
+.members { margin: 0; padding: 0 0 0 1rem; border-top: 1px solid var(--_line); list-style: none; }
+.members .event:last-child { border-bottom: 0; }
+.many { padding: 0.0625rem 0.375rem; border-radius: 4px; background: var(--_kind); color: var(--_surface); font-weight: 600; }
 .event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
-[data-kind="task"] { --_kind: var(--_task); }
-[data-kind="agent"] { --_kind: var(--_agent); }
-[data-kind="bid"] { --_kind: var(--_bid); }
-[data-kind="tool"] { --_kind: var(--_tool); }
-[data-kind="system"] { --_kind: var(--_system); }
-[data-kind="other"] { --_kind: var(--_other); }
+${KINDS}
 summary {
   display: grid;
   grid-template-columns: var(--_times) 1.375rem minmax(0, 1fr) auto;
@@ -262,14 +275,22 @@ time {
 b { color: var(--_ink); font-weight: 500; }
 b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* the first letter decides the direction */
 .meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
-details[open] .sentence { white-space: normal; overflow-wrap: anywhere; }
-details[open] summary { background: var(--_hover); }
-.event.error { --_kind: var(--_error); background: var(--_error-ground); }
-.error :is(.sentence, b) { color: var(--_error); }
-.error b { font-weight: 600; }
-.error :is(summary:hover, [open] summary) { background: color-mix(in srgb, var(--_error) 8%, transparent); }
+details[open] > summary .sentence { white-space: normal; overflow-wrap: anywhere; }
+details[open] > summary { background: var(--_hover); }
+.type {
+  padding: 0.0625rem 0.375rem;
+  border-radius: 4px;
+  background: color-mix(in srgb, var(--_kind) 14%, transparent);
+  color: var(--_ink);
+  font: 0.78125rem var(--_mono);
+}
+.event[data-level="warning"] { --_kind: var(--_warn); background: var(--_warn-ground); }
+.event[data-level="error"] { --_kind: var(--_error); background: var(--_error-ground); }
+:is([data-level="warning"], [data-level="error"]) :is(.sentence, b, .type) { color: var(--_kind); }
+[data-level="error"] b { font-weight: 600; }
+:is([data-level="warning"], [data-level="error"]) :is(summary:hover, [open] > summary) { background: color-mix(in srgb, var(--_kind) 8%, transparent); }
 .more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
-.error .more { background: none; }
+:is([data-level="warning"], [data-level="error"]) .more { background: none; }
 dl { display: grid; gap: 0.125rem; margin: 0; line-height: 1.5rem; }
 dd a { display: inline-block; } /* 24 px, for touch */
 dl div { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0.75rem; }
@@ -306,14 +327,14 @@ pre {
   }
   .icon { grid-area: 1 / 1; }
   .sentence { grid-area: 1 / 2 / auto / -1; }
-  .error .sentence {
+  [data-level="error"] .sentence {
     display: -webkit-box;
     white-space: normal;
     overflow-wrap: anywhere;
     -webkit-box-orient: vertical;
     -webkit-line-clamp: 2;
   }
-  [open] .sentence { display: block; }
+  [open] > summary .sentence { display: block; }
   time { grid-area: 2 / 2; }
   .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
   .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
@@ -336,7 +357,7 @@ pre {
   .pause, .retry, .pill, .filter, .chip a { display: none; }
   .event { content-visibility: visible; break-inside: avoid; }
   .event, .dot { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .sentence, .error .sentence { display: block; white-space: normal; overflow-wrap: anywhere; }
+  .sentence, [data-level="error"] .sentence { display: block; white-space: normal; overflow-wrap: anywhere; }
 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `);

@@ -62,11 +62,11 @@ export class Subscription {
   }
 
   /** Return the verdict of a page, in the shape of a frame; null if the poll continues. */
-  verdictOf({ epoch, verdict, missing, events, cursor, head, erasures }) {
+  verdictOf({ epoch, verdict, missing, events, cursor, head, erasures, types }) {
     if (this.isAnswered && verdict === "resumed") return null;
     const before = verdict === "resumed" ? this.received : (events[0]?.seq ?? cursor + 1) - 1;
     const after = missing?.to ?? before;
-    return { channel: "events", epoch, verdict, ...(missing && { missing }), after, head, erasures };
+    return { channel: "events", epoch, verdict, ...(missing && { missing }), after, head, erasures, types };
   }
 
   accept({ epoch, after, head }) {

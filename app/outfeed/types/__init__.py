@@ -1,0 +1,1 @@
+"""Displays of event types: their commands and their HTTP API."""
