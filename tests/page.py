@@ -65,7 +65,10 @@ class LivePage:
 
 
 def counted(page: Page, kind: str) -> int:
-    """Return how many events of *kind* the chart's legend counts; it has no kind that does not occur."""
+    """Return the number of events of *kind* in the chart's legend.
+
+    The legend has only kinds that occur.
+    """
     found = page.locator(f'label[data-kind="{kind}"] .count').all_inner_texts()
     return int(found[0].replace(",", "")) if found else 0
 

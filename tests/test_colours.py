@@ -1,4 +1,4 @@
-"""The colours of kinds, as the stylesheets say: in both themes they can be read on every ground."""
+"""The colours of kinds in the stylesheets, and their contrast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ TWELVE = [f"kind-{number}" for number in range(COLOURS)]
 
 
 def theme(name: str) -> dict[str, str]:
-    """Return the colours of a theme by property: those of the first `:root`, and for dark the second."""
+    """Return the colours of a theme by property.
+
+    The first `:root` has those of the light theme, and the second replaces them for the dark one.
+    """
     light, dark = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[:2]
     found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", light))
     return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", dark)) if name == "dark" else {})

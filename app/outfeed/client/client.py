@@ -50,7 +50,10 @@ class Client:
         self._publisher.close()
 
     def displays(self) -> dict[str, Display]:
-        """Return how the server's event types were set to read, by type. Raises Unreachable, Refused."""
+        """Return the displays that were set on the server, by type.
+
+        Raises Unreachable, Refused.
+        """
         return self._publisher.displays()
 
     def follow(

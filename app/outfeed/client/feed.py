@@ -61,7 +61,7 @@ class Feed:
 
     @property
     def types(self) -> int:
-        """How often a display of an event type was changed, as the server last said."""
+        """The number of changes of displays, as the server last said."""
         return self._types
 
     def __enter__(self) -> Self:

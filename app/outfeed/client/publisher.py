@@ -91,7 +91,10 @@ class Publisher:
             threading.Event().wait(pause)
 
     def displays(self) -> dict[str, Display]:
-        """Ask once for the displays that were set; none of a server that knows no displays yet."""
+        """Request the displays that were set.
+
+        A server of an older version has none.
+        """
         try:
             response = self._session().get("/api/types")
         except httpx.TransportError as error:

@@ -54,7 +54,7 @@ class Core:
         self.reader = FeedReader(source, self.pages, self.cohorts, self.waiters, self.relay)
 
     def note_types(self, changes: int) -> None:
-        """Tell all clients how often a display of an event type was changed, if that number has moved."""
+        """Send clients the number of changes of displays, if it has moved."""
         if changes != self.hub.types:
             self.hub.types = changes
             self.waiters.wake_all()

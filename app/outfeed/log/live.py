@@ -131,7 +131,7 @@ def grouped(rows: Iterable[Row]) -> list[Row | Group]:
 
 
 def rows_of(events: Iterable[Event], text: str | None = None) -> list[Row]:
-    """Return the rows that show *events*, and where the search for *text* has found something in each."""
+    """Return the rows of *events*, each with the part that contains *text*."""
     displays = services().displays.current().by_type
     return [Row(each, look_of(each, displays), snippet_of(each, text) if text else None) for each in events]
 

@@ -48,7 +48,7 @@ StoryHeads = Mapping[str, Callable[[str], Markup | None]]
 
 @log.app_context_processor
 def link_variables() -> dict[str, Any]:
-    """Give every template links to events, tasks and agents, and types' colours."""
+    """Give every template links, and the colours of types."""
     return {"addresses": addresses, "kind_of": kind_of, "colour_of": colour_of}
 
 

@@ -78,7 +78,9 @@ def _fields(name: str, found: displays.Displays) -> dict[str, str]:
 @type_.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Remove the display of the type NAME. Its events read like those of any type.
+    """Remove the display of the type NAME.
+
+    Its events read like those of a type without a display.
 
     \b
     Example:

@@ -19,12 +19,12 @@ export class Sentences {
   #own = {};
   #displays = new Map();
 
-  /** What `event-types.json` holds. */
+  /** The content of `event-types.json`. */
   set own(table) {
     this.#own = table;
   }
 
-  /** What GET /api/types answers with as `displays`. */
+  /** The `displays` in the answer of GET /api/types. */
   set displays(table) {
     this.#displays = new Map(Object.entries(table));
   }
