@@ -179,7 +179,7 @@ class TestOrigin:
         assert anonymous("GET", f"/api/feed?ticket={ticket}").status_code == 401
         assert [anonymous("GET", f"/ws?ticket={ticket}").status_code for _ in range(2)] == [426, 401]
 
-    @pytest.mark.parametrize("path", ["/static/event-feed.js", "/static/event-types.json", "/api/feed"])
+    @pytest.mark.parametrize("path", ["/static/event-feed.js", "/static/event-types.json", "/api/feed", "/api/types"])
     def test_an_allowed_site_may_read_its_files_without_a_cookie(self, visitors, path):
         mine = visitors["reader"]("GET", path, {"Origin": "https://shop.example"}).headers
         others = visitors["reader"]("GET", path, {"Origin": "https://evil.example"}).headers

@@ -15,10 +15,12 @@ import pytest
 
 from outfeed import list_events
 from outfeed.access.store import account, user
+from outfeed.display import Display
 from outfeed.errors import BadBackup, DatabaseBusy, OutfeedError, SchemaMismatch
-from outfeed.store import checkpoint, foreign_schema, migrate
+from outfeed.store import checkpoint, displays, foreign_schema, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Database
+from outfeed.store.displays import DisplayCache, MadeBy
 from outfeed.upkeep import backup
 from tests.database_file import epoch_of
 from tests.server import writer
@@ -273,6 +275,19 @@ class TestRestore:
         (bot,) = checkpoint.list_checkpoints(database)
         assert (bot.name, bot.epoch, bot.seq, bot.is_protected) == ("bot", old, 4, True)
         assert checkpoint.floor(raw) is None
+
+    def test_displays_stay_and_open_pages_learn_of_the_restore(self, database, saved):
+        def put(name):
+            with database.transaction() as connection:
+                displays.put(connection, {name: Display("⚡")}, MadeBy.COMMAND)
+
+        put("a.b")
+        put("a.c")
+        before = DisplayCache(database).current()
+        backup.restore(database, saved, by="tests")
+        after = DisplayCache(database).current()
+        assert after.by_type == before.by_type == {"a.b": Display("⚡"), "a.c": Display("⚡")}
+        assert after.version > before.version
 
     def test_every_table_beside_the_events_is_kept(self, raw):
         known = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
