@@ -26,10 +26,20 @@ def theme(name: str) -> dict[str, str]:
     return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", dark)) if name == "dark" else {})
 
 
+def mixed(colour: str, ground: str, share: float) -> str:
+    """Return *share* of *colour* over *ground*, as `color-mix(in srgb, …)` does."""
+    pairs = zip(digits_of(colour), digits_of(ground), strict=True)
+    return "#" + "".join(f"{round(one * share + other * (1 - share)):02x}" for one, other in pairs)
+
+
+def digits_of(colour: str) -> list[int]:
+    digits = colour[1:] if len(colour) == 7 else "".join(char * 2 for char in colour[1:])
+    return [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
+
+
 def luminance(colour: str) -> float:
     """Return the relative luminance (WCAG 2.2)."""
-    digits = colour[1:] if len(colour) == 7 else "".join(char * 2 for char in colour[1:])
-    parts = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+    parts = [part / 255 for part in digits_of(colour)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -45,6 +55,23 @@ def test_a_colour_of_the_twelve_is_read_on_every_ground_of_both_themes(name, kin
     colours = theme(name)
     for ground in GROUNDS:
         assert contrast(colours[kind], colours[ground]) >= 4.5
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+@pytest.mark.parametrize("kind", [*KINDS, *TWELVE])
+def test_the_type_and_the_count_of_a_row_are_read_on_their_tint(name, kind):
+    colours = theme(name)
+    (share,) = {float(each) / 100 for each in re.findall(r"\.many \{.*?var\(--kind\) (\d+)%, transparent", CSS)}
+    for ground in ("surface", "hover"):
+        assert contrast(colours["ink"], mixed(colours[kind], colours[ground], share)) >= 4.5
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+def test_warnings_and_errors_are_read_on_their_grounds(name):
+    colours = theme(name)
+    for level in ("warn", "error"):
+        for ground in ("surface", f"{level}-ground", "hover"):
+            assert contrast(colours[level], colours[ground]) >= 4.5
 
 
 @pytest.mark.parametrize("name", ["light", "dark"])

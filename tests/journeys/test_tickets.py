@@ -96,6 +96,19 @@ def test_a_page_on_another_site_follows_by_ticket_across_a_restart(site: tuple[S
         assert page.context.cookies() == []
 
 
+def test_a_page_on_another_site_has_displays_by_a_ticket(site: tuple[Site, Server], browser: Browser) -> None:
+    made, server = site
+    server.run("type", "set", "task.sold", "--label", "Sold {item}")
+    with closing(browser.new_page()) as page:
+        page.goto(made.url)
+        server.log_event("task.sold", "s", {"item": "a chair"})
+        row = page.locator("event-feed .rows > .event .sentence").first
+        expect(row).to_have_text("Sold a chair", timeout=PATIENCE_MS)
+        server.run("type", "set", "task.sold", "--label", "{item} is sold")
+        expect(row).to_have_text("a chair is sold", timeout=PATIENCE_MS)
+        assert page.context.cookies() == []
+
+
 def test_a_page_of_a_site_that_is_not_allowed_gets_no_event(site: tuple[Site, Server], browser: Browser) -> None:
     made, server = site
     server.kill()

@@ -246,7 +246,13 @@ input::placeholder { color: var(--_muted); opacity: 1; }
 li { border-bottom: 1px solid var(--_line); }
 .members { margin: 0; padding: 0 0 0 1rem; border-top: 1px solid var(--_line); list-style: none; }
 .members .event:last-child { border-bottom: 0; }
-.many { padding: 0.0625rem 0.375rem; border-radius: 4px; background: var(--_kind); color: var(--_surface); font-weight: 600; }
+.many {
+  padding: 0.0625rem 0.375rem;
+  border-radius: 4px;
+  background: color-mix(in srgb, var(--_kind) 22%, transparent);
+  color: var(--_ink);
+  font-weight: 600;
+}
 .event { border-left: 3px solid var(--_kind); content-visibility: auto; contain-intrinsic-size: auto 2.125rem; }
 ${KINDS}
 summary {
@@ -286,7 +292,8 @@ details[open] > summary { background: var(--_hover); }
 }
 .event[data-level="warning"] { --_kind: var(--_warn); background: var(--_warn-ground); }
 .event[data-level="error"] { --_kind: var(--_error); background: var(--_error-ground); }
-:is([data-level="warning"], [data-level="error"]) :is(.sentence, b, .type) { color: var(--_kind); }
+:is([data-level="warning"], [data-level="error"]) :is(.sentence, b, .type, .many) { color: var(--_kind); }
+:is([data-level="warning"], [data-level="error"]) :is(.type, .many) { background: var(--_surface); }
 [data-level="error"] b { font-weight: 600; }
 :is([data-level="warning"], [data-level="error"]) :is(summary:hover, [open] > summary) { background: color-mix(in srgb, var(--_kind) 8%, transparent); }
 .more { padding: 0.25rem 1rem 0.875rem 0.8125rem; background: var(--_hover); }
