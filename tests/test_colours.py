@@ -27,7 +27,7 @@ def theme(name: str) -> dict[str, str]:
 
 
 def mixed(colour: str, ground: str, share: float) -> str:
-    """Return *share* of *colour* over *ground*, as `color-mix(in srgb, …)` does."""
+    """Return *share* of *colour* over *ground*, as CSS `color-mix` does."""
     pairs = zip(digits_of(colour), digits_of(ground), strict=True)
     return "#" + "".join(f"{round(one * share + other * (1 - share)):02x}" for one, other in pairs)
 

@@ -199,6 +199,7 @@ class TestHttp:
 # Routes that take nothing from outside; /ws and the two of the tests have none here.
 WITHOUT_INPUT = {
     "/healthz", "/healthz/", "/readyz", "/readyz/", "/metrics", "/api/openapi.json", "/api/docs", "/api/swarm",
+    "/api/types",
     "/ws", "/csrf", "/who",
 }  # fmt: skip
 # Routes whose answer takes no query of SQLite's. A stream has no deadline, and an export one for each of its pieces.
@@ -260,7 +261,7 @@ def test_rows_of_a_raw_writer_fail_no_reader_of_the_feed(littered: House) -> Non
     for item in items:
         assert len(item.json) < 70_000
         json.loads(item.json)
-        assert json.loads(Message.of_event("e", item).body)["data"]["seq"] == item.seq
+        assert json.loads(Message.of_event("e", item, {}).body)["data"]["seq"] == item.seq
 
 
 def test_rows_of_a_raw_writer_steer_no_terminal(

@@ -49,7 +49,7 @@ def set_(name: str, **given: str | None) -> None:
     display = Display.checked(name, **fields)
     with db.default().transaction() as connection:
         displays.put(connection, {name: display}, MadeBy.COMMAND)
-    click.echo(f"Set the display of {name}.")
+    show.say(f"Set the display of {name}.")
 
 
 @type_.command("list")
@@ -63,7 +63,7 @@ def list_(is_json: bool) -> None:
     """
     found = _read()
     if is_json:
-        click.echo(show.as_json_lines(_fields(name, found) for name in found.by_type))
+        show.put(show.as_json_lines(_fields(name, found) for name in found.by_type))
         return
     rows = [tuple(_fields(name, found).values()) for name in found.by_type]
     show.listing("display", ("Type", "Icon", "Label", "Level", "Made by"), rows)
@@ -89,7 +89,7 @@ def remove(name: str) -> None:
     with db.default().transaction() as connection:
         if not displays.remove(connection, [name]):
             raise UnknownName(f"the type {name!r:.80} has no display")
-    click.echo(f"Removed the display of {name}.")
+    show.say(f"Removed the display of {name}.")
 
 
 @type_.command()
@@ -106,7 +106,7 @@ def export(file: TextIO) -> None:
     found = _read()
     own = {name: each for name, each in found.by_type.items() if found.made_by[name] is MadeBy.COMMAND}
     file.write(display_file.written(own))
-    click.echo(f"Exported {show.count(len(own), 'display')}.", err=True)
+    show.say(f"Exported {show.count(len(own), 'display')}.", err=True)
 
 
 def _content(file: TextIO) -> Mapping[str, Display]:
@@ -132,9 +132,9 @@ def import_(file: Mapping[str, Display], dry_run: bool) -> None:
         if not dry_run:
             displays.put(connection, file, MadeBy.COMMAND)
     for name in changed:
-        click.echo(f"{'would set' if dry_run else 'set'} {name}")
+        show.say(f"{'would set' if dry_run else 'set'} {name}")
     verb = "Would import" if dry_run else "Imported"
-    click.echo(f"{verb} {show.count(len(file), 'display')}, {len(changed):,} changed.")
+    show.say(f"{verb} {show.count(len(file), 'display')}, {len(changed):,} changed.")
 
 
 def _differs(name: str, display: Display, before: displays.Displays) -> bool:
