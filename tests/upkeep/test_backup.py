@@ -62,6 +62,8 @@ HOSTILE = {
     " CREATE TRIGGER evil AFTER DELETE ON its BEGIN DELETE FROM outfeed_user; END",
     "a table of ours with a condition": "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql ="
     " replace(sql, 'payload', 'payload CHECK (length(payload) < 3)') WHERE name = 'outbox'",
+    "a table of ours with a condition behind a text like a comment": "PRAGMA writable_schema = ON; UPDATE sqlite_master"
+    " SET sql = replace(sql, 'payload', 'payload DEFAULT ''--'' CHECK (length(payload) < 3)') WHERE name = 'outbox'",
     "a text that mending would run": "INSERT INTO outfeed_meta VALUES ('trigger:evil', 'CREATE TRIGGER evil AFTER"
     " INSERT ON outbox BEGIN DELETE FROM outfeed_user; END')",
     "a text that doctor would run": "UPDATE outfeed_meta SET value = 'DROP TABLE outfeed_user'"
@@ -414,6 +416,15 @@ class TestRestore:
             allowed = table == "event_log" and "INDEX" in harm  # a program that had its log before may have its own
             with contextlib.nullcontext() if allowed else pytest.raises(BadBackup, match="Outfeed did not make"):
                 backup.inspect(database, tmp_path / "hostile.db")
+
+    def test_other_comments_in_a_table_of_outfeed_are_no_foreign_sql(self, database, saved):
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.executescript(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql ="
+                " replace(replace(sql, '-- ', '/* an older text */ -- once '), ') STRICT', ' /* open */) STRICT')"
+                " WHERE name = 'outfeed_checkpoint'"
+            )
+        assert backup.inspect(database, saved).events > 0
 
     def test_foreign_sql_is_rejected_on_a_new_machine(self, saved, tmp_path):
         with contextlib.closing(sqlite3.connect(saved)) as copy:

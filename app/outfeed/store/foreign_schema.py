@@ -18,6 +18,9 @@ from outfeed.store import database as db
 _INDEX = re.compile(r"CREATE\s+(UNIQUE\s+)?INDEX\s", re.IGNORECASE)
 # The text decides on what SQLite makes of an entry. In the column `type` a forged file may say Trigger.
 _KIND = re.compile(r"CREATE (?:UNIQUE |VIRTUAL )?(TABLE|INDEX|TRIGGER|VIEW) ", re.IGNORECASE)
+_QUOTED_OR_COMMENT = re.compile(
+    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL
+)
 _LOG = "event_log"  # a program may have made it, with columns and indexes of its own
 
 
@@ -119,11 +122,12 @@ def _model_entries(connection: sqlite3.Connection) -> dict[tuple[str, str], str]
 
 
 def _bare(sql: str) -> str:
-    """Return *sql* without quotes and spaces.
+    """Return *sql* without comments, quotes and spaces.
 
-    These differ between versions of SQLite.
+    These differ between versions of SQLite and of Outfeed, and have no effect.
     """
-    return re.sub(r'["\s]', "", sql)
+    plain = _QUOTED_OR_COMMENT.sub(lambda found: " " if found[0].startswith(("--", "/*")) else found[0], sql)
+    return re.sub(r'["\s]', "", plain)
 
 
 def _cascades(connection: sqlite3.Connection) -> list[ForeignObject]:
