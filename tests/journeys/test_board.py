@@ -238,25 +238,24 @@ def test_late_events_are_counted_at_their_own_time_while_the_page_is_open(shared
 # --- stable parts -----------------------------------------------------------------------------------------------------
 
 
-def test_an_update_touches_only_what_has_changed(shared: Server, http: httpx.Client, page: Page) -> None:
-    agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("One", "Two", "Three")]
-    LivePage(page, shared)
-    page.get_by_text("As a table").click()
-    panel = page.locator("[data-panel=agents]")
-    links = panel.locator("li a")
-    expect(links).to_have_count(3)
-    links.nth(1).focus()
-    page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-panel=agents] li:last-child a'))")
-    board_of(page)
-    http.delete(f"/api/swarm/agents/{agents[0]}")
-    expect(links).to_have_count(2)
-    expect(links.first).to_be_focused()
-    expect(page.locator(".chart details")).to_have_attribute("open", "")
-    assert page.evaluate("getSelection().toString()") == "Three"
-    row = "window.elements.filter(element => !element.isConnected)"
-    assert page.evaluate(f"new Set({row}.map(element => element.closest('li')?.dataset.key)).size") == 1
-    for agent in agents[1:]:
-        http.delete(f"/api/swarm/agents/{agent}")
+def test_an_update_touches_only_what_has_changed(server: Server, page: Page) -> None:
+    with server.http() as http:
+        agents = [http.post("/api/swarm/agents", json={"name": name}).json()["id"] for name in ("One", "Two", "Three")]
+        LivePage(page, server)
+        page.get_by_text("As a table").click()
+        panel = page.locator("[data-panel=agents]")
+        links = panel.locator("li a")
+        expect(links).to_have_count(3)
+        links.nth(1).focus()
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-panel=agents] li:last-child a'))")
+        board_of(page)
+        http.delete(f"/api/swarm/agents/{agents[0]}")
+        expect(links).to_have_count(2)
+        expect(links.first).to_be_focused()
+        expect(page.locator(".chart details")).to_have_attribute("open", "")
+        assert page.evaluate("getSelection().toString()") == "Three"
+        row = "window.elements.filter(element => !element.isConnected)"
+        assert page.evaluate(f"new Set({row}.map(element => element.closest('li')?.dataset.key)).size") == 1
 
 
 def test_typed_text_and_unchecked_kinds_stay(shared: Server, page: Page) -> None:
