@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from contextlib import closing
@@ -26,12 +27,17 @@ class Logged(NamedTuple):
     data: Any
 
 
+@functools.cache
+def _upgraded() -> bytes:
+    with closing(schema.model(schema.migrations())) as model:
+        model.execute("CREATE TABLE outfeed_migration (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)")
+        return model.serialize()
+
+
 def new_database(*statements: str) -> sqlite3.Connection:
     """Return an upgraded database in memory, on which *statements* were run. The caller closes it."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    with closing(schema.model(schema.migrations())) as model:
-        model.backup(connection)
-    connection.execute("CREATE TABLE outfeed_migration (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)")
+    connection.deserialize(_upgraded())
     for statement in statements:
         connection.execute(statement)
     return connection

@@ -394,9 +394,8 @@ class _Watch:
         hidden = self._redacted([each for each in self._columns if self._is_hidden(each.name)])
         if not plain:
             return text(f',"row":{{{hidden[1:]}}}')
-        cut = f"group_concat(CASE WHEN {_is_cut('v')} THEN k||{_size('v')} END)"
-        if extra:
-            cut = f"nullif(coalesce({cut},'')||{extra},'')"
+        cut = f"group_concat(CASE WHEN {_is_cut('v')} THEN','||k||{_size('v')} END,'')"
+        cut = f"substr({cut},2)" if not extra else f"nullif(substr(coalesce({cut},'')||{extra},2),'')"
         flag = self._json_flag(plain)
         source = self._values(plain, [row])
         return (
