@@ -17,6 +17,7 @@ from outfeed.watch import definition as definitions
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema, watches
 from outfeed.watch.store import snapshot as snapshots
+from outfeed.watch.store.sql import quoted
 from outfeed.watch.store.watches import Watch
 from outfeed.watch.table import WatchedTable
 
@@ -303,7 +304,8 @@ def apply(file: Path, dry_run: bool) -> None:
 def _print_changes(before: dict[str, str], after: dict[str, str]) -> None:
     for name, text in before.items():
         if after.get(name) != text:
-            show.say_lines(f"DROP TRIGGER {generate.quoted(name)};\n")
+            show.say_lines(f"DROP TRIGGER {quoted(name)};
+")
     for name, text in after.items():
         if before.get(name) != text:
             show.say_lines(f"{text};\n")

@@ -23,7 +23,7 @@ from outfeed.store.event_log import log_event
 from outfeed.watch import definition as definitions
 from outfeed.watch.definition import INSERT
 from outfeed.watch.store import generate, schema, snapshot, watches
-from outfeed.watch.store.generate import quoted
+from outfeed.watch.store.sql import json_name, quoted
 from outfeed.watch.store.watches import ACTIVE, WAITING, Watch
 from outfeed.watch.table import WatchedTable
 
@@ -196,9 +196,7 @@ def _adapt(connection: Connection, watch: Watch) -> None:
     """Create triggers that fit the table, and report columns without one."""
     table = schema.required(connection, watch.table)
     present = "\n".join(watches.present_triggers(connection, watch.number).values())
-    unwatched = [
-        name for name in generate.reported_columns(watch.definition, table) if generate.json_name(name) not in present
-    ]
+    unwatched = [name for name in generate.reported_columns(watch.definition, table) if json_name(name) not in present]
     watches.store_secrets(connection, watch)
     watches.create_triggers(connection, watch, table)
     if unwatched:

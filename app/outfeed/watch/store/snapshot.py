@@ -20,7 +20,7 @@ from outfeed.log_message import LogMessage
 from outfeed.store.database import Connection, Database, OperationalError
 from outfeed.watch.definition import EXISTING
 from outfeed.watch.store import schema, watches
-from outfeed.watch.store.generate import quoted
+from outfeed.watch.store.sql import quoted
 from outfeed.watch.store.watches import Watch
 from outfeed.watch.table import WatchedTable
 

@@ -21,6 +21,7 @@ from outfeed.store.event_log import log_event
 from outfeed.watch import definition as definitions
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema
+from outfeed.watch.store.sql import quoted
 from outfeed.watch.table import WatchedTable, folded
 
 # A writer whose SQLite refuses this cannot write to a watched table.
@@ -240,12 +241,12 @@ def create_triggers(connection: Connection, watch: Watch, table: WatchedTable) -
 def drop_triggers(connection: Connection, number: int) -> None:
     """Drop all triggers of the watch, on whatever table they are."""
     for name in present_triggers(connection, number):
-        connection.execute(f"DROP TRIGGER {generate.quoted(name)}")
+        connection.execute(f"DROP TRIGGER {quoted(name)}")
 
 
 def _check_compiled(connection: Connection, table: WatchedTable) -> None:
     """Compile one statement of each kind, which runs nothing: a trigger that fails would fail the program's writes."""
-    name, column = generate.quoted(table.name), generate.quoted(_writable(table))
+    name, column = quoted(table.name), quoted(_writable(table))
     for statement in (
         f"INSERT INTO {name} DEFAULT VALUES",
         f"UPDATE {name} SET {column} = NULL",
@@ -266,9 +267,7 @@ def _writable(table: WatchedTable) -> str:
 def last_key(connection: Connection, table: WatchedTable) -> int | None:
     if not table.has_integer_key:
         return None
-    (last,) = connection.execute(
-        f"SELECT max({generate.quoted(table.primary_key[0])}) FROM {generate.quoted(table.name)}"
-    ).fetchone()
+    (last,) = connection.execute(f"SELECT max({quoted(table.primary_key[0])}) FROM {quoted(table.name)}").fetchone()
     return None if last is None else int(last)
 
 

@@ -1,0 +1,208 @@
+"""The SQL of notes: rows that a REPLACE may remove. Runs no SQL.
+
+REPLACE removes rows without a DELETE trigger. A BEFORE trigger notes in `outfeed_replaced` each row that has the key or
+a UNIQUE value of the new row, and an AFTER trigger reads the notes of its new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from outfeed.watch.definition import DELETE, UPDATE
+from outfeed.watch.store.event_sql import ID, INTO_LOG, NOW, EventSql
+from outfeed.watch.store.sql import Rows, quoted
+from outfeed.watch.table import UniqueIndex, folded
+
+# Notes in the file at most: those of ignored inserts and of UPSERTs stay until a retention run.
+MAX_NOTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSql(EventSql):
+    """The statements that write, claim and report notes."""
+
+    def _exist(self, number: int) -> str:
+        return f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={number})"
+
+    def _taken(self) -> str:
+        claim = f"UPDATE outfeed_replaced SET watch={-self.number} WHERE {self._claimed()};"
+        removed = self._removed(f"n.watch={-self.number}")
+        return f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} BEGIN {claim}{removed} END"
+
+    def _claimed(self) -> str:
+        """Return the condition for the notes that concern the new row."""
+        mine = self._of_new(Rows())
+        if self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key):
+            # -1 is the rowid of a row that names none: a row that has it was not replaced.
+            mine += f" AND NOT(is_same AND new_key=-1 AND NEW.{self._rowid}<>-1)"
+        return mine
+
+    def _of_new(self, rows: Rows) -> str:
+        """Return the condition for the notes with the key and the UNIQUE values of the new row."""
+        key = "=0" if self.table.rowid is None else f"=+NEW.{self._rowid}"
+        if self.table.rowid is not None and self.table.uniques:
+            key = f" IN((SELECT NEW.{self._rowid}),-1)"
+        return f"watch={self.number} AND new_key{key} AND new_uniques={self._new_uniques(rows)}"
+
+    def _new_uniques(self, rows: Rows) -> str:
+        columns = [name for each in self.table.uniques for name in each.names]
+        if self.table.rowid is None:
+            columns = [*(self._identity or ()), *columns]
+        columns = [name for name in dict.fromkeys(columns) if self._may_be_stored(name)]
+        return rows.nested(self._fingerprint(columns, rows.new)) if columns else "''"
+
+    def _removed(self, which: str) -> str:
+        """Return the statement that reports the noted rows that are gone and had another key."""
+        if not self._may_remove_others or not self.definition.rules_on(DELETE):
+            return ""
+        return (
+            f"{INTO_LOG}SELECT {ID},n.deleted,n.source,n.task_id,n.agent_id,n.data,{NOW}"
+            f" FROM outfeed_replaced AS n WHERE {which} AND NOT n.is_same AND n.deleted IS NOT NULL{self._is_gone()};"
+        )
+
+    @property
+    def _may_remove_others(self) -> bool:
+        """Whether a REPLACE can remove a row with another key than that of the new row."""
+        return bool(self.table.uniques) and not (self.table.rowid is None and len(self.table.uniques) == 1)
+
+    def _is_gone(self) -> str:
+        name = quoted(self.table.name)
+        if self.table.rowid is not None:
+            there = f"EXISTS(SELECT 1 FROM {name} AS r WHERE r.{self._rowid}=n.identity)"
+            return f" AND(NOT {there} OR n.identity=(SELECT NEW.{self._rowid}))"
+        rows = Rows(old="r")
+        partial = [each for each in self.table.uniques if each.where is not None]
+        if not partial or not all(map(self._may_be_stored, self._identity or ())):
+            return ""
+        identity = self._fingerprint(self._identity or (), rows.old)
+        there = " UNION ALL ".join(self._lookup(each, rows, identity, "") for each in partial)
+        return f" AND {rows.nested(f'n.identity NOT IN({there})')}"
+
+    def _lookup(self, unique: UniqueIndex, rows: Rows, result: str, exclusion: str) -> str:
+        # Without r before it, a column that is gone is that of the source of NEW: NULL.
+        conditions = [
+            f"{quoted(name)} COLLATE {quoted(collation)}={rows.new(name)}" for name, collation in unique.columns
+        ]
+        where = f" AND({unique.where})" if unique.where else ""
+        return f"SELECT {result} FROM {quoted(self.table.name)} AS r WHERE {' AND '.join(conditions)}{where}{exclusion}"
+
+    def _lookups(self, rows: Rows, *, is_insert: bool) -> list[str]:
+        """Return a SELECT for each constraint: of the row that has the key or the UNIQUE values of the new row."""
+        if self.table.rowid is not None:
+            result = f"r.{self._rowid}"
+            exclusion = "" if is_insert else f" AND r.{self._rowid}<>OLD.{self._rowid}"
+            name = quoted(self.table.name)
+            by_rowid = [f"SELECT {result} FROM {name} AS r WHERE r.{self._rowid}=NEW.{self._rowid}{exclusion}"]
+        else:
+            columns = self._identity or ()
+            result = ",".join(f"r.{quoted(name)}" for name in columns)
+            same = " AND ".join(f"r.{quoted(name)} IS OLD.{quoted(name)}" for name in columns)
+            exclusion = "" if is_insert else f" AND NOT({same})"
+            by_rowid = []
+        by_unique = [self._lookup(each, rows, result, exclusion) for each in self.table.uniques]
+        return by_rowid + by_unique
+
+    def _is_found(self, rows: Rows, *, is_insert: bool) -> str:
+        """Return the condition that o is one of those rows."""
+        lookups = self._lookups(rows, is_insert=is_insert)
+        identity = self._identity_of("o")
+        if self.table.rowid is None:
+            return f"{identity} IN({' UNION ALL '.join(lookups)})"
+        # No IN: SQLite would make a temporary table for it.
+        return " OR ".join(f"{identity}=({lookup})" for lookup in lookups)
+
+    def _before(self, *, is_insert: bool) -> str:
+        """Return the trigger that notes the rows that the statement may remove."""
+        defaults = self.table
+        rows = Rows(old="r", defaults=defaults)
+        found = rows.nested(f"EXISTS({' UNION ALL '.join(self._lookups(rows, is_insert=is_insert))})")
+        on = f"INSERT {self._on}" if is_insert else f"UPDATE OF {self._unique_list()} {self._on}"
+        trim = f"DELETE FROM outfeed_replaced WHERE rowid<=(SELECT max(rowid)FROM outfeed_replaced)-{MAX_NOTES};"
+        clear = f"DELETE FROM outfeed_replaced WHERE {self._of_new(Rows(defaults=defaults))};"
+        return (
+            f"BEFORE {on} WHEN {found} OR {self._exist(self.number)}"
+            f" BEGIN {clear}{trim}{self._note(is_insert=is_insert)} END"
+        )
+
+    def _note(self, *, is_insert: bool) -> str:
+        of_row = self._of_row()
+
+        def read(rows: Rows, expression: str) -> str:
+            return rows.nested(f"{expression} FROM {quoted(self.table.name)} AS r WHERE {of_row}")
+
+        def noted(make: Callable[[Rows], str]) -> str:
+            rows = Rows(old="r", defaults=self.table)
+            return read(rows, make(rows))
+
+        def same(rows: Rows) -> str:
+            return self._is_same(rows) if is_insert else "0"
+
+        values = {
+            "watch": str(self.number),
+            "new_key": "0" if self.table.rowid is None else f"(SELECT NEW.{self._rowid})",
+            "new_uniques": self._new_uniques(Rows(defaults=self.table)),
+            "identity": self._identity_value(noted),
+            "is_same": noted(same) if is_insert else "0",
+        }
+        if is_insert and self.definition.rules_on(UPDATE):
+
+            def if_same(make: Callable[[Rows], str]) -> str:
+                return noted(lambda rows: f"CASE WHEN {same(rows)} THEN {make(rows)} END")
+
+            values["updated"] = if_same(lambda rows: self._type(UPDATE, rows, is_before=True))
+            values["was"] = if_same(lambda rows: self._was(rows, is_before=True)[0])
+            values["cut"] = if_same(lambda rows: self._was(rows, is_before=True)[1])
+        if self._may_remove_others and self.definition.rules_on(DELETE):
+            values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
+            values["data"] = noted(lambda rows: f"CASE WHEN NOT {same(rows)} THEN {self._deleted_data(rows)} END")
+            who = self._who(lambda: Rows(old="r"), "old", read)
+            values |= dict(zip(("source", "task_id", "agent_id"), who, strict=True))
+        rows = Rows(defaults=self.table)
+        found = self._is_found(rows, is_insert=is_insert)
+        return (
+            f"INSERT INTO outfeed_replaced({','.join(values)})SELECT {','.join(values.values())}"
+            f" FROM {rows.source_of_new()}{quoted(self.table.name)} AS o WHERE {found};"
+        )
+
+    def _deleted_data(self, rows: Rows) -> str:
+        head = self._head(DELETE, rows.old, f"r.{self._rowid}")
+        return f"(SELECT {self._limited(head, self._row_members(rows.old))})"
+
+    def _of_row(self) -> str:
+        """Return the condition that r is the row o."""
+        if self.table.rowid is not None:
+            return f"r.{self._rowid}=o.{self._rowid}"
+        return " AND ".join(f"r.{quoted(name)} IS o.{quoted(name)}" for name in self._identity or ())
+
+    def _identity_of(self, alias: str) -> str:
+        if self.table.rowid is not None:
+            return f"{alias}.{self._rowid}"
+        columns = [f"{alias}.{quoted(name)}" for name in self._identity or ()]
+        return columns[0] if len(columns) == 1 else f"({','.join(columns)})"
+
+    def _identity_value(self, noted: Callable[[Callable[[Rows], str]], str]) -> str:
+        if self.table.rowid is not None:
+            return f"o.{self._rowid}"
+        columns = [name for name in self._identity or () if self._may_be_stored(name)]
+        return noted(lambda rows: self._fingerprint(columns, rows.old)) if columns else "NULL"
+
+    def _is_same(self, rows: Rows) -> str:
+        """Return the condition that the noted row has the key of the new row."""
+        if not self.table.primary_key or self.table.has_integer_key:
+            if self.table.rowid is not None:
+                return f"r.{self._rowid}=NEW.{self._rowid}"
+            return "0"
+        key = next((each for each in self.table.uniques if set(each.names) == set(self.table.primary_key)), None)
+        collations = dict(key.columns) if key else {}
+        parts = [
+            f"{rows.old(name)} COLLATE {quoted(collations.get(name, 'BINARY'))}={rows.new(name)}"
+            for name in self.table.primary_key
+        ]
+        return f"coalesce({' AND '.join(parts)},0)"
+
+    def _unique_list(self) -> str:
+        names = [*self.table.primary_key, *(name for each in self.table.uniques for name in each.names)]
+        conditions = " ".join(folded(each.where) for each in self.table.uniques if each.where)
+        names += [name for name in self.table.names if folded(name) in conditions]
+        return ",".join(quoted(name) for name in dict.fromkeys(names))
