@@ -1,4 +1,4 @@
-"""Values in events: each event is valid JSON with its key, and no write fails."""
+"""Values in events: each event is JSON with its key, no write fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b TEXT, j JSON)"
 
 
 def payload(program: sqlite3.Connection, statement: str, *values: object):
-    """Return the parsed payload of the outbox and that of the log, which must be the same."""
+    """Return the parsed data of the event, in the log and the outbox."""
     program.execute(statement, values)
     program.text_factory = lambda raw: raw.decode("utf-8", "replace")
     (data,) = program.execute("SELECT data FROM event_log ORDER BY rowid DESC LIMIT 1").fetchone()

@@ -1,4 +1,4 @@
-"""Random writes to a watched table: the events replay to it, and the program sees no difference."""
+"""Random writes to a watched table, and to a twin that is not watched."""
 
 from __future__ import annotations
 

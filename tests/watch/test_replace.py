@@ -1,4 +1,4 @@
-"""REPLACE, UPSERT and ignored inserts: each row that goes or changes has one event."""
+"""REPLACE, UPSERT, ignored inserts, and triggers of the program."""
 
 from __future__ import annotations
 

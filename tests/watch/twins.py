@@ -1,4 +1,4 @@
-"""Two databases with one program: one is watched, the other has triggers that do nothing.
+"""Two databases with one program: one of them is watched.
 
 `Twins.run` runs a statement in both and compares all that the program can see. `Twins.check_replay` compares the
 watched table with what its events say.
@@ -21,7 +21,10 @@ Row = tuple[tuple[str, Any], ...]
 
 
 class Kind(NamedTuple):
-    """A kind of table: its statements, its columns that can be written, and the targets of an UPSERT."""
+    """A kind of table.
+
+    Its statements, the columns that can be written, and the targets of an UPSERT.
+    """
 
     statements: tuple[str, ...]
     columns: tuple[str, ...]
@@ -90,7 +93,7 @@ def _values(kind: Kind, column: str) -> st.SearchStrategy[str]:
 
 @st.composite
 def statements(draw: st.DrawFn, kind: Kind) -> str:
-    """Return a statement that writes to the table, or ends or begins a transaction."""
+    """Return a statement that writes, or begins or ends a transaction."""
     match draw(st.sampled_from("iiiiuuuddpppt")):
         case "i":
             return draw(_inserts(kind, CLAUSES))
@@ -158,7 +161,7 @@ class Twins:
         self.plain.close()
 
     def run(self, statement: str) -> None:
-        """Run *statement* in both databases, and assert that the program sees the same."""
+        """Run *statement* in both, and assert that the program sees the same."""
         self.done.append(statement)
         seen, expected = self._seen(self.watched, statement), self._seen(self.plain, statement)
         assert seen == expected, f"{self}: {seen}, without Outfeed {expected}"
@@ -185,7 +188,7 @@ class Twins:
 
 
 def replayed(found: Iterable[Logged], columns: Sequence[str]) -> Counter[Row]:
-    """Return the rows that are there after the events, which must fit the rows before them."""
+    """Return the rows after the events; each must fit the rows before it."""
     rows: Counter[Row] = Counter()
     for event in found:
         operation, row = event.data["op"], event.data["row"]

@@ -35,7 +35,10 @@ def _upgraded() -> bytes:
 
 
 def new_database(*statements: str) -> sqlite3.Connection:
-    """Return an upgraded database in memory, on which *statements* were run. The caller closes it."""
+    """Return an upgraded database in memory, on which *statements* were run.
+
+    The caller closes it.
+    """
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.deserialize(_upgraded())
     for statement in statements:
@@ -44,7 +47,10 @@ def new_database(*statements: str) -> sqlite3.Connection:
 
 
 def watch(connection: sqlite3.Connection, table: str, **options: Any) -> watches.Watch:
-    """Watch *table* as `outfeed watch add` does; *options* are the keys of `[[watch]]`, with a `_` after a keyword."""
+    """Watch *table* as `outfeed watch add` does.
+
+    *options* are the keys of `[[watch]]`, with a `_` after a keyword.
+    """
     values = {"table": table} | {name.rstrip("_"): value for name, value in options.items()}
     return watches.put(connection, definition.from_values(values), made_by=watches.COMMAND, settings=settings())
 

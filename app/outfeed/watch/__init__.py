@@ -1,4 +1,6 @@
-"""Watch any table: triggers make each change of a program's table an event, in the program's own transaction.
+"""Watch any table: each change of a program's table becomes an event.
+
+Triggers write it in the program's own transaction.
 
 - `definition.py`: what a watch reports, from options or a TOML file. No I/O.
 - `table.py`: a table's schema as a value. No I/O.

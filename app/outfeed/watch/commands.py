@@ -226,7 +226,9 @@ def _run_snapshot() -> None:
 @watch.command()
 @click.argument("table")
 def pause(table: str) -> None:
-    """Drop the triggers of the watch of TABLE. Changes until `resume` have no event.
+    """Drop the triggers of the watch of TABLE.
+
+    Changes until `resume` have no event.
 
     \b
     Example:

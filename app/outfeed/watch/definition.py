@@ -1,4 +1,6 @@
-"""Definitions: what a watch reports, from options, a TOML file or the database, checked. No I/O.
+"""Definitions of watches, checked. No I/O.
+
+They come from options, a TOML file or the database.
 
 Shorthands (`only_changes`, `states`, `where`, `message`) become rules here, so that every later step knows rules only.
 """
@@ -37,7 +39,7 @@ Tests = tuple[tuple[str, tuple[Value, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: if it is the first that matches a change, the event gets *type*.
+    """A rule: the first that matches a change gives the event its *type*.
 
     *when* and *was* are pairs of column and values. *changed* is None for the columns that the event shows.
     """
@@ -107,7 +109,10 @@ class Definition:
         return _is_in(column, self.show)
 
     def as_json(self) -> str:
-        """Return everything but table and type, for `outfeed_watch.options`; equal definitions give equal texts."""
+        """Return all but table and type as JSON, for `outfeed_watch.options`.
+
+        Equal definitions give equal texts.
+        """
         values = {
             each.name: [_rule_value(rule) for rule in self.rules] if each.name == "rules" else getattr(self, each.name)
             for each in fields(self)
@@ -117,7 +122,10 @@ class Definition:
 
 
 def from_json(table: str, type_: str, text: str) -> Definition:
-    """Return the definition whose `as_json` is *text*. Keys that it does not know are passed over."""
+    """Return the definition whose `as_json` is *text*.
+
+    Keys that it does not know are passed over.
+    """
     values = json.loads(text)
     known = {each.name for each in fields(Definition)}
     options = {name: _frozen(value) for name, value in values.items() if name in known}
@@ -148,7 +156,10 @@ _WATCH_KEYS = (
 
 
 def from_toml(text: str) -> list[Definition]:
-    """Return the watches of a TOML file. Raises InvalidWatch, which names the watch and the key."""
+    """Return the watches of a TOML file.
+
+    Raises InvalidWatch, which names the watch and the key.
+    """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -173,7 +184,10 @@ def _numbered(number: int, values: Mapping[str, Any]) -> Definition:
 
 
 def from_values(values: Mapping[str, Any]) -> Definition:
-    """Return the watch that the keys of a `[[watch]]` describe. Raises InvalidWatch."""
+    """Return the watch that the keys of a `[[watch]]` describe.
+
+    Raises InvalidWatch.
+    """
     _refuse_unknown(values, _WATCH_KEYS, "")
     table = _text(values, "table")
     if not table:
@@ -202,7 +216,7 @@ def from_values(values: Mapping[str, Any]) -> Definition:
 
 
 def check_together(definitions: Sequence[Definition]) -> None:
-    """Raise InvalidWatch if two of the watches have one table or produce one type."""
+    """Raise InvalidWatch if two watches share a table or a type."""
     tables: dict[str, Definition] = {}
     owners: dict[str, Definition] = {}
     for each in definitions:
@@ -216,7 +230,10 @@ def check_together(definitions: Sequence[Definition]) -> None:
 
 
 def derived(name: str) -> str:
-    """Return *name* as a word of a type: lower-case, other characters `_`, and `t_` before a first non-letter."""
+    """Return *name* as a word of a type.
+
+    It is lower-case, other characters become `_`, and a first non-letter gets the prefix `t_`.
+    """
     word = re.sub(r"[^a-z0-9_]", "_", name.lower())
     return word if re.match(r"[a-z]", word) else f"t_{word}"
 
@@ -322,7 +339,10 @@ def _state_rules(states: Tests, type_: str) -> list[Rule]:
 
 
 def _limited(rule: Rule, where: Tests) -> list[Rule]:
-    """Return *rule* with the test *where*; an update counts before and after, so a row that leaves is reported."""
+    """Return *rule* with the test *where*.
+
+    An update is tested before and after, so that a row that leaves is reported.
+    """
     with_when = replace(rule, when=rule.when + where)
     return [with_when, replace(rule, was=rule.was + where)] if rule.on == UPDATE else [with_when]
 
@@ -447,7 +467,7 @@ def _value(key: str, value: Any) -> Value:
 
 
 def missing(definition: Definition, table: WatchedTable) -> list[str]:
-    """Return the columns that the definition names and the table lacks, once each, in their order."""
+    """Return the columns that the definition names and the table lacks."""
     named = (*(definition.columns or ()), *definition.excluded, *definition.show, *definition.mapped)
     named += tuple(name for rule in definition.rules for name in rule.columns)
     return list(dict.fromkeys(name for name in named if table.column(name) is None))
@@ -481,7 +501,10 @@ def fitted(definition: Definition, table: WatchedTable) -> Definition:
 
 
 def check_table(definition: Definition, table: WatchedTable, secrets: Iterable[str]) -> None:
-    """Raise InvalidWatch if the definition does not fit the table. *secrets* are the words that hide a column."""
+    """Raise InvalidWatch if the definition does not fit the table.
+
+    *secrets* are the words that hide a column.
+    """
     words = tuple(secrets)
     if lacking := missing(definition, table):
         raise InvalidWatch(f"{table.name}: has no column {', '.join(lacking)}")

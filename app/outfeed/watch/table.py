@@ -20,7 +20,10 @@ _AFFINITIES = (
 
 @dataclass(frozen=True, slots=True)
 class WatchedColumn:
-    """A column. *default* is SQL, None if there is none. *generated* is None, `virtual` or `stored`."""
+    """A column.
+
+    *default* is SQL, None if there is none. *generated* is None, `virtual` or `stored`.
+    """
 
     name: str
     declared: str = ""
@@ -45,7 +48,10 @@ class WatchedColumn:
 
 @dataclass(frozen=True, slots=True)
 class UniqueIndex:
-    """A UNIQUE or PRIMARY KEY constraint or index: pairs of column and collation. *where* is SQL of a partial index."""
+    """A UNIQUE or PRIMARY KEY constraint or index.
+
+    Its columns are pairs of name and collation. *where* is the condition of a partial index, as SQL.
+    """
 
     columns: tuple[tuple[str, str], ...]
     where: str | None = None
@@ -93,7 +99,10 @@ def folded(name: str) -> str:
 
 
 def is_secret(column: str, secret_names: Iterable[str]) -> bool:
-    """Return whether one of *secret_names* occurs in the name as whole words: `password` in `user_passwordHash`."""
+    """Return whether one of *secret_names* occurs in the name as words.
+
+    `password` occurs in `user_passwordHash`.
+    """
     words = _words(column)
     return any(_occurs(_words(name), words) for name in secret_names)
 

@@ -1,1 +1,1 @@
-"""The SQL of the watches: triggers on tables of the program, and the tables `outfeed_watch` and `outfeed_replaced`."""
+"""The SQL of watches: triggers on the program's tables, and their tables."""

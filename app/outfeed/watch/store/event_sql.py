@@ -1,4 +1,7 @@
-"""The SQL of one event of a watch: its type, its data, and the INSERT into `event_log`. Runs no SQL."""
+"""The SQL of one event of a watch: its type, its data, its INSERT.
+
+Runs no SQL.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ INTO_LOG = "INSERT INTO event_log(id,event_type,source,task_id,agent_id,data,tim
 
 @dataclass(frozen=True, slots=True)
 class EventSql:
-    """The definition of a watch, its table, and the SQL that follows from them."""
+    """A watch, its table, and the SQL of its events."""
 
     number: int
     definition: Definition
@@ -54,7 +57,10 @@ class EventSql:
 
     @property
     def _columns(self) -> list[WatchedColumn]:
-        """The columns that an event has; virtual ones are computed only when they are read, and may fail."""
+        """The columns that an event has.
+
+        Virtual ones are omitted: SQLite computes them when they are read, and that may fail.
+        """
         return [
             each for each in self.table.columns if self.definition.selects(each.name) and each.generated != "virtual"
         ]
@@ -76,7 +82,10 @@ class EventSql:
 
     @property
     def _identity(self) -> tuple[str, ...] | None:
-        """The columns by which a row is found again; empty for the rowid, None if there is no way."""
+        """The columns by which a row is found again.
+
+        Empty for the rowid, None if there is no way.
+        """
         if self.table.rowid is not None:
             return ()
         if self.table.primary_key:
@@ -121,7 +130,7 @@ class EventSql:
         return tree([f"({self._condition(rule, rows)})" for rule in self.definition.rules_on(operation)], " OR ") or "0"
 
     def _type(self, operation: str, rows: Rows, *, is_before: bool = False) -> str:
-        """Return SQL for the type by the first rule that matches, NULL if there is none."""
+        """Return SQL for the type by the first rule that matches, or NULL."""
         cases = ""
         for rule in self.definition.rules_on(operation):
             condition = self._condition(rule, rows, is_before=is_before)
@@ -133,7 +142,7 @@ class EventSql:
     # --- data ---
 
     def _head(self, operation: str, row: Callable[[str], str], rowid: str) -> str:
-        """Return SQL for the members before `row`: operation, table and key, without the closing brace."""
+        """Return SQL for operation, table and key, without the closing brace."""
         start = f'{{"op":"{operation}","table":{json.dumps(self.table.name, ensure_ascii=False)},"key":'
         return f"{text(start)}||{self._key_object(row, rowid)}"
 
@@ -152,7 +161,7 @@ class EventSql:
 
     @staticmethod
     def _fingerprint(columns: Sequence[str], row: Callable[[str], str]) -> str:
-        """Return SQL for a short text that differs where the values of *columns* differ."""
+        """Return SQL for a text that differs if the values of *columns* differ."""
         values = ",".join(f"(+{row(name)})" for name in columns)
         return (
             f"(SELECT group_concat(quote(substr(v,1,{MAX_FINGERPRINT_CHARS})))"
@@ -160,7 +169,10 @@ class EventSql:
         )
 
     def _row_members(self, row: Callable[[str], str], *, extra: str = "") -> str:
-        """Return SQL for `,"row":{…}` and, if a value is cut, `,"cut":{…}`. *extra* is SQL for more of `cut`."""
+        """Return SQL for `,"row":{…}` and, if a value is cut, `,"cut":{…}`.
+
+        *extra* is SQL for more members of `cut`.
+        """
         plain = [each for each in self._columns if not self._is_hidden(each.name)]
         hidden = self._redacted([each for each in self._columns if self._is_hidden(each.name)])
         if not plain:
@@ -183,7 +195,10 @@ class EventSql:
         return "j" if any(each.is_json for each in columns) else ""
 
     def _values(self, columns: Sequence[WatchedColumn], rows: Sequence[Callable[[str], str]]) -> str:
-        """Return the columns as rows: k is the name, v the value in the first row, o that in the second, j for JSON."""
+        """Return SQL for the columns as rows.
+
+        k is the name, v the value in the first of *rows*, o that in the second, j whether it is declared JSON.
+        """
         flag = self._json_flag(columns)
         names = ["k", "v", "o"][: len(rows) + 1] + ([flag] if flag else [])
         # The sign takes affinity and collation from the value: those of the first column would count for all.
@@ -198,7 +213,10 @@ class EventSql:
         return f"(SELECT {aliases} FROM(VALUES({'),('.join(values)})))"
 
     def _was(self, rows: Rows, *, is_before: bool) -> tuple[str, str]:
-        """Return SQL for the members of `was`, and for the members of `cut` that concern it, with a comma first."""
+        """Return SQL for the members of `was`, and for its members of `cut`.
+
+        The latter begin with a comma.
+        """
         columns = [each for each in self._columns if not (is_before and each.generated)]
         plain = [each for each in columns if not self._is_hidden(each.name)]
         parts = [
@@ -224,7 +242,7 @@ class EventSql:
         return (f"substr({tree(parts, '||')},2)" if parts else "''"), cut
 
     def _limited(self, head: str, rest: str) -> str:
-        """Return SQL for the data: without *rest* if it would exceed OUTFEED_MAX_EVENT_BYTES."""
+        """Return SQL for the data, without *rest* if it would be too large."""
         return (
             f"CASE WHEN {size('h')}+{size('d')}<{self.max_event_bytes} THEN h||d ELSE h END||'}}'"
             f"FROM(SELECT {head} AS h,{rest} AS d LIMIT 1 OFFSET 0)"

@@ -1,4 +1,6 @@
-"""The triggers of a watch, as texts: a function of its definition and its table's schema. Runs no SQL.
+"""The triggers of a watch, as texts. Runs no SQL.
+
+They are a function of the watch's definition and its table's schema.
 
 - A trigger must not fail if a column is dropped. So each `NEW.x` and `OLD.x` stands in a SELECT that has no column x
   of its own, around which a source offers `NULL AS x`: `SELECT (SELECT NEW.x) FROM (SELECT NULL AS x) AS NEW`.
@@ -31,7 +33,9 @@ _NAME = re.compile(rf"{PREFIX}(\d+)_[a-z_]+")
 def triggers(
     number: int, definition: Definition, table: WatchedTable, *, secrets: Iterable[str], max_event_bytes: int
 ) -> dict[str, str]:
-    """Return the triggers of watch *number*, name to text, in the order in which they must be created.
+    """Return the triggers of watch *number*, name to text.
+
+    They must be created in this order.
 
     *secrets* are the words that hide a column. The texts are as `sqlite_master` has them after their creation. Columns
     that the definition names and the table lacks are passed over (`definition.fitted`).
@@ -48,7 +52,7 @@ def row_events(
     max_event_bytes: int,
     existing_type: str | None,
 ) -> str:
-    """Return the statement that logs rows of the table for which an insert rule matches.
+    """Return the statement that logs rows that match an insert rule.
 
     With *existing_type*, each event has that type and the operation `read`. Without it, each event is that of an
     insert. The statement ends within its WHERE clause: the caller appends conditions on the alias `r`.
@@ -59,7 +63,7 @@ def row_events(
 
 
 def watch_of(trigger: str) -> int | None:
-    """Return the number of the watch to which a trigger of that name belongs, None if it belongs to none."""
+    """Return the number of the watch that a trigger belongs to, or None."""
     match = _NAME.fullmatch(trigger)
     return int(match[1]) if match else None
 

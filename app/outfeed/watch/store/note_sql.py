@@ -39,7 +39,7 @@ class NoteSql(EventSql):
         return mine
 
     def _of_new(self, rows: Rows) -> str:
-        """Return the condition for the notes with the key and the UNIQUE values of the new row."""
+        """Return the condition for notes with key and UNIQUE values of NEW."""
         key = "=0" if self.table.rowid is None else f"=+NEW.{self._rowid}"
         if self.table.rowid is not None and self.table.uniques:
             key = f" IN((SELECT NEW.{self._rowid}),-1)"
@@ -53,7 +53,10 @@ class NoteSql(EventSql):
         return rows.nested(self._fingerprint(columns, rows.new)) if columns else "''"
 
     def _removed(self, which: str) -> str:
-        """Return the statement that reports the noted rows that are gone and had another key."""
+        """Return the statement that reports noted rows that were removed.
+
+        A row with the key of the new row was replaced, not removed.
+        """
         if not self._may_remove_others or not self.definition.rules_on(DELETE):
             return ""
         return (
@@ -63,7 +66,7 @@ class NoteSql(EventSql):
 
     @property
     def _may_remove_others(self) -> bool:
-        """Whether a REPLACE can remove a row with another key than that of the new row."""
+        """Whether a REPLACE can remove a row with another key."""
         return bool(self.table.uniques) and not (self.table.rowid is None and len(self.table.uniques) == 1)
 
     def _is_gone(self) -> str:
@@ -88,7 +91,7 @@ class NoteSql(EventSql):
         return f"SELECT {result} FROM {quoted(self.table.name)} AS r WHERE {' AND '.join(conditions)}{where}{exclusion}"
 
     def _lookups(self, rows: Rows, *, is_insert: bool) -> list[str]:
-        """Return a SELECT for each constraint: of the row that has the key or the UNIQUE values of the new row."""
+        """Return a SELECT for each constraint, of the row that NEW conflicts with."""
         if self.table.rowid is not None:
             result = f"r.{self._rowid}"
             exclusion = "" if is_insert else f" AND r.{self._rowid}<>OLD.{self._rowid}"

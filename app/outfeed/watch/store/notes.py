@@ -1,4 +1,7 @@
-"""The notes of the triggers: rows that a REPLACE may remove. Those of ignored inserts and of UPSERTs stay."""
+"""The notes of the triggers: rows that a REPLACE may remove.
+
+Those of ignored inserts and of UPSERTs stay.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +9,8 @@ from outfeed.store.database import Connection
 
 
 def empty(connection: Connection) -> None:
-    """Delete all notes, in the caller's transaction. A statement that still needs its notes holds the write lock."""
+    """Delete all notes, in the caller's transaction.
+
+    No statement can still need them: it would hold the write lock.
+    """
     connection.execute("DELETE FROM outfeed_replaced")

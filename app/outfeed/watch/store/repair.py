@@ -269,7 +269,7 @@ def _warn(connection: Connection, message: str) -> None:
 
 
 class _Noted(NamedTuple):
-    """The last note: the last rowid of the log, and whether the server stopped."""
+    """The last note: the log's last rowid, and whether the server stopped."""
 
     rowid: int | None
     is_clean: bool = False

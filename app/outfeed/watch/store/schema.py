@@ -1,4 +1,7 @@
-"""The schema of a program's table, read from the file; what can't be watched is refused with the reason."""
+"""The schema of a program's table, read from the file.
+
+A table that can't be watched is refused with the reason.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _OWN = ("outfeed_", "sqlite_")
 _OWN_TABLES = ("event_log", "outbox")
 _SHADOWS = re.compile(r"(.+)_[a-z0-9]+")
 _WHERE = re.compile(r"\bWHERE\b", re.IGNORECASE)
-# What a WHERE could stand in and mean nothing: comments, texts and quoted names.
+# Comments, texts and quoted names: a WHERE in them has no meaning.
 _SKIPPED = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]]*\]", re.DOTALL)
 _GENERATED = {2: "virtual", 3: "stored"}
 
@@ -42,7 +45,10 @@ def read(connection: Connection, name: str) -> WatchedTable | None:
 
 
 def required(connection: Connection, name: str) -> WatchedTable:
-    """Return the table of that name. Raises InvalidWatch if there is none or it can't be watched."""
+    """Return the table of that name.
+
+    Raises InvalidWatch if there is none or it can't be watched.
+    """
     table = read(connection, name)
     if table is None:
         raise InvalidWatch(f"{name}: there is no such table in the database")
@@ -59,7 +65,10 @@ def _refused_name(name: str) -> str | None:
 
 
 def _refuse_elsewhere(connection: Connection, name: str) -> None:
-    """Refuse a table that another schema of this connection has: its triggers can't write into this file."""
+    """Refuse a table of another schema of this connection.
+
+    Its triggers could not write into this file.
+    """
     for (schema,) in connection.execute("SELECT name FROM pragma_database_list").fetchall():
         if schema == "main":
             continue
@@ -106,7 +115,10 @@ def _table(connection: Connection, name: str) -> WatchedTable:
 
 
 def _indexes(connection: Connection, table: str, columns: tuple[WatchedColumn, ...]) -> dict[str, UniqueIndex | None]:
-    """Return the UNIQUE indexes by name; None for one on an expression or a generated column."""
+    """Return the UNIQUE indexes by name.
+
+    None stands for one on an expression or a generated column.
+    """
     generated = {column.name for column in columns if column.generated}
     rows = connection.execute(
         'SELECT name, partial FROM pragma_index_list(?) WHERE "unique" ORDER BY seq DESC', (table,)
@@ -133,7 +145,10 @@ def _condition_of(connection: Connection, index: str) -> str:
 
 
 def _has_rowid(connection: Connection, table: str) -> bool:
-    """Return whether the table has a rowid. If not, its PRIMARY KEY index holds the rows, and refers to no rowid."""
+    """Return whether the table has a rowid.
+
+    If not, its PRIMARY KEY index holds the rows, and refers to no rowid.
+    """
     rows = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'pk'", (table,)).fetchall()
     if not rows:
         return True

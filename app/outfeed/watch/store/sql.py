@@ -1,4 +1,4 @@
-"""Parts of SQL: names, literals, values as JSON, and rows whose columns may go. Runs no SQL."""
+"""Parts of SQL: names, literals, values as JSON. Runs no SQL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def text(value: str) -> str:
 
 
 def tree(parts: Sequence[str], operator: str) -> str:
-    """Join *parts* as a balanced tree: SQLite limits the depth of an expression to 1,000."""
+    """Join *parts* as a balanced tree.
+
+    SQLite limits the depth of an expression to 1,000.
+    """
     if len(parts) <= 8:
         return operator.join(parts)
     half = len(parts) // 2
@@ -40,7 +43,10 @@ def json_name(name: str) -> str:
 
 
 def literal(value: Value, column: WatchedColumn) -> str:
-    """Return *value* as SQLite stores it in *column*: no affinity applies to `NEW.x` in a trigger."""
+    """Return *value* as SQLite stores it in *column*.
+
+    No affinity applies to `NEW.x` in a trigger.
+    """
     stored = _stored(value, column.affinity)
     return text(stored) if isinstance(stored, str) else repr(stored)
 
@@ -71,7 +77,7 @@ def json_value(v: str, json_flag: str = "") -> str:
     )
     as_text = f"json_quote({cut})"
     if json_flag:
-        # json_valid() stops at NUL, and a value that is cut is no JSON.
+        # json_valid() stops at NUL, and a value that is cut is not JSON.
         containers = f"length({v})-length(replace(replace({v},'{{',''),'[',''))"
         nested = (
             f"{json_flag} AND length(CAST({v} AS BLOB))<={MAX_TEXT_BYTES} AND json_valid({v})AND instr({v},char(0))=0"
@@ -96,7 +102,7 @@ def size(v: str) -> str:
 
 
 def short(v: str) -> str:
-    """Return SQL for *v* as text of 200 characters at most, NULL if it is empty."""
+    """Return SQL for at most 200 characters of *v*, NULL if it is empty."""
     blob = f"substr(hex(substr({v},1,{MAX_MAPPED_CHARS // 2})),1,{MAX_MAPPED_CHARS})"
     plain = f"substr(CAST(substr(CAST({v} AS BLOB),1,{4 * MAX_MAPPED_CHARS})AS TEXT),1,{MAX_MAPPED_CHARS})"
     return f"nullif(CASE typeof({v})WHEN'blob'THEN {blob} ELSE {plain} END,'')"
@@ -114,7 +120,10 @@ class Rows:
         return self._reference("old", column)
 
     def new(self, column: str) -> str:
-        """Return the column of the new row. A NULL in a NOT NULL column reads as its default, which REPLACE stores."""
+        """Return the column of the new row.
+
+        A NULL in a NOT NULL column reads as its default, which REPLACE stores.
+        """
         reference = self._reference("new", column)
         found = self._defaults.column(column) if self._defaults else None
         if found is None or not found.is_not_null or found.default is None:
@@ -126,7 +135,7 @@ class Rows:
         return f"{self._aliases[row]}.{quoted(column)}"
 
     def source_of_new(self) -> str:
-        """Return what offers NULL for the columns of the new row, with a comma for what follows in the FROM."""
+        """Return a source of NULL for each column of the new row, and a comma."""
         nulls = ",".join(f"NULL AS {quoted(column)}" for column in self._used["new"])
         return f"(SELECT {nulls})AS {self._aliases['new']}," if nulls else ""
 

@@ -1,7 +1,9 @@
-"""The rows of `outfeed_watch`, and the triggers that belong to them. Callers hold the transaction.
+"""The rows of `outfeed_watch`, and their triggers.
 
-`create_triggers` makes all triggers of a watch anew, as the newest of its table; `present_triggers` and
-`Watch.triggers` are what a repair compares.
+Callers hold the transaction.
+
+`create_triggers` makes all triggers of a watch again, as the newest of its table; `present_triggers` and
+`Watch.triggers` are the texts that a repair compares.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ COMMAND, FILE = "command", "file"
 ACTIVE, PAUSED, WAITING, REMOVED = "active", "paused", "waiting", "removed"
 _COLUMNS = "number, name, type, options, made_by, generator, state, created_at, checked_at, last_key, snapshot"
 _numbers = itertools.count()
-# What only the program's own connections have. Its triggers are compiled there.
+# Functions and collations of the program: its own connections have them, and compile its triggers.
 PROGRAMS_OWN = (
     "no such collation sequence",
     "no such function",
@@ -43,7 +45,10 @@ PROGRAMS_OWN = (
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A row of `outfeed_watch`. *secrets* are the words that hide a column, *max_event_bytes* the limit of an event."""
+    """A row of `outfeed_watch`.
+
+    *secrets* are the words that hide a column, *max_event_bytes* the limit of an event.
+    """
 
     number: int
     definition: Definition
@@ -73,13 +78,13 @@ class Watch:
         return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
     def triggers(self, table: WatchedTable) -> dict[str, str]:
-        """Return the triggers as they must be, name to text, in the order of their creation."""
+        """Return the triggers as they must be, name to text, oldest first."""
         return generate.triggers(
             self.number, self.definition, table, secrets=self.secrets, max_event_bytes=self.max_event_bytes
         )
 
     def row_events(self, table: WatchedTable, existing_type: str | None) -> str:
-        """Return the statement that logs rows of the table; see `generate.row_events`."""
+        """Return the statement that logs rows: `generate.row_events`."""
         return generate.row_events(
             self.number,
             self.definition,
@@ -129,13 +134,19 @@ def _watch(
 
 
 def keep_days(connection: Connection) -> dict[str, float]:
-    """Return how many days the log keeps the events of each type of a watch, also of a removed one."""
+    """Return the days that the log keeps events of watches, by type.
+
+    The days of a removed watch count, too.
+    """
     found = list_watches(connection, with_removed=True)
     return {type_: each.definition.keep_days for each in found for type_ in each.definition.types}
 
 
 def present_triggers(connection: Connection, number: int | None = None) -> dict[str, str]:
-    """Return the triggers of watch *number*, or of all watches, as they are in the file, by name, oldest first."""
+    """Return the triggers in the file, of watch *number* or of all watches.
+
+    They are texts by name, oldest first.
+    """
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY rowid").fetchall()
     owners = {name: generate.watch_of(name) for name, _ in rows}
     return {name: sql for name, sql in rows if owners[name] is not None and number in (None, owners[name])}
@@ -143,7 +154,7 @@ def present_triggers(connection: Connection, number: int | None = None) -> dict[
 
 @contextmanager
 def rehearsal(database: Database) -> Iterator[Connection]:
-    """Lend a connection inside a write transaction that is rolled back at the end: what it shows is what would be."""
+    """Lend a connection in a write transaction that is rolled back."""
     with database.connection(is_limited=False) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -156,7 +167,9 @@ def rehearsal(database: Database) -> Iterator[Connection]:
 
 
 def put(connection: Connection, definition: Definition, *, made_by: str, settings: Settings) -> Watch:
-    """Create the watch, or replace that of the same table, with its triggers. Returns it as it is now.
+    """Create the watch, or replace that of the same table, with its triggers.
+
+    Returns it as it is now.
 
     If the table does not exist, the watch waits for it. A paused watch stays paused. Raises InvalidWatch.
     """
@@ -168,7 +181,10 @@ def put(connection: Connection, definition: Definition, *, made_by: str, setting
 def planned(
     connection: Connection, definition: Definition, *, made_by: str, settings: Settings
 ) -> tuple[Watch, WatchedTable | None]:
-    """Return the watch as it would be stored, and its table. Its number is 0 if it is new. Raises InvalidWatch."""
+    """Return the watch as it would be stored, and its table.
+
+    Its number is 0 if it is new. Raises InvalidWatch.
+    """
     table = schema.read(connection, definition.table)
     if table is not None:
         definition = replace(definition, table=table.name)
@@ -224,7 +240,9 @@ def _store(connection: Connection, watch: Watch, table: WatchedTable | None) -> 
 
 
 def create_triggers(connection: Connection, watch: Watch, table: WatchedTable) -> None:
-    """Create all triggers of *watch* anew, as the newest of *table*, and note that they are present.
+    """Create all triggers of *watch* again, as the newest of *table*.
+
+    Notes that they are present.
 
     Raises InvalidWatch if SQLite can't compile them; then the caller must roll back.
     """
@@ -239,13 +257,16 @@ def create_triggers(connection: Connection, watch: Watch, table: WatchedTable) -
 
 
 def drop_triggers(connection: Connection, number: int) -> None:
-    """Drop all triggers of the watch, on whatever table they are."""
+    """Drop all triggers of the watch, on any table."""
     for name in present_triggers(connection, number):
         connection.execute(f"DROP TRIGGER {quoted(name)}")
 
 
 def _check_compiled(connection: Connection, table: WatchedTable) -> None:
-    """Compile one statement of each kind, which runs nothing: a trigger that fails would fail the program's writes."""
+    """Compile one statement of each kind, and run none.
+
+    A trigger that can't be compiled would fail the program's writes.
+    """
     name, column = quoted(table.name), quoted(_writable(table))
     for statement in (
         f"INSERT INTO {name} DEFAULT VALUES",
@@ -272,7 +293,10 @@ def last_key(connection: Connection, table: WatchedTable) -> int | None:
 
 
 def remove(connection: Connection, table: str) -> Watch:
-    """Drop the triggers of the watch. Its row stays, since its days count for its events. Raises UnknownName."""
+    """Drop the triggers of the watch.
+
+    Its row stays, since its days count for its events. Raises UnknownName.
+    """
     watch = find(connection, table)
     drop_triggers(connection, watch.number)
     set_state(connection, watch, REMOVED)
@@ -280,7 +304,10 @@ def remove(connection: Connection, table: str) -> Watch:
 
 
 def pause(connection: Connection, table: str) -> Watch:
-    """Drop the triggers of the watch until `resume`. Raises UnknownName, InvalidWatch."""
+    """Drop the triggers of the watch until `resume`.
+
+    Raises UnknownName, InvalidWatch.
+    """
     watch = find(connection, table)
     if watch.state == PAUSED:
         raise InvalidWatch(f"{watch.table}: is paused already")
@@ -294,7 +321,10 @@ def pause(connection: Connection, table: str) -> Watch:
 
 
 def resume(connection: Connection, table: str) -> Watch:
-    """Create the triggers of a paused watch again, and write its `T.gap`. Raises UnknownName, InvalidWatch."""
+    """Create the triggers of a paused watch again, and write its `T.gap`.
+
+    Raises UnknownName, InvalidWatch.
+    """
     watch = find(connection, table)
     if watch.state != PAUSED:
         raise InvalidWatch(f"{watch.table}: is not paused")
@@ -325,7 +355,9 @@ def set_state(connection: Connection, watch: Watch, state: str) -> None:
 def write_gap(
     connection: Connection, watch: Watch, *, since: str | None, added: int = 0, uncertain: bool = True
 ) -> None:
-    """Write `T.gap`: changes between *since* and now have no event, but for *added* inserts that were caught up with.
+    """Write `T.gap`: changes between *since* and now have no event.
+
+    *added* inserts were caught up with.
 
     *uncertain*: it is not known whether there were any changes.
     """
@@ -340,7 +372,7 @@ def write_gap(
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` did: the tables whose watch it added, changed and removed."""
+    """The tables whose watch `apply` added, changed and removed."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
@@ -351,7 +383,9 @@ class Applied:
 
 
 def apply(connection: Connection, wanted: Sequence[Definition], settings: Settings) -> Applied:
-    """Make the watches of a file those of the database. Writes nothing if they are so already.
+    """Make the watches of a file those of the database.
+
+    Writes nothing if they are so already.
 
     Removes only watches that an earlier call made, and takes over one that `watch add` made. Raises InvalidWatch before
     anything is written, but for triggers that SQLite can't compile: the caller rolls back.
