@@ -161,6 +161,12 @@ class Feature:
         """
         return {}
 
+    def clean(self, connection: Connection) -> None:
+        """Delete rows that nothing needs any more.
+
+        Each retention run calls it, in a transaction of its own.
+        """
+
     def holds(self, connection: Connection, event_id: str) -> bool:
         """Return whether the feature's tables may hold a copy of the event.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outfeed.cli import BY, show
+from outfeed.cli.values import checked
 from outfeed.config import MAX_DAYS, settings
 from outfeed.errors import UnknownName
 from outfeed.text import escaped
@@ -21,9 +23,18 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _key(value: str) -> dict[str, Any]:
+    key = json.loads(value)  # its ValueError says what is wrong
+    if not isinstance(key, dict) or not key:
+        raise ValueError('must be a JSON object, like {"id": 7}')
+    return key
+
+
 @click.command()
 @click.option("--older-than-days", type=click.IntRange(0, MAX_DAYS), help="Delete events older than this.")
 @click.option("--id", "event_id", help="Delete this one event from the log and the outbox.")
+@click.option("--table", help="Delete the events of one row of this watched table.")
+@click.option("--key", callback=checked(_key), metavar="JSON", help="The row's key, as its events have it.")
 @click.option(
     "--archive",
     type=click.Path(file_okay=False, path_type=Path),
@@ -33,9 +44,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Show the number of events, but don't delete them.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def prune(
-    older_than_days: int | None, event_id: str | None, archive: Path | None, dry_run: bool, is_json: bool
+    older_than_days: int | None,
+    event_id: str | None,
+    table: str | None,
+    key: dict[str, Any] | None,
+    archive: Path | None,
+    dry_run: bool,
+    is_json: bool,
 ) -> None:
-    """Delete old events, or one event.
+    """Delete old events, one event, or the events of one row.
 
     Runs in small batches and is safe to interrupt. Waits for another prune to end. Keeps outbox rows that clients can
     still resume from, or that a protected consumer has not acknowledged.
@@ -44,15 +61,20 @@ def prune(
     Example:
       outfeed prune --older-than-days 30 --archive /var/backups/outfeed
       outfeed prune --id 0192f0c1-7e57-7a11-8b0c-5ec2e7a1d00d
+      outfeed prune --table customers --key '{"id": 7}'
     """
-    if (older_than_days is None) == (event_id is None):
-        raise click.UsageError("Pass either --older-than-days or --id.")
+    if [older_than_days, event_id, table].count(None) != 2:
+        raise click.UsageError("Pass one of --older-than-days, --id and --table.")
+    if (table is None) != (key is None):
+        raise click.UsageError("--table and --key need each other.")
     if older_than_days is not None:
         _prune_old(older_than_days, archive, dry_run, is_json)
     elif archive is not None:
         raise click.UsageError("--archive needs --older-than-days.")
     elif event_id is not None:
         _erase(event_id, dry_run, is_json)
+    elif table is not None and key is not None:
+        _erase_row(table, key, dry_run, is_json)
 
 
 def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:
@@ -97,6 +119,21 @@ def _erase(event_id: str, dry_run: bool, is_json: bool) -> None:
         show.say(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
     if not is_found:
         raise UnknownName(f"event {event_id!r:.220} not found")
+
+
+def _erase_row(table: str, key: dict[str, Any], dry_run: bool, is_json: bool) -> None:
+    from outfeed.store import database
+    from outfeed.upkeep import erasure
+
+    count = erasure.erase_row(database.default(), table, key, dry_run=dry_run, by=BY)
+    if is_json:
+        facts = {"matched": count, "deleted": 0 if dry_run else count}
+        click.echo(show.as_json({**facts, "table": table, "key": key, "dry_run": dry_run}))
+    elif count:
+        what = f"{show.count(count, 'event')} of the row from the log and the outbox"
+        click.echo(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
+    if not count:
+        raise UnknownName(f"no event of table {table!r:.80} has the key {show.as_json(key):.200}")
 
 
 def _report_waiting() -> None:

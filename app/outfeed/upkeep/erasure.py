@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 from outfeed import clock
 from outfeed.feature import registered
@@ -13,6 +16,12 @@ from outfeed.store.database import Database
 
 MAX_WAIT_SECS = 1.0
 PAUSE_SECS = 0.02
+CHUNK_ROWS = 500
+# Rows whose JSON may be that of an event of a table.
+_MARKED = (
+    "SELECT rowid, id, data FROM event_log WHERE rowid > ? AND instr(data, ?) ORDER BY rowid LIMIT ?",
+    "SELECT seq, event_id, payload FROM outbox WHERE seq > ? AND instr(payload, ?) ORDER BY seq LIMIT ?",
+)
 _COUNT_ONE = ("SELECT count(*) FROM event_log WHERE id = ?", "SELECT count(*) FROM outbox WHERE event_id = ?")
 _DELETE_ONE = (
     "DELETE FROM event_log WHERE id = ?", "DELETE FROM outbox WHERE event_id = ?",
@@ -42,6 +51,62 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
         audit.record(connection, "system.pruned", by, message=message, events=1, id=event_id)
     _empty_write_ahead_log(database)
     return True
+
+
+def erase_row(
+    database: Database, table: str, key: Mapping[str, Any], *, dry_run: bool = False, by: str | None = None
+) -> int:
+    """Delete every event of one row of a watched table, as `erase` does; return the number of events.
+
+    That is each event with this key, and each one that changed it. The event that reports the erasure names the table
+    only.
+    """
+    ids = _events_of_row(database, table, key)
+    if dry_run or not ids:
+        return len(ids)
+    for start in range(0, len(ids), CHUNK_ROWS):
+        with database.transaction() as connection:
+            connection.execute("PRAGMA secure_delete = ON").fetchall()
+            for event_id in ids[start : start + CHUNK_ROWS]:
+                for feature in registered():
+                    feature.erase(connection, event_id)
+                for statement in _DELETE_ONE:
+                    connection.execute(statement, (event_id,))
+            connection.execute("UPDATE outfeed_meta SET value = value + 1 WHERE key = 'erasures'")
+    with database.transaction() as connection:
+        message = f"Pruned {len(ids):,} events of one row of {table}"
+        audit.record(connection, "system.pruned", by, message=message, events=len(ids), table=table)
+    _empty_write_ahead_log(database)
+    return len(ids)
+
+
+def _events_of_row(database: Database, table: str, key: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the row's events in the log and in the outbox, each once."""
+    marker = f'"table":{json.dumps(table, ensure_ascii=False)},"key":{{'
+    ids: dict[str, None] = {}
+    for statement in _MARKED:
+        place = 0
+        while True:
+            with database.connection(is_limited=False) as connection:
+                rows = connection.execute(statement, (place, marker, CHUNK_ROWS)).fetchall()
+            if not rows:
+                break
+            place = rows[-1][0]
+            ids |= {event_id: None for _, event_id, text in rows if _is_of_row(text, table, key)}
+    return list(ids)
+
+
+def _is_of_row(text: str, table: str, key: Mapping[str, Any]) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    data = found.get("data", found)
+    if not isinstance(data, dict) or data.get("table") != table or not isinstance(data.get("key"), dict):
+        return False
+    was = data.get("was") or {}
+    before = {name: was.get(name, value) for name, value in data["key"].items()}
+    return key in (data["key"], before)
 
 
 def _empty_write_ahead_log(database: Database) -> None:

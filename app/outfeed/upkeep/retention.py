@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from outfeed import clock
 from outfeed.config import settings
+from outfeed.feature import registered
 from outfeed.store import audit, checkpoint, instants, lease
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
@@ -167,6 +168,9 @@ class Prune:
             self._archive_events(archive) if archive else (sum(map(self.delete_keys, self.old_events())), [])
         )
         rows = self._delete_outbox()
+        with self._chunk() as connection:
+            for feature in registered():
+                feature.clean(connection)
         freed = self._free_pages() if events or rows else 0
         done = Pruned(events, rows, tuple(archives), freed)
         if events or rows:

@@ -80,6 +80,11 @@ class WatchFeature(Feature):
 
         return watches.keep_days(connection)
 
+    def clean(self, connection: Connection) -> None:
+        from outfeed.watch.store import notes
+
+        notes.empty(connection)
+
     def erase(self, connection: Connection, event_id: str) -> None:
         from outfeed.watch.store import notes
 
