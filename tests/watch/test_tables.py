@@ -160,6 +160,17 @@ def test_a_partial_unique_index_is_covered(where):
         assert types(run(program, "UPDATE OR REPLACE t SET b = 2 WHERE id = 1")) == ["t.deleted", "t.updated"]
 
 
+def test_a_writer_that_distrusts_the_schema_needs_sqlite_3_42():
+    with closing(new_database("CREATE TABLE t (a)")) as program:
+        watch(program, "t")
+        program.execute("PRAGMA trusted_schema = OFF")
+        if sqlite3.sqlite_version_info >= (3, 42):
+            assert types(run(program, "INSERT INTO t VALUES (1)")) == ["t.created"]
+        else:
+            with pytest.raises(sqlite3.OperationalError, match="unsafe use of json_quote"):
+                program.execute("INSERT INTO t VALUES (1)")
+
+
 # --- columns that go ---
 
 
