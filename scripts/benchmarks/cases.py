@@ -47,9 +47,12 @@ class Sizes:
     behind_events: int = 300_000
     turns: int = 20
     posted_events: int = 40_000
+    watched_rows: int = 100_000
 
 
-SHORT = Sizes(paced_secs=2, viewers_secs=2, idle_secs=4, behind_events=100_000, turns=4, posted_events=4000)
+SHORT = Sizes(
+    paced_secs=2, viewers_secs=2, idle_secs=4, behind_events=100_000, turns=4, posted_events=4000, watched_rows=10_000
+)
 
 
 @dataclass(slots=True)
@@ -196,6 +199,15 @@ def measure_write(stage: Stage, _: int) -> Figures:
             "posted_per_s": _post(server, 4, COMMIT_SIZE, events),
             "one_per_s": _post(server, 1, COMMIT_SIZE, events),
             "hundred_per_s": _post(server, 100, COMMIT_SIZE, events),
+            "insert_ratio": "watched INSERT in bulk ÷ logged by hand",
+            "update_ratio": "watched UPDATE of all rows ÷ logged by hand",
+            "replace_ratio": "watched REPLACE in bulk ÷ logged by hand",
+            "upsert_ratio": "watched UPSERT in bulk ÷ logged by hand",
+            "delete_ratio": "watched DELETE of all rows ÷ logged by hand",
+            "noop_ratio": "watched UPDATE that changes nothing ÷ unwatched",
+            "unmatched_ratio": "watched UPDATE without a matching rule ÷ unwatched",
+            "full_ratio": "watched commit of one row ÷ unwatched, FULL",
+            "normal_ratio": "watched commit of one row ÷ unwatched, NORMAL",
             "singles_per_s": _post(server, 100, 1, events // 20),
         }
 
@@ -205,6 +217,15 @@ def _calls(stage: Stage) -> Figures:
     maker.run("upgrade")
     order = {"path": str(maker.database), "turns": stage.sizes.turns, "insert": INSERT, "row": event.make(1, 0)}
     script = Path(__file__).with_name("calls.py")
+    return dict(json.loads(maker.run("-P", str(script), json.dumps(order), program="python")))
+
+
+def measure_watch(stage: Stage, _: int) -> Figures:
+    """Time writes to a table: unwatched, logged by hand, and watched."""
+    maker = stage.server(1)
+    maker.run("upgrade")
+    order = {"path": str(maker.database), "rows": stage.sizes.watched_rows}
+    script = Path(__file__).with_name("watched_writes.py")
     return dict(json.loads(maker.run("-P", str(script), json.dumps(order), program="python")))
 
 
@@ -257,5 +278,6 @@ CASES = {
         Case("paced", (1000,), (500,), measure_paced),
         Case("resume", (1, 20), (1, 20), measure_resume),
         Case("write", (0,), (0,), measure_write),
+        Case("watch", (0,), (0,), measure_watch),
     )
 }

@@ -28,15 +28,20 @@ class Released(NamedTuple):
     kept: Path
 
 
+PARTIAL_INDEXES = ("event_log_task_id", "event_log_agent_id")
+
+
 class Plan(NamedTuple):
     """The changes of a release.
 
-    *keeps_log* means that `event_log` may be the program's own.
+    *own_indexes* are indexes of the program that Outfeed replaced by partial ones. *keeps_log* means that `event_log`
+    may be the program's own.
     """
 
     tables: list[str]
     triggers: list[str]
     indexes: list[str]
+    own_indexes: list[str]
     keeps_log: bool
     journal_mode: str
 
@@ -89,6 +94,7 @@ def _plan(connection: Connection, path: Path) -> Plan:
         [name for name in names["table"] if name != "event_log" or not keeps_log],
         names["trigger"],
         [name for name in names["index"] if name not in kept_indexes],
+        [name for name in PARTIAL_INDEXES if name in kept_indexes],
         keeps_log,
         before.journal_mode if before else "wal",
     )
@@ -120,4 +126,7 @@ def _remove(connection: Connection, planned: Plan) -> None:
     for kind, names in (("TRIGGER", planned.triggers), ("INDEX", planned.indexes), ("TABLE", planned.tables)):
         for name in names:
             connection.execute(f'DROP {kind} "{name}"')
+    for name in planned.own_indexes:
+        connection.execute(f"DROP INDEX {name}")
+        connection.execute(f"CREATE INDEX {name} ON event_log ({adoption.LOG_INDEXES[name]})")
     connection.execute("COMMIT")

@@ -1,0 +1,156 @@
+"""Time writes to a table: unwatched, logged by hand, and watched.
+
+Runs in the measured checkout's Python. Its argument is JSON: the path of an upgraded database, and the number of rows.
+Prints JSON: CPU microseconds a row in bulk, wall-clock microseconds a commit, and ratios. The best of three rounds
+counts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from outfeed.config import settings
+from outfeed.watch import definition
+from outfeed.watch.store import watches
+
+ROUNDS = 3
+COMMITS = 300
+COLUMNS = ("name", "quantity", "price", "note", "status", "created_at", "kind", "address", "flag")
+TABLE = f"CREATE TABLE orders (id INTEGER PRIMARY KEY, {', '.join(COLUMNS)})"
+INSERT = f"INSERT INTO orders VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
+LOGGED = "SELECT id, event_type, source, task_id, agent_id, data, timestamp FROM event_log ORDER BY rowid"
+BY_HAND = "INSERT INTO event_log VALUES (?, ?, ?, ?, ?, ?, ?)"
+VARIANTS = ("unwatched", "by hand", "watched")
+
+Run = Callable[[sqlite3.Connection], object]
+
+
+def rows(count: int) -> Iterator[tuple[object, ...]]:
+    for number in range(1, count + 1):
+        yield (
+            number,
+            f"name {number}",
+            number * 7,
+            number / 3,
+            None,
+            "open",
+            "2026-01-01T00:00:00Z",
+            5,
+            "a street",
+            "x",
+        )
+
+
+def operations(count: int) -> dict[str, Run]:
+    """Return the writes, in their order: each needs the rows that the ones before it leave."""
+    return {
+        "insert": lambda program: program.executemany(INSERT, rows(count)),
+        "update": lambda program: program.execute("UPDATE orders SET status = 'paid', quantity = quantity + 1"),
+        "no-op": lambda program: program.executemany(
+            "UPDATE orders SET status = 'paid' WHERE id = ?", ((number,) for number in range(1, count + 1))
+        ),
+        "replace": lambda program: program.executemany(INSERT.replace("INSERT", "REPLACE"), rows(count)),
+        "upsert": lambda program: program.executemany(
+            f"{INSERT} ON CONFLICT DO UPDATE SET status = 'sent'", rows(count)
+        ),
+        "delete": lambda program: program.execute("DELETE FROM orders WHERE id > 0"),
+    }
+
+
+def dumped(event: tuple[Any, ...]) -> tuple[object, ...]:
+    """Return the values of BY_HAND: a program that logs by hand has the data as an object."""
+    return (*event[:5], json.dumps(event[5]), event[6])
+
+
+def prepare(source: Path, variant: str) -> Path:
+    path = source.with_name(f"{variant.replace(' ', '-')}.db")
+    shutil.copy(source, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(TABLE)
+        if variant == "watched":
+            made = definition.from_values({"table": "orders"})
+            watches.put(connection, made, made_by=watches.COMMAND, settings=settings())
+    return path
+
+
+def in_bulk(source: Path, count: int) -> dict[str, dict[str, float]]:
+    """Return the CPU seconds of each operation in one transaction, by variant."""
+    secs: dict[str, dict[str, float]] = {variant: {} for variant in VARIANTS}
+    logged: dict[str, list[tuple[Any, ...]]] = {}
+    for variant in ("watched", "by hand", "unwatched"):  # the first makes the events that the second writes
+        with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
+            for name, run in operations(count).items():
+                program.execute("DELETE FROM event_log")
+                program.execute("DELETE FROM outbox")
+                began = time.process_time()
+                program.execute("BEGIN")
+                run(program)
+                if variant == "by hand":
+                    program.executemany(BY_HAND, map(dumped, logged[name]))
+                program.execute("COMMIT")
+                secs[variant][name] = time.process_time() - began
+                if variant == "watched":
+                    logged[name] = [(*event[:5], json.loads(event[5]), event[6]) for event in program.execute(LOGGED)]
+    return secs
+
+
+def one_by_one(source: Path, synchronous: str) -> dict[str, float]:
+    """Return the seconds of a commit of one row, by variant."""
+    secs = {}
+    for variant in ("unwatched", "watched"):
+        with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
+            program.execute(f"PRAGMA synchronous = {synchronous}")
+            began = time.perf_counter()
+            program.executemany(INSERT, rows(COMMITS))
+            secs[variant] = (time.perf_counter() - began) / COMMITS
+    return secs
+
+
+def unmatched(source: Path, count: int) -> dict[str, float]:
+    """Return the CPU seconds of updates that match no rule, by variant."""
+    secs = {}
+    for variant in ("unwatched", "watched"):
+        with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
+            program.executemany(INSERT, rows(count))
+            if variant == "watched":
+                made = definition.from_values({"table": "orders", "only_changes": ["status"]})
+                watches.put(program, made, made_by=watches.COMMAND, settings=settings())
+            began = time.process_time()
+            program.execute("BEGIN")
+            for number in range(1, count + 1):
+                program.execute("UPDATE orders SET quantity = quantity + 1 WHERE id = ?", (number,))
+            program.execute("COMMIT")
+            secs[variant] = time.process_time() - began
+    return secs
+
+
+def measure(source: Path, count: int) -> dict[str, float]:
+    bulk = [in_bulk(source, count) for _ in range(ROUNDS)]
+    figures: dict[str, float] = {}
+    for name in operations(0):
+        best = {variant: min(each[variant][name] for each in bulk) for variant in VARIANTS}
+        figures |= {f"{name} {variant} us": best[variant] / count * 1e6 for variant in VARIANTS}
+        base = "unwatched" if name == "no-op" else "by hand"
+        figures[f"{name.replace('-', '')}_ratio"] = best["watched"] / best[base]
+    for synchronous in ("FULL", "NORMAL"):
+        commits = [one_by_one(source, synchronous) for _ in range(ROUNDS)]
+        best = {variant: min(each[variant] for each in commits) for variant in ("unwatched", "watched")}
+        figures |= {f"{synchronous} {variant} us": secs * 1e6 for variant, secs in best.items()}
+        figures[f"{synchronous.lower()}_ratio"] = best["watched"] / best["unwatched"]
+    updates = [unmatched(source, count) for _ in range(ROUNDS)]
+    best = {variant: min(each[variant] for each in updates) for variant in ("unwatched", "watched")}
+    figures["unmatched_ratio"] = best["watched"] / best["unwatched"]
+    return figures
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    print(json.dumps(measure(Path(order["path"]), order["rows"])))
