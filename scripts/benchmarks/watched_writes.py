@@ -50,7 +50,7 @@ def rows(count: int) -> Iterator[tuple[object, ...]]:
 
 
 def operations(count: int) -> dict[str, Run]:
-    """Return the writes, in their order: each needs the rows that the ones before it leave."""
+    """Return the writes in their order; each needs the rows of earlier ones."""
     return {
         "insert": lambda program: program.executemany(INSERT, rows(count)),
         "update": lambda program: program.execute("UPDATE orders SET status = 'paid', quantity = quantity + 1"),
@@ -66,7 +66,10 @@ def operations(count: int) -> dict[str, Run]:
 
 
 def dumped(event: tuple[Any, ...]) -> tuple[object, ...]:
-    """Return the values of BY_HAND: a program that logs by hand has the data as an object."""
+    """Return the values of BY_HAND.
+
+    A program that logs by hand has the data as an object.
+    """
     return (*event[:5], json.dumps(event[5]), event[6])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import hypothesis
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
@@ -22,6 +23,7 @@ from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
 from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
 from tests.server import Server
+from tests.watch import twins
 
 FOLLOWERS = 20
 BEHIND = 1_000_000
@@ -45,13 +47,26 @@ SCHEMA_CHECKS = (
     help="Read and search a log of these. 0: skip.",
 )
 @click.option(
+    "--programs",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Write to watched tables by these random programs. 0: skip.",
+)
+@click.option(
     "--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API for this long."
 )
 @click.option("--seed", type=int, help="Repeat the moments and the order of an earlier run.")
 def main(
-    rounds: int, minutes: float | None, events: int, log_events: int, schemathesis_minutes: float, seed: int | None
+    rounds: int,
+    minutes: float | None,
+    events: int,
+    log_events: int,
+    programs: int,
+    schemathesis_minutes: float,
+    seed: int | None,
 ) -> None:
-    """Kill the server under load, connect 1,000 clients, prune, search.
+    """Kill the server, connect 1,000 clients, prune, search, watch.
 
     The load is 500 events a second and 20 clients. Between the kills, 1,100 sockets of one address send or read too
     slowly beside a viewer. With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random,
@@ -66,6 +81,8 @@ def main(
             run_rounds(seed, rounds, events)
             if log_events:
                 run_log(log_events)
+            if programs:
+                run_programs(programs, seed)
         else:
             run_mix(seed, minutes)
         if schemathesis_minutes:
@@ -99,6 +116,13 @@ def run_schemathesis(minutes: float) -> None:
         ]  # fmt: skip
         if subprocess.run(command, check=False, cwd=folder).returncode:
             raise Mismatch("schemathesis reported a failure")
+
+
+def run_programs(count: int, seed: int) -> None:
+    """Write to watched tables at random; the events must replay to them."""
+    test = hypothesis.given(twins.programs())(twins.check)
+    hypothesis.seed(seed)(hypothesis.settings(max_examples=count, deadline=None, database=None)(test))()
+    click.echo(f"Seed {seed}: the events of {count:,} random programs replay to the tables that they wrote to.")
 
 
 def run_rounds(seed: int, rounds: int, events: int) -> None:

@@ -1,4 +1,4 @@
-"""`outfeed watch apply`: a file becomes the watches of the database, all or nothing."""
+"""`outfeed watch apply`: a file becomes the watches of the database."""
 
 from __future__ import annotations
 

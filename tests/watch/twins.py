@@ -187,6 +187,32 @@ class Twins:
         assert got == found, f"{self}: events give {got}, the table is {found}"
 
 
+class Program(NamedTuple):
+    """A random program: the kind of its table, a setting, and its statements."""
+
+    kind: str
+    recursive_triggers: bool
+    statements: list[str]
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Return a program of up to 20 statements."""
+    name = draw(st.sampled_from(sorted(KINDS)))
+    return Program(name, draw(st.booleans()), draw(st.lists(statements(KINDS[name]), min_size=1, max_size=20)))
+
+
+def check(program: Program) -> None:
+    """Run *program* in both databases, and compare after each statement."""
+    twins = Twins(KINDS[program.kind], recursive_triggers=program.recursive_triggers)
+    try:
+        for statement in program.statements:
+            twins.run(statement)
+            twins.check_replay()
+    finally:
+        twins.close()
+
+
 def replayed(found: Iterable[Logged], columns: Sequence[str]) -> Counter[Row]:
     """Return the rows after the events; each must fit the rows before it."""
     rows: Counter[Row] = Counter()

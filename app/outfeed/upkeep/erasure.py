@@ -56,9 +56,9 @@ def erase(database: Database, event_id: str, *, dry_run: bool = False, by: str |
 def erase_row(
     database: Database, table: str, key: Mapping[str, Any], *, dry_run: bool = False, by: str | None = None
 ) -> int:
-    """Delete every event of one row of a watched table, as `erase` does; return the number of events.
+    """Delete every event of one row of a watched table; return the number.
 
-    That is each event with this key, and each one that changed it. The event that reports the erasure names the table
+    Deletes as `erase` does. That is each event with this key, and each one that changed it. The event that reports the erasure names the table
     only.
     """
     ids = _events_of_row(database, table, key)
@@ -81,7 +81,7 @@ def erase_row(
 
 
 def _events_of_row(database: Database, table: str, key: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the row's events in the log and in the outbox, each once."""
+    """Return the ids of the row's events in log and outbox, each once."""
     marker = f'"table":{json.dumps(table, ensure_ascii=False)},"key":{{'
     ids: dict[str, None] = {}
     for statement in _MARKED:
