@@ -60,12 +60,12 @@ LATER_COLUMNS = ("owner", "on_rejection", "skips", "old_secret", "old_secret_unt
 def rows(path: Path, prefix: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each of Outfeed's tables.
 
-    The keys are the names without *prefix*. Facts about triggers are left out.
+    The keys are the names without *prefix*. Facts about triggers and indexes are left out.
     """
     with contextlib.closing(sqlite3.connect(path)) as raw:
         found = {}
         for table in former_names.TABLES:
-            where = " WHERE key NOT LIKE 'trigger:%'" if table == "meta" else ""
+            where = " WHERE key NOT LIKE 'trigger:%' AND key NOT LIKE 'index:%'" if table == "meta" else ""
             columns = [name for (name,) in raw.execute("SELECT name FROM pragma_table_info(?)", (f"{prefix}{table}",))]
             names = ", ".join(name for name in columns if name not in LATER_COLUMNS)
             found[table] = raw.execute(f"SELECT {names} FROM {prefix}{table}{where} ORDER BY 1").fetchall()

@@ -252,3 +252,19 @@ class TestMigrationsDir:
         monkeypatch.setattr(schema, "__file__", str(tmp_path / "outfeed" / "store" / "migrate.py"))
         with pytest.raises(OutfeedError, match="install outfeed again"):
             schema.migrations_dir()
+
+
+def test_events_without_task_and_agent_are_in_no_index_of_those_columns(tmp_path: Path) -> None:
+    path = tmp_path / "outfeed.db"
+    migrate.upgrade(path)
+    with closing(sqlite3.connect(path)) as raw:
+        recorded = dict(
+            raw.execute("SELECT substr(key, 7), value FROM outfeed_meta WHERE key LIKE 'index:event_log_%_id'")
+        )
+        found = dict(
+            raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND name LIKE 'event_log_%_id'")
+        )
+        plan = raw.execute("EXPLAIN QUERY PLAN SELECT 1 FROM event_log WHERE task_id = ?", ("t",)).fetchone()[3]
+    assert recorded == found
+    assert all("IS NOT NULL" in sql for sql in found.values())
+    assert "event_log_task_id" in plan

@@ -58,8 +58,8 @@ def erase_row(
 ) -> int:
     """Delete every event of one row of a watched table; return the number.
 
-    Deletes as `erase` does. That is each event with this key, and each one that changed it. The event that reports the erasure names the table
-    only.
+    Deletes as `erase` does each event with this key, and each one that changed the key. The event that reports the
+    erasure names the table only.
     """
     ids = _events_of_row(database, table, key)
     if dry_run or not ids:
