@@ -289,5 +289,9 @@ class EventSql:
         )
 
     def _typed(self, operation: str) -> str:
+        """Return SQL for the type, given that a rule matches: the last one if no other does."""
+        rules = self.definition.rules_on(operation)
         rows = Rows()
-        return rows.nested(self._type(operation, rows))
+        cases = "".join(f" WHEN {self._condition(rule, rows)} THEN {text(rule.type)}" for rule in rules[:-1])
+        last = text(rules[-1].type) if rules else "NULL"
+        return rows.nested(f"CASE{cases} ELSE {last} END") if cases else last
