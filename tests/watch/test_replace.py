@@ -95,6 +95,18 @@ def test_a_row_with_the_rowid_minus_one_is_not_taken_for_a_replaced_one():
         assert (found.type, found.data["was"]) == ("t.updated", {"a": "a"})
 
 
+def test_the_row_minus_one_that_a_unique_value_removes_is_deleted():
+    table = "CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE)"
+    with closing(new_database(table, "INSERT INTO t VALUES (-1, 'a'), (5, 'b')")) as program:
+        watch(program, "t")
+        found = run(program, "REPLACE INTO t (a) VALUES ('a')")
+        assert [(event.type, event.data["key"]["id"]) for event in found] == [("t.deleted", -1), ("t.created", 6)]
+        run(program, "INSERT INTO t VALUES (-1, 'c')")
+        assert types(run(program, "REPLACE INTO t (a) VALUES ('d')")) == ["t.created"]
+        (found,) = run(program, "REPLACE INTO t VALUES (-1, 'e')")
+        assert (found.type, found.data["was"]) == ("t.updated", {"a": "c"})
+
+
 def test_insert_rules_alone_take_no_replaced_row_for_a_new_one(program):
     watch(program, "t", rules=[{"on": "insert", "type": "t.new"}])
     assert run(program, "REPLACE INTO t VALUES (1, 'z', 'b1', 'c1')") == []

@@ -26,17 +26,17 @@ class NoteSql(EventSql):
         return f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={number})"
 
     def _taken(self) -> str:
-        claim = f"UPDATE outfeed_replaced SET watch={-self.number} WHERE {self._claimed()};"
+        is_same = ""
+        if self._is_keyed_by_rowid:
+            # Before an INSERT, -1 is the rowid of a row that names none. Such a row doesn't replace the row -1.
+            is_same = f",is_same=identity=(SELECT NEW.{self._rowid})"
+        claim = f"UPDATE outfeed_replaced SET watch={-self.number}{is_same} WHERE {self._of_new(Rows())};"
         removed = self._removed(f"n.watch={-self.number}")
         return f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} BEGIN {claim}{removed} END"
 
-    def _claimed(self) -> str:
-        """Return the condition for the notes that concern the new row."""
-        mine = self._of_new(Rows())
-        if self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key):
-            # -1 is the rowid of a row that names none: a row that has it was not replaced.
-            mine += f" AND NOT(is_same AND new_key=-1 AND NEW.{self._rowid}<>-1)"
-        return mine
+    @property
+    def _is_keyed_by_rowid(self) -> bool:
+        return self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key)
 
     def _of_new(self, rows: Rows) -> str:
         """Return the condition for notes with key and UNIQUE values of NEW."""
@@ -158,7 +158,10 @@ class NoteSql(EventSql):
             values["cut"] = if_same(lambda rows: self._was(rows, is_before=True)[1])
         if self._may_remove_others and self.definition.rules_on(DELETE):
             values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
-            values["data"] = noted(lambda rows: f"CASE WHEN NOT {same(rows)} THEN {self._deleted_data(rows)} END")
+            unset = f" OR NEW.{self._rowid}=-1" if self._is_keyed_by_rowid and is_insert else ""
+            values["data"] = noted(
+                lambda rows: f"CASE WHEN NOT {same(rows)}{unset} THEN {self._deleted_data(rows)} END"
+            )
             who = self._who(lambda: Rows(old="r"), "old", read)
             values |= dict(zip(("source", "task_id", "agent_id"), who, strict=True))
         rows = Rows(defaults=self.table)
@@ -192,9 +195,9 @@ class NoteSql(EventSql):
 
     def _is_same(self, rows: Rows) -> str:
         """Return the condition that the noted row has the key of the new row."""
-        if not self.table.primary_key or self.table.has_integer_key:
-            if self.table.rowid is not None:
-                return f"r.{self._rowid}=NEW.{self._rowid}"
+        if self._is_keyed_by_rowid:
+            return f"r.{self._rowid}=NEW.{self._rowid}"
+        if not self.table.primary_key:
             return "0"
         key = next((each for each in self.table.uniques if set(each.names) == set(self.table.primary_key)), None)
         collations = dict(key.columns) if key else {}
