@@ -1,8 +1,7 @@
 """Time writes to a table: unwatched, logged by hand, and watched.
 
 Runs in the measured checkout's Python. Its argument is JSON: the path of an upgraded database, and the number of rows.
-Prints JSON: CPU microseconds a row in bulk, wall-clock microseconds a commit, and ratios. The best of three rounds
-counts.
+Prints JSON: CPU microseconds a row in bulk, wall-clock microseconds a commit, and ratios.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +21,11 @@ from outfeed.config import settings
 from outfeed.watch import definition
 from outfeed.watch.store import watches
 
-ROUNDS = 3
 COMMITS = 300
 COLUMNS = ("name", "quantity", "price", "note", "status", "created_at", "kind", "address", "flag")
 TABLE = f"CREATE TABLE orders (id INTEGER PRIMARY KEY, {', '.join(COLUMNS)})"
 INSERT = f"INSERT INTO orders VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
-LOGGED = "SELECT id, event_type, source, task_id, agent_id, data, timestamp FROM event_log ORDER BY rowid"
+LOGGED = "SELECT id, event_type, source, task_id, agent_id, data, timestamp FROM event_log WHERE rowid > ?"
 BY_HAND = "INSERT INTO event_log VALUES (?, ?, ?, ?, ?, ?, ?)"
 VARIANTS = ("unwatched", "by hand", "watched")
 
@@ -91,8 +90,7 @@ def in_bulk(source: Path, count: int) -> dict[str, dict[str, float]]:
     for variant in ("watched", "by hand", "unwatched"):  # the first makes the events that the second writes
         with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
             for name, run in operations(count).items():
-                program.execute("DELETE FROM event_log")
-                program.execute("DELETE FROM outbox")
+                (last,) = program.execute("SELECT coalesce(max(rowid), 0) FROM event_log").fetchone()
                 began = time.process_time()
                 program.execute("BEGIN")
                 run(program)
@@ -101,19 +99,24 @@ def in_bulk(source: Path, count: int) -> dict[str, dict[str, float]]:
                 program.execute("COMMIT")
                 secs[variant][name] = time.process_time() - began
                 if variant == "watched":
-                    logged[name] = [(*event[:5], json.loads(event[5]), event[6]) for event in program.execute(LOGGED)]
+                    logged[name] = [
+                        (*event[:5], json.loads(event[5]), event[6]) for event in program.execute(LOGGED, (last,))
+                    ]
     return secs
 
 
 def one_by_one(source: Path, synchronous: str) -> dict[str, float]:
-    """Return the seconds of a commit of one row, by variant."""
+    """Return the median seconds of a commit of one row, by variant."""
     secs = {}
     for variant in ("unwatched", "watched"):
         with closing(sqlite3.connect(prepare(source, variant), isolation_level=None)) as program:
             program.execute(f"PRAGMA synchronous = {synchronous}")
-            began = time.perf_counter()
-            program.executemany(INSERT, rows(COMMITS))
-            secs[variant] = (time.perf_counter() - began) / COMMITS
+            taken = []
+            for row in rows(COMMITS):
+                began = time.perf_counter()
+                program.execute(INSERT, row)
+                taken.append(time.perf_counter() - began)
+            secs[variant] = statistics.median(taken)
     return secs
 
 
@@ -136,21 +139,18 @@ def unmatched(source: Path, count: int) -> dict[str, float]:
 
 
 def measure(source: Path, count: int) -> dict[str, float]:
-    bulk = [in_bulk(source, count) for _ in range(ROUNDS)]
     figures: dict[str, float] = {}
+    bulk = in_bulk(source, count)
     for name in operations(0):
-        best = {variant: min(each[variant][name] for each in bulk) for variant in VARIANTS}
-        figures |= {f"{name} {variant} us": best[variant] / count * 1e6 for variant in VARIANTS}
+        figures |= {f"{name} {variant} us": bulk[variant][name] / count * 1e6 for variant in VARIANTS}
         base = "unwatched" if name == "no-op" else "by hand"
-        figures[f"{name.replace('-', '')}_ratio"] = best["watched"] / best[base]
+        figures[f"{name.replace('-', '')}_ratio"] = bulk["watched"][name] / bulk[base][name]
     for synchronous in ("FULL", "NORMAL"):
-        commits = [one_by_one(source, synchronous) for _ in range(ROUNDS)]
-        best = {variant: min(each[variant] for each in commits) for variant in ("unwatched", "watched")}
-        figures |= {f"{synchronous} {variant} us": secs * 1e6 for variant, secs in best.items()}
-        figures[f"{synchronous.lower()}_ratio"] = best["watched"] / best["unwatched"]
-    updates = [unmatched(source, count) for _ in range(ROUNDS)]
-    best = {variant: min(each[variant] for each in updates) for variant in ("unwatched", "watched")}
-    figures["unmatched_ratio"] = best["watched"] / best["unwatched"]
+        commits = one_by_one(source, synchronous)
+        figures |= {f"{synchronous} {variant} us": secs * 1e6 for variant, secs in commits.items()}
+        figures[f"{synchronous.lower()}_ratio"] = commits["watched"] / commits["unwatched"]
+    updates = unmatched(source, count)
+    figures["unmatched_ratio"] = updates["watched"] / updates["unwatched"]
     return figures
 
 
