@@ -306,8 +306,7 @@ def apply(file: Path, dry_run: bool) -> None:
 def _print_changes(before: dict[str, str], after: dict[str, str]) -> None:
     for name, text in before.items():
         if after.get(name) != text:
-            show.say_lines(f"DROP TRIGGER {quoted(name)};
-")
+            show.say_lines(f"DROP TRIGGER {quoted(name)};\n")
     for name, text in after.items():
         if before.get(name) != text:
             show.say_lines(f"{text};\n")

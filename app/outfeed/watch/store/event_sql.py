@@ -289,7 +289,7 @@ class EventSql:
         )
 
     def _typed(self, operation: str) -> str:
-        """Return SQL for the type, given that a rule matches: the last one if no other does."""
+        """Return SQL for the type, given that a rule matches."""
         rules = self.definition.rules_on(operation)
         rows = Rows()
         cases = "".join(f" WHEN {self._condition(rule, rows)} THEN {text(rule.type)}" for rule in rules[:-1])
