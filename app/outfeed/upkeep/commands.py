@@ -128,7 +128,7 @@ def _erase_row(table: str, key: dict[str, Any], dry_run: bool, is_json: bool) ->
     count = erasure.erase_row(database.default(), table, key, dry_run=dry_run, by=BY)
     if is_json:
         facts = {"matched": count, "deleted": 0 if dry_run else count}
-        show.say(show.as_json({**facts, "table": table, "key": key, "dry_run": dry_run}))
+        show.put(show.as_json({**facts, "table": table, "key": key, "dry_run": dry_run}))
     elif count:
         what = f"{show.count(count, 'event')} of the row from the log and the outbox"
         show.say(f"Would prune {what}; nothing was deleted." if dry_run else f"Pruned {what}.")
