@@ -81,3 +81,16 @@ def test_the_list_names_each_watch(outfeed, orders):
 def test_sql_prints_the_triggers_in_the_file(outfeed, orders):
     outfeed("watch", "add", "orders")
     assert 'AFTER DELETE ON "orders"' in outfeed("watch", "sql", "orders").output
+
+
+def test_a_watch_sets_displays_and_leaves_those_of_a_command(outfeed, orders):
+    outfeed("type", "set", "orders.deleted", "--label", "Gone: {id}")
+    outfeed("watch", "add", "orders", "--message", "Order {id}")
+    outfeed("watch", "remove", "orders")
+    found = {each["name"]: each for each in json.loads(outfeed("type", "list", "--json").output)}
+    assert found["orders.created"]["label"] == "Order {id}"
+    assert found["orders.gap"]["level"] == "warning"
+    assert found["orders.deleted"]["label"] == "Gone: {id}"
+    outfeed("watch", "add", "orders")
+    found = {each["name"]: each for each in json.loads(outfeed("type", "list", "--json").output)}
+    assert sorted(found) == ["orders.deleted", "orders.gap"]

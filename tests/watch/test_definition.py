@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from outfeed.errors import InvalidWatch
+from outfeed.display import Level
+from outfeed.errors import InvalidDisplay, InvalidWatch
 from outfeed.watch import displays
 from outfeed.watch.definition import Definition, Rule, derived, from_json, from_toml, from_values
 
@@ -60,7 +61,13 @@ def test_a_message_is_the_label_of_each_type():
 
 
 def test_a_gap_is_a_warning():
-    assert displays.of(from_values({"table": "orders"}))["orders.gap"].level == "warning"
+    assert displays.of(from_values({"table": "orders"}))["orders.gap"].level is Level.WARNING
+
+
+def test_a_type_of_outfeeds_own_keeps_its_display():
+    rules = [{"on": "insert", "type": "task.created", "icon": "🎉"}]
+    with pytest.raises(InvalidDisplay, match="Outfeed defines this type"):
+        displays.of(from_values({"table": "tasks", "rules": rules}))
 
 
 @pytest.mark.parametrize(

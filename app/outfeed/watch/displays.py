@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from outfeed.display import Display, Level
 from outfeed.watch.definition import GAP, Definition
 
 
-class WatchDisplay(NamedTuple):
-    """Icon, label and level of a type; None for what the rules leave open."""
+def of(definition: Definition) -> dict[str, Display]:
+    """Return the displays that a watch sets, by type.
 
-    icon: str | None
-    label: str | None
-    level: str | None
-
-
-def of(definition: Definition) -> dict[str, WatchDisplay]:
-    """Return the displays that a watch sets, by type. `T.gap` is a warning."""
-    found = {f"{definition.type}.{GAP}": WatchDisplay(None, None, "warning")}
+    `T.gap` is a warning. Raises InvalidDisplay for a type of Outfeed's own.
+    """
+    found = {f"{definition.type}.{GAP}": Display(level=Level.WARNING)}
     for rule in definition.rules:
         if any(rule.display):
-            found[rule.type] = WatchDisplay(*rule.display)
+            level = rule.level or Level.INFO
+            found[rule.type] = Display.checked(rule.type, icon=rule.icon, label=rule.label, level=level)
     return found

@@ -18,9 +18,11 @@ from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import InvalidWatch, UnknownName
 from outfeed.store import database as db
+from outfeed.store import displays as stored_displays
 from outfeed.store.database import Connection, Database
 from outfeed.store.event_log import log_event
 from outfeed.watch import definition as definitions
+from outfeed.watch import displays
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema
 from outfeed.watch.store.sql import quoted
@@ -215,6 +217,13 @@ def _before(connection: Connection, table: str) -> Watch | None:
     return next((each for each in found if folded(each.table) == folded(table)), None)
 
 
+def _set_displays(connection: Connection, definition: Definition) -> None:
+    """Set the displays of the types of a watch; those of a command stay."""
+    wanted = displays.of(definition)
+    stored_displays.remove(connection, definition.types - wanted.keys(), stored_displays.MadeBy.WATCH)
+    stored_displays.put(connection, wanted, stored_displays.MadeBy.WATCH)
+
+
 def _store(connection: Connection, watch: Watch, table: WatchedTable | None) -> Watch:
     connection.execute(
         "DELETE FROM outfeed_watch WHERE state = ? AND type = ? AND number <> ?", (REMOVED, watch.type, watch.number)
@@ -232,6 +241,7 @@ def _store(connection: Connection, watch: Watch, table: WatchedTable | None) -> 
             (watch.table, watch.type, watch.options, watch.made_by, watch.generator, watch.state, watch.created_at),
         ).fetchone()
         watch = replace(watch, number=number)
+    _set_displays(connection, watch.definition)
     if watch.state == ACTIVE and table is not None:
         create_triggers(connection, watch, table)
     else:
