@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,16 @@ def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Param
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def parsed_json(value: str) -> Any:
+    """Return the JSON value of an option. Raises ValueError."""
+    try:
+        return json.loads(value)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
 
 
 def separated(value: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,7 @@ import click
 
 from outfeed import clock
 from outfeed.cli import show
-from outfeed.cli.values import checked
-
-
-def _json(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
+from outfeed.cli.values import checked, parsed_json
 
 
 def _moment(value: str) -> datetime:
@@ -35,7 +25,7 @@ def _moment(value: str) -> datetime:
 @click.option("--source", required=True, help="Component that writes the event.")
 @click.option("--task-id", help="Task of the event.")
 @click.option("--agent-id", help="Agent of the event.")
-@click.option("--data", metavar="JSON", callback=checked(_json), help="Data of the event, as JSON.")
+@click.option("--data", metavar="JSON", callback=checked(parsed_json), help="Data of the event, as JSON.")
 @click.option(
     "--id", "event_id", help="Id of the event. An event with an existing id and the same content is not written twice."
 )

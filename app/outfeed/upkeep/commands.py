@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outfeed.cli import BY, show
-from outfeed.cli.values import checked
+from outfeed.cli.values import checked, parsed_json
 from outfeed.config import MAX_DAYS, settings
 from outfeed.errors import UnknownName
 from outfeed.text import escaped
@@ -24,7 +23,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _key(value: str) -> dict[str, Any]:
-    key = json.loads(value)  # its ValueError says what is wrong
+    key = parsed_json(value)
     if not isinstance(key, dict) or not key:
         raise ValueError('must be a JSON object, like {"id": 7}')
     return key
