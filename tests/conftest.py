@@ -21,10 +21,13 @@ from outfeed import config
 from outfeed.store import database as db
 from outfeed.store.database import Database
 from tests.app_fixtures import api, flask_app, outfeed, services
+from tests.engine_fixtures import engine, origin_in_process, redis_server, standing_engine
 from tests.server import Server, make_database, upgraded_database
 from tests.waits import wait_until
 
-__all__ = ["api", "flask_app", "outfeed", "services"]
+__all__ = [
+    "api", "engine", "flask_app", "origin_in_process", "outfeed", "redis_server", "services", "standing_engine",
+]  # fmt: skip
 MEMORY = Path("/dev/shm")
 
 # A process that a shell starts in the background ignores SIGINT, and so would every process that a test starts and

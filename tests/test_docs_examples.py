@@ -40,6 +40,14 @@ NOT_RUN = {
         "docker build -t outfeed -f scripts/deploy/Dockerfile .",
         "cp /opt/outfeed/scripts/deploy/Caddyfile /etc/caddy/Caddyfile",
     ],
+    "hosts": [
+        "scripts/serve --demo --edges 2",
+        "apt-get install redis-server",
+        "/opt/outfeed/.venv/bin/pip install '/opt/outfeed[edge]'",
+        "cp /opt/outfeed/scripts/deploy/outfeed-edge.service /etc/systemd/system/",
+        "cp /opt/outfeed/scripts/deploy/Caddyfile.edges /etc/caddy/Caddyfile",
+        "litestream restore -o /var/lib/outfeed/copy.db s3://my-bucket/outfeed",
+    ],
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }

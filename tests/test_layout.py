@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-FEATURES = {"access", "consumers", "log", "swarm", "types", "upkeep", "watch", "webhooks"}
+FEATURES = {"access", "consumers", "edge", "log", "swarm", "types", "upkeep", "watch", "webhooks"}
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "display", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}
@@ -49,8 +49,12 @@ ARROWS = {
     "display -> events": "an event reads as its type's display says",
     "display -> principal": "the audit's types are Outfeed's own",
     "http -> cli": "`outfeed serve` is a command",
+    "edge -> access": "an edge checks requests as the origin does, with the grants that the origin wrote",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
 }
+
+# Features that a feature is no use without.
+BUILT_ON = {"access": {"edge"}}
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")
 CLOCKS = re.compile(
@@ -133,6 +137,8 @@ def _library_problems(file: Path, tree: ast.Module) -> Iterator[tuple[int, str]]
     for line, name in _imports(file, tree):
         if name.split(".")[0] == "sqlite3" and room != "store":
             yield line, f"only store imports sqlite3, not {room}"
+        if name.split(".")[0] == "redis" and room != "edge":
+            yield line, f"only edge imports redis, not {room}"
         if WEB_LIBRARIES.match(name) and room not in {"http", "cli", "feature", *FEATURES}:
             yield line, f"{name} belongs to http, not {room}"
 
@@ -199,10 +205,23 @@ class TestModules:
         assert "outfeed.store.event_log" in loaded
         assert heavy & set(loaded) == set()
 
+    def test_without_an_engine_nothing_of_edges_is_loaded(self):
+        code = (
+            "import sys\nfrom outfeed import config\nfrom outfeed.http.app import create_app\n"
+            "from outfeed.http.server import serve\nserve.prepare_database(config.load())\n"
+            "app = create_app(config.load())\napp.test_client().get('/healthz')\nprint(*sys.modules)"
+        )
+        loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+        assert "outfeed.access.auth" in loaded
+        found = {name for name in loaded if name.split(".")[0] == "redis" or name.startswith("outfeed.edge")}
+        assert found == {"outfeed.edge", "outfeed.edge.feature"}
+
     def test_every_library_is_declared(self):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
-        declared = {_normal(line) for line in config["options"]["install_requires"].split("\n") if line.strip(" \n#")}
+        extras = config["options.extras_require"]["edge"]
+        lines = [*config["options"]["install_requires"].split("\n"), *extras.split("\n")]
+        declared = {_normal(line) for line in lines if line.strip(" \n#")}
         provided = declared | {_normal(line) for name in declared for line in _requirements(name)}
         owners = importlib.metadata.packages_distributions()
         libraries = {
@@ -235,11 +254,13 @@ class TestPackage:
     def test_every_other_module_imports_without_a_feature(self, feature, tmp_path):
         copy = tmp_path / "outfeed"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.rmtree(copy / feature)
+        gone = {feature} | BUILT_ON.get(feature, set())
+        for each in gone:
+            shutil.rmtree(copy / each)
         root = copy / "features.py"
         lines = root.read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if f"{feature.capitalize()}Feature" not in line]
-        assert len(kept) == len(lines) - 2, "one line imports the feature, one registers it"
+        kept = [line for line in lines if not any(f"{each.capitalize()}Feature" in line for each in gone)]
+        assert len(kept) == len(lines) - 2 * len(gone), "one line imports a feature, one registers it"
         root.write_text("".join(kept), "utf-8")
 
         names = sorted(dotted(file.relative_to(tmp_path / "outfeed")) for file in copy.rglob("*.py"))
@@ -317,6 +338,8 @@ VIOLATIONS = {
     "sqlite3 outside the store": ("http/health.py", "import sqlite3"),
     "SQL in a view": ("log/api.py", "rows = connection.execute('SELECT seq FROM outbox')"),
     "sqlite3 by name": ("feed/source.py", "from sqlite3 import Connection"),
+    "redis outside the edge": ("http/health.py", "import redis"),
+    "redis by name": ("feed/source.py", "from redis.exceptions import RedisError"),
     "flask in the store": ("store/database.py", "from flask import g"),
     "werkzeug in the feed": ("feed/socket_writer.py", "import werkzeug.exceptions"),
     "an extension in the feed": ("feed/socket_writer.py", "from flask_login import login_user"),

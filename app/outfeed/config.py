@@ -38,6 +38,7 @@ _Names = Annotated[tuple[str, ...], NoDecode]
 # A host name. Text whose last part has only digits would be an address.
 _HOST = re.compile(r"([A-Za-z0-9_-]+\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]+\.?")
 _BIND = re.compile(r"(\[(?P<v6>[^\]]+)\]|[^:\s\[\]/]+):(?P<port>\d{1,5})")
+_ENGINE = re.compile(r"rediss?://[^/\s]+(/\d*)?(\?\S*)?|unix://\S+|sentinel://[^/\s]+/[^/\s]+")
 _URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PREFIX_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 MAX_PORT = 65_535
@@ -131,6 +132,17 @@ class Settings(BaseSettings):
     webhook_give_up_hours: float = Field(
         24.0, gt=0, le=8760, description="Hours without a success after which a webhook is paused."
     )
+    engine: SecretStr | None = Field(
+        None,
+        description="Redis or Valkey that carries the feed to edges: `redis://`, `rediss://` or"
+        " `sentinel://HOST:PORT,HOST:PORT/NAME`.",
+    )
+    engine_events: int = Field(200_000, ge=1000, le=10_000_000, description="Newest events that the engine keeps.")
+    engine_bytes: int = Field(268_435_456, ge=2**20, description="Memory for events in the engine.")
+    grant_minutes: float = Field(
+        10, ge=0.05, le=1440, description="Minutes that edges admit clients after the origin has stopped."
+    )
+    origin_url: str | None = Field(None, description="Address of the origin server. Required by `outfeed edge`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged: debug, info, warning or error."
     )
@@ -199,7 +211,14 @@ class Settings(BaseSettings):
             raise ValueError(f"must not start its path with /{path.split('/')[1]}, which Outfeed uses itself")
         return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
-    @field_validator("url")
+    @field_validator("engine")
+    @classmethod
+    def _names_an_engine(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _ENGINE.fullmatch(value.get_secret_value()):
+            raise ValueError("must be like redis://127.0.0.1:6379/0 or sentinel://10.0.0.1:26379,10.0.0.2:26379/NAME")
+        return value
+
+    @field_validator("url", "origin_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
         if value is not None:

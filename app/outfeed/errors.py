@@ -29,16 +29,19 @@ OutfeedError
 ├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
 ├── UnknownName             no token, user, agent or task has that name or id
-└── DatabaseError
-    ├── DatabaseMissing     no database at the path
-    ├── DatabaseBusy        no write lock in time; try again
-    │   ├── DatabaseChanged another process changed the file while it was read
-    │   └── DatabaseFull    no space left
-    ├── DatabaseReadOnly    the file, its folder or its filesystem can't be written to
-    ├── SchemaMismatch      not upgraded yet, made by newer code, or its tables do not fit
-    │   └── AdoptionNeeded  the file holds another program's tables
-    └── DatabaseUnreadable  SQLite can't read the file
-        └── DatabaseDamaged the file is damaged; nothing is written to it
+└── SourceError             the history can't be read now
+    ├── EngineDown          the Redis or Valkey between origin and edges can't be used now
+    │   └── EngineFull      it has no memory left
+    └── DatabaseError
+        ├── DatabaseMissing     no database at the path
+        ├── DatabaseBusy        no write lock in time; try again
+        │   ├── DatabaseChanged another process changed the file while it was read
+        │   └── DatabaseFull    no space left
+        ├── DatabaseReadOnly    the file, its folder or its filesystem can't be written to
+        ├── SchemaMismatch      not upgraded yet, made by newer code, or its tables do not fit
+        │   └── AdoptionNeeded  the file holds another program's tables
+        └── DatabaseUnreadable  SQLite can't read the file
+            └── DatabaseDamaged the file is damaged; nothing is written to it
 """
 
 from __future__ import annotations
@@ -229,13 +232,34 @@ class UnknownName(OutfeedError):
     """The name or id does not exist."""
 
 
-class DatabaseError(OutfeedError):
+class SourceError(OutfeedError):
+    """The history can't be read now. *in_short* is for those who may not know where it lies."""
+
+    in_short = "the feed can't be read right now"
+    code: str
+
+
+class EngineDown(SourceError):
+    """The engine can't be reached, refuses the call, or does not hold what is needed yet; try again."""
+
+    in_short = "the engine can't be used right now"
+    code = "engine_unavailable"
+
+
+class EngineFull(EngineDown):
+    """The engine has no memory left for a write; nothing was written."""
+
+    in_short = "the engine has no memory left"
+
+
+class DatabaseError(SourceError):
     """The database could not complete the operation.
 
     *in_short* is the message without the path of the file.
     """
 
     in_short = "the database can't be used right now"
+    code = "database_unavailable"
 
 
 class DatabaseMissing(DatabaseError):

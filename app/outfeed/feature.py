@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # commands that need neither start without loading Flask
     from outfeed.feed.core import Core
     from outfeed.jobs import Job
     from outfeed.metrics import Metric, Metrics
+    from outfeed.principal import Principal
     from outfeed.store.database import Connection, Database
     from outfeed.store.displays import DisplayCache
     from outfeed.store.outbox import Outbox
@@ -67,6 +68,26 @@ class Process(Protocol):
     outbox: Outbox
     displays: DisplayCache
     core: Core
+
+
+class SharedGrants(Protocol):
+    """Where other hosts that serve the feed find grants. The account tables stay the truth."""
+
+    def create_ticket(self, principal: Principal) -> str:
+        """Return a ticket that any host takes, once, in *principal*'s name. Raises SourceError."""
+        ...
+
+    def take_ticket(self, ticket: str) -> str | None:
+        """Use *ticket* up; return the grant that it rests on, None for a bad one. Raises SourceError."""
+        ...
+
+    def add(self, principal: Principal) -> None:
+        """Make a new grant known at once. Never raises."""
+        ...
+
+    def publish(self, database: Database) -> None:
+        """Make every grant known, and those that are gone. Raises SourceError."""
+        ...
 
 
 class Part:
@@ -193,6 +214,10 @@ class Feature:
         Raises DatabaseError.
         """
 
+    def shared_grants(self, settings: Settings) -> SharedGrants | None:
+        """Return where other hosts find grants; None if there are no other hosts."""
+        return None
+
     def status(self, process: Process) -> Mapping[str, Any]:
         """Return the values that `status_template` shows."""
         return {}
@@ -200,6 +225,11 @@ class Feature:
     def samples(self, process: Process) -> Mapping[str, Samples]:
         """Return the current values of `metrics`. Raises DatabaseError."""
         return {}
+
+
+def shared_grants(settings: Settings) -> SharedGrants | None:
+    """Return where other hosts find grants; None if there are no other hosts."""
+    return next(filter(None, (feature.shared_grants(settings) for feature in registered())), None)
 
 
 def registered() -> tuple[Feature, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from outfeed.access.feature import AccessFeature
 from outfeed.consumers.feature import ConsumersFeature
+from outfeed.edge.feature import EdgeFeature
 from outfeed.feature import Feature
 from outfeed.log.feature import LogFeature
 from outfeed.swarm.feature import SwarmFeature
@@ -24,4 +25,5 @@ FEATURES: tuple[Feature, ...] = (
     WatchFeature(),
     WebhooksFeature(),
     SwarmFeature(),
+    EdgeFeature(),
 )

@@ -22,14 +22,22 @@ from outfeed.redaction import REDACTED, QuickLook, may_hold_secrets, redact
 
 
 class Window(NamedTuple):
-    """The range of the outbox at one moment: the epoch, first and last seq.
+    """The range of a source at one moment: the epoch, first and last seq.
 
-    `first_seq` is `last_seq + 1` when the outbox is empty. `last_seq` counts pruned events as well.
+    `first_seq` is `last_seq + 1` when the source is empty. `last_seq` counts pruned events as well.
+    A copy names its *origin*, the URL of the server that has the whole history. A copy can be behind: its `last_seq`
+    may fall and rise again.
     """
 
     epoch: str
     first_seq: int
     last_seq: int
+    origin: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the source is a copy of another server's history."""
+        return self.origin is not None
 
     def prove(self, epoch: str, cursor: int) -> None:
         """Raise Overtaken unless all events after *cursor* are still here.

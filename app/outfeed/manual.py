@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "docs"
 # The menu: each group with its topics. A topic is the name of a file in `docs`, and of a page below /docs.
 MENU: dict[str, tuple[str, ...]] = {
     "Start": ("index", "tutorial"),
-    "Guides": ("embed", "consumers", "webhooks", "adopt", "backup", "deploy", "upgrade", "troubleshooting"),
+    "Guides": ("embed", "consumers", "webhooks", "adopt", "backup", "deploy", "hosts", "upgrade", "troubleshooting"),
     "Reference": (
         "events",
         "displays",
@@ -29,7 +29,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "metrics",
         "errors",
     ),
-    "Concepts": ("delivery", "performance", "security"),
+    "Concepts": ("delivery", "edges", "performance", "security"),
 }
 MAX_HITS = 30
 _SNIPPET_CHARS = 160

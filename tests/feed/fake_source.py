@@ -29,10 +29,12 @@ VIEWER = Principal("viewer", ("read",), "token:")
 class MemorySource:
     """A source that holds its items in memory.
 
-    A test can prune it, restore it and renew its epoch.
+    A test can prune it, restore it and renew its epoch. With an *origin*, it is a copy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str | None = None) -> None:
+        self.origin = origin
+        self.origin_age: float | None = None if origin is None else 0.0
         self.epoch = "epoch-1"
         self.items: list[Item] = []
         self.last_seq = 0
@@ -51,7 +53,7 @@ class MemorySource:
 
     def window(self) -> Window:
         first = self.items[0].seq if self.items else self.last_seq + 1
-        return Window(self.epoch, first, self.last_seq)
+        return Window(self.epoch, first, self.last_seq, self.origin)
 
     def read_after(self, seq: int, limit: int) -> Page:
         with self._lock:

@@ -141,9 +141,9 @@ class Simulation:
     The test's thread does the work of pacer, commit notifier and clients.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, origin: str | None = None) -> None:
         self.time = Clock(monkeypatch)
-        self.source = MemorySource()
+        self.source = MemorySource(origin)
         self.core = core_of(self.source, heartbeat_secs=1e9)
         self.hub, self.relay = self.core.hub, self.core.relay
         self.viewers: list[SimulatedClient] = []

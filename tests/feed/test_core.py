@@ -13,7 +13,7 @@ import pytest
 import outfeed
 from outfeed.feed import frames
 from outfeed.feed.client import ClientState
-from outfeed.feed.encoding import Batch, Counters
+from outfeed.feed.encoding import Batch
 from outfeed.history import Item
 from tests.feed.samples import counted
 from tests.feed.simulated import SimulatedClient, Simulation
@@ -42,9 +42,9 @@ class Raising(frames.WebSocketEncoding):
             self._raise_at("events")
         return super().singles(items, prev, epoch)
 
-    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
+    def heartbeat(self, cursor: int, epoch: str, *more: Any) -> bytes:
         self._raise_at("heartbeat")
-        return super().heartbeat(cursor, epoch, counters)
+        return super().heartbeat(cursor, epoch, *more)
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
         self._raise_at("stale")

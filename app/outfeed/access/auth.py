@@ -23,19 +23,19 @@ from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
+from outfeed.access.grants import Grants
 from outfeed.access.rights import Rights
-from outfeed.access.store import account, user
+from outfeed.access.store import user
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
 from outfeed.http import limits, origins, permission
 from outfeed.http.headers import HEADERS
 from outfeed.http.permission import Permission
 from outfeed.http.problems import answer, problem, wants_page
-from outfeed.http.services import services
+from outfeed.http.services import services, serving
 from outfeed.log_message import LogMessage
 from outfeed.principal import ROLES, Principal
 from outfeed.store import files
-from outfeed.store.database import Database
 
 _FORM_REFUSED = {
     "csrf": "Your session changed. Go back, reload the page and try again.",
@@ -59,7 +59,7 @@ class Visitor(UserMixin):
     @classmethod
     def load(cls, key: str) -> Visitor | None:
         """Return the visitor of the session with that key, if it is valid."""
-        principal = account.find_session(_database(), key)
+        principal = _grants().find_session(key)
         return cls(key, principal) if principal else None
 
     @property
@@ -69,7 +69,7 @@ class Visitor(UserMixin):
     @property
     def has_password(self) -> bool:
         """Whether the user can sign in without a link."""
-        return user.password_hash(_database(), self.name) is not None
+        return user.password_hash(services().database, self.name) is not None
 
 
 class _Sessions(SecureCookieSessionInterface):
@@ -139,7 +139,7 @@ def _refuse_connection(needed: Permission) -> Response | None:
 
     This happens before any lookup.
     """
-    attempts = services().settings.connection_attempts_per_minute
+    attempts = serving().settings.connection_attempts_per_minute
     if refusal := limits.refusal("connection attempts", limits.client(), attempts):
         return refusal
     mismatch = origins.why_foreign_origin() if needed.takes_tickets else None
@@ -158,17 +158,17 @@ def _is_foreign_socket(needed: Permission) -> bool:
 
 
 def _admit_token(secret: str, scope: str) -> Response | None:
-    found = account.find_token(_database(), secret)
+    found = _grants().find_token(secret)
     if found is None:
         return _challenge('Bearer error="invalid_token"', "this token is unknown, expired or revoked")
-    if refusal := limits.refusal("requests", found.grant, services().settings.requests_per_minute):
+    if refusal := limits.refusal("requests", found.grant, serving().settings.requests_per_minute):
         return refusal
-    services().part(Rights).note_use(found.grant)
+    serving().part(Rights).note_use(found.grant)
     return _require(found, scope)
 
 
 def _admit_ticket(ticket: str, scope: str) -> Response | None:
-    found = account.redeem_ticket(_database(), ticket)
+    found = _grants().redeem_ticket(ticket)
     if found is None:
         return _challenge("Bearer", "this ticket is used or expired; request a new one")
     return _require(found, scope)
@@ -222,7 +222,7 @@ def _refuse_form(reason: str, detail: str) -> Refusal:
 
 def note_refusal(reason: str, detail: str) -> None:
     """Count the request's refusal and log *detail*, the mismatch."""
-    services().metrics.note_refusal(reason)
+    serving().metrics.note_refusal(reason)
     fields = {"reason": reason, "path": request.path, "address": request.remote_addr}
     log.warning(LogMessage("request refused", **fields, detail=detail))
 
@@ -235,7 +235,7 @@ def _require(found: Principal, scope: str) -> Response | None:
     g.principal = found
     if found.may(scope):
         return None
-    services().metrics.note_refusal("forbidden", path=request.path, principal=found.name, scope=scope)
+    serving().metrics.note_refusal("forbidden", path=request.path, principal=found.name, scope=scope)
     return answer(403, _missing_permission(found, scope))
 
 
@@ -263,14 +263,14 @@ def _refuse_unauthenticated(needed: Permission) -> ResponseReturnValue:
 
 
 def _challenge(scheme: str, detail: str) -> Response:
-    services().metrics.note_refusal("unauthorized", path=request.path, address=limits.client())
+    serving().metrics.note_refusal("unauthorized", path=request.path, address=limits.client())
     response = answer(401, detail)
     response.headers["WWW-Authenticate"] = scheme
     return response
 
 
-def _database() -> Database:
-    return services().database
+def _grants() -> Grants:
+    return serving().part(Rights).grants
 
 
 # --- headers and the key ----------------------------------------------------------------------------------------------

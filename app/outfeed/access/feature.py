@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from outfeed.config import Settings
 from outfeed.errors import UnknownName
-from outfeed.feature import Feature, Process
+from outfeed.feature import Feature, Process, shared_grants
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
-    from outfeed.access.rights import Rights
+    from outfeed.access.rights import OriginRights
     from outfeed.store.database import Database
 
 
@@ -37,10 +37,10 @@ class AccessFeature(Feature):
 
         auth.init_app(app)
 
-    def part(self, process: Process) -> Rights:
-        from outfeed.access.rights import Rights
+    def part(self, process: Process) -> OriginRights:
+        from outfeed.access.rights import OriginRights
 
-        return Rights(process.database, process.core)
+        return OriginRights(process.database, shared_grants(process.settings), process.core)
 
     def check(self, settings: Settings) -> None:
         from outfeed.access.auth import check_key

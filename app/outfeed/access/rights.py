@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Iterable
 
 from outfeed import clock
+from outfeed.access.grants import DatabaseGrants, Grants
 from outfeed.access.store import account
-from outfeed.errors import DatabaseError
+from outfeed.errors import DatabaseError, SourceError
+from outfeed.feature import SharedGrants
 from outfeed.feed import frames
 from outfeed.feed.client import ConnectedClient
 from outfeed.feed.core import Core
@@ -28,24 +31,21 @@ log = logging.getLogger(__name__)
 class Rights(Guard):
     """The guard of one process: checks its subscribers again after changes.
 
-    Detecting a change costs one SELECT. `_lock` guards `_uses`, the times at which tokens were used. A job writes them
-    every few seconds, so that no request waits for a writer.
+    Detecting a change costs one read of *grants*.
     """
 
-    def __init__(self, database: Database, core: Core) -> None:
-        self._database = database
+    def __init__(self, grants: Grants, core: Core) -> None:
+        self.grants = grants
         self._core = core
-        self._counters = (-1, -1)
-        self._lock = threading.Lock()
-        self._uses: dict[str, str] = {}
-        self.jobs = {"rights": Job(self.check, 0.5), "uses": Job(self.write_uses, 5.0)}
+        self._counters: tuple[str, int] = ("", 0)
+        self.jobs = {"rights": Job(self.check, 0.5)}
 
     def start(self) -> None:
         """Read the counters before the first client connects.
 
-        Raises DatabaseError.
+        Raises SourceError.
         """
-        self._counters = account.change_counters(self._database)
+        self._counters = self.grants.counters()
         self._core.hub.erased = self._counters[1]
 
     def check(self) -> None:
@@ -54,44 +54,76 @@ class Rights(Guard):
         Never raises.
         """
         try:
-            now = account.change_counters(self._database)
-            if now[0] != self._counters[0]:
-                self._check_all()
-            else:
-                self._check_times()
-            if now[1] != self._counters[1]:
-                self._core.forget(erased=now[1])
-            self._counters = now
-        except DatabaseError as error:
+            self.take(self.grants.counters())
+            self._check_times()
+        except SourceError as error:
             log.warning(LogMessage("can't check the permissions, trying again", error=error))
 
+    def take(self, now: tuple[str, int]) -> None:
+        """Check all subscribers, or drop caches, if the counters are others *now*.
+
+        Raises SourceError.
+        """
+        rights, erasures = self._counters
+        if now[0] != rights:
+            self._check_all()
+        if now[1] != erasures:
+            self._core.forget(erased=now[1])
+        self._counters = now
+
+    @property
+    def last_rights(self) -> str:
+        """The counter of revocations at the last check."""
+        return self._counters[0]
+
     def _check_all(self) -> None:
-        current: dict[str, Principal | None] = {}
-        for subscriber in self._core.hub.clients():
-            grant = subscriber.principal.grant
-            if grant not in current:
-                current[grant] = account.principal_of(self._database, grant)
-            _disconnect_if_changed(current[grant], subscriber)
+        clients = self._core.hub.clients()
+        current = self._principals({subscriber.principal.grant for subscriber in clients})
+        for subscriber in clients:
+            _disconnect_if_changed(current[subscriber.principal.grant], subscriber)
+
+    def _principals(self, grants: Iterable[str]) -> dict[str, Principal | None]:
+        return {grant: self.grants.principal_of(grant) for grant in grants}
 
     def principal_of(self, grant: str) -> Principal | None:
         """Return the current principal of *grant*, or None if it is revoked.
 
-        Raises DatabaseError.
+        Raises SourceError.
         """
-        return account.principal_of(self._database, grant)
+        return self.grants.principal_of(grant)
 
     def check_newcomer(self, subscriber: ConnectedClient) -> None:
         """Check again a subscriber that was just added to the hub.
 
-        `check` may have run between its admission and its addition. Raises DatabaseError.
+        `check` may have run between its admission and its addition. Raises SourceError.
         """
-        _disconnect_if_changed(account.principal_of(self._database, subscriber.principal.grant), subscriber)
+        _disconnect_if_changed(self.grants.principal_of(subscriber.principal.grant), subscriber)
 
     def _check_times(self) -> None:
         now = clock.now()
         for subscriber in self._core.hub.clients():
             if subscriber.principal.has_expired(now):
                 subscriber.ask_to_end(frames.SIGNED_OUT, "expired")
+
+    def note_use(self, grant: str) -> None:
+        """Note that a token was used now, where that is kept."""
+
+
+class OriginRights(Rights):
+    """The rights of a process that has the database.
+
+    `_lock` guards `_uses`, the times at which tokens were used. A job writes them every few seconds, so that no request
+    waits for a writer.
+    """
+
+    grants: DatabaseGrants
+
+    def __init__(self, database: Database, shared: SharedGrants | None, core: Core) -> None:
+        super().__init__(DatabaseGrants(database, shared), core)
+        self._database = database
+        self._lock = threading.Lock()
+        self._uses: dict[str, str] = {}
+        self.jobs = {**self.jobs, "uses": Job(self.write_uses, 5.0)}
 
     def close(self) -> None:
         """Write the uses that no job has written yet."""

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 
 from outfeed.access import auth, passwords
+from outfeed.access.rights import OriginRights
 from outfeed.access.store import account, user
 from outfeed.http import identity, limits
 from outfeed.http.permission import public, requires
@@ -145,7 +146,9 @@ def _begin_session(name: str, how: str) -> None:
     session.permanent = True
     lifetime = timedelta(days=services().settings.session_days)
     facts: dict[str, Any] = {"how": how, "by": name, "address": request.remote_addr or ""}
-    login_user(auth.Visitor(account.create_session(services().database, name, lifetime, **facts)))
+    key = account.create_session(services().database, name, lifetime, **facts)
+    services().part(OriginRights).grants.share(f"session:{account.hash_of(key)}")
+    login_user(auth.Visitor(key))
     log.info(LogMessage("signed in", name=name, how=how, address=request.remote_addr))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
+from outfeed.access.rights import OriginRights
 from outfeed.access.store import account
 from outfeed.http import identity
 from outfeed.http.api.operation import json_answer, operation
@@ -30,5 +31,5 @@ class Ticket(BaseModel):
 @operation(answers={201: Ticket})
 def post_ticket() -> Response:
     """Make a ticket that opens one WebSocket, read-only, as the caller."""
-    ticket = account.create_ticket(services().database, identity.principal())
+    ticket = services().part(OriginRights).grants.create_ticket(identity.principal())
     return json_answer({"ticket": ticket, "expires_in": int(account.TICKET_LIFETIME.total_seconds())}, 201)

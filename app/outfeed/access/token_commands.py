@@ -9,6 +9,7 @@ import click
 
 from outfeed import clock
 from outfeed import principal as access
+from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked, separated
@@ -72,6 +73,7 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
     secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
     show.say(secret)
     show.say(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
+    publish()
 
 
 @token.command("list")
@@ -108,3 +110,4 @@ def revoke(name: str) -> None:
     """
     account.revoke_token(database.default(), name, by=BY)
     show.say(f"Revoked token {name}.")
+    publish()

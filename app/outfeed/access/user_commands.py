@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.access.store import user as users
 from outfeed.cli import BY, show
@@ -91,6 +92,7 @@ def set_password(name: str) -> None:
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else _read_password()
     users.set_password(database.default(), name, _hash(password), by=BY)
     show.say(f"Set the password of {name} and ended all sessions.")
+    publish()
 
 
 def _read_password() -> str:
@@ -118,6 +120,7 @@ def set_role(name: str, role: str) -> None:
     """
     users.set_role(database.default(), name, role, by=BY)
     show.say(f"Made {name} {role}.")
+    publish()
 
 
 @user.command()
@@ -132,3 +135,4 @@ def disable(name: str, undo: bool) -> None:
     """
     users.set_disabled(database.default(), name, not undo, by=BY)
     show.say(f"{'Enabled' if undo else 'Disabled'} {name}.")
+    publish()

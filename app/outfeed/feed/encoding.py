@@ -88,8 +88,11 @@ class Encoding(Protocol):
         """Return the verdict."""
         ...
 
-    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
-        """Return a heartbeat: every event up to *cursor* has been written."""
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters, origin_age: float | None = None) -> bytes:
+        """Return a heartbeat: every event up to *cursor* has been written.
+
+        *origin_age*, of a copy, is the seconds since its origin last confirmed what the copy holds.
+        """
         ...
 
     def stale(self, reason: str | None, since: str | None) -> bytes:

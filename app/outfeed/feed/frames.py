@@ -5,6 +5,7 @@ Format: RFC 6455 section 5.2. A server's frames are not masked.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -87,8 +88,9 @@ class WebSocketEncoding:
     def subscribed(self, payload: dict[str, Any]) -> bytes:
         return message("subscribed", payload)
 
-    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
-        return message("heartbeat", {"cursor": cursor, **counters.as_dict()})
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters, origin_age: float | None = None) -> bytes:
+        fields: dict[str, Any] = {"cursor": cursor, **counters.as_dict()}
+        return message("heartbeat", fields if origin_age is None else fields | {"origin_age": _shown(origin_age)})
 
     def stale(self, reason: str | None, since: str | None) -> bytes:
         return message("stale", {"reason": reason, "since": since})
@@ -107,6 +109,11 @@ def message(type_: str, payload: dict[str, Any] | None = None) -> bytes:
     """
     fields = {"type": type_} if payload is None else {"type": type_, "payload": payload}
     return text(orjson.dumps(fields))
+
+
+def _shown(age: float) -> float | None:
+    """Return *age* to a tenth of a second; None if it is infinite."""
+    return round(age, 1) if math.isfinite(age) else None
 
 
 def error(code: str, explanation: str) -> bytes:

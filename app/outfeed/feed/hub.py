@@ -34,6 +34,8 @@ class Hub:
         self.closing = threading.Event()
         self.erased = 0  # number of events erased from this history, as clients are told
         self.types = 0  # number of changes of displays, as clients are told
+        self.is_copy = False  # whether the source may be behind
+        self._moved = threading.Condition()  # notified when the position or the epoch has changed
         self._cohorts = cohorts
         self._waiters = waiters
         self._lock = threading.Lock()
@@ -62,6 +64,7 @@ class Hub:
         *newest* are the last events before the head, and become the tail. Live clients are closed, since they follow
         another history.
         """
+        self.is_copy = window.is_copy
         tail = Tail(newest[0].seq - 1 if newest else window.last_seq)
         tail.extend(newest)
         self._restart(window.epoch, window.last_seq, tail, "the epoch changed")
@@ -76,6 +79,7 @@ class Hub:
     def _restart(self, epoch: str, position: int, tail: Tail, reason: str) -> None:
         overtaken = self._cohorts.restart(epoch, position, tail)
         self._waiters.wake_all()
+        self._notify()
         for client in overtaken:
             client.ask_to_end(frames.OVERTAKEN, reason)
 
@@ -86,6 +90,7 @@ class Hub:
         """
         round_ = self._cohorts.advance(items, position)
         self._waiters.wake(items)
+        self._notify()
         self._send(round_)
 
     def flush(self) -> None:
@@ -156,15 +161,18 @@ class Hub:
         """
         self._tell(self._cohorts.take_new_members(), self._heartbeat_of)
 
-    def heartbeat(self) -> None:
+    def heartbeat(self, origin_age: float | None = None) -> None:
         """Send every live client the seq up to which it is served.
 
-        Call it between two rounds, when that seq is exact.
+        *origin_age* is that of a copy. Call it between two rounds, when that seq is exact.
         """
-        self._tell(self._cohorts.live(), self._heartbeat_of)
+        if origin_age is None:
+            self._tell(self._cohorts.live(), self._heartbeat_of)
+        else:
+            self._tell(self._cohorts.live(), lambda cohort: self._heartbeat_of(cohort, origin_age))
 
-    def _heartbeat_of(self, cohort: Cohort) -> bytes:
-        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.counters)
+    def _heartbeat_of(self, cohort: Cohort, origin_age: float | None = None) -> bytes:
+        return cohort.subscription.encoding.heartbeat(cohort.position, self.epoch, self.counters, origin_age)
 
     def tell_stale(self, reason: str | None, since: str | None) -> None:
         """Tell every live client that the source cannot be read.
@@ -187,6 +195,15 @@ class Hub:
                 self._write(CohortBatch(cohort, batch, cohort.position, members))
 
     # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        with self._moved:
+            self._moved.notify_all()
+
+    def wait_for(self, seq: int, epoch: str, timeout: float) -> bool:
+        """Wait *timeout* seconds at most until the position is at *seq*, or *epoch* is over; return whether it is."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self.position >= seq or self.epoch != epoch, timeout)
 
     def add(self, client: ConnectedClient) -> None:
         """Register a connected client.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 from outfeed import clock
-from outfeed.errors import DatabaseError
+from outfeed.errors import SourceError
 from outfeed.feed.consumers import ConsumerConnections
 from outfeed.feed.encoding import Counters
 from outfeed.feed.hub import Hub
@@ -22,6 +23,9 @@ from outfeed.log_message import LogMessage
 # This many new events in one poll are a burst: more events were committed while the last ones were pushed.
 BURST_EVENTS = 3
 MAX_REST_SECS = 0.01
+# The clients of a copy are told that it is stale once its origin has not confirmed it for this long.
+STALE_ORIGIN_SECS = 10.0
+ORIGIN_SILENT = "the origin server has sent nothing for more than 10 s"
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +71,7 @@ class Relay:
         """Start at the head; earlier events are for clients that resume.
 
         The newest events are kept in the tail, because after a restart all clients resume at about the same place.
-        Raises DatabaseError.
+        Raises SourceError.
         """
         self._begin(TAIL_EVENTS)
         self._completed_at = clock.monotonic()
@@ -142,11 +146,11 @@ class Relay:
                 self._hub.flush()
                 self._hub.send_first_heartbeats()
                 self._consumers.close_superseded()
-            self._send_heartbeat()
-        except (DatabaseError, OSError) as error:
+            self._send_heartbeat(None)
+        except (SourceError, OSError) as error:
             if self._note_failure(error):
                 log.error(LogMessage("poll failed, trying again", error=error))
-            self._tell_stale(_reason(error))
+            self._send_heartbeat(_reason(error))
         except Exception as error:
             self.stats.metrics.note_error("poll", error)
             # The edge of the loop: no error may end the commit notifier or the scheduler's job.
@@ -177,6 +181,8 @@ class Relay:
             self._begin(1)
             return True
         if window.last_seq < hub.position:
+            if window.is_copy:
+                return False  # it is behind, and catches up: tests/feed/test_behind.py
             # A copy of the database replaced the file: the seqs after its head would be used again.
             self._source.renew_epoch(window.epoch)
             return True
@@ -204,29 +210,36 @@ class Relay:
             self.stats.note_delivery(page.written_at, wanted_from)
             self.stats.note_events(page.items)
 
-    def _tell_stale(self, reason: str) -> None:
-        """Tell the clients that the source cannot be read.
+    def _send_heartbeat(self, outage: str | None) -> None:
+        """Send heartbeats, and the reason if no new event can be read.
 
-        The first call sends the message at once. Later calls repeat it at the heartbeat's interval.
+        A change is sent at once, and repeated at the heartbeat's interval. *outage* is why the source cannot be read.
+        Clients of a copy get it when the copy is stale, and heartbeats until then, so that a short outage of the engine
+        does not alarm them.
         """
-        if reason == self._sent_reason and clock.monotonic() < self._next_heartbeat:
+        age, now = self._source.origin_age, clock.monotonic()
+        stale = outage
+        if age is not None:
+            stale = (outage or ORIGIN_SILENT) if age > STALE_ORIGIN_SECS else None
+        if (stale, self._hub.counters) == (self._sent_reason, self._sent_counters) and now < self._next_heartbeat:
             return
-        self._sent_reason, self._next_heartbeat = reason, clock.monotonic() + self._heartbeat_secs
-        since = None if self._completed_at is None else clock.now() - timedelta(seconds=self.age)
-        self._hub.tell_stale(reason, clock.isoformat(since) if since else None)
-
-    def _send_heartbeat(self) -> None:
-        if self._sent_reason is not None:
-            self._sent_reason, self._next_heartbeat = None, 0.0
+        self._next_heartbeat = now + self._heartbeat_secs
+        if stale is None and self._sent_reason is not None:
             self._hub.tell_stale(None, None)
-        now, counters = clock.monotonic(), self._hub.counters
-        if now >= self._next_heartbeat or self._sent_counters != counters:
-            self._next_heartbeat = now + self._heartbeat_secs
-            self._sent_counters = counters
-            self._hub.heartbeat()
+        if outage is None or age is not None:
+            self._hub.heartbeat(age)
             self._pages.forget_old()
+            self._sent_counters = self._hub.counters
+        if stale is not None:
+            self._hub.tell_stale(stale, self._fresh_until(age))
+        self._sent_reason = stale
+
+    def _fresh_until(self, origin_age: float | None) -> str | None:
+        """Return when what was read was last current; None if nothing was read yet."""
+        age = self.age if origin_age is None else origin_age
+        return clock.isoformat(clock.now() - timedelta(seconds=age)) if math.isfinite(age) else None
 
 
-def _reason(error: DatabaseError | OSError) -> str:
+def _reason(error: SourceError | OSError) -> str:
     """Return why no new event is published, without file paths."""
-    return error.in_short if isinstance(error, DatabaseError) else f"the server has an I/O error: {error.strerror}"
+    return error.in_short if isinstance(error, SourceError) else f"the server has an I/O error: {error.strerror}"

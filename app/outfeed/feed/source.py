@@ -16,7 +16,13 @@ class Source(Protocol):
     """A history of events in seq order.
 
     Any thread may call any method. Each method answers from one consistent read.
+    Every method raises SourceError if the history cannot be read now.
     """
+
+    @property
+    def origin_age(self) -> float | None:
+        """Seconds since the origin last confirmed what this copy holds; None if the source is no copy."""
+        ...
 
     def window(self) -> Window:
         """Return the epoch and the first and last seq, read now."""
@@ -44,7 +50,7 @@ class Source(Protocol):
     def renew_epoch(self, epoch: str) -> None:
         """Replace *epoch* by a new one before its seqs are used again.
 
-        If the epoch has already been replaced, the call has no effect.
+        If the epoch has already been replaced, the call has no effect. It is never called for a copy.
         """
         ...
 
@@ -61,6 +67,14 @@ class CheckpointStore(Protocol):
         With *may_create*, a new name begins at the head. Raises ForbiddenConsumer, UnknownName without *may_create*,
         InvalidRequest above the limit of its owner.
         """
+        ...
+
+    def read(self, name: str, by: Principal) -> Claim:
+        """Return where the consumer stands. Raises ForbiddenConsumer, UnknownName."""
+        ...
+
+    def require(self, name: str, by: Principal) -> None:
+        """Raise ForbiddenConsumer or UnknownName unless *by* may use the consumer."""
         ...
 
     def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:

@@ -40,7 +40,7 @@ class SseEncoding:
         where = f"{payload['epoch']}:{payload['after']}".encode()
         return b"event: subscribed\nid: %b\ndata: %b\n\n" % (where, orjson.dumps(payload))
 
-    def heartbeat(self, cursor: int, epoch: str, counters: Counters) -> bytes:
+    def heartbeat(self, cursor: int, epoch: str, counters: Counters, origin_age: float | None = None) -> bytes:
         told = "".join(f" {name}={count}" for name, count in counters.as_dict().items())
         return b": heartbeat%b\nid: %b:%d\n\n" % (told.encode(), epoch.encode(), cursor)
 

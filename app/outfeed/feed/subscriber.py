@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
 
 from outfeed import clock
-from outfeed.errors import DatabaseError, InvalidRequest
+from outfeed.errors import InvalidRequest, SourceError
+from outfeed.feed import frames
 from outfeed.feed.client import ClientState
 from outfeed.feed.cohort import Membership, Place
 from outfeed.feed.core import Core
@@ -30,6 +32,9 @@ from outfeed.principal import Principal
 JOIN_EVENTS = 200
 IDLE_SECS = 60.0
 HUB_WAIT_SECS = 0.05
+# A copy that is behind catches up. Its clients wait in steps, so that they can be closed, and not for ever.
+COPY_WAIT_SECS = 1.0
+MAX_COPY_WAIT_SECS = 10.0
 RETRY_SECS = 0.5
 log = logging.getLogger(__name__)
 
@@ -68,6 +73,7 @@ class Subscriber:
         self._page: list[Item] = []
         self._page_end = 0
         self._erasures = 0
+        self._waits_until: float | None = None  # for a copy to come to the cursor
 
     # --- the client's own thread --------------------------------------------------------------------------------------
 
@@ -145,8 +151,8 @@ class Subscriber:
             return
         # The count is read before the page, so that an erasure during the read is noticed.
         self._page, self._erasures = [], self._core.reader.erasures
-        if self.place.cursor > self._core.hub.position:
-            self._wait_for_hub()
+        if self.place.cursor > self._core.hub.position and not self._wait_for_hub():
+            return
         rest = self._core.cohorts.tail_after(self.place.cursor, self.epoch)
         if rest is None:
             self._read_page()
@@ -168,14 +174,26 @@ class Subscriber:
             self._state = self._state.moved_to(ClientState.REPLAYING)
             self.place, self._membership = self._membership.place, None
 
-    def _wait_for_hub(self) -> None:
+    def _wait_for_hub(self) -> bool:
         """Have this process poll up to the position of another process.
 
-        If the hub is still behind, for example because the source cannot be read, the thread waits HUB_WAIT_SECS.
+        If the hub is still behind, for example because the source cannot be read, the thread waits HUB_WAIT_SECS. A
+        copy may be behind for longer: its clients wait for the relay, without reads of their own, and the result is
+        whether the hub has reached the cursor.
         """
-        self._core.relay.poll_now()
-        if self.place.cursor > self._core.hub.position:
-            time.sleep(HUB_WAIT_SECS)
+        hub = self._core.hub
+        if not hub.is_copy:
+            self._core.relay.poll_now()
+            hub.wait_for(self.place.cursor, self.epoch, HUB_WAIT_SECS)
+            return True
+        if hub.wait_for(self.place.cursor, self.epoch, COPY_WAIT_SECS):
+            self._waits_until = None
+            return True
+        if self._waits_until is None:
+            self._waits_until = clock.monotonic() + MAX_COPY_WAIT_SECS - COPY_WAIT_SECS
+        if clock.monotonic() >= self._waits_until:
+            self.ask_to_end(frames.RESTARTING, f"retry_ms={random.randint(200, 3000)}")  # noqa: S311 - spreads load
+        return False
 
     def _read_page(self) -> None:
         # With single events at ten a second, most of a page of 1,000 would only occupy memory.
@@ -183,8 +201,8 @@ class Subscriber:
         limit = max(100, math.ceil(self.subscription.rate)) if is_single else PAGE_EVENTS
         try:
             found = self._core.reader.read_after(self.subscription.filter, self.epoch, self.place.cursor, limit)
-        except DatabaseError as error:
-            # The database error is temporary, or /readyz reports it. Closing the connection would help no client.
+        except SourceError as error:
+            # The error is temporary, or /readyz reports it. Closing the connection would help no client.
             log.warning(LogMessage("replay failed, trying again", error=error))
             time.sleep(RETRY_SECS)
             return

@@ -215,26 +215,34 @@ class Verdict:
     after: int
     head: int
     missing: tuple[int, int] | None = None
+    origin: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they are sent; `missing` only with a gap."""
+        """Return the fields as they are sent; `missing` only with a gap.
+
+        `origin` is there only with a gap of a copy.
+        """
         fields: dict[str, Any] = {"epoch": self.epoch, "verdict": self.kind, "after": self.after, "head": self.head}
-        return fields | ({"missing": {"from": self.missing[0], "to": self.missing[1]}} if self.missing else {})
+        if self.missing:
+            fields["missing"] = {"from": self.missing[0], "to": self.missing[1]}
+        return fields | ({"origin": self.origin} if self.missing and self.origin else {})
 
 
 def decide(after: int | None, epoch: str | None, window: Window) -> Verdict:
     """Return the verdict on a client's cursor in *window*.
 
-    *window* must be read fresh from the database, because another worker may already have sent events beyond this
+    *window* must be read fresh from the source, because another worker may already have sent events beyond this
     process's position. Call it through `FeedReader.verdict`, which also records the head in the high-water mark.
+    A cursor beyond the head of a copy is valid, because the copy is behind.
     """
     head = window.last_seq
     if after is None:
         return Verdict("live", window.epoch, head, head)
-    if after > 0 and (epoch != window.epoch or after > head):
+    if after > 0 and (epoch != window.epoch or (after > head and not window.is_copy)):
         return Verdict("reset", window.epoch, head, head)
     if after < window.first_seq - 1:
-        return Verdict("gap", window.epoch, window.first_seq - 1, head, (after + 1, window.first_seq - 1))
+        missing = (after + 1, window.first_seq - 1)
+        return Verdict("gap", window.epoch, window.first_seq - 1, head, missing, window.origin)
     return Verdict("resumed", window.epoch, after, head)
 
 

@@ -44,7 +44,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     app.url_map.merge_slashes = False  # werkzeug would redirect to the request's unchecked Host
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
     app.extensions["outfeed"] = Services(settings, metrics)
-    app.wsgi_app = _with_corrections(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
+    app.wsgi_app = corrected(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     logs.init_app(app)
     bodies.init_app(app)
     problems.init_app(app)
@@ -61,7 +61,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     return app
 
 
-def _with_corrections(wsgi_app: WSGIApplication, settings: Settings) -> WSGIApplication:
+def corrected(wsgi_app: WSGIApplication, settings: Settings) -> WSGIApplication:
     """Return WSGI middleware that corrects each request.
 
     It sets the client's address, and moves the request below the prefix. The middleware is a plain function: each
@@ -70,9 +70,9 @@ def _with_corrections(wsgi_app: WSGIApplication, settings: Settings) -> WSGIAppl
     """
     proxies = Proxies(settings.trusted_proxies)
 
-    def corrected(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         proxies.correct(environ)
         mount(environ, settings.prefix)
         return wsgi_app(environ, start_response)
 
-    return corrected
+    return respond

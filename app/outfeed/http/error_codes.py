@@ -163,6 +163,24 @@ CODES: dict[str, ErrorCode] = {
         "The database cannot be used. `detail` gives the reason. A rejected write had no effect.",
         "Wait for the seconds in `Retry-After`, then send the same request again.",
     ),
+    "engine_unavailable": ErrorCode(
+        (503,),
+        False,
+        "The engine between origin and edges cannot be used, or is being filled. `detail` gives the reason.",
+        "Wait for the seconds in `Retry-After`, then send the same request again.",
+    ),
+    "not_here": ErrorCode(
+        (421,),
+        False,
+        "An edge serves the feed only. `origin` is the address of the server that has this path.",
+        "Send the request to `origin`.",
+    ),
+    "origin_only": ErrorCode(
+        (422,),
+        True,
+        "An edge does not serve durable consumers. `detail` names the origin.",
+        "Connect to the origin.",
+    ),
 }
 _BY_STATUS = {
     400: "bad_request",

@@ -5,14 +5,10 @@ A monitor follows redirects. Without the second route, the slash would lead it t
 
 from __future__ import annotations
 
-import os
-
 from flask import Blueprint, Response, jsonify
 
-from outfeed.errors import DatabaseError
 from outfeed.http.permission import public
-from outfeed.http.services import services
-from outfeed.store import triggers
+from outfeed.http.services import serving
 
 health = Blueprint("health", __name__)
 
@@ -33,18 +29,5 @@ def readyz() -> tuple[Response, int]:
 
     Ready means that polls are current, and that events can be written and delivered.
     """
-    problems = services().unready_reasons()
-    try:
-        problems += triggers.problems(services().database)
-    except DatabaseError as error:
-        problems.append(str(error))
-    problems = list(dict.fromkeys(map(_without_folder, problems)))
+    problems = serving().problems()
     return jsonify(status="unready" if problems else "ready", problems=problems), 503 if problems else 200
-
-
-def _without_folder(problem: str) -> str:
-    """Return *problem* without the folder of the database.
-
-    The route is public, and the folder would reveal part of the system.
-    """
-    return problem.replace(f"{services().database.path.absolute().parent}{os.sep}", "")

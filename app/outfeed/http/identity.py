@@ -12,7 +12,7 @@ from werkzeug.exceptions import Unauthorized
 
 from outfeed.feature import Part
 from outfeed.feed.subscriber import Subscriber
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.principal import Principal
 
 
@@ -23,14 +23,14 @@ class Guard(Part, ABC):
     def principal_of(self, grant: str) -> Principal | None:
         """Return the current principal of *grant*, or None if it is revoked.
 
-        Raises DatabaseError.
+        Raises SourceError.
         """
 
     @abstractmethod
     def check_newcomer(self, subscriber: Subscriber) -> None:
         """Check again a subscriber that was just added to the hub.
 
-        Raises DatabaseError.
+        Raises SourceError.
         """
 
 
@@ -46,7 +46,7 @@ def principal() -> Principal:
 
 def guard() -> Guard:
     """Return this process's guard, which the feature `access` provides."""
-    return services().part(Guard)  # type: ignore[type-abstract]
+    return serving().part(Guard)  # type: ignore[type-abstract]
 
 
 def require_not_revoked() -> None:

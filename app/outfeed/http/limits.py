@@ -13,7 +13,7 @@ from outfeed.http.admission import Admission
 from outfeed.http.problems import problem
 from outfeed.http.proxies import client_key
 from outfeed.http.server.incoming import note_admitted
-from outfeed.http.services import services
+from outfeed.http.services import serving
 
 RETRY_AFTER_SECS = 5
 
@@ -36,10 +36,10 @@ def refusal(action: str, caller: str, per_minute: int) -> Response | None:
     """
     if not per_minute:
         return None
-    wait_secs = services().rates.count_call(action, caller, per_minute)
+    wait_secs = serving().rates.count_call(action, caller, per_minute)
     if not wait_secs:
         return None
-    services().metrics.note_refusal(action.replace(" ", "_"), caller=caller, limit=per_minute)
+    serving().metrics.note_refusal(action.replace(" ", "_"), caller=caller, limit=per_minute)
     return retry_later(429, f"more than {per_minute} {action} per minute", math.ceil(wait_secs))
 
 
@@ -58,7 +58,7 @@ def admit_connection() -> Response | None:
 
     Returns the refusal if no slot is free.
     """
-    refusal = _admit(services().admission, "connections")
+    refusal = _admit(serving().admission, "connections")
     if refusal is None:
         note_admitted(request.environ)
     return refusal
@@ -69,7 +69,7 @@ def admit_export() -> Response | None:
 
     Returns the refusal if too many exports run. `hold_slot` holds the slot until the response is sent.
     """
-    return _admit(services().exports, "exports")
+    return _admit(serving().exports, "exports")
 
 
 def hold_slot(response: Response) -> None:
@@ -85,10 +85,10 @@ def _admit(admission: Admission, kind: str) -> Response | None:
     address = client()
     match admission.acquire(address):
         case "server":
-            services().metrics.note_refusal(kind, address=address)
+            serving().metrics.note_refusal(kind, address=address)
             return retry_later(503, f"too many {kind}", RETRY_AFTER_SECS)
         case "address":
-            services().metrics.note_refusal(f"{kind}_of_address", address=address)
+            serving().metrics.note_refusal(f"{kind}_of_address", address=address)
             return retry_later(429, f"too many {kind} from your address", RETRY_AFTER_SECS)
     g.slot = admission, address
     return None

@@ -11,15 +11,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from outfeed.errors import DatabaseError, Forbidden
-from outfeed.feature import Samples, registered
+from outfeed.errors import Forbidden, SourceError
+from outfeed.feature import registered
 from outfeed.http import identity
 from outfeed.http.permission import requires
-from outfeed.http.services import Services, services
+from outfeed.http.services import Serving, serving
 from outfeed.metrics import DATABASE, PREFIX, WORKER
 from outfeed.metrics import Metric as DeclaredMetric
 from outfeed.principal import READ
-from outfeed.store import outbox
 
 metrics = Blueprint("metrics", __name__)
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
@@ -35,24 +34,24 @@ def show() -> Response:
     if identity.principal().types:
         raise Forbidden("/metrics counts all types; this token sees some")
     registry = CollectorRegistry()
-    registry.register(MetricsCollector(services()))
+    registry.register(MetricsCollector(serving()))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 class MetricsCollector(Collector):
     """The metrics of one scrape."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, found: Serving) -> None:
+        self._serving = found
 
     def describe(self) -> list[Metric]:
         return []  # otherwise the registry collects twice
 
     def collect(self) -> Iterator[Metric]:
-        yield from of_workers(self._services)
+        yield from of_workers(self._serving)
         try:
-            counts = of_database(self._services)
-        except DatabaseError:
+            counts = self._serving.samples()
+        except SourceError:
             counts = {}  # `outfeed_ready` reports the failure
         for name, declared in declared_metrics().items():
             family = _FAMILIES[declared.kind](PREFIX + name, declared.help, labels=declared.labels)
@@ -72,14 +71,14 @@ def declared_metrics() -> dict[str, DeclaredMetric]:
     return found
 
 
-def of_workers(services: Services) -> Iterable[Metric]:
+def of_workers(process: Serving) -> Iterable[Metric]:
     """Return each worker's metrics, with its number as a label.
 
     The gauges of the other workers are up to a second old.
     """
-    services.measure()
+    process.measure()
     families = {PREFIX + name: Metric(PREFIX + name, each.help, each.kind) for name, each in WORKER.items()}
-    for worker, found in services.metrics.by_worker():
+    for worker, found in process.metrics.by_worker():
         for family in found:
             families[family.name].samples += [
                 sample._replace(labels={"worker": worker, **sample.labels})
@@ -87,21 +86,3 @@ def of_workers(services: Services) -> Iterable[Metric]:
                 if not sample.name.endswith("_created")
             ]
     return families.values()
-
-
-def of_database(services: Services) -> dict[str, Samples]:
-    """Return the database's metrics. Raises DatabaseError.
-
-    No metric counts rows.
-    """
-    database = services.database
-    window = services.outbox.window()
-    own: dict[str, Samples] = {
-        "outbox_head": [([], window.last_seq)],
-        "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
-        "database_bytes": [([], outbox.file_bytes(database.path))],
-        "wal_bytes": [([], outbox.file_bytes(database.path, "-wal"))],
-    }
-    for feature in registered():
-        own |= feature.samples(services)
-    return own

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from flask import Response, request
 
 from outfeed.http.proxies import FORWARDED_HOST
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.text import escaped
 
 SHARED_PATHS = re.compile(r"/static/event-feed(/[a-z-]+)?\.js|/static/event-types\.json|/api/(feed|types)")
@@ -38,7 +38,7 @@ def own_hosts() -> dict[str, str]:
     found = {"Host": request.host}
     if forwarded := request.environ.get(FORWARDED_HOST):
         found["X-Forwarded-Host"] = forwarded
-    if public_url := services().settings.public_url:
+    if public_url := serving().settings.public_url:
         found["OUTFEED_PUBLIC_URL"] = urlsplit(public_url).netloc
     return found
 
@@ -111,7 +111,7 @@ def _quoted(value: str) -> str:
 def is_allowed() -> bool:
     """Return whether OUTFEED_ALLOWED_ORIGINS lists the request's Origin."""
     origin = request.headers.get("Origin", "").lower()
-    return origin in services().settings.allowed_origins
+    return origin in serving().settings.allowed_origins
 
 
 def preflight() -> Response | None:
@@ -134,7 +134,7 @@ def add_headers(response: Response) -> Response:
 
     Allow-Credentials is never sent: a cookie does not count for another site.
     """
-    if _is_shared() and services().settings.allowed_origins:
+    if _is_shared() and serving().settings.allowed_origins:
         response.vary.add("Origin")
         if is_allowed():
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]

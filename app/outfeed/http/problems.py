@@ -15,7 +15,7 @@ from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from outfeed.errors import (
-    DatabaseError,
+    EngineDown,
     EventConflict,
     Forbidden,
     ForbiddenConsumer,
@@ -23,11 +23,12 @@ from outfeed.errors import (
     InvalidRequest,
     InvalidTransition,
     QueryCancelled,
+    SourceError,
     TooManyChecks,
     UnknownName,
 )
 from outfeed.http import error_codes
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.log_message import LogMessage
 
 RETRY_AFTER_SECS = 2
@@ -47,7 +48,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(QueryCancelled, _query_cancelled)
     app.register_error_handler(InvalidTransition, _invalid_transition)
     app.register_error_handler(UnknownName, lambda error: answer(404, str(error)))
-    app.register_error_handler(DatabaseError, _unavailable)
+    app.register_error_handler(SourceError, _unavailable)
     app.register_error_handler(OSError, _answer_shortage)
     app.register_error_handler(Exception, _internal_error)
 
@@ -107,12 +108,12 @@ def _invalid_request(error: InvalidRequest) -> Response:
 
 
 def _forbidden(error: Forbidden) -> Response:
-    services().metrics.note_refusal("forbidden", path=request.path, error=error)
+    serving().metrics.note_refusal("forbidden", path=request.path, error=error)
     return answer(403, str(error))
 
 
 def _forbidden_consumer(error: ForbiddenConsumer) -> Response:
-    services().metrics.note_refusal("ownership", path=request.path, error=error)
+    serving().metrics.note_refusal("ownership", path=request.path, error=error)
     return answer(403, str(error), code=error.code)
 
 
@@ -121,19 +122,19 @@ def _invalid_transition(error: InvalidTransition) -> Response:
 
 
 def _too_many_checks(error: TooManyChecks) -> Response:
-    services().metrics.note_refusal("password_checks")
+    serving().metrics.note_refusal("password_checks")
     return _unavailable_now(str(error))
 
 
 def _query_cancelled(error: QueryCancelled) -> Response:
-    services().metrics.note_refusal("slow_query", path=request.path)
+    serving().metrics.note_refusal("slow_query", path=request.path)
     return _unavailable_now(str(error), code="query_cancelled")
 
 
-def _unavailable(error: DatabaseError) -> Response:
+def _unavailable(error: SourceError) -> Response:
     log.error(LogMessage("database unavailable", path=request.path, error=error))
-    services().metrics.note_refusal("database")
-    return _unavailable_now(error.in_short, code="database_unavailable")
+    serving().metrics.note_refusal("engine" if isinstance(error, EngineDown) else "database")
+    return _unavailable_now(error.in_short, code=error.code)
 
 
 def _unavailable_now(detail: str, **more: Any) -> Response:
@@ -156,7 +157,7 @@ def _answer_shortage(error: OSError) -> Response:
 def _internal_error(error: Exception) -> Response:
     # The edge of a request: the traceback goes to the log, not to the client.
     log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
-    services().metrics.note_error("request", error)
+    serving().metrics.note_error("request", error)
     request_id = g.get("request_id")
     logged = f"It was logged as request {request_id}." if request_id else "It was logged."
     return answer(500, f"Internal server error. {logged}")

@@ -6,13 +6,17 @@ They are the store, the feed above it, and the jobs and threads that drive both.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from flask import current_app
 
 from outfeed.config import Settings
-from outfeed.feature import Part, registered
+from outfeed.errors import DatabaseError
+from outfeed.feature import Part, Samples, registered
 from outfeed.feed.core import Core
+from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
 from outfeed.http.admission import Admission, RateLimiter
@@ -20,6 +24,7 @@ from outfeed.http.server.exhaustion import Exhaustion
 from outfeed.jobs import Job, Jobs
 from outfeed.metrics import Metrics
 from outfeed.store import database as db
+from outfeed.store import outbox, triggers
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.commits import CommitNotifier
 from outfeed.store.displays import DisplayCache
@@ -38,58 +43,115 @@ INTEGRITY_DELAY_SECS = 300.0
 P = TypeVar("P", bound=Part)
 
 
-class Services:
-    """The parts of a serving process. Nothing runs before `start`.
+class Serving:
+    """What every process that serves viewers is made of, an origin's and an edge's: the feed over its source.
 
-    So a process may fork between construction and start.
+    A subclass fills *parts* and *jobs*.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    parts: list[Part]
+    jobs: Jobs
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        source: Source,
+        checkpoints: CheckpointStore,
+        record: Callable[[str, Item], None],
+    ) -> None:
         self.settings = settings
-        self.metrics = metrics or Metrics()
-        self.database = db.at(settings.database)
-        self.own_errors = OwnErrors(self.database)
-        self.metrics.report_errors_to(self.own_errors.note)
-        self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.displays = DisplayCache(self.database)
-        self.checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
-        self.mark = HighWaterMark(settings.database)
+        self.metrics = metrics
+        self.checkpoints = checkpoints
         self.core = Core(
-            self.outbox, self.checkpoints, self._record,
-            heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(self.metrics),
+            source, checkpoints, record,
+            heartbeat_secs=settings.heartbeat_secs, workers=settings.workers, stats=FeedStats(metrics),
         )  # fmt: skip
         self.hub, self.relay = self.core.hub, self.core.relay
         self.rates = RateLimiter()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.exports = Admission(MAX_EXPORTS, MAX_EXPORTS_PER_ADDRESS)
-        self.exhaustion = Exhaustion(self.metrics)
+        self.exhaustion = Exhaustion(metrics)
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
-        self.probe = Probe(self.database)
-        self.trigger_guard = TriggerGuard(self.database)
-        self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
-        self.jobs = Jobs(
+
+    def part(self, kind: type[P]) -> P:
+        """Return what a feature runs in this process, by its class or a base of it."""
+        return next(part for part in self.parts if isinstance(part, kind))
+
+    def made_jobs(self, own: Mapping[str, Job]) -> Jobs:
+        """Return the jobs of every process, *own*, and those of the parts."""
+        return Jobs(
             {
-                "poll": Job(self.relay.poll, settings.poll_interval),
-                "mark": Job(self.mark.sync, 1.0),
-                "triggers": Job(self.trigger_guard.check, 0.5),
-                "probe": Job(self.probe.check, 1.0),
+                "poll": Job(self.relay.poll, self.settings.poll_interval),
                 **({"gauges": Job(self.measure, 1.0)} if self.metrics.is_shared else {}),
-                "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
-                "own errors": Job(self.own_errors.write, 1.0),
+                **own,
                 **{name: job for part in self.parts for name, job in part.jobs.items()},
             },
             on_error=lambda name, error: self.metrics.note_error(f"job {name}", error),
         )
+
+    def unready_reasons(self) -> list[str]:
+        """Return why the feed isn't current, one sentence each; empty when all is well."""
+        problems = []
+        if self.relay.age > 3 * self.settings.poll_interval:
+            problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
+        if self.relay.failure:
+            problems.append(f"the last poll failed: {self.relay.failure}")
+        return problems + [f"out of {what}" for what in self.exhaustion.recent()]
+
+    def problems(self) -> list[str]:
+        """Return what `unready_reasons` does, and what takes a look, for anyone to see. Raises SourceError."""
+        return self.unready_reasons()
+
+    def samples(self) -> Mapping[str, Samples]:
+        """Return the present values of what no worker counts, by metric. Raises SourceError."""
+        return {}
+
+    def measure(self) -> None:
+        """Set the gauges to the present values."""
+        age, counts = self.relay.age, self.hub.counts()
+        self.metrics.position.set(self.hub.position)
+        self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
+        self.metrics.ready.set(not self.unready_reasons())
+        # With several workers a gauge can't be removed: a kind of client that is gone is set to 0.
+        self._client_kinds = kinds = self._client_kinds.union(counts)
+        for kind in kinds:
+            self.metrics.clients.labels(*kind).set(counts[kind])
+
+
+class Services(Serving):
+    """The parts of a serving process. Nothing runs before `start`.
+
+    So a process may fork between construction and start.
+    """
+
+    checkpoints: Checkpoints
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        metrics = metrics or Metrics()
+        self.database = db.at(settings.database)
+        self.own_errors = OwnErrors(self.database)
+        metrics.report_errors_to(self.own_errors.note)
+        self.outbox = Outbox(self.database, settings.max_event_bytes)
+        self.displays = DisplayCache(self.database)
+        self.mark = HighWaterMark(settings.database)
+        checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
+        super().__init__(settings, metrics, self.outbox, checkpoints, self._record)
+        self.probe = Probe(self.database)
+        self.trigger_guard = TriggerGuard(self.database)
+        self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
+        self.jobs = self.made_jobs(
+            {
+                "mark": Job(self.mark.sync, 1.0),
+                "triggers": Job(self.trigger_guard.check, 0.5),
+                "probe": Job(self.probe.check, 1.0),
+                "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
+                "own errors": Job(self.own_errors.write, 1.0),
+            }
+        )
         self.notifier = CommitNotifier(
             settings.database, on_commit=self.relay.poll_if_wanted, on_tick=self._tick, woken=self.core.wanted
         )
-
-    def part(self, kind: type[P]) -> P:
-        """Return the part that a feature runs in this process.
-
-        *kind* is its class or a base class.
-        """
-        return next(part for part in self.parts if isinstance(part, kind))
 
     def start(self) -> None:
         """Move to the head, then poll by the scheduler and on each commit."""
@@ -115,29 +177,32 @@ class Services:
         self.database.close()
 
     def unready_reasons(self) -> list[str]:
-        """Return why the feed is not ready, one sentence for each reason.
-
-        The feed is ready if it is current and takes events. The list is empty then.
-        """
-        problems = []
-        if self.relay.age > 3 * self.settings.poll_interval:
-            problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
-        if self.relay.failure:
-            problems.append(f"the last poll failed: {self.relay.failure}")
-        problems += [f"out of {what}" for what in self.exhaustion.recent()]
-        problems += self.probe.problems()
+        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
+        problems = super().unready_reasons() + self.probe.problems()
         return problems + [problem for part in self.parts for problem in part.problems()]
 
-    def measure(self) -> None:
-        """Set the gauges to the current values."""
-        age, counts = self.relay.age, self.hub.counts()
-        self.metrics.position.set(self.hub.position)
-        self.metrics.poll_age_seconds.set(age if math.isfinite(age) else math.nan)
-        self.metrics.ready.set(not self.unready_reasons())
-        # With several workers a gauge can't be removed: a kind of client that is gone is set to 0.
-        self._client_kinds = kinds = self._client_kinds.union(counts)
-        for kind in kinds:
-            self.metrics.clients.labels(*kind).set(counts[kind])
+    def problems(self) -> list[str]:
+        """Return what `unready_reasons` does, and what is wrong with the triggers, without the database's folder."""
+        found = self.unready_reasons()
+        try:
+            found += triggers.problems(self.database)
+        except DatabaseError as error:
+            found.append(str(error))
+        folder = f"{self.database.path.absolute().parent}{os.sep}"
+        return list(dict.fromkeys(problem.replace(folder, "") for problem in found))
+
+    def samples(self) -> Mapping[str, Samples]:
+        """Return what the database says of itself; nothing here counts rows. Raises DatabaseError."""
+        window, path = self.outbox.window(), self.database.path
+        found: dict[str, Samples] = {
+            "outbox_head": [([], window.last_seq)],
+            "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
+            "database_bytes": [([], outbox.file_bytes(path))],
+            "wal_bytes": [([], outbox.file_bytes(path, "-wal"))],
+        }
+        for feature in registered():
+            found |= feature.samples(self)
+        return found
 
     def _record(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Position.of(item))
@@ -153,8 +218,15 @@ class Services:
             self.relay.poll()
 
 
+def serving() -> Serving:
+    """Return what serves the current request, at an origin or at an edge."""
+    found = current_app.extensions["outfeed"]
+    assert isinstance(found, Serving)
+    return found
+
+
 def services() -> Services:
-    """Return the services of the app that handles the current request."""
+    """Return the services of the origin's app that handles the current request."""
     found = current_app.extensions["outfeed"]
     assert isinstance(found, Services)
     return found

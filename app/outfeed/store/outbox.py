@@ -73,6 +73,8 @@ class Outbox:
     Any thread may call any method. Each read is one short read transaction.
     """
 
+    origin_age = None  # it is the history itself
+
     def __init__(self, database: Database, max_event_bytes: int) -> None:
         self._database = database
         self._max_event_bytes = max_event_bytes

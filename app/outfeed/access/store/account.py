@@ -56,7 +56,7 @@ def principal_of(database: Database, grant: str) -> Principal | None:
     kind, _, rest = grant.partition(":")
     if kind == "ticket":
         owner = principal_of(database, rest)
-        return _bearer_of_ticket(owner) if owner else None
+        return bearer_of_ticket(owner) if owner else None
     with database.connection() as connection:
         if kind == "token":
             row = connection.execute(_PRINCIPAL_OF_TOKEN, (rest,)).fetchone()
@@ -67,7 +67,7 @@ def principal_of(database: Database, grant: str) -> Principal | None:
     return found if found and not found.has_expired(clock.now()) else None
 
 
-def _bearer_of_ticket(owner: Principal) -> Principal | None:
+def bearer_of_ticket(owner: Principal) -> Principal | None:
     """Return the principal of a ticket, which may only read.
 
     It can't read the audit, because it acts for a page of another site.
@@ -82,6 +82,37 @@ def change_counters(database: Database) -> tuple[int, int]:
     """
     with database.connection() as connection:
         return int(db.meta(connection, "rights")), int(db.meta(connection, "erasures"))
+
+
+def every_principal(database: Database) -> list[Principal]:
+    """Return the principal of every token and session.
+
+    Sessions of disabled users are left out.
+    """
+    with database.snapshot() as connection:
+        tokens = connection.execute("SELECT name, scopes, types, expires_at, hash FROM outfeed_token").fetchall()
+        sessions = connection.execute(
+            "SELECT user.name, user.role, session.expires_at, session.hash"
+            " FROM outfeed_session AS session JOIN outfeed_user AS user ON user.name = session.user"
+            " WHERE NOT user.is_disabled"
+        ).fetchall()
+    return [
+        *(Principal(row[0], _listed(row[1]), f"token:{row[4]}", _listed(row[2]), _moment(row[3])) for row in tokens),
+        *(Principal(row[0], ROLES[row[1]], f"session:{row[3]}", (), _moment(row[2])) for row in sessions),
+    ]
+
+
+def grants_version(database: Database) -> tuple[int, ...]:
+    """Return a value that changes whenever `every_principal` does.
+
+    It has the counter of revocations and the newest rows.
+    """
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT (SELECT value FROM outfeed_meta WHERE key = 'rights'),"
+            " (SELECT max(rowid) FROM outfeed_token), (SELECT max(rowid) FROM outfeed_session)"
+        ).fetchone()
+    return tuple(int(each or 0) for each in row)
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -111,7 +142,7 @@ def create_token(
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     scopes, types = check_scopes(scopes), check_patterns(types)
     expiry = clock.isoformat(expires_at) if expires_at else None
-    row = (check_name(name), _hash(secret), ",".join(scopes), ",".join(types), clock.timestamp(), expiry)
+    row = (check_name(name), hash_of(secret), ",".join(scopes), ",".join(types), clock.timestamp(), expiry)
     with database.transaction() as connection:
         try:
             connection.execute(
@@ -150,7 +181,7 @@ def find_token(database: Database, secret: str) -> Principal | None:
 
     Returns None if the token is unknown, revoked or expired.
     """
-    return principal_of(database, f"token:{_hash(secret)}")
+    return principal_of(database, f"token:{hash_of(secret)}")
 
 
 def note_uses(database: Database, uses: Mapping[str, str]) -> None:
@@ -197,7 +228,7 @@ def create_code(database: Database, lifetime: timedelta, user: str | None = None
     code, now = secrets.token_urlsafe(32), clock.now()
     with database.transaction() as connection:
         connection.execute("DELETE FROM outfeed_sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
-        row = (_hash(code), user, clock.isoformat(now + lifetime))
+        row = (hash_of(code), user, clock.isoformat(now + lifetime))
         connection.execute("INSERT INTO outfeed_sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
     return code
 
@@ -223,7 +254,7 @@ def redeem_code(database: Database, code: str) -> str | None:
     with database.transaction() as connection:
         name = _user_of_code(connection, code)
         if name is not None:
-            connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", (_hash(code),))
+            connection.execute("DELETE FROM outfeed_sign_in_code WHERE hash = ?", (hash_of(code),))
             row = (name, clock.timestamp())  # ignored if the user exists
             connection.execute(
                 "INSERT OR IGNORE INTO outfeed_user (name, role, created_at) VALUES (?, 'operator', ?)", row
@@ -233,7 +264,7 @@ def redeem_code(database: Database, code: str) -> str | None:
 
 def _user_of_code(connection: Connection, code: str) -> str | None:
     query = "SELECT user FROM outfeed_sign_in_code WHERE hash = ? AND expires_at > ?"
-    row = connection.execute(query, (_hash(code), clock.timestamp())).fetchone()
+    row = connection.execute(query, (hash_of(code), clock.timestamp())).fetchone()
     if row is None:
         return None
     if row[0] is None:
@@ -295,7 +326,7 @@ def create_session(
     Expired sessions are deleted. *how* (link, password), *by* and *address* are for the audit.
     """
     key, now = secrets.token_urlsafe(32), clock.now()
-    row = (_hash(key), user, clock.isoformat(now), clock.isoformat(now + lifetime))
+    row = (hash_of(key), user, clock.isoformat(now), clock.isoformat(now + lifetime))
     with database.transaction() as connection:
         connection.execute("DELETE FROM outfeed_session WHERE expires_at <= ?", (clock.isoformat(now),))
         connection.execute("INSERT INTO outfeed_session (hash, user, created_at, expires_at) VALUES (?, ?, ?, ?)", row)
@@ -317,13 +348,13 @@ def find_session(database: Database, key: str) -> Principal | None:
 
     Returns None if the session has ended or expired, or if the user is disabled.
     """
-    return principal_of(database, f"session:{_hash(key)}")
+    return principal_of(database, f"session:{hash_of(key)}")
 
 
 def end_session(database: Database, key: str) -> None:
     """End the session with *key*, for every copy of its cookie."""
     with database.transaction() as connection:
-        connection.execute("DELETE FROM outfeed_session WHERE hash = ?", (_hash(key),))
+        connection.execute("DELETE FROM outfeed_session WHERE hash = ?", (hash_of(key),))
 
 
 # --- tickets ----------------------------------------------------------------------------------------------------------
@@ -335,7 +366,7 @@ def create_ticket(database: Database, principal: Principal) -> str:
     It may only read, and is valid for TICKET_LIFETIME.
     """
     ticket, now = secrets.token_urlsafe(32), clock.now()
-    row = (_hash(ticket), principal.grant, clock.isoformat(now + TICKET_LIFETIME))
+    row = (hash_of(ticket), principal.grant, clock.isoformat(now + TICKET_LIFETIME))
     with database.transaction() as connection:
         connection.execute("DELETE FROM outfeed_ticket WHERE expires_at <= ?", (clock.isoformat(now),))
         connection.execute("INSERT INTO outfeed_ticket (hash, rests_on, expires_at) VALUES (?, ?, ?)", row)
@@ -344,7 +375,7 @@ def create_ticket(database: Database, principal: Principal) -> str:
 
 def redeem_ticket(database: Database, ticket: str) -> Principal | None:
     """Use *ticket* and return its principal, or None if it is invalid."""
-    wanted = (_hash(ticket), clock.timestamp())
+    wanted = (hash_of(ticket), clock.timestamp())
     query = "SELECT rests_on FROM outfeed_ticket WHERE hash = ? AND expires_at > ?"
     with database.connection() as connection:
         row = connection.execute(query, wanted).fetchone()
@@ -356,5 +387,6 @@ def redeem_ticket(database: Database, ticket: str) -> Principal | None:
     return principal_of(database, f"ticket:{row[0]}")
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """Return the hash that is stored of *secret*."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from flask import Flask, Response, g, request
 
-from outfeed.errors import DatabaseError, ForbiddenConsumer, Overtaken, Superseded, UnknownName
+from outfeed.errors import ForbiddenConsumer, Overtaken, SourceError, Superseded, UnknownName
 from outfeed.feed import frames
 from outfeed.feed.encoding import Encoding
 from outfeed.feed.socket_writer import SocketWriter
@@ -20,7 +20,7 @@ from outfeed.http import identity, limits
 from outfeed.http.problems import problem
 from outfeed.http.server.exhaustion import DESCRIPTORS
 from outfeed.http.server.incoming import SOCKET_KEY, free_request
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.log_message import LogMessage
 
 CLOSE_SECS = 1.0
@@ -66,7 +66,7 @@ def prepare() -> Response | None:
     try:
         g.waker = Waker(writer)
     except OSError:
-        services().exhaustion.note(DESCRIPTORS)
+        serving().exhaustion.note(DESCRIPTORS)
         return limits.retry_later(503, f"the server is out of {DESCRIPTORS}", limits.RETRY_AFTER_SECS)
     return None
 
@@ -91,12 +91,12 @@ def run(head: bytes, encoding: Encoding, handler: ConnectionHandler) -> None:
     """
     _free_request()
     waker: Waker = g.waker
-    subscriber = Subscriber(services().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
+    subscriber = Subscriber(serving().core, waker.writer, waker.wake, encoding, granted_rates(), identity.principal())
     ending = _catch_ending(lambda: _serve_subscriber(subscriber, waker, head, handler))
     if ending is not None:
         code, reason = ending
         if code == frames.POLICY:
-            services().metrics.note_refusal("policy", why=reason, address=limits.client())
+            serving().metrics.note_refusal("policy", why=reason, address=limits.client())
         log.info(LogMessage("client closed", code=code, reason=reason))
         waker.writer.send_close(encoding.close_message(*ending))
     waker.writer.close(CLOSE_SECS if ending else 0, handler.is_close_frame)
@@ -111,12 +111,12 @@ def _free_request() -> None:
 
 def _serve_subscriber(subscriber: Subscriber, waker: Waker, head: bytes, handler: ConnectionHandler) -> Ending | None:
     waker.writer.write(head, lambda: True)
-    services().hub.add(subscriber)
+    serving().hub.add(subscriber)
     try:
         identity.guard().check_newcomer(subscriber)
         return handler.run(subscriber, waker)
     finally:
-        services().hub.remove(subscriber)
+        serving().hub.remove(subscriber)
 
 
 def _catch_ending(serve_client: Callable[[], Ending | None]) -> Ending | None:
@@ -129,7 +129,7 @@ def _catch_ending(serve_client: Callable[[], Ending | None]) -> Ending | None:
     except Overtaken as error:
         return frames.OVERTAKEN, str(error)
     except ForbiddenConsumer as error:  # its owner changed after the stream was admitted
-        services().metrics.note_refusal("ownership", error=error)
+        serving().metrics.note_refusal("ownership", error=error)
         return frames.SUPERSEDED, str(error)
     except (
         Superseded,
@@ -138,13 +138,13 @@ def _catch_ending(serve_client: Callable[[], Ending | None]) -> Ending | None:
         return frames.SUPERSEDED, str(error)
     except OSError:
         return None
-    except DatabaseError as error:
-        log.error(LogMessage("client closed, database unavailable", error=error))
-        return frames.INTERNAL_ERROR, "the database can't be read right now"
+    except SourceError as error:
+        log.error(LogMessage("client closed, the feed can't be read", error=error))
+        return frames.INTERNAL_ERROR, error.in_short
     except Exception as error:
         # The edge of a connection: Flask would write a 500 page into the stream.
         log.exception("client closed, internal error")
-        services().metrics.note_error("connection", error)
+        serving().metrics.note_error("connection", error)
         return frames.INTERNAL_ERROR, "internal server error"
 
 
@@ -153,7 +153,7 @@ def granted_rates() -> tuple[float, float]:
 
     0 as maximum means no limit. Only a token's rate is unlimited.
     """
-    rate = services().settings.event_rate
+    rate = serving().settings.event_rate
     return rate, rate if identity.principal().is_browser else 0
 
 

@@ -23,7 +23,7 @@ from outfeed.history import Item
 from outfeed.http import identity, limits
 from outfeed.http.api.operation import operation, query_string
 from outfeed.http.permission import requires
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.http.transports import connection
 from outfeed.http.transports.connection import Ending, Waker, granted_rates
 from outfeed.http.transports.shapes import FeedPage
@@ -107,8 +107,8 @@ def poll(query: PollQuery) -> Response:
 
 def _verdict(query: PollQuery) -> Verdict:
     if query.consumer:
-        return services().core.reader.verdict(services().checkpoints.read(query.consumer, identity.principal()))
-    return services().core.reader.verdict(query)
+        return serving().core.reader.verdict(serving().checkpoints.read(query.consumer, identity.principal()))
+    return serving().core.reader.verdict(query)
 
 
 def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
@@ -120,7 +120,7 @@ def _collect(query: PollQuery, verdict: Verdict) -> tuple[list[Item], int]:
         return _read_after(query, verdict, verdict.after)
     if query.last is None:
         return [], verdict.after
-    start = services().core.reader.start_of_last(query.filter(identity.principal().visible), query.last, verdict.head)
+    start = serving().core.reader.start_of_last(query.filter(identity.principal().visible), query.last, verdict.head)
     return _read_after(query, verdict, start)
 
 
@@ -132,7 +132,7 @@ def _read_after(query: PollQuery, verdict: Verdict, cursor: int) -> tuple[list[I
     while cursor != page_end and cursor < end and len(found) < query.limit:
         page_end = cursor
         wanted = query.filter(identity.principal().visible)
-        matching, cursor = services().core.reader.read_after(
+        matching, cursor = serving().core.reader.read_after(
             wanted, verdict.epoch, cursor, min(PAGE_EVENTS, end - cursor)
         )
         found += matching
@@ -148,10 +148,10 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
     A client that asks again at once stays within the rate.
     """
     deadline = began + query.wait
-    hub = services().hub
+    hub = serving().hub
     counters = hub.counters
     while not events and hub.counters == counters and (left := deadline - clock.monotonic()) > 0:
-        services().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
+        serving().core.reader.wait(query.filter(identity.principal().visible), verdict.epoch, cursor, left)
         events, cursor = _read_after(query, verdict, cursor)
         if hub.closing.is_set():
             break
@@ -161,14 +161,14 @@ def _wait(query: PollQuery, verdict: Verdict, events: list[Item], cursor: int, b
 
 
 def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
-    fields = verdict.as_dict() | services().hub.counters.as_dict()
+    fields = verdict.as_dict() | serving().hub.counters.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)
     head = orjson.dumps(fields | {"cursor": cursor})
     # The items are JSON already. The seq goes behind each item's opening brace.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
     body = b'%b,"events":[%b]}' % (head[:-1], rows)
-    services().hub.stats.note_sent(POLL, bool(events), len(body) if events else 0)
+    serving().hub.stats.note_sent(POLL, bool(events), len(body) if events else 0)
     response = Response(body, content_type="application/json")
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(hashlib.sha256(body).hexdigest()[:32])
@@ -193,7 +193,7 @@ def stream(query: StreamQuery) -> Response:
     """
     subscription.check(query)
     if query.consumer:
-        services().checkpoints.require(query.consumer, identity.principal())
+        serving().checkpoints.require(query.consumer, identity.principal())
     if refusal := limits.admit_connection():
         return refusal
     if request.method == "HEAD":

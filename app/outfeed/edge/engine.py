@@ -1,0 +1,130 @@
+"""The engine: a Redis or Valkey, with a limit on the time of each call and on the number of connections."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from outfeed.edge.scripts import Script
+from outfeed.errors import ConfigError, EngineDown, EngineFull
+
+CALL_SECS = 2.0
+# A wait for the next entry ends after BLOCK_SECS, and its connection one second and a half later.
+BLOCK_SECS = 1.0
+WAIT_SECS = 2.5
+# Unbounded, five edges with 10,000 viewers opened 156 connections.
+MAX_CONNECTIONS = 8
+SENTINEL_PORT = 26379
+HEAD = "{outfeed}:head"
+EVENTS = "{outfeed}:events"
+GRANTS = "{outfeed}:grants"
+TICKET = "{outfeed}:ticket:"
+EDGE = "{outfeed}:edge:"
+# The library logs each failed attempt to find a master. `EngineDown` says it once.
+logging.getLogger("redis").setLevel(logging.CRITICAL)
+T = TypeVar("T")
+
+
+class Engine:
+    """Calls one Redis or Valkey. Any thread may call any method; each raises EngineDown if the engine fails it.
+
+    MAX_CONNECTIONS calls run at once, and the others wait. One further connection is for `wait_for_entry`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._calls = _client(url, CALL_SECS, MAX_CONNECTIONS)
+        self._waits = _client(url, WAIT_SECS, 1)
+        self._turn = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    @property
+    def address(self) -> str:
+        """Where the engine is, without credentials."""
+        return urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
+
+    def call(self, command: Callable[[Any], T]) -> T:
+        """Return what *command* returns for the client. Its answers are bytes, numbers, and lists of them."""
+        if not self._turn.acquire(timeout=CALL_SECS):
+            raise EngineDown(f"{MAX_CONNECTIONS} calls of the engine are at work")
+        try:
+            with _explained():
+                return command(self._calls)
+        finally:
+            self._turn.release()
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | float]) -> Any:
+        """Return what the script answers. The engine forgets scripts when it restarts: then it is loaded again."""
+
+        def attempt(client: redis.Redis) -> Any:
+            run = client.evalsha_ro if script.is_read_only else client.evalsha
+            try:
+                return run(script.digest, len(keys), *keys, *arguments)
+            except NoScriptError:
+                client.script_load(script.text)
+                return run(script.digest, len(keys), *keys, *arguments)
+
+        return self.call(attempt)
+
+    def wait_for_entry(self, after: int) -> bool:
+        """Wait BLOCK_SECS at most until the stream has an entry above the seq *after*; return whether it has one."""
+        with _explained():
+            return bool(self._waits.xread({EVENTS: f"{after}-0"}, count=1, block=int(BLOCK_SECS * 1000)))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._calls.close()
+        self._waits.close()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise EngineFull(f"the engine has no memory left: {error}") from error
+    except (RedisError, OSError) as error:
+        raise EngineDown(f"the engine can't be used: {error or type(error).__name__}") from error
+
+
+def _client(url: str, timeout: float, connections: int) -> redis.Redis:
+    """Return a client that tries each call once, for *timeout* seconds. Raises ConfigError."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CALL_SECS,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": connections,
+        "protocol": 2,
+    }
+    try:
+        if urlsplit(url).scheme == "sentinel":
+            return _by_sentinel(url, options)
+        return redis.Redis.from_pool(redis.ConnectionPool.from_url(url, **options))
+    except ValueError as error:
+        raise ConfigError(f"OUTFEED_ENGINE: {error}") from error
+
+
+def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
+    """Return a client of the master that the sentinels name, found again for each new connection."""
+    credentials, _, hosts = urlsplit(url).netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    service = urlsplit(url).path.strip("/")
+    sentinels = [
+        (host, int(port or SENTINEL_PORT)) for host, _, port in (each.partition(":") for each in hosts.split(","))
+    ]
+    own = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")}
+    own |= {"socket_timeout": CALL_SECS / 4, "socket_connect_timeout": CALL_SECS / 4}
+    found = Sentinel(sentinels, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]
+    master: redis.Redis = found.master_for(  # type: ignore[no-untyped-call]
+        service, username=unquote(user) or None, password=unquote(password) or None
+    )
+    return master

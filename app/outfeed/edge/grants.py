@@ -1,0 +1,268 @@
+"""Grants in the engine: who has which token and session, written by the origin and looked up at an edge.
+
+The mark `_` in the hash says that it is whole. Without it the grants are lost, which is no revocation: an edge answers
+503 until the origin has written them again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from redis.exceptions import WatchError
+
+from outfeed import clock
+from outfeed.access.rights import Rights
+from outfeed.access.store import account
+from outfeed.config import Settings
+from outfeed.edge import scripts
+from outfeed.edge.engine import GRANTS, HEAD, TICKET, Engine
+from outfeed.edge.single import SingleThread
+from outfeed.edge.stream import Head
+from outfeed.errors import EngineDown, EngineFull
+from outfeed.feature import Process
+from outfeed.feed.core import Core
+from outfeed.log_message import LogMessage
+from outfeed.principal import Principal
+from outfeed.store.database import Database
+
+MARK = "_"
+LOOK_SECS = 0.25
+RENEW_SECS = 10.0
+MAX_TRIES = 20
+log = logging.getLogger(__name__)
+
+
+def _written(principal: Principal) -> bytes:
+    expires_at = clock.isoformat(principal.expires_at) if principal.expires_at else None
+    return orjson.dumps([principal.name, principal.scopes, principal.types, expires_at])
+
+
+def _read(grant: str, raw: bytes | None) -> Principal | None:
+    """Return the principal in *raw*; None if there is none, or its time has run out. Raises EngineDown."""
+    if raw is None:
+        return None
+    try:
+        name, scopes, types, expires_at = orjson.loads(raw)
+        moment = datetime.fromisoformat(expires_at) if expires_at else None
+        found = Principal(name, tuple(scopes), grant, tuple(types), moment)
+    except (ValueError, TypeError) as error:
+        raise EngineDown("the engine holds a grant that can't be read") from error
+    return None if found.has_expired(clock.now()) else found
+
+
+# --- at the origin ----------------------------------------------------------------------------------------------------
+
+
+class Published(dict[str, bytes]):
+    """What was written: by grant its principal. *mark* is the value of `_` since then."""
+
+    mark = ""
+
+
+def publish(engine: Engine, database: Database, secs: int, before: Published | None = None) -> Published:
+    """Write all grants, or only what differs from *before*, in one transaction of the engine. Raises SourceError.
+
+    The database is read after the watch begins: of two writers, the one that has read earlier tries again.
+    """
+    try:
+        return engine.call(lambda client: _publish(client, database, secs, before))
+    except EngineFull:
+        # Without grants edges refuse new viewers. With the former ones they would admit those that were revoked.
+        engine.call(lambda client: client.unlink(GRANTS))
+        raise
+
+
+def _publish(client: Any, database: Database, secs: int, before: Published | None) -> Published:
+    for _ in range(MAX_TRIES):
+        with client.pipeline() as pipeline:
+            pipeline.watch(GRANTS)
+            mark = pipeline.hget(GRANTS, MARK)
+            present = {key.decode() for key in pipeline.hkeys(GRANTS)} - {MARK}
+            found = Published({each.grant: _written(each) for each in account.every_principal(database)})
+            found.mark = secrets.token_hex(8)
+            pipeline.multi()
+            is_known = before is not None and mark == before.mark.encode()
+            _write(pipeline, found, before if is_known else None, present)
+            pipeline.expire(GRANTS, secs)
+            try:
+                pipeline.execute()
+            except WatchError:
+                continue
+            return found
+    raise EngineDown("the grants are being written by other programs")
+
+
+def _write(pipeline: Any, found: Published, before: Published | None, present: set[str]) -> None:
+    """Queue what makes the engine hold *found*, and move `rights` if a permission may be lost.
+
+    *present* are the grants there, which `EngineTickets.add` may have added since *before*.
+    """
+    known: Mapping[str, bytes] = before or {}
+    if before is None:
+        pipeline.delete(GRANTS)
+    changed = {grant: raw for grant, raw in found.items() if known.get(grant) != raw}
+    gone = sorted(present - found.keys())
+    pipeline.hset(GRANTS, mapping={**changed, MARK: found.mark})
+    if gone:
+        pipeline.hdel(GRANTS, *gone)
+    if before is None or gone or any(grant in known for grant in changed):
+        pipeline.hset(HEAD, "rights", found.mark)
+
+
+class GrantWriter(SingleThread):
+    """Writes the grants that have changed, and all of them when the engine has lost them. One worker of a host runs it.
+
+    All that stands here is used by its own thread alone.
+    """
+
+    def __init__(self, process: Process, engine: Engine) -> None:
+        super().__init__("grants", process.database, process.metrics)
+        self._engine = engine
+        self._secs = int(process.settings.grant_minutes * 60)
+        self._published: Published | None = None
+        self._version: tuple[int, ...] = ()
+        self._renew_at = 0.0
+
+    def restart(self) -> None:
+        """Write all grants at the next step."""
+        self._published = None
+
+    def step(self) -> None:
+        """Write what has changed, and wait a moment."""
+        mark = self._engine.call(lambda client: client.hget(GRANTS, MARK))
+        version = account.grants_version(self._database)
+        if self._published is None or mark != self._published.mark.encode():
+            self._write(version, None)
+        elif version != self._version:
+            self._write(version, self._published)
+        elif clock.monotonic() >= self._renew_at:
+            self._engine.call(lambda client: client.expire(GRANTS, self._secs))
+            self._note_renewal()
+        self.stopping.wait(LOOK_SECS)
+
+    def _write(self, version: tuple[int, ...], before: Published | None) -> None:
+        self._published = publish(self._engine, self._database, self._secs, before)
+        self._version = version
+        self._note_renewal()
+
+    def _note_renewal(self) -> None:
+        self._renew_at = clock.monotonic() + min(RENEW_SECS, self._secs / 3)
+
+
+class EngineTickets:
+    """Where every host of this feed finds grants and tickets. Any thread may call any method."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._secs = int(settings.grant_minutes * 60)
+
+    def create_ticket(self, principal: Principal) -> str:
+        """Return a ticket that any host takes, once, in *principal*'s name. Raises EngineDown."""
+        ticket, lifetime = secrets.token_urlsafe(32), int(account.TICKET_LIFETIME.total_seconds())
+        self._add(principal)
+        self._engine.call(lambda client: client.set(_ticket_key(ticket), principal.grant, ex=lifetime))
+        return ticket
+
+    def take_ticket(self, ticket: str) -> str | None:
+        """Use *ticket* up; return the grant that it rests on, None for a bad one. Raises EngineDown."""
+        found = self._engine.call(lambda client: client.getdel(_ticket_key(ticket)))
+        return found.decode() if isinstance(found, bytes) else None
+
+    def add(self, principal: Principal) -> None:
+        """Make a new grant known at once. Never raises."""
+        try:
+            self._add(principal)
+        except EngineDown as error:
+            log.warning(LogMessage("edges learn of a new grant later", error=error))
+
+    def _add(self, principal: Principal) -> None:
+        self._engine.run(scripts.GRANT, [GRANTS], [principal.grant, _written(principal)])
+
+    def publish(self, database: Database) -> None:
+        """Make every grant known, and those that are gone. Raises SourceError."""
+        publish(self._engine, database, self._secs)
+
+
+def _ticket_key(ticket: str) -> str:
+    return TICKET + account.hash_of(ticket)
+
+
+# --- at an edge -------------------------------------------------------------------------------------------------------
+
+
+class EngineGrants:
+    """The grants as the origin wrote them. Any thread may call any method; each raises EngineDown without the mark."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def find_token(self, secret: str) -> Principal | None:
+        """Return who has the token; None if it is unknown, was revoked or has expired."""
+        return self.principal_of(f"token:{account.hash_of(secret)}")
+
+    def find_session(self, key: str) -> Principal | None:
+        """Return who has the session; None if it has ended or expired, or the user is disabled."""
+        return self.principal_of(f"session:{account.hash_of(key)}")
+
+    def redeem_ticket(self, ticket: str) -> Principal | None:
+        """Use *ticket* up and return in whose name it reads; None for a bad one."""
+        found = self._engine.call(lambda client: client.getdel(_ticket_key(ticket)))
+        return self.principal_of(f"ticket:{found.decode()}") if isinstance(found, bytes) else None
+
+    def principal_of(self, grant: str) -> Principal | None:
+        """Return who has *grant* now; None once it was revoked or has expired."""
+        return self.principals_of([grant])[grant]
+
+    def principals_of(self, grants: Iterable[str]) -> dict[str, Principal | None]:
+        """Return who has each of *grants* now, all looked up at one moment."""
+        wanted = list(dict.fromkeys(grants))
+        fields = [grant.removeprefix("ticket:") for grant in wanted]
+        mark, *found = self._engine.call(lambda client: client.hmget(GRANTS, [MARK, *fields]))
+        if mark is None:
+            raise EngineDown("the engine holds no permissions yet; the origin writes them")
+        return {grant: _principal(grant, raw) for grant, raw in zip(wanted, found, strict=True)}
+
+    def counters(self) -> tuple[str, int]:
+        """Return what changes when a permission may have been revoked, and how many events were erased."""
+        rights, erasures = self._engine.call(lambda client: client.hmget(HEAD, ["rights", "erasures"]))
+        if not rights or not erasures:
+            raise EngineDown("the engine holds no permissions yet; the origin writes them")
+        return rights.decode(), int(erasures)
+
+
+def _principal(grant: str, raw: bytes | None) -> Principal | None:
+    if not grant.startswith("ticket:"):
+        return _read(grant, raw)
+    owner = _read(grant.removeprefix("ticket:"), raw)
+    return account.bearer_of_ticket(owner) if owner else None
+
+
+class EdgeRights(Rights):
+    """The rights of an edge's process. After a revocation they are checked before the next event is pushed."""
+
+    grants: EngineGrants
+
+    def __init__(self, grants: EngineGrants, core: Core) -> None:
+        super().__init__(grants, core)
+        self._rules: str | None = None
+
+    def start(self) -> None:
+        """Begin without counters: the engine may be away, and no client is connected yet."""
+
+    def take_head(self, head: Head) -> None:
+        """Check clients and forget what was read, if a read of the engine says so. Raises EngineDown.
+
+        Without `rights`, the engine has lost the grants, and no permission is revoked by that.
+        """
+        if head.rules != self._rules and self._rules is not None:
+            self._core.forget()
+        self._rules = head.rules
+        self.take((head.rights or self.last_rights, head.erasures))
+
+    def _principals(self, grants: Iterable[str]) -> dict[str, Principal | None]:
+        return self.grants.principals_of(grants)

@@ -1,0 +1,158 @@
+"""The origin's side: what runs in its processes, and what it knows of the engine and the edges."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from outfeed.config import Settings
+from outfeed.edge import store
+from outfeed.edge.engine import EVENTS, HEAD, Engine
+from outfeed.edge.grants import EngineTickets, GrantWriter
+from outfeed.edge.owner import OwnerFile
+from outfeed.edge.report import EdgeReport, list_edges
+from outfeed.edge.stream import Head, read
+from outfeed.edge.uplink import Uplink
+from outfeed.errors import EngineDown
+from outfeed.feature import Part, Process, Samples
+from outfeed.feed.subscription import MAX_SEQ
+from outfeed.store import database as db
+from outfeed.store.outbox import Outbox
+
+# An uplink that is well renews its lease every 2 s.
+STALE_SECS = 10.0
+
+
+@functools.cache
+def engine_at(url: str) -> Engine:
+    """Return this process's Engine for *url*, the same one each time."""
+    return Engine(url)
+
+
+def engine_of(settings: Settings) -> Engine:
+    """Return this process's Engine for OUTFEED_ENGINE."""
+    assert settings.engine is not None
+    return engine_at(settings.engine.get_secret_value())
+
+
+def tickets(settings: Settings) -> EngineTickets:
+    """Return where edges find grants and tickets."""
+    return EngineTickets(engine_of(settings), settings)
+
+
+class OriginPart(Part):
+    """The uplink and the writer of grants. One worker of a host runs each."""
+
+    def __init__(self, process: Process) -> None:
+        self._engine = engine_of(process.settings)
+        self._threads = (Uplink(process, self._engine), GrantWriter(process, self._engine))
+
+    def start(self) -> None:
+        """Begin to fill the engine."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads, and give up the lease."""
+        for thread in self._threads:
+            thread.stop()
+
+    def close(self) -> None:
+        """Close the connections to the engine."""
+        self._engine.close()
+
+
+def renew_epoch_if_behind(settings: Settings) -> None:
+    """Renew the epoch if the engine holds events of it that the database lacks. An engine that is away says nothing."""
+    engine = Engine(engine_of(settings).url)
+    try:
+        reply = read(engine, "before", MAX_SEQ, 1)
+        answer = engine.call(lambda client: client.xrevrange(EVENTS, count=1))
+    except EngineDown:
+        return
+    finally:
+        engine.close()
+    if reply is None:
+        return
+    database = db.at(settings.database)
+    outbox = Outbox(database, settings.max_event_bytes)
+    window, head = outbox.window(), reply.head
+    if head.epoch == window.epoch and (max(head.position, head.target) > window.last_seq or _differs(database, answer)):
+        outbox.renew_epoch(window.epoch)
+
+
+def _differs(database: db.Database, newest: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
+    """Return whether the engine's newest entry is another event than the one with its seq in the outbox."""
+    for id_, fields in newest:
+        ours = store.checksum_of(database, int(id_.partition(b"-")[0]))
+        return ours is not None and ours != fields.get(b"c", b"").decode()
+    return False
+
+
+# --- what it knows ----------------------------------------------------------------------------------------------------
+
+
+class EngineState(NamedTuple):
+    """How the engine is, for operators. *failure* is why it can't be used; then the rest is empty."""
+
+    address: str
+    failure: str | None
+    position: int = 0
+    lag: int = 0
+    target: int = 0
+    age: float | None = None
+    is_owner: bool = False
+    shortages: int = 0
+    edges: tuple[EdgeReport, ...] = ()
+    head: int = 0
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether edges wait until the engine is filled."""
+        return self.position < self.target
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the uplink has written nothing for too long."""
+        return self.age is None or self.age > STALE_SECS
+
+
+def state_of(process: Process) -> EngineState:
+    """Return how the engine and the edges are. Raises DatabaseError."""
+    engine = engine_of(process.settings)
+    try:
+        reply = read(engine, "after", 0, 0)
+        owner, shortages = engine.call(lambda client: client.hmget(HEAD, ["owner", "shortages"]))
+        edges = tuple(list_edges(engine))
+    except EngineDown as error:
+        return EngineState(engine.address, str(error))
+    head = process.outbox.window().last_seq
+    found: Head | None = reply.head if reply else None
+    is_owner = owner is not None and owner.decode() == OwnerFile(process.database.path).read()
+    if found is None:
+        return EngineState(engine.address, None, lag=head, is_owner=is_owner, edges=edges, head=head)
+    return EngineState(
+        engine.address, None, found.position, max(0, head - found.position), found.target,
+        None if found.age_ms < 0 else found.age_ms / 1000, is_owner, int(shortages or 0), edges, head,
+    )  # fmt: skip
+
+
+def samples_of(process: Process) -> dict[str, Samples]:
+    """Return the present values of the feature's metrics. Raises DatabaseError."""
+    state = state_of(process)
+    if state.failure is not None:
+        return {"engine_up": [([], 0)]}
+    return {
+        "engine_up": [([], 1)],
+        "engine_position": [([], state.position)],
+        "engine_lag": [([], state.lag)],
+        "engine_owner": [([], state.is_owner)],
+        "engine_oom": [([], state.shortages)],
+        "origin_age_seconds": [([], state.age)],
+        "edge_clients": [([_label(each)], each.clients) for each in state.edges],
+        "edge_lag": [([_label(each)], max(0, state.head - each.position)) for each in state.edges],
+    }
+
+
+def _label(edge: EdgeReport) -> str:
+    return f"{edge.name} {edge.address}"

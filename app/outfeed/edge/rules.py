@@ -1,0 +1,22 @@
+"""The rules by which the origin makes an event ready for the wire, as one fingerprint."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from outfeed import credentials, history, nesting, redaction
+from outfeed.config import Settings
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return what changes if the same event may come out otherwise: by a setting, or by newer code."""
+    parts = [",".join(settings.redact_keys), str(settings.max_event_bytes), _code()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    modules = (history, redaction, credentials, nesting)
+    return "".join(hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in modules)

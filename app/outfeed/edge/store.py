@@ -1,0 +1,69 @@
+"""What the uplink asks of the database beside the outbox's pages."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from outfeed.store import database as db
+from outfeed.store.database import Database
+
+# What an event costs in the engine beyond its JSON: 355 bytes in all for one of 271 (Redis 7.0, 2026).
+EVENT_OVERHEAD_BYTES = 84
+
+
+class Facts(NamedTuple):
+    """The epoch, the number of erasures, and for each seq the checksum of its event and when it was written."""
+
+    epoch: str
+    erasures: int
+    rows: dict[int, tuple[str, str]]
+
+
+def read_facts(database: Database, after: int, through: int) -> Facts:
+    """Return the facts of the outbox's rows above *after*, up to *through*."""
+    with database.snapshot() as connection:
+        epoch, erasures = db.meta(connection, "epoch"), int(db.meta(connection, "erasures"))
+        rows = connection.execute(
+            "SELECT seq, event_id, created_at FROM outbox WHERE seq > ? AND seq <= ?", (after, through)
+        ).fetchall()
+    return Facts(epoch, erasures, {seq: (_checksum(id_, at), str(at or "")) for seq, id_, at in rows})
+
+
+def checksum_of(database: Database, seq: int) -> str | None:
+    """Return the checksum of the event with that seq; None if the outbox does not hold it any more."""
+    found = read_facts(database, seq - 1, seq).rows.get(seq)
+    return found[0] if found else None
+
+
+def _checksum(event_id: object, written_at: object) -> str:
+    """Return 8 digits that tell which event it is. No setting and no newer code changes them."""
+    return hashlib.sha256(f"{event_id!r} {written_at!r}".encode()).hexdigest()[:8]
+
+
+def start_of_newest(database: Database, head: int, events: int, max_bytes: int) -> int:
+    """Return the seq after which the newest *events* up to *head* follow, or fewer, so that they fit in *max_bytes*."""
+    start = max(0, head - events)
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT max(seq) FROM (SELECT seq, sum(length(CAST(coalesce(payload, '') AS BLOB)) + ?)"
+            " OVER (ORDER BY seq DESC) AS total FROM outbox WHERE seq > ?) WHERE total > ?",
+            (EVENT_OVERHEAD_BYTES, start, max_bytes),
+        ).fetchone()
+    return max(start, row[0] or 0)
+
+
+def missing_between(database: Database, first: int, last: int, limit: int) -> list[int]:
+    """Return up to *limit* seqs from *first* to *last* that the outbox lacks."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT seq FROM outbox WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
+        ).fetchall()
+    missing: list[int] = []
+    expected = first
+    for (seq,) in [*rows, (last + 1,)]:
+        missing.extend(range(expected, min(seq, expected + limit)))
+        expected = seq + 1
+        if len(missing) >= limit:
+            break
+    return missing[:limit]

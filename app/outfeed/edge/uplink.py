@@ -1,0 +1,225 @@
+"""The uplink: the origin's thread that brings the engine up to the outbox, under the same epoch and the same seqs.
+
+The outbox is the truth, and the engine may lose anything at any time. `settle` finds out where the engine stands and is
+the only way back from every failure; `step` appends what the engine lacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from typing import Any, NamedTuple
+
+from outfeed.config import Settings
+from outfeed.edge import scripts, store
+from outfeed.edge.engine import EVENTS, HEAD, Engine
+from outfeed.edge.owner import OwnerFile
+from outfeed.edge.rules import fingerprint
+from outfeed.edge.single import SingleThread
+from outfeed.edge.stream import read
+from outfeed.errors import EngineFull
+from outfeed.feature import Process
+from outfeed.feed.subscription import Filter
+from outfeed.history import Page, Window
+from outfeed.log_message import LogMessage
+from outfeed.principal import EVERYTHING
+
+LEASE_MS = 5000
+HEARTBEAT_SECS = 2.0
+APPEND_EVENTS = 500
+# More erased events than this, and to fill the engine again is as quick.
+MAX_ERASED = 1000
+# Between two looks at how much memory the stream takes.
+MEASURE_BYTES = 8 * 2**20
+MIN_EVENTS = 1000
+KEYS = (HEAD, EVENTS)
+_ALL = Filter(EVERYTHING)
+log = logging.getLogger(__name__)
+
+
+class EnginePlace(NamedTuple):
+    """Where the engine stands while this uplink owns it."""
+
+    epoch: str
+    position: int
+    erasures: str
+
+
+class Uplink(SingleThread):
+    """Appends to the engine in one worker of the origin. All that stands here is used by its own thread alone."""
+
+    def __init__(self, process: Process, engine: Engine) -> None:
+        super().__init__("uplink", process.database, process.metrics)
+        self._database = process.database
+        self._outbox = process.outbox
+        self._core = process.core
+        self._engine = engine
+        self._settings: Settings = process.settings
+        self._file = OwnerFile(process.database.path)
+        self._nonce = secrets.token_hex(16)
+        self._rules = fingerprint(process.settings)
+        self._place: EnginePlace | None = None
+        self._floor = 0  # events below are trimmed, so that the rest fits in OUTFEED_ENGINE_BYTES
+        self._unmeasured = 0
+        self._is_refused = False
+        self._woken = threading.Event()
+
+    def restart(self) -> None:
+        """Settle again before the next append."""
+        self._place = None
+
+    def stop(self) -> None:
+        """End the thread and give up the lease, so that a successor need not wait for its end."""
+        self.stopping.set()
+        self._woken.set()
+        super().stop()
+
+    def finish(self) -> None:
+        """Give up the lease."""
+        if self._place is not None:
+            self._engine.run(scripts.CLAIM, KEYS, [self._nonce, self._nonce, 0])
+
+    def step(self) -> None:
+        """Find out where the engine stands, or append what it lacks and wait for more. Raises SourceError, OSError."""
+        if self._place is None:
+            self._place = self.settle()
+        else:
+            self._bring_up(self._place)
+
+    # --- where the engine stands --------------------------------------------------------------------------------------
+
+    def settle(self) -> EnginePlace | None:
+        """Take the lease and compare the engine with the outbox; None if there is nothing to go on from yet.
+
+        The claim comes first. In the other order, events that a predecessor appends in between look like a database
+        that was put back.
+        """
+        kind, *found = self._engine.run(scripts.CLAIM, KEYS, [self._file.read(), self._nonce, LEASE_MS])
+        if kind == b"owned":
+            self._note_refusal(found[1])
+            return None
+        self._file.write(self._nonce)
+        window = self._outbox.window()
+        was_refused, self._is_refused = self._is_refused, False
+        if kind == b"empty":
+            if was_refused:
+                # Another origin has written here, and what it wrote is lost: edges may know it under our epoch.
+                self._outbox.renew_epoch(window.epoch)
+                return None
+            return self._begin(window)
+        epoch, position, seq, checksum, target, rules, erasures = _decoded(found)
+        if epoch == window.epoch and self._is_another(window, max(position, target), seq, checksum):
+            log.warning(LogMessage("database is behind the engine or differs from it, renewing its epoch"))
+            self._outbox.renew_epoch(window.epoch)
+            return None
+        if epoch == window.epoch and rules == self._rules and position >= window.first_seq - 1:
+            return EnginePlace(epoch, position, erasures)
+        return self._begin(window)
+
+    def _note_refusal(self, left_ms: int) -> None:
+        if not self._is_refused:
+            log.warning(LogMessage("another origin owns the engine, trying again", lease_ms=left_ms))
+        self._is_refused = True
+        self.stopping.wait(1.0)
+
+    def _is_another(self, window: Window, furthest: int, seq: int, checksum: str) -> bool:
+        """Return whether the engine holds events that this database does not: a backup was put back, or a copy wrote.
+
+        A last event that was pruned or erased since counts as the same.
+        """
+        if furthest > window.last_seq:
+            return True
+        ours = store.checksum_of(self._database, seq) if seq else None
+        return ours is not None and ours != checksum
+
+    def _begin(self, window: Window) -> EnginePlace | None:
+        """Empty the engine and have it go on so far back that the newest events within both limits fit."""
+        settings = self._settings
+        newest = store.start_of_newest(self._database, window.last_seq, settings.engine_events, settings.engine_bytes)
+        start = max(window.first_seq - 1, newest)
+        erasures = str(store.read_facts(self._database, 0, 0).erasures)
+        log.info(LogMessage("engine is filled", after=start, until=window.last_seq))
+        arguments: list[Any] = [self._nonce, window.epoch, start, window.last_seq, self._rules, erasures]
+        is_ours = self._engine.run(scripts.BEGIN, KEYS, arguments)
+        self._floor = 0
+        return EnginePlace(window.epoch, start, erasures) if is_ours else None
+
+    # --- what the engine lacks ----------------------------------------------------------------------------------------
+
+    def _bring_up(self, place: EnginePlace) -> None:
+        self._woken.clear()
+        if not self.stopping.is_set():
+            self._core.reader.wait(_ALL, place.epoch, place.position, HEARTBEAT_SECS, self._woken)
+        page = self._outbox.read_after(place.position, APPEND_EVENTS)
+        facts = store.read_facts(self._database, place.position, page.through)
+        is_cut = page.window.first_seq > place.position + 1
+        if is_cut or {page.window.epoch, facts.epoch} != {place.epoch}:
+            self._place = None
+        elif str(facts.erasures) != place.erasures:
+            self._place = self._erase(place, page.window, str(facts.erasures))
+        else:
+            self._place = self._append(place, page, facts)
+
+    def _append(self, place: EnginePlace, page: Page, facts: store.Facts, shortages: int = 0) -> EnginePlace | None:
+        """Append *page*, or send a heartbeat; return the new place, or None if the engine is not as it was."""
+        events = [item for item in page.items if item.seq in facts.rows]  # the others were erased just now
+        arguments: list[Any] = [
+            self._nonce, place.epoch, place.position, page.through, self._settings.engine_events,
+            max(page.window.first_seq, self._floor), LEASE_MS, shortages,
+        ]  # fmt: skip
+        for item in events:
+            checksum, written_at = facts.rows[item.seq]
+            arguments += [item.seq, item.json, written_at, checksum]
+        try:
+            kind, *_ = self._engine.run(scripts.APPEND, KEYS, arguments)
+        except EngineFull:
+            self._make_room(place)
+            raise
+        if kind != b"ok":
+            log.warning(LogMessage("engine has changed, looking again", answer=kind.decode()))
+            return None
+        self._unmeasured += sum(len(item.json) for item in events)
+        if self._unmeasured >= MEASURE_BYTES:
+            self._measure(page.through)
+        return place._replace(position=page.through)
+
+    def _erase(self, place: EnginePlace, window: Window, erasures: str) -> EnginePlace | None:
+        """Take out of the engine what the outbox does not hold any more; edges then drop what they have read."""
+        reply = read(self._engine, "after", 0, 0)
+        if reply is None:
+            return None
+        first = reply.head.first_seq
+        gone = store.missing_between(self._database, first, place.position, MAX_ERASED + 1)
+        if len(gone) > MAX_ERASED:
+            return self._begin(window)
+        kind, *_ = self._engine.run(scripts.ERASE, KEYS, [self._nonce, place.epoch, erasures, *gone])
+        return place._replace(erasures=erasures) if kind == b"ok" else None
+
+    # --- memory -------------------------------------------------------------------------------------------------------
+
+    def _measure(self, position: int) -> None:
+        """Raise the floor in proportion if the stream takes more than OUTFEED_ENGINE_BYTES."""
+        self._unmeasured = 0
+        used = self._engine.call(lambda client: client.memory_usage(EVENTS)) or 0
+        reply = read(self._engine, "after", 0, 0)
+        if reply is not None and used > (most := self._settings.engine_bytes):
+            first = reply.head.first_seq
+            self._floor = position - (position - first) * most // int(used)
+
+    def _make_room(self, place: EnginePlace) -> None:
+        """Trim the stream to half, and count the shortage."""
+        count = int(self._engine.call(lambda client: client.xlen(EVENTS)))
+        keep = max(MIN_EVENTS, count // 2)
+        self._engine.run(
+            scripts.APPEND,
+            KEYS,
+            [self._nonce, place.epoch, place.position, place.position, keep, self._floor, LEASE_MS, 1],
+        )
+        log.error(LogMessage("engine has no memory left, its stream is trimmed", events=count, kept=keep))
+        self.stopping.wait(1.0)
+
+
+def _decoded(found: list[Any]) -> tuple[str, int, int, str, int, str, str]:
+    epoch, position, seq, checksum, target, rules, erasures = found
+    return epoch.decode(), position, int(seq), checksum.decode(), int(target), rules.decode(), erasures.decode()

@@ -1,0 +1,165 @@
+"""The app of an edge: the feed over the engine's copy. All other paths are the origin's."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from flask import Flask, Response, redirect, request
+from flask.typing import ResponseReturnValue
+
+from outfeed.access import auth
+from outfeed.config import Settings
+from outfeed.edge.engine import Engine
+from outfeed.edge.grants import EdgeRights, EngineGrants
+from outfeed.edge.report import Reporter
+from outfeed.edge.rules import fingerprint
+from outfeed.edge.stream import EngineStream, Head, StreamWaker
+from outfeed.errors import EngineDown, InvalidRequest
+from outfeed.feature import Samples
+from outfeed.feed.source import CheckpointStore
+from outfeed.history import Claim, Item
+from outfeed.http import bodies, limits, logs, problems
+from outfeed.http.app import MAX_BODY_BYTES, corrected
+from outfeed.http.deadlines import DeadlineFlask
+from outfeed.http.health import health
+from outfeed.http.metrics import metrics as metrics_page
+from outfeed.http.problems import problem
+from outfeed.http.services import Serving, serving
+from outfeed.http.transports import connection, websocket
+from outfeed.http.transports.feed import feed
+from outfeed.metrics import Metrics
+from outfeed.principal import Principal
+
+FEED_PATHS = ("/ws", "/api/feed", "/api/feed/stream")
+OWN_PATHS = (*FEED_PATHS, "/healthz", "/healthz/", "/readyz", "/readyz/", "/metrics")
+
+
+class EdgeServices(Serving):
+    """The parts of an edge's process. The engine may be away when they start: then the polls find it later."""
+
+    def __init__(self, settings: Settings, metrics: Metrics | None, worker: int, edge: str) -> None:
+        assert settings.engine is not None
+        assert settings.origin_url is not None
+        self.engine = Engine(settings.engine.get_secret_value())
+        self.origin = settings.origin_url.rstrip("/")
+        self.stream = EngineStream(self.engine, self.origin, fingerprint(settings), self._take_head)
+        super().__init__(settings, metrics or Metrics(), self.stream, OriginsConsumers(self.origin), _keep_no_mark)
+        self.rights = EdgeRights(EngineGrants(self.engine), self.core)
+        reporter = Reporter(self, self.engine, edge, is_first=worker == 0)
+        self.parts = [self.rights, reporter]
+        self.jobs = self.made_jobs({})
+        self.waker = StreamWaker(self.engine, lambda: self.hub.position, self.relay.poll_if_wanted, self.core.wanted)
+
+    def _take_head(self, head: Head) -> None:
+        self.rights.take_head(head)
+
+    def start(self) -> None:
+        """Poll, by the scheduler and at once when the stream has a new entry."""
+        self.relay.poll()
+        self.core.pacer.start(self.relay.poll)
+        self.jobs.start()
+        self.waker.start()
+
+    def stop(self) -> None:
+        """End the threads; returns when they have ended."""
+        self.waker.stop()
+        self.jobs.stop()
+        self.core.pacer.stop()
+        self.engine.close()
+
+    def samples(self) -> Mapping[str, Samples]:
+        """Return what the engine says of its copy."""
+        try:
+            window = self.stream.window()
+        except EngineDown:
+            return {"engine_up": [([], 0)], "origin_age_seconds": [([], self.stream.origin_age)]}
+        return {
+            "outbox_head": [([], window.last_seq)],
+            "outbox_depth": [([], window.last_seq - window.first_seq + 1)],
+            "engine_up": [([], 1)],
+            "origin_age_seconds": [([], self.stream.origin_age)],
+        }
+
+
+def _keep_no_mark(epoch: str, item: Item) -> None:
+    """Do nothing: the high-water mark is the origin's."""
+
+
+class OriginsConsumers(CheckpointStore):
+    """Refuses every durable consumer: their checkpoints are the origin's."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def claim(self, name: str, by: Principal, *, may_create: bool = True) -> Claim:
+        """Raise InvalidRequest."""
+        raise self._refusal()
+
+    def read(self, name: str, by: Principal) -> Claim:
+        """Raise InvalidRequest."""
+        raise self._refusal()
+
+    def require(self, name: str, by: Principal) -> None:
+        """Raise InvalidRequest."""
+        raise self._refusal()
+
+    def move(self, name: str, epoch: str, seq: int, by: Principal, generation: int | None = None) -> None:
+        """Raise InvalidRequest."""
+        raise self._refusal()
+
+    def generations(self, names: object) -> dict[str, int]:
+        """Return nothing: no consumer is connected here."""
+        return {}
+
+    def _refusal(self) -> InvalidRequest:
+        return InvalidRequest(
+            "origin_only", f"consumer: an edge serves no durable consumers; connect to {self._origin}"
+        )
+
+
+def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int = 0, edge: str = "") -> Flask:
+    """Return the app of an edge's *worker*; *edge* names the edge among all. Raises ConfigError, UndeclaredRoute."""
+    app = DeadlineFlask("outfeed", static_folder=None)
+    app.url_map.merge_slashes = False
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
+    app.extensions["outfeed"] = EdgeServices(settings, metrics, worker, edge or secrets.token_hex(8))
+    app.wsgi_app = corrected(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
+    logs.init_app(app)
+    bodies.init_app(app)
+    problems.init_app(app)
+    limits.init_app(app)
+    app.before_request(_send_to_origin)  # before any grant is looked up
+    auth.init_app(app)
+    app.before_request(_require_engine)
+    connection.init_app(app)
+    websocket.init_app(app)
+    for blueprint in (health, metrics_page, feed):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _send_to_origin() -> ResponseReturnValue | None:
+    """Redirect a browser to the origin's page at that path, and tell a program where the origin is."""
+    if request.path in OWN_PATHS:
+        return None
+    services = serving()
+    assert isinstance(services, EdgeServices)
+    if request.method in ("GET", "HEAD") and request.accept_mimetypes.best_match(_KINDS) == "text/html":
+        query = request.query_string.decode("ascii", "replace")
+        return redirect(services.origin + quote(request.path) + (f"?{query}" if query else ""))
+    detail = f"this edge serves only {', '.join(FEED_PATHS)}; send the request to {services.origin}"
+    return problem(421, detail, code="not_here", origin=services.origin)
+
+
+_KINDS = ["application/problem+json", "text/html"]
+
+
+def _require_engine() -> Response | None:
+    """Refuse a new viewer while the engine can't be read: connected ones wait, and a new one would get no verdict."""
+    if request.path in FEED_PATHS and request.method != "OPTIONS":
+        services = serving()
+        assert isinstance(services, EdgeServices)
+        services.stream.window()
+    return None
