@@ -1,4 +1,7 @@
-"""Viewers spread over several servers: each follows over whatever fails, and keeps what it was told."""
+"""Viewers spread over several servers.
+
+Each follows over any failure, and keeps what it was told.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from tests.waits import PATIENCE_SECS, wait_until
 
 
 class Viewer(threading.Thread):
-    """Follows the feed on the first of *servers* that serves it. The client checks order and `prev` of every event.
+    """Follows the feed on the first of *servers* that serves it.
+
+    The client checks order and `prev` of every event.
 
     *closes* has the code of each connection that a server ended, *refusals* the status of each that it refused.
     """
@@ -84,7 +89,10 @@ class Viewer(threading.Thread):
 
 
 class Audience:
-    """Viewers, the odd ones on the second server first. As a context manager they follow, and have ended at the end."""
+    """Viewers, the odd ones on the second server first.
+
+    As a context manager they follow, and have ended at the end.
+    """
 
     def __init__(self, servers: Sequence[Server], count: int = 4) -> None:
         turned = [*servers[1:], *servers[:1]]
@@ -117,7 +125,10 @@ class Audience:
         )  # fmt: skip
 
     def complete(self, database: Path) -> None:
-        """Wait until all are at the outbox's head, and compare with what it holds: none missing, none twice."""
+        """Wait until all are at the outbox's head, and compare with what it holds.
+
+        None missing, none twice.
+        """
         head = head_of(database)
         wait_until(
             lambda: all(viewer.cursor >= head or viewer.failure for viewer in self.viewers), f"all at {head}",

@@ -1,4 +1,4 @@
-"""Real engines for tests, `redis-server` on loopback, and edges that serve from them."""
+"""Real engines on loopback, and edges that serve from them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -24,7 +25,10 @@ HEAD, EVENTS, GRANTS = "{outfeed}:head", "{outfeed}:events", "{outfeed}:grants"
 
 
 def require_redis() -> str:
-    """Return the path of redis-server. Without one the test is skipped, but fails in CI."""
+    """Return the path of redis-server.
+
+    Without one the test is skipped, but fails in CI.
+    """
     found = shutil.which("redis-server")
     if found is None and "CI" not in os.environ:
         pytest.skip("redis-server is not installed; on Debian: apt-get install redis-server")
@@ -33,7 +37,10 @@ def require_redis() -> str:
 
 
 class RedisServer:
-    """One `redis-server` without persistence, or with other *options*. Gone at the end."""
+    """One `redis-server` without persistence, or with other *options*.
+
+    Gone at the end.
+    """
 
     def __init__(self, folder: Path, port: int | None = None, **options: str) -> None:
         self.folder = folder
@@ -139,7 +146,7 @@ class Edge(Server):
         return secret
 
     def sign_in(self, role: str) -> str:
-        """Return the session cookie of somebody new, known here."""
+        """Return the session cookie of a new user, known here."""
         before = self.store.client.hlen(GRANTS)
         cookie = self.origin.sign_in(role)
         wait_until(lambda: self.store.client.hlen(GRANTS) > before, "session known")
@@ -153,12 +160,11 @@ class Edge(Server):
     def is_alive(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.output
-        with contextlib.suppress(OSError), self.plain() as http:
+        with contextlib.suppress(httpx.TransportError), self.plain() as http:
             return bool(http.get("/healthz").status_code == 200)
         return False
 
-    def plain(self) -> Any:
-        import httpx
+    def plain(self) -> httpx.Client:
 
         return httpx.Client(base_url=self.url, timeout=10, trust_env=False, verify=False)
 
@@ -180,3 +186,47 @@ def cluster(folder: Path, edges: int = 2, **settings: Any) -> Iterator[tuple[Red
         caught_up(engine, origin.database)
         found = [stack.enter_context(Edge(origin, engine, f"edge-{number}", **settings)) for number in range(edges)]
         yield engine, origin, found
+
+
+class Sentinels:
+    """Three sentinels that elect a replica a second after *master* is gone."""
+
+    def __init__(self, folder: Path, master: RedisServer, name: str = "feed") -> None:
+        self._folder = folder
+        self._master = master
+        self.name = name
+        self.ports = [free_port() for _ in range(3)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"sentinel://{hosts}/{self.name}"
+
+    def __enter__(self) -> Sentinels:
+        for port in self.ports:
+            configuration = self._folder / f"sentinel-{port}.conf"
+            configuration.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {self._folder}\n"
+                f"sentinel monitor {self.name} 127.0.0.1 {self._master.port} 2\n"
+                f"sentinel down-after-milliseconds {self.name} 1000\nsentinel failover-timeout {self.name} 5000\n"
+            )
+            with (self._folder / f"sentinel-{port}.log").open("ab") as log:
+                command = [require_redis(), str(configuration), "--sentinel"]
+                self._processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        wait_until(self.are_ready, "sentinels know each other and the replica")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def are_ready(self) -> bool:
+        return all(self._knows_all(port) for port in self.ports)
+
+    def _knows_all(self, port: int) -> bool:
+        with contextlib.suppress(redis.RedisError), redis.Redis(port=port, decode_responses=True) as client:
+            found = client.sentinel_master(self.name)
+            return int(found["num-other-sentinels"]) == 2 and int(found["num-slaves"]) >= 1
+        return False

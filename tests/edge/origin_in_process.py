@@ -1,4 +1,7 @@
-"""An origin without threads: its uplink does what is due when a test says so."""
+"""An origin without threads.
+
+Its uplink does what is due when a test says so.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ MAX_STEPS = 500
 
 
 class OriginInProcess:
-    """The services of an origin over a database of its own, and its uplink. Nothing of it runs by itself."""
+    """The services of an origin over a database of its own, and its uplink.
+
+    Nothing of it runs by itself.
+    """
 
     def __init__(self, engine: Engine, database: Path, **settings: object) -> None:
         if not database.exists():
@@ -40,7 +46,7 @@ class OriginInProcess:
         return uplink
 
     def bring_up(self) -> None:
-        """Have the uplink do what is due, until the engine holds what the outbox does."""
+        """Step the uplink until the engine holds what the outbox does."""
         for _ in range(MAX_STEPS):
             self.uplink.step()
             if self.is_up():

@@ -1,4 +1,7 @@
-"""Grants in the engine: what is forgotten is not revoked, and what is revoked is not there."""
+"""Grants in the engine.
+
+A lost grant is not a revoked one, and a revoked grant is not found.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ def test_grants_that_the_engine_lost_are_no_revocation(
 def test_a_part_of_older_grants_is_replaced_whole(
     database: Database, writer: GrantWriter, grants: EngineGrants, redis_server: RedisServer
 ) -> None:
-    """As after a failover to an older replica, which still has a revoked token."""
+    """An older replica still has a token that was revoked."""
     secret = account.create_token(database, "ci", ["read"])
     writer.step()
     dump = redis_server.client.execute_command("DUMP", GRANTS, NEVER_DECODE=True)

@@ -1,4 +1,7 @@
-"""The uplink: the engine holds a part of the outbox's history, or edges can't read it, whatever happened to either."""
+"""The uplink.
+
+The engine holds a part of the outbox's history, or edges can't read it, after any failure of either.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +172,7 @@ def test_a_second_origin_appends_nothing_while_the_first_is_alive(
 def test_an_origin_that_was_refused_begins_an_emptied_engine_under_a_new_epoch(
     filled: OriginInProcess, redis_server: RedisServer
 ) -> None:
-    """Edges may have served events of the first under the epoch that both have."""
+    """Edges may have served the first's events under the shared epoch."""
     other = copy_of(filled.path, filled.path.with_name("other.db"))
     second = OriginInProcess(filled.engine, other)
     second.uplink.step()
@@ -251,7 +254,10 @@ def test_a_head_without_a_row_is_reached_all_the_same(filled: OriginInProcess) -
 def test_while_the_engine_is_filled_it_can_not_be_read(
     filled: OriginInProcess, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise a new epoch would reset viewers to a partial head, and push old events as new ones."""
+    """A partial head would be a wrong one for a reset.
+
+    Old events would be pushed as new ones.
+    """
     monkeypatch.setattr(uplink, "APPEND_EVENTS", 4)
     redis_server.client.flushall()
     filled.uplink.restart()
@@ -336,7 +342,9 @@ class TestTheCheckBeforeTheServer:
 
 
 class World:
-    """Two origins on copies of one database, and one engine. What an edge reads is checked after every move.
+    """Two origins on copies of one database, and one engine.
+
+    The test checks after every move that an edge reads no contradiction.
 
     `_seen` has what edges have read of each epoch.
     """
@@ -357,7 +365,7 @@ class World:
         write_events(self.origins[which].path, 2)
 
     def step(self, which: int) -> None:
-        """What a thread does: an error means to settle again."""
+        """Run one step of the thread, which settles again after an error."""
         with contextlib.suppress(EngineDown):
             self.origins[which].uplink.step()
 
@@ -381,7 +389,10 @@ class World:
 
     @contextlib.contextmanager
     def _owner_comes_first(self) -> Iterator[None]:
-        """Have the owner notice a loss before a rival that was never refused: both at once are not covered."""
+        """Have the owner notice a loss before a rival that was never refused.
+
+        Both at once are not covered.
+        """
         nonce = self._redis.client.hget(HEAD, "owner")
         owners = [which for which in (0, 1) if OwnerFile(self.origins[which].path).read() == nonce]
         yield
@@ -395,7 +406,7 @@ class World:
         self.origins[which].new_uplink()
 
     def replace(self, which: int) -> None:
-        """Start the origin on a copy of what it has now, on another disk, and check before it serves."""
+        """Start the origin on a copy of its database, after the check."""
         self._copies += 1
         former = self.origins[which]
         path = copy_of(former.path, self._folder / f"copy-{self._copies}.db")
@@ -404,7 +415,7 @@ class World:
         origin.renew_epoch_if_behind(self.origins[which].settings)
 
     def check(self) -> None:
-        """What an edge can read never contradicts what it has read before."""
+        """An edge never reads another event under a seq that it has read."""
         reply = read(self._engine, "after", 0, 10_000)
         if reply is None or reply.head.position < reply.head.target:
             return

@@ -1,4 +1,7 @@
-"""The app of an edge: its routes, whom it admits, and what it says while the engine is away."""
+"""The app of an edge.
+
+Its routes, whom it admits, and what it says while the engine is away.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ ADMITTED = {"/ws": 501, "/api/feed": 200, "/api/feed/stream": 501, "/metrics": 2
 
 
 class EdgeInProcess:
-    """An edge without threads, after an origin that has written events and grants."""
+    """An edge without threads, beside an origin that has filled the engine."""
 
     def __init__(self, origin: OriginInProcess, **settings: Any) -> None:
         self.origin = origin

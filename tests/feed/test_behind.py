@@ -1,4 +1,7 @@
-"""A copy that is behind: same epoch, a head below what was served. Its clients wait, and none is told a reset."""
+"""A copy that is behind: same epoch, a head below what was served.
+
+Its clients wait, and none is told a reset.
+"""
 
 from __future__ import annotations
 

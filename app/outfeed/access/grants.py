@@ -1,4 +1,7 @@
-"""Grants: what a request or a connection may rest on, and where it is looked up."""
+"""Grants.
+
+A grant is a token, a session or a ticket, on which a request or a connection rests.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,23 @@ from outfeed.store.database import Database
 
 
 class Grants(Protocol):
-    """Where grants are looked up. Any thread may call any method; each raises SourceError if it can't look now."""
+    """The grants of tokens, sessions and tickets, and their lookup.
+
+    Any thread may call any method; each raises SourceError if it can't look now.
+    """
 
     def find_token(self, secret: str) -> Principal | None:
-        """Return who has the token; None if it is unknown, was revoked or has expired."""
+        """Return who has the token.
+
+        None if it is unknown, was revoked or has expired.
+        """
         ...
 
     def find_session(self, key: str) -> Principal | None:
-        """Return who has the session; None if it has ended or expired, or the user is disabled."""
+        """Return who has the session.
+
+        None if it has ended or expired, or the user is disabled.
+        """
         ...
 
     def redeem_ticket(self, ticket: str) -> Principal | None:
@@ -30,23 +42,35 @@ class Grants(Protocol):
         ...
 
     def counters(self) -> tuple[str, int]:
-        """Return what changes when a permission may have been revoked, and how many events were erased."""
+        """Return the counter of revocations, and the number of erased events.
+
+        The first changes when a permission may have been revoked.
+        """
         ...
 
 
 class DatabaseGrants:
-    """The grants in the account tables. If other hosts serve the feed, tickets are where those find them."""
+    """The grants in the account tables.
+
+    If other hosts serve the feed, tickets are where those find them.
+    """
 
     def __init__(self, database: Database, shared: SharedGrants | None) -> None:
         self._database = database
         self._shared = shared
 
     def find_token(self, secret: str) -> Principal | None:
-        """Return who has the token; None if it is unknown, was revoked or has expired."""
+        """Return who has the token.
+
+        None if it is unknown, was revoked or has expired.
+        """
         return account.find_token(self._database, secret)
 
     def find_session(self, key: str) -> Principal | None:
-        """Return who has the session; None if it has ended or expired, or the user is disabled."""
+        """Return who has the session.
+
+        None if it has ended or expired, or the user is disabled.
+        """
         return account.find_session(self._database, key)
 
     def principal_of(self, grant: str) -> Principal | None:
@@ -54,12 +78,18 @@ class DatabaseGrants:
         return account.principal_of(self._database, grant)
 
     def counters(self) -> tuple[str, int]:
-        """Return what changes when a permission may have been revoked, and how many events were erased."""
+        """Return the counter of revocations, and the number of erased events.
+
+        The first changes when a permission may have been revoked.
+        """
         rights, erasures = account.change_counters(self._database)
         return str(rights), erasures
 
     def create_ticket(self, principal: Principal) -> str:
-        """Return a ticket that opens one WebSocket in *principal*'s name, to read, within TICKET_LIFETIME."""
+        """Return a ticket that opens one WebSocket in *principal*'s name.
+
+        It reads only, and is valid for TICKET_LIFETIME.
+        """
         if self._shared is None:
             return account.create_ticket(self._database, principal)
         return self._shared.create_ticket(principal)
@@ -72,6 +102,9 @@ class DatabaseGrants:
         return account.principal_of(self._database, f"ticket:{grant}") if grant else None
 
     def share(self, grant: str) -> None:
-        """Make a new *grant* known to other hosts at once. Never raises: they learn of it within a second anyway."""
+        """Make a new *grant* known to other hosts at once.
+
+        Never raises: they learn of it within a second anyway.
+        """
         if self._shared is not None and (found := self.principal_of(grant)) is not None:
             self._shared.add(found)

@@ -1,4 +1,7 @@
-"""Publishing: after a command has changed the account tables, the other hosts that serve the feed learn of it."""
+"""Publishing.
+
+After a command has changed the account tables, the other hosts that serve the feed learn of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from outfeed.store import database
 
 
 def publish() -> None:
-    """Make every grant known where edges look it up, if there are edges. Raises OutfeedError."""
+    """Make every grant known where edges look it up, if there are edges.
+
+    Raises OutfeedError.
+    """
     shared = shared_grants(settings())
     if shared is None:
         return

@@ -1,4 +1,7 @@
-"""The engine: a Redis or Valkey, with a limit on the time of each call and on the number of connections."""
+"""The engine.
+
+A Redis or Valkey, with a limit on the time of each call and on the number of connections.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ T = TypeVar("T")
 
 
 class Engine:
-    """Calls one Redis or Valkey. Any thread may call any method; each raises EngineDown if the engine fails it.
+    """Calls one Redis or Valkey.
+
+    Any thread may call any method; each raises EngineDown if the engine fails it.
 
     MAX_CONNECTIONS calls run at once, and the others wait. One further connection is for `wait_for_entry`.
     """
@@ -49,11 +54,14 @@ class Engine:
 
     @property
     def address(self) -> str:
-        """Where the engine is, without credentials."""
+        """Address of the engine, without credentials."""
         return urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
 
     def call(self, command: Callable[[Any], T]) -> T:
-        """Return what *command* returns for the client. Its answers are bytes, numbers, and lists of them."""
+        """Return what *command* returns for the client.
+
+        Its answers are bytes, numbers, and lists of them.
+        """
         if not self._turn.acquire(timeout=CALL_SECS):
             raise EngineDown(f"{MAX_CONNECTIONS} calls of the engine are at work")
         try:
@@ -63,7 +71,10 @@ class Engine:
             self._turn.release()
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | float]) -> Any:
-        """Return what the script answers. The engine forgets scripts when it restarts: then it is loaded again."""
+        """Return what the script answers.
+
+        The engine forgets scripts when it restarts: then it is loaded again.
+        """
 
         def attempt(client: redis.Redis) -> Any:
             run = client.evalsha_ro if script.is_read_only else client.evalsha
@@ -76,7 +87,10 @@ class Engine:
         return self.call(attempt)
 
     def wait_for_entry(self, after: int) -> bool:
-        """Wait BLOCK_SECS at most until the stream has an entry above the seq *after*; return whether it has one."""
+        """Wait until the stream has an entry above the seq *after*.
+
+        Waits BLOCK_SECS at most; returns whether there is one.
+        """
         with _explained():
             return bool(self._waits.xread({EVENTS: f"{after}-0"}, count=1, block=int(BLOCK_SECS * 1000)))
 
@@ -97,7 +111,10 @@ def _explained() -> Iterator[None]:
 
 
 def _client(url: str, timeout: float, connections: int) -> redis.Redis:
-    """Return a client that tries each call once, for *timeout* seconds. Raises ConfigError."""
+    """Return a client that tries each call once, for *timeout* seconds.
+
+    Raises ConfigError.
+    """
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": CALL_SECS,
@@ -114,7 +131,10 @@ def _client(url: str, timeout: float, connections: int) -> redis.Redis:
 
 
 def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
-    """Return a client of the master that the sentinels name, found again for each new connection."""
+    """Return a client of the master that the sentinels name.
+
+    Each new connection asks them again.
+    """
     credentials, _, hosts = urlsplit(url).netloc.rpartition("@")
     user, _, password = credentials.partition(":")
     service = urlsplit(url).path.strip("/")

@@ -1,4 +1,4 @@
-"""What `outfeed doctor` finds in the engine."""
+"""The findings of `outfeed doctor` in the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The feature: edges. Its modules, and redis, are imported when OUTFEED_ENGINE is set, or for `outfeed edge`."""
+"""The feature: edges.
+
+Its modules, and redis, are imported when OUTFEED_ENGINE is set, or for `outfeed edge`.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ class EdgeFeature(Feature):
     status_template = "_engine_status.html"
 
     def check(self, settings: Settings) -> None:
-        """Raise ConfigError if OUTFEED_ENGINE is set and the library for it is missing."""
+        """Raise ConfigError if OUTFEED_ENGINE is set without its library."""
         if settings.engine is not None:
             _require_library()
 
     def prepare(self, settings: Settings) -> None:
-        """Renew the epoch if the engine holds events that the database lacks, before any client is served."""
+        """Renew the epoch if the engine holds events that the database lacks.
+
+        It is called before any client is served.
+        """
         if settings.engine is not None:
             from outfeed.edge import origin
 

@@ -1,7 +1,9 @@
-"""Grants in the engine: who has which token and session, written by the origin and looked up at an edge.
+"""Grants in the engine.
 
-The mark `_` in the hash says that it is whole. Without it the grants are lost, which is no revocation: an edge answers
-503 until the origin has written them again.
+The origin writes which principal has which token and session, and edges look it up.
+
+The mark `_` in the hash says that it is complete. Without it the grants are lost, not revoked: an edge answers 503
+until the origin has written them again.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ def _written(principal: Principal) -> bytes:
 
 
 def _read(grant: str, raw: bytes | None) -> Principal | None:
-    """Return the principal in *raw*; None if there is none, or its time has run out. Raises EngineDown."""
+    """Return the principal in *raw*.
+
+    None if there is none, or its time has run out. Raises EngineDown.
+    """
     if raw is None:
         return None
     try:
@@ -59,13 +64,18 @@ def _read(grant: str, raw: bytes | None) -> Principal | None:
 
 
 class Published(dict[str, bytes]):
-    """What was written: by grant its principal. *mark* is the value of `_` since then."""
+    """The written grants: by grant its principal.
+
+    *mark* is the value of `_` since then.
+    """
 
     mark = ""
 
 
 def publish(engine: Engine, database: Database, secs: int, before: Published | None = None) -> Published:
-    """Write all grants, or only what differs from *before*, in one transaction of the engine. Raises SourceError.
+    """Write all grants, or only the changes since *before*.
+
+    One transaction of the engine does it. Raises SourceError.
 
     The database is read after the watch begins: of two writers, the one that has read earlier tries again.
     """
@@ -98,9 +108,10 @@ def _publish(client: Any, database: Database, secs: int, before: Published | Non
 
 
 def _write(pipeline: Any, found: Published, before: Published | None, present: set[str]) -> None:
-    """Queue what makes the engine hold *found*, and move `rights` if a permission may be lost.
+    """Queue the commands that make the engine hold *found*.
 
-    *present* are the grants there, which `EngineTickets.add` may have added since *before*.
+    `rights` moves if a permission may be lost. *present* are the grants there, some of which `EngineTickets.add` may
+    have added since *before*.
     """
     known: Mapping[str, bytes] = before or {}
     if before is None:
@@ -115,9 +126,9 @@ def _write(pipeline: Any, found: Published, before: Published | None, present: s
 
 
 class GrantWriter(SingleThread):
-    """Writes the grants that have changed, and all of them when the engine has lost them. One worker of a host runs it.
+    """Writes changed grants, and all of them if the engine has lost them.
 
-    All that stands here is used by its own thread alone.
+    One worker of a host runs it. All that stands here is used by its own thread alone.
     """
 
     def __init__(self, process: Process, engine: Engine) -> None:
@@ -155,21 +166,30 @@ class GrantWriter(SingleThread):
 
 
 class EngineTickets:
-    """Where every host of this feed finds grants and tickets. Any thread may call any method."""
+    """The grants and tickets that every host of this feed uses.
+
+    Any thread may call any method.
+    """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._secs = int(settings.grant_minutes * 60)
 
     def create_ticket(self, principal: Principal) -> str:
-        """Return a ticket that any host takes, once, in *principal*'s name. Raises EngineDown."""
+        """Return a ticket that any host takes, once, in *principal*'s name.
+
+        Raises EngineDown.
+        """
         ticket, lifetime = secrets.token_urlsafe(32), int(account.TICKET_LIFETIME.total_seconds())
         self._add(principal)
         self._engine.call(lambda client: client.set(_ticket_key(ticket), principal.grant, ex=lifetime))
         return ticket
 
     def take_ticket(self, ticket: str) -> str | None:
-        """Use *ticket* up; return the grant that it rests on, None for a bad one. Raises EngineDown."""
+        """Use *ticket* up; return the grant that it rests on, None for a bad one.
+
+        Raises EngineDown.
+        """
         found = self._engine.call(lambda client: client.getdel(_ticket_key(ticket)))
         return found.decode() if isinstance(found, bytes) else None
 
@@ -196,17 +216,26 @@ def _ticket_key(ticket: str) -> str:
 
 
 class EngineGrants:
-    """The grants as the origin wrote them. Any thread may call any method; each raises EngineDown without the mark."""
+    """The grants as the origin wrote them.
+
+    Any thread may call any method; each raises EngineDown without the mark.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def find_token(self, secret: str) -> Principal | None:
-        """Return who has the token; None if it is unknown, was revoked or has expired."""
+        """Return who has the token.
+
+        None if it is unknown, was revoked or has expired.
+        """
         return self.principal_of(f"token:{account.hash_of(secret)}")
 
     def find_session(self, key: str) -> Principal | None:
-        """Return who has the session; None if it has ended or expired, or the user is disabled."""
+        """Return who has the session.
+
+        None if it has ended or expired, or the user is disabled.
+        """
         return self.principal_of(f"session:{account.hash_of(key)}")
 
     def redeem_ticket(self, ticket: str) -> Principal | None:
@@ -228,7 +257,10 @@ class EngineGrants:
         return {grant: _principal(grant, raw) for grant, raw in zip(wanted, found, strict=True)}
 
     def counters(self) -> tuple[str, int]:
-        """Return what changes when a permission may have been revoked, and how many events were erased."""
+        """Return the counter of revocations, and the number of erased events.
+
+        The first changes when a permission may have been revoked.
+        """
         rights, erasures = self._engine.call(lambda client: client.hmget(HEAD, ["rights", "erasures"]))
         if not rights or not erasures:
             raise EngineDown("the engine holds no permissions yet; the origin writes them")
@@ -243,7 +275,10 @@ def _principal(grant: str, raw: bytes | None) -> Principal | None:
 
 
 class EdgeRights(Rights):
-    """The rights of an edge's process. After a revocation they are checked before the next event is pushed."""
+    """The rights of an edge's process.
+
+    After a revocation they are checked before the next event is pushed.
+    """
 
     grants: EngineGrants
 
@@ -252,10 +287,15 @@ class EdgeRights(Rights):
         self._rules: str | None = None
 
     def start(self) -> None:
-        """Begin without counters: the engine may be away, and no client is connected yet."""
+        """Begin without counters.
+
+        The engine may be away, and no client is connected yet.
+        """
 
     def take_head(self, head: Head) -> None:
-        """Check clients and forget what was read, if a read of the engine says so. Raises EngineDown.
+        """Check clients and forget what was read, if a read of the engine says so.
+
+        Raises EngineDown.
 
         Without `rights`, the engine has lost the grants, and no permission is revoked by that.
         """

@@ -1,4 +1,7 @@
-"""The origin's side: what runs in its processes, and what it knows of the engine and the edges."""
+"""The origin's side.
+
+Its processes run two threads, and know the state of the engine and the edges.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ class OriginPart(Part):
 
 
 def renew_epoch_if_behind(settings: Settings) -> None:
-    """Renew the epoch if the engine holds events of it that the database lacks. An engine that is away says nothing."""
+    """Renew the epoch if the engine holds events that the database lacks.
+
+    An engine that cannot be reached changes nothing.
+    """
     engine = Engine(engine_of(settings).url)
     try:
         reply = read(engine, "before", MAX_SEQ, 1)
@@ -82,7 +88,10 @@ def renew_epoch_if_behind(settings: Settings) -> None:
 
 
 def _differs(database: db.Database, newest: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
-    """Return whether the engine's newest entry is another event than the one with its seq in the outbox."""
+    """Return whether the engine's newest entry is another event.
+
+    It is compared with the event of its seq in the outbox.
+    """
     for id_, fields in newest:
         ours = store.checksum_of(database, int(id_.partition(b"-")[0]))
         return ours is not None and ours != fields.get(b"c", b"").decode()
@@ -93,7 +102,10 @@ def _differs(database: db.Database, newest: list[tuple[bytes, dict[bytes, bytes]
 
 
 class EngineState(NamedTuple):
-    """How the engine is, for operators. *failure* is why it can't be used; then the rest is empty."""
+    """How the engine is, for operators.
+
+    *failure* is why it can't be used; then the rest is empty.
+    """
 
     address: str
     failure: str | None
@@ -138,7 +150,10 @@ def state_of(process: Process) -> EngineState:
 
 
 def samples_of(process: Process) -> dict[str, Samples]:
-    """Return the present values of the feature's metrics. Raises DatabaseError."""
+    """Return the present values of the feature's metrics.
+
+    Raises DatabaseError.
+    """
     state = state_of(process)
     if state.failure is not None:
         return {"engine_up": [([], 0)]}

@@ -1,4 +1,7 @@
-"""The owner's file, `<database>.uplink`: the nonce under which this machine's uplink owned the engine last."""
+"""The owner's file, `<database>.uplink`.
+
+The nonce under which this machine's uplink owned the engine last.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ _MACHINE = (Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
 
 
 class OwnerFile:
-    """Remembers the nonce for the next uplink of the same database on the same machine, since its last boot.
+    """Keeps the nonce for the next uplink of this database on this machine.
+
+    A reboot ends it.
 
     A disk that was cloned, with the file on it, must not own the lease: then the file is ignored.
     """
@@ -23,7 +28,10 @@ class OwnerFile:
         self._path = Path(f"{database}.uplink")
 
     def read(self) -> str:
-        """Return the nonce; empty if there is none, or it is another machine's or database's."""
+        """Return the nonce.
+
+        Empty if there is none, or it is another machine's or database's.
+        """
         try:
             kept = orjson.loads(self._path.read_bytes())
         except (OSError, orjson.JSONDecodeError):

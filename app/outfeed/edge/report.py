@@ -1,4 +1,7 @@
-"""Reports: each edge says in the engine how it is, and the origin lists them."""
+"""Reports.
+
+Each edge says in the engine how it is, and the origin lists them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class EdgeReport(BaseModel):
-    """How one edge is: its address, workers and clients, and the *position* of its last read."""
+    """How one edge is.
+
+    Its address, workers and clients, and the *position* of its last read.
+    """
 
     name: str
     address: str
@@ -77,7 +83,10 @@ class Reporter(Part):
 
 
 def list_edges(engine: Engine) -> list[EdgeReport]:
-    """Return the reports of the last LIFETIME_SECS, by name and address. Raises EngineDown."""
+    """Return the reports of the last LIFETIME_SECS, by name and address.
+
+    Raises EngineDown.
+    """
 
     def read(client: Any) -> list[bytes | None]:
         keys = [key for key, _ in zip(client.scan_iter(match=f"{EDGE}*", count=1000), range(MAX_EDGES), strict=False)]
@@ -88,5 +97,5 @@ def list_edges(engine: Engine) -> list[EdgeReport]:
         try:
             found.append(EdgeReport.model_validate_json(text or b""))
         except ValidationError:
-            continue  # expired meanwhile, or of another version
+            continue  # it has expired since the scan, or another version wrote it
     return sorted(found, key=lambda each: (each.name, each.address))

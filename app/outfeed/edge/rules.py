@@ -1,4 +1,4 @@
-"""The rules by which the origin makes an event ready for the wire, as one fingerprint."""
+"""One fingerprint of the rules that prepare an event for clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from outfeed.config import Settings
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return what changes if the same event may come out otherwise: by a setting, or by newer code."""
+    """Return what changes if the same event may come out otherwise.
+
+    By a setting, or by newer code.
+    """
     parts = [",".join(settings.redact_keys), str(settings.max_event_bytes), _code()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

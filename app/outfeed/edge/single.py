@@ -1,4 +1,7 @@
-"""A thread that runs in one worker of a host: the others wait until that one has ended."""
+"""A thread that runs in one worker of a host.
+
+The others wait until that one has ended.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class SingleThread(ABC):
-    """Calls `step` again and again, in the worker that holds the lease *name* on the database.
+    """Calls `step` repeatedly in the worker that holds the lease *name*.
 
-    Never ends by itself. What fails is logged, the same reason once, and tried again RETRY_SECS later.
+    It never ends by itself. A failure is logged, the same reason once, and tried again RETRY_SECS later.
     """
 
     def __init__(self, name: str, database: Database, metrics: Metrics) -> None:
@@ -38,7 +41,10 @@ class SingleThread(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Forget what was known of the engine: the last step failed, or this worker is new."""
+        """Forget what was known of the engine.
+
+        The last step failed, or this worker is new.
+        """
 
     def finish(self) -> None:  # noqa: B027 - most have nothing to give up
         """Give up what is held, at the end of the thread. Raises SourceError."""
@@ -77,7 +83,7 @@ class SingleThread(ABC):
             self.restart()
             self.stopping.wait(RETRY_SECS)
         except Exception as error:
-            # The edge of the loop: whatever it is, viewers at edges wait for the next step.
+            # The edge of the loop: no error may end the thread, because viewers at edges wait for its next step.
             self._metrics.note_error(self._name, error)
             log.exception(LogMessage(f"{self._name} failed, trying again"))
             self.restart()

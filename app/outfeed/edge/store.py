@@ -1,4 +1,4 @@
-"""What the uplink asks of the database beside the outbox's pages."""
+"""Queries of the uplink beside the pages of the outbox."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import NamedTuple
 from outfeed.store import database as db
 from outfeed.store.database import Database
 
-# What an event costs in the engine beyond its JSON: 355 bytes in all for one of 271 (Redis 7.0, 2026).
+# Memory of an event in the engine beyond its JSON: 355 bytes in all for one of 271 (Redis 7.0, 2026).
 EVENT_OVERHEAD_BYTES = 84
 
 
 class Facts(NamedTuple):
-    """The epoch, the number of erasures, and for each seq the checksum of its event and when it was written."""
+    """The epoch, the number of erasures, and facts about each seq.
+
+    For each seq: the checksum of its event, and when it was written.
+    """
 
     epoch: str
     erasures: int
@@ -31,18 +34,27 @@ def read_facts(database: Database, after: int, through: int) -> Facts:
 
 
 def checksum_of(database: Database, seq: int) -> str | None:
-    """Return the checksum of the event with that seq; None if the outbox does not hold it any more."""
+    """Return the checksum of the event with that seq.
+
+    None if the outbox does not hold it any more.
+    """
     found = read_facts(database, seq - 1, seq).rows.get(seq)
     return found[0] if found else None
 
 
 def _checksum(event_id: object, written_at: object) -> str:
-    """Return 8 digits that tell which event it is. No setting and no newer code changes them."""
+    """Return 8 digits that tell which event it is.
+
+    No setting and no newer code changes them.
+    """
     return hashlib.sha256(f"{event_id!r} {written_at!r}".encode()).hexdigest()[:8]
 
 
 def start_of_newest(database: Database, head: int, events: int, max_bytes: int) -> int:
-    """Return the seq after which the newest *events* up to *head* follow, or fewer, so that they fit in *max_bytes*."""
+    """Return the seq after which the newest *events* up to *head* follow.
+
+    There are fewer if they would not fit in *max_bytes*.
+    """
     start = max(0, head - events)
     with database.connection() as connection:
         row = connection.execute(

@@ -1,4 +1,7 @@
-"""The stream: the engine's copy of the outbox as the source of an edge, and the thread that notices new entries."""
+"""The stream.
+
+The engine's copy of the outbox as the source of an edge, and the thread that notices new entries.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Head(NamedTuple):
-    """What the engine says of its copy. *rights* moves when a permission may have been revoked."""
+    """The state of the engine's copy.
+
+    *rights* moves when a permission may have been revoked.
+    """
 
     epoch: str
     target: int
@@ -42,7 +48,10 @@ class Head(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """One read of the engine: *raws* are the events' JSON, one behind the other, and *sizes* their lengths."""
+    """One read of the engine.
+
+    *raws* are the events' JSON, one behind the other, and *sizes* their lengths.
+    """
 
     head: Head
     has_more: bool
@@ -53,7 +62,10 @@ class Reply(NamedTuple):
 
 
 def read(engine: Engine, direction: str, seq: int, limit: int, max_bytes: int = MAX_PAGE_BYTES) -> Reply | None:
-    """Return up to *limit* events `after` or `before` *seq*; None if the engine holds no copy. Raises EngineDown."""
+    """Return up to *limit* events `after` or `before` *seq*.
+
+    None if the engine holds no copy. Raises EngineDown.
+    """
     found: list[Any] = engine.run(scripts.READ, [HEAD, EVENTS], [direction, seq, limit, max_bytes])
     if not found:
         return None
@@ -67,7 +79,9 @@ def read(engine: Engine, direction: str, seq: int, limit: int, max_bytes: int = 
 
 
 class EngineStream:
-    """Reads the engine's copy. Any thread may call any method; each raises EngineDown if it can't be read now.
+    """Reads the engine's copy.
+
+    Any thread may call any method; each raises EngineDown if it can't be read now.
 
     *on_head* is called with what the engine says of its copy, before any event of that read is returned. *rules* is the
     fingerprint of this process: if the origin has the same, its events need no second look.
@@ -82,7 +96,10 @@ class EngineStream:
 
     @property
     def origin_age(self) -> float:
-        """Seconds since the origin last wrote to the engine, as far as it is known; infinite before the first read."""
+        """Seconds since the origin last wrote to the engine.
+
+        It is infinite before the first read.
+        """
         return clock.monotonic() - self._confirmed_at
 
     def window(self) -> Window:
@@ -90,7 +107,10 @@ class EngineStream:
         return self._window(self._read("after", 0, 0).head)
 
     def read_after(self, seq: int, limit: int) -> Page:
-        """Return up to *limit* items above *seq*, oldest first, with the window they stand in."""
+        """Return up to *limit* items above *seq*, oldest first.
+
+        The page has the window that the items stand in.
+        """
         reply = self._read("after", seq, limit)
         window = self._window(reply.head)
         through = reply.seqs[-1] if reply.has_more else max(window.last_seq, seq)
@@ -102,7 +122,10 @@ class EngineStream:
         return Page(self._window(reply.head), self._items(reply), reply.seqs[-1] if reply.has_more else 0)
 
     def newest(self, wanted: Wanted, limit: int, *, after: int, up_to: int) -> list[int]:
-        """Return the seqs of the newest *limit* events above *after*, up to *up_to*, that match, newest first."""
+        """Return the seqs of the newest *limit* events that match.
+
+        They lie above *after*, up to *up_to*, and are returned newest first.
+        """
         filter_ = Filter(wanted.visible, wanted.types, wanted.source, wanted.task_id, wanted.agent_id)
         found: list[int] = []
         end = up_to + 1
@@ -144,7 +167,7 @@ def _item(seq: int, raw: bytes) -> Item:
 
 
 def _known_item(seq: int, raw: bytes) -> Item:
-    """Return the event as the origin wrote it, which applied the rules of this process."""
+    """Return the event as the origin wrote it, under the same rules."""
     try:
         get = orjson.loads(raw).get
     except (orjson.JSONDecodeError, AttributeError):  # such as an integer that only `json` reads
@@ -155,7 +178,7 @@ def _known_item(seq: int, raw: bytes) -> Item:
 
 
 class StreamWaker:
-    """A thread that waits for the next entry of the stream and then calls *poll*.
+    """Calls *poll* when the stream has a new entry, on its own thread.
 
     It is a hurry, not a guarantee: the scheduler polls every second without it. *poll* returns for how many seconds it
     wants no call, unless *roused* is set. *position* is the seq up to which everything has been published.
@@ -189,7 +212,7 @@ class StreamWaker:
                 log.debug(LogMessage("waker waits for the engine", error=error))
                 self._stopping.wait(RETRY_SECS)
             except Exception:
-                # The edge of the loop: whatever it is, the thread goes on.
+                # The edge of the loop: no error may end the thread.
                 log.exception("waker failed, trying again")
                 self._stopping.wait(RETRY_SECS)
 

@@ -1,4 +1,6 @@
-"""The uplink: the origin's thread that brings the engine up to the outbox, under the same epoch and the same seqs.
+"""The uplink.
+
+The origin's thread that brings the engine up to the outbox, under the same epoch and the same seqs.
 
 The outbox is the truth, and the engine may lose anything at any time. `settle` finds out where the engine stands and is
 the only way back from every failure; `step` appends what the engine lacks.
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class EnginePlace(NamedTuple):
-    """Where the engine stands while this uplink owns it."""
+    """The position of the engine while this uplink owns it."""
 
     epoch: str
     position: int
@@ -47,7 +49,10 @@ class EnginePlace(NamedTuple):
 
 
 class Uplink(SingleThread):
-    """Appends to the engine in one worker of the origin. All that stands here is used by its own thread alone."""
+    """Appends to the engine in one worker of the origin.
+
+    All that stands here is used by its own thread alone.
+    """
 
     def __init__(self, process: Process, engine: Engine) -> None:
         super().__init__("uplink", process.database, process.metrics)
@@ -70,7 +75,10 @@ class Uplink(SingleThread):
         self._place = None
 
     def stop(self) -> None:
-        """End the thread and give up the lease, so that a successor need not wait for its end."""
+        """End the thread and give up the lease.
+
+        A successor then does not wait for the end of the lease.
+        """
         self.stopping.set()
         self._woken.set()
         super().stop()
@@ -81,7 +89,10 @@ class Uplink(SingleThread):
             self._engine.run(scripts.CLAIM, KEYS, [self._nonce, self._nonce, 0])
 
     def step(self) -> None:
-        """Find out where the engine stands, or append what it lacks and wait for more. Raises SourceError, OSError."""
+        """Settle, or append what the engine lacks and wait for more.
+
+        Raises SourceError, OSError.
+        """
         if self._place is None:
             self._place = self.settle()
         else:
@@ -90,7 +101,9 @@ class Uplink(SingleThread):
     # --- where the engine stands --------------------------------------------------------------------------------------
 
     def settle(self) -> EnginePlace | None:
-        """Take the lease and compare the engine with the outbox; None if there is nothing to go on from yet.
+        """Take the lease and compare the engine with the outbox.
+
+        None if there is nothing to go on from yet.
 
         The claim comes first. In the other order, events that a predecessor appends in between look like a database
         that was put back.
@@ -124,7 +137,9 @@ class Uplink(SingleThread):
         self.stopping.wait(1.0)
 
     def _is_another(self, window: Window, furthest: int, seq: int, checksum: str) -> bool:
-        """Return whether the engine holds events that this database does not: a backup was put back, or a copy wrote.
+        """Return whether the engine holds events that this database does not.
+
+        A backup was put back, or a copy wrote.
 
         A last event that was pruned or erased since counts as the same.
         """
@@ -134,7 +149,10 @@ class Uplink(SingleThread):
         return ours is not None and ours != checksum
 
     def _begin(self, window: Window) -> EnginePlace | None:
-        """Empty the engine and have it go on so far back that the newest events within both limits fit."""
+        """Empty the engine, and start it where both limits allow.
+
+        The newest events within both limits follow.
+        """
         settings = self._settings
         newest = store.start_of_newest(self._database, window.last_seq, settings.engine_events, settings.engine_bytes)
         start = max(window.first_seq - 1, newest)
@@ -162,7 +180,10 @@ class Uplink(SingleThread):
             self._place = self._append(place, page, facts)
 
     def _append(self, place: EnginePlace, page: Page, facts: store.Facts, shortages: int = 0) -> EnginePlace | None:
-        """Append *page*, or send a heartbeat; return the new place, or None if the engine is not as it was."""
+        """Append *page*, or send a heartbeat.
+
+        Return the new place, or None if the engine is not as it was.
+        """
         events = [item for item in page.items if item.seq in facts.rows]  # the others were erased just now
         arguments: list[Any] = [
             self._nonce, place.epoch, place.position, page.through, self._settings.engine_events,
@@ -185,7 +206,10 @@ class Uplink(SingleThread):
         return place._replace(position=page.through)
 
     def _erase(self, place: EnginePlace, window: Window, erasures: str) -> EnginePlace | None:
-        """Take out of the engine what the outbox does not hold any more; edges then drop what they have read."""
+        """Take out of the engine what the outbox does not hold any more.
+
+        Edges then drop what they have read.
+        """
         reply = read(self._engine, "after", 0, 0)
         if reply is None:
             return None
@@ -199,7 +223,7 @@ class Uplink(SingleThread):
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def _measure(self, position: int) -> None:
-        """Raise the floor in proportion if the stream takes more than OUTFEED_ENGINE_BYTES."""
+        """Raise the floor if the stream exceeds OUTFEED_ENGINE_BYTES."""
         self._unmeasured = 0
         used = self._engine.call(lambda client: client.memory_usage(EVENTS)) or 0
         reply = read(self._engine, "after", 0, 0)

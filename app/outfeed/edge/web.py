@@ -1,4 +1,7 @@
-"""The app of an edge: the feed over the engine's copy. All other paths are the origin's."""
+"""The app of an edge: the feed over the engine's copy.
+
+All other paths are the origin's.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ OWN_PATHS = (*FEED_PATHS, "/healthz", "/healthz/", "/readyz", "/readyz/", "/metr
 
 
 class EdgeServices(Serving):
-    """The parts of an edge's process. The engine may be away when they start: then the polls find it later."""
+    """The parts of an edge's process.
+
+    The engine may be away when they start: then the polls find it later.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics | None, worker: int, edge: str) -> None:
         assert settings.engine is not None
@@ -120,7 +126,10 @@ class OriginsConsumers(CheckpointStore):
 
 
 def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int = 0, edge: str = "") -> Flask:
-    """Return the app of an edge's *worker*; *edge* names the edge among all. Raises ConfigError, UndeclaredRoute."""
+    """Return the app of an edge's *worker*; *edge* names the edge among all.
+
+    Raises ConfigError, UndeclaredRoute.
+    """
     app = DeadlineFlask("outfeed", static_folder=None)
     app.url_map.merge_slashes = False
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES)
@@ -141,7 +150,10 @@ def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int 
 
 
 def _send_to_origin() -> ResponseReturnValue | None:
-    """Redirect a browser to the origin's page at that path, and tell a program where the origin is."""
+    """Redirect a browser to the origin's page at that path.
+
+    A program is told where the origin is.
+    """
     if request.path in OWN_PATHS:
         return None
     services = serving()
@@ -157,7 +169,10 @@ _KINDS = ["application/problem+json", "text/html"]
 
 
 def _require_engine() -> Response | None:
-    """Refuse a new viewer while the engine can't be read: connected ones wait, and a new one would get no verdict."""
+    """Refuse a new viewer while the engine can't be read.
+
+    Connected ones wait, and a new one would get no verdict.
+    """
     if request.path in FEED_PATHS and request.method != "OPTIONS":
         services = serving()
         assert isinstance(services, EdgeServices)
