@@ -26,7 +26,7 @@ import click
 import httpx
 
 from outfeed.config import settings
-from outfeed.process import die_with
+from outfeed.process import exit_with
 
 PATIENCE_SECS = 30.0
 MAX_HEAD_BYTES = 64 * 1024
@@ -105,7 +105,7 @@ def free_port() -> int:
 def start(command: list[str], **environment: str) -> subprocess.Popen[bytes]:
     """Start a process that ends with this one."""
     parent = os.getpid()
-    return subprocess.Popen(command, env={**os.environ, **environment}, preexec_fn=lambda: die_with(parent))  # noqa: PLW1509 - no thread runs yet
+    return subprocess.Popen(command, env={**os.environ, **environment}, preexec_fn=lambda: exit_with(parent))  # noqa: PLW1509 - no thread runs yet
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
