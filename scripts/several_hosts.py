@@ -32,6 +32,7 @@ PATIENCE_SECS = 30.0
 MAX_HEAD_BYTES = 64 * 1024
 # Of a page's requests, what an edge serves: those with a session, to these paths.
 FEED = re.compile(rb"GET (?:/ws|/api/feed|/api/feed/stream)[ ?]")
+ORIGIN = re.compile(rb"GET \S*[?&]origin=1[& ]")
 SESSION = re.compile(rb"(?im)^cookie:.*outfeed_session_")
 
 
@@ -51,7 +52,10 @@ class Front(socketserver.ThreadingTCPServer):
 
     def connect_for(self, head: bytes) -> tuple[socket.socket, int]:
         """Return a connection to the server for that request, and its port."""
-        for port in [*(self.edges if FEED.match(head) and SESSION.search(head) else []), self.origin]:
+        for port in [
+            *(self.edges if FEED.match(head) and SESSION.search(head) and not ORIGIN.match(head) else []),
+            self.origin,
+        ]:
             with contextlib.suppress(OSError):
                 return socket.create_connection(("127.0.0.1", port), timeout=5), port
         raise ConnectionError("no server answers")

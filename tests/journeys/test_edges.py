@@ -6,6 +6,7 @@ No event is lost or comes twice, and only a dead edge's sockets are closed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import socket
@@ -21,6 +22,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from outfeed.access.store import account
+from outfeed.client import Client
 from outfeed.store import database as db
 from tests.audience import Audience
 from tests.clients import FeedClient
@@ -176,6 +178,13 @@ def test_a_client_behind_the_engine_is_told_what_is_missing_and_where_it_is(clus
         assert client.seen == list(range(first, head + 1))
     with cluster.origin.connect() as client:
         assert client.subscribe(after=after, epoch=epoch_of(cluster.database))["verdict"] == "resumed"
+    missing: list[object] = []
+    feed = Client(cluster.edges[0].url, cluster.edges[0].token).follow(
+        after=after, epoch=epoch_of(cluster.database), on_missing=missing.append
+    )
+    with feed:
+        assert [event.seq for event in itertools.islice(feed, 2 * KEPT)] == list(range(after + 1, after + 2 * KEPT + 1))
+    assert missing == []
 
 
 def test_a_killed_origin_takes_the_engine_over_at_once_when_it_is_back(cluster: Cluster) -> None:

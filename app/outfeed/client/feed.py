@@ -56,6 +56,8 @@ class Feed:
         self._acked = 0
         self._types = 0
         self._link: Link | None = None
+        self._origin: str | None = None  # the address of the next connection, instead of the URL
+        self._asked_with: Cursor | None = None  # the last cursor that was taken to an origin
         self._backoff = Backoff()
         self._closing = threading.Event()
 
@@ -159,7 +161,8 @@ class Feed:
             undo.callback(self._disconnect)  # close the connection, also when interrupted
             try:
                 if self._link is None:
-                    self._link = Link(self.url, self._token)
+                    self._link = Link(self._origin or self.url, self._token, asks_origin=self._origin is not None)
+                    self._origin = None
                     if self._closing.is_set():  # closed by another thread that found no link to close
                         return
                     self._subscribe(self._link)
@@ -204,8 +207,22 @@ class Feed:
         elif kind == "heartbeat":
             self._receive_through(link, payload["cursor"])
 
+    def _asks_origin(self, verdict: dict[str, Any]) -> bool:
+        """Disconnect from an edge if its origin may have what the edge lacks.
+
+        The next connection is to the origin. A cursor is taken there once.
+        """
+        origin = verdict.get("origin")
+        if verdict["verdict"] != "gap" or not isinstance(origin, str) or self._asked_with == self._received:
+            return False
+        self._asked_with, self._origin = self._received, origin
+        self._disconnect()
+        return True
+
     def _take_verdict(self, link: Link, verdict: dict[str, Any]) -> None:
         link.verdicts_due -= 1
+        if self._asks_origin(verdict):
+            return
         after, received = verdict["after"], self._received
         if received.seq and not received.epoch:
             # The server's verdict had to name the epoch of a bare seq first.

@@ -29,9 +29,9 @@ class Link:
     *verdicts_due* is the number of subscriptions without a verdict. *sent* is the seq up to which the server has sent.
     """
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, *, asks_origin: bool = False) -> None:
         self._open = ExitStack()
-        self._socket: ClientConnection = self._open.enter_context(_connect(url, token))
+        self._socket: ClientConnection = self._open.enter_context(_connect(url, token, "?origin=1" * asks_origin))
         self._began = clock.monotonic()
         self._asked_to_ack = 0
         self.verdicts_due = 0
@@ -64,10 +64,10 @@ class Link:
         self._open.close()
 
 
-def _connect(url: str, token: str | None) -> ClientConnection:
+def _connect(url: str, token: str | None, query: str) -> ClientConnection:
     prepared = functools.partial(
-        connect, socket_url(url), additional_headers=authorization(token), max_size=MAX_FRAME_BYTES, close_timeout=1,
-        ping_interval=PING_SECS, ping_timeout=PING_SECS, logger=_quiet,
+        connect, socket_url(url) + query, additional_headers=authorization(token), max_size=MAX_FRAME_BYTES,
+        close_timeout=1, ping_interval=PING_SECS, ping_timeout=PING_SECS, logger=_quiet,
     )  # fmt: skip
     return open_socket(url, prepared)
 

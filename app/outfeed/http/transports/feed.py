@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from flask import Blueprint, Response, request
@@ -52,6 +52,11 @@ _STREAM_HEAD = "\r\n".join(
 feed = Blueprint("feed", __name__, url_prefix="/api/feed")
 
 
+_ForOrigin = Annotated[
+    Literal["1"] | None, Field(description="`1`: a proxy in front of edges passes the request to the origin.")
+]
+
+
 class _Types:
     """Mixin for queries: `types=a,b` in a query string is a list."""
 
@@ -64,6 +69,7 @@ class _Types:
 class PollQuery(_Types, FeedRequest):
     """The cursor and the filters of a request for the feed."""
 
+    origin: _ForOrigin = None
     consumer: subscription.ConsumerName | None = None
     last: Annotated[int, Field(ge=1, le=subscription.MAX_LAST)] | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -72,6 +78,8 @@ class PollQuery(_Types, FeedRequest):
 
 class StreamQuery(_Types, SubscribeRequest):
     """A subscription in the query string."""
+
+    origin: _ForOrigin = None
 
 
 # --- by cursor --------------------------------------------------------------------------------------------------------

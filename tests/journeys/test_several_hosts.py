@@ -1,0 +1,102 @@
+"""The example of a proxy in front of edges, and the script that shows edges on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients import FeedClient
+from tests.engines import GRANTS, cluster, require_redis
+from tests.fronts import program
+from tests.server import ROOT, Server, free_port, own_ports
+from tests.waits import wait_until
+
+EXAMPLE = ROOT / "scripts" / "deploy" / "Caddyfile.edges"
+
+
+@contextlib.contextmanager
+def caddy(folder: Path, port: int, origin: Server, edges: list[Server]):  # type: ignore[no-untyped-def]
+    """Run the example without TLS, with the addresses of these servers."""
+    text = EXAMPLE.read_text().split("# For programs that use no durable consumer.")[0]
+    for server, address in zip([origin, *edges], ("192.0.2.1", "192.0.2.2", "192.0.2.3"), strict=True):
+        text = text.replace(f"{address}:8000", f"127.0.0.1:{server.port}")
+    text = text.replace("\n{\n", "\n{\n\tadmin off\n\tauto_https off\n", 1)
+    text = text.replace("feed.example.com {", f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1")
+    (folder / "Caddyfile").write_text(text)
+    executable = program("caddy")
+    assert executable is not None
+    with (folder / "caddy.log").open("wb") as log:
+        command = [executable, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), "Caddy answers")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+    return False
+
+
+@pytest.mark.skipif(program("caddy") is None, reason="Caddy is not installed; scripts/test fetches it")
+def test_the_example_of_a_proxy_serves_browsers_from_edges_and_programs_from_the_origin(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"trusted_proxies": "127.0.0.1", "public_url": f"http://127.0.0.1:{port}"}
+    with cluster(tmp_path, **settings) as (engine, origin, edges), caddy(tmp_path, port, origin, [*edges]):
+        url = f"http://127.0.0.1:{port}"
+        before = engine.client.hlen(GRANTS)
+        cookie = {"Cookie": f"{origin.cookie_name}={origin.sign_in('viewer')}"}
+        wait_until(lambda: engine.client.hlen(GRANTS) > before, "session known")
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(FeedClient(url, None, headers=cookie)) for _ in range(6)]
+            assert {client.subscribe()["verdict"] for client in clients} == {"live"}
+            assert sorted(clients_of(edge) for edge in edges) == [2, 2], "the origin has the others"
+            edges[0].kill()
+            again = [stack.enter_context(FeedClient(url, None, headers=cookie)) for _ in range(4)]
+            assert {client.subscribe()["verdict"] for client in again} == {"live"}
+        page = httpx.get(f"{url}/api/feed?origin=1", headers=cookie, trust_env=False)
+        assert page.status_code == 200
+        token = {"Authorization": f"Bearer {origin.token}"}
+        made = httpx.post(f"{url}/api/consumers", json={"name": "c"}, headers=token, trust_env=False)
+        assert made.status_code in (200, 201)
+        assert httpx.get(f"{url}/api/feed?consumer=c", headers=token, trust_env=False).status_code == 200
+
+
+def clients_of(edge: Server) -> int:
+    """Return how many WebSocket clients *edge* has."""
+    with edge.http() as http:
+        lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith("outfeed_clients{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines if 'transport="websocket"' in line)
+
+
+def test_the_script_serves_by_edges_and_ends_with_all_its_processes(tmp_path: Path) -> None:
+    require_redis()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
+    port = next(own_ports())
+    environment = {**clean, "OUTFEED_DATABASE": str(tmp_path / "outfeed.db"), "OUTFEED_BIND": f"127.0.0.1:{port}"}
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        command = [sys.executable, "-m", "scripts.several_hosts", "--edges", "1"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: "Try: OUTFEED_TOKEN" in output.read_text(), "all started", timeout=60)
+        (pid,) = map(int, re.findall(r"Edge on port \d+ is process (\d+)", output.read_text()))
+        assert answers(f"http://127.0.0.1:{port}/readyz")
+        assert answers(f"http://127.0.0.1:{port + 1}/readyz")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert not Path(f"/proc/{pid}").exists()
+    assert "Traceback" not in output.read_text()
