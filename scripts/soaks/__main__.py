@@ -17,7 +17,7 @@ import hypothesis
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd, library, mix, slow
+from scripts.soaks import crowd, engine, library, mix, slow
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
@@ -56,6 +56,7 @@ SCHEMA_CHECKS = (
 @click.option(
     "--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API for this long."
 )
+@click.option("--engine", "is_engine", is_flag=True, help="With --minutes: mix failures of an engine with two edges.")
 @click.option("--seed", type=int, help="Repeat the moments and the order of an earlier run.")
 def main(
     rounds: int,
@@ -64,6 +65,7 @@ def main(
     log_events: int,
     programs: int,
     schemathesis_minutes: float,
+    is_engine: bool,
     seed: int | None,
 ) -> None:
     """Kill the server, connect 1,000 clients, prune, search, watch.
@@ -77,7 +79,9 @@ def main(
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     try:
-        if minutes is None:
+        if is_engine:
+            click.echo(engine.run(minutes or 2, random.Random(seed)))
+        elif minutes is None:
             run_rounds(seed, rounds, events)
             if log_events:
                 run_log(log_events)
