@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -49,6 +50,34 @@ class Front(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), FrontHandler)
         self.origin = origin
         self.edges = edges
+        self._lock = threading.Lock()  # guards the two below
+        self._open: set[socket.socket] = set()
+        self._is_refusing = False
+
+    def refuse(self) -> None:
+        """Cut every connection, and refuse new ones until `accept`."""
+        with self._lock:
+            self._is_refusing = True
+            for client in self._open:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def accept(self) -> None:
+        """Serve again."""
+        with self._lock:
+            self._is_refusing = False
+
+    @contextlib.contextmanager
+    def admitted(self, client: socket.socket) -> Iterator[bool]:
+        """Count *client* as open during the block; yield whether it is served."""
+        with self._lock:
+            is_served = not self._is_refusing
+            self._open.add(client)
+        try:
+            yield is_served
+        finally:
+            with self._lock:
+                self._open.discard(client)
 
     def connect_for(self, head: bytes) -> tuple[socket.socket, int]:
         """Return a connection to the server for that request, and its port."""
@@ -68,7 +97,9 @@ class FrontHandler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Pass the request on, and then both ways what follows."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self.server.admitted(self.request) as is_served:
+            if not is_served:
+                return
             head = self._read_head()
             ours, port = self.server.connect_for(head)
             with ours:

@@ -233,14 +233,20 @@ class UnknownName(OutfeedError):
 
 
 class SourceError(OutfeedError):
-    """The history can't be read now. *in_short* is for those who may not know where it lies."""
+    """The history cannot be read now.
+
+    *in_short* is the message without paths and addresses.
+    """
 
     in_short = "the feed can't be read right now"
     code: str
 
 
 class EngineDown(SourceError):
-    """The engine can't be reached, refuses the call, or does not hold what is needed yet; try again."""
+    """The engine cannot be used now; try again.
+
+    It cannot be reached, refuses the call, or does not hold the events or grants yet.
+    """
 
     in_short = "the engine can't be used right now"
     code = "engine_unavailable"

@@ -71,14 +71,23 @@ class Process(Protocol):
 
 
 class SharedGrants(Protocol):
-    """Where other hosts that serve the feed find grants. The account tables stay the truth."""
+    """The grants that other hosts look up.
+
+    They are a copy of the account tables.
+    """
 
     def create_ticket(self, principal: Principal) -> str:
-        """Return a ticket that any host takes, once, in *principal*'s name. Raises SourceError."""
+        """Return a ticket in *principal*'s name, which any host takes once.
+
+        Raises SourceError.
+        """
         ...
 
     def take_ticket(self, ticket: str) -> str | None:
-        """Use *ticket* up; return the grant that it rests on, None for a bad one. Raises SourceError."""
+        """Use *ticket* up, and return the grant that it rests on.
+
+        The result is None for a bad one. Raises SourceError.
+        """
         ...
 
     def add(self, principal: Principal) -> None:

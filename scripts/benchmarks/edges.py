@@ -1,4 +1,4 @@
-"""The command `scripts/bench edges`: an edge beside its origin, in one run.
+"""The command `scripts/bench edges`: an edge beside its origin.
 
 Latency: the same events, each from before its INSERT to a client of the origin and one of an edge. Resume: one client
 from far behind.
@@ -33,7 +33,10 @@ GOALS = "Goals: an edge adds 1.5 ms at p50 and 3 ms at p99 at most, and resumes 
 @click.option("--behind", type=click.IntRange(1000, 190_000), default=100_000, show_default=True, help="Events.")
 @click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Rounds.")
 def main(seconds: float, rate: int, behind: int, rounds: int) -> None:
-    """Measure an edge beside its origin. The servers and the load share the processors."""
+    """Measure an edge beside its origin.
+
+    The servers and the load share the processors.
+    """
     with tempfile.TemporaryDirectory(prefix="outfeed-bench-") as folder, cluster(Path(folder), 1) as (_, origin, edges):
         click.echo("| round | origin p50 / p99, ms | edge p50 / p99, ms | origin resume/s | edge resume/s |")
         click.echo("|---|---|---|---|---|")
@@ -77,7 +80,7 @@ def _take(client: RawClient, times: list[float], count: int) -> None:
 
 
 def resume(server: Server, behind: int) -> float:
-    """Return how many events a second one client gets from *behind* events behind."""
+    """Return the events per second of a client *behind* events behind."""
     head = head_of(server.database)
     last = b'"seq":%d,' % head
     with RawClient(server) as client:

@@ -28,7 +28,10 @@ ENDED = {1006, 1012}
 
 
 class Failures:
-    """The failures to choose from. Each has passed when its method returns, but for its recovery."""
+    """The failures to choose from.
+
+    Recovery may go on after a method has returned.
+    """
 
     def __init__(self, engine: RedisServer, origin: Server, edges: list[Edge], rng: random.Random) -> None:
         self._engine = engine

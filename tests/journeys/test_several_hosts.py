@@ -1,4 +1,4 @@
-"""The example of a proxy in front of edges, and the script that shows edges on one machine."""
+"""The proxy in front of edges, and the script for one machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
+from scripts.several_hosts import Front
 from tests.clients import FeedClient
+from tests.database_file import write_events
 from tests.engines import GRANTS, cluster, require_redis
 from tests.fronts import program
 from tests.server import ROOT, Server, free_port, own_ports
@@ -100,3 +105,37 @@ def test_the_script_serves_by_edges_and_ends_with_all_its_processes(tmp_path: Pa
         process.wait(60)
     assert not Path(f"/proc/{pid}").exists()
     assert "Traceback" not in output.read_text()
+
+
+def test_a_page_behind_the_engine_gets_the_rest_from_the_origin(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"public_url": f"http://127.0.0.1:{port}", "trusted_proxies": "127.0.0.1", "engine_events": 1000}
+    with cluster(tmp_path, 1, **settings) as (engine, origin, edges), contextlib.ExitStack() as stack:
+        front = stack.enter_context(serving(Front(port, origin.port, [edges[0].port])))
+        page = stack.enter_context(contextlib.closing(browser.new_page()))
+        value = edges[0].sign_in("operator")
+        page.context.add_cookies([{"name": origin.cookie_name, "value": value, "url": f"http://127.0.0.1:{port}"}])
+        page.add_init_script(
+            "window.verdicts = []; addEventListener('event-feed:verdict', (e) => verdicts.push(e.detail.verdict))"
+        )
+        page.goto(f"http://127.0.0.1:{port}/swarm/live")
+        wait_until(lambda: page.evaluate("verdicts").count("live") == 1, "live")
+        front.refuse()
+        write_events(origin.database, 3000, event_type="task.created")
+        wait_until(lambda: engine.position >= 3000 and len(engine.seqs()) < 1200, "engine trimmed")
+        front.accept()
+        wait_until(lambda: len(page.evaluate("verdicts")) > 1, "another verdict", timeout=30)
+        assert page.evaluate("verdicts")[1:] == ["resumed"]
+
+
+@contextlib.contextmanager
+def serving(front: Front) -> Iterator[Front]:
+    thread = threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield front
+    finally:
+        front.shutdown()
+        front.refuse()
+        thread.join()
+        front.server_close()

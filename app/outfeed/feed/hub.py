@@ -201,7 +201,10 @@ class Hub:
             self._moved.notify_all()
 
     def wait_for(self, seq: int, epoch: str, timeout: float) -> bool:
-        """Wait *timeout* seconds at most until the position is at *seq*, or *epoch* is over; return whether it is."""
+        """Wait until the position is at *seq*, or *epoch* is over.
+
+        Waits *timeout* seconds at most; returns whether it is so.
+        """
         with self._moved:
             return self._moved.wait_for(lambda: self.position >= seq or self.epoch != epoch, timeout)
 

@@ -235,7 +235,7 @@ class Relay:
         self._sent_reason = stale
 
     def _fresh_until(self, origin_age: float | None) -> str | None:
-        """Return when what was read was last current; None if nothing was read yet."""
+        """Return when the copy was last current; None before the first read."""
         age = self.age if origin_age is None else origin_age
         return clock.isoformat(clock.now() - timedelta(seconds=age)) if math.isfinite(age) else None
 

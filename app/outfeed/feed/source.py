@@ -21,7 +21,10 @@ class Source(Protocol):
 
     @property
     def origin_age(self) -> float | None:
-        """Seconds since the origin last confirmed what this copy holds; None if the source is no copy."""
+        """Seconds since the origin last confirmed this copy.
+
+        It is None if the source is the history itself.
+        """
         ...
 
     def window(self) -> Window:

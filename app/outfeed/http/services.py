@@ -44,9 +44,9 @@ P = TypeVar("P", bound=Part)
 
 
 class Serving:
-    """What every process that serves viewers is made of, an origin's and an edge's: the feed over its source.
+    """The parts of any process that serves viewers: the feed over a source.
 
-    A subclass fills *parts* and *jobs*.
+    An origin and an edge have their own. A subclass fills *parts* and *jobs*.
     """
 
     parts: list[Part]
@@ -75,7 +75,10 @@ class Serving:
         self._client_kinds: frozenset[tuple[str, str]] = frozenset()
 
     def part(self, kind: type[P]) -> P:
-        """Return what a feature runs in this process, by its class or a base of it."""
+        """Return the part that a feature runs in this process.
+
+        *kind* is its class or a base class.
+        """
         return next(part for part in self.parts if isinstance(part, kind))
 
     def made_jobs(self, own: Mapping[str, Job]) -> Jobs:
@@ -91,7 +94,7 @@ class Serving:
         )
 
     def unready_reasons(self) -> list[str]:
-        """Return why the feed isn't current, one sentence each; empty when all is well."""
+        """Return why the feed is not current, one sentence for each reason."""
         problems = []
         if self.relay.age > 3 * self.settings.poll_interval:
             problems.append(f"the last completed poll is {self.relay.age:.1f} s old")
@@ -100,11 +103,17 @@ class Serving:
         return problems + [f"out of {what}" for what in self.exhaustion.recent()]
 
     def problems(self) -> list[str]:
-        """Return what `unready_reasons` does, and what takes a look, for anyone to see. Raises SourceError."""
+        """Return the reasons of /readyz, which anyone may see.
+
+        They are `unready_reasons`, and others that take a query. Raises SourceError.
+        """
         return self.unready_reasons()
 
     def samples(self) -> Mapping[str, Samples]:
-        """Return the present values of what no worker counts, by metric. Raises SourceError."""
+        """Return the current values of the metrics that no worker counts.
+
+        Raises SourceError.
+        """
         return {}
 
     def measure(self) -> None:
@@ -177,12 +186,18 @@ class Services(Serving):
         self.database.close()
 
     def unready_reasons(self) -> list[str]:
-        """Return why the feed isn't current, or takes no events, one sentence each; empty when all is well."""
+        """Return why the feed is not ready, one sentence for each reason.
+
+        The feed is ready if it is current and takes events.
+        """
         problems = super().unready_reasons() + self.probe.problems()
         return problems + [problem for part in self.parts for problem in part.problems()]
 
     def problems(self) -> list[str]:
-        """Return what `unready_reasons` does, and what is wrong with the triggers, without the database's folder."""
+        """Return the reasons of /readyz, without the database's folder.
+
+        The triggers are compared too.
+        """
         found = self.unready_reasons()
         try:
             found += triggers.problems(self.database)
@@ -192,7 +207,10 @@ class Services(Serving):
         return list(dict.fromkeys(problem.replace(folder, "") for problem in found))
 
     def samples(self) -> Mapping[str, Samples]:
-        """Return what the database says of itself; nothing here counts rows. Raises DatabaseError."""
+        """Return the database's metrics. Raises DatabaseError.
+
+        No metric counts rows.
+        """
         window, path = self.outbox.window(), self.database.path
         found: dict[str, Samples] = {
             "outbox_head": [([], window.last_seq)],
@@ -226,7 +244,7 @@ def serving() -> Serving:
 
 
 def services() -> Services:
-    """Return the services of the origin's app that handles the current request."""
+    """Return the services of the origin's app for the current request."""
     found = current_app.extensions["outfeed"]
     assert isinstance(found, Services)
     return found

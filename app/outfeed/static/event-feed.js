@@ -313,6 +313,7 @@ class EventFeed extends HTMLElement {
   }
 
   #handleVerdict(verdict) {
+    if (verdict.verdict === "gap" && verdict.origin && this.#connection.askOrigin()) return;
     const before = this.#hasBegun ? null : storedPlace(this.#storageKey);
     const rebuildUntil = this.#rebuildUntil;
     this.#hasBegun = true;

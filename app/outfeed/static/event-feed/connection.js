@@ -23,6 +23,7 @@ const MAX_SOCKET_RETRY_MS = 120_000;
 const RESTARTING = 1012;
 const SIGNED_OUT = 4001;
 const UNAUTHORIZED = 401;
+const OUTAGES = ["database_unavailable", "engine_unavailable"]; // the server answers, and can't read the feed
 const TEMPORARY = [408, 425, 429]; // of the answers from 400 to 499
 const NO_TICKET = "This page can't open the feed: set ticket-url";
 
@@ -50,6 +51,8 @@ export class Connection {
   #link = "closed";
   #isWanted = false;
   #isWarned = false;
+  #asksOrigin = false; // the next socket is to be the origin's
+  #hasAsked = false; // the origin was asked, and no connection was stable since
 
   constructor(url, ticketUrl, on) {
     this.#url = url;
@@ -75,6 +78,14 @@ export class Connection {
   #subscribe() {
     if (this.#link === "open") this.#send(this.#on.request());
     if (this.#link === "polling") return this.#poll(0);
+  }
+
+  /** Connect to the origin of an edge that lacks events. Return false if the origin has been asked already. */
+  askOrigin() {
+    if (this.#hasAsked) return false;
+    this.#hasAsked = this.#asksOrigin = true;
+    this.connect();
+    return true;
   }
 
   /** Try now instead of later: the network or the reader is back. A connection that was suspended is checked. */
@@ -136,7 +147,9 @@ export class Connection {
   }
 
   #openSocketAt(url) {
-    const socket = createSocket(url);
+    const origin = this.#asksOrigin ? `${url.includes("?") ? "&" : "?"}origin=1` : ""; // a proxy can tell by it
+    this.#asksOrigin = false;
+    const socket = createSocket(url + origin);
     if (!socket) return this.#handleClose(1006, "");
     this.#socket = socket;
     this.#expectFrameWithin(HANDSHAKE_MS);
@@ -185,7 +198,10 @@ export class Connection {
     const firstFrameAt = this.#firstFrameAt;
     this.#dropSocket();
     if (this.#link === "polling") return this.#retrySocketLater(); // the socket was a try, and polling continues
-    if (firstFrameAt !== null && performance.now() - firstFrameAt >= STABLE_MS) this.#failures = this.#socketRetries = 0;
+    if (firstFrameAt !== null && performance.now() - firstFrameAt >= STABLE_MS) {
+      this.#failures = this.#socketRetries = 0;
+      this.#hasAsked = false;
+    }
     const requested = code === RESTARTING && /retry_ms=(\d+)/.exec(reason);
     if (code === SIGNED_OUT) this.#reportSignedOut();
     else if (requested) this.#wait(Number(requested[1]));
@@ -243,7 +259,7 @@ export class Connection {
     const { status, body, retryMs } = answer;
     if (status === UNAUTHORIZED) return this.#reportSignedOut();
     if (status >= 400 && isPermanent(answer)) return this.#reportRefusal(answer);
-    const outage = body?.code === "database_unavailable" ? body.detail : null;
+    const outage = OUTAGES.includes(body?.code) ? body.detail : null;
     if (retryMs !== null) this.#wait(retryMs * (1 + Math.random() / 4), outage); // many clients get the same answer
     else this.#backOff();
   }
