@@ -1,4 +1,7 @@
-"""One `redis-server` for all tests of a worker, emptied for each; and an origin without threads that fills it."""
+"""Fixtures of engines: one `redis-server` for all tests of a worker.
+
+It is emptied for each test. An origin without threads fills it.
+"""
 
 from __future__ import annotations
 

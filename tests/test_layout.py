@@ -53,7 +53,7 @@ ARROWS = {
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
 }
 
-# Features that a feature is no use without.
+# Features that need a feature: they are removed with it.
 BUILT_ON = {"access": {"edge"}}
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")

@@ -65,7 +65,7 @@ def test_a_client_ahead_of_the_copy_waits_for_the_hub_without_reads(
     copy: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy.write(4)
-    viewer = copy.admit()
+    viewer = copy.connect()
     viewer.subscribe(after=9, epoch="epoch-1", rate=0)
     reads = copy.source.reads
     thread = threading.Thread(target=viewer.subscriber.advance)
@@ -83,7 +83,7 @@ def test_a_client_that_a_copy_does_not_reach_in_time_is_told_to_come_back(
 ) -> None:
     monkeypatch.setattr(subscriber, "COPY_WAIT_SECS", 0.001)
     copy.write(4)
-    viewer = copy.admit()
+    viewer = copy.connect()
     viewer.subscribe(after=9, epoch="epoch-1", rate=0)
     viewer.subscriber.advance()
     copy.time.now += 9
@@ -101,7 +101,7 @@ def test_a_client_above_the_copys_head_and_below_the_hub_rests_between_reads(
     rests: list[float] = []
     monkeypatch.setattr(reader.time, "sleep", rests.append)
     copy.write(9)
-    viewer = copy.admit()
+    viewer = copy.connect()
     viewer.subscribe(after=6, epoch="epoch-1", rate=0)
     copy.core.forget()  # so that the tail does not reach back
     lose(copy.source, up_to=4)

@@ -46,7 +46,7 @@ def serving(kind: str, folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", params=["origin", "edge"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all cases that leave its history as it is, but for events at its end."""
+    """A server for the cases that only append events to its history."""
     with serving(request.param, tmp_path_factory.mktemp("conformance")) as server:
         write_events(server.database, 12, each_alone=True)
         settle(server)
@@ -61,7 +61,7 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 def settle(server: Server) -> None:
-    """Wait until *server* can be asked for all that was written, and holds no more than the outbox does."""
+    """Wait until *server* holds what the outbox does."""
     if isinstance(server, Edge):
         with contextlib.closing(sqlite3.connect(server.database)) as raw:
             (first,) = raw.execute("SELECT min(seq) FROM outbox").fetchone()

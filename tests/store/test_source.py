@@ -1,6 +1,6 @@
-"""The contract of a source, held by the outbox, its copy in an engine, and the fake in memory.
+"""The contract of a source, held by three implementations.
 
-A fake that differs fails here.
+They are the outbox, its copy in an engine, and the fake in memory.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class OnDisk:
 
 
 class InEngine(OnDisk):
-    """The copy of a database in an engine, brought up by an uplink after each change."""
+    """The copy of a database in an engine, brought up after each change."""
 
     def __init__(self, origin: OriginInProcess) -> None:
         super().__init__(origin.services.database)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from urllib.parse import urlsplit
 
-import click
 from flask import Flask
 from gunicorn.arbiter import Arbiter
 
+from outfeed.cli import show
 from outfeed.config import Settings, url_host, warn_of_unknown_settings
 from outfeed.edge.engine import Engine
 from outfeed.edge.web import create_edge
@@ -55,8 +55,8 @@ class EdgeServer(Server):
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         assert self.settings.engine is not None
         engine = Engine(self.settings.engine.get_secret_value())
-        click.echo(f"Outfeed serves http://{url_host(host)}:{port} from {engine.address}")
-        click.echo(f"Pages and publishing: {urlsplit(self.settings.origin_url or '').geturl()}")
+        show.say(f"Outfeed serves http://{url_host(host)}:{port} from {engine.address}")
+        show.say(f"Pages and publishing: {urlsplit(self.settings.origin_url or '').geturl()}")
         engine.close()
 
     def _clean_up(self, _: Arbiter) -> None:
