@@ -16,7 +16,7 @@ from outfeed.upkeep import upgrade
 MAX_WAIT_SECS = 10.0
 PAUSE_SECS = 0.05
 # Files that Outfeed creates beside the database. The journal is SQLite's.
-SIDE_FILES = (".mark", ".secret", "-search", "-search-wal", "-search-shm")
+SIDE_FILES = (".mark", ".secret", ".uplink", "-search", "-search-wal", "-search-shm")
 JOBS = (None, "serve", "prune", "search", "webhooks", "watches")
 
 
