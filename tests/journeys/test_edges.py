@@ -33,6 +33,7 @@ from tests.waits import wait_until
 
 RATE = 100
 KEPT = 1000
+_numbers = itertools.count()
 # The grants last for 6 s after the last write of the origin.
 SETTINGS = {"heartbeat_secs": 0.3, "engine_events": KEPT, "grant_minutes": 0.1}
 
@@ -85,6 +86,11 @@ def cluster(standing: Cluster) -> Cluster:
     return standing
 
 
+def load(cluster: Cluster) -> contextlib.AbstractContextManager[list[str]]:
+    """Write events with ids of their own: an event that is there already is ignored."""
+    return writer(cluster.database, RATE, source=f"writer-{next(_numbers)}")
+
+
 @contextlib.contextmanager
 def watched(cluster: Cluster) -> Iterator[Audience]:
     """Four viewers over the edges, and 100 events a second.
@@ -92,7 +98,7 @@ def watched(cluster: Cluster) -> Iterator[Audience]:
     At the end each has them all, and its socket.
     """
     with Audience(cluster.edges) as audience:
-        with writer(cluster.database, RATE):
+        with load(cluster):
             audience.have(20)
             yield audience
             audience.have(20)
@@ -199,7 +205,7 @@ def test_a_killed_origin_takes_the_engine_over_at_once_when_it_is_back(cluster: 
 def test_viewers_of_a_killed_edge_resume_on_the_other(cluster: Cluster) -> None:
     first = cluster.edges[0]
     with Audience(cluster.edges) as audience:
-        with writer(cluster.database, RATE):
+        with load(cluster):
             audience.have(20)
             first.kill()
             audience.have(20)
@@ -216,7 +222,7 @@ def test_an_edge_that_is_cut_off_says_so_and_keeps_its_viewers(cluster: Cluster)
     with contextlib.ExitStack() as stack:
         edge = stack.enter_context(Edge(cluster.origin, cluster.engine, "cut-off", **SETTINGS, engine=url))
         with Audience([edge], 2) as audience, Audience([cluster.edges[1]], 1) as others:
-            with writer(cluster.database, RATE):
+            with load(cluster):
                 audience.have(10)
                 engine.acl_setuser("second", enabled=False)
                 engine.execute_command("CLIENT", "KILL", "USER", "second")

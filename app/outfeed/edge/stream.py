@@ -17,6 +17,7 @@ from outfeed import clock
 from outfeed.edge import scripts
 from outfeed.edge.engine import EVENTS, HEAD, Engine
 from outfeed.errors import EngineDown
+from outfeed.feed.hub import Hub
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item, Page, Window, read_item
 from outfeed.log_message import LogMessage
@@ -181,14 +182,12 @@ class StreamWaker:
     """Calls *poll* when the stream has a new entry, on its own thread.
 
     It is a hurry, not a guarantee: the scheduler polls every second without it. *poll* returns for how many seconds it
-    wants no call, unless *roused* is set. *position* is the seq up to which everything has been published.
+    wants no call, unless *roused* is set.
     """
 
-    def __init__(
-        self, engine: Engine, position: Callable[[], int], poll: Callable[[], float], roused: threading.Event
-    ) -> None:
+    def __init__(self, engine: Engine, hub: Hub, poll: Callable[[], float], roused: threading.Event) -> None:
         self._engine = engine
-        self._position = position
+        self._hub = hub
         self._poll = poll
         self._roused = roused
         self._stopping = threading.Event()
@@ -217,12 +216,14 @@ class StreamWaker:
                 self._stopping.wait(RETRY_SECS)
 
     def _step(self) -> None:
-        position = self._position()
+        position, epoch = self._hub.position, self._hub.epoch
         if not self._engine.wait_for_entry(position):
             return
         self._roused.clear()
         rest = self._poll()
-        if self._position() == position:  # the wait would return at once, again and again
-            rest = max(rest, RETRY_SECS)
-        if rest > 0 and not self._stopping.is_set():
+        if rest > 0:
             self._roused.wait(min(rest, 1.0))
+        else:
+            # Another thread's poll may be at work, or the engine may have failed. Without this wait, the wait for the
+            # entry would return at once, again and again.
+            self._hub.wait_for(position + 1, epoch, RETRY_SECS)

@@ -56,7 +56,7 @@ class EdgeServices(Serving):
         reporter = Reporter(self, self.engine, edge, is_first=worker == 0)
         self.parts = [self.rights, reporter]
         self.jobs = self.made_jobs({})
-        self.waker = StreamWaker(self.engine, lambda: self.hub.position, self.relay.poll_if_wanted, self.core.wanted)
+        self.waker = StreamWaker(self.engine, self.hub, self.relay.poll_if_wanted, self.core.wanted)
 
     def _take_head(self, head: Head) -> None:
         self.rights.take_head(head)
