@@ -87,7 +87,10 @@ def cluster(standing: Cluster) -> Cluster:
 
 
 def load(cluster: Cluster) -> contextlib.AbstractContextManager[list[str]]:
-    """Write events with ids of their own: an event that is there already is ignored."""
+    """Write events with ids of their own.
+
+    SQLite ignores an event that is there already.
+    """
     return writer(cluster.database, RATE, source=f"writer-{next(_numbers)}")
 
 
