@@ -129,8 +129,7 @@ class _Triggers(NoteSql):
         rows = Rows()
         when = rows.nested(self._any_of(INSERT, rows))
         if self._identity is not None:
-            noted = f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE {self._of_new(Rows())})"
-            when = f"NOT({self._exist(self.number)} AND {noted})AND {when}"
+            when = f"NOT {self._is_noted()} AND {when}"
         rows = Rows()
         head = self._head("insert", rows.new, f"NEW.{self._rowid}")
         data = rows.nested(self._limited(head, self._row_members(rows.new)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from outfeed.watch.definition import DELETE, UPDATE
 from outfeed.watch.store.event_sql import ID, INTO_LOG, NOW, EventSql
 from outfeed.watch.store.sql import Rows, quoted
-from outfeed.watch.table import UniqueIndex, folded
+from outfeed.watch.table import UniqueIndex, WatchedTable, folded
 
 # Notes in the file at most: those of ignored inserts and of UPSERTs stay until a retention run.
 MAX_NOTES = 1000
@@ -32,7 +32,22 @@ class NoteSql(EventSql):
             is_same = f",is_same=identity=(SELECT NEW.{self._rowid})"
         claim = f"UPDATE outfeed_replaced SET watch={-self.number}{is_same} WHERE {self._of_new(Rows())};"
         removed = self._removed(f"n.watch={-self.number}")
-        return f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} BEGIN {claim}{removed} END"
+        return f"AFTER INSERT {self._on} WHEN {self._is_noted()} BEGIN {claim}{removed} END"
+
+    def _is_noted(self, defaults: WatchedTable | None = None) -> str:
+        """Return the condition that there are notes of the new row.
+
+        Without IN, for which SQLite would make a temporary table, and without more than a look if there are no notes.
+        """
+        keys = ["0"] if self.table.rowid is None else [f"+NEW.{self._rowid}"]
+        if self.table.rowid is not None and self.table.uniques:
+            keys.append("-1")
+        found = [
+            f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={self.number} AND new_key={key}"
+            f" AND new_uniques={self._new_uniques(Rows(defaults=defaults))})"
+            for key in keys
+        ]
+        return f"({self._exist(self.number)} AND({' OR '.join(found)}))"
 
     @property
     def _is_keyed_by_rowid(self) -> bool:
@@ -124,7 +139,7 @@ class NoteSql(EventSql):
         trim = f"DELETE FROM outfeed_replaced WHERE rowid<=(SELECT max(rowid)FROM outfeed_replaced)-{MAX_NOTES};"
         clear = f"DELETE FROM outfeed_replaced WHERE {self._of_new(Rows(defaults=defaults))};"
         return (
-            f"BEFORE {on} WHEN {found} OR {self._exist(self.number)}"
+            f"BEFORE {on} WHEN {found} OR {self._is_noted(defaults)}"
             f" BEGIN {clear}{trim}{self._note(is_insert=is_insert)} END"
         )
 
