@@ -21,6 +21,7 @@ from outfeed.http.api import examples
 from outfeed.webhooks.message import Message
 from tests.app_fixtures import Api
 from tests.server import Server
+from tests.waits import wait_until
 
 # No database contains the ids of the examples.
 NOT_THERE = {404, 409}
@@ -96,6 +97,21 @@ def test_every_call_is_accepted_in_each_language(server: Server, language: str, 
     assert len(statuses) == len(calls) > 20
     refused = {call: status for call, status in zip(calls, statuses, strict=True) if status >= 400}
     assert set(refused.values()) <= NOT_THERE, json.dumps(refused, indent=1)
+
+
+@pytest.mark.parametrize("language", examples.LANGUAGES)
+def test_the_call_of_the_stream_prints_frames_as_they_arrive(server: Server, language: str, tmp_path: Path) -> None:
+    with server.http() as http:
+        page = http.get("/api/docs").text
+    (call,) = [call for call in calls_of(page, language) if "/api/feed/stream" in call]
+    command = ["bash", "-c", f"exec {call}"] if language == "curl" else in_one_program(language, [call], tmp_path)
+    environment = {**os.environ, "OUTFEED_TOKEN": server.token, "NO_PROXY": "*"}
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file, subprocess.Popen(command, env=environment, stdout=file) as program:
+        try:
+            wait_until(lambda: printed.read_text().startswith("event: subscribed\n"), "the first frame is printed")
+        finally:
+            program.kill()
 
 
 def frames_of(topic: str, anchor: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify, render_template, re
 
 from outfeed.http import addresses, docs_pages
 from outfeed.http.api import examples, openapi
-from outfeed.http.api.operation import JSON
+from outfeed.http.api.operation import EVENT_STREAM, JSON
 from outfeed.http.permission import requires
 from outfeed.principal import READ
 
@@ -158,5 +158,7 @@ def _calls(path: str, method: str, operation: dict[str, Any]) -> dict[str, str]:
     for name, example in _PATH_EXAMPLES.items():
         path = path.replace(f"{{{name}}}", example)
     url = f"{addresses.of_site()}{path}{examples.query_of(operation['parameters'])}"
+    if EVENT_STREAM in operation["responses"].get("200", {}).get("content", {}):
+        return {language: write(url) for language, write in examples.STREAM_LANGUAGES.items()}
     body = operation.get("requestBody", {}).get("content", {}).get(JSON, {}).get("example")
     return {language: write(method.upper(), url, body) for language, write in examples.LANGUAGES.items()}

@@ -94,4 +94,32 @@ const answer = await fetch({json.dumps(url)}, {{
 console.log(answer.status, await answer.text());"""
 
 
+def stream_in_curl(url: str) -> str:
+    """Return a shell command that prints the endless answer as it arrives."""
+    return f"curl -N -H \"Authorization: Bearer $OUTFEED_TOKEN\" \\\n  '{url}'"
+
+
+def stream_in_python(url: str) -> str:
+    """Return a Python program that prints each line of an endless answer."""
+    return f"""\
+import os
+
+import httpx
+
+headers = {{"Authorization": f"Bearer {{os.environ['OUTFEED_TOKEN']}}"}}
+with httpx.stream("GET", {url!r}, headers=headers, timeout=60) as answer:
+    for line in answer.iter_lines():
+        print(line, flush=True)"""
+
+
+def stream_in_javascript(url: str) -> str:
+    """Return a JavaScript module that prints an endless answer in parts."""
+    return f"""\
+const answer = await fetch({json.dumps(url)}, {{
+  headers: {{ Authorization: `Bearer ${{process.env.OUTFEED_TOKEN}}` }},
+}});
+for await (const text of answer.body.pipeThrough(new TextDecoderStream())) process.stdout.write(text);"""
+
+
 LANGUAGES = {"curl": in_curl, "Python": in_python, "JavaScript": in_javascript}
+STREAM_LANGUAGES = {"curl": stream_in_curl, "Python": stream_in_python, "JavaScript": stream_in_javascript}

@@ -16,6 +16,7 @@ from outfeed.errors import InvalidRequest
 from outfeed.feed.subscription import validated
 
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
 LISTS = {"types", "event_type"}  # parameters that take several values
 # Of a text that a query searches for. A raw writer's names may be longer than the API accepts, and a request line must
 # hold several of them: tests/http/server/test_request_line.py.

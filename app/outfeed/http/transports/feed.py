@@ -21,7 +21,7 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.feed.subscription import FeedRequest, SubscribeRequest, Verdict
 from outfeed.history import Item
 from outfeed.http import identity, limits
-from outfeed.http.api.operation import operation, query_string
+from outfeed.http.api.operation import EVENT_STREAM, operation, query_string
 from outfeed.http.permission import requires
 from outfeed.http.services import serving
 from outfeed.http.transports import connection
@@ -32,7 +32,6 @@ from outfeed.store import deadline
 
 MAX_SCANNED_ROWS = 20_000
 MAX_WAIT_SECS = 60
-EVENT_STREAM = "text/event-stream"
 _REFUSALS = {
     403: "The scope read is missing, or the consumer belongs to another principal.",
     404: "No consumer has this name; `POST /api/consumers` creates one.",
