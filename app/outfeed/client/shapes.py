@@ -81,4 +81,4 @@ class Reset:
     after: int
 
     def __str__(self) -> str:
-        return f"the feed has another history now; its events up to seq {self.after} are not read"
+        return f"the feed has another history now, like after a restore; its events up to seq {self.after} are skipped"
