@@ -449,7 +449,7 @@ def test_a_private_target_is_not_called_unless_allowed(
         wait_until(lambda: webhook.find(database, "ops").last_error, "refused")
     finally:
         services.stop()
-    assert "which is not public; OUTFEED_WEBHOOK_ALLOW can allow it" in str(webhook.find(database, "ops").last_error)
+    assert "is not public; to allow it, set OUTFEED_WEBHOOK_ALLOW" in str(webhook.find(database, "ops").last_error)
     assert len(receiver.posts) == 1
 
 

@@ -70,7 +70,10 @@ class Allowlist:
         endpoints = [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found if self._allows(host, sockaddr)]
         if not endpoints:
             seen = ", ".join(sorted({str(sockaddr[0]) for *_, sockaddr in found}))
-            raise TargetForbidden(f"{host} resolves to {seen}, which is not public; OUTFEED_WEBHOOK_ALLOW can allow it")
+            target = host if seen == host else f"{host} resolves to {seen}, which"
+            raise TargetForbidden(
+                f"{target} is not public; to allow it, set OUTFEED_WEBHOOK_ALLOW for this command and for the server"
+            )
         return endpoints
 
     def _allows(self, host: str, sockaddr: tuple[Any, ...]) -> bool:
