@@ -33,7 +33,11 @@ NOT_RUN = {
     "README": ["scripts/serve --demo", "scripts/serve --demo    # a server with a simulated swarm"],
     "tutorial": ["python3 -m venv .venv", "outfeed serve"],
     "embed": ['<script type="module" src="https://feed.example.com/static/event-feed.js"></script>'],
-    "webhooks": ["outfeed webhook test ops"],
+    "webhooks": [
+        "outfeed webhook test ops",
+        "echo OUTFEED_WEBHOOK_ALLOW=127.0.0.1 >>.env",
+        "outfeed webhook add local http://127.0.0.1:9000/ >secret",
+    ],
     "adopt": ["def include_name(name, type_, parent_names):"],
     "deploy": [
         "apt-get install python3-venv",
