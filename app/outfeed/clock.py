@@ -31,7 +31,7 @@ def monotonic() -> float:
 def offset() -> float:
     """Return the seconds that the wall clock is ahead of `monotonic`.
 
-    A clock that is set changes them.
+    Setting the wall clock changes the result.
     """
     return now().timestamp() - monotonic()
 

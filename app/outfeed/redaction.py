@@ -77,9 +77,9 @@ _JOINTS = str.maketrans("-. ", "___")
 
 
 def _key_words(key: str) -> str:
-    """Return `access_token` for any spelling of that key.
+    """Return *key* in lower case, with `_` between its words.
 
-    The spellings include Access-Token, access.token, ACCESS_TOKEN and accessToken.
+    Access-Token, access.token, ACCESS_TOKEN and accessToken all become `access_token`.
     """
     return _HUMP.sub("_", key).translate(_JOINTS).lower()
 

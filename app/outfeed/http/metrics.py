@@ -61,9 +61,9 @@ class MetricsCollector(Collector):
 
 
 def declared_metrics() -> dict[str, DeclaredMetric]:
-    """Return the metrics that the database provides, by name.
+    """Return the metrics computed from the database, by name.
 
-    They are the core's and those of each feature.
+    The core declares some of them, and each feature its own.
     """
     found = dict(DATABASE)
     for feature in registered():

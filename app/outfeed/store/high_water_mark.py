@@ -93,7 +93,7 @@ class HighWaterMark:
         self._line = line
 
     def sync(self) -> None:
-        """Bring the mark to disk if it has moved since the last sync.
+        """Sync the mark to the disk if it has moved since the last sync.
 
         After an error the next call retries.
         """

@@ -1,6 +1,6 @@
 """Probe: checks whether the database can be written to.
 
-It finds a failure before a writer does, and finds the recovery.
+The server reports a failure before a writer meets it, and reports the recovery.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ class TimedPart(NamedTuple):
 
 
 def parts(connection: Connection, spans: list[Span], since: str | None, until: str | None) -> Iterator[TimedPart]:
-    """Yield parts of the log that contain each event of the period once.
+    """Yield clauses that select each event of a period exactly once.
 
-    *spans* are the result of `Index.spans` for the same times, from before *connection* began to read.
+    The period is from *since* to *until*. *spans* is the result of `Index.spans` for the same period. The
+    caller gets it before *connection* begins to read.
     """
     times, values = rows.bound(instants.within(since, until))
     times = times.replace("WHERE", "AND", 1)
