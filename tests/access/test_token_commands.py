@@ -67,7 +67,7 @@ class TestRevoke:
 
 
 class TestLimits:
-    def test_a_token_may_be_limited_to_types_and_a_time(self, outfeed, database):
+    def test_a_token_may_be_limited_to_types_and_expire(self, outfeed, database):
         arguments = ("--scopes", "read", "--types", "task.*, bid.submitted", "--expires", "90d")
         secret = outfeed("token", "create", "ci", *arguments).stdout.strip()
 

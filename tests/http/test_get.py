@@ -81,5 +81,5 @@ def test_no_get_or_head_request_changes_the_database(app, database, urls, visito
             assert status != 500, f"{method} {url}"
 
 
-def test_each_exception_names_an_existing_route(app):
+def test_each_get_that_may_write_is_an_existing_route(app):
     assert EXCEPTIONS.keys() <= {rule.rule for rule in app.url_map.iter_rules()}

@@ -423,7 +423,7 @@ def test_types_are_exact_or_a_prefix(server: Server) -> None:
         assert seen == ["kept.a", "exact.one", "kept.b.c", "kept.last"]
 
 
-def test_only_answers_come_after_unsubscribed(server: Server) -> None:
+def test_the_server_sends_only_answers_after_an_unsubscribe(server: Server) -> None:
     with server.connect() as client:
         client.subscribe()
         client.send(action="unsubscribe", channel="events")

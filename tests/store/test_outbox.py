@@ -189,7 +189,7 @@ def test_another_file_at_the_path_gets_a_new_epoch_though_its_head_is_higher(
     assert outbox.read_after(0, 100).window.epoch == after.epoch, "once is enough"
 
 
-def test_two_threads_that_notice_another_file_renew_its_epoch_once(
+def test_two_threads_that_find_a_replaced_database_renew_its_epoch_once(
     database: Database, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.read_after(0, 100)

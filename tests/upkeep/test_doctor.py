@@ -95,7 +95,7 @@ def test_a_unique_index_on_the_outbox_is_found(database, raw):
 
 
 @pytest.mark.parametrize("table", ["outbox", "event_log", "outfeed_meta"])
-def test_a_missing_table_is_found_and_rules_without_tables_run(database, raw, table):
+def test_the_doctor_reports_a_missing_table_and_runs_the_checks_that_need_none(database, raw, table):
     raw.execute(f"DROP TABLE {table}")
     found = run_checks(database, settings())
     assert [one.what for one in found["tables"]] == [f"the table {table} is missing"]
