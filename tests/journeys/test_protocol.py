@@ -79,7 +79,7 @@ def others_unaffected(server: Server, witness: FeedClient) -> Iterator[None]:
             json.dumps({"action": "subscribe", "channel": "events"} | {f"field-{n}": n for n in range(2000)}),
             "invalid_field",
         ),
-        ('{"action": "subscribe", "channel": "events", "types": ' + "[" * 500 + "]" * 500 + "}", "invalid_field"),
+        ('{"action": "subscribe", "channel": "events", "types": ' + "[" * 500 + "]" * 500 + "}", "invalid_json"),
     ],
 )
 def test_a_bad_message_gets_an_error_and_the_connection_stays_open(
