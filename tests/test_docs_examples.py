@@ -55,7 +55,7 @@ NOT_RUN = {
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }
-LANGUAGES = {"sh", "python", "sql", "html", "json", "toml", "text"}
+LANGUAGES = {"sh", "python", "sql", "html", "json", "text", "toml"}
 # Events that an endless example may wait for are written until it has printed a line.
 PRELUDE = """
 set -euo pipefail

@@ -15,7 +15,18 @@ FOLDER = Path(__file__).parent / "docs"
 # The menu: each group with its topics. A topic is the name of a file in `docs`, and of a page below /docs.
 MENU: dict[str, tuple[str, ...]] = {
     "Start": ("index", "tutorial"),
-    "Guides": ("embed", "consumers", "webhooks", "adopt", "backup", "deploy", "hosts", "upgrade", "troubleshooting"),
+    "Guides": (
+        "embed",
+        "consumers",
+        "webhooks",
+        "watch",
+        "adopt",
+        "backup",
+        "deploy",
+        "hosts",
+        "upgrade",
+        "troubleshooting",
+    ),
     "Reference": (
         "events",
         "displays",

@@ -1,6 +1,6 @@
-"""Four programs whose tables lie in one file: a ledger, memories, a router and a queue of upgrades.
+"""Four programs whose tables are in one file.
 
-Each call of a program opens a connection, creates its table if needed, runs one statement, commits and closes. The
+They are a ledger, memories, a router and a queue of upgrades. Each call of a program opens a connection, creates its table if needed, runs one statement, commits and closes. The
 programs import nothing of Outfeed.
 """
 
@@ -47,7 +47,10 @@ class Program:
         self.path, self.table = path, table
 
     def run(self, statement: str, *values: Any) -> int:
-        """Run one statement as the program does. Returns the number of rows that it changed."""
+        """Run one statement as the program does.
+
+        Returns the number of changed rows.
+        """
         return self.run_many(statement, [values])
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]], *, rolled_back: bool = False) -> int:

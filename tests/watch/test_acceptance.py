@@ -1,4 +1,7 @@
-"""Four programs with their tables in one file, and a file of watches: exactly these events, and no secret in them."""
+"""Four programs with watched tables in one file have exact events.
+
+No event contains a secret.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ def fail(ledger: Program, payment_hash: str, reason: str) -> None:
 
 
 def pay(ledger: Program) -> None:
-    """Run the operations of the ledger: one invoice that is paid, and two payments that fail."""
+    """Run the operations of the ledger.
+
+    One invoice is paid, and two payments fail.
+    """
     ledger.insert(**PAYMENT)
     settle(ledger, "t1", None)
     settle(ledger, "t2", "preimage-1")
