@@ -1,7 +1,7 @@
 """Four programs whose tables are in one file.
 
-They are a ledger, memories, a router and a queue of upgrades. Each call of a program opens a connection, creates its table if needed, runs one statement, commits and closes. The
-programs import nothing of Outfeed.
+They are a ledger, memories, a router and a queue of upgrades. Each call of a program opens a connection, creates its
+table if needed, runs one statement, commits and closes. The programs import nothing of Outfeed.
 """
 
 from __future__ import annotations
