@@ -213,9 +213,9 @@ def check(program: Program) -> None:
         twins.close()
 
 
-def replayed(found: Iterable[Logged], columns: Sequence[str]) -> Counter[Row]:
+def replayed(found: Iterable[Logged], columns: Sequence[str], start: Iterable[Row] = ()) -> Counter[Row]:
     """Return the rows after the events; each must fit the rows before it."""
-    rows: Counter[Row] = Counter()
+    rows = Counter(start)
     for event in found:
         operation, row = event.data["op"], event.data["row"]
         if operation != "insert":

@@ -1,6 +1,7 @@
 """A shop on SQLAlchemy, migrated by Alembic.
 
-Usage: alembic_shop.py DATABASE create|migrate|write COUNT. `migrate` adds, changes and drops columns in one batch, which copies the table.
+Usage: alembic_shop.py DATABASE create|migrate|write COUNT. `migrate` adds, changes and drops columns in one batch,
+which copies the table.
 """
 
 import sys
