@@ -14,6 +14,8 @@ from pathlib import Path
 
 import click
 import hypothesis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
@@ -23,7 +25,7 @@ from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
 from tests.journeys.test_keeping import MAX_WAIT_SECS, prune_half
 from tests.server import Server
-from tests.watch import twins
+from tests.watch import migrated, twins
 
 FOLLOWERS = 20
 BEHIND = 1_000_000
@@ -123,10 +125,13 @@ def run_schemathesis(minutes: float) -> None:
 
 
 def run_programs(count: int, seed: int) -> None:
-    """Write to watched tables at random; the events must replay to them."""
-    test = hypothesis.given(twins.programs())(twins.check)
-    hypothesis.seed(seed)(hypothesis.settings(max_examples=count, deadline=None, database=None)(test))()
-    click.echo(f"Seed {seed}: the events of {count:,} random programs replay to the tables that they wrote to.")
+    """Write to watched tables, and change their schemas, at random.
+
+    The events must replay to the tables.
+    """
+    for test in (given(twins.programs())(twins.check), given(st.data())(migrated.check)):
+        hypothesis.seed(seed)(hypothesis.settings(max_examples=count, deadline=None, database=None)(test))()
+    click.echo(f"Seed {seed}: the events of 2 × {count:,} random programs replay to the tables that they wrote to.")
 
 
 def run_rounds(seed: int, rounds: int, events: int) -> None:

@@ -225,3 +225,22 @@ def migrate(data: st.DataObject, twins: MigratedTwins) -> None:
         case _:
             wanted = data.draw(st.lists(st.sampled_from(COLUMNS), unique=True))
             twins.rebuild(wanted, is_renamed_first=data.draw(st.booleans()), keeps_triggers=data.draw(st.booleans()))
+
+
+def check(data: st.DataObject) -> None:
+    """Draw a program that writes and changes its schema, and run it.
+
+    No statement fails because of the watch, and after a repair the events give the table.
+    """
+    twins = MigratedTwins(SHAPES[data.draw(st.sampled_from(sorted(SHAPES)))], is_legacy=data.draw(st.booleans()))
+    try:
+        for step in data.draw(st.lists(st.sampled_from("wwwmr"), min_size=3, max_size=10)):
+            if step == "w":
+                twins.run(write(data, twins.columns))
+                twins.check_events()
+            elif step == "m":
+                migrate(data, twins)
+            else:
+                twins.mend()
+    finally:
+        twins.close()
