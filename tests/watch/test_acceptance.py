@@ -6,7 +6,9 @@ No event contains a secret.
 from __future__ import annotations
 
 import gzip
+import html
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from outfeed import config
 from outfeed.config import settings
@@ -340,6 +343,54 @@ def test_a_watch_that_the_file_lacks_loses_its_triggers_and_no_other_does(
     for table, program in four.items():
         program.insert(**row_of(table, 1))
     assert counted(database) == {"payment.invoiced": 1, "provider.added": 1, "upgrade.proposed": 1}
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def shown(visit: Visit, type_: str) -> list[tuple[str, str]]:
+    """Return level and text of each row of those types, newest first."""
+    page = visit("GET", f"/swarm/events?type={type_}").text
+    rows = re.findall(r'<li class="event[^>]*data-level="(\w+)"[^>]*>(.*?)</li>', page, re.DOTALL)
+    return [(level, html.unescape(" ".join(re.sub(r"<[^>]+>", "", row).split()))) for level, row in rows]
+
+
+def test_the_page_shows_sentences_and_failures_in_red(
+    four: dict[str, Program], database: Database, flask_app: Flask
+) -> None:
+    pay(four["ledger"])
+    found = shown(signed_in(flask_app, database), "payment.*")
+    assert any(level == "info" and "⚡" in row and "Received 1000 sats: API access" in row for level, row in found)
+    assert any(level == "error" and "Payment of 7 sats failed: –" in row for level, row in found)
+
+
+def test_the_page_shows_a_delete_of_many_memories_as_one_group(
+    four: dict[str, Program], database: Database, flask_app: Flask
+) -> None:
+    for number in range(50):
+        four["memory_entries"].insert(**memory(number))
+    four["memory_entries"].run("DELETE FROM memory_entries")
+    assert "50 events Forgot: " in shown(signed_in(flask_app, database), "memory.deleted")[0][1]
+
+
+def test_a_display_that_a_command_sets_wins_and_a_changed_file_changes_the_others(
+    four: dict[str, Program], database: Database, outfeed
+) -> None:
+    def displays() -> dict[str, tuple[str, str]]:
+        with closing(sqlite3.connect(database.path)) as raw:
+            rows = raw.execute("SELECT name, label, level FROM outfeed_type").fetchall()
+        return {name: (label, level) for name, label, level in rows}
+
+    assert displays()["payment.gap"] == (None, "warning")
+    outfeed("type", "set", "upgrade.applied", "--label", "Ours")
+    text = four_systems.FILE.read_text().replace("Applied: ", "Done: ").replace("Rejected: ", "No: ")
+    text = text.replace(', icon="🧬", label="Upgrade proposed: {description}"', "")
+    apply(database, text)
+    assert displays()["upgrade.applied"] == ("Ours", "info")
+    assert displays()["upgrade.rejected"] == ("No: {description}", "info")
+    assert "upgrade.proposed" not in displays()
+    outfeed("watch", "remove", "--all")
+    assert displays()["payment.failed"] == ("Payment of {amount_sats} sats failed: {memo}", "error")
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
