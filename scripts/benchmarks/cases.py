@@ -30,6 +30,7 @@ BURST_EVENTS = 2000
 CAREFUL_IN_BURST = 10
 WARM_UP = Phase(events=20, careful=1_000_000, timeout_secs=60)
 SETTLE_SECS = 1.0
+WATCHED_SECS = 600
 
 Figures = dict[str, float]
 
@@ -226,7 +227,8 @@ def measure_watch(stage: Stage, _: int) -> Figures:
     maker.run("upgrade")
     order = {"path": str(maker.database), "rows": stage.sizes.watched_rows}
     script = Path(__file__).with_name("watched_writes.py")
-    return dict(json.loads(maker.run("-P", str(script), json.dumps(order), program="python")))
+    written = maker.run("-P", str(script), json.dumps(order), program="python", timeout_secs=WATCHED_SECS)
+    return dict(json.loads(written))
 
 
 def _post(server: Server, producers: int, batch: int, events: int) -> float:

@@ -112,11 +112,11 @@ class Server:
         subscribe = json.dumps({"action": "subscribe", "channel": "events", "rate": 0} | wanted)
         return Target(HOST, self.port, "/ws", {"Authorization": f"Bearer {self.token}"}, subscribe)
 
-    def run(self, *arguments: str, program: str = "outfeed") -> str:
+    def run(self, *arguments: str, program: str = "outfeed", timeout_secs: float = 60) -> str:
         """Run a program of the checkout. Return its output. Raises ServerError."""
         command, environment = [str(self.checkout.bin / program), *arguments], self._environment()
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout_secs, check=False
         )
         if done.returncode:
             raise ServerError(f"{program} {arguments[0]} of {self.checkout.name} failed: {done.stdout}{done.stderr}")
