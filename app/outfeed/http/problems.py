@@ -27,7 +27,7 @@ from outfeed.errors import (
     TooManyChecks,
     UnknownName,
 )
-from outfeed.http import error_codes
+from outfeed.http import error_codes, permission
 from outfeed.http.services import serving
 from outfeed.log_message import LogMessage
 
@@ -65,7 +65,7 @@ def problem(status: int, detail: str, **more: Any) -> Response:
 def answer(status: int, detail: str, **more: Any) -> Response:
     """Return the problem as a page for a browser, else as JSON.
 
-    Paths of the API always return JSON.
+    Paths of the API that are no pages always return JSON.
     """
     if wants_page():
         title = HTTPStatus(status).phrase
@@ -74,9 +74,10 @@ def answer(status: int, detail: str, **more: Any) -> Response:
 
 
 def wants_page() -> bool:
-    """Return whether a browser requests something outside the API."""
+    """Return whether a browser requests a page, or a path outside the API."""
     best = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
-    return best == "text/html" and not request.path.startswith(("/api/", "/ws"))
+    is_outside = not request.path.startswith(("/api/", "/ws"))
+    return best == "text/html" and (is_outside or permission.of_request().is_page)
 
 
 def http_problem(error: HTTPException) -> Response:
