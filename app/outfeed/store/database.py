@@ -460,7 +460,7 @@ class Database:
     def _refuse_if_damaged(self) -> None:
         self.recheck()
         if damage := self.damage:
-            raise DatabaseDamaged(str(damage))
+            raise DatabaseDamaged(str(damage)) from damage.__cause__
 
     def note_damage(self, error: DatabaseDamaged, file: tuple[int, int] | None) -> None:
         if self._damage is None or self._damage.file != file:

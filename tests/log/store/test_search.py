@@ -73,6 +73,19 @@ def found(text: str) -> list[str]:
     return [event.id for event in list_events(text=text)]
 
 
+def damage_words(path: Path) -> None:
+    """Damage the pages of the words, and no page that the indexer reads."""
+    db.at(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        names = raw.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'words%_data'").fetchall()
+    with path.open("r+b") as file:
+        for (page,) in names:
+            file.seek((page - 1) * size)
+            file.write(b"\xaa" * size)
+
+
 def in_index(database: Database, text: str) -> list[int]:
     """Return the rowids that the index itself contains, without the log."""
     index, expression = search.Index(database), search.expression(text)
@@ -338,6 +351,22 @@ class TestTheIndex:
         assert in_index(database, "word") == [1]
         assert in_index(database, "green") == ([] if harm == "other keys" else [1])
         assert not list(path.parent.glob("*.damaged"))
+
+    def test_damage_that_only_a_search_meets_leads_to_a_rebuild(
+        self, database: Database, write: Write, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write(*[{"n": "word"}] * 400)
+        Indexer(database).run()
+        path = search.path_of(database.path)
+        damage_words(path)
+        before = path.stat().st_ino
+        for _ in range(2):
+            assert len(found("word")) == 100  # without the index
+            Indexer(database).run()
+        assert path.stat().st_ino != before
+        assert in_index(database, "word") == list(range(1, 401))
+        assert "will be rebuilt" in caplog.text
+        assert "restore" not in caplog.text
 
     def test_a_restore_rebuilds_the_index(self, database: Database, write: Write, tmp_path: Path) -> None:
         write({"n": "stays"})

@@ -166,6 +166,8 @@ class Indexer:
     def _read_state(self) -> State | None:
         try:
             with self._discard_if_damaged(), self._file.connection() as connection:
+                if found := self._file.damage:  # a search may have met it, in a block that is not written again
+                    raise found
                 row = connection.execute(
                     "SELECT epoch, renumberings, signature, seq, last_rowid, last_id FROM state"
                 ).fetchone()
@@ -367,9 +369,10 @@ class Indexer:
         try:
             yield
         except DatabaseDamaged as error:
-            if str(error).startswith(f"{self._path} "):
-                move_damaged(self._path)
-            raise
+            if not str(error).startswith(f"{self._path} "):
+                raise
+            move_damaged(self._path)
+            raise OutfeedError(f"{self._path} is damaged ({search.reason_of(error)}) and will be rebuilt") from error
 
     def _release_space(self) -> None:
         """Return free pages to the system, and truncate the write-ahead log.

@@ -188,7 +188,7 @@ class Index:
         except (DatabaseMissing, SchemaMismatch):
             return [Span(MIN_ROWID, MAX_ROWID)]
         except DatabaseError as error:
-            log.warning(LogMessage("search index can't be read", error=error))
+            log.warning(LogMessage("search index can't be read", path=self._file.path, error=reason_of(error)))
             return [Span(MIN_ROWID, MAX_ROWID)]
         if state is None or state[:3] != (*key, signature()):
             return [Span(MIN_ROWID, MAX_ROWID)]
@@ -223,6 +223,14 @@ class Index:
         except DatabaseError:
             return None  # the block is being rebuilt, or is damaged
         return [row[0] for row in rows]
+
+
+def reason_of(error: DatabaseError) -> object:
+    """Return SQLite's reason for *error*.
+
+    Its text advises a restore, and an index is rebuilt instead.
+    """
+    return error.__cause__ or error
 
 
 def _zones(connection: Connection, since: str | None, until: str | None) -> dict[int, tuple[int, int]]:
