@@ -8,7 +8,6 @@ browser.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -33,7 +32,6 @@ from outfeed.http.headers import HEADERS
 from outfeed.http.permission import Permission
 from outfeed.http.problems import answer, problem, wants_page
 from outfeed.http.services import services, serving
-from outfeed.log_message import LogMessage
 from outfeed.principal import ROLES, Principal
 from outfeed.store import files
 
@@ -43,7 +41,6 @@ _FORM_REFUSED = {
 }
 _SEND_TOKEN = "Send it as the header X-CSRFToken or the form field csrf_token."
 csrf = CSRFProtect()
-log = logging.getLogger(__name__)
 
 
 class Visitor(UserMixin):
@@ -221,10 +218,11 @@ def _refuse_form(reason: str, detail: str) -> Refusal:
 
 
 def note_refusal(reason: str, detail: str) -> None:
-    """Count the request's refusal and log *detail*, the mismatch."""
-    serving().metrics.note_refusal(reason)
-    fields = {"reason": reason, "path": request.path, "address": request.remote_addr}
-    log.warning(LogMessage("request refused", **fields, detail=detail))
+    """Count the request's refusal and log *detail*, the mismatch.
+
+    The first refusal of each reason in a minute is logged.
+    """
+    serving().metrics.note_refusal(reason, path=request.path, address=request.remote_addr, detail=detail)
 
 
 def _require(found: Principal, scope: str) -> Response | None:
