@@ -14,7 +14,7 @@ import pytest
 
 from outfeed.access import auth
 from outfeed.config import Settings
-from outfeed.errors import DatabaseError
+from outfeed.errors import DatabaseError, DatabaseUnreadable
 from outfeed.store import database, files, lease, migrate
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.upkeep import backup
@@ -72,6 +72,16 @@ def test_an_error_about_a_file_of_another_user_names_its_owner_and_the_command(t
         assert f"{other} belongs to {SERVICE}, and this process runs as root: chown root {other}" in files.owner_advice(
             other
         )
+
+
+def test_the_error_of_a_database_of_another_user_names_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outfeed.db"
+    path.mkdir()  # so that not even root can open it
+    monkeypatch.setattr(os, "geteuid", lambda: SERVICE)
+    with pytest.raises(DatabaseUnreadable, match=f"this process runs as {SERVICE}: chown {SERVICE} {path}$"):
+        database.connect(path)
 
 
 def test_the_error_of_a_lock_file_that_can_not_be_opened_gives_the_reason(tmp_path: Path) -> None:

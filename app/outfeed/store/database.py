@@ -248,7 +248,8 @@ def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:
         case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_SHMSIZE:
             return _full(path)
         case sqlite3.SQLITE_CANTOPEN:
-            return DatabaseUnreadable(f"{path}: {error}: check its permissions and the limit of open files (ulimit -n)")
+            advice = f"check its permissions and the limit of open files (ulimit -n){files.owner_advice(path)}"
+            return DatabaseUnreadable(f"{path}: {error}: {advice}")
     if "no such table" in str(error) or "no such column" in str(error):
         return SchemaMismatch(f"{path} is not an upgraded Outfeed database ({error}); run `outfeed upgrade`")
     return DatabaseUnreadable(f"{path}: {error}")
