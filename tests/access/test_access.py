@@ -77,6 +77,7 @@ TABLE = {
     ("GET", "/swarm/events"): ("/swarm/events", row(200)),
     # only for operators, and programs with the scope admin
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
+    ("GET", "/watches"): ("/watches", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/api/events"): ("/api/events", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
     ("GET", "/api/events/summary"): ("/api/events/summary", row(200)),
