@@ -317,6 +317,8 @@ class SchemaMismatch(DatabaseError):
     It is not upgraded yet, was made by newer code, or holds tables that do not fit.
     """
 
+    in_short = "the database has another schema than this version of Outfeed"
+
 
 class AdoptionNeeded(SchemaMismatch):
     """The file holds tables that Outfeed did not make.

@@ -35,6 +35,21 @@ def test_the_page_of_a_missing_database_has_the_reason_and_no_path(app, database
     assert ">Try again</a>" in answer.text
 
 
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"", "the database has another schema"), (b"no database" * 1000, "the database is damaged"),
+])  # fmt: skip
+def test_the_page_of_an_unusable_file_has_the_reason(app, database, content, reason):
+    away = database.path.with_name("away.db")
+    database.path.rename(away)
+    database.path.write_bytes(content)
+
+    answer = bearer(app, None)("GET", "/swarm/events", HTML)
+
+    assert answer.status_code == 503
+    assert reason in answer.text
+    away.replace(database.path)
+
+
 def test_the_page_of_an_outage_links_to_the_requested_page(app, database):
     visit = signed_in(app, database)
     database.path.rename(database.path.with_name("away.db"))
