@@ -50,6 +50,20 @@ def test_the_page_of_an_unusable_file_has_the_reason(app, database, content, rea
     away.replace(database.path)
 
 
+def test_the_page_of_a_schema_with_a_name_that_is_not_utf_8_has_the_reason(app, database):
+    database.close()
+    whole = database.path.read_bytes()
+    away = database.path.rename(database.path.with_name("away.db"))
+    database.path.write_bytes(whole.replace(b"CREATE TABLE outbox", b"CRE\xa0TE TABLE outbox"))
+    assert database.path.read_bytes() != whole
+
+    answer = bearer(app, None)("GET", "/swarm/events", HTML)
+
+    assert answer.status_code == 503
+    assert "the database is damaged" in answer.text
+    away.replace(database.path)
+
+
 def test_the_page_of_an_outage_links_to_the_requested_page(app, database):
     visit = signed_in(app, database)
     database.path.rename(database.path.with_name("away.db"))

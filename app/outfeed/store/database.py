@@ -50,6 +50,8 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}",
 )
+# The beginnings of SQLite's messages that quote a damaged name. If the name is not UTF-8, sqlite3 can't decode them.
+_DAMAGED_NAMES = (b"malformed database schema", b"vtable constructor failed")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 # Names of sqlite3 for the features: only store/ imports sqlite3.
@@ -220,7 +222,8 @@ def _text(raw: bytes) -> str:
 def translate_errors(path: Path) -> Iterator[None]:
     """Translate SQLite's errors in the block to Outfeed's, with *path*.
 
-    IntegrityError is not translated, because the caller knows its rows.
+    IntegrityError is not translated, because the caller knows its rows. A message that sqlite3 can't decode is
+    translated like the error that it belongs to.
     """
     try:
         yield
@@ -230,6 +233,10 @@ def translate_errors(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
             raise QueryCancelled("this query took too long and was cancelled; narrow your filters") from error
         raise _explain(error, path) from error
+    except UnicodeDecodeError as error:
+        if not error.object.startswith(_DAMAGED_NAMES):
+            raise
+        raise _damaged(path, "its schema has a name that is not UTF-8") from error
 
 
 def _explain(error: sqlite3.Error, path: Path) -> DatabaseError:

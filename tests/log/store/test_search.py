@@ -325,7 +325,9 @@ class TestTheIndex:
         Indexer(database).run()
         assert in_index(database, "old") == [1, 2]
 
-    @pytest.mark.parametrize("harm", ["deleted", "no database", "damaged", "of another history", "other keys"])
+    @pytest.mark.parametrize("harm", [
+        "deleted", "no database", "damaged", "of a name that is not UTF-8", "of another history", "other keys",
+    ])  # fmt: skip
     def test_an_unusable_index_is_rebuilt(
         self, database: Database, write: Write, harm: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -342,6 +344,8 @@ class TestTheIndex:
             path.write_bytes(path.read_bytes()[:4096] + b"\xaa" * 8192)
         elif harm == "of another history":
             Outbox(database, 1000).renew_epoch(Outbox(database, 1000).window().epoch)
+        elif harm == "of a name that is not UTF-8":
+            path.write_bytes(path.read_bytes().replace(b"CREATE TABLE state", b"CRE\xa0TE TABLE state"))
         else:
             monkeypatch.setenv("OUTFEED_REDACT_KEYS", "colour")
             config.settings.cache_clear()
