@@ -65,7 +65,7 @@ def problem(status: int, detail: str, **more: Any) -> Response:
 def answer(status: int, detail: str, **more: Any) -> Response:
     """Return the problem as a page for a browser, else as JSON.
 
-    Paths of the API that are no pages always return JSON.
+    A path of the API returns JSON, unless it is a page.
     """
     if wants_page():
         title = HTTPStatus(status).phrase
