@@ -79,6 +79,7 @@ TABLE = {
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/watches"): ("/watches", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/api/events"): ("/api/events", row(200)),
+    ("GET", "/api/types"): ("/api/types", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
     ("GET", "/api/events/summary"): ("/api/events/summary", row(200)),
     ("GET", "/swarm/events/<path:event_id>"): ("/swarm/events/agent-1", row(200, wrong_type=404)),
