@@ -252,7 +252,7 @@ def _refuse_unauthenticated(needed: Permission) -> ResponseReturnValue:
     """Redirect a browser to the sign-in. Reject any other request."""
     accepts_html = not request.accept_mimetypes or request.accept_mimetypes.accept_html
     if needed.is_page and request.method in ("GET", "HEAD") and accepts_html:
-        account.has_operator_with_password(_database())  # an outage raises here, not after the redirect to the sign-in
+        _grants().find_session("")  # an outage raises here, not after the redirect to the sign-in
         query = request.query_string.decode("ascii", "replace")
         target = quote(request.script_root + request.path) + (f"?{query}" if query else "")
         return redirect(f"{url_for('sign_in.login')}?{urlencode({'next': target})}")
