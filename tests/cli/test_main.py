@@ -59,7 +59,7 @@ def test_help_lists_the_commands_in_order(outfeed):
             "backup",
             "restore",
         ),
-        *("doctor", "user", "token", "consumer", "watch", "webhook", "simulate"),
+        *("doctor", "user", "token", "consumer", "watch", "webhook", "simulate", "edge"),
     ]
     assert "..." not in commands
 

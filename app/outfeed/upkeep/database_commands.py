@@ -14,7 +14,7 @@ from outfeed.config import settings
 @click.option("--adopt", is_flag=True, help="Add Outfeed's tables to the database of another program.")
 @click.pass_context
 def upgrade(context: click.Context, /, adopt: bool) -> None:
-    """Create the database, or upgrade it to the schema of this version.
+    """Create the database, or upgrade its schema to this version.
 
     Saves a copy of an existing database beside it first. Fails while a server uses the database. If the database
     contains tables of another program, prints a plan and exits with 1. Pass --adopt to carry out the plan.

@@ -65,7 +65,7 @@ def _on_rejection_option(**attributes: Any) -> Callable[[Callable[..., None]], C
 
 @click.group()
 def webhook() -> None:
-    """Post events to a URL, signed and in order, until each has arrived.
+    """Post events to a URL, signed and in order, with retries.
 
     A running server applies changes within a second.
 
