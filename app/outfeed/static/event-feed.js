@@ -151,7 +151,7 @@ class EventFeed extends HTMLElement {
     addEventListener("pagehide", () => this.#connection.close(), { signal });
     this.#subscription ??= this.#newSubscription();
     this.#connection = this.#newConnection();
-    this.#load();
+    if (this.#isOnOwnSite) this.#load();
     this.#connect();
   }
 
@@ -238,6 +238,12 @@ class EventFeed extends HTMLElement {
 
   get #address() {
     return addressOf(this, ROOT);
+  }
+
+  /** Whether the displays can be fetched beside the connection. Elsewhere the server may refuse this page. */
+  get #isOnOwnSite() {
+    const isHere = !this.hasAttribute("src") && new URL(ROOT).origin === location.origin;
+    return isHere && !this.hasAttribute("ticket-url");
   }
 
   async #load() {
