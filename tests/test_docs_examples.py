@@ -22,6 +22,7 @@ from typing import NamedTuple
 import pytest
 
 from outfeed import manual
+from outfeed.store import adoption
 from tests.server import ROOT, Server
 
 PAGES = {"README": ROOT / "README.md", **{topic: manual.FOLDER / f"{topic}.md" for topic in manual.topics()}}
@@ -129,6 +130,9 @@ def test_the_examples_of_a_page_run(page, standing: Server, tmp_path):
     with contextlib.closing(sqlite3.connect(standing.database, timeout=10)) as raw, raw:
         raw.execute("DELETE FROM event_log")  # events of another page, which a reader of all events would get
         raw.execute("DELETE FROM outbox")
+        raw.execute("DELETE FROM outfeed_watch")
+        for table in adoption.foreign_tables(raw):  # a restore would refuse the file with them
+            raw.execute(f'DROP TABLE "{table}"')
     (tmp_path / "instance").symlink_to(standing.database.parent)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     script = script_of(page, tmp_path).replace("http://127.0.0.1:8000", standing.url)

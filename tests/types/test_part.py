@@ -32,6 +32,7 @@ def test_a_page_of_the_feed_has_the_number_and_a_long_poll_ends_with_a_change(
     poll = f"/api/feed?after={before['cursor']}&epoch={before['epoch']}&wait=60"
     waiting = threading.Thread(target=lambda: answers.append(client.get(poll, headers=headers).json))
     waiting.start()
+    wait_until(lambda: services.core.waiters.polls, "the poll waits")
     put(database, "a.b")
     waiting.join(timeout=30)
     assert [(answer["types"], answer["events"]) for answer in answers] == [(1, [])]
