@@ -1,7 +1,4 @@
-"""A simulated swarm for demonstrations and load tests.
-
-Its agents read tasks from the feed and use the HTTP API, as real agents do.
-"""
+"""A simulated swarm: its agents read the feed and use the HTTP API."""
 
 from __future__ import annotations
 
@@ -53,10 +50,7 @@ class Scenario(random.Random):
 
 
 class ApiClient:
-    """Client of the server's HTTP API, for all threads.
-
-    *report* gets a line for a failed connection.
-    """
+    """Thread-safe client of the HTTP API; it reports failed connections."""
 
     def __init__(self, url: str, token: str | None, stop: threading.Event, report: Callable[[str], None]) -> None:
         self.url, self.stop, self._report, self._quiet_until = url, stop, report, 0.0
@@ -64,10 +58,7 @@ class ApiClient:
         self._http = open_http(f"{url}/api/", timeout=TIMEOUT_SECS, limits=httpx.Limits(), headers=authorization(token))
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        """Return the answer; None if the server rejects the call (404, 409).
-
-        Retries until *stop* is set, then returns None.
-        """
+        """Return the answer; None for 404 and 409, or once *stop* is set."""
         backoff = Backoff()
         while True:
             try:
@@ -96,10 +87,7 @@ class ApiClient:
 
 
 class SimulatedAgent(threading.Thread):
-    """One agent and its thread.
-
-    `inbox` brings the feed's events to the thread, and None to wake it.
-    """
+    """One agent and its thread. `inbox` brings events, and None to wake it."""
 
     def __init__(self, name: str, api: ApiClient, scenario: Scenario, agents: int, rate: float) -> None:
         super().__init__(name=name, daemon=True)
@@ -138,19 +126,15 @@ class SimulatedAgent(threading.Thread):
             self._post(f"tasks/{event.task_id}/bids", **bid)
 
     def _work(self, task_id: str) -> None:
-        """Start the task, use tools, end the task, and sometimes leave.
-
-        The server rejects these calls if another agent has the task now.
-        """
+        """Do the task. The server rejects these calls if another agent has it."""
         self._wait(self._step_secs)
         self._post(f"tasks/{task_id}/start", agent_id=self.agent_id)
         for _ in range(self._scenario.randint(1, 3)):
             self._use_tool(task_id)
         completed = {"result": self._scenario.one_of(RESULTS)}
         failed = {"reason": self._scenario.one_of(TASK_FAILURES)} if self._scenario.random() < 0.2 else {}
-        self._post(
-            f"tasks/{task_id}/{'fail' if failed else 'complete'}", agent_id=self.agent_id, **(failed or completed)
-        )
+        ending = "fail" if failed else "complete"
+        self._post(f"tasks/{task_id}/{ending}", agent_id=self.agent_id, **(failed or completed))
         if self._scenario.random() < 0.25 and self._api.call("DELETE", f"swarm/agents/{self.agent_id}"):
             self.agent_id = None  # the agent joins later under the same name, with a new id
             self._wait(2 * self._task_secs)
@@ -180,10 +164,7 @@ class Simulator:
         self.agents = [SimulatedAgent(name, api, Scenario(f"{seed} {name}"), agents, rate) for name in names]
 
     def run(self) -> None:
-        """Simulate until stopped, then wait until the agents have left.
-
-        Raises OutfeedError.
-        """
+        """Simulate until stopped; return after the agents. Raises OutfeedError."""
         if found := self._api.call("GET", "swarm"):
             cursor = {"after": found["seq"], "epoch": found["epoch"]}
             with self._client.follow(types=["task.bidding", "task.assigned"], **cursor) as feed:
