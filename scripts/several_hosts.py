@@ -110,7 +110,7 @@ class FrontHandler(socketserver.BaseRequestHandler):
                     head = re.sub(rb"(?im)^connection:[^\n]*\n", b"", head)
                     head = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
                 ours.sendall(head)
-                self._pump(ours)
+                pump(ours, self.request)
 
     def _read_head(self) -> bytes:
         received = b""
@@ -121,13 +121,15 @@ class FrontHandler(socketserver.BaseRequestHandler):
             received += more
         return received
 
-    def _pump(self, ours: socket.socket) -> None:
-        while True:
-            for ready in select.select([ours, self.request], [], [])[0]:
-                data = ready.recv(65_536)
-                if not data:
-                    return
-                (self.request if ready is ours else ours).sendall(data)
+
+def pump(one: socket.socket, other: socket.socket) -> None:
+    """Pass bytes both ways until either side ends."""
+    while True:
+        for ready in select.select([one, other], [], [])[0]:
+            data = ready.recv(65_536)
+            if not data:
+                return
+            (other if ready is one else one).sendall(data)
 
 
 def free_port() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import shutil
 import socket
 import socketserver
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.several_hosts import pump
 from tests.server import ROOT, Server
 from tests.waits import PATIENCE_SECS, wait_until
 
@@ -144,15 +144,7 @@ class _Handler(socketserver.BaseRequestHandler):
             headers = re.sub(rb"(?im)^connection:.*(\n|$)", b"", headers + b"\r\n") + b"Connection: close"
         with socket.create_connection(("127.0.0.1", self.server.upstream)) as ours:
             ours.sendall(b" ".join([method, path, version]) + b"\r\n" + headers + b"\r\n\r\n" + body)
-            self._pump(ours)
-
-    def _pump(self, ours: socket.socket) -> None:
-        while True:
-            for ready in select.select([ours, self.request], [], [])[0]:
-                data = ready.recv(65_536)
-                if not data:
-                    return
-                (self.request if ready is ours else ours).sendall(data)
+            pump(ours, self.request)
 
 
 @contextmanager

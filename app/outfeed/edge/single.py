@@ -31,7 +31,7 @@ class SingleThread(ABC):
         self._name = name
         self._database = database
         self._metrics = metrics
-        self._said: str | None = None
+        self._reported: str | None = None
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"outfeed-{name}", daemon=True)
 
@@ -77,9 +77,9 @@ class SingleThread(ABC):
     def _guard(self, do: Callable[[], None]) -> None:
         try:
             do()
-            self._say(None)
+            self._report(None)
         except (SourceError, OSError) as error:
-            self._say(str(error))
+            self._report(str(error))
             self.restart()
             self.stopping.wait(RETRY_SECS)
         except Exception as error:
@@ -89,9 +89,9 @@ class SingleThread(ABC):
             self.restart()
             self.stopping.wait(WAIT_SECS)
 
-    def _say(self, failure: str | None) -> None:
-        if failure is not None and failure != self._said:
+    def _report(self, failure: str | None) -> None:
+        if failure is not None and failure != self._reported:
             log.warning(LogMessage(f"{self._name} waits, trying again", error=failure))
-        elif failure is None and self._said is not None:
+        elif failure is None and self._reported is not None:
             log.warning(LogMessage(f"{self._name} works again"))
-        self._said = failure
+        self._reported = failure

@@ -21,6 +21,7 @@ from outfeed.feed.hub import Hub
 from outfeed.feed.subscription import Filter
 from outfeed.history import Item, Page, Window, read_item
 from outfeed.log_message import LogMessage
+from outfeed.metrics import Metrics
 from outfeed.principal import Wanted
 
 MAX_PAGE_BYTES = 2**20
@@ -181,15 +182,18 @@ def _known_item(seq: int, raw: bytes) -> Item:
 class StreamWaker:
     """Calls *poll* when the stream has a new entry, on its own thread.
 
-    It is a hurry, not a guarantee: the scheduler polls every second without it. *poll* returns for how many seconds it
-    wants no call, unless *roused* is set.
+    It only reduces latency: the scheduler polls every second without it. *poll* returns the seconds until the next
+    useful call. If *woken* is set, the call comes at once.
     """
 
-    def __init__(self, engine: Engine, hub: Hub, poll: Callable[[], float], roused: threading.Event) -> None:
+    def __init__(
+        self, engine: Engine, hub: Hub, poll: Callable[[], float], woken: threading.Event, metrics: Metrics
+    ) -> None:
         self._engine = engine
         self._hub = hub
         self._poll = poll
-        self._roused = roused
+        self._woken = woken
+        self._metrics = metrics
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outfeed-waker", daemon=True)
 
@@ -200,7 +204,7 @@ class StreamWaker:
     def stop(self) -> None:
         """End the thread; returns when it has ended."""
         self._stopping.set()
-        self._roused.set()
+        self._woken.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -210,19 +214,20 @@ class StreamWaker:
             except EngineDown as error:
                 log.debug(LogMessage("waker waits for the engine", error=error))
                 self._stopping.wait(RETRY_SECS)
-            except Exception:
+            except Exception as error:
                 # The edge of the loop: no error may end the thread.
-                log.exception("waker failed, trying again")
+                log.exception("stream waker failed, trying again")
+                self._metrics.note_error("stream waker", error)
                 self._stopping.wait(RETRY_SECS)
 
     def _step(self) -> None:
         position, epoch = self._hub.position, self._hub.epoch
         if not self._engine.wait_for_entry(position):
             return
-        self._roused.clear()
+        self._woken.clear()
         rest = self._poll()
         if rest > 0:
-            self._roused.wait(min(rest, 1.0))
+            self._woken.wait(min(rest, 1.0))
         else:
             # Another thread's poll may be at work, or the engine may have failed. Without this wait, the wait for the
             # entry would return at once, again and again.

@@ -42,7 +42,7 @@ OWN_PATHS = (*FEED_PATHS, "/healthz", "/healthz/", "/readyz", "/readyz/", "/metr
 class EdgeServices(Serving):
     """The parts of an edge's process.
 
-    The engine may be away when they start: then the polls find it later.
+    If the engine does not answer at the start, later polls try again.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics | None, worker: int, edge: str) -> None:
@@ -56,7 +56,7 @@ class EdgeServices(Serving):
         reporter = Reporter(self, self.engine, edge, is_first=worker == 0)
         self.parts = [self.rights, reporter]
         self.jobs = self.made_jobs({})
-        self.waker = StreamWaker(self.engine, self.hub, self.relay.poll_if_wanted, self.core.wanted)
+        self.waker = StreamWaker(self.engine, self.hub, self.relay.poll_if_wanted, self.core.wanted, self.metrics)
 
     def _take_head(self, head: Head) -> None:
         self.rights.take_head(head)
