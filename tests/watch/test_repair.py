@@ -116,7 +116,7 @@ def test_a_watch_follows_a_renamed_table(program):
 def test_a_table_that_is_gone_is_waited_for_and_comes_back_with_a_gap(program):
     program.execute("DROP TABLE orders")
     take_events(program)
-    assert mend(program) == ["orders is gone"]
+    assert mend(program) == ["orders no longer exists"]
     assert state(program) == "waiting"
     assert types(take_events(program)) == ["system.warning"]
     program.execute(ORDERS)

@@ -63,7 +63,7 @@ class Engine:
         Its answers are bytes, numbers, and lists of them.
         """
         if not self._turn.acquire(timeout=CALL_SECS):
-            raise EngineDown(f"{MAX_CONNECTIONS} calls of the engine are at work")
+            raise EngineDown(f"{MAX_CONNECTIONS} calls of the engine are running")
         try:
             with _explained():
                 return command(self._calls)

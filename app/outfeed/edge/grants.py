@@ -128,7 +128,7 @@ def _write(pipeline: Any, found: Published, before: Published | None, present: s
 class GrantWriter(SingleThread):
     """Writes changed grants, and all of them if the engine has lost them.
 
-    One worker of a host runs it. All that stands here is used by its own thread alone.
+    One worker of a host runs it. Only its own thread uses these attributes.
     """
 
     def __init__(self, process: Process, engine: Engine) -> None:
@@ -204,7 +204,7 @@ class EngineTickets:
         self._engine.run(scripts.GRANT, [GRANTS], [principal.grant, _written(principal)])
 
     def publish(self, database: Database) -> None:
-        """Make every grant known, and those that are gone. Raises SourceError."""
+        """Publish every grant, and remove the revoked ones. Raises SourceError."""
         publish(self._engine, database, self._secs)
 
 

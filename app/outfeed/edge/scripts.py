@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Script(NamedTuple):
-    """A script and its SHA-1, by which the engine knows it."""
+    """A script and its SHA-1, the name of the script in the engine."""
 
     text: str
     digest: str
@@ -62,7 +62,7 @@ return {'mine', head[3], position, seq, checksum, head[4] or '0', head[5] or '',
 """
 )
 
-# ARGV: owner, epoch, seq, target, rules, erasures. Empty the stream and have it go on after *seq*. Answers 1, or 0 if
+# ARGV: owner, epoch, seq, target, rules, erasures. Empty the stream, and continue it after *seq*. Answers 1, or 0 if
 # the owner is another one.
 BEGIN = Script.of(
     _NOW

@@ -111,7 +111,7 @@ class EngineStream:
     def read_after(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items above *seq*, oldest first.
 
-        The page has the window that the items stand in.
+        The page has the window of its items.
         """
         reply = self._read("after", seq, limit)
         window = self._window(reply.head)
@@ -229,6 +229,6 @@ class StreamWaker:
         if rest > 0:
             self._woken.wait(min(rest, 1.0))
         else:
-            # Another thread's poll may be at work, or the engine may have failed. Without this wait, the wait for the
+            # Another thread may be polling, or the engine may have failed. Without this wait, the wait for the
             # entry would return at once, again and again.
             self._hub.wait_for(position + 1, epoch, RETRY_SECS)

@@ -2,7 +2,7 @@
 
 The origin's thread that brings the engine up to the outbox, under the same epoch and the same seqs.
 
-The outbox is the truth, and the engine may lose anything at any time. `settle` finds out where the engine stands and is
+The outbox is the truth, and the engine may lose anything at any time. `settle` finds the position of the engine and is
 the only way back from every failure; `step` appends what the engine lacks.
 """
 
@@ -51,7 +51,7 @@ class EnginePlace(NamedTuple):
 class Uplink(SingleThread):
     """Appends to the engine in one worker of the origin.
 
-    All that stands here is used by its own thread alone.
+    Only its own thread uses these attributes.
     """
 
     def __init__(self, process: Process, engine: Engine) -> None:
@@ -98,15 +98,15 @@ class Uplink(SingleThread):
         else:
             self._bring_up(self._place)
 
-    # --- where the engine stands --------------------------------------------------------------------------------------
+    # --- position of the engine --------------------------------------------------------------------------------------
 
     def settle(self) -> EnginePlace | None:
         """Take the lease and compare the engine with the outbox.
 
-        None if there is nothing to go on from yet.
+        Returns None if no position is known yet.
 
         The claim comes first. In the other order, events that a predecessor appends in between look like a database
-        that was put back.
+        that was restored.
         """
         kind, *found = self._engine.run(scripts.CLAIM, KEYS, [self._file.read(), self._nonce, LEASE_MS])
         if kind == b"owned":
@@ -139,7 +139,7 @@ class Uplink(SingleThread):
     def _is_another(self, window: Window, furthest: int, seq: int, checksum: str) -> bool:
         """Return whether the engine holds events that this database does not.
 
-        A backup was put back, or a copy wrote.
+        A backup was restored, or a copy of the database wrote.
 
         A last event that was pruned or erased since counts as the same.
         """

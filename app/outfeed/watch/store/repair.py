@@ -40,7 +40,7 @@ class Fault(Enum):
     NEEDED_TABLE_GONE = "has triggers, but a table that they write to is missing"
     WITHOUT_WATCH = "has triggers without a watch"
     RENAMED = "has another name"
-    GONE = "is gone"
+    GONE = "no longer exists"
     APPEARED = "has appeared"
     MISSING = "has lost triggers"
     ALTERED = "has triggers that do not fit its columns"
@@ -181,7 +181,7 @@ def _repair(connection: Connection, problem: WatchProblem, settings: Settings, *
         connection.execute(f"DROP TRIGGER {quoted(name)}")
     elif fault is Fault.GONE:
         watches.set_state(connection, watch, WAITING)
-        _warn(connection, f"The watched table {name} is gone; its watch waits for it")
+        _warn(connection, f"The watched table {name} no longer exists. Its watch waits for it")
     elif fault is Fault.APPEARED:
         _begin(connection, with_secrets(watch, settings))
     elif fault is Fault.MISSING:

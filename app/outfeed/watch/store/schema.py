@@ -117,7 +117,7 @@ def _table(connection: Connection, name: str) -> WatchedTable:
 def _indexes(connection: Connection, table: str, columns: tuple[WatchedColumn, ...]) -> dict[str, UniqueIndex | None]:
     """Return the UNIQUE indexes by name.
 
-    None stands for one on an expression or a generated column.
+    None is one on an expression or a generated column.
     """
     generated = {column.name for column in columns if column.generated}
     rows = connection.execute(
