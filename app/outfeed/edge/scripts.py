@@ -41,7 +41,7 @@ end
 # ARGV: old owner, new owner, ms. Take the lease for the new owner if it is free, expired, or owned by either of both.
 # At `maxmemory` the lease is still to be had: without it no origin could trim.
 # Answers: 'owned', owner, ms left · 'empty' · 'mine', epoch, position, seq and checksum of the last entry, target,
-# rules, erasures.
+# rules, erasures, the owner before.
 CLAIM = Script.of(
     "#!lua flags=allow-oom"
     + _NOW
@@ -58,7 +58,7 @@ if last then
     seq = string.match(last[1], '^(%d+)')
     for i = 1, #last[2], 2 do if last[2][i] == 'c' then checksum = last[2][i + 1] end end
 end
-return {'mine', head[3], position, seq, checksum, head[4] or '0', head[5] or '', head[6] or ''}
+return {'mine', head[3], position, seq, checksum, head[4] or '0', head[5] or '', head[6] or '', owner or ''}
 """
 )
 

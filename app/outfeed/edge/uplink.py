@@ -108,7 +108,8 @@ class Uplink(SingleThread):
         The claim comes first. In the other order, events that a predecessor appends in between look like a database
         that was restored.
         """
-        kind, *found = self._engine.run(scripts.CLAIM, KEYS, [self._file.read(), self._nonce, LEASE_MS])
+        former = self._file.read()
+        kind, *found = self._engine.run(scripts.CLAIM, KEYS, [former, self._nonce, LEASE_MS])
         if kind == b"owned":
             self._note_refusal(found[1])
             return None
@@ -121,8 +122,13 @@ class Uplink(SingleThread):
                 self._outbox.renew_epoch(window.epoch)
                 return None
             return self._begin(window)
-        epoch, position, seq, checksum, target, rules, erasures = _decoded(found)
-        if epoch == window.epoch and self._is_another(window, max(position, target), seq, checksum):
+        epoch, position, seq, checksum, target, rules, erasures, owner = _decoded(found)
+        if epoch == window.epoch:
+            differs = self._is_another(window, max(position, target), seq, checksum)
+        else:
+            # Another origin served another epoch, perhaps after other events under the epoch of this database.
+            differs = owner not in {former, self._nonce, ""}
+        if differs:
             log.warning(LogMessage("database is behind the engine or differs from it, renewing its epoch"))
             self._outbox.renew_epoch(window.epoch)
             return None
@@ -244,6 +250,7 @@ class Uplink(SingleThread):
         self.stopping.wait(1.0)
 
 
-def _decoded(found: list[Any]) -> tuple[str, int, int, str, int, str, str]:
-    epoch, position, seq, checksum, target, rules, erasures = found
-    return epoch.decode(), position, int(seq), checksum.decode(), int(target), rules.decode(), erasures.decode()
+def _decoded(found: list[Any]) -> tuple[str, int, int, str, int, str, str, str]:
+    epoch, position, seq, checksum, target, *texts = found
+    rules, erasures, owner = (text.decode() for text in texts)
+    return epoch.decode(), position, int(seq), checksum.decode(), int(target), rules, erasures, owner
