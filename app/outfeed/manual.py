@@ -30,6 +30,7 @@ MENU: dict[str, tuple[str, ...]] = {
     "Reference": (
         "events",
         "displays",
+        "protocol",
         "websocket",
         "http",
         "event-feed",
