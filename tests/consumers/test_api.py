@@ -155,6 +155,19 @@ class TestUse:
         assert consumer_app.get("viewer", GETS[0]).status_code == 200
 
 
+class TestRemove:
+    def test_only_the_owner_and_operators_remove_a_consumer(self, consumer_app: ConsumerApp) -> None:
+        for who, status in {"reader": 403, "bot": 200, "admin": 200}.items():
+            consumer_app.create("bot")
+            answer = consumer_app.visits[who]("DELETE", "/api/consumers/cron")
+            assert answer.status_code == status
+            assert consumer_app.names() == (set() if status == 200 else {"cron"})
+        assert answer.json["owner"] == "token:bot"
+
+    def test_an_unknown_consumer_is_404(self, consumer_app: ConsumerApp) -> None:
+        assert consumer_app.visits["bot"]("DELETE", "/api/consumers/nobody").status_code == 404
+
+
 class TestOtherSites:
     """A page of another site can make a browser send the cookie with a GET."""
 

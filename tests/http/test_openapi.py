@@ -26,6 +26,7 @@ OPERATIONS = [
     ("GET", "/api/types"),
     ("POST", "/api/consumers"),
     ("POST", "/api/consumers/{name}/ack"),
+    ("DELETE", "/api/consumers/{name}"),
     ("POST", "/api/tickets"),
     ("GET", "/api/swarm"),
     ("GET", "/api/swarm/agents"),

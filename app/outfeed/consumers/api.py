@@ -1,11 +1,11 @@
-"""Durable consumers over HTTP: creation and acknowledgement.
+"""Durable consumers over HTTP: creation, acknowledgement and removal.
 
 `GET /api/feed?consumer=` returns the events to acknowledge.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from outfeed.http.api.operation import JSON, json_answer, operation
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import READ
+from outfeed.store.checkpoint import Checkpoint
 
 _FORBIDDEN = "The scope read is missing, or the consumer belongs to another principal (`forbidden_consumer`)."
 _EPOCH = "0f3c9d2a7b1e4c58a6d0e2f4b7c91d35"
@@ -80,8 +81,11 @@ def create() -> Response:
     consumer continues.
     """
     found, is_new = services().checkpoints.create(bodies.read_object(NewConsumer).name, identity.principal())
-    fields = {name: getattr(found, name) for name in Consumer.model_fields}
-    return json_answer(fields, 201 if is_new else 200)
+    return json_answer(_fields(found), 201 if is_new else 200)
+
+
+def _fields(found: Checkpoint) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in Consumer.model_fields}
 
 
 @consumers.post("/<name>/ack")
@@ -110,3 +114,11 @@ def acknowledge(name: str) -> Response:
     except Superseded:
         raise NotFound(f"consumer not found: {name!r}") from None
     return jsonify(seq=ack.seq, epoch=ack.epoch)
+
+
+@consumers.delete("/<name>")
+@requires(READ)
+@operation(answers={200: Consumer}, refusals={403: _FORBIDDEN, 404: "No consumer has this name."})
+def remove(name: str) -> Response:
+    """Delete the consumer. Its connection ends with 4009."""
+    return json_answer(_fields(services().checkpoints.remove(name, identity.principal())))

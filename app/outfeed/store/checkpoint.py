@@ -134,6 +134,17 @@ class Checkpoints:
             _require_permission(connection, name, by, is_claim=False)
             advance(connection, name, epoch, seq)
 
+    def remove(self, name: str, by: Principal) -> Checkpoint:
+        """Delete the consumer, close its connection, and return it.
+
+        Raises UnknownName, ForbiddenConsumer.
+        """
+        with self._database.transaction() as connection:
+            _require_permission(connection, name, by, is_claim=False)
+            found = _find(connection, name)
+            delete(connection, name)
+        return found
+
     def generations(self, names: Collection[str]) -> dict[str, int]:
         """Return the newest connection's generation for each of *names*.
 
