@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 # Stricter than fromisoformat, which accepts some counts of milliseconds as dates. RFC 3339 allows lower-case letters.
 _ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+", re.ASCII | re.IGNORECASE)
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
 class _Monotonic:
@@ -79,3 +80,17 @@ def parsed(value: object) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def ago(moment: datetime | str | None) -> str:
+    """Return the distance of *moment* from now, in the largest unit.
+
+    Like `3 min ago` or `in 2 d`. None, and text that names no time, is `never`.
+    """
+    if isinstance(moment, str):
+        moment = parsed(moment)
+    if moment is None:
+        return "never"
+    secs = int((now() - moment).total_seconds())
+    distance = next((f"{abs(secs) // size} {unit}" for size, unit in _UNITS if abs(secs) >= size), f"{abs(secs)} s")
+    return f"in {distance}" if secs < 0 else f"{distance} ago"

@@ -1,5 +1,6 @@
 """All commands: help, exit codes, errors on one line, and few imports."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from outfeed.cli import commands, main
 from outfeed.store.event_log import log_event
@@ -51,6 +53,7 @@ def test_help_lists_the_commands_in_order(outfeed):
             "help",
             "log",
             "events",
+            "event",
             "type",
             "upgrade",
             "release",
@@ -72,6 +75,43 @@ def test_characters_that_an_encoding_lacks_are_replaced(database, encoding):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "New task: ?? é" in done.stdout
+
+
+def test_the_version_is_that_of_the_package(outfeed):
+    assert outfeed("--version").output == f"outfeed {importlib.metadata.version('outfeed')}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(("evnts",), "'events'"), (("restor",), "'restore'"), (("token", "creat"), "'create'")]
+)
+def test_a_misspelt_command_gets_a_suggestion(outfeed, typed, meant):
+    misused = outfeed(*typed)
+
+    assert misused.exit_code == 2
+    assert "Did you mean" in misused.stderr
+    assert meant in misused.stderr
+
+
+def test_quiet_prints_only_data_warnings_and_errors(outfeed, database, monkeypatch):
+    assert outfeed("--quiet", *LOG).output == ""
+    assert outfeed("-q", "events", "--type", "nothing.here").output == ""
+    created = outfeed("-q", "token", "create", "ci", "--scopes", "read")
+    assert (created.stdout.count("\n"), created.stderr) == (1, "")
+    assert outfeed("-q", "token", "list").output.startswith("Name")
+    assert outfeed("-q", "token", "revoke", "other").stderr.startswith("Error: ")
+    monkeypatch.setenv("OUTFEED_WORKRES", "2")
+    assert outfeed("-q", "token", "revoke", "ci").stderr.startswith("Warning: ")
+
+
+def test_the_shell_completes_commands_options_and_choices():
+    def completed(*words):
+        completion = ShellComplete(main, {}, "outfeed", "_OUTFEED_COMPLETE")
+        return {found.value for found in completion.get_completions(list(words[:-1]), words[-1])}
+
+    assert completed("ev") == {"event", "events"}
+    assert completed("token", "ro") == {"rotate"}
+    assert completed("tail", "--ta") == {"--task-id"}
+    assert completed("user", "set-role", "ann", "oper") == {"operator"}
 
 
 def test_an_error_contains_no_control_characters(outfeed, database):

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from outfeed import clock
 from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.access.store import user as users
@@ -51,7 +52,7 @@ def add(name: str, role: str, password_stdin: bool) -> None:
         show.say(f"Added {name} as {role}.")
         return
     code = account.create_code(database.default(), account.CODE_LIFETIME, name)
-    show.say(sign_in_link(code))
+    show.line(sign_in_link(code))
     show.say(f"Added {name} as {role}. The link works once, within a day.", err=True)
 
 
@@ -69,7 +70,7 @@ def list_(is_json: bool) -> None:
         names = ("name", "role", "has_password", "is_disabled", "created_at")
         show.put(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
         return
-    rows = [(one.name, one.role, _state(one), one.created_at) for one in found]
+    rows = [(one.name, one.role, _state(one), clock.ago(one.created_at)) for one in found]
     show.listing("user", ("Name", "Role", "State", "Created"), rows)
 
 

@@ -56,6 +56,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"outfeed.{module}"), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:  # click knows no command before its first use
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=commands(), ctx=ctx) from None
+
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         with _printable_errors():
             return super().make_context(*arguments, **more)
@@ -102,10 +110,13 @@ def _printable(message: str) -> str:
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.version_option(package_name="outfeed", message="outfeed %(version)s")
+@click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Print only data, warnings and errors.")
+def main(is_quiet: bool) -> None:  # noqa: ARG001 - cli/show.py reads it from the context
     """Outfeed: a restart-safe live event feed.
 
-    Settings are environment variables OUTFEED_*. A .env file is read as well.
+    Settings are environment variables OUTFEED_*. A .env file is read as well. Completion of commands and options by
+    your shell: `outfeed help commands`.
 
     \b
     Example:
@@ -122,4 +133,4 @@ def main() -> None:
     if click.get_current_context().invoked_subcommand != "serve":
         for name, meant in unknown_settings().items():
             hint = f" Did you mean {meant}?" if meant else ""
-            show.say(f"Warning: Unknown setting {name}.{hint}", err=True)
+            show.warn(f"Warning: Unknown setting {name}.{hint}")

@@ -24,9 +24,9 @@ def config(is_json: bool) -> None:
         show.put(show.as_json_lines(each._asdict() for each in found))
         return
     for each in found:
-        show.say(f"{each.name}={each.value}", bold=each.source != "default")
+        show.line(f"{each.name}={each.value}", bold=each.source != "default")
         origin = "" if each.source == "default" else f" From {each.source}; default: {each.default or 'none'}."
-        show.say(f"    {each.help}{origin}")
+        show.line(f"    {each.help}{origin}")
     changed = sum(each.source != "default" for each in found)
     all_ = show.count(len(found), "setting")
     show.say(f"{changed} of {all_} changed from the default." if changed else f"All {all_} have their default.")

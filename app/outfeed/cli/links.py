@@ -15,7 +15,7 @@ def sign_in_link(code: str) -> str:
     """
     url = _address()
     if is_local_url(url):
-        show.say(LOCAL_LINK, err=True)
+        show.warn(LOCAL_LINK)
     return f"{url}/login?code={code}"
 
 

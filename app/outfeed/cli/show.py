@@ -16,31 +16,54 @@ from outfeed.text import escaped
 
 NO_ICON = "•"
 WIDE = 10_000  # columns if stdout is not a terminal
-
+TYPE_COLUMNS, ID_COLUMNS, ICON_COLUMNS = 18, 9, 2
+# It asks for an emoji of two columns, and terminals disagree on whether they obey.
+_EMOJI_SELECTOR = "\ufe0f"
 
 _COLOURS = {Level.WARNING: "yellow", Level.ERROR: "red"}
-_TYPE_COLOURS = {"type": "cyan"}
 
 
-def event_line(event: Event, displays: Mapping[str, Display]) -> str:
-    """Return an event as a line: local time, icon, sentence and source.
+def event_line(event: Event, displays: Mapping[str, Display], *, has_date: bool = True) -> str:
+    """Return an event as a line with columns.
 
-    Names in the sentence are bold, and warnings and errors are coloured.
+    They are the local time, the type, the end of the task's or agent's id, the icon, the sentence and the source. Names
+    in the sentence are bold, and warnings and errors are coloured.
     """
     look = look_of(event, displays)
-    sentence = "".join(map(_styled, look.parts))
+    sentence = "".join(_styled(part) for part in look.parts if part.role != "type").strip()
     if colour := _COLOURS.get(look.level):
         sentence = click.style(click.unstyle(sentence), fg=colour, bold=True)
-    time, source = (click.style(text, dim=True) for text in (_local_time(event.timestamp), escaped(str(event.source))))
-    return f"{time}  {escaped(look.icon or NO_ICON)} {sentence}  {source}"
+    time = local_time(event.timestamp) if has_date else local_time(event.timestamp)[11:]
+    kind = padded(escaped(str(event.event_type)), TYPE_COLUMNS)
+    one_id = padded(_short(event.task_id or event.agent_id), ID_COLUMNS)
+    icon = padded(escaped(look.icon or NO_ICON).replace(_EMOJI_SELECTOR, ""), ICON_COLUMNS)
+    source = escaped(str(event.source))
+    time, one_id, source = (click.style(text, dim=True) for text in (time, one_id, source))
+    return f"{time}  {click.style(kind, fg='cyan')}  {one_id}  {icon} {sentence}  {source}"
 
 
 def _styled(part: Fragment) -> str:
-    return click.style(escaped(part.text), bold=part.role == "name" or None, fg=_TYPE_COLOURS.get(part.role))
+    return click.style(escaped(part.text), bold=part.role == "name" or None)
 
 
-def _local_time(timestamp: object) -> str:
-    """Return a timestamp in local time.
+def _short(one_id: object) -> str:
+    """Return the end of an id that is longer than its column."""
+    text = escaped(str(one_id or ""))
+    return text if len(text) <= ID_COLUMNS else f"…{text[1 - ID_COLUMNS :]}"
+
+
+def padded(text: str, columns: int) -> str:
+    """Return *text* with spaces, so that a terminal shows *columns*.
+
+    A wide character takes two columns. A longer text is returned unchanged.
+    """
+    from rich.cells import cell_len
+
+    return text + " " * (columns - cell_len(text))
+
+
+def local_time(timestamp: object) -> str:
+    """Return a timestamp in local time, with 19 characters.
 
     A raw writer's timestamp that can't be read is returned unchanged, cut to 19 characters.
     """
@@ -52,23 +75,63 @@ def _local_time(timestamp: object) -> str:
     return escaped(str(timestamp))[:19].ljust(19)
 
 
+def confirm(question: str, *, is_confirmed: bool) -> None:
+    """Ask *question* if stdin is a terminal and *is_confirmed* is not set.
+
+    A script has no terminal and is never asked. Raises Abort for any answer but yes.
+    """
+    if not is_confirmed and sys.stdin.isatty():
+        click.confirm(escaped(question), abort=True, err=True)
+
+
 def say(text: str, *, err: bool = False, **style: Any) -> None:
-    """Print a sentence on one line.
+    """Print a sentence on one line, unless --quiet is given.
 
     Names and paths in it cannot steer a terminal.
     """
+    if not _is_quiet():
+        line(text, err=err, **style)
+
+
+def warn(text: str, **style: Any) -> None:
+    """Print a warning on stderr, also with --quiet."""
+    line(text, err=True, **style)
+
+
+def line(text: str, *, err: bool = False, **style: Any) -> None:
+    """Print data on one line, with control characters escaped."""
     click.secho(escaped(text), err=err, **style)
 
 
-def say_lines(text: str) -> None:
-    """Print *text*, which may have several lines, such as SQL."""
-    for line in text.split("\n"):
-        say(line)
+def lines(text: str) -> None:
+    """Print data that may have several lines, such as SQL."""
+    for each in text.split("\n"):
+        line(each)
 
 
-def put(lines: str) -> None:
-    """Print *lines* as they are: JSON, or text that is escaped already."""
-    click.echo(lines)
+def put(text: str) -> None:
+    """Print *text* as it is: JSON, or text that is escaped already."""
+    click.echo(text)
+
+
+def box(rows: Sequence[str]) -> None:
+    """Print *rows* in a box; on one line if stdout is not a terminal."""
+    shown = [escaped(row) for row in rows]
+    if not sys.stdout.isatty():
+        put(" ".join(shown))
+        return
+    from rich import box as boxes
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    width = max(map(len, shown)) + 4  # a link on two lines could not be copied
+    Console(highlight=False, width=width).print(Panel(Text("\n".join(shown)), box=boxes.ROUNDED), soft_wrap=True)
+
+
+def _is_quiet() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("is_quiet"))
 
 
 def as_json(value: Any) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
+from outfeed import clock
 from outfeed.errors import InvalidRequest
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -42,3 +47,24 @@ def separated(value: str) -> list[str]:
     Spaces around the parts and empty parts are removed.
     """
     return [part for each in value.split(",") if (part := each.strip())]
+
+
+def duration(value: str) -> timedelta | None:
+    """Return the time span of `30s`, `15m`, `12h` or `90d`, or None."""
+    match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", value)
+    return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+
+
+def past(value: str) -> datetime:
+    """Return a time that is given as an age or in ISO 8601.
+
+    An age is like `15m`. Raises ValueError.
+    """
+    if (age := duration(value)) is not None:
+        try:
+            return clock.now() - age
+        except OverflowError:
+            raise ValueError(f"{value} lies before the year 1") from None
+    if (moment := clock.parsed(value)) is None:
+        raise ValueError(f"must be like 15m, 2h, 7d or 2026-01-31T12:00:00Z (got {value!r:.80})")
+    return moment

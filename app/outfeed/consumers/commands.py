@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from outfeed import clock
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked
 from outfeed.history import CONSUMER_NAME
@@ -53,7 +54,7 @@ def list_(is_json: bool) -> None:
 
 def _row(each: checkpoint.Checkpoint) -> tuple[str, ...]:
     numbers = (f"{each.seq:,}", f"{each.lag:,}")
-    return each.name, each.owner or "none", *numbers, "yes" if each.is_protected else "no", each.seen_at
+    return each.name, each.owner or "none", *numbers, "yes" if each.is_protected else "no", clock.ago(each.seen_at)
 
 
 @consumer.command()

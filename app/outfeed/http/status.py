@@ -102,13 +102,7 @@ def ago(moment: datetime | str | None) -> str:
     """Return the time since *moment*, in the largest unit."""
     if isinstance(moment, str):
         moment = clock.parsed(moment)
-    if moment is None:
-        return "never"
-    secs = max(0, int((clock.now() - moment).total_seconds()))
-    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if secs >= length:
-            return f"{secs // length} {unit} ago"
-    return f"{secs} s ago"
+    return clock.ago(min(moment, clock.now()) if moment else None)
 
 
 @status_page.app_template_filter("address")

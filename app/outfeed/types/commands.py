@@ -132,7 +132,7 @@ def import_(file: Mapping[str, Display], dry_run: bool) -> None:
         if not dry_run:
             displays.put(connection, file, MadeBy.COMMAND)
     for name in changed:
-        show.say(f"{'would set' if dry_run else 'set'} {name}")
+        show.line(f"{'would set' if dry_run else 'set'} {name}")
     verb = "Would import" if dry_run else "Imported"
     show.say(f"{verb} {show.count(len(file), 'display')}, {len(changed):,} changed.")
 

@@ -105,13 +105,13 @@ def _add(connection: Any, definition: Definition) -> tuple[Watch, WatchedTable]:
 
 def _print_triggers(made: Watch, table: WatchedTable) -> None:
     for text in made.triggers(table).values():
-        show.say_lines(f"{text};\n")
+        show.lines(f"{text};\n")
     show.say("Nothing was changed.", err=True)
 
 
 def _tell(made: Watch, table: WatchedTable) -> None:
     for line in _facts(made, table):
-        show.say(line)
+        show.line(line)
 
 
 def _facts(made: Watch, table: WatchedTable) -> list[str]:
@@ -190,7 +190,7 @@ def sql(table: str) -> None:
         found = watches.find(connection, table)
         texts = watches.present_triggers(connection, found.number)
     for text in texts.values():
-        show.say_lines(f"{text};\n")
+        show.lines(f"{text};\n")
 
 
 @watch.command()
@@ -306,10 +306,10 @@ def apply(file: Path, dry_run: bool) -> None:
 def _print_changes(before: dict[str, str], after: dict[str, str]) -> None:
     for name, text in before.items():
         if after.get(name) != text:
-            show.say_lines(f"DROP TRIGGER {quoted(name)};\n")
+            show.lines(f"DROP TRIGGER {quoted(name)};\n")
     for name, text in after.items():
         if before.get(name) != text:
-            show.say_lines(f"{text};\n")
+            show.lines(f"{text};\n")
     show.say("Nothing was changed.", err=True)
 
 

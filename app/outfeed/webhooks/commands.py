@@ -98,7 +98,7 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
     wanted = store.OnRejection(on_rejection)
     store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted)
     if given is None:
-        show.say(secret)
+        show.line(secret)
     show.say(f"Webhook {name} is active.{'' if given else ' Its secret is not shown again.'}", err=given is None)
 
 
@@ -111,7 +111,7 @@ def _require_allowed(url: str) -> None:
     try:
         Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
     except TargetUnresolvable as problem:
-        show.say(f"Warning: {problem}", err=True)
+        show.warn(f"Warning: {problem}")
 
 
 @webhook.command("list")
@@ -148,7 +148,7 @@ def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
 
 
 def _row(each: store.Webhook, blocking: list[Item]) -> tuple[str, ...]:
-    trouble = f"{each.last_error}, since {each.failing_since}" if each.last_error else ""
+    trouble = f"{each.last_error}, first {clock.ago(each.failing_since)}" if each.last_error else ""
     types = ",".join(each.types) or "all"
     blocked_by = f"{_described(blocking)}, status {each.last_status or 'none'}" if blocking else ""
     counts = f"{each.delivered:,}", f"{each.lag:,}"
@@ -271,7 +271,7 @@ def rotate(name: str, given: str | None) -> None:
     secret = given or new_secret()
     store.rotate(db.default(), name, secret)
     if given is None:
-        show.say(secret)
+        show.line(secret)
     ending = "" if given else " The new secret is not shown again."
     show.say(f"Webhook {name} has a new secret. The old one stays valid for 24 hours.{ending}", err=given is None)
 
