@@ -436,6 +436,9 @@ OWN: dict[str, OwnDisplay] = {
         "system", "📌", "Consumer owned", "{by|Someone} gave the consumer {name|unnamed} to {owner|someone}"
     ),
     "access.token_revoked": _own("system", "✂️", "Token revoked", "{by|Someone} revoked the token {name|unnamed}"),
+    "access.token_rotated": _own(
+        "system", "🎫", "Token rotated", "{by|Someone} gave the token {name|unnamed} a new secret"
+    ),
     "access.webhook_skipped": _own(
         "system",
         "⏭️",

@@ -7,6 +7,7 @@ import pytest
 
 from outfeed import clock
 from outfeed.access.store import account
+from outfeed.log.store.reading import list_events
 
 
 class TestCreate:
@@ -33,7 +34,7 @@ class TestList:
 
         people, machines = outfeed("token", "list").output, outfeed("token", "list", "--json").output
 
-        assert re.search(r"ci +read,admin +all +2\S+Z +never +never *\n *web +read,admin", people)
+        assert re.search(r"ci +read,admin +all +\d s ago +never +never *\n *web +read,admin", people)
         assert people.endswith("There are 2 tokens.\n")
         assert [(one["name"], one["scopes"]) for one in json.loads(machines)] == [
             ("ci", ["read", "admin"]),
@@ -66,6 +67,29 @@ class TestRevoke:
         assert result.stderr.startswith("Error: token 'nobody' not found")
 
 
+class TestRotate:
+    def test_the_new_secret_has_the_same_rights_and_the_old_one_is_invalid(self, outfeed, database):
+        old = outfeed(
+            "token", "create", "ci", "--scopes", "read", "--types", "task.*", "--expires", "9d"
+        ).stdout.strip()
+        before = account.find_token(database, old)
+
+        result = outfeed("token", "rotate", "ci")
+
+        assert re.fullmatch(r"outfeed_[\w-]{43}\n", result.stdout)
+        assert "not shown again" in result.stderr
+        found = account.find_token(database, result.stdout.strip())
+        assert (found.owner, found.scopes, found.types, found.expires_at) == (
+            before.owner, before.scopes, before.types, before.expires_at,
+        )  # fmt: skip
+        assert account.find_token(database, old) is None
+        (event,) = list_events("access.token_rotated")
+        assert event.data == {"name": "ci", "by": "command line"}
+
+    def test_an_unknown_name_fails(self, outfeed, database):
+        assert outfeed("token", "rotate", "nobody").stderr.startswith("Error: token 'nobody' not found")
+
+
 class TestLimits:
     def test_a_token_may_be_limited_to_types_and_expire(self, outfeed, database):
         arguments = ("--scopes", "read", "--types", "task.*, bid.submitted", "--expires", "90d")
@@ -74,7 +98,7 @@ class TestLimits:
         found = account.find_token(database, secret)
         assert found.types == ("task.*", "bid.submitted")
         assert 89 <= (found.expires_at - clock.now()).days <= 90
-        assert re.search(r"ci +read +task\.\*,bid\.submitted +2\S+Z +2\S+Z +never", outfeed("token", "list").output)
+        assert re.search(r"ci +read +task\.\*,bid\.submitted +\d s ago +in 89 d +never", outfeed("token", "list").output)
 
     @pytest.mark.parametrize("option", [
         ("--types", ""), ("--types", " , "), ("--types", "*"), ("--types", "task*"),

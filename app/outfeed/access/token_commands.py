@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import click
 
@@ -12,10 +11,8 @@ from outfeed import principal as access
 from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.cli import BY, show
-from outfeed.cli.values import checked, separated
+from outfeed.cli.values import checked, duration, separated
 from outfeed.store import database
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def _scopes(value: str) -> tuple[str, ...]:
@@ -31,8 +28,8 @@ def _types(value: str) -> tuple[str, ...]:
 
 def _expiry(value: str) -> datetime:
     """Return the time of `90d`, `12h`, `30m`, or an ISO 8601 time with zone."""
-    if match := re.fullmatch(r"([1-9]\d{0,5})([mhd])", value):
-        return clock.now() + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if (lifetime := duration(value)) is not None:
+        return clock.now() + lifetime
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -71,7 +68,7 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
       OUTFEED_TOKEN=$(outfeed token create dashboard --scopes read --types 'task.*' --expires 90d)
     """
     secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
-    show.say(secret)
+    show.line(secret)
     show.say(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
     publish()
 
@@ -96,7 +93,7 @@ def list_(is_json: bool) -> None:
 
 def _row(one: account.Token) -> tuple[str, ...]:
     limits = (",".join(one.scopes), ",".join(one.types) or "all")
-    return (one.name, *limits, one.created_at, one.expires_at or "never", one.last_used_at or "never")
+    return one.name, *limits, *map(clock.ago, (one.created_at, one.expires_at, one.last_used_at))
 
 
 @token.command()
@@ -110,4 +107,21 @@ def revoke(name: str) -> None:
     """
     account.revoke_token(database.default(), name, by=BY)
     show.say(f"Revoked token {name}.")
+    publish()
+
+
+@token.command()
+@click.argument("name", callback=checked(account.check_name))
+def rotate(name: str) -> None:
+    """Give the token NAME a new secret and print it once.
+
+    Its scopes, types and expiry stay. The old secret is invalid at once, and connections that use it end.
+
+    \b
+    Example:
+      outfeed token rotate ci
+    """
+    secret = account.rotate_token(database.default(), name, by=BY)
+    show.line(secret)
+    show.say(f"Token {name} has a new secret. It is not shown again. The old one is invalid.", err=True)
     publish()

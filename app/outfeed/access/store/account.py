@@ -176,6 +176,20 @@ def revoke_token(database: Database, name: str, *, by: str | None = None) -> Non
         audit.record(connection, "access.token_revoked", by, name=name)
 
 
+def rotate_token(database: Database, name: str, *, by: str | None = None) -> str:
+    """Replace the secret of the token with that name; return the new one.
+
+    The old secret is invalid from the commit on. Raises UnknownName.
+    """
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    with database.transaction() as connection:
+        sql = "UPDATE outfeed_token SET hash = ? WHERE name = ?"
+        if not connection.execute(sql, (hash_of(secret), name)).rowcount:
+            raise UnknownName(f"token {name!r} not found; `outfeed token list` shows all tokens")
+        audit.record(connection, "access.token_rotated", by, name=name)
+    return secret
+
+
 def find_token(database: Database, secret: str) -> Principal | None:
     """Return the principal of the token with that secret.
 
