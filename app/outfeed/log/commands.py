@@ -1,23 +1,25 @@
-"""Commands of the log: log, events."""
+"""Commands of the log: log, events, event."""
 
 from __future__ import annotations
 
+import json
+import threading
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outfeed import clock
 from outfeed.cli import show
-from outfeed.cli.values import checked, parsed_json
+from outfeed.cli.values import checked, parsed_json, past
+from outfeed.errors import UnknownName
 
+if TYPE_CHECKING:
+    from outfeed.events import Event
+    from outfeed.log.store.log_page import LogFilter
 
-def _moment(value: str) -> datetime:
-    moment = clock.parsed(value)
-    if moment is None:
-        raise ValueError(f"must be a time like 2026-01-31T12:00:00Z (got {value!r:.80})")
-    return moment
+FOLLOW_SECS = 1.0
 
 
 @click.command()
@@ -49,39 +51,103 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 @click.option("--agent-id", help="Only this agent.")
 @click.option("--text", help='Only with these words; "a phrase"; wor*; one OR other; -excluded.')
 @click.option(
+    "--since",
     "--from",
     "since",
-    callback=checked(_moment),
-    metavar="TIME",
-    help="Only events since this time. UTC unless it has a zone.",
+    callback=checked(past),
+    metavar="WHEN",
+    help="Only events since then: 15m, 2h, 7d, or an ISO 8601 time, in UTC unless it has a zone.",
 )
-@click.option("--to", "until", callback=checked(_moment), metavar="TIME", help="Only events before this time.")
+@click.option("--until", "--to", "until", callback=checked(past), metavar="WHEN", help="Only events before then.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of events."
 )
+@click.option("--follow", "-f", "is_following", is_flag=True, help="Oldest first, and then new events until Ctrl-C.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one event per line.")
 @click.pass_context
-def events(context: click.Context, /, is_json: bool, **filters: Any) -> None:
+def events(context: click.Context, /, limit: int, is_following: bool, is_json: bool, **filters: Any) -> None:
     """Show events from the log, newest first.
+
+    Reads the database, so it needs no token and no server. With --follow and --json, prints one object per line.
 
     \b
     Example:
-      outfeed events --type task.failed --text timeout --limit 20
+      outfeed events --type task.failed --since 15m --text timeout --limit 20
     """
     from outfeed.log.store.reading import list_events
-    from outfeed.store import database as db
-    from outfeed.store.displays import DisplayCache
 
     if context.invoked_subcommand is not None:
         return
-    found = list_events(**filters)
-    displays = DisplayCache(db.default()).current().by_type
+    if is_following:
+        if filters.pop("until") is not None:
+            raise click.UsageError("--follow and --until exclude each other.")
+        _follow(_filter(**filters), limit, is_json)
+        return
+    found = list_events(limit=limit, **filters)
     if is_json:
         show.put(show.as_json_lines(event.as_dict() for event in found))
         return
-    for event in found:
-        show.put(show.event_line(event, displays))
+    _print(found, is_json=False)
     show.say(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
+
+
+def _filter(event_type: str | None, since: datetime | None, **more: Any) -> LogFilter:
+    from outfeed.log.store.log_page import LogFilter
+    from outfeed.log.store.reading import split_types
+    from outfeed.principal import EVERYTHING
+
+    first = clock.isoformat(since) if since else None
+    return LogFilter(EVERYTHING, split_types(event_type), since=first, **more)
+
+
+def _follow(wanted: LogFilter, limit: int, is_json: bool) -> None:
+    from outfeed.log.store.follow import LogFollower
+    from outfeed.store import database as db
+
+    follower = LogFollower(db.default(), wanted)
+    try:
+        _print(follower.read_before(limit)[::-1], is_json)
+        while True:
+            if found := follower.read_new():
+                _print(found, is_json)
+            else:
+                threading.Event().wait(FOLLOW_SECS)
+    except KeyboardInterrupt:
+        show.say("Stopped.", err=True)
+
+
+def _print(found: list[Event], is_json: bool) -> None:
+    from outfeed.store import database as db
+    from outfeed.store.displays import DisplayCache
+
+    displays = {} if is_json else DisplayCache(db.default()).current().by_type
+    for event in found:
+        show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event, displays))
+
+
+@click.command("event")
+@click.argument("event_id", metavar="ID")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def event_(event_id: str, is_json: bool) -> None:
+    """Show the event ID with all its fields and data.
+
+    \b
+    Example:
+      outfeed event task-1-created
+    """
+    from outfeed.log.store.reading import get_event
+
+    found = get_event(event_id)
+    if found is None:
+        raise UnknownName(f"event {event_id!r:.220} not found; `outfeed events` shows the newest events")
+    if is_json:
+        show.put(show.as_json(found.as_dict()))
+        return
+    _print([found], is_json=False)
+    for name, value in found.as_dict().items():
+        if name != "data" and value is not None:
+            show.line(f"{name:<12}{value}")
+    show.lines(json.dumps(found.data, indent=2, ensure_ascii=False))
 
 
 @events.command("import")

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 class LogFeature(Feature):
     """The log: commands, API, pages and search index."""
 
-    commands: ClassVar[Mapping[str, str]] = {"log": "log.commands:log", "events": "log.commands:events"}
+    commands: ClassVar[Mapping[str, str]] = {
+        "log": "log.commands:log",
+        "events": "log.commands:events",
+        "event": "log.commands:event_",
+    }
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.log.api import events
