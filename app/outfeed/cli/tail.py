@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
+from outfeed import clock
 from outfeed.cli import show
 from outfeed.cli.addresses import feed_address
 from outfeed.cli.values import separated
-from outfeed.client import Client, Cursor, Gap, Reset
+from outfeed.client import Client, Cursor, FeedEvent, Gap, Reset
 from outfeed.client.feed import Feed
 from outfeed.config import remote
 from outfeed.display import Display
@@ -26,12 +29,26 @@ from outfeed.errors import Refused, Unreachable
     help="Start with the last N events if --after is not given.",
 )
 @click.option("--types", help="Only these types, separated by commas: task.*,system.error")
+@click.option("--source", help="Only this source.")
+@click.option("--task-id", help="Only this task.")
+@click.option("--agent-id", help="Only this agent.")
+@click.option("--text", help="Only events that contain this text, in upper or lower case.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object per line.")
-def tail(url: str | None, after: int | None, epoch: str | None, last: int, types: str | None, is_json: bool) -> None:
+def tail(
+    url: str | None,
+    after: int | None,
+    epoch: str | None,
+    last: int,
+    types: str | None,
+    text: str | None,
+    is_json: bool,
+    **filters: str | None,
+) -> None:
     """Follow the feed of a server and print each event once.
 
-    Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN. Prints gaps, resets and lost connections on
-    stderr.
+    Reconnects after any restart until interrupted. Sends OUTFEED_TOKEN, which needs the scope read. Prints gaps, resets
+    and lost connections on stderr. A line has the time, the type, the end of the task's or agent's id, the sentence
+    and the source.
 
     \b
     Example:
@@ -45,16 +62,41 @@ def tail(url: str | None, after: int | None, epoch: str | None, last: int, types
         epoch=epoch,
         last=last if after is None else 0,
         types=separated(types or ""),
+        **filters,
         on_missing=_warn,
         on_connection=lambda text: show.say(text, dim=True, err=True),
     )
-    displays = _Displays(client, feed)
+    write = _write_json if is_json else _Lines(_Displays(client, feed)).write
     with client, feed:
         try:
             for event in feed:
-                show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event, displays.current()))
+                if text is None or text.casefold() in _text_of(event):
+                    write(event)
         except KeyboardInterrupt:
             _print_position(feed.cursor)
+
+
+def _write_json(event: FeedEvent) -> None:
+    show.put(show.as_json(event.as_dict()))
+
+
+def _text_of(event: FeedEvent) -> str:
+    return json.dumps(list(event.as_dict().values()), ensure_ascii=False).casefold()
+
+
+class _Lines:
+    """The lines of events, with a line for each new day."""
+
+    def __init__(self, displays: _Displays) -> None:
+        self._displays = displays
+        self._day = show.local_time(clock.timestamp())[:10]
+
+    def write(self, event: FeedEvent) -> None:
+        day = show.local_time(event.timestamp)[:10]
+        if day != self._day and clock.parsed(event.timestamp) is not None:
+            self._day = day
+            show.line(day, dim=True)
+        show.put(show.event_line(event, self._displays.current(), has_date=False))
 
 
 class _Displays:
@@ -79,7 +121,7 @@ class _Displays:
 
 def _warn(missing: Gap | Reset) -> None:
     kind = "GAP" if isinstance(missing, Gap) else "RESET"
-    show.say(f"{kind}: {missing}", fg="yellow", bold=True, err=True)
+    show.warn(f"{kind}: {missing}", fg="yellow", bold=True)
 
 
 def _print_position(cursor: Cursor) -> None:
