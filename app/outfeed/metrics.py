@@ -96,7 +96,8 @@ class Metrics:
     errors: Counter
     ready: Gauge
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
+        self.worker = worker
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()  # guards _refused
         # For each reason the time of its last log line, and the count since then.
@@ -117,7 +118,7 @@ class Metrics:
         """
         config.set_for_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
         values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
-        return cls(folder)
+        return cls(folder, worker)
 
     @property
     def is_shared(self) -> bool:

@@ -1,10 +1,17 @@
 """The commands upgrade, release and status."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 
+from outfeed import config
+from outfeed.store import database as db
+from outfeed.store import serving
 from outfeed.store.event_log import log_event
+from outfeed.store.own_errors import OwnErrors
+from outfeed.upkeep import database_commands
+from tests.waits import wait_until
 
 
 class TestUpgrade:
@@ -72,5 +79,34 @@ class TestStatus:
         assert facts["database"] == str(database.path)
 
         lines = outfeed("status").output.splitlines()
-        assert f"epoch     {facts['epoch']}" in lines
+        assert f"epoch       {facts['epoch']}" in lines
+        assert "server      not running; start it with `outfeed serve`" in lines
+        assert "last error  none" in lines
         assert lines[-1] == "The feed is at seq 3."
+        assert (facts["server"], facts["last_error"]) == (None, None)
+
+    def test_status_shows_the_running_server_its_clients_and_the_last_error(self, outfeed, server, monkeypatch):
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        config.settings.cache_clear()
+        errors = OwnErrors(db.at(server.database))
+        errors.note("poll", RuntimeError("planted"))
+        errors.write()
+        db.at(server.database).close()
+
+        def status():
+            return json.loads(outfeed("status", "--json").output)
+
+        with server.connect() as client:
+            client.subscribe()
+            wait_until(lambda: status()["server"]["clients"] == 1, "the client is counted")
+            facts = status()
+        assert facts["server"] == {"version": serving.version(), "url": server.url, "clients": 1, "problems": []}
+        assert facts["last_error"]["message"] == "poll: RuntimeError: planted"
+        text = outfeed("status").output
+        assert re.search(rf"^server      outfeed \S+ at {server.url}, \d clients?, ready$", text, re.MULTILINE)
+        assert re.search(r"^last error  \d+ s ago: poll: RuntimeError: planted$", text, re.MULTILINE)
+        with server.halted(), monkeypatch.context() as patched:
+            patched.setattr(database_commands, "READY_SECS", 0.1)
+            assert "not ready: no answer from /readyz" in outfeed("status").output
+        wait_until(lambda: status()["server"]["clients"] == 0, "the client has left")

@@ -25,6 +25,7 @@ from outfeed.jobs import Job, Jobs
 from outfeed.metrics import Metrics
 from outfeed.store import database as db
 from outfeed.store import outbox, triggers
+from outfeed.store import serving as serving_record
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.commits import CommitNotifier
 from outfeed.store.displays import DisplayCache
@@ -147,6 +148,7 @@ class Services(Serving):
         checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         super().__init__(settings, metrics, self.outbox, checkpoints, self._record)
         self.probe = Probe(self.database)
+        self._noted_clients: int | None = None
         self.trigger_guard = TriggerGuard(self.database)
         self.parts = [part for feature in registered() if (part := feature.part(self)) is not None]
         self.jobs = self.made_jobs(
@@ -156,6 +158,7 @@ class Services(Serving):
                 "probe": Job(self.probe.check, 1.0),
                 "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
                 "own errors": Job(self.own_errors.write, 1.0),
+                "clients": Job(self._note_clients, 1.0),
             }
         )
         self.notifier = CommitNotifier(
@@ -224,6 +227,13 @@ class Services(Serving):
 
     def _record(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Position.of(item))
+
+    def _note_clients(self) -> None:
+        """Record the number of clients for `outfeed status`, if it changed."""
+        count = sum(self.hub.counts().values())
+        if count != self._noted_clients:
+            serving_record.note_clients(self.settings.database, self.metrics.worker, count)
+            self._noted_clients = count
 
     def _tick(self) -> None:
         """Repair the jobs, and poll if the scheduler does not.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from outfeed.errors import DatabaseError
 from outfeed.store import files
 
 _NOTE_BYTES = 512
+_NUMBER_BYTES = 8
 
 
 def lock_file(database: Path, job: str | None = None) -> Path:
@@ -80,6 +81,7 @@ def hold_shared(file: Path, note: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.pwrite(descriptor, note.ljust(_NOTE_BYTES).encode(), 0)
+        os.ftruncate(descriptor, _NOTE_BYTES)
     except OSError as error:
         raise DatabaseError(f"can't write the lock file {file}: {error.strerror}") from error
 
@@ -102,3 +104,26 @@ def shared_note(file: Path) -> str | None:
         return os.pread(descriptor, _NOTE_BYTES, 0).decode("utf-8", "replace").strip()
     finally:
         os.close(descriptor)
+
+
+def write_number(file: Path, index: int, number: int) -> None:
+    """Write the *number* of one process behind the note.
+
+    It is not written to the disk at once, since only running processes need it. Without the file nothing is written.
+    """
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, number.to_bytes(_NUMBER_BYTES, "big"), _NOTE_BYTES + index * _NUMBER_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+def numbers(file: Path) -> list[int]:
+    """Return the numbers that `write_number` wrote, by index."""
+    try:
+        found = file.read_bytes()[_NOTE_BYTES:]
+    except OSError:
+        return []
+    parts = (found[start : start + _NUMBER_BYTES] for start in range(0, len(found), _NUMBER_BYTES))
+    return [int.from_bytes(part, "big") for part in parts]

@@ -79,6 +79,17 @@ class OwnErrors:
                 self._waiting[where] = left._replace(times=left.times - count)
 
 
+def last(database: Database) -> tuple[str, str] | None:
+    """Return the time and the message of the newest error in the log."""
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT timestamp, CASE WHEN json_valid(data) THEN json_extract(data, '$.message') END FROM event_log"
+            " WHERE event_type = ? AND source = ? ORDER BY rowid DESC LIMIT 1",
+            (EventType.SYSTEM_ERROR, audit.SOURCE),
+        ).fetchone()
+    return (str(row[0]), str(row[1])) if row else None
+
+
 def _write(database: Database, where: str, caught: _Caught) -> bool:
     """Write the event; return whether it was written.
 

@@ -42,3 +42,16 @@ def serving(path: Path) -> RunningServer | None:
         return None
     version, _, url = note.partition(" ")
     return RunningServer(version, url)
+
+
+def note_clients(path: Path, worker: int, count: int) -> None:
+    """Record how many clients the worker of that number has."""
+    lease.write_number(lease.lock_file(path, "serve"), worker, count)
+
+
+def clients(path: Path) -> int:
+    """Return how many clients the workers of the running server have.
+
+    The number is up to a second old.
+    """
+    return sum(lease.numbers(lease.lock_file(path, "serve")))

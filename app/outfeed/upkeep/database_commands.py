@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import click
 
+from outfeed import clock
 from outfeed.cli import show
 from outfeed.config import settings
+
+READY_SECS = 2.0
 
 
 @click.command()
@@ -33,14 +37,14 @@ def upgrade(context: click.Context, /, adopt: bool) -> None:
         names, kept = upgrades.upgrade(path, adopt=adopt)
     except AdoptionNeeded:
         for line in adoption.plan(path):
-            show.say(line)
+            show.line(line)
         show.say("Nothing was changed. To adopt the database: outfeed upgrade --adopt")
         context.exit(1)
     with closing(database.at(path)) as upgraded:
         for feature in registered():
             feature.repair(upgraded, settings())
     for name in names:
-        show.say(name)
+        show.line(name)
     if kept:
         show.say(f"The database before the upgrade: {kept}")
     show.say(f"Applied {show.count(len(names), 'migration')} to {path}." if names else f"{path} is up to date.")
@@ -63,8 +67,8 @@ def release(yes: bool) -> None:
 
     path = settings().database
     planned = store.plan(path)
-    show.say(f"Tables to remove from {path}: {', '.join(planned.tables)}.")
-    show.say(f"event_log {'stays' if planned.keeps_log else 'is removed with all events'}.")
+    show.line(f"Tables to remove from {path}: {', '.join(planned.tables)}.")
+    show.line(f"event_log {'stays' if planned.keeps_log else 'is removed with all events'}.")
     if not yes:
         click.confirm("Release the database?", abort=True)
     done = store.release(path)
@@ -75,18 +79,54 @@ def release(yes: bool) -> None:
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def status(is_json: bool) -> None:
-    """Show the head and epoch of the feed, and the number of rows.
+    """Show the position of the feed, and whether a server runs.
+
+    Of a running server: its version, its address, the number of its clients, and why it is not ready. The last error
+    is the newest one that a server caught. Exits with 0 also if no server runs.
 
     \b
     Example:
       outfeed status --json
     """
-    from outfeed.store import database, outbox
+    from outfeed.store import database, outbox, own_errors
 
     facts = {"database": str(settings().database), **outbox.status(database.default())}
+    server, error = _running_server(), own_errors.last(database.default())
     if is_json:
-        show.put(show.as_json(facts))
+        last_error = {"timestamp": error[0], "message": error[1]} if error else None
+        show.put(show.as_json({**facts, "server": server, "last_error": last_error}))
         return
     for name, value in facts.items():
-        show.say(f"{name:<10}{value:,}" if isinstance(value, int) else f"{name:<10}{value}")
+        show.line(f"{name:<12}{value:,}" if isinstance(value, int) else f"{name:<12}{value}")
+    show.line(f"{'server':<12}{_server_line(server)}")
+    show.line(f"{'last error':<12}{f'{clock.ago(error[0])}: {error[1]}' if error else 'none'}")
     show.say(f"The feed is at seq {facts['head']:,}.")
+
+
+def _running_server() -> dict[str, Any] | None:
+    from outfeed.store import serving
+
+    found = serving.serving(settings().database)
+    if found is None:
+        return None
+    clients = serving.clients(settings().database)
+    return {"version": found.version, "url": found.url, "clients": clients, "problems": _problems_of(found.url)}
+
+
+def _problems_of(url: str) -> list[str]:
+    """Return why the server at *url* is not ready, in its own words."""
+    import httpx
+
+    try:
+        found = httpx.get(f"{url}/readyz", timeout=READY_SECS, trust_env=False).json()["problems"]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        return [f"no answer from /readyz ({error or type(error).__name__})"]
+    return list(map(str, found))
+
+
+def _server_line(server: dict[str, Any] | None) -> str:
+    if server is None:
+        return "not running; start it with `outfeed serve`"
+    state = f"not ready: {'; '.join(server['problems'])}" if server["problems"] else "ready"
+    at = f" at {server['url']}" if server["url"] else ""
+    return f"outfeed {server['version']}{at}, {show.count(server['clients'], 'client')}, {state}"
