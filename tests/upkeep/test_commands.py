@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import pty
+import re
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from outfeed import list_events, log_event
+from outfeed.cli import main
 from outfeed.display import look_of
 from outfeed.store import database as db
 from outfeed.store.outbox import Outbox
@@ -35,6 +38,47 @@ def left():
 def script(name, folder, *arguments):
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Return a function that makes stdin a terminal on which *text* is typed."""
+    with contextlib.ExitStack() as stack:
+
+        def type_in(text):
+            master, slave = pty.openpty()
+            stack.callback(os.close, master)
+            monkeypatch.setattr(sys, "stdin", stack.enter_context(open(slave, encoding="utf-8")))
+            os.write(master, text.encode())
+
+        yield type_in
+
+
+class TestConfirmation:
+    """`restore` and `prune` ask on a terminal, and nowhere else."""
+
+    def test_prune_on_a_terminal_deletes_after_a_yes(self, old_and_new, answer, capsys):
+        for typed, expected in (("n\n", 4), ("\n", 4), ("y\n", 2)):
+            answer(typed)
+            with contextlib.suppress(click.Abort):
+                main(["prune", "--older-than-days", "30"], standalone_mode=False)
+            assert len(list_events()) == expected
+        assert re.match(r"Delete the events older than 30 days from \S+outfeed.db\? \[y/N\]: ", capsys.readouterr().err)
+
+    def test_restore_on_a_terminal_changes_the_database_after_a_yes(self, outfeed, old_and_new, answer, tmp_path):
+        outfeed("backup", tmp_path / "copy.db")
+        log_event("task.created", "tests", id="after")
+        for typed, is_restored in (("n\n", False), ("y\n", True)):
+            answer(typed)
+            with contextlib.suppress(click.Abort):
+                main(["restore", str(tmp_path / "copy.db")], standalone_mode=False)
+            assert ("after" not in left()) == is_restored
+
+    @pytest.mark.parametrize("flag", ["--yes", "--dry-run"])
+    def test_a_flag_replaces_the_answer(self, old_and_new, answer, flag, capsys):
+        answer("")
+        main(["prune", "--older-than-days", "30", flag], standalone_mode=False)
+        assert capsys.readouterr().err == ""
 
 
 class TestPrune:

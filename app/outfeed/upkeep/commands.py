@@ -19,6 +19,7 @@ from outfeed.text import escaped
 if TYPE_CHECKING:
     from outfeed.feature import Finding
 
+YES = click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -41,6 +42,7 @@ def _key(value: str) -> dict[str, Any]:
     help="Write the deleted events to gzipped files in this folder.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the number of events, but don't delete them.")
+@YES
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 def prune(
     older_than_days: int | None,
@@ -49,12 +51,13 @@ def prune(
     key: dict[str, Any] | None,
     archive: Path | None,
     dry_run: bool,
+    yes: bool,
     is_json: bool,
 ) -> None:
     """Delete old events, one event, or the events of one row.
 
-    Runs in small batches and is safe to interrupt. Waits for another prune to end. Keeps outbox rows that clients can
-    still resume from, or that a protected consumer has not acknowledged.
+    Asks for confirmation on a terminal. Runs in small batches and is safe to interrupt. Waits for another prune to end.
+    Keeps outbox rows that clients can still resume from, or that a protected consumer has not acknowledged.
 
     \b
     Example:
@@ -66,10 +69,13 @@ def prune(
         raise click.UsageError("Pass one of --older-than-days, --id and --table.")
     if (table is None) != (key is None):
         raise click.UsageError("--table and --key need each other.")
+    if archive is not None and older_than_days is None:
+        raise click.UsageError("--archive needs --older-than-days.")
+    if not dry_run:
+        what = f"the events older than {older_than_days} days" if older_than_days is not None else "the events"
+        show.confirm(f"Delete {what} from {settings().database}?", is_confirmed=yes)
     if older_than_days is not None:
         _prune_old(older_than_days, archive, dry_run, is_json)
-    elif archive is not None:
-        raise click.UsageError("--archive needs --older-than-days.")
     elif event_id is not None:
         _erase(event_id, dry_run, is_json)
     elif table is not None and key is not None:
@@ -186,9 +192,12 @@ def backup(file: Path, is_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Check FILE and show its content. Change nothing.")
 @click.option("--whole-database", is_flag=True, help="Replace another program's tables in the database as well.")
+@YES
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> None:
+def restore(file: Path, dry_run: bool, whole_database: bool, yes: bool, is_json: bool) -> None:
     """Put the backup FILE into the live database.
+
+    Asks for confirmation on a terminal.
 
     The server may run: connected clients receive a `reset`. The previous database is kept beside the restored one.
     Users, tokens, sessions, consumers and webhooks stay as they are now. If the database holds tables of another
@@ -204,6 +213,7 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
     if dry_run:
         content, kept = store.inspect(database.default(), file, whole_database=whole_database), None
     else:
+        show.confirm(f"Replace the content of {settings().database} by {file}?", is_confirmed=yes)
         with _bar("Restoring", is_json) as bar:
             content, kept = store.restore(database.default(), file, _show(bar), by=BY, whole_database=whole_database)
     if is_json:
@@ -214,7 +224,7 @@ def restore(file: Path, dry_run: bool, whole_database: bool, is_json: bool) -> N
     beside = f" The previous database is in {kept}." if kept else ""
     show.say(f"Would restore {what}; nothing was changed." if dry_run else f"Restored {what}.{beside}")
     if foreign := foreign_schema.in_file(file):
-        show.say(f"It contains SQL of another program: {', '.join(foreign)}.")
+        show.line(f"It contains SQL of another program: {', '.join(foreign)}.")
 
 
 @click.command()
@@ -269,5 +279,5 @@ def _facts(rule: str, one: Finding) -> dict[str, Any]:
 def _print(rule: str, one: Finding) -> None:
     colour = "red" if one.level == "problem" else "yellow"
     show.put(f"{click.style(one.level, fg=colour, bold=True)}  {click.style(rule, bold=True)}: {escaped(one.what)}")
-    show.say(f"    Why: {one.why}")
-    show.say(f"    Fix: {one.fix_command}")
+    show.line(f"    Why: {one.why}")
+    show.line(f"    Fix: {one.fix_command}")
