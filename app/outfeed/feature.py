@@ -23,7 +23,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from outfeed.config import Settings
 
@@ -57,6 +57,13 @@ class Finding:
     why: str
     fix_command: str
     fix: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+
+class SignIn(NamedTuple):
+    """A sentence about signing in, and the link that it ends with."""
+
+    text: str
+    url: str
 
 
 class Process(Protocol):
@@ -170,8 +177,8 @@ class Feature:
         It is called in the order of the features. Raises ConfigError, DatabaseError.
         """
 
-    def sign_in_line(self, database: Database, url: str) -> str | None:
-        """Return a line on how to sign in at *url*, or None."""
+    def sign_in(self, database: Database, url: str) -> SignIn | None:
+        """Return how a person signs in at *url*, or None."""
         return None
 
     def issue_token(self, database: Database, name: str, scopes: tuple[str, ...]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from outfeed.config import Settings
 from outfeed.errors import UnknownName
-from outfeed.feature import Feature, Process, shared_grants
+from outfeed.feature import Feature, Process, SignIn, shared_grants
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
@@ -52,13 +52,13 @@ class AccessFeature(Feature):
 
         secret_key(settings)
 
-    def sign_in_line(self, database: Database, url: str) -> str:
+    def sign_in(self, database: Database, url: str) -> SignIn:
         from outfeed.access.store import account
 
         if account.has_operator_with_password(database):
-            return f"Sign in: {url}/login"
+            return SignIn("Sign in:", f"{url}/login")
         code = account.create_code(database, account.CODE_LIFETIME)
-        return f"Sign in with this link, once: {url}/login?code={code}"
+        return SignIn("Sign in with this link, once:", f"{url}/login?code={code}")
 
     def issue_token(self, database: Database, name: str, scopes: tuple[str, ...]) -> str:
         from outfeed.access.store import account

@@ -44,7 +44,7 @@ class EdgeServer(Server):
 
     def __init__(self, settings: Settings) -> None:
         self._edge = secrets.token_hex(8)
-        super().__init__(settings, demo=False)
+        super().__init__(settings)
 
     def load(self) -> Flask:
         """Return the worker's app; gunicorn calls this after the fork."""
@@ -62,3 +62,4 @@ class EdgeServer(Server):
     def _clean_up(self, _: Arbiter) -> None:
         if self._metrics is not None:
             self._metrics.remove()
+        show.say("Outfeed stopped.")

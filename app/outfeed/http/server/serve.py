@@ -49,7 +49,7 @@ DEMO_TOKEN = "serve --demo"
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, *, demo: bool = False) -> None:
+def serve(settings: Settings, *, demo: bool = False, opens_browser: bool = False) -> None:
     """Upgrade the database, then serve it until SIGTERM or SIGINT.
 
     Raises ConfigError, DatabaseError.
@@ -61,7 +61,7 @@ def serve(settings: Settings, *, demo: bool = False) -> None:
     for feature in registered():
         feature.check(settings)
     prepare_database(settings)
-    Server(settings, demo=demo).run()
+    Server(settings, demo=demo, opens_browser=opens_browser).run()
 
 
 def raise_descriptor_limit(settings: Settings) -> None:
@@ -100,9 +100,10 @@ class Server(BaseApplication):
     gunicorn's own configuration files and environment variables are not read.
     """
 
-    def __init__(self, settings: Settings, *, demo: bool) -> None:
+    def __init__(self, settings: Settings, *, demo: bool = False, opens_browser: bool = False) -> None:
         self.settings = settings
         self._is_demo = demo
+        self._opens_browser = opens_browser
         self._metrics: MetricsFolder | None = None
         self._number = 0  # of this process's worker
         self._simulation: subprocess.Popen[bytes] | None = None
@@ -196,7 +197,7 @@ class Server(BaseApplication):
     def _announce(self, arbiter: Arbiter) -> None:
         """Print the server's address, and how to sign in.
 
-        The sign-in link is the last line and the last URL.
+        The sign-in link is in the last line, and the last URL.
         """
         host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
         local_url = f"http://{url_host(host)}:{port}"
@@ -206,15 +207,20 @@ class Server(BaseApplication):
         show.say(f"Outfeed serves {url} from {self.settings.database}")
         database = db.at(self.settings.database)
         if self.settings.public_url is None and ipaddress.ip_address(host).is_unspecified:
-            show.say(LOCAL_LINK)
-        for line in filter(None, (feature.sign_in_line(database, url) for feature in registered())):
-            show.say(line)
+            show.line(LOCAL_LINK)
+        for way in filter(None, (feature.sign_in(database, url) for feature in registered())):
+            show.box([way.text, way.url])
+            if self._opens_browser:
+                open_browser(way.url)
         database.close()  # no connection is open while the workers are forked
 
     def _clean_up(self, _: Arbiter) -> None:
         self._end_simulation()
         if self._metrics is not None:
             self._metrics.remove()
+        if sys.stdout.isatty():
+            show.say("")  # the terminal has printed ^C
+        show.say("Outfeed stopped.")
 
     def _end_simulation(self) -> None:
         if self._simulation is not None:
@@ -222,6 +228,12 @@ class Server(BaseApplication):
             self._simulation.wait()
             revoke_demo_token(db.at(self.settings.database))
             db.at(self.settings.database).close()
+
+
+def open_browser(url: str) -> None:
+    """Open *url* in the user's browser, by a process that may block."""
+    command, none = [sys.executable, "-m", "webbrowser", url], subprocess.DEVNULL
+    subprocess.Popen(command, stdin=none, stdout=none, stderr=none)  # noqa: S603 - Python's own module
 
 
 def start_simulation(url: str, token: str) -> subprocess.Popen[bytes]:
