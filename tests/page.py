@@ -73,6 +73,12 @@ def counted(page: Page, kind: str) -> int:
     return int(found[0].replace(",", "")) if found else 0
 
 
+def sign_out(page: Page) -> None:
+    """Sign out with the user menu."""
+    page.locator(".menu > summary").click()
+    page.get_by_role("button", name="Sign out").click()
+
+
 _micros = itertools.count()
 
 

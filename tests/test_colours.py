@@ -11,6 +11,7 @@ from outfeed.display import COLOURS, KINDS
 
 STATIC = Path(__file__).parents[1] / "app" / "outfeed" / "static"
 CSS = (STATIC / "outfeed.css").read_text("utf-8")
+DARK = (STATIC / "dark.css").read_text("utf-8")
 LOOK = (STATIC / "event-feed" / "look.js").read_text("utf-8")
 GROUNDS = ("ground", "surface", "hover", "warn-ground", "error-ground")
 TWELVE = [f"kind-{number}" for number in range(COLOURS)]
@@ -19,11 +20,10 @@ TWELVE = [f"kind-{number}" for number in range(COLOURS)]
 def theme(name: str) -> dict[str, str]:
     """Return the colours of a theme by property.
 
-    The first `:root` has those of the light theme, and the second replaces them for the dark one.
+    The light theme is in outfeed.css. dark.css replaces its colours for the dark one.
     """
-    light, dark = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[:2]
-    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", light))
-    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", dark)) if name == "dark" else {})
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", CSS))
+    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", DARK)) if name == "dark" else {})
 
 
 def mixed(colour: str, ground: str, share: float) -> str:

@@ -129,6 +129,11 @@ class Principal:
         return ADMIN in self.scopes
 
     @property
+    def role(self) -> str:
+        """Name of the smallest role with the principal's permissions."""
+        return next(role for role, scopes in ROLES.items() if all(scope in scopes for scope in self.scopes))
+
+    @property
     def owner(self) -> str:
         """Name of the principal as the owner of a consumer.
 

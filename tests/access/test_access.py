@@ -62,6 +62,8 @@ TABLE = {
     ("GET", "/docs"): ("/docs", EVERYONE),
     ("GET", "/docs/<topic>"): ("/docs/tutorial", EVERYONE),
     ("GET", "/docs/search"): ("/docs/search?q=epoch", EVERYONE),
+    ("POST", "/preferences"): ("/preferences", (422,) * len(VISITORS)),
+    ("GET", "/manifest.webmanifest"): ("/manifest.webmanifest", EVERYONE),
     ("GET", "/readyz/"): ("/readyz/", (503,) * len(VISITORS)),
     ("GET", "/metrics"): ("/metrics", row(200, wrong_type=403)),
     ("GET", "/login"): ("/login", (200,) * 6 + (302,) * 4),

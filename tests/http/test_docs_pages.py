@@ -29,7 +29,10 @@ def test_a_page_is_public_and_contains_its_text(visitor, topic):
 
 
 def test_the_first_page_is_the_index(visitor):
-    assert visitor.get("/docs").text == visitor.get("/docs/index").text
+    index = visitor.get("/docs/index").text
+    assert visitor.get("/docs").text == index.replace('value="/docs/index"', 'value="/docs"').replace(
+        "=/docs/index", "=/docs"
+    )
 
 
 def test_a_link_to_a_file_points_to_its_page(visitor):

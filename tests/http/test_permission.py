@@ -64,7 +64,8 @@ class TestDeclarations:
 
         assert {rule.rule for rule in rules if app.view_functions[rule.endpoint].permission.scope is None} == {
             "/healthz", "/healthz/", "/readyz", "/readyz/", "/login", "/static/<path:name>",
-            "/static/v-<version>/<path:name>", "/docs", "/docs/search", "/docs/<topic>",
+            "/static/v-<version>/<path:name>", "/docs", "/docs/search", "/docs/<topic>", "/preferences",
+            "/manifest.webmanifest",
         }  # fmt: skip
 
     @pytest.mark.parametrize(("method", "scope", "status"), [

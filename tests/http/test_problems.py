@@ -68,8 +68,24 @@ def test_the_page_of_an_outage_links_to_the_requested_page(app, database):
     visit = signed_in(app, database)
     database.path.rename(database.path.with_name("away.db"))
 
-    assert '<a href="?type=a.b&amp;text=x">Try again</a>' in visit("GET", "/swarm/events?type=a.b&text=x", HTML).text
+    assert 'href="?type=a.b&amp;text=x">Try again</a>' in visit("GET", "/swarm/events?type=a.b&text=x", HTML).text
     assert ">Try again</a>" not in visit("POST", "/password", HTML).text
+
+
+@pytest.mark.parametrize(("role", "path", "title", "text"), [
+    ("operator", "/nowhere", "Page not found", ""),
+    ("viewer", "/swarm/tasks/nope", "Not found", "Task &#39;nope&#39; not found. No event mentions it."),
+    ("viewer", "/status", "You don&#39;t have access",
+     "You need the operator role to view this page. You&#39;re signed in as viewer0 (viewer)."),
+])  # fmt: skip
+def test_an_error_page_has_a_plain_text_the_role_and_a_link_back(app, database, role, path, title, text):
+    page = signed_in(app, database, role)("GET", path, HTML).text
+
+    assert f"<h1>{title}</h1>" in page
+    assert text in page
+    assert f"({role})." in page
+    assert ">Go to the live page</a>" in page
+    assert "URL manually" not in page
 
 
 def test_pages_work_again_once_the_database_is_restored(app, database):
@@ -82,8 +98,11 @@ def test_pages_work_again_once_the_database_is_restored(app, database):
     assert visit("GET", "/swarm/events", HTML).status_code == 200
 
 
-@pytest.mark.parametrize(("accepted", "kind"), [(HTML, "text/html"), ({}, "application/problem+json")])
-def test_an_internal_error_contains_the_id_of_its_logged_request(app, accepted, kind):
+@pytest.mark.parametrize(("accepted", "kind", "text"), [
+    (HTML, "text/html", "Something went wrong on our side (request from-the-proxy.1). It has been logged."),
+    ({}, "application/problem+json", "Internal server error. It was logged as request from-the-proxy.1."),
+])  # fmt: skip
+def test_an_internal_error_contains_the_id_of_its_logged_request(app, accepted, kind, text):
     @public()
     def broken():
         raise RuntimeError("a detail for the log alone")
@@ -92,5 +111,5 @@ def test_an_internal_error_contains_the_id_of_its_logged_request(app, accepted, 
     answer = bearer(app, None)("GET", "/healthz", {**accepted, logs.HEADER: "from-the-proxy.1"})
 
     assert (answer.status_code, answer.mimetype) == (500, kind)
-    assert "Internal server error. It was logged as request from-the-proxy.1." in answer.text
+    assert text in answer.text
     assert "a detail" not in answer.text

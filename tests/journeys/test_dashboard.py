@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from outfeed.store import database as db
 from outfeed.store.event_log import log_event
 from outfeed.swarm.coordinator import Coordinator
-from tests.page import DESKTOP, PHONE, LivePage, change, counted, write
+from tests.page import DESKTOP, PHONE, LivePage, change, counted, sign_out, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -389,7 +389,7 @@ def test_signing_out_in_one_tab_is_shown_in_the_other(server: Server, browser: B
         dashboard = Dashboard(own.new_page(), server)
         other = own.new_page()
         other.goto(f"{server.url}/status")
-        other.get_by_role("button", name="Sign out").click()
+        sign_out(other)
         dashboard.expect_state("signed-out")
         expect(dashboard.page.locator(".counts .stale")).to_contain_text("Not live")
         dashboard.page.get_by_placeholder("New task…").fill("Too late")

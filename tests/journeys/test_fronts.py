@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.clients import FeedClient
 from tests.fronts import KINDS, PREFIX, front
-from tests.page import PATIENCE_MS
+from tests.page import PATIENCE_MS, sign_out
 from tests.server import Server, free_port
 
 
@@ -56,7 +56,7 @@ def test_a_person_signs_in_by_the_link_and_sees_new_events(behind: Behind, brows
     page.wait_for_url(f"{behind.public_url}/swarm/tasks/*")
     page.get_by_role("link", name="Event log", exact=True).click()
     page.wait_for_url(f"{behind.public_url}/swarm/events")
-    page.get_by_role("button", name="Sign out").click()
+    sign_out(page)
     page.wait_for_url(f"{behind.public_url}/login")
 
     assert missing == []

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.page import PHONE, change, tasks, write
+from tests.page import PHONE, change, sign_out, tasks, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -255,7 +255,7 @@ def test_a_signed_out_viewer_is_led_to_the_sign_in_and_back(server: Server, brow
         link = page.get_by_role("link", name="Sign in")
         expect(link).to_be_hidden()
         other.goto(f"{server.url}/swarm/events")
-        other.get_by_role("button", name="Sign out").click()
+        sign_out(other)
         expect(link).to_be_visible()
         expect(page.get_by_role("status")).to_have_text("Signed out")
         link.click()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, tasks, write
+from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, sign_out, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
 from tests.waits import shortest, wait_until
@@ -336,7 +336,7 @@ def test_signing_out_stops_the_other_tabs_and_is_shown(server: Server, page: Pag
     live = LivePage(page, server)
     other = context.new_page()
     other.goto(f"{server.url}/swarm/events")
-    other.get_by_role("button", name="Sign out").click()
+    sign_out(other)
     expect(other).to_have_url(f"{server.url}/login")
     server.kill()  # the next handshake is refused, even if a socket outlives its session
     server.start()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -26,7 +26,7 @@ from outfeed.access.grants import Grants
 from outfeed.access.rights import Rights
 from outfeed.access.store import user
 from outfeed.config import Settings
-from outfeed.errors import ConfigError
+from outfeed.errors import ConfigError, SourceError
 from outfeed.http import limits, origins, permission
 from outfeed.http.headers import HEADERS
 from outfeed.http.permission import Permission
@@ -103,11 +103,25 @@ def init_app(app: Flask) -> None:
     app.session_interface = _Sessions()
     logins = LoginManager(app, add_context_processor=False)
     # The proxy instead of the user: it reads the database only if a template uses it. An outage's page must not read.
-    app.context_processor(lambda: {"current_user": current_user})
+    app.context_processor(lambda: {"current_user": current_user, "visitor": visitor})
     logins.user_loader(Visitor.load)
     csrf.init_app(app)
     app.before_request(_admit)
     app.after_request(_add_headers)
+
+
+def visitor() -> Principal | None:
+    """Return the request's principal, for a page's menu.
+
+    On a public page it is that of the browser's session. Returns None without a session, or if the database can't be
+    read.
+    """
+    if "principal" in g:
+        found: Principal = g.principal
+        return found
+    with suppress(SourceError):
+        return current_user.principal if current_user.is_authenticated else None
+    return None
 
 
 # --- admission --------------------------------------------------------------------------------------------------------
@@ -245,7 +259,8 @@ def _missing_permission(found: Principal, scope: str) -> str:
     if not found.is_session:
         return f"this needs the scope {scope}"
     role = next(role for role, scopes in ROLES.items() if scope in scopes)
-    return f"You need the {role} role for this. You are signed in as {found.name}."
+    aim = "to view this page" if wants_page() and request.method in permission.SAFE_METHODS else "for this"
+    return f"You need the {role} role {aim}. You're signed in as {found.name} ({found.role})."
 
 
 def _refuse_unauthenticated(needed: Permission) -> ResponseReturnValue:

@@ -13,14 +13,13 @@ from flask_login import current_user, login_user, logout_user
 from outfeed.access import auth, passwords
 from outfeed.access.rights import OriginRights
 from outfeed.access.store import account, user
-from outfeed.http import identity, limits
+from outfeed.http import addresses, identity, limits
 from outfeed.http.permission import public, requires
 from outfeed.http.problems import answer
 from outfeed.http.services import services
 from outfeed.log_message import LogMessage
 from outfeed.principal import READ
 
-HOME = "/swarm/live"
 FORM_REFUSED = {
     "csrf": "The form expired. Please try again.",
     "origin": "The form comes from another site.",
@@ -37,7 +36,7 @@ def login() -> ResponseReturnValue:
 
     Changes nothing, because scanners follow links.
     """
-    target, code = _local(request.args.get("next", "")), request.args.get("code")
+    target, code = addresses.local(request.args.get("next", "")), request.args.get("code")
     if code is not None:
         return _link_page(target, code)
     return redirect(target) if current_user.is_authenticated else _login_page(target)
@@ -47,7 +46,7 @@ def login() -> ResponseReturnValue:
 @public(is_page=True)
 def begin() -> ResponseReturnValue:
     """Sign in with the code of a link, or with name and password."""
-    target, code = _local(request.form.get("next", "")), request.form.get("code")
+    target, code = addresses.local(request.form.get("next", "")), request.form.get("code")
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     # Without this, another site could sign a visitor in as another user.
     if refused := auth.refused_form():
@@ -128,7 +127,7 @@ def set_password() -> ResponseReturnValue:
     except ValueError as error:
         return _password_page(f"{str(error)[0].upper()}{str(error)[1:]}."), 422
     _begin_session(name, "password")
-    return redirect(f"{request.script_root}{HOME}", 303)
+    return redirect(url_for("sign_in.password", saved=1), 303)
 
 
 def _count_attempt() -> Response | None:
@@ -180,13 +179,7 @@ def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseRe
 
 def _password_page(refusal: str | None = None) -> str:
     has_one = user.password_hash(services().database, identity.principal().name) is not None
-    return render_template("password.html", problem=refusal, has_password=has_one, min_chars=passwords.MIN_CHARS)
-
-
-def _local(target: str) -> str:
-    """Return *target* if it is a path of Outfeed, else the home page.
-
-    Browsers read a backslash as a slash.
-    """
-    is_local = target.startswith(f"{request.script_root}/") and not target.startswith(("//", "/\\"))
-    return target if is_local and target.isprintable() else f"{request.script_root}{HOME}"
+    is_saved = has_one and not refusal and "saved" in request.args
+    return render_template(
+        "password.html", problem=refusal, has_password=has_one, is_saved=is_saved, min_chars=passwords.MIN_CHARS
+    )

@@ -12,6 +12,7 @@ from flask import request, url_for
 
 from outfeed.http.services import services
 
+HOME = "/swarm/live"
 # No slash: proxies and browsers merge and resolve them.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@~-]*")
 _API_NAMES = {"type": "event_type", "task": "task_id", "agent": "agent_id"}
@@ -20,6 +21,15 @@ _API_NAMES = {"type": "event_type", "task": "task_id", "agent": "agent_id"}
 def of_site() -> str:
     """Return the server's public address, without a trailing slash."""
     return services().settings.public_url or request.url_root.rstrip("/")
+
+
+def local(target: str) -> str:
+    """Return *target* if it is a path of Outfeed, else the home page.
+
+    Browsers read a backslash as a slash.
+    """
+    is_local = target.startswith(f"{request.script_root}/") and not target.startswith(("//", "/\\"))
+    return target if is_local and target.isprintable() else f"{request.script_root}{HOME}"
 
 
 def of_event(event_id: str) -> str:

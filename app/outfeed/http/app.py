@@ -20,6 +20,7 @@ from outfeed.http.metrics import metrics as metrics_page
 from outfeed.http.mount import mount
 from outfeed.http.proxies import Proxies
 from outfeed.http.services import Services
+from outfeed.http.shell import shell
 from outfeed.http.status import status_page
 from outfeed.http.transports import connection
 from outfeed.http.transports import websocket as live
@@ -55,7 +56,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     live.init_app(app)
     guesses.init_app(app)
     compression.init_app(app)
-    own = (assets, health, metrics_page, docs, docs_pages, feed, status_page)
+    own = (assets, shell, health, metrics_page, docs, docs_pages, feed, status_page)
     for blueprint in (*own, *(each for feature in registered() for each in feature.blueprints())):
         app.register_blueprint(blueprint)
     return app

@@ -23,7 +23,13 @@ from outfeed.http.permission import public
 PACKAGE = Path(__file__).parents[1]
 # The shared folder, and the folder of each feature.
 FOLDERS = [PACKAGE / "static", *PACKAGE.glob("*/static")]
-TYPES = {".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
+TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
 FILES = {
     file.relative_to(folder).as_posix(): file.read_bytes()
     for folder in FOLDERS

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from outfeed.errors import (
     EngineDown,
@@ -32,6 +32,17 @@ from outfeed.http.services import serving
 from outfeed.log_message import LogMessage
 
 RETRY_AFTER_SECS = 2
+# Of pages, if the phrase of the status is not plain.
+TITLES = {
+    401: "Sign in to continue",
+    403: "You don't have access",
+    404: "Not found",
+    413: "Too large",
+    422: "Not accepted",
+    429: "Too many requests",
+    500: "Something went wrong",
+    503: "Temporarily unavailable",
+}
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
 
@@ -68,7 +79,7 @@ def answer(status: int, detail: str, **more: Any) -> Response:
     A path of the API returns JSON, unless it is a page.
     """
     if wants_page():
-        title = HTTPStatus(status).phrase
+        title = TITLES.get(status, HTTPStatus(status).phrase.capitalize())
         return Response(render_template("error.html", status=status, title=title, detail=detail), status)
     return problem(status, detail, **more)
 
@@ -83,11 +94,18 @@ def wants_page() -> bool:
 def http_problem(error: HTTPException) -> Response:
     """Return an HTTP error in the app's own form."""
     status = error.code or 500
-    response = answer(status, error.description or HTTPStatus(status).phrase)
+    response = answer(status, _description(error, status))
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
     return response
+
+
+def _description(error: HTTPException, status: int) -> str:
+    """Return the error's own text, or a plain one in place of the library's."""
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        return "Page not found."
+    return error.description or HTTPStatus(status).phrase
 
 
 def _invalid_event(error: InvalidEvent) -> Response:
@@ -160,5 +178,8 @@ def _internal_error(error: Exception) -> Response:
     log.error(LogMessage("request failed", method=request.method, path=request.path), exc_info=error)
     serving().metrics.note_error("request", error)
     request_id = g.get("request_id")
+    if wants_page():
+        named = f" (request {request_id})" if request_id else ""
+        return answer(500, f"Something went wrong on our side{named}. It has been logged.")
     logged = f"It was logged as request {request_id}." if request_id else "It was logged."
     return answer(500, f"Internal server error. {logged}")

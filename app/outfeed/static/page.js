@@ -2,7 +2,7 @@
 // events that came while the page was hidden.
 
 import "./event-feed.js"; // loaded together with the code that listens to it
-import { clockOf, setText, widthOf } from "./event-feed/elements.js";
+import { clockOf, setText, widthOf, zoneName } from "./event-feed/elements.js";
 
 /** Show the times in *root* in the reader's zone. */
 export function localise(root) {
@@ -20,7 +20,7 @@ export function align(list) {
 localise(document);
 
 const zone = document.getElementById("zone");
-if (zone) zone.textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
+if (zone) zone.textContent = `Times in ${zoneName()}`;
 
 const feed = document.querySelector("event-feed"); // an element that is added later belongs to another script
 const field = document.querySelector("form.filter input");

@@ -21,15 +21,23 @@ export function setText(element, text) {
 
 // --- times, dates and numbers ----------------------------------------------------------------------------------------
 
-const TIME = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
-});
-const SHORT_TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const DAY_OF_YEAR = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
+const IS_UTC = document.documentElement.dataset.zone === "utc"; // a reader's choice, of Outfeed's own pages
+const TIME = formatOf({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const SHORT_TIME = formatOf({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const DAY = formatOf({ day: "numeric", month: "short" });
+const DAY_OF_YEAR = formatOf({ day: "numeric", month: "short", year: "numeric" });
 export const NUMBER = new Intl.NumberFormat();
 const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
 const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
+
+function formatOf(options) {
+  return new Intl.DateTimeFormat(undefined, { ...options, timeZone: IS_UTC ? "UTC" : undefined });
+}
+
+/** Return the name of the zone in which times are shown. */
+export function zoneName() {
+  return TIME.resolvedOptions().timeZone;
+}
 
 /** Return the time in *text*, or null. A time without a zone is UTC, as SQLite's datetime() writes it. */
 export function momentOf(text) {
@@ -44,11 +52,19 @@ export function widthOf(chars) {
   return chars <= 20 ? "year" : "long";
 }
 
-/** Return the time of day in the reader's zone, with the date unless it is today; without seconds if *isShort*. */
+/** Return the time of day in the reader's zone or in UTC, with the date unless it is today; without seconds if *isShort*. */
 export function clockOf(moment, isShort = false) {
   const time = (isShort ? SHORT_TIME : TIME).format(moment);
   const now = new Date();
-  if (moment.toDateString() === now.toDateString()) return time;
-  const day = moment.getFullYear() === now.getFullYear() ? DAY : DAY_OF_YEAR;
+  if (dateOf(moment) === dateOf(now)) return time;
+  const day = yearOf(moment) === yearOf(now) ? DAY : DAY_OF_YEAR;
   return `${day.format(moment)} ${time}`;
+}
+
+function dateOf(moment) {
+  return IS_UTC ? moment.toISOString().slice(0, 10) : moment.toDateString();
+}
+
+function yearOf(moment) {
+  return IS_UTC ? moment.getUTCFullYear() : moment.getFullYear();
 }

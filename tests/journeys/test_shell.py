@@ -1,0 +1,87 @@
+"""The shell of the pages in a browser: menu, theme, zone and keys."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.page import DESKTOP, PHONE, write
+from tests.server import Server
+
+
+def ground(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+def choose(page: Page, choice: str) -> None:
+    page.locator(".menu > summary").click()
+    page.get_by_role("button", name=choice, exact=True).click()
+
+
+def test_the_menu_chooses_the_theme_and_the_zone_of_every_page(shared: Server, page: Page) -> None:
+    write(shared.database, {"description": "a task"}, timestamp="2026-01-15T23:30:00.000Z")
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{shared.url}/swarm/events?type=task.*")
+    light, time = ground(page), page.locator(".event time")
+    expect(time).to_have_text("16 Jan 00:30:00")
+
+    choose(page, "Dark")
+    expect(page).to_have_url(re.compile(r"/swarm/events\?type=task\.\*$"))
+    dark = ground(page)
+    choose(page, "UTC")
+    expect(time).to_have_text("15 Jan 23:30:00")
+    expect(page.locator("#zone")).to_have_text("Times in UTC")
+
+    page.goto(f"{shared.url}/swarm/live")
+    assert ground(page) == dark != light
+    expect(page.locator("event-feed .rows time")).to_have_text("15 Jan 23:30:00")
+    surface = "element => getComputedStyle(element).backgroundColor"
+    assert page.locator("event-feed .bar").evaluate(surface) != "rgb(255, 255, 255)"
+    page.emulate_media(media="print")
+    assert ground(page) == "rgba(0, 0, 0, 0)"  # paper is light
+    page.emulate_media(media="screen", color_scheme="dark")
+    choose(page, "Light")
+    assert ground(page) == light
+
+
+def test_the_keyboard_opens_pages_the_list_of_keys_and_closes_menus(shared: Server, page: Page) -> None:
+    page.goto(f"{shared.url}/docs")
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(keys.get_by_text("Move to the filter")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+
+    menu = page.locator(".menu > summary")
+    menu.click()
+    page.get_by_role("link", name="Keyboard shortcuts").click()
+    expect(keys).to_be_visible()
+    keys.get_by_role("button", name="Close").click()
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.locator("h1").click()):
+        menu.click()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        close()
+        expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
+
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    expect(page).to_have_url(f"{shared.url}/swarm/events")
+    page.get_by_label("Search").fill("? g l")
+    page.get_by_label("Search").press("?")
+    expect(keys).to_be_hidden()
+    page.locator("h1").click()
+    page.keyboard.press("g")
+    page.keyboard.press("l")
+    expect(page).to_have_url(f"{shared.url}/swarm/live")
+
+
+def test_the_menu_and_the_content_have_one_width_on_every_page(shared: Server, page: Page) -> None:
+    lefts = {}
+    for size in (DESKTOP, {"width": 2200, "height": 900}, PHONE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        for path in ("/swarm/live", "/swarm/events", "/status", "/docs", "/api/docs"):
+            page.goto(shared.url + path)
+            boxes = [page.locator(name).bounding_box() for name in ("header.top", "main")]
+            lefts[size["width"], path] = [(box["x"], box["width"]) for box in boxes if box]
+        assert len({tuple(found) for (width, _), found in lefts.items() if width == size["width"]}) == 1, lefts
