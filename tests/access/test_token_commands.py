@@ -98,7 +98,8 @@ class TestLimits:
         found = account.find_token(database, secret)
         assert found.types == ("task.*", "bid.submitted")
         assert 89 <= (found.expires_at - clock.now()).days <= 90
-        assert re.search(r"ci +read +task\.\*,bid\.submitted +\d s ago +in 89 d +never", outfeed("token", "list").output)
+        listed = outfeed("token", "list").output
+        assert re.search(r"ci +read +task\.\*,bid\.submitted +\d s ago +in 89 d +never", listed)
 
     @pytest.mark.parametrize("option", [
         ("--types", ""), ("--types", " , "), ("--types", "*"), ("--types", "task*"),
