@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outfeed.config import Settings
-from outfeed.edge import origin, scripts, uplink
+from outfeed.edge import origin, owner, scripts, uplink
 from outfeed.edge.engine import EVENTS, HEAD, Engine
 from outfeed.edge.owner import OwnerFile
 from outfeed.edge.stream import EngineStream, read
@@ -169,35 +169,109 @@ def test_a_second_origin_appends_nothing_while_the_first_is_alive(
     second.close()
 
 
-def test_an_origin_that_was_refused_begins_an_emptied_engine_under_a_new_epoch(
+class TestTheEpochAtAnEmptiedEngine:
+    """An engine that holds nothing does not tell what edges have read."""
+
+    def test_the_first_origin_keeps_its_epoch(self, origin_in_process: OriginInProcess) -> None:
+        write_events(origin_in_process.path, 3)
+        epoch = epoch_of(origin_in_process.path)
+        origin_in_process.bring_up()
+        assert epoch_of(origin_in_process.path) == epoch
+
+    def test_a_copy_of_a_published_database_renews_its_epoch_once(
+        self, filled: OriginInProcess, redis_server: RedisServer
+    ) -> None:
+        copy = OriginInProcess(filled.engine, copy_of(filled.path, filled.path.with_name("copy.db")))
+        redis_server.client.flushall()
+        copy.bring_up()
+        epoch = epoch_of(copy.path)
+        assert epoch != epoch_of(filled.path)
+        redis_server.client.flushall()
+        copy.new_uplink()
+        copy.bring_up()
+        assert epoch_of(copy.path) == epoch
+        copy.close()
+
+    def test_an_earlier_copy_that_was_refused_renews_its_epoch(
+        self, engine: Engine, redis_server: RedisServer, origin_in_process: OriginInProcess
+    ) -> None:
+        """The copy is older than the first publication and has no mark."""
+        copy = OriginInProcess(engine, copy_of(origin_in_process.path, origin_in_process.path.with_name("copy.db")))
+        write_events(origin_in_process.path, 3)
+        origin_in_process.bring_up()
+        copy.uplink.step()
+        redis_server.client.flushall()
+        copy.bring_up()
+        assert epoch_of(copy.path) != epoch_of(origin_in_process.path)
+        copy.close()
+
+    def test_an_origin_keeps_its_epoch_over_a_reboot(
+        self, filled: OriginInProcess, redis_server: RedisServer, another_boot: None
+    ) -> None:
+        epoch = epoch_of(filled.path)
+        filled.new_uplink()
+        redis_server.client.flushall()
+        filled.bring_up()
+        assert epoch_of(filled.path) == epoch
+
+    def test_a_restored_database_keeps_the_epoch_of_the_restore(
+        self, filled: OriginInProcess, redis_server: RedisServer
+    ) -> None:
+        filled.services.outbox.renew_epoch(epoch_of(filled.path))
+        epoch = epoch_of(filled.path)
+        redis_server.client.flushall()
+        filled.bring_up()
+        assert epoch_of(filled.path) == epoch
+
+
+def test_a_copy_that_takes_over_from_a_dead_origin_renews_its_epoch(
     filled: OriginInProcess, redis_server: RedisServer
 ) -> None:
-    """Edges may have served the first's events under the shared epoch."""
-    other = copy_of(filled.path, filled.path.with_name("other.db"))
-    second = OriginInProcess(filled.engine, other)
-    second.uplink.step()
-    write_events(filled.path, 2)
-    filled.bring_up()
-    write_events(other, 2)
-    redis_server.client.flushall()
-    second.bring_up()
-    assert epoch_of(other) != epoch_of(filled.path)
-    second.close()
+    """The engine may have lost events that edges have read."""
+    copy = OriginInProcess(filled.engine, copy_of(filled.path, filled.path.with_name("copy.db")))
+    redis_server.client.hset(HEAD, "until", 0)
+    copy.bring_up()
+    assert epoch_of(copy.path) != epoch_of(filled.path)
+    copy.close()
 
 
-def test_an_origin_that_takes_over_from_another_epoch_renews_its_own(
-    filled: OriginInProcess, engine: Engine, redis_server: RedisServer
+def test_the_lease_of_a_boot_before_is_waited_for(
+    filled: OriginInProcess, redis_server: RedisServer, another_boot: None
 ) -> None:
-    """Edges may have read other events under its epoch before."""
-    epoch = epoch_of(filled.path)
-    rival = OriginInProcess(engine, copy_of(filled.path, filled.path.with_name("rival.db")))
-    try:
-        redis_server.client.hset(HEAD, mapping={"epoch": "another", "owner": "another", "until": 0})
-        rival.bring_up()
-        assert epoch_of(rival.path) not in (epoch, "another")
-        assert head_of(rival.path) == 10
-    finally:
-        rival.close()
+    filled.new_uplink()
+    before = origin_of(filled)
+    for _ in range(3):
+        filled.uplink.step()
+    assert origin_of(filled) == before
+    redis_server.client.hset(HEAD, "until", 0)
+    filled.bring_up()
+    assert origin_of(filled) == before
+
+
+def test_a_clone_of_the_disk_becomes_another_origin_when_the_lease_is_renewed(
+    filled: OriginInProcess, another_boot: None
+) -> None:
+    """The clone has the same inode and the same owner file."""
+    first = filled.uplink
+    before = origin_of(filled)
+    clone = filled.new_uplink()
+    for _ in range(20):
+        first.step()
+        clone.step()
+    assert origin_of(filled) != before
+    assert OwnerFile(filled.path).load().epoch == ""
+
+
+def origin_of(found: OriginInProcess) -> str:
+    return OwnerFile(found.path).load().origin
+
+
+@pytest.fixture
+def another_boot(filled: OriginInProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine boots after *filled* has filled the engine."""
+    boot = tmp_path / "boot_id"
+    boot.write_text("another")
+    monkeypatch.setattr(owner, "_BOOT", boot)
 
 
 def test_a_successor_on_the_same_machine_takes_over_at_once(filled: OriginInProcess) -> None:
@@ -330,7 +404,7 @@ class TestTheCheckBeforeTheServer:
         earlier = copy_of(filled.path, filled.path.with_name("earlier.db"))
         write_events(filled.path, 2)
         filled.bring_up()
-        origin.renew_epoch_if_behind(filled.settings.model_copy(update={"database": earlier}))
+        origin.renew_epoch_if_published(filled.settings.model_copy(update={"database": earlier}))
         assert epoch_of(earlier) != epoch_of(filled.path)
 
     def test_an_engine_with_another_last_event_renews_it(self, filled: OriginInProcess) -> None:
@@ -338,18 +412,18 @@ class TestTheCheckBeforeTheServer:
         write_events(filled.path, 1)
         filled.bring_up()
         write_events(other, 4)
-        origin.renew_epoch_if_behind(filled.settings.model_copy(update={"database": other}))
+        origin.renew_epoch_if_published(filled.settings.model_copy(update={"database": other}))
         assert epoch_of(other) != epoch_of(filled.path)
 
     def test_an_engine_that_agrees_or_is_behind_or_is_empty_does_not(
         self, filled: OriginInProcess, redis_server: RedisServer
     ) -> None:
         epoch = epoch_of(filled.path)
-        origin.renew_epoch_if_behind(filled.settings)
+        origin.renew_epoch_if_published(filled.settings)
         write_events(filled.path, 1)
-        origin.renew_epoch_if_behind(filled.settings)
+        origin.renew_epoch_if_published(filled.settings)
         redis_server.client.flushall()
-        origin.renew_epoch_if_behind(filled.settings)
+        origin.renew_epoch_if_published(filled.settings)
         assert epoch_of(filled.path) == epoch
 
 
@@ -359,7 +433,7 @@ class TestTheCheckBeforeTheServer:
 class World:
     """Two origins on copies of one database, and one engine.
 
-    The test checks after every move that an edge reads no contradiction.
+    The copy is made after the first publication. The test checks after every move that an edge reads no contradiction.
 
     `_seen` has what edges have read of each epoch.
     """
@@ -371,11 +445,11 @@ class World:
         redis_server.client.flushall()
         first = OriginInProcess(engine, folder / "0.db")
         write_events(first.path, 2)
+        first.uplink.step()
         self.origins = [first, OriginInProcess(engine, copy_of(first.path, folder / "1.db"))]
         self._dumps: dict[str, bytes] = {}
         self._seen: dict[str, dict[int, str]] = {}
         self._copies = 0
-        self._owner: int | None = None
 
     def write(self, which: int) -> None:
         write_events(self.origins[which].path, 2)
@@ -384,13 +458,9 @@ class World:
         """Run one step of the thread, which settles again after an error."""
         with contextlib.suppress(EngineDown):
             self.origins[which].uplink.step()
-        nonce = self._redis.client.hget(HEAD, "owner")
-        if nonce is not None and OwnerFile(self.origins[which].path).read() == nonce:
-            self._owner = which
 
     def flush(self, _: int) -> None:
-        with self._owner_comes_first():
-            self._redis.client.flushall()
+        self._redis.client.flushall()
 
     def save(self, _: int) -> None:
         self._dumps = {
@@ -400,28 +470,21 @@ class World:
         }
 
     def fail_over(self, _: int) -> None:
-        """Go on with a replica that has what was saved."""
-        with self._owner_comes_first():
-            self._redis.client.flushall()
-            for key, value in self._dumps.items():
-                self._redis.client.restore(key, 0, value, replace=True)
-
-    @contextlib.contextmanager
-    def _owner_comes_first(self) -> Iterator[None]:
-        """Have the owner, or its successor, notice a loss before a rival does.
-
-        A rival that was never refused cannot tell an engine that lost its events from a new one (edges.md, limits).
-        """
-        owner = self._owner
-        yield
-        for _ in range(8 if owner is not None else 0):  # until the engine has its events again
-            self.step(owner)
+        """Continue with a replica that has what was saved."""
+        self._redis.client.flushall()
+        for key, value in self._dumps.items():
+            self._redis.client.restore(key, 0, value, replace=True)
 
     def end_lease(self, _: int) -> None:
         self._redis.client.hset(HEAD, "until", 0)
 
     def restart(self, which: int) -> None:
         self.origins[which].new_uplink()
+
+    def restore(self, which: int) -> None:
+        """Renew the epoch, as `outfeed restore` does."""
+        found = self.origins[which]
+        found.services.outbox.renew_epoch(epoch_of(found.path))
 
     def replace(self, which: int) -> None:
         """Start the origin on a copy of its database, after the check."""
@@ -430,7 +493,7 @@ class World:
         path = copy_of(former.path, self._folder / f"copy-{self._copies}.db")
         former.close()
         self.origins[which] = OriginInProcess(self._engine, path)
-        origin.renew_epoch_if_behind(self.origins[which].settings)
+        origin.renew_epoch_if_published(self.origins[which].settings)
 
     def check(self) -> None:
         """An edge never reads another event under a seq that it has read."""
@@ -446,7 +509,7 @@ class World:
             each.close()
 
 
-MOVES = ("write", "step", "step", "flush", "save", "fail_over", "end_lease", "restart", "replace")
+MOVES = ("write", "step", "step", "flush", "save", "fail_over", "end_lease", "restart", "restore", "replace")
 
 
 @pytest.fixture
@@ -455,10 +518,13 @@ def folders() -> Iterator[Path]:
         yield Path(folder)
 
 
-@settings(
+PROPERTY = settings(
     max_examples=40, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
+
+
+@PROPERTY
 @given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 1)), max_size=40))
 def test_an_edge_never_reads_two_events_under_one_seq_of_one_epoch(
     engine: Engine, redis_server: RedisServer, folders: Path, moves: list[tuple[str, int]]
@@ -475,5 +541,22 @@ def test_an_edge_never_reads_two_events_under_one_seq_of_one_epoch(
             world.check()
             assert held(redis_server) == rows_of(world.origins[0].path)
             assert head_of(world.origins[0].path) == read(engine, "after", 0, 0).head.position  # type: ignore[union-attr]
+        finally:
+            world.close()
+
+
+@PROPERTY
+@given(moves=st.lists(st.sampled_from([each for each in MOVES if each not in ("restore", "replace")]), max_size=30))
+def test_a_single_origin_never_renews_its_epoch(
+    engine: Engine, redis_server: RedisServer, folders: Path, moves: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=folders) as folder:
+        world = World(engine, redis_server, Path(folder))
+        epoch = epoch_of(world.origins[0].path)
+        try:
+            for name in moves:
+                getattr(world, name)(0)
+            world.step(0)
+            assert epoch_of(world.origins[0].path) == epoch
         finally:
             world.close()

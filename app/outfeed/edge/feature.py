@@ -41,14 +41,14 @@ class EdgeFeature(Feature):
             _require_library()
 
     def prepare(self, settings: Settings) -> None:
-        """Renew the epoch if the engine holds events that the database lacks.
+        """Renew the epoch if edges may know other events under it.
 
         It is called before any client is served.
         """
         if settings.engine is not None:
             from outfeed.edge import origin
 
-            origin.renew_epoch_if_behind(settings)
+            origin.renew_epoch_if_published(settings)
 
     def part(self, process: Process) -> OriginPart | None:
         if process.settings.engine is None:

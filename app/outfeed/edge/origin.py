@@ -9,7 +9,7 @@ import functools
 from typing import NamedTuple
 
 from outfeed.config import Settings
-from outfeed.edge import store
+from outfeed.edge.comparison import Held, needs_new_epoch
 from outfeed.edge.engine import EVENTS, HEAD, Engine
 from outfeed.edge.grants import EngineTickets, GrantWriter
 from outfeed.edge.owner import OwnerFile
@@ -65,37 +65,32 @@ class OriginPart(Part):
         self._engine.close()
 
 
-def renew_epoch_if_behind(settings: Settings) -> None:
-    """Renew the epoch if the engine holds events that the database lacks.
+def renew_epoch_if_published(settings: Settings) -> None:
+    """Renew the epoch if edges may know other events under it.
 
-    An engine that cannot be reached changes nothing.
+    An engine that cannot be reached changes nothing: the uplink compares again.
     """
     engine = Engine(engine_of(settings).url)
     try:
         reply = read(engine, "before", MAX_SEQ, 1)
-        answer = engine.call(lambda client: client.xrevrange(EVENTS, count=1))
+        newest = engine.call(lambda client: client.xrevrange(EVENTS, count=1))
     except EngineDown:
         return
     finally:
         engine.close()
-    if reply is None:
-        return
     database = db.at(settings.database)
     outbox = Outbox(database, settings.max_event_bytes)
-    window, head = outbox.window(), reply.head
-    if head.epoch == window.epoch and (max(head.position, head.target) > window.last_seq or _differs(database, answer)):
+    window = outbox.window()
+    held = _held(reply.head, newest) if reply else None
+    if needs_new_epoch(database, window, OwnerFile(settings.database).load().epoch, held):
         outbox.renew_epoch(window.epoch)
 
 
-def _differs(database: db.Database, newest: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
-    """Return whether the engine's newest entry is another event.
-
-    It is compared with the event of its seq in the outbox.
-    """
+def _held(head: Head, newest: list[tuple[bytes, dict[bytes, bytes]]]) -> Held:
     for id_, fields in newest:
-        ours = store.checksum_of(database, int(id_.partition(b"-")[0]))
-        return ours is not None and ours != fields.get(b"c", b"").decode()
-    return False
+        seq, checksum = int(id_.partition(b"-")[0]), fields.get(b"c", b"").decode()
+        return Held(head.epoch, head.position, head.target, seq, checksum)
+    return Held(head.epoch, head.position, head.target, 0, "")
 
 
 # --- what it knows ----------------------------------------------------------------------------------------------------
@@ -140,7 +135,7 @@ def state_of(process: Process) -> EngineState:
         return EngineState(engine.address, str(error))
     head = process.outbox.window().last_seq
     found: Head | None = reply.head if reply else None
-    is_owner = owner is not None and owner.decode() == OwnerFile(process.database.path).read()
+    is_owner = owner is not None and owner.decode().partition(".")[0] == OwnerFile(process.database.path).load().origin
     if found is None:
         return EngineState(engine.address, None, lag=head, is_owner=is_owner, edges=edges, head=head)
     return EngineState(

@@ -1,55 +1,76 @@
-"""The owner's file, `<database>.uplink`.
+"""Owner file, `<database>.uplink`: which origin a database is.
 
-The nonce under which this machine's uplink owned the engine last.
+Copies of a database have the same epoch and the same seqs, and then write different events. The owner file is not
+copied with the database by SQLite, Litestream or `outfeed backup`. It is ignored if the database has another inode or
+is on another machine.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
 from outfeed.store import files
 
-_MACHINE = (Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
+_MACHINE = Path("/etc/machine-id")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Ownership(NamedTuple):
+    """The identity of one database as an origin.
+
+    *epoch* is the epoch that this database has published and no other has, empty if there is none. *is_since_boot*: it
+    was saved since the boot of this machine, on the same device.
+    """
+
+    origin: str
+    epoch: str = ""
+    is_since_boot: bool = False
 
 
 class OwnerFile:
-    """Keeps the nonce for the next uplink of this database on this machine.
-
-    A reboot ends it.
-
-    A disk that was cloned, with the file on it, must not own the lease: then the file is ignored.
-    """
+    """Keeps the ownership of one database for its next uplink."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
         self._path = Path(f"{database}.uplink")
 
-    def read(self) -> str:
-        """Return the nonce.
+    def load(self) -> Ownership:
+        """Return the saved ownership, or a new one.
 
-        Empty if there is none, or it is another machine's or database's.
+        A saved one that belongs to another database is ignored.
         """
         try:
             kept = orjson.loads(self._path.read_bytes())
         except (OSError, orjson.JSONDecodeError):
-            return ""
-        is_ours = isinstance(kept, dict) and kept.get("place") == self._place()
-        return str(kept.get("nonce", "")) if is_ours else ""
+            kept = None
+        if not isinstance(kept, dict) or kept.get("place") != self._place():
+            return Ownership(secrets.token_hex(16))
+        return Ownership(str(kept.get("origin")), str(kept.get("epoch")), kept.get("boot") == self._boot())
 
-    def write(self, nonce: str) -> None:
-        """Keep *nonce*. Raises OSError."""
+    def save(self, ownership: Ownership) -> Ownership:
+        """Save *ownership* and return it as `load` does. Raises OSError."""
+        content = {**ownership._asdict(), "place": self._place(), "boot": self._boot()}
         draft = Path(f"{self._path}.{os.getpid()}")
         draft.unlink(missing_ok=True)
         files.make_private(draft)
-        draft.write_bytes(orjson.dumps({"nonce": nonce, "place": self._place()}))
+        with draft.open("wb") as file:
+            file.write(orjson.dumps(content))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, self._path)
+        return ownership._replace(is_since_boot=True)
 
     def _place(self) -> list[str]:
-        status = os.stat(self._database)
-        return [*map(_text, _MACHINE), str(status.st_dev), str(status.st_ino)]
+        return [_text(_MACHINE), str(os.stat(self._database).st_ino)]
+
+    def _boot(self) -> list[str]:
+        """Return what differs on a cloned disk, and after a reboot."""
+        return [_text(_BOOT), str(os.stat(self._database).st_dev)]
 
 
 def _text(path: Path) -> str:

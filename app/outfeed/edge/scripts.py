@@ -38,10 +38,10 @@ local function place(info)
 end
 """
 
-# ARGV: old owner, new owner, ms. Take the lease for the new owner if it is free, expired, or owned by either of both.
-# At `maxmemory` the lease is still to be had: without it no origin could trim.
-# Answers: 'owned', owner, ms left · 'empty' · 'mine', epoch, position, seq and checksum of the last entry, target,
-# rules, erasures, the owner before.
+# ARGV: origin, new owner, ms. An owner is `origin.random`. Take the lease for the new owner if it is free, expired, or
+# owned by that origin or by the new owner. Flag `allow-oom`: at `maxmemory` an origin must own the engine to trim it.
+# Answers: 'owned', owner, ms left, epoch · 'empty' · 'mine', epoch, position, target, seq and checksum of the last
+# entry, rules, erasures.
 CLAIM = Script.of(
     "#!lua flags=allow-oom"
     + _NOW
@@ -49,7 +49,9 @@ CLAIM = Script.of(
     + """
 local head = redis.call('HMGET', KEYS[1], 'owner', 'until', 'epoch', 'target', 'rules', 'erasures')
 local owner, ends = head[1], tonumber(head[2] or '0')
-if owner and owner ~= ARGV[1] and owner ~= ARGV[2] and ends > now then return {'owned', owner, ends - now} end
+if owner and owner ~= ARGV[2] and string.match(owner, '^[^.]*') ~= ARGV[1] and ends > now then
+    return {'owned', owner, ends - now, head[3] or ''}
+end
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'until', now + tonumber(ARGV[3]))
 if not head[3] or redis.call('EXISTS', KEYS[2]) == 0 then return {'empty'} end
 local position, _, last = place(redis.call('XINFO', 'STREAM', KEYS[2]))
@@ -58,7 +60,7 @@ if last then
     seq = string.match(last[1], '^(%d+)')
     for i = 1, #last[2], 2 do if last[2][i] == 'c' then checksum = last[2][i + 1] end end
 end
-return {'mine', head[3], position, seq, checksum, head[4] or '0', head[5] or '', head[6] or '', owner or ''}
+return {'mine', head[3], position, head[4] or '0', seq, checksum, head[5] or '', head[6] or ''}
 """
 )
 

@@ -10,6 +10,7 @@ from outfeed.store.database import Database
 
 # Memory of an event in the engine beyond its JSON: 355 bytes in all for one of 271 (Redis 7.0, 2026).
 EVENT_OVERHEAD_BYTES = 84
+PUBLISHED = "published_epoch"  # the key in outfeed_meta
 
 
 class Facts(NamedTuple):
@@ -40,6 +41,27 @@ def checksum_of(database: Database, seq: int) -> str | None:
     """
     found = read_facts(database, seq - 1, seq).rows.get(seq)
     return found[0] if found else None
+
+
+def published_epoch(database: Database) -> str | None:
+    """Return the epoch that was published last.
+
+    This database, or the one that it is a copy of, published it.
+    """
+    with database.connection() as connection:
+        return db.meta(connection, PUBLISHED)
+
+
+def note_published(database: Database, epoch: str) -> None:
+    """Record that edges may know events under *epoch*."""
+    if published_epoch(database) == epoch:
+        return
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO outfeed_meta (key, value) VALUES (?, ?)"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (PUBLISHED, epoch),
+        )
 
 
 def _checksum(event_id: object, written_at: object) -> str:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from outfeed.config import Settings
 from outfeed.edge import scripts, store
+from outfeed.edge.comparison import Held, needs_new_epoch
 from outfeed.edge.engine import EVENTS, HEAD, Engine
-from outfeed.edge.owner import OwnerFile
+from outfeed.edge.owner import OwnerFile, Ownership
 from outfeed.edge.rules import fingerprint
 from outfeed.edge.single import SingleThread
 from outfeed.edge.stream import read
@@ -62,12 +63,13 @@ class Uplink(SingleThread):
         self._engine = engine
         self._settings: Settings = process.settings
         self._file = OwnerFile(process.database.path)
-        self._nonce = secrets.token_hex(16)
+        self._own: Ownership | None = None
+        self._nonce = ""  # `origin.random`: fences a former uplink of the same origin
         self._rules = fingerprint(process.settings)
         self._place: EnginePlace | None = None
         self._floor = 0  # events below are trimmed, so that the rest fits in OUTFEED_ENGINE_BYTES
         self._unmeasured = 0
-        self._is_refused = False
+        self._refused_ms: int | None = None  # what was left of another owner's lease
         self._woken = threading.Event()
 
     def restart(self) -> None:
@@ -108,51 +110,49 @@ class Uplink(SingleThread):
         The claim comes first. In the other order, events that a predecessor appends in between look like a database
         that was restored.
         """
-        former = self._file.read()
-        kind, *found = self._engine.run(scripts.CLAIM, KEYS, [former, self._nonce, LEASE_MS])
-        if kind == b"owned":
-            self._note_refusal(found[1])
-            return None
-        self._file.write(self._nonce)
+        own = self._own = self._own or self._file.load()
+        self._nonce = self._nonce or f"{own.origin}.{secrets.token_hex(8)}"
+        lease_of = own.origin if own.is_since_boot else ""
+        kind, *found = self._engine.run(scripts.CLAIM, KEYS, [lease_of, self._nonce, LEASE_MS])
         window = self._outbox.window()
-        was_refused, self._is_refused = self._is_refused, False
-        if kind == b"empty":
-            if was_refused:
-                # Another origin has written here, and what it wrote is lost: edges may know it under our epoch.
-                self._outbox.renew_epoch(window.epoch)
-                return None
-            return self._begin(window)
-        epoch, position, seq, checksum, target, rules, erasures, owner = _decoded(found)
-        if epoch == window.epoch:
-            differs = self._is_another(window, max(position, target), seq, checksum)
-        else:
-            # Another origin served another epoch, perhaps after other events under the epoch of this database.
-            differs = owner not in {former, self._nonce, ""}
-        if differs:
-            log.warning(LogMessage("database is behind the engine or differs from it, renewing its epoch"))
+        if kind == b"owned":
+            self._note_refusal(own, window, *found)
+            return None
+        self._refused_ms = None
+        held, rules, erasures = _decoded(found) if found else (None, "", "")
+        if needs_new_epoch(self._database, window, own.epoch, held):
+            log.warning(LogMessage("edges may know other events under the epoch of this database, renewing it"))
             self._outbox.renew_epoch(window.epoch)
             return None
-        if epoch == window.epoch and rules == self._rules and position >= window.first_seq - 1:
-            return EnginePlace(epoch, position, erasures)
+        self._note_published(own, window.epoch)
+        if held and (held.epoch, rules) == (window.epoch, self._rules) and held.position >= window.first_seq - 1:
+            return EnginePlace(held.epoch, held.position, erasures)
         return self._begin(window)
 
-    def _note_refusal(self, left_ms: int) -> None:
-        if not self._is_refused:
-            log.warning(LogMessage("another origin owns the engine, trying again", lease_ms=left_ms))
-        self._is_refused = True
-        self.stopping.wait(1.0)
+    def _note_published(self, own: Ownership, epoch: str) -> None:
+        """Record that this database alone publishes *epoch*.
 
-    def _is_another(self, window: Window, furthest: int, seq: int, checksum: str) -> bool:
-        """Return whether the engine holds events that this database does not.
-
-        A backup was restored, or a copy of the database wrote.
-
-        A last event that was pruned or erased since counts as the same.
+        It is called before edges can read the epoch.
         """
-        if furthest > window.last_seq:
-            return True
-        ours = store.checksum_of(self._database, seq) if seq else None
-        return ours is not None and ours != checksum
+        if own.epoch != epoch or not own.is_since_boot:
+            self._own = self._file.save(own._replace(epoch=epoch))
+        store.note_published(self._database, epoch)
+
+    def _note_refusal(self, own: Ownership, window: Window, owner: bytes, left_ms: int, epoch: bytes) -> None:
+        """Wait for the end of the owner's lease.
+
+        After a reboot, the owner may be this database's own uplink from before, and its lease runs out. If the lease
+        is renewed, the owner runs on a clone of this disk, and this database becomes another origin.
+        """
+        is_clone = owner.decode().partition(".")[0] == own.origin
+        if self._refused_ms is None and not is_clone:
+            log.warning(LogMessage("another origin owns the engine, trying again", lease_ms=left_ms))
+        if is_clone and self._refused_ms is not None and left_ms > self._refused_ms:
+            self._own, self._nonce = self._file.save(Ownership(secrets.token_hex(16))), ""
+        elif epoch.decode() == window.epoch and own.epoch != window.epoch:
+            store.note_published(self._database, window.epoch)
+        self._refused_ms = left_ms
+        self.stopping.wait(1.0)
 
     def _begin(self, window: Window) -> EnginePlace | None:
         """Empty the engine, and start it where both limits allow.
@@ -250,7 +250,7 @@ class Uplink(SingleThread):
         self.stopping.wait(1.0)
 
 
-def _decoded(found: list[Any]) -> tuple[str, int, int, str, int, str, str, str]:
-    epoch, position, seq, checksum, target, *texts = found
-    rules, erasures, owner = (text.decode() for text in texts)
-    return epoch.decode(), position, int(seq), checksum.decode(), int(target), rules, erasures, owner
+def _decoded(found: list[Any]) -> tuple[Held, str, str]:
+    epoch, position, target, seq, checksum, rules, erasures = found
+    held = Held(epoch.decode(), position, int(target), int(seq), checksum.decode())
+    return held, rules.decode(), erasures.decode()
