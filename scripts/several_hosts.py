@@ -32,7 +32,7 @@ from outfeed.process import exit_with
 PATIENCE_SECS = 30.0
 MAX_HEAD_BYTES = 64 * 1024
 # Of a page's requests, what an edge serves: those with a session, to these paths.
-FEED = re.compile(rb"GET (?:/ws|/api/feed|/api/feed/stream)[ ?]")
+FEED = re.compile(rb"GET (?:/ws|/api/feed|/api/feed/stream|/api/types)[ ?]")
 ORIGIN = re.compile(rb"GET \S*[?&]origin=1[& ]")
 SESSION = re.compile(rb"(?im)^cookie:.*outfeed_session_")
 

@@ -147,6 +147,8 @@ class Feature:
     redirects: ClassVar[Mapping[str, str]] = {}
     # The template that shows `status` on /status.
     status_template: str | None = None
+    # Whether edges register the routes too. Such a view uses `serving()`, which has no database.
+    is_at_edges: ClassVar[bool] = False
 
     def blueprints(self) -> Iterable[Blueprint]:
         """Return the routes.

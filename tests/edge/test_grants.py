@@ -13,6 +13,7 @@ import pytest
 from outfeed import clock, config
 from outfeed.access.store import account, user
 from outfeed.edge import origin
+from outfeed.edge.displays import EngineDisplays
 from outfeed.edge.engine import GRANTS, HEAD, Engine
 from outfeed.edge.grants import EngineGrants, EngineTickets, GrantWriter, publish
 from outfeed.errors import EngineDown
@@ -176,6 +177,17 @@ def test_the_origin_renews_what_a_command_has_written(
     publish(engine, database, 60)
     writer.step()
     assert grants.find_token(secret)
+
+
+def test_the_writer_publishes_displays_again_after_a_loss(
+    origin_in_process: OriginInProcess, writer: GrantWriter, engine: Engine, redis_server: RedisServer
+) -> None:
+    for lose in (redis_server.client.flushall, lambda: redis_server.client.delete(HEAD)):
+        writer.step()
+        assert EngineDisplays(engine).current().version == origin_in_process.services.displays.version()
+        lose()
+        with pytest.raises(EngineDown):
+            EngineDisplays(engine).current()
 
 
 class TestTickets:

@@ -15,8 +15,12 @@ from flask.testing import FlaskClient
 from outfeed.access import auth
 from outfeed.access.store import account, user
 from outfeed.config import Settings
+from outfeed.display import Display
+from outfeed.edge import displays
 from outfeed.edge.grants import publish
 from outfeed.edge.web import FEED_PATHS, OWN_PATHS, create_edge
+from outfeed.http.app import create_app
+from outfeed.store.displays import MadeBy, put
 from tests.database_file import write_events
 from tests.edge.origin_in_process import OriginInProcess
 from tests.engines import GRANTS, RedisServer
@@ -28,7 +32,7 @@ UPGRADE = {
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }  # fmt: skip
 # A handshake that is admitted ends here: the test's client lends no socket.
-ADMITTED = {"/ws": 501, "/api/feed": 200, "/api/feed/stream": 501, "/metrics": 200}
+ADMITTED = {"/ws": 501, "/api/feed": 200, "/api/feed/stream": 501, "/api/types": 200, "/metrics": 200}
 
 
 class EdgeInProcess:
@@ -51,6 +55,7 @@ class EdgeInProcess:
 
     def publish(self) -> None:
         publish(self.origin.engine, self.origin.services.database, 60)
+        displays.publish(self.origin.engine, self.origin.services.displays.current())
 
     @property
     def client(self) -> FlaskClient:
@@ -114,6 +119,23 @@ def test_the_same_page_as_at_the_origin(edge: EdgeInProcess) -> None:
     assert [event["seq"] for event in page.get_json()["events"]] == [1, 2, 3]
     last = edge.get("/api/feed?last=2", "read").get_json()
     assert [event["seq"] for event in last["events"]] == [4, 5]
+
+
+def test_displays_are_those_of_the_origin_with_its_counter(edge: EdgeInProcess) -> None:
+    origin = create_app(edge.origin.settings).test_client()
+    token = {"Authorization": f"Bearer {edge.tokens['read']}"}
+    answers = []
+    for label in ("Paid {amount}", "Paid {sats} sats"):
+        with edge.origin.services.database.transaction() as connection:
+            put(connection, {"order.paid": Display(None, label)}, MadeBy.COMMAND)
+        edge.publish()
+        edge.services.relay.poll()
+        answers.append(edge.get("/api/types", "read"))
+        assert answers[-1].data == origin.get("/api/types", headers=token).data
+        assert edge.get("/api/feed?after=0", "read").get_json()["types"] == answers[-1].get_json()["types"]
+    tags = [answer.headers["ETag"] for answer in answers]
+    assert tags[0] != tags[1]
+    assert edge.get("/api/types", "read", headers={"If-None-Match": tags[1]}).status_code == 304
 
 
 def test_consumers_are_the_origins(edge: EdgeInProcess) -> None:

@@ -8,6 +8,7 @@ until the origin has written them again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from outfeed import clock
 from outfeed.access.rights import Rights
 from outfeed.access.store import account
 from outfeed.config import Settings
-from outfeed.edge import scripts
+from outfeed.edge import displays, scripts
 from outfeed.edge.engine import GRANTS, HEAD, TICKET, Engine
 from outfeed.edge.single import SingleThread
 from outfeed.edge.stream import Head
@@ -126,7 +127,7 @@ def _write(pipeline: Any, found: Published, before: Published | None, present: s
 
 
 class GrantWriter(SingleThread):
-    """Writes changed grants, and all of them if the engine has lost them.
+    """Writes changed grants and displays, and all if the engine lost them.
 
     One worker of a host runs it. Only its own thread uses these attributes.
     """
@@ -134,6 +135,7 @@ class GrantWriter(SingleThread):
     def __init__(self, process: Process, engine: Engine) -> None:
         super().__init__("grants", process.database, process.metrics)
         self._engine = engine
+        self._displays = process.displays
         self._secs = int(process.settings.grant_minutes * 60)
         self._published: Published | None = None
         self._version: tuple[int, ...] = ()
@@ -145,6 +147,12 @@ class GrantWriter(SingleThread):
 
     def step(self) -> None:
         """Write what has changed, and wait a moment."""
+        self._write_grants()
+        with contextlib.suppress(EngineFull):  # the uplink trims the stream, and the next step writes them
+            displays.publish(self._engine, self._displays.current())
+        self.stopping.wait(LOOK_SECS)
+
+    def _write_grants(self) -> None:
         mark = self._engine.call(lambda client: client.hget(GRANTS, MARK))
         version = account.grants_version(self._database)
         if self._published is None or mark != self._published.mark.encode():
@@ -154,7 +162,6 @@ class GrantWriter(SingleThread):
         elif clock.monotonic() >= self._renew_at:
             self._engine.call(lambda client: client.expire(GRANTS, self._secs))
             self._note_renewal()
-        self.stopping.wait(LOOK_SECS)
 
     def _write(self, version: tuple[int, ...], before: Published | None) -> None:
         self._published = publish(self._engine, self._database, self._secs, before)

@@ -117,8 +117,8 @@ return {'ok'}
 """
 )
 
-# ARGV: 'after' or 'before', seq, most events, most bytes. Reads on until one of both is reached; the last event may go
-# beyond the bytes. Answers nothing if there is no head or no stream, else epoch, target, rules, erasures, rights, first
+# ARGV: 'after' or 'before', seq, most events, most bytes. Read until one of both is reached. The last event may exceed
+# the bytes. Answers nothing if there is no head or no stream, else epoch, target, rules, erasures, rights, types, first
 # seq, position, ms since the origin last wrote, whether there is more, the earliest time of an event, the seqs and the
 # sizes of the events, each joined by commas, and their JSON, joined: three texts cost less than an array.
 READ = Script.of(
@@ -126,7 +126,7 @@ READ = Script.of(
     + _NOW
     + _PLACE
     + """
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'target', 'rules', 'erasures', 'rights', 'appended_at')
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'target', 'rules', 'erasures', 'rights', 'types', 'appended_at')
 if not head[1] or redis.call('EXISTS', KEYS[2]) == 0 then return {} end
 local position, first = place(redis.call('XINFO', 'STREAM', KEYS[2]))
 local is_forward, seq, left, room = ARGV[1] == 'after', ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -148,8 +148,8 @@ while left > 0 and room >= 0 do
     if #chunk < count then break end
 end
 if room < 0 then has_more = 1 end
-return {head[1], head[2] or '0', head[3] or '', head[4] or '', head[5] or '', first, position,
-    head[6] and now - tonumber(head[6]) or -1, has_more, written, table.concat(seqs, ','), table.concat(sizes, ','),
+return {head[1], head[2] or '0', head[3] or '', head[4] or '', head[5] or '', head[6] or '', first, position,
+    head[7] and now - tonumber(head[7]) or -1, has_more, written, table.concat(seqs, ','), table.concat(sizes, ','),
     table.concat(events)}
 """,
     is_read_only=True,

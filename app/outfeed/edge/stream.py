@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Head(NamedTuple):
     """The state of the engine's copy.
 
-    *rights* moves when a permission may have been revoked.
+    *rights* moves when a permission may have been revoked. *types* is the number of changes of displays, or None.
     """
 
     epoch: str
@@ -44,6 +44,7 @@ class Head(NamedTuple):
     rules: str
     erasures: int
     rights: str
+    types: int | None
     first_seq: int
     position: int
     age_ms: int
@@ -71,10 +72,13 @@ def read(engine: Engine, direction: str, seq: int, limit: int, max_bytes: int = 
     found: list[Any] = engine.run(scripts.READ, [HEAD, EVENTS], [direction, seq, limit, max_bytes])
     if not found:
         return None
-    epoch, target, rules, erasures, rights, first, position, age_ms, has_more, written, seqs, sizes, raws = found
+    epoch, target, rules, erasures, rights, types, first, position, age_ms, has_more, written, seqs, sizes, raws = found
     if not erasures:
         return None
-    head = Head(epoch.decode(), int(target), rules.decode(), int(erasures), rights.decode(), first, position, age_ms)
+    head = Head(
+        epoch.decode(), int(target), rules.decode(), int(erasures), rights.decode(), int(types) if types else None,
+        first, position, age_ms,
+    )  # fmt: skip
     numbers = [int(each) for each in seqs.split(b",")] if seqs else []
     lengths = [int(each) for each in sizes.split(b",")] if sizes else []
     return Reply(head, bool(has_more), written.decode() or None, numbers, lengths, raws)

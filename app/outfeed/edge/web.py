@@ -14,13 +14,14 @@ from flask.typing import ResponseReturnValue
 
 from outfeed.access import auth
 from outfeed.config import Settings
+from outfeed.edge.displays import EngineDisplays
 from outfeed.edge.engine import Engine
 from outfeed.edge.grants import EdgeRights, EngineGrants
 from outfeed.edge.report import Reporter
 from outfeed.edge.rules import fingerprint
 from outfeed.edge.stream import EngineStream, Head, StreamWaker
 from outfeed.errors import EngineDown, InvalidRequest
-from outfeed.feature import Samples
+from outfeed.feature import Samples, registered
 from outfeed.feed.source import CheckpointStore
 from outfeed.history import Claim, Item
 from outfeed.http import bodies, limits, logs, problems
@@ -35,7 +36,7 @@ from outfeed.http.transports.feed import feed
 from outfeed.metrics import Metrics
 from outfeed.principal import Principal
 
-FEED_PATHS = ("/ws", "/api/feed", "/api/feed/stream")
+FEED_PATHS = ("/ws", "/api/feed", "/api/feed/stream", "/api/types")
 OWN_PATHS = (*FEED_PATHS, "/healthz", "/healthz/", "/readyz", "/readyz/", "/metrics")
 
 
@@ -52,6 +53,7 @@ class EdgeServices(Serving):
         self.origin = settings.origin_url.rstrip("/")
         self.stream = EngineStream(self.engine, self.origin, fingerprint(settings), self._take_head)
         super().__init__(settings, metrics or Metrics(), self.stream, OriginsConsumers(self.origin), _keep_no_mark)
+        self.displays = EngineDisplays(self.engine)
         self.rights = EdgeRights(EngineGrants(self.engine), self.core)
         reporter = Reporter(self, self.engine, edge, is_first=worker == 0)
         self.parts = [self.rights, reporter]
@@ -60,6 +62,8 @@ class EdgeServices(Serving):
 
     def _take_head(self, head: Head) -> None:
         self.rights.take_head(head)
+        if head.types is not None:
+            self.core.note_types(head.types)
 
     def start(self) -> None:
         """Poll, by the scheduler and at once when the stream has a new entry."""
@@ -144,7 +148,8 @@ def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int 
     app.before_request(_require_engine)
     connection.init_app(app)
     websocket.init_app(app)
-    for blueprint in (health, metrics_page, feed):
+    shared = [blueprint for feature in registered() if feature.is_at_edges for blueprint in feature.blueprints()]
+    for blueprint in (health, metrics_page, feed, *shared):
         app.register_blueprint(blueprint)
     return app
 

@@ -28,7 +28,7 @@ from outfeed.store import outbox, triggers
 from outfeed.store import serving as serving_record
 from outfeed.store.checkpoint import Checkpoints
 from outfeed.store.commits import CommitNotifier
-from outfeed.store.displays import DisplayCache
+from outfeed.store.displays import CurrentDisplays, DisplayCache
 from outfeed.store.high_water_mark import HighWaterMark, Position
 from outfeed.store.outbox import Outbox
 from outfeed.store.own_errors import OwnErrors
@@ -47,11 +47,12 @@ P = TypeVar("P", bound=Part)
 class Serving:
     """The parts of any process that serves viewers: the feed over a source.
 
-    An origin and an edge have their own. A subclass fills *parts* and *jobs*.
+    An origin and an edge have their own. A subclass fills *parts*, *jobs* and *displays*.
     """
 
     parts: list[Part]
     jobs: Jobs
+    displays: CurrentDisplays
 
     def __init__(
         self,
@@ -136,6 +137,7 @@ class Services(Serving):
     """
 
     checkpoints: Checkpoints
+    displays: DisplayCache
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         metrics = metrics or Metrics()

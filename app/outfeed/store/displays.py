@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from outfeed.display import Display, Level
 from outfeed.errors import InvalidDisplay
@@ -71,6 +71,14 @@ def remove(connection: Connection, names: Iterable[str], made_by: MadeBy | None 
         [{"name": name, "made_by": made_by} for name in names],
     )
     return done.rowcount
+
+
+class CurrentDisplays(Protocol):
+    """The displays of a serving process. Any thread may call it."""
+
+    def current(self) -> Displays:
+        """Return the displays as they are now. Raises SourceError."""
+        ...
 
 
 class DisplayCache:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from outfeed.http import identity
 from outfeed.http.api.operation import json_answer, operation
 from outfeed.http.permission import requires
-from outfeed.http.services import services
+from outfeed.http.services import serving
 from outfeed.principal import READ
 
 types = Blueprint("types", __name__)
@@ -40,7 +40,7 @@ class SetDisplays(BaseModel):
 @operation(answers={200: SetDisplays}, refusals={304: "Nothing has changed since the answer with this ETag."})
 def list_displays() -> Response:
     """Return the displays that were set, of types the principal may see."""
-    found, visible = services().displays.current(), identity.principal().visible
+    found, visible = serving().displays.current(), identity.principal().visible
     shown = {name: each.as_dict() for name, each in found.by_type.items() if visible.covers(name)}
     response = json_answer({"types": found.version, "displays": shown})
     response.headers["Cache-Control"] = "no-cache"

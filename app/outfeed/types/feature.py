@@ -18,6 +18,7 @@ class TypesFeature(Feature):
 
     commands: ClassVar[Mapping[str, str]] = {"type": "types.commands:type_"}
     kept_tables = ("outfeed_type",)
+    is_at_edges = True
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.types.api import types
