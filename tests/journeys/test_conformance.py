@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import re
 import signal
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.database_file import epoch_of, head_of, write_events
 from tests.engines import Edge, cluster
 from tests.server import Server, writer
-from tests.transports import TRANSPORTS, Follower, Tail, Transport, Verdict
+from tests.transports import TRANSPORTS, Follower, Stream, Tail, Transport, Verdict
 from tests.waits import PATIENCE_SECS, wait_until
 
 # Fast enough for a test, but still paced.
 EVENT_RATE = 100
+MAX_EVENT_BYTES = 4096
 FOREIGN = "0" * 32
 _numbers = itertools.count(1)
 
@@ -35,7 +39,7 @@ AT_AN_EDGE = tuple(way for way in TRANSPORTS if way is not Tail)
 @contextlib.contextmanager
 def serving(kind: str, folder: Path) -> Iterator[Server]:
     """Run a server of that *kind*; its database is the origin's."""
-    settings = {"event_rate": EVENT_RATE, "heartbeat_secs": 0.3}
+    settings = {"event_rate": EVENT_RATE, "heartbeat_secs": 0.3, "max_event_bytes": MAX_EVENT_BYTES}
     if kind == "origin":
         with Server(folder, **settings) as server:
             yield server
@@ -44,12 +48,29 @@ def serving(kind: str, folder: Path) -> Iterator[Server]:
         yield edges[0]
 
 
+@contextlib.contextmanager
+def filled(kind: str, folder: Path) -> Iterator[Server]:
+    """Run a server of that *kind* with 12 events."""
+    with serving(kind, folder) as server:
+        write_events(server.database, 12, each_alone=True)
+        settle(server)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def standing_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with filled("edge", tmp_path_factory.mktemp("edge")) as server:
+        assert isinstance(server, Edge)
+        yield server
+
+
 @pytest.fixture(scope="module", params=["origin", "edge"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for the cases that only append events to its history."""
-    with serving(request.param, tmp_path_factory.mktemp("conformance")) as server:
-        write_events(server.database, 12, each_alone=True)
-        settle(server)
+    if request.param == "edge":
+        yield request.getfixturevalue("standing_edge")
+        return
+    with filled("origin", tmp_path_factory.mktemp("origin")) as server:
         yield server
 
 
@@ -193,6 +214,10 @@ def test_a_pruned_cursor_gets_a_gap(own: Server) -> None:
             assert verdicts(transports) == by_all(Verdict("gap", 7, (after + 1, 7)))
             write_events(own.database, 5, each_alone=True)
             assert sequences(transports, head_of(own.database)) == by_all(rows(own, after=7))
+    if isinstance(own, Edge):
+        settle(own)
+        with beside(own, {"after": 0, "epoch": epoch_of(own.database)}) as recordings:
+            assert_same_bytes(recordings, head_of(own.database))
 
 
 def stop_and_start(server: Server) -> None:
@@ -239,3 +264,145 @@ def test_followers_miss_nothing_across_a_restart(own: Server, bring_down: Callab
             thread.join()
     assert {name: reader.events for name, reader in readers.items()} == by_all(rows(own))
     assert {name: set(reader.verdicts) for name, reader in readers.items()} == by_all({"resumed"})
+
+
+# --- the bytes of an edge and of its origin ---------------------------------------------------------------------------
+
+
+class Recording(ABC):
+    """The bytes of one answer of the feed, without what differs at an edge.
+
+    That is `origin` in a verdict and `origin_age` in a heartbeat. Heartbeats are omitted, as they depend on the time.
+    """
+
+    def __init__(self, server: Server, query: dict[str, Any]) -> None:
+        self.server = server
+        self.query = query
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Connect."""
+
+    @abstractmethod
+    def collect(self, until: int) -> list[str]:
+        """Return what was received, up to the seq *until*."""
+
+    def close(self) -> None:  # noqa: B027 - a request is complete
+        """Disconnect."""
+
+
+class Frames(Recording):
+    """Frames of a WebSocket, an event a frame."""
+
+    options: ClassVar[dict[str, Any]] = {"rate": 0}
+
+    def begin(self) -> None:
+        self.client = self.server.connect(open_timeout=5)
+        self.client.send(action="subscribe", channel="events", **self.options, **self.query)
+
+    def collect(self, until: int) -> list[str]:
+        found: list[str] = []
+        while self.client.cursor < until:
+            text = str(self.client.socket.recv(timeout=PATIENCE_SECS))
+            frame = json.loads(text)
+            self.client.check.take(frame)
+            if frame["type"] != "heartbeat":
+                found.append(text)
+        return found
+
+    def close(self) -> None:
+        self.client.__exit__()
+
+
+class BatchFrames(Frames):
+    """Frames of a WebSocket, several events a frame."""
+
+    options: ClassVar[dict[str, Any]] = {"rate": 0, "batch": True}
+
+
+class StreamBytes(Recording):
+    """The head and the messages of server-sent events."""
+
+    def begin(self) -> None:
+        self.stream = Stream(self.server, **self.query)
+
+    def collect(self, until: int) -> list[str]:
+        self.stream.follow(until)
+        body = re.sub(rb": heartbeat\nid: [^\n]*\n(?:data: [^\n]*\n)?\n", b"", self.stream.raw)
+        return [self.stream.head.decode(), *body.decode().split("\n\n")]
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class Body(Recording):
+    """The headers and the body of one request."""
+
+    options: ClassVar[dict[str, Any]] = {}
+
+    def begin(self) -> None:
+        with self.server.http() as http:
+            self.answer = http.get("/api/feed", params=self.query | self.options)
+
+    def collect(self, until: int) -> list[str]:
+        headers = [f"{name}: {value}" for name, value in self.answer.headers.items()]
+        own = ("date", "x-request-id", "etag", "content-length")  # the last two follow from `origin`
+        return [*(each for each in headers if not each.startswith(own)), self.answer.text]
+
+
+class WaitingBody(Body):
+    """The same of a long poll."""
+
+    options: ClassVar[dict[str, Any]] = {"wait": 0.1}
+
+
+RECORDINGS: tuple[type[Recording], ...] = (Frames, BatchFrames, StreamBytes, Body, WaitingBody)
+
+
+@contextlib.contextmanager
+def beside(edge: Edge, query: dict[str, Any]) -> Iterator[list[tuple[Recording, Recording]]]:
+    """Connect by every transport to the edge's origin and to the edge."""
+    with contextlib.ExitStack() as stack:
+        found = [(kind(edge.origin, query), kind(edge, query)) for kind in RECORDINGS]
+        for pair in found:
+            for each in pair:
+                stack.callback(each.close)
+        yield found
+
+
+def assert_same_bytes(recordings: list[tuple[Recording, Recording]], until: int) -> None:
+    for at_origin, at_edge in recordings:
+        expected, found = at_origin.collect(until), at_edge.collect(until)
+        assert expected
+        assert [re.sub(r',"origin":"[^"]*"', "", text) for text in found] == expected
+
+
+ODD_DATA = [
+    "not JSON", '{"password": "planted", "n": 1}', json.dumps("x" * 2 * MAX_EVENT_BYTES), '{"n": 12345678901234567890}',
+    json.dumps({"text": "é\u2028🟢"}), "[1,2.50,1e3]", None, '{"a":1,"a":2}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", ["resumed", "reset"])
+def test_an_edge_sends_the_bytes_of_its_origin(standing_edge: Edge, verdict: str) -> None:
+    before = head_of(standing_edge.database)
+    write_events(standing_edge.database, len(ODD_DATA), data=ODD_DATA, event_type="odd.data")
+    settle(standing_edge)
+    head = head_of(standing_edge.database)
+    epoch = epoch_of(standing_edge.database) if verdict == "resumed" else FOREIGN
+    with beside(standing_edge, {"after": before, "epoch": epoch}) as recordings:
+        assert_same_bytes(recordings, head)
+        write_events(standing_edge.database, len(ODD_DATA), data=ODD_DATA, event_type="odd.data")
+        live = [pair for pair in recordings if not isinstance(pair[0], Body | BatchFrames)]
+        assert_same_bytes(live, head_of(standing_edge.database))
+
+
+def test_a_heartbeat_of_an_edge_differs_by_the_age_of_its_origin_only(standing_edge: Edge) -> None:
+    found = []
+    for server in (standing_edge.origin, standing_edge):
+        with server.connect() as client:
+            client.subscribe()
+            found.append(next(frame for frame in iter(client.receive, None) if frame["type"] == "heartbeat"))
+    assert 0 <= found[1]["payload"].pop("origin_age") < 5
+    assert found[0] == found[1]
