@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import shutil
 import socket
 import sqlite3
@@ -372,7 +373,17 @@ def test_the_origin_lists_its_edges(cluster: Cluster) -> None:
     def page() -> str:
         return httpx.get(f"{cluster.origin.url}/status", headers=cookie, trust_env=False, timeout=10).text
 
-    wait_until(lambda: all(f"127.0.0.1:{edge.port}" in page() for edge in cluster.edges), "edges listed")
+    def row(edge: Edge) -> list[str]:
+        [found] = re.findall(rf"<tr[^>]*>(?:(?!</tr>).)*127.0.0.1:{edge.port}.*?</tr>", page()) or [""]
+        return re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", found)
+
+    wait_until(lambda: all(map(row, cluster.edges)), "edges listed")
+    head = f"{head_of(cluster.database):,}"
+    for edge in cluster.edges:
+        wait_until(lambda edge=edge: row(edge)[4] == head, "position of the head")  # type: ignore[misc]
+        _, _, workers, clients, _, lag, age, _ = row(edge)
+        assert (workers, clients, lag) == ("1", "0", "0")
+        assert 0 <= int(age.removesuffix(" s ago")) <= 10
     with cluster.edges[0].connect() as client, cluster.origin.http() as http:
         client.subscribe()
         line = f'outfeed_edge_clients{{edge="{socket.gethostname()} 127.0.0.1:{cluster.edges[0].port}"}} 1.0'

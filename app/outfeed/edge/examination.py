@@ -94,7 +94,12 @@ def _state(engine: Engine, head: int) -> Iterator[Finding]:
 
 def _edges(engine: Engine) -> Iterator[Finding]:
     for each in list_edges(engine):
-        if each.version != version():
+        if each.is_silent:
+            yield Finding(
+                NOTE, f"the edge {each.name} {each.address} last reported {each.age:,.0f} s ago",
+                "it was killed, has hung or can't reach the engine", "systemctl restart outfeed-edge there",
+            )  # fmt: skip
+        elif each.version != version():
             yield Finding(
                 NOTE, f"the edge {each.name} {each.address} runs outfeed {each.version}, and this is {version()}",
                 "both must apply the same rules to save work", "pip install --upgrade outfeed there",

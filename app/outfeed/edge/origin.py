@@ -159,8 +159,10 @@ def samples_of(process: Process) -> dict[str, Samples]:
         "engine_owner": [([], state.is_owner)],
         "engine_oom": [([], state.shortages)],
         "origin_age_seconds": [([], state.age)],
-        "edge_clients": [([_label(each)], each.clients) for each in state.edges],
-        "edge_lag": [([_label(each)], max(0, state.head - each.position)) for each in state.edges],
+        "edge_clients": [([_label(each)], each.clients) for each in state.edges if not each.is_silent],
+        "edge_lag": [
+            ([_label(each)], max(0, state.head - each.position)) for each in state.edges if not each.is_silent
+        ],
     }
 
 

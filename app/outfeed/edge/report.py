@@ -1,7 +1,4 @@
-"""Reports.
-
-Each edge says in the engine how it is, and the origin lists them.
-"""
+"""Reports: edges write their state to the engine for the origin."""
 
 from __future__ import annotations
 
@@ -24,15 +21,17 @@ if TYPE_CHECKING:
     from outfeed.http.services import Serving
 
 REPORT_SECS = 3.0
-LIFETIME_SECS = 10
+# An edge without a report for longer than this is silent. It is listed until its last report expires.
+SILENT_SECS = 10.0
+LIFETIME_SECS = 600
 MAX_EDGES = 1000
 log = logging.getLogger(__name__)
 
 
 class EdgeReport(BaseModel):
-    """How one edge is.
+    """The state of one edge.
 
-    Its address, workers and clients, and the *position* of its last read.
+    *position* is that of its last read, and *age* the seconds since the report.
     """
 
     name: str
@@ -41,6 +40,12 @@ class EdgeReport(BaseModel):
     clients: int
     position: int
     version: str
+    age: float = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the edge was killed or cut off, or has hung."""
+        return self.age > SILENT_SECS
 
 
 class Reporter(Part):
@@ -53,7 +58,7 @@ class Reporter(Part):
         self.jobs = {"report": Job(self.write, REPORT_SECS)} if is_first else {}
 
     def write(self) -> None:
-        """Write the report. Never raises: the origin misses an edge that can't."""
+        """Write the report. An error is logged, not raised."""
         settings = self._serving.settings
         report = EdgeReport(
             name=socket.gethostname(),
@@ -63,9 +68,16 @@ class Reporter(Part):
             position=self._serving.hub.position,
             version=version(),
         )
-        text = orjson.dumps(report.model_dump())
+        self._put(orjson.dumps(report.model_dump(exclude={"age"})), LIFETIME_SECS)
+
+    def close(self) -> None:
+        """Withdraw the report: an edge that was stopped is not silent."""
+        if self.jobs:
+            self._put(b"", 1)
+
+    def _put(self, text: bytes, secs: int) -> None:
         try:
-            self._engine.call(lambda client: client.set(EDGE + self._edge, text, ex=LIFETIME_SECS))
+            self._engine.call(lambda client: client.set(EDGE + self._edge, text, ex=secs))
         except EngineDown as error:
             log.debug(LogMessage("report not written, trying again", error=error))
 
@@ -83,19 +95,25 @@ class Reporter(Part):
 
 
 def list_edges(engine: Engine) -> list[EdgeReport]:
-    """Return the reports of the last LIFETIME_SECS, by name and address.
+    """Return the last report of each edge, by name and address.
 
-    Raises EngineDown.
+    Reports of the last LIFETIME_SECS count. Raises EngineDown.
     """
 
-    def read(client: Any) -> list[bytes | None]:
+    def read(client: Any) -> list[tuple[bytes | None, int]]:
         keys = [key for key, _ in zip(client.scan_iter(match=f"{EDGE}*", count=1000), range(MAX_EDGES), strict=False)]
-        return list(client.mget(keys)) if keys else []
+        with client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.get(key).pttl(key)
+            found = pipeline.execute()
+        return list(zip(found[::2], found[1::2], strict=True))
 
-    found = []
-    for text in engine.call(read):
+    newest: dict[tuple[str, str], EdgeReport] = {}
+    for text, left_ms in sorted(engine.call(read), key=lambda each: each[1]):
         try:
-            found.append(EdgeReport.model_validate_json(text or b""))
+            report = EdgeReport.model_validate_json(text or b"")
         except ValidationError:
-            continue  # it has expired since the scan, or another version wrote it
-    return sorted(found, key=lambda each: (each.name, each.address))
+            continue  # it was withdrawn, has expired since the scan, or is another version's
+        age = max(0.0, LIFETIME_SECS - left_ms / 1000)
+        newest[report.name, report.address] = report.model_copy(update={"age": age})
+    return [newest[place] for place in sorted(newest)]

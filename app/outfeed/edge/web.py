@@ -77,6 +77,8 @@ class EdgeServices(Serving):
         self.waker.stop()
         self.jobs.stop()
         self.core.pacer.stop()
+        for part in self.parts:
+            part.close()
         self.engine.close()
 
     def samples(self) -> Mapping[str, Samples]:
