@@ -454,6 +454,11 @@ class TestRestore:
 
         assert foreign_schema.in_file(saved) == ["the view all_orders", "the trigger noted on orders"]
 
+    def test_tables_of_litestream_do_not_stop_a_restore(self, database, raw, saved):
+        raw.executescript("CREATE TABLE _litestream_seq (id, seq); CREATE TABLE _litestream_lock (id)")
+        backup.restore(database, saved, by="tests")
+        assert ids(database.path) == ["a", "b"]
+
     def test_a_restore_gives_up_on_a_writer_that_never_ends(self, database, raw, saved, monkeypatch):
         monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
         raw.execute("BEGIN IMMEDIATE")

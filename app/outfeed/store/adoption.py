@@ -24,6 +24,8 @@ OPTIONAL_COLUMNS = ("task_id", "agent_id", "data")
 # Indexes that a program may have made itself. Outfeed uses such an index as it is.
 LOG_INDEXES = {f"event_log_{column}": column for column in ("task_id", "agent_id", "timestamp", "event_type", "source")}
 TRIGGERS = ("event_log_guard_insert", "event_log_guard_update", "event_log_outbox", "event_log_stale")
+# Litestream keeps its own state in the replicated database.
+LITESTREAM_TABLES = ("_litestream_lock", "_litestream_seq")
 KEY = "adoption"
 _MAX_NAMED = 12
 
@@ -67,9 +69,9 @@ def is_foreign(connection: sqlite3.Connection) -> bool:
 def foreign_tables(connection: sqlite3.Connection) -> list[str]:
     """Return the names of the tables that Outfeed did not make, sorted.
 
-    `event_log` is left out.
+    `event_log` is left out, and so are the tables of Litestream, which continues without them.
     """
-    ours = {"event_log", "outbox"}
+    ours = {"event_log", "outbox", *LITESTREAM_TABLES}
     if former_names.are_used(connection):
         ours |= {*former_names.TABLES, "_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"}
     return sorted(
