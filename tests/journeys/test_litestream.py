@@ -1,4 +1,4 @@
-"""The loss of the origin's host: another one takes its place from a replica.
+"""The loss of the origin's host, which another one replaces.
 
 Litestream runs with the example configuration. Its replica is a folder instead of a bucket.
 """
@@ -65,12 +65,11 @@ def test_a_new_host_continues_from_the_replica_under_another_epoch(tmp_path: Pat
     fresh.mkdir()
     copy = fresh / "copy.db"
     with cluster(lost, heartbeat_secs=0.3) as (engine, origin, edges), Audience(edges) as audience:
-        with replicating(origin.database, lost) as options:
-            with writer(origin.database, 100):
-                audience.have(200)
-                wait_until(lambda: (lost / "replica").is_dir(), "first replica")
-                audience.have(200)
-                origin.kill()
+        with writer(origin.database, 100), replicating(origin.database, lost) as options:
+            audience.have(200)
+            wait_until((lost / "replica").is_dir, "first replica")
+            audience.have(200)
+            origin.kill()
         served = min(len(viewer.events) for viewer in audience)
         command = [require_litestream(), "restore", *options, "-o", str(copy), str(origin.database)]
         subprocess.run(command, check=True, timeout=PATIENCE_SECS, capture_output=True)
