@@ -1,6 +1,6 @@
-"""Run `outfeed` in a process with faults that FILE names.
+"""Run `outfeed` in this process, with faults that FILE names.
 
-Usage: python -m tests.faulty_process FILE serve. `pages=N` limits the database to that many pages. `readonly` makes it
+The arguments are FILE and those of `outfeed`. `pages=N` limits the database to that many pages. `readonly` makes it
 read-only. With `threads` no thread can be started. With `descriptors` no socket pair can be opened. `clock=N` sets the
 wall clock N seconds ahead. The file is read again each time, so that a test may remove the fault. The busy timeout is
 half a second, or `patience=N`. With `hasty` at the start, slow clients have a fifth of the time.
@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,9 @@ from outfeed import clock
 from outfeed.store import database as db
 
 
-def main(file: Path) -> None:
+def main(arguments: list[str]) -> None:
+    file = Path(arguments[0])
+
     def missing(what: str) -> str | None:
         try:
             lines = file.read_text().split()
@@ -76,8 +77,4 @@ def main(file: Path) -> None:
     worker.REQUEST_SECS /= haste
     worker.UNREAD_SECS = incoming.UNREAD_SECS = incoming.UNREAD_SECS / haste
 
-    outfeed(sys.argv[2:])
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    outfeed(arguments[1:])

@@ -37,6 +37,7 @@ from outfeed.access import auth
 from outfeed.access.store import account, user
 from outfeed.store import database as db
 from outfeed.store import migrate
+from tests import forked
 from tests.clients import FeedClient
 from tests.forked import Forked
 from tests.waits import PATIENCE_SECS, wait_until
@@ -117,14 +118,12 @@ class Server:
     a secret, fails the test.
     """
 
-    command: tuple[str, ...] = ()  # if it is another command than `outfeed`
-
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.database = folder / "outfeed.db"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output_path = folder / "serve.log"
-        self.process: Forked | subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
         self.base = 0  # the seq after which a test begins that shares its server with others
         self._token: str | None = None
         self._session: str | None = None
@@ -157,15 +156,12 @@ class Server:
         """Start serving; return when the server is ready."""
         if not self.database.exists():
             make_database(self.database)
-        if self.command:
-            with self.output_path.open("ab") as output:
-                self.process = subprocess.Popen(
-                    [*self.command, "serve", *arguments],
-                    cwd=ROOT, env=self.environment, stdout=output, stderr=output, start_new_session=True,
-                )  # fmt: skip
-        else:
-            self.process = Forked(["serve", *arguments], self.environment, self.output_path)
+        self.process = self.launch(["serve", *arguments])
         wait_until(self._is_ready, "server ready")
+
+    def launch(self, arguments: list[str]) -> Forked:
+        """Run `outfeed` with *arguments* in a session of its own."""
+        return Forked(arguments, self.environment, self.output_path)
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -299,12 +295,9 @@ class Server:
                 found[sample.labels["worker"]] += sample.value  # type: ignore[assignment]
         return dict(found)
 
-    def run(self, *arguments: str, timeout: float = 30, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run `outfeed` with *arguments* in a process, on the same database."""
-        return subprocess.run(
-            [sys.executable, "-m", "outfeed", *arguments],
-            check=False, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout, **more,
-        )  # fmt: skip
+        return forked.run([*arguments], self.environment, timeout)
 
     def log_event(self, event_type: str, source: str, data: Any = None) -> None:
         """Log an event from another process, by the command line."""

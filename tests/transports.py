@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -21,8 +20,9 @@ from urllib.parse import urlencode
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.forked import Forked
 from tests.protocol import CursorCheck
-from tests.server import ROOT, Server
+from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until
 
 GONE = (OSError, EOFError, ConnectionClosed, InvalidHandshake, httpx.TransportError, TimeoutError)
@@ -326,11 +326,8 @@ class Tail(Transport):
         folder = Path(tempfile.mkdtemp(dir=self.server.database.parent))
         self._output, self._remarks = folder / "output", folder / "remarks"
         environment = {**self.server.environment, "OUTFEED_TOKEN": self.server.token}
-        with self._output.open("wb") as output, self._remarks.open("wb") as remarks:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "outfeed", "tail", "--json", "--last=0", *options],
-                cwd=ROOT, env=environment, stdout=output, stderr=remarks,
-            )  # fmt: skip
+        command = ["tail", "--json", "--last=0", *options]
+        self._process = Forked(command, environment, self._output, self._remarks)
         wait_until(lambda: self.remarks.count("\n") and "Following" in self.remarks, "tail follows")
         self.begin_at(int(re.findall(r"Following \S+ after seq (\d+)", self.remarks)[0]))
         gap = re.search(r"GAP: events (\d+) to (\d+)", self.remarks)
@@ -339,7 +336,7 @@ class Tail(Transport):
 
     @property
     def remarks(self) -> str:
-        return self._remarks.read_text()
+        return self._remarks.read_text() if self._remarks.exists() else ""
 
     def pump(self, timeout: float = 0.2) -> None:
         lines = self._output.read_text().splitlines(keepends=True)[len(self.events) :]

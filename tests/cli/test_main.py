@@ -12,17 +12,15 @@ from click.shell_completion import ShellComplete
 
 from outfeed.cli import commands, main
 from outfeed.store.event_log import log_event
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 LOG = ("log", "task.created", "--source", "tests")
 
 
-def run(*arguments, **more):
+def run(*arguments, **variables):
     """Run `outfeed` in a process of its own, without a terminal."""
-    command = [sys.executable, "-m", "outfeed", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **more
-    )
+    return forked.run([*arguments], os.environ | variables, timeout=60)
 
 
 def paths():
@@ -71,7 +69,11 @@ def test_help_lists_the_commands_in_order(outfeed):
 def test_characters_that_an_encoding_lacks_are_replaced(database, encoding):
     log_event("task.created", "tests", data={"description": "数据 é"})
 
-    done = run("events", env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}, encoding=encoding)
+    command = [sys.executable, "-m", "outfeed", "events"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, encoding=encoding, timeout=60
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "New task: ?? é" in done.stdout
@@ -150,7 +152,7 @@ class TestExitCodes:
         assert not (tmp_path / "outfeed.db").exists()
 
     def test_an_invalid_setting_exits_1(self, database):
-        failed = run("status", env={**os.environ, "OUTFEED_WORKERS": "many"})
+        failed = run("status", OUTFEED_WORKERS="many")
 
         assert failed.returncode == 1
         assert failed.stderr.startswith("Error: OUTFEED_WORKERS: ")

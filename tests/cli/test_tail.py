@@ -19,19 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from outfeed.client import Client
+from outfeed.client import Client, link
+from tests import forked
 from tests.waits import wait_until
 
 ROOT = Path(__file__).parents[2]
 
 
-# A frozen server is noticed after two pings.
-IMPATIENTLY = """
-from outfeed.cli import main
-from outfeed.client import link
-link.PING_SECS = 2.0
-main(prog_name="outfeed")
-"""
+def run_impatiently(arguments):
+    """Run `outfeed`, which notices a frozen server after two short pings."""
+    link.PING_SECS = 2.0
+    forked.run_outfeed(arguments)
 
 
 class AnyTime(str):
@@ -51,9 +49,10 @@ class Tail:
     def __init__(self, server, folder, *arguments):
         self.output, self.remarks = folder / "tail.out", folder / "tail.err"
         environment = {**server.environment, "OUTFEED_TOKEN": server.token}
-        with self.output.open("wb") as out, self.remarks.open("wb") as err:
-            command = [sys.executable, "-c", IMPATIENTLY, "tail", *arguments]
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
+        self.process = forked.Forked(
+            ["tail", *arguments], environment, self.output, self.remarks, command=run_impatiently
+        )
+        wait_until(self.output.exists, "the process started")
 
     def __enter__(self):
         return self
@@ -197,11 +196,7 @@ class TestRealServer:
 
     def test_an_invalid_token_is_reported(self, server):
         for token in ({}, {"OUTFEED_TOKEN": "outfeed_wrong"}):
-            command = [sys.executable, "-m", "outfeed", "tail"]
-            environment = {**os.environ, **server.environment, **token}
-            refused = subprocess.run(
-                command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=60
-            )
+            refused = forked.run(["tail"], {**os.environ, **server.environment, **token}, timeout=60)
 
             assert (refused.returncode, refused.stdout) == (1, "")
             assert refused.stderr.startswith(f"Error: {server.url} refuses ")

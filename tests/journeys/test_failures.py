@@ -9,7 +9,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests import faulty_process
 from tests.clients import FeedClient
+from tests.forked import Forked, run_outfeed
 from tests.server import Server
 from tests.waits import PATIENCE_SECS, wait_until
 
@@ -29,7 +30,10 @@ class FaultyServer(Server):
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(folder, **settings)
         self.ailments = folder / "ailments"
-        self.command = (sys.executable, "-m", "tests.faulty_process", str(self.ailments))
+
+    def launch(self, arguments: list[str]) -> Forked:
+        command = [str(self.ailments), *arguments]
+        return Forked(command, self.environment, self.output_path, command=faulty_process.main)
 
     @contextlib.contextmanager
     def lacking(self, what: str) -> Iterator[None]:
@@ -46,6 +50,18 @@ class FaultyServer(Server):
             raw.execute("BEGIN EXCLUSIVE")
             yield
             raw.execute("ROLLBACK")
+
+
+class CrampedServer(Server):
+    """A server that may open 1000 descriptors."""
+
+    def launch(self, arguments: list[str]) -> Forked:
+        return Forked(arguments, self.environment, self.output_path, command=run_cramped)
+
+
+def run_cramped(arguments: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+    run_outfeed(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +235,14 @@ def test_exhausted_descriptors_are_reported_and_recover(session: Session, faulty
 
 def test_a_server_with_too_few_threads_does_not_start(tmp_path: Path) -> None:
     """All threads that clients may need start with the server."""
-    server = FaultyServer(tmp_path)
+    server = FaultyServer(tmp_path, max_connections=1000)
     with server.lacking("threads"), pytest.raises(AssertionError, match="server ended with 3"):
         server.start()
     assert "OUTFEED_MAX_CONNECTIONS needs 1032 threads a worker" in server.output
 
 
 def test_a_server_with_too_few_descriptors_does_not_start(tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    server.command = ("sh", "-c", 'ulimit -n 1000 && exec "$@"', "sh", sys.executable, "-m", "outfeed")
+    server = CrampedServer(tmp_path, max_connections=1000)
     with pytest.raises(AssertionError, match="server ended with 1"):
         server.start()
     assert "OUTFEED_MAX_CONNECTIONS: 1000 needs" in server.output
