@@ -68,11 +68,16 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def run(arguments: list[str], environment: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run `outfeed` until it ends; return its exit code and output."""
+def run(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    timeout: float,
+    command: Callable[[list[str]], None] = run_outfeed,
+) -> subprocess.CompletedProcess[str]:
+    """Run *command* until it ends; return its exit code and output."""
     with TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
-        process = Forked(arguments, environment, output, errors)
+        process = Forked(arguments, environment, output, errors, command)
         try:
             code = process.wait(timeout)
         finally:

@@ -227,9 +227,8 @@ def test_serve_refuses_the_file_and_names_the_command(path: Path, script: str, c
         kill_a_writer(path, code)
     before = trace(path.parent)
     environment = {"OUTFEED_DATABASE": str(path), "OUTFEED_BIND": f"127.0.0.1:{free_port()}"}
-    command = [sys.executable, "-m", "outfeed", "serve"]
     for _ in range(3):
-        done = subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)
+        done = forked.run(["serve"], environment, timeout=60)
         assert done.returncode == 1
         assert re.search("outfeed upgrade --adopt|its own program|Outfeed needs this name", done.stderr)
         assert trace(path.parent) == before

@@ -1,6 +1,7 @@
 """The simulated swarm: its use of feed and API, and its end."""
 
 import contextlib
+import os
 import re
 import signal
 import sqlite3
@@ -14,8 +15,10 @@ import pytest
 
 from outfeed.client import Client
 from outfeed.events import EventType
+from outfeed.swarm import simulator
 from outfeed.swarm.commands import stop_on_signals
 from outfeed.swarm.simulator import NAMES, TASKS, ApiClient, Scenario, Simulator
+from tests import forked
 from tests.server import Server
 from tests.swarm.log_replay import disagreements
 from tests.waits import PATIENCE_SECS, wait_until
@@ -31,13 +34,36 @@ main(prog_name="outfeed")
 """
 
 
+SIMULATION = ("simulate", "--agents", "8", "--rate", "300")
+
+
 def simulate(*arguments):
-    return [sys.executable, "-c", SLOW_SHUTDOWN, "simulate", "--agents", "8", "--rate", "300", *arguments]
+    return [sys.executable, "-c", SLOW_SHUTDOWN, *SIMULATION, *arguments]
 
 
+def run_slowly(arguments):
+    simulator.SHUTDOWN_SECS = PATIENCE_SECS
+    forked.run_outfeed(arguments)
+
+
+def finished(environment, *arguments):
+    """Run the simulation until it ends."""
+    return forked.run([*SIMULATION, *arguments], environment, timeout=60, command=run_slowly)
+
+
+@contextlib.contextmanager
 def started(server, *arguments, **variables):
     environment = server.environment | {"OUTFEED_TOKEN": server.token} | variables
-    return subprocess.Popen(simulate(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = forked.Forked([*SIMULATION, *arguments], environment, errors_of(server), command=run_slowly)
+    try:
+        yield process
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+
+
+def errors_of(server):
+    return server.database.with_name("simulation.err")
 
 
 def query(server, sql):
@@ -85,9 +111,8 @@ class TestSimulate:
         with Server(tmp_path, **AT_ONCE) as server, started(server) as process:
             wait_until(lambda: types(server) >= set(EventType), "an event of every type", timeout=60)
             process.send_signal(signal.SIGTERM)
-            output = process.stderr.read()
             assert process.wait() == 0
-            assert re.fullmatch(r"The simulated swarm stopped after \d+ tasks\.\n", output)
+            assert re.fullmatch(r"The simulated swarm stopped after \d+ tasks\.\n", errors_of(server).read_text())
             assert present(server) == []
             assert disagreements(server.database) == []
 
@@ -106,21 +131,14 @@ class TestSimulate:
     def test_a_refused_token_is_an_error(self, server):
         for token in (None, "outfeed_wrong"):
             environment = server.environment | ({"OUTFEED_TOKEN": token} if token else {})
-            done = subprocess.run(simulate(), cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+            done = finished(environment)
             assert done.returncode == 1
             assert "(401)" in done.stderr
             assert "Traceback" not in done.stderr
 
     def test_a_server_without_a_swarm_is_an_error(self, server):
         environment = server.environment | {"OUTFEED_TOKEN": server.token}
-        done = subprocess.run(
-            simulate("--url", f"{server.url}/static"),
-            cwd=ROOT,
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = finished(environment, "--url", f"{server.url}/static")
         assert done.returncode == 1
         assert "is it an Outfeed server?" in done.stderr
 
@@ -131,12 +149,9 @@ class TestSimulate:
 
 
 class TestUrl:
-    def run(self, *arguments):
-        return subprocess.run(simulate(*arguments), cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
-
     @pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8000", "ws://127.0.0.1:8000", "http://", "http://a:b"])
     def test_an_invalid_address_is_an_error_at_once(self, url):
-        done = self.run("--url", url)
+        done = finished(os.environ, "--url", url)
         assert done.returncode == 2
         assert "must be an address like https://feed.example" in done.stderr
 
