@@ -30,10 +30,12 @@ __all__ = [
 ]  # fmt: skip
 MEMORY = Path("/dev/shm")
 
-# A process that a shell starts in the background ignores SIGINT, and so would every process that a test starts and
-# wants to interrupt.
+# A process that a shell starts in the background ignores SIGINT, and one under `nohup` SIGHUP. So would every process
+# that a test starts and signals.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class RuleOfMany(Rule):
