@@ -13,6 +13,7 @@ from outfeed.log.feature import LogFeature
 from outfeed.swarm.feature import SwarmFeature
 from outfeed.types.feature import TypesFeature
 from outfeed.upkeep.feature import UpkeepFeature
+from outfeed.verify.feature import VerifyFeature
 from outfeed.watch.feature import WatchFeature
 from outfeed.webhooks.feature import WebhooksFeature
 
@@ -26,4 +27,5 @@ FEATURES: tuple[Feature, ...] = (
     WebhooksFeature(),
     SwarmFeature(),
     EdgeFeature(),
+    VerifyFeature(),
 )

@@ -1,0 +1,104 @@
+"""`outfeed verify`."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+
+import click
+
+from outfeed.cli import show
+from outfeed.cli.addresses import http_address
+from outfeed.config import remote
+from outfeed.verify.checks import CHECKS
+from outfeed.verify.destructive import Command, check_kill, check_prune, check_restore
+from outfeed.verify.results import Result, result_of
+from outfeed.verify.target import EVENT_TYPE, Target
+
+DESTRUCTIVE: dict[str, Callable[[Target, Command], list[Result]]] = {
+    "prune": check_prune,
+    "restore": check_restore,
+    "kill": check_kill,
+}
+
+
+def _shell(_: click.Context, __: click.Parameter, value: str | None) -> Command | None:
+    if value is None:
+        return None
+    arguments = shlex.split(value)
+
+    def run() -> None:
+        subprocess.run(arguments, check=True)  # noqa: S603 - the operator gives the command
+
+    return run
+
+
+@click.command()
+@click.argument("url", callback=http_address, required=False)
+@click.option("--destructive", "is_destructive", is_flag=True, help="Allow --prune, --restore and --kill.")
+@click.option("--prune", callback=_shell, metavar="COMMAND", help="Prunes every event, and is run once.")
+@click.option("--restore", callback=_shell, metavar="COMMAND", help="Restores an older backup, and is run once.")
+@click.option("--kill", callback=_shell, metavar="COMMAND", help="Kills and restarts the server, and is run once.")
+@click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one result per line.")
+def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Command | None) -> None:
+    """Check a running server against the protocol.
+
+    Connects to the server at URL over WebSocket, server-sent events, long poll and poll, and checks the numbered
+    sentences of `outfeed help protocol`. Writes at most 200 events of the type verify.probe, creates consumers and
+    removes them. Sends OUTFEED_TOKEN, which needs the scopes read and write. Exits 1 if the server breaks a sentence.
+
+    \b
+    Example:
+      OUTFEED_TOKEN=outfeed_… outfeed verify http://127.0.0.1:8000
+    """
+    commands = {name: command for name, command in given.items() if command is not None}
+    if bool(commands) != is_destructive:
+        raise click.UsageError("Give --destructive together with at least one of --prune, --restore and --kill.")
+    target = Target(*remote(url))
+    try:
+        results = [*_run(target, commands)]
+    finally:
+        target.close()
+    _print(results, is_json)
+    if not is_json:
+        show.say(_summary(target, results))
+    if any(each.breach for each in results):
+        raise SystemExit(1)
+
+
+def _run(target: Target, commands: dict[str, Command]) -> Iterator[Result]:
+    for each in CHECKS:
+        for transport in each.transports:
+            if not (target.is_copy and each.needs_origin):
+                run = functools.partial(each.run, target, transport)
+                yield result_of(each.title, each.sentences, transport, run)
+    for name, check in DESTRUCTIVE.items():
+        if name in commands:
+            yield from check(target, commands[name])
+
+
+def _print(results: list[Result], is_json: bool) -> None:
+    if is_json:
+        show.put(show.as_json_lines(each._asdict() for each in results))
+        return
+    by_check: dict[tuple[str, str], list[Result]] = {}
+    for each in results:
+        by_check.setdefault((each.title, ", ".join(each.sentences)), []).append(each)
+    rows = [(*check, _shown(found)) for check, found in by_check.items()]
+    show.table(("Check", "Sentences", "Result"), rows)
+
+
+def _shown(results: list[Result]) -> str:
+    """Return one line for each transport with a breach, or the kept ones."""
+    broken = [f"{each.transport}: {each.breach}" for each in results if each.breach]
+    return "\n".join(broken) or f"kept over {' · '.join(each.transport for each in results)}"
+
+
+def _summary(target: Target, results: list[Result]) -> str:
+    broken = sum(bool(each.breach) for each in results)
+    wrote = f"wrote {len(target.probes)} events of the type {EVENT_TYPE}"
+    if broken:
+        return f"{target.url} breaks the protocol in {broken} of {len(results)} checks; {wrote}."
+    return f"{target.url} keeps the protocol in {len(results)} checks; {wrote}."

@@ -1,0 +1,103 @@
+"""The checks of `outfeed verify`: a good server passes, and each planted fault is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outfeed.verify import target as target_module
+from outfeed.verify.checks import CHECKS, Transport
+from outfeed.verify.connections import TRANSPORTS
+from outfeed.verify.destructive import check_kill, check_prune, check_restore
+from outfeed.verify.results import Result, result_of
+from outfeed.verify.target import EVENT_TYPE, MAX_EVENTS, Target
+from tests.server import Server
+from tests.verify.faulty_proxy import FAULTS, FaultyProxy
+
+PATIENCE_SECS = 2.0
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("verified")) as found:
+        yield found
+
+
+def first_breach(target: Target, transport: Transport) -> Result | None:
+    """Run the checks over *transport* until one finds a breach."""
+    for each in CHECKS:
+        if transport in each.transports:
+            result = result_of(each.title, each.sentences, transport, lambda: each.run(target, transport))  # noqa: B023
+            if result.breach:
+                return result
+    return None
+
+
+def test_a_good_server_keeps_the_protocol_and_nothing_is_left_but_probes(running: Server) -> None:
+    with FaultyProxy(running, "none") as proxy:
+        done = subprocess.run(
+            [sys.executable, "-m", "outfeed", "verify", proxy.url, "--json"],
+            check=False, env=running.environment | {"OUTFEED_TOKEN": running.token}, capture_output=True, timeout=120,
+        )  # fmt: skip
+    results = json.loads(done.stdout)
+    assert [each for each in results if each["breach"]] == []
+    assert done.returncode == 0
+    assert {each["transport"] for each in results} == {each.transport for each in TRANSPORTS}
+    assert json.loads(running.run("consumer", "list", "--json").stdout) == []
+    with running.http() as http:
+        events = http.get("/api/events", params={"limit": 1000}).json()["events"]
+    assert {each["event_type"] for each in events} == {EVENT_TYPE}
+    assert len(events) <= MAX_EVENTS
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda each: each.transport)
+def test_a_faulty_message_on_any_transport_is_found(
+    running: Server, transport: Transport, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "PATIENCE_SECS", PATIENCE_SECS)
+    with FaultyProxy(running, fault, delay_secs=2 * PATIENCE_SECS) as proxy:
+        target = Target(proxy.url, running.token)
+        try:
+            found = first_breach(target, transport)
+        finally:
+            target.close()
+    assert found is not None
+    assert found.breach.partition(":")[0] in ("E1", "E2", "E4")
+
+
+def test_a_prune_a_restore_and_a_kill_keep_the_protocol(server: Server, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    target = Target(server.url, server.token)
+
+    def kill_and_restart() -> None:
+        server.kill()
+        server.start()
+
+    try:
+        target.write(1)
+        assert server.run("backup", str(backup)).returncode == 0
+        results = check_kill(target, kill_and_restart)
+        results += check_prune(target, lambda: prune_everything(server))
+        results += check_restore(target, lambda: restore(server, backup))
+    finally:
+        target.close()
+    assert [each for each in results if each.breach] == []
+    assert len(results) == 4 * len(TRANSPORTS)
+
+
+def prune_everything(server: Server) -> None:
+    """Remove all events from the window, as retention does later."""
+    with contextlib.closing(sqlite3.connect(server.database)) as raw, raw:
+        raw.execute("DELETE FROM outbox")
+
+
+def restore(server: Server, backup: Path) -> None:
+    assert server.run("restore", str(backup)).returncode == 0
