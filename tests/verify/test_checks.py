@@ -1,4 +1,7 @@
-"""The checks of `outfeed verify`: a good server passes, and each planted fault is found."""
+"""The checks of `outfeed verify`.
+
+A good server passes, and each planted fault is found.
+"""
 
 from __future__ import annotations
 

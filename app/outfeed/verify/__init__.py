@@ -1,4 +1,4 @@
-"""Verification: a black-box check of a running server against docs/protocol.md.
+"""Verification: a check of a running server, from outside.
 
-The model knows the protocol alone: no module of the server, no SQL and no Flask is imported here.
+It follows docs/protocol.md. The model knows the protocol alone: no module of the server, no SQL and no Flask is imported here.
 """

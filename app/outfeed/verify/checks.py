@@ -86,7 +86,7 @@ def resumed(target: Target, transport: Transport) -> None:
         require_exactly(reader, rest)
 
 
-@check("Everything that is kept can be replayed", "V4", "V6", "E1")
+@check("All stored events can be replayed", "V4", "V6", "E1")
 def everything(target: Target, transport: Transport) -> None:
     last = target.write(1)[0]
     with target.reader(transport, after=0) as reader:
@@ -160,7 +160,7 @@ def filters(target: Target, transport: Transport) -> None:
         ({"types": [EVENT_TYPE, "verify.nothing"]}, ours + other),
         ({"types": ["verif.*"]}, []),
         ({"task_id": "verify-a"}, ours),
-        ({"task_id": "verify-a", "agent_id": "nobody"}, []),
+        ({"task_id": "verify-a", "agent_id": "verify-other"}, []),
     ]
     for fields, expected in wanted:
         with target.reader(transport, matches=expected.__contains__, **start, **fields) as reader:

@@ -1,6 +1,6 @@
-"""Destructive checks: a prune, a restore and a kill, by commands of the user.
+"""Destructive checks: a prune, a restore and a kill.
 
-Each command runs once, with one reader on every transport.
+The user gives the commands. Each command runs once, with one reader on every transport.
 """
 
 from __future__ import annotations

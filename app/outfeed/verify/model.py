@@ -42,7 +42,7 @@ Known = Callable[[str, int, int], Collection[int]]
 
 
 class Model:
-    """What one client was told, and what it may be told next.
+    """The state of one client, and the messages that it may receive next.
 
     Each method raises Breach. *known* provides events that a complete feed must contain. With *is_copy* the server may
     be behind the cursors that it receives.

@@ -1,4 +1,4 @@
-"""Target: the server under test, the events written to it, and its readers."""
+"""Target: the server under test, its probes and its readers."""
 
 from __future__ import annotations
 
