@@ -37,7 +37,7 @@ class Rejected(Exception):
 
 
 class Message(NamedTuple):
-    """A message of the server, in one form for every transport.
+    """A message of the server, in one form for all transports.
 
     *kind* is verdict, events, cursor, closed, error, or the type of another message of the WebSocket. *arrived* is a
     time of the monotonic clock, in seconds.
