@@ -37,7 +37,7 @@ class Rejected(Exception):
 
 
 class Message(NamedTuple):
-    """A message of the server, in one form for all transports.
+    """A message of the server, in the form of all transports.
 
     *kind* is verdict, events, cursor, closed, error, or the type of another message of the WebSocket. *arrived* is a
     time of the monotonic clock, in seconds.
@@ -57,7 +57,10 @@ def _message(kind: str, events: list[dict[str, Any]] | None = None, **fields: An
 
 
 class Connection(ABC):
-    """One subscription on one transport. Only its thread reads from the server."""
+    """One subscription on one transport.
+
+    Only its thread reads from the server.
+    """
 
     transport: ClassVar[str]
     # Whether each request asks for the events after the last answer, with a verdict of its own.
