@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from outfeed.verify import target as target_module
+from outfeed.verify import server as server_module
 from outfeed.verify.checks import CHECKS, Transport
-from outfeed.verify.connections import TRANSPORTS
 from outfeed.verify.destructive import check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of
-from outfeed.verify.target import EVENT_TYPE, MAX_EVENTS, Target
+from outfeed.verify.server import EVENT_TYPE, MAX_EVENTS, VerifiedServer
+from outfeed.verify.transports import TRANSPORTS
 from tests.server import Server
 from tests.verify.faulty_proxy import FAULTS, FaultyProxy
 
@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-def first_breach(target: Target, transport: Transport) -> Result | None:
+def first_breach(target: VerifiedServer, transport: Transport) -> Result | None:
     """Run the checks over *transport* until one finds a breach."""
     for each in CHECKS:
         if transport in each.transports:
@@ -65,9 +65,9 @@ def test_a_good_server_keeps_the_protocol_and_nothing_is_left_but_probes(running
 def test_a_faulty_message_on_any_transport_is_found(
     running: Server, transport: Transport, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_module, "PATIENCE_SECS", PATIENCE_SECS)
+    monkeypatch.setattr(server_module, "PATIENCE_SECS", PATIENCE_SECS)
     with FaultyProxy(running, fault, delay_secs=2 * PATIENCE_SECS) as proxy:
-        target = Target(proxy.url, running.token)
+        target = VerifiedServer(proxy.url, running.token)
         try:
             found = first_breach(target, transport)
         finally:
@@ -78,7 +78,7 @@ def test_a_faulty_message_on_any_transport_is_found(
 
 def test_a_prune_a_restore_and_a_kill_keep_the_protocol(server: Server, tmp_path: Path) -> None:
     backup = tmp_path / "backup.db"
-    target = Target(server.url, server.token)
+    target = VerifiedServer(server.url, server.token)
 
     def kill_and_restart() -> None:
         server.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outfeed.verify.model import Breach, Model, Start, Verdict
+from outfeed.verify.model import Breach, Model, StartAt, ToldVerdict
 
 EPOCH, OTHER = "a", "b"
 
@@ -15,27 +15,27 @@ def known(epoch: str, after: int, up_to: int) -> list[int]:
 
 
 def model_at(cursor: int) -> Model:
-    model = Model(Start(cursor, EPOCH), known)
-    model.take_verdict(Verdict("resumed", EPOCH, cursor, 10), cursor)
+    model = Model(StartAt(cursor, EPOCH), known)
+    model.take_verdict(ToldVerdict("resumed", EPOCH, cursor, 10), cursor)
     return model
 
 
 @pytest.mark.parametrize(
     ("start", "verdict", "sentence"),
     [
-        (Start(), Verdict("resumed", EPOCH, 5, 10), "V2"),
-        (Start(5, OTHER), Verdict("resumed", EPOCH, 5, 10), "V3"),
-        (Start(11, EPOCH), Verdict("resumed", EPOCH, 11, 10), "V3"),
-        (Start(5, EPOCH), Verdict("reset", EPOCH, 10, 10), "V9"),
-        (Start(5, EPOCH), Verdict("live", EPOCH, 10, 10), "V5"),
-        (Start(5, EPOCH), Verdict("resumed", EPOCH, 6, 10), "V8"),
-        (Start(5, EPOCH), Verdict("gap", EPOCH, 8, 10, (7, 8)), "V4"),
-        (Start(5, EPOCH), Verdict("gap", EPOCH, 9, 10, (6, 8)), "V4"),
-        (Start(5, EPOCH), Verdict("gap", EPOCH, 9, 10), "V4"),
-        (Start(0), Verdict("reset", EPOCH, 10, 10), "V9"),
+        (StartAt(), ToldVerdict("resumed", EPOCH, 5, 10), "V2"),
+        (StartAt(5, OTHER), ToldVerdict("resumed", EPOCH, 5, 10), "V3"),
+        (StartAt(11, EPOCH), ToldVerdict("resumed", EPOCH, 11, 10), "V3"),
+        (StartAt(5, EPOCH), ToldVerdict("reset", EPOCH, 10, 10), "V9"),
+        (StartAt(5, EPOCH), ToldVerdict("live", EPOCH, 10, 10), "V5"),
+        (StartAt(5, EPOCH), ToldVerdict("resumed", EPOCH, 6, 10), "V8"),
+        (StartAt(5, EPOCH), ToldVerdict("gap", EPOCH, 8, 10, (7, 8)), "V4"),
+        (StartAt(5, EPOCH), ToldVerdict("gap", EPOCH, 9, 10, (6, 8)), "V4"),
+        (StartAt(5, EPOCH), ToldVerdict("gap", EPOCH, 9, 10), "V4"),
+        (StartAt(0), ToldVerdict("reset", EPOCH, 10, 10), "V9"),
     ],
 )
-def test_a_wrong_verdict_is_a_breach(start: Start, verdict: Verdict, sentence: str) -> None:
+def test_a_wrong_verdict_is_a_breach(start: StartAt, verdict: ToldVerdict, sentence: str) -> None:
     with pytest.raises(Breach) as found:
         Model(start, known).take_verdict(verdict, verdict.after or 0)
     assert found.value.sentence == sentence
@@ -44,23 +44,23 @@ def test_a_wrong_verdict_is_a_breach(start: Start, verdict: Verdict, sentence: s
 @pytest.mark.parametrize(
     ("start", "verdict"),
     [
-        (Start(), Verdict("live", EPOCH, 10, 10)),
-        (Start(0), Verdict("resumed", EPOCH, 0, 10)),
-        (Start(5, EPOCH), Verdict("resumed", EPOCH, None, 10)),
-        (Start(5, EPOCH), Verdict("gap", EPOCH, 8, 10, (6, 8))),
-        (Start(5, OTHER), Verdict("reset", EPOCH, 10, 10)),
-        (Start(11, EPOCH), Verdict("reset", EPOCH, 10, 10)),
+        (StartAt(), ToldVerdict("live", EPOCH, 10, 10)),
+        (StartAt(0), ToldVerdict("resumed", EPOCH, 0, 10)),
+        (StartAt(5, EPOCH), ToldVerdict("resumed", EPOCH, None, 10)),
+        (StartAt(5, EPOCH), ToldVerdict("gap", EPOCH, 8, 10, (6, 8))),
+        (StartAt(5, OTHER), ToldVerdict("reset", EPOCH, 10, 10)),
+        (StartAt(11, EPOCH), ToldVerdict("reset", EPOCH, 10, 10)),
     ],
 )
-def test_a_right_verdict_is_accepted(start: Start, verdict: Verdict) -> None:
+def test_a_right_verdict_is_accepted(start: StartAt, verdict: ToldVerdict) -> None:
     model = Model(start, known)
     model.take_verdict(verdict, 7)
     assert (model.verdict, model.cursor) == (verdict.kind, 7)
 
 
 def test_a_copy_may_be_behind_the_cursor() -> None:
-    model = Model(Start(11, EPOCH), known, is_copy=True)
-    model.take_verdict(Verdict("resumed", EPOCH, 11, 10), 11)
+    model = Model(StartAt(11, EPOCH), known, is_copy=True)
+    model.take_verdict(ToldVerdict("resumed", EPOCH, 11, 10), 11)
     assert model.cursor == 11
 
 
@@ -91,4 +91,4 @@ def test_a_cursor_that_moves_back_or_passes_an_event_is_a_breach(cursor: int) ->
 def test_nothing_may_come_before_the_verdict() -> None:
     for take in (lambda model: model.take_events([1]), lambda model: model.take_cursor(1)):
         with pytest.raises(Breach, match="V1"):
-            take(Model(Start(), known))
+            take(Model(StartAt(), known))

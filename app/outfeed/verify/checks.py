@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from outfeed import clock
-from outfeed.verify.connections import TRANSPORTS, Batched, Connection, LongPoll, Poll, Stream, WebSocket
-from outfeed.verify.model import Breach, Start
-from outfeed.verify.target import EVENT_TYPE, Probe, Reader, Target
+from outfeed.verify.model import Breach, StartAt
+from outfeed.verify.server import EVENT_TYPE, ProbeEvent, Reader, VerifiedServer
+from outfeed.verify.transports import TRANSPORTS, Batched, LongPoll, Poll, StreamClient, TransportClient, WebSocket
 
 FOREIGN_EPOCH = "0" * 32
 FAR_AHEAD = 2**62
@@ -19,8 +19,8 @@ RATE = 5
 QUIET_SECS = 0.5
 MAX_MESSAGE_BYTES = 64 * 1024
 
-Transport = type[Connection]
-Run = Callable[[Target, Transport], None]
+Transport = type[TransportClient]
+Run = Callable[[VerifiedServer, Transport], None]
 
 
 class Check(NamedTuple):
@@ -57,7 +57,7 @@ def require(is_so: bool, sentence: str, what: str) -> None:
         raise Breach(sentence, what)
 
 
-def require_exactly(reader: Reader, probes: Sequence[Probe], sentence: str = "E1") -> None:
+def require_exactly(reader: Reader, probes: Sequence[ProbeEvent], sentence: str = "E1") -> None:
     """Raise Breach unless *reader* receives exactly *probes*."""
     reader.settle()
     expected = [probe.seq for probe in probes]
@@ -68,7 +68,7 @@ def require_exactly(reader: Reader, probes: Sequence[Probe], sentence: str = "E1
 
 
 @check("A new client is live", "V1", "V2", "V8", "E1", "E12")
-def live(target: Target, transport: Transport) -> None:
+def live(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         probes = target.write(3, task_id="verify-task", agent_id="verify-agent")
         reader.until(probes[-1].seq)
@@ -79,7 +79,7 @@ def live(target: Target, transport: Transport) -> None:
 
 
 @check("A client behind is resumed", "V5", "V8", "E1")
-def resumed(target: Target, transport: Transport) -> None:
+def resumed(target: VerifiedServer, transport: Transport) -> None:
     first, *rest = target.write(3)
     with target.reader(transport, after=first.seq, epoch=first.epoch) as reader:
         reader.until(rest[-1].seq)
@@ -87,7 +87,7 @@ def resumed(target: Target, transport: Transport) -> None:
 
 
 @check("All stored events can be replayed", "V4", "V6", "E1")
-def everything(target: Target, transport: Transport) -> None:
+def everything(target: VerifiedServer, transport: Transport) -> None:
     last = target.write(1)[0]
     with target.reader(transport, after=0) as reader:
         reader.until(last.seq)
@@ -95,7 +95,7 @@ def everything(target: Target, transport: Transport) -> None:
 
 
 @check("A cursor of another history is a reset", "V3", "E1")
-def foreign(target: Target, transport: Transport) -> None:
+def foreign(target: VerifiedServer, transport: Transport) -> None:
     before = target.write(1)[0]
     with target.reader(transport, after=before.seq, epoch=FOREIGN_EPOCH) as reader:
         probes = target.write(1)
@@ -104,19 +104,19 @@ def foreign(target: Target, transport: Transport) -> None:
 
 
 @check("A cursor above the head is a reset", "V3", "V10")
-def above_the_head(target: Target, transport: Transport) -> None:
+def above_the_head(target: VerifiedServer, transport: Transport) -> None:
     epoch = target.write(1)[0].epoch
     with target.reader(transport, after=FAR_AHEAD, epoch=epoch):
         pass  # the model has compared the verdict with the start
 
 
 @check("A cursor without an epoch is rejected", "V6")
-def without_epoch(target: Target, transport: Transport) -> None:
+def without_epoch(target: VerifiedServer, transport: Transport) -> None:
     target.require_rejected(transport, "V6", "epoch_required", after=1)
 
 
 @check("The newest events come first", "V7")
-def newest(target: Target, transport: Transport) -> None:
+def newest(target: VerifiedServer, transport: Transport) -> None:
     probes = target.write(3)
     starts: list[dict[str, Any]] = [{}, {"after": probes[0].seq, "epoch": FOREIGN_EPOCH}]
     for start in starts:
@@ -132,7 +132,7 @@ def newest(target: Target, transport: Transport) -> None:
 
 
 @check("A burst arrives complete and in order", "E1", "E2", "E3", "E4", "E7")
-def burst(target: Target, transport: Transport) -> None:
+def burst(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         probes = target.write(6) + target.write(1)
         reader.until(probes[-1].seq)
@@ -143,7 +143,7 @@ def burst(target: Target, transport: Transport) -> None:
 
 
 @check("A filter without matches moves the cursor", "E4", "E5", "F3")
-def no_match(target: Target, transport: Transport) -> None:
+def no_match(target: VerifiedServer, transport: Transport) -> None:
     first, last = target.write(2)
     start: dict[str, Any] = {"after": first.seq, "epoch": first.epoch}
     with target.reader(transport, types=["verify.nothing"], matches=lambda _: False, **start) as reader:
@@ -152,10 +152,10 @@ def no_match(target: Target, transport: Transport) -> None:
 
 
 @check("Types and fields filter", "F1", "F2")
-def filters(target: Target, transport: Transport) -> None:
+def filters(target: VerifiedServer, transport: Transport) -> None:
     ours, other = target.write(1, task_id="verify-a"), target.write(1, task_id="verify-b")
     start: dict[str, Any] = {"after": ours[0].seq - 1, "epoch": ours[0].epoch}
-    wanted: list[tuple[dict[str, Any], list[Probe]]] = [
+    wanted: list[tuple[dict[str, Any], list[ProbeEvent]]] = [
         ({"types": ["verify.*"]}, ours + other),
         ({"types": [EVENT_TYPE, "verify.nothing"]}, ours + other),
         ({"types": ["verif.*"]}, []),
@@ -168,8 +168,8 @@ def filters(target: Target, transport: Transport) -> None:
             require_exactly(reader, expected, "F2" if "task_id" in fields else "F1")
 
 
-@check("The pace is kept and drops nothing", "P1", "P2", "P3", over=(WebSocket, Stream))
-def pace(target: Target, transport: Transport) -> None:
+@check("The pace is kept and drops nothing", "P1", "P2", "P3", over=(WebSocket, StreamClient))
+def pace(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport, rate=RATE) as reader:
         began = clock.monotonic()
         probes = target.write(RATE)
@@ -182,7 +182,7 @@ def pace(target: Target, transport: Transport) -> None:
 
 
 @check("A new subscription replaces the old one", "E11", over=(WebSocket, Batched))
-def replaced(target: Target, transport: Transport) -> None:
+def replaced(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport, matches=lambda _: False) as reader:  # none matches the second subscription
         socket = cast(WebSocket, reader.connection)
         socket.subscribe(source=target.source, types=["verify.nothing"])
@@ -195,18 +195,18 @@ def replaced(target: Target, transport: Transport) -> None:
         reader.quiet(QUIET_SECS, "E11")
 
 
-@check("The id of an event resumes the stream", "E6", over=(Stream,))
-def last_event_id(target: Target, transport: Transport) -> None:
+@check("The id of an event resumes the stream", "E6", over=(StreamClient,))
+def last_event_id(target: VerifiedServer, transport: Transport) -> None:
     first, last = target.write(2)
     header = {"Last-Event-ID": f"{first.epoch}:{first.seq}"}
-    start = Start(first.seq, first.epoch)
+    start = StartAt(first.seq, first.epoch)
     with target.reader(transport, start, headers=header, after=0) as reader:
         reader.until(last.seq)
         require_exactly(reader, [last], "E6")
 
 
 @check("Pages are complete up to their cursors", "E7", over=(Poll, LongPoll))
-def pages(target: Target, transport: Transport) -> None:
+def pages(target: VerifiedServer, transport: Transport) -> None:
     probes = target.write(5)
     with target.reader(transport, after=probes[0].seq - 1, epoch=probes[0].epoch, limit=2) as reader:
         reader.until(probes[-1].seq)
@@ -216,7 +216,7 @@ def pages(target: Target, transport: Transport) -> None:
 
 
 @check("A long poll answers with the first event", "E8", over=(LongPoll,))
-def long_poll(target: Target, transport: Transport) -> None:
+def long_poll(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         began = clock.monotonic()
         probe = target.write(1)[0]
@@ -229,7 +229,7 @@ def long_poll(target: Target, transport: Transport) -> None:
 
 
 @check("A consumer resumes at its checkpoint", "K1", "K2", "K3", "K4", over=(WebSocket, Batched), needs_origin=True)
-def consumer(target: Target, transport: Transport) -> None:
+def consumer(target: VerifiedServer, transport: Transport) -> None:
     start = target.create_consumer()
     probes = target.write(3)
     with target.reader(transport, start, consumer=target.consumer) as reader:
@@ -240,14 +240,14 @@ def consumer(target: Target, transport: Transport) -> None:
         require(reader.answer("error", "K3").fields["code"] == "ack_beyond", "K3", "an ack beyond was accepted")
         socket.send(action="ack", seq=probes[0].seq)
         reader.answer("acked", "K3")
-    again = Start(probes[0].seq, probes[0].epoch)
+    again = StartAt(probes[0].seq, probes[0].epoch)
     with target.reader(transport, again, consumer=target.consumer) as reader:
         reader.until(probes[-1].seq)
         require_exactly(reader, probes[1:], "K4")
 
 
 @check("A newer connection of a consumer ends the older one", "K5", over=(WebSocket,), needs_origin=True)
-def superseded(target: Target, transport: Transport) -> None:
+def superseded(target: VerifiedServer, transport: Transport) -> None:
     start = target.create_consumer()
     with (
         target.reader(transport, start, consumer=target.consumer) as older,
@@ -258,14 +258,14 @@ def superseded(target: Target, transport: Transport) -> None:
         newer.until(probe.seq)
 
 
-@check("A consumer takes no position of its own", "K2", over=(WebSocket, Stream, Poll), needs_origin=True)
-def two_starts(target: Target, transport: Transport) -> None:
+@check("A consumer takes no position of its own", "K2", over=(WebSocket, StreamClient, Poll), needs_origin=True)
+def two_starts(target: VerifiedServer, transport: Transport) -> None:
     target.create_consumer()
     target.require_rejected(transport, "K2", "invalid_field", consumer=target.consumer, after=0)
 
 
 @check("A consumer over HTTP gets events until it acknowledges", "K3", "K4", over=(Poll,), needs_origin=True)
-def consumer_over_http(target: Target, _: Transport) -> None:
+def consumer_over_http(target: VerifiedServer, _: Transport) -> None:
     start = target.create_consumer()
     probes = target.write(2)
     for acknowledged in (0, 1):
@@ -292,7 +292,7 @@ BAD_MESSAGES = (
 
 
 @check("A bad message is an error, and the subscription stays", "M1", "M2", over=(WebSocket, Batched))
-def bad_messages(target: Target, transport: Transport) -> None:
+def bad_messages(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         for text in BAD_MESSAGES:
             cast(WebSocket, reader.connection).send_text(text)
@@ -303,20 +303,20 @@ def bad_messages(target: Target, transport: Transport) -> None:
         require_exactly(reader, probes, "M1")
 
 
-@check("An unknown parameter is rejected", "M2", over=(Stream, LongPoll, Poll))
-def unknown_parameter(target: Target, transport: Transport) -> None:
+@check("An unknown parameter is rejected", "M2", over=(StreamClient, LongPoll, Poll))
+def unknown_parameter(target: VerifiedServer, transport: Transport) -> None:
     target.require_rejected(transport, "M2", "invalid_field", colour="red")
 
 
 @check("A message that is too large ends the connection", "M3", over=(WebSocket,))
-def too_large(target: Target, transport: Transport) -> None:
+def too_large(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         cast(WebSocket, reader.connection).send_text(f'"{"x" * MAX_MESSAGE_BYTES}"')
         reader.until_ended(1009, "M3")
 
 
 @check("Too many messages end the connection", "M3", over=(WebSocket,))
-def too_many(target: Target, transport: Transport) -> None:
+def too_many(target: VerifiedServer, transport: Transport) -> None:
     with target.reader(transport) as reader:
         for _ in range(150):
             cast(WebSocket, reader.connection).send(action="ping")

@@ -15,9 +15,9 @@ from outfeed.config import remote
 from outfeed.verify.checks import CHECKS
 from outfeed.verify.destructive import Command, check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of
-from outfeed.verify.target import EVENT_TYPE, Target
+from outfeed.verify.server import EVENT_TYPE, VerifiedServer
 
-DESTRUCTIVE: dict[str, Callable[[Target, Command], list[Result]]] = {
+DESTRUCTIVE: dict[str, Callable[[VerifiedServer, Command], list[Result]]] = {
     "prune": check_prune,
     "restore": check_restore,
     "kill": check_kill,
@@ -56,7 +56,7 @@ def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Comman
     commands = {name: command for name, command in given.items() if command is not None}
     if bool(commands) != is_destructive:
         raise click.UsageError("Give --destructive together with at least one of --prune, --restore and --kill.")
-    target = Target(*remote(url))
+    target = VerifiedServer(*remote(url))
     try:
         results = [*_run(target, commands)]
     finally:
@@ -68,7 +68,7 @@ def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Comman
         raise SystemExit(1)
 
 
-def _run(target: Target, commands: dict[str, Command]) -> Iterator[Result]:
+def _run(target: VerifiedServer, commands: dict[str, Command]) -> Iterator[Result]:
     for each in CHECKS:
         for transport in each.transports:
             if not (target.is_copy and each.needs_origin):
@@ -96,7 +96,7 @@ def _shown(results: list[Result]) -> str:
     return "\n".join(broken) or f"kept over {' · '.join(each.transport for each in results)}"
 
 
-def _summary(target: Target, results: list[Result]) -> str:
+def _summary(target: VerifiedServer, results: list[Result]) -> str:
     broken = sum(bool(each.breach) for each in results)
     wrote = f"wrote {len(target.probes)} events of the type {EVENT_TYPE}"
     if broken:

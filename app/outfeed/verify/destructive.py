@@ -17,20 +17,20 @@ import httpx
 from outfeed import clock
 from outfeed.errors import Unreachable
 from outfeed.verify.checks import require, require_exactly
-from outfeed.verify.connections import TRANSPORTS, Connection, Rejected
 from outfeed.verify.model import Breach
 from outfeed.verify.results import Result, result_of
-from outfeed.verify.target import Reader, Target
+from outfeed.verify.server import Reader, VerifiedServer
+from outfeed.verify.transports import TRANSPORTS, Rejected, TransportClient
 
 # A restarted server must accept connections within this time.
 RESTART_SECS = 60.0
 RETRY_SECS = 0.2
 Found = TypeVar("Found")
 Command = Callable[[], None]
-Transport = type[Connection]
+Transport = type[TransportClient]
 
 
-def check_prune(target: Target, prune: Command) -> list[Result]:
+def check_prune(target: VerifiedServer, prune: Command) -> list[Result]:
     """Check that pruned events are a gap, and that live readers continue."""
     with _readers(target) as readers:
         old = target.write(2)
@@ -53,7 +53,7 @@ def check_prune(target: Target, prune: Command) -> list[Result]:
         )
 
 
-def check_restore(target: Target, restore: Command) -> list[Result]:
+def check_restore(target: VerifiedServer, restore: Command) -> list[Result]:
     """Check that a restore ends every connection and resets every cursor."""
     with _readers(target) as readers:
         old = target.write(1)
@@ -75,7 +75,7 @@ def check_restore(target: Target, restore: Command) -> list[Result]:
         return _results("A restore resets every client", ("E10", "V3"), reset)
 
 
-def check_kill(target: Target, kill: Command) -> list[Result]:
+def check_kill(target: VerifiedServer, kill: Command) -> list[Result]:
     """Check that a kill loses no event and repeats none."""
     with _readers(target) as readers:
         probes = target.write(2)
@@ -99,14 +99,14 @@ def _results(title: str, sentences: tuple[str, ...], run: Callable[[Transport], 
 
 
 @contextlib.contextmanager
-def _readers(target: Target) -> Iterator[dict[Transport, Reader]]:
+def _readers(target: VerifiedServer) -> Iterator[dict[Transport, Reader]]:
     """Connect one reader over each transport."""
     with ExitStack() as stack:
         yield {each: stack.enter_context(target.reader(each)) for each in TRANSPORTS}
 
 
 @contextlib.contextmanager
-def _again(target: Target, transport: Transport, after: int, epoch: str) -> Iterator[Reader]:
+def _again(target: VerifiedServer, transport: Transport, after: int, epoch: str) -> Iterator[Reader]:
     """Connect once the server accepts connections."""
     with ExitStack() as stack:
         yield _patiently(lambda: stack.enter_context(target.reader(transport, after=after, epoch=epoch)))

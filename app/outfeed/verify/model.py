@@ -17,14 +17,14 @@ class Breach(Exception):
         self.sentence = sentence
 
 
-class Start(NamedTuple):
+class StartAt(NamedTuple):
     """The position that a subscription asks for. None asks for no position."""
 
     after: int | None = None
     epoch: str | None = None
 
 
-class Verdict(NamedTuple):
+class ToldVerdict(NamedTuple):
     """The first answer to a subscription.
 
     *after* is None on a transport without that field.
@@ -48,7 +48,7 @@ class Model:
     be behind the cursors that it receives.
     """
 
-    def __init__(self, start: Start, known: Known, *, is_copy: bool = False) -> None:
+    def __init__(self, start: StartAt, known: Known, *, is_copy: bool = False) -> None:
         self.start = start
         self.cursor = 0
         self.epoch = ""
@@ -57,7 +57,7 @@ class Model:
         self._known = known
         self._is_copy = is_copy
 
-    def take_verdict(self, verdict: Verdict, cursor: int) -> None:
+    def take_verdict(self, verdict: ToldVerdict, cursor: int) -> None:
         """Accept the first answer, after which the client is at *cursor*."""
         after, epoch = self.start
         is_foreign = bool(after) and (verdict.epoch != epoch or ((after or 0) > verdict.head and not self._is_copy))
@@ -71,7 +71,7 @@ class Model:
             self._take_gap(verdict, after or 0)
         self.verdict, self.epoch, self.cursor = verdict.kind, verdict.epoch, cursor
 
-    def _take_gap(self, verdict: Verdict, after: int) -> None:
+    def _take_gap(self, verdict: ToldVerdict, after: int) -> None:
         first, last = verdict.missing or (0, 0)
         if first != after + 1 or last < first or verdict.after not in (None, last):
             raise Breach("V4", f"a gap of {verdict.missing} does not begin after {after}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from outfeed.verify.connections import Connection, Rejected
 from outfeed.verify.model import Breach
+from outfeed.verify.transports import Rejected, TransportClient
 
 
 class Result(NamedTuple):
@@ -21,7 +21,9 @@ class Result(NamedTuple):
     breach: str
 
 
-def result_of(title: str, sentences: Sequence[str], transport: type[Connection], run: Callable[[], object]) -> Result:
+def result_of(
+    title: str, sentences: Sequence[str], transport: type[TransportClient], run: Callable[[], object]
+) -> Result:
     """Return the result of *run*, which raises Breach or Rejected."""
     breach = ""
     try:

@@ -1,4 +1,4 @@
-"""Target: the server under test, its probes and its readers."""
+"""The server under test, its probes and its readers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from outfeed import clock
 from outfeed.client.link import authorization
 from outfeed.client.proxies import open_http
 from outfeed.errors import Refused, Unreachable
-from outfeed.verify.connections import TIMEOUT_SECS, Connection, Message, Rejected
-from outfeed.verify.model import Breach, Model, Start
+from outfeed.verify.model import Breach, Model, StartAt
+from outfeed.verify.transports import TIMEOUT_SECS, Rejected, Told, TransportClient
 
 EVENT_TYPE = "verify.probe"
 MAX_EVENTS = 200
@@ -24,7 +24,7 @@ PATIENCE_SECS = 10.0
 SETTLE_SECS = 0.1
 
 
-class Probe(NamedTuple):
+class ProbeEvent(NamedTuple):
     """An event that this run has written."""
 
     seq: int
@@ -39,11 +39,11 @@ class Reader:
     Raises Rejected if the subscription is rejected, and Breach.
     """
 
-    def __init__(self, connection: Connection, model: Model) -> None:
+    def __init__(self, connection: TransportClient, model: Model) -> None:
         self.connection = connection
         self.model = model
         self.events: list[dict[str, Any]] = []
-        self.messages: list[Message] = []
+        self.messages: list[Told] = []
         self.code: int | str | None = None
         self.is_ended = False
         self._read_until(lambda: model.verdict is not None, "V1", "no verdict came")
@@ -74,7 +74,7 @@ class Reader:
             sentence, "the connection did not end",
         )  # fmt: skip
 
-    def answer(self, kind: str, sentence: str) -> Message:
+    def answer(self, kind: str, sentence: str) -> Told:
         """Read until a message of *kind*, and return it."""
         self._read_until(lambda: bool(self.messages) and self.messages[-1].kind == kind, sentence, f"no {kind} came")
         return self.messages[-1]
@@ -105,12 +105,12 @@ class Reader:
             if self.model.cursor > before:
                 end = clock.monotonic() + PATIENCE_SECS
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Told) -> None:
         self.messages.append(message)
         match message.kind:
             case "verdict" if message.verdict is not None:
                 if self.model.verdict is not None and self.connection.resumes:
-                    self.model.start = Start(self.model.cursor, self.model.epoch)
+                    self.model.start = StartAt(self.model.cursor, self.model.epoch)
                 self.model.take_verdict(message.verdict, message.cursor)
             case "events":
                 self.model.take_events([event["seq"] for event in message.events], message.prev)
@@ -123,7 +123,7 @@ class Reader:
                 raise Rejected(str(message.fields["code"]))
 
 
-class Target:
+class VerifiedServer:
     """The server at *url*, and what this run has written to it.
 
     An edge refuses events, and names the origin that accepts them.
@@ -133,11 +133,11 @@ class Target:
         self.url = url
         self.is_copy = False
         self.source = f"verify-{secrets.token_hex(4)}"
-        self.probes: list[Probe] = []
+        self.probes: list[ProbeEvent] = []
         self._token = token
         self._http = self._open(url)
         self._consumers: list[str] = []
-        self._connections: list[Connection] = []
+        self._connections: list[TransportClient] = []
 
     def close(self) -> None:
         """Remove the consumers of this run, disconnect, and end all threads."""
@@ -150,7 +150,7 @@ class Target:
     def _open(self, url: str) -> httpx.Client:
         return open_http(url, headers=authorization(self._token), timeout=TIMEOUT_SECS)
 
-    def write(self, count: int = 1, **fields: Any) -> list[Probe]:
+    def write(self, count: int = 1, **fields: Any) -> list[ProbeEvent]:
         """Write *count* events in one request and return them.
 
         Raises Refused, Unreachable.
@@ -160,7 +160,7 @@ class Target:
         data = [{"number": len(self.probes) + n} for n in range(count)]
         events = [{"event_type": EVENT_TYPE, "source": self.source, "data": each, **fields} for each in data]
         receipts = self.call("POST", "/api/events", json=events)
-        made = [Probe(r["seq"], r["epoch"], r["id"], e) for r, e in zip(receipts, events, strict=True)]
+        made = [ProbeEvent(r["seq"], r["epoch"], r["id"], e) for r, e in zip(receipts, events, strict=True)]
         self.probes += made
         return made
 
@@ -177,12 +177,12 @@ class Target:
             raise Refused(f"{method} {path} answers {response.status_code}: {response.text:.200}")
         return response.json()
 
-    def create_consumer(self) -> Start:
+    def create_consumer(self) -> StartAt:
         """Create a consumer with the name of this run; return its position."""
         name = f"{self.source}-{len(self._consumers)}"
         found = self.call("POST", "/api/consumers", json={"name": name})
         self._consumers.append(name)
-        return Start(found["seq"], found["epoch"])
+        return StartAt(found["seq"], found["epoch"])
 
     @property
     def consumer(self) -> str:
@@ -200,9 +200,9 @@ class Target:
     @contextlib.contextmanager
     def reader(
         self,
-        transport: type[Connection],
-        start: Start | None = None,
-        matches: Callable[[Probe], bool] = lambda _: True,
+        transport: type[TransportClient],
+        start: StartAt | None = None,
+        matches: Callable[[ProbeEvent], bool] = lambda _: True,
         **wanted: Any,
     ) -> Iterator[Reader]:
         """Connect over *transport* and read the events of this run.
@@ -214,7 +214,7 @@ class Target:
         def known(epoch: str, after: int, up_to: int) -> list[int]:
             return [p.seq for p in self.probes if p.epoch == epoch and after < p.seq <= up_to and matches(p)]
 
-        expected = start or Start(wanted.get("after"), wanted.get("epoch"))
+        expected = start or StartAt(wanted.get("after"), wanted.get("epoch"))
         model = Model(expected, known, is_copy=self.is_copy)
         connection = transport(self.url, self._token, **wanted)
         self._connections.append(connection)
@@ -223,7 +223,7 @@ class Target:
         finally:
             connection.__exit__()
 
-    def require_rejected(self, transport: type[Connection], sentence: str, code: str, **wanted: Any) -> None:
+    def require_rejected(self, transport: type[TransportClient], sentence: str, code: str, **wanted: Any) -> None:
         """Raise Breach unless the subscription is rejected with *code*."""
         try:
             with self.reader(transport, **wanted) as reader:

@@ -1,4 +1,4 @@
-"""Connections: the four transports of the feed behind one interface.
+"""Transports: the four transports of the feed behind one interface.
 
 Each connection has a thread that reads, so that a check can wait for a message with a time limit.
 """
@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from outfeed import clock
 from outfeed.client.link import MAX_FRAME_BYTES, authorization, socket_url
 from outfeed.client.proxies import open_http, open_socket
-from outfeed.verify.model import Verdict
+from outfeed.verify.model import ToldVerdict
 
 TIMEOUT_SECS = 15.0
 LONG_POLL_SECS = 5
@@ -36,7 +36,7 @@ class Rejected(Exception):
         self.code = code
 
 
-class Message(NamedTuple):
+class Told(NamedTuple):
     """A message of the server, in the form of all transports.
 
     *kind* is verdict, events, cursor, closed, error, or the type of another message of the WebSocket. *arrived* is a
@@ -48,15 +48,15 @@ class Message(NamedTuple):
     events: list[dict[str, Any]]
     prev: int | None = None
     cursor: int = 0
-    verdict: Verdict | None = None
+    verdict: ToldVerdict | None = None
     fields: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
-def _message(kind: str, events: list[dict[str, Any]] | None = None, **fields: Any) -> Message:
-    return Message(kind, clock.monotonic(), events or [], **fields)
+def _message(kind: str, events: list[dict[str, Any]] | None = None, **fields: Any) -> Told:
+    return Told(kind, clock.monotonic(), events or [], **fields)
 
 
-class Connection(ABC):
+class TransportClient(ABC):
     """One subscription on one transport.
 
     Only its thread reads from the server.
@@ -70,13 +70,13 @@ class Connection(ABC):
         self._url = url
         self._headers = authorization(token) | dict(headers or {})
         self._wanted = wanted
-        self._found: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"verify {self.transport}", daemon=True)
         self._open()
         self._thread.start()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> TransportClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class Connection(ABC):
         """Wait for the end of the reading thread. A long poll takes its time."""
         self._thread.join(TIMEOUT_SECS)
 
-    def receive(self, timeout: float) -> Message | None:
+    def receive(self, timeout: float) -> Told | None:
         """Return the next message, or None after *timeout* seconds."""
         with contextlib.suppress(queue.Empty):
             return self._found.get(timeout=max(0.0, timeout))
@@ -107,7 +107,7 @@ class Connection(ABC):
         """Connect and subscribe. Raises Rejected."""
 
     @abstractmethod
-    def _read(self) -> Iterator[Message]:
+    def _read(self) -> Iterator[Told]:
         """Yield messages until the connection ends."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Connection(ABC):
         """Close what the connection holds, in the reading thread."""
 
 
-class WebSocket(Connection):
+class WebSocket(TransportClient):
     """WebSocket, with one event per message."""
 
     transport = "websocket"
@@ -152,7 +152,7 @@ class WebSocket(Connection):
             raise Rejected(str(error)) from None
         self.subscribe(**self._wanted)
 
-    def _read(self) -> Iterator[Message]:
+    def _read(self) -> Iterator[Told]:
         try:
             while True:
                 yield _of_frame(json.loads(self._socket.recv()))
@@ -175,7 +175,7 @@ class Batched(WebSocket):
     batch = True
 
 
-def _of_frame(frame: dict[str, Any]) -> Message:
+def _of_frame(frame: dict[str, Any]) -> Told:
     payload: Any = frame.get("payload") or {}
     match frame["type"]:
         case "subscribed":
@@ -190,13 +190,13 @@ def _of_frame(frame: dict[str, Any]) -> Message:
             return _message(kind, fields=payload)
 
 
-def _verdict(fields: dict[str, Any]) -> Verdict:
+def _verdict(fields: dict[str, Any]) -> ToldVerdict:
     missing = fields.get("missing")
     told = (missing["from"], missing["to"]) if missing else None
-    return Verdict(fields["verdict"], fields["epoch"], fields.get("after"), fields["head"], told)
+    return ToldVerdict(fields["verdict"], fields["epoch"], fields.get("after"), fields["head"], told)
 
 
-class Stream(Connection):
+class StreamClient(TransportClient):
     """Server-sent events."""
 
     transport = "stream"
@@ -211,7 +211,7 @@ class Stream(Connection):
             self._http.close()
             raise Rejected(_code_of(self._response))
 
-    def _read(self) -> Iterator[Message]:
+    def _read(self) -> Iterator[Told]:
         kind, seq, data, is_heartbeat = "", 0, "", False
         for line in self._response.iter_lines():
             name, _, value = line.partition(": ")
@@ -237,7 +237,7 @@ class Stream(Connection):
         self._http.close()
 
 
-def _of_event(kind: str, seq: int, data: dict[str, Any]) -> Message:
+def _of_event(kind: str, seq: int, data: dict[str, Any]) -> Told:
     match kind:
         case "":
             return _message("events", [{"seq": seq, **data}])
@@ -247,7 +247,7 @@ def _of_event(kind: str, seq: int, data: dict[str, Any]) -> Message:
             return _message(kind, fields=data)
 
 
-class Poll(Connection):
+class Poll(TransportClient):
     """Requests one after the other, each after the cursor of the last."""
 
     transport = "poll"
@@ -267,7 +267,7 @@ class Poll(Connection):
         page: dict[str, Any] = response.json()
         return page
 
-    def _read(self) -> Iterator[Message]:
+    def _read(self) -> Iterator[Told]:
         page, after = self._first, self._wanted.get("after")
         while not self._is_closed.is_set():
             verdict = _verdict(page)
@@ -298,7 +298,7 @@ class LongPoll(Poll):
     wait = LONG_POLL_SECS
 
 
-def _start_of(page: dict[str, Any], verdict: Verdict, after: int | None) -> int:
+def _start_of(page: dict[str, Any], verdict: ToldVerdict, after: int | None) -> int:
     """Return the cursor at which the events of the first page begin."""
     if verdict.kind == "gap":
         return verdict.missing[1] if verdict.missing else 0
@@ -320,4 +320,4 @@ def _code_of(response: httpx.Response) -> str:
         return str(response.status_code)
 
 
-TRANSPORTS: tuple[type[Connection], ...] = (WebSocket, Batched, Stream, LongPoll, Poll)
+TRANSPORTS: tuple[type[TransportClient], ...] = (WebSocket, Batched, StreamClient, LongPoll, Poll)
