@@ -1,7 +1,7 @@
 // Script of the server-rendered pages: times in the reader's zone, "/" for the filter, and a title with the number of
 // events that came while the page was hidden.
 
-import "./event-feed.js"; // loaded together with the code that listens to it
+import "./event-feed/event-feed.js"; // loaded together with the code that listens to it
 import { clockOf, setText, widthOf, zoneName } from "./event-feed/elements.js";
 
 /** Show the times in *root* in the reader's zone. */
