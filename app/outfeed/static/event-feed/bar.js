@@ -22,7 +22,7 @@ export class Bar {
   /** Contains *title* and *filter*. Calls `on.retry`, `on.pill`, `on.gap` and `on.pause` when the user asks for it. */
   constructor(title, filter, on) {
     const news = [this.#chip, this.#retry, this.#pill, this.#gap];
-    this.element = make("div", "bar", title, ...news, filter.element, this.#pause);
+    this.element = make("div", "bar", title, ...news, filter.opener, filter.element, this.#pause);
     this.status.setAttribute("role", "status");
     this.#retry.onclick = () => on.retry();
     this.#pill.title = "Show them (Home in the list)";
@@ -101,6 +101,7 @@ function placeOf(kind) {
 /** Controls that filter the list: a chip for each kind that has occurred, and text. With no chip pressed, all match. */
 export class Filter {
   element = make("div", "filter");
+  opener = make("button", "find"); // for compact controls, which hide the filter
   nothing = make("p", "nothing", "Nothing in this list matches. ");
   #input = make("input");
   #count = make("span", "count");
@@ -120,6 +121,10 @@ export class Filter {
     this.#input.setAttribute("aria-label", "Filter the rows by text");
     this.#input.setAttribute("aria-keyshortcuts", "/");
     this.#input.oninput = () => this.#change();
+    this.opener.title = "Filter (/ in the list)";
+    this.opener.setAttribute("aria-label", "Filter");
+    this.opener.setAttribute("aria-expanded", "false");
+    this.opener.onclick = () => this.#toggle();
     this.element.setAttribute("role", "search");
     this.element.setAttribute("aria-label", "Rows");
     this.element.append(this.#count, this.#group, this.#input);
@@ -156,13 +161,27 @@ export class Filter {
   }
 
   focus() {
+    this.#open(true);
     this.#input.focus();
     this.#input.select();
+  }
+
+  #toggle() {
+    if (this.element.dataset.open === "true") this.#open(false);
+    else this.focus();
+  }
+
+  /** With compact controls, show the text field, or hide it and end its filter. */
+  #open(isOpen) {
+    this.element.dataset.open = isOpen;
+    this.opener.setAttribute("aria-expanded", isOpen);
+    if (!isOpen && this.isOn) this.clear();
   }
 
   clear() {
     for (const chip of this.#chips.values()) chip.setAttribute("aria-pressed", "false");
     this.#pressed.clear();
+    this.#group.dataset.pressed = false;
     this.#input.value = "";
     this.#change();
   }
@@ -179,6 +198,7 @@ export class Filter {
   #press(chip, kind) {
     if (!this.#pressed.delete(kind)) this.#pressed.add(kind);
     chip.setAttribute("aria-pressed", this.#pressed.has(kind));
+    this.#group.dataset.pressed = this.#pressed.size > 0;
     this.#change();
   }
 

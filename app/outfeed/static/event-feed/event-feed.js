@@ -12,12 +12,14 @@
  *   batch       "false" for one event per frame, each paced (by default a frame holds all events since the last)
  *   audit       also show audit events of operators; without it only `types` that name them show them
  *   theme       "light", "dark", or "auto" for the system's setting; by default that of the page
+ *   controls    "compact" for a bar of one line, "none" for a bar without filter and Pause
+ *   columns     parts of a row beside its sentence: "time,icon,source,task_id,agent_id" by default
  *   log-href    the log, "swarm/events" of that server; the pages of tasks and agents are beside it
  *   login-href  "login" of that server
  *   ticket-url  for another site: the page's server answers a POST here with the {"ticket": …} that it gets from
  *               POST /api/tickets; there is no long poll then
  * Slots: "title" and "footer" stay. The other children are shown until the first row. Colours come from the page's
- * custom properties (see look.js), light and dark from its color-scheme.
+ * custom properties (see look.js), light and dark from its color-scheme, or without one from its background.
  *
  * Keys in the list: the arrows move the focus, up from the first row to the list; Enter opens a row; Escape closes it,
  * then leaves it; Home scrolls to the newest row; space pauses; "/" focuses the filter. No row moves while a row has
@@ -68,7 +70,7 @@ const FRAME_MS = 6; // time for steps in each frame; layout and paint take more 
 const MAX_NEW = 20; // with more new rows at once, a highlight of each says little and costs much
 
 class EventFeed extends HTMLElement {
-  static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch", "theme"];
+  static observedAttributes = ["src", "types", "source", "task-id", "agent-id", "limit", "batch", "theme", "columns"];
 
   #sentences = new Sentences();
   #tables = new Tables(this.#sentences, (isFirst) => this.#repaint(isFirst));
@@ -105,6 +107,8 @@ class EventFeed extends HTMLElement {
   #reason = null;
   #stopListening = null;
   #chooseColours = () => {}; // chooses the colours of the theme
+  #nothing = make("p", "nothing", "No events yet");
+  #hasShown = false; // rows have replaced the page's own children
   #scroller = new Scroller(this.#list, this.#filter, {
     reading: () => this.#waiting.length && this.#frame.request(),
     top: () => this.showNew(),
@@ -121,6 +125,8 @@ class EventFeed extends HTMLElement {
     super();
     const root = this.attachShadow({ mode: "open" });
     const head = make("div", "head", this.#bar.element);
+    this.#nothing.hidden = true;
+    this.#scroller.element.append(this.#nothing);
     root.append(head, this.#scroller.element, slot("footer"), this.#bar.status);
   }
 
@@ -166,9 +172,16 @@ class EventFeed extends HTMLElement {
 
   attributeChangedCallback(name, before, now) {
     if (name === "theme") return this.#chooseColours();
+    if (name === "columns") return this.#chooseColumns();
     if (!this.#subscription || this.#isStale || before === now) return; // not connected, or about to subscribe again
     this.#isStale = true;
     queueMicrotask(() => this.#resubscribe());
+  }
+
+  #chooseColumns() {
+    const columns = this.getAttribute("columns");
+    if (columns === null) delete this.#list.element.dataset.columns;
+    else this.#list.element.dataset.columns = columns.split(/[\s,]+/).join(" ");
   }
 
   pause() {
@@ -482,7 +495,7 @@ class EventFeed extends HTMLElement {
     const surplus = Math.max(0, this.#waiting.length - MAX_ROWS);
     const items = this.#waiting.splice(0, surplus ? Math.min(surplus, EVENTS_A_STEP) : EVENTS_A_STEP);
     if (items.length && !surplus) {
-      this.#scroller.hideFallback();
+      this.#hideFallback();
       this.#list.render(items, isCalm);
     }
     const last = this.#waiting.length ? items.findLast(({ event }) => event)?.event.seq : this.#subscription.received;
@@ -509,7 +522,19 @@ class EventFeed extends HTMLElement {
     const events = await readLog(this.#address, wantedBy(this));
     if (fill !== this.#currentFill) return; // the list was rebuilt in between
     const picked = this.#news.pick(events, this.#isAudited);
-    if (this.#list.append(picked)) this.#scroller.hideFallback();
+    if (this.#list.append(picked)) this.#hideFallback();
+    this.#update();
+  }
+
+  #hideFallback() {
+    this.#hasShown = true;
+    this.#scroller.hideFallback();
+  }
+
+  /** Whether there is no event to show, and nothing of the page in its place. */
+  get #isEmpty() {
+    const hasFallback = !this.#hasShown && Array.from(this.children).some(({ slot }) => !slot);
+    return this.#isComplete && !this.#list.element.childElementCount && !hasFallback && !this.#filter.isOn;
   }
 
   get #slotted() {
@@ -574,6 +599,7 @@ class EventFeed extends HTMLElement {
       hasGap: this.#gap !== null,
     });
     this.#scroller.isBusy = state === "catching-up";
+    this.#nothing.hidden = !this.#isEmpty;
     clearTimeout(this.#tick);
     if (state === "reconnecting" || state === "stale") this.#tick = setTimeout(() => this.#update(), 1000);
     const reason = state === "stale" ? this.#outage.reason : null;

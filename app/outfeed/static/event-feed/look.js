@@ -1,9 +1,10 @@
-// The look of the feed: colours from the page's custom properties, light and dark from its color-scheme. The rows look
-// as in outfeed.css. It uses constructable stylesheets: `style-src 'self'` allows them, and no further file is needed.
+// The look of the feed: colours from the page's custom properties, light and dark from its color-scheme, or without one
+// from its background. The rows look as in outfeed.css. It uses constructable stylesheets: `style-src 'self'` allows
+// them, and no further file is needed.
 
 // --- colours ---------------------------------------------------------------------------------------------------------
 
-// Each in light and in dark.
+// Each in light and in dark. A page sets --event-feed-surface, or --surface if no other part of it has that name.
 const COLOURS = {
   surface: ["#fff", "#161b22"],
   ink: ["#1b2430", "#e3e8ef"],
@@ -44,7 +45,7 @@ const EITHER = CSS.supports("color", "light-dark(#000, #fff)") ? palette((...bot
 const SYSTEM = matchMedia("(prefers-color-scheme: dark)");
 
 function palette(pick) {
-  const lines = Object.entries(COLOURS).map(([name, both]) => `--_${name}: var(--${name}, ${pick(...both)});`);
+  const lines = Object.entries(COLOURS).map(([name, both]) => `--_${name}: var(--event-feed-${name}, var(--${name}, ${pick(...both)}));`);
   return sheetOf(`:host { ${lines.join(" ")} }`);
 }
 
@@ -54,12 +55,23 @@ function sheetOf(text) {
   return sheet;
 }
 
-/** Give *root* the style, in light or dark by *host* and the system. Return a function that chooses again. */
+/** Give *root* the style, in light or dark by *host*, its page and the system. Return a function that chooses again. */
 export function applyStyle(root, host, signal) {
-  root.adoptedStyleSheets = [STYLE]; // contains the color-scheme of a theme
-  const choose = () => (root.adoptedStyleSheets = [STYLE, EITHER ?? (isDark(host) ? DARK : LIGHT)]);
+  let chosen = null;
+  const choose = () => {
+    root.adoptedStyleSheets = [STYLE]; // contains the color-scheme of a theme
+    const isOnDark = getComputedStyle(host).colorScheme === "normal" && isOnDarkGround(host);
+    root.adoptedStyleSheets = isOnDark ? [STYLE, ON_DARK] : [STYLE];
+    root.adoptedStyleSheets.push(EITHER ?? (isDark(host) ? DARK : LIGHT));
+    chosen = groundsOf(host);
+  };
+  const follow = () => groundsOf(host) !== chosen && choose();
+  const observer = new MutationObserver(follow); // a page changes its theme by an attribute of one of these
+  for (const node of [document.documentElement, document.body]) observer.observe(node, { attributes: true });
+  signal.addEventListener("abort", () => observer.disconnect());
+  addEventListener("load", follow, { signal }); // a stylesheet may be loaded after this module
+  SYSTEM.addEventListener("change", choose, { signal });
   choose();
-  if (!EITHER) SYSTEM.addEventListener("change", choose, { signal });
   return choose;
 }
 
@@ -69,6 +81,50 @@ function isDark(host) {
   return schemes.includes("dark") && (SYSTEM.matches || !schemes.includes("light"));
 }
 
+// --- the page's background -------------------------------------------------------------------------------------------
+
+const ON_DARK = sheetOf(":host { color-scheme: dark; }");
+const MIN_ALPHA = 0.5;
+
+function isOnDarkGround(host) {
+  return lightnessOf(groundOf(host)) < 0.5;
+}
+
+/** The colour-scheme and background around *host*, as text: if it is the same, so is the choice. */
+function groundsOf(host) {
+  return `${getComputedStyle(parentOf(host) ?? host).colorScheme} ${groundOf(host)}`;
+}
+
+/** Return the background of the nearest element around *host* that has one; white without one. */
+function groundOf(host) {
+  for (let node = parentOf(host); node instanceof Element; node = parentOf(node)) {
+    const { backgroundColor } = getComputedStyle(node);
+    if (partsOf(backgroundColor).alpha >= MIN_ALPHA) return backgroundColor;
+  }
+  return "rgb(255, 255, 255)";
+}
+
+function parentOf(node) {
+  const parent = node.assignedSlot ?? node.parentNode;
+  return parent instanceof ShadowRoot ? parent.host : parent;
+}
+
+/** Return the numbers of a computed colour, like rgb(0, 0, 0) or color(srgb 0 0 0 / 0.5). */
+function partsOf(colour) {
+  const [, space, text] = /^([a-z]+)\((.*)\)$/.exec(colour) ?? [null, "", ""];
+  const [numbers, alpha = "1"] = text.replace(/^[a-z][a-z0-9-]* /, "").split("/");
+  const parts = numbers.split(/[\s,]+/).filter(Boolean).map(Number);
+  return { space, parts: parts.slice(0, 3), alpha: parts.length > 3 ? parts[3] : Number(alpha) };
+}
+
+/** Return the lightness from 0 to 1, roughly. */
+function lightnessOf(colour) {
+  const { space, parts: [first, second, third] } = partsOf(colour);
+  if (space.startsWith("ok")) return first;
+  if (space.startsWith("l")) return first / 100; // lab and lch
+  return (0.299 * first + 0.587 * second + 0.114 * third) / (space === "color" ? 1 : 255);
+}
+
 const KINDS = ["task", "agent", "bid", "tool", "system", "other", ...Array.from({ length: 12 }, (_, index) => `kind-${index}`)]
   .map((name) => `[data-colour="${name}"] { --_kind: var(--_${name}); }`).join("\n");
 
@@ -76,7 +132,7 @@ const KINDS = ["task", "agent", "bid", "tool", "system", "other", ...Array.from(
 
 const STYLE = sheetOf(`
 :host {
-  --_mono: var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
+  --_mono: var(--event-feed-mono, var(--mono, ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace));
   display: flex;
   flex-direction: column;
   min-height: 12rem;
@@ -97,6 +153,10 @@ const STYLE = sheetOf(`
 * { box-sizing: border-box; }
 :focus-visible { outline: 2px solid var(--_accent); outline-offset: -2px; }
 a { color: var(--_accent); }
+
+::slotted([slot="title"]) { margin: 0; }
+:host([controls="none"]) :is(.filter, .find, .pause) { display: none; }
+:host([controls="compact"]) { min-height: 8rem; }
 
 .head { container-type: inline-size; }
 .bar {
@@ -147,6 +207,26 @@ button:hover { background: var(--_hover); }
   color: var(--_warn);
 }
 .pause { display: inline-flex; align-items: center; gap: 0.5rem; margin-left: auto; }
+
+.find { display: none; width: 2.25rem; padding: 0; }
+.find::before {
+  content: "";
+  width: 0.5625rem;
+  height: 0.5625rem;
+  border: 2px solid currentcolor;
+  border-radius: 50%;
+  box-sizing: content-box;
+}
+.find::after {
+  content: "";
+  align-self: center;
+  width: 0.4375rem;
+  height: 2px;
+  margin: 0.75rem 0 0 -0.125rem;
+  background: currentcolor;
+  transform: rotate(45deg);
+}
+.find[aria-expanded="true"] { border-color: var(--_accent); color: var(--_accent); }
 
 .filter { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem; margin-left: auto; }
 .filter + .pause { margin-left: 0; }
@@ -202,6 +282,17 @@ input::placeholder { color: var(--_muted); opacity: 1; }
   .bar[data-crowded="true"] slot { display: none; }
   .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
 }
+@container (max-width: 24rem) { .chips:not([data-pressed="true"]) { display: none; } }
+/* One line: title, state, and buttons without text. */
+:host([controls="compact"]) .bar { flex-wrap: wrap; gap: 0.375rem; min-height: 2.5rem; padding: 0.25rem 0.375rem 0.25rem 0.75rem; }
+:host([controls="compact"]) .chip { flex: 1 1 0; min-width: 3.5rem; }
+:host([controls="compact"]) .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+:host([controls="compact"]) .bar:is([data-state="stale"], [data-state="refused"]) .label { white-space: normal; }
+:host([controls="compact"]) .find { display: inline-flex; align-items: center; justify-content: center; }
+:host([controls="compact"]) .chips { display: none; }
+:host([controls="compact"]) .filter { flex: 1 1 100%; order: 1; margin: 0; }
+:host([controls="compact"]) .filter:not([data-open="true"]) { display: none; }
+:host([controls="compact"]) .pause { gap: 0; width: 2.25rem; margin: 0; padding: 0; justify-content: center; font-size: 0; }
 .pause::before {
   content: "";
   width: 0.25rem;
@@ -277,10 +368,10 @@ time {
   white-space: nowrap;
 }
 .icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
-.sentence { overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
+.sentence { grid-area: 1 / 3; overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
 b { color: var(--_ink); font-weight: 500; }
 b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* the first letter decides the direction */
-.meta { display: flex; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
+.meta { display: flex; grid-area: 1 / 4; gap: 0.875rem; color: var(--_muted); white-space: nowrap; }
 details[open] > summary .sentence { white-space: normal; overflow-wrap: anywhere; }
 details[open] > summary { background: var(--_hover); }
 .type {
@@ -346,6 +437,20 @@ pre {
   .meta { grid-area: 2 / 3; gap: 0.625rem; min-width: 0; overflow: hidden; }
   .meta span { min-width: 0; overflow: hidden; text-overflow: ellipsis; }
   time, .meta { font-size: 0.75rem; line-height: 1.0625rem; }
+}
+/* The columns that the attribute leaves out. */
+.rows[data-columns]:not([data-columns~="time"]) time,
+.rows[data-columns]:not([data-columns~="icon"]) .icon,
+.rows[data-columns]:not([data-columns~="source"]) .source,
+.rows[data-columns]:not([data-columns~="task_id"]) .task_id,
+.rows[data-columns]:not([data-columns~="agent_id"]) .agent_id { display: none; }
+.rows[data-columns]:not([data-columns~="time"]) summary { grid-template-columns: 0 1.375rem minmax(0, 1fr) auto; column-gap: 0.375rem; }
+.rows[data-columns]:not([data-columns~="icon"]) summary { grid-template-columns: var(--_times) 0 minmax(0, 1fr) auto; column-gap: 0.375rem; }
+.rows[data-columns]:not([data-columns~="time"], [data-columns~="icon"]) summary { grid-template-columns: 0 0 minmax(0, 1fr) auto; }
+@container (max-width: 44rem) {
+  .rows[data-columns]:not([data-columns~="time"]) summary { grid-template-columns: 1.375rem 0 minmax(0, 1fr); }
+  .rows[data-columns]:not([data-columns~="icon"]) summary { grid-template-columns: 0 auto minmax(0, 1fr); }
+  .rows[data-columns]:not([data-columns~="time"], [data-columns~="icon"]) summary { grid-template-columns: 0 0 minmax(0, 1fr); }
 }
 @media (forced-colors: active) {
   .dot, .chips button::before { forced-color-adjust: none; }

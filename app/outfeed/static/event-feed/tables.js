@@ -1,6 +1,7 @@
 // The two tables of displays, as the server has them: that of Outfeed's own types, and those that were set.
 
 import { parse } from "./numbers.js";
+import { IS_SERVED } from "./root.js";
 
 const ANSWER_MS = 3_000;
 const SPREAD_MS = 2_000; // a change is told to all pages at once
@@ -22,12 +23,13 @@ export class Tables {
 
   /** Fetch what is missing. Without a table its types read as any type, until the next call. */
   async load(source) {
-    this.#own ??= this.#loadOwn().catch(() => (this.#own = null));
+    this.#own ??= this.#loadOwn(source()).catch(() => (this.#own = null));
     await Promise.all([this.#own, this.#version === null ? this.#asking ?? this.renew(source) : null]);
   }
 
-  async #loadOwn() {
-    const answer = await fetch(new URL("../event-types.json", import.meta.url), { signal: AbortSignal.timeout(ANSWER_MS) });
+  async #loadOwn({ feedUrl }) {
+    const url = IS_SERVED ? new URL("../event-types.json", import.meta.url) : new URL("static/event-types.json", httpOf(feedUrl));
+    const answer = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS) });
     this.#sentences.own = await answer.json();
   }
 
@@ -47,7 +49,7 @@ export class Tables {
   async #ask(source) {
     try {
       const { feedUrl, ticketUrl } = source();
-      const url = new URL("api/types", feedUrl.replace(/^ws/, "http"));
+      const url = new URL("api/types", httpOf(feedUrl));
       if (ticketUrl) url.searchParams.set("ticket", await ticketFrom(ticketUrl));
       const answer = await fetch(url, { credentials: ticketUrl ? "omit" : "include", cache: "no-cache", signal: AbortSignal.timeout(ANSWER_MS) });
       if (answer.ok) this.#take(await answer.text());
@@ -71,6 +73,10 @@ export class Tables {
     clearTimeout(this.#timer);
     this.#timer = 0;
   }
+}
+
+function httpOf(feedUrl) {
+  return feedUrl.replace(/^ws/, "http");
 }
 
 async function ticketFrom(url) {
