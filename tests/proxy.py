@@ -53,6 +53,11 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def sockets(self) -> int:
+        """Number of WebSockets that are open."""
+        return len(self._upgraded)
+
     def block(self) -> None:
         """Answer 403 to upgrades, and cut upgraded connections."""
         self._is_blocking = True

@@ -5,6 +5,8 @@ A principal also limits which events the sender may see. No I/O.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -140,6 +142,12 @@ class Principal:
         It is `token:NAME` or `user:NAME`. A new token of the same name is the same owner.
         """
         return f"{'user' if self.is_session else 'token'}:{self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Opaque text that is equal for requests with one credential and the same permissions."""
+        told = json.dumps([self.grant, self.name, self.scopes, self.types])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property
     def may_follow(self) -> bool:

@@ -405,7 +405,7 @@ def test_the_verdict_has_the_fields_of_the_protocol(feed: Feed, client: Client) 
         "type": "subscribed",
         "payload": {
             "channel": "events", "epoch": "epoch-1", "verdict": "gap", "missing": {"from": 3, "to": 4}, "after": 4,
-            "head": 9, "rate": 0,
+            "head": 9, "rate": 0, "principal": client.subscriber.principal.fingerprint,
         },
     }  # fmt: skip
 

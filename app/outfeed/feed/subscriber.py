@@ -101,7 +101,8 @@ class Subscriber:
         self.epoch, self._page = verdict.epoch, []
         self.place = Place(after, after, due_at(rate, due, clock.monotonic()))
         counters = self._core.hub.counters.as_dict()
-        payload = {"channel": "events", **verdict.as_dict(), "after": after, "rate": rate, **counters}
+        given = {"channel": "events", "rate": rate, "principal": self.principal.fingerprint}
+        payload = {**given, **verdict.as_dict(), "after": after, **counters}
         self.write(self.subscription.encoding.subscribed(payload))
 
     def acknowledge(self, seq: int) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from outfeed.feed.subscriber import Subscriber
 from outfeed.http.app import create_app
 from outfeed.http.server.incoming import SOCKET_KEY
 from outfeed.http.transports import connection
+from outfeed.principal import Principal
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
 from tests.app_fixtures import Api
@@ -184,3 +186,15 @@ def test_another_repeated_parameter_is_rejected(api: Api, path: str) -> None:
     answer = api.get(path)
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_field")
     assert "is given 2 times" in answer.json["detail"]
+
+
+def test_the_principal_is_equal_for_one_credential_with_the_same_permissions(
+    flask_app: Flask, database: Database, bearer: dict[str, str]
+) -> None:
+    other = {"Authorization": f"Bearer {account.create_token(database, 'other', ['read'])}"}
+    client = flask_app.test_client()
+    mine, again, theirs = (client.get("/api/feed", headers=given).get_json() for given in (bearer, bearer, other))
+    assert mine["principal"] == again["principal"] != theirs["principal"]
+    reader = Principal("reader", ("read",), "token:1")
+    assert reader.fingerprint != replace(reader, types=("task.*",)).fingerprint
+    assert reader.fingerprint != replace(reader, scopes=("read", "admin")).fingerprint

@@ -171,7 +171,7 @@ def _answer(verdict: Verdict, events: list[Item], cursor: int) -> Response:
     fields = verdict.as_dict() | serving().hub.counters.as_dict()
     del fields["after"]
     fields["head"] = max(verdict.head, cursor)
-    head = orjson.dumps(fields | {"cursor": cursor})
+    head = orjson.dumps(fields | {"cursor": cursor, "principal": identity.principal().fingerprint})
     # The items are JSON already. The seq goes behind each item's opening brace.
     rows = b",".join(b'{"seq":%d,%b' % (item.seq, item.json[1:]) for item in events)
     body = b'%b,"events":[%b]}' % (head[:-1], rows)

@@ -45,6 +45,10 @@ class FeedPage(BaseModel):
     events: list[FeedItem]
     cursor: int = Field(examples=[61])
     head: int = Field(description="The newest seq.", examples=[61])
+    principal: str = Field(
+        description="Opaque: equal for requests with one credential and the same permissions.",
+        examples=["5b1f0c9d2a7e4c58"],
+    )
     erasures: int | None = Field(
         None, description="Number of events erased from this history. If it has changed, read your copy again."
     )

@@ -31,7 +31,8 @@ const NO_TICKET = "This page can't open the feed: set ticket-url";
  * Reports each change as (link, {until, outage, refusal}): connecting, open, polling, waiting, signed-out, refused,
  * closed. *outage* is why a responding server can't read its database. *until* is the time of the next try, in ms.
  * *refusal* is why there will be none. It asks for the message and the query that subscribe, and passes on frames and
- * pages. A socket counts from its first frame on. An exception in any step leads to the back-off.
+ * pages with their texts. A socket counts from its first frame on. An exception in any step leads to the back-off. After
+ * it, `on.retry` is called.
  */
 export class Connection {
   #url;
@@ -68,6 +69,30 @@ export class Connection {
       this.#report("connecting");
       return this.#openSocket();
     });
+  }
+
+  /**
+   * Request the events after the position over HTTP, without a connection. `on.caughtUp` is called at the end, and
+   * `on.unanswered` if the server has no such answer for this page.
+   */
+  catchUp() {
+    this.#isWanted = true;
+    this.#run(() => {
+      this.#closeAll();
+      return this.#readToHead();
+    });
+  }
+
+  async #readToHead() {
+    for (;;) {
+      const { call, answer } = await this.#fetchPage(0);
+      if (call.isDropped) return;
+      if (!isPage(answer)) return isPermanent(answer) ? this.#on.unanswered() : this.#handleFailure(answer);
+      this.#failures = 0;
+      this.#on.page(answer.body, answer.text);
+      if (call.isDropped) return;
+      if (answer.body.cursor >= answer.body.head) return this.#on.caughtUp();
+    }
   }
 
   /** Send the current request in place of the former one. */
@@ -172,7 +197,7 @@ export class Connection {
     this.#firstFrameAt ??= performance.now();
     if (frame.type === "pong") this.#isPongDue = false;
     this.#expectFrameWithin(this.#isPongDue ? PONG_MS : SILENCE_MS);
-    this.#on.frame(frame);
+    this.#on.frame(frame, data);
   }
 
   #send(message) {
@@ -220,18 +245,24 @@ export class Connection {
 
   /** Request new events, waiting up to *wait* seconds for one, and continue. */
   async #poll(wait) {
+    const { call, answer } = await this.#fetchPage(wait);
+    if (call.isDropped) return;
+    if (!isPage(answer)) return this.#handleFailure(answer);
+    this.#recordPoll();
+    this.#on.page(answer.body, answer.text);
+    if (call.isDropped) return;
+    this.#turn.announce(answer.body.cursor);
+    this.#run(() => this.#pollNext()); // not awaited, else the promises of all polls would be kept
+  }
+
+  /** Request a page. Another step may replace the request, and drop the call, before its answer comes. */
+  async #fetchPage(wait) {
     this.#stopPolling();
     const call = (this.#call = new Call());
     const url = new URL("api/feed", this.#url.replace(/^ws/, "http"));
     url.search = this.#on.query(wait);
     const answer = await call.answer(url, wait * 1000 + ANSWER_MS);
-    if (call.isDropped) return;
-    if (answer.status !== 200 || !answer.body) return this.#handleFailure(answer);
-    this.#recordPoll();
-    this.#on.page(answer.body);
-    if (call.isDropped) return;
-    this.#turn.announce(answer.body.cursor);
-    this.#run(() => this.#pollNext()); // not awaited, else the promises of all polls would be kept
+    return { call, answer };
   }
 
   /** Hold the next request if no other tab holds one. Else poll after a pause, or when that tab tells of events. */
@@ -302,7 +333,7 @@ export class Connection {
   #wait(wanted, outage = null) {
     const ms = Math.min(wanted, MAX_REQUESTED_WAIT_MS);
     this.#closeAll();
-    this.#retryTimer = setTimeout(() => this.connect(), ms);
+    this.#retryTimer = setTimeout(() => this.#on.retry(), ms);
     this.#report("waiting", { until: Date.now() + ms, outage });
   }
 
@@ -371,14 +402,18 @@ function isPermanent({ status, retryMs }) {
   return isRefusal && status !== UNAUTHORIZED && !TEMPORARY.includes(status);
 }
 
-/** Return {status, body, retryMs}. The status is 0 without an answer; the body is null if it is not JSON. */
+function isPage({ status, body }) {
+  return status === 200 && body !== null;
+}
+
+/** Return {status, text, body, retryMs}. The status is 0 without an answer; the body is null if it is not JSON. */
 async function fetchAnswer(url, signal, method) {
   try {
     const answer = await fetch(url, { method, credentials: "include", cache: "no-store", signal });
     const text = await answer.text();
-    return { status: answer.status, body: parsed(text), retryMs: retryMsOf(answer) };
+    return { status: answer.status, text, body: parsed(text), retryMs: retryMsOf(answer) };
   } catch {
-    return { status: 0, body: null, retryMs: null };
+    return { status: 0, text: "", body: null, retryMs: null };
   }
 }
 

@@ -36,7 +36,8 @@
  *
  * An integer in an event's data that exceeds a number's precision is a Number object with its digits as text and JSON.
  *
- * Transports: a WebSocket. If it fails and HTTP works: long poll, from which it switches back. Both use one cursor.
+ * Transports: a WebSocket. If it fails and HTTP works: long poll, from which it switches back. Both use one cursor. The
+ * tabs of a browser share one connection (see shared.js). Each has its own filter and cursor.
  *
  * There are two positions: `received`, the last seq in memory, and the cursor, the last seq in the list. A reconnect
  * requests the events after `received`: the events between the two (the list is paused or scrolled) stay in memory, so
@@ -51,7 +52,6 @@
  */
 
 import { Bar, Filter } from "./bar.js";
-import { Connection } from "./connection.js";
 import { NUMBER, make } from "./elements.js";
 import { List, MAX_ROWS } from "./list.js";
 import { applyStyle } from "./look.js";
@@ -59,6 +59,7 @@ import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./news.
 import { readLog } from "./past.js";
 import { ROOT } from "./root.js";
 import { Sentences } from "./sentences.js";
+import { createConnection } from "./shared.js";
 import { Subscription, addressOf, storePlace, storedPlace, wantedBy } from "./subscription.js";
 import { Tables } from "./tables.js";
 import { Frame, Scroller } from "./view.js";
@@ -155,6 +156,8 @@ class EventFeed extends HTMLElement {
     addEventListener("offline", () => this.#connection.check(), { signal });
     addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
     addEventListener("pagehide", () => this.#connection.close(), { signal });
+    document.addEventListener("freeze", () => this.#connection.close(), { signal }); // a frozen page keeps every message
+    document.addEventListener("resume", () => this.#connect(), { signal });
     this.#subscription ??= this.#newSubscription();
     this.#connection = this.#newConnection();
     if (this.#isOnOwnSite) this.#load();
@@ -219,12 +222,10 @@ class EventFeed extends HTMLElement {
   // Reading
 
   #newConnection() {
-    return new Connection(this.#address, this.getAttribute("ticket-url"), {
+    return createConnection(this.#address, this.getAttribute("ticket-url"), this.#subscription, {
       link: (link, news) => this.#linkChanged(link, news),
       frame: (frame) => this.#handleFrame(frame),
       page: (page) => this.#handlePage(page),
-      request: () => this.#subscription.request(),
-      query: (wait) => this.#subscription.query(wait),
     });
   }
 
@@ -289,11 +290,11 @@ class EventFeed extends HTMLElement {
     this.#update();
   }
 
-  #handleFrame({ type, seq, prev, payload }) {
+  #handleFrame({ type, seq, prev, payload, end }) {
     if (["subscribed", "event", "events", "heartbeat"].includes(type)) this.#markHealthy();
     if (type === "subscribed") this.#handleVerdict(payload);
     else if (type === "event") this.#receive(this.#subscription.take(prev, [{ ...payload, seq }]));
-    else if (type === "events") this.#receive(this.#subscription.take(prev, payload));
+    else if (type === "events") this.#receive(this.#subscription.take(prev, payload, end));
     else if (type === "heartbeat") this.#handleHeartbeat(payload);
     else if (type === "stale") this.#handleStale(payload);
     else if (type === "error") this.#handleRefusal(payload);

@@ -34,23 +34,29 @@ export class Subscription {
   received = 0;
   head = 0;
   isAnswered = false;
+  filter; // of the events, as fields of the protocol
+  isBatch;
   #wanted;
-  #isBatch;
 
   constructor(wanted, isBatch) {
+    const { last, ...filter } = wanted;
+    this.filter = filter;
+    this.isBatch = isBatch;
     this.#wanted = wanted;
-    this.#isBatch = isBatch;
   }
 
-  /** Return the message that begins or resumes. Frames of the former subscription are dropped until its verdict. */
-  request() {
+  /**
+   * Return the message that begins or resumes, by another *filter* if it is given. Frames of the former subscription are
+   * dropped until its verdict.
+   */
+  request(filter = this.#wanted) {
     this.isAnswered = false;
-    return { action: "subscribe", channel: "events", batch: this.#isBatch, ...this.#wanted, ...this.#place };
+    return { action: "subscribe", channel: "events", batch: this.isBatch, ...filter, ...this.#place };
   }
 
   /** Return the query string of a poll for the same. */
-  query(wait) {
-    return new URLSearchParams({ ...this.#wanted, ...this.#place, wait, limit: PAGE_EVENTS });
+  query(wait, filter = this.#wanted) {
+    return new URLSearchParams({ ...filter, ...this.#place, wait, limit: PAGE_EVENTS });
   }
 
   get #place() {
@@ -76,12 +82,15 @@ export class Subscription {
     this.head = head;
   }
 
-  /** Return the new events, oldest first; null if events before them are missing, and the caller must ask again. */
-  take(prev, events) {
+  /**
+   * Return the new events, oldest first; null if events before them are missing, and the caller must ask again. All
+   * matching events up to *end* have come.
+   */
+  take(prev, events, end = events.at(-1)?.seq ?? 0) {
     if (!this.isAnswered) return [];
     if (prev > this.received) return null;
     const fresh = events.filter(({ seq }) => seq > this.received);
-    if (fresh.length) this.reach(fresh.at(-1).seq);
+    this.reach(end);
     return fresh;
   }
 
