@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+from outfeed.feed.subscription import FeedRequest
+from outfeed.history import Item
+from outfeed.principal import EVERYTHING
 from tests.journeys.test_embedding import RECORD_EVENTS, recorded, recorded_seqs, site
-from tests.page import tasks, write
+from tests.journeys.test_many_tabs import polls_held
+from tests.page import PATIENCE_MS, LivePage, change, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
 from tests.waits import wait_until
-
 
 # Keeps the sockets of the page.
 RECORD_SOCKETS = """
@@ -86,7 +92,9 @@ def test_tabs_with_different_filters_share_one_connection(tabs: Tabs) -> None:
     ):
         expect(feed.locator(".rows > .event")).to_have_count(len(wanted))
         assert seqs(feed, server.base) == wanted
-        wait_until(lambda feed=feed: feed.evaluate("feed => feed.cursor") - server.base == 12, "the cursor is at the head")
+        wait_until(
+            lambda feed=feed: feed.evaluate("feed => feed.cursor") - server.base == 12, "the cursor is at the head"
+        )
     tabs.expect_sockets(1)
     assert tabs.errors == []
     assert recorded_seqs(third, server.base) == list(range(1, 13))
@@ -132,18 +140,259 @@ def test_a_visible_tab_leads_and_no_tab_notices_the_change(tabs: Tabs) -> None:
     tabs.expect_sockets(1)
 
 
-def test_another_tab_leads_when_the_leader_is_closed_reloaded_or_hangs(tabs: Tabs) -> None:
+def test_another_tab_leads_when_the_leader_is_closed_reloaded_crashes_or_is_silent(tabs: Tabs) -> None:
     server = tabs.server
-    one, two, three = (tabs.open() for _ in range(3))
+    one, two, three, four = (tabs.open() for _ in range(4))
+    write(server.database, *tasks(1))
     one.close()
     expect_leader(two)
     write(server.database, *tasks(1))
     two.reload()
     expect_leader(three)
     write(server.database, *tasks(1))
-    expect(two.locator("event-feed .rows > .event")).to_have_count(2)
-    three.evaluate("setTimeout(() => { const end = Date.now() + 8_000; while (Date.now() < end); })")
+    expect(two.locator("event-feed .rows > .event")).to_have_count(3)
+    three.evaluate("addEventListener('pagehide', event => event.stopImmediatePropagation(), true)")
+    three.close()  # its scripts end without a step
+    expect_leader(four)
+    write(server.database, *tasks(1))
+    four.evaluate("BroadcastChannel.prototype.postMessage = () => {}")
+    write(server.database, *tasks(1))
     expect_leader(two)
     write(server.database, *tasks(1))
-    expect_complete([two, three], server.base, 3)
+    expect_complete([four], server.base, 6)
+    expect(two.locator("event-feed .rows > .event")).to_have_count(6)
+    assert seqs(two, server.base) == list(range(1, 7))
     tabs.expect_sockets(1)
+
+
+def test_a_hidden_leader_of_hidden_tabs_keeps_the_connection(tabs: Tabs) -> None:
+    one, two = tabs.open(), tabs.open()
+    set_visible(two, False)
+    set_visible(one, False)
+    write(tabs.server.database, *tasks(2))
+    expect_complete([one, two], tabs.server.base, 2)
+    assert leads(one)
+    assert not leads(two)
+
+
+def test_a_page_that_leaves_and_returns_misses_no_event(tabs: Tabs) -> None:
+    """Both ways: frozen, and kept for the button that goes back."""
+    server = tabs.server
+    one, two = tabs.open(), tabs.open()
+    for leave, come_back in (
+        ("document.dispatchEvent(new Event('freeze'))", "document.dispatchEvent(new Event('resume'))"),
+        (
+            "dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))",
+            "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))",
+        ),
+    ):
+        for page, other in ((one, two), (two, one)):
+            page.evaluate(leave)
+            expect_leader(other)
+            write(server.database, *tasks(1))
+            expect(other.locator("event-feed .rows > .event")).to_have_count(len(seqs(page, server.base)) + 1)
+            page.evaluate(come_back)
+            expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
+            expect(page.locator("event-feed .rows > .event")).to_have_count(len(seqs(other, server.base)))
+    assert seqs(one, server.base) == seqs(two, server.base) == recorded_seqs(one, server.base) == [1, 2, 3, 4]
+
+
+# --- outages and verdicts ---------------------------------------------------------------------------------------------
+
+
+def test_a_restart_a_gap_and_a_reset_reach_every_tab(server: Server, context: BrowserContext) -> None:
+    with Proxy(server) as proxy:
+        tabs = Tabs(context, server, proxy)
+        pages = [tabs.open() for _ in range(3)]
+        write(server.database, *tasks(2))
+        proxy.go_down()
+        for page in pages:
+            expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "reconnecting")
+        write(server.database, *tasks(2))
+        proxy.come_back()
+        pages[2].evaluate("document.querySelector('event-feed').shadowRoot.querySelector('.retry').click()")
+        for page in pages:
+            expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
+            expect(page.locator("event-feed .rows > .event")).to_have_count(4)
+        tabs.expect_sockets(1)
+
+        proxy.go_down()
+        write(server.database, *tasks(4))
+        change(server.database, "DELETE FROM outbox WHERE seq <= 6")
+        proxy.come_back()
+        for page in pages:
+            page.evaluate("dispatchEvent(new Event('online'))")
+        for page in pages:
+            expect(page.locator("event-feed .notice")).to_contain_text("Events 5–6 are missing here.")
+            expect(page.locator("event-feed .rows > .event")).to_have_count(6)
+            assert seqs(page, 0) == [1, 2, 3, 4, 7, 8]
+        change(server.database, "UPDATE outfeed_meta SET value = 'another' WHERE key = 'epoch'")
+        for page in pages:
+            expect(page.locator("event-feed .notice")).to_contain_text("The database was restored")
+            expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
+        write(server.database, *tasks(1))
+        for page in pages:
+            expect(page.locator("event-feed .rows > .event")).to_have_count(3)
+            assert seqs(page, 0) == [7, 8, 9]
+        tabs.expect_sockets(1)
+
+
+def test_tabs_without_websockets_share_one_poll(tabs: Tabs) -> None:
+    tabs.proxy.block()
+    pages = [tabs.open(state="polling") for _ in range(3)]
+    system = tabs.open('<event-feed types="system.*"></event-feed>', "/system", state="polling")
+    wait_until(lambda: polls_held(tabs.server) == 1, "one tab holds a poll")
+    pages[0].close()
+    set_visible(pages[1], False)
+    write(tabs.server.database, *tasks(2))
+    write(tabs.server.database, {"message": "Disk full"}, event_type="system.error")
+    for page in pages[1:]:
+        expect(page.locator("event-feed .rows > .event")).to_have_count(3)
+        assert seqs(page, tabs.server.base) == [1, 2, 3]
+    expect(system.locator("event-feed .rows > .event")).to_have_count(1)
+    wait_until(lambda: polls_held(tabs.server) == 1, "one tab holds a poll")
+    tabs.proxy.unblock()
+    for page in [*pages[1:], system]:
+        expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live", timeout=2 * PATIENCE_MS)
+    tabs.expect_sockets(1)
+
+
+# --- who shares -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sign_out_ends_the_feed_of_every_tab(shared: Server, context: BrowserContext) -> None:
+    pages = [LivePage(context.new_page(), shared) for _ in range(3)]
+    pages[2].page.get_by_role("button", name="Sign out").click()
+    for live in pages[:2]:
+        live.expect_state("signed-out")
+
+
+def test_tabs_of_two_users_do_not_share(shared: Server, context: BrowserContext, tabs: Tabs) -> None:
+    operator, another = LivePage(context.new_page(), shared), LivePage(context.new_page(), shared)
+    another.feed.evaluate("feed => feed.setAttribute('types', 'access.*,task.*')")
+    assert [leads(live.page) for live in (operator, another)] == [True, False]
+
+    [cookie] = [each for each in context.cookies() if each["name"] == shared.cookie_name]
+    context.add_cookies([{**cookie, "value": shared.sign_in("viewer")}])  # type: ignore[list-item]
+    viewer = LivePage(context.new_page(), shared)
+    viewer.feed.evaluate("feed => feed.setAttribute('types', 'access.*,task.*')")
+    expect_leader(viewer.page)
+    shared.run("token", "create", f"someone-{shared.base}", "--scopes", "read")
+    write(shared.database, *tasks(1))
+    another.expect_rows(2)
+    viewer.expect_rows(1)
+    operator.expect_rows(1)  # without the audit events, which it does not ask for
+    assert [leads(live.page) for live in (operator, another, viewer)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("missing", "attributes"),
+    [("delete Navigator.prototype.locks;", ""), ("delete window.BroadcastChannel;", ""), ("", "batch=false")],
+    ids=["without locks", "without channels", "with a pace of its own"],
+)
+def test_a_tab_that_cannot_share_connects_by_itself(
+    tabs: Tabs, context: BrowserContext, missing: str, attributes: str
+) -> None:
+    context.add_init_script(missing)
+    pages = [tabs.open(f"<event-feed {attributes}></event-feed>") for _ in range(2)]
+    write(tabs.server.database, *tasks(2))
+    expect_complete(pages, tabs.server.base, 2)
+    tabs.expect_sockets(2)
+
+
+def test_a_tab_whose_requests_are_refused_connects_by_itself(tabs: Tabs) -> None:
+    one = tabs.open()
+    tabs.proxy.answer = b"HTTP/1.1 404 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    two = tabs.open()
+    write(tabs.server.database, *tasks(2))
+    expect_complete([one, two], tabs.server.base, 2)
+    tabs.expect_sockets(2)
+
+
+# --- the modules ------------------------------------------------------------------------------------------------------
+
+
+def random_filter(source: random.Random) -> dict[str, Any]:
+    """Return the fields of a request: few values, so that many filters overlap."""
+    types = ["task.*", "task.created", "task.done", "task.sub.*", "task.sub.a", "system.*", "taskish"]
+    chosen: dict[str, Any] = {}
+    if source.random() < 0.6:
+        chosen["types"] = source.sample(types, source.randint(1, 3))
+    for field in ("source", "task_id", "agent_id"):
+        if source.random() < 0.3:
+            chosen[field] = source.choice("ab")
+    return chosen
+
+
+def test_filters_agree_with_the_server(shared: Server, page: Page) -> None:
+    source = random.Random(7)
+    types = ["task.created", "task.done", "task.sub.a", "task", "taskish", "system.error", "task.sub"]
+    events = [
+        {
+            "event_type": source.choice(types),
+            **{field: source.choice("abc") for field in ("source", "task_id", "agent_id")},
+        }
+        for _ in range(60)
+    ]
+    groups = [[random_filter(source) for _ in range(source.randint(1, 4))] for _ in range(120)]
+    page.goto(f"{shared.url}/login")
+    found = page.evaluate(
+        """async ([groups, events]) => {
+            const { covers, matches, union } = await import("/static/event-feed/filters.js");
+            return groups.map(filters => ({
+                wide: union(filters),
+                covered: filters.map(filter => covers(union(filters), filter) && covers(filter, filter)),
+                narrow: filters.map(one => filters.map(other => covers(one, other))),
+                matching: filters.map(filter => events.map(event => matches(filter, event))),
+            }));
+        }""",
+        [groups, events],
+    )
+    items = [Item(1, b"", None, timestamp=None, **event) for event in events]
+    for filters, answer in zip(groups, found, strict=True):
+        ours = [[FeedRequest(**each).filter(EVERYTHING).matches(item) for item in items] for each in filters]
+        assert answer["matching"] == ours
+        assert all(answer["covered"])
+        wide = [FeedRequest(**answer["wide"]).filter(EVERYTHING).matches(item) for item in items]
+        for matching, narrow in zip(ours, answer["narrow"], strict=True):
+            assert all(it or not mine for mine, it in zip(matching, wide, strict=True))
+            for other, is_covered in zip(ours, narrow, strict=True):
+                assert not is_covered or all(mine or not theirs for mine, theirs in zip(matching, other, strict=True))
+
+
+def test_a_group_has_one_leader_and_a_member_that_hears_no_other_leaves_it(shared: Server, page: Page) -> None:
+    page.goto(f"{shared.url}/login")
+    page.evaluate(
+        """async () => {
+            const { Group } = await import("/static/event-feed/group.js");
+            window.told = [];
+            window.heard = [];
+            window.member = (name, place = "group") => new Group(place, {
+                lead: () => told.push(`${name} leads`), follow: () => told.push(`${name} follows`),
+                fail: () => told.push(`${name} fails`), hear: ({ text }) => text && heard.push(`${name}: ${text}`),
+                status: () => ({ text: `from ${name}` }), isReady: () => true,
+            });
+            [window.one, window.two, window.three] = ["one", "two", "three"].map(name => member(name));
+        }"""
+    )
+
+    def expect_told(*expected: str) -> None:
+        wait_until(lambda: page.evaluate("told.length") >= len(expected), f"{expected} is told")
+        assert page.evaluate("told.splice(0)") == list(expected)
+
+    page.evaluate("one.join()")
+    expect_told("one leads")
+    page.evaluate("two.join(); three.join()")
+    expect_told("two follows", "three follows")
+    page.evaluate("one.beat()")
+    wait_until(lambda: page.evaluate("heard.slice(-2)") == ["two: from one", "three: from one"], "both hear the leader")
+    page.evaluate("one.leave()")
+    expect_told("two leads")
+    page.evaluate("one.join()")
+    expect_told("one follows")
+    page.evaluate("two.leave(); three.leave(); one.leave()")
+    page.evaluate("told.length = 0; void navigator.locks.request('group', () => new Promise(() => {})).catch(() => {})")
+    page.evaluate("one.join()")  # the lock's holder says nothing: it is in another part of the browser
+    expect_told("one follows", "one leads")
+    page.evaluate("void navigator.locks.request('group', { steal: true }, () => null)")
+    expect_told("one fails")

@@ -98,7 +98,7 @@ def test_only_operators_have_the_status_in_their_menu(visitors: dict[str, Visit]
 def test_pages_are_compressed_for_clients_that_accept_it(visitors: dict[str, Visit]) -> None:
     log_event("system.info", "s", data={"message": "x" * 200})
     packed = {"Accept-Encoding": "gzip"}
-    for path in ("/swarm/live", "/static/event-feed.js"):
+    for path in ("/swarm/live", "/static/event-feed/event-feed.js"):
         answer = visitors["operator"]("GET", path, packed)
         plain = visitors["operator"]("GET", path)
         assert (answer.headers["Content-Encoding"], plain.headers.get("Content-Encoding")) == ("gzip", None)
