@@ -145,7 +145,10 @@ class Principal:
 
     @property
     def fingerprint(self) -> str:
-        """Opaque text that is equal for requests with one credential and the same permissions."""
+        """Opaque text that names the credential and its permissions.
+
+        Clients that share a connection compare it.
+        """
         told = json.dumps([self.grant, self.name, self.scopes, self.types])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 

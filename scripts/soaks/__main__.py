@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import crowd, engine, library, mix, slow
+from scripts.soaks import browser_tabs, crowd, engine, library, mix, slow
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
@@ -59,6 +59,7 @@ SCHEMA_CHECKS = (
     "--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API for this long."
 )
 @click.option("--engine", "is_engine", is_flag=True, help="With --minutes: mix failures of an engine with two edges.")
+@click.option("--tabs", "has_tabs", is_flag=True, help="With --minutes: random steps of tabs that share a connection.")
 @click.option("--seed", type=int, help="Repeat the moments and the order of an earlier run.")
 def main(
     rounds: int,
@@ -68,6 +69,7 @@ def main(
     programs: int,
     schemathesis_minutes: float,
     is_engine: bool,
+    has_tabs: bool,
     seed: int | None,
 ) -> None:
     """Kill the server, connect 1,000 clients, prune, search, watch.
@@ -83,6 +85,8 @@ def main(
     try:
         if is_engine:
             click.echo(engine.run(minutes or 2, random.Random(seed)))
+        elif has_tabs:
+            click.echo(browser_tabs.run(minutes or 2, random.Random(seed)))
         elif minutes is None:
             run_rounds(seed, rounds, events)
             if log_events:

@@ -6,70 +6,23 @@ import random
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from outfeed.feed.subscription import FeedRequest
 from outfeed.history import Item
 from outfeed.principal import EVERYTHING
-from tests.journeys.test_embedding import RECORD_EVENTS, recorded, recorded_seqs, site
+from tests.journeys.test_embedding import recorded, recorded_seqs
 from tests.journeys.test_many_tabs import polls_held
 from tests.page import PATIENCE_MS, LivePage, change, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
+from tests.tabs import Tabs, Walk, leads, seqs, set_visible
 from tests.waits import wait_until
-
-# Keeps the sockets of the page.
-RECORD_SOCKETS = """
-    window.sockets = [];
-    window.WebSocket = class extends WebSocket {
-        constructor(...given) {
-            super(...given);
-            sockets.push(this);
-        }
-    };
-"""
-
-
-class Tabs:
-    """Tabs of one browser with a feed each, and their open sockets."""
-
-    def __init__(self, context: BrowserContext, server: Server, proxy: Proxy) -> None:
-        self.server = server
-        self.proxy = proxy
-        self.errors: list[str] = []
-        self._context = context
-        context.add_init_script(RECORD_EVENTS + RECORD_SOCKETS)
-
-    def open(self, feeds: str = "<event-feed></event-feed>", path: str = "/", state: str = "live") -> Page:
-        """Open a tab with *feeds*. It is returned when they are in *state*."""
-        self.proxy.pages[path] = site(feeds, head="")
-        page = self._context.new_page()
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(self.proxy.url + path)
-        for feed in page.locator("event-feed").all():
-            expect(feed.locator(".bar")).to_have_attribute("data-state", state)
-        return page
-
-    def expect_sockets(self, count: int) -> None:
-        wait_until(lambda: self.proxy.sockets == count, f"{count} sockets are open")
 
 
 @pytest.fixture
 def tabs(context: BrowserContext, shared: Server, proxy: Proxy) -> Tabs:
     return Tabs(context, shared, proxy)
-
-
-def seqs(feed: Locator | Page, base: int) -> list[int]:
-    found = feed.locator(".rows > .event").evaluate_all("rows => rows.map(row => Number(row.dataset.seq))")
-    return [seq - base for seq in reversed(found)]
-
-
-def set_visible(page: Page, is_visible: bool) -> None:
-    page.evaluate(
-        "isHidden => { Object.defineProperty(document, 'hidden', {value: isHidden, configurable: true});"
-        " document.dispatchEvent(new Event('visibilitychange')); }",
-        not is_visible,
-    )
 
 
 def test_tabs_with_different_filters_share_one_connection(tabs: Tabs) -> None:
@@ -104,17 +57,12 @@ def test_tabs_with_different_filters_share_one_connection(tabs: Tabs) -> None:
 # --- changes of the leader --------------------------------------------------------------------------------------------
 
 
-def leads(page: Page) -> bool:
-    """Return whether a socket of this tab is open."""
-    return bool(page.evaluate("sockets.some(socket => socket.readyState === WebSocket.OPEN)"))
-
-
 def expect_leader(page: Page) -> None:
     wait_until(lambda: leads(page), "the tab has the connection")
 
 
 def expect_complete(pages: list[Page], base: int, count: int) -> None:
-    """Each tab has shown each event once, in order, and its state was never another than live."""
+    """Each tab has shown each event once, in order, and was always live."""
     for page in pages:
         expect(page.locator("event-feed .rows > .event")).to_have_count(count)
         assert seqs(page, base) == recorded_seqs(page, base) == list(range(1, count + 1))
@@ -140,7 +88,7 @@ def test_a_visible_tab_leads_and_no_tab_notices_the_change(tabs: Tabs) -> None:
     tabs.expect_sockets(1)
 
 
-def test_another_tab_leads_when_the_leader_is_closed_reloaded_crashes_or_is_silent(tabs: Tabs) -> None:
+def test_another_tab_leads_when_the_leader_ends_or_is_silent(tabs: Tabs) -> None:
     server = tabs.server
     one, two, three, four = (tabs.open() for _ in range(4))
     write(server.database, *tasks(1))
@@ -195,6 +143,14 @@ def test_a_page_that_leaves_and_returns_misses_no_event(tabs: Tabs) -> None:
             expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
             expect(page.locator("event-feed .rows > .event")).to_have_count(len(seqs(other, server.base)))
     assert seqs(one, server.base) == seqs(two, server.base) == recorded_seqs(one, server.base) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", [random.randrange(1_000_000)])
+def test_no_tab_misses_or_repeats_an_event_over_any_steps(tabs: Tabs, seed: int) -> None:
+    walk = Walk(tabs, random.Random(seed))
+    for _ in range(30):
+        walk.step()
+    walk.check()
 
 
 # --- outages and verdicts ---------------------------------------------------------------------------------------------
@@ -313,7 +269,7 @@ def test_a_tab_whose_requests_are_refused_connects_by_itself(tabs: Tabs) -> None
 
 
 def random_filter(source: random.Random) -> dict[str, Any]:
-    """Return the fields of a request: few values, so that many filters overlap."""
+    """Return the fields of a request, with few values."""
     types = ["task.*", "task.created", "task.done", "task.sub.*", "task.sub.a", "system.*", "taskish"]
     chosen: dict[str, Any] = {}
     if source.random() < 0.6:

@@ -52,7 +52,7 @@
  */
 
 import { Bar, Filter } from "./bar.js";
-import { NUMBER, make } from "./elements.js";
+import { NUMBER, make, setText } from "./elements.js";
 import { List, MAX_ROWS } from "./list.js";
 import { applyStyle } from "./look.js";
 import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./news.js";
@@ -108,7 +108,7 @@ class EventFeed extends HTMLElement {
   #reason = null;
   #stopListening = null;
   #chooseColours = () => {}; // chooses the colours of the theme
-  #nothing = make("p", "nothing", "No events yet");
+  #nothing = make("p", "nothing");
   #hasShown = false; // rows have replaced the page's own children
   #scroller = new Scroller(this.#list, this.#filter, {
     reading: () => this.#waiting.length && this.#frame.request(),
@@ -601,6 +601,7 @@ class EventFeed extends HTMLElement {
     });
     this.#scroller.isBusy = state === "catching-up";
     this.#nothing.hidden = !this.#isEmpty;
+    setText(this.#nothing, this.#isEmpty ? "No events yet" : "");
     clearTimeout(this.#tick);
     if (state === "reconnecting" || state === "stale") this.#tick = setTimeout(() => this.#update(), 1000);
     const reason = state === "stale" ? this.#outage.reason : null;
