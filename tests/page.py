@@ -6,11 +6,13 @@ import contextlib
 import itertools
 import json
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from outfeed import clock
 from tests.server import Server
 from tests.waits import PATIENCE_SECS
 
@@ -69,7 +71,7 @@ def counted(page: Page, kind: str) -> int:
 
     The legend has only kinds that occur.
     """
-    found = page.locator(f'label[data-kind="{kind}"] .count').all_inner_texts()
+    found = page.locator(f'.legend [data-kind="{kind}"] .count').all_inner_texts()
     return int(found[0].replace(",", "")) if found else 0
 
 
@@ -79,11 +81,22 @@ def sign_out(page: Page) -> None:
     page.get_by_role("button", name="Sign out").click()
 
 
-_micros = itertools.count()
+_BEGIN = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
+_numbers = itertools.count()
+
+
+def _next_timestamp() -> str:
+    """Return a time two seconds after the one before, so that no two rows fold."""
+    return clock.isoformat(_BEGIN + timedelta(seconds=2 * next(_numbers)))
 
 
 def write(
-    path: Path, *data: Any, event_type: str = "task.created", source: str = "coordinator", timestamp: str | None = None
+    path: Path,
+    *data: Any,
+    event_type: str = "task.created",
+    source: str = "coordinator",
+    timestamp: str | None = None,
+    task_id: str | None = "task-1",
 ) -> None:
     """Log one event for each of *data*, in one transaction.
 
@@ -92,17 +105,23 @@ def write(
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.executemany(
             "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp)"
-            " VALUES (lower(hex(randomblob(8))), ?, ?, 'task-1', ?, ?)",
-            [
-                (event_type, source, json.dumps(item), timestamp or f"2026-01-15T10:30:00.{next(_micros):06}Z")
-                for item in data
-            ],
+            " VALUES (lower(hex(randomblob(8))), ?, ?, ?, ?, ?)",
+            [(event_type, source, task_id, json.dumps(item), timestamp or _next_timestamp()) for item in data],
         )
 
 
 def change(path: Path, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.execute(statement)
+
+
+def begin_swarm(path: Path) -> None:
+    """Add an agent that has left: the live page shows the swarm from then on."""
+    change(
+        path,
+        "INSERT OR IGNORE INTO outfeed_agent (id, name, state, joined_at, seen_at, left_at)"
+        " VALUES ('agent-first', 'First', 'left', '2026-01-15', '2026-01-15', '2026-01-15')",
+    )
 
 
 def tasks(count: int, prefix: str = "task") -> list[dict[str, str]]:

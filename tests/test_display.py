@@ -60,6 +60,7 @@ def test_every_known_type_has_its_own_display():
 SENTENCES = [
     ("task.created", {"description": "Write tests"}, "New task: Write tests"),
     ("task.assigned", {"name": "Ada"}, "Task assigned to Ada"),
+    ("task.completed", {"description": "Write tests"}, "Task completed · Write tests"),
     ("task.completed", {}, "Task completed"),
     ("task.assigned", {"name": "Ada", "bid_sats": 50}, "Task assigned to Ada (50 sats)"),
     ("task.assigned", {"agent": "forge", "amount": 50}, "Task assigned to forge (50 sats)"),

@@ -209,7 +209,7 @@ def look_of(event: Event, displays: Mapping[str, Display]) -> Look:
     if own := OWN.get(event_type):
         return Look(own.kind, own.icon, own.level, tuple(_filled(own.parts, event)))
     display = displays.get(event_type)
-    level = display.level if display else _level_of(event)
+    level = level_of(event_type, _data_of(event).get("level"), displays)
     icon = (display and display.icon) or ICONS[level]
     parts = _filled(_parsed(display.label), event) if display and display.label else _plain(event)
     return Look(kind_of(event_type), icon, level, tuple(parts))
@@ -245,12 +245,16 @@ def colour_of(kind: str) -> str:
     return f"kind-{number % COLOURS}"
 
 
-def _level_of(event: Event) -> Level:
-    """Return the level of an event whose type has no display."""
-    said = _data_of(event).get("level")
+def level_of(event_type: str, said: object, displays: Mapping[str, Display]) -> Level:
+    """Return the level of an event of that type; *said* is `data.level`.
+
+    The type's display decides, then the data, then the end of the type.
+    """
+    if found := OWN.get(event_type) or displays.get(event_type):
+        return found.level
     if isinstance(said, str) and said.lower() in list(Level):
         return Level(said.lower())
-    return Level.ERROR if _FAILURE.fullmatch(_type_of(event)) else Level.INFO
+    return Level.ERROR if _FAILURE.fullmatch(event_type) else Level.INFO
 
 
 def _type_of(event: Event) -> str:
@@ -385,35 +389,46 @@ def _own(kind: str, icon: str, title: str, label: str, level: Level = Level.INFO
     return OwnDisplay(kind, icon, title, tuple(parts), level)
 
 
+_SUBJECT = "[ · {description|title}]"  # the task that an event is about
+
 # Icons and sentences of the first eight as ADR 022 has them, and its names for agents and sats as alternative names. A
 # missing name falls back on the id.
 OWN: dict[str, OwnDisplay] = {
     EventType.TASK_CREATED: _own("task", "📝", "Task created", "New task: {description|task_id|no description}"),
     EventType.TASK_ASSIGNED: _own(
-        "task", "👤", "Task assigned", "Task assigned to {name|agent|agent_id|an agent}[ ({bid_sats|amount} sats)]"
+        "task",
+        "👤",
+        "Task assigned",
+        "Task assigned to {name|agent|agent_id|an agent}[ ({bid_sats|amount} sats)]" + _SUBJECT,
     ),
-    EventType.TASK_COMPLETED: _own("task", "✅", "Task completed", "Task completed"),
+    EventType.TASK_COMPLETED: _own("task", "✅", "Task completed", "Task completed" + _SUBJECT),
     EventType.AGENT_JOINED: _own(
         "agent", "🟢", "Agent joined", "Agent {name|agent|agent_id|unknown} joined[ ({persona})]"
     ),
     EventType.AGENT_LEFT: _own("agent", "🔴", "Agent left", "Agent {name|agent|agent_id|unknown} left"),
     EventType.BID_SUBMITTED: _own(
-        "bid", "💰", "Bid", "Bid: {bid_sats|amount|?} sats from {name|agent|agent_id|an agent}"
+        "bid", "💰", "Bid", "Bid: {bid_sats|amount|?} sats from {name|agent|agent_id|an agent}" + _SUBJECT
     ),
-    EventType.TOOL_CALLED: _own("tool", "🔧", "Tool called", "Tool: {tool_name|unnamed}"),
+    EventType.TOOL_CALLED: _own("tool", "🔧", "Tool called", "Tool: {tool_name|unnamed}" + _SUBJECT),
     EventType.SYSTEM_ERROR: _own("system", "⚠️", "Error", "Error: {message|description|reason|no message}", Level.ERROR),
     EventType.TASK_BIDDING: _own("task", "📣", "Open for bids", "Open for bids: {description|task_id|a task}"),
-    EventType.TASK_STARTED: _own("task", "▶️", "Task started", "{name|agent|agent_id|An agent} started work"),
+    EventType.TASK_STARTED: _own("task", "▶️", "Task started", "{name|agent|agent_id|An agent} started work" + _SUBJECT),
     EventType.TASK_FAILED: _own(
-        "task", "❌", "Task failed", "Task failed: {reason|message|no reason given}", Level.ERROR
+        "task", "❌", "Task failed", "Task failed: {reason|message|no reason given}" + _SUBJECT, Level.ERROR
     ),
     EventType.AGENT_STATUS_CHANGED: _own(
-        "agent", "🔄", "Agent status", "Agent {name|agent|agent_id|unknown} is now {status|in another state}"
+        "agent", "🔄", "Agent status", "Agent {name|agent|agent_id|unknown} is now {status|in another state}" + _SUBJECT
     ),
-    EventType.AUCTION_CLOSED: _own("bid", "🔨", "Auction closed", "Auction closed[ at {bid_sats|amount} sats]"),
-    EventType.TOOL_COMPLETED: _own("tool", "🧰", "Tool completed", "Tool completed: {tool_name|unnamed}"),
+    EventType.AUCTION_CLOSED: _own(
+        "bid", "🔨", "Auction closed", "Auction closed[ at {bid_sats|amount} sats]" + _SUBJECT
+    ),
+    EventType.TOOL_COMPLETED: _own("tool", "🧰", "Tool completed", "Tool completed: {tool_name|unnamed}" + _SUBJECT),
     EventType.TOOL_FAILED: _own(
-        "tool", "💥", "Tool failed", "Tool failed: {tool_name|unnamed}: {reason|message|no reason given}", Level.ERROR
+        "tool",
+        "💥",
+        "Tool failed",
+        "Tool failed: {tool_name|unnamed}: {reason|message|no reason given}" + _SUBJECT,
+        Level.ERROR,
     ),
     EventType.SYSTEM_WARNING: _own(
         "system", "🔶", "Warning", "Warning: {message|description|reason|no message}", Level.WARNING

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from scripts.benchmarks.errors import BenchError
 from scripts.benchmarks.process import raise_descriptor_limit
-from scripts.soaks import browser_tabs, crowd, engine, library, mix, slow
+from scripts.soaks import browser_tabs, crowd, engine, library, mix, slow, tab
 from scripts.soaks.kills import REPLAYED, Round, programme
 from scripts.soaks.stage import Followers, Mismatch, Stage, fill
 from tests.journeys import test_far_behind
@@ -56,6 +56,13 @@ SCHEMA_CHECKS = (
     help="Write to watched tables by these random programs. 0: skip.",
 )
 @click.option(
+    "--tab-events",
+    type=click.IntRange(0),
+    default=tab.EVENTS,
+    show_default=True,
+    help="Show these in a tab that stays open: by default those of eight hours. 0: skip.",
+)
+@click.option(
     "--schemathesis-minutes", type=click.FloatRange(0), default=0, help="Then fuzz the HTTP API for this long."
 )
 @click.option("--engine", "is_engine", is_flag=True, help="With --minutes: mix failures of an engine with two edges.")
@@ -67,12 +74,13 @@ def main(
     events: int,
     log_events: int,
     programs: int,
+    tab_events: int,
     schemathesis_minutes: float,
     is_engine: bool,
     has_tabs: bool,
     seed: int | None,
 ) -> None:
-    """Kill the server, connect 1,000 clients, prune, search, watch.
+    """Kill the server, connect 1,000 clients, prune, search, watch, leave a tab open.
 
     The load is 500 events a second and 20 clients. Between the kills, 1,100 sockets of one address send or read too
     slowly beside a viewer. With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random,
@@ -93,6 +101,12 @@ def main(
                 run_log(log_events)
             if programs:
                 run_programs(programs, seed)
+            if tab_events:
+                found = tab.run_tab(tab_events)
+                click.echo(
+                    f"After {tab_events:,} events a tab's heap had grown by {found.growth_bytes / 1e6:.1f} MB at most,"
+                    f" and a click took {found.answer_ms:.0f} ms at most."
+                )
         else:
             run_mix(seed, minutes)
         if schemathesis_minutes:

@@ -200,7 +200,7 @@ class TestOrigin:
         assert {f"/static/event-feed/{file.name}" for file in (STATIC / "event-feed").glob("*.js")} < read
 
     @pytest.mark.parametrize("path", [
-        "/api/events", "/swarm/live", "/login", "/api/tickets", "/static/outfeed.css", "/static/swarm.js",
+        "/api/events", "/swarm/live", "/login", "/api/tickets", "/static/outfeed.css", "/static/live.js",
         "/static/swarm/chart.js", "/static/event-feed/", "/static/event-feed/../outfeed.css",
     ])  # fmt: skip
     def test_an_allowed_site_may_read_no_other_path(self, visitors, path):

@@ -56,11 +56,13 @@ def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture
 def shared(standing_server: Server) -> Server:
-    """A running server without events, for tests that don't stop it.
+    """A running server without events, agents and tasks, for tests that don't stop it.
 
     The events of a test have the seqs after `base`.
     """
     with contextlib.closing(sqlite3.connect(standing_server.database)) as raw, raw:
+        for table in ("bid", "task", "agent"):
+            raw.execute(f"DELETE FROM outfeed_{table}")
         raw.execute("DELETE FROM event_log")
         raw.execute("DELETE FROM outbox")
         head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from outfeed.store import database as db
 from outfeed.store.event_log import log_event
 from outfeed.swarm.coordinator import Coordinator
-from tests.page import DESKTOP, PHONE, LivePage, change, counted, sign_out, write
+from tests.page import DESKTOP, PHONE, LivePage, begin_swarm, change, counted, sign_out, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -28,6 +28,7 @@ TABLET = {"width": 768, "height": 1024}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on which no auction ends by itself within a test."""
     with Server(tmp_path_factory.mktemp("dashboard"), auction_secs=60, agent_timeout_secs=3600) as running:
+        begin_swarm(running.database)
         yield running
 
 
@@ -86,10 +87,10 @@ class Dashboard(LivePage):
         return self.row(panel, text).locator(".about")
 
     def count(self, state: str) -> int:
-        return int(self.page.locator(f'.counts [data-state="{state}"] dd').inner_text())
+        return int(self.page.locator(f'.counts [data-state="{state}"] a').inner_text())
 
     def expect_count(self, state: str, count: int) -> None:
-        expect(self.page.locator(f'.counts [data-state="{state}"] dd')).to_have_text(str(count))
+        expect(self.page.locator(f'.counts [data-state="{state}"] a')).to_have_text(str(count))
 
     def bars(self) -> dict[str, str]:
         found = self.page.locator("svg path[data-kind]").evaluate_all(
@@ -166,7 +167,7 @@ def test_a_task_is_posted_in_one_window_and_watched_to_its_end_in_others(
         expect(each.page.get_by_text("No agents connected")).to_be_visible()
 
     moved = rows_of(watched[2].page)
-    watched[2].page.route("**/swarm.js", lambda route: route.abort())
+    watched[2].page.route("**/live.js", lambda route: route.abort())
     watched[2].page.reload()
     assert rows_of(watched[2].page) == moved
 
@@ -180,7 +181,7 @@ def test_an_open_page_catches_up_by_the_feed_after_a_kill(server: Server, swarm:
     dashboard = Dashboard(page, server)
     server.kill()
     dashboard.expect_state("reconnecting")
-    expect(page.locator(".counts .stale")).to_contain_text("Not live")
+    expect(page.locator("#stale")).to_contain_text("Not live")
     coordinator = Coordinator(db.at(server.database), auction_secs=0.01, agent_timeout_secs=120)
     agent, task = coordinator.join("Nightshift"), coordinator.post("Came while it was down")
     db.at(server.database).close()
@@ -189,7 +190,7 @@ def test_an_open_page_catches_up_by_the_feed_after_a_kill(server: Server, swarm:
     dashboard.expect_state("live")
     expect(dashboard.row("agents", "Nightshift")).to_contain_text("idle")
     expect(dashboard.about("ended", task.description)).to_have_text("failed · no bids")
-    expect(page.locator(".counts .stale")).to_have_text("")
+    expect(page.locator("#stale")).to_have_text("")
     swarm.call("DELETE", f"/agents/{agent.id}")
 
 
@@ -234,7 +235,7 @@ def test_panels_that_stop_because_too_many_events_wait_show_it(server: Server, s
     dashboard = Dashboard(page, server)
     page.get_by_role("button", name="Pause").click()
     write(server.database, *[{"message": f"n {n}"} for n in range(1500)], event_type="system.info")
-    expect(page.locator(".counts .stale")).to_contain_text("Not live")
+    expect(page.locator("#stale")).to_contain_text("Not live")
     # An earlier request may still be answered with the new events.
     wait_until(
         lambda: page.evaluate("true") and time.monotonic() - asked_at[-1] > 2, "the board sends no more requests"
@@ -243,7 +244,7 @@ def test_panels_that_stop_because_too_many_events_wait_show_it(server: Server, s
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
     page.get_by_role("button", name="Resume").click()
     expect(dashboard.row("agents", "Latecomer")).to_be_visible()
-    expect(page.locator(".counts .stale")).to_have_text("")
+    expect(page.locator("#stale")).to_have_text("")
     swarm.call("DELETE", f"/agents/{agent}")
     expect(dashboard.row("agents", "Latecomer")).to_have_count(0)
 
@@ -256,7 +257,7 @@ def test_a_right_to_left_name_does_not_move_its_neighbours(server: Server, swarm
     end_auctions(server)
     about = dashboard.about("work", "from the right")
     expect(about).to_have_text(f"assigned · \u2068{name}\u2069 · 1,500 sats")
-    page.route("**/swarm.js", lambda route: route.abort())
+    page.route("**/live.js", lambda route: route.abort())
     page.reload()
     expect(about).to_have_text(f"assigned · \u2068{name}\u2069 · 1,500 sats")
 
@@ -318,12 +319,12 @@ def test_the_updated_chart_equals_the_servers_chart(
     server: Server, page: Page, context: BrowserContext, browser: Browser
 ) -> None:
     dashboard = Dashboard(page, server)
-    total = page.locator('label[data-kind="tool"] .count')
+    total = page.locator('.legend [data-kind="tool"] .count')
     before = counted(page, "tool")
     log_now(server, "tool.called", "tool.called", "task.created", "auction.closed", "system.info", "deploy.done")
     expect(total).to_have_text(str(before + 2))
-    page.get_by_text("As a table").click()
-    place = page.locator(".legend label").evaluate_all("all => all.findIndex(one => one.dataset.kind === 'tool')")
+    page.locator(".chart summary").click()
+    place = page.locator(".legend li").evaluate_all("all => all.findIndex(one => one.dataset.kind === 'tool')")
     cells = page.locator(f"tbody td:nth-child({place + 2})")
     wait_until(lambda: sum(map(int, cells.all_inner_texts())) == before + 2, "the table has the events")
     with contextlib.closing(
@@ -338,21 +339,22 @@ def test_the_updated_chart_equals_the_servers_chart(
         assert [re.findall(r"v[\d.]+", bars) for bars in paths] == list(heights.values())
 
 
-def test_the_legend_hides_kinds_in_the_chart(server: Server, page: Page) -> None:
+def test_a_chip_shows_its_kind_alone_in_the_list_and_in_the_chart(server: Server, page: Page) -> None:
     log_now(server, "tool.called", "system.info")
     dashboard = Dashboard(page, server)
     assert dashboard.bars()["tool"]
-    page.get_by_role("checkbox", name="Tool").uncheck()
+    page.get_by_role("button", name="System", exact=True).click()
     expect(page.locator('path[data-kind="tool"]')).to_have_attribute("d", "")
     assert dashboard.bars()["system"]
-    page.get_by_role("checkbox", name="Tool").check()
+    expect(dashboard.rows.filter(has_text="Tool:").first).to_be_hidden()
+    page.get_by_role("button", name="System", exact=True).click()
     expect(page.locator('path[data-kind="tool"]')).not_to_have_attribute("d", "")
 
 
 def test_the_charts_table_leaves_space_for_the_list(server: Server, page: Page) -> None:
     resized(page, {"width": 1440, "height": 650})
     dashboard = Dashboard(page, server)
-    page.get_by_text("As a table").click()
+    page.locator(".chart summary").click()
     table = page.locator(".chart .table")
     assert table.evaluate("table => table.clientHeight < table.scrollHeight")
     assert page.locator(".chart").evaluate("chart => chart.clientHeight >= chart.scrollHeight")  # nothing is cut
@@ -391,7 +393,7 @@ def test_signing_out_in_one_tab_is_shown_in_the_other(server: Server, browser: B
         other.goto(f"{server.url}/status")
         sign_out(other)
         dashboard.expect_state("signed-out")
-        expect(dashboard.page.locator(".counts .stale")).to_contain_text("Not live")
+        expect(dashboard.page.locator("#stale")).to_contain_text("Not live")
         dashboard.page.get_by_placeholder("New task…").fill("Too late")
         dashboard.page.get_by_role("button", name="Post task").click()
         expect(dashboard.page.locator(".post [role=alert]")).to_have_text(re.compile("^Your session ended"))
@@ -469,7 +471,7 @@ def test_the_page_is_accessible(server: Server, swarm: Swarm, page: Page, scheme
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     resized(page, size)
     Dashboard(page, server)
-    page.get_by_text("As a table").click()
+    page.locator(".chart summary").click()
     for path in ("/swarm/live", "/status"):
         if path == "/status":
             page.goto(server.url + path)

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from outfeed import clock
-from tests.page import LivePage, change, counted, tasks, write
+from tests.page import LivePage, begin_swarm, change, counted, tasks, write
 from tests.server import Server
 from tests.waits import wait_until
 
@@ -35,7 +35,7 @@ def row(page: Page, panel: str, text: str) -> Locator:
 
 def total(page: Page, kind: str = "tool") -> Locator:
     """Return the chart's count of a kind of events."""
-    return page.locator(f'label[data-kind="{kind}"] .count')
+    return page.locator(f'.legend [data-kind="{kind}"] .count')
 
 
 def log(server: Server, event_type: str = "tool.called", timestamp: str = "", **names: str) -> None:
@@ -136,18 +136,18 @@ def test_a_page_left_open_overnight_shows_dates(shared: Server, http: httpx.Clie
     expect(ended).to_have_text(re.compile(r"^\d\d? \w{3} \d\d:\d\d:\d\d$"))
 
 
-def test_a_board_that_is_not_live_keeps_its_time(shared: Server, page: Page) -> None:
-    LivePage(page, shared)
-    said = page.evaluate(
-        """() => {
-            const note = document.querySelector(".counts .stale");
-            note.textContent = "Not live: as of noon";
-            const state = { bubbles: true, detail: { state: "signed-out" } };
-            document.querySelector("event-feed").dispatchEvent(new CustomEvent("event-feed:state", state));
-            return note.textContent;
-        }"""
-    )
-    assert said == "Not live: as of noon"
+def test_a_board_that_is_not_live_keeps_its_time(server: Server, page: Page) -> None:
+    page.clock.install()
+    live = LivePage(page, server)
+    server.kill()
+    live.expect_state("reconnecting")
+    note = page.locator("#stale")
+    expect(note).to_have_text(re.compile(r"^Not live: as of \d\d:\d\d:\d\d$"))
+    before = note.inner_text()
+    page.clock.run_for(10_000)
+    live.expect_state("reconnecting")
+    assert note.inner_text() == before
+    expect(page.locator(".board")).to_have_class(re.compile("is-stale"))
 
 
 def test_a_time_of_a_year_ago_has_its_date(shared: Server, page: Page) -> None:
@@ -201,6 +201,7 @@ def test_the_board_is_requested_again_after_a_refusal(shared: Server, http: http
 
 
 def test_text_typed_during_a_post_stays(shared: Server, page: Page) -> None:
+    begin_swarm(shared.database)
     LivePage(page, shared)
     field = page.get_by_placeholder("New task…")
     field.fill("the first")
@@ -214,7 +215,7 @@ def test_text_typed_during_a_post_stays(shared: Server, page: Page) -> None:
 
 
 def test_events_before_the_boards_script_are_on_the_board(shared: Server, http: httpx.Client, page: Page) -> None:
-    with held(page, "**/swarm.js"):
+    with held(page, "**/live.js"):
         page.goto(f"{shared.url}/swarm/live", wait_until="commit")
         expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
         agent = call(http, "POST", "/agents", name="Early")["id"]
@@ -228,7 +229,7 @@ def test_events_not_yet_shown_at_the_boards_script_are_on_the_board(
     shared: Server, http: httpx.Client, page: Page
 ) -> None:
     with held(page, "**/event-types.json"):  # without it the feed shows no row
-        with held(page, "**/swarm.js"):
+        with held(page, "**/live.js"):
             page.goto(f"{shared.url}/swarm/live", wait_until="commit")
             expect(page.locator("event-feed .bar")).to_have_attribute("data-state", "live")
             agent = call(http, "POST", "/agents", name="Early")["id"]

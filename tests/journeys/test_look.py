@@ -317,33 +317,33 @@ def test_a_live_row_of_another_day_keeps_the_columns(shared: Server, page: Page)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_the_title_of_the_chart_ends_before_the_link_to_its_table(
-    shared: Server, page: Page, size: dict[str, int]
-) -> None:
+def test_the_title_of_the_chart_ends_before_its_ranges(shared: Server, page: Page, size: dict[str, int]) -> None:
+    shared.log_event("task.created", "coordinator")
     LivePage(page, shared)
     page.set_viewport_size(size)  # type: ignore[arg-type]
     end = page.locator(".chart h2").evaluate(
         "title => { const text = document.createRange(); text.selectNodeContents(title);"
         " return text.getBoundingClientRect().right }"
     )
-    box = page.get_by_text("As a table").bounding_box()
+    box = page.locator(".ranges a").first.bounding_box()
     assert box is not None
     assert end + 4 <= box["x"]
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_keyboard_reaches_the_charts_table_before_its_legend(
+def test_the_keyboard_reaches_ranges_table_and_picker_of_the_chart_in_order(
     shared: Server, page: Page, size: dict[str, int]
 ) -> None:
     page.set_viewport_size(size)  # type: ignore[arg-type]
     shared.log_event("task.created", "coordinator")
     LivePage(page, shared)
-    summary, legend = page.get_by_text("As a table"), page.locator(".legend input")
-    page.locator(".chart summary").focus()
+    summary, picker = page.locator(".chart summary"), page.locator(".chart .picker")
+    page.locator(".ranges a").last.focus()
     page.keyboard.press("Tab")
-    expect(legend.first).to_be_focused()
-    if size is DESKTOP:
-        assert summary.bounding_box()["x"] < legend.first.bounding_box()["x"]  # type: ignore[index]
+    expect(summary).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(picker).to_be_focused()
+    assert summary.bounding_box()["y"] < picker.bounding_box()["y"]  # type: ignore[index]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     table, plot = page.locator(".chart table"), page.locator(".chart svg")

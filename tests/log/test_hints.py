@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import html
-import json
-import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
-from flask import Flask
-
 from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log import hints
-from outfeed.log.store.reading import list_events
+from outfeed.log.store import log_page
+from outfeed.log.store.log_page import LogFilter
+from outfeed.principal import EVERYTHING
 from outfeed.store.database import Database
 from tests.http.visitors import show_tokens_and_names, signed_in
 from tests.server import Server
 
 
-def hint_in(page: str) -> str:
+def hints_in(page: str) -> dict[str, str]:
+    """Return the lines of each tab, as a reader copies them."""
     empty = page.partition('<div class="empty">')[2]
-    return html.unescape(re.findall(r'<pre class="copy"[^>]*>(.*?)</pre>', empty, re.DOTALL)[0])
+    found = re.findall(r'data-way="(\w+)">\s*<pre class="copy"[^>]*>(.*?)</pre>', empty, re.DOTALL)
+    return {name: html.unescape(lines) for name, lines in found}
 
 
-def test_an_operator_sees_a_command_that_works_in_any_folder(
-    flask_app: Flask, database: Database, tmp_path: Path
-) -> None:
-    show_tokens_and_names(flask_app)
-    (tmp_path / "elsewhere").mkdir()
-    page = signed_in(flask_app, database)("GET", "/swarm/live").text
+def run(lines: str, folder: Path, **environment: str) -> None:
+    """Run *lines* in a shell with few variables, in a new folder."""
+    (folder / "elsewhere").mkdir(exist_ok=True)
     subprocess.run(
-        ["sh", "-c", hint_in(page)], check=True, cwd=tmp_path / "elsewhere", env={"PATH": "/usr/bin:/bin"}, timeout=30
-    )
-    (event,) = list_events(source="me")
-    assert (event.event_type, event.data) == ("system.info", {"message": "Hello"})
+        ["sh", "-ec", lines.replace("curl ", "curl --silent --fail --noproxy '*' ")],
+        check=True, cwd=folder / "elsewhere", env={"PATH": "/usr/bin:/bin", "no_proxy": "*"} | environment,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_an_operator_sees_lines_that_work_in_any_folder(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        app = create_app(Settings(database=server.database, public_url=server.url))
+        show_tokens_and_names(app)
+        database = app.extensions["outfeed"].database
+        ways = hints_in(signed_in(app, database)("GET", "/swarm/live").text)
+        assert list(ways) == ["terminal", "curl", "python"]
+        for number, lines in enumerate(ways.values(), 1):
+            run(lines, tmp_path)
+            assert logged(database) == [("system.info", {"message": "Hello"})] * number
+        database.close()
 
 
 def test_an_odd_path_is_quoted(tmp_path: Path) -> None:
@@ -45,17 +55,23 @@ def test_an_odd_path_is_quoted(tmp_path: Path) -> None:
     assert f"OUTFEED_DATABASE={database}" in words
 
 
-def test_a_viewer_sees_no_path_and_a_command_that_works_with_a_token(tmp_path: Path) -> None:
+def test_a_viewer_sees_no_path_and_lines_that_work_with_a_token(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         app = create_app(Settings(database=server.database, public_url=server.url))
         show_tokens_and_names(app)
         database = app.extensions["outfeed"].database
-        page = signed_in(app, database, "viewer")("GET", "/swarm/live").text
+        visit = signed_in(app, database, "viewer")
+        page, log = (visit("GET", f"/swarm/{name}").text for name in ("live", "events"))
         assert str(tmp_path) not in page
-        environment = {**os.environ, "OUTFEED_TOKEN": server.token}
-        done = subprocess.run(
-            ["sh", "-c", hint_in(page).replace("curl ", "curl --silent --noproxy '*' ")],
-            check=True, capture_output=True, text=True, env=environment, timeout=30,
-        )  # fmt: skip
-        assert json.loads(done.stdout)["seq"]
+        ways = hints_in(page)
+        assert list(ways) == ["curl", "python"]
+        assert hints_in(log) == ways
+        for number, lines in enumerate(ways.values(), 1):
+            run(lines, tmp_path, OUTFEED_TOKEN=server.token)
+            assert len(logged(database)) == number
         database.close()
+
+
+def logged(database: Database) -> list[tuple[str, object]]:
+    page = log_page.list_page(database, LogFilter(EVERYTHING, source="me"), limit=9)
+    return [(event.event_type, event.data) for _, event in page.events]

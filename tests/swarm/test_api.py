@@ -69,7 +69,7 @@ def test_a_task_passes_through_all_states(app, api, agent, held):
     assert api("DELETE", f"/agents/{agent['id']}").json["state"] == "left"
     assert {event.event_type for event in list_events(task_id=held["id"])} == {
         "task.created", "task.bidding", "bid.submitted", "auction.closed", "task.assigned", "task.started",
-        "tool.called", "task.completed",
+        "tool.called", "task.completed", "agent.status_changed",
     }  # fmt: skip
 
 

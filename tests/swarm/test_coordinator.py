@@ -67,8 +67,8 @@ class TestAStory:
         task = stage.task("completed")
 
         assert logged_types(task_id=task.id) == [
-            "task.created", "task.bidding", "bid.submitted", "auction.closed", "task.assigned", "task.started",
-            "task.completed",
+            "task.created", "task.bidding", "bid.submitted", "auction.closed", "task.assigned", "agent.status_changed",
+            "task.started", "task.completed", "agent.status_changed",
         ]  # fmt: skip
         coordinator.leave(stage.agent.id)
         statuses = ["agent.status_changed", "task.started", "task.completed", "agent.status_changed"]
@@ -82,10 +82,13 @@ class TestAStory:
 
         found = {event.event_type: event for event in list_events()}
         assert found["task.created"].data == {"description": "Write the docs"}
-        assert found["bid.submitted"].data == {"name": "Forge", "bid_sats": 50}
-        assert found["task.assigned"].data == {"name": "Forge", "bid_sats": 50}
+        subject = {"description": "Write the docs"}
+        assert found["bid.submitted"].data == {"name": "Forge", "bid_sats": 50} | subject
+        assert found["task.assigned"].data == {"name": "Forge", "bid_sats": 50} | subject
         assert found["task.assigned"].agent_id == stage.agent.id
-        assert found["task.failed"].data == {"reason": "no luck"}
+        assert found["task.failed"].data == {"reason": "no luck"} | subject
+        assert found["agent.status_changed"].data == {"name": "Forge", "status": "busy"} | subject
+        assert found["agent.status_changed"].task_id == task.id
         assert {event.source for event in found.values()} == {"coordinator"}
 
     def test_an_agent_is_busy_while_it_holds_a_task(self, stage, coordinator, database):
@@ -114,7 +117,15 @@ class TestAStory:
             )
 
         assert logged_types(task_id=task.id)[-3:] == ["tool.called", "tool.completed", "tool.failed"]
-        assert list_events()[0].data == {"name": "Forge", "tool_name": "web_search", "reason": "x"}
+        data = {"name": "Forge", "tool_name": "web_search", "reason": "x", "description": "Write the docs"}
+        assert list_events()[0].data == data
+
+    def test_a_long_description_is_cut_in_later_events_of_its_task(self, stage, coordinator):
+        task = coordinator.post("x" * 2000)
+        coordinator.bid(task.id, stage.agent.id, 50)
+        newest, _, created, _ = list_events()
+        assert created.data["description"] == "x" * 2000
+        assert newest.data["description"] == "x" * 199 + "…"
 
 
 class TestAnAuction:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,12 @@ from outfeed.http import compression
 from outfeed.http.app import create_app
 from outfeed.http.assets import VERSION
 from outfeed.log.live import clock_of
-from outfeed.principal import EVERYTHING, EventScope
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.swarm.dashboard import axis_end, bids_text, count_text, draw, left_text
+from outfeed.swarm.dashboard import bids_text, count_text, left_text
 from outfeed.swarm.part import SwarmPart
-from outfeed.swarm.store.activity import MINUTES, Activity
 from tests.http.modules import paths_read_by
 from tests.http.visitors import Visit, bearer, show_tokens_and_names, signed_in
-
-BEGIN = datetime(2026, 1, 31, 11, 31, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -60,9 +55,21 @@ def panel(page: str, name: str) -> str:
 
 def test_the_page_shows_the_swarm_without_javascript(visitors: dict[str, Visit]) -> None:
     page = visitors["operator"]("GET", "/swarm/live").text
-    counts = re.findall(r'data-state="(\w+)"><dt>\1</dt><dd>([\d,]+)</dd>', page)
-    assert counts == [("bidding", "2"), ("assigned", "1"), ("started", "0"), ("completed", "0"), ("failed", "1")]
+    counts = re.findall(
+        r'<div data-state="(\w+)"><dt>([\w ]+)</dt><dd><a href="/swarm/tasks\?state=\1">([\d,]+)</a> '
+        r'<span class="trend" title="(\d+) in the last hour">', page,
+    )  # fmt: skip
+    assert counts == [
+        ("bidding", "Open for bids", "2", "4"),
+        ("assigned", "Assigned", "1", "1"), ("started", "In progress", "0", "0"),
+        ("completed", "Completed", "0", "0"), ("failed", "Failed", "1", "1"),
+    ]  # fmt: skip
     assert re.fullmatch(r"Forge busy \d+ s ago Write &lt;the&gt; docs", panel(page, "agents"))
+    links = re.findall(r'<a href="([^"]+)" aria-label="See all: ([\w ]+)"', page)
+    assert links == [
+        ("/swarm/tasks?state=bidding", "Open auctions"), ("/swarm/agents", "Agents"),
+        ("/swarm/tasks?state=started", "In progress"), ("/swarm/tasks?state=completed", "Finished"),
+    ]  # fmt: skip
     assert panel(page, "auctions") == (
         "Label tickets 60 min 1 bid, lowest 1,500 sats Check links 60 min no bids yet"
     )  # fmt: skip
@@ -77,17 +84,38 @@ def test_a_task_that_ended_on_another_day_has_its_date(visitors: dict[str, Visit
 
 
 def test_a_viewer_without_write_scope_gets_no_form(visitors: dict[str, Visit]) -> None:
-    forms = {name: 'class="panel post"' in visit("GET", "/swarm/live").text for name, visit in visitors.items()}
+    forms = {name: 'aria-label="Post a task" >' in visit("GET", "/swarm/live").text for name, visit in visitors.items()}
     assert forms == {"viewer": False, "producer": True, "operator": True, "tasks": False}
 
 
-def test_a_viewer_of_some_types_gets_only_their_chart(visitors: dict[str, Visit]) -> None:
+def test_a_viewer_of_some_types_gets_only_their_figures(visitors: dict[str, Visit]) -> None:
     page = visitors["tasks"]("GET", "/swarm/live").text
-    assert "data-panel" not in page
-    assert 'class="panel counts"' not in page
-    totals = dict(re.findall(r'<label .*?data-kind="(\w+)".*?"count">(\d+)<', page))
+    assert re.findall(r'data-panel="(\w+)"', page) == ["types", "sources"]
+    assert 'data-state="' not in page
+    totals = dict(re.findall(r'<li [^>]*data-kind="(\w+)".*?"count">(\d+)<', page))
     assert totals.keys() == {"task"}
     assert int(totals["task"]) > 0
+
+
+def test_without_an_agent_or_a_task_the_page_follows_the_events(database: Database) -> None:
+    app = create_app(Settings(database=database.path))
+    visit = signed_in(app, database, "operator")
+    empty = visit("GET", "/swarm/live").text
+    assert not re.findall(r'data-(?:panel|figure|state)="', empty)
+    assert 'aria-label="Post a task" hidden>' in empty
+
+    for event_type in ("shop.sold", "shop.sold", "card.failed"):
+        log_event(event_type, "till")
+    page = visit("GET", "/swarm/live").text
+    assert re.findall(r'data-figure="(\w+)"', page) == ["events", "errors", "warnings", "types", "sources"]
+    assert panel(page, "types") == "shop.sold 2 card.failed error 1"
+    assert panel(page, "sources") == "till error 3"
+    assert re.search(r'<dt>Errors</dt><dd><a href="/swarm/events\?type=card.failed&amp;from=[\dT:-]{16}">1</a>', page)
+
+    app.extensions["outfeed"].part(SwarmPart).coordinator.join("Forge")
+    page = visit("GET", "/swarm/live").text
+    assert re.findall(r'data-panel="(\w+)"', page) == ["auctions", "agents", "work", "ended"]
+    assert 'aria-label="Post a task" >' in page
 
 
 def test_only_operators_have_the_status_in_their_menu(visitors: dict[str, Visit]) -> None:
@@ -125,7 +153,7 @@ def test_a_page_preloads_every_module(visitors: dict[str, Visit], path: str) -> 
 def test_only_addresses_with_a_content_hash_are_immutable(visitors: dict[str, Visit]) -> None:
     page = visitors["viewer"]("GET", "/swarm/live").text
     read = paths_read_by(visitors["viewer"], *re.findall('(?:src|href)="(/static/[^"]+)"', page))
-    assert {"outfeed.css", "favicon.svg", "event-types.json", "swarm/patch.js"} < {
+    assert {"outfeed.css", "favicon.svg", "event-types.json", "live/patch.js"} < {
         path.removeprefix(f"/static/v-{VERSION}/") for path in read
     }
     for path in read:
@@ -180,51 +208,3 @@ def test_the_number_of_bids_is_written_as_text() -> None:
 
 def test_a_count_above_the_limit_has_a_plus_sign() -> None:
     assert [count_text(each) for each in (0, 10_000, 10_001)] == ["0", "10,000", "10,000+"]
-
-
-def activity(minutes: dict[int, dict[str, int]]) -> Activity:
-    return Activity("epoch", 9, BEGIN, [Counter(minutes.get(index, {})) for index in range(MINUTES)])
-
-
-@pytest.mark.parametrize(("peak", "end"), [(0, 10), (10, 10), (11, 20), (21, 50), (51, 100), (180, 200), (1001, 2000)])
-def test_the_axis_ends_at_a_round_number(peak: int, end: int) -> None:
-    assert axis_end(peak) == end
-
-
-def test_kinds_are_stacked_in_one_order() -> None:
-    chart = draw(activity({0: {"agent.joined": 5, "task.failed": 2, "task.created": 3}, 59: {"x.y": 1}}), EVERYTHING)
-    assert [band.kind for band in chart.bands] == ["task", "agent", "x"]
-    assert {band.kind: band.path for band in chart.bands if band.path} == {
-        "task": "M0 50.00h8v50.00h-8z",
-        "agent": "M0 0.00h8v50.00h-8z",
-        "x": "M590 90.00h8v10.00h-8z",
-    }
-    assert (chart.top, chart.peak, chart.total) == (10, 10, 11)
-
-
-def test_the_table_has_the_chart_data_newest_first() -> None:
-    rows = list(
-        draw(activity({0: {"task.created": 1}, 4: {"task.created": 2}, 5: {"tool.called": 4}}), EVERYTHING).rows
-    )
-    assert len(rows) == 12
-    assert rows[-1] == (BEGIN, [3, 0])
-    assert rows[-2] == (BEGIN + timedelta(minutes=5), [0, 4])
-
-
-def test_kinds_of_the_chart_are_those_that_occur_and_rare_ones_count_as_other() -> None:
-    own = {f"kind_{number:02}.x": 100 - number for number in range(15)}
-    chart = draw(activity({0: {**own, "system.info": 1, "Odd one": 7}, 1: {"kind_14.x": 1}}), EVERYTHING)
-    assert [band.kind for band in chart.bands] == ["system", *(f"kind_{number:02}" for number in range(12)), "other"]
-    assert chart.bands[-1].total == 88 + 87 + 86 + 7 + 1
-    assert chart.total == sum(own.values()) + 1 + 7 + 1
-
-
-def test_a_chart_without_events_has_no_kinds() -> None:
-    chart = draw(activity({}), EVERYTHING)
-    assert (chart.bands, chart.top, chart.total) == ([], 10, 0)
-
-
-def test_types_without_permission_are_not_counted() -> None:
-    found = activity({0: {"access.signed_in": 1, "system.pruned": 1, "system.info": 1, "task.created": 1}})
-    assert draw(found, EventScope()).total == 2
-    assert draw(found, EventScope(types=("task.*",))).total == 1

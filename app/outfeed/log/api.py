@@ -64,6 +64,13 @@ class LogQuery(LogFilters):
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[int, Field(ge=-MAX_SEQ - 1, le=MAX_SEQ, description="`next` of the previous page.")] | None = None
+    before: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_FILTER_CHARS,
+            description="Only events that were logged before the event with this id. A `cursor` replaces it.",
+        ),
+    ] = None
 
 
 class SummaryQuery(BaseModel):
@@ -185,7 +192,7 @@ def _suggestion(name: str) -> str:
 
 @events.get("/events")
 @requires(READ)
-@operation(query=LogQuery, answers={200: LogPage})
+@operation(query=LogQuery, answers={200: LogPage}, refusals={404: "No event has the id `before`."})
 def list_events(query: LogQuery) -> Response:
     """Return a page of the log, newest first.
 
@@ -196,7 +203,13 @@ def list_events(query: LogQuery) -> Response:
     if query.id is not None:
         found = log_page.find(services().database, visible, query.id)
         return json_answer({"events": [found[1].as_dict()] if found else [], "next": None})
-    page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=query.cursor)
+    cursor = query.cursor
+    if cursor is None and query.before is not None:
+        place = log_page.find(services().database, visible, query.before)
+        if place is None:
+            raise NotFound(f"no event with the id {query.before!r:.220}")
+        cursor = place[0]
+    page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=cursor)
     answered = [event.as_dict() | _match_of(event, query.text) for _, event in page.events]
     return json_answer({"events": answered, "next": page.older})
 

@@ -24,11 +24,12 @@ class LogFeature(Feature):
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.log.api import events
+        from outfeed.log.board import board
         from outfeed.log.export import export
         from outfeed.log.live import pages
         from outfeed.log.pages import log
 
-        return events, export, pages, log
+        return events, export, pages, log, board
 
     def part(self, process: Process) -> LogPart:
         from outfeed.log.part import LogPart

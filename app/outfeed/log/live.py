@@ -5,7 +5,6 @@ The page's script updates it over the WebSocket.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,12 +14,12 @@ from flask import Blueprint, g, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.display import Look, cut, look_of, title_of
+from outfeed.display import Level, Look, cut, look_of, title_of
 from outfeed.events import MAX_NAME_CHARS, Event
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.log import hints
+from outfeed.log import board, hints
 from outfeed.log.store.reading import list_page
 from outfeed.log.store.search import snippet_of
 from outfeed.log.store.snippet import Snippet
@@ -28,7 +27,8 @@ from outfeed.principal import ADMIN, READ
 
 LIVE_ROWS = 20
 MAX_ID_CHARS = 20
-MIN_GROUP = 5
+MIN_BULK = 5
+TASK_SECS = 1.0
 MAX_DATA_CHARS = 400  # these limits keep a full page of the log small, and each row links to the whole event
 
 pages = Blueprint("pages", __name__)
@@ -66,13 +66,17 @@ class Row:
 
     @property
     def meta(self) -> list[tuple[str, str, str]]:
-        """Source and ids as (field, value, short form).
+        """Source and ids as (field, value), without long ids.
 
-        Values that the sentence names are omitted.
+        A long id says nothing to a reader, and the opened row has it. Values that the sentence names are omitted.
         """
         named = {part.text for part in self.look.parts if part.role == "name"}
         fields = ((name, getattr(self.event, name)) for name in ("source", "task_id", "agent_id"))
-        return [(name, shown(value), shorten(value)) for name, value in fields if value and value not in named]
+        return [
+            (name, shown(value))
+            for name, value in fields
+            if value and value not in named and (name == "source" or len(value) <= MAX_ID_CHARS)
+        ]
 
     @property
     def fields(self) -> list[tuple[str, str, str | None]]:
@@ -105,29 +109,70 @@ class Row:
         return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Group:
-    """Adjacent rows that one statement wrote, shown as one row that opens.
+    """Adjacent rows that are shown as one row that opens, newest first.
 
-    Their events have the same type, source and timestamp. `event-feed/groups.js` has the same rule.
+    It is bulk if one statement wrote all: the events have the same type, source and timestamp. Otherwise all are of one
+    task, within TASK_SECS. `event-feed/groups.js` has the same rules.
     """
 
     rows: list[Row]
+    is_bulk: bool = True
+    is_of_task: bool = True
 
     @property
-    def first(self) -> Row:
-        """Return the row that stands for all."""
-        return self.rows[0]
+    def lead(self) -> Row:
+        """Return the row that stands for all.
+
+        It has the highest level. A row of the kind `task` precedes the others, and then the newest does.
+        """
+        levels = list(Level)
+        return max(self.rows, key=lambda row: (levels.index(row.look.level), row.look.kind == "task"))
+
+    @property
+    def is_folded(self) -> bool:
+        """Return whether the rows are one row."""
+        return len(self.rows) >= (2 if self.is_of_task or not self.is_bulk else MIN_BULK)
+
+    def add(self, row: Row, by_task: bool) -> bool:
+        """Add the next newer row if it belongs to the group; return whether it does."""
+        oldest = self.rows[-1]
+        is_bulk = self.is_bulk and _statement(row) == _statement(oldest)
+        is_of_task = self.is_of_task and _is_of_task(row, oldest)
+        if not is_bulk and not (by_task and is_of_task):
+            return False
+        self.is_bulk, self.is_of_task = is_bulk, by_task and is_of_task
+        self.rows.insert(0, row)
+        return True
+
+
+def _statement(row: Row) -> tuple[str, str, str]:
+    return row.event.event_type, row.event.source, row.event.timestamp
+
+
+def _is_of_task(row: Row, oldest: Row) -> bool:
+    if not row.event.task_id or row.event.task_id != oldest.event.task_id or not row.moment or not oldest.moment:
+        return False
+    return abs((row.moment - oldest.moment).total_seconds()) <= TASK_SECS
 
 
 @pages.app_template_filter("grouped")
 def grouped(rows: Iterable[Row]) -> list[Row | Group]:
-    """Return *rows*, with runs of MIN_GROUP or more as groups."""
-    found: list[Row | Group] = []
-    for _, run in itertools.groupby(rows, lambda row: (row.event.event_type, row.event.source, row.event.timestamp)):
-        each = list(run)
-        found += [Group(each)] if len(each) >= MIN_GROUP else each
-    return found
+    """Return *rows*, with runs as groups.
+
+    The rows of a story are the steps of one task. Only bulk ones fold.
+    """
+    found: list[Group] = []
+    each = list(rows)
+    by_task = not any(row.after for row in each)
+    for row in reversed(each):
+        if not found or not found[-1].add(row, by_task):
+            found.append(Group([row], is_of_task=by_task))
+    items: list[Row | Group] = []
+    for group in reversed(found):
+        items += [group] if group.is_folded else group.rows
+    return items
 
 
 def rows_of(events: Iterable[Event], text: str | None = None) -> list[Row]:
@@ -142,14 +187,6 @@ def shown(value: str) -> str:
     Raw writers may store longer values.
     """
     return cut(value, MAX_NAME_CHARS)
-
-
-def shorten(value: str) -> str:
-    """Return *value*, or the end of a long one.
-
-    Time-ordered ids that are made together begin alike.
-    """
-    return value if len(value) <= MAX_ID_CHARS else f"…{value[-8:]}"
 
 
 @pages.app_template_filter("clock")
@@ -209,10 +246,7 @@ def home() -> ResponseReturnValue:
 @pages.get("/swarm/live")
 @requires(READ, is_page=True)
 def live() -> str:
-    """Show the newest events, and the board if a feature provides one.
-
-    The board is `live_board`, a template global that a feature may register.
-    """
+    """Show the board and the newest events."""
     visible = replace(identity.principal().visible, has_audit=False)  # `<event-feed>` excludes audit events too
     events, _ = list_page(services().database, visible, limit=LIVE_ROWS)
-    return render_template("live.html", rows=rows_of(events))
+    return render_template("live.html", rows=rows_of(events), board=board.current())

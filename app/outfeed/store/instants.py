@@ -27,8 +27,8 @@ _WITHIN = f"""CASE
 END"""
 # Whether a timestamp names a time.
 IS_READABLE = f"CASE WHEN {IS_OWN_FORM} THEN {_IS_DATE} ELSE {_PARSED} IS NOT NULL END"
-# The minute of a timestamp in UTC, `2026-01-31T12:30`. NULL if the text names no time.
-MINUTE = f"substr(CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END, 1, 16)"
+# The instant of a timestamp in UTC, `2026-01-31T12:30:20.123Z` or without `Z`. NULL if the text names no time.
+INSTANT = f"CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END"
 LATEST = "9999-12-31T23:59:59.999999"
 # An offset from UTC in ISO 8601 is less than a day.
 _MAX_OFFSET = timedelta(days=1)

@@ -204,7 +204,7 @@ class Coordinator:
                 EventType.TASK_COMPLETED, task_id=task_id, agent_id=agent_id, name=agent.name, result=result
             )
             self._move(step, task, TaskState.COMPLETED, ended_at=step.timestamp, result=event.data["result"])
-            self._set_idle_if_free(step, agent)
+            self._set_idle_if_free(step, agent, task_id)
             return step.task(task_id)
 
     def fail(self, task_id: str, agent_id: str, reason: str) -> Task:
@@ -213,7 +213,7 @@ class Coordinator:
         with write_transaction(self._database) as step:
             task, agent = self._task_and_holder(step, task_id, agent_id, TaskState.FAILED)
             self._fail(step, task, reason)
-            self._set_idle_if_free(step, agent)
+            self._set_idle_if_free(step, agent, task_id)
             return step.task(task_id)
 
     # --- timeouts: several processes may act on one, and the first closes it ---
@@ -269,7 +269,7 @@ class Coordinator:
             )
             step.log(EventType.TASK_ASSIGNED, task_id=task_id, agent_id=winner.id, **terms)
             if winner.state is AgentState.IDLE:
-                self._change_status(step, winner, AgentState.BUSY)
+                self._change_status(step, winner, AgentState.BUSY, task_id)
             return True
 
     def expiry_of(self, agent: Agent) -> str | None:
@@ -325,15 +325,17 @@ class Coordinator:
         step.log(EventType.AGENT_LEFT, agent_id=agent.id, name=agent.name, reason=reason)
         step.set_agent(agent.id, state=AgentState.LEFT, left_at=step.timestamp, reason=reason)
 
-    def _set_idle_if_free(self, step: SwarmTransaction, agent: Agent) -> None:
-        """Mark the agent as idle if it holds no other task."""
+    def _set_idle_if_free(self, step: SwarmTransaction, agent: Agent, task_id: str) -> None:
+        """Mark the agent as idle after its task, if it holds no other."""
         if not step.held_by(agent.id):
-            self._change_status(step, agent, AgentState.IDLE)
+            self._change_status(step, agent, AgentState.IDLE, task_id)
 
-    def _change_status(self, step: SwarmTransaction, agent: Agent, to: AgentState) -> None:
+    def _change_status(self, step: SwarmTransaction, agent: Agent, to: AgentState, task_id: str) -> None:
+        """Change the agent's state because of the task."""
         transitions.require_agent_move(agent, to)
         step.set_agent(agent.id, state=to)
-        step.log(EventType.AGENT_STATUS_CHANGED, agent_id=agent.id, name=agent.name, status=to.value)
+        data = {"name": agent.name, "status": to.value}
+        step.log(EventType.AGENT_STATUS_CHANGED, task_id=task_id, agent_id=agent.id, **data)
 
 
 def get_coordinator() -> Coordinator:

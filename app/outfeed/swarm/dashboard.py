@@ -1,33 +1,26 @@
-"""The board: panels of the swarm and the chart, rendered on the server.
-
-The page and each update of it use the same rendering.
-"""
+"""The swarm on the live page: counters by state and panels, rendered on the server."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Protocol
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, render_template
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from outfeed import clock
-from outfeed.display import KINDS, OTHER, colour_of, kind_of
 from outfeed.errors import UnknownName
-from outfeed.http import addresses, identity
-from outfeed.http.limits import retry_later
-from outfeed.http.permission import requires
-from outfeed.http.services import Services, services
-from outfeed.principal import READ, WRITE, EventScope
+from outfeed.events import EventType
+from outfeed.http import identity
+from outfeed.http.services import services
+from outfeed.principal import WRITE, EventScope
+from outfeed.store.database import Connection
 from outfeed.swarm.api import covers_swarm
-from outfeed.swarm.boards import BoardContent, Boards, Scope
-from outfeed.swarm.store.activity import MINUTES, Activity
 from outfeed.swarm.store.swarm import MAX_COUNTED, Agent, SwarmReader, Task, TaskState, read_transaction
 
 SHOWN_AGENTS = 50
@@ -35,16 +28,26 @@ SHOWN_AUCTIONS = 50
 SHOWN_WORK = 50
 SHOWN_ENDED = 20
 MAX_TEXT_CHARS = 200
-MINUTES_A_ROW = 5
-MAX_KINDS = 12  # in the chart; the others count as other
-MAX_HIDDEN = 20
-BAR, GAP, HEIGHT = 10, 2, 100  # units of the drawing, which is stretched to the page's width
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 
-Row = dict[str, Any]  # the fields that `_swarm_rows.html` shows
+Row = dict[str, Any]  # the fields that `_panels.html` shows
 WORK = (TaskState.STARTED, TaskState.ASSIGNED)
 ENDED = (TaskState.COMPLETED, TaskState.FAILED)
+STATE_TITLES = {
+    TaskState.BIDDING: "Open for bids",
+    TaskState.ASSIGNED: "Assigned",
+    TaskState.STARTED: "In progress",
+    TaskState.COMPLETED: "Completed",
+    TaskState.FAILED: "Failed",
+}
+ENTRIES = {
+    TaskState.BIDDING: EventType.TASK_BIDDING,
+    TaskState.ASSIGNED: EventType.TASK_ASSIGNED,
+    TaskState.STARTED: EventType.TASK_STARTED,
+    TaskState.COMPLETED: EventType.TASK_COMPLETED,
+    TaskState.FAILED: EventType.TASK_FAILED,
+}  # the event with which a task enters a state
 
 dashboard = Blueprint("dashboard", __name__)
 
@@ -58,92 +61,93 @@ class BoardRows:
 
     @property
     def count(self) -> str:
-        """Return the total; if not all rows are shown, also how many are."""
-        shown = f", {len(self.rows)} shown" if self.total > len(self.rows) else ""
-        return f"{count_text(self.total)}{shown}"
+        """Return the total."""
+        return count_text(self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The number of tasks in a state, and how many entered it in the range."""
+
+    state: TaskState
+    count: str
+    entered: int
+
+    @property
+    def title(self) -> str:
+        """The state in words."""
+        return STATE_TITLES[self.state]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
     """A snapshot of the swarm: counts by state, and each panel."""
 
-    counts: dict[str, str]
+    counts: dict[TaskState, int]
     agents: BoardRows
     auctions: BoardRows
     work: BoardRows
     ended: BoardRows
 
 
-# --- views ------------------------------------------------------------------------------------------------------------
+# --- the live page ----------------------------------------------------------------------------------------------------
+
+
+class _Content(Protocol):
+    """What the live page gives for a rendering.
+
+    *counts* has the events of each type in *range_title*.
+    """
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def visible(self) -> EventScope: ...
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def range_title(self) -> str: ...
+    @property
+    def host_url(self) -> str: ...
 
 
 @dashboard.record_once
 def prepare(state: BlueprintSetupState) -> None:
-    """Register the shared boards, and the heads of task and agent stories."""
-    found: Services = state.app.extensions["outfeed"]
-    boards = Boards(found.database, render, lambda: len(found.hub.clients()))
-    state.app.extensions["outfeed_boards"] = boards
+    """Register the panels of the live page, and the heads of stories."""
+    state.app.extensions["live_panels"] = panels
     state.app.extensions["story_heads"] = {"task": _task_head, "agent": _agent_head}
 
 
-@dashboard.get("/swarm/board")
-@requires(READ, is_page=True)
-def show_board() -> Response:
-    """Return the board alone, for a page that shows an older one.
+def panels(content: _Content) -> tuple[Markup, Markup] | None:
+    """Return the counters by state and the panels, as HTML.
 
-    Returns 304 if the page shows this board. The board may lack the newest events; `data-seq` is the last seq in it.
+    Returns None if no agent and no task has existed, or if the viewer has no permission for all of the swarm's events.
     """
-    found = _boards().recent(_scope())
-    if found is None:
-        return retry_later(503, "the board is being rendered for another viewer", 1)
-    response = Response(found.html, mimetype="text/html")
-    if request.accept_encodings["gzip"]:
-        response = Response(found.gzipped, mimetype="text/html", headers={"Content-Encoding": "gzip"})
-    response.set_etag(found.etag, weak=True)
-    response.headers["Outfeed-Now"] = clock.timestamp()
-    response.headers["Outfeed-Spread"] = f"{found.spread_secs:.3f}"
-    response.make_conditional(request)
-    return response
+    view = SwarmReader(content.connection)
+    if not covers_swarm(content.visible) or not view.has_existed():
+        return None
+    board = read_board(view)
+    figures = [
+        Figure(state, count_text(number), content.counts.get(ENTRIES[state], 0))
+        for state, number in board.counts.items()
+    ]
+    counters = render_template("_counters.html", figures=figures, range_title=content.range_title)
+    side = render_template("_panels.html", board=board, host_url=content.host_url)
+    return Markup(counters), Markup(side)  # noqa: S704 - templates made them
 
 
 @dashboard.app_template_global()
-def live_board() -> Markup:
-    """Return the board and the form that posts a task, for the live page."""
-    found = _boards().current(_scope())
-    html = render_template(
-        "_board.html",
-        rendering=Markup(found.html.decode()),  # noqa: S704 - a template made it
-        spread_secs=found.spread_secs,
-        now=clock.timestamp(),
-        may_post=covers_swarm(identity.principal().visible) and identity.principal().may(WRITE),
-        agent_timeout_secs=services().settings.agent_timeout_secs,
-    )
-    return Markup(html)  # noqa: S704 - a template made it
+def task_form() -> Markup:
+    """Return the form that posts a task, hidden until the swarm exists.
 
-
-def _boards() -> Boards:
-    found = current_app.extensions["outfeed_boards"]
-    assert isinstance(found, Boards)
-    return found
-
-
-def _scope() -> Scope:
-    hidden = islice(filter(None, request.args.get("hide", "").split(",")), MAX_HIDDEN)
-    return Scope(identity.principal().visible.types, frozenset(hidden), f"{addresses.of_site()}/")
-
-
-def render(scope: Scope, content: BoardContent) -> str:
-    """Return the board as HTML.
-
-    A viewer without permission for all of the swarm's events gets only the chart.
+    It is empty for a viewer that may not post one.
     """
-    visible = EventScope(scope.types)
-    return render_template(
-        "_swarm_rows.html",
-        board=read_board(content.view) if covers_swarm(visible) else None,
-        chart=draw(content.activity, visible, scope.hidden),
-        host_url=scope.host_url,
-    )
+    principal = identity.principal()
+    if not covers_swarm(principal.visible) or not principal.may(WRITE):
+        return Markup("")
+    with read_transaction(services().database) as view:
+        has_swarm = view.has_existed()
+    return Markup(render_template("_task_form.html", has_swarm=has_swarm))  # noqa: S704 - a template made it
 
 
 # --- stories ----------------------------------------------------------------------------------------------------------
@@ -182,7 +186,7 @@ def read_board(view: SwarmReader) -> Board:
     agents = view.present_agents(SHOWN_AGENTS)
     doing = view.work_of(agents)
     return Board(
-        counts={state.value: count_text(number) for state, number in counts.items()},
+        counts=counts,
         agents=BoardRows([agent_row(each, doing.get(each.id), now) for each in agents], view.present_count()),
         auctions=BoardRows(
             [auction_row(each, now) for each in view.next_auctions(SHOWN_AUCTIONS)], counts[TaskState.BIDDING]
@@ -293,109 +297,3 @@ def _result(result: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + "…"
-
-
-# --- the chart --------------------------------------------------------------------------------------------------------
-
-
-class Band(NamedTuple):
-    """One kind in the chart.
-
-    *counts* begins with the oldest minute. *path* draws the bars, as an SVG path.
-    """
-
-    kind: str
-    counts: list[int]
-    path: str
-    is_shown: bool
-
-    @property
-    def total(self) -> int:
-        """Return the number of events of the kind."""
-        return sum(self.counts)
-
-    @property
-    def colour(self) -> str:
-        """The name of the kind's colour."""
-        return colour_of(self.kind)
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Events per minute over the last hour, stacked by kind.
-
-    *top* is the end of the axis.
-    """
-
-    epoch: str
-    seq: int
-    begin: datetime
-    top: int
-    peak: int
-    total: int
-    bands: list[Band]
-
-    @property
-    def rows(self) -> Iterator[tuple[datetime, list[int]]]:
-        """Yield the table of the chart: a begin, and a count for each band.
-
-        Each row covers MINUTES_A_ROW. The newest comes first.
-        """
-        for start in range(MINUTES - MINUTES_A_ROW, -1, -MINUTES_A_ROW):
-            counts = [sum(band.counts[start : start + MINUTES_A_ROW]) for band in self.bands]
-            yield self.begin + timedelta(minutes=start), counts
-
-
-def draw(activity: Activity, visible: EventScope, hidden: Collection[str] = ()) -> Chart:
-    """Return the chart of the *visible* types in *activity*.
-
-    *hidden* kinds are counted but not drawn.
-    """
-    counts = _counts_by_kind(activity, visible)
-    shown = [each for kind, each in counts.items() if kind not in hidden]
-    sums = [sum(column) for column in zip(*shown, strict=True)] or [0]
-    top = axis_end(max(sums))
-    floors = [0] * MINUTES
-    bands = []
-    for kind in counts:
-        is_shown = kind not in hidden
-        bands.append(Band(kind, counts[kind], _path(floors, counts[kind], top) if is_shown else "", is_shown))
-        if is_shown:
-            floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
-    return Chart(activity.epoch, activity.seq, activity.begin, top, max(sums), sum(sums), bands)
-
-
-def _counts_by_kind(activity: Activity, visible: EventScope) -> dict[str, list[int]]:
-    """Return the events of each minute, by kind.
-
-    The known kinds come first, then the most frequent ones.
-    """
-    found: dict[str, list[int]] = {}
-    for index, minute in enumerate(activity.minutes):
-        for event_type, count in minute.items():
-            if visible.covers(event_type):
-                found.setdefault(kind_of(event_type), [0] * MINUTES)[index] += count
-    others = sorted(found.keys() - set(KINDS), key=lambda kind: (-sum(found[kind]), kind))
-    for kind in others[MAX_KINDS:]:
-        sums = zip(found.pop(kind), found.get(OTHER, [0] * MINUTES), strict=True)
-        found[OTHER] = [one + another for one, another in sums]
-    order = [*KINDS[:-1], *others[:MAX_KINDS], OTHER]
-    return {kind: found[kind] for kind in order if kind in found}
-
-
-def axis_end(peak: int) -> int:
-    """Return the lowest of 10, 20, 50, 100 … that is not below *peak*."""
-    end = 10
-    while end < peak:
-        end = end * 5 // 2 if str(end)[0] == "2" else end * 2
-    return end
-
-
-def _path(floors: list[int], counts: list[int], top: int) -> str:
-    """Return the SVG path of a bar for each count, each on its floor."""
-    bars = []
-    for index, (floor, count) in enumerate(zip(floors, counts, strict=True)):
-        if count:
-            y, height = HEIGHT * (1 - (floor + count) / top), HEIGHT * count / top
-            bars.append(f"M{index * BAR} {y:.2f}h{BAR - GAP}v{height:.2f}h{GAP - BAR}z")
-    return "".join(bars)

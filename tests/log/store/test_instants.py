@@ -19,13 +19,14 @@ from outfeed import clock
 from outfeed.config import settings
 from outfeed.errors import EventConflict
 from outfeed.log.store import indexer, log_page, reading, search, timed
+from outfeed.log.store.activity import HOUR as LAST_HOUR
+from outfeed.log.store.activity import ActivityLog
 from outfeed.log.store.indexer import Indexer
 from outfeed.log.store.log_page import LogFilter
 from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
 from outfeed.store import instants
 from outfeed.store.database import Database
-from outfeed.swarm.store.activity import MINUTES, ActivityLog
 from outfeed.upkeep import retention
 from outfeed.upkeep.policy import Policy
 
@@ -130,8 +131,8 @@ def test_the_chart_counts_a_text_in_its_minute(
     for ages in ((0, 5, 59, 60, 600, 1440), (10, 61)):  # counted at once, and added later
         write(raw, {str(minute): form(NOW - minute * MINUTE) for minute in ages})
         with database.snapshot() as connection:
-            minutes = log.read(connection).minutes
-    assert [MINUTES - 1 - place for place, counts in enumerate(minutes) if counts] == [59, 10, 5, 0]
+            minutes = log.read(connection).counts
+    assert [LAST_HOUR.bars - 1 - place for place, counts in enumerate(minutes) if counts] == [59, 10, 5, 0]
 
 
 @freeze_time(NOW)

@@ -1,7 +1,7 @@
 // The bar: the state of the feed in one small place, visible and announced, with its actions and the filter.
 
 import { NUMBER, clockOf, linkTo, make, setText } from "./elements.js";
-import { KINDS, OTHER, SPACES } from "./sentences.js";
+import { KINDS, OTHER, SPACES, colourOf } from "./sentences.js";
 
 // --- the bar ---------------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,10 @@ function placeOf(kind) {
   return KINDS.includes(kind) ? KINDS.indexOf(kind) : KINDS.length;
 }
 
-/** Controls that filter the list: a chip for each kind that has occurred, and text. With no chip pressed, all match. */
+/**
+ * Controls that filter the list: a chip for each kind that has occurred, and text. With no chip pressed, all match.
+ * The page may give the chips counts, which makes them the legend of its chart.
+ */
 export class Filter {
   element = make("div", "filter");
   opener = make("button", "find"); // for compact controls, which hide the filter
@@ -127,7 +130,7 @@ export class Filter {
     this.opener.onclick = () => this.#toggle();
     this.element.setAttribute("role", "search");
     this.element.setAttribute("aria-label", "Rows");
-    this.element.append(this.#count, this.#group, this.#input);
+    this.element.append(this.#group, this.#count, this.#input);
     const button = make("button", "", "Clear filter");
     button.onclick = () => this.clear();
     this.nothing.append(button);
@@ -136,6 +139,25 @@ export class Filter {
 
   get isOn() {
     return this.#pressed.size > 0 || this.#words.length > 0;
+  }
+
+  /** The pressed kinds, and the text as it is written. */
+  get value() {
+    return { kinds: [...this.#pressed], text: this.#input.value };
+  }
+
+  set value({ kinds, text }) {
+    for (const kind of kinds.filter(Boolean)) this.showChip(kind, colourOf(kind));
+    this.#pressed = new Set(kinds.filter((kind) => this.#chips.has(kind)));
+    this.#input.value = text;
+    this.#change();
+  }
+
+  /** Show the chip of each of *kinds*, with its count as text. */
+  set kinds(kinds) {
+    for (const { kind, colour } of kinds) this.showChip(kind, colour);
+    const counts = new Map(kinds.map(({ kind, count }) => [kind, count]));
+    for (const [kind, chip] of this.#chips) setText(chip.lastElementChild, counts.get(kind) ?? "");
   }
 
   /** Whether a row's kind is pressed and its text contains all words. */
@@ -179,30 +201,29 @@ export class Filter {
   }
 
   clear() {
-    for (const chip of this.#chips.values()) chip.setAttribute("aria-pressed", "false");
-    this.#pressed.clear();
-    this.#group.dataset.pressed = false;
-    this.#input.value = "";
-    this.#change();
+    this.value = { kinds: [], text: "" };
   }
 
   #chip(kind, colour) {
     const words = kind.replaceAll("_", " ");
-    const chip = make("button", "", words.charAt(0).toUpperCase() + words.slice(1));
+    const name = make("span", "", words.charAt(0).toUpperCase() + words.slice(1));
+    const number = make("span", "number");
+    number.setAttribute("aria-hidden", "true"); // the table of the chart has it too
+    const chip = make("button", "", name, number);
     Object.assign(chip.dataset, { kind, colour });
     chip.setAttribute("aria-pressed", "false");
-    chip.onclick = () => this.#press(chip, kind);
+    chip.onclick = () => this.#press(kind);
     return chip;
   }
 
-  #press(chip, kind) {
+  #press(kind) {
     if (!this.#pressed.delete(kind)) this.#pressed.add(kind);
-    chip.setAttribute("aria-pressed", this.#pressed.has(kind));
-    this.#group.dataset.pressed = this.#pressed.size > 0;
     this.#change();
   }
 
   #change() {
+    for (const [kind, chip] of this.#chips) chip.setAttribute("aria-pressed", this.#pressed.has(kind));
+    this.#group.dataset.pressed = this.#pressed.size > 0;
     this.#words = this.#input.value.toLowerCase().split(SPACES).filter(Boolean);
     this.#onchange();
   }

@@ -60,12 +60,19 @@ export interface VerdictDetail {
   types?: number;
 }
 
+/** The filter of the list: the kinds of the pressed chips, and the text. */
+export interface Filter {
+  kinds: string[];
+  text: string;
+}
+
 export interface EventFeedEventMap {
   "event-feed:received": CustomEvent<{ events: ReceivedEvent[] }>;
   "event-feed:event": CustomEvent<ReceivedEvent>;
   "event-feed:verdict": CustomEvent<VerdictDetail>;
   "event-feed:erased": CustomEvent<Record<string, never>>;
   "event-feed:types": CustomEvent<Record<string, never>>;
+  "event-feed:filter": CustomEvent<Filter>;
   "event-feed:state": CustomEvent<StateDetail>;
 }
 
@@ -91,6 +98,9 @@ export interface EventFeedElement extends HTMLElement {
   readonly state: FeedState | "";
   readonly cursor: number;
   readonly waiting: number;
+  filter: Filter;
+  /** The kinds that the page counts: their chips show the counts. */
+  kinds: { kind: string; colour: string; count: string }[];
   pause(): void;
   resume(): void;
   /** Show the waiting events, from the top. */

@@ -31,6 +31,7 @@
  *                        older than the last connection: it needs no notification
  *   event-feed:verdict   the server's verdict on the subscription: live, resumed, gap or reset
  *   event-feed:erased    events were erased: a list made before may contain one of them
+ *   event-feed:filter    {kinds, text}: the viewer has changed the filter
  *   event-feed:state     {state, behind, waiting, cursor, held, reason}; held: so many events wait that the connection
  *                        is closed; reason: why the server can't read its database
  *
@@ -56,7 +57,7 @@ import { NUMBER, make, setText } from "./elements.js";
 import { List, MAX_ROWS } from "./list.js";
 import { applyStyle } from "./look.js";
 import { News, awayNotice, gapNotice, refusalNotice, resetNotice } from "./news.js";
-import { readLog } from "./past.js";
+import { Past, readLog } from "./past.js";
 import { ROOT } from "./root.js";
 import { Sentences } from "./sentences.js";
 import { createConnection } from "./shared.js";
@@ -68,6 +69,8 @@ const LOG = `${ROOT}swarm/events`;
 const MAX_WAITING = 1000; // above it the connection is closed, and opened again at `received` when rows are shown
 const EVENTS_A_STEP = 25;
 const FRAME_MS = 6; // time for steps in each frame; layout and paint take more than the steps
+const SERVER_ROWS = 20; // the server's page has so many rows if its log has as many
+const PAST_PAGES = 5; // so many are read if no row of one matches the filter
 const MAX_NEW = 20; // with more new rows at once, a highlight of each says little and costs much
 
 class EventFeed extends HTMLElement {
@@ -110,8 +113,10 @@ class EventFeed extends HTMLElement {
   #chooseColours = () => {}; // chooses the colours of the theme
   #nothing = make("p", "nothing");
   #hasShown = false; // rows have replaced the page's own children
-  #scroller = new Scroller(this.#list, this.#filter, {
+  #past = new Past(() => this.#readPast());
+  #scroller = new Scroller(this.#list, this.#filter, this.#past.element, {
     reading: () => this.#waiting.length && this.#frame.request(),
+    end: () => this.#readPast(),
     top: () => this.showNew(),
     pause: () => this.#togglePause(),
   });
@@ -202,6 +207,20 @@ class EventFeed extends HTMLElement {
   showNew() {
     this.#scroller.toTop();
     this.#frame.request();
+  }
+
+  /** The filter of the list: {kinds, text}. */
+  get filter() {
+    return this.#filter.value;
+  }
+
+  set filter(value) {
+    this.#filter.value = value;
+  }
+
+  /** The kinds of events that the page counts, as {kind, colour, count}. Their chips show the counts. */
+  set kinds(kinds) {
+    this.#filter.kinds = kinds;
   }
 
   /** Focus the filter's text field. */
@@ -391,6 +410,7 @@ class EventFeed extends HTMLElement {
     this.#currentFill = null;
     this.#isComplete = this.#scroller.isReading = false;
     this.#list.clear();
+    this.#past.offer(null);
     this.#hasLog ||= this.#slotted.length > 0;
     for (const row of this.#slotted) row.remove();
     return notices;
@@ -497,7 +517,7 @@ class EventFeed extends HTMLElement {
     const items = this.#waiting.splice(0, surplus ? Math.min(surplus, EVENTS_A_STEP) : EVENTS_A_STEP);
     if (items.length && !surplus) {
       this.#hideFallback();
-      this.#list.render(items, isCalm);
+      if (this.#list.render(items, isCalm)) this.#offerPast();
     }
     const last = this.#waiting.length ? items.findLast(({ event }) => event)?.event.seq : this.#subscription.received;
     this.#remember(last ?? this.#cursor);
@@ -515,6 +535,7 @@ class EventFeed extends HTMLElement {
     const isShort = this.#list.ids.length < (wantedBy(this).last ?? 0);
     const isLonger = this.#hasLog || this.#slotted.some((row) => !ids.has(row.dataset.id));
     if (isShort && isLonger && !this.hasAttribute("ticket-url")) this.#fill();
+    else if (!isShort || this.#slotted.length >= SERVER_ROWS) this.#continueList();
   }
 
   /** Append the log's rows below those of the feed. */
@@ -525,6 +546,28 @@ class EventFeed extends HTMLElement {
     const picked = this.#news.pick(events, this.#isAudited);
     if (this.#list.append(picked)) this.#hideFallback();
     this.#update();
+    if (events.length >= wantedBy(this).last) this.#continueList();
+  }
+
+  /** Offer the log below the list, and read it if the rows leave space: groups are short. */
+  #continueList() {
+    this.#offerPast();
+    if (this.#scroller.hasSpace) this.#readPast();
+  }
+
+  /** Continue into the log below the list, while its end is near. */
+  async #readPast(pages = PAST_PAGES) {
+    if (!this.#isComplete || !this.#list.hasSpace) return;
+    const events = await this.#past.read(this.#address, wantedBy(this));
+    if (!events) return;
+    this.#list.append(this.#news.pick(events, this.#isAudited), true);
+    this.#past.follow(this.#list.lastId);
+    if ((this.#scroller.isAtEnd || this.#scroller.hasSpace) && pages > 1) await this.#readPast(pages - 1);
+  }
+
+  /** Offer the log before the list's last row. */
+  #offerPast() {
+    if (this.#isComplete && !this.hasAttribute("ticket-url")) this.#past.offer(this.#list.lastId);
   }
 
   #hideFallback() {
@@ -551,6 +594,7 @@ class EventFeed extends HTMLElement {
     this.#list.applyFilter();
     this.#scroller.updateReading();
     this.#update();
+    this.#fire("filter", this.#filter.value);
   }
 
   #remember(cursor) {

@@ -1,10 +1,12 @@
-// The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden by the filter.
+// The rows on screen, newest first, at most MAX_ROWS: events and notices, shown or hidden by the filter. A reader who
+// scrolls back gets more rows, until new ones are shown.
 
 import { clockOf, make, widthOf } from "./elements.js";
 import { Groups, isGroup, rowsIn } from "./groups.js";
 import { detailsOf, paint, rowOf } from "./row.js";
 
 export const MAX_ROWS = 500;
+const MAX_PAST_ROWS = 5000; // while a reader scrolls back
 
 export class List {
   element = make("ol", "rows");
@@ -37,6 +39,12 @@ export class List {
     return this.#events.map(({ id }) => id);
   }
 
+  /** The id of the oldest event, or null. */
+  get lastId() {
+    const last = this.element.lastElementChild;
+    return last ? this.#items.get(rowsIn(last).at(-1))?.event.id ?? null : null;
+  }
+
   /** The seqs of the rows that the feed sent. */
   get seqs() {
     return this.#events.map(({ seq }) => seq).filter(Boolean);
@@ -55,13 +63,13 @@ export class List {
     return this.#rows.map((row) => this.#items.get(row).event);
   }
 
-  /** Add *items*, oldest first, at the top. Live ones are highlighted if they are few. */
+  /** Add *items*, oldest first, at the top. Live ones are highlighted if they are few. Return whether old rows went. */
   render(items, isCalm = true) {
     this.refreshDates();
     for (const { event } of items) this.#dropPast(event?.id);
     this.element.prepend(...items.map((item) => item.notice ?? this.#row(item, isCalm && !item.replayed && !item.isAgain)).reverse());
     this.#groups.foldTop(items.length);
-    this.#trim();
+    return this.#trim(MAX_ROWS);
   }
 
   /** Remove the row of the log that a row of the feed replaces. */
@@ -72,15 +80,20 @@ export class List {
     if (group) this.#groups.update(group);
   }
 
+  /** Whether there is space for earlier rows. */
+  get hasSpace() {
+    return this.#rows.length < MAX_PAST_ROWS;
+  }
+
   /** Add *items* of the log, newest first, below the rows. Return the number of those that had no row. */
-  append(items) {
+  append(items, isReading = false) {
     const ids = new Set(this.ids);
     const known = items.findLastIndex(({ event }) => ids.has(event.id)); // the feed sends the newer ones
     const missing = items.slice(known + 1);
     for (const item of missing) this.#past.set(item.event.id, this.#row(item, false));
     this.element.append(...missing.map(({ event }) => this.#past.get(event.id)));
     if (missing.length) this.#groups.foldFrom(this.#past.get(missing[0].event.id));
-    this.#trim();
+    this.#trim(isReading ? MAX_PAST_ROWS : MAX_ROWS);
     return missing.length;
   }
 
@@ -90,16 +103,20 @@ export class List {
     if (this.element.dataset.times !== times) this.element.dataset.times = times;
   }
 
-  #trim() {
+  /** Remove the oldest rows beyond *most*; return whether there are some. */
+  #trim(most) {
     this.#align();
     const count = this.element.querySelectorAll(".event:not(.group), .notice").length;
-    for (let surplus = count - MAX_ROWS; surplus > 0; surplus -= 1) this.#dropLast();
+    for (let surplus = count - most; surplus > 0; surplus -= 1) this.#dropLast();
     if (this.#filter.isOn) this.#updateCounts();
+    return count > most;
   }
 
   #dropLast() {
     const last = this.element.lastElementChild;
-    rowsIn(last).at(-1).remove();
+    const row = rowsIn(last).at(-1);
+    this.#past.delete(this.#items.get(row)?.event.id);
+    row.remove();
     if (isGroup(last)) this.#groups.update(last);
   }
 

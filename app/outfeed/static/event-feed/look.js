@@ -228,11 +228,21 @@ button:hover { background: var(--_hover); }
 }
 .find[aria-expanded="true"] { border-color: var(--_accent); color: var(--_accent); }
 
-.filter { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem; margin-left: auto; }
+.filter { display: flex; flex: 1 1 9rem; align-items: center; justify-content: flex-end; gap: 0.5rem; min-width: 0; }
 .filter + .pause { margin-left: 0; }
-.chips { display: flex; flex-wrap: wrap; gap: 0.25rem; }
+.chips {
+  display: flex;
+  min-width: 0;
+  padding: 3px 1.25rem 3px 3px;
+  overflow-x: auto;
+  scrollbar-width: none;
+  /* every browser knows the prefixed name; baseline: guarded */
+  -webkit-mask-image: linear-gradient(to right, #000 calc(100% - 1.25rem), transparent);
+}
+.chips::-webkit-scrollbar { display: none; }
 .chips button {
   display: inline-flex;
+  flex: none;
   align-items: center;
   gap: 0.375rem;
   min-height: 1.75rem;
@@ -242,7 +252,9 @@ button:hover { background: var(--_hover); }
   color: var(--_muted);
   font-size: 0.8125rem;
 }
-.chips button::before { content: ""; width: 3px; height: 0.75rem; border-radius: 1px; background: var(--_kind); }
+.chips button::before { content: ""; width: 0.5rem; height: 0.5rem; border-radius: 2px; background: var(--_kind); }
+.chips .number { color: var(--_muted); font-size: 0.75rem; font-variant-numeric: tabular-nums; }
+.chips .number:empty { display: none; }
 .chips button:hover { background: var(--_hover); color: var(--_ink); }
 .chips button[aria-pressed="true"] {
   border-color: var(--_kind);
@@ -252,8 +264,8 @@ button:hover { background: var(--_hover); }
 .count { color: var(--_muted); font-size: 0.8125rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .count:empty { display: none; }
 input {
-  flex: 1 1 9rem;
-  min-width: 0;
+  flex: 0 1 13rem;
+  min-width: 7rem;
   min-height: 2rem;
   padding: 0 0.625rem;
   border: 1px solid var(--_field);
@@ -266,14 +278,19 @@ input {
 input::placeholder { color: var(--_muted); opacity: 1; }
 .nothing { margin: 0; padding: 2.5rem 1rem; color: var(--_muted); text-align: center; }
 .nothing button { margin-left: 0.5rem; color: var(--_ink); }
-@container (max-width: 68rem) {
-  .filter { flex: 1 1 100%; order: 1; margin: 0; }
+.past { margin: 0; padding: 0.625rem 1rem; color: var(--_muted); text-align: center; }
+.past:empty { display: none; }
+.past button { color: var(--_ink); }
+@container (max-width: 44rem) {
+  .filter { flex: 1 1 100%; order: 1; justify-content: flex-start; }
   .filter + .pause { margin-left: auto; }
-  .chips { margin-left: -0.5rem; }
-  .count { order: 1; }
+  .chips { flex: 1 1 0; margin-left: -0.5rem; }
 }
 @container (max-width: 30rem) {
-  .chip { flex: 1 1 0; min-width: 8rem; }
+  .filter { flex-wrap: wrap; }
+  .chips { flex-basis: 100%; }
+  input { flex: 1 1 8rem; }
+  .chip { flex: 1 1 0; flex-wrap: wrap; row-gap: 0; min-width: 8rem; }
   .label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
   .bar:is([data-state="stale"], [data-state="refused"]) .label { white-space: normal; }
   .gap { order: 1; }
@@ -282,7 +299,7 @@ input::placeholder { color: var(--_muted); opacity: 1; }
   .bar[data-crowded="true"] slot { display: none; }
   .pause { gap: 0; width: 2.25rem; padding: 0; justify-content: center; font-size: 0; }
 }
-@container (max-width: 24rem) { .chips:not([data-pressed="true"]) { display: none; } }
+@container (max-width: 20rem) { .chips:not([data-pressed="true"]) { display: none; } }
 /* One line: title, state, and buttons without text. */
 :host([controls="compact"]) .bar { flex-wrap: wrap; gap: 0.375rem; min-height: 2.5rem; padding: 0.25rem 0.375rem 0.25rem 0.75rem; }
 :host([controls="compact"]) .chip { flex: 1 1 0; min-width: 3.5rem; }
@@ -368,6 +385,7 @@ time {
   white-space: nowrap;
 }
 .icon { grid-area: 1 / 2; text-align: center; line-height: 1; }
+.icon:empty::before { content: ""; display: inline-block; width: 0.5rem; height: 0.5rem; border-radius: 2px; background: var(--_kind); }
 .sentence { grid-area: 1 / 3; overflow: hidden; color: var(--_muted); text-overflow: ellipsis; white-space: nowrap; }
 b { color: var(--_ink); font-weight: 500; }
 b, .meta span, dd, dd a { unicode-bidi: plaintext; text-align: left; } /* the first letter decides the direction */
@@ -412,8 +430,8 @@ pre {
 }
 .notice b { color: var(--_warn); font-weight: 600; }
 
-.new { animation: arrive 2.4s ease-out; }
-@keyframes arrive { from { background-color: color-mix(in srgb, var(--_kind) 14%, transparent); } }
+.new { animation: arrive 1.2s ease-out; }
+@keyframes arrive { from { background-color: color-mix(in srgb, var(--_ink) 8%, transparent); } }
 @media (prefers-reduced-motion: reduce) { .new { animation: none; } }
 
 @container (max-width: 44rem) {

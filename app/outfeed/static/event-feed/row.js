@@ -2,6 +2,8 @@
 
 import { NUMBER, clockOf, linkTo, make, momentOf, setText } from "./elements.js";
 
+const MAX_ID_CHARS = 20; // a longer id says nothing to a reader, and the opened row has it
+
 /** Return a closed row with the event's time, as in `_event.html`. `paint` adds the rest. */
 export function rowOf(event) {
   const icon = make("span", "icon");
@@ -35,20 +37,16 @@ function timeOf(timestamp) {
   return time;
 }
 
-/** Return the source and the ids that the sentence does not contain. */
+/** Return the source and the ids that the sentence does not contain, without long ids: as `Row.meta` in log/live.py. */
 function metaOf(event, parts) {
   const said = new Set(parts.filter(([, role]) => role === "name").map(([text]) => text));
-  const fields = ["source", "task_id", "agent_id"].filter((field) => event[field] && !said.has(String(event[field])));
-  return fields.map((field) => {
-    const item = make("span", field, shorten(String(event[field])));
-    item.title = `${field} ${event[field]}`;
-    return item;
+  return ["source", "task_id", "agent_id"].flatMap((field) => {
+    const value = String(event[field] ?? "");
+    if (!value || said.has(value) || (field !== "source" && [...value].length > MAX_ID_CHARS)) return [];
+    const item = make("span", field, value);
+    item.title = `${field} ${value}`;
+    return [item];
   });
-}
-
-/** Cut a long id to its end: time-ordered ids of one moment begin alike. */
-function shorten(id) {
-  return id.length > 20 ? `…${id.slice(-8)}` : id;
 }
 
 // --- an opened row ---------------------------------------------------------------------------------------------------

@@ -53,22 +53,41 @@ export class Scroller {
   #on;
   #fallback = make("slot");
 
-  /** Calls `on.reading` after each update of `isReading`, `on.top` and `on.pause` when the user asks for it. */
-  constructor(list, filter, on) {
+  /**
+   * Calls `on.reading` after each update of `isReading`, `on.end` near the end of the rows, `on.top` and `on.pause` when
+   * the user asks for it. *past* stands below the rows.
+   */
+  constructor(list, filter, past, on) {
     this.#list = list;
     this.#filter = filter;
     this.#on = on;
-    this.element.append(list.element, filter.nothing, this.#fallback);
+    this.element.append(list.element, filter.nothing, past, this.#fallback);
     this.element.tabIndex = 0;
     this.element.setAttribute("role", "region");
     this.element.setAttribute("aria-label", "Events, newest first");
-    this.element.onscroll = () => this.updateReading();
+    this.element.onscroll = () => this.#scroll();
     this.element.addEventListener("toggle", () => this.updateReading(), true);
     for (const name of ["focusin", "focusout"]) this.element.addEventListener(name, () => this.updateReading());
     this.element.onkeydown = (event) => this.#press(event);
     filter.element.onkeydown = ({ key }) => {
       if (key === "Escape") this.#escape();
     };
+  }
+
+  /** Whether the end of the rows is near, and the reader has scrolled towards it. */
+  get isAtEnd() {
+    const { scrollTop, scrollHeight, clientHeight } = this.element;
+    return scrollTop > 0 && scrollHeight - scrollTop - clientHeight < clientHeight;
+  }
+
+  /** Whether all rows are visible, with space below them. */
+  get hasSpace() {
+    return this.element.scrollHeight <= this.element.clientHeight;
+  }
+
+  #scroll() {
+    this.updateReading();
+    if (this.isAtEnd) this.#on.end();
   }
 
   /** Update `isReading`. */
@@ -100,7 +119,7 @@ export class Scroller {
 
   #press(event) {
     const steps = { ArrowDown: 1, ArrowUp: -1 };
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input")) return;
     if (event.key === " " && event.target.closest("a, button")) return;
     if (event.key === " ") this.#on.pause();
     else if (event.key in steps) this.#move(steps[event.key]);

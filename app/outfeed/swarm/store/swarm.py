@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from outfeed import clock
+from outfeed.display import cut
 from outfeed.errors import UnknownName
 from outfeed.events import Event, EventType
 from outfeed.redaction import REDACTED
@@ -22,6 +23,7 @@ from outfeed.store.event_log import log_event
 from outfeed.store.outbox import read_window
 
 SOURCE = "coordinator"
+MAX_SUBJECT_CHARS = 200
 MAX_COUNTED = 10_000  # a larger number counts as this plus one: exact counts don't scale
 
 
@@ -250,6 +252,11 @@ class SwarmReader:
         found = [_task(row) for row in self.connection.execute(query, (*values, limit + 1)).fetchall()]
         return found[:limit], found[limit - 1].number if len(found) > limit else None
 
+    def has_existed(self) -> bool:
+        """Return whether there is any agent or task, of any state."""
+        sql = "SELECT EXISTS (SELECT 1 FROM outfeed_agent) OR EXISTS (SELECT 1 FROM outfeed_task)"
+        return bool(self.connection.execute(sql).fetchone()[0])
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state.
 
@@ -289,8 +296,11 @@ class SwarmTransaction(SwarmReader):
     ) -> Event:
         """Append an event in this transaction.
 
-        Rows must repeat the texts of the returned event: it may be redacted.
+        An event of a task names the task by the begin of its description. Rows must repeat the texts of the returned
+        event: it may be redacted.
         """
+        if task_id is not None and "description" not in data:
+            data["description"] = cut(self.task(task_id).description, MAX_SUBJECT_CHARS)
         return log_event(event_type, SOURCE, task_id, agent_id, data, timestamp=self.now, connection=self.connection)
 
     def add_agent(self, agent_id: str, name: str) -> None:

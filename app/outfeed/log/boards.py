@@ -14,10 +14,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.store.database import Database
+from outfeed.log.store.activity import HOUR, Activity, ActivityLog, Range
+from outfeed.store.database import Connection, Database
 from outfeed.store.outbox import read_window
-from outfeed.swarm.store.activity import Activity, ActivityLog
-from outfeed.swarm.store.swarm import SwarmReader
 
 # While events flow, a rendering is replaced at this age at the earliest, and rendering takes a tenth of the time at
 # most. A page asks every second, so it shows an event within that second and this age: tests/journeys/test_board.py.
@@ -32,27 +31,27 @@ REQUESTS_PER_SECOND = 500
 class Scope(NamedTuple):
     """Parameters of a rendering.
 
-    An empty *types* covers all types. The chart omits *hidden* kinds.
+    An empty *types* covers all types. The chart draws *shown* kinds, or all if there are none.
     """
 
     types: tuple[str, ...]
-    hidden: frozenset[str]
+    shown: frozenset[str]
     host_url: str
 
 
 class BoardContent(NamedTuple):
     """Data of a board, read in one transaction."""
 
-    view: SwarmReader
+    connection: Connection
     activity: Activity
 
 
 class _Stamp(NamedTuple):
-    """Identity of a rendering: the database state and the last minute shown."""
+    """Identity of a rendering: the database state and the newest bar."""
 
     epoch: str
     seq: int
-    minute: datetime
+    bar: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +71,23 @@ class Rendering:
 
 
 class Boards:
-    """The newest rendering of each scope.
+    """The newest rendering of each scope, with a chart of *range*.
 
     The rendering thread holds `_lock`. The lock guards the kept renderings.
     """
 
     def __init__(
-        self, database: Database, render: Callable[[Scope, BoardContent], str], count_viewers: Callable[[], int]
+        self,
+        database: Database,
+        render: Callable[[Scope, BoardContent], str],
+        count_viewers: Callable[[], int],
+        range_: Range = HOUR,
     ) -> None:
         self._database = database
         self.render = render
         self._count_viewers = count_viewers
-        self._activity = ActivityLog()
+        self._range = range_
+        self._activity = ActivityLog(range_)
         self._lock = threading.Lock()
         self._kept: dict[Scope, Rendering] = {}
 
@@ -100,7 +104,7 @@ class Boards:
         rendering after a start takes up to a second if the last hour has some 100,000 events.
         """
         kept = self._kept.get(scope)
-        if (kept and _is_young(kept)) or not self._lock.acquire(blocking=False):
+        if (kept and self._is_young(kept)) or not self._lock.acquire(blocking=False):
             return kept
         try:
             return kept if kept and self._is_current(kept) else self._make(scope)
@@ -112,19 +116,19 @@ class Boards:
             return False
         with self._database.connection() as connection:
             window = read_window(connection)
-        return kept.stamp == _Stamp(window.epoch, window.last_seq, _minute())
+        return kept.stamp == _Stamp(window.epoch, window.last_seq, self._bar())
 
     def _make(self, scope: Scope) -> Rendering:
-        began, minute = clock.monotonic(), _minute()
+        began, bar = clock.monotonic(), self._bar()
         with self._database.snapshot() as connection:
             activity = self._activity.read(connection)
-            html = self.render(scope, BoardContent(SwarmReader(connection), activity)).encode("utf-8", "replace")
+            html = self.render(scope, BoardContent(connection, activity)).encode("utf-8", "replace")
         made_at = clock.monotonic()
         made = Rendering(
             html=html,
             gzipped=gzip.compress(html, 5, mtime=0),
             etag=hashlib.sha256(html).hexdigest()[:16],
-            stamp=_Stamp(activity.epoch, activity.seq, minute),
+            stamp=_Stamp(activity.epoch, activity.seq, bar),
             made_at=made_at,
             cost_secs=made_at - began,
             spread_secs=self._count_viewers() / REQUESTS_PER_SECOND,
@@ -135,15 +139,13 @@ class Boards:
             del self._kept[next(iter(self._kept))]
         return made
 
+    def _is_young(self, kept: Rendering) -> bool:
+        is_fresh = _age(kept) < max(MIN_AGE_SECS, RENDERING_SHARE * kept.cost_secs)
+        return is_fresh and kept.stamp.bar == self._bar()
+
+    def _bar(self) -> datetime:
+        return self._range.floor(clock.now())
+
 
 def _age(kept: Rendering) -> float:
     return clock.monotonic() - kept.made_at
-
-
-def _is_young(kept: Rendering) -> bool:
-    is_fresh = _age(kept) < max(MIN_AGE_SECS, RENDERING_SHARE * kept.cost_secs)
-    return is_fresh and kept.stamp.minute == _minute()
-
-
-def _minute() -> datetime:
-    return clock.now().replace(second=0, microsecond=0)

@@ -12,14 +12,13 @@ import pytest
 from freezegun import freeze_time
 
 from outfeed import clock
-from outfeed.log.store import log_page
+from outfeed.log.store import activity, log_page
+from outfeed.log.store.activity import HOUR, RANGES, Activity, ActivityLog, Written
 from outfeed.log.store.log_page import LogFilter
 from outfeed.log.store.reading import get_event_summary
 from outfeed.principal import EVERYTHING
 from outfeed.store import instants
 from outfeed.store.database import Database
-from outfeed.swarm.store import activity
-from outfeed.swarm.store.activity import MINUTES, Activity, ActivityLog
 from outfeed.upkeep.erasure import erase
 
 NOW = datetime(2026, 1, 31, 12, 30, 20, tzinfo=UTC)
@@ -44,9 +43,17 @@ def read(log: ActivityLog, database: Database) -> Activity:
 
 
 def counts(log: ActivityLog, database: Database) -> dict[int, dict[str, int]]:
-    """Return the counts of each minute with events, by its age in minutes."""
-    minutes = read(log, database).minutes
-    return {MINUTES - 1 - index: dict(minute) for index, minute in enumerate(minutes) if minute}
+    """Return the counts by type of each bar with events, by its age in bars."""
+    found = read(log, database)
+    types = [by_type(bar) for bar in found.counts]
+    return {found.range.bars - 1 - index: each for index, each in enumerate(types) if each}
+
+
+def by_type(bar: Counter[Written]) -> dict[str, int]:
+    found = Counter[str]()
+    for written, count in bar.items():
+        found[written.event_type] += count
+    return dict(found)
 
 
 @freeze_time(NOW)
@@ -67,7 +74,7 @@ def test_activity_counts_the_last_hour_by_minute_and_type(database: Database, ra
     write(raw, timedelta(seconds=19), event_type="system.error")
     raw.execute("INSERT INTO event_log (id, event_type, source, timestamp) VALUES ('odd', x'00', 's', 'yesterday')")
     found = read(ActivityLog(), database)
-    assert (found.begin, len(found.minutes)) == (datetime(2026, 1, 31, 11, 31, tzinfo=UTC), MINUTES)
+    assert (found.begin, len(found.counts)) == (datetime(2026, 1, 31, 11, 31, tzinfo=UTC), HOUR.bars)
     assert found.seq == 8
     assert counts(ActivityLog(), database) == {
         0: {"task.created": 2, "system.error": 1},
@@ -92,12 +99,46 @@ def test_a_late_event_is_counted_at_its_own_time(database: Database, raw: sqlite
 
 
 @freeze_time(NOW)
+@pytest.mark.parametrize(
+    ("name", "ages"),
+    [
+        ("15m", {0: (0, 5), 1: (6, 20), 59: (14 * 60 + 40,)}),
+        ("6h", {0: (0, 20), 1: (21, 300), 71: (5 * 3600 + 3300,)}),
+        ("24h", {0: (0, 20), 1: (21, 900), 95: (23 * 3600 + 2700,)}),
+    ],
+)
+def test_each_range_counts_by_its_own_bars(
+    database: Database, raw: sqlite3.Connection, name: str, ages: dict[int, tuple[int, ...]]
+) -> None:
+    write(raw, *(timedelta(seconds=secs) for each in ages.values() for secs in each), timedelta(days=2))
+    expected = {age: len(secs) for age, secs in ages.items()}
+    log = ActivityLog(RANGES[name])
+    assert {age: found["task.created"] for age, found in counts(log, database).items()} == expected
+    write(raw, timedelta())  # is added, not recounted
+    assert counts(log, database)[0] == {"task.created": 3}
+
+
+@freeze_time(NOW)
+def test_events_are_counted_by_source_and_by_the_level_in_their_data(
+    database: Database, raw: sqlite3.Connection
+) -> None:
+    data = ['{"level": "ERROR"}', '{"level": 5}', '{"a": {"level": "error"}}', '["level"]', '{"level', None, b"\xff"]
+    raw.executemany(
+        "INSERT INTO event_log (id, event_type, source, data, timestamp) VALUES (?, 'a.b', ?, ?, ?)",
+        [(str(index), f"s{index}", text, clock.isoformat(NOW)) for index, text in enumerate(data)],
+    )
+    found = sum(read(ActivityLog(), database).counts, Counter())
+    levels = {written.source: written.said_level for written in found}
+    assert levels == {"s0": "error"} | {f"s{index}": None for index in range(1, len(data))}
+
+
+@freeze_time(NOW)
 def test_activity_summary_and_log_agree_about_late_events(database: Database, raw: sqlite3.Connection) -> None:
     log, minute = ActivityLog(), timedelta(minutes=1)
     write(raw, timedelta(), event_type="tool.called")
     read(log, database)
     write(raw, *[age * minute for age in range(10, 50)] * 80)
-    found = sum(read(log, database).minutes, Counter())
+    found = by_type(sum(read(log, database).counts, Counter()))
     facets = log_page.count(database, LogFilter(EVERYTHING, since=clock.isoformat(NOW - 60 * minute)))
     assert found == get_event_summary(60, database) == facets.by_type == {"task.created": 3200, "tool.called": 1}
 
@@ -144,8 +185,8 @@ TIMES, VALUES = next(iter(instants.within("2026-01-31T11:31:00.000Z", None).item
 @pytest.mark.parametrize(
     ("query", "values", "step"),
     [
-        (activity.QUERY, ("a", "b"), "event_log USING INDEX event_log_timestamp (timestamp>? AND timestamp<?)"),
-        (activity.ADDED_QUERY, (1,), "outbox USING INTEGER PRIMARY KEY (rowid>?)"),
+        (activity.QUERY, (16, "a", "b"), "event_log USING INDEX event_log_timestamp (timestamp>? AND timestamp<?)"),
+        (activity.ADDED_QUERY, (16, 1), "outbox USING INTEGER PRIMARY KEY (rowid>?)"),
     ],
     ids=["the hour", "what is new"],
 )

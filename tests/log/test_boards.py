@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -17,10 +18,12 @@ from outfeed import clock
 from outfeed.access.store import account
 from outfeed.config import Settings
 from outfeed.http.app import create_app
+from outfeed.log import boards
+from outfeed.log.store.activity import RANGES
 from outfeed.store import audit
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.swarm import boards
+from outfeed.swarm.part import SwarmPart
 from tests.http.visitors import Visit, bearer
 from tests.waits import PATIENCE_SECS
 
@@ -40,14 +43,13 @@ def viewer(app: Flask, database: Database) -> Visit:
 def rendered(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[boards.Scope]:
     """The scopes of all renderings so far."""
     found: list[boards.Scope] = []
-    shared = app.extensions["outfeed_boards"]
-    render = shared.render
+    for shared in app.extensions["outfeed_boards"].values():
 
-    def render_and_record(scope: boards.Scope, content: boards.BoardContent) -> str:
-        found.append(scope)
-        return str(render(scope, content))
+        def render(scope: boards.Scope, content: boards.BoardContent, original: Any = shared.render) -> str:
+            found.append(scope)
+            return str(original(scope, content))
 
-    monkeypatch.setattr(shared, "render", render_and_record)
+        monkeypatch.setattr(shared, "render", render)
     return found
 
 
@@ -158,30 +160,44 @@ def test_no_viewer_gets_the_board_of_viewers_with_more_permissions(
 
     def totals(visit: Visit) -> dict[str, int]:
         page = visit("GET", "/swarm/board").text
-        return {kind: int(count) for kind, count in re.findall(r'data-kind="(\w+)"[^>]*><input.*?"count">(\d+)<', page)}
+        return {kind: int(count) for kind, count in re.findall(r'<li [^>]*data-kind="(\w+)".*?"count">(\d+)<', page)}
 
+    app.extensions["outfeed"].part(SwarmPart).coordinator.join("Forge")
     for _ in range(2):
-        assert totals(viewer) == {"task": 1, "tool": 1}
-        assert sum(totals(limited["task.*"]).values()) == totals(limited["task.*"])["task"] == 1
-        assert sum(totals(limited["tool.*"]).values()) == totals(limited["tool.*"])["tool"] == 1
-        assert "data-panel" in viewer("GET", "/swarm/board").text
-        assert not any("data-panel" in visit("GET", "/swarm/board").text for visit in limited.values())
+        assert totals(viewer) == {"task": 1, "agent": 1, "tool": 1}
+        assert totals(limited["task.*"]) == {"task": 1}
+        assert totals(limited["tool.*"]) == {"tool": 1}
+        assert 'data-panel="agents"' in viewer("GET", "/swarm/board").text
+        assert not any('data-panel="agents"' in visit("GET", "/swarm/board").text for visit in limited.values())
 
 
-def test_the_address_of_one_host_is_not_shown_at_another(viewer: Visit) -> None:
+def test_the_address_of_one_host_is_not_shown_at_another(app: Flask, viewer: Visit) -> None:
+    app.extensions["outfeed"].part(SwarmPart).coordinator.post("Write docs")
     for host in ("one.example", "two.example"):
         page = viewer("GET", "/swarm/board", {"Host": host}).text
         assert re.findall(r"http://[^/]+/api/swarm/agents", page) == [f"http://{host}/api/swarm/agents"]
 
 
-def test_hidden_kinds_are_counted_but_not_drawn(viewer: Visit) -> None:
+def test_kinds_that_are_not_chosen_are_counted_but_not_drawn(viewer: Visit) -> None:
     log_event("task.created", "tests")
     log_event("tool.called", "tests")
-    page = viewer("GET", "/swarm/board?hide=tool,nonsense").text
-    assert 'data-kind="tool" data-colour="tool" d=""' in page
-    assert 'data-kind="task" data-colour="task" d="M' in page
-    assert re.search(r'checkbox"  ?value="tool"><span>tool</span> <span class="count">1<', page)
-    assert 'data-kind="tool" data-colour="tool" d="M' in viewer("GET", "/swarm/board").text
+
+    def drawn(query: str) -> set[str]:
+        page = viewer("GET", f"/swarm/board{query}").text
+        assert len(re.findall('class="count">1<', page)) >= 2
+        return set(re.findall(r'data-kind="(\w+)" data-colour="\w+" data-counts="[\d,]+" d="M', page))
+
+    assert drawn("?kind=task,nonsense") == {"task"}
+    assert drawn("") == drawn("?range=15m") == {"task", "tool"}
+
+
+@pytest.mark.parametrize("name", list(RANGES))
+def test_each_range_has_a_board_and_an_unknown_one_is_the_hour(viewer: Visit, name: str) -> None:
+    log_event("shop.sold", "tests")
+    page = viewer("GET", f"/swarm/board?range={name}").text
+    assert f'data-range="{name}" aria-current' in page
+    assert RANGES[name].title in page
+    assert 'data-range="1h" aria-current' in viewer("GET", "/swarm/board?range=never").text
 
 
 def test_the_number_of_kept_renderings_is_limited(
@@ -191,16 +207,17 @@ def test_the_number_of_kept_renderings_is_limited(
     monkeypatch.setattr(boards, "MAX_AGE_SECS", 3600)
     with freeze_time(clock.now()):
         for kinds in ("", "tool", "bid", "", "bid"):
-            viewer("GET", f"/swarm/board?hide={kinds}")
-    assert [sorted(scope.hidden) for scope in rendered] == [[], ["tool"], ["bid"], []]
+            viewer("GET", f"/swarm/board?kind={kinds}")
+    assert [sorted(scope.shown) for scope in rendered] == [[], ["tool"], ["bid"], []]
 
 
-def test_the_page_without_the_swarm_shows_only_the_feed(app: Flask, viewer: Visit) -> None:
-    del app.jinja_env.globals["live_board"]
+def test_the_page_without_the_swarm_shows_types_and_sources(app: Flask, viewer: Visit) -> None:
+    del app.jinja_env.globals["task_form"]
+    del app.extensions["live_panels"]
     del app.extensions["story_heads"]
     log_event("task.created", "tests", "task-1")
     page = viewer("GET", "/swarm/live").text
-    assert "<event-feed>" in page
-    assert not re.search("swarm.js|class=.board|class=.panel", page)
+    assert re.findall(r'data-panel="(\w+)"', page) == ["types", "sources"]
+    assert "post.js" not in page
     assert viewer("GET", "/swarm/tasks/task-1").status_code == 200
     assert viewer("GET", "/swarm/tasks/unknown").status_code == 404

@@ -25,7 +25,7 @@ function patchAttributes(shown, fresh) {
 }
 
 /** Match a child with a `data-key` by its key, any other child by its position. */
-function patchChildren(shown, fresh) {
+export function patchChildren(shown, fresh) {
   const all = Array.from(fresh.children); // a copy: insertBefore removes children of *fresh*
   const keys = new Set(all.map(keyOf));
   for (const child of Array.from(shown.children)) {

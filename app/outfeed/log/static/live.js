@@ -1,29 +1,32 @@
 /*
- * The board: the swarm as the server renders it, updated when <event-feed> receives events.
+ * The board: figures, chart and panels as the server renders them, updated when <event-feed> receives events.
  *
- * The server alone computes agents, tasks and counts. While events flow, the page requests the board once a second, one
+ * The server alone computes counts, agents and tasks. While events flow, the page requests the board once a second, one
  * request at a time, until the board contains every event that the feed has received. A hidden page sends no requests.
- * Only remaining and elapsed times are updated here, by the server's clock.
+ * Only remaining and elapsed times are updated here, by the server's clock. The page's address has the range of the
+ * chart, and the filter of the list and the chart.
+ *
+ * Fires on the document: live:board, after an update.
  */
 import { clockOf, setText } from "./event-feed/elements.js";
+import { Picker } from "./live/chart.js";
+import { patchChildren } from "./live/patch.js";
+import { showTimes } from "./live/times.js";
 import { localise } from "./page.js";
-import { postInPlace } from "./swarm/form.js";
-import { patch } from "./swarm/patch.js";
-import { showTimes } from "./swarm/times.js";
 
 const EVERY_MS = 1_000; // a longer interval if the server spreads the requests of all viewers over more
 const SOON_MS = 200;
-const MINUTE_SPREAD_MS = 5_000;
+const BAR_SPREAD = 12; // at a new bar of the chart, viewers spread their requests over this part of its time
 const VERDICT_SPREAD_MS = 2_000; // after a restart all viewers send a request
 const MAX_SHARE = 4; // the pause is this many times the duration of the request, so a busy server gets fewer requests
 const ANSWER_MS = 10_000;
 const RETRY_MS = 2_000;
 const MAX_RETRY_MS = 60_000;
-const MINUTE_MS = 60_000;
+const SECOND_MS = 1_000;
 
 class Board {
   #element;
-  #form;
+  #feed;
   #received = { epoch: null, seq: 0 }; // the feed's position
   #etag = "";
   #spread; // all viewers spread their requests over this many ms
@@ -33,17 +36,16 @@ class Board {
   #earliest = 0; // time of the next request, by performance.now()
   #failures = 0;
   #clockOffset; // the server's clock minus performance.now()
-  #minute;
+  #bar; // number of the chart's newest bar
   #isStale = false;
 
   constructor(element, feed) {
     this.#element = element;
-    this.#form = element.querySelector("form");
-    if (this.#form) postInPlace(this.#form);
+    this.#feed = feed;
     this.#spread = 1000 * element.dataset.spread;
     const [page] = performance.getEntriesByType("navigation");
     this.#setClock(element.dataset.now, page?.responseStart ?? 0);
-    element.addEventListener("change", ({ target }) => target.matches(".legend input") && this.#request());
+    element.addEventListener("click", (event) => this.#click(event));
     document.addEventListener("event-feed:received", ({ detail }) => this.#receive(detail.events.at(-1)));
     // Events received before this module ran are shown later. After a verdict, a shown event may be of another epoch.
     document.addEventListener("event-feed:event", ({ detail }) => this.#received.epoch ?? this.#receive(detail));
@@ -51,9 +53,11 @@ class Board {
     document.addEventListener("event-feed:erased", () => this.#scheduleUpdate(SOON_MS));
     document.addEventListener("event-feed:state", ({ detail }) => this.#showState(detail));
     document.addEventListener("visibilitychange", () => document.hidden || this.#scheduleUpdate(0));
+    document.addEventListener("event-feed:filter", ({ detail }) => this.#handleFilter(detail));
     setInterval(() => this.#tick(), EVERY_MS);
-    this.#restoreLegend();
+    this.#applyAddress();
     this.#receive({ seq: feed.cursor });
+    new Picker(element);
     this.#tick();
   }
 
@@ -63,16 +67,20 @@ class Board {
 
   #setClock(now, at) {
     this.#clockOffset = Date.parse(now) - at;
-    this.#minute = Math.floor(this.#now / MINUTE_MS);
+    this.#bar = Math.floor(this.#now / this.#barMs);
+  }
+
+  get #barMs() {
+    return SECOND_MS * this.#element.querySelector(".chart").dataset.stepSecs;
   }
 
   #tick() {
     if (document.hidden) return;
     this.#showTimes(this.#element);
     localise(this.#element); // adds the date to times before midnight
-    if (this.#isStale || Math.floor(this.#now / MINUTE_MS) === this.#minute) return;
-    this.#minute = Math.floor(this.#now / MINUTE_MS);
-    this.#scheduleUpdate(MINUTE_SPREAD_MS);
+    if (this.#isStale || Math.floor(this.#now / this.#barMs) === this.#bar) return;
+    this.#bar = Math.floor(this.#now / this.#barMs);
+    this.#scheduleUpdate(this.#barMs / BAR_SPREAD);
   }
 
   #showTimes(root) {
@@ -101,9 +109,7 @@ class Board {
   #showState({ state, held }) {
     const isFresh = !held && ["live", "polling", "paused", "catching-up", "connecting"].includes(state);
     this.#element.classList.toggle("is-stale", !isFresh);
-    const note = this.#element.querySelector(".stale");
-    if (note && (isFresh || !note.textContent)) setText(note, isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);
-    if (isFresh && this.#isStale && this.#form) setText(this.#form.querySelector("[role=alert]"), "");
+    if (isFresh !== !this.#isStale) showStale(isFresh ? "" : `Not live: as of ${clockOf(new Date())}`);
     this.#isStale = !isFresh;
     if (!["live", "polling"].includes(state) || !this.#failures) return;
     this.#earliest = 0; // the server is reachable again
@@ -150,7 +156,7 @@ class Board {
 
   async #fetchBoard() {
     const headers = this.#etag && { "If-None-Match": this.#etag };
-    const url = `${this.#element.dataset.src}?${new URLSearchParams({ hide: this.#hiddenKinds })}`;
+    const url = `${this.#element.dataset.src}?${this.#query}`;
     const signal = AbortSignal.timeout(ANSWER_MS);
     const answer = await fetch(url, { headers: headers || {}, redirect: "error", signal });
     if (!answer.ok && answer.status !== 304) throw new Error(`GET ${url}: ${answer.status}`);
@@ -165,20 +171,65 @@ class Board {
   #show(fresh) {
     localise(fresh);
     this.#showTimes(fresh);
-    for (const part of fresh.children) {
-      const shown = this.#element.querySelector(`:scope > .${part.classList[part.classList.length - 1]}`);
-      if (shown) patch(shown, part);
-    }
+    patchChildren(this.#element, fresh);
+    this.#showKinds();
+    document.dispatchEvent(new Event("live:board"));
   }
 
-  get #hiddenKinds() {
-    return Array.from(this.#element.querySelectorAll(".legend input:not(:checked)"), ({ value }) => value).join(",");
+  // The filter and the range, in the page's address
+
+  /** The part of the address that the board depends on. */
+  get #query() {
+    const { searchParams } = new URL(location.href);
+    const names = ["range", "kind"].filter((name) => searchParams.get(name));
+    return new URLSearchParams(names.map((name) => [name, searchParams.get(name)]));
   }
 
-  /** After a reload the browser may restore unchecked boxes, but the server has drawn all kinds. */
-  #restoreLegend() {
-    if (this.#hiddenKinds) this.#request();
+  #applyAddress() {
+    const { searchParams } = new URL(location.href);
+    this.#showKinds();
+    this.#feed.filter = { kinds: searchParams.get("kind")?.split(",") ?? [], text: searchParams.get("text") ?? "" };
+    this.#element.dataset.kinds = searchParams.get("kind") ?? "";
   }
+
+  #handleFilter({ kinds, text }) {
+    const before = String(this.#query);
+    setAddress({ kind: kinds.join(","), text });
+    this.#element.dataset.kinds = kinds.join(",");
+    if (before !== String(this.#query)) this.#request();
+  }
+
+  #click(event) {
+    const link = event.target.closest(".ranges a");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    setAddress({ range: link.dataset.range });
+    this.#request();
+  }
+
+  /** Give the chips of the list the kinds and counts of the chart. */
+  #showKinds() {
+    const items = [...this.#element.querySelectorAll(".legend li")];
+    this.#feed.kinds = items.map(({ dataset, lastElementChild }) => ({ ...dataset, count: lastElementChild.textContent }));
+    this.#element.parentElement.classList.toggle("with-side", this.#element.querySelector(".side") !== null);
+  }
+}
+
+/** Show *text* below the menu, or nothing. */
+function showStale(text) {
+  const bar = document.getElementById("stale");
+  bar.hidden = !text;
+  setText(bar, text);
+}
+
+/** Set parameters of the page's address; an empty value removes one. */
+function setAddress(values) {
+  const url = new URL(location.href);
+  for (const [name, value] of Object.entries(values)) {
+    if (value) url.searchParams.set(name, value);
+    else url.searchParams.delete(name);
+  }
+  history.replaceState(history.state, "", url);
 }
 
 new Board(document.querySelector(".board"), document.querySelector("event-feed"));
