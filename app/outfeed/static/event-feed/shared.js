@@ -2,12 +2,9 @@
 // A follower takes from it what its own filter matches. It requests what it lacks over HTTP, with its own cursor.
 
 import { Connection } from "./connection.js";
-import { covers, matches, union } from "./filters.js";
+import { covers, union } from "./filters.js";
+import { Follower, isOpen, partOf } from "./following.js";
 import { Group } from "./group.js";
-import { parse } from "./numbers.js";
-
-const MAX_PENDING = 1000; // messages that wait for a page; without them the follower requests another page
-const PAUSE_MS = 250; // between two requests of a follower that lacks events again at once
 
 /** Return the connection of an element: a shared one if its tabs can reach each other and are of one principal. */
 export function createConnection(url, ticketUrl, subscription, on) {
@@ -23,37 +20,26 @@ function ownOf(subscription, on) {
 
 /**
  * As `Connection`, for the element of *subscription*. The roles: a leader has the connection, a follower hears it. A
- * leader that was replaced is yielding until the new one is connected, so that no frame is missed. An element that can't
- * share is alone.
- *
- * Each message of a leader says after which seq it begins (`from`) and which filter it was sent by. A follower that has
- * received less than `from` requests the rest, and handles messages only after it. So it misses no event and shows none
- * twice, however often leaders change.
+ * leader that was replaced is yielding until the new one is connected, so that no message is missing. An element that
+ * can't share is alone.
  */
 class SharedConnection {
   #subscription;
   #on;
   #own; // the connection of this element, and its requests as a follower
   #group;
+  #follower;
   #role = "closed";
-  #link = "closed"; // as the element knows it
-  #until = 0;
-  #news = {};
+  #told = { link: "closed", until: 0, news: {} }; // what the element knows of the link
   #isTakingOver = false; // the element still follows, as it were, until this leader's own connection is open
-  #principal = null; // as the server calls it, in its last answer to this page
-  #disputed = null; // the principal of a leader for which this page has asked the server again
   #wanted = new Map(); // by member: the filters of the others
-  #requestedFilter = null;
+  #requestedFilter;
   #filter; // that of the subscription in force
-  #isCatchingUp = false;
-  #caughtUpAt = -Infinity;
-  #pauseTimer = 0;
-  #pending = [];
 
   constructor(url, subscription, on) {
     this.#subscription = subscription;
     this.#on = on;
-    this.#filter = subscription.filter;
+    this.#filter = this.#requestedFilter = subscription.filter;
     this.#own = new Connection(url, null, {
       link: (link, news) => this.#handleLink(link, news),
       frame: (frame, text) => this.#handleFrame(frame, text),
@@ -72,6 +58,15 @@ class SharedConnection {
       status: () => this.#status(),
       isReady: () => this.#isReady,
     });
+    this.#follower = new Follower(subscription, {
+      frame: on.frame,
+      page: on.page,
+      link: (link, news) => this.#mirror(link, news),
+      request: () => this.#own.catchUp(),
+      drop: () => this.#own.close(),
+      announce: () => this.#announce(),
+      alone: () => this.#goAlone(),
+    });
   }
 
   connect() {
@@ -81,7 +76,7 @@ class SharedConnection {
   }
 
   subscribe() {
-    if (this.#role === "follower") this.#catchUp();
+    if (this.#role === "follower") this.#follower.catchUp();
     else this.#own.subscribe();
   }
 
@@ -92,10 +87,10 @@ class SharedConnection {
 
   /** Try now instead of later: the network or the reader is back. */
   resume() {
-    if (this.#role === "closed") return isEnded(this.#link) && this.connect();
+    if (this.#role === "closed") return isEnded(this.#told.link) && this.connect();
     if (this.#role !== "follower") return this.#own.resume();
     this.#group.post({ kind: "resume" });
-    if (this.#isCatchingUp) this.#own.catchUp();
+    if (this.#follower.isCatchingUp) this.#own.catchUp();
   }
 
   check() {
@@ -116,16 +111,15 @@ class SharedConnection {
     this.#group.leave();
     this.#own.close();
     this.#wanted.clear();
-    this.#stopCatchUp();
+    this.#follower.stop();
     this.#isTakingOver = false;
-    this.#disputed = null;
     this.#filter = this.#subscription.filter;
   }
 
   #report(link, news = {}) {
     const { until = 0 } = news;
-    if (link === this.#link && until === this.#until) return;
-    [this.#link, this.#until, this.#news] = [link, until, news];
+    if (link === this.#told.link && until === this.#told.until) return;
+    this.#told = { link, until, news };
     this.#on.link(link, { until: 0, outage: null, refusal: null, ...news });
   }
 
@@ -133,20 +127,20 @@ class SharedConnection {
 
   #lead() {
     if (this.#role === "yielding") return (this.#role = "leader");
-    this.#isTakingOver = this.#role === "follower" && isOpen(this.#link);
+    this.#isTakingOver = this.#role === "follower" && isOpen(this.#told.link);
     this.#role = "leader";
-    this.#stopCatchUp();
+    this.#follower.stop();
     this.#own.connect();
   }
 
   #follow() {
-    if (["leader", "yielding"].includes(this.#role) && !this.#isTakingOver && isOpen(this.#link)) {
+    if (["leader", "yielding"].includes(this.#role) && !this.#isTakingOver && isOpen(this.#told.link)) {
       this.#role = "yielding";
       return;
     }
     const hasFollowed = this.#isTakingOver;
     this.#becomeFollower();
-    if (!hasFollowed) this.#catchUp();
+    if (!hasFollowed) this.#follower.catchUp();
   }
 
   /** Hear the new leader from now on. */
@@ -163,7 +157,7 @@ class SharedConnection {
     const isConnected = ["leader", "yielding"].includes(this.#role);
     this.#role = "alone";
     this.#wanted.clear();
-    this.#stopCatchUp();
+    this.#follower.stop();
     if (!isConnected) this.#own.connect();
   }
 
@@ -176,8 +170,8 @@ class SharedConnection {
 
   /** Whether this member can lead at once: it lacks nothing, or nothing follows anyway. */
   get #isReady() {
-    const isCurrent = this.#subscription.isAnswered || !isOpen(this.#link);
-    return this.#role === "follower" && !this.#isCatchingUp && isCurrent;
+    const isCurrent = this.#subscription.isAnswered || !isOpen(this.#told.link);
+    return this.#role === "follower" && !this.#follower.isCatchingUp && isCurrent;
   }
 
   // The own connection
@@ -210,7 +204,7 @@ class SharedConnection {
   /** Subscribe again if a member needs more than the connection carries. */
   #widen() {
     const { isAnswered, behind } = this.#subscription;
-    if (this.#role !== "leader" || this.#isTakingOver || !isOpen(this.#link) || !isAnswered || behind) return;
+    if (this.#role !== "leader" || this.#isTakingOver || !isOpen(this.#told.link) || !isAnswered || behind) return;
     if (!covers(this.#filter, this.#wideFilter)) this.#own.subscribe();
   }
 
@@ -228,7 +222,7 @@ class SharedConnection {
   #end() {
     this.#role = "closed";
     this.#group.leave();
-    this.#stopCatchUp();
+    this.#follower.stop();
   }
 
   #handleFrame(frame, text) {
@@ -248,7 +242,7 @@ class SharedConnection {
     const { payload } = frame;
     if (this.#isWide && payload.verdict !== "resumed") return this.#narrow();
     this.#filter = this.#requestedFilter;
-    this.#principal = payload.principal;
+    this.#follower.principal = payload.principal;
     if (this.#isWide) this.#subscription.accept(payload);
     else this.#on.frame(frame);
     this.#isTakingOver = false;
@@ -258,11 +252,11 @@ class SharedConnection {
   }
 
   #handlePage(page, text) {
-    if (this.#role === "follower") return this.#handleOwnPage(page);
+    if (this.#role === "follower") return this.#follower.take(page);
     const from = this.#subscription.received;
     if (this.#isWide && page.verdict !== "resumed") return this.#narrow();
     this.#filter = this.#requestedFilter;
-    this.#principal = page.principal;
+    this.#follower.principal = page.principal;
     const wasConnected = this.#subscription.isAnswered && !this.#isTakingOver;
     this.#on.page(this.#ownPart(page));
     this.#isTakingOver = false;
@@ -285,13 +279,14 @@ class SharedConnection {
   }
 
   get #position() {
-    return { principal: this.#principal, epoch: this.#subscription.epoch, filter: this.#filter };
+    return { principal: this.#follower.principal, epoch: this.#subscription.epoch, filter: this.#filter };
   }
 
   #status() {
     const { received, isAnswered } = this.#subscription;
     const isConnected = isAnswered && !this.#isTakingOver;
-    return { link: this.#link, news: this.#news, received, isConnected, ...this.#position };
+    const { link, news } = this.#told;
+    return { link, news, received, isConnected, ...this.#position };
   }
 
   // Following
@@ -307,114 +302,24 @@ class SharedConnection {
     if (kind === "want") this.#widen();
     if (kind === "resume" && this.#group.isLeader) this.#own.resume();
     if (this.#role === "yielding" && kind === "beat" && message.isConnected) this.#becomeFollower();
-    if (this.#role === "follower" && ["beat", "frame", "page"].includes(kind)) this.#hearLeader(message);
+    if (this.#role === "follower" && ["beat", "frame", "page"].includes(kind)) this.#follower.hear(message);
   }
 
-  #hearLeader(message) {
-    if (this.#isCatchingUp) return this.#keep(message);
-    const { principal } = message;
-    if (principal && principal !== this.#principal) return this.#dispute(principal);
-    this.#disputed = null;
-    if (message.kind === "beat") this.#mirror(message);
-    else this.#takeFrom(message);
-  }
-
-  #keep(message) {
-    if (this.#pending.length >= MAX_PENDING) this.#pending = [];
-    this.#pending.push(message);
-  }
-
-  /** The leader has another principal. Ask the server again: this page may have it by now. */
-  #dispute(principal) {
-    if (this.#disputed === principal) return this.#goAlone();
-    this.#disputed = principal;
-    this.#catchUp();
-  }
-
-  /** Take over the leader's link, and request what it has told before. */
-  #mirror({ link, news, received, epoch, filter, isConnected }) {
-    if (link === "refused" || link === "closed") return;
-    if (!isOpen(link)) {
-      if (this.#subscription.isAnswered) this.#link = ""; // its own request was answered, but nothing follows
-      this.#report(link, news);
-      if (link === "signed-out") this.#end();
-      return;
-    }
-    if (!isConnected) return;
+  /** Report the leader's link. */
+  #mirror(link, news) {
+    if (link === "refused" || link === "closed") return; // only that element ends
+    if (!isOpen(link) && this.#subscription.isAnswered) this.#told.link = ""; // answered, but nothing follows
     this.#report(link, news);
-    const isCovered = covers(filter, this.#subscription.filter);
-    if (!isCovered) this.#announce();
-    const { isAnswered } = this.#subscription;
-    const isMissing = epoch !== this.#subscription.epoch || (isCovered && received > this.#subscription.received);
-    if (!isAnswered || isMissing) this.#catchUp();
-  }
-
-  #takeFrom({ kind, text, from, epoch, filter }) {
-    if (!covers(filter, this.#subscription.filter)) return;
-    const frame = parse(text);
-    if (frame.type === "subscribed") return this.#takeVerdict(frame, from);
-    if (frame.type === "stale") return this.#on.frame(frame);
-    const { isAnswered, received } = this.#subscription;
-    if (!isAnswered || epoch !== this.#subscription.epoch || from > received) return this.#catchUp();
-    const part = partOf(frame, this.#subscription.filter);
-    if (kind === "page") this.#on.page(part);
-    else this.#on.frame(part);
-  }
-
-  /** The leader has connected again. If it begins where this element is, its verdict is valid here too. */
-  #takeVerdict({ payload }, from) {
-    const { epoch, received, isAnswered } = this.#subscription;
-    if (payload.epoch !== epoch || from > received || received > payload.head) return this.#catchUp();
-    if (isAnswered) return;
-    const { missing, ...rest } = payload;
-    this.#on.frame({ type: "subscribed", payload: { ...rest, verdict: "resumed", after: received } });
-  }
-
-  /** Request the events after the position. Messages wait until they have come. */
-  #catchUp() {
-    this.#isCatchingUp = true;
-    this.#own.close(); // drops the request under way
-    clearTimeout(this.#pauseTimer);
-    const ms = this.#caughtUpAt + PAUSE_MS - performance.now();
-    if (ms > 0) this.#pauseTimer = setTimeout(() => this.#own.catchUp(), ms);
-    else this.#own.catchUp();
-  }
-
-  #handleOwnPage(page) {
-    if (!page.principal || (page.verdict === "gap" && page.origin)) return this.#goAlone(); // only a socket can ask it
-    this.#principal = page.principal;
-    this.#on.page(page);
+    if (isEnded(link)) this.#end();
   }
 
   #endCatchUp() {
     if (this.#role !== "follower") return;
-    this.#isCatchingUp = false;
-    this.#caughtUpAt = performance.now();
-    this.#announce();
-    for (const message of this.#pending.splice(0)) this.#hearLeader(message);
-    if (!this.#isCatchingUp) this.#group.offer();
+    this.#follower.endCatchUp();
+    if (!this.#follower.isCatchingUp) this.#group.offer();
   }
-
-  #stopCatchUp() {
-    clearTimeout(this.#pauseTimer);
-    this.#isCatchingUp = false;
-    this.#pending = [];
-  }
-}
-
-function isOpen(link) {
-  return link === "open" || link === "polling";
 }
 
 function isEnded(link) {
   return link === "signed-out" || link === "refused";
-}
-
-/** Return *frame*, or a page, with only the events that match *filter*, and up to which seq it is complete. */
-function partOf(frame, filter) {
-  if (frame.type === "event") return partOf({ type: "events", prev: frame.prev, payload: [{ ...frame.payload, seq: frame.seq }] }, filter);
-  if (frame.type === "events") {
-    return { ...frame, payload: frame.payload.filter((event) => matches(filter, event)), end: frame.payload.at(-1).seq };
-  }
-  return frame.events ? { ...frame, events: frame.events.filter((event) => matches(filter, event)) } : frame;
 }
