@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+import sqlite3
 from typing import Any
 
 import pytest
@@ -156,7 +159,7 @@ def test_no_tab_misses_or_repeats_an_event_over_any_steps(tabs: Tabs, seed: int)
 # --- outages and verdicts ---------------------------------------------------------------------------------------------
 
 
-def test_a_restart_a_gap_and_a_reset_reach_every_tab(server: Server, context: BrowserContext) -> None:
+def test_a_restart_a_gap_a_reset_and_an_erasure_reach_every_tab(server: Server, context: BrowserContext) -> None:
     with Proxy(server) as proxy:
         tabs = Tabs(context, server, proxy)
         pages = [tabs.open() for _ in range(3)]
@@ -190,6 +193,13 @@ def test_a_restart_a_gap_and_a_reset_reach_every_tab(server: Server, context: Br
         for page in pages:
             expect(page.locator("event-feed .rows > .event")).to_have_count(3)
             assert seqs(page, 0) == [7, 8, 9]
+
+        with contextlib.closing(sqlite3.connect(server.database)) as raw:
+            erased = json.loads(raw.execute("SELECT payload FROM outbox WHERE seq = 8").fetchone()[0])["id"]
+        assert server.run("prune", "--id", erased).returncode == 0
+        for page in pages:
+            expect(page.locator("event-feed .rows > .event")).to_have_count(2)
+            assert seqs(page, 0) == [7, 9]
         tabs.expect_sockets(1)
 
 

@@ -19,6 +19,7 @@ export class Follower {
   isCatchingUp = false;
   #subscription;
   #on;
+  #leader = null; // the leader that this element has told its filter
   #disputed = null; // the principal of a leader for which this page has asked the server again
   #caughtUpAt = -Infinity;
   #pauseTimer = 0;
@@ -58,7 +59,7 @@ export class Follower {
     clearTimeout(this.#pauseTimer);
     this.isCatchingUp = false;
     this.#pending = [];
-    this.#disputed = null;
+    this.#disputed = this.#leader = null;
   }
 
   /** Handle a message of the leader. */
@@ -84,12 +85,13 @@ export class Follower {
   }
 
   /** Take the leader's link for that of the element, and request what the leader has told before. */
-  #mirror({ link, news, received, epoch, filter, isConnected }) {
+  #mirror({ id, link, news, received, epoch, filter, isConnected }) {
     if (!isOpen(link)) return this.#on.link(link, news);
     if (!isConnected) return;
     this.#on.link(link, news);
     const isCovered = covers(filter, this.#subscription.filter);
-    if (!isCovered) this.#on.announce();
+    if (!isCovered || id !== this.#leader) this.#on.announce();
+    this.#leader = id;
     const { isAnswered } = this.#subscription;
     const isMissing = epoch !== this.#subscription.epoch || (isCovered && received > this.#subscription.received);
     if (!isAnswered || isMissing) this.catchUp();

@@ -223,6 +223,7 @@ class SharedConnection {
     this.#role = "closed";
     this.#group.leave();
     this.#follower.stop();
+    this.#own.close();
   }
 
   #handleFrame(frame, text) {
@@ -275,7 +276,8 @@ class SharedConnection {
   }
 
   #pass(kind, text, from) {
-    if (["leader", "yielding"].includes(this.#role)) this.#group.post({ kind, text, from, ...this.#position });
+    const isHeard = ["leader", "yielding"].includes(this.#role) && this.#wanted.size;
+    if (isHeard) this.#group.post({ kind, text, from, ...this.#position });
   }
 
   get #position() {
@@ -298,11 +300,16 @@ class SharedConnection {
   #hear(message) {
     const { kind, id } = message;
     if (kind === "bye") this.#wanted.delete(id);
-    if (kind === "want") this.#wanted.set(id, message.filter);
-    if (kind === "want") this.#widen();
+    if (kind === "want") this.#welcome(message);
     if (kind === "resume" && this.#group.isLeader) this.#own.resume();
     if (this.#role === "yielding" && kind === "beat" && message.isConnected) this.#becomeFollower();
     if (this.#role === "follower" && ["beat", "frame", "page"].includes(kind)) this.#follower.hear(message);
+  }
+
+  #welcome({ id, filter }) {
+    this.#wanted.set(id, filter);
+    this.#group.beat();
+    this.#widen();
   }
 
   /** Report the leader's link. */
