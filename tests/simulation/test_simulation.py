@@ -1,0 +1,13 @@
+"""The simulated core keeps the protocol under any schedule."""
+
+from __future__ import annotations
+
+from tests.simulation.schedule import report, run, schedule_of
+
+SCHEDULES = 300
+
+
+def test_the_core_keeps_the_protocol_under_three_hundred_schedules() -> None:
+    for seed in range(SCHEDULES):
+        if error := run(schedule_of(seed)):
+            raise AssertionError(report(seed, error)) from error
