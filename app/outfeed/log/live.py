@@ -65,7 +65,7 @@ class Row:
         return clock_of(self.moment) if self.moment else shown(self.event.timestamp)
 
     @property
-    def meta(self) -> list[tuple[str, str, str]]:
+    def meta(self) -> list[tuple[str, str]]:
         """Source and ids as (field, value), without long ids.
 
         A long id says nothing to a reader, and the opened row has it. Values that the sentence names are omitted.
