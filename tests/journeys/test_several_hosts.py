@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,14 +15,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, expect
 
 from scripts.several_hosts import Front
 from tests.clients import FeedClient
 from tests.database_file import write_events
 from tests.engines import GRANTS, cluster, require_redis
 from tests.fronts import program
-from tests.server import ROOT, Server, free_port, own_ports
+from tests.server import ROOT, Server, free_port
 from tests.waits import wait_until
 
 EXAMPLE = ROOT / "scripts" / "deploy" / "Caddyfile.edges"
@@ -88,28 +89,69 @@ def clients_of(edge: Server) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if 'transport="websocket"' in line)
 
 
-def test_the_script_serves_by_edges_and_ends_with_all_its_processes(tmp_path: Path) -> None:
+def test_a_live_page_of_the_script_continues_when_its_edge_is_killed(browser: Browser, tmp_path: Path) -> None:
     require_redis()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
-    port = next(own_ports())
-    environment = {**clean, "OUTFEED_DATABASE": str(tmp_path / "outfeed.db"), "OUTFEED_BIND": f"127.0.0.1:{port}"}
-    output = tmp_path / "output"
-    with output.open("wb") as file:
-        command = [sys.executable, "-m", "scripts.several_hosts", "--edges", "1"]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
-    try:
-        wait_until(lambda: "Try: OUTFEED_TOKEN" in output.read_text(), "all started", timeout=60)
-        (pid,) = map(int, re.findall(r"Edge on port \d+ is process (\d+)", output.read_text()))
-        assert answers(f"http://127.0.0.1:{port}/readyz")
-        assert answers(f"http://127.0.0.1:{port + 1}/readyz")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    assert not Path(f"/proc/{pid}").exists()
+    database, output = tmp_path / "outfeed.db", tmp_path / "output"
+    with several_hosts(database, output), contextlib.closing(browser.new_page()) as page:
+        edges = {port: int(pid) for port, pid in re.findall(r"Edge on port (\d+) is process (\d+)", output.read_text())}
+        assert all(answers(f"http://127.0.0.1:{port}/readyz") for port in edges)
+        page.add_init_script(RECORD_VERDICTS)
+        page.goto(re.findall(r"http://\S+/login\?code=\S+", output.read_text())[0])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).not_to_have_url(re.compile("/login"))
+        [url] = re.findall(r"(\S+) serves pages from the origin", output.read_text())
+        page.goto(f"{url}/swarm/live")
+        wait_until(lambda: len(shown(page)) > 2, "events on the page")
+        *_, serving = served = re.findall(r"A viewer is served by port (\d+)", output.read_text())
+        os.kill(edges[serving], signal.SIGKILL)
+        count = len(shown(page))
+        wait_until(lambda: len(shown(page)) > count + 2, "more events on the page", timeout=30)
+        others = re.findall(r"A viewer is served by port (\d+)", output.read_text())[len(served) :]
+        assert set(others) == edges.keys() - {serving}
+        assert page.evaluate("verdicts")[1:] == ["resumed"]
+        seqs = shown(page)
+        assert seqs == visible(database, seqs[0], seqs[-1])
+    assert not any(Path(f"/proc/{pid}").exists() for pid in edges.values())
     assert "Traceback" not in output.read_text()
 
 
-def test_a_page_behind_the_engine_gets_the_rest_from_the_origin(browser: Browser, tmp_path: Path) -> None:
+RECORD_VERDICTS = "window.verdicts = []; addEventListener('event-feed:verdict', (e) => verdicts.push(e.detail.verdict))"
+
+
+@contextlib.contextmanager
+def several_hosts(database: Path, output: Path) -> Iterator[None]:
+    """Run the script with two edges and the demo, and end it by SIGTERM."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OUTFEED_")}
+    environment = {**clean, "OUTFEED_DATABASE": str(database), "OUTFEED_BIND": f"127.0.0.1:{free_port()}"}
+    with output.open("wb") as file:
+        command = [sys.executable, "-m", "scripts.several_hosts", "--edges", "2", "--demo"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: "Try: OUTFEED_TOKEN" in output.read_text(), "all started", timeout=60)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def shown(page: Page) -> list[int]:
+    """Return the seqs in the page's list, oldest first."""
+    rows = page.locator("event-feed .rows > .event")
+    return list(reversed(rows.evaluate_all("rows => rows.map(row => Number(row.dataset.seq))")))
+
+
+def visible(database: Path, first: int, last: int) -> list[int]:
+    """Return the seqs of the outbox between both, without the audit's."""
+    with contextlib.closing(sqlite3.connect(database)) as raw:
+        rows = raw.execute(
+            "SELECT seq FROM outbox WHERE seq BETWEEN ? AND ?"
+            " AND json_extract(payload, '$.event_type') NOT LIKE 'access.%' ORDER BY seq",
+            (first, last),
+        ).fetchall()
+    return [seq for (seq,) in rows]
+
+
+def test_a_page_gets_the_rest_from_the_origin_and_shows_when_it_is_stale(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     settings = {"public_url": f"http://127.0.0.1:{port}", "trusted_proxies": "127.0.0.1", "engine_events": 1000}
     with cluster(tmp_path, 1, **settings) as (engine, origin, edges), contextlib.ExitStack() as stack:
@@ -117,11 +159,14 @@ def test_a_page_behind_the_engine_gets_the_rest_from_the_origin(browser: Browser
         page = stack.enter_context(contextlib.closing(browser.new_page()))
         value = edges[0].sign_in("operator")
         page.context.add_cookies([{"name": origin.cookie_name, "value": value, "url": f"http://127.0.0.1:{port}"}])
-        page.add_init_script(
-            "window.verdicts = []; addEventListener('event-feed:verdict', (e) => verdicts.push(e.detail.verdict))"
-        )
+        page.add_init_script(RECORD_VERDICTS)
         page.goto(f"http://127.0.0.1:{port}/swarm/live")
         wait_until(lambda: page.evaluate("verdicts").count("live") == 1, "live")
+        bar = page.locator("event-feed .bar")
+        with origin.halted():
+            expect(bar).to_have_attribute("data-state", "stale", timeout=30_000)
+            expect(bar).to_contain_text("Stale: the origin")
+        expect(bar).to_have_attribute("data-state", "live")
         front.refuse()
         write_events(origin.database, 3000, event_type="task.created")
         wait_until(lambda: engine.position >= 3000 and len(engine.seqs()) < 1200, "engine trimmed")
