@@ -6,7 +6,10 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 import redis
 
 from outfeed.access.store import account
+from scripts.several_hosts import pump
 from tests.database_file import epoch_of, head_of
 from tests.forked import Forked
 from tests.server import NO_LIMITS, Server, free_port
@@ -110,6 +114,51 @@ class RedisServer:
     def seqs(self) -> list[int]:
         """Return the seqs that it holds."""
         return [int(id_.partition("-")[0]) for id_, _ in self.client.xrange(EVENTS)]
+
+
+class Route(socketserver.ThreadingTCPServer):
+    """The way of one host to the engine, or to another one after a failover."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, engine: RedisServer) -> None:
+        super().__init__(("127.0.0.1", free_port()), _Passage)
+        self.engine = engine
+        self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
+        self._open: set[socket.socket] = set()
+
+    def __enter__(self) -> Route:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.lead_to(self.engine)
+        self.server_close()
+
+    def lead_to(self, engine: RedisServer) -> None:
+        """Cut every connection, and lead new ones to *engine*."""
+        self.engine = engine
+        for client in [*self._open]:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+    def carry(self, client: socket.socket) -> None:
+        """Pass bytes both ways until either side ends."""
+        self._open.add(client)
+        try:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.engine.port)) as server:
+                pump(server, client)
+        finally:
+            self._open.discard(client)
+
+
+class _Passage(socketserver.BaseRequestHandler):
+    server: Route
+
+    def handle(self) -> None:
+        self.server.carry(self.request)
 
 
 class Edge(Server):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import time
@@ -61,6 +63,12 @@ def status(server: Server, path: str = "/readyz") -> int:
     return 0
 
 
+def poll_with(server: Server, secret: str) -> int:
+    """Return the status of a poll with the token *secret*."""
+    headers = {"Authorization": f"Bearer {secret}"}
+    return httpx.get(f"{server.url}/api/feed", headers=headers, trust_env=False, timeout=10).status_code
+
+
 def handshake(server: Server) -> int:
     """Return the status with which a new viewer is received."""
     try:
@@ -108,6 +116,7 @@ def watched(cluster: Cluster) -> Iterator[Audience]:
             audience.have(20)
         audience.complete(cluster.database)
     assert audience.closes == []
+    assert audience.verdicts == set()
 
 
 def test_the_engine_is_killed_and_comes_back_empty(cluster: Cluster) -> None:
@@ -125,10 +134,13 @@ def test_the_engine_is_flushed_under_load(cluster: Cluster) -> None:
 
 
 def test_a_paused_engine_stops_no_viewer_at_the_origin(cluster: Cluster) -> None:
+    """The engine executes an append after the uplink has given it up."""
+    noted = len(cluster.origin.output)
     with Audience([cluster.origin], 1) as local:
         with watched(cluster), cluster.engine.paused():
             local.have(100)
             assert handshake(cluster.edges[1]) == 503
+            wait_until(lambda: "uplink waits" in cluster.origin.output[noted:], "the reply is lost")
         local.complete(cluster.database)
 
 
@@ -204,6 +216,13 @@ def test_a_killed_origin_takes_the_engine_over_at_once_when_it_is_back(cluster: 
         cluster.origin.start()
         caught_up(cluster.engine, cluster.database)
         print(f"caught up {time.monotonic() - began:.1f} s after the start")
+
+
+def test_a_killed_worker_of_the_origin_has_a_successor(cluster: Cluster) -> None:
+    with watched(cluster):
+        [worker] = cluster.origin.workers()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: cluster.origin.workers() not in ([], [worker]), "another worker")
 
 
 def test_viewers_of_a_killed_edge_resume_on_the_other(cluster: Cluster) -> None:
@@ -333,6 +352,8 @@ def test_an_origin_that_is_gone_leaves_its_viewers_connected_and_its_revoked_tok
     wait_until(lambda: cluster.engine.knows(f"token:{account.hash_of(secret)}"), "token known")
     write_events(cluster.database, 5)
     cluster.settle()
+    engine = cluster.engine.client
+    before = engine.execute_command("DUMP", GRANTS, NEVER_DECODE=True)
     with Audience(cluster.edges) as audience, FeedClient(edge.url, secret) as doomed:
         doomed.subscribe()
         cluster.origin.kill()
@@ -343,12 +364,16 @@ def test_an_origin_that_is_gone_leaves_its_viewers_connected_and_its_revoked_tok
             ] == ("resumed")
         assert cluster.origin.run("token", "revoke", "late").returncode == 0
         assert doomed.closed_with()[0] == 4001
-        wait_until(lambda: handshake(edge) == 503, "grants expired")
+        engine.restore(GRANTS, engine.pttl(GRANTS), before, replace=True)  # as a failover to an older replica does
+        assert poll_with(edge, secret) == 200
+        wait_until(lambda: poll_with(edge, secret) == 503, "grants expired")
+        assert handshake(edge) == 503
         wait_until(lambda: all(viewer.stale for viewer in audience), "told that it is stale")
         assert all(viewer.ages[-1] > 9 for viewer in audience)
         assert status(edge) == 200
         cluster.origin.start()
         wait_until(lambda: handshake(edge) == 101, "grants are back")
+        assert poll_with(edge, secret) == 401
         wait_until(lambda: all(viewer.stale[-1] is None for viewer in audience), "told that it is not")
         write_events(cluster.database, 5)
         audience.complete(cluster.database)
