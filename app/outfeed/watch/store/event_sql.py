@@ -1,33 +1,18 @@
-"""The SQL of one event of a watch: its type, its data, its INSERT.
+"""The SQL of one event of a watch: its conditions, its type, its INSERT.
 
 Runs no SQL.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from outfeed.redaction import REDACTED
-from outfeed.watch.definition import DELETE, INSERT, UPDATE, Definition, Rule, Value
-from outfeed.watch.store.sql import (
-    MAX_MAPPED_CHARS,
-    Rows,
-    is_cut,
-    json_name,
-    json_value,
-    literal,
-    quoted,
-    short,
-    size,
-    text,
-    tree,
-)
-from outfeed.watch.table import WatchedColumn, WatchedTable, is_secret
+from outfeed.watch.definition import DELETE, INSERT, UPDATE, Rule, Value
+from outfeed.watch.store.data_sql import DataSql
+from outfeed.watch.store.sql import MAX_MAPPED_CHARS, Rows, literal, quoted, short, text, tree
+from outfeed.watch.table import WatchedColumn
 
-# Of each value by which the triggers recognise their own notes.
-MAX_FINGERPRINT_CHARS = 500
 # UUIDv7: 48 bits of milliseconds, 36 bits of the last rowid, 36 random bits. The random part stands outside of any
 # subquery, which SQLite would run once for several rows. OFFSET keeps SQLite from copying the inner expressions.
 ID = (
@@ -40,45 +25,12 @@ INTO_LOG = "INSERT INTO event_log(id,event_type,source,task_id,agent_id,data,tim
 
 
 @dataclass(frozen=True, slots=True)
-class EventSql:
-    """A watch, its table, and the SQL of its events."""
-
-    number: int
-    definition: Definition
-    table: WatchedTable
-    secrets: tuple[str, ...]
-    max_event_bytes: int
-
-    # --- columns ---
+class EventSql(DataSql):
+    """The SQL of conditions, types and events."""
 
     @property
     def _on(self) -> str:
         return f"ON {quoted(self.table.name)}"
-
-    @property
-    def _columns(self) -> list[WatchedColumn]:
-        """The columns that an event has.
-
-        Virtual ones are omitted: SQLite computes them when they are read, and that may fail.
-        """
-        return [
-            each for each in self.table.columns if self.definition.selects(each.name) and each.generated != "virtual"
-        ]
-
-    def _is_hidden(self, column: str) -> bool:
-        return is_secret(column, self.secrets) and not self.definition.shows(column)
-
-    def _may_be_stored(self, column: str) -> bool:
-        return self.definition.selects(column) and not self._is_hidden(column)
-
-    @property
-    def _key(self) -> tuple[str, ...] | None:
-        """The columns of `key`; empty for the rowid, None if `key` is null."""
-        if self.definition.no_key:
-            return None
-        if self.table.primary_key:
-            return self.table.primary_key if all(map(self._may_be_stored, self.table.primary_key)) else None
-        return () if self.table.rowid is not None else None
 
     @property
     def _identity(self) -> tuple[str, ...] | None:
@@ -91,10 +43,6 @@ class EventSql:
         if self.table.primary_key:
             return self.table.primary_key
         return next((each.names for each in self.table.uniques if each.where is None), None)
-
-    @property
-    def _rowid(self) -> str:
-        return quoted(self.table.rowid or "rowid") if self.table.has_integer_key else str(self.table.rowid)
 
     # --- conditions ---
 
@@ -122,12 +70,9 @@ class EventSql:
             return [self._own(name) for name in rule.changed]
         return [each.name for each in self._columns if not (is_before and each.generated)]
 
-    @staticmethod
-    def _change(name: str, rows: Rows) -> str:
-        return f"({rows.old(name)} COLLATE BINARY)IS NOT {rows.new(name)}"
-
-    def _any_of(self, operation: str, rows: Rows) -> str:
-        return tree([f"({self._condition(rule, rows)})" for rule in self.definition.rules_on(operation)], " OR ") or "0"
+    def _any_of(self, operation: str, rows: Rows, *, is_before: bool = False) -> str:
+        conditions = [self._condition(rule, rows, is_before=is_before) for rule in self.definition.rules_on(operation)]
+        return tree([f"({each})" for each in conditions], " OR ") or "0"
 
     def _type(self, operation: str, rows: Rows, *, is_before: bool = False) -> str:
         """Return SQL for the type by the first rule that matches, or NULL."""
@@ -138,115 +83,6 @@ class EventSql:
                 return f"CASE{cases} ELSE {text(rule.type)}END" if cases else text(rule.type)
             cases += f" WHEN {condition} THEN {text(rule.type)}"
         return f"CASE{cases} END" if cases else "NULL"
-
-    # --- data ---
-
-    def _head(self, operation: str, row: Callable[[str], str], rowid: str) -> str:
-        """Return SQL for operation, table and key, without the closing brace."""
-        start = f'{{"op":"{operation}","table":{json.dumps(self.table.name, ensure_ascii=False)},"key":'
-        return f"{text(start)}||{self._key_object(row, rowid)}"
-
-    def _key_object(self, row: Callable[[str], str], rowid: str) -> str:
-        if self._key is None:
-            return "'null'"
-        if self._key == () or self.table.has_integer_key:
-            name = self._key[0] if self._key else "rowid"
-            return f"{text('{' + json_name(name))}||{rowid}||'}}'"
-        return self._object(self._key, row)
-
-    def _object(self, columns: Sequence[str], row: Callable[[str], str]) -> str:
-        values = ",".join(f"({text(json_name(name))},+{row(name)})" for name in columns)
-        pairs = f"SELECT group_concat(k||{json_value('v')})FROM(SELECT column1 AS k,column2 AS v FROM(VALUES{values}))"
-        return f"'{{'||({pairs})||'}}'"
-
-    @staticmethod
-    def _fingerprint(columns: Sequence[str], row: Callable[[str], str]) -> str:
-        """Return SQL for a text that differs if the values of *columns* differ."""
-        values = ",".join(f"(+{row(name)})" for name in columns)
-        return (
-            f"(SELECT group_concat(quote(substr(v,1,{MAX_FINGERPRINT_CHARS})))"
-            f"FROM(SELECT column1 AS v FROM(VALUES{values})))"
-        )
-
-    def _row_members(self, row: Callable[[str], str], *, extra: str = "") -> str:
-        """Return SQL for `,"row":{…}` and, if a value is cut, `,"cut":{…}`.
-
-        *extra* is SQL for more members of `cut`.
-        """
-        plain = [each for each in self._columns if not self._is_hidden(each.name)]
-        hidden = self._redacted([each for each in self._columns if self._is_hidden(each.name)])
-        if not plain:
-            return text(f',"row":{{{hidden[1:]}}}')
-        cut = f"group_concat(CASE WHEN {is_cut('v')} THEN','||k||{size('v')} END,'')"
-        cut = f"substr({cut},2)" if not extra else f"nullif(substr(coalesce({cut},'')||{extra},2),'')"
-        flag = self._json_flag(plain)
-        source = self._values(plain, [row])
-        return (
-            f"""(SELECT ',"row":{{'||group_concat(k||{json_value("v", flag)})||{text(hidden + "}")}"""
-            f"""||coalesce(',"cut":{{'||{cut}||'}}','')FROM{source})"""
-        )
-
-    @staticmethod
-    def _redacted(columns: Iterable[WatchedColumn]) -> str:
-        return "".join(f',{json_name(each.name)}"{REDACTED}"' for each in columns)
-
-    @staticmethod
-    def _json_flag(columns: Iterable[WatchedColumn]) -> str:
-        return "j" if any(each.is_json for each in columns) else ""
-
-    def _values(self, columns: Sequence[WatchedColumn], rows: Sequence[Callable[[str], str]]) -> str:
-        """Return SQL for the columns as rows.
-
-        k is the name, v the value in the first of *rows*, o that in the second, j whether it is declared JSON.
-        """
-        flag = self._json_flag(columns)
-        names = ["k", "v", "o"][: len(rows) + 1] + ([flag] if flag else [])
-        # The sign takes affinity and collation from the value: those of the first column would count for all.
-        values = [
-            ",".join(
-                [text(json_name(each.name)), *(f"+{row(each.name)}" for row in rows)]
-                + ([str(int(each.is_json))] if flag else [])
-            )
-            for each in columns
-        ]
-        aliases = ",".join(f"column{place} AS {name}" for place, name in enumerate(names, 1))
-        return f"(SELECT {aliases} FROM(VALUES({'),('.join(values)})))"
-
-    def _was(self, rows: Rows, *, is_before: bool) -> tuple[str, str]:
-        """Return SQL for the members of `was`, and for its members of `cut`.
-
-        The latter begin with a comma.
-        """
-        columns = [each for each in self._columns if not (is_before and each.generated)]
-        plain = [each for each in columns if not self._is_hidden(each.name)]
-        parts = [
-            f"CASE WHEN {self._change(each.name, rows)} THEN {text(self._redacted([each]))}ELSE''END"
-            for each in columns
-            if self._is_hidden(each.name)
-        ]
-        if self._key == () and not is_before:
-            parts.append(
-                f"CASE WHEN OLD.{self._rowid} IS NOT NEW.{self._rowid} THEN ',\"rowid\":'||OLD.{self._rowid} ELSE''END"
-            )
-        cut = "''"
-        if plain:
-            source = self._values(plain, [rows.new, rows.old])
-            flag = self._json_flag(plain)
-            changed = "(o COLLATE BINARY)IS NOT v"
-            pair = f"CASE WHEN {changed} THEN','||k||{json_value('o', flag)} END"
-            parts.insert(0, f"coalesce((SELECT group_concat({pair},'')FROM{source}),'')")
-            cut = (
-                f"coalesce((SELECT group_concat(CASE WHEN {is_cut('o')} AND {changed} THEN"
-                f" ',\"was.'||substr(k,2)||{size('o')} END,'')FROM{source}),'')"
-            )
-        return (f"substr({tree(parts, '||')},2)" if parts else "''"), cut
-
-    def _limited(self, head: str, rest: str) -> str:
-        """Return SQL for the data, without *rest* if it would be too large."""
-        return (
-            f"CASE WHEN {size('h')}+{size('d')}<{self.max_event_bytes} THEN h||d ELSE h END||'}}'"
-            f"FROM(SELECT {head} AS h,{rest} AS d LIMIT 1 OFFSET 0)"
-        )
 
     # --- events ---
 
@@ -281,8 +117,7 @@ class EventSql:
         rows = Rows(new="r")
         type_ = text(existing_type) if existing_type else self._type(INSERT, rows)
         who = self._who(lambda: rows, "new", lambda _, expression: expression)
-        head = self._head("read" if existing_type else "insert", rows.new, f"r.{self._rowid}")
-        data = f"(SELECT {self._limited(head, self._row_members(rows.new))})"
+        data = f"(SELECT {self._row_data('read' if existing_type else 'insert', rows.new, 'r')})"
         return (
             f"{INTO_LOG}SELECT {ID},{type_},{','.join(who)},{data},{NOW} FROM {quoted(self.table.name)} AS r"
             f" WHERE ({self._any_of(INSERT, rows)})"
@@ -290,8 +125,14 @@ class EventSql:
 
     def _typed(self, operation: str) -> str:
         """Return SQL for the type, given that a rule matches."""
-        rules = self.definition.rules_on(operation)
         rows = Rows()
-        cases = "".join(f" WHEN {self._condition(rule, rows)} THEN {text(rule.type)}" for rule in rules[:-1])
+        type_ = self._type_of_match(operation, rows)
+        return rows.nested(type_) if type_.startswith("CASE") else type_
+
+    def _type_of_match(self, operation: str, rows: Rows, *, is_before: bool = False) -> str:
+        rules = self.definition.rules_on(operation)
         last = text(rules[-1].type) if rules else "NULL"
-        return rows.nested(f"CASE{cases} ELSE {last} END") if cases else last
+        cases = "".join(
+            f" WHEN {self._condition(rule, rows, is_before=is_before)} THEN {text(rule.type)}" for rule in rules[:-1]
+        )
+        return f"CASE{cases} ELSE {last} END" if cases else last

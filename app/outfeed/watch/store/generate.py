@@ -25,7 +25,7 @@ from outfeed.watch.store.sql import Rows
 from outfeed.watch.table import WatchedTable, is_secret
 
 # The version of the texts. A process rewrites triggers only of its own version or an older one.
-GENERATOR = 1
+GENERATOR = 2
 PREFIX = "outfeed_watch_"
 _NAME = re.compile(rf"{PREFIX}(\d+)_[a-z_]+")
 
@@ -107,49 +107,32 @@ class _Triggers(NoteSql):
     def _insert_triggers(self) -> dict[str, str]:
         """Return the triggers of an INSERT.
 
-        If no note concerns the new row, `insert` reports it. Else `taken` claims the notes and reports the rows that
-        were removed, `replaced` reports the new row, and `clear` empties the notes.
+        `before_insert` notes the rows that the new row may replace. `taken` claims the notes and reports the rows that
+        were removed, `insert` reports the new row. If the note is found by the rowid, `insert` reads it unclaimed.
         """
         found = {}
-        if self._identity is not None and self.definition.rules:
-            found["clear"] = (
-                f"AFTER INSERT {self._on} WHEN {self._exist(-self.number)}"
-                f" BEGIN DELETE FROM outfeed_replaced WHERE watch={-self.number}; END"
-            )
-            if self.definition.rules_on(INSERT) or self.definition.rules_on(UPDATE):
-                found["replaced"] = self._replaced()
-            found["taken"] = self._taken()
-        if self.definition.rules_on(INSERT):
+        if self.definition.rules_on(INSERT) or self.definition.rules_on(UPDATE):
             found["insert"] = self._insert()
-        if self._identity is not None and self.definition.rules:
+        if self._has_notes:
+            if not self._is_noted_by_rowid:
+                found["taken"] = self._taken()
             found["before_insert"] = self._before(is_insert=True)
         return found
 
     def _insert(self) -> str:
+        if not self._has_notes:
+            rows = Rows()
+            when = rows.nested(self._any_of(INSERT, rows))
+            rows = Rows()
+            data = rows.nested(self._row_data("insert", rows.new, "NEW"))
+            return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event('new', self._typed(INSERT), data)} END"
         rows = Rows()
-        when = rows.nested(self._any_of(INSERT, rows))
-        if self._identity is not None:
-            when = f"NOT {self._is_noted()} AND {when}"
+        when = rows.nested(f"coalesce({self._noted('was IS NOT NULL')},{self._any_of(INSERT, rows)})")
+        type_ = f"coalesce({self._noted('updated')},{self._typed(INSERT)})"
         rows = Rows()
-        head = self._head("insert", rows.new, f"NEW.{self._rowid}")
-        data = rows.nested(self._limited(head, self._row_members(rows.new)))
-        return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event('new', self._typed(INSERT), data)} END"
-
-    def _replaced(self) -> str:
-        note = f"FROM outfeed_replaced WHERE watch={-self.number} AND is_same"
-        rows = Rows()
-        reported = rows.nested(f"coalesce((SELECT updated IS NOT NULL {note}),{self._any_of(INSERT, rows)})")
-        type_ = f"coalesce((SELECT updated {note}),{self._typed(INSERT)})"
-        rows = Rows()
-        head = self._head("insert", rows.new, f"NEW.{self._rowid}")
-        head = head.replace("insert", f"'||coalesce((SELECT'update'{note}),'insert')||'", 1)
-        was = f"""coalesce((SELECT ',"was":{{'||was||'}}'{note}),'')"""
-        members = self._row_members(rows.new, extra=f"coalesce((SELECT cut {note}),'')")
-        data = rows.nested(self._limited(head, f"{was}||{members}"))
-        return (
-            f"AFTER INSERT {self._on} WHEN {self._exist(-self.number)} AND {reported}"
-            f" BEGIN {self._event('new', type_, data)} END"
-        )
+        data = rows.nested(self._insert_data(rows.new, self._noted("was")))
+        end = f"DELETE{self._of_note()};" if self._is_noted_by_rowid else ""
+        return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event('new', type_, data)}{end} END"
 
     # --- update ---
 
@@ -159,17 +142,13 @@ class _Triggers(NoteSql):
             rows = Rows()
             when = rows.nested(self._any_of(UPDATE, rows))
             rows = Rows()
-            head = self._head("update", rows.new, f"NEW.{self._rowid}")
-            was, cut = self._was(rows, is_before=False)
-            rest = f"""',"was":{{'||{was}||'}}'||{self._row_members(rows.new, extra=cut)}"""
-            event = self._event("new", self._typed(UPDATE), rows.nested(self._limited(head, rest)))
+            event = self._event("new", self._typed(UPDATE), rows.nested(self._update_data(rows)))
             found["update"] = f"AFTER UPDATE {self._on} WHEN {when} BEGIN {event} END"
         if self._identity is not None and self._may_remove_others and self.definition.rules_on(DELETE):
             mine = self._of_new(Rows())
-            removed = self._removed(mine.replace("watch=", "n.watch=", 1))
             found["moved"] = (
                 f"AFTER UPDATE OF {self._unique_list()} {self._on} WHEN {self._exist(self.number)}"
-                f" BEGIN {removed}DELETE FROM outfeed_replaced WHERE {mine}; END"
+                f" BEGIN {self._removed(mine)}DELETE FROM outfeed_replaced WHERE {mine}; END"
             )
             found["before_update"] = self._before(is_insert=False)
         return found
@@ -178,7 +157,7 @@ class _Triggers(NoteSql):
 
     def _delete_triggers(self) -> dict[str, str]:
         found = {}
-        if self._identity is not None:
+        if self._has_notes:
             rows = Rows()
             columns = [name for name in self._identity if self._may_be_stored(name)]
             identity = f"=+OLD.{self._rowid}" if self.table.rowid is not None else " IS NULL"
@@ -192,8 +171,7 @@ class _Triggers(NoteSql):
             rows = Rows()
             when = rows.nested(self._any_of(DELETE, rows))
             rows = Rows()
-            head = self._head("delete", rows.old, f"OLD.{self._rowid}")
-            data = rows.nested(self._limited(head, self._row_members(rows.old)))
+            data = rows.nested(self._row_data("delete", rows.old, "OLD"))
             event = self._event("old", self._typed(DELETE), data)
             found["delete"] = f"AFTER DELETE {self._on} WHEN {when} BEGIN {event} END"
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from outfeed.watch.definition import DELETE, UPDATE
+from outfeed.watch.definition import DELETE, INSERT, UPDATE
 from outfeed.watch.store.event_sql import ID, INTO_LOG, NOW, EventSql
 from outfeed.watch.store.sql import Rows, quoted
 from outfeed.watch.table import UniqueIndex, WatchedTable, folded
@@ -22,8 +22,34 @@ MAX_NOTES = 1000
 class NoteSql(EventSql):
     """The statements that write, claim and report notes."""
 
+    @property
+    def _has_notes(self) -> bool:
+        """Whether a REPLACE can remove a row that an event must tell of."""
+        needed = self.definition.rules if not self._is_noted_by_rowid else (
+            self.definition.rules_on(INSERT) + self.definition.rules_on(UPDATE)
+        )
+        return self._identity is not None and bool(needed)
+
+    @property
+    def _is_noted_by_rowid(self) -> bool:
+        """Whether a REPLACE can remove only the row that has the new row's rowid."""
+        return self._is_keyed_by_rowid and not self.table.uniques
+
+    @property
+    def _is_keyed_by_rowid(self) -> bool:
+        return self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key)
+
     def _exist(self, number: int) -> str:
         return f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={number})"
+
+    def _of_note(self) -> str:
+        """Return the FROM clause for the note of the row that the new row has replaced."""
+        if self._is_noted_by_rowid:
+            return f" FROM outfeed_replaced WHERE watch={self.number} AND identity=+NEW.{self._rowid}"
+        return f" FROM outfeed_replaced WHERE watch={-self.number} AND is_same"
+
+    def _noted(self, column: str) -> str:
+        return f"(SELECT {column}{self._of_note()})"
 
     def _taken(self) -> str:
         is_same = ""
@@ -31,34 +57,21 @@ class NoteSql(EventSql):
             # Before an INSERT, -1 is the rowid of a row that names none. Such a row doesn't replace the row -1.
             is_same = f",is_same=identity=(SELECT NEW.{self._rowid})"
         claim = f"UPDATE outfeed_replaced SET watch={-self.number}{is_same} WHERE {self._of_new(Rows())};"
-        removed = self._removed(f"n.watch={-self.number}")
-        return f"AFTER INSERT {self._on} WHEN {self._is_noted()} BEGIN {claim}{removed} END"
-
-    def _is_noted(self, defaults: WatchedTable | None = None) -> str:
-        """Return the condition that there are notes of the new row.
-
-        Without IN, for which SQLite would make a temporary table, and without more than a look if there are no notes.
-        """
-        keys = ["0"] if self.table.rowid is None else [f"+NEW.{self._rowid}"]
-        if self.table.rowid is not None and self.table.uniques:
-            keys.append("-1")
-        found = [
-            f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={self.number} AND new_key={key}"
-            f" AND new_uniques={self._new_uniques(Rows(defaults=defaults))})"
-            for key in keys
-        ]
-        return f"({self._exist(self.number)} AND({' OR '.join(found)}))"
-
-    @property
-    def _is_keyed_by_rowid(self) -> bool:
-        return self.table.rowid is not None and (self.table.has_integer_key or not self.table.primary_key)
+        return (
+            f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} OR {self._exist(-self.number)}"
+            f" BEGIN DELETE FROM outfeed_replaced WHERE watch={-self.number};"
+            f"{claim}{self._removed(f'watch={-self.number}')} END"
+        )
 
     def _of_new(self, rows: Rows) -> str:
         """Return the condition for notes with key and UNIQUE values of NEW."""
-        key = "=0" if self.table.rowid is None else f"=+NEW.{self._rowid}"
-        if self.table.rowid is not None and self.table.uniques:
-            key = f" IN((SELECT NEW.{self._rowid}),-1)"
-        return f"watch={self.number} AND new_key{key} AND new_uniques={self._new_uniques(rows)}"
+        if self._is_noted_by_rowid:
+            return f"watch={self.number} AND identity=+NEW.{self._rowid}"
+        key = ""
+        if self.table.rowid is not None:
+            # Before an INSERT, -1 is the rowid of a row that names none.
+            key = f" AND(new_key=+NEW.{self._rowid} OR new_key=-1)"
+        return f"watch={self.number} AND new_uniques={self._new_uniques(rows)}{key}"
 
     def _new_uniques(self, rows: Rows) -> str:
         columns = [name for each in self.table.uniques for name in each.names]
@@ -76,7 +89,7 @@ class NoteSql(EventSql):
             return ""
         return (
             f"{INTO_LOG}SELECT {ID},n.deleted,n.source,n.task_id,n.agent_id,n.data,{NOW}"
-            f" FROM outfeed_replaced AS n WHERE {which} AND NOT n.is_same AND n.deleted IS NOT NULL{self._is_gone()};"
+            f" FROM outfeed_replaced AS n WHERE n.{which} AND NOT n.is_same AND n.deleted IS NOT NULL{self._is_gone()};"
         )
 
     @property
@@ -139,7 +152,7 @@ class NoteSql(EventSql):
         trim = f"DELETE FROM outfeed_replaced WHERE rowid<=(SELECT max(rowid)FROM outfeed_replaced)-{MAX_NOTES};"
         clear = f"DELETE FROM outfeed_replaced WHERE {self._of_new(Rows(defaults=defaults))};"
         return (
-            f"BEFORE {on} WHEN {found} OR {self._is_noted(defaults)}"
+            f"BEFORE {on} WHEN {found} OR {self._exist(self.number)}"
             f" BEGIN {clear}{trim}{self._note(is_insert=is_insert)} END"
         )
 
@@ -156,21 +169,14 @@ class NoteSql(EventSql):
         def same(rows: Rows) -> str:
             return self._is_same(rows) if is_insert else "0"
 
-        values = {
-            "watch": str(self.number),
-            "new_key": "0" if self.table.rowid is None else f"(SELECT NEW.{self._rowid})",
-            "new_uniques": self._new_uniques(Rows(defaults=self.table)),
-            "identity": self._identity_value(noted),
-            "is_same": noted(same) if is_insert else "0",
-        }
+        values = {"watch": str(self.number), "identity": self._identity_value(noted)}
+        if not self._is_noted_by_rowid:
+            values["new_key"] = "NULL" if self.table.rowid is None else f"+NEW.{self._rowid}"
+            values["new_uniques"] = self._new_uniques(Rows(defaults=self.table))
+            values["is_same"] = noted(same) if is_insert else "0"
         if is_insert and self.definition.rules_on(UPDATE):
-
-            def if_same(make: Callable[[Rows], str]) -> str:
-                return noted(lambda rows: f"CASE WHEN {same(rows)} THEN {make(rows)} END")
-
-            values["updated"] = if_same(lambda rows: self._type(UPDATE, rows, is_before=True))
-            values["was"] = if_same(lambda rows: self._was(rows, is_before=True)[0])
-            values["cut"] = if_same(lambda rows: self._was(rows, is_before=True)[1])
+            values["updated"] = noted(lambda rows: self._type_of_match(UPDATE, rows, is_before=True))
+            values["was"] = noted(self._was_if_updated)
         if self._may_remove_others and self.definition.rules_on(DELETE):
             values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
             unset = f" OR NEW.{self._rowid}=-1" if self._is_keyed_by_rowid and is_insert else ""
@@ -186,9 +192,15 @@ class NoteSql(EventSql):
             f" FROM {rows.source_of_new()}{quoted(self.table.name)} AS o WHERE {found};"
         )
 
+    def _was_if_updated(self, rows: Rows) -> str:
+        """Return SQL for the column `was` of a note, NULL if the replacement is no update that a rule matches."""
+        condition = self._any_of(UPDATE, rows, is_before=True)
+        if not self._is_noted_by_rowid:
+            condition = f"{self._is_same(rows)} AND({condition})"
+        return f"CASE WHEN {condition} THEN(SELECT {self._note_of_was(rows)})END"
+
     def _deleted_data(self, rows: Rows) -> str:
-        head = self._head(DELETE, rows.old, f"r.{self._rowid}")
-        return f"(SELECT {self._limited(head, self._row_members(rows.old))})"
+        return f"(SELECT {self._row_data(DELETE, rows.old, 'r')})"
 
     def _of_row(self) -> str:
         """Return the condition that r is the row o."""

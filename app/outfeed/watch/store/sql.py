@@ -92,13 +92,14 @@ def json_value(v: str, json_flag: str = "") -> str:
     )
 
 
-def is_cut(v: str) -> str:
-    limit = f"CASE typeof({v})WHEN'text'THEN {MAX_TEXT_BYTES} WHEN'blob'THEN {MAX_BLOB_BYTES} END"
-    return f"length(CAST({v} AS BLOB))>{limit}"
-
-
 def size(v: str) -> str:
     return f"length(CAST({v} AS BLOB))"
+
+
+def cut_size(v: str, name: str) -> str:
+    """Return SQL for *name* and the size of the value *v*, NULL if `json_value` shows all of it."""
+    limit = f"CASE typeof({v})WHEN'text'THEN {MAX_TEXT_BYTES} WHEN'blob'THEN {MAX_BLOB_BYTES} END"
+    return f"CASE WHEN {size(v)}>{limit} THEN {name}||{size(v)} END"
 
 
 def short(v: str) -> str:
