@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,9 +108,10 @@ def is_secret(column: str, secret_names: Iterable[str]) -> bool:
     return any(_occurs(_words(name), words) for name in secret_names)
 
 
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORDS.split(name) if word]
+@functools.lru_cache(maxsize=4096)
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in _WORDS.split(name) if word)
 
 
-def _occurs(part: list[str], whole: list[str]) -> bool:
+def _occurs(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
     return bool(part) and any(whole[at : at + len(part)] == part for at in range(len(whole) - len(part) + 1))

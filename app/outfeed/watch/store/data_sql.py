@@ -141,7 +141,11 @@ class DataSql:
         columns = [each for each in self._columns if not each.generated]
         entries = self._old_entries(rows, columns)
         was = self._old_members(rows, columns, _joined(), has_rowid=False)
-        return f"{was}||{SEPARATOR}||coalesce(','||{_joined('c')},''){_read(entries)}" if entries else f"{was}||{SEPARATOR}"
+        return (
+            f"{was}||{SEPARATOR}||coalesce(','||{_joined('c')},''){_read(entries)}"
+            if entries
+            else f"{was}||{SEPARATOR}"
+        )
 
     # --- parts ---
 
@@ -220,7 +224,8 @@ def _read(entries: Sequence[Entry]) -> str:
     """Return a FROM clause that reads the values as rows.
 
     m is the member of `row` or `was`, c the member of `cut` if the value is shortened, f the place. The sign takes
-    affinity and collation from a value: those of the first column would count for all.
+    affinity and collation from a value: those of the first column would count for all. LIMIT keeps SQLite from
+    computing m at each place that names it.
     """
     has_json = any(each.column.is_json for each in entries)
     has_places = any(each.place != str(IN_ROW) for each in entries)
@@ -237,5 +242,5 @@ def _read(entries: Sequence[Entry]) -> str:
     return (
         f" FROM(SELECT {'f,' if has_places else ''}k||{json_value('v', 'j' if has_json else '')} AS m,"
         f"{cut_size('v', name_of_cut)} AS c FROM(SELECT {aliases} FROM(VALUES{values})){' WHERE f' if has_old else ''}"
-        " LIMIT -1)"
+        f"{' LIMIT -1' if has_places else ''})"
     )

@@ -145,11 +145,7 @@ class _Triggers(NoteSql):
             event = self._event("new", self._typed(UPDATE), rows.nested(self._update_data(rows)))
             found["update"] = f"AFTER UPDATE {self._on} WHEN {when} BEGIN {event} END"
         if self._identity is not None and self._may_remove_others and self.definition.rules_on(DELETE):
-            mine = self._of_new(Rows())
-            found["moved"] = (
-                f"AFTER UPDATE OF {self._unique_list()} {self._on} WHEN {self._exist(self.number)}"
-                f" BEGIN {self._removed(mine)}DELETE FROM outfeed_replaced WHERE {mine}; END"
-            )
+            found["moved"] = self._moved()
             found["before_update"] = self._before(is_insert=False)
         return found
 
@@ -159,7 +155,7 @@ class _Triggers(NoteSql):
         found = {}
         if self._has_notes:
             rows = Rows()
-            columns = [name for name in self._identity if self._may_be_stored(name)]
+            columns = [name for name in self._identity or () if self._may_be_stored(name)]
             identity = f"=+OLD.{self._rowid}" if self.table.rowid is not None else " IS NULL"
             if columns:
                 identity = f"={rows.nested(self._fingerprint(columns, rows.old))}"

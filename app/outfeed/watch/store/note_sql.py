@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from outfeed.watch.definition import DELETE, INSERT, UPDATE
+from outfeed.watch.store.data_sql import SEPARATOR
 from outfeed.watch.store.event_sql import ID, INTO_LOG, NOW, EventSql
-from outfeed.watch.store.sql import Rows, quoted
-from outfeed.watch.table import UniqueIndex, WatchedTable, folded
+from outfeed.watch.store.sql import Rows, quoted, tree
+from outfeed.watch.table import UniqueIndex, folded
 
 # Notes in the file at most: those of ignored inserts and of UPSERTs stay until a retention run.
-MAX_NOTES = 1000
+# The triggers delete older ones after as many notes as TRIM_EVERY says, a power of two.
+MAX_NOTES, TRIM_EVERY = 1000, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,10 @@ class NoteSql(EventSql):
     @property
     def _has_notes(self) -> bool:
         """Whether a REPLACE can remove a row that an event must tell of."""
-        needed = self.definition.rules if not self._is_noted_by_rowid else (
-            self.definition.rules_on(INSERT) + self.definition.rules_on(UPDATE)
+        needed = (
+            self.definition.rules
+            if not self._is_noted_by_rowid
+            else (self.definition.rules_on(INSERT) + self.definition.rules_on(UPDATE))
         )
         return self._identity is not None and bool(needed)
 
@@ -56,11 +60,22 @@ class NoteSql(EventSql):
         if self._is_keyed_by_rowid:
             # Before an INSERT, -1 is the rowid of a row that names none. Such a row doesn't replace the row -1.
             is_same = f",is_same=identity=(SELECT NEW.{self._rowid})"
-        claim = f"UPDATE outfeed_replaced SET watch={-self.number}{is_same} WHERE {self._of_new(Rows())};"
         return (
             f"AFTER INSERT {self._on} WHEN {self._exist(self.number)} OR {self._exist(-self.number)}"
-            f" BEGIN DELETE FROM outfeed_replaced WHERE watch={-self.number};"
-            f"{claim}{self._removed(f'watch={-self.number}')} END"
+            f" BEGIN {self._claim(is_same)}{self._removed()} END"
+        )
+
+    def _moved(self) -> str:
+        return (
+            f"AFTER UPDATE OF {self._unique_list()} {self._on} WHEN {self._exist(self.number)}"
+            f" BEGIN {self._claim()}{self._removed()} END"
+        )
+
+    def _claim(self, is_same: str = "") -> str:
+        """Return the statements that mark the notes of the new row, and no others."""
+        return (
+            f"DELETE FROM outfeed_replaced WHERE watch={-self.number};"
+            f"UPDATE outfeed_replaced SET watch={-self.number}{is_same} WHERE {self._of_new(Rows())};"
         )
 
     def _of_new(self, rows: Rows) -> str:
@@ -80,8 +95,8 @@ class NoteSql(EventSql):
         columns = [name for name in dict.fromkeys(columns) if self._may_be_stored(name)]
         return rows.nested(self._fingerprint(columns, rows.new)) if columns else "''"
 
-    def _removed(self, which: str) -> str:
-        """Return the statement that reports noted rows that were removed.
+    def _removed(self) -> str:
+        """Return the statement that reports the rows of claimed notes that were removed.
 
         A row with the key of the new row was replaced, not removed.
         """
@@ -89,7 +104,8 @@ class NoteSql(EventSql):
             return ""
         return (
             f"{INTO_LOG}SELECT {ID},n.deleted,n.source,n.task_id,n.agent_id,n.data,{NOW}"
-            f" FROM outfeed_replaced AS n WHERE n.{which} AND NOT n.is_same AND n.deleted IS NOT NULL{self._is_gone()};"
+            f" FROM outfeed_replaced AS n WHERE n.watch={-self.number} AND NOT n.is_same AND n.deleted IS NOT NULL"
+            f"{self._is_gone()};"
         )
 
     @property
@@ -147,9 +163,15 @@ class NoteSql(EventSql):
         """Return the trigger that notes the rows that the statement may remove."""
         defaults = self.table
         rows = Rows(old="r", defaults=defaults)
-        found = rows.nested(f"EXISTS({' UNION ALL '.join(self._lookups(rows, is_insert=is_insert))})")
+        if is_insert:
+            found = rows.nested(f"EXISTS({' UNION ALL '.join(self._lookups(rows, is_insert=True))})")
+        else:
+            rows = Rows()
+            found = rows.nested(tree([self._change(name, rows) for name in self._unique_names], " OR "))
         on = f"INSERT {self._on}" if is_insert else f"UPDATE OF {self._unique_list()} {self._on}"
-        trim = f"DELETE FROM outfeed_replaced WHERE rowid<=(SELECT max(rowid)FROM outfeed_replaced)-{MAX_NOTES};"
+        # Not at each note: to find that nothing is to be deleted takes as long as a note.
+        oldest = f"SELECT CASE max(rowid)&{TRIM_EVERY - 1} WHEN 0 THEN max(rowid)-{MAX_NOTES} END FROM outfeed_replaced"
+        trim = f"DELETE FROM outfeed_replaced WHERE rowid<=({oldest});"
         clear = f"DELETE FROM outfeed_replaced WHERE {self._of_new(Rows(defaults=defaults))};"
         return (
             f"BEFORE {on} WHEN {found} OR {self._exist(self.number)}"
@@ -164,7 +186,8 @@ class NoteSql(EventSql):
 
         def noted(make: Callable[[Rows], str]) -> str:
             rows = Rows(old="r", defaults=self.table)
-            return read(rows, make(rows))
+            expression = make(rows)
+            return read(rows, expression) if rows.are_named or "r." in expression else expression
 
         def same(rows: Rows) -> str:
             return self._is_same(rows) if is_insert else "0"
@@ -194,10 +217,19 @@ class NoteSql(EventSql):
 
     def _was_if_updated(self, rows: Rows) -> str:
         """Return SQL for the column `was` of a note, NULL if the replacement is no update that a rule matches."""
-        condition = self._any_of(UPDATE, rows, is_before=True)
-        if not self._is_noted_by_rowid:
-            condition = f"{self._is_same(rows)} AND({condition})"
-        return f"CASE WHEN {condition} THEN(SELECT {self._note_of_was(rows)})END"
+        conditions = [] if self._is_noted_by_rowid else [self._is_same(rows)]
+        was = f"(SELECT {self._note_of_was(rows)})"
+        if self._reports_each_change:
+            was = f"nullif({was},{SEPARATOR})"
+        else:
+            conditions.append(f"({self._any_of(UPDATE, rows, is_before=True)})")
+        return f"CASE WHEN {' AND '.join(conditions)} THEN {was} END" if conditions else was
+
+    @property
+    def _reports_each_change(self) -> bool:
+        """Whether an update has an event exactly if `was` has a member."""
+        (rule, *others) = self.definition.rules_on(UPDATE)
+        return not (others or rule.when or rule.was) and rule.changed is None
 
     def _deleted_data(self, rows: Rows) -> str:
         return f"(SELECT {self._row_data(DELETE, rows.old, 'r')})"
@@ -235,7 +267,12 @@ class NoteSql(EventSql):
         return f"coalesce({' AND '.join(parts)},0)"
 
     def _unique_list(self) -> str:
+        return ",".join(map(quoted, self._unique_names))
+
+    @property
+    def _unique_names(self) -> list[str]:
+        """The columns of the table whose values decide which rows an UPDATE OR REPLACE removes."""
         names = [*self.table.primary_key, *(name for each in self.table.uniques for name in each.names)]
         conditions = " ".join(folded(each.where) for each in self.table.uniques if each.where)
         names += [name for name in self.table.names if folded(name) in conditions]
-        return ",".join(quoted(name) for name in dict.fromkeys(names))
+        return list(dict.fromkeys(names))

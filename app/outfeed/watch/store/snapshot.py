@@ -25,8 +25,10 @@ from outfeed.watch.store.watches import Watch
 from outfeed.watch.table import WatchedTable
 
 MIN_ROWS, MAX_ROWS = 20, 500
-# A chunk holds the write lock; one that takes longer makes the next one smaller.
+# A chunk holds the write lock; one whose rows take longer makes the next one smaller. The commit is not counted.
 CHUNK_SECS = 0.03
+# Between two chunks, as a part of the time that the last one held the write lock: a writer that waits finds it free.
+PAUSE, MAX_PAUSE_SECS = 0.5, 0.05
 log = logging.getLogger(__name__)
 
 
@@ -60,20 +62,59 @@ def advance(database: Database, stopping: threading.Event, secs: float) -> bool:
     Returns whether a snapshot has rows left. Raises DatabaseError.
     """
     end = clock.monotonic() + secs
-    rows = MAX_ROWS
+    rows, reader = MAX_ROWS, None
     while not stopping.is_set():
-        began = clock.monotonic()
         with database.transaction() as connection:
-            todo = [each for each in watches.list_watches(connection) if is_running(each)]
-            if not todo:
+            began = clock.monotonic()
+            reader = _reader(connection, reader)
+            if reader is None:
                 return False
-            _chunk(connection, todo[0], rows)
-        took = clock.monotonic() - began
+            _chunk(connection, reader, rows)
+            took = clock.monotonic() - began
+        held = clock.monotonic() - began
         rows = max(MIN_ROWS, min(MAX_ROWS, int(rows * CHUNK_SECS / max(took, 0.001))))
         if clock.monotonic() >= end:
             return True
-        stopping.wait(min(took, 0.05))  # other writers get as much time
+        stopping.wait(min(held * PAUSE, MAX_PAUSE_SECS))
     return True
+
+
+class _Reader(NamedTuple):
+    """The next snapshot, and what reads the rows of its table.
+
+    *version* is that of the schema. *statement* logs rows: `Watch.row_events`. *table* is None if it no longer exists.
+    """
+
+    number: int
+    options: str
+    version: int
+    progress: Progress
+    name: str
+    table: WatchedTable | None
+    statement: str
+
+
+def _reader(connection: Connection, last: _Reader | None) -> _Reader | None:
+    """Return the snapshot that is to be continued, or None.
+
+    Most chunks need nothing new but the progress of *last*.
+    """
+    rows = connection.execute(
+        "SELECT number, options, snapshot FROM outfeed_watch WHERE state = ? AND snapshot IS NOT NULL ORDER BY number",
+        (watches.ACTIVE,),
+    ).fetchall()
+    found = [(number, options, Progress(**json.loads(text))) for number, options, text in rows]
+    todo = next((each for each in found if each[2].error is None), None)
+    if todo is None:
+        return None
+    number, options, progress = todo
+    version = _schema_version(connection)
+    if last is not None and last[:3] == (number, options, version):
+        return last._replace(progress=progress)
+    watch = next(each for each in watches.list_watches(connection) if each.number == number)
+    table = schema.read(connection, watch.table)
+    statement = watch.row_events(table, f"{watch.type}.{EXISTING}") if table is not None else ""
+    return _Reader(number, options, version, progress, watch.table, table, statement)
 
 
 def is_running(watch: Watch) -> bool:
@@ -96,45 +137,42 @@ def run(database: Database) -> None:
         pass
 
 
-def _chunk(connection: Connection, watch: Watch, rows: int) -> None:
-    progress = Progress.parsed(watch.snapshot)
-    table = schema.read(connection, watch.table)
-    if progress is None or table is None:
-        _store(connection, watch.number, None)
+def _chunk(connection: Connection, reader: _Reader, rows: int) -> None:
+    progress, table = reader.progress, reader.table
+    if table is None:
+        _store(connection, reader.number, None)
         return
-    version = _schema_version(connection)
-    if version != progress.schema_version and not (table.has_integer_key or not table.has_rowid):
+    if reader.version != progress.schema_version and not (table.has_integer_key or not table.has_rowid):
         # VACUUM may have given the rows other rowids.
         progress = progress._replace(reached=None)
     try:
-        reached = _log_rows(connection, watch, table, progress, rows)
+        reached = _log_rows(connection, reader.statement, table, progress, rows)
     except OperationalError as error:
         if not str(error).startswith(watches.PROGRAMS_OWN):
             raise
-        log.warning(LogMessage("snapshot ended: a column can't be read", table=watch.table, error=error))
-        _store(connection, watch.number, progress._replace(error=str(error)))
+        log.warning(LogMessage("snapshot ended: a column can't be read", table=reader.name, error=error))
+        _store(connection, reader.number, progress._replace(error=str(error)))
         return
-    done = reached is None or reached == progress.last
-    _store(connection, watch.number, None if done else progress._replace(reached=reached, schema_version=version))
+    done = reached == progress.last
+    _store(
+        connection,
+        reader.number,
+        None if done else progress._replace(reached=reached, schema_version=reader.version),
+    )
 
 
-def _log_rows(
-    connection: Connection, watch: Watch, table: WatchedTable, progress: Progress, rows: int
-) -> list[str] | None:
-    """Log the next *rows* rows; return the key of the last, None without rows."""
+def _log_rows(connection: Connection, statement: str, table: WatchedTable, progress: Progress, rows: int) -> list[str]:
+    """Log the next *rows* rows; return the key that was reached."""
     order = order_of(table)
     within = [f"{_row(order)} <= {_values(progress.last)}"]
     if progress.reached is not None:
         within.append(f"{_row(order)} > {_values(progress.reached)}")
     condition = " AND ".join(within)
-    found = connection.execute(
+    end = connection.execute(
         f"SELECT {_literals(order)} FROM {quoted(table.name)} AS r WHERE {condition} ORDER BY {_columns(order)}"
-        f" LIMIT {rows}"
-    ).fetchall()
-    if not found:
-        return None
-    reached = list(found[-1])
-    statement = watch.row_events(table, f"{watch.type}.{EXISTING}")
+        f" LIMIT 1 OFFSET {rows - 1}"
+    ).fetchone()
+    reached = progress.last if end is None else list(end)
     connection.execute(
         f"{statement} AND {condition} AND {_row(order)} <= {_values(reached)} ORDER BY {_columns(order)}"
     )

@@ -98,8 +98,11 @@ def size(v: str) -> str:
 
 def cut_size(v: str, name: str) -> str:
     """Return SQL for *name* and the size of the value *v*, NULL if `json_value` shows all of it."""
-    limit = f"CASE typeof({v})WHEN'text'THEN {MAX_TEXT_BYTES} WHEN'blob'THEN {MAX_BLOB_BYTES} END"
-    return f"CASE WHEN {size(v)}>{limit} THEN {name}||{size(v)} END"
+    # Not the size first: a number would be turned into text for it.
+    is_cut = (
+        f"CASE typeof({v})WHEN'text'THEN {size(v)}>{MAX_TEXT_BYTES} WHEN'blob'THEN length({v})>{MAX_BLOB_BYTES} END"
+    )
+    return f"CASE WHEN {is_cut} THEN {name}||{size(v)} END"
 
 
 def short(v: str) -> str:
@@ -137,8 +140,16 @@ class Rows:
 
     def source_of_new(self) -> str:
         """Return a source of NULL for each column of the new row, and a comma."""
-        nulls = ",".join(f"NULL AS {quoted(column)}" for column in self._used["new"])
-        return f"(SELECT {nulls})AS {self._aliases['new']}," if nulls else ""
+        return f"{self._nulls('new')}," if self._used["new"] else ""
+
+    @property
+    def are_named(self) -> bool:
+        """Whether the expression has named a column."""
+        return any(self._used.values())
+
+    def _nulls(self, row: str) -> str:
+        nulls = ",".join(f"NULL{quoted(column)}" for column in self._used[row])
+        return f"(SELECT {nulls}){self._aliases[row]}"
 
     def nested(self, expression: str) -> str:
         """Return *expression* so that it doesn't fail without its columns.
@@ -148,8 +159,7 @@ class Rows:
         result = f"(SELECT {expression})"
         for row, used in self._used.items():
             if used:
-                nulls = ",".join(f"NULL AS {quoted(column)}" for column in used)
-                result = f"(SELECT{result}FROM(SELECT {nulls})AS {self._aliases[row]})"
+                result = f"(SELECT{result}FROM{self._nulls(row)})"
         return result
 
 
