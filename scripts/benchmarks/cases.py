@@ -269,6 +269,8 @@ LABELS = {
     "unmatched_ratio": "watched UPDATE without a matching rule ÷ unwatched",
     "full_ratio": "watched commit of one row ÷ unwatched, FULL",
     "normal_ratio": "watched commit of one row ÷ unwatched, NORMAL",
+    "snapshot_ratio": "rows/s of a snapshot ÷ INSERT … SELECT into the log",
+    "trigger_kb": "triggers of a table of five columns, KB",
 }
 CASES = {
     case.name: case

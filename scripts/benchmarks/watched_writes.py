@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from outfeed.config import settings
+from outfeed.store.database import Database
 from outfeed.watch import definition
-from outfeed.watch.store import watches
+from outfeed.watch.store import schema, snapshot, watches
 
 COMMITS = 300
 COLUMNS = ("name", "quantity", "price", "note", "status", "created_at", "kind", "address", "flag")
@@ -28,6 +29,17 @@ INSERT = f"INSERT INTO orders VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
 LOGGED = "SELECT id, event_type, source, task_id, agent_id, data, timestamp FROM event_log WHERE rowid > ?"
 BY_HAND = "INSERT INTO event_log VALUES (?, ?, ?, ?, ?, ?, ?)"
 VARIANTS = ("unwatched", "by hand", "watched")
+
+# A program that logs its rows by hand writes the data as an object.
+OBJECT = ", ".join(f"'{name}', {name}" for name in ("id", *COLUMNS))
+COPY = f"""
+    INSERT INTO event_log SELECT 'by-hand-' || id, 'orders.existing', 'orders', NULL, NULL,
+        json_object('op', 'read', 'table', 'orders', 'key', json_object('id', id), 'row', json_object({OBJECT})),
+        strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    FROM orders
+"""
+# Five columns, and what SQLite must parse for the most: a key and a UNIQUE column that are no rowid.
+FIVE = "CREATE TABLE five (id TEXT PRIMARY KEY, status TEXT, amount INTEGER, email TEXT UNIQUE, note TEXT)"
 
 Run = Callable[[sqlite3.Connection], object]
 
@@ -138,6 +150,34 @@ def unmatched(source: Path, count: int) -> dict[str, float]:
     return secs
 
 
+def snapshot_secs(source: Path, count: int) -> dict[str, float]:
+    """Return the seconds in which the rows of a table get into the log: in one statement, and by a snapshot."""
+    path = prepare(source, "watched")
+    with closing(sqlite3.connect(path, isolation_level=None)) as program:
+        program.execute("BEGIN")
+        program.executemany(INSERT, rows(count))
+        program.execute("COMMIT")
+        began = time.perf_counter()
+        program.execute(COPY)
+        by_hand = time.perf_counter() - began
+    database = Database(path)
+    with closing(database):
+        with database.transaction() as connection:
+            snapshot.begin(connection, watches.find(connection, "orders"), schema.required(connection, "orders"))
+        began = time.perf_counter()
+        snapshot.run(database)
+        return {"by hand": by_hand, "snapshot": time.perf_counter() - began}
+
+
+def trigger_kb(source: Path) -> float:
+    """Return the size of the triggers of a table of five columns, in KB."""
+    with closing(sqlite3.connect(prepare(source, "unwatched"), isolation_level=None)) as program:
+        program.execute(FIVE)
+        made = definition.from_values({"table": "five"})
+        number = watches.put(program, made, made_by=watches.COMMAND, settings=settings()).number
+        return sum(map(len, watches.present_triggers(program, number).values())) / 1000
+
+
 def measure(source: Path, count: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     bulk = in_bulk(source, count)
@@ -151,6 +191,9 @@ def measure(source: Path, count: int) -> dict[str, float]:
         figures[f"{synchronous.lower()}_ratio"] = commits["watched"] / commits["unwatched"]
     updates = unmatched(source, count)
     figures["unmatched_ratio"] = updates["watched"] / updates["unwatched"]
+    secs = snapshot_secs(source, count)
+    figures["snapshot_ratio"] = secs["by hand"] / secs["snapshot"]
+    figures["trigger_kb"] = trigger_kb(source)
     return figures
 
 

@@ -27,7 +27,7 @@ def show() -> str:
             {
                 "watch": each,
                 "snapshot": snapshot.describe(each),
-                "hidden": _hidden_columns(each, connection),
+                **_columns(each, connection),
                 "triggers": watches.present_triggers(connection, each.number),
             }
             for each in found
@@ -35,6 +35,12 @@ def show() -> str:
     return render_template("watches.html", entries=entries)
 
 
-def _hidden_columns(watch: Watch, connection: Connection) -> tuple[str, ...]:
+def _columns(watch: Watch, connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Return the columns that events of the watch have, and those of them that are hidden."""
     table = schema.read(connection, watch.table) if watch.state != watches.WAITING else None
-    return generate.hidden_columns(watch.definition, table, watch.secrets) if table else ()
+    if table is None:
+        return {}
+    return {
+        "reported": generate.reported_columns(watch.definition, table),
+        "hidden": generate.hidden_columns(watch.definition, table, watch.secrets),
+    }
