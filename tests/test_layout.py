@@ -22,7 +22,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
-FEATURES = {"access", "consumers", "edge", "log", "swarm", "types", "upkeep", "verify", "watch", "webhooks"}
+FEATURES = {
+    "access", "consumers", "edge", "gateways", "log", "swarm", "types", "upkeep", "verify", "watch", "webhooks",
+}  # fmt: skip
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "display", "events", "history", "metrics", "principal", "redaction"}
 CORE = {"feed", "store", "client", "jobs"}

@@ -51,8 +51,8 @@ _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared,
 _LIKE_SQLITE_URL = "must be a path, or sqlite:///PATH"
 # The first segments of Outfeed's own paths. A prefix that begins with one of them would be mistaken for the path.
 OWN_SEGMENTS = (
-    "api", "docs", "healthz", "login", "logout", "manifest.webmanifest", "metrics", "password", "preferences", "readyz",
-    "static", "status", "swarm", "watches", "ws",
+    "api", "docs", "healthz", "in", "login", "logout", "manifest.webmanifest", "metrics", "password", "preferences",
+    "readyz", "static", "status", "swarm", "watches", "ws",
 )  # fmt: skip
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)
@@ -132,6 +132,12 @@ class Settings(BaseSettings):
     )
     webhook_give_up_hours: float = Field(
         24.0, gt=0, le=8760, description="Hours without a success after which a webhook is paused."
+    )
+    incoming_mappings: Path | None = Field(
+        None, description="TOML file with mappings for incoming webhooks, in addition to those of Outfeed."
+    )
+    address_requests_per_minute: int = Field(
+        600, ge=0, description="Requests to one write-only address per minute. 0: no limit."
     )
     engine: SecretStr | None = Field(
         None,

@@ -454,6 +454,12 @@ OWN: dict[str, OwnDisplay] = {
     "access.token_rotated": _own(
         "system", "🎫", "Token rotated", "{by|Someone} gave the token {name|unnamed} a new secret"
     ),
+    "access.address_added": _own(
+        "system", "📮", "Address added", "{by|Someone} added the write-only address {name|unnamed}"
+    ),
+    "access.address_revoked": _own(
+        "system", "✂️", "Address revoked", "{by|Someone} revoked the write-only address {name|unnamed}"
+    ),
     "access.webhook_skipped": _own(
         "system",
         "⏭️",

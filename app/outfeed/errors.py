@@ -25,6 +25,8 @@ OutfeedError
 ├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
 ├── DeliveryCancelled       a post to a webhook's target was cancelled
+├── InvalidMapping          a mapping of incoming webhooks is wrong; names table and field
+├── InvalidSignature        a request's signature is missing, wrong or too old
 ├── InvalidWatch            a table can't be watched, or not in that way
 ├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
@@ -221,6 +223,20 @@ class NotBlocked(OutfeedError):
     """No event blocks the webhook, or another one does now.
 
     Nothing was skipped.
+    """
+
+
+class InvalidMapping(OutfeedError, ValueError):
+    """A mapping of incoming webhooks can't be used.
+
+    The message names its table and field.
+    """
+
+
+class InvalidSignature(OutfeedError):
+    """A request is not signed, or not by the expected secret, or not now.
+
+    Nothing was written.
     """
 
 

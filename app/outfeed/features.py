@@ -9,6 +9,7 @@ from outfeed.access.feature import AccessFeature
 from outfeed.consumers.feature import ConsumersFeature
 from outfeed.edge.feature import EdgeFeature
 from outfeed.feature import Feature
+from outfeed.gateways.feature import GatewaysFeature
 from outfeed.log.feature import LogFeature
 from outfeed.swarm.feature import SwarmFeature
 from outfeed.types.feature import TypesFeature
@@ -25,6 +26,7 @@ FEATURES: tuple[Feature, ...] = (
     ConsumersFeature(),
     WatchFeature(),
     WebhooksFeature(),
+    GatewaysFeature(),
     SwarmFeature(),
     EdgeFeature(),
     VerifyFeature(),

@@ -18,6 +18,7 @@ MENU: dict[str, tuple[str, ...]] = {
     "Guides": (
         "embed",
         "consumers",
+        "incoming",
         "webhooks",
         "watch",
         "adopt",

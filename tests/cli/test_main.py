@@ -60,7 +60,7 @@ def test_help_lists_the_commands_in_order(outfeed):
             "backup",
             "restore",
         ),
-        *("doctor", "user", "token", "consumer", "watch", "webhook", "simulate", "edge"),
+        *("doctor", "user", "token", "consumer", "watch", "webhook", "address", "mapping", "simulate", "edge"),
     ]
     assert "..." not in commands
 

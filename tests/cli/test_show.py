@@ -52,7 +52,7 @@ def test_times_are_local(monkeypatch):
 def test_columns_are_aligned_by_display_width(event_type, own):
     line = click.unstyle(show.event_line(event(event_type=event_type, data={"message": "HERE"}, **own), {}))
 
-    time, kind, rest = line[:19], line[21:39], line[41:]
+    time, kind, rest = line[:19], line[21:41], line[43:]
     assert (time[4], time[13], kind.strip()) == ("-", ":", event_type)
     assert rest[:9].strip() == {"system.error": "", "their.own": "", "task.started": "…e7a1d00d"}.get(
         event_type, "agent-7"
@@ -72,7 +72,7 @@ def test_a_line_without_a_date_begins_with_the_time():
 def test_the_type_of_a_line_is_not_repeated_in_its_sentence():
     line = click.unstyle(show.event_line(event(event_type="shop.paid", data={"amount": 5}), {}))
 
-    assert line.endswith("  shop.paid                      •  amount=5  tests")
+    assert line.endswith("  shop.paid                        •  amount=5  tests")
 
 
 @pytest.mark.parametrize("timestamp", ["2024-01-15 10:30:00", "2024-01-15T12:30:00+02:00", "2024-01-15t10:30:00z"])

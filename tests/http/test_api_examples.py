@@ -47,7 +47,7 @@ def test_every_request_and_answer_has_an_example_that_fits_its_schema(api: Api) 
 
 def test_the_page_shows_answers_groups_and_messages(api: Api) -> None:
     page = api.get("/api/docs").text
-    for text in ("Events", "Consumers", "Swarm", "Server-sent events", "webhook-signature", "JavaScript"):
+    for text in ("Events", "Consumers", "Gateways", "Swarm", "Server-sent events", "webhook-signature", "JavaScript"):
         assert text in page
     assert "&#34;verdict&#34;: &#34;resumed&#34;" in page
 

@@ -28,6 +28,8 @@ OPERATIONS = [
     ("POST", "/api/consumers/{name}/ack"),
     ("DELETE", "/api/consumers/{name}"),
     ("POST", "/api/tickets"),
+    ("POST", "/in/{topic}"),
+    ("POST", "/in/at/{address}"),
     ("GET", "/api/swarm"),
     ("GET", "/api/swarm/agents"),
     ("POST", "/api/swarm/agents"),
@@ -45,8 +47,9 @@ OPERATIONS = [
 ]
 # This route never ends, and needs the server's own socket.
 STREAM = ("GET", "/api/feed/stream")
-# JSON Schema can't express that a cursor needs its epoch, or which seqs were sent.
-HAS_MORE_RULES = {"/api/feed", "/api/consumers/{name}/ack"}
+# JSON Schema can't express that a cursor needs its epoch, which seqs were sent, what a topic is, or
+# which address exists.
+HAS_MORE_RULES = {"/api/feed", "/api/consumers/{name}/ack", "/in/{topic}", "/in/at/{address}"}
 
 
 def test_every_route_of_the_api_is_documented(api: Api) -> None:
@@ -56,7 +59,7 @@ def test_every_route_of_the_api_is_documented(api: Api) -> None:
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in api.app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith("/api/") and not rule.endpoint.startswith("docs.")
+        if rule.rule.startswith(("/api/", "/in/")) and not rule.endpoint.startswith("docs.")
     ]
     assert document["openapi"] == "3.1.0"
     assert sorted(described) == sorted(routes) == sorted([*OPERATIONS, STREAM])

@@ -13,13 +13,14 @@ def sign_in_link(code: str) -> str:
     The link leads to OUTFEED_PUBLIC_URL, else to OUTFEED_URL, else to the running server, else to OUTFEED_BIND. A link
     that works only on this machine causes a warning on stderr.
     """
-    url = _address()
+    url = server_url()
     if is_local_url(url):
         show.warn(LOCAL_LINK)
     return f"{url}/login?code={code}"
 
 
-def _address() -> str:
+def server_url() -> str:
+    """Return the address of the server, as `sign_in_link` has it."""
     current = settings()
     if current.public_url or current.url:
         return current.public_url or current.base_url

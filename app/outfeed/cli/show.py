@@ -16,7 +16,7 @@ from outfeed.text import escaped
 
 NO_ICON = "•"
 WIDE = 10_000  # columns if stdout is not a terminal
-TYPE_COLUMNS, ID_COLUMNS, ICON_COLUMNS = 18, 9, 2
+TYPE_COLUMNS, ID_COLUMNS, ICON_COLUMNS = 20, 9, 2
 # It asks for an emoji of two columns, and terminals disagree on whether they obey.
 _EMOJI_SELECTOR = "\ufe0f"
 
@@ -163,16 +163,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(drawn)
 
 
-def listing(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def listing(noun: str, columns: Sequence[str], rows: Sequence[Sequence[str]], plural: str = "") -> None:
     """Print the rows as a table, then the number of *noun*s.
 
     Without rows it prints only the number.
     """
     if rows:
         table(columns, rows)
-    say(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun)}.")
+    say(f"There {'is' if len(rows) == 1 else 'are'} {count(len(rows), noun, plural)}.")
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """Return `1 event`, `1,200 events`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -76,6 +76,12 @@ CODES: dict[str, ErrorCode] = {
         "The consumer belongs to another principal.",
         "Use a consumer of your own. An operator can give it to you with `outfeed consumer own`.",
     ),
+    "invalid_signature": ErrorCode(
+        (401,),
+        False,
+        "The signature of an incoming webhook is missing, wrong or too old. `detail` names the header and the rule.",
+        "Compare the secret of the sender with that of the address, and the clocks of both machines.",
+    ),
     # of an event
     "invalid_event": ErrorCode(
         (422,),

@@ -16,6 +16,7 @@ from outfeed.events import Event
 from outfeed.feed.subscription import MAX_SEQ
 from outfeed.http import bodies, identity
 from outfeed.http.api.operation import JSON, MAX_FILTER_CHARS, json_answer, operation
+from outfeed.http.api.receipt import WriteReceipt
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log.shapes import (
@@ -27,7 +28,6 @@ from outfeed.log.shapes import (
     NewEvents,
     NewLines,
     Summary,
-    WriteReceipt,
 )
 from outfeed.log.store import log_page, reading, search
 from outfeed.principal import READ, WRITE

@@ -142,19 +142,21 @@ def _refuse_audit(event_type: object) -> None:
         raise InvalidEvent("event_type", f"is reserved for Outfeed's own audit events, got {str(event_type)!r:.80}")
 
 
-def record(database: Database, events: Sequence[Mapping[str, Any]], max_event_bytes: int) -> list[Recorded]:
+def record(
+    database: Database, events: Sequence[Mapping[str, Any]], max_event_bytes: int, *, keeps_known: bool = False
+) -> list[Recorded]:
     """Append *events*, all or none; return each result in order.
 
     An event has the names of `log_event`. All events are written in one transaction. An event that occurs twice in
-    *events* is written once and answered twice. Raises the errors of `log_event`, with the `index` of the invalid
-    event.
+    *events* is written once and answered twice. With *keeps_known*, the content of an event whose id exists may differ.
+    Raises the errors of `log_event`, with the `index` of the invalid event.
     """
     moment = clock.moment()
     drafts = [_draft(index, fields, max_event_bytes, moment) for index, fields in enumerate(events)]
     named = [draft.event.id for draft in drafts if draft.has_id]
     with database.transaction() as connection:
         logged = _logged(connection, named) if named else {}
-        fresh = _unknown(drafts, logged)
+        fresh = _unknown([draft for draft in drafts if draft.event.id not in logged] if keeps_known else drafts, logged)
         seqs = _seqs_of(connection, list(logged)) if logged else {}
         seqs |= _append(connection, list(fresh.values()))
         epoch = db.meta(connection, "epoch")

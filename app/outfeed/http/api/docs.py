@@ -148,6 +148,7 @@ def _rules(schema: dict[str, Any]) -> str:
 _PATH_EXAMPLES = {
     "event_id": "task-1-created",
     "name": "cron",
+    "topic": "backups",
     "agent_id": "agent-3f9a1c2b7d004e51",
     "task_id": "task-7c41d0a95be2f836",
 }

@@ -62,9 +62,10 @@ def document(app: Flask) -> dict[str, Any]:
 def _group(path: str) -> str:
     """Return the group of an operation, in words.
 
-    It is the first part of its path after `/api/`.
+    It is the first part of its path after `/api/`. Paths outside of the API are those of senders with other protocols.
     """
-    return path.split("/")[2].capitalize()
+    _, first, second, *_ = path.split("/")
+    return second.capitalize() if first == "api" else "Gateways"
 
 
 def _version() -> str:
