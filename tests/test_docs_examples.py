@@ -53,6 +53,7 @@ NOT_RUN = {
         "cp /opt/outfeed/scripts/deploy/Caddyfile.edges /etc/caddy/Caddyfile",
         "litestream restore -o /var/lib/outfeed/copy.db s3://my-bucket/outfeed",
     ],
+    "commands": ['eval "$(_OUTFEED_COMPLETE=bash_source outfeed)"    # ~/.bashrc'],
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }
