@@ -72,7 +72,7 @@ def prune(
     if archive is not None and older_than_days is None:
         raise click.UsageError("--archive needs --older-than-days.")
     if not dry_run:
-        what = f"the events older than {older_than_days} days" if older_than_days is not None else "the events"
+        what = _what_to_delete(older_than_days, event_id, table)
         show.confirm(f"Delete {what} from {settings().database}?", is_confirmed=yes)
     if older_than_days is not None:
         _prune_old(older_than_days, archive, dry_run, is_json)
@@ -80,6 +80,12 @@ def prune(
         _erase(event_id, dry_run, is_json)
     elif table is not None and key is not None:
         _erase_row(table, key, dry_run, is_json)
+
+
+def _what_to_delete(older_than_days: int | None, event_id: str | None, table: str | None) -> str:
+    if older_than_days is not None:
+        return f"the events older than {show.count(older_than_days, 'day')}"
+    return f"the event {event_id}" if event_id is not None else f"the events of one row of {table}"
 
 
 def _prune_old(older_than_days: int, archive: Path | None, dry_run: bool, is_json: bool) -> None:

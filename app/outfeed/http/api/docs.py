@@ -149,6 +149,7 @@ _PATH_EXAMPLES = {
     "event_id": "task-1-created",
     "name": "cron",
     "topic": "backups",
+    "address": "ADDRESS",
     "agent_id": "agent-3f9a1c2b7d004e51",
     "task_id": "task-7c41d0a95be2f836",
 }
