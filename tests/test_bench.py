@@ -192,7 +192,7 @@ class TestCommand:
 
         assert done.returncode == 0, done.stdout + done.stderr
         samples = json.loads((tmp_path / "bench.json").read_text())["samples"]
-        cases = ["idle", "latency", "burst", "commits", "paced", "resume", "write", "watch"]
+        cases = ["idle", "latency", "burst", "commits", "paced", "resume", "write", "incoming", "watch"]
         assert [sample["case"] for sample in samples] == cases
         assert all(f"| {case} |" in done.stdout for case in cases)
 

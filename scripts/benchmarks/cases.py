@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts.benchmarks import event, process
 from scripts.benchmarks.errors import SequenceError
 from scripts.benchmarks.load import Outcome, Phase
-from scripts.benchmarks.producers import produce
+from scripts.benchmarks.producers import Call, api_call, produce
 from scripts.benchmarks.servers import HOST, Checkout, Server, fill
 from scripts.benchmarks.session import LoadSession, Written, catch_up
 from scripts.benchmarks.writer import INSERT
@@ -31,6 +33,7 @@ CAREFUL_IN_BURST = 10
 WARM_UP = Phase(events=20, careful=1_000_000, timeout_secs=60)
 SETTLE_SECS = 1.0
 WATCHED_SECS = 600
+INCOMING_TURNS = 9
 
 Figures = dict[str, float]
 
@@ -228,11 +231,35 @@ def _post(server: Server, producers: int, batch: int, events: int) -> float:
     Returns events/s.
     """
     each, before = -(-events // (producers * batch)), _count(server.database)
-    seconds = produce(f"{HOST}:{server.port}", server.token, producers, batch, each)
+    seconds = produce(f"{HOST}:{server.port}", api_call(server.token, batch), producers, each)
     posted, stored = each * producers * batch, _count(server.database) - before
     if stored != posted:
         raise SequenceError(f"{posted} events were posted and {stored} are in the outbox")
     return posted / seconds
+
+
+def measure_incoming(stage: Stage, _: int) -> Figures:
+    """Time one event by a topic and by an address, beside the API.
+
+    Each figure is the median of the ratios in the same turn.
+    """
+    posts, plain = max(1, stage.sizes.posted_events // 200), {"Content-Type": "text/plain"}
+    with stage.server(1) as server:
+        url = server.run("address", "add", "bench").split()[0]
+        token = plain | {"Authorization": f"Bearer {server.token}"}
+        text = b"measured, not guessed"
+        calls = {
+            "topic_ratio": Call("/in/bench", text, token),
+            "address_ratio": Call(urlsplit(url).path, text, plain),
+        }
+        turns = [_turn(server, calls, posts) for _ in range(INCOMING_TURNS + 1)][1:]
+    return {name: statistics.median(turn[name] for turn in turns) for name in calls}
+
+
+def _turn(server: Server, calls: dict[str, Call], posts: int) -> Figures:
+    address = f"{HOST}:{server.port}"
+    base = produce(address, api_call(server.token, 1), 1, posts)
+    return {name: produce(address, call, 1, posts) / base for name, call in calls.items()}
 
 
 def _count(database: Path) -> int:
@@ -260,6 +287,8 @@ LABELS = {
     "one_per_s": "POST of 100 events, 1 producer: events/s",
     "hundred_per_s": "POST of 100 events, 100 producers: events/s",
     "singles_per_s": "POST of one event, 100 producers: events/s",
+    "topic_ratio": "text to /in/TOPIC ÷ POST of one event",
+    "address_ratio": "text to a write-only address ÷ POST of one event",
     "insert_ratio": "watched INSERT in bulk ÷ logged by hand",
     "update_ratio": "watched UPDATE of all rows ÷ logged by hand",
     "replace_ratio": "watched REPLACE in bulk ÷ logged by hand",
@@ -282,6 +311,7 @@ CASES = {
         Case("paced", (1000,), (500,), measure_paced),
         Case("resume", (1, 20), (1, 20), measure_resume),
         Case("write", (0,), (0,), measure_write),
+        Case("incoming", (0,), (0,), measure_incoming),
         Case("watch", (0,), (0,), measure_watch),
     )
 }

@@ -1,4 +1,4 @@
-"""Concurrent producers for `/api/events`, each on its own connection."""
+"""Concurrent producers over HTTP, each on its own connection."""
 
 from __future__ import annotations
 
@@ -7,20 +7,34 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from scripts.benchmarks import event
 from scripts.benchmarks.errors import LoadError
 
 
-def produce(address: str, token: str, producers: int, batch: int, posts: int) -> float:
-    """Have each producer post *posts* times *batch* events.
+class Call(NamedTuple):
+    """One POST: its path, body and headers."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+def api_call(token: str, batch: int) -> Call:
+    """Return the call of the API that writes *batch* events."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    return Call("/api/events", make_body(batch), headers)
+
+
+def produce(address: str, call: Call, producers: int, posts: int) -> float:
+    """Have each producer make *call* *posts* times.
 
     Returns the seconds. Raises LoadError.
     """
-    body, ready = make_body(batch), threading.Barrier(producers + 1)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    ready = threading.Barrier(producers + 1)
     with ThreadPoolExecutor(producers) as pool:
-        running = [pool.submit(post_all, address, headers, body, posts, ready) for _ in range(producers)]
+        running = [pool.submit(post_all, address, call, posts, ready) for _ in range(producers)]
         ready.wait(60)
         began = time.monotonic()
         for each in running:
@@ -34,19 +48,19 @@ def make_body(batch: int) -> bytes:
     return json.dumps([row] * batch if batch > 1 else row).encode()
 
 
-def post_all(address: str, headers: dict[str, str], body: bytes, posts: int, ready: threading.Barrier) -> None:
+def post_all(address: str, call: Call, posts: int, ready: threading.Barrier) -> None:
     """Post *posts* times. Repeat a post that a busy server rejects (503)."""
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.connect()
     ready.wait(60)
     while posts:
-        connection.request("POST", "/api/events", body, headers)
+        connection.request("POST", call.path, call.body, call.headers)
         response = connection.getresponse()
         answer = response.read()
         if response.status == 503:
             time.sleep(float(response.headers.get("Retry-After", 1)))
         elif response.status != 201:
-            raise LoadError(f"POST /api/events answered {response.status}: {answer[:200]!r}")
+            raise LoadError(f"POST {call.path} answered {response.status}: {answer[:200]!r}")
         else:
             posts -= 1
     connection.close()

@@ -157,6 +157,7 @@ class Server:
             "OUTFEED_MAX_CONNECTIONS_PER_IP": "0",
             "OUTFEED_CONNECTION_ATTEMPTS_PER_MINUTE": "0",
             "OUTFEED_REQUESTS_PER_MINUTE": "0",
+            "OUTFEED_ADDRESS_REQUESTS_PER_MINUTE": "0",
         }
 
     def _is_ready(self) -> bool:

@@ -65,7 +65,7 @@ class TestDeclarations:
         assert {rule.rule for rule in rules if app.view_functions[rule.endpoint].permission.scope is None} == {
             "/healthz", "/healthz/", "/readyz", "/readyz/", "/login", "/static/<path:name>",
             "/static/v-<version>/<path:name>", "/docs", "/docs/search", "/docs/<topic>", "/preferences",
-            "/manifest.webmanifest",
+            "/manifest.webmanifest", "/in/at/<address>",
         }  # fmt: skip
 
     @pytest.mark.parametrize(("method", "scope", "status"), [
