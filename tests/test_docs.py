@@ -48,7 +48,7 @@ class TestTables:
         codes = {value for name, value in vars(frames).items() if name.isupper() and isinstance(value, int)}
         assert {code for code in codes if code > 999} == set(frames.CLOSE_CODES)
 
-    @pytest.mark.parametrize("type_", sorted(set(re.findall(r'message\("(\w+)"', CODE)) | {"event", "error"}))
+    @pytest.mark.parametrize("type_", sorted(set(re.findall(r'\bmessage\("(\w+)"', CODE)) | {"event", "error"}))
     def test_every_frame_is_described(self, type_):
         assert f'"type": "{type_}"' in PAGES["websocket"]
 

@@ -60,7 +60,19 @@ def test_help_lists_the_commands_in_order(outfeed):
             "backup",
             "restore",
         ),
-        *("doctor", "user", "token", "consumer", "watch", "webhook", "address", "mapping", "simulate", "edge"),
+        *(
+            "doctor",
+            "user",
+            "token",
+            "consumer",
+            "watch",
+            "webhook",
+            "address",
+            "mapping",
+            "simulate",
+            "edge",
+            "verify",
+        ),
     ]
     assert "..." not in commands
 
