@@ -16,15 +16,10 @@ from tests.page import DESKTOP, PATIENCE_MS
 from tests.proxy import Proxy
 from tests.server import Server
 
-# Only the page under test may use the network. With one process and one thread for drawing, a page takes three quarters
-# of the CPU time.
+# Only the page under test may use the network.
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
-    "--in-process-gpu",
-    "--renderer-process-limit=1",
-    "--disable-threaded-compositing",
-    "--disable-lcd-text",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
