@@ -68,6 +68,14 @@ def timestamp() -> str:
     return isoformat(now())
 
 
+def thread_secs() -> float:
+    """Return the CPU time of this thread in seconds.
+
+    Other work on the machine does not change it.
+    """
+    return time.thread_time()
+
+
 def parsed(value: object) -> datetime | None:
     """Return the time that ISO 8601 text names, in UTC, or None.
 

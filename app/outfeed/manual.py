@@ -30,6 +30,7 @@ MENU: dict[str, tuple[str, ...]] = {
     ),
     "Reference": (
         "events",
+        "queries",
         "displays",
         "protocol",
         "websocket",

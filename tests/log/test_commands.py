@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from outfeed.log.store.follow import PAGE_EVENTS, LogFollower
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.log.store.reading import get_event, list_events
 from outfeed.principal import EVERYTHING
 from outfeed.store.event_log import log_event

@@ -12,7 +12,7 @@ from outfeed.config import Settings
 from outfeed.http.app import create_app
 from outfeed.log import hints
 from outfeed.log.store import log_page
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import EVERYTHING
 from outfeed.store.database import Database
 from tests.http.visitors import show_tokens_and_names, signed_in

@@ -44,7 +44,7 @@ def of_event_as_json(event_id: str) -> str:
 
     An id that can't stand in the path leads to a list of one event.
     """
-    if _PLAIN.fullmatch(event_id) and event_id not in ("summary", "export"):
+    if _PLAIN.fullmatch(event_id) and event_id not in ("summary", "export", "values"):
         return url_for("events.get_event", event_id=event_id)
     return url_for("events.list_events", id=event_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,14 +28,16 @@ from outfeed.log.shapes import (
     NewEvents,
     NewLines,
     Summary,
+    Values,
 )
-from outfeed.log.store import log_page, reading, search
+from outfeed.log.store import completion, log_page, reading, search
 from outfeed.principal import READ, WRITE
 from outfeed.store import event_log
 from outfeed.text import near
 
 NDJSON = "application/x-ndjson"
 MAX_LINES = 10_000  # of a body, blank ones with them
+VALUE_FIELDS = {"type": "event_type", "source": "source", "task": "task_id", "agent": "agent_id"}
 LINES = {NDJSON, "application/ndjson", "application/jsonl"}
 
 events = Blueprint("events", __name__, url_prefix="/api")
@@ -79,6 +81,15 @@ class SummaryQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 366 * 10, allow_inf_nan=False)] = 60
+
+
+class ValuesQuery(BaseModel):
+    """The field, and the text that its values begin with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: Annotated[Literal["type", "source", "task", "agent"], Field(examples=["source"])]
+    prefix: Annotated[str, Field(max_length=MAX_FILTER_CHARS, examples=["coo"])] = ""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -210,7 +221,7 @@ def list_events(query: LogQuery) -> Response:
             raise NotFound(f"no event with the id {query.before!r:.220}")
         cursor = place[0]
     page = log_page.list_page(services().database, query.filter(visible), limit=query.limit, cursor=cursor)
-    answered = [event.as_dict() | _match_of(event, query.text) for _, event in page.events]
+    answered = [event.as_dict() | _match_of(event, query.words) for _, event in page.events]
     return json_answer({"events": answered, "next": page.older})
 
 
@@ -226,6 +237,20 @@ def summarise(query: SummaryQuery) -> Response:
     """Return the number of events of each type in the last `minutes`."""
     summary = reading.get_event_summary(query.minutes, services().database, identity.principal().visible)
     return json_answer({"minutes": query.minutes, "summary": summary})
+
+
+@events.get("/events/values")
+@requires(READ)
+@operation(query=ValuesQuery, answers={200: Values})
+def list_values(query: ValuesQuery) -> Response:
+    """Return values of a field that begin with a text, in alphabetical order.
+
+    They are those of events that the principal may see.
+    """
+    values = completion.complete(
+        services().database, identity.principal().visible, VALUE_FIELDS[query.field], query.prefix
+    )
+    return json_answer({"values": values})
 
 
 @events.get("/events/<path:event_id>")

@@ -13,11 +13,11 @@ import click
 from outfeed import clock
 from outfeed.cli import show
 from outfeed.cli.values import checked, parsed_json, past
-from outfeed.errors import UnknownName
+from outfeed.errors import InvalidRequest, UnknownName
 
 if TYPE_CHECKING:
     from outfeed.events import Event
-    from outfeed.log.store.log_page import LogFilter
+    from outfeed.log.store.log_filter import LogFilter
 
 FOLLOW_SECS = 1.0
 
@@ -50,6 +50,7 @@ def log(event_type: str, event_id: str | None, **fields: Any) -> None:
 @click.option("--task-id", help="Only this task.")
 @click.option("--agent-id", help="Only this agent.")
 @click.option("--text", help='Only with these words; "a phrase"; wor*; one OR other; -excluded.')
+@click.option("-q", "--query", metavar="QUERY", help="Only events that match a query of the log's page.")
 @click.option(
     "--since",
     "--from",
@@ -73,17 +74,21 @@ def events(context: click.Context, /, limit: int, is_following: bool, is_json: b
     \b
     Example:
       outfeed events --type task.failed --since 15m --text timeout --limit 20
+      outfeed events -q 'type:task.* -source:ci data.status:500 since:1h'
     """
     from outfeed.log.store.reading import list_events
 
     if context.invoked_subcommand is not None:
         return
-    if is_following:
-        if filters.pop("until") is not None:
-            raise click.UsageError("--follow and --until exclude each other.")
-        _follow(_filter(**filters), limit, is_json)
-        return
-    found = list_events(limit=limit, **filters)
+    if is_following and filters.pop("until") is not None:
+        raise click.UsageError("--follow and --until exclude each other.")
+    try:
+        if is_following:
+            _follow(_filter(**filters), limit, is_json)
+            return
+        found = list_events(limit=limit, **filters)
+    except InvalidRequest as error:
+        raise click.UsageError(str(error).removeprefix("q: ")) from None
     if is_json:
         show.put(show.as_json_lines(event.as_dict() for event in found))
         return
@@ -91,13 +96,13 @@ def events(context: click.Context, /, limit: int, is_following: bool, is_json: b
     show.say(f"Showed {show.count(len(found), 'event')}, newest first." if found else "No events match.")
 
 
-def _filter(event_type: str | None, since: datetime | None, **more: Any) -> LogFilter:
-    from outfeed.log.store.log_page import LogFilter
-    from outfeed.log.store.reading import split_types
+def _filter(event_type: str | None, since: datetime | None, query: str | None, **more: Any) -> LogFilter:
+    from outfeed.log import filters
+    from outfeed.log.store.log_filter import LogFilter, split_types
     from outfeed.principal import EVERYTHING
 
     first = clock.isoformat(since) if since else None
-    return LogFilter(EVERYTHING, split_types(event_type), since=first, **more)
+    return filters.narrowed(LogFilter(EVERYTHING, split_types(event_type), since=first, **more), query)
 
 
 def _follow(wanted: LogFilter, limit: int, is_json: bool) -> None:

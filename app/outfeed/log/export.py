@@ -25,7 +25,7 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log.shapes import Lines, LogFilters
 from outfeed.log.store import log_page
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import READ
 
 EVENTS_A_PIECE = 200

@@ -108,6 +108,15 @@ class Row:
             return None
         return cut(json.dumps(self.event.data, ensure_ascii=False, indent=2), MAX_DATA_CHARS)
 
+    def data_line(self, most: int) -> str:
+        """Return the data on one line, cut to *most* characters.
+
+        It is empty without data.
+        """
+        if self.event.data is None:
+            return ""
+        return cut(json.dumps(self.event.data, ensure_ascii=False, separators=(", ", ": ")), most)
+
 
 @dataclass(slots=True)
 class Group:

@@ -10,36 +10,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
-from flask import Blueprint, current_app, redirect, render_template, request
+from flask import Blueprint, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
-from outfeed import clock
-from outfeed.display import OWN, colour_of, cut, kind_of
+from outfeed.display import colour_of, kind_of
 from outfeed.events import Event
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
-from outfeed.log.live import Row, rowid, rows_of
+from outfeed.log import search_page
+from outfeed.log.live import Row, rows_of
 from outfeed.log.store import log_page
-from outfeed.log.store.log_page import LogFilter
-from outfeed.log.store.reading import split_types
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import READ
 
-LOG_ROWS = 50
 STORY_ROWS = 200
 MAX_JSON_CHARS = 65_536
-FILTERS = ("type", "source", "task", "agent", "from", "to", "text")
-KNOWN = {*FILTERS, "id", "cursor", "newer", "live"}
-ALIASES = {
-    "event_type": "type",
-    "types": "type",
-    "task_id": "task",
-    "agent_id": "agent",
-}  # the names in the API and the feed
 
 log = Blueprint("log", __name__)
 # The type of app.extensions["story_heads"], which a feature may set: a function of the id for each kind (task, agent).
@@ -58,70 +47,13 @@ def link_variables() -> dict[str, Any]:
 @log.get("/swarm/events")
 @requires(READ, is_page=True)
 def events() -> ResponseReturnValue:
-    """Show the log, newest first, filtered and in pages.
+    """Show the log, newest first.
 
     With `id`, show that event.
     """
     if event_id := request.args.get("id"):
         return event(event_id)
-    if ALIASES.keys() & request.args.keys():  # the page's script uses only the page's names
-        renamed = [(ALIASES.get(name, name), value) for name, value in request.args.items(multi=True)]
-        return redirect(f"{addresses.of_log()}?{urlencode(renamed)}")
-    given, unknown = _read_filters()
-    filter_, problem = _make_filter(given)
-    if unknown:
-        problem = f"{problem or ''} Unknown filters were ignored: {cut(', '.join(unknown), 80)}.".strip()
-    newer = request.args.get("newer", type=rowid)
-    cursor = newer if newer is not None else request.args.get("cursor", type=rowid)
-    page = log_page.list_page(services().database, filter_, limit=LOG_ROWS, cursor=cursor, is_newer=newer is not None)
-    if newer is not None and len(page.events) < LOG_ROWS and not page.is_scan_limited:
-        return redirect(addresses.of_log(**given))  # the newest page, which is full
-    return render_template(
-        "events.html",
-        rows=rows_of((found for _, found in page.events), filter_.text),
-        page=page,
-        cursor=cursor,
-        counts=log_page.count(services().database, filter_),
-        filters=given,
-        problem=problem,
-        types=[*OWN, *services().displays.current().by_type],
-    )
-
-
-def _read_filters() -> tuple[dict[str, str], list[str]]:
-    """Return the filters, and the names of unknown ones.
-
-    Types may be given several times.
-    """
-    given = {name: list(filter(None, map(str.strip, values))) for name, values in request.args.lists()}
-    filters = {name: ",".join(given[name]) if name == "type" else given[name][0] for name in FILTERS if given.get(name)}
-    repeated = [name for name in FILTERS if name != "type" and len(set(given.get(name, []))) > 1]
-    return filters, [name for name in given if name not in KNOWN] + [f"{name} (twice)" for name in repeated]
-
-
-def _make_filter(given: dict[str, str]) -> tuple[LogFilter, str | None]:
-    """Return the conditions, and the problem of invalid ones.
-
-    Invalid times are ignored. Valid times in *given* become plain UTC.
-    """
-    times = {name: clock.parsed(given[name]) for name in ("from", "to") if name in given}
-    bad = [given[name] for name, moment in times.items() if moment is None]
-    since, until = (clock.isoformat(moment) if (moment := times.get(name)) else None for name in ("from", "to"))
-    filter_ = LogFilter(
-        identity.principal().visible, split_types(given.get("type")), given.get("source"), given.get("task"),
-        given.get("agent"), since, until, given.get("text"),
-    )  # fmt: skip
-    given |= {name: _as_input(moment) for name, moment in times.items() if moment}
-    problem = f"Not a date, and ignored: {cut(', '.join(bad), 80)}. Use 2026-01-31T12:00." if bad else None
-    return filter_, problem
-
-
-def _as_input(moment: datetime) -> str:
-    """Return a time in UTC in the form of the page's inputs.
-
-    A time with a fraction has milliseconds.
-    """
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+    return search_page.show()
 
 
 @log.get("/swarm/events/<path:event_id>")

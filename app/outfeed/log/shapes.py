@@ -11,8 +11,9 @@ from typing_extensions import TypedDict  # pydantic reads typing's only from Pyt
 from outfeed import clock
 from outfeed.events import MAX_NAME_CHARS, MAX_TYPE_CHARS, TYPE_PATTERN
 from outfeed.http.api.operation import MAX_FILTER_CHARS
-from outfeed.log.store.log_page import LogFilter
-from outfeed.log.store.reading import split_types
+from outfeed.log import filters
+from outfeed.log.query_language import MAX_QUERY_CHARS
+from outfeed.log.store.log_filter import LogFilter, split_types
 from outfeed.principal import EventScope
 
 MAX_BATCH_EVENTS = 1000
@@ -119,12 +120,31 @@ class LogFilters(BaseModel):
         ),
     ] = None
 
+    q: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_QUERY_CHARS,
+            description="A query in the language of the log's page, with exclusions and values in the data. A field"
+            " of it can't be given as another parameter, too.",
+            examples=['-source:ci data.status:500 "out of memory" since:1h'],
+        ),
+    ] = None
+
     def filter(self, visible: EventScope) -> LogFilter:
-        """Return these conditions, limited to what the principal may see."""
+        """Return these conditions, limited to what the principal may see.
+
+        Raises InvalidRequest for a part of `q` that is invalid or given twice.
+        """
         since, until = (clock.isoformat(moment) if moment else None for moment in (self.from_, self.to))
-        return LogFilter(
+        own = LogFilter(
             visible, split_types(self.event_type), self.source, self.task_id, self.agent_id, since, until, self.text
         )
+        return filters.narrowed(own, self.q)
+
+    @property
+    def words(self) -> str | None:
+        """The words to search for, from either parameter."""
+        return self.text or filters.read_query(self.q).text
 
 
 class LogPage(BaseModel):
@@ -139,3 +159,9 @@ class Summary(BaseModel):
 
     minutes: float = Field(examples=[60.0])
     summary: dict[str, int] = Field(examples=[{"task.created": 12, "task.completed": 9}])
+
+
+class Values(BaseModel):
+    """Values of a field, at most ten."""
+
+    values: list[str] = Field(examples=[["coordinator"]])

@@ -23,7 +23,7 @@ const zone = document.getElementById("zone");
 if (zone) zone.textContent = `Times in ${zoneName()}`;
 
 const feed = document.querySelector("event-feed"); // an element that is added later belongs to another script
-const field = document.querySelector("form.filter input");
+const field = document.querySelector("form.filter input:not([type=hidden])");
 document.addEventListener("keydown", (event) => {
   const isTyping = event.composedPath()[0].matches?.("input, textarea, select");
   if (event.key !== "/" || isTyping || event.defaultPrevented || !(feed || field)) return;

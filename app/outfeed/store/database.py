@@ -33,7 +33,7 @@ from outfeed.errors import (
     SchemaMismatch,
 )
 from outfeed.process import reset_after_fork
-from outfeed.store import deadline, files, instants
+from outfeed.store import data_values, deadline, files, instants
 
 BUSY_TIMEOUT_SECS = 10.0
 MAX_ATTEMPTS, SECS_BETWEEN_ATTEMPTS = 50, 0.02
@@ -75,6 +75,7 @@ def connect(path: Path) -> sqlite3.Connection:
         )
         connection.text_factory = _text
         instants.register(connection)
+        data_values.register(connection)
         with ExitStack() as undo:
             undo.callback(connection.close)
             for pragma in _PRAGMAS:

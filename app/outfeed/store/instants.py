@@ -29,6 +29,8 @@ END"""
 IS_READABLE = f"CASE WHEN {IS_OWN_FORM} THEN {_IS_DATE} ELSE {_PARSED} IS NOT NULL END"
 # The instant of a timestamp in UTC, `2026-01-31T12:30:20.123Z` or without `Z`. NULL if the text names no time.
 INSTANT = f"CASE WHEN {IS_OWN_FORM} THEN timestamp ELSE {_PARSED} END"
+# The second of it, `2026-01-31T12:30:15`.
+SECOND = f"substr({INSTANT}, 1, 19)"
 LATEST = "9999-12-31T23:59:59.999999"
 # An offset from UTC in ISO 8601 is less than a day.
 _MAX_OFFSET = timedelta(days=1)

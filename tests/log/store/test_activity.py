@@ -14,7 +14,7 @@ from freezegun import freeze_time
 from outfeed import clock
 from outfeed.log.store import activity, log_page
 from outfeed.log.store.activity import HOUR, RANGES, Activity, ActivityLog, Written
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.log.store.reading import get_event_summary
 from outfeed.principal import EVERYTHING
 from outfeed.store import instants

@@ -22,7 +22,7 @@ from outfeed.log.store import indexer, log_page, reading, search, timed
 from outfeed.log.store.activity import HOUR as LAST_HOUR
 from outfeed.log.store.activity import ActivityLog
 from outfeed.log.store.indexer import Indexer
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import EVERYTHING
 from outfeed.store import database as db
 from outfeed.store import instants

@@ -7,14 +7,15 @@ import itertools
 import re
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outfeed.log.store import indexer, log_page, search
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store import indexer, log_page, search, survey
+from outfeed.log.store.log_filter import DataCondition, Excluded, LogFilter
 from outfeed.log.store.search import Span
 from outfeed.principal import EVERYTHING, EventScope, is_of_type
 from outfeed.store import database as db
@@ -66,6 +67,17 @@ FILTERS = {
     "text and all": LogFilter(
         VIEWER, ("task.*",), "worker", None, "agent-0", SINCE, "2026-01-01T05:00:00.000Z", "mem*"
     ),
+    "not two types": LogFilter(VIEWER, excluded=Excluded(("tool.called", "task.created"))),
+    "not a prefix": LogFilter(VIEWER, excluded=Excluded(("task.*",))),
+    "a prefix but a type": LogFilter(VIEWER, ("task.*",), excluded=Excluded(("task.created",))),
+    "no type": LogFilter(VIEWER, excluded=Excluded(("task.*", "tool.*"))),
+    "not a source": LogFilter(VIEWER, excluded=Excluded(sources=("coordinator",))),
+    "not these agents": LogFilter(VIEWER, ("task.*",), excluded=Excluded(agent_ids=("agent-3", "agent-4"))),
+    "not a task": LogFilter(VIEWER, ("task.failed",), excluded=Excluded(task_ids=("task-250",))),
+    "two tasks": LogFilter(VIEWER, task_id=("task-77", "task-78")),
+    "two sources": LogFilter(VIEWER, source=("worker", "nobody")),
+    "a value": LogFilter(VIEWER, data=(DataCondition(("n",), "17"),)),
+    "not a value": LogFilter(VIEWER, ("task.failed",), data=(DataCondition(("n",), "2500", is_excluded=True),)),
     "no match": LogFilter(VIEWER, ("task.failed",), source="worker", agent_id="agent-3"),
 }
 
@@ -108,6 +120,11 @@ def expected(filter_: LogFilter) -> list[int]:
 
     def matches(n: int) -> bool:
         kind = "task.failed" if n % 2500 == 0 else ("tool.called", "task.created", "access.signed_in")[n % 3]
+        shown = {
+            "source": "coordinator" if n % 50 else "worker",
+            "task_id": f"task-{n // 10}",
+            "agent_id": f"agent-{n % 40}",
+        }
         second = n - (3600 if n % 100 == 0 else 0)
         day, rest = divmod(second + 86_400, 86_400)
         month, day_of_month = ("2025-12", 31) if day == 0 else ("2026-01", day)
@@ -115,9 +132,12 @@ def expected(filter_: LogFilter) -> list[int]:
         return (
             filter_.visible.covers(kind)
             and (not filter_.types or any(is_of_type(kind, pattern) for pattern in filter_.types))
-            and filter_.source in (None, "coordinator" if n % 50 else "worker")
-            and filter_.task_id in (None, f"task-{n // 10}")
-            and filter_.agent_id in (None, f"agent-{n % 40}")
+            and all(shown[column] in given for column, given in filter_.names().items())
+            and not any(is_of_type(kind, pattern) for pattern in filter_.excluded.types)
+            and shown["source"] not in filter_.excluded.sources
+            and shown["task_id"] not in filter_.excluded.task_ids
+            and shown["agent_id"] not in filter_.excluded.agent_ids
+            and all((str(n) == one.value) != one.is_excluded for one in filter_.data)
             and (filter_.since or "") <= time
             and (filter_.until is None or time < filter_.until)
             and (filter_.text is None or n % 5000 == 0)
@@ -152,12 +172,15 @@ class TestEveryFilter:
             assert up.events == above.events
             assert up.older == above.older
 
-    def test_counts_are_by_type_and_stop(self, indexed: Database, filter_: LogFilter) -> None:
-        counts = log_page.count(indexed, filter_)
+    def test_a_survey_counts_the_newest_matches_and_stops(self, indexed: Database, filter_: LogFilter) -> None:
+        found, _ = survey.take(indexed, filter_)
         wanted = expected(filter_)
-        assert counts.total == min(len(wanted), log_page.MAX_COUNTED)
-        assert counts.is_complete == (len(wanted) < log_page.MAX_COUNTED)
-        assert all(not filter_.types or any(is_of_type(name, one) for one in filter_.types) for name in counts.by_type)
+        assert found.total == min(len(wanted), survey.MAX_COUNTED)
+        assert found.is_complete == (len(wanted) <= survey.MAX_COUNTED)
+        looked_at = wanted[: survey.MAX_LOOKED_AT]
+        assert found.looked_at == len(looked_at)
+        assert found.facets["source"] == Counter("coordinator" if n % 50 else "worker" for n in looked_at)
+        assert sum(bar.count for bar in found.bars) == found.looked_at
 
     def test_no_query_scans_or_sorts(self, many: Database, filter_: LogFilter, monkeypatch: pytest.MonkeyPatch) -> None:
         statements: list[str] = []
@@ -182,7 +205,7 @@ class TestEveryFilter:
         page = log_page.list_page(many, filter_, limit=50)
         log_page.list_page(many, filter_, limit=50, cursor=page.older or 70_000)
         log_page.list_page(many, filter_, limit=50, cursor=30_000, is_newer=True)
-        log_page.count(many, filter_)
+        survey.take(many, filter_)
         many.close()
 
         asked = {re.sub(r"'\[[\d, ]*\]'", "'[1, 2]'", sql) for sql in statements if "FROM event_log" in sql}
@@ -208,7 +231,7 @@ def test_a_page_ends_at_the_scan_limit_and_the_next_continues(
         found += [number(event) for _, event in page.events]
         cursor, pages = page.older, pages + 1
     assert found == expected(filter_)
-    assert not log_page.count(indexed, filter_).is_complete
+    assert not survey.take(indexed, filter_)[0].is_complete
 
 
 def test_a_table_without_its_indexes_is_read_completely(database: Database) -> None:

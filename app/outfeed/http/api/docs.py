@@ -152,6 +152,7 @@ _PATH_EXAMPLES = {
     "address": "ADDRESS",
     "agent_id": "agent-3f9a1c2b7d004e51",
     "task_id": "task-7c41d0a95be2f836",
+    "view_id": "3",
 }
 
 

@@ -1,10 +1,13 @@
-// The log's script: times of the filter in the reader's zone, short addresses, and new rows on top.
+// The log's script: the query bar, times in the reader's zone, days, and new rows on top.
 //
 // Only the server decides which events match. A hidden <event-feed> subscribes with the part of the filter that the feed
 // supports, and fires an event when something has changed. Then the script fetches the page again. It adds the new rows
 // on top and removes the missing ones. After a restore or an erasure the list is that of the new page.
 
 import { ROOT } from "./event-feed/root.js";
+import { separateDays } from "./log/days.js";
+import { watchHistogram } from "./log/histogram.js";
+import { QueryBar } from "./log/query.js";
 import { align, localise } from "./page.js";
 
 const GROUP_MS = 100; // events come in groups
@@ -17,8 +20,10 @@ const NUMBER = new Intl.NumberFormat();
 
 // --- the filter ------------------------------------------------------------------------------------------------------
 
-const form = document.querySelector("form.filter");
-const times = form.querySelectorAll("input[type=datetime-local]");
+const forms = document.querySelectorAll("form:is(.query, .period, .jump)");
+const times = document.querySelectorAll("input[type=datetime-local]");
+new QueryBar(document.querySelector("form.query"));
+watchHistogram(document.getElementById("histogram"));
 
 /** Return *moment* in the form of such an input, in the reader's zone or in UTC. */
 function inputValue(moment, isUtc) {
@@ -32,16 +37,69 @@ for (const input of times) {
   if (given && !Number.isNaN(moment.valueOf())) input.value = inputValue(moment, false);
 }
 
-form.addEventListener("formdata", ({ formData }) => {
-  for (const { name, value } of times) if (value) formData.set(name, inputValue(new Date(value), true));
-  for (const [name, value] of [...formData]) if (!value) formData.delete(name);
-  if (live?.checked) formData.set("live", "1");
+for (const form of forms) {
+  form.addEventListener("formdata", ({ formData }) => {
+    for (const input of form.querySelectorAll("input[type=datetime-local]")) {
+      if (input.value) formData.set(input.name, inputValue(new Date(input.value), true));
+    }
+    for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+    if (live?.checked) formData.set("live", "1");
+  });
+}
+
+// --- menus and rows --------------------------------------------------------------------------------------------------
+
+const menus = document.querySelectorAll("details.menu");
+
+function closeMenus(kept) {
+  for (const menu of menus) if (menu !== kept) menu.open = false;
+}
+
+document.addEventListener("click", ({ target }) => closeMenus(target.closest("details.menu")));
+document.addEventListener("keydown", ({ key }) => {
+  const open = document.querySelector("details.menu[open]");
+  if (key !== "Escape" || !open) return;
+  open.open = false;
+  open.querySelector("summary").focus();
 });
+
+/** Show the rows of *list* below days, in the reader's zone. */
+function arrange(list) {
+  if (!list) return;
+  separateDays(list);
+  align(list);
+}
+
+// The server cuts long data, so that the page is small. A row that opens gets the rest.
+document.querySelector("main").addEventListener("toggle", ({ target }) => {
+  const part = target.open && target.querySelector(":scope > .more pre[data-json]");
+  if (part) showWhole(part);
+}, { capture: true });
+
+async function showWhole(part) {
+  try {
+    const answer = await fetch(part.dataset.json, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    if (!answer.ok) return; // the beginning stays, and the link beside it leads to all of it
+    const found = await answer.json();
+    part.textContent = JSON.stringify((found.events?.[0] ?? found).data, null, 2);
+    delete part.dataset.json;
+  } catch {
+    // The same.
+  }
+}
+
+const shown = document.getElementById("rows");
+arrange(shown);
+const here = shown?.dataset.here && shown.querySelector(`[data-id="${CSS.escape(shown.dataset.here)}"]`);
+if (here) {
+  here.classList.add("here");
+  here.scrollIntoView({ block: "center" });
+}
 
 // --- live ------------------------------------------------------------------------------------------------------------
 
 const live = document.getElementById("live");
-const FEED = { type: "types", source: "source", task: "task-id", agent: "agent-id" };
+const FEED = { types: "types", source: "source", taskId: "task-id", agentId: "agent-id" };
 const STATES = {
   live: "", polling: "", connecting: "connecting", "catching-up": "catching up",
   reconnecting: "reconnecting", "signed-out": "signed out", refused: "refused", paused: "paused",
@@ -139,13 +197,12 @@ class Live {
   }
 
   #start() {
-    const given = new URLSearchParams(location.search);
     const feed = document.createElement("event-feed");
     feed.hidden = true;
     feed.setAttribute("limit", "0");
     feed.setAttribute("audit", "");
     for (const [name, attribute] of Object.entries(FEED)) {
-      const value = given.get(name)?.trim(); // the server trims it too
+      const value = this.#switch.dataset[name];
       if (value) feed.setAttribute(attribute, value);
     }
     feed.addEventListener("event-feed:event", () => this.#scheduleFetch());
@@ -221,8 +278,13 @@ class Live {
     localise(page);
     const total = totalOf(page);
     const counts = document.getElementById("counts");
-    // A reader with the focus in the counts keeps it. The next fetch updates them.
-    if (!counts.contains(document.activeElement)) counts.replaceWith(page.getElementById("counts"));
+    counts.replaceWith(page.getElementById("counts"));
+    // A reader with the focus or the pointer in a part keeps it. The next fetch updates the part.
+    for (const part of ["#facets", "#histogram"]) {
+      if (document.querySelector(`${part}:is(:hover, :focus-within)`)) continue;
+      swap(part, page);
+      if (part === "#histogram") watchHistogram(document.querySelector(part));
+    }
     if (this.#isRestored) this.#showRestored();
     this.#removeGone(page, mayHaveLost);
     if (mayHaveLost) renew(page);
@@ -252,7 +314,7 @@ class Live {
   }
 
   #replace(page) {
-    for (const part of [".panel", ".paging"]) swap(part, page);
+    for (const part of [".panel.log", ".paging"]) swap(part, page);
   }
 
   #showRestored() {
@@ -260,7 +322,7 @@ class Live {
     const text = "The database was restored. This list shows what it holds now.";
     const notice = document.getElementById("restored") ?? document.createElement("p");
     Object.assign(notice, { id: "restored", className: "restored", textContent: text });
-    document.querySelector(".panel").before(notice);
+    document.querySelector(".panel.log").before(notice);
     this.#announcer.end(text);
   }
 
@@ -282,7 +344,7 @@ class Live {
     for (const row of fresh) row.classList.add("new");
     if (list && !isAll && list.childElementCount + fresh.length <= MAX_ROWS) list.prepend(...fresh);
     else this.#replace(page);
-    align(document.getElementById("rows"));
+    arrange(document.getElementById("rows"));
   }
 
   #offerRows(number) {

@@ -6,7 +6,8 @@ import itertools
 from dataclasses import replace
 
 from outfeed.events import Event
-from outfeed.log.store.log_page import LogFilter, LogScan
+from outfeed.log.store.log_filter import LogFilter
+from outfeed.log.store.log_page import LogScan
 from outfeed.store import rows
 from outfeed.store.database import Database
 
@@ -27,7 +28,7 @@ class LogFollower:
     def read_before(self, limit: int) -> list[Event]:
         """Return the newest *limit* events before the start, newest first."""
         scan = LogScan(self._database, self._filter, self._position + 1, max_scanned=None)
-        return self._load([match.rowid for match in itertools.islice(scan, limit)])
+        return self._load([match[0] for match in itertools.islice(scan, limit)])
 
     def read_new(self) -> list[Event]:
         """Return the next events, oldest first.
@@ -39,7 +40,7 @@ class LogFollower:
             return []
         wanted = replace(self._filter, since=None)  # a row that is written now may have an older timestamp
         scan = LogScan(self._database, wanted, self._position, is_upward=True, max_scanned=None)
-        found = [match.rowid for match in itertools.islice(scan, PAGE_EVENTS)]
+        found = [match[0] for match in itertools.islice(scan, PAGE_EVENTS)]
         self._position = found[-1] if len(found) == PAGE_EVENTS else max([newest, *found])
         return self._load(found)
 

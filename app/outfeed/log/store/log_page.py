@@ -11,93 +11,49 @@ import functools
 import itertools
 import json
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from outfeed import clock
 from outfeed.events import Event
 from outfeed.log.store import search, timed
+from outfeed.log.store.log_filter import LogFilter
 from outfeed.log.store.search import MAX_ROWID, MIN_ROWID, Index, Span
-from outfeed.principal import EventScope, is_audit
-from outfeed.redaction import redact
+from outfeed.principal import EventScope, is_of_type
 from outfeed.store import instants, rows
 from outfeed.store.database import Connection, Database
 
 # After this many rows a page ends early and reports it. So a filter with few matches has a bounded cost.
 MAX_SCANNED = 20_000
-MAX_COUNTED = 10_000
 FIRST_CHUNK, MAX_CHUNK = 64, 2_500
 MAX_TIMED = 5000  # events of a time range for which the index on timestamp drives the scan
 MAX_TIMED_TEXTS = 50_000  # entries of that index that are read: a timestamp with an offset may stand a day away
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
-MAX_TYPES = 50  # types of a prefix for which the index on types drives the scan
+MAX_NAMES = 50  # types or sources for which their index drives the scan
+DATA_COST = 5  # of a row whose data is parsed
 _TEXTS = """
     SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? {times} LIMIT ?
 """
 _COUNT_TEXTS = f"SELECT count(*) FROM ({_TEXTS.format(times='')})"  # noqa: S608 - a constant of this module
 _RANGE = "rowid BETWEEN ? AND ?"
 _MAX_FREQUENCY = 1000  # the count stops here: more frequent conditions are equally unselective
+# One step in the index for each value.
 _DISTINCT = """
-    WITH RECURSIVE found (type) AS (
-        SELECT min(event_type) FROM event_log WHERE event_type >= :low AND event_type < :high
+    WITH RECURSIVE found (name) AS (
+        SELECT min({column}) FROM event_log INDEXED BY event_log_{column} WHERE {column} >= :low
         UNION ALL
-        SELECT (SELECT min(event_type) FROM event_log WHERE event_type > type AND event_type < :high)
-        FROM found WHERE type IS NOT NULL
+        SELECT (SELECT min({column}) FROM event_log INDEXED BY event_log_{column} WHERE {column} > name)
+        FROM found WHERE name IS NOT NULL AND (:high IS NULL OR name < :high)
     )
-    SELECT type FROM found WHERE type IS NOT NULL LIMIT :limit
+    SELECT name FROM found WHERE name IS NOT NULL AND (:high IS NULL OR name < :high) LIMIT :limit
 """
+# The values of each match that a page and its figures show.
+SHOWN = f"rowid, event_type, source, agent_id, {instants.SECOND}"
+_NO_NAME = ""  # of no event
 
 
-@dataclass(frozen=True, slots=True)
-class LogFilter:
-    """Conditions on events of the log, all of which must hold.
-
-    *types* are exact types, or prefixes like `task.*`. Empty *types* means all. *since* (inclusive) and *until*
-    (exclusive) are timestamps in Outfeed's own form. *text* is words to search for.
-    """
-
-    visible: EventScope
-    types: tuple[str, ...] = ()
-    source: str | None = None
-    task_id: str | None = None
-    agent_id: str | None = None
-    since: str | None = None
-    until: str | None = None
-    text: str | None = None
-
-    def where(self) -> rows.Where:
-        """Return all conditions except the text."""
-        filters = {"source = ?": self.source, "task_id = ?": self.task_id, "agent_id = ?": self.agent_id}
-        given: rows.Where = {clause: (value,) for clause, value in filters.items() if value is not None}
-        times = instants.within(self.since, self.until)
-        return given | times | rows.of_types(self.types) | rows.seen(self.visible)
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether the filter has a time."""
-        return self.since is not None or self.until is not None
-
-    def expression(self) -> str | None:
-        """Return the text in FTS5's syntax, narrowed by the other fields.
-
-        Returns None if the text contains no word.
-        """
-        found = search.expression(self.text or "")
-        if found is None:
-            return None
-        for values in ([self.source], [self.task_id], [self.agent_id], [one.removesuffix(".*") for one in self.types]):
-            given = [value for value in values if value]
-            if given and search.can_narrow(given):
-                found = search.narrow(found, given)
-        return found
-
-
-class Match(NamedTuple):
-    """A row that matches."""
-
-    rowid: int
-    event_type: str
+# A row that matches: the values of SHOWN, or only its rowid.
+Match = tuple[Any, ...]
 
 
 class _Chunk(NamedTuple):
@@ -121,26 +77,6 @@ class FoundPage(NamedTuple):
     is_scan_limited: bool = False
 
 
-class Counts(NamedTuple):
-    """Numbers of matching events by type, the most frequent first.
-
-    *is_complete* means that no more events match. Otherwise the count stopped at its limit.
-    """
-
-    by_type: dict[str, int]
-    is_complete: bool
-
-    @property
-    def total(self) -> int:
-        """The total of all types."""
-        return sum(self.by_type.values())
-
-    @property
-    def audit(self) -> int:
-        """The number of audit events, which the live list and chart exclude."""
-        return sum(count for event_type, count in self.by_type.items() if is_audit(event_type))
-
-
 class Neighbours(NamedTuple):
     """The events before and after one event."""
 
@@ -156,7 +92,7 @@ def list_page(
     With *is_newer* the events are the oldest of those that are newer than *cursor*.
     """
     scan = LogScan(database, filter_, cursor, is_upward=is_newer)
-    found = [match.rowid for match in itertools.islice(scan, limit + 1)]
+    found = [match[0] for match in itertools.islice(scan, limit + 1)]
     has_more = len(found) > limit
     is_scan_limited = not has_more and not scan.is_finished
     found = found[:limit]
@@ -170,23 +106,38 @@ def list_page(
     return FoundPage(list(events.items()), onward, backward, is_scan_limited)
 
 
+def list_around(database: Database, filter_: LogFilter, found: tuple[int, Event], count: int) -> FoundPage:
+    """Return that event, and up to *count* matches on each side of it."""
+    rowid, event = found
+    above = list_page(database, filter_, limit=count, cursor=rowid, is_newer=True)
+    below = list_page(database, filter_, limit=count, cursor=rowid)
+    newer = above.newer if above.events else None
+    return FoundPage([*above.events, (rowid, event), *below.events], below.older, newer, below.is_scan_limited)
+
+
+def place_at(database: Database, moment: str) -> int:
+    """Return the cursor of the page that begins at *moment*.
+
+    Its first event is the newest at that time or before it. *moment* is in Outfeed's own form. Timestamps in other
+    forms are compared as text.
+    """
+    with database.connection() as connection:
+        row = connection.execute(
+            "SELECT rowid FROM event_log WHERE timestamp <= ? ORDER BY timestamp DESC, rowid DESC LIMIT 1", (moment,)
+        ).fetchone()
+    return row[0] + 1 if row and row[0] < MAX_ROWID else MIN_ROWID
+
+
 def iterate_events(database: Database, filter_: LogFilter) -> Iterator[Event]:
     """Yield all events that match, newest first, in short reads.
 
     Events that are written during the iteration are not included.
     """
     matches = iter(LogScan(database, filter_, max_scanned=None))
-    while chunk := [match.rowid for match in itertools.islice(matches, 500)]:
+    while chunk := [match[0] for match in itertools.islice(matches, 500)]:
         with database.connection() as connection:
             events = rows.load(connection, chunk)
         yield from events.values()
-
-
-def count(database: Database, filter_: LogFilter) -> Counts:
-    """Count the newest events that match, up to MAX_COUNTED."""
-    scan = LogScan(database, filter_, chunk=MAX_CHUNK)
-    found = Counter(match.event_type for match in itertools.islice(scan, MAX_COUNTED))
-    return Counts(redact(dict(found.most_common())), scan.is_finished and found.total() < MAX_COUNTED)
 
 
 def find(database: Database, visible: EventScope, event_id: str) -> tuple[int, Event] | None:
@@ -216,7 +167,7 @@ def neighbours(database: Database, filter_: LogFilter, rowid: int) -> Neighbours
     for is_upward in (False, True):
         match = next(iter(LogScan(database, filter_, rowid, is_upward=is_upward)), None)
         with database.connection() as connection:
-            events = rows.load(connection, [match.rowid] if match else [])
+            events = rows.load(connection, [match[0]] if match else [])
         found.append(next(iter(events.values()), None))
     return Neighbours(*found)
 
@@ -247,9 +198,15 @@ class LogScan:
         self._chunk = chunk
         self._index = Index(database)
         self._where = filter_.where()
-        self._expression = filter_.expression() if filter_.text is not None else None
+        self._expression = filter_.expression() if filter_.has_words else None
+        self._cost_of_row = DATA_COST if filter_.data else 1
+        self._columns = SHOWN
 
     def __iter__(self) -> Iterator[Match]:
+        return itertools.chain.from_iterable(self.chunks())
+
+    def chunks(self) -> Iterator[list[Match]]:
+        """Yield the matches in lists, in the order of the scan."""
         if self._filter.text is None or self._expression is not None:
             self._drivers, self._rowids = self._choose_driving_indexes()
             for span in self._spans():
@@ -257,6 +214,13 @@ class LogScan:
                 if self._is_limit_reached:
                     return
         self.is_finished = True
+
+    def skip_values(self) -> None:
+        """Yield matches as rowids only, from the next chunk on.
+
+        They cost half as much.
+        """
+        self._columns = "rowid"
 
     @property
     def _is_limit_reached(self) -> bool:
@@ -277,13 +241,13 @@ class LogScan:
     def _indexed_spans(self) -> list[Span]:
         return self._index.spans(self._filter.since, self._filter.until)
 
-    def _scan_span(self, span: Span) -> Iterator[Match]:
+    def _scan_span(self, span: Span) -> Iterator[list[Match]]:
         size = self._chunk
         while span.low <= span.high and not self._is_limit_reached:
             found = self._read_chunk(span, size)
             self._spend(found.cost)
-            yield from found.matches
             self.position = found.end
+            yield found.matches
             span = span._replace(low=found.end + 1) if self._is_upward else span._replace(high=found.end - 1)
             size = min(size * 4, MAX_CHUNK)
 
@@ -294,22 +258,27 @@ class LogScan:
     def _read_chunk(self, span: Span, size: int) -> _Chunk:
         """Scan the next rows of the span."""
         if self._expression is None:
-            candidates = self._driving_index(span, size)
-            return _Chunk(
-                [row[0] for row in candidates if row[1]],
-                self._last_scanned(span, [row[0].rowid for row in candidates], size),
-                len(candidates),
-            )
+            return self._read_rows(span, size)
         if span.block is not None:
+            began = clock.thread_secs()
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
-                return _Chunk(self._matching(found), self._last_scanned(span, found, size), len(found) + 1)
-        candidates = self._driving_index(span, UNINDEXED_CHUNK)
-        matching = self._read_texts([match.rowid for match, is_match in candidates if is_match])
-        end = self._last_scanned(span, [match.rowid for match, _ in candidates], UNINDEXED_CHUNK)
-        return _Chunk(
-            [match for match, _ in candidates if match.rowid in matching], end, len(candidates) * UNINDEXED_COST
-        )
+                # A search without a match may have read long lists of words: each microsecond costs as much as a row.
+                micros = int((clock.thread_secs() - began) * 1e6)
+                cost = 1 + micros + len(found) * self._cost_of_row
+                return _Chunk(self._matching(found), self._last_scanned(span, found, size), cost)
+        candidates = self._read_rows(span, UNINDEXED_CHUNK)
+        matching = self._read_texts([match[0] for match in candidates.matches])
+        matches = [match for match in candidates.matches if match[0] in matching]
+        return _Chunk(matches, candidates.end, candidates.cost * UNINDEXED_COST)
+
+    def _read_rows(self, span: Span, size: int) -> _Chunk:
+        """Scan the next rows of the driving index."""
+        if self._rowids is not None:
+            start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
+            rowids = self._rowids[start:end][:size] if self._is_upward else self._rowids[start:end][::-1][:size]
+            return _Chunk(self._matching(rowids), self._last_scanned(span, rowids, size), 1 + len(rowids))
+        return self._read_driving_index(span, size)
 
     def _last_scanned(self, span: Span, rowids: list[int], size: int) -> int:
         """Return the last row that has been scanned."""
@@ -332,10 +301,10 @@ class LogScan:
         clauses, values = rows.bound(
             {"rowid IN (SELECT value FROM json_each(?))": (json.dumps(rowids),), **self._where}
         )
-        sql = f"SELECT rowid, event_type FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - constant clauses
+        sql = f"SELECT {self._columns} FROM event_log NOT INDEXED {clauses}"  # noqa: S608 - constant clauses
         with self._database.connection() as connection:
-            types = dict(connection.execute(sql, values).fetchall())
-        return [_match(rowid, types[rowid]) for rowid in rowids if rowid in types]
+            found = {match[0]: match for match in connection.execute(sql, values).fetchall()}
+        return [found[rowid] for rowid in rowids if rowid in found]
 
     # --- choice of the driving index ----------------------------------------------------------------------------------
 
@@ -347,19 +316,38 @@ class LogScan:
         log, the full-text index's spans drive the scan.
         """
         filter_ = self._filter
-        fields = [("task_id", filter_.task_id), ("agent_id", filter_.agent_id), ("source", filter_.source)]
-        types = filter_.types or filter_.visible.types
         with self._database.connection() as connection:
             indexed = _indexed(connection)
-            choices = [[(column, value)] for column, value in fields if value is not None and column in indexed]
-            if types and "event_type" in indexed and (named := _types(connection, types)) is not None:
-                choices.append([("event_type", name) for name in named or types[:1]])
+            choices = [
+                [(column, value) for value in given] for column, given in filter_.names().items() if column in indexed
+            ]
+            if "event_type" in indexed and (types := self._types_to_read(connection)) is not None:
+                choices.append([("event_type", name) for name in types])
+            if "source" in indexed and (sources := self._sources_to_read(connection)) is not None:
+                choices.append([("source", name) for name in sources])
             costs = [min(_MAX_FREQUENCY, sum(_frequency(connection, *each) for each in choice)) for choice in choices]
             rowids = self._rowids_by_time(connection) if "timestamp" in indexed else None
         fewest = min(costs, default=_MAX_FREQUENCY)
         if rowids is not None and (len(rowids) <= fewest or fewest == _MAX_FREQUENCY):
             return [], rowids
         return (choices[costs.index(fewest)] if choices else []), None
+
+    def _types_to_read(self, connection: Connection) -> list[str] | None:
+        """Return the types in the log that may match, or None for too many."""
+        filter_ = self._filter
+        wanted, unwanted = filter_.types or filter_.visible.types, filter_.excluded.types
+        if not wanted and not unwanted:
+            return None
+        found = _types(connection, wanted) if wanted else _distinct(connection, "event_type")
+        if found is None:
+            return None
+        return [name for name in found if not any(is_of_type(name, each) for each in unwanted)] or [_NO_NAME]
+
+    def _sources_to_read(self, connection: Connection) -> list[str] | None:
+        """Return the sources that are not excluded, or None for too many."""
+        unwanted = self._filter.excluded.sources
+        found = _distinct(connection, "source") if unwanted else None
+        return None if found is None else [name for name in found if name not in unwanted] or [_NO_NAME]
 
     def _rowids_by_time(self, connection: Connection) -> list[int] | None:
         """Return the sorted rowids with matching times.
@@ -386,37 +374,30 @@ class LogScan:
         own = (*instants.bounds(self._filter.since, self._filter.until), MAX_TIMED + 1)
         return bool(connection.execute(_COUNT_TEXTS, own).fetchone()[0] > MAX_TIMED)
 
-    def _driving_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
-        """Return the next rows of the driving index.
-
-        Each has whether it meets the other conditions.
-        """
-        if self._rowids is not None:
-            return self._time_index(span, limit)
-        clauses, values = " AND ".join(self._where) or "1", rows.bound(self._where)[1]
-        select = f"SELECT rowid, event_type, {clauses} FROM event_log"  # noqa: S608 - constant clauses
-        parts = [
-            f"{select} INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._drivers
-        ]
-        parts = parts or [f"{select} NOT INDEXED WHERE {_RANGE}"]
-        bounds = [[value, span.low, span.high] for _, value in self._drivers] or [[span.low, span.high]]
+    def _read_driving_index(self, span: Span, size: int) -> _Chunk:
+        order, end_of = ("ASC", "max") if self._is_upward else ("DESC", "min")
+        parts = [f"INDEXED BY event_log_{column} WHERE {column} = ? AND {_RANGE}" for column, _ in self._drivers]
+        parts = parts or [f"NOT INDEXED WHERE {_RANGE}"]
+        conditions = "".join(f" AND {clause}" for clause in self._where)
         # Each of several parts is sorted, and SQLite merges them.
-        sql = f"{' UNION ALL '.join(parts)} ORDER BY rowid {'ASC' if self._is_upward else 'DESC'} LIMIT ?"
-        bound = [value for each in bounds for value in (*values, *each)]
+        scanned = " UNION ALL ".join(f"SELECT rowid FROM event_log {part}" for part in parts)  # noqa: S608 - constant clauses
+        matching = " UNION ALL ".join(f"SELECT {self._columns} FROM event_log {part}{conditions}" for part in parts)  # noqa: S608
         with self._database.connection() as connection:
-            found = connection.execute(sql, (*bound, limit)).fetchall()
-        return [(_match(rowid, type_), bool(is_match)) for rowid, type_, is_match in found]
+            end, count = connection.execute(
+                f"SELECT {end_of}(rowid), count(*) FROM ({scanned} ORDER BY rowid {order} LIMIT ?)",  # noqa: S608
+                (*self._bounds(span), size),
+            ).fetchone()
+            if count < size:
+                end = span.high if self._is_upward else span.low
+            span = span._replace(high=end) if self._is_upward else span._replace(low=end)
+            bound = self._bounds(span, rows.bound(self._where)[1])
+            found = connection.execute(f"{matching} ORDER BY rowid {order}", bound).fetchall() if count else []
+        return _Chunk(found, end, 1 + count * self._cost_of_row)
 
-    def _time_index(self, span: Span, limit: int) -> list[tuple[Match, bool]]:
-        assert self._rowids is not None
-        start, end = bisect_left(self._rowids, span.low), bisect_right(self._rowids, span.high)
-        rowids = self._rowids[start:end][:limit] if self._is_upward else self._rowids[start:end][::-1][:limit]
-        matching = {match.rowid: match for match in self._matching(rowids)}
-        return [(matching.get(rowid) or Match(rowid, ""), rowid in matching) for rowid in rowids]
-
-
-def _match(rowid: int, event_type: object) -> Match:
-    return Match(rowid, str(rows.readable(event_type)))
+    def _bounds(self, span: Span, wanted: tuple[str | int, ...] = ()) -> tuple[str | int, ...]:
+        """Return the values of the driving conditions, each with *wanted*."""
+        drivers: list[tuple[str, ...]] = [(value,) for _, value in self._drivers] or [()]
+        return tuple(value for driver in drivers for value in (*driver, span.low, span.high, *wanted))
 
 
 def _indexed(connection: Connection) -> set[str]:
@@ -434,11 +415,22 @@ def _types(connection: Connection, patterns: tuple[str, ...]) -> list[str] | Non
     for pattern in patterns:
         if not pattern.endswith(".*"):
             names.append(pattern)
-            continue
-        bounds = {"low": pattern[:-1], "high": pattern[:-2] + "/", "limit": MAX_TYPES + 1}  # "/" follows "."
-        names += [row[0] for row in connection.execute(_DISTINCT, bounds).fetchall()]
+        elif (found := _distinct(connection, "event_type", pattern[:-1], pattern[:-2] + "/")) is not None:
+            names += found  # "/" follows "."
+        else:
+            return None
     names = list(dict.fromkeys(names))
-    return names if len(names) <= MAX_TYPES else None
+    return names if len(names) <= MAX_NAMES else None
+
+
+def _distinct(connection: Connection, column: str, low: str = "", high: str | None = None) -> list[str] | None:
+    """Return the values of an indexed column, or None for too many.
+
+    They are those from *low* to *high*.
+    """
+    bounds = {"low": low, "high": high, "limit": MAX_NAMES + 1}
+    found = [row[0] for row in connection.execute(_DISTINCT.format(column=column), bounds).fetchall()]
+    return found if len(found) <= MAX_NAMES and all(isinstance(name, str) for name in found) else None
 
 
 def _frequency(connection: Connection, column: str, value: str) -> int:

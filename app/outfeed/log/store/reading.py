@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 from outfeed import clock
 from outfeed.events import Event
+from outfeed.log import filters
 from outfeed.log.store import log_page, timed
-from outfeed.log.store.log_page import LogFilter
+from outfeed.log.store.log_filter import LogFilter, split_types
 from outfeed.log.store.search import Index
 from outfeed.principal import EVERYTHING, EventScope
 from outfeed.redaction import redact
@@ -41,23 +42,21 @@ def list_events(
     text: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    query: str | None = None,
 ) -> list[Event]:
     """Return up to *limit* events that match all filters, newest first.
 
     Skips the first *offset* events. A *limit* of -1 returns all. *event_type* may be several types with commas between,
     and prefixes: `task.*`. *text* is words that the event must contain, "phrases", or prefixes: `word*`. It may also
-    have `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware datetimes. `data` above
-    OUTFEED_MAX_EVENT_BYTES is omitted, and `omitted_bytes` is its size.
+    have `one OR other`, and `-excluded`. *since* and *until* (exclusive) are aware datetimes. *query* is text in
+    the query language of the log's page. `data` above OUTFEED_MAX_EVENT_BYTES is omitted, and `omitted_bytes` is its
+    size. Raises InvalidRequest for an invalid query.
     """
     first, last = (clock.isoformat(moment) if moment else None for moment in (since, until))
-    filter_ = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
+    own = LogFilter(EVERYTHING, split_types(event_type), source, task_id, agent_id, first, last, text)
+    filter_ = filters.narrowed(own, query)
     end = None if limit < 0 else offset + limit
     return list(itertools.islice(log_page.iterate_events(db.default(), filter_), offset, end))
-
-
-def split_types(text: str | None) -> tuple[str, ...]:
-    """Return the comma-separated types and prefixes in *text*."""
-    return tuple(filter(None, map(str.strip, (text or "").split(","))))
 
 
 def list_page(

@@ -20,7 +20,7 @@ from outfeed.credentials import CREDENTIAL
 from outfeed.errors import DatabaseError, DatabaseMissing, SchemaMismatch
 from outfeed.events import Event
 from outfeed.log.store import words
-from outfeed.log.store.query import EVERY, Query, phrase
+from outfeed.log.store.query import EVERY, Query
 from outfeed.log.store.snippet import Snippet, snippet
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
@@ -105,15 +105,6 @@ def expression(text: str) -> str | None:
     """
     query = Query.of(text)
     return query.expression if query else None
-
-
-def narrow(expression: str, values: Iterable[str]) -> str:
-    """Return *expression*, ANDed with any of *values*.
-
-    The values are fields of events.
-    """
-    phrases = [phrase(words.tokens(value)) for value in values]
-    return f"({expression}) AND ({' OR '.join(phrases)})"
 
 
 def can_narrow(values: Iterable[str]) -> bool:

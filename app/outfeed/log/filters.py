@@ -1,0 +1,82 @@
+"""Filters from queries: the terms of a query as conditions on the log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from outfeed import clock
+from outfeed.errors import InvalidRequest
+from outfeed.log import query_language
+from outfeed.log.query_language import AGENT, SINCE, SOURCE, TASK, TEXT, TYPE, UNTIL, ParsedQuery, path_of
+from outfeed.log.store.log_filter import DataCondition, Excluded, LogFilter, split_types
+from outfeed.log.store.query import Query
+from outfeed.principal import EventScope
+
+_FIELDS = ("types", "source", "task_id", "agent_id", "since", "until", "text")
+
+
+def filter_of(query: ParsedQuery, visible: EventScope, now: datetime | None = None) -> LogFilter:
+    """Return the conditions of *query*, limited to *visible*.
+
+    Relative times count from *now*.
+    """
+    moment = now or clock.now()
+    since, until = query.moment(SINCE, moment), query.moment(UNTIL, moment)
+    return LogFilter(
+        visible=visible,
+        types=_types(query, is_excluded=False),
+        source=query.values(SOURCE) or None,
+        task_id=query.values(TASK) or None,
+        agent_id=query.values(AGENT) or None,
+        since=clock.isoformat(since) if since else None,
+        until=clock.isoformat(until) if until else None,
+        text=query.text,
+        excluded=Excluded(
+            _types(query, is_excluded=True),
+            query.values(SOURCE, is_excluded=True),
+            query.values(TASK, is_excluded=True),
+            query.values(AGENT, is_excluded=True),
+        ),
+        data=tuple(DataCondition(tuple(path_of(term)), term.value, term.is_excluded) for term in query.data),
+    )
+
+
+def read_query(text: str | None) -> ParsedQuery:
+    """Return the query of *text*. Raises InvalidRequest for its first problem."""
+    query = query_language.parse(text or "")
+    if query.problems:
+        raise InvalidRequest("invalid_field", f"q: {query.problems[0]}")
+    return query
+
+
+def narrowed(own: LogFilter, text: str | None) -> LogFilter:
+    """Return the conditions of *own*, and those of the query *text*.
+
+    Raises InvalidRequest for an invalid query, or if both have a condition on one field.
+    """
+    found = filter_of(read_query(text), own.visible)
+    given = {name: value for name in _FIELDS if (value := getattr(own, name)) not in (None, ())}
+    twice = next((name for name in given if getattr(found, name)), None)
+    if twice:
+        raise InvalidRequest("invalid_field", f"q: has a condition on {twice}, which another parameter sets, too")
+    return replace(found, **given)
+
+
+def without_invalid_text(query: ParsedQuery) -> ParsedQuery:
+    """Return *query* without a text that can't be searched for.
+
+    Such a text becomes a problem.
+    """
+    try:
+        Query.of(query.text or "")
+    except InvalidRequest as error:
+        kept = tuple(term for term in query.terms if term.field != TEXT)
+        return replace(
+            query, terms=kept, problems=(*query.problems, f"The search {str(error).removeprefix('text: ')}.")
+        )
+    return query
+
+
+def _types(query: ParsedQuery, *, is_excluded: bool) -> tuple[str, ...]:
+    return split_types(",".join(query.values(TYPE, is_excluded=is_excluded)))

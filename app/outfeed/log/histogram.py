@@ -1,0 +1,79 @@
+"""The drawing of a histogram.
+
+Its bars are in units of an SVG that is stretched to the page's width. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from outfeed.log.store.survey import Bar
+
+BAR, GAP, HEIGHT = 10, 2, 100
+MIN_HEIGHT = 2  # of a bar with a single match beside a high one
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBar:
+    """A bar with its place in the drawing.
+
+    The address is that of the log for its time.
+    """
+
+    bar: Bar
+    x: int
+    height: int
+    failed_height: int
+    address: str
+
+    @property
+    def y(self) -> int:
+        """The top of the bar."""
+        return HEIGHT - self.height
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnHistogram:
+    """The bars of a period. *top* is the greatest number in one of them."""
+
+    bars: list[DrawnBar]
+    top: int
+    start: datetime
+    end: datetime
+
+    @property
+    def width(self) -> int:
+        """The width of the drawing."""
+        return len(self.bars) * BAR - GAP
+
+    @property
+    def form(self) -> str:
+        """The form of its times: `short` without seconds, or `long`."""
+        return "short" if (self.bars[0].bar.end - self.bars[0].bar.start).total_seconds() >= 60 else "long"
+
+    @property
+    def step(self) -> str:
+        """The width of a bar in words."""
+        secs = round((self.bars[0].bar.end - self.bars[0].bar.start).total_seconds())
+        units = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+        size, name = next((size, name) for size, name in units if secs % size == 0)
+        count = secs // size
+        return f"{count} {name}s" if count > 1 else f"{name}"
+
+
+def histogram_of(bars: list[Bar], address: Callable[[datetime, datetime], str]) -> DrawnHistogram | None:
+    """Return the histogram of *bars*, or None without a match."""
+    top = max((bar.count for bar in bars), default=0)
+    if not top:
+        return None
+    drawn = [
+        DrawnBar(bar, place * BAR, _height(bar.count, top), _height(bar.failed, top), address(bar.start, bar.end))
+        for place, bar in enumerate(bars)
+    ]
+    return DrawnHistogram(drawn, top, bars[0].start, bars[-1].end)
+
+
+def _height(count: int, top: int) -> int:
+    return max(MIN_HEIGHT, round(count / top * HEIGHT)) if count else 0
