@@ -233,11 +233,18 @@ button:hover { background: var(--_hover); }
 .chips {
   display: flex;
   min-width: 0;
-  padding: 3px 1.25rem 3px 3px;
+  padding: 3px 0 3px 3px;
   overflow-x: auto;
   scrollbar-width: none;
-  /* every browser knows the prefixed name; baseline: guarded */
-  -webkit-mask-image: linear-gradient(to right, #000 calc(100% - 1.25rem), transparent);
+}
+.chips::after {
+  content: "";
+  position: sticky;
+  right: 0;
+  flex: none;
+  width: 1.25rem;
+  background: linear-gradient(to right, transparent, var(--_surface));
+  pointer-events: none;
 }
 .chips::-webkit-scrollbar { display: none; }
 .chips button {
