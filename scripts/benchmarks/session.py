@@ -6,6 +6,7 @@ import json
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,17 +54,36 @@ class LoadSession:
 
         Raises SequenceError or LoadError in place of a wrong figure.
         """
+        [outcome], written = run_together([self], phase, per_second, commit_size)
+        return outcome, written
+
+    def arm(self, phase: Phase) -> None:
+        """Have the clients await *phase*."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(phase)) + "\n")
         self._process.stdin.flush()
         _read_line(self._process, GRACE_SECS)
-        order = {"path": str(self.server.database), "commit_size": commit_size, "per_second": per_second}
-        writer = _spawn("writer", order | {"first": 1, "events": phase.events})
-        try:
-            outcome = Outcome(**_read_line(self._process, phase.timeout_secs + GRACE_SECS))
-            return outcome, Written(**_read_line(writer, GRACE_SECS))
-        finally:
-            process.end(writer)
+
+    def outcome(self, phase: Phase) -> Outcome:
+        """Return the results once the clients have read *phase*."""
+        return Outcome(**_read_line(self._process, phase.timeout_secs + GRACE_SECS))
+
+
+def run_together(
+    sessions: Sequence[LoadSession], phase: Phase, per_second: float, commit_size: int = 1
+) -> tuple[list[Outcome], Written]:
+    """Have *phase* written once and read by the clients of all *sessions*.
+
+    Raises SequenceError or LoadError in place of a wrong figure.
+    """
+    for each in sessions:
+        each.arm(phase)
+    order = {"path": str(sessions[0].server.database), "commit_size": commit_size, "per_second": per_second}
+    writer = _spawn("writer", order | {"first": 1, "events": phase.events})
+    try:
+        return [each.outcome(phase) for each in sessions], Written(**_read_line(writer, GRACE_SECS))
+    finally:
+        process.end(writer)
 
 
 def catch_up(clients: int, target: Target, initial_phase: Phase) -> Outcome:

@@ -13,11 +13,13 @@ from collections import Counter
 from pathlib import Path
 
 import click
+import redis
 
 from scripts.soaks.stage import Mismatch
 from tests.audience import Audience
-from tests.engines import GRANTS, Edge, RedisServer, caught_up
+from tests.engines import GRANTS, Edge, RedisServer, Route, caught_up
 from tests.server import Server, writer
+from tests.waits import wait_until
 
 VIEWERS = 8
 EVENTS_PER_SECOND = 100
@@ -33,8 +35,10 @@ class Failures:
     Recovery may go on after a method has returned.
     """
 
-    def __init__(self, engine: RedisServer, origin: Server, edges: list[Edge], rng: random.Random) -> None:
-        self._engine = engine
+    def __init__(self, way: Route, replica: RedisServer, origin: Server, edges: list[Edge], rng: random.Random) -> None:
+        self._way = way
+        self._engine = way.engine
+        self._replica = replica
         self._origin = origin
         self._edges = edges
         self._rng = rng
@@ -42,16 +46,29 @@ class Failures:
     def kill_engine(self) -> None:
         """Kill the engine, which comes back empty."""
         self._engine.kill()
+        (self._engine.folder / "dump.rdb").unlink(missing_ok=True)
         time.sleep(self._rng.uniform(0, 3))
         self._engine.start()
 
+    def fail_over(self) -> None:
+        """Promote the replica; the former master follows it."""
+        self._replica.client.replicaof("NO", "ONE")
+        self._way.lead_to(self._replica)
+        self._engine.client.replicaof("127.0.0.1", str(self._replica.port))
+        self._engine, self._replica = self._replica, self._engine
+
     def fall_back(self) -> None:
         """Have the engine come back with what an older replica has."""
-        self._engine.client.save()
+        wait_until(self._save, "dump written")
         time.sleep(self._rng.uniform(0.2, 2))
         self._engine.kill()
         self._engine.start()
         (self._engine.folder / "dump.rdb").unlink(missing_ok=True)
+
+    def _save(self) -> bool:
+        with contextlib.suppress(redis.ResponseError):  # while the replica gets a dump
+            return bool(self._engine.client.save())
+        return False
 
     def flush_engine(self) -> None:
         """Remove everything in the engine."""
@@ -80,7 +97,9 @@ class Failures:
         self._origin.start()
 
 
-NAMES = ("kill_engine", "fall_back", "flush_engine", "lose_grants", "pause_engine", "kill_edge", "kill_origin")
+NAMES = (
+    "kill_engine", "fail_over", "fall_back", "flush_engine", "lose_grants", "pause_engine", "kill_edge", "kill_origin",
+)  # fmt: skip
 
 
 def run(minutes: float, rng: random.Random) -> str:
@@ -88,12 +107,15 @@ def run(minutes: float, rng: random.Random) -> str:
     done: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="outfeed-soak-", dir=MEMORY) as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        engine = stack.enter_context(RedisServer(folder))
-        origin = stack.enter_context(Server(folder, engine=engine.url, heartbeat_secs=1))
+        engine, replica = (stack.enter_context(RedisServer(folder_of(folder, name))) for name in ("one", "two"))
+        replica.client.replicaof("127.0.0.1", str(engine.port))
+        way = stack.enter_context(Route(engine))
+        origin = stack.enter_context(Server(folder, engine=way.url, heartbeat_secs=1))
         caught_up(engine, origin.database)
         assert origin.token
-        edges = [stack.enter_context(Edge(origin, engine, f"edge-{number}", heartbeat_secs=1)) for number in range(2)]
-        failures = Failures(engine, origin, edges, rng)
+        settings = {"engine": way.url, "heartbeat_secs": 1}
+        edges = [stack.enter_context(Edge(origin, engine, f"edge-{number}", **settings)) for number in range(2)]
+        failures = Failures(way, replica, origin, edges, rng)
         audience = stack.enter_context(Audience(edges, VIEWERS))
         deadline = time.monotonic() + minutes * 60
         with writer(origin.database, EVENTS_PER_SECOND):
@@ -107,6 +129,12 @@ def run(minutes: float, rng: random.Random) -> str:
         _compare(audience)
         count = len(audience.viewers[0].events)
     return f"{VIEWERS} viewers had all {count:,} events, over {dict(done)}"
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    """Create the folder of one engine, for its dump."""
+    (folder / name).mkdir()
+    return folder / name
 
 
 def _compare(audience: Audience) -> None:
