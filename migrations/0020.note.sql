@@ -1,5 +1,5 @@
 -- Notes of rows that a REPLACE may remove have fewer indexes, so a REPLACE and an UPSERT write fewer pages.
--- depends: 0018.partial-indexes
+-- depends: 0019.address
 
 -- No transaction is open whose triggers could still read a note.
 DROP TABLE outfeed_replaced;

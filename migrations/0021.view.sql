@@ -1,5 +1,5 @@
 -- Views of the log: queries that users saved by name.
--- depends: 0018.partial-indexes
+-- depends: 0020.note
 
 -- A view whose owner no longer exists is not shown, and the next retention run deletes it.
 CREATE TABLE outfeed_view (
