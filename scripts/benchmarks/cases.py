@@ -33,7 +33,6 @@ CAREFUL_IN_BURST = 10
 WARM_UP = Phase(events=20, careful=1_000_000, timeout_secs=60)
 SETTLE_SECS = 1.0
 WATCHED_SECS = 600
-INCOMING_TURNS = 9
 
 Figures = dict[str, float]
 
@@ -243,7 +242,7 @@ def measure_incoming(stage: Stage, _: int) -> Figures:
 
     Each figure is the median of the ratios in the same turn.
     """
-    posts, plain = max(1, stage.sizes.posted_events // 200), {"Content-Type": "text/plain"}
+    posts, plain = max(1, stage.sizes.posted_events // 400), {"Content-Type": "text/plain"}
     with stage.server(1) as server:
         url = server.run("address", "add", "bench").split()[0]
         token = plain | {"Authorization": f"Bearer {server.token}"}
@@ -252,7 +251,7 @@ def measure_incoming(stage: Stage, _: int) -> Figures:
             "topic_ratio": Call("/in/bench", text, token),
             "address_ratio": Call(urlsplit(url).path, text, plain),
         }
-        turns = [_turn(server, calls, posts) for _ in range(INCOMING_TURNS + 1)][1:]
+        turns = [_turn(server, calls, posts) for _ in range(stage.sizes.turns + 1)][1:]
     return {name: statistics.median(turn[name] for turn in turns) for name in calls}
 
 

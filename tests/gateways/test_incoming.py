@@ -244,7 +244,7 @@ class TestWebhooks:
         assert found[1].data["message"] == "Probe failure: server.example.org"
 
     def test_the_standard_webhooks_library_is_accepted_now_and_not_later(self, api: Api, outfeed: Any) -> None:
-        path, secret = added(outfeed, "billing", "--as", "standard", "--topic", "billing")
+        path, secret = added(outfeed, "billing", "--as", "standard", "--topic", "billing", "--source", "shop")
         body = json.dumps({"type": "invoice.paid", "timestamp": clock.timestamp(), "data": {"amount": 5}})
 
         def post(age_secs: float) -> Any:
@@ -257,7 +257,7 @@ class TestWebhooks:
         late = post(600)
         assert (late.status_code, late.json["code"]) == (401, "invalid_signature")
         assert "webhook-timestamp: is 60" in late.json["detail"]
-        assert [event.id for event in list_events("billing.*")] == ["billing:msg_1"]
+        assert [(event.id, event.source) for event in list_events("billing.*")] == [("billing:msg_1", "shop")]
 
     def test_a_grafana_contact_point_with_a_secret_must_sign(self, api: Api, outfeed: Any) -> None:
         path, secret = added(outfeed, "grafana", "--as", "grafana")

@@ -19,7 +19,7 @@ from tests.gateways import samples
 
 def events(name: str, body: Any, topic: str = "", **headers: str) -> list[dict[str, Any]]:
     known = {header.replace("_", "-").lower(): value for header, value in headers.items()}
-    return mapping_file.shipped()[name].events(Payload(topic or name, known, body))
+    return mapping_file.shipped()[name].events(Payload(topic or name, "sender", known, body))
 
 
 class TestShippedMappings:
@@ -52,7 +52,7 @@ class TestShippedMappings:
     def test_a_github_ping_has_no_action_and_no_repository(self) -> None:
         (event,) = events("github", samples.GITHUB_PING, X_GitHub_Event="ping", X_GitHub_Delivery="1")
 
-        assert (event["event_type"], event["source"]) == ("github.ping", "github")
+        assert (event["event_type"], event["source"]) == ("github.ping", "sender")
         assert event["data"]["message"] == "ping: Keep it logically awesome."
 
     def test_each_alert_of_a_group_becomes_an_event_with_its_state_in_the_id(self) -> None:
@@ -125,10 +125,10 @@ class TestFilesOfOperators:
 
         assert set(tables) == {"alertmanager", "gitea", "github", "grafana", "standard"}
         (event,) = tables["gitea"].events(
-            Payload("t", {"x-gitea-event": "push"}, {"commits": [{"message": "Fix"}], "state": "bad"})
+            Payload("t", "s", {"x-gitea-event": "push"}, {"commits": [{"message": "Fix"}], "state": "bad"})
         )
-        assert event == {"event_type": "gitea.push", "source": "t", "data": {"message": "Fix", "level": "error"}}
-        assert tables["github"].events(Payload("t", {}, None))[0]["event_type"] == "own.github"
+        assert event == {"event_type": "gitea.push", "source": "s", "data": {"message": "Fix", "level": "error"}}
+        assert tables["github"].events(Payload("t", "s", {}, None))[0]["event_type"] == "own.github"
 
     @pytest.mark.parametrize(
         ("content", "problem"),

@@ -8,7 +8,7 @@ from outfeed.errors import InvalidMapping
 from outfeed.gateways.template import Payload, Template
 
 BODY = {"a": {"b": [{"c": "x"}, 2]}, "n": 1.5, "yes": True, "empty": "", "none": None, "list": [1], "header": "own"}
-PAYLOAD = Payload("backups", {"x-event": "push"}, BODY, {"labels": {"job": "node"}, "a": "of item"})
+PAYLOAD = Payload("backups", "nas", {"x-event": "push"}, BODY, {"labels": {"job": "node"}, "a": "of item"})
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ PAYLOAD = Payload("backups", {"x-event": "push"}, BODY, {"labels": {"job": "node
         ("{n} {yes}", "1.5 true"),
         ("{topic}.{header.X-Event}", "backups.push"),
         ("{item.labels.job} {item.a}", "node of item"),
+        ("{source} {body.header}", "nas own"),
         ("{missing|empty|a.b.0.c}", "x"),
         ("in[ at {missing}][ on {n}!]", "in on 1.5!"),
         ("{missing}", None),

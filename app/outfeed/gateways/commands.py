@@ -257,7 +257,7 @@ def check(name: str, payload: BinaryIO, headers: Mapping[str, str], topic: str |
             body = json.loads(payload.read())
         except (ValueError, RecursionError) as error:
             raise InvalidMapping(f"{payload.name} is not JSON: {error}") from None
-    found = tables[name].events(Payload(topic or _default_topic(name), headers, body))
+    found = tables[name].events(Payload(topic or _default_topic(name), name, headers, body))
     for event in found:
         made, _ = make_event(**event, max_event_bytes=settings().max_event_bytes)
         show.put(show.as_json(made.as_dict()))

@@ -89,7 +89,7 @@ def _verify(scheme: Scheme, address: store.Address) -> None:
 def _record(sender: Sender, table: FieldTable | None) -> Response:
     if table is None:
         return intake.record(sender.principal, [_message(sender)])
-    events = table.events(Payload(sender.topic, _headers(), _webhook_body()))
+    events = table.events(Payload(sender.topic, sender.source, _headers(), _webhook_body()))
     if not events:
         raise InvalidRequest("invalid_event", f"{table.items}: is empty, and each item becomes an event")
     for event in events:

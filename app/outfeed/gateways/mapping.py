@@ -63,7 +63,7 @@ class FieldTable(BaseModel):
     # The path of a list in the payload. Each of its items becomes one event.
     items: _Path = ""
     type: _Template
-    source: _Template = Template.parsed("{topic}")
+    source: _Template = Template.parsed("{source}")
     id: _Template | None = None
     # If a request repeats a known id with other content, the event in the log stays, and the request succeeds.
     keeps_known: bool = False

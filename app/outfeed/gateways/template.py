@@ -2,7 +2,7 @@
 
 `{a.b}` is the value at that path of the payload, `{a|b}` the first of two that is filled. `[ in {a}]` is omitted with
 the text around it if the value is missing. `{item.a}` is a value of the item of a list, `{header.X-Event}` a header,
-and `{topic}` the topic.
+`{topic}` the topic, and `{source}` the source of the token or address. `{body.item}` is the key `item` of the payload.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Payload(NamedTuple):
     """
 
     topic: str
+    source: str
     headers: Mapping[str, str]
     body: Any
     item: Any = None
@@ -31,12 +32,17 @@ class Payload(NamedTuple):
     def value(self, path: str) -> Any:
         """Return the value at *path*, or None."""
         first, _, rest = path.partition(".")
-        if first == "topic" and not rest:
-            return self.topic
-        if first == "header":
-            return self.headers.get(rest.lower())
-        if first == "item":
-            return value_at(self.item, rest)
+        match first:
+            case "topic":
+                return self.topic
+            case "source":
+                return self.source
+            case "header":
+                return self.headers.get(rest.lower())
+            case "item":
+                return value_at(self.item, rest)
+            case "body":
+                return value_at(self.body, rest)
         return value_at(self.body, path)
 
 
