@@ -56,6 +56,8 @@ export interface VerdictDetail {
   head: number;
   /** The pruned events, with the verdict "gap". */
   missing?: { from: number; to: number };
+  /** Opaque, and equal for connections with one credential and the same permissions. */
+  principal?: string;
   erasures?: number;
   types?: number;
 }
