@@ -362,3 +362,90 @@ def test_a_group_has_one_leader_and_a_member_that_hears_no_other_leaves_it(share
     expect_told("one follows", "one leads")
     page.evaluate("void navigator.locks.request('group', { steal: true }, () => null)")
     expect_told("one fails")
+
+
+FOLLOWER = """async (messages) => {
+    const { Follower } = await import("/static/event-feed/following.js");
+    const { Subscription } = await import("/static/event-feed/subscription.js");
+    const subscription = new Subscription({ types: ["task.*"], last: 10 }, true);
+    let now = 0;
+    performance.now = () => (now += 1000); // more than the pause between two requests
+    const told = [];
+    const shown = [];
+    const show = (prev, events, end) => shown.push(...subscription.take(prev, events, end).map(({ seq }) => seq));
+    const follower = new Follower(subscription, {
+        frame: ({ type, prev, payload, end }) => {
+            if (type === "subscribed") { told.push(payload.verdict); subscription.accept(payload); }
+            else show(prev, payload, end);
+        },
+        page: (page) => {
+            const verdict = subscription.verdictOf(page);
+            if (verdict) subscription.accept(verdict);
+            show(subscription.received, page.events);
+            subscription.reach(page.cursor, page.head);
+        },
+        link: (link) => told.push(link), request: () => told.push("request"), drop: () => {},
+        announce: () => told.push("announce"), alone: () => told.push("alone"),
+    });
+    return messages.map(({ page, interrupted, ...message }) => {
+        told.length = shown.length = 0;
+        if (interrupted) subscription.interrupt();
+        if (page) { follower.take(page); follower.endCatchUp(); }
+        else follower.hear({ principal: "p", epoch: "e", filter: {}, ...message });
+        return [[...told], [...shown], subscription.received];
+    });
+}"""
+
+
+def page_of(*numbers: int, **fields: Any) -> dict[str, Any]:
+    last = {"epoch": "e", "verdict": "resumed", "principal": "p", "cursor": numbers[-1], "head": numbers[-1]}
+    return {"page": {**last, "events": [task(seq) for seq in numbers], **fields}}
+
+
+def frame_of(*numbers: int, start: int, event_type: str = "task.created", **fields: Any) -> dict[str, Any]:
+    payload = [task(seq, event_type) for seq in numbers]
+    text = json.dumps({"type": "events", "prev": start, "payload": payload})
+    return {"kind": "frame", "from": start, "text": text, **fields}
+
+
+def task(seq: int, event_type: str = "task.created") -> dict[str, Any]:
+    return {"seq": seq, "event_type": event_type}
+
+
+def verdict_of(kind: str, after: int, head: int) -> dict[str, Any]:
+    payload = {"channel": "events", "epoch": "e", "verdict": kind, "after": after, "head": head}
+    return {"kind": "frame", "from": after, "text": json.dumps({"type": "subscribed", "payload": payload})}
+
+
+def test_a_follower_requests_what_it_lacks_and_drops_what_it_has(shared: Server, page: Page) -> None:
+    beat = {"kind": "beat", "id": "leader", "link": "open", "news": {}, "received": 9, "isConnected": True}
+    steps: list[tuple[dict[str, Any], list[str], list[int], int]] = [
+        # Each: what comes, what the follower asks and tells, what it shows, and its position after that.
+        (page_of(4, 5, verdict="live"), ["announce"], [4, 5], 5),
+        (frame_of(6, 7, start=5), [], [6, 7], 7),
+        (frame_of(6, 7, start=5), [], [], 7),
+        (frame_of(8, start=7, event_type="system.error"), [], [], 8),
+        (beat, ["open", "announce", "request"], [], 8),
+        (frame_of(10, 11, start=9), [], [], 8),
+        (page_of(9, 10), ["announce"], [9, 10, 11], 11),
+        (beat | {"received": 11}, ["open"], [], 11),
+        (frame_of(14, start=13), ["request"], [], 11),
+        (page_of(12, 13, 14), ["announce"], [12, 13, 14], 14),
+        (frame_of(15, start=14, filter={"types": ["system.*"]}), [], [], 14),
+        (beat | {"received": 15, "filter": {"types": ["system.*"]}}, ["open", "announce"], [], 14),
+        (verdict_of("resumed", 15, 15), ["request"], [], 14),
+        (page_of(15), ["announce"], [15], 15),
+        (verdict_of("gap", 12, 16) | {"interrupted": True}, ["resumed"], [], 15),
+        (frame_of(16, start=12), [], [16], 16),
+        (frame_of(17, start=16, epoch="another"), ["request"], [], 16),
+        (page_of(16, cursor=16, head=16), ["announce"], [], 16),
+        (page_of(16, epoch="another", verdict="reset"), ["announce"], [16], 16),
+        (frame_of(17, start=16, epoch="another"), [], [17], 17),
+        (frame_of(18, start=17, epoch="another", principal="q"), ["request"], [], 17),
+        (page_of(17, epoch="another", cursor=17, head=17), ["announce"], [], 17),
+        (frame_of(18, start=17, epoch="another", principal="q"), ["alone"], [], 17),
+    ]
+    page.goto(f"{shared.url}/docs")
+    found = page.evaluate(FOLLOWER, [message for message, *_ in steps])
+    for number, (answer, (message, *expected)) in enumerate(zip(found, steps, strict=True)):
+        assert answer == expected, f"step {number}: {message}"
