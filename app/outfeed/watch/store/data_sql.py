@@ -90,10 +90,7 @@ class DataSql:
     def _fingerprint(columns: Sequence[str], row: Reference) -> str:
         """Return SQL for a text that differs if the values of *columns* differ."""
         values = ",".join(f"(+{row(name)})" for name in columns)
-        return (
-            f"(SELECT group_concat(quote(substr(v,1,{MAX_FINGERPRINT_CHARS})))"
-            f"FROM(SELECT column1 AS v FROM(VALUES{values})))"
-        )
+        return f"(SELECT group_concat(quote(substr(column1,1,{MAX_FINGERPRINT_CHARS})))FROM(VALUES{values}))"
 
     # --- data ---
 
@@ -125,12 +122,12 @@ class DataSql:
         entries = self._row_entries(row)
         operation = "'||CASE WHEN w IS NULL THEN'insert'ELSE'update'END||'"
         start = self._start("?").replace("?", operation, 1)
-        was = f"""coalesce(',"was":{{'||substr(w,1,instr(w,{SEPARATOR})-1)||'}}','')"""
+        was = f"""ifnull(',"was":{{'||substr(w,1,instr(w,{SEPARATOR})-1)||'}}','')"""
         if not entries:
             head = f"{start}||{self._key_object('NEW')}"
-            return self._limited(head, f"{was}||{self._row_member()}", f" FROM(SELECT {note} AS w){ONCE}")
-        cut = _cut_member(f"nullif(substr(coalesce(','||c,'')||coalesce(substr(w,instr(w,{SEPARATOR})+1),''),2),'')")
-        read = f"SELECT {note} AS w,{self._key_object('NEW')} AS q,{_joined()} AS r,{_joined('c')} AS c{_read(entries)}"
+            return self._limited(head, f"{was}||{self._row_member()}", f" FROM(SELECT {note}w){ONCE}")
+        cut = _cut_member(f"nullif(substr(ifnull(','||c,'')||ifnull(substr(w,instr(w,{SEPARATOR})+1),''),2),'')")
+        read = f"SELECT {note}w,{self._key_object('NEW')}q,{_joined()}r,{_joined('c')}c{_read(entries)}"
         return self._limited(f"{start}||q", f"{was}||{self._row_member('r')}||{cut}", f" FROM({read}){ONCE}")
 
     def _note_of_was(self, rows: Rows) -> str:
@@ -142,9 +139,7 @@ class DataSql:
         entries = self._old_entries(rows, columns)
         was = self._old_members(rows, columns, _joined(), has_rowid=False)
         return (
-            f"{was}||{SEPARATOR}||coalesce(','||{_joined('c')},''){_read(entries)}"
-            if entries
-            else f"{was}||{SEPARATOR}"
+            f"{was}||{SEPARATOR}||ifnull(','||{_joined('c')},''){_read(entries)}" if entries else f"{was}||{SEPARATOR}"
         )
 
     # --- parts ---
@@ -188,8 +183,8 @@ class DataSql:
             parts.append(f"CASE WHEN {rowid} IS NOT NEW.{self._rowid} THEN',\"rowid\":'||{rowid} ELSE''END")
         if any(not self._is_hidden(each.name) for each in columns):
             if not parts:
-                return f"coalesce({members},'')"
-            parts.insert(0, f"coalesce(','||{members},'')")
+                return f"ifnull({members},'')"
+            parts.insert(0, f"ifnull(','||{members},'')")
         return f"substr({tree(parts, '||')},2)" if parts else "''"
 
     def _row_member(self, members: str = "") -> str:
@@ -207,7 +202,7 @@ class DataSql:
         """Return SQL for the data, without *members* if it would be too large."""
         return (
             f"CASE WHEN {size('h')}+{size('d')}<{self.max_event_bytes} THEN h||d ELSE h END||'}}'"
-            f"FROM(SELECT {head} AS h,{members} AS d{source})"
+            f"FROM(SELECT {head} h,{members} d{source})"
         )
 
 
@@ -217,7 +212,7 @@ def _joined(name: str = "m", condition: str = "") -> str:
 
 
 def _cut_member(members: str) -> str:
-    return f"""coalesce(',"cut":{{'||{members}||'}}','')"""
+    return f"""ifnull(',"cut":{{'||{members}||'}}','')"""
 
 
 def _read(entries: Sequence[Entry]) -> str:
@@ -236,11 +231,11 @@ def _read(entries: Sequence[Entry]) -> str:
         columns.append(("f", [each.place for each in entries]))
     if has_json:
         columns.append(("j", [str(int(each.column.is_json)) for each in entries]))
-    aliases = ",".join(f"column{number} AS {name}" for number, (name, _) in enumerate(columns, 1))
+    aliases = ",".join(f"column{number} {name}" for number, (name, _) in enumerate(columns, 1))
     values = ",".join(f"({','.join(row)})" for row in zip(*(values for _, values in columns), strict=True))
     name_of_cut = f"CASE f WHEN {IN_WAS} THEN'\"was.'||substr(k,2)ELSE k END" if has_old else "k"
     return (
-        f" FROM(SELECT {'f,' if has_places else ''}k||{json_value('v', 'j' if has_json else '')} AS m,"
-        f"{cut_size('v', name_of_cut)} AS c FROM(SELECT {aliases} FROM(VALUES{values})){' WHERE f' if has_old else ''}"
+        f" FROM(SELECT {'f,' if has_places else ''}k||{json_value('v', 'j' if has_json else '')} m,"
+        f"{cut_size('v', name_of_cut)} c FROM(SELECT {aliases} FROM(VALUES{values})){' WHERE f' if has_old else ''}"
         f"{' LIMIT -1' if has_places else ''})"
     )

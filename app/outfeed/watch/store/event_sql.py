@@ -17,8 +17,8 @@ from outfeed.watch.table import WatchedColumn
 # subquery, which SQLite would run once for several rows. OFFSET keeps SQLite from copying the inner expressions.
 ID = (
     "(SELECT printf('%08x-%04x-7%03x-8%03x-%03x',m>>16,m&65535,r>>24&4095,r>>12&4095,r&4095)"
-    "FROM(SELECT CAST(julianday('now')*864e5+.5 AS INT)-210866760000000 AS m,"
-    "coalesce((SELECT max(rowid)FROM event_log),0)AS r LIMIT 1 OFFSET 0))||printf('%09x',random()&68719476735)"
+    "FROM(SELECT CAST(julianday('now')*864e5+.5 AS INT)-210866760000000 m,"
+    "ifnull((SELECT max(rowid)FROM event_log),0)r LIMIT 1 OFFSET 0))||printf('%09x',random()&68719476735)"
 )
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ','now')"
 INTO_LOG = "INSERT INTO event_log(id,event_type,source,task_id,agent_id,data,timestamp)"

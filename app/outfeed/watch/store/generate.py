@@ -127,8 +127,8 @@ class _Triggers(NoteSql):
             data = rows.nested(self._row_data("insert", rows.new, "NEW"))
             return f"AFTER INSERT {self._on} WHEN {when} BEGIN {self._event('new', self._typed(INSERT), data)} END"
         rows = Rows()
-        when = rows.nested(f"coalesce({self._noted('was IS NOT NULL')},{self._any_of(INSERT, rows)})")
-        type_ = f"coalesce({self._noted('updated')},{self._typed(INSERT)})"
+        when = rows.nested(f"ifnull({self._noted('was IS NOT NULL')},{self._any_of(INSERT, rows)})")
+        type_ = f"ifnull({self._noted('updated')},{self._typed(INSERT)})"
         rows = Rows()
         data = rows.nested(self._insert_data(rows.new, self._noted("was")))
         end = f"DELETE{self._of_note()};" if self._is_noted_by_rowid else ""

@@ -18,6 +18,7 @@ from outfeed.watch.table import UniqueIndex, folded
 # Notes in the file at most: those of ignored inserts and of UPSERTs stay until a retention run.
 # The triggers delete older ones after as many notes as TRIM_EVERY says, a power of two.
 MAX_NOTES, TRIM_EVERY = 1000, 64
+WHO = "source,task_id,agent_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,24 @@ class NoteSql(EventSql):
         """
         if not self._may_remove_others or not self.definition.rules_on(DELETE):
             return ""
+        is_reported = "" if self._constant_type else " AND deleted IS NOT NULL"
         return (
-            f"{INTO_LOG}SELECT {ID},n.deleted,n.source,n.task_id,n.agent_id,n.data,{NOW}"
-            f" FROM outfeed_replaced AS n WHERE n.watch={-self.number} AND NOT n.is_same AND n.deleted IS NOT NULL"
+            f"{INTO_LOG}SELECT {ID},{self._constant_type or 'deleted'},{self._constant_who or WHO},data,{NOW}"
+            f" FROM outfeed_replaced n WHERE watch={-self.number} AND NOT is_same{is_reported}"
             f"{self._is_gone()};"
         )
+
+    @property
+    def _constant_type(self) -> str:
+        """SQL for the type of the event of a removed row, empty if it depends on the row."""
+        type_ = self._type(DELETE, Rows())
+        return "" if type_.startswith("CASE") else type_
+
+    @property
+    def _constant_who(self) -> str:
+        """SQL for source, task and agent of a removed row, empty if they depend on the row."""
+        depends = self.definition.source_column or self.definition.task_id or self.definition.agent_id
+        return "" if depends else f"{self._source},NULL,NULL"
 
     @property
     def _may_remove_others(self) -> bool:
@@ -116,7 +130,7 @@ class NoteSql(EventSql):
     def _is_gone(self) -> str:
         name = quoted(self.table.name)
         if self.table.rowid is not None:
-            there = f"EXISTS(SELECT 1 FROM {name} AS r WHERE r.{self._rowid}=n.identity)"
+            there = f"EXISTS(SELECT 1 FROM {name} r WHERE r.{self._rowid}=n.identity)"
             return f" AND(NOT {there} OR n.identity=(SELECT NEW.{self._rowid}))"
         rows = Rows(old="r")
         partial = [each for each in self.table.uniques if each.where is not None]
@@ -132,7 +146,7 @@ class NoteSql(EventSql):
             f"{quoted(name)} COLLATE {quoted(collation)}={rows.new(name)}" for name, collation in unique.columns
         ]
         where = f" AND({unique.where})" if unique.where else ""
-        return f"SELECT {result} FROM {quoted(self.table.name)} AS r WHERE {' AND '.join(conditions)}{where}{exclusion}"
+        return f"SELECT {result} FROM {quoted(self.table.name)} r WHERE {' AND '.join(conditions)}{where}{exclusion}"
 
     def _lookups(self, rows: Rows, *, is_insert: bool) -> list[str]:
         """Return a SELECT for each constraint, of the row that NEW conflicts with."""
@@ -140,7 +154,7 @@ class NoteSql(EventSql):
             result = f"r.{self._rowid}"
             exclusion = "" if is_insert else f" AND r.{self._rowid}<>OLD.{self._rowid}"
             name = quoted(self.table.name)
-            by_rowid = [f"SELECT {result} FROM {name} AS r WHERE r.{self._rowid}=NEW.{self._rowid}{exclusion}"]
+            by_rowid = [f"SELECT {result} FROM {name} r WHERE r.{self._rowid}=NEW.{self._rowid}{exclusion}"]
         else:
             columns = self._identity or ()
             result = ",".join(f"r.{quoted(name)}" for name in columns)
@@ -182,37 +196,34 @@ class NoteSql(EventSql):
         of_row = self._of_row()
 
         def read(rows: Rows, expression: str) -> str:
-            return rows.nested(f"{expression} FROM {quoted(self.table.name)} AS r WHERE {of_row}")
+            return rows.nested(f"{expression} FROM {quoted(self.table.name)} r WHERE {of_row}")
 
         def noted(make: Callable[[Rows], str]) -> str:
             rows = Rows(old="r", defaults=self.table)
             expression = make(rows)
             return read(rows, expression) if rows.are_named or "r." in expression else expression
 
-        def same(rows: Rows) -> str:
-            return self._is_same(rows) if is_insert else "0"
-
         values = {"watch": str(self.number), "identity": self._identity_value(noted)}
         if not self._is_noted_by_rowid:
-            values["new_key"] = "NULL" if self.table.rowid is None else f"+NEW.{self._rowid}"
+            # In a SELECT of its own: SQLite before 3.35 takes the source of NEW beside it for the row.
+            values["new_key"] = "NULL" if self.table.rowid is None else f"(SELECT NEW.{self._rowid})"
             values["new_uniques"] = self._new_uniques(Rows(defaults=self.table))
-            values["is_same"] = noted(same) if is_insert else "0"
+            values["is_same"] = noted(self._is_same) if is_insert else "0"
         if is_insert and self.definition.rules_on(UPDATE):
             values["updated"] = noted(lambda rows: self._type_of_match(UPDATE, rows, is_before=True))
             values["was"] = noted(self._was_if_updated)
         if self._may_remove_others and self.definition.rules_on(DELETE):
-            values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
-            unset = f" OR NEW.{self._rowid}=-1" if self._is_keyed_by_rowid and is_insert else ""
-            values["data"] = noted(
-                lambda rows: f"CASE WHEN NOT {same(rows)}{unset} THEN {self._deleted_data(rows)} END"
-            )
-            who = self._who(lambda: Rows(old="r"), "old", read)
-            values |= dict(zip(("source", "task_id", "agent_id"), who, strict=True))
+            if not self._constant_type:
+                values["deleted"] = noted(lambda rows: self._type(DELETE, rows))
+            values["data"] = noted(self._data_if_removed if is_insert else self._deleted_data)
+            if not self._constant_who:
+                who = self._who(lambda: Rows(old="r"), "old", read)
+                values |= dict(zip(WHO.split(","), who, strict=True))
         rows = Rows(defaults=self.table)
         found = self._is_found(rows, is_insert=is_insert)
         return (
             f"INSERT INTO outfeed_replaced({','.join(values)})SELECT {','.join(values.values())}"
-            f" FROM {rows.source_of_new()}{quoted(self.table.name)} AS o WHERE {found};"
+            f" FROM {rows.source_of_new()}{quoted(self.table.name)} o WHERE {found};"
         )
 
     def _was_if_updated(self, rows: Rows) -> str:
@@ -230,6 +241,11 @@ class NoteSql(EventSql):
         """Whether an update has an event exactly if `was` has a member."""
         (rule, *others) = self.definition.rules_on(UPDATE)
         return not (others or rule.when or rule.was) and rule.changed is None
+
+    def _data_if_removed(self, rows: Rows) -> str:
+        """Return SQL for the column `data` of a note, NULL if the noted row has the key of the new row."""
+        unset = f" OR NEW.{self._rowid}=-1" if self._is_keyed_by_rowid else ""
+        return f"CASE WHEN NOT {self._is_same(rows)}{unset} THEN {self._deleted_data(rows)} END"
 
     def _deleted_data(self, rows: Rows) -> str:
         return f"(SELECT {self._row_data(DELETE, rows.old, 'r')})"
@@ -264,7 +280,7 @@ class NoteSql(EventSql):
             f"{rows.old(name)} COLLATE {quoted(collations.get(name, 'BINARY'))}={rows.new(name)}"
             for name in self.table.primary_key
         ]
-        return f"coalesce({' AND '.join(parts)},0)"
+        return f"ifnull({' AND '.join(parts)},0)"
 
     def _unique_list(self) -> str:
         return ",".join(map(quoted, self._unique_names))

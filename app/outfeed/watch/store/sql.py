@@ -84,10 +84,10 @@ def json_value(v: str, json_flag: str = "") -> str:
             f" AND {containers}<={MAX_CONTAINERS}"
         )
         as_text = f"CASE WHEN {nested} THEN {v} ELSE {as_text} END"
-    infinite = f"CASE WHEN {v}>0 THEN'\"Infinity\"'ELSE'\"-Infinity\"'END"
+    infinite = f"'\"'||substr('-',1,{v}<0)||'Infinity\"'"
     return (
         f"CASE typeof({v})WHEN'text'THEN {as_text} WHEN'integer'THEN {v}"
-        f" WHEN'real'THEN CASE WHEN {v}*0 IS NULL THEN {infinite} ELSE quote({v})END"
+        f" WHEN'real'THEN CASE WHEN {v}*0 IS NULL THEN{infinite}ELSE quote({v})END"
         f" WHEN'blob'THEN CASE WHEN length({v})>{MAX_BLOB_BYTES} THEN'null'ELSE'\"'||hex({v})||'\"'END ELSE'null'END"
     )
 
