@@ -1,4 +1,4 @@
-"""A tab with the live page under load: its memory, and how soon it answers input."""
+"""A tab with the live page: its memory, and its answers to input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tab that stays open: the events of eight hours, with its memory and its answers to input measured between."""
+"""A tab that stays open for the events of eight hours."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from outfeed.http import addresses, identity
 from outfeed.http.limits import retry_later
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
-from outfeed.log import chart
+from outfeed.log import live_chart
 from outfeed.log.boards import BoardContent, Boards, Scope
 from outfeed.log.store.activity import HOUR, RANGES, Range, has_events
 from outfeed.principal import READ, EventScope
@@ -41,7 +41,7 @@ class Panels(NamedTuple):
 
 
 class PanelContent(NamedTuple):
-    """What a feature makes its panels of.
+    """The input of a feature's panels.
 
     *counts* has the events of each type in *range_title*.
     """
@@ -122,10 +122,10 @@ def _scope() -> Scope:
 def render(scope: Scope, content: BoardContent) -> str:
     """Return the board as HTML."""
     visible = EventScope(scope.types)
-    figures = chart.count(content.activity, visible, services().displays.current().by_type)
+    figures = live_chart.count(content.activity, visible, services().displays.current().by_type)
     return render_template(
         "_board_rows.html",
-        chart=chart.draw(content.activity, visible, scope.shown),
+        chart=live_chart.draw(content.activity, visible, scope.shown),
         figures=figures,
         ranges=RANGES.values(),
         panels=_panels(scope, content, visible, figures),
@@ -137,7 +137,7 @@ def render(scope: Scope, content: BoardContent) -> str:
     )
 
 
-def _panels(scope: Scope, content: BoardContent, visible: EventScope, figures: chart.Figures) -> Panels | None:
+def _panels(scope: Scope, content: BoardContent, visible: EventScope, figures: live_chart.Figures) -> Panels | None:
     make: LivePanels | None = current_app.extensions.get("live_panels")
     if make is None:
         return None

@@ -145,7 +145,10 @@ class Group:
         return len(self.rows) >= (2 if self.is_of_task or not self.is_bulk else MIN_BULK)
 
     def add(self, row: Row, by_task: bool) -> bool:
-        """Add the next newer row if it belongs to the group; return whether it does."""
+        """Add the next newer row if it belongs to the group.
+
+        Return whether it does.
+        """
         oldest = self.rows[-1]
         is_bulk = self.is_bulk and _statement(row) == _statement(oldest)
         is_of_task = self.is_of_task and _is_of_task(row, oldest)

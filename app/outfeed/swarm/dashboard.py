@@ -1,4 +1,4 @@
-"""The swarm on the live page: counters by state and panels, rendered on the server."""
+"""The swarm on the live page: counters by state, and panels."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Board:
 
 
 class _Content(Protocol):
-    """What the live page gives for a rendering.
+    """The input of a rendering, which the live page provides.
 
     *counts* has the events of each type in *range_title*.
     """

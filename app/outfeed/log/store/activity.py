@@ -1,4 +1,4 @@
-"""Number of events per type, source, level and time, by the events' own time."""
+"""Number of events per type, source, level and the events' own time."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ HOUR = Range("1h", "last hour", "minute", 60, 60)
 RANGES = {
     each.name: each
     for each in (
-        Range("15m", "last 15 minutes", "15 seconds", 60, 15),
+        Range("15m", "last 15 minutes", "15 s", 60, 15),
         HOUR,
-        Range("6h", "last 6 hours", "5 minutes", 72, 300),
-        Range("24h", "last 24 hours", "15 minutes", 96, 900),
+        Range("6h", "last 6 hours", "5 min", 72, 300),
+        Range("24h", "last 24 hours", "15 min", 96, 900),
     )
 }
 
@@ -168,6 +168,6 @@ class ActivityLog:
         return clock.isoformat(since), clock.isoformat(since + self._range.step * self._range.bars + _HORIZON)
 
     def _within(self, since: datetime) -> tuple[str, tuple[str | int, ...]]:
-        """Return the SQL condition for the range and horizon, and its bound values."""
+        """Return the SQL condition for range and horizon, and its bound values."""
         [found] = instants.within(*self._bounds(since)).items()
         return found

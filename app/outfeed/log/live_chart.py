@@ -45,7 +45,7 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class LiveChart:
     """Events by time, stacked by kind. *ticks* begins with the top."""
 
     epoch: str
@@ -93,7 +93,7 @@ class Chart:
             yield begin, begin + self.range.step * bars, counts
 
 
-def draw(activity: Activity, visible: EventScope, shown: Collection[str] = ()) -> Chart:
+def draw(activity: Activity, visible: EventScope, shown: Collection[str] = ()) -> LiveChart:
     """Return the chart of the *visible* types in *activity*.
 
     All kinds are counted. If there are *shown* kinds, only these are drawn.
@@ -109,7 +109,7 @@ def draw(activity: Activity, visible: EventScope, shown: Collection[str] = ()) -
         bands.append(Band(kind, counts[kind], _path(floors, counts[kind], ticks[0]) if is_shown else "", is_shown))
         if is_shown:
             floors = [floor + count for floor, count in zip(floors, counts[kind], strict=True)]
-    return Chart(
+    return LiveChart(
         activity.epoch, activity.seq, activity.range, activity.begin, ticks, max(sums), sum(sums), bands
     )  # fmt: skip
 

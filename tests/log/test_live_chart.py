@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from outfeed.display import Display, Level
-from outfeed.log.chart import Share, count, draw, ticks_of
+from outfeed.log.live_chart import Share, count, draw, ticks_of
 from outfeed.log.store.activity import HOUR, RANGES, Activity, Written
 from outfeed.principal import EVERYTHING, EventScope
 
