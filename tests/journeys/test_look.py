@@ -140,7 +140,7 @@ def test_right_to_left_texts_run_so_everywhere_and_move_nothing_else(shared: Ser
         change(
             shared.database,
             "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp) VALUES"
-            f""" ('{number}', 'task.created', 's', '{task}', '{{"description": "{text}"}}', '2026-01-15T10:30:00Z')""",
+            f""" ('{number}', 'task.created', 's', '{task}', '{{"description": "{text}"}}', '2026-01-15T10:3{number}:00Z')""",
         )
     live = LivePage(page, shared)
     live.expect_rows(3)
@@ -258,7 +258,7 @@ def test_times_are_shown_in_the_viewers_zone(shared: Server, page: Page) -> None
 
 def test_a_time_of_another_year_has_its_year(shared: Server, page: Page) -> None:
     page.clock.set_fixed_time("2026-12-31T23:00:01Z")  # New Year in Berlin, where the viewer is
-    write(shared.database, *tasks(1))
+    write(shared.database, *tasks(1), timestamp="2026-01-15T10:30:00.000Z")
     live = LivePage(page, shared)
     expect(live.rows.locator("time")).to_have_text("15 Jan 2026 11:30:00")
     assert live.rows.locator("time").evaluate("time => time.scrollWidth <= time.clientWidth")  # in full
