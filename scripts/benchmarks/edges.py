@@ -114,16 +114,17 @@ def measure_crowd(viewers: int, burst: int) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outfeed-bench-")))
         limits = {"max_connections": viewers // CROWD_EDGES + 100}
         _, _, edges = stack.enter_context(cluster(folder, CROWD_EDGES, **limits))
-        sessions = [
-            stack.enter_context(LoadSession(edge, viewers // CROWD_EDGES, target_of(edge)))  # type: ignore[arg-type]
-            for edge in edges
-        ]
         paced = Phase(CROWD_EVENTS, CROWD_EVENTS, CROWD_TIMEOUT_SECS)
         for name, phase, per_second, commit in (
             (f"{CROWD_RATE} events/s", paced, CROWD_RATE, 1),
             (f"{burst} events at once", Phase(burst, 10, CROWD_TIMEOUT_SECS), 1_000_000, 100),
         ):
-            outcomes, _ = run_together(sessions, phase, per_second, commit)
+            with contextlib.ExitStack() as clients:
+                sessions = [
+                    clients.enter_context(LoadSession(edge, viewers // CROWD_EDGES, target_of(edge)))  # type: ignore[arg-type]
+                    for edge in edges
+                ]
+                outcomes, _ = run_together(sessions, phase, per_second, commit)
             deliveries, seconds = sum(each.deliveries for each in outcomes), max(each.seconds for each in outcomes)
             p50, p99 = max(each.p50_ms for each in outcomes), max(each.p99_ms for each in outcomes)
             click.echo(

@@ -1,6 +1,6 @@
 """Edges.
 
-Further hosts that serve viewers from a Redis or Valkey Stream, which the origin keeps up to its outbox.
+An edge is an additional host that serves viewers from a Redis or Valkey Stream. The origin copies its outbox there.
 
-Only this folder imports redis. Nothing imports it unless OUTFEED_ENGINE is set, or for `outfeed edge`.
+Only this folder imports redis, and only if OUTFEED_ENGINE is set or for `outfeed edge`.
 """

@@ -9,7 +9,7 @@ from outfeed.config import settings
 
 @click.command()
 def edge() -> None:
-    """Serve viewers on a further host, without a database.
+    """Serve viewers on an additional host, without a database.
 
     Needs OUTFEED_ENGINE, OUTFEED_ORIGIN_URL and the OUTFEED_SECRET_KEY of the origin.
 

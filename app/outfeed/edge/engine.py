@@ -1,6 +1,6 @@
-"""The engine.
+"""Client of the engine, a Redis or Valkey.
 
-A Redis or Valkey, with a limit on the time of each call and on the number of connections.
+Each call has a time limit, and the number of connections is limited.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from outfeed.edge.scripts import Script
 from outfeed.errors import ConfigError, EngineDown, EngineFull
 
 CALL_SECS = 2.0
-# A wait for the next entry ends after BLOCK_SECS, and its connection one second and a half later.
+# The engine answers a wait for the next entry after BLOCK_SECS at most. The client gives up after WAIT_SECS.
 BLOCK_SECS = 1.0
 WAIT_SECS = 2.5
 # Unbounded, five edges with 10,000 viewers opened 156 connections.
@@ -33,7 +33,7 @@ EVENTS = "{outfeed}:events"
 GRANTS = "{outfeed}:grants"
 TICKET = "{outfeed}:ticket:"
 EDGE = "{outfeed}:edge:"
-# The library logs each failed attempt to find a master. `EngineDown` says it once.
+# The library logs each failed attempt to find a master. `EngineDown` already reports it.
 logging.getLogger("redis").setLevel(logging.CRITICAL)
 T = TypeVar("T")
 
@@ -41,9 +41,9 @@ T = TypeVar("T")
 class Engine:
     """Calls one Redis or Valkey.
 
-    Any thread may call any method; each raises EngineDown if the engine fails it.
+    Any thread may call any method. Each raises EngineDown if the engine cannot be reached or returns an error.
 
-    MAX_CONNECTIONS calls run at once, and the others wait. One further connection is for `wait_for_entry`.
+    At most MAX_CONNECTIONS calls run at once, and the others wait. `wait_for_entry` has a connection of its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,22 +58,22 @@ class Engine:
         return urlsplit(self.url)._replace(netloc=urlsplit(self.url).netloc.rpartition("@")[2]).geturl()
 
     def call(self, command: Callable[[Any], T]) -> T:
-        """Return what *command* returns for the client.
+        """Run *command* with the client and return its result.
 
-        Its answers are bytes, numbers, and lists of them.
+        Replies of the engine are bytes, numbers and lists of both.
         """
         if not self._turn.acquire(timeout=CALL_SECS):
             raise EngineDown(f"{MAX_CONNECTIONS} calls of the engine are running")
         try:
-            with _explained():
+            with _translate_errors():
                 return command(self._calls)
         finally:
             self._turn.release()
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | float]) -> Any:
-        """Return what the script answers.
+        """Run *script* and return its reply.
 
-        The engine forgets scripts when it restarts: then it is loaded again.
+        A restarted engine has no scripts. Then the script is loaded, and run again.
         """
 
         def attempt(client: redis.Redis) -> Any:
@@ -89,9 +89,9 @@ class Engine:
     def wait_for_entry(self, after: int) -> bool:
         """Wait until the stream has an entry above the seq *after*.
 
-        Waits BLOCK_SECS at most; returns whether there is one.
+        The wait takes BLOCK_SECS at most. Returns whether the stream has such an entry.
         """
-        with _explained():
+        with _translate_errors():
             return bool(self._waits.xread({EVENTS: f"{after}-0"}, count=1, block=int(BLOCK_SECS * 1000)))
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Engine:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
@@ -133,7 +133,7 @@ def _client(url: str, timeout: float, connections: int) -> redis.Redis:
 def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     """Return a client of the master that the sentinels name.
 
-    Each new connection asks them again.
+    It asks the sentinels for the master before each new connection.
     """
     credentials, _, hosts = urlsplit(url).netloc.rpartition("@")
     user, _, password = credentials.partition(":")

@@ -1,4 +1,4 @@
-"""The findings of `outfeed doctor` in the engine."""
+"""Checks of `outfeed doctor` on the engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
 from outfeed.store.serving import version
 
-# XAUTOCLAIM aside, what is used came with Redis 7.0: `EVALSHA_RO`, flags of scripts, selectors of ACLs.
+# Edges use `EVALSHA_RO`, flags of scripts and selectors of ACLs, which came with Redis 7.0.
 MIN_REDIS, MIN_VALKEY = (7, 0), (7, 2)
 
 
 def examine(database: Database, settings: Settings) -> Iterator[Finding]:
-    """Yield what is wrong with the engine, or with what it holds."""
+    """Yield the problems of the engine and of its copy of the outbox."""
     engine = engine_of(settings)
     try:
         facts: dict[str, Any] = engine.call(lambda client: client.info("server", "memory"))
@@ -47,7 +47,7 @@ def _version(facts: dict[str, Any]) -> Iterator[Finding]:
     if found < wanted:
         name = "Valkey" if is_valkey else "Redis"
         yield Finding(
-            PROBLEM, f"the engine is {name} {shown}", "edges need commands that it lacks",
+            PROBLEM, f"the engine is {name} {shown}", "edges need commands that this version does not have",
             f"install {name} {wanted[0]}.{wanted[1]} or newer",
         )  # fmt: skip
 
@@ -102,5 +102,6 @@ def _edges(engine: Engine) -> Iterator[Finding]:
         elif each.version != version():
             yield Finding(
                 NOTE, f"the edge {each.name} {each.address} runs outfeed {each.version}, and this is {version()}",
-                "both must apply the same rules to save work", "pip install --upgrade outfeed there",
+                "with other rules, the edge checks each event again, at half the speed",
+                "pip install --upgrade outfeed there",
             )  # fmt: skip

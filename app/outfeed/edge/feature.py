@@ -1,6 +1,6 @@
 """The feature: edges.
 
-Its modules, and redis, are imported when OUTFEED_ENGINE is set, or for `outfeed edge`.
+The other modules of this folder, and redis, are imported only if OUTFEED_ENGINE is set or for `outfeed edge`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EdgeFeature(Feature):
-    """Further hosts that serve viewers."""
+    """Additional hosts that serve viewers."""
 
     commands: ClassVar[Mapping[str, str]] = {"edge": "edge.command:edge"}
     metrics: ClassVar[Mapping[str, Metric]] = {

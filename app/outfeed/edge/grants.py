@@ -1,9 +1,7 @@
-"""Grants in the engine.
+"""Grants in the engine: tokens and sessions, each with its principal.
 
-The origin writes which principal has which token and session, and edges look it up.
-
-The mark `_` in the hash says that it is complete. Without it the grants are lost, not revoked: an edge answers 503
-until the origin has written them again.
+The origin writes them and edges look them up. The field `_` marks the hash as complete. Without it the grants are lost,
+not revoked, and an edge answers 503 until the origin has written them again.
 """
 
 from __future__ import annotations
@@ -34,21 +32,21 @@ from outfeed.principal import Principal
 from outfeed.store.database import Database
 
 MARK = "_"
-LOOK_SECS = 0.25
+CHECK_SECS = 0.25
 RENEW_SECS = 10.0
 MAX_TRIES = 20
 log = logging.getLogger(__name__)
 
 
-def _written(principal: Principal) -> bytes:
+def _encode(principal: Principal) -> bytes:
     expires_at = clock.isoformat(principal.expires_at) if principal.expires_at else None
     return orjson.dumps([principal.name, principal.scopes, principal.types, expires_at])
 
 
-def _read(grant: str, raw: bytes | None) -> Principal | None:
+def _decode(grant: str, raw: bytes | None) -> Principal | None:
     """Return the principal in *raw*.
 
-    None if there is none, or its time has run out. Raises EngineDown.
+    The result is None without a grant, or if it has expired. Raises EngineDown if *raw* cannot be read.
     """
     if raw is None:
         return None
@@ -65,9 +63,9 @@ def _read(grant: str, raw: bytes | None) -> Principal | None:
 
 
 class Published(dict[str, bytes]):
-    """The written grants: by grant its principal.
+    """The grants as they were written, each with its principal.
 
-    *mark* is the value of `_` since then.
+    *mark* is the value of `_` that was written with them.
     """
 
     mark = ""
@@ -76,14 +74,13 @@ class Published(dict[str, bytes]):
 def publish(engine: Engine, database: Database, secs: int, before: Published | None = None) -> Published:
     """Write all grants, or only the changes since *before*.
 
-    One transaction of the engine does it. Raises SourceError.
-
-    The database is read after the watch begins: of two writers, the one that has read earlier tries again.
+    All are written in one transaction of the engine. The database is read after WATCH, so of two writers the one with
+    the older rows tries again. Raises SourceError.
     """
     try:
         return engine.call(lambda client: _publish(client, database, secs, before))
     except EngineFull:
-        # Without grants edges refuse new viewers. With the former ones they would admit those that were revoked.
+        # Without grants, edges refuse new viewers. With the old ones, they would admit revoked tokens.
         engine.call(lambda client: client.unlink(GRANTS))
         raise
 
@@ -94,7 +91,7 @@ def _publish(client: Any, database: Database, secs: int, before: Published | Non
             pipeline.watch(GRANTS)
             mark = pipeline.hget(GRANTS, MARK)
             present = {key.decode() for key in pipeline.hkeys(GRANTS)} - {MARK}
-            found = Published({each.grant: _written(each) for each in account.every_principal(database)})
+            found = Published({each.grant: _encode(each) for each in account.every_principal(database)})
             found.mark = secrets.token_hex(8)
             pipeline.multi()
             is_known = before is not None and mark == before.mark.encode()
@@ -111,8 +108,8 @@ def _publish(client: Any, database: Database, secs: int, before: Published | Non
 def _write(pipeline: Any, found: Published, before: Published | None, present: set[str]) -> None:
     """Queue the commands that make the engine hold *found*.
 
-    `rights` moves if a permission may be lost. *present* are the grants there, some of which `EngineTickets.add` may
-    have added since *before*.
+    `rights` changes if a permission may have been revoked. *present* are the grants in the engine. `EngineTickets.add`
+    may have added some since *before*.
     """
     known: Mapping[str, bytes] = before or {}
     if before is None:
@@ -129,7 +126,7 @@ def _write(pipeline: Any, found: Published, before: Published | None, present: s
 class GrantWriter(SingleThread):
     """Writes changed grants and displays, and all if the engine lost them.
 
-    One worker of a host runs it. Only its own thread uses these attributes.
+    It runs in one worker of a host. Only its own thread uses its attributes.
     """
 
     def __init__(self, process: Process, engine: Engine) -> None:
@@ -146,11 +143,11 @@ class GrantWriter(SingleThread):
         self._published = None
 
     def step(self) -> None:
-        """Write what has changed, and wait a moment."""
+        """Write the changes, then wait CHECK_SECS."""
         self._write_grants()
         with contextlib.suppress(EngineFull):  # the uplink trims the stream, and the next step writes them
             displays.publish(self._engine, self._displays.current())
-        self.stopping.wait(LOOK_SECS)
+        self.stopping.wait(CHECK_SECS)
 
     def _write_grants(self) -> None:
         mark = self._engine.call(lambda client: client.hget(GRANTS, MARK))
@@ -173,7 +170,7 @@ class GrantWriter(SingleThread):
 
 
 class EngineTickets:
-    """The grants and tickets that every host of this feed uses.
+    """Grants and tickets that all hosts of this feed share.
 
     Any thread may call any method.
     """
@@ -183,7 +180,7 @@ class EngineTickets:
         self._secs = int(settings.grant_minutes * 60)
 
     def create_ticket(self, principal: Principal) -> str:
-        """Return a ticket that any host takes, once, in *principal*'s name.
+        """Return a ticket in *principal*'s name, which any host accepts once.
 
         Raises EngineDown.
         """
@@ -193,22 +190,22 @@ class EngineTickets:
         return ticket
 
     def take_ticket(self, ticket: str) -> str | None:
-        """Use *ticket* up; return the grant that it rests on, None for a bad one.
+        """Redeem *ticket* and return its grant.
 
-        Raises EngineDown.
+        The result is None if the ticket is unknown, expired or was used. Raises EngineDown.
         """
         found = self._engine.call(lambda client: client.getdel(_ticket_key(ticket)))
         return found.decode() if isinstance(found, bytes) else None
 
     def add(self, principal: Principal) -> None:
-        """Make a new grant known at once. Never raises."""
+        """Write a new grant at once. An error is logged, not raised."""
         try:
             self._add(principal)
         except EngineDown as error:
             log.warning(LogMessage("edges learn of a new grant later", error=error))
 
     def _add(self, principal: Principal) -> None:
-        self._engine.run(scripts.GRANT, [GRANTS], [principal.grant, _written(principal)])
+        self._engine.run(scripts.GRANT, [GRANTS], [principal.grant, _encode(principal)])
 
     def publish(self, database: Database) -> None:
         """Publish every grant, and remove the revoked ones. Raises SourceError."""
@@ -223,39 +220,39 @@ def _ticket_key(ticket: str) -> str:
 
 
 class EngineGrants:
-    """The grants as the origin wrote them.
+    """Looks up grants that the origin wrote.
 
-    Any thread may call any method; each raises EngineDown without the mark.
+    Any thread may call any method. Each raises EngineDown if the mark is missing.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def find_token(self, secret: str) -> Principal | None:
-        """Return who has the token.
+        """Return the principal of a token.
 
-        None if it is unknown, was revoked or has expired.
+        The result is None if the token is unknown, revoked or expired.
         """
         return self.principal_of(f"token:{account.hash_of(secret)}")
 
     def find_session(self, key: str) -> Principal | None:
-        """Return who has the session.
+        """Return the principal of a session.
 
-        None if it has ended or expired, or the user is disabled.
+        The result is None if the session has ended or expired, or its user is disabled.
         """
         return self.principal_of(f"session:{account.hash_of(key)}")
 
     def redeem_ticket(self, ticket: str) -> Principal | None:
-        """Use *ticket* up and return in whose name it reads; None for a bad one."""
+        """Redeem *ticket* and return its principal, None if it is not valid."""
         found = self._engine.call(lambda client: client.getdel(_ticket_key(ticket)))
         return self.principal_of(f"ticket:{found.decode()}") if isinstance(found, bytes) else None
 
     def principal_of(self, grant: str) -> Principal | None:
-        """Return who has *grant* now; None once it was revoked or has expired."""
+        """Return the principal of *grant*, None if it was revoked or expired."""
         return self.principals_of([grant])[grant]
 
     def principals_of(self, grants: Iterable[str]) -> dict[str, Principal | None]:
-        """Return who has each of *grants* now, all looked up at one moment."""
+        """Return the principal of each of *grants*, read in one command."""
         wanted = list(dict.fromkeys(grants))
         fields = [grant.removeprefix("ticket:") for grant in wanted]
         mark, *found = self._engine.call(lambda client: client.hmget(GRANTS, [MARK, *fields]))
@@ -266,7 +263,7 @@ class EngineGrants:
     def counters(self) -> tuple[str, int]:
         """Return the counter of revocations, and the number of erased events.
 
-        The first changes when a permission may have been revoked.
+        The first one changes when a permission may have been revoked.
         """
         rights, erasures = self._engine.call(lambda client: client.hmget(HEAD, ["rights", "erasures"]))
         if not rights or not erasures:
@@ -276,15 +273,15 @@ class EngineGrants:
 
 def _principal(grant: str, raw: bytes | None) -> Principal | None:
     if not grant.startswith("ticket:"):
-        return _read(grant, raw)
-    owner = _read(grant.removeprefix("ticket:"), raw)
+        return _decode(grant, raw)
+    owner = _decode(grant.removeprefix("ticket:"), raw)
     return account.bearer_of_ticket(owner) if owner else None
 
 
 class EdgeRights(Rights):
-    """The rights of an edge's process.
+    """Rights in a process of an edge.
 
-    After a revocation they are checked before the next event is pushed.
+    After a revocation, all clients are checked before the next event is pushed.
     """
 
     grants: EngineGrants
@@ -294,17 +291,15 @@ class EdgeRights(Rights):
         self._rules: str | None = None
 
     def start(self) -> None:
-        """Begin without counters.
+        """Start without counters.
 
-        The engine may be away, and no client is connected yet.
+        The engine may be unreachable, and no client is connected yet.
         """
 
     def take_head(self, head: Head) -> None:
-        """Check clients and forget what was read, if a read of the engine says so.
+        """Check clients and drop cached events if *head* has other counters.
 
-        Raises EngineDown.
-
-        Without `rights`, the engine has lost the grants, and no permission is revoked by that.
+        Without `rights` the engine has lost the grants, which revokes no permission. Raises EngineDown.
         """
         if head.rules != self._rules and self._rules is not None:
             self._core.forget()

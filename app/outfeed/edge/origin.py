@@ -1,7 +1,4 @@
-"""The origin's side.
-
-Its processes run two threads, and know the state of the engine and the edges.
-"""
+"""The origin: its uplink, its grants, and the state of engine and edges."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from outfeed.feed.subscription import MAX_SEQ
 from outfeed.store import database as db
 from outfeed.store.outbox import Outbox
 
-# An uplink that is well renews its lease every 2 s.
+# A working uplink renews its lease every 2 s.
 STALE_SECS = 10.0
 
 
@@ -39,7 +36,7 @@ def engine_of(settings: Settings) -> Engine:
 
 
 def tickets(settings: Settings) -> EngineTickets:
-    """Return where edges find grants and tickets."""
+    """Return the grants and tickets that edges use."""
     return EngineTickets(engine_of(settings), settings)
 
 
@@ -51,12 +48,12 @@ class OriginPart(Part):
         self._threads = (Uplink(process, self._engine), GrantWriter(process, self._engine))
 
     def start(self) -> None:
-        """Begin to fill the engine."""
+        """Start to fill the engine."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads, and give up the lease."""
+        """End the threads and give up the lease."""
         for thread in self._threads:
             thread.stop()
 
@@ -93,13 +90,13 @@ def _held(head: Head, newest: list[tuple[bytes, dict[bytes, bytes]]]) -> Held:
     return Held(head.epoch, head.position, head.target, 0, "")
 
 
-# --- what it knows ----------------------------------------------------------------------------------------------------
+# --- state of the engine ----------------------------------------------------------------------------------------------
 
 
 class EngineState(NamedTuple):
-    """How the engine is, for operators.
+    """The state of the engine, for operators.
 
-    *failure* is why it can't be used; then the rest is empty.
+    *failure* is the reason if it can't be used. Then the other fields have no meaning.
     """
 
     address: str
@@ -120,12 +117,12 @@ class EngineState(NamedTuple):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the uplink has written nothing for too long."""
+        """Whether the uplink has written nothing for STALE_SECS."""
         return self.age is None or self.age > STALE_SECS
 
 
 def state_of(process: Process) -> EngineState:
-    """Return how the engine and the edges are. Raises DatabaseError."""
+    """Return the state of the engine and the edges. Raises DatabaseError."""
     engine = engine_of(process.settings)
     try:
         reply = read(engine, "after", 0, 0)
@@ -145,10 +142,7 @@ def state_of(process: Process) -> EngineState:
 
 
 def samples_of(process: Process) -> dict[str, Samples]:
-    """Return the present values of the feature's metrics.
-
-    Raises DatabaseError.
-    """
+    """Return the current values of the metrics. Raises DatabaseError."""
     state = state_of(process)
     if state.failure is not None:
         return {"engine_up": [([], 0)]}

@@ -1,4 +1,4 @@
-"""One fingerprint of the rules that prepare an event for clients."""
+"""Fingerprint of the rules that prepare an event for clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from outfeed.config import Settings
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return what changes if the same event may come out otherwise.
+    """Return a hash over the settings and the code that prepare events.
 
-    By a setting, or by newer code.
+    Two processes with the same fingerprint prepare an event to the same bytes.
     """
     parts = [",".join(settings.redact_keys), str(settings.max_event_bytes), _code()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""The scripts that run in the engine.
+"""Scripts that run in the engine.
 
-Each is atomic, declares its keys and uses the engine's clock.
+Each script is atomic, declares its keys and uses the engine's clock.
 
 KEYS[1] is the hash `head`, KEYS[2] the stream `events`, whose entry ids are seqs. Answers are text and numbers.
 """

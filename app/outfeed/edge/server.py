@@ -40,7 +40,7 @@ def serve(settings: Settings) -> None:
 
 
 class EdgeServer(Server):
-    """gunicorn, set up as the origin's server, with the app of an edge."""
+    """gunicorn with the settings of the origin's server and an edge's app."""
 
     def __init__(self, settings: Settings) -> None:
         self._edge = secrets.token_hex(8)

@@ -1,6 +1,6 @@
 """A thread that runs in one worker of a host.
 
-The others wait until that one has ended.
+The other workers wait until that worker has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class SingleThread(ABC):
     """Calls `step` repeatedly in the worker that holds the lease *name*.
 
-    It never ends by itself. A failure is logged, the same reason once, and tried again RETRY_SECS later.
+    After a failure it tries again RETRY_SECS later. A reason that repeats is logged once.
     """
 
     def __init__(self, name: str, database: Database, metrics: Metrics) -> None:
@@ -37,24 +37,27 @@ class SingleThread(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """Do what is due, and wait for more. Raises SourceError, OSError."""
+        """Do the pending work, then wait for more.
+
+        Raises SourceError, OSError.
+        """
 
     @abstractmethod
     def restart(self) -> None:
-        """Forget what was known of the engine.
+        """Forget the state of the engine.
 
-        The last step failed, or this worker is new.
+        It is called after a failed step, and when this worker begins.
         """
 
-    def finish(self) -> None:  # noqa: B027 - most have nothing to give up
-        """Give up what is held, at the end of the thread. Raises SourceError."""
+    def finish(self) -> None:  # noqa: B027 - optional
+        """Release resources at the end of the thread. Raises SourceError."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """End the thread. Returns when it has ended."""
         self.stopping.set()
         self._thread.join()
 
@@ -83,7 +86,7 @@ class SingleThread(ABC):
             self.restart()
             self.stopping.wait(RETRY_SECS)
         except Exception as error:
-            # The edge of the loop: no error may end the thread, because viewers at edges wait for its next step.
+            # No error may end the thread, because viewers at edges wait for its next step.
             self._metrics.note_error(self._name, error)
             log.exception(LogMessage(f"{self._name} failed, trying again"))
             self.restart()

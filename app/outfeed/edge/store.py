@@ -1,4 +1,4 @@
-"""Queries of the uplink beside the pages of the outbox."""
+"""Queries of the uplink in addition to pages of the outbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLISHED = "published_epoch"  # the key in outfeed_meta
 class Facts(NamedTuple):
     """The epoch, the number of erasures, and facts about each seq.
 
-    For each seq: the checksum of its event, and when it was written.
+    *rows* has the checksum and the write time of each event, by seq.
     """
 
     epoch: str
@@ -37,7 +37,7 @@ def read_facts(database: Database, after: int, through: int) -> Facts:
 def checksum_of(database: Database, seq: int) -> str | None:
     """Return the checksum of the event with that seq.
 
-    None if the outbox does not hold it any more.
+    The result is None if the outbox does not have the event any more.
     """
     found = read_facts(database, seq - 1, seq).rows.get(seq)
     return found[0] if found else None
@@ -65,9 +65,9 @@ def note_published(database: Database, epoch: str) -> None:
 
 
 def _checksum(event_id: object, written_at: object) -> str:
-    """Return 8 digits that tell which event it is.
+    """Return 8 hex digits that identify an event.
 
-    No setting and no newer code changes them.
+    They depend on no setting and on no version of the code.
     """
     return hashlib.sha256(f"{event_id!r} {written_at!r}".encode()).hexdigest()[:8]
 
@@ -75,7 +75,7 @@ def _checksum(event_id: object, written_at: object) -> str:
 def start_of_newest(database: Database, head: int, events: int, max_bytes: int) -> int:
     """Return the seq after which the newest *events* up to *head* follow.
 
-    There are fewer if they would not fit in *max_bytes*.
+    Fewer events follow if they would not fit in *max_bytes*.
     """
     start = max(0, head - events)
     with database.connection() as connection:

@@ -1,6 +1,6 @@
-"""The stream.
+"""The engine's copy of the outbox, as the source of an edge.
 
-The engine's copy of the outbox as the source of an edge, and the thread that notices new entries.
+The stream waker is the thread that notices new entries.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from outfeed.metrics import Metrics
 from outfeed.principal import Wanted
 
 MAX_PAGE_BYTES = 2**20
-LOOK_EVENTS = 5000
-# Above what any setting allows: the origin has applied its own.
+SEARCH_EVENTS = 5000
+# Above the maximum of the setting, because the origin has applied its own limit.
 MAX_EVENT_BYTES = 16 * 2**20
-# Of the waker, after a wait that failed, and after a poll that did not move though an entry lies ahead.
+# The waker waits this long after an error, and after a poll that did not reach an entry of the stream.
 RETRY_SECS = 0.5
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Head(NamedTuple):
 class Reply(NamedTuple):
     """One read of the engine.
 
-    *raws* are the events' JSON, one behind the other, and *sizes* their lengths.
+    *raws* is the joined JSON of the events, and *sizes* has their lengths.
     """
 
     head: Head
@@ -67,7 +67,7 @@ class Reply(NamedTuple):
 def read(engine: Engine, direction: str, seq: int, limit: int, max_bytes: int = MAX_PAGE_BYTES) -> Reply | None:
     """Return up to *limit* events `after` or `before` *seq*.
 
-    None if the engine holds no copy. Raises EngineDown.
+    The result is None if the engine holds no copy. Raises EngineDown.
     """
     found: list[Any] = engine.run(scripts.READ, [HEAD, EVENTS], [direction, seq, limit, max_bytes])
     if not found:
@@ -87,10 +87,10 @@ def read(engine: Engine, direction: str, seq: int, limit: int, max_bytes: int = 
 class EngineStream:
     """Reads the engine's copy.
 
-    Any thread may call any method; each raises EngineDown if it can't be read now.
+    Any thread may call any method. Each raises EngineDown if the copy can't be read now.
 
-    *on_head* is called with what the engine says of its copy, before any event of that read is returned. *rules* is the
-    fingerprint of this process: if the origin has the same, its events need no second look.
+    *on_head* is called with the head of each read, before any event of that read is returned. *rules* is the
+    fingerprint of this process. If the origin has the same one, its events are not redacted and cut a second time.
     """
 
     def __init__(self, engine: Engine, origin: str, rules: str, on_head: Callable[[Head], None]) -> None:
@@ -104,7 +104,7 @@ class EngineStream:
     def origin_age(self) -> float:
         """Seconds since the origin last wrote to the engine.
 
-        It is infinite before the first read.
+        The age is infinite before the first read.
         """
         return clock.monotonic() - self._confirmed_at
 
@@ -115,7 +115,7 @@ class EngineStream:
     def read_after(self, seq: int, limit: int) -> Page:
         """Return up to *limit* items above *seq*, oldest first.
 
-        The page has the window of its items.
+        The window belongs to the same read as the items.
         """
         reply = self._read("after", seq, limit)
         window = self._window(reply.head)
@@ -136,13 +136,13 @@ class EngineStream:
         found: list[int] = []
         end = up_to + 1
         while end > after + 1 and len(found) < limit:
-            page = self.read_before(end, LOOK_EVENTS)
+            page = self.read_before(end, SEARCH_EVENTS)
             found += [item.seq for item in filter_.matching(page.items) if item.seq > after]
             end = page.through
         return found[:limit]
 
     def renew_epoch(self, epoch: str) -> None:
-        """Do nothing: the origin alone renews the epoch."""
+        """Do nothing, because only the origin renews the epoch."""
 
     def _read(self, direction: str, seq: int, limit: int) -> Reply:
         reply = read(self._engine, direction, seq, limit)
@@ -186,8 +186,8 @@ def _known_item(seq: int, raw: bytes) -> Item:
 class StreamWaker:
     """Calls *poll* when the stream has a new entry, on its own thread.
 
-    It only reduces latency: the scheduler polls every second without it. *poll* returns the seconds until the next
-    useful call. If *woken* is set, the call comes at once.
+    It reduces latency only, because the scheduler polls every second. *poll* returns the seconds until the next useful
+    call. An event *woken* that is set ends this wait.
     """
 
     def __init__(
@@ -202,11 +202,11 @@ class StreamWaker:
         self._thread = threading.Thread(target=self._run, name="outfeed-waker", daemon=True)
 
     def start(self) -> None:
-        """Begin to wait."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """End the thread. Returns when it has ended."""
         self._stopping.set()
         self._woken.set()
         self._thread.join()
@@ -219,7 +219,7 @@ class StreamWaker:
                 log.debug(LogMessage("waker waits for the engine", error=error))
                 self._stopping.wait(RETRY_SECS)
             except Exception as error:
-                # The edge of the loop: no error may end the thread.
+                # No error may end the thread.
                 log.exception("stream waker failed, trying again")
                 self._metrics.note_error("stream waker", error)
                 self._stopping.wait(RETRY_SECS)

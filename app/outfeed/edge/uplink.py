@@ -1,9 +1,7 @@
-"""The uplink.
+"""Uplink: the origin's thread that copies the outbox to the engine.
 
-The origin's thread that brings the engine up to the outbox, under the same epoch and the same seqs.
-
-The outbox is the truth, and the engine may lose anything at any time. `settle` finds the position of the engine and is
-the only way back from every failure; `step` appends what the engine lacks.
+Events keep their epoch and seq. The engine may lose anything at any time. `settle` finds the position of the engine
+after a start and after every failure, and `step` appends the missing events.
 """
 
 from __future__ import annotations
@@ -31,9 +29,9 @@ from outfeed.principal import EVERYTHING
 LEASE_MS = 5000
 HEARTBEAT_SECS = 2.0
 APPEND_EVENTS = 500
-# More erased events than this, and to fill the engine again is as quick.
+# After more erased events than this, the engine is filled again, which is as quick.
 MAX_ERASED = 1000
-# Between two looks at how much memory the stream takes.
+# Bytes that are appended between two measurements of the memory of the stream.
 MEASURE_BYTES = 8 * 2**20
 MIN_EVENTS = 1000
 KEYS = (HEAD, EVENTS)
@@ -52,7 +50,7 @@ class EnginePlace(NamedTuple):
 class Uplink(SingleThread):
     """Appends to the engine in one worker of the origin.
 
-    Only its own thread uses these attributes.
+    Only its own thread uses its attributes.
     """
 
     def __init__(self, process: Process, engine: Engine) -> None:
@@ -79,7 +77,7 @@ class Uplink(SingleThread):
     def stop(self) -> None:
         """End the thread and give up the lease.
 
-        A successor then does not wait for the end of the lease.
+        Then a successor does not have to wait until the lease expires.
         """
         self.stopping.set()
         self._woken.set()
@@ -91,21 +89,21 @@ class Uplink(SingleThread):
             self._engine.run(scripts.CLAIM, KEYS, [self._nonce, self._nonce, 0])
 
     def step(self) -> None:
-        """Settle, or append what the engine lacks and wait for more.
+        """Settle, or append missing events and wait for more.
 
         Raises SourceError, OSError.
         """
         if self._place is None:
             self._place = self.settle()
         else:
-            self._bring_up(self._place)
+            self._catch_up(self._place)
 
     # --- position of the engine --------------------------------------------------------------------------------------
 
     def settle(self) -> EnginePlace | None:
         """Take the lease and compare the engine with the outbox.
 
-        Returns None if no position is known yet.
+        The result is None if the position is not known yet.
 
         The claim comes first. In the other order, events that a predecessor appends in between look like a database
         that was restored.
@@ -169,9 +167,9 @@ class Uplink(SingleThread):
         self._floor = 0
         return EnginePlace(window.epoch, start, erasures) if is_ours else None
 
-    # --- what the engine lacks ----------------------------------------------------------------------------------------
+    # --- missing events -----------------------------------------------------------------------------------------------
 
-    def _bring_up(self, place: EnginePlace) -> None:
+    def _catch_up(self, place: EnginePlace) -> None:
         self._woken.clear()
         if not self.stopping.is_set():
             self._core.reader.wait(_ALL, place.epoch, place.position, HEARTBEAT_SECS, self._woken)
@@ -188,9 +186,9 @@ class Uplink(SingleThread):
     def _append(self, place: EnginePlace, page: Page, facts: store.Facts, shortages: int = 0) -> EnginePlace | None:
         """Append *page*, or send a heartbeat.
 
-        Return the new place, or None if the engine is not as it was.
+        The result is the new place, or None if another one has changed the engine.
         """
-        events = [item for item in page.items if item.seq in facts.rows]  # the others were erased just now
+        events = [item for item in page.items if item.seq in facts.rows]  # the others were erased since the read
         arguments: list[Any] = [
             self._nonce, place.epoch, place.position, page.through, self._settings.engine_events,
             max(page.window.first_seq, self._floor), LEASE_MS, shortages,
@@ -204,7 +202,7 @@ class Uplink(SingleThread):
             self._make_room(place)
             raise
         if kind != b"ok":
-            log.warning(LogMessage("engine has changed, looking again", answer=kind.decode()))
+            log.warning(LogMessage("engine has changed, settling again", answer=kind.decode()))
             return None
         self._unmeasured += sum(len(item.json) for item in events)
         if self._unmeasured >= MEASURE_BYTES:
@@ -212,9 +210,9 @@ class Uplink(SingleThread):
         return place._replace(position=page.through)
 
     def _erase(self, place: EnginePlace, window: Window, erasures: str) -> EnginePlace | None:
-        """Take out of the engine what the outbox does not hold any more.
+        """Remove events from the engine that the outbox does not have any more.
 
-        Edges then drop what they have read.
+        Then edges drop their cached events.
         """
         reply = read(self._engine, "after", 0, 0)
         if reply is None:

@@ -1,6 +1,6 @@
-"""The app of an edge: the feed over the engine's copy.
+"""The app of an edge, which serves the feed from the engine's copy.
 
-All other paths are the origin's.
+Requests for other paths are sent to the origin.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OWN_PATHS = (*FEED_PATHS, "/healthz", "/healthz/", "/readyz", "/readyz/", "/metr
 
 
 class EdgeServices(Serving):
-    """The parts of an edge's process.
+    """The parts of a process of an edge.
 
     If the engine does not answer at the start, later polls try again.
     """
@@ -66,14 +66,14 @@ class EdgeServices(Serving):
             self.core.note_types(head.types)
 
     def start(self) -> None:
-        """Poll, by the scheduler and at once when the stream has a new entry."""
+        """Start to poll, every second and for each new entry of the stream."""
         self.relay.poll()
         self.core.pacer.start(self.relay.poll)
         self.jobs.start()
         self.waker.start()
 
     def stop(self) -> None:
-        """End the threads; returns when they have ended."""
+        """End the threads. Returns when they have ended."""
         self.waker.stop()
         self.jobs.stop()
         self.core.pacer.stop()
@@ -82,7 +82,7 @@ class EdgeServices(Serving):
         self.engine.close()
 
     def samples(self) -> Mapping[str, Samples]:
-        """Return what the engine says of its copy."""
+        """Return the metrics of the engine's copy."""
         try:
             window = self.stream.window()
         except EngineDown:
@@ -96,11 +96,11 @@ class EdgeServices(Serving):
 
 
 def _keep_no_mark(epoch: str, item: Item) -> None:
-    """Do nothing: the high-water mark is the origin's."""
+    """Do nothing, because the high-water mark is at the origin."""
 
 
 class OriginsConsumers(CheckpointStore):
-    """Refuses every durable consumer: their checkpoints are the origin's."""
+    """Rejects every durable consumer, because checkpoints are at the origin."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -157,9 +157,9 @@ def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int 
 
 
 def _send_to_origin() -> ResponseReturnValue | None:
-    """Redirect a browser to the origin's page at that path.
+    """Redirect a browser to the same path at the origin.
 
-    A program is told where the origin is.
+    A program gets 421 with the address of the origin.
     """
     if request.path in OWN_PATHS:
         return None
@@ -176,9 +176,9 @@ _KINDS = ["application/problem+json", "text/html"]
 
 
 def _require_engine() -> Response | None:
-    """Refuse a new viewer while the engine can't be read.
+    """Reject a new viewer with 503 while the engine can't be read.
 
-    Connected ones wait, and a new one would get no verdict.
+    Connected viewers wait. A new one would get no verdict.
     """
     if request.path in FEED_PATHS and request.method != "OPTIONS":
         services = serving()
