@@ -14,7 +14,7 @@ To add a feature:
    does the work.
 4. Put tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
 5. Use `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status`
-   values are shared by all features.
+   and `about_event` values are shared by all features.
 """
 
 from __future__ import annotations
@@ -149,6 +149,8 @@ class Feature:
     status_template: str | None = None
     # Whether edges register the routes too. Such a view uses `serving()`, which has no database.
     is_at_edges: ClassVar[bool] = False
+    # The template that shows `about_event` on the page of an event.
+    event_template: str | None = None
 
     def blueprints(self) -> Iterable[Blueprint]:
         """Return the routes.
@@ -238,6 +240,13 @@ class Feature:
 
     def status(self, process: Process) -> Mapping[str, Any]:
         """Return the values that `status_template` shows."""
+        return {}
+
+    def about_event(self, process: Process, event_id: str, principal: Principal) -> Mapping[str, Any]:
+        """Return the values that `event_template` shows for an event.
+
+        Without values, or for a principal who may not see them, the part is left out. Raises DatabaseError.
+        """
         return {}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:

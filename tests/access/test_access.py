@@ -85,6 +85,8 @@ TABLE = {
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),
     ("GET", "/api/events/summary"): ("/api/events/summary", row(200)),
     ("GET", "/swarm/events/<path:event_id>"): ("/swarm/events/agent-1", row(200, wrong_type=404)),
+    ("GET", "/swarm/tasks"): ("/swarm/tasks", row(200, wrong_type=403)),
+    ("GET", "/swarm/agents"): ("/swarm/agents", row(200, wrong_type=403)),
     ("GET", "/swarm/tasks/<path:task_id>"): ("/swarm/tasks/nobody", row(404)),
     ("GET", "/swarm/agents/<path:agent_id>"): ("/swarm/agents/nobody", row(404)),
     ("GET", "/api/events/export"): ("/api/events/export?format=csv", row(200)),

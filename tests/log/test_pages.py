@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from freezegun import freeze_time
@@ -224,7 +224,7 @@ class TestOneEvent:
             log_event("a.b", "s", task, agent, id=f"e{number}")
         page = api.get("/swarm/events/e3").text
         assert re.findall(r'rel="(next|prev)" href="/swarm/events/(e\d)"', page) == [
-            ("next", "e4"), ("prev", "e2"), ("next", "e5"), ("prev", "e1"), ("next", "e4"),
+            ("prev", "e2"), ("next", "e4"), ("prev", "e1"), ("next", "e5"), ("next", "e4"),
         ]  # fmt: skip
 
     def test_an_event_without_a_task_has_no_neighbours_of_a_task(self, api: Api) -> None:
@@ -232,6 +232,31 @@ class TestOneEvent:
         write(2)
         page = api.get("/swarm/events/one").text
         assert re.findall("<h2>(All events|This .*)</h2>", page) == ["All events", "This task"]
+
+    def test_the_page_has_the_place_the_links_and_the_call_of_the_event(self, api: Api, database: Database) -> None:
+        log_event("a.b", "s", data={"n": 1}, id="one")
+        page = api.get("/swarm/events/one").text
+        assert "<dt>Seq</dt><dd>1</dd>" in page
+        assert 'data-copy="http://localhost/swarm/events/one"' in page
+        assert "$OUTFEED_TOKEN&#34; http://localhost/api/events/one" in page
+        with closing(sqlite3.connect(database.path)) as raw, raw:
+            raw.execute("DELETE FROM outbox")
+        assert "no longer in the feed" in api.get("/swarm/events/one").text
+
+    def test_each_value_of_the_data_links_to_the_log_filtered_by_it(self, api: Api) -> None:
+        log_event("a.b", "s", data={"customer": {"name": "ACME & Co"}, "tags": []}, id="one")
+        page = api.get("/swarm/events/one").text
+        (href,) = re.findall(r'class="only" href="([^"]+)"', page)
+        assert parse_qs(urlsplit(html.unescape(href)).query) == {"q": ['data.customer.name:"ACME & Co"']}
+        assert "{1}" in page
+
+    def test_the_event_of_a_watched_row_shows_what_changed(self, api: Api) -> None:
+        data = {"op": "update", "table": "t", "key": {"id": 7}, "was": {"s": "open"}, "row": {"id": 7, "s": "<paid>"}}
+        log_event("t.updated", "t", data=data, id="one")
+        page = api.get("/swarm/events/one").text
+        assert "<del>open</del>" in page
+        assert "<ins>&lt;paid&gt;</ins>" in page
+        assert "Updated row of <code>t</code>" in page
 
     def test_large_data_is_cut(self, api: Api) -> None:
         log_event("a.b", "s", data=["x" * 60_000] * 1, id="large")
@@ -251,6 +276,7 @@ class TestStories:
             "task.created", "task.bidding", "bid.submitted"
         ]  # fmt: skip
         assert page.count('class="after"') == 2
+        assert "<h1>Write the docs</h1>" in page
         assert "Forge" in api.get(f"/swarm/agents/{agent.id}").text
 
     def test_a_task_of_any_writer_has_a_story(self, api: Api) -> None:
@@ -259,6 +285,12 @@ class TestStories:
         page = api.get("/swarm/tasks/mine")
         assert ids(page) == ["e1", "e2", "e3", "x"]
         assert "+90 min" in page.text
+
+    def test_a_task_known_only_from_its_events_is_named_by_them(self, api: Api) -> None:
+        log_event("task.created", "s", task_id="mine", data={"description": "Buy milk"})
+        log_event("agent.joined", "s", agent_id="a1", data={"name": 5})
+        assert "<h1>Buy milk</h1>" in api.get("/swarm/tasks/mine").text
+        assert "<h1>Agent <code>a1</code></h1>" in api.get("/swarm/agents/a1").text
 
     def test_a_long_story_links_to_the_log(self, api: Api) -> None:
         write(205, agent_id="a1")

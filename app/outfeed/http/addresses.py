@@ -23,6 +23,11 @@ def of_site() -> str:
     return services().settings.public_url or request.url_root.rstrip("/")
 
 
+def absolute(path: str) -> str:
+    """Return the public address of *path*, one of Outfeed's own paths."""
+    return of_site() + path.removeprefix(request.script_root)
+
+
 def local(target: str) -> str:
     """Return *target* if it is a path of Outfeed, else the home page.
 

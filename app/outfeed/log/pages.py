@@ -6,7 +6,8 @@ A story is the events of one task or agent.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,17 +19,24 @@ from werkzeug.exceptions import NotFound
 
 from outfeed.display import colour_of, kind_of
 from outfeed.events import Event
+from outfeed.feature import registered
 from outfeed.http import addresses, identity
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log import search_page
-from outfeed.log.live import Row, rows_of
+from outfeed.log.json_tree import tree_of
+from outfeed.log.live import Row, rowid, rows_of
+from outfeed.log.row_change import change_in
 from outfeed.log.store import log_page
 from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import READ
 
 STORY_ROWS = 200
+MAX_TITLE_CHARS = 300
+# The type and key that name a task or an agent.
+TITLES = {"task": ("task.created", "description"), "agent": ("agent.joined", "name")}
 MAX_JSON_CHARS = 65_536
+FIELD_NAMES = {"id": "Id", "event_type": "Type", "source": "Source", "task_id": "Task", "agent_id": "Agent"}
 
 log = Blueprint("log", __name__)
 # The type of app.extensions["story_heads"], which a feature may set: a function of the id for each kind (task, agent).
@@ -72,11 +80,22 @@ def event(event_id: str) -> str:
         filters["This agent"] = LogFilter(visible, agent_id=event.agent_id)
     neighbours = [(name, log_page.neighbours(database, filter_, place)) for name, filter_ in filters.items()]
     text = None if event.data is None else json.dumps(event.data, ensure_ascii=False, indent=2)
+    json_url = addresses.absolute(addresses.of_event_as_json(event.id))
+    parts = {feature.event_template: feature.about_event(services(), event.id, identity.principal())
+             for feature in registered() if feature.event_template}  # fmt: skip
     return render_template(
         "event.html",
         row=_row(event),
+        names=FIELD_NAMES,
+        seq=services().outbox.seq_of(event.id),
+        link=addresses.absolute(addresses.of_event(event.id)),
+        curl=f'curl -H "Authorization: Bearer $OUTFEED_TOKEN" {shlex.quote(json_url)}',
         text=text and text[:MAX_JSON_CHARS],
         omitted_chars=max(0, len(text or "") - MAX_JSON_CHARS),
+        data=tree_of(event.data),
+        change=change_in(event.data),
+        sections=[template for template, values in parts.items() if values],
+        **{name: value for values in parts.values() for name, value in values.items()},
         neighbours=[(name, _row(pair.before), _row(pair.after)) for name, pair in neighbours],
     )
 
@@ -110,7 +129,17 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
     rows = rows_of(found for _, found in reversed(page.events))
     moments = [None, *(row.moment for row in rows)]
     steps = [replace(row, after=_time_between(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
-    return render_template("story.html", kind=kind, id=id_, head=head, rows=steps, has_earlier=page.older is not None)
+    title = _title_in(kind, (found for _, found in page.events)) if head is None else None
+    return render_template(
+        "story.html", kind=kind, id=id_, head=head, title=title, rows=steps, has_earlier=page.older is not None
+    )
+
+
+def _title_in(kind: str, events: Iterable[Event]) -> str | None:
+    """Return the description or name in the event that created it, if any."""
+    event_type, key = TITLES[kind]
+    texts = (each.data.get(key) for each in events if each.event_type == event_type and isinstance(each.data, dict))
+    return next((cut(text, MAX_TITLE_CHARS) for text in texts if isinstance(text, str) and text.strip()), None)
 
 
 def _head_of(kind: str, id_: str) -> Markup | None:

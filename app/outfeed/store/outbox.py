@@ -127,6 +127,13 @@ class Outbox:
             )
             return [seq for (seq,) in found.fetchall()]
 
+    def seq_of(self, event_id: str) -> int | None:
+        """Return the event's seq, or None if it is no longer in the outbox."""
+        with self._database.connection() as connection:
+            sql = "SELECT max(seq) FROM outbox WHERE event_id = ?"
+            found: int | None = connection.execute(sql, (event_id,)).fetchone()[0]
+            return found
+
     def renew_epoch(self, epoch: str) -> None:
         """Replace *epoch* by a new one, so that its cursors get a reset.
 

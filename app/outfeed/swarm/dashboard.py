@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,7 +14,6 @@ from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
 from outfeed import clock
-from outfeed.errors import UnknownName
 from outfeed.events import EventType
 from outfeed.http import identity
 from outfeed.http.services import services
@@ -113,9 +112,8 @@ class _Content(Protocol):
 
 @dashboard.record_once
 def prepare(state: BlueprintSetupState) -> None:
-    """Register the panels of the live page, and the heads of stories."""
+    """Register the panels of the live page."""
     state.app.extensions["live_panels"] = panels
-    state.app.extensions["story_heads"] = {"task": _task_head, "agent": _agent_head}
 
 
 def panels(content: _Content) -> tuple[Markup, Markup] | None:
@@ -148,32 +146,6 @@ def task_form() -> Markup:
     with read_transaction(services().database) as view:
         has_swarm = view.has_existed()
     return Markup(render_template("_task_form.html", has_swarm=has_swarm))  # noqa: S704 - a template made it
-
-
-# --- stories ----------------------------------------------------------------------------------------------------------
-
-
-def _task_head(task_id: str) -> Markup | None:
-    return _head("task", lambda view: view.task(task_id))
-
-
-def _agent_head(agent_id: str) -> Markup | None:
-    return _head("agent", lambda view: view.agent(agent_id))
-
-
-def _head(kind: str, find: Callable[[SwarmReader], Task | Agent]) -> Markup | None:
-    """Return the head of a story if the viewer may read all types.
-
-    A viewer of some types gets None: another writer may use the same id.
-    """
-    if identity.principal().visible.types:
-        return None
-    try:
-        with read_transaction(services().database) as view:
-            known = find(view)
-    except UnknownName:
-        return None
-    return Markup(render_template("_story_head.html", kind=kind, known=known))  # noqa: S704 - a template made it
 
 
 # --- the panels -------------------------------------------------------------------------------------------------------

@@ -22,13 +22,14 @@ class SwarmFeature(Feature):
     """
 
     commands: ClassVar[Mapping[str, str]] = {"simulate": "swarm.commands:simulate"}
-    redirects: ClassVar[Mapping[str, str]] = dict.fromkeys(("/swarm", "/swarm/tasks", "/swarm/agents"), "/swarm/live")
+    redirects: ClassVar[Mapping[str, str]] = {"/swarm": "/swarm/live"}
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.swarm.api import swarm
         from outfeed.swarm.dashboard import dashboard
+        from outfeed.swarm.pages import swarm_pages
 
-        return swarm, dashboard
+        return swarm, dashboard, swarm_pages
 
     def part(self, process: Process) -> SwarmPart:
         from outfeed.swarm.part import SwarmPart

@@ -11,6 +11,7 @@ from outfeed.metrics import Metric
 from outfeed.webhooks import store
 
 if TYPE_CHECKING:
+    from outfeed.principal import Principal
     from outfeed.store.database import Connection
     from outfeed.webhooks.dispatcher import Dispatcher
 
@@ -26,6 +27,7 @@ class WebhooksFeature(Feature):
         "webhook_failures": Metric("counter", "Failed posts of a webhook.", ("webhook",)),
     }
     status_template = "_webhooks_status.html"
+    event_template = "_deliveries_of_event.html"
 
     def part(self, process: Process) -> Dispatcher:
         from outfeed.webhooks.addresses import Allowlist
@@ -66,6 +68,14 @@ class WebhooksFeature(Feature):
             "webhooks": found,
             "blocked": {name: describe_events(items) for name, items in blocked.items() if items},
         }
+
+    def about_event(self, process: Process, event_id: str, principal: Principal) -> Mapping[str, Any]:
+        from outfeed.webhooks.delivery_log import store as delivery_log
+
+        if not principal.is_operator:
+            return {}
+        found = delivery_log.posts_with(process.database, event_id)
+        return {"deliveries": found} if found or store.list_webhooks(process.database) else {}
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         found = store.list_webhooks(process.database)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from outfeed.store.outbox import read_window
 
 SOURCE = "coordinator"
 MAX_SUBJECT_CHARS = 200
+MAX_SEARCHED = 20_000  # newest tasks, or agents, that a search without an index reads
 MAX_COUNTED = 10_000  # a larger number counts as this plus one: exact counts don't scale
 
 
@@ -106,6 +108,36 @@ class Bid:
     agent_name: str
     bid_sats: int
     created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Numbers of an agent's tasks, among the newest MAX_SEARCHED ones.
+
+    *earned_sats* is the sum of the prices of its completed tasks.
+    """
+
+    won: int
+    completed: int
+    failed: int
+    earned_sats: int
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of completed tasks among the ended ones, or None."""
+        ended = self.completed + self.failed
+        return self.completed / ended if ended else None
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """A place in a list that has the newest row first.
+
+    The rows have a `number` below *before*, or above *after*.
+    """
+
+    before: int | None = None
+    after: int | None = None
 
 
 _AGENT = "SELECT number, id, name, state, joined_at, seen_at, left_at, reason FROM outfeed_agent"
@@ -257,6 +289,61 @@ class SwarmReader:
         sql = "SELECT EXISTS (SELECT 1 FROM outfeed_agent) OR EXISTS (SELECT 1 FROM outfeed_task)"
         return bool(self.connection.execute(sql).fetchone()[0])
 
+    def find_tasks(
+        self, limit: int, span: NumberRange, *, state: TaskState | None, agent_id: str | None, text: str | None
+    ) -> list[Task]:
+        """Return the tasks of *span* that meet all conditions, newest first.
+
+        *text* is a part of the description. With *text* or *agent_id* only the newest MAX_SEARCHED tasks are read.
+        """
+        given: dict[str, Any] = {"task.state = ?": state, "agent_id = ?": agent_id}
+        if text is not None or agent_id is not None:
+            given["task.number > (SELECT max(number) FROM outfeed_task) - ?"] = MAX_SEARCHED
+        given["description LIKE ? ESCAPE '!'"] = None if text is None else _like(text)
+        return [_task(row) for row in self._list(_TASK, "task.number", limit, span, given)]
+
+    def find_agents(self, limit: int, span: NumberRange, *, state: AgentState | None, text: str | None) -> list[Agent]:
+        """Return the agents of *span* that meet all conditions, newest first.
+
+        *text* is a part of the name. With *text* only the newest MAX_SEARCHED agents are read.
+        """
+        given: dict[str, Any] = {"state = ?": state}
+        if text is not None:
+            given["number > (SELECT max(number) FROM outfeed_agent) - ?"] = MAX_SEARCHED
+            given["name LIKE ? ESCAPE '!'"] = _like(text)
+        return [_agent(row) for row in self._list(_AGENT, "number", limit, span, given)]
+
+    def _list(
+        self, select: str, number: str, limit: int, span: NumberRange, given: dict[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        given = given | {f"{number} < ?": span.before, f"{number} > ?": span.after}
+        given = {clause: value for clause, value in given.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
+        order = "DESC" if span.after is None else "ASC"
+        query = f"{select} {where} ORDER BY {number} {order} LIMIT ?"
+        found: list[tuple[Any, ...]] = self.connection.execute(query, (*given.values(), limit)).fetchall()
+        return found if span.after is None else found[::-1]
+
+    def figures_of(self, agent_id: str) -> Figures:
+        """Return the figures of an agent."""
+        query = (
+            "SELECT count(*), sum(state = 'completed'), sum(state = 'failed'),"
+            " sum(CASE state WHEN 'completed' THEN bid_sats END) FROM outfeed_task"
+            " WHERE agent_id = ? AND number > (SELECT max(number) FROM outfeed_task) - ?"
+        )
+        row = self.connection.execute(query, (agent_id, MAX_SEARCHED)).fetchone()
+        return Figures(*(value or 0 for value in row))
+
+    def agent_counts(self) -> dict[str, int]:
+        """Return the number of agents in each state.
+
+        MAX_COUNTED + 1 means "more than MAX_COUNTED".
+        """
+        query = "SELECT count(*) FROM (SELECT 1 FROM outfeed_agent WHERE state = ? LIMIT ?)"
+        return {
+            state.value: self.connection.execute(query, (state, MAX_COUNTED + 1)).fetchone()[0] for state in AgentState
+        }
+
     def counts(self) -> dict[str, int]:
         """Return the number of tasks in each state.
 
@@ -403,6 +490,11 @@ def _parsed(text: Any) -> Any:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _like(text: str) -> str:
+    """Return the LIKE pattern for values that contain *text*."""
+    return f"%{re.sub('[!%_]', lambda found: f'!{found[0]}', text)}%"
 
 
 def _page(cursor: int | None, state: str | None, table: str = "") -> tuple[str, list[Any]]:

@@ -23,6 +23,7 @@ from outfeed.webhooks.target import Answer
 
 KEEP_FOR = timedelta(days=7)
 MAX_ROWS = 1000  # for each webhook
+MAX_SHOWN = 50  # posts of one event
 MAX_REQUEST_BYTES = 4096
 MAX_ANSWER_BYTES = 2048
 # In memory. Above the second limit, accepted posts of that webhook are not logged. Other posts displace the oldest.
@@ -217,6 +218,17 @@ def read(database: Database, webhook: str) -> list[LoggedPost]:
         ).fetchall()
     posts = [LoggedPost(*row) for row in rows]
     return [post for post in posts if datetime.fromisoformat(post.posted_at) >= limit]
+
+
+def posts_with(database: Database, event_id: str) -> list[tuple[str, LoggedPost]]:
+    """Return the newest MAX_SHOWN posts of an event, each with its webhook."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            f"SELECT webhook, {_COLUMNS} FROM outfeed_webhook_log WHERE instr(event_digests, ?)"  # noqa: S608 - ours
+            " ORDER BY id DESC LIMIT ?",
+            (_digest(event_id), MAX_SHOWN),
+        ).fetchall()
+    return [(webhook, LoggedPost(*row)) for webhook, *row in rows]
 
 
 def holds(connection: Connection, event_id: str) -> bool:
