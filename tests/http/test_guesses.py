@@ -24,8 +24,7 @@ def operator(database):
 @pytest.mark.parametrize(("path", "location"), [
     ("/swarm", "/swarm/live"),
     ("/swarm/", "/swarm/live"),
-    ("/swarm/tasks", "/swarm/live"),
-    ("/swarm/agents/", "/swarm/live"),
+    ("/swarm/agents/", "/swarm/agents"),
     ("/swarm/live/", "/swarm/live"),
     ("/swarm//live", "/swarm/live"),
     ("/static//outfeed.css", "/static/outfeed.css"),
