@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from flask import current_app
 
+from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import DatabaseError
 from outfeed.feature import Part, Samples, registered
@@ -19,8 +20,10 @@ from outfeed.feed.core import Core
 from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
 from outfeed.history import Item
+from outfeed.http import vitals
 from outfeed.http.admission import Admission, RateLimiter
 from outfeed.http.server.exhaustion import Exhaustion
+from outfeed.http.vitals import Vitals, VitalsHistory
 from outfeed.jobs import Job, Jobs
 from outfeed.metrics import Metrics
 from outfeed.store import database as db
@@ -149,6 +152,7 @@ class Services(Serving):
         self.mark = HighWaterMark(settings.database)
         checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         super().__init__(settings, metrics, self.outbox, checkpoints, self._record)
+        self.vitals = VitalsHistory(self._vitals)
         self.probe = Probe(self.database)
         self._noted_clients: int | None = None
         self.trigger_guard = TriggerGuard(self.database)
@@ -160,6 +164,7 @@ class Services(Serving):
                 "probe": Job(self.probe.check, 1.0),
                 "integrity": Job(self.probe.check_integrity, INTEGRITY_EVERY_SECS, delay=INTEGRITY_DELAY_SECS),
                 "own errors": Job(self.own_errors.write, 1.0),
+                "vitals": Job(self.vitals.take, vitals.EVERY_SECS),
                 "clients": Job(self._note_clients, 1.0),
             }
         )
@@ -226,6 +231,11 @@ class Services(Serving):
         for feature in registered():
             found |= feature.samples(self)
         return found
+
+    def _vitals(self) -> Vitals:
+        deliveries = self.relay.stats.deliveries.recent()
+        lag = vitals.largest_lag(self.samples)
+        return Vitals(clock.monotonic(), self.hub.position, deliveries.p99, len(self.hub.clients()), lag)
 
     def _record(self, epoch: str, item: Item) -> None:
         self.mark.advance(epoch, Position.of(item))

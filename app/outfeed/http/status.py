@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from outfeed import clock
 from outfeed.feature import registered
 from outfeed.feed.hub import POLL
 from outfeed.feed.stats import Percentiles
+from outfeed.http import vitals
 from outfeed.http.permission import requires
 from outfeed.http.services import Services, services
 from outfeed.principal import ADMIN
@@ -42,9 +44,34 @@ def show() -> ResponseReturnValue:
         polls=percentiles_of(found.relay.stats.polls.recent()),
         clients=list(clients_of(found)),
         settings=found.settings,
+        tiles=list(tiles_of(found)),
+        version=importlib.metadata.version("outfeed"),
+        uptime_secs=found.vitals.uptime_secs,
+        memory_bytes=vitals.memory_bytes(),
+        free_bytes=vitals.free_bytes(found.database.path.absolute()),
         sections=[feature.status_template for feature in registered() if feature.status_template],
         **{name: value for feature in registered() for name, value in feature.status(found).items()},
     )
+
+
+class Tile(NamedTuple):
+    """One figure with its line over the last minutes. *peak* is None without a value."""
+
+    name: str
+    title: str
+    help: str
+    value: str
+    peak: str | None
+    points: str
+
+
+def tiles_of(found: Services) -> Iterator[Tile]:
+    """Yield the figures at the top of the page."""
+    series = found.vitals.series()
+    for name, (title, help_, text_of) in TILES.items():
+        known = [value for value in series[name] if value is not None]
+        value = text_of(known[-1]) if known else "–"
+        yield Tile(name, title, help_, value, text_of(max(known)) if known else None, vitals.points(series[name]))
 
 
 class Clients(NamedTuple):
@@ -85,6 +112,33 @@ def duration(secs: float | None) -> str:
     if secs < 0.01:
         return f"{secs * 1000:.1f} ms"
     return f"{secs * 1000:.0f} ms" if secs < 1 else f"{secs:.1f} s"
+
+
+def number(value: float) -> str:
+    """Return a number with separators, and a decimal if it is small."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:,.1f}"
+
+
+# For each series of the vitals: title, explanation, and the text of a value.
+TILES: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "rate": ("Events per second", "Events that were written, on average over 10 s.", number),
+    "p99": (
+        "Delivery, p99",
+        "From the commit of an event to the write to all live clients. 99 of 100 recent deliveries were faster.",
+        duration,
+    ),
+    "clients": ("Clients", "Connections of this worker to the feed, on all transports.", number),
+    "lag": ("Largest lag", "Events that the slowest consumer, webhook or edge has not handled yet.", number),
+}
+
+
+@status_page.app_template_filter("span")
+def span(secs: float) -> str:
+    """Return a long duration in its two largest units."""
+    days, hours, minutes = int(secs // 86_400), int(secs % 86_400 // 3600), int(secs % 3600 // 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{int(secs)} s"
 
 
 @status_page.app_template_filter("size")

@@ -2,6 +2,7 @@
 // request fails, it greys the sections and shows the reason and their time.
 
 import { clockOf } from "./event-feed/elements.js";
+import { enableCopying } from "./shell.js";
 
 const EVERY_MS = 5_000;
 const ANSWER_MS = 10_000;
@@ -44,13 +45,22 @@ function detailIn(text) {
 function show(page) {
   for (const fresh of page.querySelectorAll(".vitals > section")) {
     const shown = document.getElementById(fresh.id);
-    if (shown.isEqualNode(fresh) || isSelected(shown)) continue;
+    if (!shown || shown.isEqualNode(fresh) || isSelected(shown)) continue;
     const hasFocus = shown.contains(document.activeElement);
+    if (shown.querySelector("details[open]")) openSame(shown, fresh);
+    if (shown.isEqualNode(fresh)) continue;
+    enableCopying(fresh);
     shown.replaceWith(fresh);
-    if (hasFocus) fresh.querySelector("[tabindex]")?.focus({ preventScroll: true });
+    if (hasFocus) fresh.querySelector("[tabindex], summary")?.focus({ preventScroll: true });
   }
   time.dateTime = time.title = page.querySelector(".head time").dateTime;
   time.textContent = clockOf(new Date(time.dateTime));
+}
+
+/** Open the explanations in *fresh* that are open in *shown*. */
+function openSame(shown, fresh) {
+  const open = new Set(Array.from(shown.querySelectorAll("details[open] > summary"), (each) => each.textContent));
+  for (const each of fresh.querySelectorAll("details > summary")) each.parentElement.open = open.has(each.textContent);
 }
 
 /** Whether text in the section is selected. It is replaced later then. */

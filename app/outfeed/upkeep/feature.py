@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from outfeed.config import Settings
@@ -50,12 +51,21 @@ class UpkeepFeature(Feature):
         return RetentionJob(process.database, functools.partial(Policy.current, process.settings, process.database))
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        from outfeed.upkeep import retention
+        from outfeed.upkeep import maintenance, retention
         from outfeed.upkeep.policy import Policy, rules_of
 
         policy = Policy.current(process.settings, process.database)
         expired = retention.estimate(process.database, policy, ESTIMATED_ROWS)
-        return {"rules": rules_of(process.settings), "expired": expired, "estimated_rows": ESTIMATED_ROWS}
+        done = maintenance.runs(process.database)
+        runs = {name: done.get(name, maintenance.MaintenanceRun()) for name in ("backup", "prune")}
+        moments = {
+            name: run.succeeded_at and datetime.fromtimestamp(run.succeeded_at, UTC) for name, run in runs.items()
+        }
+        return {
+            "rules": rules_of(process.settings), "expired": expired, "estimated_rows": ESTIMATED_ROWS,
+            "last_runs": moments,
+            "failed_runs": [name for name, run in runs.items() if (run.failed_at or 0) > (run.succeeded_at or 0)],
+        }  # fmt: skip
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
         from outfeed.upkeep import maintenance
