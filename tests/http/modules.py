@@ -19,5 +19,6 @@ def paths_read_by(visit: Visit, *modules: str) -> set[str]:
     named = set(modules)
     while path := next(iter(named - read), None):
         read.add(path)
-        named |= {urljoin(path, name) for name in NAMED.findall(visit("GET", path).text)}
+        if not path.endswith(".png"):
+            named |= {urljoin(path, name) for name in NAMED.findall(visit("GET", path).text)}
     return read

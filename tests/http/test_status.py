@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -18,7 +19,7 @@ from outfeed.http.app import create_app
 from outfeed.store import checkpoint
 from outfeed.store.database import Database
 from outfeed.store.event_log import log_event
-from outfeed.upkeep import feature
+from outfeed.upkeep import backup, feature, maintenance
 from outfeed.webhooks import store as webhook
 from tests.feed.socket_harness import Client
 from tests.http.visitors import Visit, show_tokens_and_names, signed_in
@@ -56,7 +57,7 @@ def test_the_page_shows_the_position_of_the_feed(app: Flask, operator: Visit, da
         client.subscribe()
         log_event("a.b", "s")
         services.relay.poll()
-    assert f"Head {head + 1:,}" in section(operator, "feed")
+    assert f"newest event. {head + 1:,}" in section(operator, "feed")
     assert "p99" in section(operator, "deliveries")
     assert section(operator, "deliveries").count("(1 sample)") == 1
     assert section(operator, "relay").count("(1 sample)") == 1
@@ -104,6 +105,40 @@ def test_the_page_shows_the_retention_and_the_next_prune(operator: Visit, monkey
     assert kept.endswith("The next prune would remove 2 events from the log and 0 rows from the outbox.")
     monkeypatch.setattr(feature, "ESTIMATED_ROWS", 2)
     assert "2+ events" in section(operator, "retention")
+
+
+def test_the_page_shows_the_server_the_disk_and_the_last_backup(
+    operator: Visit, database: Database, tmp_path: Path
+) -> None:
+    assert re.fullmatch(
+        r"Server Version [\d.]+ Uptime Of this worker. \d+ s Memory Resident memory of this worker. [\d.]+ MiB",
+        section(operator, "server"),
+    )
+    assert re.search(r"Free disk space [\d.]+ [GT]iB$", section(operator, "files"))
+    assert "Last backup" in (never := section(operator, "retention"))
+    assert never.count("never") == 2
+    backup.backup(database, tmp_path / "copy.db")
+    assert section(operator, "retention").count("never") == 1
+    with pytest.raises(ValueError, match="full"), maintenance.recorded(database, "backup"):
+        raise ValueError("full")
+    with freeze_time(clock.now() + timedelta(minutes=3)):
+        assert "3 min ago" in section(operator, "retention")
+    assert "the last one failed" in section(operator, "retention")
+
+
+def test_the_figures_at_the_top_have_a_line_over_the_last_minutes(
+    app: Flask, operator: Visit, database: Database
+) -> None:
+    services = app.extensions["outfeed"]
+    assert section(operator, "tile-rate").endswith("– No samples in 15 min")
+    webhook.add(database, "audit", "https://example.org/hook", types=(), secret="x", batch=0)
+    for number in range(3):
+        services.relay.start()
+        services.vitals.take()
+        log_event("a.b", "s", data=number)
+    assert re.search(r" 0 At most 0 in 15 min$", section(operator, "tile-clients"))
+    assert re.search(r" 2 At most 2 in 15 min$", section(operator, "tile-lag"))
+    assert operator("GET", "/status").text.count("<polyline") == 3  # no event was delivered
 
 
 @pytest.mark.parametrize(
