@@ -74,7 +74,7 @@ def test_the_page_of_an_outage_links_to_the_requested_page(app, database):
 
 @pytest.mark.parametrize(("role", "path", "title", "text"), [
     ("operator", "/nowhere", "Page not found", ""),
-    ("viewer", "/swarm/tasks/nope", "Not found", "Task &#39;nope&#39; not found. No event mentions it."),
+    ("viewer", "/swarm/tasks/nope", "Not found", "Task &#34;nope&#34; not found. No event mentions it."),
     ("viewer", "/status", "You don&#39;t have access",
      "You need the operator role to view this page. You&#39;re signed in as viewer0 (viewer)."),
 ])  # fmt: skip

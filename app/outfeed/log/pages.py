@@ -25,11 +25,12 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log import search_page
 from outfeed.log.json_tree import tree_of
-from outfeed.log.live import Row, rowid, rows_of
+from outfeed.log.live import Row, rowid, rows_of, shown
 from outfeed.log.row_change import change_in
 from outfeed.log.store import log_page
 from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import READ
+from outfeed.text import escaped
 
 STORY_ROWS = 200
 MAX_TITLE_CHARS = 300
@@ -71,7 +72,7 @@ def event(event_id: str) -> str:
     database, visible = services().database, identity.principal().visible
     found = log_page.find(database, visible, event_id)
     if found is None:
-        raise NotFound(f"Event {event_id!r:.220} not found.")
+        raise NotFound(f'Event "{escaped(shown(event_id))}" not found.')
     place, event = found
     filters = {"All events": LogFilter(visible)}
     if event.task_id:
@@ -125,7 +126,7 @@ def _story(kind: str, id_: str, filter_: LogFilter) -> str:
     page = log_page.list_page(services().database, filter_, limit=STORY_ROWS)
     head = _head_of(kind, id_)
     if not page.events and head is None:
-        raise NotFound(f"{kind.capitalize()} {id_!r:.220} not found. No event mentions it.")
+        raise NotFound(f'{kind.capitalize()} "{escaped(shown(id_))}" not found. No event mentions it.')
     rows = rows_of(found for _, found in reversed(page.events))
     moments = [None, *(row.moment for row in rows)]
     steps = [replace(row, after=_time_between(before, row.moment)) for before, row in zip(moments, rows, strict=False)]
