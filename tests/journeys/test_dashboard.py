@@ -381,8 +381,10 @@ def test_the_title_of_a_hidden_tab_counts_new_events(server: Server, page: Page,
     assert page.title() == title
     log_now(server, "tool.called", "tool.called")
     expect(page).to_have_title(f"(2) {title}")
+    expect(page.locator("link[rel=icon]")).to_have_attribute("href", re.compile("favicon-unread.svg"))
     set_visibility("visible")
     expect(page).to_have_title(title)
+    expect(page.locator("link[rel=icon]")).to_have_attribute("href", re.compile("favicon.svg"))
 
 
 def test_signing_out_in_one_tab_is_shown_in_the_other(server: Server, browser: Browser) -> None:

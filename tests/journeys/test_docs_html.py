@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.page import PHONE
@@ -27,14 +26,6 @@ def test_an_html_example_shows_the_feed(page: Page, shared: Server, name, text):
         expect(page.locator("event-feed .event").first).to_be_visible()
         if "document.title" in text:
             expect(page).to_have_title("Error: shop")
-
-
-@pytest.mark.parametrize("topic", ["tutorial", "websocket", "settings"])
-def test_a_documentation_page_is_accessible(page: Page, shared: Server, topic):
-    page.context.clear_cookies()
-    page.goto(f"{shared.url}/docs/{topic}")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("topic", ["index", "websocket", "commands", "performance"])

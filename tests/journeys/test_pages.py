@@ -46,13 +46,13 @@ PAGES = {
     "agent": "/swarm/agents/{agent}",
     "status": "/status",
     "watches": "/watches",
-    "docs": "/docs/tutorial",
+    "docs": "/docs/websocket",
     "search of the docs": "/docs/search?q=epoch",
     "API": "/api/docs",
     "password": "/password",
     "missing": "/nowhere",
 }
-SIGNED_OUT = {"sign in": "/login", "docs, signed out": "/docs/webhooks"}
+SIGNED_OUT = {"sign in": "/login", "docs, signed out": "/docs/tutorial"}
 # What a theme changes, and what a size changes. All other rules are checked once.
 THEME = ["color-contrast"]
 SIZE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]

@@ -33,6 +33,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const { title } = document;
+const icon = document.querySelector("link[rel=icon]");
 let unseen = 0;
 let hasBeenLive = false; // the first events of a feed are not new
 
@@ -49,4 +50,5 @@ if (feed) {
 function showUnseen(count) {
   unseen = count;
   document.title = count ? `(${count > 999 ? "999+" : count}) ${title}` : title;
+  icon.href = icon.href.replace(/favicon(-unread)?\.svg$/, count ? "favicon-unread.svg" : "favicon.svg");
 }
