@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.page import write
 from tests.server import Server
@@ -18,7 +18,6 @@ def test_an_event_is_copied_folded_filtered_and_left_by_key(
     shared: Server, page: Page, context: BrowserContext
 ) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page = context.new_page()
     for number in (1, 2, 3):
         write(shared.database, DATA | {"number": number}, event_type="payment.succeeded")
     page.goto(f"{shared.url}/swarm/events")
