@@ -140,7 +140,8 @@ def test_right_to_left_texts_run_so_everywhere_and_move_nothing_else(shared: Ser
         change(
             shared.database,
             "INSERT INTO event_log (id, event_type, source, task_id, data, timestamp) VALUES"
-            f""" ('{number}', 'task.created', 's', '{task}', '{{"description": "{text}"}}', '2026-01-15T10:3{number}:00Z')""",
+            f""" ('{number}', 'task.created', 's', '{task}', '{{"description": "{text}"}}',"""
+            f" '2026-01-15T10:3{number}:00Z')",
         )
     live = LivePage(page, shared)
     live.expect_rows(3)

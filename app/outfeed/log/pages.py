@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
-from outfeed.display import colour_of, kind_of
+from outfeed.display import colour_of, cut, kind_of
 from outfeed.events import Event
 from outfeed.feature import registered
 from outfeed.http import addresses, identity
@@ -25,7 +25,7 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.log import search_page
 from outfeed.log.json_tree import tree_of
-from outfeed.log.live import Row, rowid, rows_of, shown
+from outfeed.log.live import Row, rows_of, shown
 from outfeed.log.row_change import change_in
 from outfeed.log.store import log_page
 from outfeed.log.store.log_filter import LogFilter
