@@ -288,6 +288,23 @@ def test_a_busy_writer_leads_to_a_refusal_without_a_trace(
     assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_program_that_keeps_its_locks_leads_to_a_refusal_without_a_trace(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    make(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE orders (n)")
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as program:
+        program.execute("PRAGMA locking_mode = EXCLUSIVE")
+        program.execute("INSERT INTO orders VALUES (1)")
+        before = trace(path.parent)
+        with pytest.raises(DatabaseBusy):
+            upgrade.upgrade(path, adopt=True)
+        assert trace(path.parent) == before
+        program.execute("INSERT INTO orders VALUES (2)")
+    assert upgrade.upgrade(path, adopt=True).migrations == schema.migrations()
+
+
 def test_a_reading_program_leads_to_a_refusal_without_a_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(path, "CREATE TABLE orders (n); INSERT INTO orders VALUES (1), (2)")
     monkeypatch.setattr(db, "BUSY_TIMEOUT_SECS", 0.05)

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from outfeed import config
 from outfeed.config import settings
 from outfeed.store import database as db
 from outfeed.upkeep.policy import Policy
@@ -94,6 +95,21 @@ def test_the_doctor_finds_and_fixes_lost_triggers(raw, database, outfeed):
     assert types(take_events(raw))[-1] == "orders.gap"
 
 
+def test_the_doctor_reports_triggers_that_differ_from_the_settings(raw, database, outfeed, monkeypatch):
+    assert "OUTFEED_REDACT_KEYS" not in outfeed("doctor").output
+    monkeypatch.setenv("OUTFEED_REDACT_KEYS", "iban")
+    monkeypatch.setenv("OUTFEED_MAX_EVENT_BYTES", "9000")
+    raw.execute("UPDATE outfeed_watch SET generator = 99")
+    with closing(sqlite3.connect(database.path)) as again:
+        (watched,) = watches.list_watches(again)
+    config.settings.cache_clear()
+    found = list(repair.differences(watched, settings()))
+    output = " ".join(outfeed("doctor").output.split())
+    assert len(found) == 3
+    for each in found:
+        assert each in output
+
+
 def test_an_upgrade_repairs_triggers(raw, database, outfeed):
     rebuild(raw)
     assert outfeed("upgrade").exit_code == 0
@@ -104,3 +120,5 @@ def test_operators_see_rules_and_triggers(raw, database, flask_app):
     page = signed_in(flask_app, database)("GET", "/watches").text
     assert "orders.created" in page
     assert "CREATE TRIGGER" in page
+    assert "<dt>Columns</dt>" in page
+    assert page.count('<section class="panel watch"') == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -202,6 +202,21 @@ def test_a_dropped_column_is_null_until_the_triggers_are_made_again():
         program.execute("ALTER TABLE t DROP COLUMN b")
         (found,) = run(program, "INSERT INTO t (a) VALUES (1)")
         assert found.data["row"] == {"id": 1, "a": 1, "b": None}
+
+
+@pytest.mark.parametrize("trigger", ["", "CREATE TRIGGER own AFTER UPDATE ON t WHEN 0 BEGIN SELECT 1; END", "a watch"])
+def test_any_trigger_can_change_the_order_in_which_sqlite_visits_rows(trigger):
+    table = "CREATE TABLE t (a, place UNIQUE, c)"
+    rows = "INSERT INTO t VALUES (2, 5, 3), (2, 3, 1), (2, 6, 2), (3, 8, 2)"
+    with closing(new_database(table, "CREATE INDEX i ON t (a, c)", rows)) as program:
+        if trigger == "a watch":
+            watch(program, "t")
+        elif trigger:
+            program.execute(trigger)
+        with suppress(sqlite3.IntegrityError):
+            program.execute("UPDATE t SET place = place + 1 WHERE a < 3")
+        places = [place for (place,) in program.execute("SELECT place FROM t ORDER BY rowid")]
+    assert places == ([5, 3, 6, 8] if trigger else [6, 4, 7, 8])
 
 
 # --- many rows ---

@@ -52,7 +52,7 @@ class WatchFeature(Feature):
 
         with database.snapshot() as connection:
             found = repair.problems(connection, settings)
-            waiting = [each.table for each in watches.list_watches(connection) if each.state == watches.WAITING]
+            known = watches.list_watches(connection)
         fix = functools.partial(self.repair, database, settings)
         broken = [
             Finding(
@@ -71,9 +71,19 @@ class WatchFeature(Feature):
                 "its watch waits for it",
                 f"outfeed watch remove {name}",
             )
-            for name in waiting
+            for name in (each.table for each in known if each.state == watches.WAITING)
         ]
-        return {"watches": [*broken, *away]}
+        different = [
+            Finding(
+                NOTE,
+                f"the watch of {each.table} {difference}",
+                "its triggers keep what they had when they were made",
+                f"change the setting, or remove the watch of {each.table} and add it again",
+            )
+            for each in known
+            for difference in repair.differences(each, settings)
+        ]
+        return {"watches": [*broken, *away, *different]}
 
     def keep_days(self, connection: Connection) -> Mapping[str, float]:
         from outfeed.watch.store import watches

@@ -8,6 +8,7 @@ event until the next check: `T.gap` says so.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -154,6 +155,19 @@ def _has_newer(connection: Connection, watch: Watch) -> bool:
 def with_secrets(watch: Watch, settings: Settings) -> Watch:
     """Return the watch with the hiding words of *settings* added."""
     return replace(watch, secrets=tuple(sorted({*watch.secrets, *settings.redact_keys})))
+
+
+def differences(watch: Watch, settings: Settings) -> Iterator[str]:
+    """Yield how the triggers of a watch differ from the settings of this process, in words.
+
+    Repairs leave these differences: two processes with different settings would rewrite the triggers in turns.
+    """
+    if more := sorted({*watch.secrets} - {*settings.redact_keys}):
+        yield f"hides columns by {', '.join(more)}, which OUTFEED_REDACT_KEYS does not name"
+    if watch.max_event_bytes != settings.max_event_bytes:
+        yield f"limits events to {watch.max_event_bytes} bytes, and OUTFEED_MAX_EVENT_BYTES is another number"
+    if watch.generator > generate.GENERATOR:
+        yield "has triggers of a newer version of Outfeed"
 
 
 # --- repairing --------------------------------------------------------------------------------------------------------
