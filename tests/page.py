@@ -86,7 +86,7 @@ _numbers = itertools.count()
 
 
 def _next_timestamp() -> str:
-    """Return a time two seconds after the one before, so that no two rows fold."""
+    """Return a time two seconds later than before, so that no rows fold."""
     return clock.isoformat(_BEGIN + timedelta(seconds=2 * next(_numbers)))
 
 

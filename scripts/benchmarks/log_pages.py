@@ -73,7 +73,10 @@ CASES = {
 
 
 class Figure(NamedTuple):
-    """The median times of one case in milliseconds, and the count that the page shows."""
+    """The median times of one case in milliseconds.
+
+    *count* is the number that the page shows.
+    """
 
     wall_ms: float
     cpu_ms: float
@@ -95,7 +98,10 @@ def filled(events: int) -> Iterator[Path]:
 
 
 def _fill_without_triggers(raw: sqlite3.Connection, events: int) -> None:
-    """Insert rows that the outbox has pruned. Triggers and indexes would take ten times as long."""
+    """Insert rows that the outbox has pruned.
+
+    Triggers and indexes would take ten times as long.
+    """
     sql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = 'event_log' AND type <> 'table' AND sql NOT NULL"
     found = raw.execute(sql).fetchall()
     for kind, name, _ in found:

@@ -80,7 +80,7 @@ def main(
     has_tabs: bool,
     seed: int | None,
 ) -> None:
-    """Kill the server, connect 1,000 clients, prune, search, watch, leave a tab open.
+    """Kill the server, connect 1,000 clients, prune, search and watch.
 
     The load is 500 events a second and 20 clients. Between the kills, 1,100 sockets of one address send or read too
     slowly beside a viewer. With --minutes: writers, viewers, stalls, kills, prunes, restores and clock steps at random,

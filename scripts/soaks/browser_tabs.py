@@ -45,7 +45,10 @@ def browser() -> Iterator[Browser]:
 
 
 def walk(opened: Browser, seed: int, end: float) -> int:
-    """Take STEPS steps on a new server, or fewer at *end*. Return their number."""
+    """Take STEPS steps on a new server, or fewer at *end*.
+
+    Returns their number.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="outfeed-soak-") as folder,
         Server(Path(folder)) as server,

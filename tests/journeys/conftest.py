@@ -51,8 +51,9 @@ def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture
 def shared(standing_server: Server) -> Server:
-    """A running server without events, agents and tasks, for tests that don't stop it.
+    """A running server without events, agents and tasks.
 
+    It is for tests that don't stop it.
     The events of a test have the seqs after `base`.
     """
     with contextlib.closing(sqlite3.connect(standing_server.database)) as raw, raw:

@@ -1,4 +1,4 @@
-"""The page of one event in a browser: copying, folding, and the next event."""
+"""The page of one event in a browser: copying, folding, neighbours."""
 
 from __future__ import annotations
 

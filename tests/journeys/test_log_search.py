@@ -1,4 +1,4 @@
-"""The search of the log in a browser: bar, completion, chart, facets, views."""
+"""The log's search in a browser: bar, completion, chart, facets, views."""
 
 from __future__ import annotations
 

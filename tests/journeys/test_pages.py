@@ -53,7 +53,7 @@ PAGES = {
     "missing": "/nowhere",
 }
 SIGNED_OUT = {"sign in": "/login", "docs, signed out": "/docs/tutorial"}
-# What a theme changes, and what a size changes. All other rules are checked once.
+# Rules that depend on the theme, and on the size. All other rules are checked once.
 THEME = ["color-contrast"]
 SIZE = ["color-contrast", "target-size", "scrollable-region-focusable", "link-in-text-block"]
 REPEATED = ".operation ~ .operation ~ .operation, .event ~ .event ~ .event ~ .event ~ .event ~ .event"

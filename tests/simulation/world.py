@@ -96,7 +96,7 @@ class Viewer:
     def subscribe(self, start: StartAt) -> None:
         """Replace the subscription."""
         assert self.client is not None
-        # What was lost before the new verdict may still end the connection.
+        # Events that were lost before the new verdict may still end the connection.
         self._start, self._before = start, self.position
         self.client.subscribe(after=start.after, epoch=start.epoch, **self._request)
         self.read()

@@ -55,7 +55,10 @@ def show() -> ResponseReturnValue:
 
 
 class Tile(NamedTuple):
-    """One figure with its line over the last minutes. *peak* is None without a value."""
+    """One figure with its line over the last minutes.
+
+    *peak* is None without a value.
+    """
 
     name: str
     title: str

@@ -94,8 +94,9 @@ def largest_lag(read: Callable[[], Mapping[str, Samples]]) -> float | None:
 
 
 def points(values: list[float | None]) -> str:
-    """Return the SVG points of a line through *values*, the last one at the right end.
+    """Return the SVG points of a line through *values*.
 
+    The last value is at the right end.
     Unknown values are left out. The line is empty with fewer than two values.
     """
     known = [(index, value) for index, value in enumerate(values) if value is not None]
@@ -112,7 +113,7 @@ def points(values: list[float | None]) -> str:
 def memory_bytes() -> int:
     """Return the resident memory of the process.
 
-    Where the kernel does not tell, it is the highest value so far.
+    If the kernel does not report it, it is the highest value so far.
     """
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -36,7 +36,7 @@ def show() -> str:
 
 
 def _columns(watch: Watch, connection: Connection) -> dict[str, tuple[str, ...]]:
-    """Return the columns that events of the watch have, and those of them that are hidden."""
+    """Return the columns in the watch's events, and which are hidden."""
     table = schema.read(connection, watch.table) if watch.state != watches.WAITING else None
     if table is None:
         return {}

@@ -1,4 +1,4 @@
-// What a follower does: it takes the leader's messages, and requests over HTTP what it lacks.
+// A follower: it takes the leader's messages, and requests missing events over HTTP.
 
 import { covers, matches } from "./filters.js";
 import { parse } from "./numbers.js";
