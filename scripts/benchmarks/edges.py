@@ -36,6 +36,7 @@ FAILOVER_RATE = 100
 CROWD_EDGES = 5
 CROWD_RATE, CROWD_EVENTS = 10, 50
 CROWD_TIMEOUT_SECS = 300.0
+LEAVE_SECS = 5.0  # until the edges have noticed that a crowd has left
 
 
 @click.command()
@@ -125,6 +126,7 @@ def measure_crowd(viewers: int, burst: int) -> None:
                     for edge in edges
                 ]
                 outcomes, _ = run_together(sessions, phase, per_second, commit)
+            time.sleep(LEAVE_SECS)
             deliveries, seconds = sum(each.deliveries for each in outcomes), max(each.seconds for each in outcomes)
             p50, p99 = max(each.p50_ms for each in outcomes), max(each.p99_ms for each in outcomes)
             click.echo(
