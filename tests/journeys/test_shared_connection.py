@@ -148,8 +148,9 @@ def test_a_page_that_leaves_and_returns_misses_no_event(tabs: Tabs) -> None:
     assert seqs(one, server.base) == seqs(two, server.base) == recorded_seqs(one, server.base) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("seed", [random.randrange(1_000_000)])
-def test_no_tab_misses_or_repeats_an_event_over_any_steps(tabs: Tabs, seed: int) -> None:
+def test_no_tab_misses_or_repeats_an_event_over_any_steps(tabs: Tabs) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")  # pytest shows it with a failure
     walk = Walk(tabs, random.Random(seed))
     for _ in range(30):
         walk.step()
