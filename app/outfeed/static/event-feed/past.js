@@ -26,10 +26,10 @@ export class Past {
 
   /** Calls *onmore* when the user asks for earlier events. */
   constructor(onmore) {
-    this.#said.setAttribute("role", "status");
+    this.#said.setAttribute("aria-live", "polite");
     this.#more.onclick = () => onmore();
     this.element.append(this.#said, this.#more);
-    this.element.hidden = true;
+    this.#say("", true);
   }
 
   /** Offer the events before the row with the id *last*. */
