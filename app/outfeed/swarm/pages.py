@@ -20,6 +20,7 @@ from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import READ
 from outfeed.swarm.api import require_all_swarm_types
+from outfeed.swarm.dashboard import STATE_TITLES
 from outfeed.swarm.store.swarm import (
     MAX_COUNTED,
     MAX_SEARCHED,
@@ -201,20 +202,20 @@ def _may_see_heads() -> bool:
 def steps_of(task: Task, now: datetime) -> list[Step]:
     """Return the steps of *task* until its end, or until *now*."""
     moments = [
-        ("Open for bids", TaskState.BIDDING, task.created_at),
-        ("Assigned", TaskState.ASSIGNED, task.assigned_at),
-        ("In progress", TaskState.STARTED, task.started_at),
+        (TaskState.BIDDING, task.created_at),
+        (TaskState.ASSIGNED, task.assigned_at),
+        (TaskState.STARTED, task.started_at),
     ]
-    begun = [(name, state, datetime.fromisoformat(at)) for name, state, at in moments if at]
-    end = datetime.fromisoformat(task.ended_at) if task.ended_at else max(now, begun[-1][2])
-    ends = [*(at for _, _, at in begun[1:]), end]
-    whole = max((end - begun[0][2]).total_seconds(), 0.001)
+    begun = [(state, datetime.fromisoformat(at)) for state, at in moments if at]
+    end = datetime.fromisoformat(task.ended_at) if task.ended_at else max(now, begun[-1][1])
+    ends = [*(at for _, at in begun[1:]), end]
+    whole = max((end - begun[0][1]).total_seconds(), 0.001)
     found = []
-    for (name, state, at), until in zip(begun, ends, strict=True):
+    for (state, at), until in zip(begun, ends, strict=True):
         secs = max(0.0, (until - at) / timedelta(seconds=1))
-        x = BAR_WIDTH * (at - begun[0][2]).total_seconds() / whole
+        x = BAR_WIDTH * (at - begun[0][1]).total_seconds() / whole
         is_open = until is end and not task.ended_at
-        found.append(Step(name, state.value, x, max(2.0, BAR_WIDTH * secs / whole), secs, is_open))
+        found.append(Step(STATE_TITLES[state], state.value, x, max(2.0, BAR_WIDTH * secs / whole), secs, is_open))
     return found
 
 
@@ -229,6 +230,12 @@ def _result(task: Task) -> str | None:
     if task.result is None or isinstance(task.result, str):
         return task.result
     return json.dumps(task.result, ensure_ascii=False, indent=2)
+
+
+@swarm_pages.app_template_filter("state_title")
+def state_title(state: str) -> str:
+    """Return a state of a task or an agent in words, as the live page has it."""
+    return STATE_TITLES[TaskState(state)] if state in set(TaskState) else state.capitalize()
 
 
 @swarm_pages.app_template_filter("elapsed")
