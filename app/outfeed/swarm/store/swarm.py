@@ -111,7 +111,7 @@ class Bid:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AgentFigures:
     """Numbers of an agent's tasks, among the newest MAX_SEARCHED ones.
 
     *earned_sats* is the sum of the prices of its completed tasks.
@@ -324,7 +324,7 @@ class SwarmReader:
         found: list[tuple[Any, ...]] = self.connection.execute(query, (*given.values(), limit)).fetchall()
         return found if span.after is None else found[::-1]
 
-    def figures_of(self, agent_id: str) -> Figures:
+    def figures_of(self, agent_id: str) -> AgentFigures:
         """Return the figures of an agent."""
         query = (
             "SELECT count(*), sum(state = 'completed'), sum(state = 'failed'),"
@@ -332,7 +332,7 @@ class SwarmReader:
             " WHERE agent_id = ? AND number > (SELECT max(number) FROM outfeed_task) - ?"
         )
         row = self.connection.execute(query, (agent_id, MAX_SEARCHED)).fetchone()
-        return Figures(*(value or 0 for value in row))
+        return AgentFigures(*(value or 0 for value in row))
 
     def agent_counts(self) -> dict[str, int]:
         """Return the number of agents in each state.
