@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.server import Server
+from tests.server import Server, make_database
 from tests.waits import wait_until
 
 
@@ -17,7 +17,8 @@ def test_the_link_stands_in_a_box_opens_in_a_browser_and_ctrl_c_ends_with_a_line
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o700)
-    environment = {**server.environment, "BROWSER": f"{browser} %s", "OUTFEED_LOG_LEVEL": "warning"}
+    environment = {**server.environment, "BROWSER": f"{browser} %s", "OUTFEED_LOG_FORMAT": "text"}
+    make_database(server.database)
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, [sys.executable, "-m", "outfeed", "serve", "--open"], environment)
@@ -35,6 +36,7 @@ def test_the_link_stands_in_a_box_opens_in_a_browser_and_ctrl_c_ends_with_a_line
     try:
         wait_until(lambda: shows("╯"), "the box")
         wait_until(lambda: opened.exists() and opened.read_text() != "", "the browser")
+        wait_until(lambda: list(tmp_path.glob("*-search")), "the worker's first jobs")
         os.write(terminal, b"\x03")
         wait_until(lambda: shows("Outfeed stopped."), "the last line")
     finally:
@@ -46,3 +48,4 @@ def test_the_link_stands_in_a_box_opens_in_a_browser_and_ctrl_c_ends_with_a_line
     assert lines[start + 2].strip("│ ") == opened.read_text().strip()
     assert opened.read_text().startswith(f"{server.url}/login?code=")
     assert lines[start + 3].startswith("╰")
+    assert lines[start + 4 :] == ["^C", "Outfeed stopped.", ""], "no log line follows the link"
