@@ -13,6 +13,7 @@ CREATE TABLE outfeed_replaced (
     is_same,  -- whether it has the key of the new row
     updated,  -- the type of the event if it is replaced by the new row
     was,  -- JSON members of `was`, char(1), JSON members of `cut`; NULL if there is no such event
+    cut,  -- JSON members. Only the triggers that are there before this migration write it, until they are made again
     deleted,  -- the type of the event if it is removed
     data,  -- JSON: the data of that event
     source,

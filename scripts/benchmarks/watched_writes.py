@@ -38,7 +38,7 @@ COPY = f"""
         strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     FROM orders
 """
-# Five columns, and what SQLite must parse for the most: a key and a UNIQUE column that are no rowid.
+# Five columns with a TEXT key and a UNIQUE column: these need the longest triggers.
 FIVE = "CREATE TABLE five (id TEXT PRIMARY KEY, status TEXT, amount INTEGER, email TEXT UNIQUE, note TEXT)"
 
 Run = Callable[[sqlite3.Connection], object]
@@ -151,7 +151,7 @@ def unmatched(source: Path, count: int) -> dict[str, float]:
 
 
 def snapshot_secs(source: Path, count: int) -> dict[str, float]:
-    """Return the seconds in which the rows of a table get into the log: in one statement, and by a snapshot."""
+    """Return the seconds to log all rows by one statement and by a snapshot."""
     path = prepare(source, "watched")
     with closing(sqlite3.connect(path, isolation_level=None)) as program:
         program.execute("BEGIN")

@@ -19,6 +19,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from outfeed.config import settings
+from outfeed.store import schema as store_schema
 from outfeed.store.database import Connection, Database
 from outfeed.watch import definition
 from outfeed.watch.store import repair, schema, snapshot, watches
@@ -107,6 +108,14 @@ def test_a_migration_succeeds_and_its_copy_has_no_event(tool: str) -> None:
         assert types(take_events(program)) == ([] if "remove_field" in tool else ["orders.gap"])
         (event,) = run(program, "UPDATE orders SET status = 'paid' WHERE id = 1")
         assert (event.type, event.data["was"]) == ("orders.updated", {"status": "open"})
+
+
+def test_the_notes_keep_the_columns_that_triggers_of_an_older_version_write() -> None:
+    before = Path(store_schema.__file__).parents[1].joinpath("migrations", "0016.watch.sql").read_text()
+    with closing(sqlite3.connect(":memory:")) as old, closing(new_database()) as new:
+        old.executescript(before)
+        columns = [{row[1] for row in each.execute("PRAGMA table_info(outfeed_replaced)")} for each in (old, new)]
+    assert columns[0] <= columns[1]
 
 
 # --- a kill at each statement -----------------------------------------------------------------------------------------

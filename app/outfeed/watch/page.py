@@ -36,7 +36,7 @@ def show() -> str:
 
 
 def _columns(watch: Watch, connection: Connection) -> dict[str, tuple[str, ...]]:
-    """Return the columns in the watch's events, and which are hidden."""
+    """Return the columns that events have, and the hidden ones of them."""
     table = schema.read(connection, watch.table) if watch.state != watches.WAITING else None
     if table is None:
         return {}

@@ -18,7 +18,7 @@ from outfeed.watch.table import WatchedColumn, WatchedTable, is_secret
 
 # Of each value by which the triggers recognise their own notes.
 MAX_FINGERPRINT_CHARS = 500
-# Where a value belongs. A value of the key is in the row, too. 0 is an old value that has not changed.
+# The member that has a value. A value of the key is in the row, too. 0 is an old value that has not changed.
 IN_ROW, IN_KEY, IN_WAS = 1, 2, 3
 # Stands in a note between members of `was` and members of `cut`. JSON does not contain it.
 SEPARATOR = "char(1)"
@@ -115,7 +115,7 @@ class DataSql:
         return self._limited(head, f"""',"was":{{'||{was}||'}}'||{row}{cut}""", source)
 
     def _insert_data(self, row: Reference, note: str) -> str:
-        """Return SQL for the data of an insert, or of an update if there is a note.
+        """Return SQL for the data of an insert, or of a noted update.
 
         *note* is SQL for the column `was` of the note.
         """
@@ -172,7 +172,10 @@ class DataSql:
     def _old_members(
         self, rows: Rows, columns: Iterable[WatchedColumn], members: str, *, has_rowid: bool = True
     ) -> str:
-        """Return SQL for the members of `was`; *members* is SQL for those whose values are shown."""
+        """Return SQL for the members of `was`.
+
+        *members* is SQL for those with shown values.
+        """
         parts = [
             f"CASE WHEN {self._change(each.name, rows)} THEN {text(self._redacted([each]))}ELSE''END"
             for each in columns
@@ -188,7 +191,10 @@ class DataSql:
         return f"substr({tree(parts, '||')},2)" if parts else "''"
 
     def _row_member(self, members: str = "") -> str:
-        """Return SQL for `,"row":{…}`; *members* is SQL for those whose values are shown."""
+        """Return SQL for `,"row":{…}`.
+
+        *members* is SQL for those with shown values.
+        """
         hidden = self._redacted([each for each in self._columns if self._is_hidden(each.name)])
         if not members:
             return text(f',"row":{{{hidden[1:]}}}')
@@ -207,7 +213,7 @@ class DataSql:
 
 
 def _joined(name: str = "m", condition: str = "") -> str:
-    """Return SQL for the members of all entries, or of those that fulfil *condition*."""
+    """Return SQL for the members of the entries that fulfil *condition*."""
     return f"group_concat(CASE WHEN {condition} THEN {name} END)" if condition else f"group_concat({name})"
 
 

@@ -48,7 +48,7 @@ class NoteSql(EventSql):
         return f"EXISTS(SELECT 1 FROM outfeed_replaced WHERE watch={number})"
 
     def _of_note(self) -> str:
-        """Return the FROM clause for the note of the row that the new row has replaced."""
+        """Return the FROM clause for the note of the replaced row."""
         if self._is_noted_by_rowid:
             return f" FROM outfeed_replaced WHERE watch={self.number} AND identity=+NEW.{self._rowid}"
         return f" FROM outfeed_replaced WHERE watch={-self.number} AND is_same"
@@ -97,7 +97,7 @@ class NoteSql(EventSql):
         return rows.nested(self._fingerprint(columns, rows.new)) if columns else "''"
 
     def _removed(self) -> str:
-        """Return the statement that reports the rows of claimed notes that were removed.
+        """Return the statement that reports removed rows of claimed notes.
 
         A row with the key of the new row was replaced, not removed.
         """
@@ -112,13 +112,13 @@ class NoteSql(EventSql):
 
     @property
     def _constant_type(self) -> str:
-        """SQL for the type of the event of a removed row, empty if it depends on the row."""
+        """SQL for the type of a removed row's event, empty if it varies."""
         type_ = self._type(DELETE, Rows())
         return "" if type_.startswith("CASE") else type_
 
     @property
     def _constant_who(self) -> str:
-        """SQL for source, task and agent of a removed row, empty if they depend on the row."""
+        """SQL for source, task and agent of a removed row, empty if they vary."""
         depends = self.definition.source_column or self.definition.task_id or self.definition.agent_id
         return "" if depends else f"{self._source},NULL,NULL"
 
@@ -227,7 +227,10 @@ class NoteSql(EventSql):
         )
 
     def _was_if_updated(self, rows: Rows) -> str:
-        """Return SQL for the column `was` of a note, NULL if the replacement is no update that a rule matches."""
+        """Return SQL for the column `was` of a note.
+
+        It is NULL if no update rule matches the replacement.
+        """
         conditions = [] if self._is_noted_by_rowid else [self._is_same(rows)]
         was = f"(SELECT {self._note_of_was(rows)})"
         if self._reports_each_change:
@@ -243,7 +246,10 @@ class NoteSql(EventSql):
         return not (others or rule.when or rule.was) and rule.changed is None
 
     def _data_if_removed(self, rows: Rows) -> str:
-        """Return SQL for the column `data` of a note, NULL if the noted row has the key of the new row."""
+        """Return SQL for the column `data` of a note.
+
+        It is NULL if the noted row has the key of the new row.
+        """
         unset = f" OR NEW.{self._rowid}=-1" if self._is_keyed_by_rowid else ""
         return f"CASE WHEN NOT {self._is_same(rows)}{unset} THEN {self._deleted_data(rows)} END"
 
@@ -287,7 +293,7 @@ class NoteSql(EventSql):
 
     @property
     def _unique_names(self) -> list[str]:
-        """The columns of the table whose values decide which rows an UPDATE OR REPLACE removes."""
+        """The columns that decide which rows an UPDATE OR REPLACE removes."""
         names = [*self.table.primary_key, *(name for each in self.table.uniques for name in each.names)]
         conditions = " ".join(folded(each.where) for each in self.table.uniques if each.where)
         names += [name for name in self.table.names if folded(name) in conditions]

@@ -158,7 +158,7 @@ def with_secrets(watch: Watch, settings: Settings) -> Watch:
 
 
 def differences(watch: Watch, settings: Settings) -> Iterator[str]:
-    """Yield how the triggers of a watch differ from the settings of this process, in words.
+    """Yield in words how a watch differs from this process's settings.
 
     Repairs leave these differences: two processes with different settings would rewrite the triggers in turns.
     """

@@ -97,7 +97,10 @@ def size(v: str) -> str:
 
 
 def cut_size(v: str, name: str) -> str:
-    """Return SQL for *name* and the size of the value *v*, NULL if `json_value` shows all of it."""
+    """Return SQL for *name* and the size of the value *v*.
+
+    It is NULL if `json_value` shows all of the value.
+    """
     # Not the size first: a number would be turned into text for it.
     is_cut = (
         f"CASE typeof({v})WHEN'text'THEN {size(v)}>{MAX_TEXT_BYTES} WHEN'blob'THEN length({v})>{MAX_BLOB_BYTES} END"
