@@ -80,10 +80,10 @@ def events(context: click.Context, /, limit: int, is_following: bool, is_json: b
 
     if context.invoked_subcommand is not None:
         return
-    if is_following and filters.pop("until") is not None:
-        raise click.UsageError("--follow and --until exclude each other.")
     try:
         if is_following:
+            if filters.pop("until") is not None:
+                raise click.UsageError("--follow and --until exclude each other.")
             _follow(_filter(**filters), limit, is_json)
             return
         found = list_events(limit=limit, **filters)
@@ -97,12 +97,12 @@ def events(context: click.Context, /, limit: int, is_following: bool, is_json: b
 
 
 def _filter(event_type: str | None, since: datetime | None, query: str | None, **more: Any) -> LogFilter:
-    from outfeed.log import filters
+    from outfeed.log.filters import narrowed
     from outfeed.log.store.log_filter import LogFilter, split_types
     from outfeed.principal import EVERYTHING
 
     first = clock.isoformat(since) if since else None
-    return filters.narrowed(LogFilter(EVERYTHING, split_types(event_type), since=first, **more), query)
+    return narrowed(LogFilter(EVERYTHING, split_types(event_type), since=first, **more), query)
 
 
 def _follow(wanted: LogFilter, limit: int, is_json: bool) -> None:

@@ -35,7 +35,7 @@ class DrawnBar:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnHistogram:
+class DrawnChart:
     """The bars of a period. *top* is the greatest number in one of them."""
 
     bars: list[DrawnBar]
@@ -63,8 +63,8 @@ class DrawnHistogram:
         return f"{count} {name}s" if count > 1 else f"{name}"
 
 
-def histogram_of(bars: list[Bar], address: Callable[[datetime, datetime], str]) -> DrawnHistogram | None:
-    """Return the histogram of *bars*, or None without a match."""
+def chart_of(bars: list[Bar], address: Callable[[datetime, datetime], str]) -> DrawnChart | None:
+    """Return the chart of *bars*, or None without a match."""
     top = max((bar.count for bar in bars), default=0)
     if not top:
         return None
@@ -72,7 +72,7 @@ def histogram_of(bars: list[Bar], address: Callable[[datetime, datetime], str]) 
         DrawnBar(bar, place * BAR, _height(bar.count, top), _height(bar.failed, top), address(bar.start, bar.end))
         for place, bar in enumerate(bars)
     ]
-    return DrawnHistogram(drawn, top, bars[0].start, bars[-1].end)
+    return DrawnChart(drawn, top, bars[0].start, bars[-1].end)
 
 
 def _height(count: int, top: int) -> int:

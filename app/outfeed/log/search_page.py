@@ -13,13 +13,12 @@ from flask import redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from outfeed import clock
-from outfeed.display import OWN, cut, look_of
-from outfeed.events import Event
+from outfeed.display import OWN, Level, cut, level_of
 from outfeed.http import addresses, identity
 from outfeed.http.services import services
 from outfeed.log import query_language
 from outfeed.log.filters import filter_of, without_invalid_text
-from outfeed.log.histogram import DrawnHistogram, histogram_of
+from outfeed.log.histogram import DrawnChart, chart_of
 from outfeed.log.live import Row, rowid, rows_of
 from outfeed.log.query_language import AGENT, SINCE, SOURCE, TASK, TEXT, TYPE, UNTIL, ParsedQuery, QueryTerm
 from outfeed.log.store import log_page, survey
@@ -217,8 +216,7 @@ def _find_page(asked: LogRequest, filter_: LogFilter, newest: FoundPage) -> tupl
 
 def _is_failure(event_type: str) -> bool:
     """Return whether all events of the type count as errors."""
-    empty = Event(id="", event_type=event_type, source="", task_id=None, agent_id=None, data=None, timestamp="")
-    return look_of(empty, services().displays.current().by_type).is_error
+    return level_of(event_type, None, services().displays.current().by_type) is Level.ERROR
 
 
 def _days(page: FoundPage, filter_: LogFilter, *, has_data: bool) -> list[Day]:
@@ -282,11 +280,11 @@ def _facet(asked: LogRequest, field: str, column: str, title: str, found: Survey
     return Facet(field, title, rows[:FACET_ROWS], rows[FACET_ROWS:])
 
 
-def _chart(asked: LogRequest, found: Survey) -> DrawnHistogram | None:
+def _chart(asked: LogRequest, found: Survey) -> DrawnChart | None:
     def address(start: datetime, end: datetime) -> str:
         return asked.address(asked.query.with_terms(*period(start, end)))
 
-    return histogram_of(found.bars, address)
+    return chart_of(found.bars, address)
 
 
 def period(start: datetime, end: datetime) -> tuple[QueryTerm, QueryTerm]:

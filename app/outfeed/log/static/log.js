@@ -4,6 +4,7 @@
 // supports, and fires an event when something has changed. Then the script fetches the page again. It adds the new rows
 // on top and removes the missing ones. After a restore or an erasure the list is that of the new page.
 
+import { IS_UTC } from "./event-feed/elements.js";
 import { ROOT } from "./event-feed/root.js";
 import { separateDays } from "./log/days.js";
 import { watchHistogram } from "./log/histogram.js";
@@ -27,7 +28,7 @@ watchHistogram(document.getElementById("histogram"));
 
 /** Return *moment* in the form of such an input, in the reader's zone or in UTC. */
 function inputValue(moment, isUtc) {
-  const shifted = new Date(moment.valueOf() - (isUtc ? 0 : moment.getTimezoneOffset() * 60_000));
+  const shifted = new Date(moment.valueOf() - (isUtc || IS_UTC ? 0 : moment.getTimezoneOffset() * 60_000));
   return shifted.toISOString().slice(0, 19);
 }
 
@@ -40,7 +41,7 @@ for (const input of times) {
 for (const form of forms) {
   form.addEventListener("formdata", ({ formData }) => {
     for (const input of form.querySelectorAll("input[type=datetime-local]")) {
-      if (input.value) formData.set(input.name, inputValue(new Date(input.value), true));
+      if (input.value) formData.set(input.name, inputValue(new Date(input.value + (IS_UTC ? "Z" : "")), true));
     }
     for (const [name, value] of [...formData]) if (!value) formData.delete(name);
     if (live?.checked) formData.set("live", "1");
@@ -49,15 +50,15 @@ for (const form of forms) {
 
 // --- menus and rows --------------------------------------------------------------------------------------------------
 
-const menus = document.querySelectorAll("details.menu");
+const menus = document.querySelectorAll("details.popover");
 
 function closeMenus(kept) {
   for (const menu of menus) if (menu !== kept) menu.open = false;
 }
 
-document.addEventListener("click", ({ target }) => closeMenus(target.closest("details.menu")));
+document.addEventListener("click", ({ target }) => closeMenus(target.closest("details.popover")));
 document.addEventListener("keydown", ({ key }) => {
-  const open = document.querySelector("details.menu[open]");
+  const open = document.querySelector("details.popover[open]");
   if (key !== "Escape" || !open) return;
   open.open = false;
   open.querySelector("summary").focus();

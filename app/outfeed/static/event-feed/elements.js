@@ -21,7 +21,7 @@ export function setText(element, text) {
 
 // --- times, dates and numbers ----------------------------------------------------------------------------------------
 
-const IS_UTC = document.documentElement.dataset.zone === "utc"; // a reader's choice, of Outfeed's own pages
+export const IS_UTC = document.documentElement.dataset.zone === "utc"; // a reader's choice, of Outfeed's own pages
 const TIME = formatOf({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const SHORT_TIME = formatOf({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const DAY = formatOf({ day: "numeric", month: "short" });
@@ -30,7 +30,7 @@ export const NUMBER = new Intl.NumberFormat();
 const DATE = /^\d{4}-\d\d-\d\d/; // Date also reads "1" as a day in 2001
 const NO_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
-function formatOf(options) {
+export function formatOf(options) {
   return new Intl.DateTimeFormat(undefined, { ...options, timeZone: IS_UTC ? "UTC" : undefined });
 }
 

@@ -1,7 +1,9 @@
 // Day headings between the rows, in the reader's zone. Below a heading each row shows the time of day alone.
 
-const TIME = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+import { formatOf, IS_UTC } from "../event-feed/elements.js";
+
+const TIME = formatOf({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const DAY = formatOf({ weekday: "long", day: "numeric", month: "long", year: "numeric" });
 const DAY_MS = 86_400_000;
 
 /** Put a heading before the first row of each day in *list*. */
@@ -24,5 +26,6 @@ function titleOf({ dateTime }) {
 }
 
 function midnight(moment) {
+  if (IS_UTC) return new Date(moment).setUTCHours(0, 0, 0, 0);
   return new Date(moment.getFullYear(), moment.getMonth(), moment.getDate());
 }

@@ -15,7 +15,7 @@ export function watchHistogram(section) {
 class Brush {
   #area;
   #slots;
-  #tip = Object.assign(document.createElement("span"), { className: "tip", hidden: true });
+  #tip = Object.assign(document.createElement("span"), { className: "label", hidden: true });
   #brush = Object.assign(document.createElement("span"), { className: "brush", hidden: true });
   #start = null;
 

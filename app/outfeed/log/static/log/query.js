@@ -45,7 +45,7 @@ export class QueryBar {
       const option = event.target.closest("li");
       if (option) this.#accept(option);
     });
-    form.querySelector(".bar").addEventListener("click", ({ target, currentTarget }) => {
+    form.querySelector(".terms").addEventListener("click", ({ target, currentTarget }) => {
       if (target === currentTarget) this.#input.focus();
     });
     form.addEventListener("formdata", ({ formData }) => {
