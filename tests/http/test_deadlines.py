@@ -79,11 +79,12 @@ def test_a_long_poll_may_exceed_the_deadline(visit, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "named"), [("a* b*", "a* is too short"), (" ".join(f"w{n}" for n in range(33)), "33 words")]
 )
-def test_a_search_over_the_bounds_returns_422_on_every_route(visit, text, named):
-    for path in ("/api/events", "/api/events/export", "/swarm/events"):
-        answer = visit(f"{path}?text={text}")
-        assert answer.status_code == 422
-        assert named in answer.text
+def test_a_search_over_the_bounds_returns_422_on_every_route_of_the_api(visit, text, named):
+    for path in ("/api/events", "/api/events/export"):
+        for name in ("text", "q"):
+            answer = visit(f"{path}?{name}={text}")
+            assert answer.status_code == 422
+            assert named in answer.text
 
 
 def test_a_search_within_the_bounds_returns_200(visit):

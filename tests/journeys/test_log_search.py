@@ -98,7 +98,7 @@ def test_the_facets_and_the_chart_narrow_the_query(server: Server, page: Page) -
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + 20)
     expect(page.locator(".histogram .label")).to_contain_text(
-        re.compile(r"14 Jan 11:\d\d:00 – .* 11:\d\d:00: 5 events")
+        re.compile(r"14 Jan 11:\d\d:00 – .*: 5 events")
     )
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + 20)

@@ -129,7 +129,7 @@ CODES: dict[str, ErrorCode] = {
         "The server does not read this `Content-Type` or `Content-Encoding`.",
         "Send `application/json` or `application/x-ndjson`, and no encoding but `gzip`.",
     ),
-    "uri_too_long": ErrorCode((414,), False, "The request line exceeds 320 KiB.", "Send fewer or shorter parameters."),
+    "uri_too_long": ErrorCode((414,), False, "The request line exceeds 368 KiB.", "Send fewer or shorter parameters."),
     "headers_too_large": ErrorCode((431,), False, "The header fields are too large.", "Send fewer or smaller headers."),
     "invalid": ErrorCode((422,), False, "The request breaks a rule. `detail` says which.", "Correct the request."),
     "upgrade_required": ErrorCode(

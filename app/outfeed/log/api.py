@@ -88,7 +88,7 @@ class ValuesQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    field: Annotated[Literal["type", "source", "task", "agent"], Field(examples=["source"])]
+    field: Annotated[Literal["type", "source", "task", "agent"], Field(examples=["source"])] = "type"
     prefix: Annotated[str, Field(max_length=MAX_FILTER_CHARS, examples=["coo"])] = ""
 
 

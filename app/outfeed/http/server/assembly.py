@@ -18,7 +18,7 @@ from gunicorn.http.unreader import IterUnreader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Longer than any request that the API's schemas allow: tests/http/server/test_request_line.py.
-MAX_REQUEST_LINE_BYTES = 320 * 1024
+MAX_REQUEST_LINE_BYTES = 368 * 1024
 # The limit of a chunked body's bytes beside its content. Without it, chunks of a few bytes would cost the main loop
 # seconds.
 MAX_CHUNK_OVERHEAD_BYTES = 2**20
