@@ -57,10 +57,9 @@ class DrawnChart:
     def step(self) -> str:
         """The width of a bar in words."""
         secs = round((self.bars[0].bar.end - self.bars[0].bar.start).total_seconds())
-        units = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-        size, name = next((size, name) for size, name in units if secs % size == 0)
-        count = secs // size
-        return f"{count} {name}s" if count > 1 else f"{name}"
+        units = ((86_400, "day", "d"), (3600, "hour", "h"), (60, "minute", "min"), (1, "second", "s"))
+        size, name, short = next(unit for unit in units if secs % unit[0] == 0)
+        return name if secs == size else f"{secs // size} {short}"
 
 
 def chart_of(bars: list[Bar], address: Callable[[datetime, datetime], str]) -> DrawnChart | None:
