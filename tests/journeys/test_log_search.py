@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The log's search in a browser: bar, completion, chart, facets, views."""
+=======
+"""The search of the log: bar, completion, chart, facets, views."""
+>>>>>>> 4012b6f (Test places, bars and periods of the log)
 
 from __future__ import annotations
 
@@ -97,9 +101,7 @@ def test_the_facets_and_the_chart_narrow_the_query(server: Server, page: Page) -
     box = area.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + 20)
-    expect(page.locator(".histogram .label")).to_contain_text(
-        re.compile(r"14 Jan 11:\d\d:00 – .*: 5 events")
-    )
+    expect(page.locator(".histogram .label")).to_contain_text(re.compile(r"14 Jan 11:\d\d:00 – .*: 5 events"))
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + 20)
     expect(page.locator(".histogram .brush")).to_be_visible()

@@ -201,6 +201,62 @@ class TestTheLog:
         assert tasks("GET", "/api/events/export?text=hidden").text == ""
 
 
+class TestPlaces:
+    """Places in the log: a count, a moment, an event, a period."""
+
+    def test_a_page_tells_which_of_the_matches_it_shows(self, api: Api) -> None:
+        write(120)
+        first = api.get("/swarm/events?q=type:task.*")
+        assert "1\N{EN DASH}50 of 120" in first.text
+        second = api.get(links(first)["Older \N{RIGHTWARDS ARROW}"])
+        assert "51\N{EN DASH}100 of 120" in second.text
+
+    def test_the_values_and_the_chart_name_the_matches_that_they_cover(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(survey, "MAX_LOOKED_AT", 40)
+        write(60)
+        page = api.get("/swarm/events").text
+        assert "Of the newest 40 matches" in page
+        assert "newest 40</span>" in page
+        assert "<strong>60 events</strong>" in page
+        assert sum(map(int, re.findall(r'data-count="(\d+)"', page))) == 40
+
+    def test_a_moment_begins_the_page_with_its_newest_event(self, api: Api) -> None:
+        for minute in range(10):
+            write(1, id=f"m{minute}", timestamp=f"2026-01-31T12:0{minute}:00Z", source="ab"[minute % 2])
+        assert ids(api.get("/swarm/events?at=2026-01-31T12:05:30"))[0] == "m5"
+        assert ids(api.get("/swarm/events?at=2026-01-31T12:05:30&q=source:a"))[0] == "m4"
+        early = api.get("/swarm/events?at=2026-01-01T00:00")
+        assert ids(early) == []
+        assert "All events that match are newer." in early.text
+
+    def test_an_event_is_shown_among_its_neighbours(self, api: Api) -> None:
+        write(150)
+        page = api.get("/swarm/events?around=e60")
+        assert ids(page) == [f"e{number}" for number in range(85, 34, -1)]
+        assert 'data-here="e60"' in page.text
+        assert ids(api.get(links(page)["Older \N{RIGHTWARDS ARROW}"]))[0] == "e34"
+        assert ids(api.get(links(page)["\N{LEFTWARDS ARROW} Newer"]))[-1] == "e86"
+        row = links(api.get("/swarm/events?q=e7"))
+        assert row["Around this event"] == "/swarm/events?around=e7"
+
+    def test_a_period_of_the_chart_is_a_link(self, api: Api) -> None:
+        for minute in range(10):
+            write(1, id=f"m{minute}", timestamp=f"2026-01-31T12:0{minute}:00Z", event_type="job.failed")
+        page = api.get("/swarm/events").text
+        assert 'aria-label="10 matches, at most 1 per 10 s"' in page
+        assert page.count('class="count failed"') == 10
+        [link] = re.findall(r'<li><a href="([^"]+)"><time datetime="2026-01-31T12:03:00', page)
+        assert ids(api.get(html.unescape(link))) == ["m3"]
+
+    def test_the_data_stands_beside_the_sentence_on_demand(self, api: Api) -> None:
+        write(1)
+        page = api.get("/swarm/events")
+        assert 'class="match"' not in page.text
+        assert "{&#34;n&#34;: 1}</span>" in api.get(links(page)["Data column"]).text
+
+
 class TestOneEvent:
     @pytest.mark.parametrize("event_id", ODD_IDS)
     def test_each_row_links_to_the_events_page_and_json(self, api: Api, event_id: str) -> None:
