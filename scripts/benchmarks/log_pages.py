@@ -73,14 +73,7 @@ CASES = {
 
 
 class Figure(NamedTuple):
-<<<<<<< HEAD
-    """The median times of one case in milliseconds.
-
-    *count* is the number that the page shows.
-    """
-=======
     """The median times of one case in milliseconds, and its count."""
->>>>>>> 4012b6f (Test places, bars and periods of the log)
 
     wall_ms: float
     cpu_ms: float
@@ -104,11 +97,7 @@ def filled(events: int) -> Iterator[Path]:
 def _fill_without_triggers(raw: sqlite3.Connection, events: int) -> None:
     """Insert rows that the outbox has pruned.
 
-<<<<<<< HEAD
-    Triggers and indexes would take ten times as long.
-=======
     With triggers and indexes it would take ten times as long.
->>>>>>> 4012b6f (Test places, bars and periods of the log)
     """
     sql = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = 'event_log' AND type <> 'table' AND sql NOT NULL"
     found = raw.execute(sql).fetchall()

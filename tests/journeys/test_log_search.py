@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The log's search in a browser: bar, completion, chart, facets, views."""
-=======
 """The search of the log: bar, completion, chart, facets, views."""
->>>>>>> 4012b6f (Test places, bars and periods of the log)
 
 from __future__ import annotations
 
