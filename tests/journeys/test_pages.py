@@ -15,6 +15,7 @@ from outfeed.swarm.coordinator import Coordinator
 from outfeed.webhooks import store as webhook
 from tests.page import DESKTOP, PHONE, change
 from tests.server import Server
+from tests.watch.watched import watch
 
 CHANGE = {
     "op": "update", "table": "orders", "key": {"id": 7}, "was": {"status": "open", "note": None},
@@ -79,6 +80,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, d
         coordinator.complete(done, agent.id, {"commit": "f571b53"})
         coordinator.fail(failed, agent.id, "The glossary is missing.")
         webhook.add(database, "audit", "http://127.0.0.1:9/", types=("error.*",), secret="x" * 32, batch=0)
+        change(running.database, "CREATE TABLE stock (id INTEGER PRIMARY KEY, name, api_token)")
+        with database.transaction() as connection:
+            watch(connection, "stock", states={"name": ["Lamp"]}, message="Stock {id}: {name}")
         database.close()
         with running.http() as http:
             answer = http.post("/api/events", json=EVENTS)

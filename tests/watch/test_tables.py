@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -9,7 +10,7 @@ from contextlib import closing, suppress
 import pytest
 
 from outfeed.errors import InvalidWatch
-from outfeed.watch.store import schema
+from outfeed.watch.store import schema, watches
 from outfeed.watch.table import is_secret
 from tests.watch.watched import events, new_database, run, types, watch
 
@@ -202,6 +203,22 @@ def test_a_dropped_column_is_null_until_the_triggers_are_made_again():
         program.execute("ALTER TABLE t DROP COLUMN b")
         (found,) = run(program, "INSERT INTO t (a) VALUES (1)")
         assert found.data["row"] == {"id": 1, "a": 1, "b": None}
+
+
+@pytest.mark.parametrize("columns", ["(id INTEGER PRIMARY KEY, a UNIQUE)", "(id TEXT PRIMARY KEY, a UNIQUE)"])
+def test_a_reference_to_the_new_row_stands_in_a_select_of_its_own(columns):
+    # Beside a source named NEW, SQLite 3.24 to 3.34 does not find the columns of the row.
+    with closing(new_database(f"CREATE TABLE t {columns}")) as program:
+        watch(program, "t")
+        texts = " ".join(watches.present_triggers(program).values())
+    notes = re.findall(r"INSERT INTO outfeed_replaced.*?; END", texts)
+    assert len(notes) == 2
+    for note in notes:
+        outer, inner = note, ""
+        while outer != inner:
+            outer, inner = re.sub(r"\([^()]*\)", "", outer), outer
+        assert " FROM NEW," in outer
+        assert "NEW." not in outer
 
 
 @pytest.mark.parametrize("trigger", ["", "CREATE TRIGGER own AFTER UPDATE ON t WHEN 0 BEGIN SELECT 1; END", "a watch"])
