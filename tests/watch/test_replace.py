@@ -8,6 +8,8 @@ from contextlib import closing, suppress
 
 import pytest
 
+from outfeed.config import settings
+from outfeed.watch.store import repair
 from tests.watch.watched import new_database, run, types, watch
 
 
@@ -164,10 +166,16 @@ def test_the_last_event_shows_the_row_as_a_trigger_of_the_program_left_it():
 
 @pytest.mark.parametrize("action", ["IGNORE", "FAIL, 'no'", "ABORT, 'no'", "ROLLBACK, 'no'"])
 @pytest.mark.parametrize("time", ["BEFORE", "AFTER"])
-def test_events_are_exactly_those_of_rows_that_stay(time, action):
+@pytest.mark.parametrize("is_older", [True, False], ids=["before the watch", "after the watch"])
+def test_events_are_exactly_those_of_rows_that_stay(time, action, is_older):
     own = f"CREATE TRIGGER own {time} INSERT ON t WHEN NEW.a = 2 BEGIN SELECT RAISE({action}); END"
-    with closing(new_database("CREATE TABLE t (id INTEGER PRIMARY KEY, a)", own)) as program:
+    with closing(new_database("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")) as program:
+        if is_older:
+            program.execute(own)
         watch(program, "t")
+        if not is_older:
+            program.execute(own)
+            repair.repair(program, settings(), is_start=False)
         with suppress(sqlite3.IntegrityError):
             program.execute("INSERT INTO t (a) VALUES (1), (2), (3)")
         rows = [{"id": row[0], "a": row[1]} for row in program.execute("SELECT id, a FROM t ORDER BY id")]
