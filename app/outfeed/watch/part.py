@@ -17,7 +17,7 @@ from outfeed.watch.store import repair, snapshot
 from outfeed.watch.store.watches import JOB
 
 NOTE_EVERY_SECS = 60.0
-SNAPSHOT_SECS = 0.9  # of each second
+SNAPSHOT_SECS = 0.8  # of each second
 log = logging.getLogger(__name__)
 
 
