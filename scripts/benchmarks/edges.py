@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sqlite3
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -54,6 +56,7 @@ def main(seconds: float, rate: int, behind: int, rounds: int, failovers: int, vi
 
     The servers and the load share the processors.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the servers too
     if rounds:
         compare(seconds, rate, behind, rounds)
     for _ in range(failovers):
