@@ -77,7 +77,7 @@ def counted(page: Page, kind: str) -> int:
 
 def sign_out(page: Page) -> None:
     """Sign out with the user menu."""
-    page.locator(".menu > summary").click()
+    page.locator("header .menu > summary").click()
     page.get_by_role("button", name="Sign out").click()
 
 

@@ -17,6 +17,7 @@ from outfeed import clock
 from tests.page import DESKTOP, PHONE, LivePage, begin_swarm, change, tasks, write
 from tests.server import Server
 from tests.tab import Tab
+from tests.waits import wait_until
 
 SHOP = ("shop.sold", "shop.returned", "card.failed")
 
@@ -234,6 +235,8 @@ def test_scrolling_back_continues_into_the_log_to_its_beginning(shared: Server, 
 def test_the_empty_page_waits_for_an_event_and_turns_into_it(
     shared: Server, page: Page, browser: Browser, errors: list[str]
 ) -> None:
+    with shared.http() as http:  # a board of before the events were deleted is kept for a second
+        wait_until(lambda: "data-figure" not in http.get("/swarm/board").text, "the board is empty")
     live = LivePage(page, shared)
     waiting = page.get_by_text("Waiting for your event…")
     expect(waiting).to_be_visible()

@@ -139,7 +139,7 @@ def test_new_rows_appear_on_top_while_the_switch_is_on(server: Server, page: Pag
     write(server.database, {"description": "alpha two"})
     expect(rows).to_have_text(["New task: alpha two", "New task: alpha one"])
     expect(page.locator("#counts strong")).to_have_text("2 events")
-    expect(page.locator(f"{ROWS} time").first).to_have_text("11:30:00")
+    expect(page.locator(f"{ROWS} time").first).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
     expect(page.locator("#rows .day")).to_have_text(["Yesterday"])
     accessible(page)
 
@@ -332,7 +332,7 @@ def test_a_phone_does_not_zoom_into_a_field(
             phone.add_cookies(context.cookies())  # type: ignore[arg-type]
         page = phone.new_page()
         page.goto(server.url + path)
-        fields = page.locator("input:not([type=hidden], [type=checkbox])")
+        fields = page.locator("input:not([type=hidden], [type=checkbox])").filter(visible=True)
         expect(fields.first).to_be_visible()
         sizes = fields.evaluate_all("all => all.map(field => parseFloat(getComputedStyle(field).fontSize))")
         assert min(sizes) >= 16  # with less, iOS zooms
