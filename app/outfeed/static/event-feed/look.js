@@ -491,7 +491,7 @@ pre {
 @media print {
   :host { display: block; max-height: none; overflow: visible; border: 0; }
   .scroller { overflow: visible; }
-  .pause, .retry, .pill, .filter, .chip a { display: none; }
+  .pause, .retry, .pill, .past, .filter, .chip a { display: none; }
   .event { content-visibility: visible; break-inside: avoid; }
   .event, .dot { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .sentence, [data-level="error"] .sentence { display: block; white-space: normal; overflow-wrap: anywhere; }
