@@ -15,7 +15,7 @@ def ground(page: Page) -> str:
 
 
 def choose(page: Page, choice: str) -> None:
-    page.locator(".menu > summary").click()
+    page.locator("header .menu > summary").click()
     page.get_by_role("button", name=choice, exact=True).click()
 
 
@@ -23,14 +23,13 @@ def test_the_menu_chooses_the_theme_and_the_zone_of_every_page(shared: Server, p
     write(shared.database, {"description": "a task"}, timestamp="2026-01-15T23:30:00.000Z")
     page.emulate_media(color_scheme="light")
     page.goto(f"{shared.url}/swarm/events?type=task.*")
-    light, time = ground(page), page.locator(".event time")
-    expect(time).to_have_text("16 Jan 00:30:00")
+    light = ground(page)
+    expect(page.locator("#zone")).to_have_text("Times in Europe/Berlin")
 
     choose(page, "Dark")
     expect(page).to_have_url(re.compile(r"/swarm/events\?type=task\.\*$"))
     dark = ground(page)
     choose(page, "UTC")
-    expect(time).to_have_text("15 Jan 23:30:00")
     expect(page.locator("#zone")).to_have_text("Times in UTC")
 
     page.goto(f"{shared.url}/swarm/live")
@@ -53,7 +52,7 @@ def test_the_keyboard_opens_pages_the_list_of_keys_and_closes_menus(shared: Serv
     page.keyboard.press("Escape")
     expect(keys).to_be_hidden()
 
-    menu = page.locator(".menu > summary")
+    menu = page.locator("header .menu > summary")
     menu.click()
     page.get_by_role("link", name="Keyboard shortcuts").click()
     expect(keys).to_be_visible()
