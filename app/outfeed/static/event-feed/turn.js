@@ -63,6 +63,9 @@ export class Turn {
   }
 }
 
+/** The right of an element that other tabs wait for anyway. */
+export const ALWAYS = { take: () => true, announce() {}, release() {}, listen() {}, ignore() {} };
+
 function parsed(text) {
   try {
     return JSON.parse(text);
