@@ -386,7 +386,7 @@ FOLLOWER = """async (messages) => {
             subscription.reach(page.cursor, page.head);
         },
         link: (link) => told.push(link), request: () => told.push("request"), drop: () => {},
-        announce: () => told.push("announce"), alone: () => told.push("alone"),
+        announce: () => told.push("announce"), alone: () => { told.push("alone"); follower.stop(); },
     });
     return messages.map(({ page, interrupted, ...message }) => {
         told.length = shown.length = 0;
@@ -443,8 +443,9 @@ def test_a_follower_requests_what_it_lacks_and_drops_what_it_has(shared: Server,
         (page_of(16, epoch="another", verdict="reset"), ["announce"], [16], 16),
         (frame_of(17, start=16, epoch="another"), [], [17], 17),
         (frame_of(18, start=17, epoch="another", principal="q"), ["request"], [], 17),
-        (page_of(17, epoch="another", cursor=17, head=17), ["announce"], [], 17),
-        (frame_of(18, start=17, epoch="another", principal="q"), ["alone"], [], 17),
+        (frame_of(18, start=17, epoch="another", principal="q"), [], [], 17),
+        (frame_of(19, start=18, epoch="another", principal="q"), [], [], 17),
+        (page_of(17, epoch="another", cursor=17, head=17), ["announce", "alone"], [], 17),
     ]
     page.goto(f"{shared.url}/docs")
     found = page.evaluate(FOLLOWER, [message for message, *_ in steps])

@@ -52,7 +52,7 @@ export class Follower {
     this.isCatchingUp = false;
     this.#caughtUpAt = performance.now();
     this.#on.announce();
-    for (const message of this.#pending.splice(0)) this.hear(message);
+    while (this.#pending.length && !this.isCatchingUp) this.hear(this.#pending.shift()); // none after a stop
   }
 
   stop() {
