@@ -332,8 +332,8 @@ def test_a_phone_does_not_zoom_into_a_field(
             phone.add_cookies(context.cookies())  # type: ignore[arg-type]
         page = phone.new_page()
         page.goto(server.url + path)
-        fields = page.locator("input:not([type=hidden], [type=checkbox])").filter(visible=True)
-        expect(fields.first).to_be_visible()
+        fields = page.locator("input:not([type=hidden], [type=checkbox])")
+        expect(fields.filter(visible=True).first).to_be_visible()
         sizes = fields.evaluate_all("all => all.map(field => parseFloat(getComputedStyle(field).fontSize))")
         assert min(sizes) >= 16  # with less, iOS zooms
 
