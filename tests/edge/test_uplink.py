@@ -26,6 +26,7 @@ from outfeed.errors import EngineDown
 from tests.database_file import epoch_of, head_of, write_events
 from tests.edge.origin_in_process import OriginInProcess
 from tests.engines import RedisServer
+from tests.waits import wait_until
 
 KEYS = (HEAD, EVENTS)
 
@@ -255,10 +256,13 @@ def test_a_clone_of_the_disk_becomes_another_origin_when_the_lease_is_renewed(
     first = filled.uplink
     before = origin_of(filled)
     clone = filled.new_uplink()
-    for _ in range(20):
+
+    def is_another() -> bool:
         first.step()
         clone.step()
-    assert origin_of(filled) != before
+        return origin_of(filled) != before
+
+    wait_until(is_another, "another origin")
     assert OwnerFile(filled.path).load().epoch == ""
 
 

@@ -40,7 +40,7 @@ end
 
 # ARGV: origin, new owner, ms. An owner is `origin.random`. Take the lease for the new owner if it is free, expired, or
 # owned by that origin or by the new owner. Flag `allow-oom`: at `maxmemory` an origin must own the engine to trim it.
-# Answers: 'owned', owner, ms left, epoch · 'empty' · 'mine', epoch, position, target, seq and checksum of the last
+# Answers: 'owned', owner, end of the lease, epoch · 'empty' · 'mine', epoch, position, target, seq and checksum of the last
 # entry, rules, erasures.
 CLAIM = Script.of(
     "#!lua flags=allow-oom"
@@ -50,7 +50,7 @@ CLAIM = Script.of(
 local head = redis.call('HMGET', KEYS[1], 'owner', 'until', 'epoch', 'target', 'rules', 'erasures')
 local owner, ends = head[1], tonumber(head[2] or '0')
 if owner and owner ~= ARGV[2] and string.match(owner, '^[^.]*') ~= ARGV[1] and ends > now then
-    return {'owned', owner, ends - now, head[3] or ''}
+    return {'owned', owner, ends, head[3] or ''}
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'until', now + tonumber(ARGV[3]))
 if not head[3] or redis.call('EXISTS', KEYS[2]) == 0 then return {'empty'} end

@@ -67,7 +67,7 @@ class Uplink(SingleThread):
         self._place: EnginePlace | None = None
         self._floor = 0  # events below are trimmed, so that the rest fits in OUTFEED_ENGINE_BYTES
         self._unmeasured = 0
-        self._refused_ms: int | None = None  # what was left of another owner's lease
+        self._refused_until: int | None = None  # end of another owner's lease, in ms of the engine's clock
         self._woken = threading.Event()
 
     def restart(self) -> None:
@@ -116,7 +116,7 @@ class Uplink(SingleThread):
         if kind == b"owned":
             self._note_refusal(own, window, *found)
             return None
-        self._refused_ms = None
+        self._refused_until = None
         held, rules, erasures = _decoded(found) if found else (None, "", "")
         if needs_new_epoch(self._database, window, own.epoch, held):
             log.warning(LogMessage("edges may know other events under the epoch of this database, renewing it"))
@@ -136,20 +136,20 @@ class Uplink(SingleThread):
             self._own = self._file.save(own._replace(epoch=epoch))
         store.note_published(self._database, epoch)
 
-    def _note_refusal(self, own: Ownership, window: Window, owner: bytes, left_ms: int, epoch: bytes) -> None:
+    def _note_refusal(self, own: Ownership, window: Window, owner: bytes, ends: int, epoch: bytes) -> None:
         """Wait for the end of the owner's lease.
 
         After a reboot, the owner may be this database's own uplink from before, and its lease runs out. If the lease
         is renewed, the owner runs on a clone of this disk, and this database becomes another origin.
         """
         is_clone = owner.decode().partition(".")[0] == own.origin
-        if self._refused_ms is None and not is_clone:
-            log.warning(LogMessage("another origin owns the engine, trying again", lease_ms=left_ms))
-        if is_clone and self._refused_ms is not None and left_ms > self._refused_ms:
+        if self._refused_until is None and not is_clone:
+            log.warning(LogMessage("another origin owns the engine, trying again"))
+        if is_clone and self._refused_until is not None and ends > self._refused_until:
             self._own, self._nonce = self._file.save(Ownership(secrets.token_hex(16))), ""
         elif epoch.decode() == window.epoch and own.epoch != window.epoch:
             store.note_published(self._database, window.epoch)
-        self._refused_ms = left_ms
+        self._refused_until = ends
         self.stopping.wait(1.0)
 
     def _begin(self, window: Window) -> EnginePlace | None:
