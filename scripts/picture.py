@@ -16,7 +16,7 @@ from outfeed.config import environment_with
 from tests.server import ROOT, Server
 
 FILE = ROOT / "tests" / "screenshots" / "live.png"
-EVENTS = 40
+EVENTS = 120
 MAX_WAIT_MS = 120_000
 SIZE = {"width": 1440, "height": 900}
 
@@ -41,8 +41,8 @@ def main() -> None:
             context = browser.new_context(viewport=SIZE, color_scheme="light", reduced_motion="reduce")  # type: ignore[arg-type]
             context.add_cookies([cookie])  # type: ignore[list-item]
             page = context.new_page()
-            page.goto(f"{server.url}/swarm/live")
-            page.locator("event-feed .event").nth(EVENTS).wait_for(timeout=MAX_WAIT_MS)
+            page.goto(f"{server.url}/swarm/live?range=15m")
+            page.locator("event-feed .event").nth(EVENTS).wait_for(state="attached", timeout=MAX_WAIT_MS)
             page.screenshot(path=FILE)
 
 
