@@ -116,7 +116,7 @@ def test_the_specification_and_the_examples_contain_the_public_address(app: Flas
     visit = signed_in(app, database)
     assert visit("GET", "/api/openapi.json").json["servers"] == [{"url": PUBLIC}]
     assert f"{PUBLIC}/api/events" in visit("GET", "/api/docs").text
-    assert f"{PUBLIC}/api/swarm/agents" in visit("GET", "/swarm/live").text
+    assert f"{PUBLIC}/api/events" in visit("GET", "/swarm/live").text
 
 
 def test_no_script_contains_an_absolute_path() -> None:
