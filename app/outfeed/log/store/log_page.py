@@ -31,6 +31,7 @@ MAX_TIMED_TEXTS = 50_000  # entries of that index that are read: a timestamp wit
 UNINDEXED_CHUNK, UNINDEXED_COST = 250, 10
 MAX_NAMES = 50  # types or sources for which their index drives the scan
 DATA_COST = 5  # of a row whose data is parsed
+MICROSECOND_COST = 2  # of a search in the index
 _TEXTS = """
     SELECT rowid FROM event_log INDEXED BY event_log_timestamp WHERE timestamp >= ? AND timestamp < ? {times} LIMIT ?
 """
@@ -263,9 +264,9 @@ class LogScan:
             began = clock.thread_secs()
             found = self._index.find(span, self._expression, size, is_upward=self._is_upward)
             if found is not None:
-                # A search without a match may have read long lists of words: each microsecond costs as much as a row.
+                # A search without a match may have read long lists of words.
                 micros = int((clock.thread_secs() - began) * 1e6)
-                cost = 1 + micros + len(found) * self._cost_of_row
+                cost = 1 + MICROSECOND_COST * micros + len(found) * self._cost_of_row
                 return _Chunk(self._matching(found), self._last_scanned(span, found, size), cost)
         candidates = self._read_rows(span, UNINDEXED_CHUNK)
         matching = self._read_texts([match[0] for match in candidates.matches])
