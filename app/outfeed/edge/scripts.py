@@ -40,8 +40,8 @@ end
 
 # ARGV: origin, new owner, ms. An owner is `origin.random`. Take the lease for the new owner if it is free, expired, or
 # owned by that origin or by the new owner. Flag `allow-oom`: at `maxmemory` an origin must own the engine to trim it.
-# Answers: 'owned', owner, end of the lease, epoch · 'empty' · 'mine', epoch, position, target, seq and checksum of the last
-# entry, rules, erasures.
+# Answers: 'owned', owner, end of the lease, epoch · 'empty' · 'mine', epoch, position, target, seq and checksum of the
+# last entry, rules, erasures.
 CLAIM = Script.of(
     "#!lua flags=allow-oom"
     + _NOW
