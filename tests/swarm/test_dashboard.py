@@ -63,6 +63,8 @@ def test_the_page_shows_the_swarm_without_javascript(visitors: dict[str, Visit])
         ("bidding", "Open for bids", "2"), ("assigned", "Assigned", "1"), ("started", "In progress", "0"),
         ("completed", "Completed", "0"), ("failed", "Failed", "1"),
     ]  # fmt: skip
+    # The number is an element of its own: an update of the page changes no text beside elements.
+    assert re.search(r'<span>\+\d+</span> <span class="wide">last hour</span>', page)
     assert int(counts[0][3]) >= 3  # the last task was posted a second later, maybe in the next minute
     assert re.fullmatch(r"Forge busy \d+ s ago Write &lt;the&gt; docs", panel(page, "agents"))
     links = re.findall(r'<a href="([^"]+)" aria-label="See all: ([\w ]+)"', page)
