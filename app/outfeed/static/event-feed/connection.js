@@ -2,6 +2,7 @@
 // that passes no frame, or that cuts each socket), it uses long poll and retries the WebSocket from time to time.
 
 import { parse } from "./numbers.js";
+import { Turn } from "./turn.js";
 
 const SILENCE_MS = 45_000; // three of the server's heartbeats
 const HANDSHAKE_MS = 10_000;
@@ -31,7 +32,7 @@ const NO_TICKET = "This page can't open the feed: set ticket-url";
  * closed. *outage* is why a responding server can't read its database. *until* is the time of the next try, in ms.
  * *refusal* is why there will be none. It asks for the message and the query that subscribe, and passes on frames and
  * pages with their texts. A socket counts from its first frame on. An exception in any step leads to the back-off. After
- * it, `on.retry` is called. *turn* is the right to hold a request.
+ * it, `on.retry` is called.
  */
 export class Connection {
   #url;
@@ -54,11 +55,11 @@ export class Connection {
   #asksOrigin = false; // the next socket is to be the origin's
   #hasAsked = false; // the origin was asked, and no connection was stable since
 
-  constructor(url, ticketUrl, turn, on) {
+  constructor(url, ticketUrl, on) {
     this.#url = url;
     this.#ticketUrl = ticketUrl;
-    this.#turn = turn;
     this.#on = on;
+    this.#turn = new Turn(url);
   }
 
   connect() {

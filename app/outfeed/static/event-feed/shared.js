@@ -5,19 +5,17 @@ import { Connection } from "./connection.js";
 import { covers, union } from "./filters.js";
 import { Follower, isOpen, partOf } from "./following.js";
 import { Group } from "./group.js";
-import { ALWAYS, Turn } from "./turn.js";
 
 /** Return the connection of an element: a shared one if its tabs can reach each other and are of one principal. */
 export function createConnection(url, ticketUrl, subscription, on) {
   const isOwnSite = !ticketUrl && new URL(url.replace(/^ws/, "http")).origin === location.origin;
   if (isOwnSite && subscription.isBatch && Group.isSupported) return new SharedConnection(url, subscription, on);
-  const connection = new Connection(url, ticketUrl, new Turn(url), {
-    ...on,
-    request: () => subscription.request(),
-    query: (wait) => subscription.query(wait),
-    retry: () => connection.connect(),
-  });
+  const connection = new Connection(url, ticketUrl, { ...ownOf(subscription, on), retry: () => connection.connect() });
   return connection;
+}
+
+function ownOf(subscription, on) {
+  return { ...on, request: () => subscription.request(), query: (wait) => subscription.query(wait) };
 }
 
 /**
@@ -42,7 +40,7 @@ class SharedConnection {
     this.#subscription = subscription;
     this.#on = on;
     this.#filter = this.#requestedFilter = subscription.filter;
-    this.#own = new Connection(url, null, ALWAYS, {
+    this.#own = new Connection(url, null, {
       link: (link, news) => this.#handleLink(link, news),
       frame: (frame, text) => this.#handleFrame(frame, text),
       page: (page, text) => this.#handlePage(page, text),

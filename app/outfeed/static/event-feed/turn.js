@@ -63,9 +63,6 @@ export class Turn {
   }
 }
 
-/** The right of an element that other tabs wait for anyway. */
-export const ALWAYS = { take: () => true, announce() {}, release() {}, listen() {}, ignore() {} };
-
 function parsed(text) {
   try {
     return JSON.parse(text);
