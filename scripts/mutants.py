@@ -188,8 +188,8 @@ MUTANTS = (
     Mutant("consumers/api.py", "201 if is_new else 200", "201", ("tests/consumers",)),
     Mutant(
         "consumers/api.py",
-        '    if not CONSUMER_NAME.fullmatch(name):\n        raise NotFound(f"no consumer can be named {name!r:.80}")\n',
-        "",
+        "    _require_name(name)\n    ack = ",
+        "    ack = ",
         ("tests/consumers",),
     ),
 )

@@ -54,6 +54,11 @@ NOT_RUN = {
         "litestream restore -o /var/lib/outfeed/copy.db s3://my-bucket/outfeed",
     ],
     "commands": ['eval "$(_OUTFEED_COMPLETE=bash_source outfeed)"    # ~/.bashrc'],
+    "watch": [
+        "export OUTFEED_DATABASE=db.sqlite3",
+        "outfeed webhook add shop https://hooks.example.com/orders --types order.paid",
+        "import os",
+    ],
     "upgrade": ["systemctl stop outfeed"],
     "performance": ["scripts/bench"],
 }

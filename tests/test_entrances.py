@@ -199,12 +199,13 @@ class TestHttp:
 # Routes that take nothing from outside; /ws and the two of the tests have none here.
 WITHOUT_INPUT = {
     "/healthz", "/healthz/", "/readyz", "/readyz/", "/metrics", "/api/openapi.json", "/api/docs", "/api/swarm",
-    "/api/types",
+    "/api/types", "/manifest.webmanifest",
     "/ws", "/csrf", "/who",
 }  # fmt: skip
 # Routes whose answer takes no query of SQLite's. A stream has no deadline, and an export one for each of its pieces.
 READS_NOTHING = {
     "/", "/api/docs", "/api/openapi.json", "/docs", "/docs/<topic>", "/docs/search", "/healthz", "/healthz/",
+    "/manifest.webmanifest",
     "/password", "/static/<path:name>", "/static/v-<version>/<path:name>", "/ws", "/csrf", "/who", "/api/feed/stream",
     "/api/events/export",
 }  # fmt: skip

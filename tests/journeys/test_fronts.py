@@ -50,6 +50,9 @@ def test_a_person_signs_in_by_the_link_and_sees_new_events(behind: Behind, brows
     expect(page.locator("event-feed .chip .label")).to_have_text("Live")
     behind.log_event("job.done", "cron", {"message": "seen behind the proxy"})
     expect(page.locator("event-feed")).to_contain_text("job.done")
+    # The form appears with the first task.
+    token = {"Authorization": f"Bearer {behind.token}"}
+    httpx.post(f"{behind.public_url}/api/swarm/tasks", json={"description": "plan"}, headers=token).raise_for_status()
     page.get_by_label("Describe the task").fill("write the docs")
     page.get_by_role("button", name="Post task").click()
     page.get_by_role("link", name="write the docs").first.click()

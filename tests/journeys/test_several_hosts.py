@@ -132,7 +132,9 @@ def several_hosts(database: Path, output: Path) -> Iterator[None]:
         command = [sys.executable, "-m", "scripts.several_hosts", "--edges", "2", "--demo"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
-        wait_until(lambda: "Try: OUTFEED_TOKEN" in output.read_text(), "all started", timeout=60)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: "Try: OUTFEED_TOKEN" in output.read_text(), "all started", timeout=60)
+        assert "Try: OUTFEED_TOKEN" in output.read_text(), output.read_text()
         yield
     finally:
         process.send_signal(signal.SIGTERM)

@@ -106,8 +106,7 @@ def acknowledge(name: str) -> Response:
 
     The checkpoint is on disk before the response is sent.
     """
-    if not CONSUMER_NAME.fullmatch(name):
-        raise NotFound(f"no consumer can be named {name!r:.80}")
+    _require_name(name)
     ack = bodies.read_object(Ack)
     try:
         services().checkpoints.move(name, ack.epoch, ack.seq, identity.principal())
@@ -121,4 +120,11 @@ def acknowledge(name: str) -> Response:
 @operation(answers={200: Consumer}, refusals={403: _FORBIDDEN, 404: "No consumer has this name."})
 def remove(name: str) -> Response:
     """Delete the consumer. Its connection ends with 4009."""
+    _require_name(name)
     return json_answer(_fields(services().checkpoints.remove(name, identity.principal())))
+
+
+def _require_name(name: str) -> None:
+    """Raise NotFound if no consumer can have *name*."""
+    if not CONSUMER_NAME.fullmatch(name):
+        raise NotFound(f"no consumer can be named {name!r:.80}")
