@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.journeys.test_embedding import site
 from tests.page import DESKTOP, PATIENCE_MS, PHONE, LivePage, change, sign_out, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
@@ -234,6 +235,25 @@ def test_a_reopened_page_shows_the_range_of_missed_events(shared: Server, page: 
     page.reload()
     live.expect_rows(100)
     expect(live.notices).to_have_count(0)
+
+
+def test_a_reopened_page_whose_filter_matches_few_events_misses_none(shared: Server, page: Page) -> None:
+    write(shared.database, *tasks(3))
+    with Proxy(shared, {"/": site('<event-feed types="job.*"></event-feed>', head="")}) as proxy:
+        page.goto(f"{proxy.url}/")
+        rows, bar = page.locator("event-feed .rows > .event"), page.locator("event-feed .bar")
+        expect(bar).to_have_attribute("data-state", "live")
+        wait_until(
+            lambda: page.evaluate("document.querySelector('event-feed').cursor") == shared.base + 3,
+            "the position is known",
+        )
+        page.goto("about:blank")
+        write(shared.database, *tasks(3))
+        write(shared.database, {"message": "new"}, event_type="job.done")
+        page.goto(f"{proxy.url}/")
+        expect(rows).to_have_count(1)
+        expect(bar).to_have_attribute("data-state", "live")
+        expect(page.locator("event-feed .notice")).to_have_count(0)
 
 
 def test_a_reopened_page_requests_only_dynamic_content(shared: Server, proxy: Proxy, page: Page) -> None:

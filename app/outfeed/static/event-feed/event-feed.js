@@ -95,6 +95,7 @@ class EventFeed extends HTMLElement {
   #rebuildUntil = null; // up to this seq the next verdict rebuilds the list
   #isComplete = false; // the list has all events up to the verdict's head
   #noticesOnTop = []; // notices for the place above these events
+  #away = null; // the notice of events that went by while this page was closed
   #currentFill = null; // identity of the current request to the log
   #hasLog = false; // the page's server put rows of its log between the tags
   #isPaused = false;
@@ -466,7 +467,9 @@ class EventFeed extends HTMLElement {
   }
 
   #addAwayNotice(from, to) {
-    if (from <= to) this.#addNotice(awayNotice(from, to, this.#logHref));
+    if (from > to) return;
+    this.#away = awayNotice(from, to, this.#logHref);
+    this.#addNotice(this.#away);
   }
 
   get #logHref() {
@@ -534,6 +537,8 @@ class EventFeed extends HTMLElement {
     const ids = new Set(this.#list.ids);
     const isShort = this.#list.ids.length < (wantedBy(this).last ?? 0);
     const isLonger = this.#hasLog || this.#slotted.some((row) => !ids.has(row.dataset.id));
+    if (isShort) this.#away?.remove(); // fewer events match than the list may have, so none of them is missing
+    this.#away = null;
     if (isShort && isLonger && !this.hasAttribute("ticket-url")) this.#fill();
     else if (!isShort || this.#slotted.length >= SERVER_ROWS) this.#continueList();
   }
