@@ -149,10 +149,8 @@ def test_a_page_that_leaves_and_returns_misses_no_event(tabs: Tabs) -> None:
 
 
 def test_no_tab_misses_or_repeats_an_event_over_any_steps(tabs: Tabs) -> None:
-    seed = random.randrange(1_000_000)
-    print(f"seed {seed}")  # pytest shows it with a failure
-    walk = Walk(tabs, random.Random(seed))
-    for _ in range(30):
+    walk = Walk(tabs, random.Random(1))  # `scripts/soak --tabs` draws others, and takes longer walks
+    for _ in range(15):
         walk.step()
     walk.check()
 
