@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tests.loop_server import LoopServer, pump
 from tests.server import Server
-from tests.waits import PATIENCE_SECS, wait_until
+from tests.waits import PATIENCE_SECS
 
 OURS = ("/ws", "/api/", "/static/", "/swarm/")
 BAD_GATEWAY = b"HTTP/1.1 502 -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_CHUNK_BYTES = 1 << 16
 
 
-class Proxy:
+class Proxy(LoopServer):
     """Forwards requests to *server* with its token, and serves *pages*.
 
     *pages* maps each path to a content type and a body. Everything runs on one thread of its own. `block` forbids
@@ -26,6 +24,7 @@ class Proxy:
     """
 
     def __init__(self, server: Server, pages: dict[str, tuple[str, str]] | None = None) -> None:
+        super().__init__()
         self.pages = pages or {}
         self.requests: list[tuple[float, str]] = []
         self.handshakes = 0
@@ -33,25 +32,7 @@ class Proxy:
         self.answer: bytes | None = None
         self._server = server
         self._is_blocking = False
-        self._port = 0
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
         self._upgraded: set[asyncio.StreamWriter] = set()
-        self._open: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        wait_until(lambda: self._port, "proxy ready")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(PATIENCE_SECS)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
 
     @property
     def sockets(self) -> int:
@@ -86,38 +67,17 @@ class Proxy:
         return [moment for moment, asked in self.requests if asked.split("?")[0] == path]
 
     def _call(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run_coroutine_threadsafe(step(), self._loop).result(PATIENCE_SECS)
+        asyncio.run_coroutine_threadsafe(step(), self.loop).result(PATIENCE_SECS)
 
     async def _cut(self) -> None:
         for writer in self._upgraded:
             writer.transport.abort()
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+    def end_connection(self, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort() if writer in self._upgraded else writer.close()
+        self._upgraded.discard(writer)
 
-    async def _serve(self) -> None:
-        listener = await asyncio.start_server(self._handle, "127.0.0.1", 0, limit=_CHUNK_BYTES)
-        self._port = listener.sockets[0].getsockname()[1]
-        await self._stop.wait()
-        listener.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._answer(reader, writer)
-        finally:
-            self._open.discard(task)
-            writer.transport.abort() if writer in self._upgraded else writer.close()
-            self._upgraded.discard(writer)
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1].decode()
         is_upgrade = b"\r\nupgrade: websocket" in head.lower()
@@ -148,8 +108,8 @@ class Proxy:
             ours.write(b"\r\n".join([request, *kept, b"", b""]))
             if is_upgrade:
                 self._upgraded.add(writer)
-            up = asyncio.create_task(_pump(reader, ours))
-            down = asyncio.create_task(_pump(theirs, writer, self.cut_at if is_upgrade else None))
+            up = asyncio.create_task(pump(reader, ours))
+            down = asyncio.create_task(pump(theirs, writer, self.cut_at if is_upgrade else None))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -158,14 +118,6 @@ class Proxy:
                 await asyncio.gather(up, down, return_exceptions=True)
         finally:
             ours.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: bytes | None = None) -> None:
-    while chunk := await reader.read(_CHUNK_BYTES):
-        writer.write(chunk)
-        await writer.drain()
-        if until is not None and until in chunk:
-            return
 
 
 def _response(status: int, content_type: str, body: str) -> bytes:

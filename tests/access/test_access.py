@@ -101,7 +101,7 @@ TABLE = {
     ("GET", "/api/feed/stream"): ("/api/feed/stream?after=none", row(422)),
     ("POST", "/api/consumers"): ("/api/consumers", own(422)),
     ("POST", "/api/consumers/<name>/ack"): ("/api/consumers/nobody/ack", own(404)),
-    ("DELETE", "/api/consumers/<name>"): ("/api/consumers/nobody", own(404)),
+    ("DELETE", "/api/consumers/<name>"): ("/api/consumers/unknown", own(404)),
     ("POST", "/api/tickets"): ("/api/tickets", own(201)),
     ("GET", "/ws"): ("/ws", row(426)),
     ("GET", "/api/openapi.json"): ("/api/openapi.json", row(200)),

@@ -87,7 +87,7 @@ class TestRotate:
         assert event.data == {"name": "ci", "by": "command line"}
 
     def test_an_unknown_name_fails(self, outfeed, database):
-        assert outfeed("token", "rotate", "nobody").stderr.startswith("Error: token 'nobody' not found")
+        assert outfeed("token", "rotate", "unknown").stderr.startswith("Error: token 'unknown' not found")
 
 
 class TestLimits:

@@ -165,7 +165,7 @@ class TestRemove:
         assert answer.json["owner"] == "token:bot"
 
     def test_an_unknown_consumer_is_404(self, consumer_app: ConsumerApp) -> None:
-        assert consumer_app.visits["bot"]("DELETE", "/api/consumers/nobody").status_code == 404
+        assert consumer_app.visits["bot"]("DELETE", "/api/consumers/unknown").status_code == 404
 
 
 class TestOtherSites:

@@ -135,7 +135,7 @@ class TestTheLog:
             ("text=" + "x%20" * 40, "The search has 40 words and phrases; at most 32 are allowed."),
             ("q=a*", "The search a* is too short; give 2 characters."),
             ("at=tomorrow", "&#34;tomorrow&#34; isn&#39;t a date."),
-            ("around=nobody", "Event nobody not found."),
+            ("around=unknown", "Event unknown not found."),
             ("newer=99999999999999999999", "The log is empty"),
         ],
     )

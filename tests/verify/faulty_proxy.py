@@ -5,75 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
+from tests.loop_server import CHUNK_BYTES, LoopServer, pump
 from tests.protocol import FrameReader
 from tests.server import Server
-from tests.waits import PATIENCE_SECS, wait_until
 
 FAULTS = ("drop", "repeat", "swap", "delay")  # and "none"
-_CHUNK_BYTES = 1 << 16
 # The first events of a connection pass, so that a later message exists to swap with.
 FAULTY_EVENT = 2
 
 
-class FaultyProxy:
+class FaultyProxy(LoopServer):
     """Forwards to *server*, with *fault* in each connection's events.
 
     One message of each connection is dropped, repeated, sent after the next one, or held for *delay_secs*.
     """
 
     def __init__(self, server: Server, fault: str, delay_secs: float = 0) -> None:
+        super().__init__()
         self._server = server
         self._fault = fault
         self._delay_secs = delay_secs
-        self._port = 0
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._run, name="faulty proxy", daemon=True)
 
-    def __enter__(self) -> FaultyProxy:
-        self._thread.start()
-        wait_until(lambda: self._port, "proxy ready")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(PATIENCE_SECS)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        listener = await asyncio.start_server(self._handle, "127.0.0.1", 0)
-        self._port = listener.sockets[0].getsockname()[1]
-        await self._stop.wait()
-        listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._forward(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # one side has closed the connection, or the test ends
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1]
         if not path.startswith(b"/ws"):
@@ -82,7 +37,7 @@ class FaultyProxy:
             )
         theirs, ours = await asyncio.open_connection("127.0.0.1", self._server.port)
         ours.write(head)
-        up = asyncio.create_task(_pump(reader, ours))
+        up = asyncio.create_task(pump(reader, ours))
         try:
             await self._answer(path, theirs, writer)
         finally:
@@ -103,7 +58,7 @@ class FaultyProxy:
             writer.write(head + body)
         else:
             writer.write(head)
-            await _pump(theirs, writer)
+            await pump(theirs, writer)
         await writer.drain()
 
     async def _write(self, writer: asyncio.StreamWriter, messages: AsyncIterator[bytes]) -> None:
@@ -142,16 +97,10 @@ class FaultyProxy:
         return json.dumps(page).encode()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(_CHUNK_BYTES):
-        writer.write(chunk)
-        await writer.drain()
-
-
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """Yield each frame with its header."""
     frames, data = FrameReader(), b""
-    while chunk := await reader.read(_CHUNK_BYTES):
+    while chunk := await reader.read(CHUNK_BYTES):
         frames.feed(chunk)
         data += chunk
         before = frames.taken_bytes

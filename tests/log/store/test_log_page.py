@@ -75,7 +75,7 @@ FILTERS = {
     "not these agents": LogFilter(VIEWER, ("task.*",), excluded=Excluded(agent_ids=("agent-3", "agent-4"))),
     "not a task": LogFilter(VIEWER, ("task.failed",), excluded=Excluded(task_ids=("task-250",))),
     "two tasks": LogFilter(VIEWER, task_id=("task-77", "task-78")),
-    "two sources": LogFilter(VIEWER, source=("worker", "nobody")),
+    "two sources": LogFilter(VIEWER, source=("worker", "absent")),
     "a value": LogFilter(VIEWER, data=(DataCondition(("n",), "17"),)),
     "not a value": LogFilter(VIEWER, ("task.failed",), data=(DataCondition(("n",), "2500", is_excluded=True),)),
     "no match": LogFilter(VIEWER, ("task.failed",), source="worker", agent_id="agent-3"),
