@@ -169,6 +169,7 @@ class VerifiedServer:
         try:
             response = self._http.request(method, path, **options)
             if response.status_code == 421 and not self.is_copy:
+                self._http.close()
                 self.is_copy, self._http = True, self._open(response.json()["origin"])
                 return self.call(method, path, **options)
         except httpx.TransportError as error:
