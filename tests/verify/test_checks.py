@@ -6,6 +6,7 @@ A good server passes, and each planted fault is found.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 import subprocess
@@ -13,16 +14,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from outfeed.verify import server as server_module
-from outfeed.verify.checks import CHECKS, Transport
+from outfeed.verify.checks import CHECKS, Check, Transport
 from outfeed.verify.destructive import check_kill, check_prune, check_restore
 from outfeed.verify.results import Result, result_of
 from outfeed.verify.server import EVENT_TYPE, MAX_EVENTS, VerifiedServer
 from outfeed.verify.transports import TRANSPORTS
+from tests.engines import cluster
 from tests.server import Server
 from tests.verify.faulty_proxy import FAULTS, FaultyProxy
+from tests.waits import wait_until
 
 PATIENCE_SECS = 2.0
 
@@ -58,6 +62,28 @@ def test_a_good_server_keeps_the_protocol_and_nothing_is_left_but_probes(running
         events = http.get("/api/events", params={"limit": 1000}).json()["events"]
     assert {each["event_type"] for each in events} == {EVENT_TYPE}
     assert len(events) <= MAX_EVENTS
+
+
+def test_an_edge_keeps_the_protocol_with_what_it_serves(tmp_path: Path) -> None:
+    with cluster(tmp_path, edges=1, heartbeat_secs=1) as (_, origin, [edge]):
+        token = {"Authorization": f"Bearer {origin.token}"}
+        with httpx.Client(base_url=edge.url, headers=token, trust_env=False) as http:
+            wait_until(lambda: http.get("/api/feed").status_code == 200, "the edge knows the token")
+        target = VerifiedServer(edge.url, origin.token)
+        try:
+            served = [each for each in CHECKS if not each.needs_origin]
+            results = [result for each in served for result in results_over_all(target, each)]
+        finally:
+            target.close()
+    assert target.is_copy
+    assert [each for each in results if each.breach] == []
+
+
+def results_over_all(target: VerifiedServer, check: Check) -> list[Result]:
+    return [
+        result_of(check.title, check.sentences, each, functools.partial(check.run, target, each))
+        for each in check.transports
+    ]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -64,6 +64,12 @@ def require_exactly(reader: Reader, probes: Sequence[ProbeEvent], sentence: str 
     require(reader.seqs == expected, sentence, f"received {reader.seqs} instead of {expected}")
 
 
+def await_arrival(target: VerifiedServer, transport: Transport, probe: ProbeEvent) -> None:
+    """Wait until the server has *probe*: an edge may be behind the origin."""
+    with target.reader(transport, after=probe.seq - 1, epoch=probe.epoch) as reader:
+        reader.until(probe.seq)
+
+
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +103,7 @@ def everything(target: VerifiedServer, transport: Transport) -> None:
 @check("A cursor of another history is a reset", "V3", "E1")
 def foreign(target: VerifiedServer, transport: Transport) -> None:
     before = target.write(1)[0]
+    await_arrival(target, transport, before)
     with target.reader(transport, after=before.seq, epoch=FOREIGN_EPOCH) as reader:
         probes = target.write(1)
         reader.until(probes[-1].seq)
@@ -118,6 +125,7 @@ def without_epoch(target: VerifiedServer, transport: Transport) -> None:
 @check("The newest events come first", "V7")
 def newest(target: VerifiedServer, transport: Transport) -> None:
     probes = target.write(3)
+    await_arrival(target, transport, probes[-1])
     starts: list[dict[str, Any]] = [{}, {"after": probes[0].seq, "epoch": FOREIGN_EPOCH}]
     for start in starts:
         with target.reader(transport, last=2, **start) as reader:

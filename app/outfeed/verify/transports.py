@@ -24,7 +24,7 @@ from outfeed.client.proxies import open_http, open_socket
 from outfeed.verify.model import ToldVerdict
 
 TIMEOUT_SECS = 15.0
-LONG_POLL_SECS = 5
+LONG_POLL_SECS = 3
 POLL_PAUSE_SECS = 0.05
 
 
@@ -256,7 +256,11 @@ class Poll(TransportClient):
 
     def _open(self) -> None:
         self._http = open_http(self._url, headers=self._headers, timeout=TIMEOUT_SECS * 2)
-        self._first = self._page(**self._wanted)
+        try:
+            self._first = self._page(**self._wanted)
+        except Rejected:
+            self._http.close()
+            raise
 
     def _page(self, **query: Any) -> dict[str, Any]:
         if self.wait is not None:
