@@ -163,8 +163,9 @@ def test_a_changed_password_is_told_and_passes(cluster: Cluster) -> None:
     with watched(cluster):
         engine.config_set("requirepass", "another")
         engine.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait_until(lambda: status(cluster.edges[0]) == 503, "unready")
-        assert "Authentication required" in httpx.get(f"{cluster.edges[0].url}/readyz", trust_env=False).text
+        ready = f"{cluster.edges[0].url}/readyz"
+        wait_until(lambda: "Authentication required" in httpx.get(ready, trust_env=False).text, "the reason is told")
+        assert status(cluster.edges[0]) == 503
         engine.config_set("requirepass", "")
 
 

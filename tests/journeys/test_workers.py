@@ -228,9 +228,17 @@ def test_no_counter_decreases_at_any_worker(server: Server) -> None:
 
 
 def folder_of(server: Server) -> Path:
-    """Return the folder in which the workers count, as the kernel lists it."""
-    maps = Path(f"/proc/{server.workers()[0]}/maps").read_text()
-    return next(Path(line.split()[-1]).parent for line in maps.splitlines() if "outfeed-metrics-" in line)
+    """Return the folder in which the workers count, as the kernel lists it.
+
+    A worker maps its file with its first count.
+    """
+
+    def mapped() -> list[Path]:
+        maps = Path(f"/proc/{server.workers()[0]}/maps").read_text()
+        return [Path(line.split()[-1]).parent for line in maps.splitlines() if "outfeed-metrics-" in line]
+
+    found: list[Path] = wait_until(mapped, "the file is mapped")
+    return found[0]
 
 
 def test_the_metrics_folder_is_private_and_removed_at_the_end_or_next_start(server: Server) -> None:
