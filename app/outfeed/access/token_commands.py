@@ -85,7 +85,7 @@ def list_(is_json: bool) -> None:
     tokens = account.list_tokens(database.default())
     if is_json:
         names = ("name", "scopes", "types", "created_at", "expires_at", "last_used_at")
-        show.put(show.as_json_lines({name: getattr(one, name) for name in names} for one in tokens))
+        show.put(show.as_json_lines(show.fields(one, names) for one in tokens))
         return
     columns = ("Name", "Scopes", "Types", "Created", "Expires", "Last used")
     show.listing("token", columns, [_row(one) for one in tokens])

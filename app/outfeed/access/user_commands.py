@@ -68,7 +68,7 @@ def list_(is_json: bool) -> None:
     found = users.list_all(database.default())
     if is_json:
         names = ("name", "role", "has_password", "is_disabled", "created_at")
-        show.put(show.as_json_lines({name: getattr(one, name) for name in names} for one in found))
+        show.put(show.as_json_lines(show.fields(one, names) for one in found))
         return
     rows = [(one.name, one.role, _state(one), clock.ago(one.created_at)) for one in found]
     show.listing("user", ("Name", "Role", "State", "Created"), rows)

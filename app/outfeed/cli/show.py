@@ -142,6 +142,11 @@ def as_json(value: Any) -> str:
     return json.dumps(value)
 
 
+def fields(found: object, names: Iterable[str]) -> dict[str, Any]:
+    """Return the attributes *names* of *found*, for JSON."""
+    return {name: getattr(found, name) for name in names}
+
+
 def as_json_lines(values: Iterable[Any]) -> str:
     """Return a JSON array with one value a line."""
     return "[" + ",\n ".join(as_json(value) for value in values) + "]"

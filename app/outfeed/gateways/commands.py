@@ -154,10 +154,7 @@ def list_(is_json: bool) -> None:
     if is_json:
         names = ("name", "topic", "source", "types", "mapping", "created_at", "last_used_at")
         show.put(
-            show.as_json_lines(
-                {name: getattr(one, name) for name in names} | {"is_signed": one.signing_secret is not None}
-                for one in found
-            )
+            show.as_json_lines(show.fields(one, names) | {"is_signed": one.signing_secret is not None} for one in found)
         )
         return
     columns = ("Name", "Topic", "Source", "Types", "Mapping", "Signed", "Created", "Last used")

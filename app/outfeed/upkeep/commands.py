@@ -278,7 +278,7 @@ def _run_checks() -> tuple[list[str], list[tuple[str, Finding]]]:
 
 
 def _facts(rule: str, one: Finding) -> dict[str, Any]:
-    facts = {name: getattr(one, name) for name in ("level", "what", "why", "fix_command")}
+    facts = show.fields(one, ("level", "what", "why", "fix_command"))
     return {"rule": rule, **facts, "fixable": one.fix is not None}
 
 

@@ -38,16 +38,19 @@ def _shell(_: click.Context, __: click.Parameter, value: str | None) -> Command 
 @click.command()
 @click.argument("url", callback=http_address, required=False)
 @click.option("--destructive", "is_destructive", is_flag=True, help="Allow --prune, --restore and --kill.")
-@click.option("--prune", callback=_shell, metavar="COMMAND", help="Prunes every event, and is run once.")
+@click.option(
+    "--prune", callback=_shell, metavar="COMMAND", help="Takes every event out of the window, and is run once."
+)
 @click.option("--restore", callback=_shell, metavar="COMMAND", help="Restores an older backup, and is run once.")
 @click.option("--kill", callback=_shell, metavar="COMMAND", help="Kills and restarts the server, and is run once.")
 @click.option("--json", "is_json", is_flag=True, help="Print a JSON array, one result per line.")
 def verify(url: str | None, is_destructive: bool, is_json: bool, **given: Command | None) -> None:
     """Check a running server against the protocol.
 
-    Connects to the server at URL over WebSocket, server-sent events, long poll and poll, and checks the numbered
-    sentences of `outfeed help protocol`. Writes at most 200 events of the type verify.probe, creates consumers and
-    removes them. Sends OUTFEED_TOKEN, which needs the scopes read and write. Exits 1 if the server breaks a sentence.
+    Connects to the server at URL (by default OUTFEED_URL, else OUTFEED_BIND) over WebSocket, server-sent events, long
+    poll and poll, and checks the numbered sentences of `outfeed help protocol`. Writes at most 200 events of the type
+    verify.probe, creates consumers and removes them. Sends OUTFEED_TOKEN, which needs the scopes read and write. Exits
+    1 if the server breaks a sentence.
 
     \b
     Example:

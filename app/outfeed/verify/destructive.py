@@ -44,7 +44,11 @@ def check_prune(target: VerifiedServer, prune: Command) -> list[Result]:
 
         def gap(transport: Transport) -> None:
             with target.reader(transport, after=old[0].seq - 1, epoch=old[0].epoch) as reader:
-                require(reader.model.verdict == "gap", "V4", f"the verdict is {reader.model.verdict} after the prune")
+                require(
+                    reader.model.verdict == "gap",
+                    "V4",
+                    f"the verdict is {reader.model.verdict} after the prune, as if its events were still there",
+                )
                 reader.until(new[-1].seq)
                 require_exactly(reader, new)
 

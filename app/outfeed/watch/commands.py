@@ -168,7 +168,7 @@ def list_(is_json: bool) -> None:
 
 
 def _as_dict(each: Watch) -> dict[str, Any]:
-    facts = {name: getattr(each, name) for name in ("table", "type", "state", "made_by", "created_at", "checked_at")}
+    facts = show.fields(each, ("table", "type", "state", "made_by", "created_at", "checked_at"))
     return {**facts, "keep_days": each.definition.keep_days, "types": sorted(each.definition.types)}
 
 
