@@ -84,13 +84,16 @@ export class Follower {
     this.catchUp();
   }
 
-  /** Take the leader's link for that of the element, and request what the leader has told before. */
-  #mirror({ id, link, news, received, epoch, filter, isConnected }) {
+  /**
+   * Take the leader's link for that of the element, and request what the leader has told before. The leader answers an
+   * announcement with a message, so a filter that it knows (`wanted`) is not announced again.
+   */
+  #mirror({ id, link, news, received, epoch, filter, wanted = filter, isConnected }) {
     if (!isOpen(link)) return this.#on.link(link, news);
     if (!isConnected) return;
     this.#on.link(link, news);
     const isCovered = covers(filter, this.#subscription.filter);
-    if (!isCovered || id !== this.#leader) this.#on.announce();
+    if (!covers(wanted, this.#subscription.filter) || id !== this.#leader) this.#on.announce();
     this.#leader = id;
     const { isAnswered } = this.#subscription;
     const isMissing = epoch !== this.#subscription.epoch || (isCovered && received > this.#subscription.received);

@@ -205,7 +205,8 @@ class SharedConnection {
   #widen() {
     const { isAnswered, behind } = this.#subscription;
     if (this.#role !== "leader" || this.#isTakingOver || !isOpen(this.#told.link) || !isAnswered || behind) return;
-    if (!covers(this.#filter, this.#wideFilter)) this.#own.subscribe();
+    // A request in force or under way is enough: another one would drop it, and its answer would never come.
+    if (!covers(this.#requestedFilter, this.#wideFilter)) this.#own.subscribe();
   }
 
   #handleLink(link, news) {
@@ -288,7 +289,7 @@ class SharedConnection {
     const { received, isAnswered } = this.#subscription;
     const isConnected = isAnswered && !this.#isTakingOver;
     const { link, news } = this.#told;
-    return { link, news, received, isConnected, ...this.#position };
+    return { link, news, received, isConnected, wanted: this.#wideFilter, ...this.#position };
   }
 
   // Following
