@@ -108,8 +108,9 @@ def page_parameters() -> list[str]:
 def form_fields() -> list[str]:
     """Return the names of all fields of all forms."""
     in_forms = re.findall(r'<(?:input|select|textarea)[^>]* name="(\w+)"', _sources("*.html"))
+    by_macros = re.findall(r'\(form, "(\w+)"', _sources("*.html"))
     in_code = re.findall(r'request\.form\.get\("(\w+)"', _sources("*.py"))
-    return sorted({*in_forms, *in_code})
+    return sorted({*in_forms, *by_macros, *in_code})
 
 
 def headers_in_code() -> set[str]:

@@ -443,6 +443,8 @@ OWN: dict[str, OwnDisplay] = {
     "access.password_changed": _own("system", "🔒", "Password changed", "Password of {name|a user} changed"),
     "access.user_disabled": _own("system", "⛔", "User disabled", "{by|Someone} disabled {name|a user}"),
     "access.user_enabled": _own("system", "🪪", "User enabled", "{by|Someone} enabled {name|a user}"),
+    "access.sessions_ended": _own("system", "🚪", "Sessions ended", "{by|Someone} signed {name|a user} out everywhere"),
+    "access.link_created": _own("system", "🔗", "Link created", "{by|Someone} made a sign-in link for {name|a user}"),
     "access.token_created": _own("system", "🎫", "Token created", "{by|Someone} created the token {name|unnamed}"),
     "access.consumer_claimed": _own(
         "system", "📌", "Consumer claimed", "{owner|Someone} claimed the consumer {name|unnamed}"

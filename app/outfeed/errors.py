@@ -6,6 +6,7 @@ OutfeedError
 ├── InvalidDisplay          a display exceeds a limit; names type, field and limit
 ├── EventConflict           the id is known with different content
 ├── InvalidRequest          a subscription or feed request can't be honoured; carries a code
+├── InvalidForm             fields of a page's form are invalid; names each field
 ├── Overtaken               events after a reader's cursor were pruned, or the epoch changed
 ├── Refused                 a server will not serve this client, now or later
 │   └── ConsumerSuperseded  another connection took over this client's consumer
@@ -30,6 +31,7 @@ OutfeedError
 ├── InvalidWatch            a table can't be watched, or not in that way
 ├── NotBlocked              no event blocks the webhook, or another one does now
 ├── NameTaken               a token or user of that name exists
+├── InvalidUserChange       a user can't be changed in that way, such as the last operator
 ├── UnknownName             no token, user, agent or task has that name or id
 └── SourceError             the history can't be read now
     ├── EngineDown          the Redis or Valkey between origin and edges can't be used now
@@ -47,6 +49,8 @@ OutfeedError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class OutfeedError(Exception):
@@ -95,6 +99,17 @@ class InvalidRequest(OutfeedError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class InvalidForm(OutfeedError):
+    """Fields of a page's form are invalid; nothing was written.
+
+    *problems* has a sentence for each invalid field, by name.
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in problems.items()))
+        self.problems = problems
 
 
 class Overtaken(OutfeedError):
@@ -242,6 +257,10 @@ class InvalidSignature(OutfeedError):
 
 class NameTaken(OutfeedError):
     """The name is already in use; nothing was written."""
+
+
+class InvalidUserChange(OutfeedError):
+    """A user can't be changed in that way; nothing was written."""
 
 
 class UnknownName(OutfeedError):

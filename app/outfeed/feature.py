@@ -13,7 +13,8 @@ To add a feature:
    `part.py` for the code that runs in each serving process. A job runs in every worker; with `lease.hold` one of them
    does the work.
 4. Put tables in a new file of migrations/, with names that begin with `outfeed_`. `kept_tables` and `erase` cover them.
-5. Use `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status`
+5. Put pages for operators at `/admin/…`, list them in `admin_pages`, and extend `admin.html` (http/admin.py).
+6. Use `templates/`, `static/`, and settings in `config.py`. The names of templates, static files, jobs and `status`
    and `about_event` values are shared by all features.
 """
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -57,6 +59,31 @@ class Finding:
     why: str
     fix_command: str
     fix: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+
+class AdminGroup(StrEnum):
+    """A heading of the administration's navigation, in its order."""
+
+    ACCESS = "Access"
+    DELIVERY = "Delivery"
+    DATA = "Data"
+    SERVER = "Server"
+
+
+class AdminPage(NamedTuple):
+    """A page for operators: its place in the navigation of /admin."""
+
+    group: AdminGroup
+    label: str
+    endpoint: str
+    summary: str
+
+
+class AdminFact(NamedTuple):
+    """A short figure about an administration page, for its index."""
+
+    text: str
+    is_trouble: bool = False
 
 
 class SignIn(NamedTuple):
@@ -145,6 +172,8 @@ class Feature:
     metrics: ClassVar[Mapping[str, Metric]] = {}
     # Addresses that people guess, and the page that each one redirects to.
     redirects: ClassVar[Mapping[str, str]] = {}
+    # The pages for operators. The view of each declares `@requires(ADMIN, is_page=True)`.
+    admin_pages: ClassVar[tuple[AdminPage, ...]] = ()
     # The template that shows `status` on /status.
     status_template: str | None = None
     # Whether edges register the routes too. Such a view uses `serving()`, which has no database.
@@ -240,6 +269,13 @@ class Feature:
 
     def status(self, process: Process) -> Mapping[str, Any]:
         """Return the values that `status_template` shows."""
+        return {}
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        """Return a figure for each of `admin_pages`, by endpoint.
+
+        A page without a figure is left out. Raises DatabaseError.
+        """
         return {}
 
     def about_event(self, process: Process, event_id: str, principal: Principal) -> Mapping[str, Any]:

@@ -19,6 +19,11 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def sentence(text: str) -> str:
+    """Return *text* with a capital at the beginning and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
 def near(name: str, known: Iterable[str]) -> str | None:
     """Return the one of *known* names that *name* probably means, or None."""
     names = list(known)

@@ -136,6 +136,15 @@ TABLE = {
 BODIES = {"/api/events": AGENT, "/api/consumers/nobody/ack": {"seq": 1, "epoch": "e"}}
 
 
+ADMITTED = {200, 303, 404, 422}  # a form without its fields is refused as a form, after the check of the permission
+
+
+def administration(app):
+    """Return the method and the rule of each route below /admin."""
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.split("/")[1] == "admin"]
+    return [(method, rule.rule) for rule in rules for method in sorted(rule.methods - {"HEAD", "OPTIONS"})]
+
+
 class AccessApp:
     """An app over a database of its own, and its visitors."""
 
@@ -168,6 +177,7 @@ class TestRoutes:
         app = create_app(Settings(database=database.path))
         routes = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods}
         routes = {(method, path) for method, path in routes if method not in ("HEAD", "OPTIONS")}
+        routes -= set(administration(app))
 
         assert routes == {route for route in TABLE if route[1] is not None}
 
@@ -181,6 +191,17 @@ class TestRoutes:
         answers = {name: visitors[name](route[0], path, JSON, **body).status_code for name in VISITORS}
 
         assert answers == dict(zip(VISITORS, expected, strict=True))
+
+    def test_every_page_and_form_of_the_administration_admits_operators_only(self, shared_app):
+        """The routes give the rows, so a new page needs none."""
+        refused = dict(zip(VISITORS, (401, 401, 401, 403, 403, 403, 403, 403), strict=False))
+        for method, rule in administration(shared_app.app):
+            path = re.sub(r"<[^>]+>", "1", rule)
+            answers = {name: visit(method, path, JSON).status_code for name, visit in shared_app.visitors.items()}
+
+            assert {name: answers[name] for name in refused} == refused, (method, path)
+            assert {answers["operator"], answers["admin"]} <= ADMITTED, (method, path)
+            assert answers["forged"] == (answers["operator"] if method == "GET" else 403), (method, path)
 
     @pytest.mark.parametrize(
         "path", ["/api/events", "/api/feed?after=0", "/api/events/summary", "/swarm/events", "/api/events/export"]

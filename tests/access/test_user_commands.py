@@ -81,13 +81,13 @@ class TestAdd:
 class TestList:
     def test_text_and_json_show_names_roles_and_states_but_no_password(self, outfeed, database):
         user.add(database, "ann", "viewer")
-        user.add(database, "bob", "operator")
+        user.add(database, "bob", "producer")
         user.set_password(database, "bob", "a hash")
         user.set_disabled(database, "bob", True)
 
         people, machines = outfeed("user", "list").output, outfeed("user", "list", "--json").output
 
-        assert re.search(r"ann +viewer +no password yet +\d s ago\n *bob +operator +disabled", people)
+        assert re.search(r"ann +viewer +no password yet +\d s ago\n *bob +producer +disabled", people)
         assert [(one["name"], one["is_disabled"]) for one in json.loads(machines)] == [("ann", False), ("bob", True)]
         assert "a hash" not in people + machines
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from outfeed.config import Settings
 from outfeed.errors import UnknownName
-from outfeed.feature import Feature, Process, SignIn, shared_grants
+from outfeed.feature import AdminFact, AdminGroup, AdminPage, Feature, Process, SignIn, shared_grants
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
@@ -26,11 +26,20 @@ class AccessFeature(Feature):
     }
     kept_tables = ("outfeed_user", "outfeed_token", "outfeed_sign_in_code", "outfeed_session", "outfeed_ticket")
 
+    admin_pages = (AdminPage(AdminGroup.ACCESS, "Users", "user_pages.show", "People who sign in, and their roles."),)
+
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.access.sign_in import sign_in
         from outfeed.access.tickets import tickets
+        from outfeed.access.user_pages import user_pages
 
-        return sign_in, tickets
+        return sign_in, tickets, user_pages
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        from outfeed.access.store import user
+
+        found = user.list_all(process.database)
+        return {"user_pages.show": AdminFact(f"{len(found):,}")}
 
     def init_app(self, app: Flask) -> None:
         from outfeed.access import auth

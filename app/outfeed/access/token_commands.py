@@ -12,6 +12,7 @@ from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.cli import BY, show
 from outfeed.cli.values import checked, duration, separated
+from outfeed.config import settings
 from outfeed.store import database
 
 
@@ -70,7 +71,7 @@ def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, ex
     secret = account.create_token(database.default(), name, scopes, types=types or (), expires_at=expires, by=BY)
     show.line(secret)
     show.say(f"Created token {name} with scopes {','.join(scopes)}. It is not shown again.", err=True)
-    publish()
+    publish(database.default(), settings())
 
 
 @token.command("list")
@@ -107,7 +108,7 @@ def revoke(name: str) -> None:
     """
     account.revoke_token(database.default(), name, by=BY)
     show.say(f"Revoked token {name}.")
-    publish()
+    publish(database.default(), settings())
 
 
 @token.command()
@@ -124,4 +125,4 @@ def rotate(name: str) -> None:
     secret = account.rotate_token(database.default(), name, by=BY)
     show.line(secret)
     show.say(f"Token {name} has a new secret. It is not shown again. The old one is invalid.", err=True)
-    publish()
+    publish(database.default(), settings())

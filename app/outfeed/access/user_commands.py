@@ -13,6 +13,7 @@ from outfeed.access.store import user as users
 from outfeed.cli import BY, show
 from outfeed.cli.links import sign_in_link
 from outfeed.cli.values import checked
+from outfeed.config import settings
 from outfeed.principal import ROLES
 from outfeed.store import database
 
@@ -45,14 +46,13 @@ def add(name: str, role: str, password_stdin: bool) -> None:
     Example:
       outfeed user add ann --role viewer
     """
-    hashed = _hash(_read_password()) if password_stdin else None
-    users.add(database.default(), name, role, by=BY)
-    if hashed is not None:
+    if password_stdin:
+        hashed = _hash(_read_password())
+        users.add(database.default(), name, role, by=BY)
         users.set_password(database.default(), name, hashed, by=BY)
         show.say(f"Added {name} as {role}.")
         return
-    code = account.create_code(database.default(), account.CODE_LIFETIME, name)
-    show.line(sign_in_link(code))
+    show.line(sign_in_link(users.invite(database.default(), name, role, by=BY)))
     show.say(f"Added {name} as {role}. The link works once, within a day.", err=True)
 
 
@@ -93,7 +93,7 @@ def set_password(name: str) -> None:
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else _read_password()
     users.set_password(database.default(), name, _hash(password), by=BY)
     show.say(f"Set the password of {name} and ended all sessions.")
-    publish()
+    publish(database.default(), settings())
 
 
 def _read_password() -> str:
@@ -121,7 +121,7 @@ def set_role(name: str, role: str) -> None:
     """
     users.set_role(database.default(), name, role, by=BY)
     show.say(f"Made {name} {role}.")
-    publish()
+    publish(database.default(), settings())
 
 
 @user.command()
@@ -136,4 +136,33 @@ def disable(name: str, undo: bool) -> None:
     """
     users.set_disabled(database.default(), name, not undo, by=BY)
     show.say(f"{'Enabled' if undo else 'Disabled'} {name}.")
-    publish()
+    publish(database.default(), settings())
+
+
+@user.command()
+@click.argument("name", callback=_NAME)
+def link(name: str) -> None:
+    """Print a new sign-in link for the user NAME.
+
+    The link works once, within a day. A password and sessions stay valid.
+
+    \b
+    Example:
+      outfeed user link ann
+    """
+    show.line(sign_in_link(users.create_link(database.default(), name, by=BY)))
+    show.say(f"The link signs {name} in once, within a day.", err=True)
+
+
+@user.command("sign-out")
+@click.argument("name", callback=_NAME)
+def sign_out(name: str) -> None:
+    """End all sessions and sign-in links of the user NAME.
+
+    \b
+    Example:
+      outfeed user sign-out ann
+    """
+    count = users.end_sessions(database.default(), name, by=BY)
+    show.say(f"Ended {show.count(count, 'session')} of {name}.")
+    publish(database.default(), settings())

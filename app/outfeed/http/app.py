@@ -11,6 +11,7 @@ from jinja2 import FileSystemLoader
 from outfeed.config import Settings
 from outfeed.feature import registered
 from outfeed.http import bodies, compression, guesses, limits, logs, problems
+from outfeed.http.admin import admin
 from outfeed.http.api.docs import docs
 from outfeed.http.assets import PACKAGE, assets
 from outfeed.http.deadlines import DeadlineFlask
@@ -56,7 +57,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> Flask:
     live.init_app(app)
     guesses.init_app(app)
     compression.init_app(app)
-    own = (assets, shell, health, metrics_page, docs, docs_pages, feed, status_page)
+    own = (assets, shell, health, metrics_page, docs, docs_pages, feed, status_page, admin)
     for blueprint in (*own, *(each for feature in registered() for each in feature.blueprints())):
         app.register_blueprint(blueprint)
     return app

@@ -239,11 +239,16 @@ def create_code(database: Database, lifetime: timedelta, user: str | None = None
 
     Without *user* it is for the first operator. Expired codes are deleted.
     """
-    code, now = secrets.token_urlsafe(32), clock.now()
     with database.transaction() as connection:
-        connection.execute("DELETE FROM outfeed_sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
-        row = (hash_of(code), user, clock.isoformat(now + lifetime))
-        connection.execute("INSERT INTO outfeed_sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
+        return add_code(connection, lifetime, user)
+
+
+def add_code(connection: Connection, lifetime: timedelta, user: str | None) -> str:
+    """Return a new code, as `create_code`, in the caller's transaction."""
+    code, now = secrets.token_urlsafe(32), clock.now()
+    connection.execute("DELETE FROM outfeed_sign_in_code WHERE expires_at <= ?", (clock.isoformat(now),))
+    row = (hash_of(code), user, clock.isoformat(now + lifetime))
+    connection.execute("INSERT INTO outfeed_sign_in_code (hash, user, expires_at) VALUES (?, ?, ?)", row)
     return code
 
 
@@ -355,6 +360,13 @@ def note_refusal(database: Database, user: str | None, *, how: str, address: str
     """
     with database.transaction() as connection:
         audit.record(connection, "access.sign_in_refused", "anonymous", name=user, how=how, address=address)
+
+
+def count_sessions(database: Database) -> dict[str, int]:
+    """Return the number of valid sessions of each user that has one."""
+    query = "SELECT user, count(*) FROM outfeed_session WHERE expires_at > ? GROUP BY user"
+    with database.connection() as connection:
+        return dict(connection.execute(query, (clock.timestamp(),)).fetchall())
 
 
 def find_session(database: Database, key: str) -> Principal | None:

@@ -1,0 +1,95 @@
+"""The administration: its index and navigation, and what its pages share.
+
+The pages are those of `Feature.admin_pages`. They work without JavaScript:
+
+- A form that is not accepted shows its page again, with the input and an error at each field (http/forms.py), as 422.
+- An action that is done redirects with 303 to a page that says so (`done`).
+- An action that destroys something asks first (`unconfirmed`).
+- A new secret is the response itself (`secret_page`), because it is stored nowhere and may stand in no address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from outfeed.feature import AdminFact, AdminGroup, AdminPage, registered
+from outfeed.http import identity
+from outfeed.http.permission import requires
+from outfeed.http.services import services
+from outfeed.principal import ADMIN
+
+DONE, WARNING = "done", "warning"
+admin = Blueprint("admin", __name__)
+
+
+@admin.get("/admin")
+@requires(ADMIN, is_page=True)
+def index() -> str:
+    """Show operators every page of the administration."""
+    facts: dict[str, AdminFact] = {}
+    for feature in registered():
+        facts |= feature.admin_facts(services())
+    return render_template("admin_index.html", facts=facts)
+
+
+@admin.app_template_global()
+def admin_pages() -> dict[AdminGroup, list[AdminPage]]:
+    """Return the pages by group, for the navigation."""
+    pages = [page for feature in registered() for page in feature.admin_pages]
+    groups = {group: [page for page in pages if page.group is group] for group in AdminGroup}
+    return {group: found for group, found in groups.items() if found}
+
+
+def actor() -> str:
+    """Return the principal of the request, as audit events name it.
+
+    It is `user:NAME` or `token:NAME`.
+    """
+    return identity.principal().owner
+
+
+def done(text: str, endpoint: str, *, warning: str = "") -> ResponseReturnValue:
+    """Redirect to the page of *endpoint*, which shows *text* once.
+
+    *warning* is shown in addition.
+    """
+    if identity.principal().is_session:  # a program has no session that could keep the text
+        flash(text, DONE)
+        if warning:
+            flash(warning, WARNING)
+    return redirect(url_for(endpoint), 303)
+
+
+def unconfirmed(question: str, effects: Iterable[str], button: str, endpoint: str) -> str | None:
+    """Return the page that asks *question*, or None if the form is confirmed.
+
+    The page says what will happen, one sentence for each of *effects*. Its button posts the same form again. Its other
+    link leads to *endpoint*.
+    """
+    if request.form.get("confirmed") == "yes":
+        return None
+    fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
+    return render_template(
+        "admin_confirm.html", question=question, effects=list(effects), button=button, fields=fields, back=endpoint
+    )
+
+
+class Secret(NamedTuple):
+    """A new secret, and what it is."""
+
+    label: str
+    text: str
+
+
+def secret_page(title: str, secrets: Iterable[Secret], endpoint: str, *, note: str = "", warning: str = "") -> str:
+    """Return the page that shows new secrets once, with buttons that copy.
+
+    *note* says how a secret is used. The link below leads to *endpoint*.
+    """
+    return render_template(
+        "admin_secret.html", title=title, secrets=list(secrets), note=note, warning=warning, back=endpoint
+    )
