@@ -27,7 +27,7 @@ def look(**fields: Any) -> Look:
 def shown(case: dict[str, Any]) -> dict[str, Any]:
     """Return what the look of *case* is, as far as the case says."""
     event, set_ = Event(**looks.event_of(case)), looks.display_of(case)
-    displays = {event.event_type: Display(**{**set_, "level": Level(set_["level"])})} if set_ else {}
+    displays = {event.event_type: Display.of(set_)} if set_ else {}
     found = look_of(event, displays)
     all_ = {
         "text": found.text,

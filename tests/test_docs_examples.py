@@ -34,6 +34,7 @@ NOT_RUN = {
     "README": ["scripts/serve --demo", "scripts/serve --demo    # a server with a simulated swarm"],
     "tutorial": ["python3 -m venv .venv", "outfeed serve"],
     "embed": ['<script type="module" src="https://feed.example.com/static/event-feed.js"></script>'],
+    "otlp": ["outfeed serve", 'eval "$(outfeed connect claude-code)"'],
     "webhooks": [
         "outfeed webhook test ops",
         "echo OUTFEED_WEBHOOK_ALLOW=127.0.0.1 >>.env",

@@ -131,7 +131,11 @@ class TestHttp:
 
     def test_a_body_beyond_the_bound_of_nesting_is_refused_as_such(self, house: House) -> None:
         answers = {
-            place: house.at(place, DEEP[0]) for place in house.places if place.kind == "field" and place.name != "x"
+            place: house.at(place, DEEP[0])
+            for place in house.places
+            if place.kind == "field"
+            and place.name != "x"
+            and place.rule != "/v1/logs"  # whose levels are not the data's
         }
         assert len(answers) > 15
         assert {str(place): answer.text for place, answer in answers.items() if "nested" not in answer.text} == {}

@@ -221,8 +221,8 @@ class TestModules:
     def test_every_library_is_declared(self):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
-        extras = config["options.extras_require"]["edge"]
-        lines = [*config["options"]["install_requires"].split("\n"), *extras.split("\n")]
+        extras = [config["options.extras_require"][name] for name in ("edge", "otel")]
+        lines = "\n".join([config["options"]["install_requires"], *extras]).split("\n")
         declared = {_normal(line) for line in lines if line.strip(" \n#")}
         provided = declared | {_normal(line) for name in declared for line in _requirements(name)}
         owners = importlib.metadata.packages_distributions()

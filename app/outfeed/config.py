@@ -52,7 +52,7 @@ _LIKE_SQLITE_URL = "must be a path, or sqlite:///PATH"
 # The first segments of Outfeed's own paths. A prefix that begins with one of them would be mistaken for the path.
 OWN_SEGMENTS = (
     "admin", "api", "docs", "healthz", "in", "login", "logout", "manifest.webmanifest", "metrics", "password",
-    "preferences", "readyz", "static", "status", "swarm", "watches", "ws",
+    "preferences", "readyz", "static", "status", "swarm", "v1", "watches", "ws",
 )  # fmt: skip
 _TYPE_DAYS = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?:\.\*)?) *= *(\d+(?:\.\d+)?)")
 log = logging.getLogger(__name__)

@@ -80,12 +80,13 @@ class Slot(NamedTuple):
 class Display:
     """How a type was set to read.
 
-    Without an icon it has that of its level. Without a label it reads like a type without a display.
+    Without an icon it has that of its level. Without a label it reads like a type without a display. Without a level,
+    which only a display of a feature may lack, the data and the type decide.
     """
 
     icon: str | None = None
     label: str | None = None
-    level: Level = Level.INFO
+    level: Level | None = Level.INFO
 
     @classmethod
     def checked(cls, name: str, *, icon: Any = None, label: Any = None, level: Any = Level.INFO) -> Display:
@@ -106,11 +107,12 @@ class Display:
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Display:
         """Return the display that `as_dict` gave *fields* of, without a check."""
-        return cls(fields.get("icon"), fields.get("label"), Level(fields["level"]))
+        level = fields.get("level")
+        return cls(fields.get("icon"), fields.get("label"), None if level is None else Level(level))
 
     def as_dict(self) -> dict[str, str]:
         """Return what is set, as the API and files have it."""
-        fields = {"icon": self.icon, "label": self.label, "level": self.level.value}
+        fields = {"icon": self.icon, "label": self.label, "level": self.level and self.level.value}
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -250,7 +252,7 @@ def level_of(event_type: str, said: object, displays: Mapping[str, Display]) -> 
 
     The type's display decides, then the data, then the end of the type.
     """
-    if found := OWN.get(event_type) or displays.get(event_type):
+    if (found := OWN.get(event_type) or displays.get(event_type)) and found.level:
         return found.level
     if isinstance(said, str) and said.lower() in list(Level):
         return Level(said.lower())

@@ -32,6 +32,7 @@ from outfeed.config import Settings
 if TYPE_CHECKING:  # commands that need neither start without loading Flask
     from flask import Blueprint, Flask
 
+    from outfeed.display import Display
     from outfeed.feed.core import Core
     from outfeed.jobs import Job
     from outfeed.metrics import Metric, Metrics
@@ -181,6 +182,13 @@ class Feature:
     # The template that shows `about_event` on the page of an event.
     event_template: str | None = None
 
+    def displays(self) -> Mapping[str, Display]:
+        """Return displays of event types that the feature brings.
+
+        A display that was set for the same type replaces it.
+        """
+        return {}
+
     def blueprints(self) -> Iterable[Blueprint]:
         """Return the routes.
 
@@ -218,6 +226,13 @@ class Feature:
         """Return a new token for the server's own use, or None.
 
         An earlier token of that name is revoked.
+        """
+        return None
+
+    def create_token(self, database: Database, name: str, scopes: tuple[str, ...], by: str) -> str | None:
+        """Return a new token for a program, or None.
+
+        *by* is the actor in the audit. Raises NameTaken, and ValueError for an invalid name.
         """
         return None
 
@@ -293,6 +308,11 @@ class Feature:
 def shared_grants(settings: Settings) -> SharedGrants | None:
     """Return where other hosts find grants; None if there are no other hosts."""
     return next(filter(None, (feature.shared_grants(settings) for feature in registered())), None)
+
+
+def shipped_displays() -> dict[str, Display]:
+    """Return the displays that the features bring, by type."""
+    return {name: display for feature in registered() for name, display in feature.displays().items()}
 
 
 def registered() -> tuple[Feature, ...]:

@@ -19,6 +19,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "embed",
         "consumers",
         "incoming",
+        "otlp",
         "webhooks",
         "watch",
         "adopt",

@@ -69,6 +69,7 @@ def test_help_lists_the_commands_in_order(outfeed):
             "webhook",
             "address",
             "mapping",
+            "connect",
             "simulate",
             "edge",
             "verify",

@@ -34,6 +34,7 @@ OPERATIONS = [
     ("POST", "/api/tickets"),
     ("POST", "/in/{topic}"),
     ("POST", "/in/at/{address}"),
+    ("POST", "/v1/logs"),
     ("GET", "/api/swarm"),
     ("GET", "/api/swarm/agents"),
     ("POST", "/api/swarm/agents"),
@@ -55,7 +56,7 @@ STREAM = ("GET", "/api/feed/stream")
 # which address exists.
 HAS_MORE_RULES = {
     "/api/feed", "/api/consumers/{name}/ack", "/in/{topic}", "/in/at/{address}", "/api/events", "/api/events/export",
-    "/api/views",
+    "/api/views", "/v1/logs",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_every_route_of_the_api_is_documented(api: Api) -> None:
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in api.app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/api/", "/in/")) and not rule.endpoint.startswith("docs.")
+        if rule.rule.startswith(("/api/", "/in/", "/v1/")) and not rule.endpoint.startswith("docs.")
     ]
     assert document["openapi"] == "3.1.0"
     assert sorted(described) == sorted(routes) == sorted([*OPERATIONS, STREAM])

@@ -6,6 +6,7 @@ import pytest
 
 from outfeed.access.store import account
 from outfeed.display import Display, Level
+from outfeed.feature import shipped_displays
 from outfeed.store import displays
 from outfeed.store.displays import MadeBy
 from tests.app_fixtures import Api
@@ -23,11 +24,24 @@ def test_it_answers_with_the_displays_and_the_number_of_the_last_change(api: Api
     answer = api.get("/api/types")
 
     assert answer.status_code == 200
-    assert answer.json["displays"] == {
-        "order.paid": {"icon": "⚡", "label": "Paid {amount}", "level": "info"},
-        "bill.failed": {"level": "error"},
-    }
+    assert (
+        answer.json["displays"].items()
+        >= {
+            "order.paid": {"icon": "⚡", "label": "Paid {amount}", "level": "info"},
+            "bill.failed": {"level": "error"},
+        }.items()
+    )
     assert answer.json["types"] == 2
+
+
+def test_it_answers_with_the_displays_that_features_bring_unless_others_were_set(api: Api, database):
+    assert set(shipped_displays()) == set(api.get("/api/types").json["displays"]) - set(SET)
+    found = api.get("/api/types").json["displays"]["claude_code.tool_result"]
+    assert (found["icon"], "level" in found) == ("🔧", False)
+
+    with database.transaction() as connection:
+        displays.put(connection, {"claude_code.tool_result": Display("⚡")}, MadeBy.COMMAND)
+    assert api.get("/api/types").json["displays"]["claude_code.tool_result"] == {"icon": "⚡", "level": "info"}
 
 
 def test_the_same_answer_is_not_sent_again_until_something_changes(api: Api, database):
@@ -38,10 +52,8 @@ def test_the_same_answer_is_not_sent_again_until_something_changes(api: Api, dat
 
     with database.transaction() as connection:
         displays.remove(connection, ["order.paid"])
-    assert api.client.get("/api/types", headers=tag).json == {
-        "types": 3,
-        "displays": {"bill.failed": {"level": "error"}},
-    }
+    changed = api.client.get("/api/types", headers=tag).json
+    assert (changed["types"], "order.paid" in changed["displays"]) == (3, False)
 
 
 def test_a_token_that_is_limited_to_types_gets_their_displays_only(api: Api, database):

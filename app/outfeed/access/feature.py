@@ -75,6 +75,11 @@ class AccessFeature(Feature):
         self.revoke_token(database, name)
         return account.create_token(database, name, scopes)
 
+    def create_token(self, database: Database, name: str, scopes: tuple[str, ...], by: str) -> str:
+        from outfeed.access.store import account
+
+        return account.create_token(database, name, scopes, by=by)
+
     def revoke_token(self, database: Database, name: str) -> None:
         from outfeed.access.store import account
 

@@ -105,7 +105,7 @@ class _Displays:
     def __init__(self, client: Client, feed: Feed) -> None:
         self._client = client
         self._feed = feed
-        self._asked_at = 0
+        self._asked_at: int | None = None
         self._found: dict[str, Display] = {}
 
     def current(self) -> dict[str, Display]:

@@ -13,6 +13,7 @@ import orjson
 from outfeed.display import Display
 from outfeed.edge.engine import HEAD, Engine
 from outfeed.errors import EngineDown
+from outfeed.feature import shipped_displays
 from outfeed.store.displays import Displays
 
 
@@ -64,5 +65,5 @@ class EngineDisplays:
         )
         if version is None:
             raise EngineDown("the engine holds no displays yet; the origin writes them")
-        by_type = {name: Display.of(fields) for name, fields in orjson.loads(table).items()}
+        by_type = shipped_displays() | {name: Display.of(fields) for name, fields in orjson.loads(table).items()}
         return version, Displays(version.decode().partition(" ")[0], int(types), by_type, {})

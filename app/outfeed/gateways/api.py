@@ -88,3 +88,82 @@ def post_at_address(address: str) -> Response:
 def refuse_signature(error: InvalidSignature) -> Response:
     """Answer 401 with the reason."""
     return answer(401, str(error), code="invalid_signature")
+
+
+# --- OpenTelemetry ----------------------------------------------------------------------------------------------------
+
+otlp = Blueprint("otlp", __name__, url_prefix="/v1")
+_RECORD = {
+    "timeUnixNano": "1769860800000000000",
+    "severityNumber": 9,
+    "eventName": "backup.done",
+    "body": {"stringValue": "310 files"},
+    "attributes": [{"key": "session.id", "value": {"stringValue": "nightly-7"}}],
+}
+_SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "nas"}}]}
+
+
+class LogsExport(BaseModel):
+    """OTLP's ExportLogsServiceRequest."""
+
+    resourceLogs: list[dict[str, object]] = Field(  # noqa: N815 - OTLP's name
+        [], examples=[[{"resource": _SERVICE, "scopeLogs": [{"logRecords": [_RECORD]}]}]]
+    )
+
+
+class PartialSuccess(BaseModel):
+    """The records that were rejected, for good."""
+
+    rejectedLogRecords: str = Field(examples=["1"])  # noqa: N815
+    errorMessage: str = Field(examples=["record 0: event_type: must be lower-case words joined by dots"])  # noqa: N815
+
+
+class LogsExported(BaseModel):
+    """OTLP's ExportLogsServiceResponse."""
+
+    partialSuccess: PartialSuccess | None = Field(  # noqa: N815
+        None, description="Absent if all records are stored."
+    )
+
+
+class RpcStatus(BaseModel):
+    """An error, as google.rpc.Status."""
+
+    code: int = Field(description="A code of gRPC.", examples=[3])
+    message: str = Field(examples=["the body is not JSON: Expecting value: line 1 column 1 (char 0)"])
+
+
+@otlp.post("/logs")
+@requires(WRITE)
+@operation(
+    body={JSON: LogsExport},
+    answers={200: LogsExported},
+    refusals={
+        400: "The body is not a valid request.",
+        413: "The body is larger than 8 MiB, before or after decompression, or its records grow too large as events.",
+        415: "The body is neither JSON nor protobuf, protobuf needs the extra outfeed[otel], or the Content-Encoding is"
+        " not gzip.",
+        429: "Too many requests. Retry after the seconds in Retry-After.",
+        503: "The database is busy or full. Retry after the seconds in Retry-After.",
+    },
+    errors={JSON: RpcStatus},
+)
+def post_logs() -> Response:
+    """Append log records of OpenTelemetry, as OTLP over HTTP sends them.
+
+    Each record becomes an event. The body is JSON, or protobuf with the extra outfeed[otel]. The answer has the same
+    encoding. A rejected record does not affect the others. The call is safe to repeat.
+    """
+    from outfeed.gateways import otlp as gateway
+
+    return gateway.receive()
+
+
+@otlp.after_request
+def answer_with_status(response: Response) -> Response:
+    """Return errors in the form that exporters expect."""
+    if response.status_code < 400:
+        return response
+    from outfeed.gateways import otlp as gateway
+
+    return gateway.as_status(response)

@@ -11,6 +11,8 @@ from outfeed.feature import Feature
 if TYPE_CHECKING:
     from flask import Blueprint
 
+    from outfeed.display import Display
+
 
 class GatewaysFeature(Feature):
     """Other protocols in and out."""
@@ -18,13 +20,19 @@ class GatewaysFeature(Feature):
     commands: ClassVar[Mapping[str, str]] = {
         "address": "gateways.commands:address",
         "mapping": "gateways.commands:mapping",
+        "connect": "gateways.connect_command:connect",
     }
     kept_tables = ("outfeed_address",)
 
-    def blueprints(self) -> Iterable[Blueprint]:
-        from outfeed.gateways.api import incoming
+    def displays(self) -> Mapping[str, Display]:
+        from outfeed.gateways.agents import DISPLAYS
 
-        return (incoming,)
+        return DISPLAYS
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.gateways.api import incoming, otlp
+
+        return incoming, otlp
 
     def check(self, settings: Settings) -> None:
         if settings.incoming_mappings is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
-from outfeed.errors import InvalidRequest
+from outfeed.errors import Forbidden, InvalidEvent, InvalidRequest
+from outfeed.events import make_event
 from outfeed.http.api.operation import json_answer
 from outfeed.http.services import services
 from outfeed.principal import Principal
@@ -31,3 +32,37 @@ def record(principal: Principal, events: Sequence[Mapping[str, Any]], *, keeps_k
     recorded = event_log.record(current.database, events, current.settings.max_event_bytes, keeps_known=keeps_known)
     receipts = [{"id": one.event.id, "seq": one.seq, "epoch": one.epoch} for one in recorded]
     return json_answer(receipts, 201 if any(one.is_new for one in recorded) else 200)
+
+
+def record_each(principal: Principal, events: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Append each valid event of *events*; return why others are rejected.
+
+    Each event has an id, and one whose id exists stays as it is. The keys of the result are places in *events*.
+    MAX_EVENTS at a time are written, all or none. So the same call may be repeated after an error.
+    """
+    rejected: dict[int, str] = {}
+    for start in range(0, len(events), MAX_EVENTS):
+        some = events[start : start + MAX_EVENTS]
+        try:
+            record(principal, some, keeps_known=True)
+        except (Forbidden, InvalidEvent):
+            found = dict(_problems(principal, some))
+            rejected |= {start + index: problem for index, problem in found.items()}
+            valid = [event for index, event in enumerate(some) if index not in found]
+            record(principal, valid, keeps_known=True)
+    return rejected
+
+
+def _problems(principal: Principal, events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    forbidden = None
+    for index, event in enumerate(events):
+        try:
+            principal.require_write(event["event_type"])
+            make_event(**event, max_event_bytes=services().settings.max_event_bytes)
+        except Forbidden as error:
+            forbidden = error
+            yield index, str(error)
+        except InvalidEvent as error:
+            yield index, str(error)
+    if forbidden is not None:
+        services().metrics.note_refusal("forbidden", path=request.path, error=forbidden)

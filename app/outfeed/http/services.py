@@ -15,7 +15,7 @@ from flask import current_app
 from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import DatabaseError
-from outfeed.feature import Part, Samples, registered
+from outfeed.feature import Part, Samples, registered, shipped_displays
 from outfeed.feed.core import Core
 from outfeed.feed.source import CheckpointStore, Source
 from outfeed.feed.stats import FeedStats
@@ -148,7 +148,7 @@ class Services(Serving):
         self.own_errors = OwnErrors(self.database)
         metrics.report_errors_to(self.own_errors.note)
         self.outbox = Outbox(self.database, settings.max_event_bytes)
-        self.displays = DisplayCache(self.database)
+        self.displays = DisplayCache(self.database, shipped_displays())
         self.mark = HighWaterMark(settings.database)
         checkpoints = Checkpoints(self.database, settings.max_consumers_per_owner)
         super().__init__(settings, metrics, self.outbox, checkpoints, self._record)

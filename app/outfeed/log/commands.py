@@ -122,10 +122,11 @@ def _follow(wanted: LogFilter, limit: int, is_json: bool) -> None:
 
 
 def _print(found: list[Event], is_json: bool) -> None:
+    from outfeed.feature import shipped_displays
     from outfeed.store import database as db
     from outfeed.store.displays import DisplayCache
 
-    displays = {} if is_json else DisplayCache(db.default()).current().by_type
+    displays = {} if is_json else DisplayCache(db.default(), shipped_displays()).current().by_type
     for event in found:
         show.put(show.as_json(event.as_dict()) if is_json else show.event_line(event, displays))
 

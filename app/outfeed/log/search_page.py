@@ -251,7 +251,7 @@ def _render(asked: LogRequest, filter_: LogFilter, found: Survey, page: FoundPag
         chart=_chart(asked, found),
         ranges=[(title, asked.address(_last(query, span)), _is_last(query, span)) for span, title in RANGES],
         range=_range(query),
-        types=[*OWN, *services().displays.current().by_type],
+        types=[*OWN, *services().displays.current().made_by],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from outfeed.display import Display, Level
@@ -22,7 +23,10 @@ class MadeBy(StrEnum):
 
 
 class Displays(NamedTuple):
-    """All displays by type, after the change *version* of *epoch*."""
+    """All displays by type, after the change *version* of *epoch*.
+
+    *made_by* is the origin of those in the database.
+    """
 
     epoch: str
     version: int
@@ -54,7 +58,10 @@ def put(connection: Connection, displays: Mapping[str, Display], made_by: MadeBy
         " SET icon = excluded.icon, label = excluded.label, level = excluded.level, made_by = excluded.made_by"
         " WHERE (made_by = 'watch' OR excluded.made_by = 'command')"
         " AND (icon, label, level, made_by) IS NOT (excluded.icon, excluded.label, excluded.level, excluded.made_by)",
-        [(name, each.icon, each.label, each.level.value, made_by.value) for name, each in displays.items()],
+        [
+            (name, each.icon, each.label, (each.level or Level.INFO).value, made_by.value)
+            for name, each in displays.items()
+        ],
     )
     (count,) = connection.execute("SELECT count(*) FROM outfeed_type").fetchone()
     if count > MAX_DISPLAYS:
@@ -84,11 +91,12 @@ class CurrentDisplays(Protocol):
 class DisplayCache:
     """The displays of one database, read again after each change.
 
-    Any thread may call it. `_lock` guards `_displays`.
+    Those in the database replace *shipped* ones. Any thread may call it. `_lock` guards `_displays`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shipped: Mapping[str, Display] = MappingProxyType({})) -> None:
         self._database = database
+        self._shipped = shipped
         self._lock = threading.Lock()
         self._displays: Displays | None = None
 
@@ -110,6 +118,7 @@ class DisplayCache:
             return found
         with self._database.snapshot() as connection:
             found = read(connection)
+        found = found._replace(by_type={**self._shipped, **found.by_type})
         with self._lock:
             self._displays = found
         return found

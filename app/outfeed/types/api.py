@@ -21,11 +21,11 @@ class SetDisplay(BaseModel):
 
     icon: str | None = Field(None, description="Up to 16 characters. Absent for that of the level.")
     label: str | None = Field(None, description="Text with places such as `{amount}`, up to 200 characters.")
-    level: str = Field(description="`info`, `warning` or `error`.")
+    level: str | None = Field(None, description="`info`, `warning` or `error`. Absent if the data and the type decide.")
 
 
 class SetDisplays(BaseModel):
-    """The displays that were set, by event type."""
+    """The displays of event types: those that were set, and Outfeed's own."""
 
     types: int = Field(
         description="Number of changes of displays. Heartbeats carry it. If it has changed, ask again.", examples=[2]
@@ -39,7 +39,7 @@ class SetDisplays(BaseModel):
 @requires(READ, takes_tickets=True)
 @operation(answers={200: SetDisplays}, refusals={304: "Nothing has changed since the answer with this ETag."})
 def list_displays() -> Response:
-    """Return the displays that were set, of types the principal may see."""
+    """Return the displays of the types that the principal may see."""
     found, visible = serving().displays.current(), identity.principal().visible
     shown = {name: each.as_dict() for name, each in found.by_type.items() if visible.covers(name)}
     response = json_answer({"types": found.version, "displays": shown})

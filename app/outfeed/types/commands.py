@@ -71,8 +71,8 @@ def list_(is_json: bool) -> None:
 
 def _fields(name: str, found: displays.Displays) -> dict[str, str]:
     display = found.by_type[name]
-    shown = {"icon": display.icon or "", "label": display.label or "", "level": display.level.value}
-    return {"name": name, **shown, "made_by": found.made_by[name].value}
+    fields = {"icon": "", "label": "", **display.as_dict()}
+    return {"name": name, **fields, "made_by": found.made_by[name].value}
 
 
 @type_.command()

@@ -138,7 +138,7 @@ def _responses(schemas: _Schemas, operation: Operation) -> dict[str, Any]:
         str(status): {"description": HTTPStatus(status).phrase, "content": _content(schemas, shapes, "serialization")}
         for status, shapes in operation.answers.items()
     }
-    problem = {"content": _content(schemas, {PROBLEM: Problem}, "serialization")}
+    problem = {"content": _content(schemas, operation.errors or {PROBLEM: Problem}, "serialization")}
     texts = {**_REFUSALS, **operation.refusals}
     refusals = {str(status): {"description": text, **problem} for status, text in sorted(texts.items())}
     return answers | refusals | {"default": {"description": "Another problem.", **problem}}

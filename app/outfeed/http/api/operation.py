@@ -37,6 +37,7 @@ class Operation:
     body: Mapping[str, Any]
     answers: Mapping[int, Mapping[str, Any]]
     refusals: Mapping[int, str]
+    errors: Mapping[str, Any] | None = None
 
 
 def query_string() -> Mapping[str, str]:
@@ -60,11 +61,13 @@ def operation(
     body: Mapping[str, Any] | None = None,
     answers: Mapping[int, Any],
     refusals: Mapping[int, str] | None = None,
+    errors: Mapping[str, Any] | None = None,
 ) -> Callable[[View], View]:
     """Describe the view for OpenAPI, and validate its query string.
 
     With *query*, the view gets the validated query string (or *fields*) as its argument `query`. An answer is a shape
-    of JSON, or shapes by media type. *refusals* map each status to the condition that causes it, and come as problems.
+    of JSON, or shapes by media type. *refusals* map each status to the condition that causes it, and come as problems,
+    or as *errors*, which are shapes by media type.
     """
 
     def describe(view: View) -> View:
@@ -77,7 +80,7 @@ def operation(
         by_media_type = {
             status: shape if isinstance(shape, Mapping) else {JSON: shape} for status, shape in answers.items()
         }
-        OPERATIONS[checked] = Operation(query, body or {}, by_media_type, refusals or {})
+        OPERATIONS[checked] = Operation(query, body or {}, by_media_type, refusals or {}, errors)
         return checked
 
     return describe

@@ -34,7 +34,7 @@ export class Sentences {
     const type = typeof event.event_type === "string" ? event.event_type : "";
     if (Object.hasOwn(this.#own, type)) return ownLook(this.#own[type], event);
     const display = this.#displays.get(type);
-    const level = display ? display.level : levelOf(type, event);
+    const level = display?.level ?? levelOf(type, event);
     const parts = display?.label ? fill(parsed(display.label), event) : plain(type, event);
     const kind = kindOf(type);
     return { kind, colour: colourOf(kind), icon: display?.icon || ICONS[level], level, parts };

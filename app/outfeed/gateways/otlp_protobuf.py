@@ -1,0 +1,139 @@
+"""The protobuf encoding of OpenTelemetry's logs, with the extra `otel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+
+from outfeed.errors import InvalidRequest
+from outfeed.gateways.otlp_json import check_count
+from outfeed.gateways.otlp_record import (
+    MAX_RECORDS,
+    MAX_VALUE_DEPTH,
+    Attributes,
+    InstrumentationScope,
+    KeyValues,
+    LogRecord,
+    RecordGroup,
+)
+
+_RESOURCE_LOGS, _SCOPE_LOGS, _LOG_RECORDS = 1, 2, 2  # the numbers of the fields
+_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
+
+
+def read(body: bytes) -> list[RecordGroup]:
+    """Return the records of a request. Raises InvalidRequest."""
+    check_count(_count(body))
+    try:
+        request = ExportLogsServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise InvalidRequest(
+            "invalid_event",
+            f"the body is not an ExportLogsServiceRequest in protobuf, or is nested too deeply: {error}",
+        ) from None
+    return list(_groups(request))
+
+
+def response(rejected: int, message: str) -> bytes:
+    """Return an ExportLogsServiceResponse."""
+    answer = ExportLogsServiceResponse()
+    if rejected:
+        answer.partial_success.rejected_log_records = rejected
+        answer.partial_success.error_message = message
+    encoded: bytes = answer.SerializeToString()
+    return encoded
+
+
+def _groups(request: Any) -> Iterator[RecordGroup]:
+    for one in request.resource_logs:
+        resource = _attributes(one.resource.attributes)
+        for each in one.scope_logs:
+            scope = InstrumentationScope(each.scope.name, each.scope.version, _attributes(each.scope.attributes))
+            yield RecordGroup(resource, scope, list(map(_record, each.log_records)))
+
+
+def _record(record: Any) -> LogRecord:
+    return LogRecord(
+        record.time_unix_nano,
+        record.observed_time_unix_nano,
+        record.severity_number,
+        record.severity_text,
+        _value(record.body, 0),
+        _attributes(record.attributes),
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        record.event_name,
+        record.flags,
+        record.dropped_attributes_count,
+    )
+
+
+def _attributes(pairs: Any, depth: int = 0) -> Attributes:
+    return [(pair.key, _value(pair.value, depth)) for pair in pairs]
+
+
+def _value(value: Any, depth: int) -> Any:
+    if depth > MAX_VALUE_DEPTH:
+        raise InvalidRequest(
+            "invalid_event", f"a value is nested too deeply; at most {MAX_VALUE_DEPTH} levels are allowed"
+        )
+    match value.WhichOneof("value"):
+        case "array_value":
+            return [_value(each, depth + 1) for each in value.array_value.values]
+        case "kvlist_value":
+            return KeyValues(_attributes(value.kvlist_value.values, depth + 1))
+        case None:
+            return None
+        case kind:
+            return getattr(value, kind)
+
+
+# --- the number of records, before they are read ----------------------------------------------------------------------
+
+
+def _count(body: bytes) -> int:
+    """Return how many records, resources and scopes the *body* has.
+
+    Each costs a hundred bytes when it is read, and two in the body. The count ends after MAX_RECORDS. A malformed body
+    has any count.
+    """
+    number = 0
+    view = memoryview(body)
+    for resource in _messages(view, _RESOURCE_LOGS):
+        number += 1
+        for scope in _messages(resource, _SCOPE_LOGS):
+            number += 1
+            for _ in _messages(scope, _LOG_RECORDS):
+                number += 1
+                if number > MAX_RECORDS:
+                    return number
+        if number > MAX_RECORDS:
+            return number
+    return number
+
+
+def _messages(view: memoryview, field: int) -> Iterator[memoryview]:
+    """Yield the bytes of each message in the field of that number."""
+    place = 0
+    while place < len(view):
+        tag, place = _varint(view, place)
+        size = {_VARINT: 0, _FIXED_64: 8, _FIXED_32: 4}.get(tag & 7)
+        if size is None or tag & 7 == _VARINT:
+            number, place = _varint(view, place)
+            size = number if tag & 7 == _BYTES else 0
+        if tag == field << 3 | _BYTES:
+            yield view[place : place + size]
+        place += size
+
+
+def _varint(view: memoryview, place: int) -> tuple[int, int]:
+    """Return the number at *place* and the place after it."""
+    number = 0
+    for index, byte in enumerate(view[place : place + 10]):
+        number |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return number, place + index + 1
+    return number, len(view)
