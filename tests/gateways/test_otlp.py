@@ -334,8 +334,9 @@ class TestBadRequests:
 
     def test_too_many_records_are_rejected_before_they_are_read(self, api: Api) -> None:
         many = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{}] * 10_000}]}]}
-        for media_type, body in ((JSON, many), (PROTOBUF, protobuf(many)), (PROTOBUF, b"\x0a\x00" * 10_001)):
-            answer = post(api, body, media_type)
+        records, scopes = protobuf(many), b"\x0a\x82\x80\xfa\x03" + b"\x12\x00" * 4_128_769
+        for body in (many, records, b"\x0a\x00" * 4_000_000, b"\x10\x00" * 4_000_000, scopes[: 8 * 2**20]):
+            answer = post(api, body, PROTOBUF if isinstance(body, bytes) else JSON)
             assert answer.status_code == 400
             assert b"at most 10,000 records" in answer.data
 

@@ -47,7 +47,7 @@ def check_count(number: int) -> None:
     """Raise InvalidRequest if a request has too many records."""
     if number > MAX_RECORDS:
         raise InvalidRequest(
-            "invalid_event", f"a request has at most {MAX_RECORDS:,} records, resources and scopes, got {number:,}"
+            "invalid_event", f"a request has at most {MAX_RECORDS:,} records, with its resources and scopes"
         )
 
 

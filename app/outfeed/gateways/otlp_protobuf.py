@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +21,14 @@ from outfeed.gateways.otlp_record import (
     RecordGroup,
 )
 
-_RESOURCE_LOGS, _SCOPE_LOGS, _LOG_RECORDS = 1, 2, 2  # the numbers of the fields
-_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
+_PATH = (1, 2, 2)  # the numbers of the fields: resource_logs, scope_logs, log_records
+MAX_FIELDS = 3 * MAX_RECORDS  # on this path: a resource and a scope have two more
+_BYTES, _SIZES = 2, {1: 8, 5: 4}  # types of the wire, and the sizes of those with a fixed one
 
 
 def read(body: bytes) -> list[RecordGroup]:
     """Return the records of a request. Raises InvalidRequest."""
-    check_count(_count(body))
+    _check_fields(body)
     try:
         request = ExportLogsServiceRequest.FromString(body)
     except DecodeError as error:
@@ -34,6 +36,8 @@ def read(body: bytes) -> list[RecordGroup]:
             "invalid_event",
             f"the body is not an ExportLogsServiceRequest in protobuf, or is nested too deeply: {error}",
         ) from None
+    scopes = [scope for one in request.resource_logs for scope in one.scope_logs]
+    check_count(len(request.resource_logs) + len(scopes) + sum(len(scope.log_records) for scope in scopes))
     return list(_groups(request))
 
 
@@ -94,38 +98,28 @@ def _value(value: Any, depth: int) -> Any:
 # --- the number of records, before they are read ----------------------------------------------------------------------
 
 
-def _count(body: bytes) -> int:
-    """Return how many records, resources and scopes the *body* has.
+def _check_fields(body: bytes) -> None:
+    """Raise InvalidRequest if the *body* has more fields than MAX_RECORDS need.
 
-    Each costs a hundred bytes when it is read, and two in the body. The count ends after MAX_RECORDS. A malformed body
-    has any count.
+    A record costs a hundred bytes of memory, and two in the body. The count ends at the limit.
     """
-    number = 0
-    view = memoryview(body)
-    for resource in _messages(view, _RESOURCE_LOGS):
-        number += 1
-        for scope in _messages(resource, _SCOPE_LOGS):
-            number += 1
-            for _ in _messages(scope, _LOG_RECORDS):
-                number += 1
-                if number > MAX_RECORDS:
-                    return number
-        if number > MAX_RECORDS:
-            return number
-    return number
+    found = _fields(memoryview(body), _PATH)
+    if next(itertools.islice(found, MAX_FIELDS, None), None) is not None:
+        check_count(MAX_RECORDS + 1)
 
 
-def _messages(view: memoryview, field: int) -> Iterator[memoryview]:
-    """Yield the bytes of each message in the field of that number."""
+def _fields(view: memoryview, path: tuple[int, ...]) -> Iterator[int]:
+    """Yield the number of each field, and of those of messages on *path*."""
     place = 0
     while place < len(view):
         tag, place = _varint(view, place)
-        size = {_VARINT: 0, _FIXED_64: 8, _FIXED_32: 4}.get(tag & 7)
-        if size is None or tag & 7 == _VARINT:
+        yield tag >> 3
+        size = _SIZES.get(tag & 7)
+        if size is None:
             number, place = _varint(view, place)
             size = number if tag & 7 == _BYTES else 0
-        if tag == field << 3 | _BYTES:
-            yield view[place : place + size]
+        if tag == path[0] << 3 | _BYTES and path[1:]:
+            yield from _fields(view[place : place + size], path[1:])
         place += size
 
 
