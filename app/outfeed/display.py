@@ -454,6 +454,12 @@ OWN: dict[str, OwnDisplay] = {
     "access.consumer_owned": _own(
         "system", "📌", "Consumer owned", "{by|Someone} gave the consumer {name|unnamed} to {owner|someone}"
     ),
+    "access.consumer_reset": _own(
+        "system", "⏮️", "Consumer reset", "{by|Someone} moved the consumer {name|unnamed} to seq {seq|?}"
+    ),
+    "access.consumer_removed": _own(
+        "system", "✂️", "Consumer removed", "{by|Someone} removed the consumer {name|unnamed}"
+    ),
     "access.token_revoked": _own("system", "✂️", "Token revoked", "{by|Someone} revoked the token {name|unnamed}"),
     "access.token_rotated": _own(
         "system", "🎫", "Token rotated", "{by|Someone} gave the token {name|unnamed} a new secret"

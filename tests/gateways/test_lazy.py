@@ -9,7 +9,7 @@ from pathlib import Path
 from outfeed.store.database import Database
 
 ROOT = Path(__file__).parents[2]
-ALWAYS = {"outfeed.gateways", *(f"outfeed.gateways.{name}" for name in ("feature", "api", "agents"))}
+ALWAYS = {"outfeed.gateways", *(f"outfeed.gateways.{name}" for name in ("feature", "api", "agents", "pages"))}
 
 
 def test_a_server_without_incoming_requests_loads_no_gateway(database: Database) -> None:

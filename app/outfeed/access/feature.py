@@ -26,20 +26,27 @@ class AccessFeature(Feature):
     }
     kept_tables = ("outfeed_user", "outfeed_token", "outfeed_sign_in_code", "outfeed_session", "outfeed_ticket")
 
-    admin_pages = (AdminPage(AdminGroup.ACCESS, "Users", "user_pages.show", "People who sign in, and their roles."),)
+    admin_pages = (
+        AdminPage(AdminGroup.ACCESS, "Users", "user_pages.show", "People who sign in, and their roles."),
+        AdminPage(AdminGroup.ACCESS, "Tokens", "token_pages.show", "Credentials of programs."),
+    )
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.access.sign_in import sign_in
         from outfeed.access.tickets import tickets
+        from outfeed.access.token_pages import token_pages
         from outfeed.access.user_pages import user_pages
 
-        return sign_in, tickets, user_pages
+        return sign_in, tickets, user_pages, token_pages
 
     def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
-        from outfeed.access.store import user
+        from outfeed.access.store import account, user
 
-        found = user.list_all(process.database)
-        return {"user_pages.show": AdminFact(f"{len(found):,}")}
+        users, tokens = user.list_all(process.database), account.list_tokens(process.database)
+        return {
+            "user_pages.show": AdminFact(f"{len(users):,}"),
+            "token_pages.show": AdminFact(f"{len(tokens):,}"),
+        }
 
     def init_app(self, app: Flask) -> None:
         from outfeed.access import auth

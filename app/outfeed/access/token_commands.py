@@ -7,39 +7,13 @@ from datetime import datetime
 import click
 
 from outfeed import clock
-from outfeed import principal as access
+from outfeed.access import fields
 from outfeed.access.publish import publish
 from outfeed.access.store import account
 from outfeed.cli import BY, show
-from outfeed.cli.values import checked, duration, separated
+from outfeed.cli.values import checked
 from outfeed.config import settings
 from outfeed.store import database
-
-
-def _scopes(value: str) -> tuple[str, ...]:
-    return account.check_scopes(separated(value))
-
-
-def _types(value: str) -> tuple[str, ...]:
-    patterns = separated(value)
-    if not patterns:
-        raise ValueError("Pass at least one type, or omit --types to allow all.")
-    return access.check_patterns(patterns)
-
-
-def _expiry(value: str) -> datetime:
-    """Return the time of `90d`, `12h`, `30m`, or an ISO 8601 time with zone."""
-    if (lifetime := duration(value)) is not None:
-        return clock.now() + lifetime
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError(f"must be like 90d, 12h, 30m or 2030-01-31T00:00Z (got {value!r:.80})")
-    if moment <= clock.now():
-        raise ValueError(f"{value} is in the past")
-    return moment
 
 
 @click.group()
@@ -55,11 +29,13 @@ def token() -> None:
 @token.command()
 @click.argument("name", callback=checked(account.check_name))
 @click.option(
-    "--scopes", callback=checked(_scopes), required=True, help="Any of read, write, admin, separated by commas."
+    "--scopes", callback=checked(fields.scopes), required=True, help="Any of read, write, admin, separated by commas."
 )
-@click.option("--types", callback=checked(_types), help="Only these events, separated by commas: task.*,bid.submitted")
 @click.option(
-    "--expires", callback=checked(_expiry), metavar="WHEN", help="Expiry: 90d, 12h, 30m, or an ISO 8601 time."
+    "--types", callback=checked(fields.types), help="Only these events, separated by commas: task.*,bid.submitted"
+)
+@click.option(
+    "--expires", callback=checked(fields.expiry), metavar="WHEN", help="Expiry: 90d, 12h, 30m, or an ISO 8601 time."
 )
 def create(name: str, scopes: tuple[str, ...], types: tuple[str, ...] | None, expires: datetime | None) -> None:
     """Create the token NAME and print it once.

@@ -18,6 +18,7 @@ from outfeed.http.forms import Form
 from outfeed.http.permission import requires
 from outfeed.http.services import services
 from outfeed.principal import ADMIN
+from outfeed.text import sentence
 
 PAGE = "user_pages.show"
 ROLES = (
@@ -25,6 +26,7 @@ ROLES = (
     ("producer", "Producer", "Also writes events."),
     ("operator", "Operator", "Also manages this server: users, tokens and everything here."),
 )
+DEFAULTS = {"role": "viewer"}
 user_pages = Blueprint("user_pages", __name__, url_prefix="/admin/users")
 
 
@@ -32,14 +34,14 @@ user_pages = Blueprint("user_pages", __name__, url_prefix="/admin/users")
 @requires(ADMIN, is_page=True)
 def show() -> ResponseReturnValue:
     """Show operators every user, and the form of an invitation."""
-    return _page(_form())
+    return _page(Form(**DEFAULTS))
 
 
 @user_pages.post("")
 @requires(ADMIN, is_page=True)
 def invite() -> ResponseReturnValue:
     """Create a user, and show the sign-in link once."""
-    form = _form()
+    form = Form(**DEFAULTS)
     with form.catch(name=NameTaken):
         given = forms.read(name=account.check_name, role=users.check_role)
         code = users.invite(services().database, given["name"], given["role"], by=actor())
@@ -51,87 +53,63 @@ def invite() -> ResponseReturnValue:
 @requires(ADMIN, is_page=True)
 def set_role() -> ResponseReturnValue:
     """Give a user another role."""
-    form = _form()
-    with form.catch(action=InvalidUserChange):
-        given = forms.read(name=account.check_name, role=users.check_role)
-        users.set_role(services().database, given["name"], given["role"], by=actor())
-        return done(f"{given['name']} has the role {given['role']}.", PAGE, warning=published(services()))
-    return _refused(form)
+    name, role = forms.named(), forms.read(role=users.check_role)["role"]
+    users.set_role(services().database, name, role, by=actor())
+    return done(f"{name} has the role {role}.", PAGE, warning=published(services()))
 
 
 @user_pages.post("/disable")
 @requires(ADMIN, is_page=True)
 def disable() -> ResponseReturnValue:
     """Disable a user, after a confirmation."""
-    form = _form()
-    with form.catch(action=InvalidUserChange):
-        name = _name()
-        users.check_disabling(services().database, name, by=actor())
-        effects = [f"{name} can't sign in any more. {_sessions(name)}", "You can enable the user again."]
-        if page := unconfirmed(f"Disable {name}?", effects, f"Disable {name}", PAGE):
-            return page
-        users.set_disabled(services().database, name, True, by=actor())
-        return done(f"{name} is disabled and signed out.", PAGE, warning=published(services()))
-    return _refused(form)
+    name = forms.named()
+    users.check_disabling(services().database, name, by=actor())
+    effects = [f"{name} can't sign in any more. {_sessions(name)}", "You can enable the user again."]
+    if page := unconfirmed(f"Disable {name}?", effects, f"Disable {name}", PAGE):
+        return page
+    users.set_disabled(services().database, name, True, by=actor())
+    return done(f"{name} is disabled and signed out.", PAGE, warning=published(services()))
 
 
 @user_pages.post("/enable")
 @requires(ADMIN, is_page=True)
 def enable() -> ResponseReturnValue:
     """Enable a user again."""
-    form = _form()
-    with form.catch():
-        name = _name()
-        users.set_disabled(services().database, name, False, by=actor())
-        return done(f"{name} is enabled.", PAGE, warning=published(services()))
-    return _refused(form)
+    name = forms.named()
+    users.set_disabled(services().database, name, False, by=actor())
+    return done(f"{name} is enabled.", PAGE, warning=published(services()))
 
 
 @user_pages.post("/sign-out")
 @requires(ADMIN, is_page=True)
 def sign_out() -> ResponseReturnValue:
     """End a user's sessions and sign-in links, after a confirmation."""
-    form = _form()
-    with form.catch():
-        name = _name()
-        effects = [_sessions(users.require(services().database, name).name), "The user can sign in again."]
-        if page := unconfirmed(f"Sign {name} out everywhere?", effects, f"Sign {name} out", PAGE):
-            return page
-        users.end_sessions(services().database, name, by=actor())
-        return done(f"{name} is signed out everywhere.", PAGE, warning=published(services()))
-    return _refused(form)
+    name = users.require(services().database, forms.named()).name
+    effects = [_sessions(name), f"{name} can sign in again."]
+    if page := unconfirmed(f"Sign {name} out everywhere?", effects, f"Sign {name} out", PAGE):
+        return page
+    users.end_sessions(services().database, name, by=actor())
+    return done(f"{name} is signed out everywhere.", PAGE, warning=published(services()))
 
 
 @user_pages.post("/link")
 @requires(ADMIN, is_page=True)
 def create_link() -> ResponseReturnValue:
     """Show a new sign-in link of a user once."""
-    form = _form()
-    with form.catch(action=InvalidUserChange):
-        name = _name()
-        return _link_page(name, users.create_link(services().database, name, by=actor()))
-    return _refused(form)
+    name = forms.named()
+    return _link_page(name, users.create_link(services().database, name, by=actor()))
 
 
-def _form() -> Form:
-    return Form(role="viewer")
-
-
-def _name() -> str:
-    """Return the user's name in the form of a row."""
-    name: str = forms.read(name=account.check_name)["name"]
-    return name
+@user_pages.errorhandler(InvalidUserChange)
+def refuse(error: InvalidUserChange) -> ResponseReturnValue:
+    """Show the page with the reason why a user was not changed."""
+    return _page(Form.unposted(**DEFAULTS), sentence(str(error))), 422
 
 
 def _sessions(name: str) -> str:
     count = account.count_sessions(services().database).get(name, 0)
     ended = {0: "No session is open", 1: "One open session ends"}.get(count, f"{count:,} open sessions end")
     return f"{ended}, and unused sign-in links end."
-
-
-def _refused(form: Form) -> ResponseReturnValue:
-    """Return the page with the reason why an action of a row is refused."""
-    return _page(_form(), " ".join(form.errors.values())), 422
 
 
 def _page(form: Form, problem: str = "") -> str:

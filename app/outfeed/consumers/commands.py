@@ -112,7 +112,7 @@ def reset(name: str, seq: int | None) -> None:
     Example:
       outfeed consumer reset ops-bot --to 0
     """
-    position = checkpoint.reset(db.default(), name, seq)
+    position = checkpoint.reset(db.default(), name, seq, by=BY)
     show.say(f"Consumer {name} continues after {position:,}.")
 
 
@@ -127,5 +127,5 @@ def remove(name: str) -> None:
     Example:
       outfeed consumer remove ops-bot
     """
-    checkpoint.remove(db.default(), name)
+    checkpoint.remove(db.default(), name, by=BY)
     show.say(f"Removed consumer {name}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
@@ -11,41 +10,21 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 import click
 
 from outfeed import clock
-from outfeed import principal as access
 from outfeed.cli import BY, show
 from outfeed.cli.links import server_url
-from outfeed.cli.values import checked, separated
+from outfeed.cli.values import checked
 from outfeed.config import LOCAL_LINK, is_local_url, settings
 from outfeed.errors import InvalidMapping, InvalidRequest, UnknownName
-from outfeed.events import MAX_NAME_CHARS
-from outfeed.gateways import mapping_file, store
-from outfeed.gateways.topic import check_topic, word_of_type
+from outfeed.gateways import mapping_file, new_address, store
+from outfeed.gateways.topic import check_topic
 from outfeed.store import database as db
 
 if TYPE_CHECKING:
-    from outfeed.gateways.mapping import FieldTable, Scheme
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
-    return value
-
-
-def _source(value: str) -> str:
-    if not 1 <= len(value) <= MAX_NAME_CHARS:
-        raise ValueError(f"must have 1 to {MAX_NAME_CHARS} characters")
-    return value
-
-
-def _types(value: str) -> tuple[str, ...]:
-    return access.check_patterns(separated(value))
+    from outfeed.gateways.mapping import FieldTable
 
 
 def _table(name: str) -> FieldTable:
-    tables = mapping_file.load(settings().incoming_mappings)
+    tables = new_address.mappings(settings())
     if name not in tables:
         raise UnknownName(f"mapping {name!r:.80} not found; `outfeed mapping list` shows all mappings")
     return tables[name]
@@ -62,10 +41,12 @@ def address() -> None:
 
 
 @address.command()
-@click.argument("name", callback=checked(_name))
+@click.argument("name", callback=checked(new_address.check_name))
 @click.option("--topic", callback=checked(check_topic), help="Type of the events, or its first word.  [default: NAME]")
-@click.option("--source", callback=checked(_source), help="Source of the events.  [default: NAME]")
-@click.option("--types", callback=checked(_types), default="", help="Only these types: backups.*, comma-separated.")
+@click.option("--source", callback=checked(new_address.check_source), help="Source of the events.  [default: NAME]")
+@click.option(
+    "--types", callback=checked(new_address.types), default="", help="Only these types: backups.*, comma-separated."
+)
 @click.option("--as", "mapping_name", metavar="MAPPING", help="Read requests by this mapping, such as github.")
 @click.option("--secret-file", type=click.File(), help="A file with the secret that the sender signs with.")
 @click.option("--unsigned", is_flag=True, help="Accept requests without a signature.")
@@ -88,7 +69,7 @@ def add(
       outfeed address add repo --as github
     """
     table = _table(mapping_name) if mapping_name else None
-    signing_secret = _signing_secret(table.signature if table else None, secret_file, unsigned)
+    signing_secret = _signing_secret(table, secret_file, unsigned)
     secret = store.add(
         db.default(),
         name,
@@ -110,25 +91,19 @@ def add(
 
 def _default_topic(name: str) -> str:
     try:
-        return check_topic(word_of_type(name.replace("-", "_")))
+        return new_address.default_topic(name)
     except InvalidRequest:
         raise click.UsageError(f"{name} can't be a topic; pass --topic, such as --topic backups") from None
 
 
-def _signing_secret(scheme: Scheme | None, file: TextIO | None, unsigned: bool) -> str | None:
-    from outfeed.gateways import signatures
-    from outfeed.gateways.mapping import Scheme
-
-    is_signed = scheme not in (None, Scheme.NONE)
-    if file is not None and (unsigned or not is_signed):
+def _signing_secret(table: FieldTable | None, file: TextIO | None, unsigned: bool) -> str | None:
+    if file is not None and (unsigned or not new_address.is_signed(table)):
         raise click.UsageError("--secret-file needs a mapping with a signature, and excludes --unsigned.")
-    if scheme is None or not is_signed or unsigned:
-        return None
     if file is None:
-        return signatures.new_secret(scheme)
+        return new_address.signing_secret(table, None, is_unsigned=unsigned)
     with file:
         try:
-            return signatures.check_secret(scheme, file.read())
+            return new_address.signing_secret(table, file.read(), is_unsigned=unsigned)
         except ValueError as error:
             raise click.UsageError(f"--secret-file: {error}") from None
 
@@ -168,7 +143,7 @@ def _row(one: store.Address) -> tuple[str, ...]:
 
 
 @address.command()
-@click.argument("name", callback=checked(_name))
+@click.argument("name", callback=checked(new_address.check_name))
 def revoke(name: str) -> None:
     """Revoke the write-only address NAME. Its URL is invalid at once.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from outfeed.config import Settings
-from outfeed.feature import Feature
+from outfeed.feature import AdminFact, AdminGroup, AdminPage, Feature, Process
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -24,6 +24,10 @@ class GatewaysFeature(Feature):
     }
     kept_tables = ("outfeed_address",)
 
+    admin_pages = (
+        AdminPage(AdminGroup.ACCESS, "Addresses", "address_pages.show", "URLs that accept events without a token."),
+    )
+
     def displays(self) -> Mapping[str, Display]:
         from outfeed.gateways.agents import DISPLAYS
 
@@ -31,8 +35,14 @@ class GatewaysFeature(Feature):
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.gateways.api import incoming, otlp
+        from outfeed.gateways.pages import address_pages
 
-        return incoming, otlp
+        return incoming, otlp, address_pages
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        from outfeed.gateways import store
+
+        return {"address_pages.show": AdminFact(f"{len(store.list_addresses(process.database)):,}")}
 
     def check(self, settings: Settings) -> None:
         if settings.incoming_mappings is not None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from outfeed import clock
 from outfeed.feature import AdminFact, AdminGroup, AdminPage, registered
 from outfeed.http import identity
 from outfeed.http.permission import requires
@@ -42,6 +43,12 @@ def admin_pages() -> dict[AdminGroup, list[AdminPage]]:
     pages = [page for feature in registered() for page in feature.admin_pages]
     groups = {group: [page for page in pages if page.group is group] for group in AdminGroup}
     return {group: found for group, found in groups.items() if found}
+
+
+@admin.app_template_filter("distance")
+def distance(moment: str | None) -> str:
+    """Return the time to or since *moment*, like `in 2 d`."""
+    return clock.ago(moment)
 
 
 def actor() -> str:

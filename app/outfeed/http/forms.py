@@ -28,6 +28,13 @@ class Form:
         self._defaults = defaults
         self._is_posted = request.method == "POST"
 
+    @classmethod
+    def unposted(cls, **defaults: str | Sequence[str]) -> Form:
+        """Return the form with its defaults, if the request posts another form."""
+        form = cls(**defaults)
+        form._is_posted = False
+        return form
+
     def value(self, name: str) -> str:
         """Return the text of the field, as it was typed."""
         if self._is_posted:
@@ -92,3 +99,11 @@ def read(**checks: Callable[[str], Any]) -> dict[str, Any]:
 def optional(check: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return *check* for a field that may be empty: it has the value None."""
     return lambda text: check(text) if text else None
+
+
+def named() -> str:
+    """Return the name of the object that an action of a row is about.
+
+    The action itself raises UnknownName, which is answered with 404.
+    """
+    return request.form.get("name", "")

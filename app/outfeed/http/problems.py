@@ -20,6 +20,7 @@ from outfeed.errors import (
     Forbidden,
     ForbiddenConsumer,
     InvalidEvent,
+    InvalidForm,
     InvalidRequest,
     InvalidTransition,
     QueryCancelled,
@@ -52,6 +53,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_problem)
     app.register_error_handler(InvalidEvent, _invalid_event)
     app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(InvalidForm, lambda error: answer(422, str(error), code="invalid_field"))
     app.register_error_handler(EventConflict, _event_conflict)
     app.register_error_handler(Forbidden, _forbidden)
     app.register_error_handler(ForbiddenConsumer, _forbidden_consumer)

@@ -266,6 +266,11 @@ def list_checkpoints(database: Database) -> list[Checkpoint]:
     return [_checkpoint(row, window) for row in rows]
 
 
+def list_named(database: Database) -> list[Checkpoint]:
+    """Return the consumers of programs, without those of webhooks."""
+    return [each for each in list_checkpoints(database) if ":" not in each.name]
+
+
 def _find(connection: sqlite3.Connection, name: str) -> Checkpoint:
     row = connection.execute(f"SELECT {_COLUMNS} FROM outfeed_checkpoint WHERE name = ?", (name,)).fetchone()  # noqa: S608
     return _checkpoint(row, read_window(connection))
@@ -319,31 +324,57 @@ def _change_owner(connection: sqlite3.Connection, name: str, owner: str, by: str
     audit.record(connection, "access.consumer_owned", by, name=name, owner=owner, before=before)
 
 
-def reset(database: Database, name: str, seq: int | None = None) -> int:
+class PositionChange(NamedTuple):
+    """A change of the acknowledged position, from seq *before* to *after*."""
+
+    before: int
+    after: int
+
+
+def plan_reset(database: Database, name: str, seq: int | None = None) -> PositionChange:
+    """Return what `reset` would change, or raise what it would raise."""
+    with database.snapshot() as connection:
+        return _plan_reset(connection, name, seq)
+
+
+def _plan_reset(connection: sqlite3.Connection, name: str, seq: int | None) -> PositionChange:
+    _require(exists(connection, name), name)
+    head = read_window(connection).last_seq
+    if seq is not None and seq > head:
+        raise InvalidRequest("ack_beyond", f"seq: {seq} is above the head, {head}")
+    return PositionChange(_find(connection, name).seq, head if seq is None else seq)
+
+
+def reset(database: Database, name: str, seq: int | None = None, *, by: str | None = None) -> int:
     """Move the checkpoint to *seq*, or to the head; return its position.
 
     The consumer's connection is closed. Raises UnknownName, InvalidRequest for a seq above the head.
     """
     with database.transaction() as connection:
-        window = read_window(connection)
-        target = window.last_seq if seq is None else seq
-        if target > window.last_seq:
-            raise InvalidRequest("ack_beyond", f"seq: {target} is above the head, {window.last_seq}")
-        changed = connection.execute(
+        before, target = _plan_reset(connection, name, seq)
+        connection.execute(
             "UPDATE outfeed_checkpoint SET epoch = ?, seq = ?, generation = generation + 1 WHERE name = ?",
-            (window.epoch, target, name),
-        ).rowcount
-        _require(changed, name)
+            (read_window(connection).epoch, target, name),
+        )
+        audit.record(connection, "access.consumer_reset", by, name=name, before=before, seq=target)
     return target
 
 
-def remove(database: Database, name: str) -> None:
+def remove(database: Database, name: str, *, by: str | None = None) -> None:
     """Delete the consumer and close its connection.
 
     Raises UnknownName.
     """
     with database.transaction() as connection:
-        _require(delete(connection, name), name)
+        owner = find(connection, name).owner
+        delete(connection, name)
+        audit.record(connection, "access.consumer_removed", by, name=name, owner=owner)
+
+
+def find(connection: sqlite3.Connection, name: str) -> Checkpoint:
+    """Return the consumer with that name. Raises UnknownName."""
+    _require(exists(connection, name), name)
+    return _find(connection, name)
 
 
 def floor(connection: sqlite3.Connection) -> int | None:

@@ -168,11 +168,23 @@ def list_tokens(database: Database) -> list[Token]:
     return [Token(row[0], _listed(row[1]), _listed(row[2]), *row[3:]) for row in rows]
 
 
+def find_token_named(database: Database, name: str) -> Token:
+    """Return the token with that name. Raises UnknownName."""
+    found = next((token for token in list_tokens(database) if token.name == name), None)
+    if found is None:
+        raise _unknown_token(name)
+    return found
+
+
+def _unknown_token(name: str) -> UnknownName:
+    return UnknownName(f"token {name!r:.120} not found; `outfeed token list` shows all tokens")
+
+
 def revoke_token(database: Database, name: str, *, by: str | None = None) -> None:
     """Delete the token with that name. Raises UnknownName."""
     with database.transaction() as connection:
         if not connection.execute("DELETE FROM outfeed_token WHERE name = ?", (name,)).rowcount:
-            raise UnknownName(f"token {name!r} not found; `outfeed token list` shows all tokens")
+            raise _unknown_token(name)
         audit.record(connection, "access.token_revoked", by, name=name)
 
 
@@ -185,7 +197,7 @@ def rotate_token(database: Database, name: str, *, by: str | None = None) -> str
     with database.transaction() as connection:
         sql = "UPDATE outfeed_token SET hash = ? WHERE name = ?"
         if not connection.execute(sql, (hash_of(secret), name)).rowcount:
-            raise UnknownName(f"token {name!r} not found; `outfeed token list` shows all tokens")
+            raise _unknown_token(name)
         audit.record(connection, "access.token_rotated", by, name=name)
     return secret
 
