@@ -1,4 +1,4 @@
-"""/admin/consumers: each action does what its command does, and is an event."""
+"""/admin/consumers: each action does what its command does, with an event."""
 
 from __future__ import annotations
 

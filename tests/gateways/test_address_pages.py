@@ -1,4 +1,4 @@
-"""/admin/addresses: each action does what its command does, and is an event."""
+"""/admin/addresses: each action does what its command does, with an event."""
 
 from __future__ import annotations
 
