@@ -24,6 +24,7 @@ MENU: dict[str, tuple[str, ...]] = {
         "watch",
         "adopt",
         "backup",
+        "administration",
         "deploy",
         "hosts",
         "upgrade",

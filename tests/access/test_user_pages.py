@@ -98,7 +98,7 @@ def test_a_new_link_signs_in_and_a_disabled_user_gets_none(admin: Administration
     assert account.redeem_code(admin.database, link.partition("=")[2]) == "ann"
     assert admin.types_and_data() == [("access.link_created", {"name": "ann"})]
     user.set_disabled(admin.database, "ann", True)
-    assert "Ann is disabled; enable the user first." in admin.refused("/admin/users/link", name="ann")
+    assert "The user ann is disabled; enable the user first." in admin.refused("/admin/users/link", name="ann")
 
 
 @pytest.mark.parametrize(("action", "fields"), [("role", {"role": "viewer"}), ("disable", {})])
@@ -111,7 +111,7 @@ def test_operators_keep_their_own_permission_and_the_last_one_stays(
     program = bearer(admin.app, secret)
     answer = program("POST", path, {"Accept": "text/html"}, data={"name": admin.name, "confirmed": "yes", **fields})
     assert answer.status_code == 422
-    assert f"{admin.name.capitalize()} is the last operator; make another user an operator first." in text_of(answer)
+    assert f"The user {admin.name} is the last operator; make another user an operator first." in text_of(answer)
     assert user.require(admin.database, admin.name).role == "operator"
     user.set_role(admin.database, "ann", "operator")
     answer = program("POST", path, data={"name": admin.name, "confirmed": "yes", **fields})

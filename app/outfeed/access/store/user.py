@@ -153,7 +153,7 @@ def create_link(database: Database, name: str, *, by: str | None = None) -> str:
     """
     with database.transaction() as connection:
         if _require(connection, name).is_disabled:
-            raise InvalidUserChange(f"{name} is disabled; enable the user first")
+            raise InvalidUserChange(f"the user {name} is disabled; enable the user first")
         audit.record(connection, "access.link_created", by, name=name)
         return add_code(connection, CODE_LIFETIME, name)
 
@@ -206,7 +206,7 @@ def _require_other_operator(connection: Connection, name: str, by: str | None) -
         raise InvalidUserChange("you can't do this to your own account; ask another operator")
     query = "SELECT 1 FROM outfeed_user WHERE role = 'operator' AND NOT is_disabled AND name <> ?"
     if not connection.execute(query, (name,)).fetchone():
-        raise InvalidUserChange(f"{name} is the last operator; make another user an operator first")
+        raise InvalidUserChange(f"the user {name} is the last operator; make another user an operator first")
 
 
 def _end_sessions(connection: Connection, name: str) -> int:
