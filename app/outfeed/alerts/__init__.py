@@ -1,0 +1,1 @@
+"""Alerts: rules on the events of the feed, and the notices that they send."""
