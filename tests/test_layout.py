@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
 FEATURES = {
-    "access", "consumers", "edge", "gateways", "log", "swarm", "types", "upkeep", "verify", "watch", "webhooks",
+    "access", "alerts", "consumers", "edge", "gateways", "log", "swarm", "types", "upkeep", "verify", "watch", "webhooks",
 }  # fmt: skip
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "display", "events", "history", "metrics", "principal", "redaction"}
@@ -52,11 +52,12 @@ ARROWS = {
     "display -> principal": "the audit's types are Outfeed's own",
     "http -> cli": "`outfeed serve` is a command",
     "edge -> access": "an edge checks requests as the origin does, with the grants that the origin wrote",
+    "alerts -> log": "a rule's filter is in the query language of the log",
     "log -> upkeep": "`outfeed events import` reads an archive; imported inside the command",
 }
 
 # Features that need a feature: they are removed with it.
-BUILT_ON = {"access": {"edge"}}
+BUILT_ON = {"access": {"edge"}, "log": {"alerts"}}
 
 WEB_LIBRARIES = re.compile(r"(flask|werkzeug|jinja2|wtforms)(_|\.|$)")
 CLOCKS = re.compile(

@@ -5,13 +5,17 @@ Wall time is for people and rows. Intervals are measured on `monotonic`, which n
 
 from __future__ import annotations
 
+import functools
 import re
+import secrets
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 # Stricter than fromisoformat, which accepts some counts of milliseconds as dates. RFC 3339 allows lower-case letters.
 _ISO_8601 = re.compile(r"\d{4}-(\d\d-\d\d|W\d\d(-\d)?)([T ].+)?|\d{8}T.+", re.ASCII | re.IGNORECASE)
+READINGS, READING_SECS = 10, 0.05
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -35,6 +39,42 @@ def offset() -> float:
     Setting the wall clock changes the result.
     """
     return now().timestamp() - monotonic()
+
+
+class _Boot:
+    # A class attribute, as in `_Monotonic`. On Linux CLOCK_MONOTONIC stops while the machine is suspended; elsewhere it
+    # does not.
+    read = staticmethod(functools.partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
+
+
+class Reading(NamedTuple):
+    """Two clocks at one moment, in seconds.
+
+    *wall* is the time since 1970, which a clock step changes. *boot* only goes forward, also while the machine is
+    suspended. Values of *boot* can be compared if they have the same *boot_id*, also among processes.
+    """
+
+    wall: float
+    boot: float
+    boot_id: str
+
+
+def reading() -> Reading:
+    """Return both clocks, read at nearly the same time."""
+    for _ in range(READINGS):  # a thread may be interrupted between two clocks
+        before, wall, after = _Boot.read(), now().timestamp(), _Boot.read()
+        if after - before < READING_SECS:
+            break
+    return Reading(wall, after, _boot_id())
+
+
+@functools.cache
+def _boot_id() -> str:
+    """Return the id of the machine's start, or of this process if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
 
 
 def now() -> datetime:

@@ -436,6 +436,9 @@ OWN: dict[str, OwnDisplay] = {
         "system", "🔶", "Warning", "Warning: {message|description|reason|no message}", Level.WARNING
     ),
     EventType.SYSTEM_INFO: _own("system", "ℹ️", "Info", "{message|description|reason|No message}"),
+    "alert.raised": _own("system", "🚨", "Alert raised", "Alert {message|rule|raised}", Level.ERROR),
+    "alert.cleared": _own("system", "🔕", "Alert cleared", "Alert {message|rule|cleared}"),
+    "alert.uncertain": _own("system", "❔", "Alert uncertain", "Alert {message|rule|uncertain}", Level.WARNING),
     "system.pruned": _own("system", "🧹", "Pruned", "{message|Pruned}, by {by|someone}"),
     "system.restored": _own("system", "💾", "Restored", "{message|Restored from a backup}, by {by|someone}"),
     "access.signed_in": _own("system", "🔑", "Signed in", "{name|Someone} signed in[ by {how}]"),
@@ -470,6 +473,11 @@ OWN: dict[str, OwnDisplay] = {
     "access.address_revoked": _own(
         "system", "✂️", "Address revoked", "{by|Someone} revoked the write-only address {name|unnamed}"
     ),
+    "access.alert_added": _own("system", "🔔", "Alert added", "{by|Someone} added the alert {name|unnamed}"),
+    "access.alert_changed": _own("system", "🔔", "Alert changed", "{by|Someone} changed the alert {name|unnamed}"),
+    "access.alert_removed": _own("system", "✂️", "Alert removed", "{by|Someone} removed the alert {name|unnamed}"),
+    "access.alert_paused": _own("system", "⏸️", "Alert paused", "{by|Someone} paused the alert {name|unnamed}"),
+    "access.alert_resumed": _own("system", "🔔", "Alert resumed", "{by|Someone} resumed the alert {name|unnamed}"),
     "access.webhook_skipped": _own(
         "system",
         "⏭️",

@@ -6,6 +6,7 @@ Help and pages show the features in this order. `feature.py` describes what a fe
 from __future__ import annotations
 
 from outfeed.access.feature import AccessFeature
+from outfeed.alerts.feature import AlertsFeature
 from outfeed.consumers.feature import ConsumersFeature
 from outfeed.edge.feature import EdgeFeature
 from outfeed.feature import Feature
@@ -26,6 +27,7 @@ FEATURES: tuple[Feature, ...] = (
     ConsumersFeature(),
     WatchFeature(),
     WebhooksFeature(),
+    AlertsFeature(),
     GatewaysFeature(),
     SwarmFeature(),
     EdgeFeature(),

@@ -157,15 +157,19 @@ def moment_of(value: str, now: datetime) -> datetime | None:
 
     It is ISO 8601, or a time before *now*: `90s`, `15m`, `6h`, `7d`, `2w`.
     """
-    if match := _RELATIVE.fullmatch(value):
-        age = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-        return now - min(age, _MAX_TERM_AGE)
-    return clock.parsed(value)
+    secs = seconds_of(value)
+    return clock.parsed(value) if secs is None else now - min(timedelta(seconds=secs), _MAX_TERM_AGE)
+
+
+def seconds_of(value: str) -> int | None:
+    """Return the seconds of a duration like `90s`, `15m` or `7d`, or None."""
+    match = _RELATIVE.fullmatch(value)
+    return int(match[1]) * _UNITS[match[2]] if match else None
 
 
 def is_relative(value: str) -> bool:
     """Return whether *value* is a time before now, like `15m`."""
-    return _RELATIVE.fullmatch(value) is not None
+    return seconds_of(value) is not None
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------

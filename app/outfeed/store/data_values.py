@@ -40,9 +40,10 @@ def text_of(value: Any) -> str | None:
     return _JSON_NAMES[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def _is_at(raw: bytes, path: str, wanted: str) -> bool:
-    value = _parsed(raw)
-    for key in _keys(path):
+def is_at(data: Any, keys: tuple[str, ...], wanted: str) -> bool:
+    """Return whether parsed *data* has the value *wanted* under *keys*."""
+    value = data
+    for key in keys:
         if isinstance(value, dict) and key in value:
             value = value[key]
         elif isinstance(value, list) and key.isascii() and key.isdigit() and int(key[:9]) < len(value):
@@ -50,6 +51,10 @@ def _is_at(raw: bytes, path: str, wanted: str) -> bool:
         else:
             return False
     return text_of(value) == wanted
+
+
+def _is_at(raw: bytes, path: str, wanted: str) -> bool:
+    return is_at(_parsed(raw), _keys(path), wanted)
 
 
 @functools.lru_cache(256)

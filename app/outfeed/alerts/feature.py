@@ -1,0 +1,83 @@
+"""The feature for alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from outfeed.config import Settings
+from outfeed.feature import PROBLEM, Feature, Finding, Process, Samples
+from outfeed.metrics import Metric
+
+if TYPE_CHECKING:
+    from outfeed.alerts.part import AlertsPart
+    from outfeed.store.database import Connection, Database
+
+
+class AlertsFeature(Feature):
+    """Rules on the events of the feed, and the notices that they send."""
+
+    commands: ClassVar[Mapping[str, str]] = {"alert": "alerts.commands:alert"}
+    # Rules and waiting notices stay as they are now, as their targets do. The rules become uncertain.
+    kept_tables = ("outfeed_alert", "outfeed_alert_evaluation", "outfeed_alert_notice")
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "alert_raises": Metric("counter", "Alerts that a rule has raised.", ("alert",)),
+        "alert_lag": Metric("gauge", "Seqs that the rules of alerts have not evaluated. NaN without rules."),
+        "alert_notices": Metric("gauge", "Notices of the last 30 days, by target and state.", ("target", "state")),
+    }
+    status_template = "_alerts_status.html"
+
+    def part(self, process: Process) -> AlertsPart:
+        from outfeed.alerts.part import AlertsPart
+
+        return AlertsPart(process)
+
+    def clean(self, connection: Connection) -> None:
+        from outfeed.alerts.store import notices
+
+        notices.clean(connection)
+
+    def check_health(self, database: Database, settings: Settings) -> Mapping[str, Iterable[Finding]]:
+        from outfeed.alerts.store import evaluation, notices
+
+        failing = [
+            Finding(
+                PROBLEM,
+                f"the target {each.target} does not accept notices: {each.last_error}",
+                f"{each.waiting:,} notices wait for it",
+                f"outfeed target test {each.target}",
+            )
+            for each in notices.queues(database)
+            if each.last_error is not None
+        ]
+        secs = evaluation.secs_behind(database)
+        behind = Finding(
+            PROBLEM,
+            f"the rules of alerts are {secs:,.0f} s behind the events",
+            "no server evaluates them, or it is overloaded",
+            "outfeed serve",
+        )
+        return {"alert targets": failing, "alert evaluation": [behind] if secs > evaluation.MAX_SECS_BEHIND else []}
+
+    def status(self, process: Process) -> Mapping[str, Any]:
+        from outfeed.alerts.store import evaluation, notices, rules
+
+        return {
+            "alerts": rules.list_alerts(process.database),
+            "alert_queues": notices.queues(process.database),
+            "alert_lag": evaluation.lag(process.database),
+        }
+
+    def samples(self, process: Process) -> Mapping[str, Samples]:
+        from outfeed.alerts.store import evaluation, notices, rules
+
+        queues = notices.queues(process.database)
+        return {
+            "alert_raises": [([each.name], each.raises) for each in rules.list_alerts(process.database)],
+            "alert_lag": [([], evaluation.lag(process.database))],
+            "alert_notices": [
+                ([each.target, state.value], getattr(each, state.value))
+                for each in queues
+                for state in notices.NoticeState
+            ],
+        }

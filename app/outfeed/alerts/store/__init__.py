@@ -1,0 +1,1 @@
+"""The tables of alerts: rules, their evaluation, and notices."""
