@@ -37,7 +37,7 @@ CREATE TABLE outfeed_alert_notice (
     target TEXT NOT NULL,
     kind TEXT NOT NULL,  -- raised, cleared, uncertain
     title TEXT NOT NULL,
-    count INTEGER NOT NULL,  -- matching events
+    matches INTEGER NOT NULL,  -- matching events that it reports
     matched_id TEXT,  -- the id of the newest matching event
     occurred_at TEXT NOT NULL,
     state TEXT NOT NULL,  -- waiting, delivered, failed

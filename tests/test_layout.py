@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "outfeed"
 
 FEATURES = {
-    "access", "alerts", "consumers", "edge", "gateways", "log", "swarm", "types", "upkeep", "verify", "watch", "webhooks",
+    "access", "alerts", "consumers", "edge", "gateways", "log", "swarm", "types", "upkeep", "verify", "watch",
+    "webhooks",
 }  # fmt: skip
 BASE = {"config", "errors", "clock", "process", "text", "log_message", "nesting", "manual"}
 EVENT = {"credentials", "display", "events", "history", "metrics", "principal", "redaction"}

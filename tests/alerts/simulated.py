@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ START = 1_700_000_000.0
 class AlertEvent(NamedTuple):
     kind: str
     rule: str
-    count: int
+    matches: int
 
 
 class SimulatedAlerts:
@@ -42,7 +43,8 @@ class SimulatedAlerts:
 
     def add(self, name: str, query: str = "", **fields: Any) -> AlertRule:
         rule = AlertRule(name, query, **fields).checked()
-        rules.add(self.database, rule, "tests")
+        with self._written_now():
+            rules.add(self.database, rule, "tests")
         return rule
 
     def add_count(self, name: str, threshold: int, window_secs: int, query: str = "", **fields: Any) -> AlertRule:
@@ -62,8 +64,14 @@ class SimulatedAlerts:
 
     def write(self, count: int = 1, **columns: Any) -> None:
         """Write events that are committed now."""
+        with self._written_now():
+            write_events(self.database.path, count, **columns)
+
+    @contextlib.contextmanager
+    def _written_now(self) -> Iterator[None]:
+        """Give the outbox rows of the block the present as their time."""
         before = head_of(self.database.path)
-        write_events(self.database.path, count, **columns)
+        yield
         at = datetime.fromtimestamp(self.wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with contextlib.closing(sqlite3.connect(self.database.path)) as raw, raw:
             raw.execute("UPDATE outbox SET created_at = ? WHERE seq > ?", (at, before))
@@ -111,10 +119,17 @@ class SimulatedAlerts:
         return [each.kind for each in self.events()]
 
 
+def saved_progress(path: Path) -> list[str]:
+    """Return what the database keeps of each rule's progress."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return [text for (text,) in raw.execute("SELECT progress FROM outfeed_alert ORDER BY name").fetchall()]
+
+
 def alert_events(path: Path) -> list[AlertEvent]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         rows = raw.execute(
-            "SELECT event_type, data FROM event_log WHERE event_type GLOB 'alert.*' AND source = 'alerts' ORDER BY rowid"
+            "SELECT event_type, data FROM event_log WHERE event_type GLOB 'alert.*' AND source = 'alerts'"
+            " ORDER BY rowid"
         ).fetchall()
     found = [(kind, json.loads(data)) for kind, data in rows]
     return [AlertEvent(kind.removeprefix("alert."), data["rule"], data["count"]) for kind, data in found]

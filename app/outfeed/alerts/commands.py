@@ -36,12 +36,10 @@ def _seconds(field: str) -> Callable[[click.Context, click.Parameter, Any], Any]
 def _rule_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that `add` and `edit` share."""
     options = (
-        click.option("--more-than", type=int, metavar="N", help="Raise at more than N events, with --in."),
+        click.option("--more-than", type=int, metavar="N", help="With --in: raise at more than N events."),
         click.option("--in", "window", callback=_seconds("in"), metavar="SPAN", help="The window of --more-than: 5m."),
-        click.option(
-            "--nothing-for", callback=_seconds("nothing-for"), metavar="SPAN", help="Raise if no event comes."
-        ),
-        click.option("--pause", callback=_seconds("pause"), metavar="SPAN", help="Least time between two alerts: 15m."),
+        click.option("--nothing-for", callback=_seconds("nothing-for"), metavar="SPAN", help="Raise without an event."),
+        click.option("--pause", callback=_seconds("pause"), metavar="SPAN", help="Least time between alerts: 15m."),
         click.option("--to", "targets", callback=checked(split_names), metavar="NAMES", help="Targets, with commas."),
     )
     for option in reversed(options):
@@ -67,9 +65,7 @@ def _check_targets(rule: AlertRule) -> None:
     unknown = targets.unknown(rule.targets)
     targets.close()
     if unknown:
-        raise click.BadParameter(
-            f"there is no target {unknown[0]!r}; `outfeed target list` shows all", param_hint="--to"
-        )
+        raise click.BadParameter(f"there is no target {unknown[0]!r}; see `outfeed target list`", param_hint="--to")
 
 
 @click.group()
@@ -196,7 +192,7 @@ def edit(
     Example:
       outfeed alert edit errors --more-than 50 --in 5m
     """
-    given = {"query": query, "pause_secs": pause, "targets": targets}
+    given: dict[str, Any] = {"query": query, "pause_secs": pause, "targets": targets}
     fields = {field: value for field, value in given.items() if value is not None}
     fields |= _condition(more_than, window, nothing_for)
     if is_any:
@@ -212,7 +208,7 @@ def edit(
         show.say(str(trial.run(db.default(), rule)))
         return
     rules.edit(db.default(), rule, BY)
-    show.say(f"Alert {name}: {rule.when}.")
+    show.say(f"Alert {name} is changed: {rule.when}.")
 
 
 @alert.command("try")

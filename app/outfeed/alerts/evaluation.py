@@ -182,9 +182,9 @@ class Evaluator:
             self._changed.add(number)
         for each in in_brief(found):
             rule, newest = self._progress[number].rule, self._progress[number].newest
-            matched = Matched(*newest) if each.count and newest else None
+            matched = Matched(*newest) if each.matches and newest else None
             message = f"{rule.name}: {_sentence(rule, each)}"
-            self._decisions.append(Decision(rule, each.kind, message, each.count, matched))
+            self._decisions.append(Decision(rule, each.kind, message, each.matches, matched))
 
     def _doubt(self, reason: str, *, is_reset: bool) -> None:
         """Make the rules that may have missed events uncertain."""
@@ -217,8 +217,10 @@ class Evaluator:
 def _sentence(rule: AlertRule, each: Transition) -> str:
     """Return what has happened: `more than 10 events in 5 min (12)`."""
     if each.kind is NoticeKind.RAISED:
-        count = f"{each.count:,} event{'s' * (each.count != 1)}"
-        return count if rule.condition is Condition.ANY else rule.when + (f" ({each.count:,})" if each.count else "")
+        number = f"{each.matches:,} event{'s' * (each.matches != 1)}"
+        return (
+            number if rule.condition is Condition.ANY else rule.when + (f" ({each.matches:,})" if each.matches else "")
+        )
     if rule.condition is Condition.ANY:
         return f"cleared, no event for {span(rule.pause_secs)}"
     if rule.condition is Condition.COUNT:

@@ -33,7 +33,7 @@ def notice_of(queued: QueuedNotice, database: Database, displays: Displays, url:
         _level(queued, matched, displays),
         f"{url}/alerts/{queued.rule}" if url else None,
         queued.occurred_at,
-        queued.count,
+        queued.matches,
         _shown(matched),
     )
 

@@ -29,12 +29,12 @@ class AlertState(StrEnum):
 class Transition(NamedTuple):
     """An alert that is raised or cleared at *at*.
 
-    *count* is the number of matching events that it reports.
+    *matches* is the number of matching events that it reports.
     """
 
     kind: NoticeKind
     at: float
-    count: int = 0
+    matches: int = 0
 
 
 class RecentMatches:
@@ -236,9 +236,9 @@ def in_brief(found: list[Transition]) -> list[Transition]:
     The last raised alert reports the events of earlier ones that are left out.
     """
     kept = found[-2:]
-    dropped = sum(each.count for each in found[:-2])
+    dropped = sum(each.matches for each in found[:-2])
     for place in reversed(range(len(kept))):
         if kept[place].kind is NoticeKind.RAISED:
-            kept[place] = kept[place]._replace(count=kept[place].count + dropped)
+            kept[place] = kept[place]._replace(matches=kept[place].matches + dropped)
             break
     return kept

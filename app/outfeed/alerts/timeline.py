@@ -31,7 +31,7 @@ class Timeline(NamedTuple):
     @classmethod
     def starting(cls, reading: Reading) -> Timeline:
         """Return the first moment of a new timeline, at the wall time."""
-        return cls(reading.wall, reading.boot, reading.boot_id, 0.0, reading.wall)
+        return cls(reading.wall, reading.boot, reading.boot_id, 0.0, 0.0)
 
     def moved_to(self, reading: Reading) -> Timeline:
         """Return the moment of *reading*, which never lies before this one."""
@@ -49,7 +49,7 @@ class Timeline(NamedTuple):
 
         Its place is *evaluated* of the result: between that of the event before and now. None is an unknown time.
         """
-        place = self.evaluated if wall is None else wall + self.ahead
+        place = self.evaluated if wall is None else round(wall + self.ahead, 3)  # the rows have milliseconds
         return self._replace(evaluated=min(self.now, max(self.evaluated, place)))
 
     def with_all_events(self) -> Timeline:

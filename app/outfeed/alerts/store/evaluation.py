@@ -59,7 +59,7 @@ class Decision(NamedTuple):
     rule: AlertRule
     kind: NoticeKind
     message: str
-    count: int
+    matches: int
     matched: Matched | None
 
 
@@ -171,14 +171,14 @@ def _record(connection: Connection, decision: Decision) -> None:
     """Write the event of a decision, its notices, and the rule's counter."""
     rule, matched = decision.rule, decision.matched
     data = {
-        "message": decision.message, "rule": rule.name, "condition": rule.condition.value, "count": decision.count,
+        "message": decision.message, "rule": rule.name, "condition": rule.condition.value, "count": decision.matches,
         "matched_seq": matched.seq if matched else None, "matched_id": matched.id if matched else None,
     }  # fmt: skip
     event = event_log.log_event(f"{PREFIX}{decision.kind}", SOURCE, data=data, connection=connection)
     for target in rule.targets:
         notices.add(
             connection, target, event_id=event.id, rule=rule.name, kind=decision.kind, title=decision.message,
-            count=decision.count, matched_id=matched.id if matched else None, occurred_at=event.timestamp,
+            matches=decision.matches, matched_id=matched.id if matched else None, occurred_at=event.timestamp,
         )  # fmt: skip
     if decision.kind is NoticeKind.RAISED:
         connection.execute(

@@ -19,7 +19,7 @@ KEEP = timedelta(days=30)  # of notices that wait no more
 MAX_KEPT = 10_000
 MAX_ERROR_CHARS = 500
 _COLUMNS = """
-    id, event_id, rule, target, kind, title, count, matched_id, occurred_at, state, attempts, last_error, tried_at
+    id, event_id, rule, target, kind, title, matches, matched_id, occurred_at, state, attempts, last_error, tried_at
 """
 
 
@@ -40,7 +40,7 @@ class QueuedNotice(NamedTuple):
     target: str
     kind: NoticeKind
     title: str
-    count: int
+    matches: int
     matched_id: str | None
     occurred_at: str
     state: NoticeState
@@ -70,15 +70,15 @@ def add(
     rule: str,
     kind: NoticeKind,
     title: str,
-    count: int,
+    matches: int,
     matched_id: str | None,
     occurred_at: str,
 ) -> None:
     """Add a notice in the transaction of its event."""
     connection.execute(
-        "INSERT INTO outfeed_alert_notice (event_id, rule, target, kind, title, count, matched_id, occurred_at, state,"
-        " attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-        (event_id, rule, target, kind, title, count, matched_id, occurred_at, NoticeState.WAITING),
+        "INSERT INTO outfeed_alert_notice (event_id, rule, target, kind, title, matches, matched_id, occurred_at,"
+        " state, attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        (event_id, rule, target, kind, title, matches, matched_id, occurred_at, NoticeState.WAITING),
     )
 
 
@@ -163,5 +163,5 @@ def clean(connection: Connection) -> None:
 
 
 def _notice(row: tuple[object, ...]) -> QueuedNotice:
-    found = QueuedNotice._make(row)  # type: ignore[arg-type]
+    found = QueuedNotice._make(row)
     return found._replace(kind=NoticeKind(found.kind), state=NoticeState(found.state))

@@ -16,7 +16,7 @@ MAX_SECS = 3.0
 _SECS = "(julianday(created_at) - 2440587.5) * 86400.0"
 _FROM = "FROM event_log JOIN outbox ON event_id = id WHERE event_log.rowid > ? AND event_log.rowid <= ?"
 _FIRST = f"SELECT {_SECS} {_FROM} ORDER BY event_log.rowid LIMIT 1"
-_OLDEST = f"SELECT {_SECS} FROM outbox ORDER BY seq LIMIT 1"
+_OLDEST = f"SELECT {_SECS} FROM outbox ORDER BY seq LIMIT 1"  # noqa: S608 - ours
 
 
 @dataclass(frozen=True, slots=True)

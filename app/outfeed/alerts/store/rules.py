@@ -68,9 +68,7 @@ def add(database: Database, rule: AlertRule, by: str) -> Alert:
                 (*_columns(rule), read_window(connection).last_seq, AlertState.OK, clock.timestamp()),
             )
         except IntegrityError:
-            raise NameTaken(
-                f"there is already an alert named {rule.name!r}; remove it or choose another name"
-            ) from None
+            raise NameTaken(f"there is already an alert {rule.name!r}; remove it or choose another name") from None
         return _find(connection, rule.name)
 
 
