@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from outfeed.alerts.evaluation import Evaluator
 from outfeed.alerts.rule import AlertRule, Condition
 from outfeed.alerts.store import evaluation, rules
+from outfeed.alerts.store.evaluation import HeldRules
 from outfeed.clock import Reading
 from outfeed.store.database import Database
 from outfeed.store.outbox import Outbox
@@ -36,6 +37,7 @@ class SimulatedAlerts:
     def __init__(self, database: Database, begin: float = START) -> None:
         self.database = database
         self.wall, self.boot, self.boot_id = begin, 1000.0, "first"
+        self.held: HeldRules | None = None
         self.evaluator: Evaluator | None = None
 
     def reading(self) -> Reading:
@@ -78,7 +80,7 @@ class SimulatedAlerts:
 
     def evaluate(self) -> None:
         """Evaluate up to the head, as the running process does each second."""
-        if self.evaluator is None:
+        if self.held is None or self.evaluator is None or not evaluation.is_current(self.database, self.held):
             self.start()
         if self.evaluator is not None:
             while self.evaluator.step():
@@ -91,13 +93,13 @@ class SimulatedAlerts:
             self.evaluate()
 
     def start(self) -> None:
-        """Claim the evaluation, as a new process does."""
-        held = evaluation.claim(self.database)
-        self.evaluator = None
-        if held is not None:
+        """Claim the evaluation, as a process does at its start and after a change of the rules."""
+        started_at = self.evaluator.started_at if self.evaluator else None
+        self.held, self.evaluator = evaluation.claim(self.database), None
+        if self.held is not None:
             self.evaluator = Evaluator(
-                self.database, Outbox(self.database, 65_536), held, publish=lambda _, __: None,
-                read_clocks=self.reading,
+                self.database, Outbox(self.database, 65_536), self.held, publish=lambda _, __: None,
+                read_clocks=self.reading, started_at=started_at,
             )  # fmt: skip
             self.evaluator.begin()
 

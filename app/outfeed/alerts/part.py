@@ -10,7 +10,7 @@ import threading
 
 from outfeed.alerts.evaluation import Evaluator
 from outfeed.alerts.notice_text import notice_of
-from outfeed.alerts.sender import Sender
+from outfeed.alerts.sender import NoticeSender
 from outfeed.alerts.store import evaluation, rules
 from outfeed.alerts.store.notices import QueuedNotice
 from outfeed.alerts.targets import Notice, StoredTargets, Targets
@@ -67,7 +67,7 @@ class AlertsPart(Part):
     def _work(self) -> None:
         """Evaluate and send until `stop` or an error."""
         targets = self._targets or StoredTargets(self._database, self._process.settings)
-        sender = Sender(
+        sender = NoticeSender(
             self._database, targets, self._make_notice, lambda error: self._process.metrics.note_error("notices", error)
         )
         try:
@@ -77,7 +77,7 @@ class AlertsPart(Part):
             sender.close()
             targets.close()
 
-    def _evaluate(self, sender: Sender) -> None:
+    def _evaluate(self, sender: NoticeSender) -> None:
         """Evaluate with the present rules, until one of them changes."""
         held = evaluation.claim(self._database)
         if held is None:  # notices of rules that are paused now may still wait

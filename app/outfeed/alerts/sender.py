@@ -23,7 +23,7 @@ FIRST_PAUSE_SECS, MAX_PAUSE_SECS = 10.0, 3600.0
 log = logging.getLogger(__name__)
 
 
-class Sender:
+class NoticeSender:
     """Sends the waiting notices of one database.
 
     One process does so at a time. If it ends while it sends, the next one sends that notice of each target again, with
