@@ -5,11 +5,8 @@ No statement of the program fails because of the watch, and after a repair the e
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from outfeed.store import schema as store_schema
 from outfeed.store.database import Connection, Database
 from outfeed.watch import definition
 from outfeed.watch.store import repair, schema, snapshot, watches
+from tests.killed import Act, killed_at
 from tests.watch.migrated import check
 from tests.watch.watched import events, new_database, run, take_events, types, watch
 
@@ -120,7 +118,6 @@ def test_the_notes_keep_the_columns_that_triggers_of_an_older_version_write() ->
 
 # --- a kill at each statement -----------------------------------------------------------------------------------------
 
-Act = Callable[[Database], None]
 FILE = """
 [[watch]]
 table = "orders"
@@ -160,42 +157,6 @@ def prepare(path: Path, *statements: str) -> None:
         watch(program, "orders")
         for statement in statements:
             program.execute(statement)
-
-
-def killed_at(number: int, act: Act, path: Path) -> bool:
-    """Run *act* in a process that is killed before its statement *number*.
-
-    Returns False if the process ended before.
-    """
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            _act_until(number, act, path)
-            status = 0
-        finally:
-            os._exit(status)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-    return status != 0
-
-
-def _act_until(number: int, act: Act, path: Path) -> None:
-    left, last = number, ""
-
-    def count(statement: str) -> None:
-        nonlocal left, last
-        if statement == last or statement.startswith("--"):  # SQLite reports a statement again for each trigger
-            return
-        last = statement
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    database = Database(path)
-    with database.connection() as connection:  # `act` gets the same one
-        connection.set_trace_callback(count)
-    act(database)
 
 
 def state(path: Path) -> object:

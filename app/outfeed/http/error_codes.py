@@ -70,6 +70,12 @@ CODES: dict[str, ErrorCode] = {
         "The owner has `OUTFEED_MAX_CONSUMERS_PER_OWNER` consumers already.",
         "Reuse a consumer, or remove one with `outfeed consumer remove`.",
     ),
+    "too_many_rules": ErrorCode(
+        (422,),
+        False,
+        "The limit of alert rules is reached.",
+        "Remove a rule with `outfeed alert remove`.",
+    ),
     "forbidden_consumer": ErrorCode(
         (403,),
         True,
