@@ -6,6 +6,7 @@ present, once all events before it are known.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
@@ -133,7 +134,7 @@ class RuleProgress:
     @property
     def _pause_end(self) -> float:
         """The time from which the rule may raise again."""
-        return self.since if self.last_raise is None else self.last_raise + self.rule.pause_secs
+        return -math.inf if self.last_raise is None else self.last_raise + self.rule.pause_secs
 
     def _raise(self, at: float, count: int) -> Transition:
         self.state, self.last_raise, self.waiting = AlertState.RAISED, at, 0
@@ -182,7 +183,7 @@ class CountProgress(RuleProgress):
 
     def advance(self, now: float) -> list[Transition]:
         found = []
-        if self.recent.total > self.rule.threshold and self.state is not AlertState.RAISED and self._pause_end <= now:
+        if self.recent.total > self.rule.threshold and self.last_raise is not None and self._pause_end <= now:
             self.recent.expire(self._pause_end)
             found = self._raise_above_threshold(self._pause_end)
         self.recent.expire(now)
