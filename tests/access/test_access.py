@@ -52,6 +52,11 @@ def own(answer, of_programs=None):
     return (401, 401, 401, programs, 403, programs, answer, answer, answer, 403)
 
 
+def operators(answer, *, forged=None):
+    """Return the statuses of a route that only operators may use."""
+    return (401, 401, 401, 403, 403, 403, 403, 403, answer, forged or answer)
+
+
 EVERYONE = (200,) * len(VISITORS)
 AGENT = {"event_type": "agent.joined", "source": "s"}
 # each route: the requested path, the body or form if there is one, and the statuses
@@ -80,6 +85,14 @@ TABLE = {
     # only for operators, and programs with the scope admin
     ("GET", "/status"): ("/status", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
     ("GET", "/watches"): ("/watches", (401, 401, 401, 403, 403, 403, 403, 403, 200, 200)),
+    ("GET", "/api/alerts"): ("/api/alerts", operators(200)),
+    ("POST", "/api/alerts"): ("/api/alerts", operators(422, forged=403)),
+    ("POST", "/api/alerts/trial"): ("/api/alerts/trial", operators(200, forged=403)),
+    ("GET", "/api/alerts/<name>"): ("/api/alerts/unknown", operators(404)),
+    ("PUT", "/api/alerts/<name>"): ("/api/alerts/unknown", operators(415, forged=403)),
+    ("DELETE", "/api/alerts/<name>"): ("/api/alerts/unknown", operators(404, forged=403)),
+    ("POST", "/api/alerts/<name>/pause"): ("/api/alerts/unknown/pause", operators(404, forged=403)),
+    ("POST", "/api/alerts/<name>/resume"): ("/api/alerts/unknown/resume", operators(404, forged=403)),
     ("GET", "/api/events"): ("/api/events", row(200)),
     ("GET", "/api/types"): ("/api/types", row(200)),
     ("POST", "/api/events"): ("/api/events", row(403, 201, wrong_type=403)),

@@ -69,7 +69,7 @@ def test_a_notice_says_what_happened_and_shows_the_newest_event(alerts: Simulate
     assert (notice.kind, notice.rule, notice.count, notice.level) == (NoticeKind.RAISED, "errors", 1, Level.ERROR)
     assert notice.title == "errors: 1 event"
     assert notice.text == "errors: 1 event.\n💾 A job failed: disk full\njob.failed from s, t"
-    assert notice.url == f"{URL}/alerts/errors"
+    assert notice.url == f"{URL}/admin/alerts/rule/errors"
     assert notice.matched is not None
     assert notice.matched["data"] == {"reason": "disk full"}
     assert targets.sent[1][1].event_id == notice.event_id

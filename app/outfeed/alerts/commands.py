@@ -125,21 +125,10 @@ def list_(is_json: bool) -> None:
     """
     found = rules.list_alerts(db.default())
     if is_json:
-        show.put(show.as_json_lines(map(facts, found)))
+        show.put(show.as_json_lines(each.as_dict() for each in found))
         return
     columns = ("Name", "State", "Raised", "Last", "When", "Query", "Pause", "Targets")
     show.listing("alert", columns, [_row(each) for each in found])
-
-
-def facts(each: Alert) -> dict[str, Any]:
-    """Return what JSON shows of an alert."""
-    rule = each.rule
-    return {
-        "name": rule.name, "query": rule.query, "condition": rule.condition.value, "threshold": rule.threshold,
-        "window_secs": rule.window_secs, "pause_secs": rule.pause_secs, "targets": list(rule.targets),
-        "is_paused": each.is_paused, "state": each.state.value, "raises": each.raises, "raised_at": each.raised_at,
-        "created_at": each.created_at,
-    }  # fmt: skip
 
 
 def _row(each: Alert) -> tuple[str, ...]:
@@ -162,7 +151,7 @@ def show_(name: str, is_json: bool) -> None:
     found = rules.find(db.default(), name)
     sent = notices.list_notices(db.default(), name, MAX_NOTICES)
     if is_json:
-        show.put(show.as_json({**facts(found), "notices": [each._asdict() for each in sent]}))
+        show.put(show.as_json({**found.as_dict(), "notices": [each._asdict() for each in sent]}))
         return
     show.listing("alert", ("Name", "State", "Raised", "Last", "When", "Query", "Pause", "Targets"), [_row(found)])
     columns = ("Notice", "At", "Target", "State", "Failed attempts", "Last error")

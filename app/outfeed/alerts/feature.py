@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from outfeed.config import Settings
-from outfeed.feature import PROBLEM, Feature, Finding, Process, Samples
+from outfeed.feature import PROBLEM, AdminFact, AdminGroup, AdminPage, Feature, Finding, Process, Samples
 from outfeed.metrics import Metric
 
 if TYPE_CHECKING:
+    from flask import Blueprint
+
     from outfeed.alerts.part import AlertsPart
     from outfeed.store.database import Connection, Database
 
@@ -26,6 +28,28 @@ class AlertsFeature(Feature):
         "alert_notices": Metric("gauge", "Notices of the last 30 days, by target and state.", ("target", "state")),
     }
     status_template = "_alerts_status.html"
+
+    admin_pages = (
+        AdminPage(AdminGroup.DELIVERY, "Alerts", "alert_pages.show", "Be told when events come, or come no more."),
+    )
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.alerts.api import alerts
+        from outfeed.alerts.pages import alert_pages
+
+        return alerts, alert_pages
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        from outfeed.alerts.progress import AlertState
+        from outfeed.alerts.store import rules
+
+        found = rules.list_alerts(process.database)
+        raised = sum(each.state is not AlertState.OK and not each.is_paused for each in found)
+        return {
+            "alert_pages.show": AdminFact(
+                f"{raised:,} of {len(found):,} raised" if raised else f"{len(found):,}", raised > 0
+            )
+        }
 
     def part(self, process: Process) -> AlertsPart:
         from outfeed.alerts.part import AlertsPart

@@ -31,7 +31,7 @@ def notice_of(queued: QueuedNotice, database: Database, displays: Displays, url:
         cut(queued.title, MAX_TITLE_CHARS),
         cut(_text(queued, matched, displays), MAX_TEXT_CHARS),
         _level(queued, matched, displays),
-        f"{url}/alerts/{queued.rule}" if url else None,
+        f"{url}/admin/alerts/rule/{queued.rule}" if url else None,
         queued.occurred_at,
         queued.matches,
         _shown(matched),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from outfeed.errors import InvalidRequest
-from outfeed.log import filters
+from outfeed.log import filters, query_language
 from outfeed.log.query_language import seconds_of
 from outfeed.log.store.log_filter import LogFilter
 from outfeed.principal import EVERYTHING
@@ -58,9 +58,8 @@ class AlertRule:
 
         Raises InvalidRequest, which names the field.
         """
-        _check_name(self.name)
-        query = filters.read_query(self.query)
-        _check_filter(filters.filter_of(query, EVERYTHING))
+        check_name(self.name)
+        query = checked_query(self.query)
         is_count, is_any = self.condition is Condition.COUNT, self.condition is Condition.ANY
         _check_number("threshold", self.threshold, *((1, MAX_THRESHOLD) if is_count else (0, 0)), "")
         _check_number("window", self.window_secs, *((0, 0) if is_any else (MIN_WINDOW_SECS, MAX_WINDOW_SECS)), " s")
@@ -68,7 +67,7 @@ class AlertRule:
         if len(self.targets) > MAX_TARGETS:
             raise invalid("targets", f"at most {MAX_TARGETS}, got {len(self.targets)}")
         return AlertRule(
-            self.name, str(query), self.condition, self.threshold, self.window_secs, self.pause_secs,
+            self.name, query, self.condition, self.threshold, self.window_secs, self.pause_secs,
             tuple(dict.fromkeys(self.targets)),
         )  # fmt: skip
 
@@ -130,16 +129,23 @@ def joined_names(names: Iterable[str]) -> str:
     return ",".join(names)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> str:
+    """Return the name of a rule. Raises InvalidRequest."""
     if not NAME.fullmatch(name):
         raise invalid("name", f"has up to 55 letters, digits, dots, dashes and underscores, got {name!r:.80}")
+    return name
 
 
-def _check_filter(found: LogFilter) -> None:
-    if found.text is not None:
+def checked_query(text: str) -> str:
+    """Return the query in normal form. Raises InvalidRequest."""
+    query = query_language.parse(text)
+    if query.problems:
+        raise invalid("query", query.problems[0])
+    if query.text is not None:
         raise invalid("query", "a rule can't search for text; use fields such as type:, source: or data.name:")
-    if found.is_timed:
+    if any(term.is_time for term in query.terms):
         raise invalid("query", "a rule has no since: and until:; it watches events from now on")
+    return str(query)
 
 
 def _check_number(field: str, value: int, least: int, most: int, unit: str) -> None:

@@ -6,6 +6,7 @@ Each change raises the revision, so that a running evaluation reads the rules ag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from outfeed import clock
 from outfeed.alerts.progress import AlertState
@@ -36,6 +37,16 @@ class Alert:
     def name(self) -> str:
         """The name of the rule."""
         return self.rule.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON shows of the alert."""
+        rule = self.rule
+        return {
+            "name": rule.name, "query": rule.query, "condition": rule.condition.value, "threshold": rule.threshold,
+            "window_secs": rule.window_secs, "pause_secs": rule.pause_secs, "targets": list(rule.targets),
+            "is_paused": self.is_paused, "state": self.state.value, "raises": self.raises,
+            "raised_at": self.raised_at, "created_at": self.created_at,
+        }  # fmt: skip
 
 
 def list_alerts(database: Database) -> list[Alert]:
