@@ -478,6 +478,22 @@ OWN: dict[str, OwnDisplay] = {
     "access.alert_removed": _own("system", "✂️", "Alert removed", "{by|Someone} removed the alert {name|unnamed}"),
     "access.alert_paused": _own("system", "⏸️", "Alert paused", "{by|Someone} paused the alert {name|unnamed}"),
     "access.alert_resumed": _own("system", "🔔", "Alert resumed", "{by|Someone} resumed the alert {name|unnamed}"),
+    "access.webhook_added": _own("system", "🪝", "Webhook added", "{by|Someone} added the webhook {name|unnamed}"),
+    "access.webhook_changed": _own(
+        "system", "🪝", "Webhook changed", "{by|Someone} changed the webhook {name|unnamed}"
+    ),
+    "access.webhook_paused": _own("system", "⏸️", "Webhook paused", "{by|Someone} paused the webhook {name|unnamed}"),
+    "access.webhook_resumed": _own("system", "▶️", "Webhook resumed", "{by|Someone} resumed the webhook {name|unnamed}"),
+    "access.webhook_rotated": _own(
+        "system", "🎫", "Webhook rotated", "{by|Someone} gave the webhook {name|unnamed} a new secret"
+    ),
+    "access.webhook_removed": _own("system", "✂️", "Webhook removed", "{by|Someone} removed the webhook {name|unnamed}"),
+    "access.webhook_tested": _own(
+        "system", "🪝", "Webhook tested", "{by|Someone} tested the webhook {name|unnamed}[, which answered {status}]"
+    ),
+    "access.webhook_sent_again": _own(
+        "system", "🔁", "Webhook sent again", "{by|Someone} sent seq {first_seq|?} to webhook {name|unnamed} again"
+    ),
     "access.webhook_skipped": _own(
         "system",
         "⏭️",

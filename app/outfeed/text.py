@@ -1,4 +1,4 @@
-"""Text of users and programs: escaping, and suggestions for typos.
+"""Text of users and programs: escaping, lists, and suggestions for typos.
 
 No I/O.
 """
@@ -22,6 +22,14 @@ def escaped(text: str) -> str:
 def sentence(text: str) -> str:
     """Return *text* with a capital at the beginning and a full stop."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def separated(text: str) -> list[str]:
+    """Return the parts of *text* between commas.
+
+    Spaces around the parts and empty parts are removed.
+    """
+    return [part for each in text.split(",") if (part := each.strip())]
 
 
 def near(name: str, known: Iterable[str]) -> str | None:

@@ -126,25 +126,25 @@ class TestSkip:
         for event_type in ("a.b", "x.y", "a.c", "a.d"):
             outfeed("log", event_type, "--source", "s", "--id", f"of-{event_type}")
         lease = webhook.claim(database, "ops")
-        lease.acknowledge(1, events=1, status=200, batch_end=None)
+        lease.acknowledge(2, events=1, status=200, batch_end=None)
         lease.failed(400, "the target answered 400")
 
     def test_list_names_the_blocking_event(self, outfeed, blocked):
         people, (facts,) = outfeed("webhook", "list"), json.loads(outfeed("webhook", "list", "--json").output)
 
-        assert "seq 3 a.c of-a.c, status 400" in people.stdout
-        assert "`outfeed webhook skip ops` skips seq 3 a.c of-a.c." in people.stderr
-        assert facts["blocked_by"] == [{"seq": 3, "id": "of-a.c", "event_type": "a.c"}]
+        assert "seq 4 a.c of-a.c, status 400" in people.stdout
+        assert "`outfeed webhook skip ops` skips seq 4 a.c of-a.c." in people.stderr
+        assert facts["blocked_by"] == [{"seq": 4, "id": "of-a.c", "event_type": "a.c"}]
         assert facts["last_status"] == 400
 
     def test_skip_skips_only_the_blocking_event(self, outfeed, blocked, database):
         result = outfeed("webhook", "skip", "ops")
 
-        assert result.output == "Webhook ops skipped seq 3 a.c of-a.c.\n"
+        assert result.output == "Webhook ops skipped seq 4 a.c of-a.c.\n"
         found = webhook.find(database, "ops")
-        assert (found.seq, found.failing_since, found.last_error) == (3, None, None)
+        assert (found.seq, found.failing_since, found.last_error) == (4, None, None)
         assert outfeed("webhook", "skip", "ops").exit_code == 1, "the next event has not failed"
-        assert webhook.find(database, "ops").seq == 3
+        assert webhook.find(database, "ops").seq == 4
 
     def test_a_paused_webhook_stays_paused_and_names_the_command(self, outfeed, blocked, database):
         webhook.pause(database, "ops")
@@ -153,7 +153,7 @@ class TestSkip:
 
         assert result.stderr == "It is paused. To continue: outfeed webhook resume ops\n"
         assert webhook.find(database, "ops").state == "paused"
-        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 3, 2 events behind.\n"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 4, 3 events behind.\n"
 
 
 class TestTest:
@@ -212,7 +212,7 @@ class TestEdit:
         result = outfeed("webhook", "edit", "ops", *options)
 
         assert result.output == "Changed webhook ops.\n"
-        assert webhook.find(database, "ops") == ops._replace(**changed, revision=ops.revision + 1)
+        assert webhook.find(database, "ops") == ops._replace(**changed, revision=ops.revision + 1, lag=ops.lag + 1)
 
     @pytest.mark.parametrize(
         "options",
@@ -315,7 +315,7 @@ class TestLog:
         for n in range(3):
             outfeed("log", "a.b", "--source", "s", "--id", f"of-{n}")
         outbox = Outbox(database, 65536)
-        page = outbox.read_after(0, 10)
+        page = outbox.read_after(1, 10)
         log = DeliveryLog(database)
         for items, answer in (
             (page.items[:1], Answer(422, body=b"no\n such\x1b[2J field")),
@@ -327,8 +327,8 @@ class TestLog:
     def test_log_shows_each_post_and_its_answer(self, outfeed, logged):
         result = outfeed("webhook", "log", "ops")
 
-        assert re.search(r"1 +1 +422 +1,234 ms +no such\\x1b\[2J field", result.stdout)
-        assert re.search(r"2-3 +2 +no answer within 20 s +1,234 ms", result.stdout)
+        assert re.search(r"1 +\S+ +2 +1 +422 +1,234 ms +no such\\x1b\[2J field", result.stdout)
+        assert re.search(r"3-4 +2 +no answer within 20 s +1,234 ms", result.stdout)
         assert result.stdout.endswith("There are 2 posts.\n")
 
     def test_json_contains_the_bodies(self, outfeed, logged):
@@ -352,7 +352,7 @@ class TestOtherCommands:
         assert outfeed("webhook", "pause", "ops").output == "Webhook ops is paused.\n"
         assert webhook.versions(database) == {}
         outfeed("log", "a.b", "--source", "s")
-        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 0, 1 event behind.\n"
+        assert outfeed("webhook", "resume", "ops").output == "Webhook ops resumes after seq 1, 3 events behind.\n"
         assert list(webhook.versions(database)) == ["ops"]
         assert outfeed("webhook", "remove", "ops").output == "Removed webhook ops.\n"
         assert webhook.list_webhooks(database) == []

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from outfeed import clock
 from outfeed.access.store import account
-from outfeed.cli.values import duration, separated
+from outfeed.cli.values import duration
 from outfeed.principal import check_patterns
+from outfeed.text import separated
 
 
 def scopes(value: str) -> tuple[str, ...]:

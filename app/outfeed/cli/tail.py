@@ -9,12 +9,12 @@ import click
 from outfeed import clock
 from outfeed.cli import show
 from outfeed.cli.addresses import feed_address
-from outfeed.cli.values import separated
 from outfeed.client import Client, Cursor, FeedEvent, Gap, Reset
 from outfeed.client.feed import Feed
 from outfeed.config import remote
 from outfeed.display import Display
 from outfeed.errors import Refused, Unreachable
+from outfeed.text import separated
 
 
 @click.command()

@@ -41,14 +41,6 @@ def parsed_json(value: str) -> Any:
         raise ValueError(f"not JSON: {error}") from error
 
 
-def separated(value: str) -> list[str]:
-    """Return the parts of *value* between commas.
-
-    Spaces around the parts and empty parts are removed.
-    """
-    return [part for each in value.split(",") if (part := each.strip())]
-
-
 def duration(value: str) -> timedelta | None:
     """Return the time span of `30s`, `15m`, `12h` or `90d`, or None."""
     match = re.fullmatch(r"([1-9]\d{0,5})([smhd])", value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from outfeed.cli.values import separated
 from outfeed.config import Settings
 from outfeed.errors import InvalidRequest
 from outfeed.events import MAX_NAME_CHARS
@@ -16,6 +15,7 @@ from outfeed.gateways import mapping_file, signatures
 from outfeed.gateways.mapping import FieldTable, Scheme
 from outfeed.gateways.topic import check_topic, word_of_type
 from outfeed.principal import check_patterns
+from outfeed.text import separated
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from outfeed.cli import show
-from outfeed.cli.values import checked, separated
+from outfeed.cli.values import checked
 from outfeed.config import settings
 from outfeed.errors import InvalidWatch
 from outfeed.store import database as db
 from outfeed.store import lease, serving
+from outfeed.text import separated
 from outfeed.watch import definition as definitions
 from outfeed.watch.definition import Definition
 from outfeed.watch.store import generate, schema, watches

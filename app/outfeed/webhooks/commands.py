@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -10,39 +9,25 @@ import click
 
 from outfeed import clock
 from outfeed.cli import BY, show
-from outfeed.cli.values import checked, separated
+from outfeed.cli.values import checked
 from outfeed.config import settings
-from outfeed.errors import NotBlocked, OutfeedError, TargetUnresolvable
-from outfeed.feed.subscription import FeedRequest, validated
+from outfeed.errors import OutfeedError
 from outfeed.history import Item
 from outfeed.store import database as db
-from outfeed.store.outbox import Outbox
 from outfeed.text import escaped
 from outfeed.webhooks import store
-from outfeed.webhooks.addresses import Allowlist
-from outfeed.webhooks.blocked import blocking_items, describe_events
+from outfeed.webhooks.blocked import describe_events
 from outfeed.webhooks.delivery_log import store as delivery_log
-from outfeed.webhooks.message import Message, check_secret, new_secret
-from outfeed.webhooks.target import PORTS, Target, check_url
+from outfeed.webhooks.message import check_secret, new_secret
+from outfeed.webhooks.operations import MAX_BATCH, Posted, Webhooks, check_name, parsed_types
+from outfeed.webhooks.target import check_url
 
-MAX_BATCH = 1000
 MAX_SHOWN_CHARS = 200  # of an answer's body, in a table
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("a name has up to 55 letters, digits, dots, dashes and underscores")
-    return value
 
 
 def _url(value: str) -> str:
     check_url(value)
     return value
-
-
-def _types(value: str) -> tuple[str, ...]:
-    return validated(FeedRequest, {"types": separated(value)}).types
 
 
 def _secret(value: TextIO) -> str:
@@ -76,10 +61,13 @@ def webhook() -> None:
 
 
 @webhook.command()
-@click.argument("name", callback=checked(_name))
+@click.argument("name", callback=checked(check_name))
 @click.argument("url", callback=checked(_url))
 @click.option(
-    "--types", callback=checked(_types), default="", help="Only these types: exact types or task.*, comma-separated."
+    "--types",
+    callback=checked(parsed_types),
+    default="",
+    help="Only these types: exact types or task.*, comma-separated.",
 )
 @_on_rejection_option(default=store.OnRejection.RETRY.value, show_default=True)
 @_secret_option
@@ -93,24 +81,25 @@ def add(name: str, url: str, types: tuple[str, ...], given: str | None, batch: i
     Example:
       outfeed webhook add ops https://ops.example.com/outfeed --types system.error,task.*
     """
-    _require_allowed(url)
+    _warn_of(url)
     secret = given or new_secret()
     wanted = store.OnRejection(on_rejection)
-    store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted)
+    store.add(db.default(), name, url, types=types, secret=secret, batch=batch or 0, on_rejection=wanted, by=BY)
     if given is None:
         show.line(secret)
     show.say(f"Webhook {name} is active.{'' if given else ' Its secret is not shown again.'}", err=given is None)
 
 
-def _require_allowed(url: str) -> None:
-    """Fail if the server would refuse the target's addresses.
+def _webhooks() -> Webhooks:
+    return Webhooks(db.default(), settings())
 
-    Prints a warning if the name has no address yet.
+
+def _warn_of(url: str) -> None:
+    """Print a warning if the name has no address yet.
+
+    Fails if the server would refuse the target's addresses.
     """
-    parsed = check_url(url)
-    try:
-        Allowlist.parse(settings().webhook_allow).resolve(parsed.host, parsed.port or PORTS[parsed.scheme])
-    except TargetUnresolvable as problem:
+    if problem := _webhooks().warning_of(url):
         show.warn(f"Warning: {problem}")
 
 
@@ -125,7 +114,7 @@ def list_(is_json: bool) -> None:
     Example:
       outfeed webhook list
     """
-    found = [(each, _blocking(each)) for each in store.list_webhooks(db.default())]
+    found = [(each, _webhooks().blocking(each)) for each in store.list_webhooks(db.default())]
     if is_json:
         show.put(show.as_json_lines(_facts(*each) for each in found))
         return
@@ -134,10 +123,6 @@ def list_(is_json: bool) -> None:
     for each, items in found:
         if items:
             show.say(f"`outfeed webhook skip {each.name}` skips {_described(items)}.", err=True)
-
-
-def _blocking(each: store.Webhook) -> list[Item]:
-    return blocking_items(Outbox(db.default(), settings().max_event_bytes), each)
 
 
 def _facts(each: store.Webhook, blocking: list[Item]) -> dict[str, object]:
@@ -168,15 +153,14 @@ def test(name: str) -> None:
     Example:
       outfeed webhook test ops
     """
-    found = store.find(db.default(), name)
-    target = Target(found.url, Allowlist.parse(settings().webhook_allow))
-    message = Message.of_test(name)
-    began = clock.monotonic()
-    answer = target.post(message.body, message.signed(*found.secrets))
-    target.close()
-    if not answer.is_delivered:
-        raise OutfeedError(f"webhook {name} failed the test: {answer}")
-    show.say(f"Webhook {name} accepted the test: {answer.status} in {(clock.monotonic() - began) * 1000:.0f} ms.")
+    _show_answer(name, _webhooks().test(name, BY), "the test")
+
+
+def _show_answer(name: str, posted: Posted, what: str) -> None:
+    """Print the answer to *what*. Raises OutfeedError if it is not 2xx."""
+    if not posted.answer.is_delivered:
+        raise OutfeedError(f"webhook {name} failed {what}: {posted.answer}")
+    show.say(f"Webhook {name} accepted {what}: {posted.answer.status} in {posted.millis} ms.")
 
 
 @webhook.command()
@@ -188,7 +172,7 @@ def pause(name: str) -> None:
     Example:
       outfeed webhook pause ops
     """
-    store.pause(db.default(), name)
+    store.pause(db.default(), name, by=BY)
     show.say(f"Webhook {name} is paused.")
 
 
@@ -201,7 +185,7 @@ def resume(name: str) -> None:
     Example:
       outfeed webhook resume ops
     """
-    found = store.resume(db.default(), name)
+    found = store.resume(db.default(), name, by=BY)
     show.say(f"Webhook {name} resumes after seq {found.seq:,}, {show.count(found.lag, 'event')} behind.")
 
 
@@ -216,11 +200,7 @@ def skip(name: str) -> None:
     Example:
       outfeed webhook skip ops
     """
-    found = store.find(db.default(), name)
-    blocking = _blocking(found)
-    if not blocking:
-        raise NotBlocked(f"no event blocks the webhook {name}; `outfeed webhook list` shows its state")
-    store.skip(db.default(), found, blocking, BY)
+    found, blocking = _webhooks().skip(name, BY)
     show.say(f"Webhook {name} skipped {_described(blocking)}.")
     _print_paused(found)
 
@@ -228,7 +208,7 @@ def skip(name: str) -> None:
 @webhook.command()
 @click.argument("name")
 @click.option("--url", callback=checked(_url), help="Post to this URL from now on.")
-@click.option("--types", callback=checked(_types), help='Post only these types from now on; "" means all.')
+@click.option("--types", callback=checked(parsed_types), help='Post only these types from now on; "" means all.')
 @_on_rejection_option()
 def edit(name: str, url: str | None, types: tuple[str, ...] | None, on_rejection: str | None) -> None:
     """Change the URL, the types or the rejection policy of NAME.
@@ -243,9 +223,9 @@ def edit(name: str, url: str | None, types: tuple[str, ...] | None, on_rejection
         raise click.UsageError("nothing to change; pass --url, --types or --on-rejection")
     if url is not None:
         store.find(db.default(), name)
-        _require_allowed(url)
+        _warn_of(url)
     wanted = None if on_rejection is None else store.OnRejection(on_rejection)
-    found = store.edit(db.default(), name, url=url, types=types, on_rejection=wanted)
+    found = store.edit(db.default(), name, url=url, types=types, on_rejection=wanted, by=BY)
     show.say(f"Changed webhook {name}.")
     _print_paused(found)
 
@@ -269,7 +249,7 @@ def rotate(name: str, given: str | None) -> None:
       outfeed webhook rotate ops
     """
     secret = given or new_secret()
-    store.rotate(db.default(), name, secret)
+    store.rotate(db.default(), name, secret, by=BY)
     if given is None:
         show.line(secret)
     ending = "" if given else " The new secret is not shown again."
@@ -294,14 +274,32 @@ def log_(name: str, is_json: bool) -> None:
     if is_json:
         show.put(show.as_json_lines(post._asdict() for post in posts))
         return
-    show.listing("post", ("Time", "Seq", "Events", "Answer", "Took", "Text"), [_log_row(post) for post in posts])
+    show.listing(
+        "post", ("Post", "Time", "Seq", "Events", "Answer", "Took", "Text"), [_log_row(post) for post in posts]
+    )
 
 
 def _log_row(post: delivery_log.LoggedPost) -> tuple[str, ...]:
     seqs = str(post.first_seq) if post.first_seq == post.last_seq else f"{post.first_seq}-{post.last_seq}"
     answer = str(post.status or post.error)
     text = " ".join(post.answer.split())[:MAX_SHOWN_CHARS]
-    return post.posted_at, seqs, f"{post.events:,}", answer, f"{post.millis:,} ms", text
+    return str(post.id), post.posted_at, seqs, f"{post.events:,}", answer, f"{post.millis:,} ms", text
+
+
+@webhook.command("send-again")
+@click.argument("name")
+@click.argument("post", type=int)
+def send_again(name: str, post: int) -> None:
+    """Post the events of the logged post POST to NAME again, now.
+
+    The id of the message stays the same, so that a target can drop a repeated one. `outfeed webhook log` shows the
+    number of each post. Other posts keep their order.
+
+    \b
+    Example:
+      outfeed webhook send-again ops 17
+    """
+    _show_answer(name, _webhooks().send_again(name, post, BY), f"post {post}")
 
 
 @webhook.command()
@@ -313,5 +311,5 @@ def remove(name: str) -> None:
     Example:
       outfeed webhook remove ops
     """
-    store.remove(db.default(), name)
+    store.remove(db.default(), name, by=BY)
     show.say(f"Removed webhook {name}.")

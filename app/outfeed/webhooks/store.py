@@ -113,10 +113,12 @@ def add(
     secret: str,
     batch: int,
     on_rejection: OnRejection = OnRejection.RETRY,
+    by: str | None = None,
 ) -> None:
     """Insert an active webhook that starts at the head. Raises NameTaken.
 
-    Pruning keeps the outbox rows that it has not delivered.
+    Pruning keeps the outbox rows that it has not delivered. The audit event of this and every other change has no URL,
+    which may contain a secret.
     """
     row = (name, url, ",".join(types), secret, batch, WebhookState.ACTIVE, clock.timestamp(), on_rejection)
     with database.transaction() as connection:
@@ -128,6 +130,7 @@ def add(
             )
         except IntegrityError:
             raise NameTaken(f"there is already a webhook named {name!r}; remove it or choose another name") from None
+        audit.record(connection, "access.webhook_added", by, name=name)
         checkpoint.delete(connection, consumer_of(name))
         checkpoint.renew(connection, consumer_of(name), is_protected=True)
 
@@ -146,16 +149,17 @@ def find(database: Database, name: str) -> Webhook:
         return _find(connection, name)
 
 
-def pause(database: Database, name: str) -> None:
+def pause(database: Database, name: str, *, by: str | None = None) -> None:
     """Stop posting to the webhook until it is resumed. Raises UnknownName.
 
     Its events are kept.
     """
     with database.transaction() as connection:
         _set_state(connection, name, WebhookState.PAUSED)
+        audit.record(connection, "access.webhook_paused", by, name=name)
 
 
-def resume(database: Database, name: str) -> Webhook:
+def resume(database: Database, name: str, *, by: str | None = None) -> Webhook:
     """Continue at the checkpoint, at once. Raises UnknownName.
 
     An active webhook that waits for a retry is retried at once.
@@ -165,6 +169,7 @@ def resume(database: Database, name: str) -> Webhook:
         connection.execute(
             "UPDATE outfeed_webhook SET failing_since = NULL, last_error = NULL, skips = 0 WHERE name = ?", (name,)
         )
+        audit.record(connection, "access.webhook_resumed", by, name=name)
         return _find(connection, name)
 
 
@@ -175,6 +180,7 @@ def edit(
     url: str | None = None,
     types: Iterable[str] | None = None,
     on_rejection: OnRejection | None = None,
+    by: str | None = None,
 ) -> Webhook:
     """Change the given attributes of the webhook. Raises UnknownName.
 
@@ -182,18 +188,21 @@ def edit(
     again.
     """
     joined = None if types is None else ",".join(types)
+    given = {"url": url, "types": joined, "on_rejection": on_rejection}
     with database.transaction() as connection:
         changed = connection.execute(
             "UPDATE outfeed_webhook SET url = coalesce(?, url), types = coalesce(?, types),"
             " on_rejection = coalesce(?, on_rejection), failing_since = NULL, last_error = NULL, skips = 0,"
             " revision = revision + 1 WHERE name = ?",
-            (url, joined, on_rejection, name),
+            (*given.values(), name),
         ).rowcount
         _require(changed, name)
+        fields = [field for field, value in given.items() if value is not None]
+        audit.record(connection, "access.webhook_changed", by, name=name, fields=fields)
         return _find(connection, name)
 
 
-def rotate(database: Database, name: str, secret: str) -> None:
+def rotate(database: Database, name: str, secret: str, *, by: str | None = None) -> None:
     """Sign with *secret* from now on. Raises UnknownName.
 
     The previous secret signs too, for OLD_SECRET_VALID_FOR.
@@ -206,6 +215,7 @@ def rotate(database: Database, name: str, secret: str) -> None:
             (until, secret, name),
         ).rowcount
         _require(changed, name)
+        audit.record(connection, "access.webhook_rotated", by, name=name)
 
 
 def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -> None:
@@ -230,7 +240,7 @@ def skip(database: Database, blocked: Webhook, items: Sequence[Item], by: str) -
         audit.record(connection, "access.webhook_skipped", by, **data, id=items[0].id)
 
 
-def remove(database: Database, name: str) -> None:
+def remove(database: Database, name: str, *, by: str | None = None) -> None:
     """Delete the webhook, its secret, its log and its checkpoint.
 
     Raises UnknownName.
@@ -239,6 +249,13 @@ def remove(database: Database, name: str) -> None:
         _require(connection.execute("DELETE FROM outfeed_webhook WHERE name = ?", (name,)).rowcount, name)
         connection.execute("DELETE FROM outfeed_webhook_log WHERE webhook = ?", (name,))
         checkpoint.delete(connection, consumer_of(name))
+        audit.record(connection, "access.webhook_removed", by, name=name)
+
+
+def note_post(database: Database, event_type: str, name: str, by: str | None, **data: Any) -> None:
+    """Write the audit event of a post that *by* requested."""
+    with database.transaction() as connection:
+        audit.record(connection, event_type, by, name=name, **data)
 
 
 def _set_state(connection: Connection, name: str, state: WebhookState) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import DatabaseError
+from outfeed.errors import DatabaseError, UnknownName
 from outfeed.history import Item
 from outfeed.log_message import LogMessage
 from outfeed.redaction import redact
@@ -35,16 +35,17 @@ MAX_CHUNK_EVENTS = 1000
 MAX_EXPIRED_ROWS = 100
 EXPIRE_EVERY_SECS = 60.0
 _DIGEST_BYTES = 8
-_COLUMNS = "posted_at, message_id, events, first_seq, last_seq, millis, status, error, request, answer"
+_COLUMNS = "id, posted_at, message_id, events, first_seq, last_seq, millis, status, error, request, answer"
 log = logging.getLogger(__name__)
 
 
 class LoggedPost(NamedTuple):
     """One row: a post and its answer.
 
-    *status* is None if there was no answer; *error* then gives the reason.
+    *id* is the number of the row. *status* is None if there was no answer; *error* then gives the reason.
     """
 
+    id: int
     posted_at: str
     message_id: str
     events: int
@@ -55,6 +56,11 @@ class LoggedPost(NamedTuple):
     error: str | None
     request: str
     answer: str
+
+    @property
+    def is_delivered(self) -> bool:
+        """Return whether the target accepted the post."""
+        return self.status is not None and 200 <= self.status < 300
 
 
 class _PendingPost(NamedTuple):
@@ -158,7 +164,8 @@ def _insert(connection: Connection, post: _PendingPost, request: str, answer: st
         return
     digests = b"".join(_digest(str(event_id)) for (event_id,) in ids)
     connection.execute(
-        f"INSERT INTO outfeed_webhook_log (webhook, event_digests, {_COLUMNS})"  # noqa: S608 - ours
+        "INSERT INTO outfeed_webhook_log (webhook, event_digests, posted_at, message_id, events, first_seq, last_seq,"
+        " millis, status, error, request, answer)"
         " SELECT name, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM outfeed_webhook WHERE name = ?",
         (
             digests, post.posted_at, post.message_id, len(post.seqs), post.seqs[0], post.seqs[-1], post.millis,
@@ -218,6 +225,36 @@ def read(database: Database, webhook: str) -> list[LoggedPost]:
         ).fetchall()
     posts = [LoggedPost(*row) for row in rows]
     return [post for post in posts if datetime.fromisoformat(post.posted_at) >= limit]
+
+
+def read_page(database: Database, webhook: str, limit: int, before: int | None = None) -> list[LoggedPost]:
+    """Return the webhook's newest *limit* posts, newest first.
+
+    With *before*, all of them are older than the row of that number.
+    """
+    oldest = _oldest_kept()
+    with database.connection() as connection:
+        rows = connection.execute(
+            f"SELECT {_COLUMNS} FROM outfeed_webhook_log WHERE webhook = ?1 AND (?2 IS NULL OR id < ?2)"  # noqa: S608
+            " ORDER BY id DESC LIMIT ?3",
+            (webhook, before, limit),
+        ).fetchall()
+    posts = [LoggedPost(*row) for row in rows]
+    return [post for post in posts if datetime.fromisoformat(post.posted_at) >= oldest]
+
+
+def find(database: Database, webhook: str, post_id: int) -> LoggedPost:
+    """Return the post with that number. Raises UnknownName."""
+    with database.connection() as connection:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM outfeed_webhook_log WHERE webhook = ? AND id = ?",  # noqa: S608 - ours
+            (webhook, post_id),
+        ).fetchone()
+    if row is None:
+        raise UnknownName(
+            f"the log of webhook {webhook!r} has no post {post_id}; `outfeed webhook log` shows all posts"
+        )
+    return LoggedPost(*row)
 
 
 def posts_with(database: Database, event_id: str) -> list[tuple[str, LoggedPost]]:
