@@ -6,7 +6,6 @@ and the new one always stays. Exit status 0: done, 1: failed, 2: wrong usage.
 """
 
 import argparse
-import glob
 import json
 import sys
 from pathlib import Path
@@ -18,24 +17,19 @@ def main() -> None:
     """Back up and rotate, by the command's arguments."""
     arguments = read_arguments()
     _outfeed.enter()
-    from outfeed import clock
-    from outfeed.config import settings
     from outfeed.errors import OutfeedError
     from outfeed.store import database
-    from outfeed.upkeep import backup
+    from outfeed.upkeep import backups
 
-    stem = settings().database.stem
-    made = arguments.to / f"{stem}-{clock.now():%Y%m%dT%H%M%SZ}.db"
     try:
-        content = backup.backup(database.default(), made)
-        removed = rotate(arguments.to, stem, arguments.keep, made)
+        made = backups.make(database.default(), arguments.to, arguments.keep, by="backup_feed", wait=True)
     except (OutfeedError, OSError) as error:
         sys.exit(f"Error: {error}")
     if arguments.json:
-        facts = {"file": str(made), **content._asdict(), "removed": [path.name for path in removed]}
-        print(json.dumps(facts))
+        print(json.dumps({"file": str(made.path), **made.content._asdict(), "removed": made.removed}))
     else:
-        print(f"Backed up {content.events:,} events to {made}, and verified the copy. Removed {len(removed)} old ones.")
+        what = f"Backed up {made.content.events:,} events to {made.path}, and verified the copy."
+        print(f"{what} Removed {len(made.removed)} old ones.")
 
 
 def read_arguments() -> argparse.Namespace:
@@ -50,19 +44,6 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {text!r}")
     return int(text)
-
-
-def rotate(folder: Path, stem: str, keep: int, made: Path) -> list[Path]:
-    """Remove all but the newest *keep* backups. Return the removed ones.
-
-    Only files of this script count. *made* is never removed.
-    """
-    stamp = f"{'[0-9]' * 8}T{'[0-9]' * 6}Z"
-    others = sorted(path for path in folder.glob(f"{glob.escape(stem)}-{stamp}.db") if path != made)
-    removed = others[: max(0, len(others) + 1 - keep)]
-    for path in removed:
-        path.unlink()
-    return removed
 
 
 if __name__ == "__main__":

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     max_consumers_per_owner: int = Field(
         100, ge=0, description="Durable consumers that one token or user may create. 0: no limit."
     )
+    backup_dir: Path | None = Field(None, description="Folder of the backups that the server makes. It must exist.")
+    backup_every_hours: float = Field(
+        0, ge=0, le=8760, description="Hours between two backups into OUTFEED_BACKUP_DIR. 0: only by hand."
+    )
+    backup_keep: int = Field(14, ge=1, le=1000, description="Newest backups that OUTFEED_BACKUP_DIR keeps.")
     heartbeat_secs: float = Field(15.0, ge=0.1, le=60, description="Seconds between heartbeats to a live client.")
     auction_secs: float = Field(15.0, ge=0.1, le=86_400, description="Seconds that a task is open for bids.")
     agent_timeout_secs: float = Field(
@@ -192,6 +197,16 @@ class Settings(BaseSettings):
         if not str(value).strip() or is_folder:
             raise ValueError("must name a file")
         return path
+
+    @field_validator("backup_dir", mode="before")
+    @classmethod
+    def _folder_is_named(cls, value: Any) -> Any:
+        if value is None or not str(value).strip():
+            return None
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"names a user without a home folder: {error}") from error
 
     @field_validator("bind")
     @classmethod

@@ -441,6 +441,7 @@ OWN: dict[str, OwnDisplay] = {
     "alert.uncertain": _own("system", "❔", "Alert uncertain", "Alert {message|rule|uncertain}", Level.WARNING),
     "system.pruned": _own("system", "🧹", "Pruned", "{message|Pruned}, by {by|someone}"),
     "system.restored": _own("system", "💾", "Restored", "{message|Restored from a backup}, by {by|someone}"),
+    "system.backed_up": _own("system", "💾", "Backed up", "{message|Backed up}, by {by|someone}"),
     "access.signed_in": _own("system", "🔑", "Signed in", "{name|Someone} signed in[ by {how}]"),
     "access.sign_in_refused": _own("system", "🚫", "Sign-in refused", "Sign-in refused to {name|an unknown user}"),
     "access.user_added": _own("system", "🪪", "User added", "{by|Someone} added {name|a user} as {role|a user}"),
@@ -478,6 +479,16 @@ OWN: dict[str, OwnDisplay] = {
     "access.alert_removed": _own("system", "✂️", "Alert removed", "{by|Someone} removed the alert {name|unnamed}"),
     "access.alert_paused": _own("system", "⏸️", "Alert paused", "{by|Someone} paused the alert {name|unnamed}"),
     "access.alert_resumed": _own("system", "🔔", "Alert resumed", "{by|Someone} resumed the alert {name|unnamed}"),
+    "access.backup_downloaded": _own(
+        "system", "📥", "Backup downloaded", "{by|Someone} downloaded the backup {backup|unnamed}"
+    ),
+    "access.display_set": _own("system", "🎨", "Display set", "{by|Someone} set the display of {name|a type}"),
+    "access.display_removed": _own(
+        "system", "🎨", "Display removed", "{by|Someone} removed the display of {name|a type}"
+    ),
+    "access.displays_imported": _own(
+        "system", "🎨", "Displays imported", "{by|Someone} imported displays of types: {count|?}"
+    ),
     "access.webhook_added": _own("system", "🪝", "Webhook added", "{by|Someone} added the webhook {name|unnamed}"),
     "access.webhook_changed": _own(
         "system", "🪝", "Webhook changed", "{by|Someone} changed the webhook {name|unnamed}"

@@ -23,6 +23,7 @@ OutfeedError
 ├── QueryCancelled          a query exceeded its deadline, or its client left
 ├── BadArchive              an archive is damaged, or can't be imported there
 ├── BadBackup               a file is not a complete backup of a feed
+├── AlreadyRunning          a job that runs once at a time is running
 ├── TargetForbidden         a webhook's target has no allowed address
 ├── TargetUnresolvable      a webhook's target has no address
 ├── DeliveryCancelled       a post to a webhook's target was cancelled
@@ -207,6 +208,10 @@ class BadBackup(OutfeedError):
 
     It is also raised if the target of a backup can't be overwritten. Nothing was changed.
     """
+
+
+class AlreadyRunning(OutfeedError):
+    """The same job is running, in this process or in another one."""
 
 
 class TargetForbidden(OutfeedError):

@@ -22,7 +22,7 @@ ROLES = {"viewer": (READ,), "producer": (READ, WRITE), "operator": SCOPES}
 # The audit's own types: only `admin` reads them, and only Outfeed writes them. All other `system.` types are open to
 # every principal.
 AUDIT_PREFIX = "access."
-AUDIT_TYPES = ("system.pruned", "system.restored")
+AUDIT_TYPES = ("system.pruned", "system.restored", "system.backed_up")
 _PATTERN = re.compile(r"[^*\s,]{1,198}(\.\*)?")
 
 

@@ -38,7 +38,7 @@ CLOCK_STEPS = (-3600, 3600, 7 * 86_400, 0)
 # The growth allowed for one worker, after its first minute of the same load.
 MORE_BYTES, MORE_THREADS, MORE_DESCRIPTORS = 40 * 2**20, 24, 24
 # The types that a token without the scope admin is not shown.
-_AUDIT = ("access.", "system.pruned", "system.restored")
+_AUDIT = ("access.", "system.pruned", "system.restored", "system.backed_up")
 
 
 class SteppedServer(Server):

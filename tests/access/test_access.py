@@ -234,7 +234,9 @@ class TestRoutes:
         assert seen("viewer") == seen("producer") == seen("reader") == {"agent.joined", "task.created"}
         assert seen("tasks") == {"task.created"}
 
-    @pytest.mark.parametrize("event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored"])
+    @pytest.mark.parametrize(
+        "event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored", "system.backed_up"]
+    )
     def test_no_visitor_writes_an_audit_event_over_http(self, visitors, event_type):
         def write(name):
             return visitors[name]("POST", "/api/events", json={"event_type": event_type, "source": "s"}).status_code

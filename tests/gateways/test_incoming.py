@@ -77,7 +77,9 @@ class TestTopics:
         assert answer.status_code == 422
         assert answer.json["detail"].startswith("topic: must be lower-case words joined by dots, like backups")
 
-    @pytest.mark.parametrize("topic", ["access", "access.signed_in", "system.pruned", "system.restored"])
+    @pytest.mark.parametrize(
+        "topic", ["access", "access.signed_in", "system.pruned", "system.restored", "system.backed_up"]
+    )
     def test_no_topic_makes_an_audit_event(self, api: Api, topic: str) -> None:
         assert api.post(f"/in/{topic}", data="x").status_code == 403
         assert list_events() == []

@@ -42,7 +42,9 @@ def count(raw: sqlite3.Connection, table: str = "event_log") -> int:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored"])
+@pytest.mark.parametrize(
+    "event_type", ["access.signed_in", "access.x", "system.pruned", "system.restored", "system.backed_up"]
+)
 def test_no_program_writes_an_event_of_the_audit(database: Database, raw: sqlite3.Connection, event_type: str) -> None:
     for write in (
         lambda: event_log.log_event(event_type, "outfeed"),

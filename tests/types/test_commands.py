@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from outfeed import list_events
 from outfeed.display import Display, Level
 from outfeed.store import displays
 from outfeed.store.displays import MadeBy
@@ -144,3 +145,20 @@ def test_what_toml_writes_it_reads():
         "c.d": Display(),
     }
     assert display_file.parsed(display_file.written(by_type)) == by_type
+
+
+def test_each_change_is_an_event_with_the_principal(outfeed, database, tmp_path):
+    outfeed("type", "set", "order.paid", "--icon", "⚡")
+    outfeed("type", "export", tmp_path / "types.toml")
+    outfeed("type", "import", tmp_path / "types.toml")
+    outfeed("type", "remove", "order.paid")
+    outfeed("type", "import", tmp_path / "types.toml", "--dry-run")
+    outfeed("type", "import", tmp_path / "types.toml")
+
+    events = [event for event in reversed(list_events()) if event.event_type.startswith("access.display")]
+
+    assert [(event.event_type, event.data) for event in events] == [
+        ("access.display_set", {"name": "order.paid", "icon": "⚡", "level": "info", "by": "command line"}),
+        ("access.display_removed", {"name": "order.paid", "by": "command line"}),
+        ("access.displays_imported", {"count": 1, "types": ["order.paid"], "by": "command line"}),
+    ]

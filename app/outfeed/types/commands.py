@@ -7,14 +7,12 @@ from typing import TextIO
 
 import click
 
-from outfeed.cli import show
+from outfeed.cli import BY, show
 from outfeed.cli.values import checked
 from outfeed.display import MAX_ICON_CHARS, MAX_LABEL_CHARS, Display, Level
-from outfeed.errors import UnknownName
 from outfeed.store import database as db
-from outfeed.store import displays
-from outfeed.store.displays import MadeBy
-from outfeed.types import display_file
+from outfeed.store.displays import Displays, MadeBy
+from outfeed.types import display_file, operations
 
 
 @click.group("type")
@@ -47,8 +45,7 @@ def set_(name: str, **given: str | None) -> None:
     if not fields:
         raise click.UsageError("Give at least one of --icon, --label and --level.")
     display = Display.checked(name, **fields)
-    with db.default().transaction() as connection:
-        displays.put(connection, {name: display}, MadeBy.COMMAND)
+    operations.set_display(db.default(), name, display, BY)
     show.say(f"Set the display of {name}.")
 
 
@@ -61,7 +58,7 @@ def list_(is_json: bool) -> None:
     Example:
       outfeed type list --json
     """
-    found = _read()
+    found = operations.read(db.default())
     if is_json:
         show.put(show.as_json_lines(_fields(name, found) for name in found.by_type))
         return
@@ -69,7 +66,7 @@ def list_(is_json: bool) -> None:
     show.listing("display", ("Type", "Icon", "Label", "Level", "Made by"), rows)
 
 
-def _fields(name: str, found: displays.Displays) -> dict[str, str]:
+def _fields(name: str, found: Displays) -> dict[str, str]:
     display = found.by_type[name]
     fields = {"icon": "", "label": "", **display.as_dict()}
     return {"name": name, **fields, "made_by": found.made_by[name].value}
@@ -86,9 +83,7 @@ def remove(name: str) -> None:
     Example:
       outfeed type remove payment.received
     """
-    with db.default().transaction() as connection:
-        if not displays.remove(connection, [name]):
-            raise UnknownName(f"the type {name!r:.80} has no display")
+    operations.remove(db.default(), name, BY)
     show.say(f"Removed the display of {name}.")
 
 
@@ -103,7 +98,7 @@ def export(file: TextIO) -> None:
     Example:
       outfeed type export types.toml
     """
-    found = _read()
+    found = operations.read(db.default())
     own = {name: each for name, each in found.by_type.items() if found.made_by[name] is MadeBy.COMMAND}
     file.write(display_file.written(own))
     show.say(f"Exported {show.count(len(own), 'display')}.", err=True)
@@ -126,21 +121,8 @@ def import_(file: Mapping[str, Display], dry_run: bool) -> None:
     Example:
       outfeed type import types.toml --dry-run
     """
-    with db.default().transaction() as connection:
-        before = displays.read(connection)
-        changed = [name for name, each in file.items() if _differs(name, each, before)]
-        if not dry_run:
-            displays.put(connection, file, MadeBy.COMMAND)
+    changed = operations.import_displays(db.default(), file, BY, dry_run=dry_run)
     for name in changed:
         show.line(f"{'would set' if dry_run else 'set'} {name}")
     verb = "Would import" if dry_run else "Imported"
     show.say(f"{verb} {show.count(len(file), 'display')}, {len(changed):,} changed.")
-
-
-def _differs(name: str, display: Display, before: displays.Displays) -> bool:
-    return before.by_type.get(name) != display or before.made_by[name] is not MadeBy.COMMAND
-
-
-def _read() -> displays.Displays:
-    with db.default().snapshot() as connection:
-        return displays.read(connection)

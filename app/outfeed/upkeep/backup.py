@@ -7,6 +7,7 @@ history is another one.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -15,9 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outfeed import clock
-from outfeed.errors import BadBackup, DatabaseBusy, DatabaseDamaged, DatabaseUnreadable, SchemaMismatch
+from outfeed.errors import (
+    BadBackup,
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseError,
+    DatabaseUnreadable,
+    SchemaMismatch,
+)
 from outfeed.feature import registered
-from outfeed.store import adoption, audit, checkpoint, files, foreign_schema, former_names, lease, migrate
+from outfeed.log_message import LogMessage
+from outfeed.store import adoption, audit, checkpoint, deadline, files, foreign_schema, former_names, lease, migrate
 from outfeed.store import database as db
 from outfeed.store.database import Connection, Database
 from outfeed.store.rows import COLUMNS
@@ -35,6 +44,7 @@ _ADVANCE_COUNTERS = """
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
 Progress = Callable[[int, int], None]  # pages done, pages in all
+log = logging.getLogger(__name__)
 
 
 class Content(NamedTuple):
@@ -56,21 +66,36 @@ class Restored(NamedTuple):
     kept: Path | None
 
 
-def _no_progress(_: int, __: int) -> None:
+def no_progress(_: int, __: int) -> None:
     pass
 
 
 # --- backup -----------------------------------------------------------------------------------------------------------
 
 
-def backup(database: Database, target: Path, on_progress: Progress = _no_progress) -> Content:
+def backup(database: Database, target: Path, on_progress: Progress = no_progress, *, by: str | None = None) -> Content:
     """Write one consistent state of the live database to *target*, mode 0600.
 
     Returns the content of the copy. Writers continue. *target* is replaced once the copy is checked and on the disk;
-    after an error it is unchanged. Raises BadBackup, DatabaseError, OutfeedError.
+    after an error it is unchanged. A `system.backed_up` event says *by* whom. If it can't be written, as on a full
+    disk, the copy is kept all the same. Raises BadBackup, DatabaseError, OutfeedError. The thread's deadline applies:
+    after it, QueryCancelled is raised.
     """
     with maintenance.recorded(database, "backup"):
-        return _backup(database, target, on_progress)
+        content = _backup(database, target, on_progress)
+    try:
+        _record_backup(database, target, content, by)
+    except DatabaseError as error:
+        log.warning(LogMessage("backup is made, but its event can't be written", file=target.name, error=error))
+    return content
+
+
+def _record_backup(database: Database, target: Path, content: Content, by: str | None) -> None:
+    size = target.stat().st_size
+    message = f"Backed up {content.events:,} event{'' if content.events == 1 else 's'} to {target.name}"
+    data = {"message": message, "backup": target.name, "events": content.events, "bytes": size}
+    with database.transaction() as connection:
+        audit.record(connection, "system.backed_up", by, **data)
 
 
 def _backup(database: Database, target: Path, on_progress: Progress) -> Content:
@@ -139,11 +164,11 @@ def _copy(source: Path, fresh: Path, on_progress: Progress) -> Content:
 
     *fresh* ends as one file, without side files.
     """
-    with closing(db.connect(source)) as live, db.translate_errors(source):
+    with closing(db.connect(source)) as live, db.translate_errors(source), deadline.enforced(live):
         # A read transaction around all steps: without it, each commit of a writer would restart the copy.
         live.execute("BEGIN")
         content = _content(live)
-        with closing(db.plain(fresh)) as copy:
+        with closing(db.plain(fresh)) as copy, deadline.enforced(copy):
             copy.execute("PRAGMA synchronous = OFF")  # the caller syncs the whole file
             live.backup(copy, pages=STEP_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
             live.execute("COMMIT")
@@ -184,7 +209,7 @@ def inspect(database: Database, source: Path, *, whole_database: bool = False) -
 def restore(
     database: Database,
     source: Path,
-    on_progress: Progress = _no_progress,
+    on_progress: Progress = no_progress,
     *,
     by: str,
     whole_database: bool = False,
@@ -314,7 +339,7 @@ def _move_into_place(path: Path, fresh: Path) -> None:
 
 def _save_previous(database: Database, kept: Path) -> None:
     try:
-        _backup(database, kept, _no_progress)
+        _backup(database, kept, no_progress)
     except (BadBackup, DatabaseUnreadable) as error:
         raise BadBackup(
             f"{database.path} can't be saved, so it was not replaced: {error}. To discard it, stop `outfeed serve`,"

@@ -187,7 +187,7 @@ def backup(file: Path, is_json: bool) -> None:
     from outfeed.upkeep import backup as store
 
     with _bar("Copying", is_json) as bar:
-        content = store.backup(database.default(), file, _show(bar))
+        content = store.backup(database.default(), file, _show(bar), by=BY)
     if is_json:
         show.put(show.as_json({"file": str(file), "bytes": file.stat().st_size, **content._asdict()}))
         return

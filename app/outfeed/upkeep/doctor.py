@@ -26,6 +26,7 @@ from outfeed.store import files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
 from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
+from outfeed.upkeep import health
 
 MIN_FREE_BYTES = 256 * 2**20
 MAX_AHEAD = timedelta(minutes=1)
@@ -340,6 +341,10 @@ def _foreign(context: CheckContext) -> Iterator[Finding]:
             )
 
 
+def _backups(context: CheckContext) -> Iterator[Finding]:
+    return health.check(context.database, context.settings)
+
+
 RULES: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {
     "sqlite": _sqlite,
     "writers": _writers,
@@ -361,4 +366,5 @@ RULES: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {
     "ids": _null_ids,
     "clock": _clock,
     "mark": _mark,
+    "backups": _backups,
 }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from outfeed.config import Settings
+from outfeed.errors import ConfigError
 from outfeed.feature import Feature, Process, Samples
 from outfeed.metrics import Metric
 
 if TYPE_CHECKING:
-    from outfeed.upkeep.retention_job import RetentionJob
+    from outfeed.upkeep.part import UpkeepPart
 
 ESTIMATED_ROWS = 10_000
 
@@ -35,8 +35,13 @@ class UpkeepFeature(Feature):
         ),
         "maintenance_failure_timestamp_seconds": Metric("gauge", "Time of the last failed prune or backup.", ("kind",)),
         "maintenance_seconds": Metric("gauge", "Duration of the last successful prune or backup.", ("kind",)),
+        "maintenance_failures": Metric("counter", "Failed prunes or backups.", ("kind",)),
     }
     status_template = "_upkeep_status.html"
+
+    def check(self, settings: Settings) -> None:
+        if settings.backup_every_hours and settings.backup_dir is None:
+            raise ConfigError("OUTFEED_BACKUP_EVERY_HOURS: needs OUTFEED_BACKUP_DIR, the folder of the backups")
 
     def prepare(self, settings: Settings) -> None:
         """Upgrade the database, after saving a copy of it."""
@@ -44,14 +49,13 @@ class UpkeepFeature(Feature):
 
         upgrade.upgrade(settings.database)
 
-    def part(self, process: Process) -> RetentionJob:
-        from outfeed.upkeep.policy import Policy
-        from outfeed.upkeep.retention_job import RetentionJob
+    def part(self, process: Process) -> UpkeepPart:
+        from outfeed.upkeep.part import UpkeepPart
 
-        return RetentionJob(process.database, functools.partial(Policy.current, process.settings, process.database))
+        return UpkeepPart(process.database, process.settings)
 
     def status(self, process: Process) -> Mapping[str, Any]:
-        from outfeed.upkeep import maintenance, retention
+        from outfeed.upkeep import health, maintenance, retention
         from outfeed.upkeep.policy import Policy, rules_of
 
         policy = Policy.current(process.settings, process.database)
@@ -64,7 +68,9 @@ class UpkeepFeature(Feature):
         return {
             "rules": rules_of(process.settings), "expired": expired, "estimated_rows": ESTIMATED_ROWS,
             "last_runs": moments,
-            "failed_runs": [name for name, run in runs.items() if (run.failed_at or 0) > (run.succeeded_at or 0)],
+            "failed_runs": [name for name, run in runs.items() if run.has_failed],
+            "backup_schedule": schedule_of(process.settings),
+            "backup_problems": [finding.what for finding in health.check(process.database, process.settings)],
         }  # fmt: skip
 
     def samples(self, process: Process) -> Mapping[str, Samples]:
@@ -75,4 +81,15 @@ class UpkeepFeature(Feature):
             "maintenance_success_timestamp_seconds": [([name], each.succeeded_at) for name, each in done.items()],
             "maintenance_failure_timestamp_seconds": [([name], each.failed_at) for name, each in done.items()],
             "maintenance_seconds": [([name], each.seconds) for name, each in done.items()],
+            "maintenance_failures": [([name], each.failures) for name, each in done.items()],
         }
+
+
+def schedule_of(settings: Settings) -> str:
+    """Return the schedule of backups in words."""
+    if settings.backup_dir is None:
+        return "none"
+    if not settings.backup_every_hours:
+        return "by hand"
+    hours = settings.backup_every_hours
+    return f"every {'hour' if hours == 1 else f'{hours:g} hours'}, the newest {settings.backup_keep} are kept"
