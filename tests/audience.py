@@ -137,7 +137,8 @@ class Audience:
         with contextlib.closing(sqlite3.connect(database)) as raw:
             rows = raw.execute(
                 "SELECT seq, event_id FROM outbox WHERE json_extract(payload, '$.event_type') NOT LIKE 'access.%'"
-                " AND json_extract(payload, '$.event_type') NOT IN ('system.pruned', 'system.restored', 'system.backed_up') ORDER BY seq"
+                " AND json_extract(payload, '$.event_type') NOT IN ('system.pruned', 'system.restored',"
+                " 'system.backed_up') ORDER BY seq"
             ).fetchall()
         for viewer in self.viewers:
             assert viewer.start_at is not None

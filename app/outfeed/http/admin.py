@@ -11,7 +11,7 @@ The pages are those of `Feature.admin_pages`. They work without JavaScript:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -59,19 +59,19 @@ def actor() -> str:
     return identity.principal().owner
 
 
-def done(text: str, endpoint: str, *, warning: str = "") -> ResponseReturnValue:
+def done(text: str, endpoint: str, *, warning: str = "", **values: Any) -> ResponseReturnValue:
     """Redirect to the page of *endpoint*, which shows *text* once.
 
-    *warning* is shown in addition.
+    *warning* is shown in addition. *values* are those of the page's address.
     """
     if identity.principal().is_session:  # a program has no session that could keep the text
-        flash(text, DONE)
-        if warning:
-            flash(warning, WARNING)
-    return redirect(url_for(endpoint), 303)
+        for kind, each in ((DONE, text), (WARNING, warning)):
+            if each:
+                flash(each, kind)
+    return redirect(url_for(endpoint, **values), 303)
 
 
-def unconfirmed(question: str, effects: Iterable[str], button: str, endpoint: str) -> str | None:
+def unconfirmed(question: str, effects: Iterable[str], button: str, endpoint: str, **values: Any) -> str | None:
     """Return the page that asks *question*, or None if the form is confirmed.
 
     The page says what will happen, one sentence for each of *effects*. Its button posts the same form again. Its other
@@ -81,7 +81,12 @@ def unconfirmed(question: str, effects: Iterable[str], button: str, endpoint: st
         return None
     fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
     return render_template(
-        "admin_confirm.html", question=question, effects=list(effects), button=button, fields=fields, back=endpoint
+        "admin_confirm.html",
+        question=question,
+        effects=list(effects),
+        button=button,
+        fields=fields,
+        back=url_for(endpoint, **values),
     )
 
 
@@ -92,11 +97,18 @@ class Secret(NamedTuple):
     text: str
 
 
-def secret_page(title: str, secrets: Iterable[Secret], endpoint: str, *, note: str = "", warning: str = "") -> str:
+def secret_page(
+    title: str, secrets: Iterable[Secret], endpoint: str, *, note: str = "", warning: str = "", **values: Any
+) -> str:
     """Return the page that shows new secrets once, with buttons that copy.
 
     *note* says how a secret is used. The link below leads to *endpoint*.
     """
     return render_template(
-        "admin_secret.html", title=title, secrets=list(secrets), note=note, warning=warning, back=endpoint
+        "admin_secret.html",
+        title=title,
+        secrets=list(secrets),
+        note=note,
+        warning=warning,
+        back=url_for(endpoint, **values),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from outfeed.feature import Feature, Process, Samples
+from outfeed.feature import AdminFact, AdminGroup, AdminPage, Feature, Process, Samples
 from outfeed.metrics import Metric
 from outfeed.webhooks import store
 
 if TYPE_CHECKING:
+    from flask import Blueprint
+
     from outfeed.principal import Principal
     from outfeed.store.database import Connection
     from outfeed.webhooks.dispatcher import Dispatcher
@@ -26,8 +28,27 @@ class WebhooksFeature(Feature):
         "webhook_deliveries": Metric("counter", "Events that a webhook's target has accepted.", ("webhook",)),
         "webhook_failures": Metric("counter", "Failed posts of a webhook.", ("webhook",)),
     }
+    admin_pages = (
+        AdminPage(
+            AdminGroup.DELIVERY,
+            "Webhooks",
+            "webhook_pages.show",
+            "URLs that the server posts events to, and deliveries.",
+        ),
+    )
     status_template = "_webhooks_status.html"
     event_template = "_deliveries_of_event.html"
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.webhooks.pages import webhook_pages
+
+        return (webhook_pages,)
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        found = store.list_webhooks(process.database)
+        stuck = sum(bool(each.failing_since) or each.state == store.WebhookState.PAUSED for each in found)
+        fact = AdminFact(f"{stuck:,} of {len(found):,} stuck", True) if stuck else AdminFact(f"{len(found):,}")
+        return {"webhook_pages.show": fact}
 
     def part(self, process: Process) -> Dispatcher:
         from outfeed.webhooks.addresses import Allowlist

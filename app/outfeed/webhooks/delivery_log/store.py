@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -241,6 +241,23 @@ def read_page(database: Database, webhook: str, limit: int, before: int | None =
         ).fetchall()
     posts = [LoggedPost(*row) for row in rows]
     return [post for post in posts if datetime.fromisoformat(post.posted_at) >= oldest]
+
+
+def attempts(database: Database, webhook: str) -> dict[int, int]:
+    """Return for each logged post the number of its attempt, from 1.
+
+    Posts with one message id are attempts at one message. The log may lack the first ones.
+    """
+    with database.connection() as connection:
+        rows = connection.execute(
+            "SELECT id, message_id FROM outfeed_webhook_log WHERE webhook = ? ORDER BY id", (webhook,)
+        ).fetchall()
+    counts: Counter[str] = Counter()
+    found: dict[int, int] = {}
+    for number, message_id in rows:
+        counts[message_id] += 1
+        found[number] = counts[message_id]
+    return found
 
 
 def find(database: Database, webhook: str, post_id: int) -> LoggedPost:
