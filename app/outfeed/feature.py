@@ -177,8 +177,6 @@ class Feature:
     admin_pages: ClassVar[tuple[AdminPage, ...]] = ()
     # The template that shows `status` on /status.
     status_template: str | None = None
-    # Whether edges register the routes too. Such a view uses `serving()`, which has no database.
-    is_at_edges: ClassVar[bool] = False
     # The template that shows `about_event` on the page of an event.
     event_template: str | None = None
 
@@ -193,6 +191,13 @@ class Feature:
         """Return the routes.
 
         Each route declares the permission that it needs beside its function.
+        """
+        return ()
+
+    def edge_blueprints(self) -> Iterable[Blueprint]:
+        """Return those of the routes that edges register, too.
+
+        Their views use `serving()`, which has no database.
         """
         return ()
 

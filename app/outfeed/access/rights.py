@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterable
+from datetime import datetime
 
 from outfeed import clock
 from outfeed.access.grants import DatabaseGrants, Grants
@@ -124,6 +125,9 @@ class OriginRights(Rights):
         self._lock = threading.Lock()
         self._uses: dict[str, str] = {}
         self.jobs = {**self.jobs, "uses": Job(self.write_uses, 5.0)}
+
+    def signed_in_at(self, grant: str) -> datetime | None:
+        return account.session_began_at(self._database, grant)
 
     def close(self) -> None:
         """Write the uses that no job has written yet."""

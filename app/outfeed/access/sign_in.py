@@ -34,12 +34,17 @@ sign_in = Blueprint("sign_in", __name__)
 def login() -> ResponseReturnValue:
     """Show the form, or the button of a sign-in link.
 
-    Changes nothing, because scanners follow links.
+    With `again`, a user who is signed in gets the form, too: some pages need a fresh sign-in. Changes nothing, because
+    scanners follow links.
     """
     target, code = addresses.local(request.args.get("next", "")), request.args.get("code")
     if code is not None:
         return _link_page(target, code)
-    return redirect(target) if current_user.is_authenticated else _login_page(target)
+    if not current_user.is_authenticated:
+        return _login_page(target)
+    if "again" not in request.args:
+        return redirect(target)
+    return _login_page(target, name=current_user.name, is_again=True)
 
 
 @sign_in.post("/login")
@@ -163,9 +168,11 @@ def _note_refusal(name: str | None, how: str) -> None:
     account.note_refusal(services().database, known, how=how, address=request.remote_addr or "")
 
 
-def _login_page(target: str, refusal: str | None = None, name: str = "") -> str:
+def _login_page(target: str, refusal: str | None = None, name: str = "", *, is_again: bool = False) -> str:
     needs_link = not account.has_operator_with_password(services().database)
-    return render_template("login.html", problem=refusal, next=target, name=name, needs_link=needs_link)
+    return render_template(
+        "login.html", problem=refusal, next=target, name=name, needs_link=needs_link, is_again=is_again
+    )
 
 
 def _link_page(target: str, code: str, refusal: str | None = None) -> ResponseReturnValue:

@@ -150,7 +150,7 @@ def create_edge(settings: Settings, metrics: Metrics | None = None, worker: int 
     app.before_request(_require_engine)
     connection.init_app(app)
     websocket.init_app(app)
-    shared = [blueprint for feature in registered() if feature.is_at_edges for blueprint in feature.blueprints()]
+    shared = [blueprint for feature in registered() for blueprint in feature.edge_blueprints()]
     for blueprint in (health, metrics_page, feed, *shared):
         app.register_blueprint(blueprint)
     return app

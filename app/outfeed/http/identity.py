@@ -6,14 +6,19 @@ A feature authenticates the request, as a `Guard`. Every other view only reads t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import datetime, timedelta
 
 from flask import g
 from werkzeug.exceptions import Unauthorized
 
+from outfeed import clock
 from outfeed.feature import Part
 from outfeed.feed.subscriber import Subscriber
 from outfeed.http.services import serving
 from outfeed.principal import Principal
+
+# How long a sign-in counts as fresh.
+FRESH_FOR = timedelta(minutes=10)
 
 
 class Guard(Part, ABC):
@@ -25,6 +30,13 @@ class Guard(Part, ABC):
 
         Raises SourceError.
         """
+
+    def signed_in_at(self, grant: str) -> datetime | None:
+        """Return when the session of *grant* began; None for another grant.
+
+        Raises SourceError.
+        """
+        return None
 
     @abstractmethod
     def check_newcomer(self, subscriber: Subscriber) -> None:
@@ -47,6 +59,15 @@ def principal() -> Principal:
 def guard() -> Guard:
     """Return this process's guard, which the feature `access` provides."""
     return serving().part(Guard)  # type: ignore[type-abstract]
+
+
+def has_just_signed_in() -> bool:
+    """Return whether the principal has signed in within FRESH_FOR.
+
+    A token has not signed in.
+    """
+    began = guard().signed_in_at(principal().grant)
+    return began is not None and timedelta() <= clock.now() - began < FRESH_FOR
 
 
 def require_not_revoked() -> None:

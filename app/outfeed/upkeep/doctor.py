@@ -19,10 +19,10 @@ from pathlib import Path
 
 from outfeed import clock
 from outfeed.config import Settings
-from outfeed.errors import SchemaMismatch
-from outfeed.feature import NOTE, PROBLEM, Finding, registered
+from outfeed.errors import QueryCancelled, SchemaMismatch
+from outfeed.feature import NOTE, PROBLEM, Feature, Finding, registered
 from outfeed.store import database as db
-from outfeed.store import files, foreign_schema, migrate, serving, triggers
+from outfeed.store import deadline, files, foreign_schema, migrate, serving, triggers
 from outfeed.store.database import JOURNAL_SIZE_LIMIT_BYTES, Connection, Database
 from outfeed.store.high_water_mark import HighWaterMark, renew_epoch_if_behind
 from outfeed.store.outbox import Outbox
@@ -54,18 +54,39 @@ class CheckContext:
 def run_checks(database: Database, settings: Settings) -> dict[str, list[Finding]]:
     """Return the findings of each rule, by its name.
 
-    Raises DatabaseError if the database can't be read.
+    The thread's deadline applies: a rule that exceeds it has a note that says so. The rules of SLOW come last, so that
+    a deadline leaves the others complete. Raises DatabaseError if the database can't be read.
     """
-    with closing(db.connect(database.path)) as connection, db.translate_errors(database.path):
+    with closing(db.connect(database.path)) as connection, deadline.enforced(connection):
         context = CheckContext(database, connection, settings)
-        found = {}
-        for name, rule in RULES.items():
-            found[name] = list(rule(context))
-            if name == "tables" and found[name]:
-                return found  # the later rules read the tables
+        found = _quick_findings(context)
+        return found | {name: _findings(context, rule) for name, rule in SLOW.items()}
+
+
+def _quick_findings(context: CheckContext) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    for name, rule in RULES.items():
+        found[name] = _findings(context, rule)
+        if name == "tables" and found[name]:
+            return found  # the later rules read the tables
     for feature in registered():
-        found |= {name: list(findings) for name, findings in feature.check_health(database, settings).items()}
+        found |= _findings_of(feature, context.database, context.settings)
     return found
+
+
+def _findings(context: CheckContext, rule: Callable[[CheckContext], Iterator[Finding]]) -> list[Finding]:
+    try:
+        with db.translate_errors(context.database.path):
+            return list(rule(context))
+    except QueryCancelled:
+        return [UNFINISHED]
+
+
+def _findings_of(feature: Feature, database: Database, settings: Settings) -> dict[str, list[Finding]]:
+    try:
+        return {name: list(found) for name, found in feature.check_health(database, settings).items()}
+    except QueryCancelled:
+        return {type(feature).__name__.removesuffix("Feature").lower(): [UNFINISHED]}
 
 
 def _tables(context: CheckContext) -> Iterator[Finding]:
@@ -356,7 +377,6 @@ RULES: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {
     "journal": _journal,
     "auto_vacuum": _auto_vacuum,
     "write-ahead log": _wal,
-    "integrity": _integrity,
     "tables": _tables,
     "triggers": _triggers,
     "foreign triggers": _foreign,
@@ -368,3 +388,10 @@ RULES: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {
     "mark": _mark,
     "backups": _backups,
 }
+SLOW: dict[str, Callable[[CheckContext], Iterator[Finding]]] = {"integrity": _integrity}
+UNFINISHED = Finding(
+    NOTE,
+    "the check did not end in time",
+    "it reads the whole database, and a page has ten seconds for all checks",
+    "outfeed doctor, which has no limit",
+)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from outfeed import clock
 from outfeed.config import Settings
 from outfeed.errors import ConfigError
-from outfeed.feature import Feature, Process, Samples
+from outfeed.feature import AdminFact, AdminGroup, AdminPage, Feature, Process, Samples
 from outfeed.metrics import Metric
 
 if TYPE_CHECKING:
+    from flask import Blueprint
+
     from outfeed.upkeep.part import UpkeepPart
 
 ESTIMATED_ROWS = 10_000
@@ -37,7 +40,28 @@ class UpkeepFeature(Feature):
         "maintenance_seconds": Metric("gauge", "Duration of the last successful prune or backup.", ("kind",)),
         "maintenance_failures": Metric("counter", "Failed prunes or backups.", ("kind",)),
     }
+    admin_pages = (
+        AdminPage(
+            AdminGroup.DATA, "Retention", "upkeep_pages.show_retention", "How long events are kept, and the next prune."
+        ),
+        AdminPage(AdminGroup.SERVER, "Backups", "upkeep_pages.show_backups", "Make, list and download backups."),
+        AdminPage(AdminGroup.SERVER, "Doctor", "upkeep_pages.show_doctor", "Find problems that can lose events."),
+    )
     status_template = "_upkeep_status.html"
+
+    def blueprints(self) -> Iterable[Blueprint]:
+        from outfeed.upkeep.pages import upkeep_pages
+
+        return (upkeep_pages,)
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        from outfeed.upkeep import backups, health, maintenance
+
+        if any(health.check(process.database, process.settings)):
+            return {"upkeep_pages.show_backups": AdminFact("trouble", True)}
+        run = maintenance.runs(process.database).get(backups.JOB)
+        last = datetime.fromtimestamp(run.succeeded_at, UTC) if run and run.succeeded_at else None
+        return {"upkeep_pages.show_backups": AdminFact(clock.ago(last))}
 
     def check(self, settings: Settings) -> None:
         if settings.backup_every_hours and settings.backup_dir is None:
@@ -56,7 +80,7 @@ class UpkeepFeature(Feature):
 
     def status(self, process: Process) -> Mapping[str, Any]:
         from outfeed.upkeep import health, maintenance, retention
-        from outfeed.upkeep.policy import Policy, rules_of
+        from outfeed.upkeep.policy import Policy, rules_of, schedule_of
 
         policy = Policy.current(process.settings, process.database)
         expired = retention.estimate(process.database, policy, ESTIMATED_ROWS)
@@ -83,13 +107,3 @@ class UpkeepFeature(Feature):
             "maintenance_seconds": [([name], each.seconds) for name, each in done.items()],
             "maintenance_failures": [([name], each.failures) for name, each in done.items()],
         }
-
-
-def schedule_of(settings: Settings) -> str:
-    """Return the schedule of backups in words."""
-    if settings.backup_dir is None:
-        return "none"
-    if not settings.backup_every_hours:
-        return "by hand"
-    hours = settings.backup_every_hours
-    return f"every {'hour' if hours == 1 else f'{hours:g} hours'}, the newest {settings.backup_keep} are kept"

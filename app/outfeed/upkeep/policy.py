@@ -79,12 +79,23 @@ def rules_of(settings: Settings) -> list[tuple[str, str]]:
     """Return the retention rules as (scope, duration)."""
     by_type = settings.retention_days_by_type.items()
     return [
-        ("Log", _days(settings.retention_days)),
-        *((f"Log, {type_}", _days(days)) for type_, days in by_type),
-        ("Outbox", _days(settings.replay_days)),
-        ("Outbox, if a protected consumer is behind", _days(settings.max_consumer_lag_days)),
+        ("Log", days_text(settings.retention_days)),
+        *((f"Log, {type_}", days_text(days)) for type_, days in by_type),
+        ("Outbox", days_text(settings.replay_days)),
+        ("Outbox, if a protected consumer is behind", days_text(settings.max_consumer_lag_days)),
     ]
 
 
-def _days(days: float | None) -> str:
+def days_text(days: float | None) -> str:
+    """Return a duration in words. 0 and None are for ever."""
     return f"{days:g} day{'' if days == 1 else 's'}" if days else "for ever"
+
+
+def schedule_of(settings: Settings) -> str:
+    """Return the schedule of backups in words."""
+    if settings.backup_dir is None:
+        return "none"
+    if not settings.backup_every_hours:
+        return "by hand"
+    hours = settings.backup_every_hours
+    return f"every {'hour' if hours == 1 else f'{hours:g} hours'}, the newest {settings.backup_keep} are kept"

@@ -11,6 +11,7 @@ import itertools
 import math
 import threading
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ MIN_CHUNK_ROWS = 20
 # A chunk that held the write lock for longer makes the next ones smaller: machines differ in speed and load.
 TARGET_SECS = 0.01
 SCAN_ROWS = 5000
+SAMPLED_ROWS = 200  # whose size stands for all
 VACUUM_PAGES = 100
 # The pause after a chunk is three times the chunk's duration: a writer that finds the lock taken retries ever more
 # rarely.
@@ -135,6 +137,29 @@ def estimate(database: Database, policy: Policy, limit: int) -> Pruned:
     return Pruned(run.count_oldest_events(limit), run.count_outbox(limit))
 
 
+class Preview(NamedTuple):
+    """What the next prune takes, from the oldest rows.
+
+    *is_whole* tells whether all expired events were read. *by_type* counts them, the most frequent first. *oldest* is
+    the timestamp of the first. *data_bytes* is an estimate of the size of their data.
+    """
+
+    events: int
+    outbox_rows: int
+    oldest: str | None
+    by_type: dict[str, int]
+    data_bytes: int
+    is_whole: bool
+
+
+def preview(database: Database, policy: Policy, limit: int) -> Preview:
+    """Return what `prune` would delete, from the oldest *limit* rows.
+
+    Reads that many rows of the log, by their timestamps, and of the outbox. Skips events whose timestamp is not a date.
+    """
+    return Prune(database, policy, "").preview(limit)
+
+
 class Prune:
     """One run of a prune. The caller holds the lease.
 
@@ -200,6 +225,33 @@ class Prune:
             return 0
         oldest = itertools.chain.from_iterable(self._dated(self._cutoff_of(days)))
         return sum(self._is_old(type_, timestamp, None) for _, timestamp, type_, *_ in itertools.islice(oldest, limit))
+
+    def preview(self, limit: int) -> Preview:
+        days = self._policy.shortest_days
+        rows = itertools.chain.from_iterable(self._dated(self._cutoff_of(days))) if days is not None else iter(())
+        looked_at = list(itertools.islice(rows, limit))
+        old = [row for row in looked_at if self._is_old(row[2], row[1], None)]
+        return Preview(
+            events=len(old),
+            outbox_rows=self.count_outbox(limit),
+            oldest=str(old[0][1]) if old else None,
+            by_type=dict(Counter(str(row[2]) for row in old).most_common()),
+            data_bytes=self._data_bytes([row[0] for row in old]),
+            is_whole=len(looked_at) < limit,
+        )
+
+    def _data_bytes(self, rowids: Sequence[int]) -> int:
+        """Estimate the size of the data of *rowids*, by some of them."""
+        some = rowids[:: max(1, len(rowids) // SAMPLED_ROWS)][:SAMPLED_ROWS]
+        if not some:
+            return 0
+        marks = ",".join("?" * len(some))
+        with self._database.connection() as connection:
+            (mean,) = connection.execute(
+                f"SELECT avg(length(CAST(data AS BLOB))) FROM event_log WHERE rowid IN ({marks})",  # noqa: S608 - ours
+                some,
+            ).fetchone()
+        return round((mean or 0) * len(rowids))
 
     def _cutoff_of(self, days: float) -> str:
         return clock.isoformat(self._now - timedelta(days=days) + MAX_OFFSET)

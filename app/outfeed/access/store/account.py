@@ -389,6 +389,19 @@ def find_session(database: Database, key: str) -> Principal | None:
     return principal_of(database, f"session:{hash_of(key)}")
 
 
+def session_began_at(database: Database, grant: str) -> datetime | None:
+    """Return when the session of *grant* began.
+
+    Returns None if it has ended, and for a grant that is not a session.
+    """
+    kind, _, hashed = grant.partition(":")
+    if kind != "session":
+        return None
+    with database.connection() as connection:
+        row = connection.execute("SELECT created_at FROM outfeed_session WHERE hash = ?", (hashed,)).fetchone()
+    return datetime.fromisoformat(row[0]) if row else None
+
+
 def end_session(database: Database, key: str) -> None:
     """End the session with *key*, for every copy of its cookie."""
     with database.transaction() as connection:
