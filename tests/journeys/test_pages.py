@@ -46,7 +46,7 @@ PAGES = {
     "agents": "/swarm/agents",
     "agent": "/swarm/agents/{agent}",
     "status": "/status",
-    "watches": "/watches",
+    "watches": "/admin/watches",
     "docs": "/docs/websocket",
     "search of the docs": "/docs/search?q=epoch",
     "API": "/api/docs",

@@ -176,7 +176,7 @@ UPSERT = """
 REPLACE = """
     INSERT OR REPLACE INTO provider_metrics (provider_name, total_requests, failed_requests, circuit_state)
     VALUES (?, (SELECT 1 + coalesce(max(total_requests), 0) FROM provider_metrics), ?, ?)"""
-READABLE = ("/swarm/live", "/swarm/events", "/api/events", "/api/events/export?format=csv", "/watches", "/status")
+READABLE = ("/swarm/live", "/swarm/events", "/api/events", "/api/events/export?format=csv", "/admin/watches", "/status")
 CIRCUIT = [("local", 0, "closed")] * 400 + [("local", 1, "open")] * 300 + [("local", 0, "half_open")] * 100
 
 

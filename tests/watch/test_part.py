@@ -12,7 +12,7 @@ from outfeed.config import settings
 from outfeed.store import database as db
 from outfeed.upkeep.policy import Policy
 from outfeed.watch.part import WatchPart
-from outfeed.watch.store import repair, watches
+from outfeed.watch.store import activity, repair, watches
 from tests.http.visitors import signed_in
 from tests.waits import wait_until
 from tests.watch.watched import events, take_events, types, watch
@@ -117,8 +117,34 @@ def test_an_upgrade_repairs_triggers(raw, database, outfeed):
 
 
 def test_operators_see_rules_and_triggers(raw, database, flask_app):
-    page = signed_in(flask_app, database)("GET", "/watches").text
+    operator = signed_in(flask_app, database)
+    assert operator("GET", "/watches").location == "/admin/watches"
+    page = operator("GET", "/admin/watches").text
     assert "orders.created" in page
     assert "CREATE TRIGGER" in page
     assert "<dt>Columns</dt>" in page
     assert page.count('<section class="panel watch"') == 1
+
+
+def test_operators_see_the_rate_and_the_trouble_of_a_watch(raw, database, flask_app):
+    operator = signed_in(flask_app, database)
+    raw.execute("INSERT INTO orders DEFAULT VALUES")
+    raw.execute("INSERT INTO orders DEFAULT VALUES")
+    page = operator("GET", "/admin/watches").text
+    assert "<dt>Events</dt><dd>2 in the last hour</dd>" in page
+    assert "note bad" not in page
+    assert "outfeed watch pause TABLE" in page
+
+    raw.execute("DROP TABLE orders")
+    page = operator("GET", "/admin/watches").text
+    assert "The table orders no longer exists; the server repairs it" in page
+    assert "1 in trouble" in operator("GET", "/admin").text
+
+
+def test_the_rate_reads_so_many_rows_at_most(raw, database, monkeypatch):
+    monkeypatch.setattr(activity, "MAX_ROWS", 3)
+    for _ in range(5):
+        raw.execute("INSERT INTO orders DEFAULT VALUES")
+    with closing(sqlite3.connect(database.path)) as connection:
+        found = activity.read(connection)
+    assert (found.of({"orders.created"}), found.is_whole) == (3, False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from outfeed.config import Settings
-from outfeed.feature import NOTE, PROBLEM, Feature, Finding, Process
+from outfeed.feature import NOTE, PROBLEM, AdminFact, AdminGroup, AdminPage, Feature, Finding, Process
 from outfeed.store import database as db
 
 if TYPE_CHECKING:
@@ -21,12 +21,24 @@ class WatchFeature(Feature):
     """Tables of the program whose changes become events."""
 
     commands: ClassVar[Mapping[str, str]] = {"watch": "watch.commands:watch"}
+    admin_pages = (AdminPage(AdminGroup.DATA, "Watches", "watches.show", "Tables whose changes become events."),)
+    redirects: ClassVar[Mapping[str, str]] = {"/watches": "/admin/watches"}
     status_template = "_watch_status.html"
 
     def blueprints(self) -> Iterable[Blueprint]:
         from outfeed.watch.page import page
 
         return (page,)
+
+    def admin_facts(self, process: Process) -> Mapping[str, AdminFact]:
+        from outfeed.watch.store import repair, watches
+
+        with process.database.snapshot() as connection:
+            found = watches.list_watches(connection)
+            stuck = {each.table for each in found if each.state == watches.WAITING}
+            stuck |= {each.name for each in repair.problems(connection, process.settings)}
+        fact = AdminFact(f"{len(stuck):,} in trouble", True) if stuck else AdminFact(f"{len(found):,}")
+        return {"watches.show": fact}
 
     def prepare(self, settings: Settings) -> None:
         """Repair triggers before the workers start."""

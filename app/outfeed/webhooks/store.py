@@ -267,7 +267,7 @@ def _set_state(connection: Connection, name: str, state: WebhookState) -> None:
 
 def _require(changed: int, name: str) -> None:
     if not changed:
-        raise UnknownName(f"webhook {name!r} not found; `outfeed webhook list` shows all webhooks")
+        raise UnknownName(f"webhook {name!r:.80} not found; `outfeed webhook list` shows all webhooks")
 
 
 def _find(connection: Connection, name: str) -> Webhook:
