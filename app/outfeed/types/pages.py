@@ -111,7 +111,7 @@ def _checked(name: str, field: str) -> Callable[[str], str]:
 
 
 def _form_of(found: Display) -> Form:
-    return Form(icon=found.icon or "", label=found.label or "", level=found.level.value)
+    return Form(icon=found.icon or "", label=found.label or "", level=(found.level or Level.INFO).value)
 
 
 def _list_page(problem: str = "") -> str:
