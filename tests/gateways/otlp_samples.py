@@ -144,7 +144,10 @@ CODEX_SENTENCES = [
 GEMINI = {"service.name": "gemini-cli", "service.version": "v22.0.0", "session.id": "d1b6a1c2"}
 _GEMINI = {"session.id": "d1b6a1c2", "installation.id": "i-1", "interactive": True}
 GEMINI_RECORDS = [
-    record("CLI configuration loaded.", {**_GEMINI, "event.name": "gemini_cli.config", "model": "gemini-3-pro"}),
+    record(
+        "CLI configuration loaded.",
+        {**_GEMINI, "event.name": "gemini_cli.config", "model": "gemini-3-pro", "approval_mode": "plan"},
+    ),
     record("User prompt. Length: 14.", {**_GEMINI, "event.name": "gemini_cli.user_prompt", "prompt_length": 14}),
     record(
         "Tool call: run_shell_command. Decision: accept. Success: true. Duration: 21ms.",
@@ -157,7 +160,7 @@ GEMINI_RECORDS = [
     record("Plan executed.", {**_GEMINI, "event.name": "plan_execution", "approval_mode": "default"}),
 ]  # fmt: skip
 GEMINI_SENTENCES = [
-    "🚀 Session with gemini-3-pro, approval –",
+    "🚀 Session with gemini-3-pro, approval plan",
     "💬 Prompt of 14 characters: –",
     "🔧 run_shell_command: ls",
     " otel.plan_execution Plan executed.",

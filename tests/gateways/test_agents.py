@@ -79,8 +79,9 @@ class TestConnect:
         done = outfeed("connect", "codex")
 
         assert done.exit_code == 0
-        assert "Append them to ~/.codex/config.toml" in done.stderr
-        assert "works only on this machine" in done.stderr
+        assert "Created token codex with the scope write. It is not shown again." in done.stderr
+        assert "Append these settings to ~/.codex/config.toml" in done.stderr
+        assert "work only on this machine" in done.stderr
         found = tomllib.loads(done.stdout)["otel"]["exporter"]["otlp-http"]
         assert (found["endpoint"], found["protocol"]) == (f"{URL}/v1/logs", "json")
         headers = found["headers"]

@@ -16,7 +16,7 @@ from outfeed.display import MAX_CUT_CHARS, Display, Level, cut
 class CodingAgent(NamedTuple):
     """An agent with the source of its settings.
 
-    *settings* has the places `{url}` and `{token}`. *step* says where the settings belong.
+    *settings* has the places `{url}` and `{token}`. *step* says what to do with the settings.
     """
 
     title: str
@@ -43,7 +43,7 @@ export OTEL_LOG_TOOL_DETAILS=1
 # Texts of prompts and responses:
 # export OTEL_LOG_USER_PROMPTS=1
 """,
-        'Set them in your shell: eval "$(outfeed connect claude-code)", then start claude there.',
+        "Start claude in a shell that has evaluated these settings.",
     ),
     "codex": CodingAgent(
         "Codex",
@@ -61,7 +61,7 @@ protocol = "json"
 [otel.exporter."otlp-http".headers]
 "Authorization" = "Bearer {token}"
 """,
-        "Append them to ~/.codex/config.toml, which has one table [otel], then start codex.",
+        "Append these settings to ~/.codex/config.toml, unless it has a table [otel], and start codex.",
     ),
     "gemini": CodingAgent(
         "Gemini CLI",
@@ -76,7 +76,7 @@ export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer {token}"
 # Texts of prompts:
 export GEMINI_TELEMETRY_LOG_PROMPTS=false
 """,
-        'Set them in your shell: eval "$(outfeed connect gemini)", then start gemini there.',
+        "Start gemini in a shell that has evaluated these settings.",
     ),
 }
 

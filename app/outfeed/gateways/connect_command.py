@@ -9,7 +9,7 @@ import click
 from outfeed.cli import BY, show
 from outfeed.cli.links import server_url
 from outfeed.cli.values import checked
-from outfeed.config import LOCAL_LINK, is_local_url
+from outfeed.config import is_local_url
 from outfeed.errors import OutfeedError
 from outfeed.feature import registered
 from outfeed.gateways.agents import AGENTS
@@ -49,7 +49,7 @@ def connect(agent: str, secret: str | None, name: str | None) -> None:
     found = AGENTS[agent]
     settings = found.settings.format(url=url, token=secret or _created(name or agent))
     if is_local_url(url):
-        show.warn(LOCAL_LINK)
+        show.warn("The settings work only on this machine. For other machines, set OUTFEED_PUBLIC_URL.")
     show.put(f"# {found.title}, as documented on {found.date}: {found.documentation}\n{settings}".rstrip())
     show.say(found.step, err=True)
 
@@ -61,5 +61,6 @@ def _created(name: str) -> str:
         except ValueError as error:
             raise click.UsageError(f"--name: {error}") from None
         if token is not None:
+            show.say(f"Created token {name} with the scope {WRITE}. It is not shown again.", err=True)
             return token
     raise OutfeedError("no feature creates tokens; pass --token")
