@@ -91,15 +91,17 @@ class TestRealServer:
         assert "Stopped at seq 3. To continue: outfeed tail --after 3 --epoch " in tail.remarks.read_text()
 
     def test_text_output_has_sentences_and_obeys_filters(self, server, tmp_path):
-        with Tail(server, tmp_path, "--types", "agent.*, system.error", "--after", "0") as tail:
+        with Tail(server, tmp_path, "--types", "agent.*, system.error, claude_code.*", "--after", "0") as tail:
             server.log_event("task.created", "coordinator", {"description": "not this"})
             server.log_event("agent.joined", "registry", {"name": "Forge"})
             server.log_event("system.error", "monitor", {"message": "disk full"})
-            wait_until(lambda: len(tail.lines()) == 2, "two lines")
+            server.log_event("claude_code.tool_result", "claude", {"tool_name": "Bash", "command": "ls"})
+            wait_until(lambda: len(tail.lines()) == 3, "three lines")
 
         assert [re.sub(" +", " ", line) for line in tail.lines()] == [
             AnyTime("agent.joined 🟢 Agent Forge joined registry"),
             AnyTime("system.error ⚠ Error: disk full monitor"),
+            AnyTime("claude_code.tool_result 🔧 Bash: ls claude"),
         ]
 
     def test_source_task_agent_and_text_narrow_the_feed(self, server, tmp_path):

@@ -124,6 +124,10 @@ class TestEvents:
         data = stored(api, record({"a": [1]}, **twice)).data
         assert (data["body"], data["a"], "message" in data) == ({"a": [1]}, 2, False)
 
+    def test_an_id_of_zeros_is_no_id(self, api: Api) -> None:
+        event = stored(api, record("x", traceId="0" * 32, spanId=""))
+        assert event.data.keys() & {"trace_id", "span_id"} == set()
+
     def test_missing_fields_and_unknown_ones_are_no_error(self, api: Api) -> None:
         body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"later": 1, "body": {"laterValue": 2}}, {}]}]}]}
         assert post(api, body).json == {}
@@ -145,6 +149,12 @@ class TestRetries:
         post(api, request(same, same, same))
         post(api, request(same, same, same))
         assert len({event.id for event in logged()}) == len(logged()) == 3
+
+    def test_a_known_id_is_accepted_also_if_the_event_would_differ_now(self, api: Api, database: Database) -> None:
+        body = request(record("a", eventName="shop.a"), resource={})
+        other = {"Authorization": f"Bearer {account.create_token(database, 'other', ['write'])}"}
+        assert [post(api, body, **headers).json for headers in ({}, other)] == [{}, {}]
+        assert [event.source for event in logged()] == ["tests"]
 
     def test_the_id_is_of_the_record_before_redaction(self, api: Api) -> None:
         for secret in ("one", "two"):

@@ -111,6 +111,15 @@ def test_another_field_makes_another_id(change: dict[str, Any]) -> None:
     assert not ids[1].startswith(ids[0])
 
 
+def test_values_of_different_kinds_make_different_ids() -> None:
+    bodies: list[Any] = [
+        None, "31", b"1", 31, 31.0, True, "true", [], {}, "", [31], ["31"], {"bytes": "31"}, {"pairs": []}, [["a", 1]],
+        {"a": 1}, {"a": {}}, {"a": None}, [None], "NaN", math.nan, -0.0, 0.0, 0, False,
+    ]  # fmt: skip
+    ids = [event["id"] for event in of_json(request(*map(record, bodies)))]
+    assert [id_ for id_ in ids if id_.count("-") > 1] == []
+
+
 def test_another_resource_or_scope_makes_another_id() -> None:
     body = request(record("text"))
     others = [copy.deepcopy(body) for _ in range(4)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import looks
+from tests.gateways import otlp_samples
 from tests.page import LivePage, change, tasks, write
 from tests.proxy import Proxy
 from tests.server import Server
@@ -48,6 +50,21 @@ def set_display(server: Server, name: str, **options: str) -> None:
 
 def colour(part: Locator, of: str) -> str:
     return str(part.evaluate(f"part => getComputedStyle(part).getPropertyValue('{of}')"))
+
+
+def test_a_tool_call_of_a_coding_agent_reads_as_a_sentence_on_an_open_page(shared: Server, page: Page) -> None:
+    live = LivePage(page, shared)
+    run, failed = otlp_samples.CLAUDE_RECORDS[1:3]
+    later = failed | {"timeUnixNano": str(int(otlp_samples.TIME) + 2_000_000_000)}  # events of one second are one row
+    sent = httpx.post(
+        f"{shared.url}/v1/logs",
+        json=otlp_samples.request(run, later, resource=otlp_samples.CLAUDE),
+        headers={"Authorization": f"Bearer {shared.token}"},
+        trust_env=False,
+    )
+    assert (sent.status_code, sent.json()) == (200, {})
+    expect(live.rows.filter(has_text="Bash: git status --short")).to_have_attribute("data-level", "info")
+    expect(live.rows.filter(has_text="Read: /src/shop.py")).to_have_attribute("data-level", "warning")
 
 
 # --- displays ---------------------------------------------------------------------------------------------------------

@@ -99,9 +99,9 @@ def _value(value: Any, depth: int) -> Any:
 
 
 def _check_fields(body: bytes) -> None:
-    """Raise InvalidRequest if the *body* has more fields than MAX_RECORDS need.
+    """Raise InvalidRequest if the *body* has too many fields.
 
-    A record costs a hundred bytes of memory, and two in the body. The count ends at the limit.
+    An empty record takes two bytes of the body, and a hundred of memory. The count ends at the limit.
     """
     found = _fields(memoryview(body), _PATH)
     if next(itertools.islice(found, MAX_FIELDS, None), None) is not None:
@@ -124,7 +124,7 @@ def _fields(view: memoryview, path: tuple[int, ...]) -> Iterator[int]:
 
 
 def _varint(view: memoryview, place: int) -> tuple[int, int]:
-    """Return the number at *place* and the place after it."""
+    """Return the number at *place*, and the place after it."""
     number = 0
     for index, byte in enumerate(view[place : place + 10]):
         number |= (byte & 0x7F) << 7 * index
